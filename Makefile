@@ -1,0 +1,123 @@
+# `make demo` and `make test` are all that a fresh machine needs: Python 3.10 to 3.13, pip and make.
+# Every target does its own set-up, and may be repeated.
+#
+#   PYTHON=python3.12       which Python the virtual environments are made with
+#   PYTEST_ARGS='-k wait'   further arguments for pytest (test, test-unit, test-contract)
+
+VENV := .venv
+CONTRACT_VENV := .venv-contract
+BUILD := build
+
+# Prefect of this version runs on Python 3.10 to 3.13; `python3` may be another.
+RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c '$(RIGHT_PYTHON)' 2>/dev/null && { echo $$p; break; }; done)
+endif
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+# Named after the Python, so that another PYTHON= makes the environment anew.
+READY := $(VENV)/.ready-$(PYTHON_VERSION)
+CONTRACT_READY := $(CONTRACT_VENV)/.ready-$(PYTHON_VERSION)
+
+PY := $(VENV)/bin/python
+# The constraints hold for what a package is built with, too: PIP_CONSTRAINT for older pips, the other for newer.
+PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
+	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-ui test test-unit test-contract coverage lint format types check build wheel-check clean
+# A target that failed half-way is made again, not taken for made.
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo           runs a Bolt schedule from Prefect: simulator, Prefect server, flow, artifacts"
+	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
+	@echo "make test           the whole test suite (make test-unit: only the quick tests)"
+	@echo "make test-contract  the vendor's own SDK against the simulator"
+	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
+	@echo "make wheel-check    builds the wheel, installs it into an empty environment, imports it"
+	@echo "make clean          removes what these have made"
+
+setup: $(READY)
+
+# $(call make_venv,FOLDER): an empty virtual environment there.
+define make_venv
+	@test -n "$(PYTHON_VERSION)" || { \
+		echo "No Python 3.10 to 3.13 with venv was found. Install one, or name it: make PYTHON=/path/to/python3.12"; \
+		exit 1; }
+	@$(PYTHON) -c '$(RIGHT_PYTHON)' || { \
+		echo "$(PYTHON) is Python $(PYTHON_VERSION), or lacks venv (on Debian: apt install python3-venv)."; \
+		echo "Needed is Python 3.10 to 3.13: make PYTHON=/path/to/python3.12"; \
+		exit 1; }
+	@echo "Setting up $(1) with Python $(PYTHON_VERSION) (a minute or two, once)"
+	@$(PYTHON) -m venv --clear $(1)
+endef
+
+$(READY): pyproject.toml constraints.txt
+	$(call make_venv,$(VENV))
+	@$(call PIP_INSTALL,$(PY)) -c constraints.txt -e '.[testing,dev]'
+	@touch $@
+
+# The vendor's SDK brings 60 packages with old pins: an environment of its own.
+$(CONTRACT_READY): tests/contract/requirements.txt
+	$(call make_venv,$(CONTRACT_VENV))
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(CONTRACT_VENV)/bin/python -m pip install -qq -r $<
+	@touch $@
+
+demo: $(READY)
+	@$(PY) deployments/demo.py
+
+demo-ui: $(READY)
+	@$(PY) deployments/demo.py --ui
+
+test: $(READY)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-unit: $(READY)
+	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
+
+# Its own pytest and configuration: ours asks for plugins, and for packages, that are not there.
+test-contract: $(READY) $(CONTRACT_READY)
+	@cd tests/contract && PARADIME_SIMULATOR_PYTHON="$(abspath $(PY))" \
+		"$(abspath $(CONTRACT_VENV))/bin/python" -m pytest \
+		$(if $(wildcard tests/contract/pytest.ini),-c pytest.ini,-c /dev/null) \
+		--rootdir=. --confcutdir=. -p no:cacheprovider -ra $(PYTEST_ARGS) .
+
+coverage: $(READY)
+	@$(PY) -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(PY) -m coverage report
+
+lint: $(READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+types: $(READY)
+	@$(PY) -m mypy
+
+format: $(READY)
+	@$(PY) -m ruff check --fix-only -q .
+	@$(PY) -m ruff format .
+
+# The wheel is built from the sdist: so the sdist is known to hold all that it needs.
+build: $(READY)
+	@rm -rf dist
+	@$(PY) -m build --no-isolation --outdir dist . > $(BUILD).log || { cat $(BUILD).log; exit 1; }
+	@rm -f $(BUILD).log
+	@ls dist
+
+wheel-check: build
+	@$(PY) .ci/check_wheel.py contents dist
+	@rm -rf $(BUILD)/wheel
+	@$(PYTHON) -m venv $(BUILD)/wheel
+	@$(call PIP_INSTALL,$(BUILD)/wheel/bin/python) -c constraints.txt dist/*.whl
+	@cd $(BUILD) && wheel/bin/python -I ../.ci/check_wheel.py installed
+	@rm -rf $(BUILD)/wheel
+
+check: test lint test-contract wheel-check
+
+clean:
+	@rm -rf $(VENV) $(CONTRACT_VENV) .demo $(BUILD) $(BUILD).log dist .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,321 @@
+"""`make demo`: a Bolt schedule run from Prefect, with nothing installed but this package.
+
+Starts the Bolt simulator and a real Prefect server of its own, registers and saves the blocks, runs
+`run_schedule` on a schedule that succeeds and on one that fails, and prints what Prefect then knows about it.
+Leaves no process behind; with `--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
+
+With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, it runs that schedule
+of the real service, and no simulator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from local_server import LocalPrefectServer, ServerDidNotStartError, talking_to
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from paradime_blocks import ParadimeCredentials
+
+ROOT = Path(__file__).resolve().parents[1]
+SUCCEEDS = "daily"
+FAILS = "hourly"
+
+KEY_VARIABLES = ("PARADIME_API_ENDPOINT", "PARADIME_API_KEY", "PARADIME_API_SECRET")
+SCHEDULE_VARIABLE = "PARADIME_SCHEDULE"
+
+# Prefect's own lines, as part of a story: without the level and the random name of the flow run on each.
+LOG_FORMATS = {
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "  %(asctime)s  %(message)s",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "  %(asctime)s  %(task_run_name)s: %(message)s",
+}
+
+RUN_RESULTS = b'{"metadata": {"dbt_version": "1.9.0"}, "results": [{"unique_id": "model.shop.orders"}]}'
+DBT_RUN = """\
+Running with dbt=1.9.0
+Found 3 models, 2 seeds, 4 data tests
+1 of 3 OK created sql view model analytics.stg_orders ......... [CREATE VIEW in 0.41s]
+2 of 3 OK created sql view model analytics.stg_customers ...... [CREATE VIEW in 0.38s]
+3 of 3 OK created sql table model analytics.orders ............ [SELECT 99 in 0.92s]
+Completed successfully
+Done. PASS=3 WARN=0 ERROR=0 SKIP=0 TOTAL=3
+"""
+DBT_TEST = """\
+Running with dbt=1.9.0
+1 of 2 PASS unique_orders_order_id ............................ [PASS in 0.12s]
+2 of 2 PASS not_null_orders_customer_id ....................... [PASS in 0.10s]
+Done. PASS=2 WARN=0 ERROR=0 SKIP=0 TOTAL=2
+"""
+DBT_RUN_FAILED = """\
+Running with dbt=1.9.0
+Found 3 models, 2 seeds, 4 data tests
+1 of 3 OK created sql view model analytics.stg_orders ......... [CREATE VIEW in 0.40s]
+2 of 3 ERROR creating sql table model analytics.revenue ....... [ERROR in 0.22s]
+3 of 3 SKIP relation analytics.revenue_by_month ............... [SKIP]
+Completed with 1 error and 0 warnings:
+  Database Error in model revenue (models/marts/revenue.sql)
+    column "amuont" does not exist
+Done. PASS=1 WARN=0 ERROR=1 SKIP=1 TOTAL=3
+"""
+
+
+class DemoFailedError(Exception):
+    """What the demo should have shown did not happen."""
+
+
+@dataclass(frozen=True)
+class Bolt:
+    """Where Bolt is, and the schedules to run there: name, whether it should succeed (None: not known)."""
+
+    api_endpoint: str
+    api_key: str
+    api_secret: str
+    schedules: tuple[tuple[str, bool | None], ...]
+
+
+def main() -> int:
+    """Run the demo; 0 when what should happen did."""
+    parser = argparse.ArgumentParser(description="Run a Bolt schedule from Prefect.")
+    parser.add_argument("--ui", action="store_true", help="keep Prefect's UI up until Ctrl-C")
+    arguments = parser.parse_args()
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder = ROOT / ".demo"
+    folder.mkdir(exist_ok=True)
+    # One folder for each demo: two of them may run at once.
+    home = Path(tempfile.mkdtemp(prefix="prefect-", dir=folder))
+    try:
+        with ExitStack() as stack:
+            bolt = _real_bolt() or _simulated_bolt(stack)
+            code = _run(stack, home, bolt, keep_ui=arguments.ui)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        code = 130
+    except (DemoFailedError, ServerDidNotStartError) as error:
+        print(f"\nThe demo FAILED: {error}", file=sys.stderr)
+        print(f"The Prefect server's log is in {home.relative_to(ROOT)}", file=sys.stderr)
+        return 1
+    shutil.rmtree(home, ignore_errors=True)
+    return code
+
+
+def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
+    _say("Starting a Prefect server (half a minute on a slow machine)")
+    started = time.monotonic()
+    server = stack.enter_context(LocalPrefectServer(home, ui=True))
+    _done(f"{server.ui_url}, after {time.monotonic() - started:.0f} s")
+
+    stack.enter_context(talking_to(server))
+    os.environ |= LOG_FORMATS
+    # Prefect reads a `.env` where it runs: not the clone's.
+    os.chdir(home)
+
+    _say("Registering the blocks, and saving one with the credentials")
+    credentials = _save_blocks(bolt)
+    _done("paradime-credentials/demo")
+
+    ok = True
+    for schedule_name, should_succeed in bolt.schedules:
+        _title(
+            {
+                True: f"A schedule that succeeds: {schedule_name}",
+                False: f"A schedule that fails: {schedule_name}",
+                None: f"The schedule {schedule_name}",
+            }[should_succeed]
+        )
+        ok = _run_one(server, credentials, schedule_name, should_succeed=should_succeed) and ok
+
+    print()
+    if keep_ui:
+        print(f"Prefect's UI: {server.ui_url}/runs    (Ctrl-C stops it)")
+        _wait_for_ctrl_c()
+    else:
+        print(f"Prefect's UI, which was at {server.ui_url}, shows all of it; `make demo-ui` keeps it up.")
+    return 0 if ok else 1
+
+
+def _real_bolt() -> Bolt | None:
+    values = [os.environ.get(name, "") for name in KEY_VARIABLES]
+    schedule_name = os.environ.get(SCHEDULE_VARIABLE, "")
+    if not schedule_name:
+        if all(values):
+            print(f"{SCHEDULE_VARIABLE} is not set, so this uses the simulator, and not your workspace.")
+        return None
+    missing = [name for name, value in zip(KEY_VARIABLES, values, strict=True) if not value]
+    if missing:
+        raise DemoFailedError(
+            f"{SCHEDULE_VARIABLE} is set, so this runs a schedule of the real service; "
+            f"set {', '.join(missing)} too, or unset {SCHEDULE_VARIABLE} to use the simulator."
+        )
+    print(f"Using the real service, {values[0]}")
+    return Bolt(*values, schedules=((schedule_name, None),))
+
+
+def _simulated_bolt(stack: ExitStack) -> Bolt:
+    from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+
+    _say("Starting the Bolt simulator")
+    simulator = stack.enter_context(BoltSimulator())
+    deps = SimulatedCommand("dbt deps", duration_seconds=1.0, stdout="Installed from version 1.3.0\n")
+    simulator.add_schedule(
+        SUCCEEDS,
+        commands=[
+            deps,
+            SimulatedCommand(
+                "dbt run",
+                duration_seconds=3.0,
+                stdout=DBT_RUN,
+                resources={"target/run_results.json": RUN_RESULTS},
+            ),
+            SimulatedCommand("dbt test", duration_seconds=2.0, stdout=DBT_TEST),
+        ],
+    )
+    simulator.add_schedule(
+        FAILS,
+        commands=[
+            deps,
+            SimulatedCommand("dbt run", duration_seconds=2.0, return_code=1, stdout=DBT_RUN_FAILED),
+        ],
+    )
+    _done(simulator.api_endpoint)
+    return Bolt(
+        simulator.api_endpoint,
+        simulator.api_key,
+        simulator.api_secret,
+        schedules=((SUCCEEDS, True), (FAILS, False)),
+    )
+
+
+def _save_blocks(bolt: Bolt) -> ParadimeCredentials:
+    from pydantic import SecretStr
+
+    from paradime_blocks import BoltSchedule, ParadimeCredentials
+
+    ParadimeCredentials.register_type_and_schema()
+    BoltSchedule.register_type_and_schema()
+    credentials = ParadimeCredentials(
+        api_endpoint=bolt.api_endpoint, api_key=bolt.api_key, api_secret=SecretStr(bolt.api_secret)
+    )
+    credentials.save("demo", overwrite=True)
+    return credentials
+
+
+def _run_one(
+    server: LocalPrefectServer,
+    credentials: ParadimeCredentials,
+    schedule_name: str,
+    *,
+    should_succeed: bool | None,
+) -> bool:
+    from paradime_flows.run_schedule import run_schedule
+
+    from paradime_blocks import BoltRunError
+
+    _spare_the_console_tracebacks()
+    succeeded = True
+    try:
+        result = run_schedule(schedule_name, credentials=credentials)
+        print(
+            f"\n  returned     {type(result).__name__} {result.run_id}: {_name(result.state)}, {result.url}"
+        )
+    except BoltRunError as error:
+        succeeded = False
+        print(f"\n  raised       {type(error).__name__}")
+    has_artifacts = _show(server)
+    if should_succeed is None:
+        return succeeded
+    if succeeded != should_succeed:
+        raise DemoFailedError(
+            f"the schedule {schedule_name!r} {'succeeded' if succeeded else 'failed'}, and should not have."
+        )
+    if not has_artifacts:
+        raise DemoFailedError(f"the run of the schedule {schedule_name!r} left no artifacts.")
+    return True
+
+
+def _show(server: LocalPrefectServer) -> bool:
+    """Print what Prefect's API tells about the latest flow run; whether it has artifacts."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter
+    from prefect.client.schemas.filters import FlowRunFilterParentTaskRunId as CallingTaskFilter
+    from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(parent_task_run_id=CallingTaskFilter(is_null_=True)),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=1,
+        )
+        everything = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])),
+            sort=ArtifactSort.KEY_ASC,
+        )
+    # Prefect keeps a record of results without a key, which its UI does not show among the artifacts.
+    artifacts = [artifact for artifact in everything if artifact.key]
+    print(f"  flow run     {run.name}, {server.ui_url}/runs/flow-run/{run.id}")
+    print(f"  end state    {run.state_name}")
+    message = (run.state.message if run.state else None) or ""
+    if message:
+        print("  message      " + message.strip().replace("\n", "\n               "))
+    print(f"  artifacts    {len(artifacts)}")
+    width = max((len(artifact.key or "") for artifact in artifacts), default=0)
+    for artifact in artifacts:
+        link = f"{server.ui_url}/artifacts/artifact/{artifact.id}"
+        print(f"    {artifact.type or '':<9}  {artifact.key or '':<{width}}  {link}")
+    return bool(artifacts)
+
+
+def _spare_the_console_tracebacks() -> None:
+    """Keep Prefect's traceback of a failed run to its UI: the demo prints the state's message."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_below_error)
+
+
+def _below_error(record: logging.LogRecord) -> bool:
+    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+    return record.levelno < logging.ERROR or not of_a_run
+
+
+def _name(state: object) -> str:
+    return str(getattr(state, "value", state))
+
+
+def _wait_for_ctrl_c() -> None:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print()
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _title(text: str) -> None:
+    print(f"\n── {text} " + "─" * max(3, 76 - len(text)), flush=True)
+
+
+def _say(text: str) -> None:
+    print(f"{text} ... ", end="", flush=True)
+
+
+def _done(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

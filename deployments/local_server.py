@@ -1,0 +1,295 @@
+"""A real Prefect server of one's own, for the demo and for the tests.
+
+It keeps everything (SQLite database, log) in a folder that it is given, takes a free port of the loopback
+interface, and is a process of its own. Whoever starts it holds the other end of its standard input: should
+that process die, even by SIGKILL, the server sees its input end, and ends too. So nothing is left running.
+
+`talking_to(server)` makes the flows, blocks and clients of the calling process use it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from typing_extensions import Self
+
+HOST = "127.0.0.1"
+# A slow machine needs half a minute to import Prefect's server, and as long again to lay its first database.
+START_TIMEOUT_SECONDS = 300.0
+STOP_TIMEOUT_SECONDS = 20.0
+START_ATTEMPTS = 3
+IN_MEMORY = "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_thread=false"
+
+
+class ServerDidNotStartError(RuntimeError):
+    """The server ended, or did not answer in time; the message holds the end of its log."""
+
+
+class LocalPrefectServer:
+    """A Prefect server as a child process: a context manager, or `start()` and `stop()`.
+
+    Args:
+        home: The folder for the database and the log; it becomes the server's PREFECT_HOME.
+        ui: Whether the server shows Prefect's user interface.
+        in_memory: Keep the SQLite database in memory, not in a file. On a file, Prefect's server has several
+            connections, whose writes collide; it answers 503, and the client then waits two seconds or more
+            (seen: 12 small flows took 23 s on a file, and 3 s in memory).
+        settings: Further Prefect settings for the server, as environment variables.
+        start_timeout_seconds: How long to wait until the server answers.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        ui: bool = False,
+        in_memory: bool = False,
+        settings: Mapping[str, str] | None = None,
+        start_timeout_seconds: float = START_TIMEOUT_SECONDS,
+    ) -> None:
+        self.home = home.resolve()
+        self.log_path = self.home / "server.log"
+        self._ui = ui
+        self._settings = ({"PREFECT_SERVER_DATABASE_CONNECTION_URL": IN_MEMORY} if in_memory else {}) | dict(
+            settings or {}
+        )
+        self._start_timeout_seconds = start_timeout_seconds
+        self._port: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        if self._port is None:
+            raise RuntimeError("The Prefect server has not been started: call start() first.")
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.url}/api"
+
+    @property
+    def ui_url(self) -> str:
+        return self.url
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def client_settings(self) -> dict[str, str]:
+        """The environment variables that make a Prefect client talk to this server and to nothing else."""
+        return {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_UI_URL": self.ui_url,
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "DO_NOT_TRACK": "1",
+        }
+
+    @property
+    def env(self) -> dict[str, str]:
+        """A whole environment for a subprocess that talks to this server."""
+        return clean_environment() | self.client_settings
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; should its port be snatched away, take another one."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self._port = _free_port()
+            self._process = self._launch(self._port)
+            try:
+                self._wait_until_healthy()
+            except BaseException as error:
+                self.stop()
+                retry = isinstance(error, ServerDidNotStartError) and self._port_was_taken()
+                if not retry or attempt == START_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def stop(self) -> None:
+        """End the server: politely, and by force if it has not ended a while later."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def log_tail(self, lines: int = 30) -> str:
+        if not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def _launch(self, port: int) -> subprocess.Popen[bytes]:
+        env = clean_environment() | {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_ENABLED": str(self._ui).lower(),
+            "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+            "DO_NOT_TRACK": "1",
+            **self._settings,
+        }
+        with self.log_path.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, str(Path(__file__).resolve()), str(port)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Prefect reads `.env` and `prefect.toml` of its working directory: not the caller's.
+                cwd=self.home,
+                env=env,
+                # Ctrl-C in the terminal is for the caller, who then stops the server in good order.
+                start_new_session=True,
+            )
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + self._start_timeout_seconds
+        while not self._answers():
+            process = self._process
+            if process is None or process.poll() is not None:
+                code = None if process is None else process.returncode
+                raise ServerDidNotStartError(
+                    f"The Prefect server ended with code {code} before it answered. The end of its log, "
+                    f"{self.log_path}:\n{self.log_tail()}"
+                )
+            if time.monotonic() >= deadline:
+                raise ServerDidNotStartError(
+                    f"The Prefect server did not answer within {self._start_timeout_seconds:g} s. The end of "
+                    f"its log, {self.log_path}:\n{self.log_tail()}"
+                )
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        """Whether the server on our port is healthy, and ours: it names the folder that we gave it."""
+        try:
+            return (
+                _get_json(f"{self.api_url}/health") is True
+                and Path(_get_json(f"{self.api_url}/admin/settings")["home"]) == self.home
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _port_was_taken(self) -> bool:
+        text = self.log_path.read_text(errors="replace").lower()
+        return "address already in use" in text or "already in use" in text
+
+
+@contextmanager
+def prefect_settings(settings: Mapping[str, str]) -> Iterator[None]:
+    """Prefect settings for this whole process, its threads and its subprocesses; all others are the defaults.
+
+    Prefect's `temporary_settings` binds them to a context variable, which a thread started by hand does not
+    see; the environment and the global settings context reach everything, also when Prefect was imported before.
+    """
+    from prefect.context import refresh_global_settings_context
+
+    before = {name: value for name, value in os.environ.items() if _is_prefects(name)}
+    _replace_environment(settings)
+    refresh_global_settings_context()
+    try:
+        yield
+    finally:
+        _replace_environment(before)
+        refresh_global_settings_context()
+
+
+@contextmanager
+def talking_to(server: LocalPrefectServer) -> Iterator[LocalPrefectServer]:
+    """Flows, blocks and clients of this process use this server until the end of the `with`."""
+    with prefect_settings(server.client_settings):
+        try:
+            yield server
+        finally:
+            _send_what_is_queued()
+
+
+def _send_what_is_queued() -> None:
+    """Let Prefect send its last log lines and events: soon nobody listens, and it would complain at exit."""
+    from prefect.events.worker import EventsWorker
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            handler.flush()
+    EventsWorker.drain_all(timeout=10)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without any Prefect setting: a user's own server must play no part."""
+    return {name: value for name, value in os.environ.items() if not _is_prefects(name)}
+
+
+def _is_prefects(name: str) -> bool:
+    return name.startswith("PREFECT_") or name == "DO_NOT_TRACK"
+
+
+def _replace_environment(settings: Mapping[str, str]) -> None:
+    for name in [name for name in os.environ if _is_prefects(name)]:
+        del os.environ[name]
+    os.environ.update(settings)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _get_json(url: str) -> Any:
+    # A proxy set in the environment has no business between us and the loopback interface.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent closes its end of our standard input, by stopping us or by dying; then end."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_TIMEOUT_SECONDS)
+    os._exit(1)
+
+
+def main(port: str) -> None:
+    """Be the server: Prefect's own command, run in this process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # A script's own folder comes first on the path; its modules are not for Prefect to find.
+    sys.path.pop(0)
+    sys.argv = ["prefect", "server", "start", "--host", HOST, "--port", port]
+    runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

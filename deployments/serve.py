@@ -1,0 +1,31 @@
+"""Serve `run_schedule` from one process: a deployment that needs no work pool and no worker.
+
+    PARADIME_API_ENDPOINT=... PARADIME_API_KEY=... PARADIME_API_SECRET=... python deployments/serve.py
+
+As long as this runs, `run-schedule/bolt-served` can be started from Prefect's UI, by `prefect deployment run`,
+or by an automation. Stop it only while nothing runs: Prefect ends the flow runs of a served process with it.
+"""
+
+from __future__ import annotations
+
+from paradime_flows.run_schedule import run_schedule
+from prefect import serve
+from prefect.deployments.runner import EntrypointType
+
+
+def main() -> None:
+    """Serve one deployment. Add others as `on_demand` is made, each with a name of its own."""
+    on_demand = run_schedule.to_deployment(
+        name="bolt-served",
+        description="Runs a Paradime Bolt schedule; asks for its name.",
+        tags=["paradime"],
+        # By its module's path: the flow runs from the installed package, wherever that is.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        # Every morning at six, a schedule called `daily`:
+        #   parameters={"schedule_name": "daily"}, cron="0 6 * * *",
+    )
+    serve(on_demand)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The Prefect run that our code runs in, and the credentials that it is to use."""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.schedule import BoltSchedule
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """Return the flow or task run's logger, or a plain one outside of runs."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("paradime")
+
+
+def current_flow_run_id() -> UUID | None:
+    """Return the flow run that the caller belongs to, also from within a task run."""
+    task_context = TaskRunContext.get()
+    if task_context is not None and task_context.task_run.flow_run_id is not None:
+        return task_context.task_run.flow_run_id
+    context = FlowRunContext.get()
+    return context.flow_run.id if context is not None and context.flow_run is not None else None
+
+
+def current_task_run_id() -> UUID | None:
+    """Return the task run that the caller is in."""
+    context = TaskRunContext.get()
+    return context.task_run.id if context is not None else None
+
+
+async def resolve_credentials(
+    credentials: ParadimeCredentials | str | None, schedule: str | BoltSchedule | None = None
+) -> ParadimeCredentials:
+    """Return the credentials to use.
+
+    Args:
+        credentials: A block, the name of one, or None.
+        schedule: A `BoltSchedule` brings its own.
+
+    Returns:
+        The credentials given; else those of the schedule; else those of the environment.
+
+    Raises:
+        BoltRequestError: There is no such block, or the environment lacks a variable.
+    """
+    if isinstance(credentials, str):
+        name = credentials.removeprefix("paradime-credentials/")
+        try:
+            return await ParadimeCredentials.aload(name)
+        except ValueError as error:
+            msg = f"There is no ParadimeCredentials block named {name!r}. Nothing was sent."
+            guidance = f"Save one: ParadimeCredentials(...).save({name!r})."
+            raise BoltRequestError(msg, guidance=guidance) from error
+    if credentials is not None:
+        return credentials
+    if isinstance(schedule, BoltSchedule):
+        return schedule.credentials
+    return ParadimeCredentials.from_env()

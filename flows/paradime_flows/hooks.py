@@ -1,0 +1,97 @@
+"""State-change hooks: they settle what a flow run answers for when its own code could not.
+
+Put them on your own flows, too, when those use the tasks of this package:
+
+```python
+from prefect import flow
+from paradime_flows.hooks import cancel_owned_runs
+
+@flow(on_cancellation=[cancel_owned_runs], on_crashed=[cancel_owned_runs], on_failure=[cancel_owned_runs])
+async def nightly(): ...
+```
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flows import Flow
+
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltError
+from paradime_flows.context import resolve_credentials, run_logger
+from paradime_flows.ownership import Ownership, read_ownerships
+from paradime_flows.settle import settle
+
+# Credentials that were given in code and are in no block: known to this process only.
+_in_this_process: dict[str, ParadimeCredentials] = {}
+
+
+def remember_credentials(ownership: Ownership, credentials: ParadimeCredentials) -> None:
+    """Keep the credentials of an ownership for hooks that run in this process."""
+    _in_this_process[str(ownership.flow_run_id)] = credentials
+
+
+def forget_credentials(ownership: Ownership) -> None:
+    """Drop what `remember_credentials` kept."""
+    _in_this_process.pop(str(ownership.flow_run_id), None)
+
+
+async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
+    """Return the credentials of an ownership: this process's, its block's, or the environment's.
+
+    Raises:
+        BoltRequestError: There are none.
+    """
+    kept = _in_this_process.get(str(ownership.flow_run_id))
+    return kept or await resolve_credentials(ownership.credentials_block)
+
+
+def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
+    """Return why a flow run's end ends the Bolt run, too; None if it does not.
+
+    A person's cancel always does. So does Prefect's own time limit, and a crash, unless the flow run was told to
+    leave the run. A failure does not: the outage that failed the flow is no reason to stop a healthy run.
+    """
+    if state.is_cancelling() or state.is_cancelled():
+        return "The flow run was cancelled in Prefect."
+    if state.is_crashed() and ownership.on_crash == "cancel":
+        return f"The flow run crashed: {state.message}"
+    if state.name == "TimedOut" and ownership.on_interrupt == "cancel":
+        return "The flow run reached Prefect's own time limit."
+    return None
+
+
+async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Cancel in Bolt what a flow run, or a subflow of it, still answers for.
+
+    Args:
+        flow: The flow.
+        flow_run: Its run, as it was when it began.
+        state: The state that it went into.
+    """
+    del flow
+    async with get_client() as client:
+        await _settle_tree(client, flow_run, state)
+
+
+async def _settle_tree(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
+    # What a hook is handed lacks the labels that were set during the run.
+    fresh = await client.read_flow_run(flow_run.id)
+    for ownership in read_ownerships(fresh):
+        reason = verdict_on(state, ownership)
+        if not ownership.is_open or reason is None:
+            continue
+        try:
+            await settle(ownership, await credentials_of(ownership), reason)
+        except BoltError as error:
+            run_logger().error("%s", error)  # noqa: TRY400
+    children = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
+    )
+    for child in children:
+        # Not only those that are unfinished: Prefect closes the children of a cancelled flow run by itself.
+        await _settle_tree(client, child, state)

@@ -1,0 +1,278 @@
+"""One pooled HTTP connection per credentials and event loop, and the one place that reads a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+
+from paradime_blocks.endpoints import credential_headers, is_loopback
+from paradime_blocks.errors import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltUnavailable,
+    BoltUnsupported,
+)
+from paradime_blocks.retrying import parse_retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from pydantic import SecretStr
+
+    from paradime_blocks.operations import Operation
+
+# With these, nothing of the request can have reached the server (httpx: raised before the request is written).
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+_GATEWAY_TIMEOUT = 504
+_EXCERPT_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """All that it takes to talk to one workspace.
+
+    Attributes:
+        api_endpoint: The workspace's GraphQL endpoint.
+        api_key: The key of a key pair; None with a bearer token.
+        api_secret: The secret of a key pair, or a bearer token.
+        workspace_uid: The workspace that a company token acts on.
+        proxy: The proxy's URL; `none` for no proxy; None for what the environment says.
+        request_timeout_seconds: How long one request may take as a whole.
+        source: Where the credentials are kept, for messages.
+    """
+
+    api_endpoint: str
+    api_key: SecretStr | None
+    api_secret: SecretStr
+    workspace_uid: str | None = None
+    proxy: str | None = None
+    request_timeout_seconds: float = 30.0
+    source: str = "the arguments of BoltClient"
+
+    def http_options(self) -> dict[str, Any]:
+        """Return httpx's options for reaching the endpoint."""
+        if self.proxy and self.proxy != "none":
+            return {"proxy": self.proxy, "trust_env": False}
+        # A proxy of the environment cannot reach this machine's own loopback.
+        return {"trust_env": self.proxy is None and not is_loopback(self.api_endpoint)}
+
+
+@dataclass
+class Connection:
+    """An open connection to one workspace."""
+
+    settings: ConnectionSettings
+    http: httpx.AsyncClient
+    users: int = 0
+    # Names of newer fields' operations that this backend has refused, so that it is not asked again.
+    refused: set[str] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, settings: ConnectionSettings, transport: httpx.AsyncBaseTransport | None = None) -> Connection:
+        """Open a connection; `transport` takes the place of the network in tests."""
+        key = settings.api_key.get_secret_value() if settings.api_key else None
+        options = {"transport": transport} if transport is not None else settings.http_options()
+        return cls(
+            settings,
+            httpx.AsyncClient(
+                headers=credential_headers(key, settings.api_secret.get_secret_value(), settings.workspace_uid),
+                timeout=settings.request_timeout_seconds,
+                # A redirect could carry the credentials to another host; the endpoint is to be set right instead.
+                follow_redirects=False,
+                **options,
+            ),
+        )
+
+    async def send(self, operation: Operation, variables: Mapping[str, Any], *, with_newer: bool = False) -> Any:
+        """Send an operation once and return the value of its root field.
+
+        Raises:
+            BoltError: As `read_reply` says, and `BoltUnavailable` when there is no reply.
+        """
+        document = operation.document(variables, with_newer=with_newer)
+        return await self.send_document(operation, document, variables)
+
+    async def send_document(self, operation: Operation, document: str, variables: Mapping[str, Any]) -> Any:
+        """Send a document of one root field once and return that field's value."""
+        response = await self._post(operation, document, variables)
+        return read_reply(operation, [operation.field], response, self.settings.source)[0]
+
+    async def send_aliased(
+        self, operation: Operation, document: str, variables: Mapping[str, Any], count: int
+    ) -> list[Any]:
+        """Send a document of `Operation.aliased` once and return the value of each alias."""
+        response = await self._post(operation, document, variables)
+        return read_reply(operation, [f"a{n}" for n in range(count)], response, self.settings.source)
+
+    async def _post(self, operation: Operation, document: str, variables: Mapping[str, Any]) -> httpx.Response:
+        seconds = self.settings.request_timeout_seconds
+        try:
+            # httpx's own limits are for each read: a server that dribbles would never reach them.
+            with anyio.fail_after(seconds):
+                return await self.http.post(
+                    self.settings.api_endpoint, json={"query": document, "variables": dict(variables)}
+                )
+        except _NEVER_SENT as error:
+            raise _unavailable(operation, _reason(error), may_have_acted=False) from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            what = f"did not answer within {seconds:g} s"
+            raise _unavailable(operation, what, may_still_act=True) from error
+        except httpx.HTTPError as error:
+            raise _unavailable(operation, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return f"could not be reached or broke off ({type(error).__name__}: {str(error)[:_EXCERPT_CHARACTERS]})"
+
+
+def _unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
+    return BoltUnavailable(f"Bolt {what}.", operation=operation.name, **facts)
+
+
+def read_reply(operation: Operation, fields: Sequence[str], response: httpx.Response, source: str) -> list[Any]:
+    """Read a reply, in order: status, JSON, shape, errors, data.
+
+    Args:
+        operation: What was asked.
+        fields: Names of the fields, or their aliases.
+        response: What came back.
+        source: Where the credentials are kept, for the message when they are refused.
+
+    Returns:
+        The value of each field; never None.
+
+    Raises:
+        BoltAuthError: HTTP 401 or 403.
+        BoltRequestError: Another 4xx, a redirect, or a GraphQL error.
+        BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply or lacks the field.
+    """
+    _check_status(operation, response, source)
+    try:
+        body = response.json()
+    except ValueError as error:
+        excerpt = response.text[:_EXCERPT_CHARACTERS]
+        raise _unavailable(operation, f"answered something that is not JSON: {excerpt!r}") from error
+    if not isinstance(body, dict):
+        raise _unavailable(operation, "answered JSON that is no GraphQL reply")
+    data = body.get("data")
+    values = [data.get(name) if isinstance(data, dict) else None for name in fields]
+    # A field that did come counts although something else failed: for a trigger it is the proof of a run.
+    if None not in values:
+        return values
+    errors = body.get("errors")
+    if isinstance(errors, list) and errors:
+        raise graphql_error(operation, errors)
+    raise _unavailable(operation, f"answered without the field {operation.field}")
+
+
+def _check_status(operation: Operation, response: httpx.Response, source: str) -> None:
+    status = response.status_code
+    if response.is_success:
+        return
+    facts: dict[str, Any] = {"operation": operation.name, "status_code": status}
+    if status == httpx.codes.UNAUTHORIZED:
+        msg = f"Bolt does not accept the credentials of {source}."
+        raise BoltAuthError(msg, source=source, **facts)
+    if status == httpx.codes.FORBIDDEN:
+        msg = f"The credentials of {source} are not allowed to do this."
+        guidance = (
+            "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
+            "a 'Bolt Schedules Metadata Viewer' may only read. Check the workspace, too."
+        )
+        raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
+    if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
+        raise BoltUnavailable(
+            "Bolt cannot answer now.",
+            may_have_acted=status != httpx.codes.TOO_MANY_REQUESTS,
+            may_still_act=status == _GATEWAY_TIMEOUT,
+            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+            **facts,
+        )
+    if response.has_redirect_location:
+        target = httpx.URL(response.headers["Location"]).copy_with(query=None, fragment=None)
+        msg = f"The endpoint redirects to {target}, and credentials are not sent on to another address."
+        raise BoltRequestError(msg, guidance="Set api_endpoint to the workspace's own address.", **facts)
+    errors = _errors_of(response)
+    if errors:
+        raise graphql_error(operation, errors, status_code=status)
+    msg = f"The endpoint answered: {response.text[:_EXCERPT_CHARACTERS]!r}."
+    raise BoltRequestError(msg, guidance="Check that api_endpoint is the workspace's GraphQL endpoint.", **facts)
+
+
+def _errors_of(response: httpx.Response) -> list[Any]:
+    """Some servers answer a GraphQL document that they cannot validate with HTTP 400 and the errors in the body."""
+    try:
+        body = response.json()
+    except ValueError:
+        return []
+    errors = body.get("errors") if isinstance(body, dict) else None
+    return errors if isinstance(errors, list) else []
+
+
+def graphql_error(operation: Operation, errors: Sequence[Any], **facts: Any) -> BoltError:
+    """Turn the `errors` of a reply into the error that tells the caller what to do next."""
+    entries = [error if isinstance(error, dict) else {"message": str(error)} for error in errors]
+    text = "; ".join(str(entry.get("message") or entry) for entry in entries)
+    facts = {
+        "operation": operation.name,
+        "path": next((entry["path"] for entry in entries if entry.get("path")), None),
+        "graphql_errors": entries,
+        **facts,
+    }
+    # The text that `facts.md` names; the API has no code for it.
+    if "AlreadyRunning" in text:
+        msg = f"Bolt did not start a run because the schedule is running already: {text}"
+        return BoltAlreadyRunning(msg, **facts)
+    missing = _missing_name(text)
+    if missing is not None:
+        msg = f"This workspace's Bolt backend does not know {missing!r}: {text}"
+        return BoltUnsupported(msg, missing=missing, **facts)
+    return BoltRequestError(f"Bolt refused {operation.field}: {text}", **facts)
+
+
+_VALIDATION_PHRASES = ("Cannot query field ", "Unknown argument ", "Unknown type ", "is not defined by type")
+
+
+def _missing_name(text: str) -> str | None:
+    """Return what a GraphQL validation error says is not there (the phrases are those of graphql-js and its ports)."""
+    for phrase in _VALIDATION_PHRASES:
+        if phrase in text:
+            rest = text if phrase.startswith("is not") else text.split(phrase, 1)[1]
+            for quote in "\"'`":
+                pieces = rest.split(quote)
+                if len(pieces) > 2:  # noqa: PLR2004 - a quoted name has a piece on either side
+                    return pieces[1]
+            return rest.split()[0].strip(".,:;")
+    return None
+
+
+_open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ConnectionSettings, Connection]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+@asynccontextmanager
+async def shared_connection(settings: ConnectionSettings) -> AsyncIterator[Connection]:
+    """Give the event loop's connection for these settings; the last to leave closes it."""
+    connections = _open.setdefault(asyncio.get_running_loop(), {})
+    connection = connections.get(settings)
+    if connection is None:
+        connection = connections[settings] = Connection.open(settings)
+    connection.users += 1
+    try:
+        yield connection
+    finally:
+        connection.users -= 1
+        if connection.users == 0:
+            del connections[settings]
+            # Closing is cut off by no cancel: it only gives sockets back.
+            with anyio.CancelScope(shield=True):
+                await connection.http.aclose()

@@ -1,0 +1,249 @@
+"""The `ParadimeCredentials` block: where Bolt is and how to prove who we are."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from typing_extensions import Self
+
+from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
+from paradime_blocks.client import BoltClient
+from paradime_blocks.endpoints import ENDPOINT_EXAMPLE, check_credentials, check_endpoint, check_proxy
+from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
+from paradime_blocks.settings import ParadimeSettings
+from paradime_blocks.sync import sync_form
+
+_VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
+
+
+class CredentialsCheck(BaseModel):
+    """What `ParadimeCredentials.check` found.
+
+    Attributes:
+        status: `ok`; `bad_key`: Bolt does not accept the key, secret or token; `bad_workspace`: there is no such
+            workspace at the endpoint; `read_only`: the key may read and not trigger; `unreachable`: no usable
+            answer came.
+        message: The same for a person, with what to do.
+    """
+
+    status: Literal["ok", "bad_key", "bad_workspace", "read_only", "unreachable"]
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether schedules can be triggered with these credentials."""
+        return self.status == "ok"
+
+
+class ParadimeCredentials(CredentialsBlock):
+    """Credentials of a Paradime workspace's Bolt API.
+
+    Args:
+        api_endpoint: The workspace's GraphQL endpoint.
+        api_key: The API key; not needed with a bearer token.
+        api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
+        workspace_uid: The uid of the workspace that a company token acts on.
+        proxy: A proxy's URL; `none` for no proxy; empty for what the environment says.
+        request_timeout_seconds: How long one request may take, in seconds.
+
+    Raises:
+        pydantic.ValidationError: A field is no good; the message says what to type.
+
+    Example:
+        Save credentials and load them:
+        ```python
+        from paradime_blocks import ParadimeCredentials
+
+        ParadimeCredentials(
+            api_endpoint="https://api.paradime.io/api/v1/acme/graphql",
+            api_key="my-api-key",
+            api_secret="my-api-secret",
+        ).save("production", overwrite=True)
+
+        credentials = ParadimeCredentials.load("production")
+        ```
+    """
+
+    _block_type_name = "Paradime Credentials"
+    _block_type_slug = "paradime-credentials"
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
+    _description = "Where a Paradime workspace's Bolt API is, and the key pair or token that opens it."
+
+    model_config: ClassVar[Any] = {"hide_input_in_errors": True}
+
+    api_endpoint: str = Field(
+        default=...,
+        title="API endpoint",
+        description="The workspace's GraphQL endpoint, copied from the Paradime workspace settings.",
+        examples=[ENDPOINT_EXAMPLE],
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        title="API key",
+        description="The API key that belongs to the secret. Leave it empty if the secret is a bearer token.",
+    )
+    api_secret: SecretStr = Field(
+        default=...,
+        title="API secret or token",
+        description="The API secret, or a token that begins with prdm_wsp_ (workspace) or prdm_cmp_ (company).",
+    )
+    workspace_uid: str | None = Field(
+        default=None,
+        title="Workspace uid",
+        description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
+    )
+    proxy: str | None = Field(
+        default=None,
+        title="Proxy",
+        description=(
+            "The URL of a proxy to go through, such as http://proxy.internal:3128. Type none to use no proxy; "
+            "leave it empty to use the one that the environment of the worker names, if any."
+        ),
+    )
+    request_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        title="Request timeout",
+        description="How long one request to Bolt may take, in seconds, 600 at most.",
+    )
+
+    @field_validator("api_endpoint")
+    @classmethod
+    def _endpoint_is_fit(cls, value: str) -> str:
+        return check_endpoint(value)
+
+    @field_validator("workspace_uid", "proxy", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        # A form field that was left empty arrives as an empty text.
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_is_fit(cls, value: str | None) -> str | None:
+        return None if value is None else check_proxy(value)
+
+    @model_validator(mode="after")
+    def _credentials_go_together(self) -> Self:
+        key = self.api_key.get_secret_value() if self.api_key else None
+        check_credentials(key, self.api_secret.get_secret_value(), self.workspace_uid)
+        return self
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Make credentials from the `PARADIME_*` environment variables and `.env`, not saved anywhere.
+
+        Returns:
+            The credentials.
+
+        Raises:
+            BoltRequestError: A variable is missing or no good; the message names it.
+
+        Example:
+            ```python
+            import os
+            from paradime_blocks import ParadimeCredentials
+
+            os.environ["PARADIME_API_ENDPOINT"] = "https://api.paradime.io/api/v1/acme/graphql"
+            os.environ["PARADIME_API_SECRET"] = "prdm_wsp_my-token"
+            credentials = ParadimeCredentials.from_env()
+            ```
+        """
+        settings = ParadimeSettings()
+        given = {name: value for name, value in settings.model_dump().items() if value is not None}
+        missing = [f"PARADIME_{name.upper()}" for name in ("api_endpoint", "api_secret") if name not in given]
+        if missing:
+            msg = f"No credentials: the environment does not set {' and '.join(missing)}."
+            guidance = "Set them, or pass a ParadimeCredentials block as `credentials`."
+            raise BoltRequestError(msg, guidance=guidance)
+        try:
+            return cls(**given)
+        except ValueError as error:
+            reasons = [str(detail["msg"]) for detail in getattr(error, "errors", list)()] or [str(error)]
+            msg = f"The PARADIME_* environment variables are no good: {'; '.join(reasons)}."
+            raise BoltRequestError(msg, guidance="Nothing was sent.") from None
+
+    @property
+    def source(self) -> str:
+        """Where these credentials are kept, for messages."""
+        if self._block_document_name:
+            return f"block 'paradime-credentials/{self._block_document_name}'"
+        if self._is_anonymous or self._block_document_id:
+            return "an unnamed ParadimeCredentials block"
+        return _VARIABLES if self._comes_from_environment() else "the ParadimeCredentials given in code"
+
+    def _comes_from_environment(self) -> bool:
+        try:
+            secret = ParadimeSettings().api_secret
+        except ValueError:
+            return False
+        return secret is not None and secret == self.api_secret
+
+    def get_client(self, **options: Any) -> BoltClient:
+        """Return a client for these credentials, to be used as an async context manager.
+
+        Args:
+            options: Passed on to `BoltClient`, for instance a `retry_policy`.
+
+        Returns:
+            The client, not yet open.
+        """
+        return BoltClient(
+            self.api_endpoint,
+            api_key=self.api_key,
+            api_secret=self.api_secret,
+            workspace_uid=self.workspace_uid,
+            proxy=self.proxy,
+            request_timeout_seconds=self.request_timeout_seconds,
+            source=self.source,
+            **options,
+        )
+
+    async def acheck(self) -> CredentialsCheck:
+        """Find out whether these credentials are good for triggering schedules; starts and changes nothing.
+
+        It reads one schedule; and, since reading cannot tell what a key may do beyond reading, sends a mutation
+        that skips its only field (`@skip(if: true)`), so that Bolt judges the right and executes nothing.
+
+        Returns:
+            What was found, with a message for a person.
+
+        Example:
+            ```python
+            from paradime_blocks import ParadimeCredentials
+            from paradime_blocks.testing import BoltSimulator
+
+            with BoltSimulator() as simulator:
+                credentials = ParadimeCredentials(
+                    api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret="wrong"
+                )
+                assert credentials.check().status == "bad_key"
+            ```
+        """
+        async with self.get_client() as client:
+            try:
+                await client.list_bolt_schedules(limit=1)
+            except BoltUnavailable as error:
+                return CredentialsCheck(status="unreachable", message=str(error))
+            except BoltError as error:
+                return _judge(error)
+            may_trigger = await client.may_trigger()
+        if may_trigger is False:
+            return CredentialsCheck(
+                status="read_only",
+                message=f"The key of {self.source} may read and not trigger: give it 'Bolt Schedules Admin'.",
+            )
+        return CredentialsCheck(status="ok", message=f"The credentials of {self.source} are good.")
+
+    check = sync_form(acheck)
+
+
+def _judge(error: BoltError) -> CredentialsCheck:
+    """Tell a bad key from a bad workspace: HTTP 401 is the key; anything else that names the workspace is that."""
+    if isinstance(error, BoltAuthError) and error.status_code == 401:  # noqa: PLR2004
+        return CredentialsCheck(status="bad_key", message=str(error))
+    return CredentialsCheck(status="bad_workspace", message=str(error))

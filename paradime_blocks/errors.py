@@ -1,0 +1,276 @@
+"""What can go wrong between Prefect and Bolt, told apart by what the caller does next.
+
+```
+BoltError
+├── BoltAuthError            mend the credentials
+├── BoltRequestError         mend the request: Bolt understood it and said no
+│   └── BoltUnsupported      this workspace's backend lacks the operation, field or argument
+├── BoltUnavailable          try again later: no usable answer came
+├── BoltTriggerUnknown       look in Paradime: a run may have started, and nobody can say which
+├── BoltAlreadyRunning       wait, attach, or choose another `on_already_running`
+└── BoltRunError             there is a run, and it did not end as wished
+    ├── BoltRunFailed        read the failing command's log
+    ├── BoltRunCanceled      somebody ended it
+    ├── BoltRunSkipped       Bolt chose not to run it
+    ├── BoltRunTimedOut      our own time limit ended it
+    └── BoltCancelUnconfirmed    look in Paradime: the run may still be going
+```
+
+Every error carries its facts as attributes, says them in its message, and survives pickling with them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_LOG_TAIL_CHARACTERS = 1500
+_FACTS_IN_MESSAGE = ("schedule_name", "run_id", "state", "operation", "path", "status_code", "url")
+_FACT_TITLES = {
+    "schedule_name": "schedule",
+    "run_id": "Bolt run",
+    "state": "state in Bolt",
+    "status_code": "HTTP status",
+}
+
+
+def _rebuild(cls: type[BoltError], what: str, facts: Mapping[str, Any]) -> BoltError:
+    return cls(what, **facts)
+
+
+class BoltError(Exception):
+    """Base of every error that this package raises about Bolt.
+
+    Args:
+        what: One sentence: what happened.
+        guidance: One sentence: what to do next. Each class has a default.
+        schedule_name: The schedule concerned.
+        run_id: The Bolt run concerned.
+        state: The state of the run in Bolt when last seen.
+        url: The run's page in Paradime.
+        facts: Further facts, each kept as an attribute.
+
+    Example:
+        ```python
+        from paradime_blocks import BoltError
+
+        error = BoltError("The schedule is unknown.", schedule_name="daily", guidance="Check its name.")
+        assert error.schedule_name == "daily"
+        assert "Check its name." in str(error)
+        ```
+    """
+
+    guidance: str = ""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        guidance: str | None = None,
+        schedule_name: str | None = None,
+        run_id: int | None = None,
+        state: str | None = None,
+        url: str | None = None,
+        **facts: Any,
+    ) -> None:
+        self.what = what
+        self.schedule_name = schedule_name
+        self.run_id = run_id
+        self.state = state
+        self.url = url
+        self._facts: dict[str, Any] = {
+            "guidance": guidance,
+            "schedule_name": schedule_name,
+            "run_id": run_id,
+            "state": state,
+            "url": url,
+            **facts,
+        }
+        if guidance is not None:
+            self.guidance = guidance
+        for name, value in facts.items():
+            setattr(self, name, value)
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        facts = [
+            f"{_FACT_TITLES.get(name, name)}: {_plain(self._facts[name])}"
+            for name in _FACTS_IN_MESSAGE
+            if self._facts.get(name) not in (None, "", ())
+        ]
+        told = f"{self.what} ({', '.join(facts)})" if facts else self.what
+        parts = [told, *self._details()]
+        if self.guidance:
+            parts.append(self.guidance)
+        return "\n".join(parts) if len(parts) > 2 else " ".join(parts)  # noqa: PLR2004
+
+    def _details(self) -> list[str]:
+        """Lines between the facts and the guidance; classes with more to tell override it."""
+        return []
+
+    def with_facts(self, **facts: Any) -> BoltError:
+        """Return a copy that knows more, for a caller that knows the schedule or the run.
+
+        Facts that the error already has are kept.
+        """
+        known = {name: value for name, value in self._facts.items() if value is not None}
+        copy = type(self)(self.what, **{**facts, **known})
+        copy.__cause__ = self.__cause__
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Prefect pickles exceptions; rebuild from the facts, not from the finished message."""
+        return _rebuild, (type(self), self.what, dict(self._facts))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return ".".join(str(part) for part in value)
+    return str(getattr(value, "value", value))
+
+
+class BoltAuthError(BoltError):
+    """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403). Never retried.
+
+    Attributes:
+        status_code: 401 or 403.
+        source: The block or the variables that hold the credentials.
+        operation: The GraphQL operation that was refused.
+    """
+
+    status_code: int | None = None
+    source: str | None = None
+    operation: str | None = None
+    guidance = "Create a key pair or token in the Paradime workspace settings and store it there."
+
+
+class BoltRequestError(BoltError):
+    """Bolt understood the request and refused it, or the input was refused before anything was sent.
+
+    Attributes:
+        operation: The GraphQL operation.
+        path: Where in the reply the GraphQL error points.
+        graphql_errors: The `errors` of the reply, as they came.
+    """
+
+    operation: str | None = None
+    path: Sequence[str | int] | None = None
+    graphql_errors: Sequence[Mapping[str, Any]] = ()
+    status_code: int | None = None
+
+
+class BoltUnsupported(BoltRequestError):
+    """The workspace's backend does not know an operation, a field or an argument.
+
+    Attributes:
+        missing: Its name.
+    """
+
+    missing: str | None = None
+    guidance = "Ask Paradime for a newer backend, or do without this feature."
+
+
+class BoltUnavailable(BoltError):
+    """No usable answer came: connection lost, timed out, HTTP 429 or 5xx, or a reply that is no answer.
+
+    Attributes:
+        operation: The GraphQL operation.
+        status_code: The HTTP status, if there was a reply.
+        may_have_acted: False only where Bolt cannot have acted on the request.
+        may_still_act: True where Bolt may yet act on it (a timeout leaves the request with the server).
+        retry_after_seconds: How long Bolt asked us to wait, from `Retry-After`.
+    """
+
+    operation: str | None = None
+    status_code: int | None = None
+    may_have_acted: bool = True
+    may_still_act: bool = False
+    retry_after_seconds: float | None = None
+    guidance = "Check the network, the endpoint and Paradime's status page, then try again."
+
+
+class BoltTriggerUnknown(BoltError):
+    """The answer to a trigger was lost, and looking did not tell whether or which run it started.
+
+    Attributes:
+        candidates: Ids of the runs that may be ours.
+    """
+
+    candidates: Sequence[int] = ()
+    guidance = (
+        "Nothing was sent a second time. Look at the schedule's runs in Paradime before you trigger it again."
+    )
+
+    def _details(self) -> list[str]:
+        if not self.candidates:
+            return ["No new run of the schedule was seen."]
+        return [f"Runs that may be ours: {', '.join(str(run_id) for run_id in self.candidates)}."]
+
+
+class BoltAlreadyRunning(BoltError):
+    """Bolt refused a trigger because the schedule is running already.
+
+    `run_id` and `url` name the run that is in the way, where it is known.
+    """
+
+    guidance = "Choose on_already_running: wait, attach, skip or replace, or try again when that run has ended."
+
+
+class BoltRunError(BoltError):
+    """A run exists and did not end as wished.
+
+    Attributes:
+        command: The command concerned, as Bolt shows it.
+        return_code: Its return code.
+        log_tail: The end of its log.
+        dbt_errors: What dbt itself says of the nodes that failed, at most five.
+        waited_seconds: How long the run was waited for.
+    """
+
+    command: str | None = None
+    return_code: int | None = None
+    log_tail: str | None = None
+    dbt_errors: Sequence[str] = ()
+    waited_seconds: float | None = None
+
+    def _details(self) -> list[str]:
+        lines = []
+        if self.command is not None:
+            code = "without a return code" if self.return_code is None else f"with return code {self.return_code}"
+            lines.append(f"Command `{self.command}` ended {code}.")
+        lines.extend(self.dbt_errors)
+        if self.log_tail:
+            lines.append(f"End of its log:\n{self.log_tail[-_LOG_TAIL_CHARACTERS:]}")
+        return lines
+
+
+class BoltRunFailed(BoltRunError):
+    """The run ended FAILED or ERROR."""
+
+    guidance = "Mend what the log says, then run the schedule again."
+
+
+class BoltRunCanceled(BoltRunError):
+    """The run ended CANCELED."""
+
+    guidance = "Find out who canceled it before you run it again."
+
+
+class BoltRunSkipped(BoltRunError):
+    """The run ended SKIPPED: Bolt did not run its commands."""
+
+    guidance = "See in Paradime why Bolt skipped it, for instance a suspended schedule."
+
+
+class BoltRunTimedOut(BoltRunError):
+    """The run did not end within `timeout_seconds`, counted from the trigger."""
+
+    guidance = "Raise timeout_seconds if the schedule needs longer."
+
+
+class BoltCancelUnconfirmed(BoltRunError):
+    """Bolt refused a cancel, or did not carry it out within `cancel_grace_seconds`."""
+
+    guidance = "The run may still be going: look at it in Paradime and cancel it there."

@@ -1,0 +1,210 @@
+"""Every GraphQL operation of Bolt that this package uses, each written once.
+
+Those of the vendor's page (`reference.txt`) are selected field for field as it shows them. The others come from
+the vendor's own clients (`facts.md`); a workspace on an older backend may lack them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One GraphQL operation.
+
+    Attributes:
+        name: Its name in the document.
+        field: The root field that it asks for.
+        selection: The fields that it selects.
+        arguments: The GraphQL type of each argument that it can take. They are the strictest that the API can
+            declare: a non-null variable is valid for a nullable argument, and not the other way round.
+        kind: Query or mutation.
+        resend: Whether sending it twice does the same as sending it once.
+        newer: Fields that newer backends have on top, selected until a backend refuses them.
+    """
+
+    name: str
+    field: str
+    selection: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    kind: Literal["query", "mutation"] = "query"
+    resend: bool = True
+    newer: str = ""
+
+    def document(self, given: Iterable[str], *, with_newer: bool = False) -> str:
+        """Write the document for the arguments that are given.
+
+        An argument that is not given is not named, so that a backend which lacks it is not troubled.
+
+        Args:
+            given: Names of the arguments.
+            with_newer: Whether to select the fields that only newer backends have.
+
+        Returns:
+            A GraphQL document.
+        """
+        names = [name for name in self.arguments if name in set(given)]
+        declared = ", ".join(f"${name}: {self.arguments[name]}" for name in names)
+        passed = ", ".join(f"{name}: ${name}" for name in names)
+        # The selection says by "#newer" where the additions belong.
+        selection = self.selection.replace("#newer", self.newer if with_newer else "")
+        return (
+            f"{self.kind} {self.name}{f'({declared})' if declared else ''} {{\n"
+            f"  {self.field}{f'({passed})' if passed else ''} {{\n"
+            f"    {' '.join(selection.split())}\n"
+            "  }\n"
+            "}"
+        )
+
+    def aliased(self, each: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+        """Write one document that asks the same of several things, the nth under the alias `a{n}`.
+
+        Args:
+            each: The variables of each; all have the same names.
+
+        Returns:
+            The document and its variables.
+        """
+        selection = " ".join(self.selection.replace("#newer", "").split())
+        declared, fields, values = [], [], {}
+        for n, variables in enumerate(each):
+            passed = ", ".join(f"{name}: ${name}{n}" for name in variables)
+            declared += [f"${name}{n}: {self.arguments[name]}" for name in variables]
+            fields.append(f"  a{n}: {self.field}({passed}) {{ {selection} }}")
+            values.update({f"{name}{n}": value for name, value in variables.items()})
+        lines = "\n".join(fields)
+        return f"{self.kind} {self.name}({', '.join(declared)}) {{\n{lines}\n}}", values
+
+
+TRIGGER_BOLT_RUN = Operation(
+    name="TriggerBoltRun",
+    field="triggerBoltRun",
+    kind="mutation",
+    resend=False,
+    arguments={
+        "scheduleName": "String!",
+        "slug": "String!",
+        "commands": "[String!]!",
+        "commandConfigs": "[BoltCommandInput!]!",
+        "branch": "String!",
+        "prNumber": "Int!",
+        "reason": "String!",
+        "continueOnError": "Boolean!",
+    },
+    selection="runId",
+)
+CANCEL_BOLT_RUN = Operation(
+    name="CancelBoltRun",
+    field="cancelBoltRun",
+    kind="mutation",
+    arguments={"scheduleRunId": "Int!"},
+    selection="ok",
+)
+BOLT_RUN_STATUS = Operation(
+    name="BoltRunStatus",
+    field="boltRunStatus",
+    arguments={"runId": "Int!"},
+    selection="ok state commands { id command startDttm endDttm stdout stderr returnCode }",
+)
+# What a poll needs: the logs of a long run are megabytes that nobody reads at every look.
+BOLT_RUN_STATE = Operation(
+    name="BoltRunState",
+    field="boltRunStatus",
+    arguments={"runId": "Int!"},
+    selection="ok state commands { id command startDttm endDttm returnCode }",
+)
+BOLT_COMMAND = Operation(
+    name="BoltCommand",
+    field="boltCommand",
+    arguments={"commandId": "Int!"},
+    selection="command startDttm endDttm stdout stderr returnCode scheduleRunId resources { id path } ok",
+)
+# What a result needs of each command, all commands at once; their logs would make that reply huge.
+BOLT_COMMAND_RESOURCES = Operation(
+    name="BoltCommandResources",
+    field="boltCommand",
+    arguments={"commandId": "Int!"},
+    selection="ok resources { id path }",
+)
+BOLT_RESOURCE_URL = Operation(
+    name="BoltResourceUrl",
+    field="boltResourceUrl",
+    arguments={"resourceId": "Int!"},
+    selection="ok url",
+)
+LIST_BOLT_SCHEDULES = Operation(
+    name="ListBoltSchedules",
+    field="listBoltSchedules",
+    arguments={"offset": "Int!", "limit": "Int!", "showInactive": "Boolean!"},
+    selection="""
+        schedules {
+            name schedule owner lastRunAt lastRunState nextRunAt id uuid source
+            turboCi { enabled deferredScheduleName successfulRunOnly }
+            deferredSchedule { deferredScheduleName enabled successfulRunOnly }
+            commands gitBranch slackOn slackNotify emailOn emailNotify #newer
+        }
+        totalCount
+    """,
+    newer="slug suspended",
+)
+BOLT_SCHEDULE_NAME = Operation(
+    name="BoltScheduleName",
+    field="boltScheduleName",
+    arguments={"scheduleName": "String!", "slug": "String!"},
+    selection="ok latestRunId commands owner schedule uuid source #newer",
+    newer="suspended",
+)
+LIST_BOLT_RUNS = Operation(
+    name="ListBoltRuns",
+    field="listBoltRuns",
+    arguments={"slug": "String!", "offset": "Int!", "limit": "Int!"},
+    selection="""
+        ok
+        runs {
+            id state actor actorEmail startDttm endDttm parentScheduleRunId
+            gitInfo { branch commitHash pullRequestId }
+        }
+    """,
+)
+RETRY_BOLT_RUN = Operation(
+    name="RetryBoltRun",
+    field="retryBoltRun",
+    kind="mutation",
+    resend=False,
+    arguments={"scheduleRunId": "Int!"},
+    selection="runId",
+)
+RETRY_ALL_BOLT_RUN = Operation(
+    name="RetryAllBoltRun",
+    field="retryAllBoltRun",
+    kind="mutation",
+    resend=False,
+    arguments={"scheduleRunId": "Int!"},
+    selection="runId",
+)
+RETRY_BOLT_RUN_FROM_FAILURE = Operation(
+    name="RetryBoltRunFromFailure",
+    field="retryBoltRunFromFailure",
+    kind="mutation",
+    resend=False,
+    arguments={"slug": "String!"},
+    selection="runId",
+)
+SUSPEND_BOLT_SCHEDULE = Operation(
+    name="SuspendBoltSchedule",
+    field="suspendBoltSchedule",
+    kind="mutation",
+    arguments={"slug": "String!", "suspend": "Boolean!"},
+    selection="ok",
+)
+BOLT_COMMAND_LOGS = Operation(
+    name="BoltCommandLogs",
+    field="boltCommandLogs",
+    arguments={"commandId": "Int!", "cursor": "String!"},
+    selection="lines { stream line } cursor finished",
+)

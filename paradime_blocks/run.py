@@ -1,0 +1,358 @@
+"""`BoltRun`: the handle of a Bolt run, an id and credentials; it can be thrown away and made anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from prefect.blocks.abstract import JobRun
+
+from paradime_blocks.errors import (
+    BoltAuthError,
+    BoltCancelUnconfirmed,
+    BoltError,
+    BoltRunCanceled,
+    BoltRunError,
+    BoltRunFailed,
+    BoltRunSkipped,
+    BoltRunTimedOut,
+    BoltUnavailable,
+)
+from paradime_blocks.inputs import check_id
+from paradime_blocks.models import (
+    BoltAttempt,
+    BoltCommand,
+    BoltCommandSummary,
+    BoltResourceSummary,
+    BoltRunResult,
+    BoltRunState,
+    BoltRunStatus,
+    run_url,
+)
+from paradime_blocks.observation import Clock, Deadline, Observation, observe
+from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.sync import sync_form
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.credentials import ParadimeCredentials
+
+POLL_INTERVAL_SECONDS = 15.0
+MAX_OUTAGE_SECONDS = 600.0
+CANCEL_GRACE_SECONDS = 60.0
+# The poll loop tries again by itself, and goes by the deadline; a look must not be longer than it.
+_LOOK_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
+_LOG_TAIL_CHARACTERS = 4000
+
+Watcher = Callable[[Observation], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class BoltRun(JobRun[BoltRunResult]):
+    """A Bolt run: look at it, wait for it, cancel it, fetch its result.
+
+    Args:
+        run_id: The id of the run.
+        credentials: The credentials of its workspace.
+        schedule_name: Its schedule, for messages; Bolt does not tell it of a run.
+        cancel_on_timeout: Whether it is ours to cancel when its time limit is reached.
+        cancel_on_interrupt: Whether it is ours to cancel when the wait for it is interrupted.
+        timeout_seconds: How long to wait for its end by default, in seconds; None for no limit.
+        poll_interval_seconds: The longest time between two looks, in seconds.
+        max_outage_seconds: How long Bolt may be out of reach before a wait gives up, in seconds.
+        cancel_grace_seconds: How long a cancel may take until the run has ended, in seconds.
+
+    Example:
+        ```python
+        from paradime_blocks import BoltSchedule, ParadimeCredentials
+        from paradime_blocks.testing import BoltSimulator
+
+        with BoltSimulator(speed=100) as simulator:
+            simulator.add_schedule("daily", commands=["dbt run"])
+            credentials = ParadimeCredentials(
+                api_endpoint=simulator.api_endpoint,
+                api_key=simulator.api_key,
+                api_secret=simulator.api_secret,
+            )
+            run = BoltSchedule(schedule_name="daily", credentials=credentials).trigger()
+            run.wait_for_completion()
+            print(run.fetch_result().state)
+        ```
+    """
+
+    run_id: int
+    credentials: ParadimeCredentials = field(repr=False)
+    schedule_name: str | None = None
+    cancel_on_timeout: bool = field(default=False, repr=False)
+    cancel_on_interrupt: bool = field(default=False, repr=False)
+    timeout_seconds: float | None = field(default=None, repr=False)
+    poll_interval_seconds: float = field(default=POLL_INTERVAL_SECONDS, repr=False)
+    max_outage_seconds: float = field(default=MAX_OUTAGE_SECONDS, repr=False)
+    cancel_grace_seconds: float = field(default=CANCEL_GRACE_SECONDS, repr=False)
+    clock: Clock = field(default_factory=Clock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse an id that can be none.
+
+        Raises:
+            BoltRequestError: The id is not a whole number above 0.
+        """
+        check_id("run_id", self.run_id)
+
+    @property
+    def url(self) -> str:
+        """The run's page in Paradime, for a person."""
+        return run_url(self.run_id)
+
+    async def astate(self) -> BoltRunState:
+        """Return the run's present state.
+
+        Raises:
+            BoltError: Bolt refused to say, or no usable answer came.
+        """
+        async with self.credentials.get_client() as client:
+            return (await client.get_bolt_run(self.run_id, logs=False)).state
+
+    async def acommands(self) -> list[BoltCommand]:
+        """Return the run's commands with their output so far; one that has not started is not among them.
+
+        Raises:
+            BoltError: Bolt refused to say, or no usable answer came.
+        """
+        async with self.credentials.get_client() as client:
+            return (await client.get_bolt_run(self.run_id)).commands
+
+    async def await_for_completion(
+        self, timeout_seconds: float | None = None, *, watcher: Watcher | None = None
+    ) -> BoltRunState:
+        """Wait until the run has ended, however it ends; `fetch_result` tells success from failure.
+
+        Time limit and interrupt cancel the run in Bolt if it is ours (`cancel_on_timeout`, `cancel_on_interrupt`);
+        an outage of Bolt never does.
+
+        Args:
+            timeout_seconds: How long to wait, in seconds; None for the handle's own limit.
+            watcher: Awaited with every look at the run.
+
+        Returns:
+            The state in which the run ended.
+
+        Raises:
+            BoltRunTimedOut: It did not end in time. If it is ours it has been cancelled.
+            BoltCancelUnconfirmed: The same, but it could not be cancelled.
+            BoltUnavailable: Bolt was out of reach for `max_outage_seconds`. The run may still be going.
+            BoltAuthError: The credentials are refused. The run may still be going.
+        """
+        limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = Deadline(limit, self.clock)
+        try:
+            state = await self._watch_to_the_end(deadline, watcher)
+        except asyncio.CancelledError:
+            if self.cancel_on_interrupt:
+                with anyio.CancelScope(shield=True):
+                    await self._cancel_after_interrupt()
+            raise
+        if state is not None:
+            return state
+        ended = await self._end_for_timeout(limit or 0.0)
+        if ended in {BoltRunState.CANCELED, None}:
+            told = "it was cancelled" if self.cancel_on_timeout else "it is left going, since it is not ours"
+            raise BoltRunTimedOut(
+                f"The Bolt run did not end within {limit:g} s; {told}.",
+                waited_seconds=limit,
+                **self._facts(ended),
+            )
+        # It ended by itself while it was being cancelled: that is what it is reported as.
+        return ended
+
+    async def _watch_to_the_end(self, deadline: Deadline, watcher: Watcher | None) -> BoltRunState | None:
+        """Return the terminal state, or None at the deadline."""
+        last: BoltRunState | None = None
+        in_outage = False
+        async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
+            observations = observe(
+                lambda: client.get_bolt_run(self.run_id, logs=False),
+                poll_interval_seconds=self.poll_interval_seconds,
+                deadline=deadline,
+                clock=self.clock,
+            )
+            try:
+                async for seen in observations:
+                    if seen.status is None:
+                        if not in_outage:
+                            self.logger.warning("Bolt run %s cannot be seen now: %s", self.run_id, seen.error)
+                        in_outage = True
+                    else:
+                        if in_outage:
+                            self.logger.info("Bolt run %s can be seen again.", self.run_id)
+                        in_outage = False
+                        if seen.status.state != last:
+                            last = seen.status.state
+                            self.logger.info("Bolt run %s is %s. %s", self.run_id, last, self.url)
+                    if watcher is not None:
+                        await watcher(seen)
+                    if seen.status is not None and seen.status.state.is_terminal:
+                        return seen.status.state
+                    if seen.past_deadline:
+                        return None
+                    if seen.outage_seconds > self.max_outage_seconds:
+                        raise BoltUnavailable(
+                            f"The Bolt run could not be seen for {seen.outage_seconds:.0f} s; "
+                            "it was not cancelled and may still be going.",
+                            operation="BoltRunStatus",
+                            **self._facts(last),
+                        ) from seen.error
+            except BoltAuthError as error:
+                raise error.with_facts(**self._facts(last)) from error
+            finally:
+                await observations.aclose()  # type: ignore[attr-defined]
+        return None
+
+    async def _end_for_timeout(self, limit: float) -> BoltRunState | None:
+        """Cancel the run if it is ours; return the state in which it ended, None if it is left going."""
+        if not self.cancel_on_timeout:
+            return None
+        self.logger.warning("Bolt run %s did not end within %g s; cancelling it.", self.run_id, limit)
+        # A cancel that has begun is seen to its end, whatever interrupts the wait for it.
+        with anyio.CancelScope(shield=True):
+            return await self.acancel()
+
+    async def _cancel_after_interrupt(self) -> None:
+        self.logger.warning("Interrupted; cancelling Bolt run %s.", self.run_id)
+        try:
+            state = await self.acancel()
+        except BoltError as error:
+            # The interrupt is what the caller must see; what is left over stands in the log.
+            self.logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        else:
+            self.logger.warning("Bolt run %s is %s.", self.run_id, state)
+
+    async def acancel(self, grace_seconds: float | None = None) -> BoltRunState:
+        """Cancel the run in Bolt and see that it has ended; a run that has ended already is left as it is.
+
+        Args:
+            grace_seconds: How long the run may take to end, in seconds; None for the handle's own.
+
+        Returns:
+            The state in which the run ended: CANCELED, or another if it ended by itself meanwhile.
+
+        Raises:
+            BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
+            BoltAuthError: The credentials are refused.
+        """
+        grace = self.cancel_grace_seconds if grace_seconds is None else grace_seconds
+        deadline = Deadline(grace, self.clock)
+        refusal: BoltError | None = None
+        accepted = False
+        last: BoltRunState | None = None
+        async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
+
+            async def ask_and_look() -> BoltRunStatus:
+                nonlocal refusal, accepted
+                if not accepted:
+                    try:
+                        accepted = await client.cancel_bolt_run(self.run_id)
+                    except BoltAuthError:
+                        raise
+                    except BoltError as error:
+                        refusal = error
+                return await client.get_bolt_run(self.run_id, logs=False)
+
+            observations = observe(ask_and_look, poll_interval_seconds=2.0, deadline=deadline, clock=self.clock)
+            async for seen in observations:
+                last = seen.status.state if seen.status else last
+                if last is not None and last.is_terminal:
+                    return last
+                if seen.past_deadline:
+                    break
+        told = "Bolt took the cancel" if accepted else "Bolt did not take the cancel"
+        raise BoltCancelUnconfirmed(
+            f"{told}, but the run had not ended {grace:g} s later and may still be going.", **self._facts(last)
+        ) from refusal
+
+    async def afetch_result(self) -> BoltRunResult:
+        """Return the result of a run that succeeded.
+
+        Returns:
+            State, times, commands and resources.
+
+        Raises:
+            BoltRunFailed: It ended FAILED or ERROR; the error tells the failing command and the end of its log.
+            BoltRunCanceled: It ended CANCELED.
+            BoltRunSkipped: It ended SKIPPED.
+            BoltRunError: It has not ended yet.
+        """
+        async with self.credentials.get_client() as client:
+            status = await client.get_bolt_run(self.run_id, logs=False)
+            error = await self._error_of(client, status)
+            if error is not None:
+                raise error
+            return await self._result_of(client, status)
+
+    async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
+        resources = await client.get_bolt_command_resources([command.id for command in status.commands])
+        return BoltRunResult(
+            run_id=self.run_id,
+            schedule_name=self.schedule_name,
+            state=status.state,
+            url=self.url,
+            started_at=status.started_at,
+            ended_at=status.ended_at,
+            commands=[BoltCommandSummary.of(command) for command in status.commands],
+            resources=[
+                BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
+                for command_id, found in resources.items()
+                for resource in found
+            ],
+            attempts=[
+                BoltAttempt(
+                    run_id=self.run_id,
+                    state=status.state,
+                    started_at=status.started_at,
+                    ended_at=status.ended_at,
+                )
+            ],
+        )
+
+    async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
+        """Return the error that a run's state amounts to; None for SUCCESS."""
+        state = status.state
+        if state == BoltRunState.SUCCESS:
+            return None
+        facts = self._facts(state)
+        if not state.is_terminal:
+            return BoltRunError("The Bolt run has not ended yet.", guidance="Wait for its completion first.", **facts)
+        if state == BoltRunState.SKIPPED:
+            return BoltRunSkipped("Bolt skipped the run.", **facts)
+        command = status.failing_command
+        if command is not None:
+            facts.update(
+                command=command.command, return_code=command.return_code, log_tail=await _log_tail(client, command)
+            )
+        if state == BoltRunState.CANCELED:
+            return BoltRunCanceled("The Bolt run was canceled.", **facts)
+        return BoltRunFailed("The Bolt run failed.", **facts)
+
+    def _facts(self, state: BoltRunState | None) -> dict[str, Any]:
+        return {"schedule_name": self.schedule_name, "run_id": self.run_id, "state": state, "url": self.url}
+
+    state = sync_form(astate)
+    commands = sync_form(acommands)
+    wait_for_completion = sync_form(await_for_completion)  # type: ignore[assignment]
+    cancel = sync_form(acancel)
+    fetch_result = sync_form(afetch_result)  # type: ignore[assignment]
+
+
+async def _log_tail(client: BoltClient, command: BoltCommand) -> str | None:
+    """Return the end of a command's log; an error must not hide behind a log that cannot be fetched."""
+    try:
+        detail = await client.get_bolt_command(command.id)
+    except BoltError:
+        return None
+    log = detail.stdout.rstrip()
+    if detail.stderr.strip():
+        log = f"{log}\n{detail.stderr.rstrip()}"
+    return log[-_LOG_TAIL_CHARACTERS:].strip() or None

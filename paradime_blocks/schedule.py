@@ -1,0 +1,220 @@
+"""The `BoltSchedule` block: a schedule, how to run it and how long to wait for it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+from prefect.blocks.abstract import JobBlock
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltError
+from paradime_blocks.inputs import check_commands, check_text
+from paradime_blocks.models import BoltRunResult
+from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
+from paradime_blocks.sync import sync_form
+from paradime_blocks.trail import Trail
+from paradime_blocks.trigger import RunLedger, Trigger, TriggerIntent, TriggerRequest
+
+TIMEOUT_SECONDS = 86_400.0
+LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
+
+
+class MemoryLedger:
+    """A ledger for a caller without a flow run: the run id lives in the handle, and nowhere else."""
+
+    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
+        """Nothing outlives this process, so there is nothing to write."""
+
+    async def started(self, run_id: int, *, adopted: bool) -> None:
+        """Nothing outlives this process, so there is nothing to write."""
+
+
+class BoltSchedule(JobBlock[BoltRunResult]):
+    """A Bolt schedule, ready to be triggered.
+
+    Args:
+        credentials: The credentials of the schedule's workspace.
+        schedule_name: The schedule's name as Paradime shows it.
+        slug: Its slug, in place of its name.
+        commands: Commands that take the place of the schedule's own.
+        branch: A branch or commit that takes the place of the schedule's own.
+        timeout_seconds: How long a run may take, in seconds from its trigger.
+        poll_interval_seconds: The longest time between two looks at a run, in seconds.
+        max_outage_seconds: How long Bolt may be out of reach while a run is waited for, in seconds.
+        cancel_grace_seconds: How long a cancel may take until the run has ended, in seconds.
+
+    Raises:
+        pydantic.ValidationError: A field is no good; the message says what to type.
+
+    Example:
+        Save a schedule, load it and run it:
+        ```python
+        from paradime_blocks import BoltSchedule, ParadimeCredentials
+
+        BoltSchedule(
+            credentials=ParadimeCredentials.load("production"),
+            schedule_name="daily",
+        ).save("daily", overwrite=True)
+
+        run = BoltSchedule.load("daily").trigger()
+        run.wait_for_completion()
+        result = run.fetch_result()
+        ```
+    """
+
+    _block_type_name = "Bolt Schedule"
+    _block_type_slug = "bolt-schedule"
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+    _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
+    _description = "A Paradime Bolt schedule: what to run with which credentials, and how long to wait for it."
+
+    model_config: ClassVar[Any] = {"hide_input_in_errors": True}
+
+    credentials: ParadimeCredentials = Field(
+        default=..., title="Credentials", description="The credentials of the schedule's Paradime workspace."
+    )
+    schedule_name: str | None = Field(
+        default=None,
+        title="Schedule name",
+        description="The schedule's name as Paradime shows it. Either this or the slug is needed.",
+        examples=["daily"],
+    )
+    slug: str | None = Field(
+        default=None,
+        title="Schedule slug",
+        description="The schedule's slug, in place of its name; only newer Paradime workspaces know it.",
+    )
+    commands: list[str] | None = Field(
+        default=None,
+        title="Commands",
+        description="Commands that take the place of the schedule's own, in order. Leave it empty to run those.",
+        examples=[["dbt run", "dbt test"]],
+    )
+    branch: str | None = Field(
+        default=None,
+        title="Branch or commit",
+        description="The git branch or commit to run in place of the schedule's own. Leave it empty to run that.",
+    )
+    timeout_seconds: float = Field(
+        default=TIMEOUT_SECONDS,
+        gt=0,
+        le=LONGEST_TIMEOUT_SECONDS,
+        title="Time limit",
+        description="How long a run may take, in seconds from its trigger; then it is cancelled. 14 days at most.",
+    )
+    poll_interval_seconds: float = Field(
+        default=POLL_INTERVAL_SECONDS,
+        ge=0.5,
+        le=3600,
+        title="Poll interval",
+        description="The longest time between two looks at a run, in seconds. Young runs are looked at more often.",
+    )
+    max_outage_seconds: float = Field(
+        default=MAX_OUTAGE_SECONDS,
+        ge=0,
+        title="Longest outage",
+        description="How long Bolt may be out of reach, in seconds, before waiting for a run is given up.",
+    )
+    cancel_grace_seconds: float = Field(
+        default=CANCEL_GRACE_SECONDS,
+        gt=0,
+        le=3600,
+        title="Cancel grace",
+        description="How long a cancelled run may take until it has ended, in seconds.",
+    )
+
+    @field_validator("schedule_name", "slug", "branch", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        # A form field that was left empty arrives as an empty text.
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("schedule_name", "slug", "branch")
+    @classmethod
+    def _text_is_fit(cls, value: str | None) -> str | None:
+        return None if value is None else _as_value_error(check_text, "the text", value, "daily")
+
+    @field_validator("commands")
+    @classmethod
+    def _commands_are_fit(cls, value: list[str] | None) -> list[str] | None:
+        return None if value is None or not value else _as_value_error(check_commands, value)
+
+    @model_validator(mode="after")
+    def _one_identifier(self) -> Self:
+        if (self.schedule_name is None) == (self.slug is None):
+            msg = "a schedule is needed: type its name in schedule_name, or its slug in slug, and not both"
+            raise ValueError(msg)
+        return self
+
+    def request(self, **changes: Any) -> TriggerRequest:
+        """Return what a trigger of this schedule asks for.
+
+        Args:
+            changes: Fields of `TriggerRequest` to set otherwise.
+        """
+        given: dict[str, Any] = {
+            "schedule_name": self.schedule_name,
+            "slug": self.slug,
+            "commands": tuple(self.commands) if self.commands else None,
+            "branch": self.branch,
+        }
+        return TriggerRequest(**{**given, **changes})
+
+    async def atrigger(self, *, ledger: RunLedger | None = None, trail: Trail | None = None, **changes: Any) -> BoltRun:
+        """Trigger a run, at most one.
+
+        Args:
+            ledger: Where intent and run id are written; nowhere by default.
+            trail: Where decisions are told; the log by default.
+            changes: Fields of `TriggerRequest` to set otherwise for this run.
+
+        Returns:
+            The handle of the run, which is ours to cancel.
+
+        Raises:
+            BoltAlreadyRunning: The schedule runs already.
+            BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
+            BoltError: Nothing was started.
+        """
+        async with self.credentials.get_client() as client:
+            run_id = await Trigger(
+                client,
+                self.request(**changes),
+                ledger or MemoryLedger(),
+                trail or Trail(tell=logging.getLogger(__name__).info),
+                max_outage_seconds=self.max_outage_seconds,
+            ).run()
+        return self.attach(run_id, owned=True)
+
+    def attach(self, run_id: int, *, owned: bool = False) -> BoltRun:
+        """Return the handle of a run that there is already.
+
+        Args:
+            run_id: The run.
+            owned: Whether it is ours to cancel when a time limit or an interrupt ends the wait for it.
+        """
+        return BoltRun(
+            run_id=run_id,
+            credentials=self.credentials,
+            schedule_name=self.schedule_name or self.slug,
+            cancel_on_timeout=owned,
+            cancel_on_interrupt=owned,
+            timeout_seconds=self.timeout_seconds,
+            poll_interval_seconds=self.poll_interval_seconds,
+            max_outage_seconds=self.max_outage_seconds,
+            cancel_grace_seconds=self.cancel_grace_seconds,
+        )
+
+    trigger = sync_form(atrigger)  # type: ignore[assignment]
+
+
+def _as_value_error(check: Any, *arguments: Any) -> Any:
+    """Run a check of the client's input in a pydantic validator, which only understands ValueErrors."""
+    try:
+        return check(*arguments)
+    except BoltError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,70 @@
+"""The sync form of every public call: a thin shell over the async one, by Prefect's convention (`x` and `ax`)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from anyio.from_thread import start_blocking_portal
+from prefect.context import get_run_context
+from prefect.exceptions import MissingContextError
+from typing_extensions import ParamSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_async_context() -> bool:
+    """Whether the caller can await: Prefect's own rule.
+
+    Within a flow or task run, the flow or task decides; elsewhere, whether an event loop runs in this thread.
+    """
+    try:
+        context = get_run_context()
+    except MissingContextError:
+        return _loop_is_running()
+    runnable = getattr(context, "task", None) or getattr(context, "flow", None)
+    return bool(getattr(runnable, "isasync", True))
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine to its end for a caller that cannot await.
+
+    A signal that ends the caller cancels the coroutine and lets it clean up first: in this thread, asyncio.run
+    does so; where a loop runs in this thread already, a second thread's portal does.
+    """
+    if not _loop_is_running():
+        return asyncio.run(coroutine)
+
+    async def finish() -> R:
+        return await coroutine
+
+    with start_blocking_portal() as portal:
+        return portal.call(finish)
+
+
+def sync_form(async_form: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """Return the plain form of an async function or method.
+
+    For a sync caller it returns the result; for an async one the coroutine, so that the plain name can be
+    awaited, too, as Prefect's own can.
+    """
+
+    @functools.wraps(async_form)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> Any:
+        coroutine = async_form(*args, **kwargs)
+        return coroutine if in_async_context() else run_sync(coroutine)
+
+    plain.__name__ = async_form.__name__.removeprefix("a")
+    plain.__qualname__ = plain.__qualname__.replace(async_form.__name__, plain.__name__)
+    return plain

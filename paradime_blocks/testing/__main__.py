@@ -1,0 +1,114 @@
+"""`python -m paradime_blocks.testing`: a simulator to play with, until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .commands import SimulatedCommand
+from .simulator import BoltSimulator
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        arguments: The command line; that of the process unless given.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    simulator = BoltSimulator(
+        speed=options.speed,
+        host=options.host,
+        port=options.port,
+        api_key=options.api_key,
+        api_secret=options.api_secret,
+        read_only=options.read_only,
+        bearer=options.bearer,
+        workspace_uid=options.workspace_uid,
+    )
+    if options.schedules is None:
+        _add_samples(simulator)
+    else:
+        _add_from_file(simulator, options.schedules)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with simulator:
+        for name, value in sorted(simulator.environment().items()):
+            sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+        # Whoever started this may be reading a pipe.
+        sys.stdout.flush()
+        ended.wait()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m paradime_blocks.testing",
+        description="Serve a simulated Bolt workspace, and print the variables that point a client at it.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    parser.add_argument("--speed", type=float, default=1.0, help="virtual seconds per second (default: 1)")
+    parser.add_argument("--api-key", default="simulated-key", help="the API key to let in")
+    parser.add_argument("--api-secret", help="the API secret to let in (default: a random one)")
+    parser.add_argument("--read-only", action="store_true", help="let the key read only")
+    parser.add_argument("--bearer", help="a prdm_ token to let in, in place of key and secret")
+    parser.add_argument(
+        "--workspace-uid", default="simulated-workspace", help="what a company token must select"
+    )
+    parser.add_argument(
+        "--schedules",
+        type=Path,
+        help="a JSON file: a list of objects with the arguments of BoltSimulator.add_schedule, commands being"
+        " texts or objects with the arguments of SimulatedCommand (default: two samples, daily and broken)",
+    )
+    return parser
+
+
+def _add_samples(simulator: BoltSimulator) -> None:
+    simulator.add_schedule(
+        "daily",
+        commands=[
+            SimulatedCommand("dbt run", duration_seconds=20),
+            SimulatedCommand("dbt test", duration_seconds=10),
+        ],
+        starting_seconds=5,
+    )
+    simulator.add_schedule(
+        "broken",
+        commands=[
+            SimulatedCommand("dbt run", duration_seconds=10),
+            SimulatedCommand(
+                "dbt test",
+                duration_seconds=5,
+                return_code=1,
+                stderr="Failure in test not_null_orders_id\n  Got 3 results, configured to fail if != 0\n",
+            ),
+            SimulatedCommand("dbt docs generate"),
+        ],
+        starting_seconds=5,
+    )
+
+
+def _add_from_file(simulator: BoltSimulator, path: Path) -> None:
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        simulator.add_schedule(**{**entry, "commands": [_command(each) for each in entry["commands"]]})
+
+
+def _command(entry: str | dict[str, Any]) -> str | SimulatedCommand:
+    return entry if isinstance(entry, str) else SimulatedCommand(**entry)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

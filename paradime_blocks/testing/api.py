@@ -1,0 +1,205 @@
+"""GraphQL in, JSON out: documents are checked against the schema as a real server checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    OperationType,
+    SelectionSetNode,
+    Visitor,
+    execute_sync,
+    get_operation_ast,
+    parse,
+    validate,
+    visit,
+)
+from graphql.execution.values import get_variable_values
+
+from .planning import Refused
+from .resolvers import Resolvers
+from .schema import SchemaText
+from .state import Workspace
+
+_CACHED_DOCUMENTS = 500
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that has been read and checked.
+
+    Attributes:
+        operations: The names of its root fields.
+        selected: For each key of the answer's data, the keys below it.
+        is_mutation: Whether it changes something.
+        errors: Why it cannot be carried out, as GraphQL says it.
+        not_understood: The same for people; None if the backend is merely said to lack something.
+    """
+
+    operations: tuple[str, ...] = ()
+    selected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_mutation: bool = False
+    errors: tuple[Mapping[str, Any], ...] = ()
+    not_understood: str | None = None
+    document: DocumentNode | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    operation_name: str | None = None
+
+    def nothing(self, *, ok: bool | None) -> dict[str, Any]:
+        """The answer's data with null for all that was selected, but for `ok`."""
+        return {
+            key: {each: ok if each == "ok" else None for each in below}
+            for key, below in self.selected.items()
+        }
+
+
+class GraphQLApi:
+    """Checks and carries out GraphQL requests."""
+
+    def __init__(self, workspace: Workspace, resolvers: Resolvers) -> None:
+        """Begin with the whole schema.
+
+        Args:
+            workspace: Whose lock a request is carried out under.
+            resolvers: The functions behind the root fields.
+        """
+        self._workspace = workspace
+        self._root = resolvers.root()
+        self._whole_text = SchemaText()
+        self._whole = self._whole_text.build()
+        self._checked: dict[str, tuple[DocumentNode, list[GraphQLError], str | None]] = {}
+        self.restore()
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The names of all root fields of the whole schema."""
+        return self._whole_text.operations
+
+    def restore(self) -> None:
+        """Have the whole schema again."""
+        self._text = self._whole_text
+        self._schema = self._whole
+        self._no_aliases = False
+        self._checked = {}
+
+    def reduce(
+        self,
+        *,
+        operations: Iterable[str] = (),
+        arguments: Iterable[str] = (),
+        fields: Iterable[str] = (),
+        aliases: bool = False,
+    ) -> None:
+        """Lose operations, arguments, fields or aliases; see `SchemaText.without`."""
+        self._text = self._text.without(operations=operations, arguments=arguments, fields=fields)
+        self._schema = self._text.build()
+        self._no_aliases = self._no_aliases or aliases
+        self._checked = {}
+
+    def prepare(self, query: str, variables: Mapping[str, Any], operation_name: str | None) -> Prepared:
+        """Read and check a request."""
+        try:
+            document, errors, blame = self._check(query)
+        except GraphQLError as error:
+            return Prepared(errors=(error.formatted,), not_understood=error.message)
+        operation = get_operation_ast(document, operation_name)
+        if operation is None:
+            message = "Give an operation name that the document has: it must be clear what to execute."
+            return Prepared(errors=({"message": message},), not_understood=message)
+        roots = list(_fields(operation.selection_set, document))
+        if not errors:
+            declared = get_variable_values(self._schema, operation.variable_definitions, dict(variables))
+            if isinstance(declared, list):
+                errors, blame = declared, declared[0].message
+        return Prepared(
+            operations=tuple(dict.fromkeys(node.name.value for node in roots)),
+            selected=_selected(roots, document),
+            is_mutation=operation.operation is OperationType.MUTATION,
+            errors=tuple(error.formatted for error in errors),
+            not_understood=blame,
+            document=document,
+            variables=variables,
+            operation_name=operation_name,
+        )
+
+    def act(self, prepared: Prepared) -> tuple[dict[str, Any], str | None]:
+        """Carry out a request, once, as one step.
+
+        Returns:
+            The answer, and what went wrong inside the simulator itself, if anything did.
+        """
+        if prepared.errors or prepared.document is None:
+            return {"errors": list(prepared.errors)}, None
+        with self._workspace.lock:
+            result = execute_sync(
+                self._schema,
+                prepared.document,
+                root_value=self._root,
+                variable_values=dict(prepared.variables),
+                operation_name=prepared.operation_name,
+            )
+        unexpected = [e for e in result.errors or () if not isinstance(e.original_error, Refused)]
+        return dict(result.formatted), repr(unexpected[0].original_error) if unexpected else None
+
+    def _check(self, query: str) -> tuple[DocumentNode, list[GraphQLError], str | None]:
+        if query in self._checked:
+            return self._checked[query]
+        # Checking takes milliseconds, and clients send the same few documents over and over.
+        if len(self._checked) >= _CACHED_DOCUMENTS:
+            self._checked = {}
+        document = parse(query)
+        errors = validate(self._schema, document)
+        blame = errors[0].message if errors else None
+        if errors and self._schema is not self._whole and not validate(self._whole, document):
+            # The request is right, and only the backend is said to be older.
+            blame = None
+        aliases = _aliases(document) if self._no_aliases and not errors else 0
+        if aliases:
+            errors = [GraphQLError(f"Aliases limit of 0 exceeded, found {aliases}.")]
+        self._checked[query] = document, errors, blame
+        return self._checked[query]
+
+
+def _fields(selection: SelectionSetNode, document: DocumentNode) -> Iterator[FieldNode]:
+    """The fields of a selection, those in fragments too."""
+    for node in selection.selections:
+        if isinstance(node, FieldNode):
+            yield node
+        elif isinstance(node, InlineFragmentNode):
+            yield from _fields(node.selection_set, document)
+        elif isinstance(node, FragmentSpreadNode):
+            for fragment in document.definitions:
+                if isinstance(fragment, FragmentDefinitionNode) and fragment.name.value == node.name.value:
+                    yield from _fields(fragment.selection_set, document)
+
+
+def _selected(roots: Iterable[FieldNode], document: DocumentNode) -> dict[str, tuple[str, ...]]:
+    return {
+        _key(root): tuple(_key(node) for node in _fields(root.selection_set, document))
+        for root in roots
+        if root.selection_set is not None
+    }
+
+
+def _key(node: FieldNode) -> str:
+    return node.alias.value if node.alias else node.name.value
+
+
+def _aliases(document: DocumentNode) -> int:
+    found: list[FieldNode] = []
+
+    class _Collect(Visitor):
+        def enter_field(self, node: FieldNode, *_: object) -> None:
+            if node.alias:
+                found.append(node)
+
+    visit(document, _Collect())
+    return len(found)

@@ -1,0 +1,159 @@
+"""From a schedule and a request to the timeline of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .commands import SimulatedCommand, setup_commands
+from .runs import FAILED, SUCCESS, PlannedCommand, Run, RunEnd, SimulatedResource, Step
+
+AlreadyRunning = Literal["refuse", "allow"]
+CancelPolicy = Literal["honour", "refuse", "not_ok", "ignore"]
+
+
+class Refused(Exception):
+    """Bolt says no; the text is what the GraphQL error says."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule and how its runs behave; `BoltSimulator.add_schedule` says what each field means."""
+
+    id: int
+    name: str
+    slug: str
+    commands: tuple[SimulatedCommand, ...]
+    branch: str
+    cron: str
+    owner: str
+    starting_seconds: float
+    suspended: bool
+    active: bool
+    final_state: str | None
+    intermediate_states: tuple[str, ...]
+    already_running: AlreadyRunning
+    cancel: CancelPolicy
+    cancel_seconds: float
+    setup_commands: bool
+    continue_on_error: bool
+    source: str
+
+    @property
+    def uuid(self) -> str:
+        """The same for the same name, so that logs of two test runs can be compared."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"bolt-simulator/{self.name}"))
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a trigger asks for, besides the schedule."""
+
+    commands: Sequence[str] | None = None
+    branch: str | None = None
+    pr_number: int | None = None
+    reason: str | None = None
+    command_configs: Sequence[tuple[str, bool | None]] | None = None
+    continue_on_error: bool | None = None
+    actor: str = "API"
+
+
+class Planner:
+    """Lays out runs, and hands out the numbers of their commands and resources."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._executions: Counter[tuple[str, str]] = Counter()
+        # Numbers like those in the vendor's examples, far enough apart that a mix-up is noticed.
+        self._command_ids = itertools.count(243281)
+        self._resource_ids = itertools.count(2023484)
+
+    def plan(
+        self, schedule: Schedule, steps: Iterable[Step], begin: float
+    ) -> tuple[tuple[PlannedCommand, ...], RunEnd]:
+        """Give each command that will be started its number and its place in time, and the run its end."""
+        planned: list[PlannedCommand] = []
+        state, at = SUCCESS, begin
+        for step in steps:
+            behaviour = step.behaviour
+            execution = self._executions[schedule.name, behaviour.command]
+            self._executions[schedule.name, behaviour.command] += 1
+            code = behaviour.code(execution)
+            resources = tuple(
+                SimulatedResource(next(self._resource_ids), path, content)
+                for path, content in behaviour.files(code).items()
+            )
+            planned.append(
+                PlannedCommand(
+                    id=next(self._command_ids),
+                    text=step.text,
+                    start=at,
+                    end=at + behaviour.duration_seconds,
+                    return_code=code,
+                    stdout=behaviour.output(code),
+                    stderr=behaviour.stderr,
+                    resources=resources,
+                )
+            )
+            at = planned[-1].end
+            if code != 0:
+                # A run that went on past a failed command still counts as failed (an inference).
+                state = FAILED
+                if not step.continue_on_error:
+                    break
+        return tuple(planned), RunEnd(at, state)
+
+
+def steps_for(schedule: Schedule, request: RunRequest) -> list[Step]:
+    """What a run is to carry out, set-up included.
+
+    Raises:
+        Refused: If the request makes no sense.
+    """
+    if request.commands is not None and request.command_configs is not None:
+        message = "Give at most one of `commands` and `commandConfigs`."
+        raise Refused(message)
+    wanted: list[tuple[str, bool | None]] = [(command.command, None) for command in schedule.commands]
+    if request.commands is not None:
+        wanted = [(text, None) for text in request.commands]
+    elif request.command_configs is not None:
+        wanted = list(request.command_configs)
+    # What Bolt makes of an empty list is not known: refusing it keeps clients from relying on anything.
+    if not wanted or not all(text.strip() for text, _ in wanted):
+        message = "A run needs at least one command, and no command may be empty."
+        raise Refused(message)
+    goes_on = schedule.continue_on_error if request.continue_on_error is None else request.continue_on_error
+    # A command that the schedule knows behaves as it does there, whoever asks for it.
+    known = {command.command: command for command in schedule.commands}
+    first = setup_commands(request.branch or schedule.branch) if schedule.setup_commands else ()
+    steps = [Step(command.command, command, continue_on_error=False) for command in first]
+    for text, choice in wanted:
+        behaviour = known.get(text) or SimulatedCommand(text)
+        choices = (choice, behaviour.continue_on_error, goes_on)
+        steps.append(Step(text, behaviour, next(each for each in choices if each is not None)))
+    return steps
+
+
+def looks_like_commit(branch: str) -> bool:
+    """Whether a branch argument names a commit rather than a branch."""
+    return re.fullmatch(r"[0-9a-f]{40}", branch) is not None
+
+
+def steps_to_retry(run: Run, now: float) -> list[Step]:
+    """The first command that did not succeed, as `dbt retry` where dbt can, and all commands after it."""
+    outcome = {place: command.return_code for place, command in enumerate(run.commands(now))}
+    steps: list[Step] = []
+    for place, step in enumerate(run.steps):
+        if step.behaviour.is_setup or (not steps and outcome.get(place) == 0):
+            continue
+        failed_here = not steps and outcome.get(place) not in (None, 0)
+        text = step.behaviour.text_for_retry if failed_here else step.text
+        steps.append(dataclasses.replace(step, text=text))
+    # All of its commands succeeded, and it failed nevertheless: there is nothing to leave out.
+    return steps or [step for step in run.steps if not step.behaviour.is_setup]

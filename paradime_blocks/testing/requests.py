@@ -1,0 +1,97 @@
+"""The log of what clients have asked for, for tests to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .faults import Fault
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """A request as the simulator got it, and what became of it.
+
+    Attributes:
+        at: When it came, in virtual time.
+        monotonic: The same in real seconds (`time.monotonic`), to measure the time between two requests.
+        method: The HTTP method.
+        path: The path, with its query string.
+        headers: The headers, names in lower case.
+        operations: The names of the root fields; `("resource",)` for a resource.
+        query: The GraphQL document.
+        variables: Its variables.
+        authorized: Whether the credentials were right.
+        status: The status of the answer; None while there is none yet, and if the connection was cut.
+        answered: Whether the exchange is over.
+        fault: The fault that hit it.
+        bytes: How many bytes of body were sent in answer.
+        request_bytes: How many bytes of body it had itself.
+        not_understood: Why it was no proper request, if it was none; makes the pytest fixture fail the test.
+    """
+
+    at: datetime
+    monotonic: float
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    operations: tuple[str, ...] = ()
+    query: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    authorized: bool = False
+    status: int | None = None
+    answered: bool = False
+    fault: Fault | None = None
+    bytes: int = 0
+    request_bytes: int = 0
+    not_understood: str | None = None
+
+
+class RequestLog:
+    """All requests, in the order in which they came; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._changed = threading.Condition()
+        self._requests: list[RecordedRequest] = []
+        self._cleared = 0
+
+    def add(self, request: RecordedRequest) -> Callable[..., None]:
+        """Note a request as soon as it comes.
+
+        Returns:
+            A function that changes the given fields of this entry later on.
+        """
+        with self._changed:
+            place, cleared = len(self._requests), self._cleared
+            self._requests.append(request)
+            self._changed.notify_all()
+
+        def update(**changes: Any) -> None:
+            with self._changed:
+                # What was asked before the log was cleared is of no interest any more.
+                if cleared == self._cleared:
+                    self._requests[place] = dataclasses.replace(self._requests[place], **changes)
+                self._changed.notify_all()
+
+        return update
+
+    def all(self) -> list[RecordedRequest]:
+        """The requests so far."""
+        with self._changed:
+            return list(self._requests)
+
+    def clear(self) -> None:
+        """Forget them."""
+        with self._changed:
+            self._requests = []
+            self._cleared += 1
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until something is noted, but no longer than the given real seconds."""
+        with self._changed:
+            self._changed.wait(seconds)

@@ -1,0 +1,454 @@
+"""Triggering at most once: Bolt offers no idempotency key, so a lost answer is looked into, never guessed.
+
+The schedule's latest run is read before the trigger. After a lost answer only newer runs can be ours; branch,
+commands and parent are compared. One that fits is adopted, none at all within the window is proof that nothing
+started, anything else is `BoltTriggerUnknown`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from paradime_blocks.errors import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+    BoltUnsupported,
+)
+from paradime_blocks.inputs import trigger_variables
+from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
+from paradime_blocks.observation import Clock, Deadline
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.trail import Trail
+
+_SENDS_AT_MOST = 3
+_LOOK_DELAYS = (0.5, 1.0, 2.0, 3.0)
+_LATE_LOOK_WINDOW_SECONDS = 900.0
+_SETUP_COMMANDS = ("git clone", "dbt deps")
+
+
+@dataclass(frozen=True)
+class TriggerRequest:
+    """What to trigger: a schedule, or the retry of a run.
+
+    Attributes:
+        schedule_name: The schedule's name.
+        slug: Its slug, in place of its name.
+        commands: Commands in place of the schedule's own.
+        command_configs: The same with their `continueOnError`, in place of `commands`.
+        branch: Branch or commit in place of the schedule's own.
+        pr_number: The pull request that the run belongs to.
+        reason: Who or what triggers.
+        continue_on_error: Whether the run goes on after a command that failed.
+        retry_of: A run to retry from its failure, in place of a new run of the schedule.
+        retry_everything: Whether the retry runs all commands again.
+    """
+
+    schedule_name: str | None = None
+    slug: str | None = None
+    commands: tuple[str, ...] | None = None
+    command_configs: tuple[dict[str, object], ...] | None = None
+    branch: str | None = None
+    pr_number: int | None = None
+    reason: str | None = None
+    continue_on_error: bool | None = None
+    retry_of: int | None = None
+    retry_everything: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse bad input before anything is sent.
+
+        Raises:
+            BoltRequestError: Something of it is bad, or does not go together.
+        """
+        trigger_variables(self.schedule_name, slug=self.slug, **self._options())
+
+    def _options(self) -> dict[str, object]:
+        return {
+            "commands": self.commands,
+            "command_configs": self.command_configs,
+            "branch": self.branch,
+            "pr_number": self.pr_number,
+            "reason": self.reason,
+            "continue_on_error": self.continue_on_error,
+        }
+
+    @property
+    def label(self) -> str:
+        """The schedule's name or slug, for a person."""
+        return self.schedule_name or self.slug or ""
+
+    async def send(self, client: BoltClient) -> int:
+        """Send the mutation and return the id of the run that it started."""
+        if self.retry_of is not None:
+            return await client.retry_bolt_run(self.retry_of, everything=self.retry_everything)
+        return await client.trigger_bolt_run(self.schedule_name, slug=self.slug, **self._options())  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TriggerIntent:
+    """What was known when a trigger was about to be sent; enough to look for its run later.
+
+    Attributes:
+        latest_run_id: The schedule's latest run before it; 0 for none.
+        intended_at: When, in seconds since the epoch.
+        commands: The commands that the run is to have, the schedule's own unless others were given.
+        branch: Branch or commit that was asked for.
+        retry_of: The run that is to be retried.
+    """
+
+    latest_run_id: int
+    intended_at: float
+    commands: tuple[str, ...] = ()
+    branch: str | None = None
+    retry_of: int | None = None
+
+
+class RunLedger(Protocol):
+    """Where intents and run ids are written before and after a trigger, so that other processes find them."""
+
+    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
+        """Write down that a trigger is about to be sent."""
+
+    async def started(self, run_id: int, *, adopted: bool) -> None:
+        """Write down which run the trigger started; `adopted` if it was found rather than told."""
+
+
+class Verdict(Enum):
+    """What looking for a run came to."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What looking for a run came to, and the runs that it was about."""
+
+    verdict: Verdict
+    candidates: Sequence[int] = ()
+
+    @property
+    def run_id(self) -> int:
+        """The run that was found."""
+        return self.candidates[0]
+
+
+class Fit(Enum):
+    """How well a run fits an intent: nothing speaks against it, something speaks for it, or something against."""
+
+    YES = "yes"
+    OPEN = "open"
+    NO = "no"
+
+
+def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
+    """Judge whether a run can be the one that an intent started.
+
+    Args:
+        intent: The intent.
+        record: The run, newer than the intent's latest run.
+        commands: The run's commands so far.
+    """
+    if record.parent_schedule_run_id != intent.retry_of and (record.parent_schedule_run_id or intent.retry_of):
+        return Fit.NO
+    git = record.git_info
+    if intent.branch is not None and git is not None and (git.branch or git.commit_hash):
+        commit = git.commit_hash or ""
+        if git.branch != intent.branch and not (commit and commit.startswith(intent.branch)):
+            return Fit.NO
+    if intent.retry_of is not None:
+        return Fit.YES
+    expected = [" ".join(command.split()) for command in intent.commands]
+    seen = [" ".join(command.split()) for command in commands]
+    # Bolt puts its own first two commands before those of the schedule (`facts.md`).
+    while seen and seen[0].startswith(_SETUP_COMMANDS) and seen[:1] != expected[:1]:
+        seen = seen[1:]
+    if not expected or not seen:
+        return Fit.OPEN
+    return Fit.YES if seen == expected[: len(seen)] else Fit.NO
+
+
+def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
+    """Judge what was seen in one look; None means to look again.
+
+    Args:
+        fits: The runs that are newer than the intent's latest run, and how well each fits.
+        window_is_over: Whether there has been time enough for a run to show itself.
+    """
+    certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
+    possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
+    if len(certain) == 1 and len(possible) == 1:
+        return Finding(Verdict.FOUND, certain)
+    if not window_is_over:
+        return None
+    if len(possible) == 1:
+        # Nothing speaks against it, and it is the only one.
+        return Finding(Verdict.FOUND, possible)
+    if not fits:
+        return Finding(Verdict.ABSENT)
+    # Runs that do not seem to fit are no proof of absence: Bolt may write a command otherwise than we do.
+    return Finding(Verdict.UNSURE, sorted(possible or fits))
+
+
+async def find_triggered_run(
+    client: BoltClient,
+    request: TriggerRequest,
+    intent: TriggerIntent,
+    *,
+    window_seconds: float,
+    max_outage_seconds: float,
+    late: bool = False,
+    clock: Clock | None = None,
+) -> Finding:
+    """Look for the run that a trigger may have started.
+
+    Args:
+        client: An open client.
+        request: What was to be triggered.
+        intent: What was known before.
+        window_seconds: How long to look, counted from the first look that succeeds, until absence is believed.
+        max_outage_seconds: How long to go on while looks fail.
+        late: The trigger is long past: runs that began much later are not its.
+        clock: The time; for tests.
+
+    Returns:
+        The finding; `UNSURE` with no candidates when Bolt could not be asked at all.
+
+    Raises:
+        BoltAuthError: The credentials are refused.
+    """
+    clock = clock or Clock()
+    outage = Deadline(max_outage_seconds, clock)
+    window: Deadline | None = None
+    looks = 0
+    while True:
+        try:
+            fits = await _newer_runs(client, request, intent, late=late)
+        except BoltAuthError:
+            raise
+        except BoltError:
+            if outage.passed:
+                return Finding(Verdict.UNSURE)
+        else:
+            outage = Deadline(max_outage_seconds, clock)
+            window = window or Deadline(window_seconds, clock)
+            finding = judge(fits, window_is_over=window.passed)
+            if finding is not None:
+                return finding
+        await clock.sleep(_LOOK_DELAYS[min(looks, len(_LOOK_DELAYS) - 1)])
+        looks += 1
+
+
+async def _newer_runs(
+    client: BoltClient, request: TriggerRequest, intent: TriggerIntent, *, late: bool
+) -> dict[int, Fit]:
+    fits: dict[int, Fit] = {}
+    for record in await _records(client, request):
+        if record.id <= intent.latest_run_id:
+            continue
+        began = record.start_dttm
+        if late and began and began.timestamp() > intent.intended_at + _LATE_LOOK_WINDOW_SECONDS:
+            continue
+        status = await client.get_bolt_run(record.id, logs=False)
+        fits[record.id] = fit(intent, record, [command.command for command in status.commands])
+    return fits
+
+
+async def _records(client: BoltClient, request: TriggerRequest) -> list[BoltRunRecord]:
+    """Return the schedule's newest runs; on a backend without `listBoltRuns`, only the very latest."""
+    try:
+        return (await client.list_bolt_runs(request.slug or request.label, limit=20)).runs
+    except (BoltUnsupported, BoltRequestError):
+        latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
+        if not latest:
+            return []
+        # Its parent is not shown here either, so that a retry's run must be taken on trust.
+        return [
+            BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)
+        ]
+
+
+async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
+    """Read what must be known before a trigger is sent.
+
+    Raises:
+        BoltError: The schedule does not exist, or Bolt cannot be reached; nothing has been sent.
+    """
+    schedule = await client.get_bolt_schedule(request.schedule_name, slug=request.slug)
+    commands = request.commands
+    if commands is None and request.command_configs is not None:
+        commands = tuple(str(config["command"]) for config in request.command_configs)
+    return TriggerIntent(
+        latest_run_id=schedule.latest_run_id or 0,
+        intended_at=clock.wall(),
+        commands=tuple(schedule.commands) if commands is None else commands,
+        branch=request.branch,
+        retry_of=request.retry_of,
+    )
+
+
+@dataclass
+class Trigger:
+    """Sends a trigger at most once per intent.
+
+    Attributes:
+        client: An open client.
+        request: What to trigger.
+        ledger: Where intent and run id are written.
+        trail: Where decisions are told.
+        window_seconds: How long absence must last to be believed after a lost answer.
+        max_outage_seconds: How long to look on while Bolt cannot be reached.
+        interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
+        clock: The time; for tests.
+        send: Sends the mutation; for tests. By default from a thread of its own.
+    """
+
+    client: BoltClient
+    request: TriggerRequest
+    ledger: RunLedger
+    trail: Trail
+    window_seconds: float = 20.0
+    max_outage_seconds: float = 600.0
+    interrupt_seconds: float = 10.0
+    clock: Clock = field(default_factory=Clock)
+
+    async def run(self) -> int:
+        """Trigger, and return the id of the run.
+
+        Raises:
+            BoltAlreadyRunning: The schedule runs already, and the run is not ours.
+            BoltTriggerUnknown: The answer was lost, and looking did not tell.
+            BoltError: Nothing was started.
+        """
+        intent = await make_intent(self.client, self.request, self.clock)
+        await self.ledger.intend(self.request, intent)
+        answer_was_lost = False
+        for _ in range(_SENDS_AT_MOST):
+            try:
+                run_id = await self._send_shielded(intent)
+            except BoltAlreadyRunning as error:
+                if not answer_was_lost:
+                    raise error.with_facts(**self._run_in_the_way(None)) from error
+                self.trail.note("Bolt says that the schedule runs already; looking whether that is our own run.")
+                finding = await self._look(intent)
+                if finding.verdict is Verdict.ABSENT:
+                    raise
+            except BoltUnavailable as error:
+                if not error.may_have_acted:
+                    raise
+                answer_was_lost = True
+                self.trail.note(f"The answer to the trigger was lost ({error.what}); looking for its run.")
+                finding = await self._look(intent)
+                if finding.verdict is Verdict.ABSENT:
+                    if error.may_still_act:
+                        # The request may still lie with the server: what is not there now can come.
+                        raise self._unknown(finding) from error
+                    self.trail.note("No run has started; the trigger is sent again.")
+                    continue
+                if finding.verdict is Verdict.UNSURE:
+                    raise self._unknown(finding) from error
+            else:
+                self.trail.note(f"Bolt run {run_id} was started.")
+                await self._started(run_id, adopted=False)
+                return run_id
+            if finding.verdict is Verdict.UNSURE:
+                raise self._unknown(finding)
+            self.trail.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is adopted.")
+            await self._started(finding.run_id, adopted=True)
+            return finding.run_id
+        msg = f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
+        raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
+
+    async def _look(self, intent: TriggerIntent) -> Finding:
+        return await find_triggered_run(
+            self.client,
+            self.request,
+            intent,
+            window_seconds=self.window_seconds,
+            max_outage_seconds=self.max_outage_seconds,
+            clock=self.clock,
+        )
+
+    def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
+        self.trail.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
+        return BoltTriggerUnknown(
+            "The answer to the trigger was lost, and it cannot be told whether a run started.",
+            schedule_name=self.request.label,
+            candidates=tuple(finding.candidates),
+            url=run_url(finding.candidates[-1]) if finding.candidates else None,
+        )
+
+    def _run_in_the_way(self, run_id: int | None) -> dict[str, object]:
+        return {"schedule_name": self.request.label, "run_id": run_id}
+
+    async def _started(self, run_id: int, *, adopted: bool) -> None:
+        # From here on there is a run to answer for: no cancel may come between it and its record.
+        with anyio.CancelScope(shield=True):
+            await self.ledger.started(run_id, adopted=adopted)
+
+    async def _send_shielded(self, intent: TriggerIntent) -> int:
+        """Send from a thread of its own: no cancel of the caller, of either kind, can lose the answer."""
+        future = _in_thread(lambda: asyncio.run(self._send_once()))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._settle(future, intent)
+            raise
+
+    async def _send_once(self) -> int:
+        async with self.client.clone() as client:
+            return await self.request.send(client)
+
+    async def _settle(self, future: Future[int], intent: TriggerIntent) -> None:
+        """Learn, after an interrupt, which run the trigger started, so that it can be cancelled."""
+        self.trail.note("Interrupted while the trigger was under way; waiting for its answer.")
+        with anyio.move_on_after(self.interrupt_seconds):
+            while not future.done():
+                await anyio.sleep(0.05)
+        error = future.exception() if future.done() else None
+        if future.done() and error is None:
+            run_id = future.result()
+            self.trail.note(f"Bolt run {run_id} had been started.")
+            await self.ledger.started(run_id, adopted=False)
+            return
+        if isinstance(error, BoltError) and not (isinstance(error, BoltUnavailable) and error.may_have_acted):
+            return
+        with anyio.move_on_after(self.interrupt_seconds):
+            finding = await find_triggered_run(
+                self.client, self.request, intent, window_seconds=self.interrupt_seconds / 2, max_outage_seconds=0
+            )
+            if finding.verdict is Verdict.FOUND:
+                self.trail.note(f"Bolt run {finding.run_id} had been started; it was found.")
+                await self.ledger.started(finding.run_id, adopted=True)
+
+
+def _in_thread(work: Callable[[], int]) -> Future[int]:
+    """Start work in a daemon thread: at the interpreter's end it is not waited for."""
+    future: Future[int] = Future()
+    # Otherwise the cancel of the waiting coroutine would cancel the future and its result be dropped.
+    future.set_running_or_notify_cancel()
+
+    def target() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed over to the waiting side
+            future.set_exception(error)
+
+    threading.Thread(target=target, name="bolt-trigger", daemon=True).start()
+    return future

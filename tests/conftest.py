@@ -1,0 +1,95 @@
+"""What every test has: no settings of the user's, and, if it asks, the test run's one Prefect server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from support.prefect_server import LocalPrefectServer
+    from support.processes import Processes, TestProcess
+
+# Before Prefect is imported, which reads them: the user's own Prefect and Bolt must play no part in a test. A
+# test that needs a server asks for one (`prefect_server`); it does not get a slow one behind its back.
+for _name in [name for name in os.environ if name.startswith(("PREFECT_", "PARADIME_"))]:
+    del os.environ[_name]
+_HOME = Path(tempfile.mkdtemp(prefix="prefect-paradime-tests-"))
+os.environ.update(
+    {
+        "PREFECT_HOME": str(_HOME),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "DO_NOT_TRACK": "1",
+    }
+)
+
+pytest_plugins = ["paradime_blocks.testing.plugin"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end a test run as Ctrl-C does: fixtures are torn down, and with them their processes."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    config.add_cleanup(lambda: signal.signal(signal.SIGTERM, previous))
+    config.add_cleanup(lambda: shutil.rmtree(_HOME, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test in an empty folder: pydantic-settings and Prefect read a `.env` where they run."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[LocalPrefectServer]:
+    """A real Prefect server, started for the first test that asks; this process's flows talk to it."""
+    from support.prefect_server import LocalPrefectServer, talking_to
+
+    with LocalPrefectServer(_HOME, in_memory=True) as server, talking_to(server):
+        yield server
+
+
+@pytest.fixture
+def processes(prefect_server: LocalPrefectServer, tmp_path: Path) -> Iterator[Processes]:
+    """Starts scripts, `serve` programs and workers that talk to the server; ends them after the test."""
+    from support.processes import Processes
+
+    started = Processes(tmp_path, prefect_server.env)
+    try:
+        yield started
+    finally:
+        started.stop_all()
+
+
+@dataclass(frozen=True)
+class ProcessWorker:
+    """A running process worker, and the work pool that it serves."""
+
+    pool: str
+    process: TestProcess
+
+
+@pytest.fixture(scope="session")
+def process_worker(
+    prefect_server: LocalPrefectServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessWorker]:
+    """One worker for all tests that only need a worker. A test that stops or kills it starts its own."""
+    from support.processes import Processes
+
+    started = Processes(tmp_path_factory.mktemp("worker"), prefect_server.env)
+    try:
+        yield ProcessWorker("shared-pool", started.worker("shared-pool"))
+    finally:
+        started.stop_all()

@@ -1,0 +1,142 @@
+"""What a test can see and do from outside: the request log, waiting, the reset, the fixture."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import paradime_blocks.testing as package
+from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing.plugin import complain_about_bad_requests
+
+Ask = Callable[..., dict[str, Any]]
+
+READ = '{ boltScheduleName(scheduleName: "daily") { ok } }'
+
+
+def test_the_log_tells_all_about_a_request(
+    simulator: BoltSimulator, post: Callable[..., httpx.Response]
+) -> None:
+    """What was asked, with which headers, and what was answered."""
+    simulator.add_schedule("daily")
+    query = "query($name: String) { boltScheduleName(scheduleName: $name) { ok } }"
+    response = post(query, name="daily")
+    (request,) = simulator.requests
+    assert request.operations == ("boltScheduleName",)
+    assert (request.method, request.query, request.variables) == ("POST", query, {"name": "daily"})
+    assert request.headers["x-api-key"] == simulator.api_key
+    assert (request.status, request.bytes, request.answered) == (200, len(response.content), True)
+    assert request.request_bytes == len(response.request.content)
+    assert request.authorized
+    assert request.fault is None
+    assert request.at == simulator.clock.now()
+
+
+def test_a_cut_connection_has_no_status(
+    simulator: BoltSimulator, post: Callable[..., httpx.Response]
+) -> None:
+    """The log says that the exchange is over, and why."""
+    fault = faults.CutConnection()
+    simulator.inject(fault)
+    with pytest.raises(httpx.TransportError):
+        post(READ)
+    (request,) = simulator.requests
+    assert (request.status, request.fault, request.answered) == (None, fault, True)
+
+
+def test_connections_are_kept_alive(simulator: BoltSimulator, ask: Ask) -> None:
+    """A client with a pool needs one connection for many requests."""
+    simulator.add_schedule("daily")
+    server = simulator._server
+    assert server is not None
+    for _ in range(5):
+        ask(READ)
+    assert len(server._open) == 1
+
+
+def test_waiting_ends_when_the_thing_comes_about(simulator: BoltSimulator) -> None:
+    """By the clock alone, too."""
+    simulator.add_schedule("daily")
+    simulator.start_run("daily")
+    simulator.clock.speed = 1000
+    simulator.wait_for(lambda s: not s.active_runs())
+
+
+def test_waiting_in_vain_ends_with_an_error(simulator: BoltSimulator) -> None:
+    """After the time it was given, naming the runs there are."""
+    with pytest.raises(TimeoutError, match="did not come about"):
+        simulator.wait_for(lambda s: s.runs(), timeout=0.05)
+
+
+def test_a_reset_leaves_nothing_behind(simulator: BoltSimulator, post: Callable[..., httpx.Response]) -> None:
+    """Schedules, runs, numbers, requests, faults and speed are as in the beginning."""
+    simulator.add_schedule("daily")
+    simulator.start_run("daily")
+    post("{ nope }")
+    simulator.inject(faults.CutConnection(times=None))
+    simulator.clock.speed = 60
+    simulator.allow_bad_requests()
+    simulator.reset()
+    assert (simulator.runs(), simulator.requests, simulator.pending_faults) == ([], [], ())
+    assert simulator.clock.speed == 0
+    assert not simulator.bad_requests_allowed
+    simulator.add_schedule("daily")
+    assert simulator.start_run("daily") == 76001
+
+
+def test_starting_and_stopping_twice_does_no_harm() -> None:
+    """Both can be called again; before the first start there is no address."""
+    simulator = BoltSimulator()
+    with pytest.raises(RuntimeError, match="no address"):
+        _ = simulator.api_endpoint
+    simulator.start()
+    endpoint = simulator.api_endpoint
+    assert simulator.start().api_endpoint == endpoint
+    simulator.stop()
+    simulator.stop()
+    assert simulator.api_endpoint == endpoint
+
+
+def test_the_fixture_serves_a_fresh_simulator(bolt_simulator: BoltSimulator, http: httpx.Client) -> None:
+    """It listens, and has nothing in it."""
+    assert bolt_simulator.runs() == []
+    assert http.post(bolt_simulator.api_endpoint).status_code == 401
+
+
+def test_a_bad_request_fails_the_test(simulator: BoltSimulator, post: Callable[..., httpx.Response]) -> None:
+    """The message names the request and what is wrong with it; a test may allow it."""
+    post("query($a: Int) { nope(a: $a) }", a=1)
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)Cannot query field 'nope'.*nope\(a: \$a\).*'a': 1"):
+        complain_about_bad_requests(simulator)
+    simulator.allow_bad_requests()
+    complain_about_bad_requests(simulator)
+
+
+def test_a_bug_of_the_simulator_fails_the_test_too(
+    simulator: BoltSimulator, post: Callable[..., httpx.Response]
+) -> None:
+    """An error that is not Bolt's own answer is not passed over in silence."""
+    simulator.add_schedule("daily")
+    simulator._api._root["boltScheduleName"] = lambda _info, **_: {}["nope"]
+    post(READ)
+    with pytest.raises(pytest.fail.Exception, match="the simulator failed: KeyError"):
+        complain_about_bad_requests(simulator)
+
+
+def test_the_simulator_shares_no_code_with_the_package() -> None:
+    """It imports the standard library, graphql-core and itself, so that it can disagree."""
+    folder = Path(package.__file__).parent
+    foreign = set()
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                foreign |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level <= 1, f"{file.name} reaches out of its package"
+                foreign |= {(node.module or "").split(".")[0]} if node.level == 0 else set()
+    assert not foreign & {"prefect", "paradime_blocks", "paradime_flows", "httpx", "pydantic", "tenacity"}

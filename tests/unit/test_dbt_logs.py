@@ -1,0 +1,209 @@
+"""dbt's log lines are understood, in each of its formats, as dbt itself means them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paradime_flows.dbt_logs import LogLine, first_error, parse_line
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
+
+REVENUE_ERROR = (
+    "Runtime Error in model revenue (models/marts/revenue.sql) Conversion Error: "
+    "Could not convert string 'card' to INT32 when casting from source column note"
+)
+
+
+def output(case: str, command: str) -> str:
+    """What one recorded command printed to standard output."""
+    (folder,) = RECORDED.joinpath(case).glob(f"*-{command}")
+    return folder.joinpath("stdout.txt").read_text(encoding="utf-8")
+
+
+def lines(case: str, command: str) -> list[LogLine]:
+    """The same, each line understood."""
+    return [parse_line(line) for line in output(case, command).splitlines()]
+
+
+def finished(parsed: list[LogLine]) -> list[tuple[str, int]]:
+    """The nodes that came to an end, with their levels; sorted, since threads end in any order."""
+    return sorted(
+        (re.sub(r"^[0-9]+ of |\.{3,}.*", "", line.message), line.level)
+        for line in parsed
+        if line.progress and line.status != "START"
+    )
+
+
+def test_text_lines_get_the_level_that_dbt_gives_the_same_lines_as_json() -> None:
+    """The same failing build, logged as text and as JSON, has the same levels for nodes and for errors."""
+    as_text, as_json = lines("failure", "dbt-build"), lines("json_logs", "dbt-log-format-json-build")
+    assert finished(as_text) == finished(as_json)
+    assert len(finished(as_text)) == 20
+    # Of a JSON event with several lines, each line is one in the text log.
+    stated = {part.strip(): event.level for event in as_json for part in event.message.split("\n")}
+    # dbt wraps one warning over three lines, of which only the first says so in text.
+    wrapped = {"There are 1 unused configuration paths:", "- models.shop.intermediate"}
+    compared = [line for line in as_text if line.message.strip() in stated.keys() - wrapped]
+    assert {line.level for line in compared} == {logging.INFO, logging.WARNING, logging.ERROR}
+    assert [line for line in compared if stated[line.message.strip()] != line.level] == []
+
+
+def test_debug_lines_state_their_level() -> None:
+    """With --log-format debug, the level in brackets counts, and neither it nor the thread is shown."""
+    parsed = lines("debug_logs", "dbt-log-format-debug-run-select-stg-payments-revenue")
+    errors = [line.message for line in parsed if line.level == logging.ERROR and line.progress]
+    assert len(errors) == 1
+    assert errors[0].startswith("2 of 2 ERROR creating sql table model main.revenue ..")
+    assert not any("[info" in line.message or "MainThread" in line.message for line in parsed)
+
+
+def test_progress_runs_from_first_to_last() -> None:
+    """Every node of a build starts once and ends once, whatever its outcome."""
+    parsed = [line for line in lines("failure", "dbt-build") if line.progress and line.progress[1] == 19]
+    started = sorted(line.progress[0] for line in parsed if line.progress and line.status == "START")
+    ended = sorted(line.progress[0] for line in parsed if line.progress and line.status != "START")
+    # A node that is skipped never starts.
+    assert started == list(range(1, 19))
+    assert ended == list(range(1, 20))
+    assert {line.status for line in parsed} == {"START", "OK", "PASS", "ERROR", "FAIL", "WARN", "SKIP"}
+
+
+def test_json_and_text_count_alike() -> None:
+    """A JSON event's progress is the one that its text has."""
+    as_text = {line.progress for line in lines("failure", "dbt-build")}
+    as_json = {line.progress for line in lines("json_logs", "dbt-log-format-json-build")}
+    assert as_text == as_json
+
+
+@pytest.mark.parametrize(
+    "line,expected",
+    [
+        pytest.param(
+            "12:01:02  1 of 5 ERROR creating sql view model a.b .... [ERROR in 0.10s]",
+            LogLine(40, "1 of 5 ERROR creating sql view model a.b .... [ERROR in 0.10s]", (1, 5), "ERROR"),
+            id="text",
+        ),
+        pytest.param("12:01:02  [WARNING]: Deprecated", LogLine(30, "[WARNING]: Deprecated"), id="warning"),
+        pytest.param("12:01:02  [WARN] x", LogLine(30, "[WARN] x"), id="warn"),
+        pytest.param("12:01:02  [ERROR]: x", LogLine(40, "[ERROR]: x"), id="error"),
+        pytest.param(
+            "12:01:02  Encountered an error:", LogLine(40, "Encountered an error:"), id="encountered"
+        ),
+        pytest.param("12:01:02  ", LogLine(20, ""), id="empty-with-time"),
+        pytest.param("", LogLine(20, ""), id="empty"),
+        pytest.param(
+            "fatal: could not read from remote", LogLine(40, "fatal: could not read from remote"), id="git"
+        ),
+        pytest.param(
+            "    Failed [  1.74s] test  a.b", LogLine(40, "    Failed [  1.74s] test  a.b"), id="fusion-node"
+        ),
+        pytest.param(
+            "error: dbt1005: no such column", LogLine(40, "error: dbt1005: no such column"), id="fusion"
+        ),
+        pytest.param(
+            "warning: dbt1065: unused", LogLine(30, "warning: dbt1065: unused"), id="fusion-warning"
+        ),
+        pytest.param(
+            '{"code": "Q012", "data": {"index": 3, "total": 7}, "level": "info", "log_version": 1, "msg": '
+            '"12:01:02  3 of 7 OK created view model x ... [OK in 0.1s]"}',
+            LogLine(20, "12:01:02  3 of 7 OK created view model x ... [OK in 0.1s]", (3, 7), "OK"),
+            id="json-of-dbt-1.0",
+        ),
+        pytest.param(
+            '{"timestamp": "2020-11-24T09:09:04Z", "message": "\\u001b[33mWarning in test x", '
+            '"level": "WARNING"}',
+            LogLine(30, "Warning in test x"),
+            id="json-of-dbt-0.x",
+        ),
+        pytest.param(
+            '{"info": {"level": "info", "msg": "hook"}, "data": {"index": 1, "total": 2}}',
+            LogLine(20, "hook", (1, 2)),
+            id="json-progress-in-data",
+        ),
+        pytest.param('{"level": "error"}', LogLine(20, '{"level": "error"}'), id="json-without-message"),
+        pytest.param('{"info": {"msg": 3}}', LogLine(20, '{"info": {"msg": 3}}'), id="json-of-another-shape"),
+        pytest.param('{"info": ', LogLine(20, '{"info": '), id="json-cut-off"),
+        pytest.param("{" * 10, LogLine(20, "{" * 10), id="braces"),
+        pytest.param("7 of 5 OK x", LogLine(20, "7 of 5 OK x"), id="impossible-progress"),
+        pytest.param("5 of us ERROR", LogLine(20, "5 of us ERROR"), id="no-progress"),
+        pytest.param("No Error occurred", LogLine(20, "No Error occurred"), id="error-as-a-word"),
+        pytest.param("select 'ERROR: x'", LogLine(20, "select 'ERROR: x'"), id="error-within"),
+    ],
+)
+def test_a_line_is_understood(line: str, expected: LogLine) -> None:
+    """Level, message and progress of one line, of any dbt."""
+    assert parse_line(line) == expected
+
+
+def test_json_nested_too_deep_is_a_line_of_text() -> None:
+    """A line that exhausts the JSON parser comes back as text."""
+    line = '{"a":' * 100_000
+    assert parse_line(line) == LogLine(logging.INFO, line)
+
+
+@given(st.one_of(st.text(), st.text(alphabet='{}[]":,0123456789 of\x1bERORTSKIP'), st.binary().map(repr)))
+def test_every_line_comes_back_as_a_line(line: str) -> None:
+    """Whatever a command prints, a level of logging and a clean message come of it."""
+    parsed = parse_line(line)
+    assert parsed.level in {10, 20, 30, 40, 50}
+    assert "\x1b" not in parsed.message
+    assert parsed.progress is None or 0 < parsed.progress[0] <= parsed.progress[1]
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text()),
+        lambda inner: st.one_of(
+            st.lists(inner),
+            st.dictionaries(st.sampled_from(["info", "data", "level", "msg", "index", "total"]), inner),
+        ),
+    )
+)
+def test_every_json_comes_back_as_a_line(content: object) -> None:
+    """JSON that resembles dbt's, with anything in its fields, is understood or kept as text."""
+    assert parse_line(json.dumps(content)).level in {10, 20, 30, 40, 50}
+
+
+@pytest.mark.parametrize(
+    "case,command,expected",
+    [
+        pytest.param(
+            "compilation_error",
+            "dbt-run-vars-break-parsing-true",
+            "Compilation Error in model stg_payments (models/staging/stg_payments.sql) "
+            "the variable break_parsing was given",
+            id="before-any-node",
+        ),
+        pytest.param(
+            "failure",
+            "dbt-build",
+            REVENUE_ERROR,
+            id="node",
+        ),
+        pytest.param(
+            "json_logs",
+            "dbt-log-format-json-build",
+            REVENUE_ERROR,
+            id="json",
+        ),
+        pytest.param("success", "dbt-build-exclude-tag-broken", None, id="no-error"),
+    ],
+)
+def test_the_first_error_is_found_in_the_output(case: str, command: str, expected: str | None) -> None:
+    """What went wrong is read off the output, with the lines that belong to it."""
+    assert first_error(output(case, command)) == expected
+
+
+def test_the_first_error_is_bounded() -> None:
+    """An error of a megabyte is cut."""
+    told = first_error("fatal: " + "x" * 1_000_000, limit=100)
+    assert told is not None
+    assert len(told) == 100
+    assert told.endswith("…")
