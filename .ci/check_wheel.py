@@ -1,7 +1,7 @@
 """Look at the wheel as a user gets it.
 
-`check_wheel.py contents DIST` looks into the wheel of a folder; `check_wheel.py installed`, run by the Python of
-an environment into which it was installed and nothing else, imports it.
+`check_wheel.py contents DIST` looks into the wheel of a folder; `check_wheel.py installed`, run by the Python
+of an environment into which it was installed and nothing else, imports it.
 """
 
 from __future__ import annotations

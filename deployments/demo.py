@@ -4,8 +4,8 @@ Starts the Bolt simulator and a real Prefect server of its own, registers and sa
 `run_schedule` on a schedule that succeeds and on one that fails, and prints what Prefect then knows about it.
 Leaves no process behind; with `--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
 
-With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, it runs that schedule
-of the real service, and no simulator.
+With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, it runs that
+schedule of the real service, and no simulator.
 """
 
 from __future__ import annotations
@@ -220,9 +220,8 @@ def _run_one(
     *,
     should_succeed: bool | None,
 ) -> bool:
-    from paradime_flows.run_schedule import run_schedule
-
     from paradime_blocks import BoltRunError
+    from paradime_flows.run_schedule import run_schedule
 
     _spare_the_console_tracebacks()
     succeeded = True

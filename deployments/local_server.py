@@ -210,7 +210,7 @@ def prefect_settings(settings: Mapping[str, str]) -> Iterator[None]:
     """Prefect settings for this whole process, its threads and its subprocesses; all others are the defaults.
 
     Prefect's `temporary_settings` binds them to a context variable, which a thread started by hand does not
-    see; the environment and the global settings context reach everything, also when Prefect was imported before.
+    see; the environment and the global settings context reach everything, also after Prefect's import.
     """
     from prefect.context import refresh_global_settings_context
 

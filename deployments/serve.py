@@ -2,15 +2,16 @@
 
     PARADIME_API_ENDPOINT=... PARADIME_API_KEY=... PARADIME_API_SECRET=... python deployments/serve.py
 
-As long as this runs, `run-schedule/bolt-served` can be started from Prefect's UI, by `prefect deployment run`,
-or by an automation. Stop it only while nothing runs: Prefect ends the flow runs of a served process with it.
+As long as this runs, `run-schedule/bolt-served` can be started from Prefect's UI, by `prefect deployment
+run`, or by an automation. Stop it only while nothing runs: Prefect ends a served process's flow runs with it.
 """
 
 from __future__ import annotations
 
-from paradime_flows.run_schedule import run_schedule
 from prefect import serve
 from prefect.deployments.runner import EntrypointType
+
+from paradime_flows.run_schedule import run_schedule
 
 
 def main() -> None:

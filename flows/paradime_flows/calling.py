@@ -17,6 +17,7 @@ from prefect.tasks import Task
 from typing_extensions import ParamSpec
 
 from paradime_blocks.sync import in_async_context, run_sync
+from paradime_flows.interrupts import listen_for_interrupts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +50,16 @@ class DispatchedTask(Task[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task: to its end for a sync caller, as a coroutine for an async one."""
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit the task to the task runner; its thread hears of signals by way of this one."""
+        listen_for_interrupts()
+        return super().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Map the task over its arguments; its threads hear of signals by way of this one."""
+        listen_for_interrupts()
+        return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> DispatchedTask[P, R]:
         """Return a copy of the task with other options."""

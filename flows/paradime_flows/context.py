@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 from uuid import UUID
 
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
+from pydantic import ValidationError
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltRequestError
@@ -65,3 +67,29 @@ async def resolve_credentials(
     if isinstance(schedule, BoltSchedule):
         return schedule.credentials
     return ParadimeCredentials.from_env()
+
+
+async def resolve_schedule(
+    schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
+) -> BoltSchedule:
+    """Return the schedule to run: the block given or a new one, with what is given besides.
+
+    Args:
+        schedule: A block, or a schedule's name.
+        credentials: As for `resolve_credentials`.
+        given: Fields of `BoltSchedule`; None leaves the block's own value or the default.
+
+    Raises:
+        BoltRequestError: Something of it is no good; the message says what to type.
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    if isinstance(schedule, BoltSchedule):
+        if credentials is not None:
+            changes["credentials"] = await resolve_credentials(credentials)
+        return schedule.model_copy(update=changes)
+    fields: dict[str, Any] = {"schedule_name": schedule, "credentials": await resolve_credentials(credentials)}
+    try:
+        return BoltSchedule(**fields, **changes)
+    except ValidationError as error:
+        reasons = "; ".join(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
+        raise BoltRequestError(reasons, guidance="Nothing was sent.") from None

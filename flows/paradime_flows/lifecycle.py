@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
@@ -125,12 +128,11 @@ class RunLifecycle:
         if len(types) >= _RUNNING_AGAIN and types[-1] == StateType.RUNNING and types[-2] in _CANCELS:
             msg = "The flow run was cancelled while it waited for its retry."
             raise StoppedByPrefect(msg)
-        found = [ownership for ownership in read_ownerships(flow_run) if ownership.key == key]
-        ownership = (
-            found[0]
-            if found
-            else Ownership(key=key, flow_run_id=flow_run_id, request=request or schedule.request())
+        request = request or schedule.request()
+        ownership = _claim(read_ownerships(flow_run), key, request, flow_run.run_count) or Ownership(
+            key=key, flow_run_id=flow_run_id, request=request
         )
+        ownership.attempt = flow_run.run_count
         ownership.api_endpoint = schedule.credentials.api_endpoint
         ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
         ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
@@ -337,6 +339,20 @@ class RunLifecycle:
         else:
             await self.ledger.save()
 
+    @asynccontextmanager
+    async def settling(self) -> AsyncIterator[None]:
+        """Settle what there is to answer for when the work within is stopped or interrupted."""
+        try:
+            yield
+        except StoppedByPrefect as stop:
+            await self.interrupted(by_prefect=stop.reason)
+            raise
+        except asyncio.CancelledError:
+            # Prefect's time limits cancel every await in here again, unless it is shielded.
+            with anyio.CancelScope(shield=True):
+                await self.interrupted(by_prefect=None)
+            raise
+
     async def interrupted(self, *, by_prefect: str | None) -> None:
         """Settle after an interrupt: a person's cancel always cancels the Bolt run, another one by policy.
 
@@ -367,6 +383,26 @@ class RunLifecycle:
 
 
 _CANCELS = {StateType.CANCELLING, StateType.CANCELLED}
+# What this process has taken up already: of two tasks that ask for the same, each takes up a run of its own.
+_claimed: set[tuple[UUID, str, int]] = set()
+
+
+def _claim(found: list[Ownership], key: str, request: TriggerRequest, attempt: int) -> Ownership | None:
+    """Return the ownership that an intent goes on with.
+
+    A task run is another one in each attempt of its flow run, so it takes up what an earlier attempt asked for
+    in the same words.
+    """
+    for ownership in found:
+        if ownership.key == key:
+            return ownership
+    for ownership in found:
+        claim = (ownership.flow_run_id, ownership.key, attempt)
+        same = ownership.request == request and ownership.key != FLOW_KEY and key != FLOW_KEY
+        if same and ownership.attempt < attempt and claim not in _claimed:
+            _claimed.add(claim)
+            return ownership
+    return None
 
 
 def _story(outcome: BaseException | None) -> str | None:

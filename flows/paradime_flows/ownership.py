@@ -34,6 +34,7 @@ class Ownership(BaseModel):
     Attributes:
         key: Which intent of the flow run this is; a flow has one, a flow of the user's has one per task.
         flow_run_id: The flow run that it belongs to: labels can be copied, ownership cannot.
+        attempt: Which attempt of the flow run wrote it last.
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
         run_id: The Bolt run; None until it is known.
@@ -52,6 +53,7 @@ class Ownership(BaseModel):
 
     key: str = FLOW_KEY
     flow_run_id: UUID
+    attempt: int = 1
     request: TriggerRequest
     intent: TriggerIntent | None = None
     run_id: int | None = None

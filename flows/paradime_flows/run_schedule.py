@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import anyio
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Completed
 
-from paradime_blocks.errors import BoltRequestError, BoltRunFailed
+from paradime_blocks.errors import BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.schedule import BoltSchedule
 from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import current_flow_run_id, resolve_credentials
+from paradime_flows.context import current_flow_run_id, resolve_schedule
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.lifecycle import OnAlreadyRunning, RunLifecycle, RunPolicies, Skipped
 from paradime_flows.ownership import Policy
@@ -119,7 +116,7 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
             print(result.state, result.url)
         ```
     """
-    schedule = await _schedule(
+    schedule = await resolve_schedule(
         schedule_name,
         credentials,
         commands=commands,
@@ -144,18 +141,19 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
     except StoppedByPrefect as stop:
         return Cancelled(message=stop.reason)  # type: ignore[return-value]
     try:
-        run = await lifecycle.obtain()
-        while True:
-            await lifecycle.wait(run)
-            try:
-                result = await lifecycle.result(run)
-            except BoltRunFailed as failure:
-                retried = await lifecycle.retry(run, failure)
-                if retried is None:
-                    raise
-                run = retried
-            else:
-                break
+        async with lifecycle.settling():
+            run = await lifecycle.obtain()
+            while True:
+                await lifecycle.wait(run)
+                try:
+                    result = await lifecycle.result(run)
+                except BoltRunFailed as failure:
+                    retried = await lifecycle.retry(run, failure)
+                    if retried is None:
+                        raise
+                    run = retried
+                else:
+                    break
     except Skipped as skipped:
         result = BoltRunResult(
             run_id=skipped.run.run_id,
@@ -165,13 +163,7 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
         )
         return Completed(name="Skipped", message=str(skipped), data=result)  # type: ignore[return-value]
     except StoppedByPrefect as stop:
-        await lifecycle.interrupted(by_prefect=stop.reason)
         return Cancelled(message=stop.reason)  # type: ignore[return-value]
-    except asyncio.CancelledError:
-        # Prefect's time limits cancel every await in here again, unless it is shielded.
-        with anyio.CancelScope(shield=True):
-            await lifecycle.interrupted(by_prefect=None)
-        raise
     except Exception as error:
         await lifecycle.finish(error)
         raise
@@ -180,22 +172,3 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
 
 
 arun_schedule = async_form(run_schedule)
-
-
-async def _schedule(
-    schedule_name: ScheduleParameter, credentials: CredentialsParameter, **given: object
-) -> BoltSchedule:
-    """Return the schedule block to run: the one given or a new one, with what was given besides."""
-    changes = {name: value for name, value in given.items() if value is not None}
-    if isinstance(schedule_name, BoltSchedule):
-        if credentials is not None:
-            changes["credentials"] = await resolve_credentials(credentials)
-        return schedule_name.model_copy(update=changes)
-    try:
-        return BoltSchedule(
-            schedule_name=schedule_name, credentials=await resolve_credentials(credentials), **changes
-        )
-    except ValueError as error:
-        raise BoltRequestError(f"{error}", guidance="Nothing was sent.") from None
-
-

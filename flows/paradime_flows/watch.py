@@ -15,9 +15,12 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
+from paradime_flows.interrupts import in_main_thread, interrupts_so_far
+
 T = TypeVar("T")
 
 WATCH_INTERVAL_SECONDS = 3.0
+_INTERRUPT_INTERVAL_SECONDS = 0.25
 _GENERATIONS = 10
 
 
@@ -79,15 +82,23 @@ async def unless_stopped(
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
         Exception: What the work raised.
     """
+    interrupts_before = interrupts_so_far()
     result: list[T] = []
     failure: list[Exception] = []
     reason: str | None = None
 
     async def watch(scope: anyio.CancelScope) -> None:
         nonlocal reason
+        next_look = anyio.current_time() + interval_seconds
         async with get_client() as client:
             while reason is None:
-                await anyio.sleep(interval_seconds)
+                await anyio.sleep(min(interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
+                if interrupts_so_far() > interrupts_before and not in_main_thread():
+                    reason = "The process of the flow run was interrupted."
+                    break
+                if anyio.current_time() < next_look:
+                    continue
+                next_look = anyio.current_time() + interval_seconds
                 try:
                     reason = await reason_to_stop(client, flow_run_id)
                 except ObjectNotFound:

@@ -12,11 +12,15 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLIncludeDirective,
+    GraphQLSkipDirective,
     InlineFragmentNode,
     OperationType,
+    SelectionNode,
     SelectionSetNode,
     Visitor,
     execute_sync,
+    get_directive_values,
     get_operation_ast,
     parse,
     validate,
@@ -28,6 +32,8 @@ from .planning import Refused
 from .resolvers import Resolvers
 from .schema import SchemaText
 from .state import Workspace
+
+NO_PERMISSION = "You do not have permission to do this: the API key may only read metadata."
 
 _CACHED_DOCUMENTS = 500
 
@@ -74,6 +80,7 @@ class GraphQLApi:
         self._workspace = workspace
         self._root = resolvers.root()
         self._whole_text = SchemaText()
+        self._root_for_reading = {**self._root, **dict.fromkeys(self._whole_text.mutations, _no_permission)}
         self._whole = self._whole_text.build()
         self._checked: dict[str, tuple[DocumentNode, list[GraphQLError], str | None]] = {}
         self.restore()
@@ -114,14 +121,16 @@ class GraphQLApi:
         if operation is None:
             message = "Give an operation name that the document has: it must be clear what to execute."
             return Prepared(errors=({"message": message},), not_understood=message)
-        roots = list(_fields(operation.selection_set, document))
         if not errors:
             declared = get_variable_values(self._schema, operation.variable_definitions, dict(variables))
             if isinstance(declared, list):
                 errors, blame = declared, declared[0].message
+        # A field that @skip leaves out is not asked for; in a faulty request, all of them count.
+        values = None if errors else declared
+        roots = list(_fields(operation.selection_set, document, values))
         return Prepared(
             operations=tuple(dict.fromkeys(node.name.value for node in roots)),
-            selected=_selected(roots, document),
+            selected=_selected(roots, document, values),
             is_mutation=operation.operation is OperationType.MUTATION,
             errors=tuple(error.formatted for error in errors),
             not_understood=blame,
@@ -130,8 +139,12 @@ class GraphQLApi:
             operation_name=operation_name,
         )
 
-    def act(self, prepared: Prepared) -> tuple[dict[str, Any], str | None]:
+    def act(self, prepared: Prepared, *, read_only: bool = False) -> tuple[dict[str, Any], str | None]:
         """Carry out a request, once, as one step.
+
+        Args:
+            prepared: The request.
+            read_only: Whether each mutation in it is refused, as it would be for lack of a permission.
 
         Returns:
             The answer, and what went wrong inside the simulator itself, if anything did.
@@ -142,7 +155,7 @@ class GraphQLApi:
             result = execute_sync(
                 self._schema,
                 prepared.document,
-                root_value=self._root,
+                root_value=self._root_for_reading if read_only else self._root,
                 variable_values=dict(prepared.variables),
                 operation_name=prepared.operation_name,
             )
@@ -168,22 +181,38 @@ class GraphQLApi:
         return self._checked[query]
 
 
-def _fields(selection: SelectionSetNode, document: DocumentNode) -> Iterator[FieldNode]:
-    """The fields of a selection, those in fragments too."""
+def _no_permission(_info: object, **_arguments: object) -> dict[str, Any]:
+    raise Refused(NO_PERMISSION)
+
+
+def _fields(
+    selection: SelectionSetNode, document: DocumentNode, values: dict[str, Any] | None
+) -> Iterator[FieldNode]:
+    """The fields of a selection, those in fragments too, less those that directives leave out."""
     for node in selection.selections:
+        if values is not None and not _is_wanted(node, values):
+            continue
         if isinstance(node, FieldNode):
             yield node
         elif isinstance(node, InlineFragmentNode):
-            yield from _fields(node.selection_set, document)
+            yield from _fields(node.selection_set, document, values)
         elif isinstance(node, FragmentSpreadNode):
             for fragment in document.definitions:
                 if isinstance(fragment, FragmentDefinitionNode) and fragment.name.value == node.name.value:
-                    yield from _fields(fragment.selection_set, document)
+                    yield from _fields(fragment.selection_set, document, values)
 
 
-def _selected(roots: Iterable[FieldNode], document: DocumentNode) -> dict[str, tuple[str, ...]]:
+def _is_wanted(node: SelectionNode, values: dict[str, Any]) -> bool:
+    skip = get_directive_values(GraphQLSkipDirective, node, values)
+    include = get_directive_values(GraphQLIncludeDirective, node, values)
+    return not (skip and skip["if"]) and not (include and not include["if"])
+
+
+def _selected(
+    roots: Iterable[FieldNode], document: DocumentNode, values: dict[str, Any] | None
+) -> dict[str, tuple[str, ...]]:
     return {
-        _key(root): tuple(_key(node) for node in _fields(root.selection_set, document))
+        _key(root): tuple(_key(node) for node in _fields(root.selection_set, document, values))
         for root in roots
         if root.selection_set is not None
     }

@@ -66,7 +66,7 @@ class BoltSimulator:
             api_key: The only API key that is let in.
             api_secret: The secret that goes with it; a random one unless given.
             read_only: Whether the key may only read. Mutations are then answered with status 403 (True or
-                `"status"`), or with a GraphQL error (`"graphql"`).
+                `"status"`), or with a GraphQL error for each of their fields (`"graphql"`).
             bearer: A token (`prdm_wsp_...`, `prdm_cmp_...`) that is let in, in place of the key pair.
             workspace_uid: The workspace that a company token (`prdm_cmp_...`) must select.
             resource_url_seconds: How long the URL of a resource is good for, in virtual seconds.

@@ -99,7 +99,7 @@ def test_a_read_only_key_reads_and_changes_nothing(
         assert post_to(simulator, READ["query"]).json() == {"data": {"boltScheduleName": {"ok": True}}}
         response = post_to(simulator, TRIGGER["query"])
         assert response.status_code == status
-        assert "read metadata only" in response.json()["errors"][0]["message"]
+        assert "do not have permission" in response.json()["errors"][0]["message"]
         assert simulator.runs() == []
 
 
@@ -108,3 +108,15 @@ def test_another_address_is_not_found(simulator: BoltSimulator, http: httpx.Clie
     assert http.post(f"{simulator.url}/api/v1/other/graphql", json=READ).status_code == 404
     assert http.get(simulator.api_endpoint).status_code == 404
     assert simulator.bad_requests == []
+
+
+@pytest.mark.parametrize("read_only, status", [(False, 200), ("status", 403), ("graphql", 200)])
+def test_a_skipped_mutation_is_judged_by_its_kind_or_not_at_all(
+    post_to: Callable[..., httpx.Response], read_only: Any, status: int
+) -> None:
+    """GraphQL never comes to a field that @skip leaves out; nor is it counted."""
+    with BoltSimulator(read_only=read_only) as simulator:
+        response = post_to(simulator, "mutation { cancelBoltRun(scheduleRunId: 1) @skip(if: true) { ok } }")
+        assert response.status_code == status
+        assert status == 403 or response.json() == {"data": {}}
+        assert simulator.count("cancelBoltRun") == 0

@@ -217,10 +217,8 @@ def test_a_slug_names_a_schedule_too(simulator: BoltSimulator, ask: Ask) -> None
     simulator.add_schedule("Daily build", slug="daily-build")
     run_id = ask('mutation { triggerBoltRun(slug: "daily-build") { runId } }')["triggerBoltRun"]["runId"]
     for name in ('slug: "daily-build"', 'scheduleName: "Daily build"', 'scheduleName: "daily-build"'):
-        assert (
-            ask(f"{{ boltScheduleName({name}) {{ latestRunId }} }}")["boltScheduleName"]["latestRunId"]
-            == run_id
-        )
+        found = ask(f"{{ boltScheduleName({name}) {{ latestRunId }} }}")
+        assert found["boltScheduleName"]["latestRunId"] == run_id
 
 
 def test_all_arguments_of_a_trigger_are_kept(simulator: BoltSimulator, ask: Ask) -> None:

@@ -54,6 +54,8 @@ HOSTILE = st.lists(
                 "](",
                 "http://a.b/c_d",
                 "www.a.b",
+                "WWW.A.B",
+                "a@b.com",
                 "# ",
                 "- ",
                 "+ ",
@@ -198,7 +200,8 @@ def test_a_cell_has_no_tag_entity_or_address_that_a_renderer_would_act_on(text: 
     assert ">" not in escaped
     assert re.findall(r"&(?!lt;|gt;|amp;)", escaped) == []
     assert "http://" not in escaped
-    assert "www." not in escaped
+    assert "www." not in escaped.lower()
+    assert re.search(r"(?<!\\)@", escaped) is None
     assert "\n" not in escaped
 
 
