@@ -169,11 +169,9 @@ def _simulated_bolt(stack: ExitStack) -> Bolt:
 
     _say("Starting the Bolt simulator")
     simulator = stack.enter_context(BoltSimulator())
-    deps = SimulatedCommand("dbt deps", duration_seconds=1.0, stdout="Installed from version 1.3.0\n")
     simulator.add_schedule(
         SUCCEEDS,
         commands=[
-            deps,
             SimulatedCommand(
                 "dbt run",
                 duration_seconds=3.0,
@@ -186,7 +184,6 @@ def _simulated_bolt(stack: ExitStack) -> Bolt:
     simulator.add_schedule(
         FAILS,
         commands=[
-            deps,
             SimulatedCommand("dbt run", duration_seconds=2.0, return_code=1, stdout=DBT_RUN_FAILED),
         ],
     )
@@ -223,7 +220,7 @@ def _run_one(
     from paradime_blocks import BoltRunError
     from paradime_flows.run_schedule import run_schedule
 
-    _spare_the_console_tracebacks()
+    _tidy_the_console()
     succeeded = True
     try:
         result = run_schedule(schedule_name, credentials=credentials)
@@ -277,15 +274,19 @@ def _show(server: LocalPrefectServer) -> bool:
     return bool(artifacts)
 
 
-def _spare_the_console_tracebacks() -> None:
-    """Keep Prefect's traceback of a failed run to its UI: the demo prints the state's message."""
+def _tidy_the_console() -> None:
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_below_error)
+        handler.addFilter(_tells_something_new)
 
 
-def _below_error(record: logging.LogRecord) -> bool:
-    of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
-    return record.levelno < logging.ERROR or not of_a_run
+def _tells_something_new(record: logging.LogRecord) -> bool:
+    """Not a failed run's traceback, whose gist the state tells; nor the engine's copy of a run's line."""
+    if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
+        return record.levelno < logging.ERROR
+    return record.name != "prefect.engine" or record.levelno >= logging.WARNING
 
 
 def _name(state: object) -> str:

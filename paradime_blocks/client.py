@@ -24,7 +24,13 @@ from paradime_blocks.models import (
     BoltSchedulePage,
     BoltScheduleSummary,
 )
-from paradime_blocks.retrying import RetryPolicy, call_with_retries, never_arrived, parse_retry_after, should_retry
+from paradime_blocks.retrying import (
+    RetryPolicy,
+    call_with_retries,
+    never_arrived,
+    parse_retry_after,
+    should_retry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -313,7 +319,9 @@ class BoltClient:
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
         """
-        reply = await self._read(ops.BOLT_RESOURCE_URL, {"resourceId": check_id("resource_id", resource_id)}, _Url)
+        reply = await self._read(
+            ops.BOLT_RESOURCE_URL, {"resourceId": check_id("resource_id", resource_id)}, _Url
+        )
         return reply.url
 
     async def list_bolt_schedules(
@@ -560,5 +568,7 @@ class BoltClient:
     def _open_connection(self) -> Connection:
         if self._connection is None:
             msg = "The client is not open."
-            raise BoltRequestError(msg, guidance="Use it as `async with credentials.get_client() as client:`.")
+            raise BoltRequestError(
+                msg, guidance="Use it as `async with credentials.get_client() as client:`."
+            )
         return self._connection

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from paradime_blocks.operations import Operation
 
 # With these, nothing of the request can have reached the server (httpx: raised before the request is written).
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 _GATEWAY_TIMEOUT = 504
 _EXCERPT_CHARACTERS = 200
 
@@ -76,14 +82,18 @@ class Connection:
     refused: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, settings: ConnectionSettings, transport: httpx.AsyncBaseTransport | None = None) -> Connection:
+    def open(
+        cls, settings: ConnectionSettings, transport: httpx.AsyncBaseTransport | None = None
+    ) -> Connection:
         """Open a connection; `transport` takes the place of the network in tests."""
         key = settings.api_key.get_secret_value() if settings.api_key else None
         options = {"transport": transport} if transport is not None else settings.http_options()
         return cls(
             settings,
             httpx.AsyncClient(
-                headers=credential_headers(key, settings.api_secret.get_secret_value(), settings.workspace_uid),
+                headers=credential_headers(
+                    key, settings.api_secret.get_secret_value(), settings.workspace_uid
+                ),
                 timeout=settings.request_timeout_seconds,
                 # A redirect could carry the credentials to another host; the endpoint is to be set right instead.
                 follow_redirects=False,
@@ -91,7 +101,9 @@ class Connection:
             ),
         )
 
-    async def send(self, operation: Operation, variables: Mapping[str, Any], *, with_newer: bool = False) -> Any:
+    async def send(
+        self, operation: Operation, variables: Mapping[str, Any], *, with_newer: bool = False
+    ) -> Any:
         """Send an operation once and return the value of its root field.
 
         Raises:
@@ -112,7 +124,9 @@ class Connection:
         response = await self._post(operation, document, variables)
         return read_reply(operation, [f"a{n}" for n in range(count)], response, self.settings.source)
 
-    async def _post(self, operation: Operation, document: str, variables: Mapping[str, Any]) -> httpx.Response:
+    async def _post(
+        self, operation: Operation, document: str, variables: Mapping[str, Any]
+    ) -> httpx.Response:
         seconds = self.settings.request_timeout_seconds
         try:
             # httpx's own limits are for each read: a server that dribbles would never reach them.
@@ -137,7 +151,9 @@ def _unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailab
     return BoltUnavailable(f"Bolt {what}.", operation=operation.name, **facts)
 
 
-def read_reply(operation: Operation, fields: Sequence[str], response: httpx.Response, source: str) -> list[Any]:
+def read_reply(
+    operation: Operation, fields: Sequence[str], response: httpx.Response, source: str
+) -> list[Any]:
     """Read a reply, in order: status, JSON, shape, errors, data.
 
     Args:
@@ -204,7 +220,9 @@ def _check_status(operation: Operation, response: httpx.Response, source: str) -
     if errors:
         raise graphql_error(operation, errors, status_code=status)
     msg = f"The endpoint answered: {response.text[:_EXCERPT_CHARACTERS]!r}."
-    raise BoltRequestError(msg, guidance="Check that api_endpoint is the workspace's GraphQL endpoint.", **facts)
+    raise BoltRequestError(
+        msg, guidance="Check that api_endpoint is the workspace's GraphQL endpoint.", **facts
+    )
 
 
 def _errors_of(response: httpx.Response) -> list[Any]:

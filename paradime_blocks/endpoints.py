@@ -53,7 +53,9 @@ def check_endpoint(value: str) -> str:
         msg = f"api_endpoint is not an https:// URL: {hint}"
         raise ValueError(msg)
     if parts.username or parts.password:
-        msg = "api_endpoint holds a user name or password: put the key and the secret in api_key and api_secret"
+        msg = (
+            "api_endpoint holds a user name or password: put the key and the secret in api_key and api_secret"
+        )
         raise ValueError(msg)
     if parts.scheme == "http" and not is_loopback(text):
         msg = f"api_endpoint must begin with https://, since the credentials travel with each request: {hint}"
@@ -96,7 +98,11 @@ def check_credentials(key: str | None, secret: str, workspace_uid: str | None) -
     if not secret.strip():
         msg = "api_secret is empty: paste the API secret, or a token that begins with prdm_wsp_ or prdm_cmp_"
         raise ValueError(msg)
-    for name, text in (("api_key", key or ""), ("api_secret", secret), ("workspace_uid", workspace_uid or "")):
+    for name, text in (
+        ("api_key", key or ""),
+        ("api_secret", secret),
+        ("workspace_uid", workspace_uid or ""),
+    ):
         if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
             msg = f"{name} holds a space, a line break or another character that no Paradime value has: paste it again"
             raise ValueError(msg)

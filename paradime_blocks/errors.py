@@ -215,7 +215,9 @@ class BoltAlreadyRunning(BoltError):
     `run_id` and `url` name the run that is in the way, where it is known.
     """
 
-    guidance = "Choose on_already_running: wait, attach, skip or replace, or try again when that run has ended."
+    guidance = (
+        "Choose on_already_running: wait, attach, skip or replace, or try again when that run has ended."
+    )
 
 
 class BoltRunError(BoltError):
@@ -238,7 +240,11 @@ class BoltRunError(BoltError):
     def _details(self) -> list[str]:
         lines = []
         if self.command is not None:
-            code = "without a return code" if self.return_code is None else f"with return code {self.return_code}"
+            code = (
+                "without a return code"
+                if self.return_code is None
+                else f"with return code {self.return_code}"
+            )
             lines.append(f"Command `{self.command}` ended {code}.")
         lines.extend(self.dbt_errors)
         if self.log_tail:

@@ -23,7 +23,9 @@ def check_id(name: str, value: object) -> int:
         BoltRequestError: It is not a whole number from 1 to 2147483647.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_INT:
-        _refuse(f"{name} is {value!r}.", f"Give {name} as a whole number from 1 to {_LARGEST_INT}, such as 76035.")
+        _refuse(
+            f"{name} is {value!r}.", f"Give {name} as a whole number from 1 to {_LARGEST_INT}, such as 76035."
+        )
     return value
 
 
@@ -50,7 +52,9 @@ def check_text(name: str, value: object, example: str) -> str:
     if not text:
         _refuse(f"{name} is empty.", f"Give {name} as text, such as {example!r}.")
     if any(ord(character) < ord(" ") for character in text):
-        _refuse(f"{name} holds a line break or another control character.", f"Type it again, such as {example!r}.")
+        _refuse(
+            f"{name} holds a line break or another control character.", f"Type it again, such as {example!r}."
+        )
     return text
 
 
@@ -60,7 +64,9 @@ def check_commands(commands: object) -> list[str]:
     Raises:
         BoltRequestError: They are no list, or an empty one, or one of them says nothing.
     """
-    example = "Give commands as a list, such as ['dbt run', 'dbt test'], or leave it out to run the schedule's own."
+    example = (
+        "Give commands as a list, such as ['dbt run', 'dbt test'], or leave it out to run the schedule's own."
+    )
     if isinstance(commands, (str, bytes)) or not isinstance(commands, Sequence):
         _refuse(f"commands is {commands!r}, not a list.", example)
     if not commands:
@@ -88,7 +94,9 @@ def trigger_variables(  # noqa: PLR0913 - the operation's own arguments
         BoltRequestError: Something of it is bad, or does not go together.
     """
     if (schedule_name is None) == (slug is None):
-        _refuse("A trigger takes either a schedule's name or its slug.", "Give one of schedule_name and slug.")
+        _refuse(
+            "A trigger takes either a schedule's name or its slug.", "Give one of schedule_name and slug."
+        )
     if commands is not None and command_configs is not None:
         _refuse("A trigger takes either commands or command_configs.", "Give one of the two.")
     variables: dict[str, Any] = {}

@@ -228,7 +228,9 @@ class BoltScheduleSummary(_Reply):
 class BoltSchedulePage(_Reply):
     """One page of schedules."""
 
-    schedules: Annotated[list[BoltScheduleSummary], BeforeValidator(_empty_for_none)] = Field(default_factory=list)
+    schedules: Annotated[list[BoltScheduleSummary], BeforeValidator(_empty_for_none)] = Field(
+        default_factory=list
+    )
     total_count: int | None = None
 
 

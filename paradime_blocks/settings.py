@@ -20,7 +20,11 @@ class ParadimeSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="PARADIME_", env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="PARADIME_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     api_endpoint: str | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -31,19 +33,26 @@ class ArtifactWriter:
 
     async def markdown(self, key: str, markdown: str, description: str) -> UUID:
         """Write a markdown artifact and return its id."""
+        return await self._create(key, "markdown", markdown, description)
+
+    async def table(self, key: str, rows: list[dict[str, Any]], description: str) -> UUID:
+        """Write a table artifact and return its id."""
+        return await self._create(key, "table", json.dumps(rows, default=str), description)
+
+    async def link(self, key: str, text: str, url: str, description: str) -> UUID:
+        """Write a link artifact, which in Prefect is markdown of a single link, and return its id."""
+        return await self.markdown(key, f"[{text}]({url})", description)
+
+    async def _create(self, key: str, kind: str, data: str, description: str) -> UUID:
         async with get_client() as client:
             artifact = await client.create_artifact(
                 ArtifactCreate(
                     key=key,
-                    type="markdown",
+                    type=kind,
                     description=description,
-                    data=markdown,
+                    data=data,
                     flow_run_id=self.flow_run_id,
                     task_run_id=self.task_run_id,
                 )
             )
         return artifact.id
-
-    async def link(self, key: str, text: str, url: str, description: str) -> UUID:
-        """Write a link artifact, which in Prefect is markdown of a single link, and return its id."""
-        return await self.markdown(key, f"[{text}]({url})", description)

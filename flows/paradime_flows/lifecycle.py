@@ -20,6 +20,7 @@ from paradime_blocks.errors import (
     BoltRequestError,
     BoltRunError,
     BoltRunFailed,
+    BoltRunTimedOut,
     BoltTriggerUnknown,
     BoltUnsupported,
 )
@@ -31,6 +32,7 @@ from paradime_blocks.trail import Trail
 from paradime_blocks.trigger import Trigger, TriggerRequest, Verdict
 from paradime_flows.context import run_logger
 from paradime_flows.hooks import remember_credentials
+from paradime_flows.liveness import beat
 from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, Policy, read_ownerships, tag_flow_run
 from paradime_flows.settle import archive_ownership, find_run, settle
 from paradime_flows.watch import StoppedByPrefect, unless_stopped
@@ -123,6 +125,7 @@ class RunLifecycle:
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
             states = await client.read_flow_run_states(flow_run_id)
+            await beat(client, flow_run_id)
         types = [state.type for state in sorted(states, key=lambda state: state.timestamp)]
         # A cancel during AwaitingRetry is written and then run over: the sleeping process begins the body again.
         if len(types) >= _RUNNING_AGAIN and types[-1] == StateType.RUNNING and types[-2] in _CANCELS:
@@ -334,7 +337,8 @@ class RunLifecycle:
         if sentence:
             self.trail.note(sentence)
         await archive_ownership(ownership, self.schedule.credentials, outcome=_story(outcome))
-        if ownership.state is not None and ownership.state.is_terminal:
+        left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
+        if left_on_purpose or (ownership.state is not None and ownership.state.is_terminal):
             await self.ledger.close(ownership.state, reported=True)
         else:
             await self.ledger.save()

@@ -45,7 +45,7 @@ _SPECIAL: Final = re.compile(
     r"|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])"  # within a word, as in stg_orders, an underscore means nothing
     r"|:(?=//)|(?<=[wW]{3})\."  # with "@" above: bare addresses are not made links
 )
-_BLOCK_START: Final = re.compile(r"[#+=-]|(?<=[0-9])[.)](?=\s|$)")
+_BLOCK_START: Final = re.compile(r"[#+=-]|[0-9]+[.)](?=\s|$)")
 _CHUNK: Final = 1 << 20
 
 
@@ -99,7 +99,7 @@ def cell(text: str, limit: int = 200) -> str:
     """
     escaped = _SPECIAL.sub(_escape, one_line(text, limit))
     # At the start of a line these would begin a heading, a list or a rule.
-    start = _BLOCK_START.match(escaped) or re.match(r"[0-9]+([.)])(?=\s|$)", escaped)
+    start = _BLOCK_START.match(escaped)
     if start is None:
         return escaped
     at = start.end() - 1

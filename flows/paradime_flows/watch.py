@@ -7,6 +7,7 @@ cancelled them. So whoever waits also looks at the state of its own flow run and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from paradime_flows.interrupts import in_main_thread, interrupts_so_far
+from paradime_flows.liveness import BEAT_SECONDS, beat
 
 T = TypeVar("T")
 
@@ -90,9 +92,14 @@ async def unless_stopped(
     async def watch(scope: anyio.CancelScope) -> None:
         nonlocal reason
         next_look = anyio.current_time() + interval_seconds
+        next_beat = 0.0
         async with get_client() as client:
             while reason is None:
                 await anyio.sleep(min(interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
+                if anyio.current_time() >= next_beat:
+                    next_beat = anyio.current_time() + BEAT_SECONDS
+                    with suppress(Exception):
+                        await beat(client, flow_run_id)
                 if interrupts_so_far() > interrupts_before and not in_main_thread():
                     reason = "The process of the flow run was interrupted."
                     break

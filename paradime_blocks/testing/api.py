@@ -121,12 +121,14 @@ class GraphQLApi:
         if operation is None:
             message = "Give an operation name that the document has: it must be clear what to execute."
             return Prepared(errors=({"message": message},), not_understood=message)
+        # A field that @skip leaves out is not asked for; in a faulty request, all of them count.
+        values: dict[str, Any] | None = None
         if not errors:
             declared = get_variable_values(self._schema, operation.variable_definitions, dict(variables))
             if isinstance(declared, list):
                 errors, blame = declared, declared[0].message
-        # A field that @skip leaves out is not asked for; in a faulty request, all of them count.
-        values = None if errors else declared
+            else:
+                values = declared
         roots = list(_fields(operation.selection_set, document, values))
         return Prepared(
             operations=tuple(dict.fromkeys(node.name.value for node in roots)),

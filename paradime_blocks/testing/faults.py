@@ -19,43 +19,16 @@ Example:
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from .reply import Reply
+
 RESOURCE = "resource"
 
 _HTML = b"<!doctype html>\n<html><head><title>Please stand by</title></head><body>Back soon.</body></html>\n"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer.
-
-    Attributes:
-        status: The status code.
-        body: The bytes to send, or the file to send them from.
-        headers: Headers besides Content-Length and Date.
-        announced_length: What Content-Length claims, if that is not the truth.
-    """
-
-    status: int
-    body: bytes | Path = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    announced_length: int | None = None
-
-    @classmethod
-    def of_json(cls, content: object, status: int = 200) -> Reply:
-        """An answer with a JSON body."""
-        return cls(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
-
-    @property
-    def size(self) -> int:
-        """How many bytes the body has."""
-        return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
 
 
 class Exchange(Protocol):
@@ -291,55 +264,3 @@ class Duplicated(Fault):
         """Act twice."""
         first, last = exchange.act(), exchange.act()
         return first if self.hears == "first" else last
-
-
-@dataclass
-class _Active:
-    fault: Fault
-    seen: int = 0
-    used: int = 0
-
-    def fits(self, operations: Collection[str]) -> bool:
-        return self.fault.operation is None or self.fault.operation in operations
-
-    @property
-    def spent(self) -> bool:
-        return self.fault.times is not None and self.used >= self.fault.times
-
-
-class FaultBox:
-    """The faults that have been injected and are not used up."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._lock = threading.Lock()
-        self._active: list[_Active] = []
-
-    def inject(self, *faults: Fault) -> None:
-        """Add faults, after those that are in already."""
-        with self._lock:
-            self._active += [_Active(fault) for fault in faults]
-
-    def clear(self) -> None:
-        """Forget all faults."""
-        with self._lock:
-            self._active = []
-
-    @property
-    def pending(self) -> tuple[Fault, ...]:
-        """The faults that can still hit a call."""
-        with self._lock:
-            return tuple(active.fault for active in self._active)
-
-    def take(self, operations: Collection[str]) -> Fault | None:
-        """Count a call with each fault that fits it, and use up the first that is due."""
-        with self._lock:
-            fitting = [active for active in self._active if active.fits(operations)]
-            for active in fitting:
-                active.seen += 1
-            due = next((active for active in fitting if active.seen >= active.fault.nth), None)
-            if due is None:
-                return None
-            due.used += 1
-            self._active = [active for active in self._active if not active.spent]
-            return due.fault

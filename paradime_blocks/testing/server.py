@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import http
 import json
 import shutil
@@ -11,53 +10,27 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
+from .access import CREDENTIAL_HEADERS, Access
 from .api import NO_PERMISSION, GraphQLApi, Prepared
 from .clock import Clock
-from .faults import RESOURCE, Exchange, FaultBox, Reply
+from .faultbox import FaultBox
+from .faults import RESOURCE, Exchange
 from .planning import Refused
+from .reply import Reply
 from .requests import RecordedRequest, RequestLog
 from .resources import PREFIX, SignedPaths
 from .state import Workspace
 
 GRAPHQL_PATH = "/api/v1/simulated/graphql"
-
-# No object store may ever see these.
-_CREDENTIAL_HEADERS = ("x-api-key", "x-api-secret", "authorization", "x-paradime-workspace")
-
-
-@dataclass(frozen=True)
-class Access:
-    """Which credentials are right, and what they may do."""
-
-    api_key: str
-    api_secret: str
-    bearer: str | None
-    workspace_uid: str
-    read_only: Literal[False, "status", "graphql"]
-
-    def refuse(self, headers: Mapping[str, str]) -> Reply | None:
-        """The answer to wrong credentials; None if they are right."""
-        if self.bearer is None:
-            given = (headers.get("x-api-key", ""), headers.get("x-api-secret", ""))
-            wanted = (self.api_key, self.api_secret)
-        else:
-            given, wanted = (headers.get("authorization", ""),), (f"Bearer {self.bearer}",)  # type: ignore[assignment]
-        if not all(hmac.compare_digest(g.encode(), w.encode()) for g, w in zip(given, wanted, strict=True)):
-            return _error(401, "Invalid API credentials.")
-        # That a wrong workspace is answered 403 is an inference.
-        selects = self.bearer is not None and self.bearer.startswith("prdm_cmp_")
-        if selects and headers.get("x-paradime-workspace") != self.workspace_uid:
-            return _error(403, "The X-Paradime-Workspace header names no workspace that this token can use.")
-        return None
 
 
 @dataclass(frozen=True)
@@ -170,8 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except (OSError, ValueError):
-            # The client has gone, or the connection was cut on purpose.
+        except OSError:
+            # The client has gone.
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's.
@@ -184,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         update = self._record(request_bytes=len(body))
         if urlsplit(self.path).path != GRAPHQL_PATH:
-            return self._send(_error(404, "There is no API endpoint at this address."), update)
+            return self._send(Reply.of_error(404, "There is no API endpoint at this address."), update)
         refusal = service.access.refuse(self._headers())
         if refusal is not None:
             return self._send(refusal, update)
@@ -197,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             read_only = service.access.read_only
             # A gateway judges the request by its kind; GraphQL judges each field that it comes to carry out.
             if read_only == "status" and prepared.is_mutation and not prepared.errors:
-                return _error(403, NO_PERMISSION)
+                return Reply.of_error(403, NO_PERMISSION)
             answer, broken = service.api.act(prepared, read_only=bool(read_only))
             if broken:
                 update(not_understood=f"the simulator failed: {broken}")
@@ -208,13 +181,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         update = self._record()
         if not self.path.startswith(PREFIX):
-            return self._send(_error(404, "There is nothing to see at this address."), update)
+            return self._send(Reply.of_error(404, "There is nothing to see at this address."), update)
         update(operations=(RESOURCE,), authorized=True)
-        leaked = [name for name in _CREDENTIAL_HEADERS if name in self._headers()]
+        leaked = [name for name in CREDENTIAL_HEADERS if name in self._headers()]
         if leaked:
             message = f"Paradime credentials were sent to object storage: {', '.join(leaked)}."
             update(not_understood=message)
-            return self._send(_error(400, message), update)
+            return self._send(Reply.of_error(400, message), update)
 
         def nothing(*, ok: bool | None) -> dict[str, Any]:
             del ok
@@ -226,11 +199,11 @@ class _Handler(BaseHTTPRequestHandler):
         service = self.server.service
         resource_id = service.paths.check(self.path)
         if resource_id is None:
-            return _error(403, "The link has expired, or its signature is wrong.")
+            return Reply.of_error(403, "The link has expired, or its signature is wrong.")
         try:
             resource = service.workspace.resource(resource_id)
         except Refused as refusal:
-            return _error(404, str(refusal))
+            return Reply.of_error(404, str(refusal))
         content = resource.content.encode() if isinstance(resource.content, str) else resource.content
         kind = "application/json" if resource.path.endswith(".json") else "application/octet-stream"
         return Reply(200, content, {"Content-Type": kind})
@@ -253,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
                     payload["query"], variables, payload.get("operationName")
                 )
         update(authorized=True, not_understood=problem)
-        self._send(_error(400, problem), update)
+        self._send(Reply.of_error(400, problem), update)
         return None
 
     # What both have in common
@@ -274,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {name.lower(): value for name, value in self.headers.items()}
 
     def _wait(self, seconds: float) -> bool:
-        return not self.server.stopping.wait(seconds)
+        return not self.server.stopping.wait(min(seconds, threading.TIMEOUT_MAX))
 
     def _answer(self, operations: tuple[str, ...], exchange: Exchange, update: Callable[..., None]) -> None:
         fault = self.server.service.faults.take(operations)
@@ -315,7 +288,3 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _STATUSES = frozenset(status.value for status in http.HTTPStatus)
-
-
-def _error(status: int, message: str) -> Reply:
-    return Reply.of_json({"errors": [{"message": message}]}, status)

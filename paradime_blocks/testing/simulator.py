@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from .api import GraphQLApi
-from .clock import Clock
 from .commands import SimulatedCommand, as_command
-from .faults import RESOURCE, Fault, FaultBox
+from .faults import RESOURCE, Fault
+from .host import SimulatorHost
 from .planning import AlreadyRunning, CancelPolicy, Refused, RunRequest, Schedule
-from .requests import RecordedRequest, RequestLog
-from .resolvers import Resolvers
-from .resources import SignedPaths
+from .requests import RecordedRequest
 from .runs import SimulatedRun
-from .server import GRAPHQL_PATH, Access, Service, SimulatorServer
-from .state import Workspace
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _GLANCE_SECONDS = 0.01
 
 
-class BoltSimulator:
+class BoltSimulator(SimulatorHost):
     """A Bolt workspace that lives in this process and speaks the Bolt API over HTTP.
 
     Use it as a context manager, or call `start` and `stop`. A stopped simulator refuses connections and keeps
@@ -40,127 +31,6 @@ class BoltSimulator:
         ...     simulator.run(run_id).state
         'SUCCESS'
     """
-
-    def __init__(
-        self,
-        *,
-        speed: float = 1.0,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        api_key: str = "simulated-key",
-        api_secret: str | None = None,
-        read_only: bool | Literal["status", "graphql"] = False,
-        bearer: str | None = None,
-        workspace_uid: str = "simulated-workspace",
-        resource_url_seconds: float = 900.0,
-        validation_status: int = 200,
-        unfinished_end: str | None = "",
-        log_batch_lines: int = 500,
-    ) -> None:
-        """Set up a workspace with no schedules.
-
-        Args:
-            speed: Virtual seconds per real second; 0 lets time move only by `clock.advance`.
-            host: The address to listen on.
-            port: The port to listen on; 0 takes a free one.
-            api_key: The only API key that is let in.
-            api_secret: The secret that goes with it; a random one unless given.
-            read_only: Whether the key may only read. Mutations are then answered with status 403 (True or
-                `"status"`), or with a GraphQL error for each of their fields (`"graphql"`).
-            bearer: A token (`prdm_wsp_...`, `prdm_cmp_...`) that is let in, in place of the key pair.
-            workspace_uid: The workspace that a company token (`prdm_cmp_...`) must select.
-            resource_url_seconds: How long the URL of a resource is good for, in virtual seconds.
-            validation_status: The HTTP status of answers to documents that don't fit the schema: 200, or
-                400 as some GraphQL servers have it.
-            unfinished_end: The `endDttm` of a command that still runs: an empty text, or null.
-            log_batch_lines: How many lines `boltCommandLogs` gives at once.
-        """
-        self.api_key = "" if bearer else api_key
-        self.api_secret = bearer or api_secret or f"simulated-{secrets.token_hex(8)}"
-        self.bearer = bearer
-        self.workspace_uid = workspace_uid
-        self.clock = Clock(speed)
-        self._speed = speed
-        self._address = (host, port)
-        self._workspace = Workspace(self.clock)
-        self._faults = FaultBox()
-        self._log = RequestLog()
-        self._paths = SignedPaths(self.clock, resource_url_seconds)
-        resolvers = Resolvers(
-            self._workspace,
-            self._resource_url,
-            unfinished_end=unfinished_end,
-            log_batch_lines=log_batch_lines,
-        )
-        self._api = GraphQLApi(self._workspace, resolvers)
-        self._service = Service(
-            api=self._api,
-            workspace=self._workspace,
-            clock=self.clock,
-            access=Access(
-                api_key=self.api_key,
-                api_secret=self.api_secret,
-                bearer=bearer,
-                workspace_uid=workspace_uid,
-                read_only="status" if read_only is True else read_only,
-            ),
-            paths=self._paths,
-            faults=self._faults,
-            log=self._log,
-            validation_status=validation_status,
-        )
-        self._server: SimulatorServer | None = None
-        self.bad_requests_allowed = False
-
-    # The server
-
-    def start(self) -> BoltSimulator:
-        """Begin to serve; does nothing if it does already."""
-        if self._server is None:
-            self._server = SimulatorServer(self._address, self._service)
-            # The same port again after a stop: clients keep their address through an outage.
-            self._address = (self._address[0], self._server.server_port)
-            self._server.start()
-        return self
-
-    def stop(self) -> None:
-        """Refuse connections, reset those that are open, and end all faults that hold an answer."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    def __enter__(self) -> Self:
-        """Start."""
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Stop."""
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        """The root of the server."""
-        host, port = self._address
-        if port == 0:
-            message = "The simulator has no address before it has been started."
-            raise RuntimeError(message)
-        # Listening on all addresses is not an address that can be called.
-        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{port}"  # noqa: S104
-
-    @property
-    def api_endpoint(self) -> str:
-        """The GraphQL endpoint, as one would copy it from the workspace's settings."""
-        return f"{self.url}{GRAPHQL_PATH}"
-
-    def environment(self) -> dict[str, str]:
-        """The environment variables that point a client here."""
-        environment = {"PARADIME_API_ENDPOINT": self.api_endpoint, "PARADIME_API_SECRET": self.api_secret}
-        if self.bearer is None:
-            environment["PARADIME_API_KEY"] = self.api_key
-        else:
-            environment["PARADIME_WORKSPACE_UID"] = self.workspace_uid
-        return environment
 
     # What the workspace holds
 
@@ -313,9 +183,6 @@ class BoltSimulator:
         except Refused as refusal:
             raise KeyError(str(refusal)) from None
 
-    def _resource_url(self, resource_id: int, path: str) -> str:
-        return f"{self.url}{self._paths.sign(resource_id, path)}"
-
     # What clients have asked for
 
     @property
@@ -343,6 +210,8 @@ class BoltSimulator:
 
     def wait_for(self, predicate: Callable[[BoltSimulator], object], timeout: float = 10.0) -> None:
         """Wait, in real time, until something holds of the simulator.
+
+        It blocks: in async code, `await asyncio.to_thread(simulator.wait_for, ...)`.
 
         Args:
             predicate: Is handed the simulator; anything true ends the wait.

@@ -127,6 +127,12 @@ def test_json_and_text_count_alike() -> None:
             LogLine(20, "hook", (1, 2)),
             id="json-progress-in-data",
         ),
+        pytest.param(
+            '{"info": {"level": "info", "msg": "x"}, "data": {"index": 3, "total": 2}}',
+            LogLine(20, "x"),
+            id="json-progress-impossible",
+        ),
+        pytest.param("Warning: no packages", LogLine(30, "Warning: no packages"), id="plain-warning"),
         pytest.param('{"level": "error"}', LogLine(20, '{"level": "error"}'), id="json-without-message"),
         pytest.param('{"info": {"msg": 3}}', LogLine(20, '{"info": {"msg": 3}}'), id="json-of-another-shape"),
         pytest.param('{"info": ', LogLine(20, '{"info": '), id="json-cut-off"),

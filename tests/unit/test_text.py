@@ -118,7 +118,7 @@ def delimiters(row: str) -> int:
         pytest.param("a\r\nb\r\n", "a\nb\n", id="dos-line-ends"),
         pytest.param("done\r\r\n", "done\n", id="return-at-the-end-erases-nothing"),
         pytest.param("invoice\u202efdp.exe", "invoicefdp.exe", id="bidi-override"),
-        pytest.param("a\ud800b", "ab", id="lone-surrogate"),
+        pytest.param("a\ud800b\udfffc", "abc", id="lone-surrogates"),
         pytest.param(
             "she said \x9chi\x9d, then left", "she said hi, then left", id="badly-decoded-quotes-lose-no-text"
         ),
