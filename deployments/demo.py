@@ -161,7 +161,8 @@ def _real_bolt() -> Bolt | None:
             f"set {', '.join(missing)} too, or unset {SCHEDULE_VARIABLE} to use the simulator."
         )
     print(f"Using the real service, {values[0]}")
-    return Bolt(*values, schedules=((schedule_name, None),))
+    endpoint, key, secret = values
+    return Bolt(endpoint, key, secret, schedules=((schedule_name, None),))
 
 
 def _simulated_bolt(stack: ExitStack) -> Bolt:

@@ -8,8 +8,11 @@ run`, or by an automation. Stop it only while nothing runs: Prefect ends a serve
 
 from __future__ import annotations
 
+from typing import cast
+
 from prefect import serve
-from prefect.deployments.runner import EntrypointType
+from prefect.deployments.runner import RunnerDeployment
+from prefect.types.entrypoint import EntrypointType
 
 from paradime_flows.run_schedule import run_schedule
 
@@ -25,7 +28,8 @@ def main() -> None:
         # Every morning at six, a schedule called `daily`:
         #   parameters={"schedule_name": "daily"}, cron="0 6 * * *",
     )
-    serve(on_demand)
+    # By its type it may have to be awaited; that is so in async code only.
+    serve(cast("RunnerDeployment", on_demand))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from paradime_blocks.models import (
     BoltRunStatus,
     run_url,
 )
-from paradime_blocks.observation import Clock, Deadline, Observation, observe
+from paradime_blocks.observation import Clock, Deadline, Observation, observe, system_clock
 from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.sync import sync_form
 
@@ -92,7 +92,7 @@ class BoltRun(JobRun[BoltRunResult]):
     poll_interval_seconds: float = field(default=POLL_INTERVAL_SECONDS, repr=False)
     max_outage_seconds: float = field(default=MAX_OUTAGE_SECONDS, repr=False)
     cancel_grace_seconds: float = field(default=CANCEL_GRACE_SECONDS, repr=False)
-    clock: Clock = field(default_factory=Clock, repr=False, compare=False)
+    clock: Clock = field(default_factory=system_clock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse an id that can be none.
@@ -134,7 +134,8 @@ class BoltRun(JobRun[BoltRunResult]):
         an outage of Bolt never does.
 
         Args:
-            timeout_seconds: How long to wait, in seconds; None for the handle's own limit.
+            timeout_seconds: How long to wait, in seconds; None for the handle's own limit. Less than that where
+                some of it has been used up.
             watcher: Awaited with every look at the run.
 
         Returns:
@@ -161,8 +162,8 @@ class BoltRun(JobRun[BoltRunResult]):
         if ended in {BoltRunState.CANCELED, None}:
             told = "it was cancelled" if self.cancel_on_timeout else "it is left going, since it is not ours"
             raise BoltRunTimedOut(
-                f"The Bolt run did not end within {limit:g} s; {told}.",
-                waited_seconds=limit,
+                f"The Bolt run did not end within {self.timeout_seconds or limit:g} s; {told}.",
+                waited_seconds=self.timeout_seconds or limit,
                 **self._facts(ended),
             )
         # It ended by itself while it was being cancelled: that is what it is reported as.
@@ -215,7 +216,9 @@ class BoltRun(JobRun[BoltRunResult]):
         """Cancel the run if it is ours; return the state in which it ended, None if it is left going."""
         if not self.cancel_on_timeout:
             return None
-        self.logger.warning("Bolt run %s did not end within %g s; cancelling it.", self.run_id, limit)
+        self.logger.warning(
+            "Bolt run %s did not end within %g s; cancelling it.", self.run_id, self.timeout_seconds or limit
+        )
         # A cancel that has begun is seen to its end, whatever interrupts the wait for it.
         with anyio.CancelScope(shield=True):
             return await self.acancel()

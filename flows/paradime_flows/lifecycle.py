@@ -153,7 +153,7 @@ class RunLifecycle:
             credentials=self.schedule.credentials,
             schedule_name=self.ownership.schedule,
             cancel_on_timeout=self.ownership.owned and self.policies.on_timeout == "cancel",
-            timeout_seconds=max(0.0, self.ownership.remaining_seconds(self.schedule.timeout_seconds)),
+            timeout_seconds=self.schedule.timeout_seconds,
             poll_interval_seconds=self.schedule.poll_interval_seconds,
             max_outage_seconds=self.schedule.max_outage_seconds,
             cancel_grace_seconds=self.schedule.cancel_grace_seconds,
@@ -265,7 +265,7 @@ class RunLifecycle:
             StoppedByPrefect: It is.
             BoltError: As `BoltRun.wait_for_completion`.
         """
-        state = await self._watched(run, None)
+        state = await self._watched(run, max(0.0, self.ownership.remaining_seconds(self.schedule.timeout_seconds)))
         self.ownership.state = state
         return state
 

@@ -1,0 +1,317 @@
+"""`run_schedule` from end to end: what it returns, raises, cancels and leaves behind."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.prefect_api import artifacts_of, latest_flow_run, logs_of
+
+from paradime_blocks import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltCancelUnconfirmed,
+    BoltRequestError,
+    BoltRunCanceled,
+    BoltRunFailed,
+    BoltRunSkipped,
+    BoltRunState,
+    BoltRunTimedOut,
+    BoltSchedule,
+    BoltUnavailable,
+    ParadimeCredentials,
+)
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
+from paradime_flows.run_schedule import arun_schedule, run_schedule
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
+LONG = SimulatedCommand("dbt run", duration_seconds=10_000)
+
+
+async def test_a_schedule_that_succeeds_returns_its_result_as_json(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The result names run, schedule, state, times, commands, resources and attempts, and survives JSON."""
+    bolt_simulator.clock.speed = 20
+    command = SimulatedCommand("dbt build", resources={"target/manifest.json": b"{}"})
+    bolt_simulator.add_schedule("daily", commands=[command])
+    result = await arun_schedule("daily", credentials, **QUICK)
+    (run,) = bolt_simulator.runs("daily")
+    told = json.loads(result.model_dump_json())
+    assert told["run_id"] == run.id
+    assert told["state"] == "SUCCESS"
+    assert told["url"].endswith(f"/bolt/run_id/{run.id}")
+    assert [entry["command"] for entry in told["commands"]][-1] == "dbt build"
+    assert [entry["path"] for entry in told["resources"]][-1] == "target/manifest.json"
+    assert [attempt["run_id"] for attempt in told["attempts"]] == [run.id]
+    assert result.started_at is not None
+    assert result.ended_at is not None
+    assert result.started_at.tzinfo is not None
+    assert result.started_at < result.ended_at
+
+
+def test_sync_code_calls_the_flow_and_gets_the_result(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The plain name runs the flow to its end for a caller that cannot await."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily")
+    assert run_schedule("daily", credentials, **QUICK).state == BoltRunState.SUCCESS
+
+
+async def test_the_environment_serves_where_no_credentials_are_given(
+    bolt_simulator: BoltSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials absent means the PARADIME_* environment."""
+    for name, value in bolt_simulator.environment().items():
+        monkeypatch.setenv(name, value)
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily")
+    assert (await arun_schedule("daily", **QUICK)).state == BoltRunState.SUCCESS
+
+
+async def test_a_schedule_block_brings_its_credentials_commands_and_branch(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A BoltSchedule serves wherever a name and credentials do."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily")
+    block = BoltSchedule(credentials=credentials, schedule_name="daily", commands=["dbt compile"], branch="feature")
+    await arun_schedule(block, **QUICK)
+    (run,) = bolt_simulator.runs("daily")
+    assert run.planned_commands[-1] == "dbt compile"
+    assert run.branch == "feature"
+
+
+async def test_starting_and_unknown_states_are_waited_through(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Neither STARTING nor a state that nobody knows is an end."""
+    bolt_simulator.clock.speed = 5
+    bolt_simulator.add_schedule("daily", starting_seconds=4, intermediate_states=("POLISHING", "STARTING"))
+    assert (await arun_schedule("daily", credentials, **QUICK)).state == BoltRunState.SUCCESS
+    messages = "\n".join(await logs_of((await latest_flow_run("run-schedule")).id))
+    assert "is POLISHING" in messages or "is STARTING" in messages
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        pytest.param({"commands": [SimulatedCommand("dbt run", return_code=2)]}, BoltRunFailed, id="FAILED"),
+        pytest.param({"final_state": "ERROR"}, BoltRunFailed, id="ERROR"),
+        pytest.param({"final_state": "SKIPPED"}, BoltRunSkipped, id="SKIPPED"),
+        pytest.param({"final_state": "CANCELED"}, BoltRunCanceled, id="CANCELED"),
+    ],
+)
+async def test_a_run_that_ends_badly_raises_its_own_error(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, options: dict[str, Any], error: type[Exception]
+) -> None:
+    """Each bad end has an error of its own, which names the run and its page."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily", **options)
+    with pytest.raises(error) as caught:
+        await arun_schedule("daily", credentials, **QUICK)
+    (run,) = bolt_simulator.runs("daily")
+    assert str(run.id) in str(caught.value)
+    assert f"/bolt/run_id/{run.id}" in str(caught.value)
+
+
+async def test_the_state_message_of_a_failed_flow_run_tells_the_story(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Command, return code and the end of its log are in the flow run's state message and in the error's fields."""
+    bolt_simulator.clock.speed = 20
+    log = "\n".join([*(f"line {n}" for n in range(2000)), "Compilation Error in model orders"])
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt build", return_code=2, stdout=log)])
+    with pytest.raises(BoltRunFailed) as caught:
+        await arun_schedule("daily", credentials, **QUICK)
+    assert caught.value.command == "dbt build"
+    assert caught.value.return_code == 2
+    flow_run = await latest_flow_run("run-schedule")
+    assert flow_run.state is not None
+    assert flow_run.state.is_failed()
+    message = flow_run.state.message or ""
+    assert "dbt build" in message
+    assert "return code 2" in message
+    assert "Compilation Error in model orders" in message
+    assert len(message) < 5000
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
+async def test_summary_logs_and_links_are_archived(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, *, fails: bool
+) -> None:
+    """On success and on failure alike there are a summary, a log per command and a link per resource."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule(
+        "daily",
+        commands=[
+            SimulatedCommand(
+                "dbt run",
+                stdout="hello from dbt\n",
+                return_code=int(fails),
+                resources={"target/manifest.json": b"{}", "target/run_results.json": b"{}"},
+            )
+        ],
+    )
+    try:
+        await arun_schedule("daily", credentials, **QUICK)
+    except BoltRunFailed:
+        assert fails
+    flow_run = await latest_flow_run("run-schedule")
+    artifacts = await artifacts_of(flow_run.id)
+    (run,) = bolt_simulator.runs("daily")
+    summary = str(artifacts["paradime-daily"].data)
+    assert ("FAILED" if fails else "SUCCESS") in summary
+    assert f"/bolt/run_id/{run.id}" in summary
+    assert "dbt run" in summary
+    logs = [str(artifact.data) for key, artifact in artifacts.items() if "-log-" in key]
+    assert len(logs) == 3
+    assert any("hello from dbt" in log for log in logs)
+    links = [key for key, artifact in artifacts.items() if "](http" in str(artifact.data) and key != "paradime-daily"]
+    assert any("manifest" in key for key in links)
+    assert any("run-results" in key for key in links)
+
+
+async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The run is CANCELED when the flow ends, and its log up to then is in Prefect."""
+    command = SimulatedCommand("dbt run", duration_seconds=10_000, stdout="first line\n" * 50)
+    bolt_simulator.add_schedule("daily", commands=[command])
+    bolt_simulator.clock.speed = 100
+    with pytest.raises(BoltRunTimedOut, match="2 s"):
+        await arun_schedule("daily", credentials, timeout_seconds=2, **QUICK)
+    (run,) = bolt_simulator.runs("daily")
+    assert run.state == "CANCELED"
+    artifacts = await artifacts_of((await latest_flow_run("run-schedule")).id)
+    assert "CANCELED" in str(artifacts["paradime-daily"].data)
+    assert any("first line" in str(artifact.data) for artifact in artifacts.values())
+
+
+async def test_a_time_limit_may_leave_the_run_going(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """With on_timeout="leave" the run goes on, and the error says so."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    with pytest.raises(BoltRunTimedOut, match="left going"):
+        await arun_schedule("daily", credentials, timeout_seconds=1, on_timeout="leave", **QUICK)
+    assert len(bolt_simulator.active_runs()) == 1
+
+
+async def test_a_cancel_that_bolt_does_not_carry_out_is_an_error_that_names_the_run(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Bolt takes the cancel and the run goes on: the error says that it may still be going."""
+    bolt_simulator.add_schedule("daily", commands=[LONG], cancel="ignore")
+    with pytest.raises(BoltCancelUnconfirmed, match="may still be going") as caught:
+        await arun_schedule("daily", credentials, timeout_seconds=1, cancel_grace_seconds=2, **QUICK)
+    assert caught.value.run_id == bolt_simulator.runs()[0].id
+
+
+async def test_an_outage_while_waiting_is_survived(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Bolt out of reach for a while neither ends the wait nor cancels the run."""
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=60)])
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.inject(faults.Status(503, operation="boltRunStatus", nth=2, times=4))
+    assert (await arun_schedule("daily", credentials, **QUICK)).state == BoltRunState.SUCCESS
+    assert bolt_simulator.runs()[0].cancel_requests == 0
+
+
+async def test_an_outage_beyond_its_bound_ends_the_wait_and_leaves_the_run(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Past max_outage_seconds the flow fails, says that the run may be going, and does not cancel it."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    bolt_simulator.inject(faults.Status(503, operation="boltRunStatus", nth=2, times=None))
+    with pytest.raises(BoltUnavailable, match="may still be going"):
+        await arun_schedule("daily", credentials, max_outage_seconds=1, **QUICK)
+    assert bolt_simulator.count("cancelBoltRun") == 0
+    assert len(bolt_simulator.active_runs()) == 1
+
+
+async def test_a_schedule_that_does_not_exist_is_refused_before_anything_is_sent(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The error names the schedule; no trigger was sent."""
+    with pytest.raises(BoltRequestError, match="nightly"):
+        await arun_schedule("nightly", credentials, **QUICK)
+    assert bolt_simulator.count("triggerBoltRun") == 0
+
+
+async def test_a_wrong_key_names_where_it_is_kept(bolt_simulator: BoltSimulator) -> None:
+    """HTTP 401 is not retried, and the message says which block holds the credentials."""
+    bolt_simulator.add_schedule("daily")
+    wrong = ParadimeCredentials(
+        api_endpoint=bolt_simulator.api_endpoint, api_key=bolt_simulator.api_key, api_secret="wrong-secret"
+    )
+    await wrong.save("wrong-key", overwrite=True)
+    with pytest.raises(BoltAuthError, match="paradime-credentials/wrong-key") as caught:
+        await arun_schedule("daily", await ParadimeCredentials.aload("wrong-key"), **QUICK)
+    assert "wrong-secret" not in str(caught.value)
+    assert len(bolt_simulator.requests) == 1
+
+
+async def test_a_running_schedule_is_waited_for_by_default(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """`wait` lets the other run end and then triggers our own."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=20)])
+    other = bolt_simulator.start_run("daily")
+    result = await arun_schedule("daily", credentials, **QUICK)
+    assert result.run_id != other
+    assert bolt_simulator.run(other).state == "SUCCESS"
+
+
+@pytest.mark.parametrize("policy", ["attach", "fail", "skip", "replace"])
+async def test_each_policy_for_a_running_schedule_does_what_it_says(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, policy: Any
+) -> None:
+    """attach returns the other run, fail raises, skip returns SKIPPED, replace cancels the other."""
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=60)])
+    bolt_simulator.clock.speed = 20
+    other = bolt_simulator.start_run("daily")
+    if policy == "fail":
+        with pytest.raises(BoltAlreadyRunning, match=str(other)):
+            await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
+        return
+    result = await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
+    runs = {run.id: run.state for run in bolt_simulator.runs()}
+    if policy == "replace":
+        assert runs[other] == "CANCELED"
+        assert result.run_id != other
+    else:
+        assert list(runs) == [other]
+        assert result.run_id == other
+        assert bolt_simulator.run(other).cancel_requests == 0
+        assert result.state == ("SKIPPED" if policy == "skip" else "SUCCESS")
+
+
+async def test_a_failed_run_is_retried_from_its_failure_and_both_attempts_are_told(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """With retries the second attempt may succeed; the result and the summary link both."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
+    result = await arun_schedule("daily", credentials, retries=1, retry_delay_seconds=0.1, **QUICK)
+    first, second = sorted(run.id for run in bolt_simulator.runs())
+    assert [attempt.run_id for attempt in result.attempts] == [first, second]
+    assert bolt_simulator.run(second).parent_run_id == first
+    summary = str((await artifacts_of((await latest_flow_run("run-schedule")).id))["paradime-daily"].data)
+    assert str(first) in summary
+    assert str(second) in summary
+
+
+def test_the_form_in_the_ui_explains_every_parameter() -> None:
+    """Each parameter has a description in the schema that Prefect's form is drawn from."""
+    schema = run_schedule.parameters.model_dump() if hasattr(run_schedule.parameters, "model_dump") else {}
+    properties = schema["properties"]
+    assert set(properties) >= {"schedule_name", "credentials", "timeout_seconds", "retries", "on_already_running"}
+    missing = [name for name, told in properties.items() if not told.get("description")]
+    assert missing == []

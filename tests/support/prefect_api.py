@@ -1,0 +1,47 @@
+"""What Prefect's API knows of a flow run, for tests to assert on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowFilter,
+    FlowFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.sorting import FlowRunSort
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import Artifact, FlowRun
+
+
+async def latest_flow_run(flow_name: str) -> FlowRun:
+    """Return the newest run of a flow."""
+    async with get_client() as client:
+        found = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=1,
+        )
+    return found[0]
+
+
+async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
+    """Return the artifacts of a flow run by key."""
+    async with get_client() as client:
+        found = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+        )
+    return {artifact.key or "": artifact for artifact in found}
+
+
+async def logs_of(flow_run_id: UUID) -> list[str]:
+    """Return the log messages of a flow run."""
+    async with get_client() as client:
+        found = await client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
+    return [log.message for log in found]
