@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from paradime_blocks.operations import Operation
 
-# With these, nothing of the request can have reached the server (httpx: raised before the request is written).
+# With these, nothing of the request can have reached the server: httpx raises them before it writes.
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -59,7 +60,8 @@ class ConnectionSettings:
     api_key: SecretStr | None
     api_secret: SecretStr
     workspace_uid: str | None = None
-    proxy: str | None = None
+    # It may hold a password.
+    proxy: str | None = field(default=None, repr=False)
     request_timeout_seconds: float = 30.0
     source: str = "the arguments of BoltClient"
 
@@ -85,21 +87,35 @@ class Connection:
     def open(
         cls, settings: ConnectionSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> Connection:
-        """Open a connection; `transport` takes the place of the network in tests."""
+        """Open a connection; `transport` takes the place of the network in tests.
+
+        Raises:
+            BoltRequestError: The environment's proxy or certificates are no good.
+        """
         key = settings.api_key.get_secret_value() if settings.api_key else None
         options = {"transport": transport} if transport is not None else settings.http_options()
-        return cls(
-            settings,
-            httpx.AsyncClient(
+        seconds = settings.request_timeout_seconds
+        try:
+            http = httpx.AsyncClient(
                 headers=credential_headers(
                     key, settings.api_secret.get_secret_value(), settings.workspace_uid
                 ),
-                timeout=settings.request_timeout_seconds,
-                # A redirect could carry the credentials to another host; the endpoint is to be set right instead.
+                # Well within the request's own limit, so that a connection that was never made is told apart
+                # from an answer that never came: only the first leaves no doubt that Bolt has done nothing.
+                timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2),
+                # A redirect could carry the credentials to another host: the endpoint is to be set right.
                 follow_redirects=False,
                 **options,
-            ),
-        )
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            msg = f"No connection can be set up ({type(error).__name__})."
+            guidance = (
+                "Check the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, "
+                "or set the credentials' proxy: a URL, or none."
+            )
+            # What httpx says may quote a proxy's URL, and with it a password.
+            raise BoltRequestError(msg, guidance=guidance) from None
+        return cls(settings, http)
 
     async def send(
         self, operation: Operation, variables: Mapping[str, Any], *, with_newer: bool = False
@@ -112,10 +128,12 @@ class Connection:
         document = operation.document(variables, with_newer=with_newer)
         return await self.send_document(operation, document, variables)
 
-    async def send_document(self, operation: Operation, document: str, variables: Mapping[str, Any]) -> Any:
-        """Send a document of one root field once and return that field's value."""
+    async def send_document(
+        self, operation: Operation, document: str, variables: Mapping[str, Any], *, name: str = ""
+    ) -> Any:
+        """Send a document once and return the value of one root field: the operation's, unless named."""
         response = await self._post(operation, document, variables)
-        return read_reply(operation, [operation.field], response, self.settings.source)[0]
+        return read_reply(operation, [name or operation.field], response, self.settings.source)[0]
 
     async def send_aliased(
         self, operation: Operation, document: str, variables: Mapping[str, Any], count: int
@@ -167,7 +185,7 @@ def read_reply(
 
     Raises:
         BoltAuthError: HTTP 401 or 403.
-        BoltRequestError: Another 4xx, a redirect, or a GraphQL error.
+        BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
         BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply or lacks the field.
     """
     _check_status(operation, response, source)
@@ -186,6 +204,9 @@ def read_reply(
     errors = body.get("errors")
     if isinstance(errors, list) and errors:
         raise graphql_error(operation, errors)
+    if isinstance(data, dict) and operation.field in data and operation.field not in fields:
+        msg = "This workspace's Bolt backend answers aliased fields under their own name."
+        raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
     raise _unavailable(operation, f"answered without the field {operation.field}")
 
 
@@ -213,11 +234,13 @@ def _check_status(operation: Operation, response: httpx.Response, source: str) -
             **facts,
         )
     if response.has_redirect_location:
-        target = httpx.URL(response.headers["Location"]).copy_with(query=None, fragment=None)
-        msg = f"The endpoint redirects to {target}, and credentials are not sent on to another address."
+        # Its query may be a token.
+        target = re.split(r"[?#]", response.headers["Location"], maxsplit=1)[0]
+        msg = f"The endpoint redirects to {target!r}, and credentials are not sent on to another address."
         raise BoltRequestError(msg, guidance="Set api_endpoint to the workspace's own address.", **facts)
     errors = _errors_of(response)
-    if errors:
+    # Nothing at the address is a wrong address, in whatever form it is said.
+    if errors and status != httpx.codes.NOT_FOUND:
         raise graphql_error(operation, errors, status_code=status)
     msg = f"The endpoint answered: {response.text[:_EXCERPT_CHARACTERS]!r}."
     raise BoltRequestError(
@@ -226,7 +249,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str) -
 
 
 def _errors_of(response: httpx.Response) -> list[Any]:
-    """Some servers answer a GraphQL document that they cannot validate with HTTP 400 and the errors in the body."""
+    """Some servers answer a document that they cannot validate with HTTP 400, and the errors in the body."""
     try:
         body = response.json()
     except ValueError:
@@ -249,7 +272,7 @@ def graphql_error(operation: Operation, errors: Sequence[Any], **facts: Any) -> 
     if "AlreadyRunning" in text:
         msg = f"Bolt did not start a run because the schedule is running already: {text}"
         return BoltAlreadyRunning(msg, **facts)
-    missing = _missing_name(text)
+    missing = _missing_name(text) or (None if facts["path"] else _missing_by_name(text, operation))
     if missing is not None:
         msg = f"This workspace's Bolt backend does not know {missing!r}: {text}"
         return BoltUnsupported(msg, missing=missing, **facts)
@@ -260,7 +283,7 @@ _VALIDATION_PHRASES = ("Cannot query field ", "Unknown argument ", "Unknown type
 
 
 def _missing_name(text: str) -> str | None:
-    """Return what a GraphQL validation error says is not there (the phrases are those of graphql-js and its ports)."""
+    """Return what a GraphQL validation error says is not there, in the phrases of graphql-js."""
     for phrase in _VALIDATION_PHRASES:
         if phrase in text:
             rest = text if phrase.startswith("is not") else text.split(phrase, 1)[1]
@@ -271,6 +294,38 @@ def _missing_name(text: str) -> str | None:
             return rest.split()[0].strip(".,:;")
     return None
 
+
+# A refusal before execution has no path; what it calls the unknown differs between GraphQL servers.
+_UNKNOWN = re.compile(
+    r"unknown|unexpected|unsupported|unrecogni[sz]ed|undefined|not defined|no such|does(?: not|n't) (?:exist|have)",
+    re.IGNORECASE,
+)
+
+
+def _missing_by_name(text: str, operation: Operation) -> str | None:
+    """Return the argument or newer field that a server of other words says it does not know."""
+    if not _UNKNOWN.search(text):
+        return None
+    names = [
+        *operation.newer.split(),
+        *(name for name in operation.arguments if name not in _OF_THE_REFERENCE),
+    ]
+    return next((name for name in names if re.search(rf"\b{name}\b", text)), None)
+
+
+_OF_THE_REFERENCE = frozenset(
+    (
+        "scheduleName",
+        "commands",
+        "branch",
+        "scheduleRunId",
+        "runId",
+        "commandId",
+        "resourceId",
+        "offset",
+        "limit",
+    )
+)
 
 _open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ConnectionSettings, Connection]] = (
     weakref.WeakKeyDictionary()

@@ -12,19 +12,22 @@ from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.client import BoltClient
 from paradime_blocks.endpoints import ENDPOINT_EXAMPLE, check_credentials, check_endpoint, check_proxy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
+from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.settings import ParadimeSettings
 from paradime_blocks.sync import sync_form
 
 _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
+# Somebody waits for the outcome of a check.
+_CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
 
 class CredentialsCheck(BaseModel):
     """What `ParadimeCredentials.check` found.
 
     Attributes:
-        status: `ok`; `bad_key`: Bolt does not accept the key, secret or token; `bad_workspace`: there is no such
-            workspace at the endpoint; `read_only`: the key may read and not trigger; `unreachable`: no usable
-            answer came.
+        status: `ok`; `bad_key`: Bolt does not accept the key, secret or token; `bad_workspace`: there is no
+            such workspace at the endpoint; `read_only`: the key may read and not trigger; `unreachable`: no
+            usable answer came.
         message: The same for a person, with what to do.
     """
 
@@ -60,9 +63,9 @@ class ParadimeCredentials(CredentialsBlock):
             api_endpoint="https://api.paradime.io/api/v1/acme/graphql",
             api_key="my-api-key",
             api_secret="my-api-secret",
-        ).save("production", overwrite=True)
+        ).save("BLOCK_NAME", overwrite=True)
 
-        credentials = ParadimeCredentials.load("production")
+        credentials = ParadimeCredentials.load("BLOCK_NAME")
         ```
     """
 
@@ -83,12 +86,14 @@ class ParadimeCredentials(CredentialsBlock):
     api_key: SecretStr | None = Field(
         default=None,
         title="API key",
-        description="The API key that belongs to the secret. Leave it empty if the secret is a bearer token.",
+        description="The API key that belongs to the secret. Leave it empty with a bearer token.",
     )
     api_secret: SecretStr = Field(
         default=...,
         title="API secret or token",
-        description="The API secret, or a token that begins with prdm_wsp_ (workspace) or prdm_cmp_ (company).",
+        description=(
+            "The API secret, or a token that begins with prdm_wsp_ (workspace) or prdm_cmp_ (company)."
+        ),
     )
     workspace_uid: str | None = Field(
         default=None,
@@ -97,9 +102,11 @@ class ParadimeCredentials(CredentialsBlock):
     )
     proxy: str | None = Field(
         default=None,
+        repr=False,
         title="Proxy",
         description=(
-            "The URL of a proxy to go through, such as http://proxy.internal:3128. Type none to use no proxy; "
+            "The URL of a proxy to go through, such as http://proxy.internal:3128. "
+            "Type none to use no proxy; "
             "leave it empty to use the one that the environment of the worker names, if any."
         ),
     )
@@ -153,7 +160,10 @@ class ParadimeCredentials(CredentialsBlock):
             credentials = ParadimeCredentials.from_env()
             ```
         """
-        settings = ParadimeSettings()
+        try:
+            settings = ParadimeSettings()
+        except ValueError as error:
+            raise _environment_error(error) from None
         given = {name: value for name, value in settings.model_dump().items() if value is not None}
         missing = [f"PARADIME_{name.upper()}" for name in ("api_endpoint", "api_secret") if name not in given]
         if missing:
@@ -163,9 +173,7 @@ class ParadimeCredentials(CredentialsBlock):
         try:
             return cls(**given)
         except ValueError as error:
-            reasons = [str(detail["msg"]) for detail in getattr(error, "errors", list)()] or [str(error)]
-            msg = f"The PARADIME_* environment variables are no good: {'; '.join(reasons)}."
-            raise BoltRequestError(msg, guidance="Nothing was sent.") from None
+            raise _environment_error(error) from None
 
     @property
     def source(self) -> str:
@@ -206,8 +214,9 @@ class ParadimeCredentials(CredentialsBlock):
     async def acheck(self) -> CredentialsCheck:
         """Find out whether these credentials are good for triggering schedules; starts and changes nothing.
 
-        It reads one schedule; and, since reading cannot tell what a key may do beyond reading, sends a mutation
-        that skips its only field (`@skip(if: true)`), so that Bolt judges the right and executes nothing.
+        It reads one schedule; and, since reading cannot tell what a key may do beyond reading, sends a
+        mutation that skips its only field (`@skip(if: true)`), so that Bolt judges the right and executes
+        nothing.
 
         Returns:
             What was found, with a message for a person.
@@ -224,14 +233,14 @@ class ParadimeCredentials(CredentialsBlock):
                 assert credentials.check().status == "bad_key"
             ```
         """
-        async with self.get_client() as client:
-            try:
+        try:
+            async with self.get_client(retry_policy=_CHECK_POLICY) as client:
                 await client.list_bolt_schedules(limit=1)
-            except BoltUnavailable as error:
-                return CredentialsCheck(status="unreachable", message=str(error))
-            except BoltError as error:
-                return _judge(error)
-            may_trigger = await client.may_trigger()
+                may_trigger = await client.may_trigger()
+        except BoltUnavailable as error:
+            return CredentialsCheck(status="unreachable", message=str(error))
+        except BoltError as error:
+            return _judge(error)
         if may_trigger is False:
             return CredentialsCheck(
                 status="read_only",
@@ -239,11 +248,22 @@ class ParadimeCredentials(CredentialsBlock):
             )
         return CredentialsCheck(status="ok", message=f"The credentials of {self.source} are good.")
 
-    check = sync_form(acheck)
+    check = sync_form(acheck)  # type: ignore[pydantic-field]
+
+
+def _environment_error(error: ValueError) -> BoltRequestError:
+    """Say what is wrong with the variables, by their names, and without their values."""
+    reasons = []
+    for detail in getattr(error, "errors", list)():
+        reason = str(detail["msg"]).removeprefix("Value error, ")
+        field = "_".join(str(part) for part in detail["loc"])
+        reasons.append(f"PARADIME_{field.upper()}: {reason}" if field else reason)
+    msg = f"The PARADIME_* environment variables are no good: {'; '.join(reasons) or error}."
+    return BoltRequestError(msg, guidance="Nothing was sent.")
 
 
 def _judge(error: BoltError) -> CredentialsCheck:
-    """Tell a bad key from a bad workspace: HTTP 401 is the key; anything else that names the workspace is that."""
+    """Tell a bad key from a bad workspace: HTTP 401 is the key, and any other refusal the workspace."""
     if isinstance(error, BoltAuthError) and error.status_code == 401:  # noqa: PLR2004
         return CredentialsCheck(status="bad_key", message=str(error))
     return CredentialsCheck(status="bad_workspace", message=str(error))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from urllib.parse import urlsplit
+
+import httpx
 
 WORKSPACE_TOKEN_PREFIX = "prdm_wsp_"  # noqa: S105 - a prefix is no secret
 COMPANY_TOKEN_PREFIX = "prdm_cmp_"  # noqa: S105
@@ -32,7 +35,7 @@ def check_endpoint(value: str) -> str:
     Raises:
         ValueError: It is no address that credentials may be sent to; the message says what to type.
     """
-    text = value.strip()
+    text = _text("api_endpoint", value)
     hint = f"copy it from the Paradime workspace settings, it looks like {ENDPOINT_EXAMPLE}"
     if not text:
         msg = f"api_endpoint is empty: {hint}"
@@ -45,9 +48,10 @@ def check_endpoint(value: str) -> str:
         raise ValueError(msg)
     try:
         parts = urlsplit(text)
-        _ = parts.port
-    except ValueError as error:
-        msg = f"api_endpoint is not a URL ({error}): {hint}"
+        _ = parts.port, httpx.URL(text)
+    except (ValueError, httpx.InvalidURL):
+        # What they say quotes the URL, and somebody may have pasted a secret there.
+        msg = f"api_endpoint is not a URL: {hint}"
         raise ValueError(msg) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         msg = f"api_endpoint is not an https:// URL: {hint}"
@@ -69,14 +73,29 @@ def check_proxy(value: str) -> str:
     Raises:
         ValueError: It is neither; the message says what to type.
     """
-    text = value.strip()
+    text = _text("proxy", value)
     if text.lower() == "none":
         return "none"
-    parts = urlsplit(text)
+    wrong = "proxy is not a proxy's URL: type http://host:port, or none to use no proxy at all"
+    try:
+        parts = urlsplit(text)
+        _ = parts.port, httpx.URL(text)
+    except (ValueError, httpx.InvalidURL):
+        # As above: the URL may hold a password.
+        raise ValueError(wrong) from None
     if parts.scheme not in {"http", "https", "socks5", "socks5h"} or not parts.hostname:
-        msg = "proxy is not a proxy's URL: type http://host:port, or none to use no proxy at all"
+        raise ValueError(wrong)
+    if parts.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        msg = "proxy is a SOCKS proxy, which needs a further package: pip install 'httpx[socks]'"
         raise ValueError(msg)
     return text
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        msg = f"{name} is {value!r}: give it as text"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic takes ValueErrors for bad input, and no others
+    return value.strip()
 
 
 def credential_headers(key: str | None, secret: str, workspace_uid: str | None) -> dict[str, str]:
@@ -89,13 +108,18 @@ def credential_headers(key: str | None, secret: str, workspace_uid: str | None) 
     return headers
 
 
-def check_credentials(key: str | None, secret: str, workspace_uid: str | None) -> None:
+def check_credentials(key: str | None, secret: str | None, workspace_uid: str | None) -> None:
     """Refuse a combination of key, secret and workspace that Bolt could only refuse.
 
     Raises:
         ValueError: The message says what to type.
     """
-    if not secret.strip():
+    given: dict[str, object] = {"api_key": key, "api_secret": secret, "workspace_uid": workspace_uid}
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            msg = f"{name} is not text: give it in quotes"
+            raise ValueError(msg)
+    if not secret or not secret.strip():
         msg = "api_secret is empty: paste the API secret, or a token that begins with prdm_wsp_ or prdm_cmp_"
         raise ValueError(msg)
     for name, text in (
@@ -104,11 +128,17 @@ def check_credentials(key: str | None, secret: str, workspace_uid: str | None) -
         ("workspace_uid", workspace_uid or ""),
     ):
         if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
-            msg = f"{name} holds a space, a line break or another character that no Paradime value has: paste it again"
+            msg = (
+                f"{name} holds a space, a line break or another character that no Paradime value has: "
+                "paste it again"
+            )
             raise ValueError(msg)
     if is_bearer_token(secret):
         if secret.startswith(COMPANY_TOKEN_PREFIX) and not workspace_uid:
-            msg = "workspace_uid is empty: a company token (prdm_cmp_...) needs the uid of the workspace to act on"
+            msg = (
+                "workspace_uid is empty: "
+                "a company token (prdm_cmp_...) needs the uid of the workspace to act on"
+            )
             raise ValueError(msg)
     elif not key:
         msg = (

@@ -8,6 +8,7 @@ BoltError
 ├── BoltUnavailable          try again later: no usable answer came
 ├── BoltTriggerUnknown       look in Paradime: a run may have started, and nobody can say which
 ├── BoltAlreadyRunning       wait, attach, or choose another `on_already_running`
+├── BoltPipelineFailed       see which steps did not succeed; a rerun leaves out those that did
 └── BoltRunError             there is a run, and it did not end as wished
     ├── BoltRunFailed        read the failing command's log
     ├── BoltRunCanceled      somebody ended it
@@ -26,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_LOG_TAIL_CHARACTERS = 1500
+_LOG_TAIL_CHARACTERS = 1200
+_STEPS_SHOWN = 10
+_SHORTEST_LOG_TAIL = 300
 _FACTS_IN_MESSAGE = ("schedule_name", "run_id", "state", "operation", "path", "status_code", "url")
 _FACT_TITLES = {
     "schedule_name": "schedule",
@@ -123,6 +126,13 @@ class BoltError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Prefect pickles exceptions; rebuild from the facts, not from the finished message."""
         return _rebuild, (type(self), self.what, dict(self._facts))
+
+
+def _last_lines(text: str, characters: int) -> str:
+    """Return the end of a text, from the beginning of a line if there is one."""
+    end = text[-characters:]
+    first, newline, rest = end.partition("\n")
+    return rest if len(text) > characters and newline and len(first) < characters // 2 else end
 
 
 def _plain(value: object) -> object:
@@ -247,8 +257,10 @@ class BoltRunError(BoltError):
             )
             lines.append(f"Command `{self.command}` ended {code}.")
         lines.extend(self.dbt_errors)
-        if self.log_tail:
-            lines.append(f"End of its log:\n{self.log_tail[-_LOG_TAIL_CHARACTERS:]}")
+        # Prefect shows the message as the state's, in lists, too: what dbt says goes before the log.
+        room = _LOG_TAIL_CHARACTERS - sum(len(line) for line in self.dbt_errors)
+        if self.log_tail and room >= _SHORTEST_LOG_TAIL:
+            lines.append(f"End of its log:\n{_last_lines(self.log_tail, room)}")
         return lines
 
 
@@ -280,3 +292,19 @@ class BoltCancelUnconfirmed(BoltRunError):
     """Bolt refused a cancel, or did not carry it out within `cancel_grace_seconds`."""
 
     guidance = "The run may still be going: look at it in Paradime and cancel it there."
+
+
+class BoltPipelineFailed(BoltError):
+    """Not all steps of a pipeline succeeded.
+
+    Attributes:
+        steps: Each step that did not, with its reason, as a sentence.
+    """
+
+    steps: Sequence[str] = ()
+    guidance = "Mend what failed and retry the flow run: steps that succeeded are not run again."
+
+    def _details(self) -> list[str]:
+        shown = [f"- {step}" for step in self.steps[:_STEPS_SHOWN]]
+        rest = len(self.steps) - len(shown)
+        return [*shown, f"- and {rest} more"] if rest > 0 else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from paradime_blocks.errors import BoltRequestError
@@ -10,6 +10,7 @@ from paradime_blocks.errors import BoltRequestError
 # GraphQL's Int is a signed 32-bit number.
 _LARGEST_INT = 2**31 - 1
 LARGEST_PAGE = 1000
+_CONFIGS_EXAMPLE = "Give command_configs as [{'command': 'dbt test', 'continueOnError': True}]."
 
 
 def _refuse(what: str, guidance: str) -> NoReturn:
@@ -40,6 +41,17 @@ def check_count(name: str, value: object, *, least: int, most: int = _LARGEST_IN
     return value
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return a choice between yes and no.
+
+    Raises:
+        BoltRequestError: It is neither True nor False; above all not "false", which Python takes for true.
+    """
+    if not isinstance(value, bool):
+        _refuse(f"{name} is {value!r}.", f"Give {name} as True or False.")
+    return value
+
+
 def check_text(name: str, value: object, example: str) -> str:
     """Return a text that must say something, without the space around it.
 
@@ -51,7 +63,7 @@ def check_text(name: str, value: object, example: str) -> str:
     text = value.strip()
     if not text:
         _refuse(f"{name} is empty.", f"Give {name} as text, such as {example!r}.")
-    if any(ord(character) < ord(" ") for character in text):
+    if any(ord(character) < ord(" ") for character in text) or not _can_be_sent(text):
         _refuse(
             f"{name} holds a line break or another control character.", f"Type it again, such as {example!r}."
         )
@@ -72,12 +84,12 @@ def check_commands(commands: object) -> list[str]:
     if not commands:
         _refuse("commands is an empty list.", example)
     for command in commands:
-        if not isinstance(command, str) or not command.strip():
+        if not _is_command(command):
             _refuse(f"commands holds {command!r}.", example)
     return [command.strip() for command in commands]
 
 
-def trigger_variables(  # noqa: PLR0913 - the operation's own arguments
+def trigger_variables(
     schedule_name: str | None = None,
     *,
     slug: str | None = None,
@@ -93,39 +105,55 @@ def trigger_variables(  # noqa: PLR0913 - the operation's own arguments
     Raises:
         BoltRequestError: Something of it is bad, or does not go together.
     """
-    if (schedule_name is None) == (slug is None):
-        _refuse(
-            "A trigger takes either a schedule's name or its slug.", "Give one of schedule_name and slug."
-        )
     if commands is not None and command_configs is not None:
         _refuse("A trigger takes either commands or command_configs.", "Give one of the two.")
-    variables: dict[str, Any] = {}
-    if schedule_name is not None:
-        variables["scheduleName"] = check_text("schedule_name", schedule_name, "daily")
-    if slug is not None:
-        variables["slug"] = check_text("slug", slug, "daily")
-    if commands is not None:
-        variables["commands"] = check_commands(commands)
-    if command_configs is not None:
-        variables["commandConfigs"] = [_command_config(config) for config in command_configs]
-        if not variables["commandConfigs"]:
-            _refuse("command_configs is an empty list.", "Leave it out to run the schedule's own commands.")
-    if branch is not None:
-        variables["branch"] = check_text("branch", branch, "main")
-    if pr_number is not None:
-        variables["prNumber"] = check_count("pr_number", pr_number, least=1)
-    if reason is not None:
-        variables["reason"] = reason.strip()
-    if continue_on_error is not None:
-        variables["continueOnError"] = bool(continue_on_error)
+    variables = schedule_variables(schedule_name, slug=slug)
+    given: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "commands": (commands, check_commands),
+        "commandConfigs": (command_configs, _check_command_configs),
+        "branch": (branch, lambda value: check_text("branch", value, "main")),
+        "prNumber": (pr_number, lambda value: check_count("pr_number", value, least=1)),
+        "reason": (reason, lambda value: check_text("reason", value, "triggered by Prefect")),
+        "continueOnError": (continue_on_error, lambda value: check_flag("continue_on_error", value)),
+    }
+    variables.update({name: check(value) for name, (value, check) in given.items() if value is not None})
     return variables
 
 
+def schedule_variables(schedule_name: str | None = None, *, slug: str | None = None) -> dict[str, Any]:
+    """Return the variables that name a schedule.
+
+    Raises:
+        BoltRequestError: There is neither name nor slug, or both, or it is bad.
+    """
+    if (schedule_name is None) == (slug is None):
+        _refuse(
+            "A schedule's name or its slug is needed, and not both.", "Give one of schedule_name and slug."
+        )
+    if schedule_name is not None:
+        return {"scheduleName": check_text("schedule_name", schedule_name, "daily")}
+    return {"slug": check_text("slug", slug, "daily")}
+
+
+def _check_command_configs(configs: object) -> list[dict[str, Any]]:
+    if isinstance(configs, (str, bytes)) or not isinstance(configs, Sequence) or not configs:
+        _refuse(f"command_configs is {configs!r}.", f"{_CONFIGS_EXAMPLE} Or leave it out.")
+    return [_command_config(config) for config in configs]
+
+
 def _command_config(config: object) -> dict[str, Any]:
-    example = "Give command_configs as [{'command': 'dbt test', 'continueOnError': True}]."
     if not isinstance(config, dict) or set(config) - {"command", "continueOnError"}:
-        _refuse(f"command_configs holds {config!r}.", example)
+        _refuse(f"command_configs holds {config!r}.", _CONFIGS_EXAMPLE)
     command = config.get("command")
-    if not isinstance(command, str) or not command.strip():
-        _refuse(f"command_configs holds {config!r}.", example)
-    return {**config, "command": command.strip()}
+    if not _is_command(command) or not isinstance(config.get("continueOnError", False), bool):
+        _refuse(f"command_configs holds {config!r}.", _CONFIGS_EXAMPLE)
+    return {**config, "command": str(command).strip()}
+
+
+def _is_command(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and _can_be_sent(value)
+
+
+def _can_be_sent(text: str) -> bool:
+    """Whether a text can be written as UTF-8; the halves of characters that broken decoding leaves cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -91,7 +91,7 @@ def parse_bolt_date(value: object) -> object:
     A date that cannot be read must not stop a wait: no decision hangs on one.
     """
     if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return _in_utc(value)
     if not isinstance(value, str) or not value.strip():
         return None
     text = value.strip()
@@ -103,9 +103,12 @@ def parse_bolt_date(value: object) -> object:
         digits = len(rest) - len(rest.lstrip("0123456789"))
         text = f"{head}.{rest[:digits][:6].ljust(6, '0')}{rest[digits:]}"
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return _in_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
         return None
+
+
+def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
@@ -169,7 +172,7 @@ class BoltRunStatus(_Reply):
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that ended the run badly: the last that failed, or else the last that began.
+        """The command that ended the run badly: the last that failed; None if none did.
 
         With `continueOnError` a command may fail and the run go on, so the first failure is not the cause.
         """
@@ -288,6 +291,15 @@ class BoltLogPage(_Reply):
     lines: Annotated[list[BoltLogLine], BeforeValidator(_empty_for_none)] = Field(default_factory=list)
     cursor: str | None = None
     finished: bool = False
+
+
+class BoltLatestArtifact(BaseModel):
+    """Where a schedule's newest file of a path is."""
+
+    run_id: int
+    command_id: int
+    resource_id: int
+    path: str
 
 
 class BoltCommandSummary(BaseModel):

@@ -1,12 +1,13 @@
 """Every GraphQL operation of Bolt that this package uses, each written once.
 
-Those of the vendor's page (`reference.txt`) are selected field for field as it shows them. The others come from
-the vendor's own clients (`facts.md`); a workspace on an older backend may lack them.
+Those of the vendor's page (`reference.txt`) are selected field for field as it shows them. The others come
+from the vendor's own clients (`facts.md`); a workspace on an older backend may lack them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Operation:
     name: str
     field: str
     selection: str
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kind: Literal["query", "mutation"] = "query"
     resend: bool = True
     newer: str = ""
@@ -79,6 +80,29 @@ class Operation:
             values.update({f"{name}{n}": value for name, value in variables.items()})
         lines = "\n".join(fields)
         return f"{self.kind} {self.name}({', '.join(declared)}) {{\n{lines}\n}}", values
+
+
+def older_way(variables: Mapping[str, Any], missing: str | None) -> dict[str, Any] | None:
+    """Return variables that ask for the same without an argument that an older backend does not know.
+
+    Args:
+        variables: What was asked.
+        missing: The argument, or the input type, that the backend's validation error names.
+
+    Returns:
+        The variables as `reference.txt` has them; None where it has no way to say the same.
+    """
+    name = "commandConfigs" if missing == "BoltCommandInput" else missing
+    if name not in variables:
+        return None
+    rest = {other: value for other, value in variables.items() if other != name}
+    if name == "reason":
+        return rest
+    if name == "slug":
+        return {**rest, "scheduleName": variables["slug"]}
+    if name == "commandConfigs" and not any(each.get("continueOnError") for each in variables[name]):
+        return {**rest, "commands": [each["command"] for each in variables[name]]}
+    return None
 
 
 TRIGGER_BOLT_RUN = Operation(
@@ -140,7 +164,12 @@ BOLT_RESOURCE_URL = Operation(
 LIST_BOLT_SCHEDULES = Operation(
     name="ListBoltSchedules",
     field="listBoltSchedules",
-    arguments={"offset": "Int!", "limit": "Int!", "showInactive": "Boolean!"},
+    arguments={
+        "offset": "Int!",
+        "limit": "Int!",
+        "showInactive": "Boolean!",
+        "filter": "BoltScheduleFilter!",
+    },
     selection="""
         schedules {
             name schedule owner lastRunAt lastRunState nextRunAt id uuid source

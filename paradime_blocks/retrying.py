@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
+# Beyond any ceiling, and no number too large.
+_MOST_DOUBLINGS = 60
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ def next_delay(attempt: int, error: BaseException | None, policy: RetryPolicy) -
     """
     asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
     if asked is not None:
-        # Never before the time that the server named, a little after it so that not all clients return at once.
+        # Not before the time that the server named, and a little after it: not all clients at once.
         return min(asked, policy.longest_retry_after_seconds) + 0.1 * policy.random()
-    ceiling = min(policy.longest_wait_seconds, policy.first_wait_seconds * 2 ** (attempt - 1))
+    ceiling = min(
+        policy.longest_wait_seconds, policy.first_wait_seconds * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
+    )
     return ceiling * (0.5 + 0.5 * policy.random())
 
 
@@ -86,11 +90,11 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
     except ValueError:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=timezone.utc)
+            seconds = (moment - (now or datetime.now(timezone.utc))).total_seconds()
+        except (ValueError, OverflowError):
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
-        seconds = (moment - (now or datetime.now(timezone.utc))).total_seconds()
     return max(0.0, seconds) if seconds == seconds else None  # noqa: PLR0124 - a NaN is not a time
 
 

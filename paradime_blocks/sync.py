@@ -1,9 +1,11 @@
-"""The sync form of every public call: a thin shell over the async one, by Prefect's convention (`x` and `ax`)."""
+"""The sync form of every public call: a thin shell over the async one, as Prefect does it (`x`, `ax`)."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -37,13 +39,21 @@ def _loop_is_running() -> bool:
     return True
 
 
+def _a_signal_would_raise() -> bool:
+    """Whether this is the main thread within a sync flow: SIGTERM, and its time limit, raise an exception here."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    return callable(signal.getsignal(signal.SIGTERM))
+
+
 def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine to its end for a caller that cannot await.
 
-    A signal that ends the caller cancels the coroutine and lets it clean up first: in this thread, asyncio.run
-    does so; where a loop runs in this thread already, a second thread's portal does.
+    A signal that ends the caller cancels the coroutine and lets it clean up first. Prefect's handlers raise, and
+    asyncio swallows what is raised in the midst of a transport's work: so where one is in place, the coroutine
+    runs in a second thread, and this one waits where an exception does no harm.
     """
-    if not _loop_is_running():
+    if not _loop_is_running() and not _a_signal_would_raise():
         return asyncio.run(coroutine)
 
     async def finish() -> R:
