@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from prefect.blocks.abstract import JobRun
 
+from paradime_blocks.dbt_errors import failure_facts
 from paradime_blocks.errors import (
     BoltAuthError,
     BoltCancelUnconfirmed,
     BoltError,
+    BoltRequestError,
     BoltRunCanceled,
     BoltRunError,
     BoltRunFailed,
@@ -33,7 +35,7 @@ from paradime_blocks.models import (
     run_url,
 )
 from paradime_blocks.observation import Clock, Deadline, Observation, observe, system_clock
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.retrying import RetryPolicy, call_with_retries
 from paradime_blocks.sync import sync_form
 
 if TYPE_CHECKING:
@@ -45,8 +47,10 @@ MAX_OUTAGE_SECONDS = 600.0
 CANCEL_GRACE_SECONDS = 60.0
 # The poll loop tries again by itself, and goes by the deadline; a look must not be longer than it.
 _LOOK_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
-_LOG_TAIL_CHARACTERS = 4000
+# The run has been seen: a refusal to tell of it again is taken for trouble that passes, as in the wait.
+_RESULT_POLICY = RetryPolicy(attempts=4, total_seconds=30.0)
 
+T = TypeVar("T")
 Watcher = Callable[[Observation], Awaitable[None]]
 
 
@@ -149,16 +153,19 @@ class BoltRun(JobRun[BoltRunResult]):
         """
         limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = Deadline(limit, self.clock)
+        is_to_end = self.cancel_on_interrupt
         try:
             state = await self._watch_to_the_end(deadline, watcher)
+            if state is not None:
+                return state
+            is_to_end = is_to_end or self.cancel_on_timeout
+            ended = await self._end_for_timeout(limit or 0.0)
         except asyncio.CancelledError:
-            if self.cancel_on_interrupt:
+            # A shield keeps off anyio's cancels only: asyncio's own may have broken off the time limit's cancel.
+            if is_to_end:
                 with anyio.CancelScope(shield=True):
                     await self._cancel_after_interrupt()
             raise
-        if state is not None:
-            return state
-        ended = await self._end_for_timeout(limit or 0.0)
         if ended in {BoltRunState.CANCELED, None}:
             told = "it was cancelled" if self.cancel_on_timeout else "it is left going, since it is not ours"
             raise BoltRunTimedOut(
@@ -171,8 +178,7 @@ class BoltRun(JobRun[BoltRunResult]):
 
     async def _watch_to_the_end(self, deadline: Deadline, watcher: Watcher | None) -> BoltRunState | None:
         """Return the terminal state, or None at the deadline."""
-        last: BoltRunState | None = None
-        in_outage = False
+        told = _Told(self)
         async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
             observations = observe(
                 lambda: client.get_bolt_run(self.run_id, logs=False),
@@ -182,17 +188,7 @@ class BoltRun(JobRun[BoltRunResult]):
             )
             try:
                 async for seen in observations:
-                    if seen.status is None:
-                        if not in_outage:
-                            self.logger.warning("Bolt run %s cannot be seen now: %s", self.run_id, seen.error)
-                        in_outage = True
-                    else:
-                        if in_outage:
-                            self.logger.info("Bolt run %s can be seen again.", self.run_id)
-                        in_outage = False
-                        if seen.status.state != last:
-                            last = seen.status.state
-                            self.logger.info("Bolt run %s is %s. %s", self.run_id, last, self.url)
+                    told.tell(seen)
                     if watcher is not None:
                         await watcher(seen)
                     if seen.status is not None and seen.status.state.is_terminal:
@@ -204,10 +200,10 @@ class BoltRun(JobRun[BoltRunResult]):
                             f"The Bolt run could not be seen for {seen.outage_seconds:.0f} s; "
                             "it was not cancelled and may still be going.",
                             operation="BoltRunStatus",
-                            **self._facts(last),
+                            **self._facts(told.state),
                         ) from seen.error
             except BoltAuthError as error:
-                raise error.with_facts(**self._facts(last)) from error
+                raise error.with_facts(**self._facts(told.state)) from error
             finally:
                 await observations.aclose()  # type: ignore[attr-defined]
         return None
@@ -221,7 +217,8 @@ class BoltRun(JobRun[BoltRunResult]):
         )
         # A cancel that has begun is seen to its end, whatever interrupts the wait for it.
         with anyio.CancelScope(shield=True):
-            return await self.acancel()
+            ended = await self.acancel()
+        return ended  # noqa: RET504 - the type checker knows that a cancel scope may swallow what it ends
 
     async def _cancel_after_interrupt(self) -> None:
         self.logger.warning("Interrupted; cancelling Bolt run %s.", self.run_id)
@@ -264,7 +261,9 @@ class BoltRun(JobRun[BoltRunResult]):
                         refusal = error
                 return await client.get_bolt_run(self.run_id, logs=False)
 
-            observations = observe(ask_and_look, poll_interval_seconds=2.0, deadline=deadline, clock=self.clock)
+            observations = observe(
+                ask_and_look, poll_interval_seconds=2.0, deadline=deadline, clock=self.clock
+            )
             async for seen in observations:
                 last = seen.status.state if seen.status else last
                 if last is not None and last.is_terminal:
@@ -273,7 +272,8 @@ class BoltRun(JobRun[BoltRunResult]):
                     break
         told = "Bolt took the cancel" if accepted else "Bolt did not take the cancel"
         raise BoltCancelUnconfirmed(
-            f"{told}, but the run had not ended {grace:g} s later and may still be going.", **self._facts(last)
+            f"{told}, but the run had not ended {grace:g} s later and may still be going.",
+            **self._facts(last),
         ) from refusal
 
     async def afetch_result(self) -> BoltRunResult:
@@ -289,14 +289,23 @@ class BoltRun(JobRun[BoltRunResult]):
             BoltRunError: It has not ended yet.
         """
         async with self.credentials.get_client() as client:
-            status = await client.get_bolt_run(self.run_id, logs=False)
+            status = await self._patiently(lambda: client.get_bolt_run(self.run_id, logs=False))
             error = await self._error_of(client, status)
             if error is not None:
                 raise error
             return await self._result_of(client, status)
 
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        return await call_with_retries(
+            read,
+            _RESULT_POLICY,
+            retry=lambda error: isinstance(error, BoltRequestError),
+            sleep=self.clock.sleep,
+        )
+
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
-        resources = await client.get_bolt_command_resources([command.id for command in status.commands])
+        command_ids = [command.id for command in status.commands]
+        resources = await self._patiently(lambda: client.get_bolt_command_resources(command_ids))
         return BoltRunResult(
             run_id=self.run_id,
             schedule_name=self.schedule_name,
@@ -327,14 +336,14 @@ class BoltRun(JobRun[BoltRunResult]):
             return None
         facts = self._facts(state)
         if not state.is_terminal:
-            return BoltRunError("The Bolt run has not ended yet.", guidance="Wait for its completion first.", **facts)
+            return BoltRunError(
+                "The Bolt run has not ended yet.", guidance="Wait for its completion first.", **facts
+            )
         if state == BoltRunState.SKIPPED:
             return BoltRunSkipped("Bolt skipped the run.", **facts)
         command = status.failing_command
         if command is not None:
-            facts.update(
-                command=command.command, return_code=command.return_code, log_tail=await _log_tail(client, command)
-            )
+            facts.update(await failure_facts(client, command, self.credentials))
         if state == BoltRunState.CANCELED:
             return BoltRunCanceled("The Bolt run was canceled.", **facts)
         return BoltRunFailed("The Bolt run failed.", **facts)
@@ -344,18 +353,33 @@ class BoltRun(JobRun[BoltRunResult]):
 
     state = sync_form(astate)
     commands = sync_form(acommands)
-    wait_for_completion = sync_form(await_for_completion)  # type: ignore[assignment]
+    wait_for_completion = sync_form(await_for_completion)  # type: ignore[arg-type]
     cancel = sync_form(acancel)
-    fetch_result = sync_form(afetch_result)  # type: ignore[assignment]
+    fetch_result = sync_form(afetch_result)  # type: ignore[arg-type]
 
 
-async def _log_tail(client: BoltClient, command: BoltCommand) -> str | None:
-    """Return the end of a command's log; an error must not hide behind a log that cannot be fetched."""
-    try:
-        detail = await client.get_bolt_command(command.id)
-    except BoltError:
-        return None
-    log = detail.stdout.rstrip()
-    if detail.stderr.strip():
-        log = f"{log}\n{detail.stderr.rstrip()}"
-    return log[-_LOG_TAIL_CHARACTERS:].strip() or None
+class _Told:
+    """What has been logged of a run: a state when it changes, an outage when it begins and ends.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: BoltRun) -> None:
+        self.run = run
+        self.state: BoltRunState | None = None
+        self._in_outage = False
+
+    def tell(self, seen: Observation) -> None:
+        """Log what is new in an observation."""
+        if seen.status is None:
+            if not self._in_outage:
+                self.run.logger.warning("Bolt run %s cannot be seen now: %s", self.run.run_id, seen.error)
+            self._in_outage = True
+            return
+        if self._in_outage:
+            self.run.logger.info("Bolt run %s can be seen again.", self.run.run_id)
+        self._in_outage = False
+        if seen.status.state != self.state:
+            self.state = seen.status.state
+            self.run.logger.info("Bolt run %s is %s. %s", self.run.run_id, self.state, self.run.url)

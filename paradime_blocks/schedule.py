@@ -58,9 +58,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         BoltSchedule(
             credentials=ParadimeCredentials.load("production"),
             schedule_name="daily",
-        ).save("daily", overwrite=True)
+        ).save("BLOCK_NAME", overwrite=True)
 
-        run = BoltSchedule.load("daily").trigger()
+        run = BoltSchedule.load("BLOCK_NAME").trigger()
         run.wait_for_completion()
         result = run.fetch_result()
         ```
@@ -70,7 +70,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     _block_type_slug = "bolt-schedule"
     _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
-    _description = "A Paradime Bolt schedule: what to run with which credentials, and how long to wait for it."
+    _description = (
+        "A Paradime Bolt schedule: what to run with which credentials, and how long to wait for it."
+    )
 
     model_config: ClassVar[Any] = {"hide_input_in_errors": True}
 
@@ -164,10 +166,18 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         }
         return TriggerRequest(**{**given, **changes})
 
-    async def atrigger(self, *, ledger: RunLedger | None = None, trail: Trail | None = None, **changes: Any) -> BoltRun:
+    async def atrigger(
+        self,
+        *,
+        request: TriggerRequest | None = None,
+        ledger: RunLedger | None = None,
+        trail: Trail | None = None,
+        **changes: Any,
+    ) -> BoltRun:
         """Trigger a run, at most one.
 
         Args:
+            request: What to trigger; what the block says by default.
             ledger: Where intent and run id are written; nowhere by default.
             trail: Where decisions are told; the log by default.
             changes: Fields of `TriggerRequest` to set otherwise for this run.
@@ -183,7 +193,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         async with self.credentials.get_client() as client:
             run_id = await Trigger(
                 client,
-                self.request(**changes),
+                request or self.request(**changes),
                 ledger or MemoryLedger(),
                 trail or Trail(tell=logging.getLogger(__name__).info),
                 max_outage_seconds=self.max_outage_seconds,
@@ -209,7 +219,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
             cancel_grace_seconds=self.cancel_grace_seconds,
         )
 
-    trigger = sync_form(atrigger)  # type: ignore[assignment]
+    trigger = sync_form(atrigger)  # type: ignore[arg-type, pydantic-field]
 
 
 def _as_value_error(check: Any, *arguments: Any) -> Any:

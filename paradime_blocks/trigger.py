@@ -1,8 +1,8 @@
 """Triggering at most once: Bolt offers no idempotency key, so a lost answer is looked into, never guessed.
 
 The schedule's latest run is read before the trigger. After a lost answer only newer runs can be ours; branch,
-commands and parent are compared. One that fits is adopted, none at all within the window is proof that nothing
-started, anything else is `BoltTriggerUnknown`.
+commands and parent are compared. One that fits is adopted, none at all within the window is proof that
+nothing started, anything else is `BoltTriggerUnknown`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -28,7 +28,7 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.inputs import trigger_variables
 from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
-from paradime_blocks.observation import Clock, Deadline
+from paradime_blocks.observation import Clock, Deadline, system_clock
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 _SENDS_AT_MOST = 3
 _LOOK_DELAYS = (0.5, 1.0, 2.0, 3.0)
 _LATE_LOOK_WINDOW_SECONDS = 900.0
-_SETUP_COMMANDS = ("git clone", "dbt deps")
+_REFUSAL_WINDOW_SECONDS = 3.0
+SETUP_COMMANDS = ("git clone", "dbt deps")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class TriggerRequest:
         """
         trigger_variables(self.schedule_name, slug=self.slug, **self._options())
 
-    def _options(self) -> dict[str, object]:
+    def _options(self) -> dict[str, Any]:
         return {
             "commands": self.commands,
             "command_configs": self.command_configs,
@@ -95,7 +96,7 @@ class TriggerRequest:
         """Send the mutation and return the id of the run that it started."""
         if self.retry_of is not None:
             return await client.retry_bolt_run(self.retry_of, everything=self.retry_everything)
-        return await client.trigger_bolt_run(self.schedule_name, slug=self.slug, **self._options())  # type: ignore[arg-type]
+        return await client.trigger_bolt_run(self.schedule_name, slug=self.slug, **self._options())
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,20 @@ class Finding:
         return self.candidates[0]
 
 
+def may_have_started(error: BaseException) -> bool:
+    """Judge whether a trigger that failed like this may have started a run all the same."""
+    if isinstance(error, BoltUnavailable):
+        return error.may_have_acted
+    if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
+        return False
+    if isinstance(error, BoltRequestError):
+        # Without an operation it was refused before it was sent. GraphQL resolvers can fail after their work.
+        return error.operation is not None
+    return not isinstance(error, BoltError)
+
+
 class Fit(Enum):
-    """How well a run fits an intent: nothing speaks against it, something speaks for it, or something against."""
+    """How well a run fits an intent: it does, nothing speaks against it, or something does."""
 
     YES = "yes"
     OPEN = "open"
@@ -164,7 +177,9 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
         record: The run, newer than the intent's latest run.
         commands: The run's commands so far.
     """
-    if record.parent_schedule_run_id != intent.retry_of and (record.parent_schedule_run_id or intent.retry_of):
+    if record.parent_schedule_run_id != intent.retry_of and (
+        record.parent_schedule_run_id or intent.retry_of
+    ):
         return Fit.NO
     git = record.git_info
     if intent.branch is not None and git is not None and (git.branch or git.commit_hash):
@@ -176,7 +191,7 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
     expected = [" ".join(command.split()) for command in intent.commands]
     seen = [" ".join(command.split()) for command in commands]
     # Bolt puts its own first two commands before those of the schedule (`facts.md`).
-    while seen and seen[0].startswith(_SETUP_COMMANDS) and seen[:1] != expected[:1]:
+    while seen and seen[0].startswith(SETUP_COMMANDS) and seen[:1] != expected[:1]:
         seen = seen[1:]
     if not expected or not seen:
         return Fit.OPEN
@@ -221,7 +236,7 @@ async def find_triggered_run(
         client: An open client.
         request: What was to be triggered.
         intent: What was known before.
-        window_seconds: How long to look, counted from the first look that succeeds, until absence is believed.
+        window_seconds: How long to look until absence is believed, from the first look that succeeds.
         max_outage_seconds: How long to go on while looks fail.
         late: The trigger is long past: runs that began much later are not its.
         clock: The time; for tests.
@@ -232,7 +247,7 @@ async def find_triggered_run(
     Raises:
         BoltAuthError: The credentials are refused.
     """
-    clock = clock or Clock()
+    clock = clock or system_clock()
     outage = Deadline(max_outage_seconds, clock)
     window: Deadline | None = None
     looks = 0
@@ -278,9 +293,7 @@ async def _records(client: BoltClient, request: TriggerRequest) -> list[BoltRunR
         if not latest:
             return []
         # Its parent is not shown here either, so that a retry's run must be taken on trust.
-        return [
-            BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)
-        ]
+        return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]
 
 
 async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
@@ -315,7 +328,6 @@ class Trigger:
         max_outage_seconds: How long to look on while Bolt cannot be reached.
         interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
         clock: The time; for tests.
-        send: Sends the mutation; for tests. By default from a thread of its own.
     """
 
     client: BoltClient
@@ -325,7 +337,7 @@ class Trigger:
     window_seconds: float = 20.0
     max_outage_seconds: float = 600.0
     interrupt_seconds: float = 10.0
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = field(default_factory=system_clock)
 
     async def run(self) -> int:
         """Trigger, and return the id of the run.
@@ -341,48 +353,67 @@ class Trigger:
         for _ in range(_SENDS_AT_MOST):
             try:
                 run_id = await self._send_shielded(intent)
-            except BoltAlreadyRunning as error:
-                if not answer_was_lost:
-                    raise error.with_facts(**self._run_in_the_way(None)) from error
-                self.trail.note("Bolt says that the schedule runs already; looking whether that is our own run.")
-                finding = await self._look(intent)
-                if finding.verdict is Verdict.ABSENT:
-                    raise
-            except BoltUnavailable as error:
-                if not error.may_have_acted:
-                    raise
+            except BoltError as error:
+                found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
                 answer_was_lost = True
-                self.trail.note(f"The answer to the trigger was lost ({error.what}); looking for its run.")
-                finding = await self._look(intent)
-                if finding.verdict is Verdict.ABSENT:
-                    if error.may_still_act:
-                        # The request may still lie with the server: what is not there now can come.
-                        raise self._unknown(finding) from error
+                if found is None:
                     self.trail.note("No run has started; the trigger is sent again.")
                     continue
-                if finding.verdict is Verdict.UNSURE:
-                    raise self._unknown(finding) from error
-            else:
-                self.trail.note(f"Bolt run {run_id} was started.")
-                await self._started(run_id, adopted=False)
-                return run_id
-            if finding.verdict is Verdict.UNSURE:
-                raise self._unknown(finding)
-            self.trail.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is adopted.")
-            await self._started(finding.run_id, adopted=True)
-            return finding.run_id
-        msg = f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
+                self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
+                await self._started(found, adopted=True)
+                return found
+            self.trail.note(f"Bolt run {run_id} was started.")
+            await self._started(run_id, adopted=False)
+            return run_id
+        msg = (
+            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
+        )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
 
-    async def _look(self, intent: TriggerIntent) -> Finding:
-        return await find_triggered_run(
-            self.client,
-            self.request,
-            intent,
-            window_seconds=self.window_seconds,
-            max_outage_seconds=self.max_outage_seconds,
-            clock=self.clock,
-        )
+    async def _look_after(
+        self, error: BoltError, intent: TriggerIntent, *, answer_was_lost: bool
+    ) -> int | None:
+        """Return the run that a failed trigger started all the same; None if it may be sent again."""
+        window: float | None = None
+        if isinstance(error, BoltAlreadyRunning):
+            if not answer_was_lost:
+                raise error.with_facts(schedule_name=self.request.label) from error
+            self.trail.note("Bolt says that the schedule runs already; looking whether that is our own run.")
+        elif not may_have_started(error):
+            raise error
+        elif isinstance(error, BoltUnavailable):
+            self.trail.note(f"The answer to the trigger was lost ({error.what}); looking for its run.")
+        else:
+            # A trigger that has begun its run can end in an error, too; it was answered, so the run shows soon.
+            self.trail.note(
+                f"Bolt refused the trigger ({error.what}); looking whether a run began all the same."
+            )
+            window = _REFUSAL_WINDOW_SECONDS
+        finding = await self._look(intent, window)
+        if finding.verdict is Verdict.FOUND:
+            return finding.run_id
+        # After a time-out the request may still lie with the server: what is not there now can come.
+        may_come = isinstance(error, BoltUnavailable) and error.may_still_act
+        if finding.verdict is Verdict.UNSURE or may_come:
+            raise self._unknown(finding) from error
+        if isinstance(error, BoltUnavailable):
+            return None
+        raise error
+
+    async def _look(self, intent: TriggerIntent, window_seconds: float | None = None) -> Finding:
+        try:
+            return await find_triggered_run(
+                self.client,
+                self.request,
+                intent,
+                window_seconds=self.window_seconds if window_seconds is None else window_seconds,
+                max_outage_seconds=self.max_outage_seconds,
+                clock=self.clock,
+            )
+        except BoltAuthError as error:
+            # Credentials that end now say nothing of the trigger that was sent with them before.
+            self.trail.note(f"Bolt could not be asked: {error.what}")
+            return Finding(Verdict.UNSURE)
 
     def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
         self.trail.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
@@ -392,9 +423,6 @@ class Trigger:
             candidates=tuple(finding.candidates),
             url=run_url(finding.candidates[-1]) if finding.candidates else None,
         )
-
-    def _run_in_the_way(self, run_id: int | None) -> dict[str, object]:
-        return {"schedule_name": self.request.label, "run_id": run_id}
 
     async def _started(self, run_id: int, *, adopted: bool) -> None:
         # From here on there is a run to answer for: no cancel may come between it and its record.
@@ -419,7 +447,7 @@ class Trigger:
         """Learn, after an interrupt, which run the trigger started, so that it can be cancelled."""
         self.trail.note("Interrupted while the trigger was under way; waiting for its answer.")
         with anyio.move_on_after(self.interrupt_seconds):
-            while not future.done():
+            while not future.done():  # noqa: ASYNC110 - the answer comes from a thread that knows no event loop
                 await anyio.sleep(0.05)
         error = future.exception() if future.done() else None
         if future.done() and error is None:
@@ -427,11 +455,16 @@ class Trigger:
             self.trail.note(f"Bolt run {run_id} had been started.")
             await self.ledger.started(run_id, adopted=False)
             return
-        if isinstance(error, BoltError) and not (isinstance(error, BoltUnavailable) and error.may_have_acted):
+        if error is not None and not may_have_started(error):
             return
         with anyio.move_on_after(self.interrupt_seconds):
             finding = await find_triggered_run(
-                self.client, self.request, intent, window_seconds=self.interrupt_seconds / 2, max_outage_seconds=0
+                self.client,
+                self.request,
+                intent,
+                window_seconds=self.interrupt_seconds / 2,
+                max_outage_seconds=0,
+                clock=self.clock,
             )
             if finding.verdict is Verdict.FOUND:
                 self.trail.note(f"Bolt run {finding.run_id} had been started; it was found.")

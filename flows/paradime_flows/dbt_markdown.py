@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from paradime_flows.dbt_artifacts import FreshnessResult, NodeResult
-from paradime_flows.dbt_results import FAILED, SKIPPED, SUCCEEDED, WARNED, Summary, failures_first, summarise
-from paradime_flows.text import cell, clean, fence, head_and_tail, shorten
+from paradime_blocks.dbt_artifacts import FreshnessResult, NodeResult
+from paradime_blocks.dbt_results import FAILED, SKIPPED, SUCCEEDED, WARNED, Summary, failures_first, summarise
+from paradime_blocks.text import cell, clean, fence, head_and_tail, shorten
 
 # A status that is not known gets the question mark: the page must not call it good or bad.
 _MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))

@@ -237,10 +237,7 @@ class SchemaText:
 
     def _field(self, name: str) -> FieldDefinitionNode:
         first, *steps = name.split(".")
-        if first in self._types:
-            owner = self._types[first]
-        else:
-            owner = self._types[_type_name(self._operation(first).type)]
+        owner = self._types.get(first) or self._types[_type_name(self._operation(first).type)]
         found: FieldDefinitionNode | None = None
         for step in steps:
             if found is not None:

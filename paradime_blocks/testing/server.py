@@ -154,8 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         service = self.server.service
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        announced = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(announced)
         update = self._record(request_bytes=len(body))
+        if len(body) < announced:
+            # The client has gone in the middle of its request, as one that is cancelled does: nothing was asked.
+            self.close_connection = True
+            return None
         if urlsplit(self.path).path != GRAPHQL_PATH:
             return self._send(Reply.of_error(404, "There is no API endpoint at this address."), update)
         refusal = service.access.refuse(self._headers())

@@ -1,0 +1,171 @@
+"""What the dbt commands of a Bolt run left behind, gathered from its resources one file at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from paradime_blocks.dbt_artifacts import (
+    FreshnessResult,
+    Manifest,
+    RunResults,
+    parse_freshness,
+    parse_manifest,
+    parse_run_results,
+)
+from paradime_blocks.dbt_results import FAILED, SKIPPED, WARNED, cause, merge
+from paradime_blocks.models import BoltCommand
+from paradime_blocks.text import cell
+from paradime_flows.dbt_markdown import mark, render_freshness, render_results
+
+Kind = Literal["manifest", "results", "freshness"]
+
+_KINDS: dict[str, Kind] = {
+    "manifest.json": "manifest",
+    "run_results.json": "results",
+    "sources.json": "freshness",
+    "freshness.json": "freshness",
+}
+
+
+def kind_of(path: str) -> Kind | None:
+    """Return what a resource is to dbt, by its name; None if nothing that is read here."""
+    return _KINDS.get(PurePosixPath(path).name)
+
+
+def manifest_command(commands: Sequence[BoltCommand], with_manifest: Iterable[int]) -> int | None:
+    """Return the number of the command whose manifest to read: one is enough, and a manifest is large.
+
+    A node that failed has its compiled path in the manifest of its own command only; without a failure,
+    the last one knows most.
+
+    Args:
+        commands: The run's commands.
+        with_manifest: The numbers of those that left a manifest.
+    """
+    numbers = sorted(with_manifest)
+    failed = [n for n in numbers if commands[n - 1].failed]
+    return max(failed or numbers, default=None)
+
+
+@dataclass
+class DbtStory:
+    """The results of a run's dbt commands.
+
+    Attributes:
+        parts: What each run_results.json says, in the order of the commands.
+        freshness: What the source freshness checks say.
+        manifest: The manifest, if there is one.
+    """
+
+    parts: list[RunResults] = field(default_factory=list)
+    freshness: list[FreshnessResult] = field(default_factory=list)
+    manifest: Manifest | None = None
+
+    def read(self, kind: Kind, content: bytes, command: str) -> None:
+        """Take a file in.
+
+        Args:
+            kind: What it is.
+            content: The file.
+            command: The command that left it, as Bolt shows it.
+
+        Raises:
+            DbtArtifactError: It is no JSON object.
+        """
+        if kind == "manifest":
+            self.manifest = parse_manifest(content)
+        elif kind == "freshness":
+            found = parse_freshness(content)
+            checked = {source.unique_id for source in found}
+            self.freshness = [source for source in self.freshness if source.unique_id not in checked] + [
+                *found
+            ]
+        else:
+            results = parse_run_results(content, self.manifest, command=command)
+            # A command that wrote none may find, and leave, that of the command before it.
+            if not any(_same(results, part) for part in self.parts):
+                self.parts.append(results)
+
+    @property
+    def results(self) -> RunResults:
+        """All results, merged as dbt would."""
+        return merge(self.parts)
+
+    @property
+    def built(self) -> RunResults:
+        """The results of the commands that build something, merged: to compile a model is not to build it."""
+        return merge(part for part in self.parts if not part.compile_only)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not self.freshness and not any(part.nodes for part in self.parts)
+
+    def cause(self) -> str | None:
+        """Say in one sentence what failed; None if nothing did."""
+        return cause(self.results.nodes, self.freshness)
+
+    def told(self) -> str:
+        """Return the counts in one line."""
+        counts: dict[str, int] = {}
+        for node in self.results.nodes:
+            word = next(
+                (
+                    word
+                    for word, group in (("failed", FAILED), ("warned", WARNED), ("skipped", SKIPPED))
+                    if node.status in group
+                ),
+                "succeeded",
+            )
+            counts[word] = counts.get(word, 0) + 1
+        stale = sum(source.status in FAILED for source in self.freshness)
+        told = [
+            f"{counts[word]:,} {word}"
+            for word in ("failed", "warned", "skipped", "succeeded")
+            if word in counts
+        ]
+        if stale:
+            told.append(f"{stale:,} {'source' if stale == 1 else 'sources'} stale")
+        elif self.freshness and not told:
+            told.append(f"{len(self.freshness):,} sources checked")
+        return ", ".join(told)
+
+    def render(self, title: str, url: str | None) -> str:
+        """Return the results as markdown.
+
+        Args:
+            title: What to call the run.
+            url: The run's page in Paradime.
+        """
+        results = self.results
+        why = self.cause()
+        worst = (
+            "error"
+            if why
+            else ("warn" if any(node.status in WARNED for node in results.nodes) else "success")
+        )
+        parts = [f"# {mark(worst)} dbt results: {cell(title)}"]
+        if why:
+            parts.append(f"**{cell(why, 600)}**")
+        facts = [
+            f"[Bolt run]({url})" if url else "",
+            f"dbt {cell(results.dbt_version)}" if results.dbt_version else "",
+        ]
+        commands = [part.command for part in self.parts if part.command]
+        if len(commands) > 1:
+            facts.append(f"merged from {', '.join(cell(command, 80) for command in commands[:20])}")
+        parts.append(", ".join(fact for fact in facts if fact))
+        nodes = render_results(results.nodes)
+        if nodes:
+            parts.append(nodes)
+        if self.freshness:
+            parts += ["#### Source freshness", render_freshness(self.freshness)]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _same(one: RunResults, other: RunResults) -> bool:
+    known = one.generated_at is not None and one.generated_at == other.generated_at
+    return known and one.elapsed_seconds == other.elapsed_seconds and len(one.nodes) == len(other.nodes)
