@@ -1,138 +1,193 @@
-"""What a Bolt run leaves behind in Prefect: its summary, the log of each command, a link to each resource."""
+"""What a Bolt run leaves behind in Prefect: summary, dbt results, logs, links, keepsakes, assets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from paradime_blocks.errors import BoltError
-from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltCommandSummary, BoltResource, BoltResourceSummary
-from paradime_flows.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.context import run_logger
+from paradime_blocks.models import BoltCommandSummary, BoltResourceSummary, BoltRunState, run_url
+from paradime_blocks.redaction import Redactor
+from paradime_blocks.text import cell, one_line
+from paradime_flows.archive_context import ArchiveContext
+from paradime_flows.archive_settings import ArchiveSettings
+from paradime_flows.artifacts import ArtifactWriter, artifact_url
+from paradime_flows.assets import emit_assets
+from paradime_flows.command_logs import LogArchive
+from paradime_flows.dbt_archive import DbtStory
+from paradime_flows.keepsakes import Keepsakes, address_of, folder_of
+from paradime_flows.resources import ResourceArchive
 from paradime_flows.summary import RunRecord, render_summary
-from paradime_flows.text import clean, fence, head_and_tail
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.credentials import ParadimeCredentials
 
-# A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page slow.
-LOG_LIMIT_BYTES = 1_000_000
+_ATTEMPTS_LOOKED_AT: Final = 20
+_RUNS_LOOKED_AT: Final = 50
+_NAMES_TOLD: Final = 10
 
 
 @dataclass
 class Archive:
     """Archives one run; what fails to be fetched is left out and told, and never hides the run's own outcome.
 
+    One command's log, or one resource, is in memory at a time.
+
     Attributes:
         credentials: The credentials of the run's workspace.
         writer: Writes the artifacts.
         record: What is known of the run; completed by what is fetched.
-        log_limit_bytes: How much of a command's log an artifact holds; of a longer one, head and tail.
+        settings: What to archive, and where.
+        resources: The run's resources, as far as they are known.
     """
 
     credentials: ParadimeCredentials
     writer: ArtifactWriter
     record: RunRecord
-    log_limit_bytes: int = LOG_LIMIT_BYTES
+    settings: ArchiveSettings = field(default_factory=ArchiveSettings)
     resources: list[BoltResourceSummary] = field(default_factory=list)
+    _summary: UUID | None = None
+
+    def __post_init__(self) -> None:
+        """Make what the parts share."""
+        redact = Redactor.of(self.credentials)
+        self._context = ArchiveContext(self.writer, self.record, self.settings, redact)
 
     @property
     def commands(self) -> list[BoltCommandSummary]:
         """The run's commands, as far as they are known."""
-        status = self.record.status
-        return [BoltCommandSummary.of(command) for command in status.commands] if status else []
+        return [BoltCommandSummary.of(command) for command in self._context.commands]
 
     async def run(self) -> None:
-        """Write all artifacts."""
-        record = self.record
-        if record.run_id is not None:
+        """Write all artifacts: the summary as soon as the run's state is known, and anew at the end."""
+        if self.record.run_id is not None:
             try:
-                async with self.credentials.get_client() as client:
-                    await self._status(client, record.run_id)
-                    for n, command in enumerate(record.status.commands if record.status else [], 1):
-                        await self._command(client, n, command)
-                    await self._links(client)
+                await self._all(self.record.run_id)
             except Exception as error:  # noqa: BLE001 - the outcome of the run must not hide behind its archive
-                self._missed("the rest", error)
+                self._context.missed("the rest", error)
         await self.summary()
 
     async def summary(self) -> None:
-        """Write the summary alone."""
+        """Write the summary alone; written again, it takes the place of the one before."""
         record = self.record
-        name = record.schedule_name or (f"run {record.run_id}" if record.run_id else "unknown schedule")
+        run = f", Bolt run {record.run_id}" if record.run_id else ""
+        told = f"{cell(record.title)}: {cell(str(record.state or 'no run'))}{run}"
         try:
-            await self.writer.markdown(
-                artifact_key("paradime", name),
-                render_summary(record),
-                f"Bolt run {record.run_id} of {name}" if record.run_id else f"{name}: no Bolt run",
-            )
+            text = render_summary(record)
+            if self._summary is not None:
+                await self.writer.update(self._summary, text)
+            else:
+                self._summary = await self.writer.markdown(self._context.key(), text, told)
         except Exception as error:  # noqa: BLE001
-            self._missed("the summary", error)
+            self._context.missed("the summary", error)
+
+    async def _all(self, run_id: int) -> None:
+        logs = LogArchive(self._context)
+        files = ResourceArchive(self._context)
+        async with self.credentials.get_client() as client:
+            await self._status(client, run_id)
+            # Whoever cuts the archive short, as Prefect does after a cancel, leaves this at least.
+            await self.summary()
+            await self._open_keepsakes(run_id)
+            await self._origin(client, run_id)
+            for n, command in enumerate(self._context.commands, 1):
+                self.resources += await logs.archive(client, n, command)
+            await files.archive(client, self.resources)
+        self._cause(files.story, logs.error)
+        await self._results(files.story)
+        self._assets(files.story)
 
     async def _status(self, client: BoltClient, run_id: int) -> None:
         try:
-            self.record.status = await client.get_bolt_run(run_id, logs=False)
-            self.record.state = self.record.status.state
+            status = await client.get_bolt_run(run_id, logs=False)
         except BoltError as error:
-            self._missed("the present state", error)
-
-    async def _command(self, client: BoltClient, n: int, command: BoltCommand) -> None:
-        try:
-            detail = await client.get_bolt_command(command.id)
-        except BoltError as error:
-            self._missed(f"the log of command {n}, {command.command}", error)
+            self._context.missed("the present state", error)
             return
-        self.resources += [
-            BoltResourceSummary(id=resource.id, path=resource.path, command_id=command.id)
-            for resource in detail.resources
+        # `git clone https://user:token@...` is a command, too.
+        redact = self._context.redact
+        commands = [
+            command.model_copy(update={"command": redact(command.command)}) for command in status.commands
         ]
-        await self.writer.markdown(
-            artifact_key("paradime", self._stem, "log", str(n), command.command),
-            render_log(detail, self.log_limit_bytes),
-            f"Log of command {n} of Bolt run {self.record.run_id}: {command.command}",
-        )
+        self.record.status, self.record.state = status.model_copy(update={"commands": commands}), status.state
 
-    async def _links(self, client: BoltClient) -> None:
-        resources = [BoltResource(id=resource.id, path=resource.path) for resource in self.resources]
-        if not resources:
+    async def _open_keepsakes(self, run_id: int) -> None:
+        try:
+            filesystem = await self.settings.filesystem()
+            if filesystem is None:
+                return
+            folder = folder_of(self.record.schedule_name, run_id)
+            self._context.keepsakes = Keepsakes(filesystem, self.settings.keep, folder)
+            self.record.kept_under = address_of(filesystem, folder)
+            self.record.kept_by = self.settings.keepsakes
+        except Exception as error:  # noqa: BLE001 - whatever a file system raises
+            self._context.missed("the keepsakes", error)
+
+    async def _origin(self, client: BoltClient, run_id: int) -> None:
+        """Complete who triggered the run, what it checked out, and when earlier attempts ran: extras."""
+        record, context = self.record, self._context
+        attempts = list(record.attempts)
+        for at, attempt in list(enumerate(attempts))[-_ATTEMPTS_LOOKED_AT:]:
+            if attempt.started_at is None and not context.out_of_reach:
+                try:
+                    status = await client.get_bolt_run(attempt.run_id, logs=False)
+                except BoltError as error:
+                    context.count_outage(error)
+                else:
+                    times = {"started_at": status.started_at, "ended_at": status.ended_at}
+                    attempts[at] = attempt.model_copy(update=times)
+        record.attempts = attempts
+        if record.schedule_name is None or context.out_of_reach:
             return
         try:
-            urls = await client.get_bolt_resource_urls([resource.id for resource in resources])
+            page = await client.list_bolt_runs(record.schedule_name, limit=_RUNS_LOOKED_AT)
         except BoltError as error:
-            self._missed("the links to the resources", error)
+            # Backends may lack it, and it goes by slug, which may differ from the name.
+            context.count_outage(error)
             return
-        numbers = {command.id: n for n, command in enumerate(self.commands, 1)}
-        names = {command.id: command.command for command in self.commands}
-        for resource in self.resources:
-            n, command = numbers.get(resource.command_id, 0), names.get(resource.command_id, "")
-            key = artifact_key("paradime", self._stem, str(n), resource.path)
-            await self.writer.link(
-                key,
-                f"{resource.path} of {command}".replace("[", "(").replace("]", ")"),
-                urls[resource.id],
-                f"{resource.path} of command {n}, {command}, of Bolt run {self.record.run_id}. The link expires.",
+        found = next((run for run in page.runs if run.id == run_id), None)
+        if found is not None:
+            record.actor = found.actor_email or found.actor
+            git = found.git_info
+            record.git = " at ".join(part for part in (git.branch, git.commit_hash) if part) if git else None
+
+    def _cause(self, story: DbtStory, log_error: str | None) -> None:
+        if self.record.state not in BoltRunState.FAILURES:
+            return
+        failing = self._context.failing_command
+        told = f"{failing.command}: {one_line(log_error, 300)}" if failing and log_error else None
+        self.record.cause = story.cause() or told
+
+    async def _results(self, story: DbtStory) -> None:
+        if story.is_empty:
+            return
+        record = self.record
+        record.results_told = story.told()
+        title = f"Bolt run {record.run_id} of {record.title}"
+        try:
+            written = await self.writer.markdown(
+                self._context.key("dbt results"),
+                story.render(title, run_url(record.run_id) if record.run_id else None),
+                f"dbt results of {cell(title)}",
             )
-            self.record.links.append((f"{resource.path} of {command}", f"artifact {key}"))
+        except Exception as error:  # noqa: BLE001
+            self._context.missed("the dbt results", error)
+        else:
+            record.results_page = artifact_url(written)
 
-    @property
-    def _stem(self) -> str:
-        return self.record.schedule_name or f"run {self.record.run_id}"
-
-    def _missed(self, what: str, error: Exception) -> None:
-        self.record.problems.append(f"{what}: {error}")
-        run_logger().warning("Not archived of Bolt run %s: %s: %s", self.record.run_id, what, error)
-
-
-def render_log(command: BoltCommandDetail, limit_bytes: int) -> str:
-    """Return a command's log as markdown: fenced, cleaned, and cut to head and tail where it is too long."""
-    streams: Sequence[tuple[str, str]] = (("stdout", command.stdout), ("stderr", command.stderr))
-    parts = []
-    for name, text in streams:
-        if not text.strip():
-            continue
-        shown, omitted = head_and_tail(clean(text), limit_bytes)
-        told = f" ({omitted:,} bytes left out in the middle)" if omitted else ""
-        parts.append(f"**{name}**{told}\n\n{fence(shown)}")
-    return "\n\n".join(parts) or "*The command wrote no log.*"
+    def _assets(self, story: DbtStory) -> None:
+        if not self.settings.assets or not story.parts:
+            return
+        manifest = story.manifest
+        if manifest is None or not manifest.adapter_type:
+            self._context.missed("the assets", ValueError("no manifest names the adapter and the relations."))
+            return
+        facts = {"bolt_run_id": self.record.run_id, "bolt_schedule": self.record.title}
+        emitted = emit_assets(story.built, manifest, facts)
+        self.record.assets_told = emitted.told()
+        if emitted.unnamed:
+            names = ", ".join(emitted.unnamed[:_NAMES_TOLD])
+            self._context.missed(
+                "some assets", ValueError(f"Prefect takes no such names as those of {names}.")
+            )

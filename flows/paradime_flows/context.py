@@ -70,12 +70,12 @@ async def resolve_credentials(
 
 
 async def resolve_schedule(
-    schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
+    schedule: str | BoltSchedule | None, credentials: ParadimeCredentials | str | None, **given: object
 ) -> BoltSchedule:
     """Return the schedule to run: the block given or a new one, with what is given besides.
 
     Args:
-        schedule: A block, or a schedule's name.
+        schedule: A block, or a schedule's name; None if `given` has its slug.
         credentials: As for `resolve_credentials`.
         given: Fields of `BoltSchedule`; None leaves the block's own value or the default.
 
@@ -84,10 +84,16 @@ async def resolve_schedule(
     """
     changes = {name: value for name, value in given.items() if value is not None}
     if isinstance(schedule, BoltSchedule):
+        if "slug" in changes:
+            msg = "A schedule's block and a slug are given."
+            raise BoltRequestError(msg, guidance="Nothing was sent. Give one of the two.")
         if credentials is not None:
             changes["credentials"] = await resolve_credentials(credentials)
         return schedule.model_copy(update=changes)
-    fields: dict[str, Any] = {"schedule_name": schedule, "credentials": await resolve_credentials(credentials)}
+    fields: dict[str, Any] = {
+        "schedule_name": schedule,
+        "credentials": await resolve_credentials(credentials),
+    }
     try:
         return BoltSchedule(**fields, **changes)
     except ValidationError as error:

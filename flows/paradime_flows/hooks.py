@@ -88,7 +88,7 @@ async def _settle_tree(client: PrefectClient, flow_run: FlowRun, state: State[An
         try:
             await settle(ownership, await credentials_of(ownership), reason)
         except BoltError as error:
-            run_logger().error("%s", error)  # noqa: TRY400
+            run_logger().error("%s", error)
     children = await client.read_flow_runs(
         flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
     )

@@ -31,7 +31,7 @@ def _read(path: str) -> str:
 def _machine() -> str:
     """Name the space in which a process id means something; empty where that cannot be told."""
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
     boot = _read("/proc/sys/kernel/random/boot_id")

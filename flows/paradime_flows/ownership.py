@@ -19,7 +19,9 @@ from pydantic import BaseModel, Field, ValidationError
 from paradime_blocks.models import BoltAttempt, BoltRunState
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger import TriggerIntent, TriggerRequest
+from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.context import run_logger
+from paradime_flows.watch import StoppedByPrefect, reason_to_stop
 
 TAG = "paradime-bolt"
 LABEL_PREFIX = "paradime.bolt."
@@ -40,6 +42,7 @@ class Ownership(BaseModel):
         run_id: The Bolt run; None until it is known.
         state: Its state when last seen by us.
         owned: Whether the run is ours to cancel; false for one that we only attached to.
+        left: Whether it is left on purpose as soon as it has been started.
         closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
         reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
         deadline_at: When it must have ended, in seconds since the epoch.
@@ -47,6 +50,7 @@ class Ownership(BaseModel):
         credentials_block: Name of the `ParadimeCredentials` block; None for the environment's credentials.
         on_interrupt: What an interrupt without a person's cancel does to it (SIGTERM, Ctrl-C).
         on_crash: What a crash of the flow run's process does to it.
+        archive: What to archive of the run, and where.
         attempts: The runs before it, for this same intent.
         notes: The decision trail.
     """
@@ -59,6 +63,7 @@ class Ownership(BaseModel):
     run_id: int | None = None
     state: BoltRunState | None = None
     owned: bool = True
+    left: bool = False
     closed: bool = False
     reported: bool = False
     deadline_at: float | None = None
@@ -66,6 +71,7 @@ class Ownership(BaseModel):
     credentials_block: str | None = None
     on_interrupt: Policy = "cancel"
     on_crash: Policy = "cancel"
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     attempts: list[BoltAttempt] = Field(default_factory=list)
     notes: list[tuple[str, str]] = Field(default_factory=list)
 
@@ -145,11 +151,17 @@ class FlowRunLedger:
         """Write down that a trigger is about to be sent.
 
         Raises:
-            Exception: Prefect could not be told; then nothing must be sent.
+            StoppedByPrefect: The flow run has been cancelled by now; nothing must be sent.
+            Exception: Prefect could not be told; then nothing must be sent either.
         """
         ownership = self.ownership
+        async with get_client() as client:
+            # Nobody tells a script, and what was read of Bolt before this may have taken its time.
+            reason = await reason_to_stop(client, ownership.flow_run_id)
+        if reason is not None:
+            raise StoppedByPrefect(reason)
         ownership.request, ownership.intent = request, intent
-        ownership.run_id, ownership.state, ownership.owned = None, None, True
+        ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
         ownership.closed, ownership.reported = False, False
         await write_ownership(ownership)
 
@@ -159,13 +171,14 @@ class FlowRunLedger:
         ownership = self.ownership
         ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
         ownership.deadline_at = time.time() + self.timeout_seconds
+        ownership.closed = ownership.left
         await self.save()
 
     async def attached(self, run_id: int) -> None:
         """Write down that a run which is not ours is waited for."""
-        await self.started(run_id, adopted=False)
+        # Before the id is written: between the two, an interrupt would cancel somebody else's run.
         self.ownership.owned = False
-        await self.save()
+        await self.started(run_id, adopted=False)
 
     async def withdraw(self) -> None:
         """Write down that nothing was started, so that nobody looks for a run."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from prefect.filesystems import WritableFileSystem
+from pydantic import BaseModel, ConfigDict, Field
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.schedule import LONGEST_TIMEOUT_SECONDS, BoltSchedule
@@ -14,6 +15,9 @@ ScheduleParameter = NonEmpty | BoltSchedule
 CredentialsParameter = ParadimeCredentials | NonEmpty | None
 RunId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Commands = Annotated[list[NonEmpty], Field(min_length=1)]
+PageSize = Annotated[int, Field(ge=1, le=1000)]
+Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
+PullRequest = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
 PollIntervalSeconds = Annotated[float, Field(ge=0.5, le=3600)]
 OutageSeconds = Annotated[float, Field(ge=0, le=LONGEST_TIMEOUT_SECONDS)]
@@ -21,3 +25,25 @@ GraceSeconds = Annotated[float, Field(gt=0, le=3600)]
 Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
+KeepsakesParameter = WritableFileSystem | NonEmpty | None
+KeepParameter = Annotated[list[NonEmpty], Field(min_length=1)]
+
+
+class CommandConfig(BaseModel):
+    """A command of a run, and whether the run goes on when it fails."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    command: NonEmpty = Field(default=..., description="The command, such as `dbt test`.")
+    continue_on_error: bool | None = Field(
+        default=None,
+        alias="continueOnError",
+        description="Whether the run goes on when the command fails. Empty: as the schedule says.",
+    )
+
+    def sent(self) -> dict[str, object]:
+        """Return it as Bolt takes it."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+CommandConfigs = Annotated[list[CommandConfig], Field(min_length=1)]

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from prefect.runtime import flow_run as this_flow_run
-from prefect.states import Cancelled, Completed
 
-from paradime_blocks.errors import BoltRunFailed
-from paradime_blocks.models import BoltRunResult, BoltRunState
-from paradime_blocks.schedule import BoltSchedule
+from paradime_blocks.models import BoltRunResult
+from paradime_flows.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
 from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import current_flow_run_id, resolve_schedule
+from paradime_flows.context import resolve_schedule
+from paradime_flows.driving import drive, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.lifecycle import OnAlreadyRunning, RunLifecycle, RunPolicies, Skipped
+from paradime_flows.lifecycle import OnAlreadyRunning, RunPolicies
+from paradime_flows.log_lines import LiveLogsMode
 from paradime_flows.ownership import Policy
 from paradime_flows.parameters import (
+    CommandConfigs,
     Commands,
     CredentialsParameter,
     DelaySeconds,
     GraceSeconds,
+    KeepParameter,
+    KeepsakesParameter,
+    LogBytes,
     NonEmpty,
     OutageSeconds,
     PollIntervalSeconds,
+    PullRequest,
     Retries,
     ScheduleParameter,
     TimeoutSeconds,
 )
-from paradime_flows.watch import StoppedByPrefect
+from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY, check_patterns
 
 
 def _name_of_the_run() -> str:
-    schedule = this_flow_run.parameters.get("schedule_name")
-    return schedule if isinstance(schedule, str) else getattr(schedule, "schedule_name", None) or "bolt-schedule"
+    schedule = this_flow_run.parameters.get("schedule_name") or this_flow_run.parameters.get("slug")
+    return (
+        schedule if isinstance(schedule, str) else getattr(schedule, "schedule_name", None) or "bolt-schedule"
+    )
 
 
 @bolt_flow(
@@ -43,22 +50,34 @@ def _name_of_the_run() -> str:
     on_crashed=[cancel_owned_runs],
     on_failure=[cancel_owned_runs],
 )
-async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Prefect UI
-    schedule_name: ScheduleParameter,
+async def run_schedule(
+    schedule_name: ScheduleParameter | None = None,
     credentials: CredentialsParameter = None,
     *,
+    slug: NonEmpty | None = None,
     commands: Commands | None = None,
+    command_configs: CommandConfigs | None = None,
+    continue_on_error: bool | None = None,
     branch: NonEmpty | None = None,
+    pr_number: PullRequest | None = None,
+    reason: NonEmpty | None = None,
     timeout_seconds: TimeoutSeconds | None = None,
     poll_interval_seconds: PollIntervalSeconds | None = None,
     retries: Retries = 0,
     retry_delay_seconds: DelaySeconds = 30.0,
+    never_retry: list[str] | None = None,
     on_already_running: OnAlreadyRunning = "wait",
     max_outage_seconds: OutageSeconds | None = None,
     cancel_grace_seconds: GraceSeconds | None = None,
     on_timeout: Policy = "cancel",
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
+    one_at_a_time: bool = True,
+    live_logs: LiveLogsMode = "all",
+    log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
+    keepsakes: KeepsakesParameter = None,
+    keep: KeepParameter | None = None,
+    assets: bool = False,
 ) -> BoltRunResult:
     """Run a Bolt schedule: trigger it, wait for the run, archive what it leaves behind.
 
@@ -69,14 +88,22 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
         schedule_name: The schedule's name as Paradime shows it, or a Bolt Schedule block.
         credentials: A Paradime Credentials block or the name of one. Empty: those of the schedule's block, or
             else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
+        slug: The schedule's slug, in place of its name; only newer Paradime workspaces know it.
         commands: Commands that take the place of the schedule's own, for this run only.
+        command_configs: The same, each with whether the run goes on when it fails; in place of commands.
+        continue_on_error: Whether the run goes on after a command that failed. Empty: as the schedule says.
         branch: A git branch or commit that takes the place of the schedule's own, for this run only.
+        pr_number: The number of the pull request that the run belongs to.
+        reason: Who or what triggers the run, for Paradime's page. Empty: the name of the flow run in Prefect.
         timeout_seconds: How long the run may take, in seconds from its trigger. Empty: the schedule block's
             limit, or 24 hours.
         poll_interval_seconds: The longest time between two looks at the run, in seconds. Young runs are looked at
             more often. Empty: the schedule block's, or 15.
         retries: How often a run that failed is retried from the command that failed.
         retry_delay_seconds: The wait before each retry, in seconds.
+        never_retry: Regular expressions. A failure whose log or dbt error fits one is not retried. Empty: those
+            of failures that stay until a person changes something, such as bad credentials and compilation
+            errors. An empty list: every failure is retried.
         on_already_running: What to do when the schedule runs already. wait: until it ends, then trigger; attach:
             wait for that run instead; fail; skip; replace: cancel it, then trigger.
         max_outage_seconds: How long Bolt may be out of reach before waiting is given up, in seconds. The run is
@@ -88,6 +115,16 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
             A cancel in Prefect always cancels.
         on_crash: The same for a crash of the process. Choose leave where somebody retries crashed flow runs:
             the retry then takes up the run.
+        one_at_a_time: Whether to hold a concurrency slot of the schedule in Prefect, so that no two flow runs
+            drive it at once: the next one waits for as long as on_already_running and timeout_seconds let it.
+        live_logs: How much of each command's output is logged here while it runs. all; head_and_tail: its first
+            and last 100 lines; off: none, and then the progress within a command is not shown either.
+        log_limit_bytes: How much of a command's log an artifact holds, in bytes. Of a longer one: head and tail.
+        keepsakes: The file system block to keep resources and long logs in, such as local-file-system/archive.
+            Empty: nothing is kept but in artifacts.
+        keep: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
+            sources.
+        assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets.
 
     Returns:
         The result of the run.
@@ -119,6 +156,7 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
     schedule = await resolve_schedule(
         schedule_name,
         credentials,
+        slug=slug,
         commands=commands,
         branch=branch,
         timeout_seconds=timeout_seconds,
@@ -129,46 +167,23 @@ async def run_schedule(  # noqa: PLR0913 - the parameters of the form in the Pre
     policies = RunPolicies(
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
+        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else check_patterns(never_retry),
         on_already_running=on_already_running,
         on_timeout=on_timeout,
         on_interrupt=on_interrupt,
         on_crash=on_crash,
+        archive=await ArchiveSettings.resolve(
+            log_limit_bytes=log_limit_bytes, keepsakes=keepsakes, keep=keep, assets=assets
+        ),
     )
-    flow_run_id = current_flow_run_id()
-    assert flow_run_id is not None  # noqa: S101 - this is a flow
-    try:
-        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies)
-    except StoppedByPrefect as stop:
-        return Cancelled(message=stop.reason)  # type: ignore[return-value]
-    try:
-        async with lifecycle.settling():
-            run = await lifecycle.obtain()
-            while True:
-                await lifecycle.wait(run)
-                try:
-                    result = await lifecycle.result(run)
-                except BoltRunFailed as failure:
-                    retried = await lifecycle.retry(run, failure)
-                    if retried is None:
-                        raise
-                    run = retried
-                else:
-                    break
-    except Skipped as skipped:
-        result = BoltRunResult(
-            run_id=skipped.run.run_id,
-            schedule_name=lifecycle.ownership.schedule,
-            state=BoltRunState.SKIPPED,
-            url=skipped.run.url,
-        )
-        return Completed(name="Skipped", message=str(skipped), data=result)  # type: ignore[return-value]
-    except StoppedByPrefect as stop:
-        return Cancelled(message=stop.reason)  # type: ignore[return-value]
-    except Exception as error:
-        await lifecycle.finish(error)
-        raise
-    await lifecycle.finish(None)
-    return result
+    request = trigger_request(
+        schedule,
+        command_configs=command_configs,
+        continue_on_error=continue_on_error,
+        pr_number=pr_number,
+        reason=reason,
+    )
+    return await drive(schedule, policies, request=request, live_logs=live_logs, one_at_a_time=one_at_a_time)
 
 
 arun_schedule = async_form(run_schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,10 +13,11 @@ from paradime_blocks.run import BoltRun
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger import Verdict, find_triggered_run
 from paradime_flows.archive import Archive
-from paradime_flows.artifacts import ArtifactWriter
+from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership
 from paradime_flows.summary import RunRecord
+from paradime_flows.watch import cancel_in_prefect
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -26,7 +28,9 @@ ARCHIVE_SECONDS = 8.0
 _LOOK_SECONDS = 6.0
 
 
-async def find_run(ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, *, seconds: float) -> Verdict:
+async def find_run(
+    ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, *, seconds: float
+) -> Verdict:
     """Find the run of an ownership whose trigger was never answered; the ownership is told its id.
 
     Args:
@@ -114,8 +118,33 @@ async def settle(ownership: Ownership, credentials: ParadimeCredentials, reason:
     return state
 
 
+async def settle_interrupted(
+    ownership: Ownership, credentials: ParadimeCredentials, by_prefect: str | None = None
+) -> None:
+    """Settle after an interrupt: a person's cancel always cancels the Bolt run, another one by policy.
+
+    Args:
+        ownership: What there is to answer for.
+        credentials: The credentials of its workspace.
+        by_prefect: What was seen of the flow run's own cancel, if it was seen already.
+    """
+    if not ownership.is_open:
+        return
+    reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
+    if reason is None and ownership.on_interrupt == "leave":
+        ownership.trail().note("Interrupted; the Bolt run is left going, to be taken up again.")
+        # A hook will see this same interrupt as a crash.
+        ownership.on_crash = "leave"
+        await FlowRunLedger(ownership, 0.0).save()
+        return
+    try:
+        await settle(ownership, credentials, reason or "The flow run was interrupted.")
+    except BoltError as error:
+        run_logger().error("%s", error)
+
+
 async def archive_ownership(
-    ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None, log_limit_bytes: int | None = None
+    ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None
 ) -> Archive:
     """Archive the run of an ownership to the flow run that answers for it.
 
@@ -123,7 +152,6 @@ async def archive_ownership(
         ownership: The ownership.
         credentials: The credentials of its workspace.
         outcome: What came of it, as a sentence.
-        log_limit_bytes: How much of a log an artifact holds; None for the default.
     """
     archive = Archive(
         credentials,
@@ -133,12 +161,19 @@ async def archive_ownership(
             run_id=ownership.run_id,
             state=ownership.state,
             branch=ownership.request.branch,
+            flow_run_page=flow_run_url(ownership.flow_run_id) if ownership.owned else None,
+            triggered_at=_triggered_at(ownership),
             outcome=outcome,
             attempts=ownership.attempts,
             notes=ownership.notes,
         ),
+        ownership.archive,
     )
-    if log_limit_bytes is not None:
-        archive.log_limit_bytes = log_limit_bytes
     await archive.run()
     return archive
+
+
+def _triggered_at(ownership: Ownership) -> datetime | None:
+    if ownership.intent is None or not ownership.owned:
+        return None
+    return datetime.fromtimestamp(ownership.intent.intended_at, timezone.utc)

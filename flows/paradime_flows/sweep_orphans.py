@@ -117,7 +117,9 @@ async def sweep_orphans(
             for flow_run in orphans:
                 group.start_soon(one, flow_run)
     swept = sorted(sweep.swept, key=lambda entry: (entry.schedule_name, str(entry.flow_run_id)))
-    await ArtifactWriter(current_flow_run_id()).table("paradime-orphans", _rows(swept), _described(swept, action))
+    await ArtifactWriter(current_flow_run_id()).table(
+        "paradime-orphans", _rows(swept), _described(swept, action)
+    )
     return swept
 
 
@@ -138,7 +140,9 @@ async def _candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRu
         page = await client.read_flow_runs(
             flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=_PAGE, offset=offset
         )
-        found.update({flow_run.id: flow_run for flow_run in page if any(o.is_open for o in read_ownerships(flow_run))})
+        found.update(
+            {flow_run.id: flow_run for flow_run in page if any(o.is_open for o in read_ownerships(flow_run))}
+        )
         if len(page) < _PAGE:
             return list(found.values())
         offset += len(page)
@@ -147,7 +151,9 @@ async def _candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRu
 class _Sweep:
     """One sweep: judges flow runs and settles what they answer for."""
 
-    def __init__(self, credentials: ParadimeCredentials, action: SweepAction, older_than_seconds: float) -> None:
+    def __init__(
+        self, credentials: ParadimeCredentials, action: SweepAction, older_than_seconds: float
+    ) -> None:
         self.credentials = credentials
         self.action = action
         self.older_than_seconds = older_than_seconds
@@ -161,7 +167,9 @@ class _Sweep:
         return [
             ownership
             for ownership in read_ownerships(flow_run)
-            if ownership.is_open and ownership.owned and ownership.api_endpoint == self.credentials.api_endpoint
+            if ownership.is_open
+            and ownership.owned
+            and ownership.api_endpoint == self.credentials.api_endpoint
         ]
 
     def _idle_seconds(self, flow_run: FlowRun) -> float:
@@ -193,7 +201,7 @@ class _Sweep:
                 await self._act(entry, ownership)
             except BoltError as error:
                 entry.done = f"not done: {error.what}"
-                run_logger().error("%s", error)  # noqa: TRY400 - the message says it all
+                run_logger().error("%s", error)
             entry.run_id = ownership.run_id
             self.swept.append(entry)
         if self.action != "report" and flow_run.state.type in {StateType.RUNNING, StateType.CANCELLING}:
@@ -208,7 +216,9 @@ class _Sweep:
             return
         verdict = await find_run(ownership, self.credentials, Trail(ownership.notes), seconds=_LOOK_SECONDS)
         if verdict is not Verdict.FOUND or ownership.run_id is None:
-            entry.done = "no Bolt run was started" if verdict is Verdict.ABSENT else "the Bolt run cannot be told"
+            entry.done = (
+                "no Bolt run was started" if verdict is Verdict.ABSENT else "the Bolt run cannot be told"
+            )
             if verdict is Verdict.ABSENT and self.action == "attach":
                 await FlowRunLedger(ownership, 0).withdraw()
             return

@@ -1,66 +1,135 @@
 """A Prefect task for each Bolt operation, to compose into flows of your own.
 
-Each works awaited, called from sync code, and under `.submit()` and `.map()`. A run that a flow run triggers with
-`trigger_bolt_run` is its own: it is taken up again by a retry of the flow run, and cancelled when the flow run is
-cancelled while `wait_for_bolt_run` waits for it. Put the hook `paradime_flows.hooks.cancel_owned_runs` on the flow
-for the time when nothing waits, and for crashes.
+Each works awaited, called from sync code, and under `.submit()` and `.map()`. A run that a flow run triggers
+with `trigger_bolt_run` is its own: it is taken up again by a retry of the flow run, and cancelled when the
+flow run is cancelled while `wait_for_bolt_run` waits for it. Put the hook
+`paradime_flows.hooks.cancel_owned_runs` on the flow for the time when nothing waits, and for crashes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelled
+from prefect.runtime import task_run as this_task_run
 
-from paradime_blocks.client import BoltClient
-from paradime_blocks.errors import BoltError
-from paradime_blocks.models import (
-    BoltCommandDetail,
-    BoltRunResult,
-    BoltRunState,
-    BoltRunStatus,
-    BoltScheduleDetail,
-    BoltScheduleSummary,
-)
+from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
-from paradime_blocks.schedule import TIMEOUT_SECONDS
+from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
+from paradime_blocks.trigger import TriggerRequest
 from paradime_flows.calling import async_form, bolt_task
-from paradime_flows.context import current_flow_run_id, current_task_run_id, resolve_credentials, resolve_schedule
+from paradime_flows.context import (
+    current_flow_run_id,
+    current_task_run_id,
+    resolve_credentials,
+    resolve_schedule,
+)
+from paradime_flows.driving import cancelled, schedule_of_run, trigger_request
 from paradime_flows.lifecycle import RunLifecycle, RunPolicies
 from paradime_flows.ownership import FlowRunLedger, Ownership, Policy, read_ownerships
 from paradime_flows.parameters import (
+    CommandConfigs,
     Commands,
     CredentialsParameter,
     GraceSeconds,
     NonEmpty,
     OutageSeconds,
     PollIntervalSeconds,
+    PullRequest,
     RunId,
     ScheduleParameter,
     TimeoutSeconds,
 )
-from paradime_flows.settle import settle
+from paradime_flows.read_tasks import (
+    adownload_bolt_resource,
+    aget_bolt_command,
+    aget_bolt_command_logs,
+    aget_bolt_resource_url,
+    aget_bolt_run,
+    aget_bolt_schedule,
+    alatest_artifact,
+    alatest_artifact_url,
+    alatest_manifest,
+    alist_bolt_runs,
+    alist_bolt_schedules,
+    asuspend_bolt_schedule,
+    download_bolt_resource,
+    get_bolt_command,
+    get_bolt_command_logs,
+    get_bolt_resource_url,
+    get_bolt_run,
+    get_bolt_schedule,
+    latest_artifact,
+    latest_artifact_url,
+    latest_manifest,
+    list_bolt_runs,
+    list_bolt_schedules,
+    suspend_bolt_schedule,
+)
+from paradime_flows.settle import settle_interrupted
 from paradime_flows.watch import StoppedByPrefect, unless_stopped
 
+__all__ = [
+    "acancel_bolt_run",
+    "adownload_bolt_resource",
+    "aget_bolt_command",
+    "aget_bolt_command_logs",
+    "aget_bolt_resource_url",
+    "aget_bolt_run",
+    "aget_bolt_schedule",
+    "alatest_artifact",
+    "alatest_artifact_url",
+    "alatest_manifest",
+    "alist_bolt_runs",
+    "alist_bolt_schedules",
+    "aretry_bolt_run",
+    "aretry_bolt_schedule",
+    "asuspend_bolt_schedule",
+    "atrigger_bolt_run",
+    "await_for_bolt_run",
+    "cancel_bolt_run",
+    "download_bolt_resource",
+    "get_bolt_command",
+    "get_bolt_command_logs",
+    "get_bolt_resource_url",
+    "get_bolt_run",
+    "get_bolt_schedule",
+    "latest_artifact",
+    "latest_artifact_url",
+    "latest_manifest",
+    "list_bolt_runs",
+    "list_bolt_schedules",
+    "retry_bolt_run",
+    "retry_bolt_schedule",
+    "suspend_bolt_schedule",
+    "trigger_bolt_run",
+    "wait_for_bolt_run",
+]
 
-@asynccontextmanager
-async def _client(credentials: CredentialsParameter) -> AsyncIterator[BoltClient]:
-    async with (await resolve_credentials(credentials)).get_client() as client:
-        yield client
+
+def _name_of_the_trigger() -> str:
+    given = this_task_run.parameters
+    schedule = given.get("schedule_name") or given.get("slug")
+    return (
+        f"trigger {getattr(schedule, 'schedule_name', None) or getattr(schedule, 'slug', None) or schedule}"
+    )
 
 
-@bolt_task(name="trigger-bolt-run", task_run_name="trigger {schedule_name}")
+@bolt_task(name="trigger-bolt-run", task_run_name=_name_of_the_trigger)
 async def trigger_bolt_run(
-    schedule_name: ScheduleParameter,
+    schedule_name: ScheduleParameter | None = None,
     credentials: CredentialsParameter = None,
     *,
+    slug: NonEmpty | None = None,
     commands: Commands | None = None,
+    command_configs: CommandConfigs | None = None,
+    continue_on_error: bool | None = None,
     branch: NonEmpty | None = None,
+    pr_number: PullRequest | None = None,
+    reason: NonEmpty | None = None,
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
 ) -> int:
@@ -69,8 +138,13 @@ async def trigger_bolt_run(
     Args:
         schedule_name: The schedule's name, or a `BoltSchedule` block.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        slug: The schedule's slug, in place of its name.
         commands: Commands that take the place of the schedule's own.
+        command_configs: The same, each with whether the run goes on when it fails; in place of commands.
+        continue_on_error: Whether the run goes on after a command that failed.
         branch: A branch or commit that takes the place of the schedule's own.
+        pr_number: The pull request that the run belongs to.
+        reason: Who or what triggers the run; None for the name of the flow run.
         on_interrupt: Whether an interrupt of the process cancels the run; a cancel in Prefect always does.
         on_crash: Whether a crash of the process cancels it, where the flow has the hook.
 
@@ -82,14 +156,103 @@ async def trigger_bolt_run(
         BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
         BoltError: Nothing was started.
     """
-    schedule = await resolve_schedule(schedule_name, credentials, commands=commands, branch=branch)
+    schedule = await resolve_schedule(schedule_name, credentials, slug=slug, commands=commands, branch=branch)
+    request = trigger_request(
+        schedule,
+        command_configs=command_configs,
+        continue_on_error=continue_on_error,
+        pr_number=pr_number,
+        reason=reason,
+    )
+    return await _start(schedule, request, on_interrupt, on_crash)
+
+
+async def _start(
+    schedule: BoltSchedule, request: TriggerRequest, on_interrupt: Policy, on_crash: Policy
+) -> int:
+    """Start a run that the flow run answers for; outside of any, nobody does."""
     flow_run_id = current_flow_run_id()
     if flow_run_id is None:
-        return (await schedule.atrigger()).run_id
+        return (await schedule.atrigger(request=request)).run_id
     policies = RunPolicies(on_already_running="fail", on_interrupt=on_interrupt, on_crash=on_crash)
-    lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, key=str(current_task_run_id()))
-    async with lifecycle.settling():
-        return (await lifecycle.obtain()).run_id
+    key = str(current_task_run_id())
+    try:
+        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request=request, key=key)
+        async with lifecycle.settling():
+            return (await lifecycle.obtain()).run_id
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, int)
+
+
+@bolt_task(name="retry-bolt-run", task_run_name="retry {run_id}")
+async def retry_bolt_run(
+    run_id: RunId,
+    credentials: CredentialsParameter = None,
+    *,
+    everything: bool = False,
+    schedule_name: NonEmpty | None = None,
+    on_interrupt: Policy = "cancel",
+    on_crash: Policy = "cancel",
+) -> int:
+    """Retry a run in a new run, at most one, and let the flow run answer for it.
+
+    `retryBoltRun` or `retryAllBoltRun`; on a backend without them, a trigger with the command that failed and
+    those after it.
+
+    Args:
+        run_id: The run to retry.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        everything: Whether to run all its commands again rather than only what failed.
+        schedule_name: Its schedule; None to look for it.
+        on_interrupt: Whether an interrupt of the process cancels the new run.
+        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+
+    Returns:
+        The id of the new run.
+
+    Raises:
+        BoltRequestError: Bolt does not retry this run, or its schedule cannot be told.
+        BoltError: As `trigger_bolt_run`.
+    """
+    found = await resolve_credentials(credentials)
+    schedule = await resolve_schedule(await schedule_of_run(run_id, found, schedule_name), found)
+    request = schedule.request(retry_of=run_id, retry_everything=everything)
+    return await _start(schedule, request, on_interrupt, on_crash)
+
+
+@bolt_task(name="retry-bolt-schedule", task_run_name="retry {schedule_name}")
+async def retry_bolt_schedule(
+    schedule_name: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    on_interrupt: Policy = "cancel",
+    on_crash: Policy = "cancel",
+) -> int:
+    """Retry a schedule's latest failed run from its failure, as `retryBoltRunFromFailure` does.
+
+    That run is looked for first, and then it is retried by its id: so a lost answer can be looked into.
+
+    Args:
+        schedule_name: The schedule's name or slug.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        on_interrupt: Whether an interrupt of the process cancels the new run.
+        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+
+    Returns:
+        The id of the new run.
+
+    Raises:
+        BoltRequestError: The schedule has no failed run.
+        BoltError: As `trigger_bolt_run`.
+    """
+    found = await resolve_credentials(credentials)
+    async with found.get_client() as client:
+        failed = await client.latest_failed_run(schedule_name)
+    if failed is None:
+        msg = "The schedule has no failed run to retry."
+        raise BoltRequestError(msg, guidance="Trigger it instead.", schedule_name=schedule_name)
+    schedule = await resolve_schedule(schedule_name, found)
+    return await _start(schedule, schedule.request(retry_of=failed), on_interrupt, on_crash)
 
 
 @bolt_task(name="wait-for-bolt-run", task_run_name="wait for {run_id}")
@@ -103,7 +266,7 @@ async def wait_for_bolt_run(
     max_outage_seconds: OutageSeconds = MAX_OUTAGE_SECONDS,
     cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
 ) -> BoltRunResult:
-    """Wait for a run to succeed. A run that this flow run triggered is cancelled on time-out and on interrupt.
+    """Wait for a run to succeed. One that this flow run triggered is cancelled on time-out and on interrupt.
 
     Args:
         run_id: The run.
@@ -146,12 +309,13 @@ async def wait_for_bolt_run(
         result = await run.afetch_result()
     except StoppedByPrefect as stop:
         if ownership is not None:
-            await settle(ownership, found, stop.reason)
-        return Cancelled(message=stop.reason)  # type: ignore[return-value]
+            await settle_interrupted(ownership, found, None if stop.by_signal else stop.reason)
+        return cancelled(stop.reason, BoltRunResult)
     except asyncio.CancelledError:
-        if ownership is not None and ownership.on_interrupt == "cancel":
+        if ownership is not None:
+            # Prefect's time limits cancel every await in here again, unless it is shielded.
             with anyio.CancelScope(shield=True):
-                await settle(ownership, found, "The task run was interrupted.")
+                await settle_interrupted(ownership, found)
         raise
     except BoltError as error:
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
@@ -172,21 +336,6 @@ async def _ownership_of(run_id: int, flow_run_id: UUID | None) -> Ownership | No
 async def _close(ownership: Ownership | None, state: BoltRunState | None) -> None:
     if ownership is not None and state is not None and state.is_terminal:
         await FlowRunLedger(ownership, 0.0).close(state, reported=True)
-
-
-@bolt_task(name="get-bolt-run", task_run_name="get {run_id}")
-async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) -> BoltRunStatus:
-    """Return a run's state and its commands with their output (`boltRunStatus`).
-
-    Args:
-        run_id: The run.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-
-    Raises:
-        BoltError: Bolt refused it, or no usable answer came.
-    """
-    async with _client(credentials) as client:
-        return await client.get_bolt_run(run_id)
 
 
 @bolt_task(name="cancel-bolt-run", task_run_name="cancel {run_id}")
@@ -216,73 +365,8 @@ async def cancel_bolt_run(
     return state
 
 
-@bolt_task(name="get-bolt-command", task_run_name="get command {command_id}")
-async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter = None) -> BoltCommandDetail:
-    """Return a command with its output, its run and its resources (`boltCommand`).
-
-    Args:
-        command_id: The command.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-
-    Raises:
-        BoltError: Bolt refused it, or no usable answer came.
-    """
-    async with _client(credentials) as client:
-        return await client.get_bolt_command(command_id)
-
-
-@bolt_task(name="get-bolt-resource-url", task_run_name="get resource {resource_id}")
-async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsParameter = None) -> str:
-    """Return the signed, expiring URL of a resource (`boltResourceUrl`). Whoever has it can read the file.
-
-    Args:
-        resource_id: The resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-
-    Raises:
-        BoltError: Bolt refused it, or no usable answer came.
-    """
-    async with _client(credentials) as client:
-        return await client.get_bolt_resource_url(resource_id)
-
-
-@bolt_task(name="list-bolt-schedules")
-async def list_bolt_schedules(
-    credentials: CredentialsParameter = None, *, show_inactive: bool = False
-) -> list[BoltScheduleSummary]:
-    """Return all schedules of the workspace (`listBoltSchedules`, every page).
-
-    Args:
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        show_inactive: Whether to list inactive schedules, too.
-
-    Raises:
-        BoltError: Bolt refused it, or no usable answer came.
-    """
-    async with _client(credentials) as client:
-        return [schedule async for schedule in client.iter_bolt_schedules(show_inactive=show_inactive)]
-
-
-@bolt_task(name="get-bolt-schedule", task_run_name="get {schedule_name}")
-async def get_bolt_schedule(schedule_name: NonEmpty, credentials: CredentialsParameter = None) -> BoltScheduleDetail:
-    """Return a schedule with the id of its latest run (`boltScheduleName`).
-
-    Args:
-        schedule_name: The schedule's name.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-
-    Raises:
-        BoltError: Bolt refused it, or no usable answer came.
-    """
-    async with _client(credentials) as client:
-        return await client.get_bolt_schedule(schedule_name)
-
-
 atrigger_bolt_run = async_form(trigger_bolt_run)
+aretry_bolt_run = async_form(retry_bolt_run)
+aretry_bolt_schedule = async_form(retry_bolt_schedule)
 await_for_bolt_run = async_form(wait_for_bolt_run)
-aget_bolt_run = async_form(get_bolt_run)
 acancel_bolt_run = async_form(cancel_bolt_run)
-aget_bolt_command = async_form(get_bolt_command)
-aget_bolt_resource_url = async_form(get_bolt_resource_url)
-alist_bolt_schedules = async_form(list_bolt_schedules)
-aget_bolt_schedule = async_form(get_bolt_schedule)

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
-from paradime_flows.interrupts import in_main_thread, interrupts_so_far
+from paradime_flows.interrupts import (
+    in_main_thread,
+    interrupts_so_far,
+    listen_for_interrupts,
+    terminate_again,
+    terminations_so_far,
+)
 from paradime_flows.liveness import BEAT_SECONDS, beat
 
 T = TypeVar("T")
@@ -24,18 +32,38 @@ T = TypeVar("T")
 WATCH_INTERVAL_SECONDS = 3.0
 _INTERRUPT_INTERVAL_SECONDS = 0.25
 _GENERATIONS = 10
+_CANCELLED_THEN_RUNNING = (
+    [StateType.CANCELLING, StateType.RUNNING],
+    [StateType.CANCELLED, StateType.RUNNING],
+)
 
 
-class StoppedByPrefect(Exception):  # noqa: N818 - not an error: a person's wish
+class StoppedByPrefect(Exception):
     """Our flow run, or one above it, has been cancelled or has ended without us.
 
     Args:
         reason: What was seen, as a sentence.
+        by_signal: It was the process that was told to end; nobody has cancelled the flow run.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, by_signal: bool = False) -> None:
         self.reason = reason
+        self.by_signal = by_signal
         super().__init__(reason)
+
+
+@dataclass
+class StopRequest:
+    """Asks the waits within it to stop, from the same process: a pipeline stops its steps by it.
+
+    Attributes:
+        reason: Why, as a sentence; None as long as they may go on.
+    """
+
+    reason: str | None = None
+
+
+stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
 
 
 async def parent_of(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
@@ -44,6 +72,48 @@ async def parent_of(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
         return None
     task_run = await client.read_task_run(flow_run.parent_task_run_id)
     return None if task_run.flow_run_id is None else await client.read_flow_run(task_run.flow_run_id)
+
+
+async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
+    """Return the types of the states that a flow run has been in, oldest first."""
+    states = await client.read_flow_run_states(flow_run_id)
+    return [state.type for state in sorted(states, key=lambda state: state.timestamp)]
+
+
+def bodies_begun(types: list[StateType]) -> int:
+    """Return how often a flow run's body has begun: at first, with each retry, and after each suspension.
+
+    Prefect's own count leaves out the suspensions. A mere pause goes on in the same process and body.
+    """
+    begun = zip([None, *types], types, strict=False)
+    return sum(now == StateType.RUNNING != before and before != StateType.PAUSED for before, now in begun)
+
+
+async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> str | None:
+    """Return what to say if a flow run, or one above it, was cancelled before its present body began; else None.
+
+    A cancel during AwaitingRetry is written and then run over: the sleeping process begins the body again.
+    """
+    one: FlowRun | None = flow_run
+    for _ in range(_GENERATIONS):
+        if one is None:
+            return None
+        if [None, *await state_types(client, one.id)][-2:] in _CANCELLED_THEN_RUNNING:
+            return f"Flow run {one.name!r} was cancelled while it waited for its retry."
+        one = await parent_of(client, one)
+    return None
+
+
+async def cancel_in_prefect(flow_run_id: UUID) -> str | None:
+    """Return what to say of a flow run's own cancel; None if nobody has cancelled it, or Prefect cannot be asked."""
+    try:
+        async with get_client() as client:
+            state = (await client.read_flow_run(flow_run_id)).state
+    except Exception:  # noqa: BLE001 - without Prefect, it is an interrupt like any other
+        return None
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        return "The flow run was cancelled in Prefect."
+    return None
 
 
 async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> str | None:
@@ -84,39 +154,13 @@ async def unless_stopped(
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
         Exception: What the work raised.
     """
-    interrupts_before = interrupts_so_far()
+    listen_for_interrupts()
+    watch = _Watch(flow_run_id, interval_seconds)
     result: list[T] = []
     failure: list[Exception] = []
-    reason: str | None = None
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        nonlocal reason
-        next_look = anyio.current_time() + interval_seconds
-        next_beat = 0.0
-        async with get_client() as client:
-            while reason is None:
-                await anyio.sleep(min(interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
-                if anyio.current_time() >= next_beat:
-                    next_beat = anyio.current_time() + BEAT_SECONDS
-                    with suppress(Exception):
-                        await beat(client, flow_run_id)
-                if interrupts_so_far() > interrupts_before and not in_main_thread():
-                    reason = "The process of the flow run was interrupted."
-                    break
-                if anyio.current_time() < next_look:
-                    continue
-                next_look = anyio.current_time() + interval_seconds
-                try:
-                    reason = await reason_to_stop(client, flow_run_id)
-                except ObjectNotFound:
-                    reason = "The flow run has been deleted in Prefect."
-                except Exception:  # noqa: BLE001, S112 - Prefect out of reach is no reason to stop a healthy run
-                    continue
-        scope.cancel()
-
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
     async with anyio.create_task_group() as group:
-        group.start_soon(watch, group.cancel_scope)
+        group.start_soon(watch.run, group.cancel_scope)
         try:
             result.append(await work())
         except Exception as error:  # noqa: BLE001 - raised again below
@@ -126,4 +170,59 @@ async def unless_stopped(
         raise failure[0]
     if result:
         return result[0]
-    raise StoppedByPrefect(reason or "The flow run was stopped.")
+    raise StoppedByPrefect(watch.reason or "The flow run was stopped.", by_signal=watch.by_signal)
+
+
+class _Watch:
+    """Looks for a reason to stop, and gives signs of life meanwhile.
+
+    Args:
+        flow_run_id: The flow run that is watched.
+        interval_seconds: Time between two looks at it.
+    """
+
+    def __init__(self, flow_run_id: UUID, interval_seconds: float) -> None:
+        self.flow_run_id = flow_run_id
+        self.interval_seconds = interval_seconds
+        self.reason: str | None = None
+        self.by_signal = False
+        self._interrupts, self._terminations = interrupts_so_far(), terminations_so_far()
+        self._asked = stop_request.get()
+        self._next_look = anyio.current_time() + interval_seconds
+        self._next_beat = 0.0
+
+    async def run(self, scope: anyio.CancelScope) -> None:
+        """Watch until there is a reason, then end the work's scope."""
+        async with get_client() as client:
+            while self.reason is None:
+                await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
+                await self._beat(client)
+                self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
+        scope.cancel()
+
+    async def _beat(self, client: PrefectClient) -> None:
+        if anyio.current_time() >= self._next_beat:
+            self._next_beat = anyio.current_time() + BEAT_SECONDS
+            with suppress(Exception):
+                await beat(client, self.flow_run_id)
+
+    def _reason_in_this_process(self) -> str | None:
+        if interrupts_so_far() > self._interrupts and not in_main_thread():
+            self.by_signal = True
+            return "The process of the flow run was interrupted."
+        if terminations_so_far() > self._terminations and in_main_thread():
+            # It should have ended this wait at once.
+            self._terminations = terminations_so_far()
+            terminate_again()
+        return None if self._asked is None else self._asked.reason
+
+    async def _reason_in_prefect(self, client: PrefectClient) -> str | None:
+        if anyio.current_time() < self._next_look:
+            return None
+        self._next_look = anyio.current_time() + self.interval_seconds
+        try:
+            return await reason_to_stop(client, self.flow_run_id)
+        except ObjectNotFound:
+            return "The flow run has been deleted in Prefect."
+        except Exception:  # noqa: BLE001 - Prefect out of reach is no reason to stop a healthy run
+            return None

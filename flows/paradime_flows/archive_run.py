@@ -1,0 +1,108 @@
+"""The flow `archive_run`: what any Bolt run left behind, archived to Prefect, at any time later."""
+
+from __future__ import annotations
+
+from paradime_blocks.models import BoltAttempt, BoltRunResult, run_url
+from paradime_flows.archive import Archive
+from paradime_flows.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
+from paradime_flows.artifacts import ArtifactWriter
+from paradime_flows.calling import async_form, bolt_flow
+from paradime_flows.context import current_flow_run_id, resolve_credentials
+from paradime_flows.parameters import (
+    CredentialsParameter,
+    KeepParameter,
+    KeepsakesParameter,
+    LogBytes,
+    NonEmpty,
+    RunId,
+)
+from paradime_flows.summary import RunRecord
+
+
+@bolt_flow(
+    name="archive-run",
+    description="Archives the summary, dbt results, logs and resources of any Bolt run.",
+    flow_run_name="archive-run-{run_id}",
+)
+async def archive_run(
+    run_id: RunId,
+    credentials: CredentialsParameter = None,
+    *,
+    schedule_name: NonEmpty | None = None,
+    log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
+    keepsakes: KeepsakesParameter = None,
+    keep: KeepParameter | None = None,
+    assets: bool = False,
+) -> BoltRunResult:
+    """Archive a Bolt run: summary, dbt results, logs, links, and what else is asked for.
+
+    The run may be any of the workspace, also one that Prefect did not start. Of a run that still goes,
+    what there is so far is archived. How the run ended is no failure of this flow.
+
+    Args:
+        run_id: The id of the run, as in its address in Paradime.
+        credentials: A Paradime Credentials block or the name of one. Empty: those of the environment.
+        schedule_name: The run's schedule, which Bolt does not tell of a run. With it, the artifacts join
+            those of the schedule's other runs.
+        log_limit_bytes: How much of a command's log an artifact holds, in bytes. Of a longer one: head and
+            tail.
+        keepsakes: The file system block to keep resources and long logs in, such as
+            local-file-system/archive. Empty: nothing is kept but in artifacts.
+        keep: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
+            sources.
+        assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets. Each time this
+            runs, they count as materialised again.
+
+    Returns:
+        What is known of the run, whatever its state.
+
+    Raises:
+        BoltError: The run cannot be seen, or the block for keepsakes cannot be used.
+
+    Example:
+        ```python
+        from paradime_blocks import ParadimeCredentials
+        from paradime_blocks.testing import BoltSimulator
+        from paradime_flows.archive_run import archive_run
+
+        with BoltSimulator(speed=100) as simulator:
+            simulator.add_schedule("daily", commands=["dbt run"])
+            run_id = simulator.start_run("daily")
+            credentials = ParadimeCredentials(
+                api_endpoint=simulator.api_endpoint,
+                api_key=simulator.api_key,
+                api_secret=simulator.api_secret,
+            )
+            print(archive_run(run_id, credentials, schedule_name="daily").state)
+        ```
+    """
+    resolved = await resolve_credentials(credentials)
+    settings = await ArchiveSettings.resolve(
+        log_limit_bytes=log_limit_bytes, keepsakes=keepsakes, keep=keep, assets=assets
+    )
+    async with resolved.get_client() as client:
+        status = await client.get_bolt_run(run_id, logs=False)
+    record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=status.state, status=status)
+    if not status.state.is_terminal:
+        record.outcome = f"The run has not ended yet ({status.state}); this is what there is so far."
+    archive = Archive(resolved, ArtifactWriter(flow_run_id=current_flow_run_id()), record, settings)
+    await archive.run()
+    status = record.status or status
+    return BoltRunResult(
+        run_id=run_id,
+        schedule_name=schedule_name,
+        state=status.state,
+        url=run_url(run_id),
+        started_at=status.started_at,
+        ended_at=status.ended_at,
+        commands=archive.commands,
+        resources=archive.resources,
+        attempts=[
+            BoltAttempt(
+                run_id=run_id, state=status.state, started_at=status.started_at, ended_at=status.ended_at
+            )
+        ],
+    )
+
+
+aarchive_run = async_form(archive_run)

@@ -1,0 +1,120 @@
+"""What to archive of a Bolt run: plain data, so that it can stand on the flow run and outlive its process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prefect.blocks.core import Block, UnknownBlockType
+from prefect.filesystems import WritableFileSystem
+from pydantic import BaseModel, Field, PrivateAttr
+
+from paradime_blocks.errors import BoltRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page
+# slow.
+LOG_LIMIT_BYTES: Final = 1_000_000
+DEFAULT_KEEP: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
+# The types that a name alone is looked up in, in this order: Prefect's own, then those of its integrations.
+_FILESYSTEM_TYPES: Final = (
+    "local-file-system",
+    "remote-file-system",
+    "s3-bucket",
+    "gcs-bucket",
+    "azure-blob-storage-container",
+)
+
+
+class ArchiveSettings(BaseModel):
+    """What to archive, and where.
+
+    Attributes:
+        log_limit_bytes: How much of a command's log an artifact holds; of a longer one, head and tail.
+        keepsakes: Reference of the file system block for keepsakes, as `type/name`.
+        keep: Patterns of the resources to keep, each for the whole path or for the file's name.
+        assets: Whether to tell Prefect of the models, seeds and snapshots as assets.
+    """
+
+    log_limit_bytes: int = LOG_LIMIT_BYTES
+    keepsakes: str | None = None
+    keep: list[str] = Field(default_factory=lambda: list(DEFAULT_KEEP))
+    assets: bool = False
+    # A block that was made in code and not saved; only this process knows it.
+    _filesystem: WritableFileSystem | None = PrivateAttr(default=None)
+
+    async def filesystem(self) -> WritableFileSystem | None:
+        """Return the file system for keepsakes; None if none are wanted.
+
+        Raises:
+            BoltRequestError: There is no such block, or it cannot write.
+        """
+        if self._filesystem is None and self.keepsakes is not None:
+            self._filesystem = await load_filesystem(self.keepsakes)
+        return self._filesystem
+
+    @classmethod
+    async def resolve(
+        cls,
+        *,
+        log_limit_bytes: int = LOG_LIMIT_BYTES,
+        keepsakes: WritableFileSystem | str | None = None,
+        keep: Sequence[str] | None = None,
+        assets: bool = False,
+    ) -> ArchiveSettings:
+        """Make settings of a flow's parameters; what they name is looked up now, before anything is sent.
+
+        Raises:
+            BoltRequestError: The block for keepsakes cannot be used.
+        """
+        settings = cls(
+            log_limit_bytes=log_limit_bytes, keep=list(DEFAULT_KEEP if keep is None else keep), assets=assets
+        )
+        if isinstance(keepsakes, str):
+            settings._filesystem = await load_filesystem(keepsakes)
+        elif keepsakes is not None:
+            settings._filesystem = keepsakes
+        if settings._filesystem is not None:
+            settings.keepsakes = reference_of(settings._filesystem)
+        return settings
+
+
+def reference_of(filesystem: WritableFileSystem) -> str | None:
+    """Return a saved block's reference, `type/name`; None for one that is not saved."""
+    name = filesystem._block_document_name  # noqa: SLF001 - no public name
+    return f"{filesystem.get_block_type_slug()}/{name}" if name else None
+
+
+async def load_filesystem(reference: str) -> WritableFileSystem:
+    """Load the block that keepsakes are written to.
+
+    Args:
+        reference: `type/name`, such as `s3-bucket/archive`; or the name alone, which is looked up in
+            Prefect's own file systems and those of its AWS, GCP and Azure integrations.
+
+    Raises:
+        BoltRequestError: There is no such block, or it cannot write.
+    """
+    slash = "/" in reference
+    slugs = [reference] if slash else [f"{kind}/{reference}" for kind in _FILESYSTEM_TYPES]
+    reason = ""
+    for slug in slugs:
+        try:
+            block: object = await Block.aload(slug)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            continue
+        except (UnknownBlockType, RuntimeError) as error:
+            # Its class belongs to an integration that is not installed here, or is of another version.
+            msg = f"The block {slug!r} for keepsakes cannot be loaded: {str(error).splitlines()[0]}"
+            raise BoltRequestError(msg, guidance="Nothing was sent.") from error
+        if isinstance(block, WritableFileSystem):
+            return block
+        msg = f"The block {slug!r} cannot keep files."
+        raise BoltRequestError(
+            msg, guidance="Name a block that implements WritableFileSystem. Nothing was sent."
+        )
+    msg = f"There is no block {reference!r} for keepsakes. {reason if slash else ''}".strip()
+    guidance = "Give it as type/name, such as local-file-system/archive. Nothing was sent."
+    raise BoltRequestError(msg, guidance=guidance)

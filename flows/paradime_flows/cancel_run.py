@@ -1,0 +1,73 @@
+"""The flow `cancel_run`: cancels any Bolt run and sees that it has ended."""
+
+from __future__ import annotations
+
+from prefect.states import Completed
+
+from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
+from paradime_flows.archive import Archive
+from paradime_flows.artifacts import ArtifactWriter
+from paradime_flows.calling import async_form, bolt_flow
+from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.driving import as_result
+from paradime_flows.inspect_run import result_of
+from paradime_flows.parameters import CredentialsParameter, GraceSeconds, NonEmpty, RunId
+from paradime_flows.summary import RunRecord
+
+
+@bolt_flow(
+    name="cancel-run",
+    description="Cancels a Paradime Bolt run and sees that it has ended.",
+    flow_run_name="cancel-{run_id}",
+)
+async def cancel_run(
+    run_id: RunId,
+    credentials: CredentialsParameter = None,
+    *,
+    schedule_name: NonEmpty | None = None,
+    cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
+) -> BoltRunResult:
+    """Cancel a Bolt run, see that it has ended, and archive what it leaves behind.
+
+    Cancelling a run that has ended already is no error: the flow run then ends as AlreadyEnded. A flow run
+    that waits for the run sees its end by itself.
+
+    Args:
+        run_id: The id of the run, as in its address in Paradime.
+        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
+        schedule_name: The run's schedule, for the artifacts; Bolt does not tell it of a run.
+        cancel_grace_seconds: How long the run may take until it has ended, in seconds.
+
+    Returns:
+        What is known of the run, in the state in which it ended.
+
+    Raises:
+        BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
+        BoltError: Any other trouble, as the class says.
+
+    Example:
+        ```python
+        from paradime_flows.cancel_run import cancel_run
+
+        print(cancel_run(76035, "production").state)
+        ```
+    """
+    found = await resolve_credentials(credentials)
+    run = BoltRun(run_id=run_id, credentials=found, schedule_name=schedule_name)
+    before = await run.astate()
+    state = before if before.is_terminal else await run.acancel(cancel_grace_seconds)
+    outcome = "Cancelled by the flow cancel-run."
+    if state != BoltRunState.CANCELED or before.is_terminal:
+        outcome = f"It had ended by itself as {state} before it could be cancelled."
+    run_logger().info("Bolt run %s: %s", run_id, outcome)
+    record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=state, outcome=outcome)
+    archive = Archive(found, ArtifactWriter(flow_run_id=current_flow_run_id()), record)
+    await archive.run()
+    result = result_of(record, archive.resources)
+    if before.is_terminal:
+        return as_result(Completed(name="AlreadyEnded", message=outcome, data=result), BoltRunResult)
+    return result
+
+
+acancel_run = async_form(cancel_run)

@@ -1,0 +1,115 @@
+"""Which intent a flow run goes on with: its own of an earlier attempt, or one that another left to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+
+from paradime_blocks.text import one_line
+from paradime_flows.artifacts import flow_run_url
+from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_blocks.trigger import TriggerRequest
+
+# What this process has taken up already: of two tasks that ask for the same, each takes up a run of its own.
+_claimed: set[tuple[UUID, str, int]] = set()
+_predecessor: ContextVar[UUID | None] = ContextVar("predecessor", default=None)
+
+
+def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
+    """Return the request with a reason, the flow run unless another is given: Paradime's page shows it."""
+    if request.reason is not None:
+        return request
+    url = flow_run_url(flow_run.id)
+    name = one_line(flow_run.name, 100) or str(flow_run.id)
+    return dataclasses.replace(request, reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
+
+
+def claim(found: list[Ownership], key: str, request: TriggerRequest, attempt: int) -> Ownership | None:
+    """Return the ownership that an intent goes on with, of those that stand on its flow run.
+
+    A task run is another one in each attempt of its flow run, so it takes up what an earlier attempt asked
+    for in the same words.
+
+    Args:
+        found: The flow run's ownerships.
+        key: The intent's key.
+        request: What is to be triggered.
+        attempt: Which attempt of the flow run this is.
+    """
+    for ownership in found:
+        if ownership.key == key:
+            return ownership
+    for ownership in found:
+        mark = (ownership.flow_run_id, ownership.key, attempt)
+        same = _same(ownership.request, request) and FLOW_KEY not in {ownership.key, key}
+        if same and ownership.attempt < attempt and mark not in _claimed:
+            _claimed.add(mark)
+            return ownership
+    return None
+
+
+def _same(one: TriggerRequest, other: TriggerRequest) -> bool:
+    """Whether two requests ask for the same; the reason names the flow run, and that can be renamed."""
+    return dataclasses.replace(one, reason=None) == dataclasses.replace(other, reason=None)
+
+
+@contextmanager
+def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
+    """Let a subflow that is called within take over what another flow run still answers for.
+
+    Args:
+        flow_run_id: That flow run: the same step in an earlier attempt of the parent. None for none.
+    """
+    token = _predecessor.set(flow_run_id)
+    try:
+        yield
+    finally:
+        _predecessor.reset(token)
+
+
+def can_be_inherited(ownership: Ownership) -> bool:
+    """Whether a flow run has left something to be gone on with: a run, a trigger, or a retry that was due."""
+    retry_is_due = ownership.run_id is not None and not ownership.reported and not ownership.left
+    return ownership.key == FLOW_KEY and (ownership.is_open or retry_is_due)
+
+
+async def inherit(flow_run_id: UUID, key: str, schedule: BoltSchedule) -> Ownership | None:
+    """Take over the open ownership of the flow run that this one succeeds; None if there is none.
+
+    Args:
+        flow_run_id: The heir.
+        key: The intent's key.
+        schedule: What it runs.
+    """
+    predecessor = _predecessor.get()
+    if predecessor is None or predecessor == flow_run_id or key != FLOW_KEY:
+        return None
+    async with get_client() as client:
+        try:
+            found = read_ownerships(await client.read_flow_run(predecessor))
+        except ObjectNotFound:
+            return None
+    for old in found:
+        if not can_be_inherited(old) or old.api_endpoint != schedule.credentials.api_endpoint:
+            continue
+        heir = old.model_copy(update={"flow_run_id": flow_run_id}, deep=True)
+        heir.trail().note(f"Taken over from flow run {predecessor}, an earlier attempt of the same step.")
+        # In this order: between the two, two flow runs answer for the run, and not none.
+        await write_ownership(heir)
+        old.closed, old.reported = True, True
+        old.trail().note(f"Taken over by flow run {flow_run_id}.")
+        await write_ownership(old)
+        return heir
+    return None

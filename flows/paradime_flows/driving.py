@@ -1,0 +1,207 @@
+"""From a schedule and its policies to the end of a flow run, for `run_schedule` and `retry_run`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from prefect.states import Cancelled, Completed
+
+from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltRunFailed
+from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_flows.context import current_flow_run_id
+from paradime_flows.lifecycle import RunLifecycle, RunPolicies, Skipped
+from paradime_flows.live_view import LiveView
+from paradime_flows.slots import SlotTaken, schedule_slot
+from paradime_flows.watch import StoppedByPrefect, unless_stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import State
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks.run import BoltRun
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_blocks.trigger import TriggerRequest
+    from paradime_flows.log_lines import LiveLogsMode
+    from paradime_flows.parameters import CommandConfig
+
+R = TypeVar("R")
+# Long enough for one answer of Prefect's; whoever does not want to wait must not wait for much longer.
+_NO_WAIT_SECONDS = 3.0
+
+
+async def drive(
+    schedule: BoltSchedule,
+    policies: RunPolicies,
+    *,
+    request: TriggerRequest | None = None,
+    live_logs: LiveLogsMode = "all",
+    one_at_a_time: bool = True,
+) -> BoltRunResult:
+    """Run a schedule for the current flow run, to its end, and archive it.
+
+    Args:
+        schedule: What to run.
+        policies: What is to be done when things do not go straight.
+        request: What to trigger, if not just the schedule.
+        live_logs: How much of each command's output is logged while it runs.
+        one_at_a_time: Whether to hold the schedule's concurrency slot meanwhile.
+
+    Returns:
+        The result; or, as Prefect takes it from a flow, the state that the flow run is to end in.
+
+    Raises:
+        BoltError: As `run_schedule`.
+    """
+    view = LiveView(schedule, this_flow_run_id(), live_logs)
+    try:
+        lifecycle = await RunLifecycle.begin(
+            schedule, this_flow_run_id(), policies, request=request, watcher=view.watch
+        )
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, BoltRunResult)
+    try:
+        async with view, lifecycle.settling(), holding_slot(lifecycle, wanted=one_at_a_time):
+            result = await _to_the_end(lifecycle, await lifecycle.obtain())
+    except Skipped as skipped:
+        state: State[BoltRunResult] = Completed(
+            name="Skipped", message=str(skipped), data=_skipped(lifecycle, skipped)
+        )
+        return as_result(state, BoltRunResult)
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, BoltRunResult)
+    except Exception as error:
+        await lifecycle.finish(error)
+        if reason := await lifecycle.cancel_in_prefect():
+            return cancelled(f"{reason} {error}", BoltRunResult)
+        raise
+    await lifecycle.finish(None)
+    if reason := await lifecycle.cancel_in_prefect():
+        # Prefect takes no other end from a flow run that is being cancelled.
+        return cancelled(f"{reason} Its Bolt run had ended as {result.state} by then.", BoltRunResult)
+    return result
+
+
+async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
+    while True:
+        await lifecycle.wait(run)
+        try:
+            return await lifecycle.result(run)
+        except BoltRunFailed as failure:
+            retried = await lifecycle.retry(run, failure)
+            if retried is None:
+                raise
+            run = retried
+
+
+@asynccontextmanager
+async def holding_slot(lifecycle: RunLifecycle, *, wanted: bool = True) -> AsyncIterator[None]:
+    """Hold the schedule's concurrency slot within, as far as `on_already_running` allows waiting for it.
+
+    Raises:
+        BoltAlreadyRunning: Another flow run holds it, and has for as long as the policy waits.
+    """
+    if not wanted:
+        yield
+        return
+    policy = lifecycle.policies.on_already_running
+    # Who answers for a run already must look after it at once: its time limit runs.
+    takes_up = lifecycle.ownership.is_open
+    seconds = lifecycle.schedule.timeout_seconds if policy == "wait" and not takes_up else _NO_WAIT_SECONDS
+    async with AsyncExitStack() as stack:
+        slot = schedule_slot(lifecycle.schedule, lifecycle.trail, wait_seconds=seconds)
+        try:
+            await unless_stopped(lambda: stack.enter_async_context(slot), lifecycle.ownership.flow_run_id)
+        except SlotTaken:
+            if policy in {"wait", "fail"} and not takes_up:
+                msg = "Another flow run in Prefect drives the schedule."
+                raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule) from None
+            # Bolt refuses a second run, and then the policy says what to do.
+            lifecycle.trail.note("Another flow run in Prefect drives the schedule; asking Bolt all the same.")
+        yield
+
+
+def trigger_request(
+    schedule: BoltSchedule,
+    *,
+    command_configs: Sequence[CommandConfig] | None = None,
+    continue_on_error: bool | None = None,
+    pr_number: int | None = None,
+    reason: str | None = None,
+    retry_of: int | None = None,
+    retry_everything: bool | None = None,
+) -> TriggerRequest:
+    """Return what a schedule's trigger asks for besides what its block says.
+
+    Args:
+        schedule: The schedule.
+        command_configs: Commands with whether the run goes on when they fail, in place of the schedule's.
+        continue_on_error: Whether the run goes on after a command that failed.
+        pr_number: The pull request that the run belongs to.
+        reason: Who or what triggers the run.
+        retry_of: A run to retry, in place of a new run of the schedule.
+        retry_everything: Whether the retry runs all its commands again.
+
+    Raises:
+        BoltRequestError: Something of it does not go together; nothing has been sent.
+    """
+    changes: dict[str, object] = {
+        "command_configs": tuple(config.sent() for config in command_configs) if command_configs else None,
+        "continue_on_error": continue_on_error,
+        "pr_number": pr_number,
+        "reason": reason,
+        "retry_of": retry_of,
+        "retry_everything": retry_everything,
+    }
+    return schedule.request(**{name: value for name, value in changes.items() if value is not None})
+
+
+async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
+    """Return the schedule that a run belongs to, which Bolt does not tell of a run.
+
+    Args:
+        run_id: The run.
+        credentials: The credentials of its workspace.
+        given: The schedule, if the caller knows it.
+
+    Raises:
+        BoltRequestError: It is not among the newest runs of the active schedules.
+    """
+    if given is not None:
+        return given
+    async with credentials.get_client() as client:
+        found = await client.find_schedule_of_run(run_id)
+    if found is None:
+        msg = "The run is not among the newest runs of the workspace's active schedules."
+        raise BoltRequestError(msg, guidance="Nothing was sent. Give its schedule_name.", run_id=run_id)
+    return found
+
+
+def this_flow_run_id() -> UUID:
+    """Return the flow run that the caller is."""
+    flow_run_id = current_flow_run_id()
+    assert flow_run_id is not None  # noqa: S101 - only flows call this
+    return flow_run_id
+
+
+def cancelled(reason: str, kind: type[R]) -> R:
+    """Return a cancelled state in place of a flow's result: Prefect takes it for the flow run's end."""
+    return as_result(Cancelled(message=reason), kind)
+
+
+def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - says what the flow returns otherwise
+    """Return a state in place of a flow's result: Prefect takes it for the flow run's end."""
+    return cast("R", state)
+
+
+def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
+    return BoltRunResult(
+        run_id=skipped.run.run_id,
+        schedule_name=lifecycle.ownership.schedule,
+        state=BoltRunState.SKIPPED,
+        url=skipped.run.url,
+    )

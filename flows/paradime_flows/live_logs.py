@@ -1,0 +1,255 @@
+"""The output of a Bolt run's commands, logged by the flow run as Bolt produces it.
+
+Each line is logged once and in order, by whichever attempt of the flow run fetches it. How far that is stands
+in the journal, and is written when a batch has arrived. A process that is killed between the two repeats that
+batch when the run is taken up, and a post whose answer was lost may be there twice; nothing is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from paradime_blocks.errors import BoltAuthError, BoltRequestError
+from paradime_blocks.log_pages import OWN_CURSOR
+from paradime_blocks.redaction import Redactor
+from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.text import one_line
+from paradime_flows.context import run_logger
+from paradime_flows.log_journal import Journal
+from paradime_flows.log_lines import CommandLog, LiveLogsMode, Position, Record, Stream, join_lines
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks.models import BoltCommand, BoltRunStatus
+
+# The next look fetches again by itself.
+_FETCH_POLICY: Final = RetryPolicy(attempts=1, total_seconds=5.0)
+# So much is posted at once, and repeated at most after a crash.
+_BATCH_CHARACTERS: Final = 250_000
+# Without cursors every fetch brings all there is: it may take so much of the time.
+_REST_PER_FETCH: Final = 4.0
+_QUICK_SECONDS: Final = 0.5
+# What is left is fetched as long as it keeps coming, within reason.
+_DRAIN_SECONDS: Final = 300.0
+_QUIET_SECONDS: Final = 3.0
+_OUTAGE_SECONDS: Final = 10.0
+_DRAIN_PAUSE_SECONDS: Final = 0.3
+
+
+class LiveLogs:
+    """Logs one Bolt run's output as it grows.
+
+    Args:
+        run_id: The run.
+        credentials: The credentials of its workspace.
+        journal: Where to log.
+        mode: How much of each command.
+    """
+
+    def __init__(
+        self, run_id: int, credentials: ParadimeCredentials, journal: Journal, mode: LiveLogsMode = "all"
+    ) -> None:
+        self.run_id = run_id
+        self.credentials = credentials
+        self.commands: dict[int, CommandLog] = {}
+        self._journal = journal
+        self._mode = mode
+        self._redact = Redactor.of(credentials)
+        self._kept: dict[int, Position] | None = None
+        self._unwritten = False
+        self._headings: dict[int, str] = {}
+        self._headed: int | None = None
+        self._paged = True
+        self._rest_until = 0.0
+
+    def nodes(self, command_id: int) -> tuple[int, int]:
+        """Return how many of a command's nodes are done, and of how many; zeros where that is not known."""
+        log = self.commands.get(command_id)
+        return (log.nodes.done, log.nodes.total) if log is not None else (0, 0)
+
+    def has_all(self, status: BoltRunStatus) -> bool:
+        """Whether all output of the commands that a status lists has been logged and written down."""
+        logs = [self.commands.get(command.id) for command in status.commands]
+        return not self._unwritten and all(log is not None and log.ended for log in logs)
+
+    async def catch_up(self, status: BoltRunStatus, *, at_once: bool = False) -> None:
+        """Log what has come since the last time.
+
+        Args:
+            status: The run, as seen just now.
+            at_once: Do not spare a backend that sends everything each time.
+
+        Raises:
+            BoltError: Bolt was out of reach, or refused it.
+            Exception: Prefect was out of reach.
+        """
+        if not status.commands or self.has_all(status):
+            return
+        if self._unwritten:
+            # While Prefect is out of reach nothing more is fetched: it would only pile up here.
+            await self._write()
+        await self._learn(status.commands)
+        async with self.credentials.get_client(retry_policy=_FETCH_POLICY) as client:
+            try:
+                await self._fetch(client, status, at_once=at_once)
+            except Exception:
+                # What was fetched before something failed counts.
+                with suppress(Exception):
+                    await self._write()
+                raise
+            await self._write()
+
+    async def drain(self, status: BoltRunStatus) -> None:
+        """Log what is left of a run that has ended, within bounds; what cannot be fetched is told."""
+        moved = time.monotonic()
+        failure: Exception | None = None
+        with anyio.move_on_after(_DRAIN_SECONDS) as limit:
+            while not self.has_all(status):
+                before = self._progress()
+                failure = None
+                try:
+                    await self.catch_up(status, at_once=True)
+                except Exception as error:  # noqa: BLE001 - told below, if it stays the last word
+                    failure = error
+                now = time.monotonic()
+                moved = now if self._progress() != before else moved
+                if now - moved > (_OUTAGE_SECONDS if failure else _QUIET_SECONDS):
+                    break
+                if not self.has_all(status):
+                    await anyio.sleep(_DRAIN_PAUSE_SECONDS)
+        if self.has_all(status):
+            return
+        if failure is None and not limit.cancelled_caught:
+            # An output that Bolt never calls finished ends here; so does a last line without its line break.
+            for log in self.commands.values():
+                log.end()
+        with anyio.move_on_after(_OUTAGE_SECONDS):
+            try:
+                await self._write()
+            except Exception as error:  # noqa: BLE001
+                failure = failure or error
+        if failure is not None or limit.cancelled_caught:
+            run_logger().warning(
+                "Not all output of Bolt run %s was logged%s; the artifacts with its logs have more.",
+                self.run_id,
+                f" ({one_line(self._redact(str(failure)))})" if failure else "",
+            )
+
+    async def _learn(self, commands: Sequence[BoltCommand]) -> None:
+        if self._kept is None:
+            self._kept = _positions(await self._journal.read(self.run_id))
+        for n, command in enumerate(commands, 1):
+            if command.id not in self.commands:
+                log = CommandLog(command.id, self._kept.get(command.id), self._mode)
+                if not self._paged:
+                    log.begin_anew()
+                self.commands[command.id] = log
+                self._headings[command.id] = f"Command {n}, {self._redact(one_line(command.command))}"
+
+    async def _fetch(self, client: BoltClient, status: BoltRunStatus, *, at_once: bool) -> None:
+        for command in status.commands:
+            log = self.commands[command.id]
+            if not self._paged:
+                break
+            if log.ended:
+                continue
+            try:
+                await self._fetch_pages(client, log)
+            except BoltAuthError:
+                raise
+            except BoltRequestError:
+                # The backend lacks it, or has nothing on this command: the run's status tells the same.
+                self._leave_pages()
+        if not self._paged and (at_once or time.monotonic() >= self._rest_until):
+            await self._fetch_whole(client)
+
+    async def _fetch_pages(self, client: BoltClient, log: CommandLog) -> None:
+        while not log.ended:
+            page = await client.get_bolt_command_logs(log.command_id, log.cursor)
+            if page.cursor is not None and page.cursor.startswith(OWN_CURSOR):
+                # The client has asked for the whole log in place of a page; the run's status has all at once.
+                self._leave_pages()
+                return
+            for stream, lines in groupby(page.lines, key=lambda line: line.stream.upper()):
+                log.feed(stream, "".join(line.line for line in lines))
+            if page.finished:
+                log.end()
+            elif page.lines and page.cursor in {None, log.cursor}:
+                self._leave_pages()
+                return
+            elif page.cursor is not None:
+                log.turn(page.cursor)
+            if log.waiting_characters > _BATCH_CHARACTERS:
+                await self._write()
+            if not page.lines:
+                return
+
+    async def _fetch_whole(self, client: BoltClient) -> None:
+        began = time.monotonic()
+        status = await client.get_bolt_run(self.run_id)
+        await self._learn(status.commands)
+        for command in status.commands:
+            log = self.commands[command.id]
+            if log.ended:
+                continue
+            streams: tuple[tuple[Stream, str], ...] = (("STDOUT", command.stdout), ("STDERR", command.stderr))
+            for stream, text in streams:
+                while log.feed_whole(stream, text, _BATCH_CHARACTERS):
+                    await self._write()
+            if status.state.is_terminal or command.return_code is not None or command.end_dttm is not None:
+                log.end()
+        took = time.monotonic() - began
+        self._rest_until = time.monotonic() + (_REST_PER_FETCH * took if took > _QUICK_SECONDS else 0.0)
+
+    def _leave_pages(self) -> None:
+        self._paged = False
+        for log in self.commands.values():
+            log.begin_anew()
+
+    async def _write(self) -> None:
+        """Log what waits, in the order of the commands."""
+        for log in self.commands.values():
+            before = log.position
+            lines, position = log.take()
+            self._unwritten = self._unwritten or position != before
+            records = join_lines([Record(level, self._redact(text)) for level, text in lines])
+            if records and self._headed != log.command_id:
+                self._headed = log.command_id
+                again = " (continued)" if any(before.logged) else ""
+                heading = f"── {self._headings[log.command_id]}{again} ──"
+                records.insert(0, Record(logging.INFO, heading))
+            self._journal.show(records)
+        if self._unwritten:
+            await self._journal.write(self.run_id, _kept(self.commands))
+            self._unwritten = False
+
+    def _progress(self) -> object:
+        return [(log.position, log.cursor, log.ended) for log in self.commands.values()]
+
+
+def _kept(commands: Mapping[int, CommandLog]) -> str:
+    """Return the positions as text, for `_positions`."""
+    done = [id_ for id_, log in commands.items() if log.position.done]
+    at = {id_: log.position[:4] for id_, log in commands.items() if not log.position.done}
+    return json.dumps({"done": done, "at": at}, separators=(",", ":"))
+
+
+def _positions(kept: str | None) -> dict[int, Position]:
+    """Return the positions by command; what cannot be read is none, and begins anew."""
+    try:
+        content = json.loads(kept or "{}")
+        found = {int(id_): Position(done=True) for id_ in content.get("done", [])}
+        for id_, (cursor, at, logged, nodes) in content.get("at", {}).items():
+            found[int(id_)] = Position(cursor, (at[0], at[1]), (logged[0], logged[1]), (nodes[0], nodes[1]))
+    except (ValueError, TypeError, AttributeError, IndexError):
+        return {}
+    return found

@@ -1,0 +1,253 @@
+"""What a pipeline is: plain data, the same in Python, in the Prefect UI's form and in a YAML file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from typing_extensions import Self
+
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.sync import sync_form
+from paradime_flows.context import resolve_credentials
+from paradime_flows.parameters import (
+    CommandConfigs,
+    Commands,
+    CredentialsParameter,
+    DelaySeconds,
+    NonEmpty,
+    Retries,
+    TimeoutSeconds,
+)
+from paradime_flows.retry_policy import check_patterns
+
+if TYPE_CHECKING:
+    from paradime_blocks.models import BoltScheduleSummary
+
+OnFailure = Literal["stop", "finish", "continue"]
+# Far more than anybody draws; it bounds the labels on the flow run.
+MOST_STEPS = 500
+MAX_PARALLEL = 10
+
+
+class Step(BaseModel):
+    """One step of a pipeline: a schedule, what to run of it, and what must have succeeded before.
+
+    Example:
+        ```python
+        from paradime_flows.pipeline import Step
+
+        step = Step(schedule_name="transform", after=["extract"], commands=["dbt build"], retries=2)
+        assert step.key == "transform"
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schedule_name: NonEmpty | None = Field(
+        default=None,
+        description="The schedule's name as Paradime shows it. Either this or the slug is needed.",
+    )
+    slug: NonEmpty | None = Field(
+        default=None, description="The schedule's slug, in place of its name; newer workspaces know it."
+    )
+    name: NonEmpty | None = Field(
+        default=None, description="The step's own name, if the schedule's will not do; no two may be alike."
+    )
+    after: list[NonEmpty] = Field(
+        default_factory=list,
+        description="Names of the steps that must have succeeded before this one starts.",
+    )
+    commands: Commands | None = Field(
+        default=None, description="Commands that take the place of the schedule's own, for this run only."
+    )
+    command_configs: CommandConfigs | None = Field(
+        default=None, description="The same, each with whether the run goes on when it fails."
+    )
+    continue_on_error: bool | None = Field(
+        default=None, description="Whether the run goes on after a command that failed."
+    )
+    branch: NonEmpty | None = Field(
+        default=None, description="A git branch or commit in place of the schedule's own, for this run only."
+    )
+    timeout_seconds: TimeoutSeconds | None = Field(
+        default=None, description="How long the run may take, in seconds from its trigger. Empty: 24 hours."
+    )
+    retries: Retries = Field(
+        default=0, description="How often a run that failed is retried from the command that failed."
+    )
+    retry_delay_seconds: DelaySeconds = Field(
+        default=30.0, description="The wait before each retry, in seconds."
+    )
+    never_retry: list[str] | None = Field(
+        default=None, description="Regular expressions: a failure whose log fits one is not retried."
+    )
+
+    @property
+    def key(self) -> str:
+        """The step's name: its own, or its schedule's."""
+        return self.name or self.schedule_name or self.slug or ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells whether a step that succeeded earlier did what is asked for now."""
+        asked = self.model_dump(
+            mode="json",
+            include={"schedule_name", "slug", "commands", "command_configs", "continue_on_error", "branch"},
+        )
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def problems_of(steps: Sequence[Step]) -> list[str]:
+    """Return what is wrong with a set of steps, each as a sentence; empty if it can be run."""
+    problems = []
+    for number, step in enumerate(steps, 1):
+        if (step.schedule_name is None) == (step.slug is None):
+            problems.append(f"Step {number} needs a schedule_name, or a slug, and not both.")
+        if step.commands is not None and step.command_configs is not None:
+            problems.append(f"Step {step.key!r} has both commands and command_configs.")
+        try:
+            check_patterns(step.never_retry or [])
+        except BoltRequestError as error:
+            problems.append(f"Step {step.key!r}: {error.what}")
+    names = [step.key for step in steps]
+    double = sorted({name for name in names if names.count(name) > 1})
+    problems += [f"Two steps are called {name!r}; give one of them a name of its own." for name in double]
+    for step in steps:
+        unknown = sorted(set(step.after) - set(names))
+        problems += [f"Step {step.key!r} is to run after {name!r}, which is no step." for name in unknown]
+    try:
+        TopologicalSorter({step.key: step.after for step in steps}).prepare()
+    except CycleError as error:
+        problems.append(f"Steps wait for each other in a circle: {' → '.join(reversed(error.args[1]))}.")
+    return problems
+
+
+def check_steps(steps: Sequence[Step]) -> None:
+    """Refuse a set of steps that cannot be run.
+
+    Raises:
+        BoltRequestError: It cannot; the message says all that is wrong.
+    """
+    problems = problems_of(steps)
+    if problems:
+        raise BoltRequestError(" ".join(problems), guidance="Nothing was started.")
+
+
+class Pipeline(BaseModel):
+    """A pipeline: the parameters of `run_pipeline` that say what it is.
+
+    Example:
+        ```python
+        from paradime_flows.pipeline import Pipeline
+
+        steps = [{"schedule_name": "extract"}, {"schedule_name": "publish", "after": ["extract"]}]
+        nightly = Pipeline(steps=steps)
+        assert Pipeline.from_yaml(nightly.to_yaml()) == nightly
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: list[Step] = Field(default=..., min_length=1, max_length=MOST_STEPS)
+    on_failure: OnFailure = "stop"
+    max_parallel: int = Field(default=MAX_PARALLEL, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _steps_fit_together(self) -> Self:
+        problems = problems_of(self.steps)
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """Return it as `run_pipeline` and `prefect.yaml` take it: plain data, without defaults."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def to_yaml(self) -> str:
+        """Return it as YAML text, also fit for `parameters:` in `prefect.yaml`."""
+        text = io.StringIO()
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = False
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+        yaml.dump(self.parameters(), text)
+        return text.getvalue()
+
+    @classmethod
+    def from_yaml(cls, source: str | Path) -> Self:
+        """Read a pipeline from YAML: a mapping with `steps`, or just the list of steps.
+
+        Args:
+            source: A file's path, or the text itself if it has more than one line.
+
+        Raises:
+            BoltRequestError: It cannot be read, or is no pipeline; the message says what is wrong.
+        """
+        try:
+            whole = isinstance(source, str) and "\n" in source
+            text = str(source) if whole else Path(source).read_text(encoding="utf-8")
+            data = YAML(typ="safe", pure=True).load(text)
+            return cls.model_validate({"steps": data} if isinstance(data, list) else data)
+        except (OSError, YAMLError) as error:
+            raise BoltRequestError(f"The pipeline cannot be read: {error}", guidance="") from error
+        except ValidationError as error:
+            raise BoltRequestError(f"The YAML is no pipeline: {_reasons(error)}", guidance="") from None
+
+    @classmethod
+    async def afrom_bolt(cls, credentials: CredentialsParameter = None) -> Self:
+        """Propose a pipeline of the schedules that the workspace has: a draft for a person to go over.
+
+        All active schedules that are not suspended become steps. Bolt knows of no order among schedules but
+        one: a schedule that defers to another uses what that one built, so it comes after it.
+
+        Args:
+            credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+
+        Raises:
+            BoltRequestError: There is no such schedule.
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        async with (await resolve_credentials(credentials)).get_client() as client:
+            found = [schedule async for schedule in client.iter_bolt_schedules()]
+        schedules = {schedule.name: schedule for schedule in found if not schedule.suspended}
+        if not schedules:
+            msg = "The workspace has no active schedule."
+            raise BoltRequestError(msg, guidance="Make one in Paradime first.")
+        after: dict[str, list[str]] = {name: [] for name in schedules}
+        for name, schedule in schedules.items():
+            earlier = _defers_to(schedule)
+            if earlier in schedules and not _reaches(after, earlier, name):
+                after[name] = [earlier]
+        return cls(steps=[Step(schedule_name=name, after=after[name]) for name in schedules])
+
+    @classmethod
+    def from_bolt(cls, credentials: CredentialsParameter = None) -> Self:
+        """Propose a pipeline of the schedules that the workspace has; `afrom_bolt` says how."""
+        return sync_form(cls.afrom_bolt)(credentials)
+
+
+def _defers_to(schedule: BoltScheduleSummary) -> str:
+    deferred = schedule.deferred_schedule
+    return (deferred.deferred_schedule_name or "") if deferred is not None and deferred.enabled else ""
+
+
+def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
+    """Whether a step comes, by way of others, after another one."""
+    return start == goal or any(_reaches(after, name, goal) for name in after.get(start, []))
+
+
+def _reasons(error: ValidationError) -> str:
+    reasons = []
+    for detail in error.errors():
+        where = ".".join(str(part) for part in detail["loc"])
+        reason = detail["msg"].removeprefix("Value error, ")
+        reasons.append(f"{where}: {reason}" if where else reason)
+    return "; ".join(reasons)

@@ -1,0 +1,308 @@
+"""Running the steps of a pipeline within one flow run: subflows, awaited in its own event loop.
+
+What is known of a step stands in a label of the pipeline's flow run, so that a rerun leaves out what
+succeeded. A step that was under way when the process died is taken up by its new subflow, which inherits what
+the old one answered for (`paradime_flows.claims`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import anyio
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.context import FlowRunContext
+from prefect.tasks import Task
+from pydantic import ValidationError
+
+from paradime_blocks.errors import BoltRunError
+from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
+from paradime_blocks.text import one_line
+from paradime_flows.artifacts import ArtifactWriter, artifact_key
+from paradime_flows.claims import can_be_inherited, succeeding
+from paradime_flows.context import run_logger
+from paradime_flows.ownership import read_ownerships
+from paradime_flows.pipeline_summary import headline, render_pipeline
+from paradime_flows.run_schedule import run_schedule
+from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
+from paradime_flows.watch import StoppedByPrefect, StopRequest, reason_to_stop, stop_request
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, State
+
+    from paradime_flows.ownership import Policy
+    from paradime_flows.pipeline import OnFailure, Step
+
+STEP_LABEL = "paradime.step."
+# A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.
+_STOP_SECONDS = 60.0
+_INTERRUPT_SECONDS = 25.0
+_RUNS_OF_ONE_ATTEMPT = 1000
+
+
+class PipelineRun:
+    """One attempt of a pipeline's flow run.
+
+    Args:
+        flow_run: The pipeline's flow run.
+        name: The pipeline's name.
+        steps: The steps; they fit together.
+        options: Parameters that all steps' `run_schedule` have in common.
+        on_failure: What a failure means for the rest.
+        max_parallel: How many steps may run at once.
+        on_interrupt: What an interrupt without a person's cancel does to the Bolt runs.
+    """
+
+    def __init__(
+        self,
+        flow_run: FlowRun,
+        name: str,
+        steps: Sequence[Step],
+        options: Mapping[str, Any],
+        *,
+        on_failure: OnFailure,
+        max_parallel: int,
+        on_interrupt: Policy = "cancel",
+    ) -> None:
+        self.flow_run = flow_run
+        self.name = name
+        self.steps = {step.key: step for step in steps}
+        self.options = options
+        self.on_failure: OnFailure = on_failure
+        self.max_parallel = max_parallel
+        self.on_interrupt = on_interrupt
+        self.outcomes = carried_over(steps, read_outcomes(flow_run))
+        self.predecessors: dict[str, UUID] = {}
+        self._stop = StopRequest()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._writer = ArtifactWriter(flow_run.id)
+        self._page: UUID | None = None
+
+    async def run(self) -> None:
+        """Run the steps until there is nothing left to do.
+
+        Raises:
+            StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
+            asyncio.CancelledError: It was interrupted; the steps have been stopped.
+        """
+        await self._prepare()
+        try:
+            while True:
+                await self._decide()
+                await self._write_page()
+                if not self._tasks:
+                    return
+                await self._some_step()
+        except (asyncio.CancelledError, StoppedByPrefect):
+            # Prefect's time limits cancel every await in here again, unless it is shielded.
+            with anyio.CancelScope(shield=True):
+                await self._interrupted()
+            raise
+
+    async def _prepare(self) -> None:
+        reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
+        if reused:
+            run_logger().info(
+                "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
+            )
+        if self.flow_run.run_count > 1:
+            self.predecessors = await open_predecessors(self.flow_run.id)
+        _count_subflows_from(self.flow_run.run_count)
+
+    async def _decide(self) -> None:
+        decision = decide(
+            list(self.steps.values()),
+            self.outcomes,
+            on_failure=self.on_failure,
+            max_parallel=self.max_parallel,
+        )
+        for name, reason in decision.drop.items():
+            await self._note(name, state=StepState.NOT_RUN, message=reason)
+        if decision.stop is not None and self._stop.reason is None and self._tasks:
+            run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
+            self._stop.reason = decision.stop
+        for name in decision.start:
+            await self._note(name, state=StepState.RUNNING, started_at=datetime.now(timezone.utc), message="")
+            self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
+
+    async def _some_step(self) -> None:
+        """Wait until a step has ended; steps that do not stop when they are asked to are broken off."""
+        stopping = self._stop.reason is not None
+        done, _ = await asyncio.wait(
+            self._tasks, timeout=_STOP_SECONDS if stopping else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            for task in self._tasks:
+                task.cancel()
+            done, _ = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        ended = [self._tasks.pop(task) for task in done]
+        canceled = any(self.outcomes[name].state is StepState.CANCELED for name in ended)
+        if canceled and not stopping and (reason := await self._wish()):
+            # The steps see a cancel of the pipeline by themselves, and may see it first.
+            raise StoppedByPrefect(reason)
+
+    async def _step(self, name: str) -> None:
+        """Run a step as a subflow and note how it ended."""
+        step = self.steps[name]
+        stop_request.set(self._stop)
+        # The subflow's name is the step's, so that a rerun finds what an earlier attempt of the step left.
+        flow = run_schedule.with_options(flow_run_name=lambda: name)
+        given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
+        try:
+            with succeeding(self.predecessors.get(name)):
+                state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
+            await self._note(name, **await _told_by(state))
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._note(
+                    name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
+                )
+            raise
+        except Exception as error:  # noqa: BLE001 - one step's trouble is a failure of that step
+            run_logger().exception("Step %r could not be run.", name)
+            await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
+
+    async def _note(self, name: str, **changes: Any) -> None:
+        """Write down what is known of a step; a Prefect that cannot be told must not end the pipeline."""
+        outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
+        try:
+            async with get_client() as client:
+                label: dict[str, Any] = {
+                    f"{STEP_LABEL}{name}": outcome.model_dump_json(exclude_defaults=True)
+                }
+                await client.update_flow_run_labels(self.flow_run.id, label)
+        except Exception as error:  # noqa: BLE001
+            run_logger().warning("Prefect could not be told of step %r: %s", name, error)
+
+    async def _interrupted(self) -> None:
+        """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
+        reason = await self._wish()
+        if reason is None and self.on_interrupt == "leave":
+            # Each step leaves its Bolt run going; a rerun takes it up.
+            for task in self._tasks:
+                if getattr(task, "cancelling", int)() == 0:
+                    task.cancel()
+        else:
+            self._stop.reason = reason or "The pipeline was interrupted."
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=_INTERRUPT_SECONDS)
+            for task in pending:
+                task.cancel()
+        for name, outcome in self.outcomes.items():
+            if outcome.state is StepState.WAITING:
+                await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
+        await self._write_page()
+
+    async def _wish(self) -> str | None:
+        try:
+            async with get_client() as client:
+                return await reason_to_stop(client, self.flow_run.id)
+        except Exception:  # noqa: BLE001 - without Prefect, it is an interrupt like any other
+            return None
+
+    async def _write_page(self) -> None:
+        steps = list(self.steps.values())
+        page = render_pipeline(self.name, steps, self.outcomes)
+        try:
+            if self._page is None:
+                key = artifact_key("paradime-pipeline", self.name)
+                self._page = await self._writer.markdown(key, page, f"Pipeline {self.name}")
+            else:
+                await self._writer.update(self._page, page)
+        except Exception as error:  # noqa: BLE001
+            run_logger().warning("The pipeline's page could not be written: %s", error)
+
+    def headline(self) -> str:
+        """Return how far the pipeline is, in one sentence."""
+        return headline(list(self.outcomes.values()))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+async def _told_by(state: State[Any]) -> dict[str, Any]:
+    """Return what the end of a step's flow run says of the step."""
+    told: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
+    if state.state_details.flow_run_id is not None:
+        told["flow_run_id"] = str(state.state_details.flow_run_id)
+    outcome = await state.aresult(raise_on_failure=False)
+    if state.is_completed() and isinstance(outcome, BoltRunResult):
+        ok = outcome.state == BoltRunState.SUCCESS
+        told.update(
+            state=StepState.SUCCEEDED if ok else StepState.FAILED,
+            run_id=outcome.run_id,
+            bolt_state=outcome.state,
+            attempts=outcome.attempts,
+            message="" if ok else told["message"],
+        )
+    elif state.is_cancelled():
+        told.update(state=StepState.CANCELED, **await _run_of(told.get("flow_run_id")))
+    else:
+        told.update(state=StepState.FAILED, **await _run_of(told.get("flow_run_id")))
+        if isinstance(outcome, BoltRunError):
+            told["message"] = one_line(f"{outcome.what} {_command_of(outcome)}", 500)
+    return told
+
+
+def _command_of(error: BoltRunError) -> str:
+    return f"Command {error.command} ended with return code {error.return_code}." if error.command else ""
+
+
+async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
+    """Return the Bolt runs that a step's flow run had, as its labels tell."""
+    if flow_run_id is None:
+        return {}
+    async with get_client() as client:
+        found = read_ownerships(await client.read_flow_run(UUID(flow_run_id)))
+    for ownership in found:
+        if ownership.run_id is not None:
+            state = ownership.state or BoltRunState("UNKNOWN")
+            last = BoltAttempt(run_id=ownership.run_id, state=state)
+            attempts = [attempt for attempt in ownership.attempts if attempt.run_id != last.run_id]
+            return {"run_id": last.run_id, "bolt_state": ownership.state, "attempts": [*attempts, last]}
+    return {}
+
+
+def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
+    """Return what a flow run's labels say of the steps of its earlier attempts."""
+    found = {}
+    for label, value in (flow_run.labels or {}).items():
+        if not label.startswith(STEP_LABEL):
+            continue
+        try:
+            outcome = StepOutcome.model_validate_json(str(value))
+        except ValidationError:
+            continue
+        found[outcome.name] = outcome
+    return found
+
+
+async def open_predecessors(flow_run_id: UUID) -> dict[str, UUID]:
+    """Return the newest subflow of each name that left something to go on with, from earlier attempts."""
+    found: dict[str, UUID] = {}
+    async with get_client() as client:
+        children = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+        )
+    for child in sorted(children, key=lambda child: child.created or _now()):
+        if any(can_be_inherited(ownership) for ownership in read_ownerships(child)):
+            found[child.name] = child.id
+    return found
+
+
+def _count_subflows_from(attempt: int) -> None:
+    """Give the subflows of this attempt numbers of their own.
+
+    Prefect numbers the subflows of a flow run as they are called, and in a rerun returns the outcome of the
+    subflow that had the same number: but other steps run now, and in another order.
+    """
+    context = FlowRunContext.get()
+    if context is not None and attempt > 1:
+        key = Task(name=run_schedule.name, fn=run_schedule.fn).task_key
+        context.task_run_dynamic_keys[key] = (attempt - 1) * _RUNS_OF_ONE_ATTEMPT

@@ -1,0 +1,97 @@
+"""Which failures of a Bolt run are worth a retry: a judgement without I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.trigger import SETUP_COMMANDS
+
+if TYPE_CHECKING:
+    from paradime_blocks.errors import BoltRunError
+
+T = TypeVar("T")
+
+# What these say stays so until a person changes something: the project, the git branch, the credentials. A
+# test that failed is not among them, since data arrive late; nor is an error that may be an outage.
+DEFAULT_NEVER_RETRY: tuple[str, ...] = (
+    # dbt cannot read the project, or not make SQL of it.
+    r"compilation error",
+    r"parsing error",
+    r"dependency error",
+    r"no dbt_project\.yml found",
+    r"env var required but not provided",
+    r"could not find profile named",
+    r"no such command|is not a valid command|no such option",
+    # The warehouse cannot read the SQL.
+    r"syntax error",
+    # The warehouse, or the git server, does not know us or does not let us.
+    r"(incorrect|invalid|bad|wrong) (username|user name|user|password|credentials?|api key|access token)",
+    r"(login|authentication|authorization|authorisation) (failed|failure|error)",
+    r"(insufficient|missing) (privileges?|permissions?)",
+    r"(permission|access) denied",
+    r"not authorized|not authorised",
+    # There is no such branch, commit or repository.
+    r"remote branch .* not found",
+    r"pathspec .* did not match",
+    r"repository .*not found",
+    r"could not read username",
+)
+
+
+def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the patterns if each is a regular expression.
+
+    Raises:
+        BoltRequestError: One is none, or says nothing; nothing has been sent.
+    """
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            msg = f"never_retry holds {pattern!r}, which is no regular expression ({error})."
+            raise BoltRequestError(msg, guidance="Nothing was sent. Escape it with re.escape.") from None
+        if not pattern.strip():
+            msg = "never_retry holds an empty pattern, which would fit every failure."
+            raise BoltRequestError(msg, guidance="Nothing was sent. Leave it out, or set retries to 0.")
+    return tuple(patterns)
+
+
+def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
+    """Return what in a failure says that a retry would fail, too; None if nothing does.
+
+    Args:
+        error: The failure, with the end of the failing command's log and dbt's own errors.
+        patterns: Regular expressions, upper and lower case alike.
+    """
+    text = "\n".join([*error.dbt_errors, error.log_tail or ""])
+    for pattern in patterns:
+        found = re.search(pattern, text, re.IGNORECASE)
+        if found is not None:
+            start = text.rfind("\n", 0, found.start()) + 1
+            end = text.find("\n", found.end())
+            return text[start : end if end >= 0 else None].strip()
+    return None
+
+
+def rest_from(planned: Sequence[T], failed: str | None, text: Callable[[T], object]) -> tuple[T, ...]:
+    """Return what is left to do after a failure: the command that failed and those after it.
+
+    Args:
+        planned: What was to be done.
+        failed: The command that failed; if it is not among them, all is to be done again.
+        text: Returns the command of an entry.
+    """
+    texts = [" ".join(str(text(each)).split()) for each in planned]
+    wanted = " ".join((failed or "").split())
+    return tuple(planned[texts.index(wanted) :]) if wanted in texts else tuple(planned)
+
+
+def without_setup(commands: Sequence[str]) -> list[str]:
+    """Return a run's commands without the first ones, which Bolt puts before those of the schedule."""
+    rest = list(commands)
+    while rest and rest[0].startswith(SETUP_COMMANDS):
+        rest = rest[1:]
+    return rest

@@ -1,0 +1,168 @@
+"""The flow `run_pipeline`: Bolt schedules that depend on each other, with one page that shows them all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from prefect.client.orchestration import get_client
+from pydantic import BaseModel, Field
+
+from paradime_blocks.errors import BoltPipelineFailed
+from paradime_flows.archive_settings import LOG_LIMIT_BYTES
+from paradime_flows.calling import async_form, bolt_flow
+from paradime_flows.context import resolve_credentials
+from paradime_flows.driving import cancelled, this_flow_run_id
+from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.log_lines import LiveLogsMode
+from paradime_flows.ownership import Policy
+from paradime_flows.parameters import (
+    CredentialsParameter,
+    KeepParameter,
+    KeepsakesParameter,
+    LogBytes,
+    NonEmpty,
+    OutageSeconds,
+    PollIntervalSeconds,
+)
+from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, OnFailure, Step, check_steps
+from paradime_flows.pipeline_run import PipelineRun
+from paradime_flows.scheduling import StepOutcome, StepState
+from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, cancelled_before_body, unless_stopped
+
+
+class PipelineResult(BaseModel):
+    """What a pipeline that succeeded returns.
+
+    Attributes:
+        name: The pipeline's name.
+        steps: The outcome of each step, in the order of the definition.
+    """
+
+    name: str
+    steps: list[StepOutcome]
+
+
+@bolt_flow(
+    name="run-pipeline",
+    description="Runs Paradime Bolt schedules in the order in which they depend on each other.",
+    retries=0,
+    on_cancellation=[cancel_owned_runs],
+    on_crashed=[cancel_owned_runs],
+    on_failure=[cancel_owned_runs],
+)
+async def run_pipeline(
+    steps: Annotated[list[Step], Field(min_length=1, max_length=MOST_STEPS)],
+    credentials: CredentialsParameter = None,
+    *,
+    on_failure: OnFailure = "stop",
+    max_parallel: Annotated[int, Field(ge=1, le=100)] = MAX_PARALLEL,
+    name: NonEmpty = "pipeline",
+    on_already_running: Literal["wait", "attach", "fail", "replace"] = "wait",
+    poll_interval_seconds: PollIntervalSeconds | None = None,
+    max_outage_seconds: OutageSeconds | None = None,
+    on_timeout: Policy = "cancel",
+    on_interrupt: Policy = "cancel",
+    on_crash: Policy = "cancel",
+    one_at_a_time: bool = True,
+    live_logs: LiveLogsMode = "all",
+    log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
+    keepsakes: KeepsakesParameter = None,
+    keep: KeepParameter | None = None,
+    assets: bool = False,
+) -> PipelineResult:
+    """Run schedules that depend on each other: each as soon as what it needs has succeeded.
+
+    Each step is a subflow, a run of run-schedule. A retry of this flow run starts from what failed: steps
+    that succeeded are not run again, and one that was under way when the process died is taken up. Cancelling
+    this flow run cancels all of its Bolt runs.
+
+    Args:
+        steps: The steps: each a schedule, and the names of the steps that it comes after.
+        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
+        on_failure: What a step's failure means for the rest. stop: what runs is cancelled; finish: what runs
+            may finish, and nothing new starts; continue: only what depends on it is left out.
+        max_parallel: How many steps may run at once.
+        name: The pipeline's name, for its page: runs of the same name share a history.
+        on_already_running: What a step does when its schedule runs already, as for run-schedule.
+        poll_interval_seconds: The longest time between two looks at a run, in seconds. Empty: 15.
+        max_outage_seconds: How long Bolt may be out of reach before a wait is given up. Empty: 600 seconds.
+        on_timeout: Whether a step's time limit cancels its run in Bolt or leaves it going.
+        on_interrupt: The same for an interrupt of the process and Prefect's own time limits.
+        on_crash: The same for a crash of the process. Choose leave where crashed flow runs are retried.
+        one_at_a_time: Whether each step holds a concurrency slot of its schedule in Prefect.
+        live_logs: How much of each command's output is logged in the step's flow run while it runs.
+        log_limit_bytes: How much of a command's log an artifact holds, in bytes.
+        keepsakes: The file system block to keep resources and long logs in. Empty: nothing is kept.
+        keep: Which resources to keep, as patterns of their path or name. Empty: dbt's results and manifest.
+        assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets.
+
+    Returns:
+        The outcome of each step; all have succeeded.
+
+    Raises:
+        BoltPipelineFailed: Not all steps succeeded.
+        BoltRequestError: The steps do not fit together; nothing was started.
+
+    Example:
+        ```python
+        from paradime_flows.run_pipeline import run_pipeline
+
+        run_pipeline(
+            [
+                {"schedule_name": "extract"},
+                {"schedule_name": "transform", "after": ["extract"], "retries": 2},
+                {"schedule_name": "publish", "after": ["transform"]},
+            ],
+            "production",
+        )
+        ```
+    """
+    check_steps(steps)
+    found = await resolve_credentials(credentials)
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(this_flow_run_id())
+        reason = await cancelled_before_body(client, flow_run)
+    if reason is not None:
+        return cancelled(reason, PipelineResult)
+    options = {
+        "credentials": found,
+        "on_already_running": on_already_running,
+        "poll_interval_seconds": poll_interval_seconds,
+        "max_outage_seconds": max_outage_seconds,
+        "on_timeout": on_timeout,
+        "on_interrupt": on_interrupt,
+        "on_crash": on_crash,
+        "one_at_a_time": one_at_a_time,
+        "live_logs": live_logs,
+        "log_limit_bytes": log_limit_bytes,
+        "keepsakes": keepsakes,
+        "keep": keep,
+        "assets": assets,
+    }
+    pipeline = PipelineRun(
+        flow_run,
+        name,
+        steps,
+        options,
+        on_failure=on_failure,
+        max_parallel=max_parallel,
+        on_interrupt=on_interrupt,
+    )
+    try:
+        await unless_stopped(pipeline.run, flow_run.id)
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, PipelineResult)
+    if reason := await cancel_in_prefect(flow_run.id):
+        # Prefect takes no other end from a flow run that is being cancelled.
+        return cancelled(f"{reason} {pipeline.headline()}", PipelineResult)
+    outcomes = list(pipeline.outcomes.values())
+    bad = [outcome for outcome in outcomes if outcome.state is not StepState.SUCCEEDED]
+    if bad:
+        told = [f"{outcome.name}: {outcome.state}. {outcome.message}" for outcome in bad]
+        raise BoltPipelineFailed(
+            f"The pipeline {name!r} has not succeeded: {pipeline.headline()}", steps=told
+        )
+    return PipelineResult(name=name, steps=outcomes)
+
+
+arun_pipeline = async_form(run_pipeline)

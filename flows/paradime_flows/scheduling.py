@@ -1,0 +1,154 @@
+"""Which step of a pipeline is next: a judgement without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from paradime_blocks.models import BoltAttempt, BoltRunState
+
+if TYPE_CHECKING:
+    from paradime_flows.pipeline import OnFailure, Step
+
+
+class StepState(str, Enum):
+    """How far a step is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    NOT_RUN = "not run"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class StepOutcome(BaseModel):
+    """What is known of a step.
+
+    Attributes:
+        name: The step's name.
+        state: How far it is.
+        fingerprint: What it was asked to do, so that a changed step is run again.
+        flow_run_id: The flow run of `run_schedule` that drove it.
+        run_id: Its Bolt run, the last one if it took several.
+        bolt_state: The state in which that ended.
+        attempts: All its Bolt runs, oldest first.
+        started_at: When it started, in UTC.
+        ended_at: When it ended, in UTC.
+        message: Why it ended so, as a sentence; empty for a success.
+        reused: Whether it succeeded in an earlier attempt of the pipeline's flow run.
+    """
+
+    name: str
+    state: StepState = StepState.WAITING
+    fingerprint: str = ""
+    flow_run_id: str | None = None
+    run_id: int | None = None
+    bolt_state: BoltRunState | None = None
+    attempts: list[BoltAttempt] = Field(default_factory=list)
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    message: str = ""
+    reused: bool = False
+
+
+@dataclass
+class Decision:
+    """What to do now.
+
+    Attributes:
+        start: Steps to start.
+        drop: Steps that will not be run, and why.
+        stop: Why what runs is to be cancelled; None to let it run.
+    """
+
+    start: list[str] = field(default_factory=list)
+    drop: dict[str, str] = field(default_factory=dict)
+    stop: str | None = None
+
+
+_BAD = {StepState.FAILED, StepState.CANCELED}
+
+
+def decide(
+    steps: Sequence[Step],
+    outcomes: Mapping[str, StepOutcome],
+    *,
+    on_failure: OnFailure,
+    max_parallel: int,
+) -> Decision:
+    """Decide what to start, what to drop, and whether to stop.
+
+    Args:
+        steps: The steps; they fit together.
+        outcomes: How far each is.
+        on_failure: What a failure means for the rest.
+        max_parallel: How many steps may run at once.
+    """
+    decision = Decision()
+    states = {step.key: outcomes[step.key].state for step in steps}
+    bad = [name for name, state in states.items() if state in _BAD]
+    if bad and on_failure != "continue":
+        first = f"Step {bad[0]!r} {'has failed' if states[bad[0]] is StepState.FAILED else 'was canceled'}"
+        decision.drop = {
+            name: f"{first}, and on_failure is {on_failure}."
+            for name, state in states.items()
+            if state is StepState.WAITING
+        }
+        decision.stop = f"{first}, and on_failure is stop." if on_failure == "stop" else None
+        return decision
+    room = max_parallel - sum(state is StepState.RUNNING for state in states.values())
+    lost = {*_BAD, StepState.NOT_RUN}
+    changed = True
+    while changed:
+        # What depends on a dropped step is dropped, too, and so on.
+        changed = False
+        for step in steps:
+            missing = [name for name in step.after if states[name] in lost]
+            if states[step.key] is StepState.WAITING and missing:
+                decision.drop[step.key] = f"It needs step {missing[0]!r}, which has not succeeded."
+                states[step.key] = StepState.NOT_RUN
+                changed = True
+    for step in steps:
+        ready = all(states[name] is StepState.SUCCEEDED for name in step.after)
+        if states[step.key] is StepState.WAITING and ready and room > 0:
+            decision.start.append(step.key)
+            room -= 1
+    return decision
+
+
+def carried_over(steps: Sequence[Step], earlier: Mapping[str, StepOutcome]) -> dict[str, StepOutcome]:
+    """Return the outcomes to begin with: what succeeded in an earlier attempt is not run again.
+
+    A step that is asked for something else now, or that follows one that is run again, is run again as well.
+
+    Args:
+        steps: The steps; they fit together.
+        earlier: The outcomes of the earlier attempt, by step.
+    """
+    outcomes: dict[str, StepOutcome] = {}
+    waiting = list(steps)
+    while waiting:
+        step = next(step for step in waiting if all(name in outcomes for name in step.after))
+        waiting.remove(step)
+        before = earlier.get(step.key)
+        stays = (
+            before is not None
+            and before.state is StepState.SUCCEEDED
+            and before.fingerprint == step.fingerprint
+            and all(outcomes[name].reused for name in step.after)
+        )
+        outcomes[step.key] = (
+            before.model_copy(update={"reused": True})
+            if before is not None and stays
+            else StepOutcome(name=step.key, fingerprint=step.fingerprint)
+        )
+    return {step.key: outcomes[step.key] for step in steps}

@@ -1,0 +1,135 @@
+"""The flow `trigger_only`: triggers a Bolt schedule and leaves the run to itself."""
+
+from __future__ import annotations
+
+from prefect.states import Completed
+from pydantic import BaseModel
+
+from paradime_blocks.models import run_url
+from paradime_flows.calling import async_form, bolt_flow
+from paradime_flows.context import resolve_schedule, run_logger
+from paradime_flows.driving import as_result, cancelled, this_flow_run_id, trigger_request
+from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.lifecycle import OnAlreadyRunning, RunLifecycle, RunPolicies, Skipped
+from paradime_flows.parameters import (
+    CommandConfigs,
+    Commands,
+    CredentialsParameter,
+    NonEmpty,
+    PullRequest,
+    ScheduleParameter,
+    TimeoutSeconds,
+)
+from paradime_flows.watch import StoppedByPrefect
+
+
+class TriggeredRun(BaseModel):
+    """A run that has been started and left to itself.
+
+    Attributes:
+        run_id: The run.
+        schedule_name: Its schedule's name or slug.
+        url: Its page in Paradime.
+        started: Whether this flow run started it; false for one that was there already.
+    """
+
+    run_id: int
+    schedule_name: str
+    url: str
+    started: bool = True
+
+
+@bolt_flow(
+    name="trigger-only",
+    description="Triggers a Paradime Bolt schedule and does not wait for the run.",
+    retries=0,
+    on_cancellation=[cancel_owned_runs],
+    on_crashed=[cancel_owned_runs],
+    on_failure=[cancel_owned_runs],
+)
+async def trigger_only(
+    schedule_name: ScheduleParameter | None = None,
+    credentials: CredentialsParameter = None,
+    *,
+    slug: NonEmpty | None = None,
+    commands: Commands | None = None,
+    command_configs: CommandConfigs | None = None,
+    continue_on_error: bool | None = None,
+    branch: NonEmpty | None = None,
+    pr_number: PullRequest | None = None,
+    reason: NonEmpty | None = None,
+    on_already_running: OnAlreadyRunning = "fail",
+    timeout_seconds: TimeoutSeconds | None = None,
+) -> TriggeredRun:
+    """Trigger a Bolt schedule, at most one run, and leave the run to itself.
+
+    Nothing that happens to this flow run later cancels the Bolt run, and no sweeper does. While it triggers,
+    it is as careful as run-schedule: a lost answer is looked into, and a retry of this flow run takes up the
+    run that was started.
+
+    Args:
+        schedule_name: The schedule's name as Paradime shows it, or a Bolt Schedule block.
+        credentials: A Paradime Credentials block or the name of one. Empty: those of the schedule's block, or
+            else of the environment.
+        slug: The schedule's slug, in place of its name; only newer Paradime workspaces know it.
+        commands: Commands that take the place of the schedule's own, for this run only.
+        command_configs: The same, each with whether the run goes on when it fails; in place of commands.
+        continue_on_error: Whether the run goes on after a command that failed. Empty: as the schedule says.
+        branch: A git branch or commit that takes the place of the schedule's own, for this run only.
+        pr_number: The number of the pull request that the run belongs to.
+        reason: Who or what triggers the run, for Paradime's page. Empty: the name of the flow run in Prefect.
+        on_already_running: What to do when the schedule runs already. wait: until it ends, then trigger;
+            attach: return that run; fail; skip; replace: cancel it, then trigger.
+        timeout_seconds: How long to wait for a run that is in the way, in seconds. Empty: 24 hours.
+
+    Returns:
+        The run.
+
+    Raises:
+        BoltAlreadyRunning: The schedule runs already.
+        BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
+        BoltError: Nothing was started.
+
+    Example:
+        ```python
+        from paradime_flows.trigger_only import trigger_only
+
+        print(trigger_only("daily", "production").url)
+        ```
+    """
+    schedule = await resolve_schedule(
+        schedule_name,
+        credentials,
+        slug=slug,
+        commands=commands,
+        branch=branch,
+        timeout_seconds=timeout_seconds,
+    )
+    request = trigger_request(
+        schedule,
+        command_configs=command_configs,
+        continue_on_error=continue_on_error,
+        pr_number=pr_number,
+        reason=reason,
+    )
+    policies = RunPolicies(on_already_running=on_already_running, leave=True)
+    try:
+        lifecycle = await RunLifecycle.begin(schedule, this_flow_run_id(), policies, request=request)
+        async with lifecycle.settling():
+            run = await lifecycle.obtain()
+    except Skipped as skipped:
+        there = _triggered(skipped.run.run_id, schedule.request().label, started=False)
+        return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, TriggeredRun)
+    run_logger().info("Bolt run %s goes on by itself: %s", run.run_id, run.url)
+    return _triggered(
+        run.run_id, lifecycle.ownership.schedule, started=lifecycle.ownership.intent is not None
+    )
+
+
+def _triggered(run_id: int, schedule: str, *, started: bool) -> TriggeredRun:
+    return TriggeredRun(run_id=run_id, schedule_name=schedule, url=run_url(run_id), started=started)
+
+
+atrigger_only = async_form(trigger_only)
