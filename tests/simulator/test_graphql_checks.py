@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -213,3 +214,15 @@ def test_a_lack_of_what_never_was_is_refused(simulator: BoltSimulator, slip: dic
     """A mistyped name would otherwise test nothing."""
     with pytest.raises(ValueError, match="The Bolt schema has no"):
         simulator.lacks(**slip)
+
+
+def test_a_request_that_breaks_off_is_no_bad_request() -> None:
+    """A client that is cancelled while it sends has asked for nothing, and is not blamed for it."""
+    with BoltSimulator() as simulator:
+        host, _, port = simulator.api_endpoint.removeprefix("http://").partition("/")[0].partition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /api/v1/simulated/graphql HTTP/1.1\r\nHost: bolt\r\nContent-Length: 500\r\n\r\n{"
+            )
+        simulator.wait_for(lambda it: bool(it.requests))
+        assert simulator.bad_requests == []

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paradime_flows.dbt_logs import LogLine, first_error, parse_line
+from paradime_blocks.dbt_logs import LogLine, first_error, parse_line
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from paradime_flows.dbt_artifacts import (
+from paradime_blocks.dbt_artifacts import (
     FreshnessResult,
     Manifest,
     NodeResult,
@@ -26,10 +26,10 @@ from paradime_flows.dbt_artifacts import (
     parse_manifest,
     parse_run_results,
 )
-from paradime_flows.dbt_json import DbtArtifactError
+from paradime_blocks.dbt_json import DbtArtifactError
+from paradime_blocks.dbt_results import cause, failures_first, merge, summarise
+from paradime_blocks.text import clean, one_line
 from paradime_flows.dbt_markdown import Bounds, render_freshness, render_results
-from paradime_flows.dbt_results import cause, failures_first, merge, summarise
-from paradime_flows.text import clean, one_line
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

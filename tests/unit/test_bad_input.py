@@ -1,0 +1,356 @@
+"""Bad input gets a message that says what to type, and nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from paradime_blocks import BoltClient, BoltRun, BoltSchedule, ParadimeCredentials
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from paradime_blocks.testing import BoltSimulator
+
+    Attempt = Callable[[BoltSimulator], Any]
+
+TWO_LINES = "a\nb"
+HALF_A_CHARACTER = "caf\ud83d"
+
+
+def a_client(**settings: Any) -> Attempt:
+    """Make a client with these settings."""
+
+    def attempt(simulator: BoltSimulator) -> BoltClient:
+        good = {
+            "api_endpoint": simulator.api_endpoint,
+            "api_key": simulator.api_key,
+            "api_secret": simulator.api_secret,
+        }
+        settings_now = {**good, **settings}
+        return BoltClient(settings_now.pop("api_endpoint"), **settings_now)
+
+    return attempt
+
+
+def a_call(call: Callable[[BoltClient], Awaitable[Any]]) -> Attempt:
+    """Call an open client."""
+
+    def attempt(simulator: BoltSimulator) -> Any:
+        async def run() -> Any:
+            async with a_client()(simulator) as client:
+                return await call(client)
+
+        return asyncio.run(run())
+
+    return attempt
+
+
+def credentials(**fields: Any) -> Attempt:
+    """Make a credentials block."""
+
+    def attempt(simulator: BoltSimulator) -> ParadimeCredentials:
+        good = {
+            "api_endpoint": simulator.api_endpoint,
+            "api_key": simulator.api_key,
+            "api_secret": simulator.api_secret,
+        }
+        return ParadimeCredentials(**{**good, **fields})
+
+    return attempt
+
+
+def schedule(**fields: Any) -> Attempt:
+    """Make a schedule block."""
+    return lambda simulator: BoltSchedule(
+        **{"credentials": credentials()(simulator), "schedule_name": "daily", **fields}
+    )
+
+
+def a_trigger(**changes: Any) -> Attempt:
+    """Trigger a schedule block's run with changes."""
+    return lambda simulator: schedule()(simulator).trigger(**changes)
+
+
+def a_run(run_id: Any) -> Attempt:
+    """Make the handle of a run."""
+    return lambda simulator: BoltRun(run_id, credentials()(simulator))
+
+
+def flow(**parameters: Any) -> Attempt:
+    """Have Prefect check the parameters of `run_schedule`, as it does before a flow run begins."""
+
+    def attempt(simulator: BoltSimulator) -> Any:
+        from paradime_flows.run_schedule import run_schedule
+
+        return run_schedule.validate_parameters({"schedule_name": "daily", **parameters})
+
+    return attempt
+
+
+def bad(attempt: Attempt, *told: str, id: str) -> Any:  # noqa: A002 - pytest's own name
+    return pytest.param(attempt, told, id=id)
+
+
+WHOLE = "whole number from 1 to 2147483647"
+COPY_IT = "copy it from the Paradime workspace settings"
+
+BAD = [
+    # The client's settings
+    bad(a_client(api_endpoint=""), "api_endpoint is empty", COPY_IT, id="client: no endpoint"),
+    bad(a_client(api_endpoint=None), "api_endpoint is None", id="client: endpoint None"),
+    bad(a_client(api_endpoint="http://api.paradime.io/g"), "begin with https://", id="client: http endpoint"),
+    bad(a_client(api_secret=""), "api_secret is empty", "paste", id="client: no secret"),
+    bad(a_client(api_secret=None), "api_secret is empty", id="client: secret None"),
+    bad(a_client(api_secret=7), "api_secret is not text", id="client: secret a number"),
+    bad(a_client(api_key=None), "api_key is empty", "prdm_wsp_", id="client: no key"),
+    bad(a_client(api_secret="prdm_cmp_t"), "workspace_uid is empty", id="client: no workspace"),
+    bad(a_client(request_timeout_seconds=0), "above 0, such as 30", id="client: no time"),
+    bad(
+        a_client(request_timeout_seconds=float("nan")), "above 0, such as 30", id="client: time not a number"
+    ),
+    bad(a_client(request_timeout_seconds=float("inf")), "above 0, such as 30", id="client: endless time"),
+    bad(a_client(request_timeout_seconds="30"), "above 0, such as 30", id="client: time as text"),
+    bad(a_client(proxy="proxy:3128"), "type http://host:port, or none", id="client: proxy without a scheme"),
+    # The client's calls
+    bad(a_call(lambda c: c.trigger_bolt_run()), "Give one of schedule_name and slug", id="trigger: nothing"),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", slug="daily")),
+        "Give one of schedule_name and slug",
+        id="trigger: name and slug",
+    ),
+    bad(a_call(lambda c: c.trigger_bolt_run("")), "schedule_name is empty", "'daily'", id="trigger: no name"),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run(7)), "schedule_name is 7", "as text", id="trigger: name a number"
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run(TWO_LINES)),
+        "line break",
+        "Type it again",
+        id="trigger: two lines",
+    ),
+    bad(a_call(lambda c: c.trigger_bolt_run(HALF_A_CHARACTER)), "Type it again", id="trigger: broken text"),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", commands="dbt run")),
+        "not a list",
+        "['dbt run', 'dbt test']",
+        id="trigger: commands as text",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", commands=[])),
+        "empty list",
+        "leave it out",
+        id="trigger: no commands",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", commands=["dbt run", " "])),
+        "commands holds ' '",
+        id="trigger: empty command",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", commands=[HALF_A_CHARACTER])),
+        "commands holds",
+        id="trigger: broken command",
+    ),
+    bad(
+        a_call(
+            lambda c: c.trigger_bolt_run("daily", commands=["dbt run"], command_configs=[{"command": "x"}])
+        ),
+        "either commands or command_configs",
+        id="trigger: commands twice",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", command_configs=[{"cmd": "dbt run"}])),
+        "[{'command': 'dbt test', 'continueOnError': True}]",
+        id="trigger: unknown key",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", command_configs=7)),
+        "command_configs is 7",
+        id="trigger: configs a number",
+    ),
+    bad(
+        a_call(
+            lambda c: c.trigger_bolt_run("daily", command_configs=[{"command": "x", "continueOnError": "no"}])
+        ),
+        "'continueOnError': True",
+        id="trigger: yes or no as text",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", continue_on_error="false")),
+        "continue_on_error is 'false'",
+        "True or False",
+        id="trigger: false as text",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", branch=" ")),
+        "branch is empty",
+        "'main'",
+        id="trigger: branch",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", pr_number=0)),
+        "pr_number is 0",
+        id="trigger: pull request 0",
+    ),
+    bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", reason=7)),
+        "reason is 7",
+        "as text",
+        id="trigger: reason",
+    ),
+    bad(a_call(lambda c: c.get_bolt_run(0)), "run_id is 0", WHOLE, id="status: 0"),
+    bad(a_call(lambda c: c.get_bolt_run("76035")), "run_id is '76035'", WHOLE, id="status: text"),
+    bad(a_call(lambda c: c.get_bolt_run(True)), "run_id is True", WHOLE, id="status: True"),  # noqa: FBT003
+    bad(a_call(lambda c: c.get_bolt_run(2**31)), "run_id is 2147483648", WHOLE, id="status: too large"),
+    bad(a_call(lambda c: c.cancel_bolt_run(-1)), "run_id is -1", WHOLE, id="cancel: negative"),
+    bad(a_call(lambda c: c.retry_bolt_run(1.0)), "run_id is 1.0", WHOLE, id="retry: fraction"),
+    bad(a_call(lambda c: c.get_bolt_command(None)), "command_id is None", WHOLE, id="command: None"),
+    bad(a_call(lambda c: c.get_bolt_command_resources([1, 0])), "command_id is 0", WHOLE, id="resources: 0"),
+    bad(a_call(lambda c: c.get_bolt_resource_url(0)), "resource_id is 0", WHOLE, id="URL: 0"),
+    bad(a_call(lambda c: c.download_bolt_resource("a")), "resource_id is 'a'", WHOLE, id="download: text"),
+    bad(a_call(lambda c: c.list_bolt_schedules(offset=-1)), "offset is -1", "from 0", id="list: offset"),
+    bad(a_call(lambda c: c.list_bolt_schedules(limit=0)), "limit is 0", "1 to 1000", id="list: nothing"),
+    bad(
+        a_call(lambda c: c.list_bolt_schedules(limit=1001)), "limit is 1001", "1 to 1000", id="list: too much"
+    ),
+    bad(
+        a_call(lambda c: c.list_bolt_schedules(show_inactive="no")),
+        "show_inactive is 'no'",
+        "True or False",
+        id="list: no as text",
+    ),
+    bad(
+        a_call(lambda c: c.get_bolt_schedule()), "Give one of schedule_name and slug", id="schedule: nothing"
+    ),
+    bad(a_call(lambda c: c.list_bolt_runs("")), "slug is empty", id="runs: no schedule"),
+    # The credentials block
+    bad(credentials(api_endpoint="  "), "api_endpoint is empty", COPY_IT, id="block: no endpoint"),
+    bad(
+        credentials(api_endpoint="api.paradime.io/graphql"),
+        "not an https:// URL",
+        COPY_IT,
+        id="block: no scheme",
+    ),
+    bad(credentials(api_endpoint="ftp://api.paradime.io"), "not an https:// URL", id="block: ftp"),
+    bad(credentials(api_endpoint="https://"), "not an https:// URL", id="block: no host"),
+    bad(credentials(api_endpoint="http://paradime.io/g"), "must begin with https://", id="block: http"),
+    bad(credentials(api_endpoint="https://api.paradime.io/a b"), "white space", COPY_IT, id="block: space"),
+    bad(
+        credentials(api_endpoint="https://api.paradime.io/api/v1/<workspace>/graphql"),
+        "replace <workspace> by your own",
+        id="block: placeholder",
+    ),
+    bad(
+        credentials(api_endpoint="https://api.paradime.io:port/g"),
+        "is not a URL",
+        COPY_IT,
+        id="block: bad port",
+    ),
+    bad(
+        credentials(api_endpoint="https://k:s@api.paradime.io/g"), "api_key and api_secret", id="block: user"
+    ),
+    bad(credentials(api_endpoint="https://[api.paradime.io/g"), "is not a URL", COPY_IT, id="block: bracket"),
+    bad(credentials(api_key=""), "type the API key that belongs to this secret", id="block: no key"),
+    bad(credentials(api_secret=""), "paste the API secret", id="block: no secret"),
+    bad(credentials(api_secret="   "), "paste the API secret", id="block: blank secret"),
+    bad(credentials(api_secret="two words"), "api_secret holds a space", "paste it again", id="block: words"),
+    bad(credentials(api_secret="secret\n"), "api_secret holds", "line break", id="block: line break"),
+    bad(credentials(api_key="schlüssel"), "api_key holds", "paste it again", id="block: letters"),
+    bad(credentials(api_secret="prdm_cmp_t"), "uid of the workspace to act on", id="block: no workspace"),
+    bad(credentials(proxy="proxy.internal:3128"), "type http://host:port", id="block: proxy"),
+    bad(credentials(proxy="http://[proxy"), "type http://host:port", id="block: proxy with a bracket"),
+    bad(credentials(proxy="http://proxy:port"), "type http://host:port", id="block: proxy's port"),
+    bad(
+        credentials(request_timeout_seconds=0),
+        "request_timeout_seconds",
+        "greater than 0",
+        id="block: no time",
+    ),
+    bad(credentials(request_timeout_seconds=601), "less than or equal to 600", id="block: too long"),
+    bad(credentials(request_timeout_seconds=float("nan")), "request_timeout_seconds", id="block: no number"),
+    bad(credentials(request_timeout_seconds="soon"), "valid number", id="block: words for a number"),
+    # The schedule block and the handle
+    bad(schedule(schedule_name=None), "type its name in schedule_name", id="schedule: no name"),
+    bad(schedule(schedule_name=" "), "type its name in schedule_name", id="schedule: blank name"),
+    bad(schedule(slug="daily"), "and not both", id="schedule: name and slug"),
+    bad(schedule(schedule_name=TWO_LINES), "line break", "Type it again", id="schedule: two lines"),
+    bad(
+        schedule(commands=[""]), "commands holds ''", "['dbt run', 'dbt test']", id="schedule: empty command"
+    ),
+    bad(schedule(commands="dbt run"), "commands", "valid list", id="schedule: commands as text"),
+    bad(schedule(branch="main\tx"), "control character", id="schedule: tab in the branch"),
+    bad(schedule(timeout_seconds=0), "timeout_seconds", "greater than 0", id="schedule: no time"),
+    bad(schedule(timeout_seconds=14 * 86_400 + 1), "less than or equal to 1209600", id="schedule: too long"),
+    bad(schedule(poll_interval_seconds=0), "greater than or equal to 0.5", id="schedule: no pause"),
+    bad(schedule(max_outage_seconds=-1), "max_outage_seconds", "equal to 0", id="schedule: negative outage"),
+    bad(schedule(cancel_grace_seconds=0), "cancel_grace_seconds", "greater than 0", id="schedule: no grace"),
+    bad(schedule(credentials=None), "credentials", "ParadimeCredentials", id="schedule: no credentials"),
+    bad(a_trigger(branch=TWO_LINES), "line break", "Nothing was sent", id="trigger of a block: branch"),
+    bad(a_trigger(commands=()), "commands is an empty list", id="trigger of a block: no commands"),
+    bad(a_run(0), "run_id is 0", WHOLE, id="handle: 0"),
+    bad(a_run("76035"), "run_id is '76035'", WHOLE, id="handle: text"),
+    # The flow's parameters
+    bad(flow(schedule_name=""), "schedule_name", "at least 1 character", id="flow: no schedule"),
+    bad(flow(schedule_name="  "), "schedule_name", id="flow: blank schedule"),
+    bad(flow(schedule_name=7), "schedule_name", "valid string", id="flow: schedule a number"),
+    bad(flow(commands=[]), "commands", "at least 1 item", id="flow: no commands"),
+    bad(flow(commands="dbt run"), "commands", "valid list", id="flow: commands as text"),
+    bad(flow(commands=["dbt run", ""]), "commands.1", "at least 1 character", id="flow: empty command"),
+    bad(flow(branch=""), "branch", "at least 1 character", id="flow: empty branch"),
+    bad(flow(timeout_seconds=0), "timeout_seconds", "greater than 0", id="flow: no time"),
+    bad(flow(timeout_seconds="soon"), "timeout_seconds", "valid number", id="flow: words for a time"),
+    bad(flow(timeout_seconds=1e9), "timeout_seconds", "equal to 1209600", id="flow: too much time"),
+    bad(flow(timeout_seconds=float("nan")), "timeout_seconds", id="flow: time not a number"),
+    bad(flow(poll_interval_seconds=0), "poll_interval_seconds", "equal to 0.5", id="flow: no pause"),
+    bad(flow(retries=-1), "retries", "equal to 0", id="flow: negative retries"),
+    bad(flow(retries=1.5), "retries", "valid integer", id="flow: half a retry"),
+    bad(flow(on_already_running="panic"), "'wait', 'attach', 'fail', 'skip' or 'replace'", id="flow: policy"),
+    bad(flow(on_timeout="explode"), "'cancel' or 'leave'", id="flow: policy at the time limit"),
+    bad(flow(max_outage_seconds=-1), "max_outage_seconds", "equal to 0", id="flow: negative outage"),
+    bad(flow(cancel_grace_seconds=0), "cancel_grace_seconds", "greater than 0", id="flow: no grace"),
+    bad(flow(credentials=7), "credentials", "ParadimeCredentials", id="flow: credentials a number"),
+    bad(
+        flow(credentials={"api_endpoint": "paradime", "api_secret": "x"}),
+        "credentials",
+        "not an https:// URL",
+        id="flow: credentials that are no good",
+    ),
+    bad(flow(nonsense=1), "nonsense", "schedule_name", id="flow: unknown parameter"),
+]
+
+
+@pytest.mark.parametrize("attempt, told", BAD)
+def test_bad_input_is_refused_with_a_message_that_says_what_to_type(simulator, attempt, told):
+    """Before anything is sent; the message is what a user sees at the end of a traceback or in the UI."""
+    simulator.add_schedule("daily")
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Prefect, pydantic and we have classes of our own
+        attempt(simulator)
+    # An error that nobody thought of is not a message for a person.
+    assert type(caught.value).__name__ in {
+        "BoltRequestError",
+        "ValidationError",
+        "ParameterTypeError",
+        "SignatureMismatchError",
+    }
+    assert [text for text in told if text not in str(caught.value)] == []
+    assert simulator.requests == []
+
+
+GOOD = [
+    pytest.param(a_client(), id="client"),
+    pytest.param(a_call(lambda c: c.trigger_bolt_run("daily", commands=("dbt run",))), id="call"),
+    pytest.param(credentials(), id="credentials"),
+    pytest.param(schedule(), id="schedule"),
+    pytest.param(a_run(1), id="handle"),
+    pytest.param(flow(commands=["dbt run"], retries=2), id="flow"),
+]
+
+
+@pytest.mark.parametrize("attempt", GOOD)
+def test_what_the_table_above_starts_from_is_good(simulator, attempt):
+    """Or the refusals above could be for another reason than the one they name."""
+    simulator.add_schedule("daily")
+    attempt(simulator)

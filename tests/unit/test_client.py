@@ -1,0 +1,809 @@
+"""The nine operations of the vendor's page, and what the client makes of their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+from graphql import FieldNode, OperationDefinitionNode, VariableNode, parse, value_from_ast_untyped
+
+from paradime_blocks import BoltClient, BoltRequestError, BoltRunState, BoltUnavailable, BoltUnsupported
+from paradime_blocks import connection as connection_module
+from paradime_blocks import operations as ops
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from graphql import SelectionSetNode
+
+# The documents of the vendor's page, word for word, and how to have the client send each.
+REFERENCE = [
+    pytest.param(
+        """
+mutation TriggerBoltRun {
+    triggerBoltRun(scheduleName: "daily") {
+        runId
+    }
+}
+""",
+        lambda client: client.trigger_bolt_run("daily"),
+        id="trigger",
+    ),
+    pytest.param(
+        """
+mutation TriggerBoltRun {
+    triggerBoltRun(scheduleName: "daily", commands: ["dbt compile", "dbt test"]) {
+        runId
+    }
+}
+""",
+        lambda client: client.trigger_bolt_run("daily", commands=["dbt compile", "dbt test"]),
+        id="trigger with commands",
+    ),
+    pytest.param(
+        """
+mutation TriggerBoltRun {
+    triggerBoltRun(scheduleName: "daily", branch: "e987a71966bf68c79c7fdcb4c4c19babdaf9b258") {
+        runId
+    }
+}
+""",
+        lambda client: client.trigger_bolt_run("daily", branch="e987a71966bf68c79c7fdcb4c4c19babdaf9b258"),
+        id="trigger on a commit",
+    ),
+    pytest.param(
+        """
+mutation CancelBoltRun {
+    cancelBoltRun(scheduleRunId: 76033) {
+        ok
+    }
+}
+""",
+        lambda client: client.cancel_bolt_run(76033),
+        id="cancel",
+    ),
+    pytest.param(
+        """
+query BoltRunStatus {
+    boltRunStatus(runId: 76035) {
+        ok
+        state
+        commands {
+            id
+            command
+            startDttm
+            endDttm
+            stdout
+            stderr
+            returnCode
+        }
+    }
+}
+""",
+        lambda client: client.get_bolt_run(76035),
+        id="run status",
+    ),
+    pytest.param(
+        """
+query BoltCommand {
+    boltCommand(commandId: 243281) {
+        command
+        startDttm
+        endDttm
+        stdout
+        stderr
+        returnCode
+        scheduleRunId
+        resources {
+            id
+            path
+        }
+        ok
+    }
+}
+""",
+        lambda client: client.get_bolt_command(243281),
+        id="command",
+    ),
+    pytest.param(
+        """
+query BoltResourceUrl {
+    boltResourceUrl(resourceId: 2023484) {
+        ok
+        url
+    }
+}
+""",
+        lambda client: client.get_bolt_resource_url(2023484),
+        id="resource URL",
+    ),
+    pytest.param(
+        """
+query ListBoltSchedules {
+    listBoltSchedules(offset: 0, limit: 10, showInactive: false) {
+        schedules {
+            name
+            schedule
+            owner
+            lastRunAt
+            lastRunState
+            nextRunAt
+            id
+            uuid
+            source
+            turboCi {
+                enabled
+                deferredScheduleName
+                successfulRunOnly
+            }
+            deferredSchedule {
+                deferredScheduleName
+                enabled
+                successfulRunOnly
+            }
+            commands
+            gitBranch
+            slackOn
+            slackNotify
+            emailOn
+            emailNotify
+        }
+        totalCount
+    }
+}
+""",
+        lambda client: client.list_bolt_schedules(limit=10),
+        id="list schedules",
+    ),
+    pytest.param(
+        """
+query BoltScheduleName {
+    boltScheduleName(scheduleName: "daily") {
+        ok
+        latestRunId
+        commands
+        owner
+        schedule
+        uuid
+        source
+    }
+}
+""",
+        lambda client: client.get_bolt_schedule("daily"),
+        id="schedule",
+    ),
+]
+# What newer backends have on top of the vendor's page, by operation.
+NEWER = {
+    "ListBoltSchedules": {"schedules.slug", "schedules.suspended"},
+    "BoltScheduleName": {"suspended"},
+}
+OLD_BACKEND = ["BoltScheduleType.slug", "BoltScheduleType.suspended", "BoltScheduleNameType.suspended"]
+
+
+def _fields(selection: SelectionSetNode | None, way: str = "") -> list[str]:
+    found = []
+    for node in selection.selections if selection else ():
+        assert isinstance(node, FieldNode)
+        found += [f"{way}{node.name.value}", *_fields(node.selection_set, f"{way}{node.name.value}.")]
+    return found
+
+
+def _shape(document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document asks for, whether its arguments are written out or passed as variables."""
+    (operation,) = parse(document).definitions
+    assert isinstance(operation, OperationDefinitionNode)
+    assert operation.name is not None
+    (root,) = operation.selection_set.selections
+    assert isinstance(root, FieldNode)
+    arguments = {
+        argument.name.value: variables[argument.value.name.value]
+        if isinstance(argument.value, VariableNode)
+        else value_from_ast_untyped(argument.value)
+        for argument in root.arguments
+    }
+    return {
+        "operation": (operation.operation.value, operation.name.value),
+        "root": root.name.value,
+        "arguments": arguments,
+        "fields": sorted(_fields(root.selection_set)),
+    }
+
+
+async def _last_request(
+    simulator: BoltSimulator, client: BoltClient, call: Callable[..., Awaitable[Any]]
+) -> Any:
+    async with client:
+        with contextlib.suppress(BoltRequestError):  # what the vendor's page asks for need not exist here
+            await call(client)
+    return simulator.requests[-1]
+
+
+@pytest.mark.parametrize("reference, call", REFERENCE)
+async def test_each_operation_asks_for_what_the_vendors_page_shows(simulator, client_of, reference, call):
+    """The same operation, root field, arguments and fields; nothing besides but fields known to be newer."""
+    simulator.add_schedule("daily")
+    request = await _last_request(simulator, client_of(simulator), call)
+    wanted, sent = _shape(reference, {}), _shape(request.query, request.variables)
+    newer = NEWER.get(wanted["operation"][1], set())
+    assert set(sent["fields"]) - set(wanted["fields"]) == newer
+    sent["fields"] = [name for name in sent["fields"] if name not in newer]
+    assert sent == wanted
+
+
+@pytest.mark.parametrize("reference, call", REFERENCE)
+async def test_an_older_backend_is_asked_exactly_what_the_vendors_page_shows(
+    simulator, client_of, reference, call
+):
+    """A backend that refuses the newer fields gets the vendor's own document, argument for argument."""
+    simulator.add_schedule("daily")
+    simulator.lacks(fields=OLD_BACKEND)
+    request = await _last_request(simulator, client_of(simulator), call)
+    assert _shape(request.query, request.variables) == _shape(reference, {})
+
+
+async def test_a_refused_field_is_not_asked_for_again_while_the_connection_lasts(simulator, client_of):
+    """The first refusal tells all there is to know about this backend."""
+    simulator.add_schedule("daily")
+    simulator.lacks(fields=["boltScheduleName.suspended"])
+    async with client_of(simulator) as client:
+        first = await client.get_bolt_schedule("daily")
+        await client.get_bolt_schedule("daily")
+    assert first.suspended is None
+    assert ["suspended" in request.query for request in simulator.requests] == [True, False, False]
+
+
+async def test_trigger_starts_one_run_with_what_was_asked(simulator, client_of):
+    """Commands and branch reach Bolt as they were typed, without the space around them."""
+    simulator.add_schedule("daily", commands=["dbt run"], setup_commands=False)
+    async with client_of(simulator) as client:
+        run_id = await client.trigger_bolt_run(" daily ", commands=[" dbt compile"], branch="feature ")
+    (run,) = simulator.runs("daily")
+    assert (run.id, run.branch, list(run.planned_commands)) == (run_id, "feature", ["dbt compile"])
+
+
+@pytest.mark.parametrize(
+    "lacking, arguments, left",
+    [
+        pytest.param(
+            ["reason"], {"schedule_name": "daily", "reason": "a test"}, {"scheduleName"}, id="reason"
+        ),
+        pytest.param(["slug"], {"slug": "daily"}, {"scheduleName"}, id="slug"),
+        pytest.param(
+            ["commandConfigs"],
+            {"schedule_name": "daily", "command_configs": [{"command": "dbt test"}]},
+            {"scheduleName", "commands"},
+            id="commandConfigs",
+        ),
+        pytest.param(
+            ["slug", "reason"], {"slug": "daily", "reason": "a test"}, {"scheduleName"}, id="two arguments"
+        ),
+    ],
+)
+async def test_an_older_backend_is_triggered_in_the_way_of_the_vendors_page(
+    simulator, client_of, lacking, arguments, left
+):
+    """A refused argument leads to the older way of saying the same, and to one run."""
+    simulator.add_schedule("daily")
+    simulator.lacks(arguments=[f"triggerBoltRun.{name}" for name in lacking])
+    async with client_of(simulator) as client:
+        run_id = await client.trigger_bolt_run(**arguments)
+    assert [run.id for run in simulator.runs()] == [run_id]
+    assert set(simulator.requests[-1].variables) == left
+
+
+@pytest.mark.parametrize(
+    "lacking, arguments",
+    [
+        pytest.param("prNumber", {"pr_number": 7}, id="prNumber"),
+        pytest.param("continueOnError", {"continue_on_error": True}, id="continueOnError"),
+        pytest.param(
+            "commandConfigs",
+            {"command_configs": [{"command": "dbt test", "continueOnError": True}]},
+            id="commandConfigs that go on",
+        ),
+    ],
+)
+async def test_what_an_older_backend_cannot_do_is_refused_and_not_left_out(
+    simulator, client_of, lacking, arguments
+):
+    """Where the vendor's page has no way to say it, no run is started that does something else."""
+    simulator.add_schedule("daily")
+    simulator.lacks(arguments=[f"triggerBoltRun.{lacking}"])
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnsupported, match=lacking) as caught:
+            await client.trigger_bolt_run("daily", **arguments)
+    assert caught.value.missing == lacking
+    assert simulator.runs() == []
+
+
+async def test_a_schedule_is_found_by_its_slug_on_an_older_backend(simulator, client_of):
+    """`slug` is the newer name of the same identifier."""
+    simulator.add_schedule("daily")
+    simulator.lacks(arguments=["boltScheduleName.slug"])
+    async with client_of(simulator) as client:
+        assert (await client.get_bolt_schedule(slug="daily")).ok is True
+
+
+async def test_an_operation_that_a_backend_lacks_is_named(simulator, client_of):
+    """The caller can tell a backend that is too old from a request that is wrong."""
+    simulator.add_schedule("daily")
+    simulator.lacks(operations=["listBoltRuns"])
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnsupported, match="does not know 'listBoltRuns'"):
+            await client.list_bolt_runs("daily")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_validation_errors_are_understood_with_any_http_status(client_of, status):
+    """Some GraphQL servers answer 400 to a document that does not fit their schema."""
+    with BoltSimulator(speed=0, validation_status=status) as simulator:
+        simulator.add_schedule("daily")
+        simulator.lacks(fields=OLD_BACKEND)
+        async with client_of(simulator) as client:
+            page = await client.list_bolt_schedules()
+    assert [schedule.name for schedule in page.schedules] == ["daily"]
+
+
+async def test_status_shows_state_and_commands_of_a_run(simulator, client_of):
+    """A command that runs has no end and no return code; one that has not begun is not listed."""
+    simulator.add_schedule(
+        "daily",
+        commands=[SimulatedCommand("dbt run", duration_seconds=10, stdout="one\ntwo\n"), "dbt test"],
+        setup_commands=False,
+        starting_seconds=1,
+    )
+    run_id = simulator.start_run("daily")
+    async with client_of(simulator) as client:
+        starting = await client.get_bolt_run(run_id)
+        simulator.clock.advance(6)
+        running = await client.get_bolt_run(run_id)
+        simulator.clock.advance(60)
+        ended = await client.get_bolt_run(run_id)
+    assert (starting.state, starting.commands) == (BoltRunState.STARTING, [])
+    assert running.state is BoltRunState.RUNNING
+    assert [(c.command, c.end_dttm, c.return_code) for c in running.commands] == [("dbt run", None, None)]
+    assert ended.state is BoltRunState.SUCCESS
+    assert [(c.command, c.return_code) for c in ended.commands] == [("dbt run", 0), ("dbt test", 0)]
+    assert ended.commands[0].stdout == "one\ntwo\n"
+    assert ended.commands[0].duration_seconds == 10
+
+
+async def test_a_poll_leaves_the_logs_out(simulator, client_of):
+    """A long run's logs are megabytes, which nobody reads at every look."""
+    simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", stdout="x" * 100_000)])
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(600)
+    async with client_of(simulator) as client:
+        whole = await client.get_bolt_run(run_id)
+        brief = await client.get_bolt_run(run_id, logs=False)
+    assert [c.return_code for c in brief.commands] == [c.return_code for c in whole.commands]
+    assert max(len(c.stdout) for c in whole.commands) == 100_000
+    assert simulator.requests[-1].bytes < 2_000
+
+
+async def test_command_details_tell_log_resources_and_run(simulator, client_of):
+    """All that a webhook's command id leads to, and the id itself, which the API does not repeat."""
+    simulator.add_schedule(
+        "daily",
+        commands=[
+            SimulatedCommand(
+                "dbt run", return_code=2, stdout="out", stderr="err", resources={"target/a.json": "{}"}
+            )
+        ],
+        setup_commands=False,
+    )
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(600)
+    (listed,) = simulator.run(run_id).commands
+    async with client_of(simulator) as client:
+        command = await client.get_bolt_command(listed.id)
+    assert (command.id, command.schedule_run_id, command.return_code) == (listed.id, run_id, 2)
+    assert (command.stdout, command.stderr, command.failed) == ("out", "err", True)
+    assert [resource.path for resource in command.resources] == ["target/a.json"]
+
+
+async def test_cancel_is_taken_and_can_be_repeated(simulator, client_of):
+    """A second cancel does no harm."""
+    simulator.add_schedule("daily")
+    run_id = simulator.start_run("daily")
+    async with client_of(simulator) as client:
+        assert [await client.cancel_bolt_run(run_id) for _ in range(2)] == [True, True]
+        simulator.clock.advance(60)
+        assert (await client.get_bolt_run(run_id)).state is BoltRunState.CANCELED
+
+
+async def test_a_cancel_that_bolt_does_not_take_is_told(simulator, client_of):
+    """`ok: false` is an answer and no error: the run may have ended by itself."""
+    simulator.add_schedule("daily", cancel="not_ok")
+    async with client_of(simulator) as client:
+        assert await client.cancel_bolt_run(simulator.start_run("daily")) is False
+
+
+async def test_a_lost_answer_to_a_cancel_is_asked_again(simulator, client_of):
+    """Cancelling twice does what cancelling once does."""
+    simulator.add_schedule("daily")
+    simulator.inject(faults.CutConnection(operation="cancelBoltRun", after_acting=True, times=2))
+    async with client_of(simulator) as client:
+        assert await client.cancel_bolt_run(simulator.start_run("daily")) is True
+    assert simulator.count("cancelBoltRun") == 3
+
+
+async def test_schedule_details_lead_to_the_latest_run(simulator, client_of):
+    """What the schedule runs, and which run is its latest."""
+    simulator.add_schedule("daily", commands=["dbt run", "dbt test"], owner="ann@example.com")
+    async with client_of(simulator) as client:
+        before = await client.get_bolt_schedule("daily")
+        run_id = simulator.start_run("daily")
+        after = await client.get_bolt_schedule("daily")
+    assert (before.latest_run_id, after.latest_run_id) == (None, run_id)
+    assert (after.commands, after.owner, after.suspended) == (
+        ["dbt run", "dbt test"],
+        "ann@example.com",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "page_size, offsets",
+    [
+        pytest.param(1, [0, 1, 2, 3, 4, 5, 6], id="one at a time"),
+        pytest.param(3, [0, 3, 6], id="odd last page"),
+        pytest.param(7, [0], id="exactly one page"),
+        pytest.param(8, [0], id="more than there are"),
+        pytest.param(1000, [0], id="largest page"),
+    ],
+)
+async def test_iterating_gives_every_schedule_once_in_as_few_requests_as_need_be(
+    simulator, client_of, page_size, offsets
+):
+    """The pages follow each other without gap, overlap or an empty one at the end."""
+    for n in range(7):
+        simulator.add_schedule(f"schedule-{n}")
+    async with client_of(simulator) as client:
+        names = [schedule.name async for schedule in client.iter_bolt_schedules(page_size=page_size)]
+    assert sorted(names) == [f"schedule-{n}" for n in range(7)]
+    assert [request.variables["offset"] for request in simulator.requests] == offsets
+
+
+async def test_iterating_an_empty_workspace_gives_nothing(simulator, client_of):
+    """One request, and no endless loop."""
+    async with client_of(simulator) as client:
+        assert [schedule async for schedule in client.iter_bolt_schedules()] == []
+    assert simulator.count("listBoltSchedules") == 1
+
+
+async def test_inactive_schedules_are_listed_on_demand(simulator, client_of):
+    """`showInactive` reaches Bolt."""
+    simulator.add_schedule("daily")
+    simulator.add_schedule("old", active=False)
+    async with client_of(simulator) as client:
+        assert [s.name async for s in client.iter_bolt_schedules()] == ["daily"]
+        assert "old" in [s.name async for s in client.iter_bolt_schedules(show_inactive=True)]
+
+
+def _replying(*replies: Any) -> httpx.MockTransport:
+    """Answers that the simulator would never give; the last one stands for all later ones."""
+    left = list(replies)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"data": left.pop(0) if len(left) > 1 else left[0]})
+
+    return httpx.MockTransport(answer)
+
+
+async def test_iterating_copes_with_short_pages_and_no_total_count(client_of):
+    """A backend that counts nothing, and serves two schedules however many were asked for."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        offset = json.loads(request.content)["variables"]["offset"]
+        page = [{"name": name} for name in "abcde"[offset : offset + 2]]
+        return httpx.Response(200, json={"data": {"listBoltSchedules": {"schedules": page}}})
+
+    async with client_of("http://localhost/graphql", transport=httpx.MockTransport(answer)) as client:
+        assert [schedule.name async for schedule in client.iter_bolt_schedules(page_size=4)] == list("abcde")
+
+
+async def test_unknown_fields_survive(client_of):
+    """What a newer API says and this package does not know is kept, at every level."""
+    reply = {
+        "boltRunStatus": {
+            "ok": True,
+            "state": "RUNNING",
+            "moonPhase": "waxing",
+            "commands": [{"id": 1, "command": "dbt run", "cpuHours": 3}],
+        }
+    }
+    async with client_of("http://localhost/graphql", transport=_replying(reply)) as client:
+        status = await client.get_bolt_run(1)
+    assert status.model_extra == {"moonPhase": "waxing"}
+    assert json.loads(status.model_dump_json())["commands"][0]["cpuHours"] == 3
+
+
+async def test_unknown_states_survive_and_are_no_end(simulator, client_of):
+    """Before and at the end of a run: a state that nobody has heard of is kept by name."""
+    simulator.add_schedule(
+        "daily", intermediate_states=["POLISHING"], starting_seconds=5, final_state="PETRIFIED"
+    )
+    run_id = simulator.start_run("daily")
+    async with client_of(simulator) as client:
+        first = (await client.get_bolt_run(run_id)).state
+        simulator.clock.advance(600)
+        last = (await client.get_bolt_run(run_id)).state
+    assert [(state.value, state.is_terminal) for state in (first, last)] == [
+        ("POLISHING", False),
+        ("PETRIFIED", False),
+    ]
+
+
+async def test_dates_are_aware_and_in_utc(simulator, client_of):
+    """The API names no zone; nothing that leaves the client is naive."""
+    simulator.add_schedule("daily", setup_commands=False, cron="0 6 * * *")
+    before = simulator.clock.now()
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(600)
+    async with client_of(simulator) as client:
+        status = await client.get_bolt_run(run_id)
+        (schedule,) = (await client.list_bolt_schedules()).schedules
+        (record,) = (await client.list_bolt_runs("daily")).runs
+    found = [
+        status.started_at,
+        status.ended_at,
+        schedule.last_run_at,
+        schedule.next_run_at,
+        record.start_dttm,
+        record.end_dttm,
+    ]
+    assert all(isinstance(date, datetime) and date.tzinfo is timezone.utc for date in found)
+    assert timedelta(0) <= status.started_at - before.astimezone(timezone.utc) < timedelta(seconds=60)
+
+
+async def test_many_resources_are_asked_for_in_one_request(simulator, client_of):
+    """Aliases: one request for all commands, one for all URLs."""
+    command_ids, paths = _finished_run(simulator)
+    async with client_of(simulator) as client:
+        resources = await client.get_bolt_command_resources(command_ids)
+        ids = [resource.id for found in resources.values() for resource in found]
+        urls = await client.get_bolt_resource_urls(ids)
+    assert [[r.path for r in resources[id_]] for id_ in command_ids] == paths
+    assert list(urls) == ids
+    assert len(simulator.requests) == 2
+
+
+async def test_a_backend_that_refuses_aliases_is_asked_one_by_one(simulator, client_of):
+    """The same answers in more requests; and aliases are not tried again on this connection."""
+    command_ids, paths = _finished_run(simulator)
+    simulator.lacks(aliases=True)
+    async with client_of(simulator) as client:
+        resources = await client.get_bolt_command_resources(command_ids)
+        again = await client.get_bolt_command_resources(command_ids)
+    assert [[r.path for r in resources[id_]] for id_ in command_ids] == paths
+    assert again == resources
+    assert len(simulator.requests) == 1 + 2 * len(command_ids)
+
+
+async def test_one_missing_thing_among_many_is_named(simulator, client_of):
+    """Aliases fail together; the error is that of the one that is not there, and aliases stay in use."""
+    command_ids, _ = _finished_run(simulator)
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError, match="999999"):
+            await client.get_bolt_command_resources([*command_ids, 999_999])
+        asked = len(simulator.requests)
+        await client.get_bolt_command_resources(command_ids)
+    assert len(simulator.requests) == asked + 1
+
+
+async def test_one_refusal_among_many_is_an_error_and_not_an_empty_list(client_of):
+    """`ok: false` under an alias is what it is in a reply of its own."""
+    replies = _replying(
+        {"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}},
+        {"boltCommand": {"ok": True, "resources": []}},
+        {"boltCommand": {"ok": False, "resources": None}},
+    )
+    async with client_of("http://localhost/graphql", transport=replies) as client:
+        with pytest.raises(BoltRequestError, match=r"commandId 8 \(ok: false\)"):
+            await client.get_bolt_command_resources([7, 8])
+
+
+async def test_more_than_fifty_are_asked_for_in_several_requests(simulator, client_of):
+    """A backend may bound how much one document asks for."""
+    simulator.add_schedule(
+        "daily",
+        commands=[
+            SimulatedCommand("dbt run", resources={f"target/{n}.json": "{}" for n in range(51)}),
+        ],
+        setup_commands=False,
+    )
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        found = await client.get_bolt_command_resources([simulator.run(run_id).commands[0].id])
+        ids = [resource.id for resources in found.values() for resource in resources]
+        assert len(await client.get_bolt_resource_urls(ids)) == 51
+    assert simulator.count("boltResourceUrl") == 2
+
+
+async def test_nothing_is_sent_for_nothing(simulator, client_of):
+    """A run without commands has no resources to ask for."""
+    async with client_of(simulator) as client:
+        assert await client.get_bolt_command_resources([]) == {}
+    assert simulator.requests == []
+
+
+async def test_logs_are_read_on_from_a_cursor(client_of):
+    """Page by page, each piece once, to the end."""
+    with BoltSimulator(speed=0, log_batch_lines=2) as simulator:
+        text = "".join(f"line {n}\n" for n in range(5))
+        simulator.add_schedule(
+            "daily", commands=[SimulatedCommand("dbt run", stdout=text)], setup_commands=False
+        )
+        run_id = simulator.start_run("daily")
+        simulator.clock.advance(60)
+        command_id = simulator.run(run_id).commands[0].id
+        async with client_of(simulator) as client:
+            pages = [await client.get_bolt_command_logs(command_id)]
+            while not pages[-1].finished:
+                pages.append(await client.get_bolt_command_logs(command_id, pages[-1].cursor))
+    assert "".join(line.line for page in pages for line in page.lines) == text
+    assert len(pages) == 3
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_a_run_is_retried_in_a_new_run(simulator, client_of, everything):
+    """From the failure, or from the beginning."""
+    simulator.add_schedule("daily", commands=["dbt run", SimulatedCommand("dbt test", return_code=(1, 0))])
+    failed = simulator.start_run("daily")
+    simulator.clock.advance(600)
+    async with client_of(simulator) as client:
+        again = await client.retry_bolt_run(failed, everything=everything)
+        (newest, *_) = (await client.list_bolt_runs("daily")).runs
+    assert (newest.id, newest.parent_schedule_run_id) == (again, failed)
+    assert simulator.count("retryAllBoltRun" if everything else "retryBoltRun") == 1
+
+
+async def test_a_resource_is_downloaded_as_it_was_left(simulator, client_of):
+    """Bytes in, bytes out; the signed URL gets no credential, or the simulator would complain."""
+    content = bytes(range(256)) * 400
+    resource_id = _resource(simulator, content)
+    async with client_of(simulator) as client:
+        assert await client.download_bolt_resource(resource_id) == content
+
+
+async def test_an_expired_url_is_asked_for_anew(simulator, client_of):
+    """Each try of a download takes a URL of its own."""
+    resource_id = _resource(simulator, b"{}")
+    simulator.inject(faults.Status(403, operation="resource"), faults.CutConnection(operation="resource"))
+    async with client_of(simulator) as client:
+        assert await client.download_bolt_resource(resource_id) == b"{}"
+    assert simulator.count("boltResourceUrl") == simulator.count("resource") == 3
+
+
+async def test_a_download_that_fails_does_not_tell_its_signature(simulator, client_of):
+    """Whoever reads the error must not be able to fetch the file."""
+    resource_id = _resource(simulator, b"{}")
+    simulator.inject(faults.Status(404, operation="resource", times=None))
+    async with client_of(simulator) as client:
+        url = await client.get_bolt_resource_url(resource_id)
+        with pytest.raises(BoltUnavailable, match=f"resource {resource_id} refused its signed URL") as caught:
+            await client.download_bolt_resource(resource_id)
+    assert caught.value.status_code == 404
+    assert url.rpartition("?")[2] not in repr(caught.value.__reduce__())
+
+
+@pytest.mark.parametrize(
+    "url, error",
+    [
+        pytest.param("http://storage.example.com/a.json", BoltRequestError, id="http"),
+        pytest.param("file:///etc/passwd", BoltRequestError, id="file"),
+        pytest.param("http://[broken", BoltRequestError, id="no URL"),
+        pytest.param("https://storage.example.com:port/", BoltUnavailable, id="no https URL"),
+        pytest.param("", BoltRequestError, id="empty"),
+    ],
+)
+async def test_only_https_addresses_are_fetched(client_of, url, error):
+    """Wherever Bolt's answer points, no other address is asked, and the error is one of ours."""
+    replies = _replying({"boltResourceUrl": {"ok": True, "url": url}})
+    async with client_of("http://localhost/graphql", transport=replies) as client:
+        with pytest.raises(error, match=r"(?i)resource 5"):
+            await client.download_bolt_resource(5)
+
+
+async def test_a_closed_client_says_how_to_open_it(simulator, client_of):
+    """The mistake that everybody makes once."""
+    with pytest.raises(BoltRequestError, match="async with"):
+        await client_of(simulator).get_bolt_run(1)
+
+
+async def test_a_client_is_opened_once(simulator, client_of):
+    """Entering it twice would close it under the first user's feet."""
+    simulator.add_schedule("daily")
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError, match="open already"):
+            await client.__aenter__()
+        assert (await client.get_bolt_schedule("daily")).ok
+
+
+async def test_clients_with_the_same_settings_share_one_tcp_connection(recorder, client_of):
+    """While one of them is open; the last to leave closes it."""
+    async with client_of(recorder.url) as first:
+        await first.get_bolt_run(1)
+        for _ in range(3):
+            async with client_of(recorder.url) as client:
+                await client.get_bolt_run(1)
+        assert len(_open_connections()) == 1
+    assert _open_connections() == []
+    assert (recorder.connections, len(recorder.requests)) == (1, 4)
+
+
+async def test_other_credentials_get_a_connection_of_their_own(recorder, client_of):
+    """A pool sends one key pair's headers only."""
+    async with client_of(recorder.url) as one, client_of(recorder.url, api_secret="another") as other:
+        await one.get_bolt_run(1)
+        await other.get_bolt_run(1)
+        assert len(_open_connections()) == 2
+    assert [headers["x-api-secret"] for _, headers in recorder.requests] == ["a-secret", "another"]
+
+
+async def test_a_clone_is_closed_and_like_its_original(simulator, client_of):
+    """For another event loop or thread."""
+    simulator.add_schedule("daily")
+    original = client_of(simulator)
+    async with original, original.clone() as clone:
+        assert clone.settings == original.settings
+        assert (await clone.get_bolt_schedule("daily")).ok
+
+
+def test_clients_work_in_several_event_loops_and_threads_at_once(simulator, client_of):
+    """Each loop has a connection of its own, and none is left behind."""
+    simulator.add_schedule("daily", already_running="allow")
+
+    async def work() -> int:
+        async with client_of(simulator) as client, anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(client.get_bolt_schedule, "daily")
+            return await client.trigger_bolt_run("daily")
+
+    with ThreadPoolExecutor(4) as pool:
+        run_ids = list(pool.map(lambda _: asyncio.run(work()), range(8)))
+    assert sorted(run_ids) == sorted(run.id for run in simulator.runs())
+    assert len(set(run_ids)) == 8
+    assert _open_connections() == []
+
+
+def _open_connections() -> list[object]:
+    return [found for loop in list(connection_module._open.values()) for found in loop.values()]
+
+
+def _resource(simulator: BoltSimulator, content: bytes) -> int:
+    """The id of a resource with that content."""
+    command = SimulatedCommand("dbt run", resources={"target/a.bin": content})
+    simulator.add_schedule("daily", commands=[command], setup_commands=False)
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    return simulator.run(run_id).commands[0].resources[0].id
+
+
+def _finished_run(simulator: BoltSimulator) -> tuple[list[int], list[list[str]]]:
+    """The commands of a run that has ended, and the paths that each left behind."""
+    paths = [["target/a.json", "target/b.json"], [], ["target/c.json"]]
+    commands = [
+        SimulatedCommand(f"dbt run {n}", resources=dict.fromkeys(each, "{}")) for n, each in enumerate(paths)
+    ]
+    simulator.add_schedule("daily", commands=commands, setup_commands=False)
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(600)
+    return [command.id for command in simulator.run(run_id).commands], paths
+
+
+def test_every_operation_is_written_once():
+    """One document per name: a second writing of it would drift from the first."""
+    written = [value for value in vars(ops).values() if isinstance(value, ops.Operation)]
+    assert len({operation.name for operation in written}) == len(written)

@@ -1,0 +1,221 @@
+"""Operations of newer backends, what an older one is asked in their place, and the latest artifacts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paradime_blocks import BoltRequestError, BoltRunState, BoltUnsupported
+from paradime_blocks.testing import SimulatedCommand
+
+if TYPE_CHECKING:
+    from paradime_blocks.testing import BoltSimulator
+
+MANIFEST = {"metadata": {"dbt_version": "1.9.4"}, "nodes": {}}
+
+
+def add_daily(simulator: BoltSimulator, return_code: int | tuple[int, ...] = 0) -> None:
+    """A schedule that leaves a manifest behind and then tests."""
+    simulator.add_schedule(
+        "daily",
+        commands=[
+            SimulatedCommand("dbt run", resources={"target/manifest.json": json.dumps(MANIFEST)}),
+            SimulatedCommand(
+                "dbt test", return_code=return_code, resources={"target/run_results.json": "{}"}
+            ),
+        ],
+    )
+
+
+async def test_a_schedule_is_retried_from_its_latest_failure(simulator, client_of):
+    """By `retryBoltRunFromFailure`."""
+    add_daily(simulator, (1, 0))
+    failed = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        run_id = await client.retry_bolt_schedule("daily")
+    assert simulator.run(run_id).parent_run_id == failed
+    assert simulator.count("retryBoltRunFromFailure") == 1
+
+
+async def test_an_older_backend_is_asked_for_the_failed_run_and_its_retry(simulator, client_of):
+    """Where it lacks the operation: the newest run that failed is retried by its id."""
+    add_daily(simulator, (1, 0))
+    failed = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    simulator.lacks(operations=["retryBoltRunFromFailure"])
+    async with client_of(simulator) as client:
+        run_id = await client.retry_bolt_schedule("daily")
+    assert simulator.run(run_id).parent_run_id == failed
+
+
+async def test_a_schedule_without_a_failure_is_not_retried(simulator, client_of):
+    """Neither by a newer backend nor by an older one, and nothing is started."""
+    add_daily(simulator)
+    simulator.start_run("daily")
+    simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError):
+            await client.retry_bolt_schedule("daily")
+        simulator.lacks(operations=["retryBoltRunFromFailure"])
+        with pytest.raises(BoltRequestError, match="no failed run"):
+            await client.retry_bolt_schedule("daily")
+    assert len(simulator.runs()) == 1
+
+
+async def test_a_backend_that_cannot_retry_says_what_it_lacks(simulator, client_of):
+    """The error names the operation."""
+    add_daily(simulator, 1)
+    simulator.start_run("daily")
+    simulator.clock.advance(60)
+    simulator.lacks(operations=["retryBoltRunFromFailure", "retryBoltRun"])
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnsupported, match="retryBoltRun"):
+            await client.retry_bolt_schedule("daily")
+
+
+async def test_a_schedule_is_suspended_and_resumed(simulator, client_of):
+    """The timer's state shows in the schedule, and in filtered lists."""
+    add_daily(simulator)
+    simulator.add_schedule("other")
+    async with client_of(simulator) as client:
+        for suspend in (True, False):
+            assert await client.suspend_bolt_schedule("daily", suspend=suspend)
+            assert (await client.get_bolt_schedule("daily")).suspended is suspend
+            page = await client.list_bolt_schedules(suspended=True)
+            assert [schedule.name for schedule in page.schedules] == (["daily"] if suspend else [])
+
+
+async def test_a_backend_that_cannot_filter_says_so(simulator, client_of):
+    """A page that was not filtered would be taken for one that was."""
+    simulator.lacks(arguments=["listBoltSchedules.filter"])
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnsupported, match="filter"):
+            await client.list_bolt_schedules(suspended=True)
+
+
+@pytest.mark.parametrize("older", [pytest.param(False, id="newer"), pytest.param(True, id="older backend")])
+async def test_a_log_is_streamed_line_by_line_to_its_end(simulator, client_of, older):
+    """Each line once and in order, with a cursor of Bolt's or, on an older backend, one of ours."""
+    out = "".join(f"line {number}\n" for number in range(10))
+    simulator.add_schedule(
+        "daily",
+        commands=[SimulatedCommand("dbt run", duration_seconds=10, stdout=out, stderr="warn\n")],
+        setup_commands=False,
+    )
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(5)
+    if older:
+        simulator.lacks(operations=["boltCommandLogs"])
+    seen = []
+    async with client_of(simulator) as client:
+        (command,) = (await client.get_bolt_run(run_id)).commands
+        stream = client.stream_bolt_command_logs(command.id)
+        async for line in stream:
+            seen.append((line.stream, line.line))
+            if len(seen) == 3:
+                simulator.clock.advance(60)
+    assert seen == [*(("STDOUT", f"line {number}\n") for number in range(10)), ("STDERR", "warn\n")]
+
+
+async def test_a_cursor_that_is_none_is_refused(simulator, client_of):
+    """Rather than answered with the wrong part of the log."""
+    simulator.lacks(operations=["boltCommandLogs"])
+    add_daily(simulator)
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        command = (await client.get_bolt_run(run_id)).commands[-1]
+        with pytest.raises(BoltRequestError, match="cursor"):
+            await client.get_bolt_command_logs(command.id, "lines:x")
+
+
+async def test_the_latest_artifact_is_found_in_few_requests(simulator, client_of):
+    """Three to find it, whatever the number of commands; the vendor's SDK asks once for each command."""
+    add_daily(simulator)
+    for _ in range(3):
+        run_id = simulator.start_run("daily")
+        simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        found = await client.find_latest_artifact("daily", "target/manifest.json")
+        assert found.run_id == run_id
+        assert len(simulator.requests) == 3
+        assert await client.latest_manifest("daily") == MANIFEST
+        assert await client.latest_artifact("daily", "target/run_results.json") == b"{}"
+        assert (await client.latest_artifact_url("daily", "target/manifest.json")).startswith("http")
+
+
+async def test_the_latest_artifact_may_be_an_older_runs(simulator, client_of):
+    """Commands that failed, and runs without the file, are passed over."""
+    simulator.add_schedule(
+        "daily", commands=[SimulatedCommand("dbt run", return_code=(0, 1), resources={"target/a.json": "{}"})]
+    )
+    first = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    for _ in range(5):
+        simulator.start_run("daily")
+        simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        assert (await client.find_latest_artifact("daily", "target/a.json")).run_id == first
+        with pytest.raises(BoltRequestError, match="left"):
+            await client.find_latest_artifact("daily", "target/a.json", max_runs=5)
+
+
+@pytest.mark.parametrize(
+    "index, found",
+    [
+        pytest.param(2, True, id="the command"),
+        pytest.param(-2, True, id="counted from the last"),
+        pytest.param(3, False, id="another"),
+        pytest.param(9, False, id="none"),
+    ],
+)
+async def test_one_command_alone_can_be_looked_at(simulator, client_of, index, found):
+    """`command_index` counts all commands of a run, Bolt's own two included."""
+    add_daily(simulator)
+    simulator.start_run("daily")
+    simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        call = client.find_latest_artifact("daily", "target/manifest.json", command_index=index)
+        if found:
+            assert (await call).path == "target/manifest.json"
+        else:
+            with pytest.raises(BoltRequestError):
+                await call
+
+
+async def test_an_older_backend_shows_the_latest_runs_artifact(simulator, client_of):
+    """Without a list of runs there is `latestRunId`; without aliases, single queries."""
+    add_daily(simulator)
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    simulator.lacks(operations=["listBoltRuns"], aliases=True)
+    async with client_of(simulator) as client:
+        assert (await client.find_latest_artifact("daily", "target/manifest.json")).run_id == run_id
+        runs = await client.latest_bolt_runs("daily")
+    assert [(run.id, run.state) for run in runs] == [(run_id, BoltRunState.SUCCESS)]
+
+
+async def test_a_schedule_without_a_run_has_no_artifact(simulator, client_of):
+    """The error says so."""
+    add_daily(simulator)
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError, match="no run"):
+            await client.latest_manifest("daily")
+
+
+@pytest.mark.parametrize("older", [pytest.param(False, id="newer"), pytest.param(True, id="older backend")])
+async def test_the_schedule_of_a_run_is_found(simulator, client_of, older):
+    """Bolt does not tell it of a run; sixty schedules take three requests."""
+    for number in range(60):
+        simulator.add_schedule(f"s{number}")
+    run_id = simulator.start_run("s42")
+    if older:
+        simulator.lacks(operations=["listBoltRuns"])
+    async with client_of(simulator) as client:
+        assert await client.find_schedule_of_run(run_id) == "s42"
+        if not older:
+            assert len(simulator.requests) == 3
+        assert await client.find_schedule_of_run(1) is None

@@ -1,0 +1,652 @@
+"""What faults of the network and of the server come to, over a real socket."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from paradime_blocks import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltClient,
+    BoltError,
+    BoltRequestError,
+    BoltUnavailable,
+    BoltUnsupported,
+    ParadimeCredentials,
+)
+from paradime_blocks.connection import ConnectionSettings, graphql_error, read_reply
+from paradime_blocks.endpoints import credential_headers, is_loopback
+from paradime_blocks.operations import (
+    BOLT_COMMAND_RESOURCES,
+    BOLT_RUN_STATUS,
+    BOLT_SCHEDULE_NAME,
+    TRIGGER_BOLT_RUN,
+)
+from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CREDENTIAL_HEADERS = {"x-api-key", "x-api-secret", "authorization", "x-paradime-workspace"}
+# Long enough for a slow machine to answer in, short enough to wait for.
+SHORT = 1.0
+
+# Faults that leave a request without a usable answer, and what the error says of them.
+LOST = [
+    pytest.param(faults.Status(500), "HTTP status: 500", id="500"),
+    pytest.param(faults.Status(502), "HTTP status: 502", id="502"),
+    pytest.param(faults.Status(503), "HTTP status: 503", id="503"),
+    pytest.param(faults.Status(504), "HTTP status: 504", id="504"),
+    pytest.param(faults.Status(408), "HTTP status: 408", id="408"),
+    pytest.param(faults.CutConnection(), "could not be reached or broke off", id="cut"),
+    pytest.param(faults.CutConnection(after_acting=True), "broke off", id="cut after acting"),
+    pytest.param(faults.Hang(0.01, then="cut"), "broke off", id="held and cut"),
+    pytest.param(faults.Garbage(), "not JSON: '<!doctype html>", id="garbage"),
+    pytest.param(faults.Garbage(b"\xff\xfe\x00", "application/json"), "not JSON", id="binary"),
+    pytest.param(faults.Garbage(b"[1, 2]", "application/json"), "no GraphQL reply", id="a list"),
+    pytest.param(faults.Garbage(b"", "application/json"), "not JSON", id="nothing"),
+    pytest.param(faults.Truncated(), "not JSON", id="truncated"),
+    pytest.param(faults.Truncated(after_acting=True), "not JSON", id="truncated after acting"),
+    pytest.param(faults.Truncated(mid_transfer=True), "broke off", id="truncated in transfer"),
+    pytest.param(faults.MissingData("data"), "without the field", id="data null"),
+    pytest.param(faults.MissingData("empty"), "without the field", id="no data"),
+    pytest.param(faults.MissingData("field"), "without the field", id="field null"),
+]
+# What a read, but no trigger, sees as no answer.
+MALFORMED = [
+    pytest.param(faults.MissingData("nulls"), "nothing but nulls", id="fields null"),
+    pytest.param(faults.Garbage(b'{"data": {"boltRunStatus": "RUNNING"}}'), "shape", id="text for an object"),
+    pytest.param(faults.Garbage(b'{"data": {"boltRunStatus": []}}'), "shape", id="list for an object"),
+]
+TOO_MANY = pytest.param(faults.Status(429), "HTTP status: 429", id="429")
+
+
+@asynccontextmanager
+async def a_run(simulator: BoltSimulator, client: BoltClient, *hits: Any) -> AsyncIterator[int]:
+    """An open client, a run to look at, and faults that wait for the next calls."""
+    simulator.add_schedule("daily")
+    run_id = simulator.start_run("daily")
+    simulator.inject(*hits)
+    async with client:
+        yield run_id
+
+
+@pytest.mark.parametrize("fault, told", [*LOST, *MALFORMED, TOO_MANY])
+async def test_a_read_is_sent_again_until_it_is_answered(simulator, client_of, naps, fault, told):
+    """One bad answer is passed over; the caller hears nothing of it."""
+    client = client_of(simulator)
+    async with a_run(simulator, client, fault) as run_id:
+        assert (await client.get_bolt_run(run_id)).ok is True
+    assert simulator.count("boltRunStatus") == 2
+    assert len(naps) == 1
+
+
+@pytest.mark.parametrize("fault, told", [*LOST, *MALFORMED, TOO_MANY])
+async def test_a_read_that_is_never_answered_fails_within_bounds(simulator, client_of, naps, fault, told):
+    """After the last try the error says what came back, of which operation, and what to do."""
+    for_ever = type(fault)(**{**vars(fault), "times": None})
+    client = client_of(simulator, retry_policy=RetryPolicy(attempts=3))
+    async with a_run(simulator, client, for_ever) as run_id:
+        with pytest.raises(BoltUnavailable) as caught:
+            await client.get_bolt_run(run_id)
+    assert told in str(caught.value)
+    assert "operation: BoltRunStatus" in str(caught.value)
+    assert "try again" in str(caught.value)
+    assert (simulator.count("boltRunStatus"), len(naps)) == (3, 2)
+
+
+async def test_a_read_that_hangs_is_given_up_and_sent_again(simulator, client_of):
+    """The client's own limit, not the server's patience, decides."""
+    client = client_of(simulator, request_timeout_seconds=0.5)
+    async with a_run(simulator, client, faults.Hang(60)) as run_id:
+        assert (await client.get_bolt_run(run_id)).ok is True
+    assert simulator.count("boltRunStatus") == 2
+
+
+async def test_a_time_out_tells_its_length_and_that_bolt_may_still_act(simulator, client_of):
+    """The request is with the server: it may be carried out when nobody waits any more."""
+    client = client_of(simulator, request_timeout_seconds=0.25, retry_policy=RetryPolicy(attempts=1))
+    async with a_run(simulator, client, faults.Hang(60)) as run_id:
+        with pytest.raises(BoltUnavailable, match=r"did not answer within 0\.25 s") as caught:
+            await client.get_bolt_run(run_id)
+    assert caught.value.may_still_act
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda client: client.list_bolt_schedules(), id="list schedules"),
+        pytest.param(lambda client: client.get_bolt_schedule("daily"), id="schedule"),
+        pytest.param(lambda client: client.list_bolt_runs("daily"), id="list runs"),
+        pytest.param(lambda client: client.get_bolt_resource_url(1), id="resource URL"),
+        pytest.param(lambda client: client.get_bolt_command(1), id="command"),
+        pytest.param(lambda client: client.get_bolt_command_resources([1, 2]), id="resources of many"),
+    ],
+)
+async def test_nulls_are_no_answer_to_any_read(simulator, client_of, call):
+    """Above all not "no schedules" or "no latest run", which a trigger would be judged by."""
+    simulator.inject(faults.MissingData("nulls", times=None))
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnavailable):
+            await call(client)
+
+
+@pytest.mark.parametrize(
+    "retry_after, least, most",
+    [
+        pytest.param(7, 7, 7.1, id="seconds"),
+        pytest.param(0, 0, 0.1, id="at once"),
+        pytest.param(
+            format_datetime(datetime.now(timezone.utc) + timedelta(seconds=45), usegmt=True),
+            0,
+            45.1,
+            id="HTTP date",
+        ),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_obeyed(simulator, client_of, naps, status, retry_after, least, most):
+    """As seconds and as an HTTP date, which takes the place of our own wait of half a second."""
+    client = client_of(simulator)
+    async with a_run(simulator, client, faults.Status(status, retry_after=retry_after)) as run_id:
+        await client.get_bolt_run(run_id)
+    (nap,) = naps
+    assert least <= nap <= most
+
+
+async def test_a_retry_after_date_ahead_is_waited_for(simulator, client_of, naps):
+    """Not half a second, as without it."""
+    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=50), usegmt=True)
+    client = client_of(simulator)
+    async with a_run(simulator, client, faults.Status(429, retry_after=soon)) as run_id:
+        await client.get_bolt_run(run_id)
+    assert naps[0] > 20
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.GraphQLError("no such thing"), id="GraphQL error"),
+        pytest.param(faults.MissingData("not_ok"), id="ok is false"),
+        pytest.param(faults.Status(400), id="400"),
+        pytest.param(faults.Status(404, body="not here"), id="404"),
+        pytest.param(faults.Redirect("https://elsewhere.example.com/"), id="redirect"),
+    ],
+)
+async def test_a_refusal_is_not_asked_for_twice(simulator, client_of, naps, fault):
+    """Bolt has understood, and will say the same again."""
+    client = client_of(simulator)
+    async with a_run(simulator, client, fault) as run_id:
+        with pytest.raises(BoltRequestError):
+            await client.get_bolt_run(run_id)
+    assert (simulator.count("boltRunStatus"), naps) == (1, [])
+
+
+async def test_a_404_says_which_setting_to_check(simulator, client_of):
+    """The commonest cause is an endpoint that is not the API's."""
+    async with client_of(simulator.api_endpoint.replace("graphql", "grapql")) as client:
+        with pytest.raises(
+            BoltRequestError, match="api_endpoint is the workspace's GraphQL endpoint"
+        ) as caught:
+            await client.get_bolt_run(1)
+    assert caught.value.status_code == 404
+
+
+async def test_refused_connections_are_tried_again_and_told(simulator, client_of, naps):
+    """An endpoint where nobody listens: every try, then an error that says so."""
+    endpoint = simulator.api_endpoint
+    simulator.stop()
+    async with client_of(endpoint) as client:
+        with pytest.raises(BoltUnavailable, match="ConnectError") as caught:
+            await client.get_bolt_run(1)
+    assert caught.value.may_have_acted is False
+    assert len(naps) == 5
+
+
+async def test_a_connection_that_is_never_made_leaves_no_doubt(client_of):
+    """A firewall that swallows packets: Bolt cannot have seen the request, so a trigger may be resent."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(0)
+        # Nobody opens; once the queue before the door is full, connections are not even refused.
+        queue = [socket.socket() for _ in range(4)]
+        for caller in queue:
+            caller.settimeout(0)
+            caller.connect_ex(door.getsockname())
+        client = client_of(
+            f"http://127.0.0.1:{door.getsockname()[1]}/graphql",
+            request_timeout_seconds=SHORT,
+            retry_policy=RetryPolicy(attempts=1),
+        )
+        async with client:
+            with pytest.raises(BoltUnavailable, match="ConnectTimeout") as caught:
+                await client.get_bolt_run(1)
+        for caller in queue:
+            caller.close()
+    assert caught.value.may_have_acted is False
+
+
+@pytest.mark.parametrize(
+    "status, told",
+    [
+        pytest.param(401, "does not accept the credentials of", id="401"),
+        pytest.param(403, "are not allowed to do this", id="403"),
+    ],
+)
+@pytest.mark.parametrize(
+    "source, named",
+    [
+        pytest.param(
+            "block 'paradime-credentials/production'", "paradime-credentials/production", id="block"
+        ),
+        pytest.param("the environment (PARADIME_API_KEY)", "PARADIME_API_KEY", id="environment"),
+    ],
+)
+async def test_refused_credentials_are_not_sent_again_and_their_place_is_named(
+    simulator, client_of, naps, status, told, source, named
+):
+    """Sending them again could lock the account; the message says where they are kept."""
+    client = client_of(simulator, source=source)
+    async with a_run(simulator, client, faults.Status(status, times=None)) as run_id:
+        with pytest.raises(BoltAuthError) as caught:
+            await client.get_bolt_run(run_id)
+    assert told in str(caught.value)
+    assert named in str(caught.value)
+    assert (caught.value.status_code, caught.value.source) == (status, source)
+    assert (simulator.count("boltRunStatus"), naps) == (1, [])
+
+
+async def test_a_read_only_key_is_told_what_it_lacks(client_of):
+    """The capability's name as Paradime's settings show it."""
+    with BoltSimulator(speed=0, read_only=True) as simulator:
+        simulator.add_schedule("daily")
+        async with client_of(simulator) as client:
+            with pytest.raises(BoltAuthError, match="Bolt Schedules Admin"):
+                await client.trigger_bolt_run("daily")
+
+
+async def test_graphql_errors_keep_message_path_and_operation(simulator, client_of):
+    """All that Bolt said is there to be read, and to be handled."""
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError) as caught:
+            await client.get_bolt_run(424_242)
+    error = caught.value
+    assert (error.operation, error.path) == ("BoltRunStatus", ["boltRunStatus"])
+    assert "424242" in error.graphql_errors[0]["message"]
+    assert error.graphql_errors[0]["message"] in str(error)
+    assert "operation: BoltRunStatus, path: boltRunStatus" in str(error)
+
+
+async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, client_of):
+    """The caller waits, attaches or gives up: nothing is wrong with the request."""
+    simulator.add_schedule("daily")
+    simulator.start_run("daily")
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltAlreadyRunning, match="on_already_running"):
+            await client.trigger_bolt_run("daily")
+    assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize(
+    "message, kind, missing",
+    [
+        pytest.param("Cannot query field 'slug' on type 'T'.", BoltUnsupported, "slug", id="field"),
+        pytest.param('Cannot query field "slug" on type "T".', BoltUnsupported, "slug", id="double quotes"),
+        pytest.param(
+            "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.",
+            BoltUnsupported,
+            "reason",
+            id="argument",
+        ),
+        pytest.param("Unknown type 'BoltCommandInput'.", BoltUnsupported, "BoltCommandInput", id="type"),
+        pytest.param(
+            "Field 'continueOnError' is not defined by type 'BoltCommandInput'.",
+            BoltUnsupported,
+            "continueOnError",
+            id="input field",
+        ),
+        pytest.param("AlreadyRunningException: daily", BoltAlreadyRunning, None, id="already running"),
+        pytest.param("No such schedule.", BoltRequestError, None, id="anything else"),
+    ],
+)
+def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kind, missing):
+    """By the phrases of graphql-js and its ports: the API has no codes."""
+    error = graphql_error(BOLT_RUN_STATUS, [{"message": message}])
+    assert type(error) is kind
+    assert getattr(error, "missing", None) == missing
+
+
+@pytest.mark.parametrize("errors", [["just text"], [{"msg": "no message"}], [{"message": None}], [7]])
+def test_odd_graphql_errors_are_told_as_they_came(errors):
+    """A server that breaks the specification is still quoted."""
+    error = graphql_error(BOLT_RUN_STATUS, errors)
+    assert isinstance(error, BoltRequestError)
+    assert str(next(iter(errors[0].values())) if isinstance(errors[0], dict) else errors[0]) in str(error)
+
+
+async def test_a_run_id_counts_although_something_else_failed(simulator, client_of):
+    """Half an answer proves that the run exists: to call it an error would lose the run."""
+    simulator.add_schedule("daily")
+    simulator.inject(faults.GraphQLError("log service is down", data={"triggerBoltRun": {"runId": 99}}))
+    async with client_of(simulator) as client:
+        assert await client.trigger_bolt_run("daily") == 99
+
+
+@pytest.mark.parametrize("fault, told", LOST)
+@pytest.mark.parametrize("after_acting", [False, True])
+async def test_a_trigger_is_not_sent_again_once_bolt_may_have_acted(
+    simulator, client_of, naps, fault, told, after_acting
+):
+    """One request whatever comes back; the error says that a run may have started."""
+    simulator.add_schedule("daily")
+    simulator.inject(type(fault)(**{**vars(fault), "after_acting": after_acting, "times": None}))
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnavailable) as caught:
+            await client.trigger_bolt_run("daily")
+    assert caught.value.may_have_acted
+    assert (simulator.count("triggerBoltRun"), naps) == (1, [])
+    assert len(simulator.runs()) == after_acting
+
+
+async def test_a_trigger_that_timed_out_is_not_sent_again(simulator, client_of, naps):
+    """The most treacherous of lost answers: the server acts when the client has gone."""
+    simulator.add_schedule("daily")
+    simulator.inject(faults.Hang(60, operation="triggerBoltRun"))
+    async with client_of(simulator, request_timeout_seconds=0.25) as client:
+        with pytest.raises(BoltUnavailable) as caught:
+            await client.trigger_bolt_run("daily")
+    assert (caught.value.may_have_acted, caught.value.may_still_act) == (True, True)
+    assert (simulator.count("triggerBoltRun"), naps) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"data": {"triggerBoltRun": {}}}', b'{"data": {"triggerBoltRun": {"runId": "?"}}}']
+)
+async def test_an_answer_without_a_run_id_is_no_leave_to_trigger_again(simulator, client_of, body):
+    """Bolt has answered the mutation: it may well have acted."""
+    simulator.add_schedule("daily")
+    simulator.inject(faults.Garbage(body, "application/json", times=None))
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltUnavailable, match="without the id of a run") as caught:
+            await client.trigger_bolt_run("daily")
+    assert caught.value.may_have_acted
+    assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize("operation", ["triggerBoltRun", "retryBoltRun", "retryAllBoltRun"])
+async def test_what_starts_a_run_is_sent_once_when_its_answer_is_lost(simulator, client_of, operation):
+    """A retry of a run starts a run, too."""
+    simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", return_code=1)])
+    failed = simulator.start_run("daily")
+    simulator.clock.advance(600)
+    simulator.inject(faults.CutConnection(operation=operation, after_acting=True))
+    async with client_of(simulator) as client:
+        call = {
+            "triggerBoltRun": lambda: client.trigger_bolt_run("daily"),
+            "retryBoltRun": lambda: client.retry_bolt_run(failed),
+            "retryAllBoltRun": lambda: client.retry_bolt_run(failed, everything=True),
+        }[operation]
+        with pytest.raises(BoltUnavailable):
+            await call()
+    assert simulator.count(operation) == 1
+    assert len(simulator.runs()) == 2
+
+
+async def test_a_trigger_is_sent_again_after_a_429(simulator, client_of, naps):
+    """Bolt has turned it away at the door, and said when to come back."""
+    simulator.add_schedule("daily")
+    simulator.inject(faults.Status(429, times=2, retry_after=3))
+    async with client_of(simulator) as client:
+        run_id = await client.trigger_bolt_run("daily")
+    assert [run.id for run in simulator.runs()] == [run_id]
+    assert simulator.count("triggerBoltRun") == 3
+    assert naps == [pytest.approx(3.1)] * 2
+
+
+async def test_a_trigger_is_sent_again_after_refused_connections(simulator, client_of):
+    """Nothing of it can have reached Bolt."""
+    simulator.add_schedule("daily")
+    waited = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            simulator.start()
+
+    simulator.stop()
+    async with client_of(simulator, sleep=sleep) as client:
+        run_id = await client.trigger_bolt_run("daily")
+    assert [run.id for run in simulator.runs()] == [run_id]
+    assert len(waited) == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_never_carries_the_credentials_to_another_host(
+    simulator, client_of, recorder, status
+):
+    """It is not followed; the error tells where it leads, without the query, which may hold a token."""
+    client = client_of(simulator)
+    redirect = faults.Redirect(f"{recorder.url}/login?token=hidden", status=status)
+    async with a_run(simulator, client, redirect) as run_id:
+        with pytest.raises(BoltRequestError, match=f"redirects to '{recorder.url}/login'") as caught:
+            await client.get_bolt_run(run_id)
+    assert recorder.requests == []
+    assert "hidden" not in str(caught.value)
+    assert "api_endpoint" in str(caught.value)
+
+
+async def test_a_redirect_to_nowhere_is_one_of_our_errors(simulator, client_of):
+    """A Location that is no URL is a broken answer, and breaks nothing of ours."""
+    client = client_of(simulator)
+    async with a_run(simulator, client, faults.Redirect("https://elsewhere:port/", times=None)) as run_id:
+        with pytest.raises(BoltUnavailable, match="Invalid URL in location header"):
+            await client.get_bolt_run(run_id)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        pytest.param(None, id="key pair"),
+        pytest.param("prdm_wsp_token", id="workspace token"),
+        pytest.param("prdm_cmp_token", id="company token"),
+    ],
+)
+async def test_the_store_of_resources_gets_no_credential(client_of, recorder, secret):
+    """Neither the signed URL nor what it redirects to: the simulator refuses such a request, too."""
+    with BoltSimulator(speed=0, bearer=secret) as simulator:
+        simulator.add_schedule("daily", setup_commands=False)
+        run_id = simulator.start_run("daily")
+        simulator.clock.advance(600)
+        resource_id = simulator.run(run_id).commands[0].resources[0].id
+        recorder.body = b"content"
+        async with client_of(simulator, workspace_uid=simulator.workspace_uid) as client:
+            await client.download_bolt_resource(resource_id)
+            simulator.inject(faults.Redirect(recorder.url, operation="resource"))
+            assert await client.download_bolt_resource(resource_id) == b"content"
+        assert simulator.bad_requests == []
+        sent = [request.headers for request in simulator.requests if request.operations == ("resource",)]
+    assert len(sent) == 2
+    assert all(not CREDENTIAL_HEADERS & set(headers) for headers in [*sent, recorder.requests[0][1]])
+
+
+@pytest.mark.parametrize(
+    "key, secret, workspace, headers",
+    [
+        pytest.param("k", "s", None, {"X-API-KEY": "k", "X-API-SECRET": "s"}, id="key pair"),
+        pytest.param(None, "prdm_wsp_t", None, {"Authorization": "Bearer prdm_wsp_t"}, id="workspace token"),
+        pytest.param("k", "prdm_wsp_t", None, {"Authorization": "Bearer prdm_wsp_t"}, id="token and a key"),
+        pytest.param(
+            None,
+            "prdm_cmp_t",
+            "w",
+            {"Authorization": "Bearer prdm_cmp_t", "X-Paradime-Workspace": "w"},
+            id="company token",
+        ),
+    ],
+)
+def test_the_secrets_prefix_chooses_the_headers(key, secret, workspace, headers):
+    """A token travels as a bearer token and without a key."""
+    assert credential_headers(key, secret, workspace) == headers
+
+
+@pytest.mark.parametrize("bearer", [None, "prdm_wsp_token", "prdm_cmp_token"])
+async def test_each_kind_of_credential_opens_the_api(client_of, bearer):
+    """Key pair, workspace token, company token."""
+    with BoltSimulator(speed=0, bearer=bearer) as simulator:
+        simulator.add_schedule("daily")
+        async with client_of(simulator, workspace_uid=simulator.workspace_uid if bearer else None) as client:
+            assert (await client.get_bolt_schedule("daily")).ok
+
+
+@pytest.mark.parametrize(
+    "url, loopback",
+    [
+        pytest.param("http://localhost:8000/graphql", True, id="localhost"),
+        pytest.param("http://127.0.0.1/graphql", True, id="IPv4"),
+        pytest.param("http://127.9.9.9/graphql", True, id="all of 127/8"),
+        pytest.param("http://[::1]:80/graphql", True, id="IPv6"),
+        pytest.param("http://localhost.example.com/", False, id="localhost as a prefix"),
+        pytest.param("http://example.com/localhost", False, id="localhost in the path"),
+        pytest.param("http://127.0.0.1@example.com/", False, id="127.0.0.1 as a user"),
+        pytest.param("http://127.0.0.1.example.com/", False, id="127.0.0.1 as a prefix"),
+        pytest.param("http://0.0.0.0/", False, id="any address"),
+        pytest.param("http://10.0.0.1/", False, id="private address"),
+    ],
+)
+def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
+    """Only there may credentials travel unencrypted."""
+    assert is_loopback(url) is loopback
+
+
+@pytest.mark.parametrize(
+    "endpoint, proxy, options",
+    [
+        pytest.param("https://api.paradime.io/g", None, {"trust_env": True}, id="environment"),
+        pytest.param("https://api.paradime.io/g", "none", {"trust_env": False}, id="none"),
+        pytest.param(
+            "https://api.paradime.io/g",
+            "http://proxy:3128",
+            {"proxy": "http://proxy:3128", "trust_env": False},
+            id="field",
+        ),
+        pytest.param("http://127.0.0.1:1/g", None, {"trust_env": False}, id="loopback"),
+    ],
+)
+def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, proxy, options):
+    """`none` unsets it; a proxy of the environment cannot reach our own loopback."""
+    settings = ConnectionSettings(endpoint, SecretStr("k"), SecretStr("s"), proxy=proxy)
+    assert settings.http_options() == options
+
+
+async def test_requests_go_through_the_proxy_of_the_field(simulator, client_of, recorder):
+    """The proxy sees the request, and what it answers is what comes."""
+    async with client_of(simulator, proxy=recorder.url) as client:
+        await client.get_bolt_run(1)
+    ((line, _),) = recorder.requests
+    assert line == f"POST {simulator.api_endpoint} HTTP/1.1"
+    assert simulator.requests == []
+
+
+@pytest.mark.parametrize(
+    "proxy, asked",
+    [
+        pytest.param(None, ["CONNECT api.paradime.invalid:443 HTTP/1.1"], id="taken from the environment"),
+        pytest.param("none", [], id="unset by none"),
+    ],
+)
+async def test_the_environments_proxy_is_used_unless_unset(client_of, recorder, monkeypatch, proxy, asked):
+    """And a proxy that lets nothing through has let no trigger through; it is shown no credential."""
+    monkeypatch.setenv("HTTPS_PROXY", recorder.url)
+    recorder.status, recorder.body = 502, b""
+    client = client_of(
+        "https://api.paradime.invalid/graphql", proxy=proxy, retry_policy=RetryPolicy(attempts=1)
+    )
+    async with client:
+        with pytest.raises(BoltUnavailable) as caught:
+            await client.trigger_bolt_run("daily")
+    assert caught.value.may_have_acted is False
+    assert [line for line, _ in recorder.requests] == asked
+    assert not any(CREDENTIAL_HEADERS & set(headers) for _, headers in recorder.requests)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        pytest.param("HTTPS_PROXY", "ftp://user:pa55@proxy", id="proxy of an unknown kind"),
+        pytest.param("ALL_PROXY", "socks5://proxy:1080", id="SOCKS without its package"),
+        pytest.param("SSL_CERT_FILE", "/does/not/exist.pem", id="certificates that are not there"),
+    ],
+)
+async def test_an_environment_that_allows_no_connection_is_told_as_our_own_error(
+    client_of, monkeypatch, name, value
+):
+    """No httpx exception and no password of a proxy leaves the client."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BoltRequestError, match=name) as caught:
+        await client_of("https://api.paradime.invalid/graphql").__aenter__()
+    assert "pa55" not in str(caught.value)
+
+
+async def test_every_fault_comes_out_as_one_of_our_errors(simulator, client_of):
+    """No exception of httpx, pydantic or json is ever seen by a caller."""
+    client = client_of(simulator, retry_policy=RetryPolicy(attempts=1))
+    async with a_run(simulator, client) as run_id:
+        for case in [*LOST, *MALFORMED, TOO_MANY]:
+            simulator.inject(case.values[0])
+            with pytest.raises(BoltError):
+                await client.get_bolt_run(run_id)
+
+
+async def test_the_credentials_client_passes_its_settings_on(simulator):
+    """What is set in the block is what the connection is made with."""
+    credentials = ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint,
+        api_key=simulator.api_key,
+        api_secret=simulator.api_secret,
+        proxy="none",
+        request_timeout_seconds=7,
+    )
+    settings = credentials.get_client().settings
+    assert (settings.proxy, settings.request_timeout_seconds) == ("none", 7)
+    assert settings.source == "the ParadimeCredentials given in code"
+
+
+@pytest.mark.parametrize(
+    "text, missing",
+    [
+        pytest.param(
+            'Cannot query field "suspended" on type "BoltSchedule".', "suspended", id="graphql-js field"
+        ),
+        pytest.param(
+            'Unknown argument "reason" on field "triggerBoltRun".', "reason", id="graphql-js argument"
+        ),
+        pytest.param(
+            "Validation error: reason is not defined for triggerBoltRun", "reason", id="other words"
+        ),
+        pytest.param("field triggerBoltRun doesn't have argument slug", "slug", id="graphql-java"),
+        pytest.param("Schedule daily does not exist", None, id="a missing schedule is no missing argument"),
+        pytest.param("unknown scheduleName", None, id="an argument of the reference is never missing"),
+    ],
+)
+def test_what_a_backend_does_not_know_is_told_in_many_words(text: str, missing: str | None) -> None:
+    """GraphQL servers differ in how they name an unknown field or argument."""
+    error = graphql_error(
+        TRIGGER_BOLT_RUN if "suspended" not in text else BOLT_SCHEDULE_NAME, [{"message": text}]
+    )
+    assert getattr(error, "missing", None) == missing
+
+
+def test_a_backend_that_ignores_aliases_is_told_apart_from_one_without_an_answer() -> None:
+    """The value under the field's own name means that aliases are not understood: ask one by one."""
+    reply = httpx.Response(200, json={"data": {"boltCommand": {"resources": []}}})
+    with pytest.raises(BoltUnsupported, match="alias"):
+        read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test")

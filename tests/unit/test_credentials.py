@@ -1,0 +1,328 @@
+"""The blocks: their fields, where they come from, what a check of them finds, how they look in the UI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
+from pydantic import SecretStr
+
+from paradime_blocks import BoltRequestError, BoltSchedule, ParadimeCredentials
+from paradime_blocks import credentials as credentials_module
+from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.testing import BoltSimulator, faults
+
+ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
+FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_secret": "a-secret"}
+
+
+class TestCredentialsMeetPrefectsStandard(BlockStandardTestSuite):
+    """Prefect's own suite for blocks that are shipped; its test of the logo needs the network and Pillow."""
+
+    test_has_a_valid_image = None
+
+    @pytest.fixture
+    def block(self) -> type[Block]:
+        return ParadimeCredentials
+
+
+class TestScheduleMeetsPrefectsStandard(BlockStandardTestSuite):
+    """The same for the schedule."""
+
+    test_has_a_valid_image = None
+
+    @pytest.fixture
+    def block(self) -> type[Block]:
+        return BoltSchedule
+
+
+BLOCKS = pytest.mark.parametrize("block", [ParadimeCredentials, BoltSchedule])
+
+
+@BLOCKS
+def test_each_field_explains_itself_in_the_ui(block):
+    """A title, and at least one full sentence of help."""
+    properties = block.model_json_schema()["properties"]
+    poor = [
+        name
+        for name, field in properties.items()
+        if not field.get("title") or not field.get("description", "").endswith(".")
+    ]
+    assert poor == []
+
+
+@BLOCKS
+def test_each_field_says_its_unit_if_it_has_one(block):
+    """A number without a unit is a riddle."""
+    properties = block.model_json_schema()["properties"]
+    seconds = {name: field["description"] for name, field in properties.items() if name.endswith("_seconds")}
+    assert seconds
+    assert [name for name, description in seconds.items() if "in seconds" not in description] == []
+
+
+@BLOCKS
+def test_each_block_has_a_logo_a_description_and_a_page(block):
+    """What the catalogue of blocks shows; each an address that a browser can open."""
+    assert str(block._logo_url).startswith("https://")
+    assert block.get_description().endswith(".")
+    assert str(block._documentation_url).startswith("https://")
+
+
+@pytest.mark.parametrize(
+    "block, slug, secrets",
+    [
+        pytest.param(
+            ParadimeCredentials, "paradime-credentials", ["api_key", "api_secret"], id="credentials"
+        ),
+        pytest.param(
+            BoltSchedule,
+            "bolt-schedule",
+            ["credentials.api_key", "credentials.api_secret"],
+            id="schedule",
+        ),
+    ],
+)
+def test_secrets_are_shown_as_secrets(block, slug, secrets):
+    """Prefect's schema names them, so that the UI hides them and the API gives them to nobody."""
+    schema = block.model_json_schema()
+    assert sorted(schema["secret_fields"]) == secrets
+    assert (schema["block_type_slug"], block.get_block_type_slug()) == (slug, slug)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(FIELDS, id="key pair"),
+        pytest.param({"api_endpoint": ENDPOINT, "api_secret": "prdm_wsp_t"}, id="workspace token"),
+        pytest.param(
+            {"api_endpoint": ENDPOINT, "api_secret": "prdm_cmp_t", "workspace_uid": "w"}, id="company token"
+        ),
+        pytest.param({**FIELDS, "api_endpoint": f" {ENDPOINT}\n"}, id="space around the endpoint"),
+        pytest.param({**FIELDS, "api_endpoint": "http://localhost:4200/graphql"}, id="loopback"),
+        pytest.param({**FIELDS, "proxy": "http://user:password@proxy.internal:3128"}, id="proxy"),
+        pytest.param({**FIELDS, "proxy": "None"}, id="no proxy"),
+        pytest.param({**FIELDS, "proxy": "", "workspace_uid": " "}, id="form fields left empty"),
+    ],
+)
+def test_good_credentials_make_a_client(fields):
+    """Each way in which Paradime hands them out."""
+    credentials = ParadimeCredentials(**fields)
+    settings = credentials.get_client().settings
+    assert settings.api_endpoint == fields["api_endpoint"].strip()
+    assert settings.api_secret.get_secret_value() == fields["api_secret"]
+    assert settings.workspace_uid == ((fields.get("workspace_uid") or "").strip() or None)
+
+
+def test_a_form_field_left_empty_is_absent():
+    """The UI sends an empty text."""
+    credentials = ParadimeCredentials(**FIELDS, proxy="", workspace_uid="  ")
+    assert (credentials.proxy, credentials.workspace_uid) == (None, None)
+    schedule = BoltSchedule(credentials=credentials, schedule_name="daily", slug="", branch=" ", commands=[])
+    assert (schedule.slug, schedule.branch, schedule.commands) == (None, None, None)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets `PARADIME_*` variables."""
+
+    def set_all(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"PARADIME_{name.upper()}", value)
+
+    return set_all
+
+
+def test_credentials_come_from_the_environment(environment):
+    """All fields, by the names that the vendor's tools read."""
+    environment(**FIELDS, workspace_uid="w", proxy="none", request_timeout_seconds="7.5")
+    found = ParadimeCredentials.from_env()
+    assert (found.api_endpoint, found.workspace_uid, found.proxy) == (ENDPOINT, "w", "none")
+    assert (found.api_key, found.api_secret) == (SecretStr("a-key"), SecretStr("a-secret"))
+    assert found.request_timeout_seconds == 7.5
+    assert "PARADIME_API_SECRET" in found.source
+
+
+def test_credentials_come_from_dotenv():
+    """From the folder that the program runs in; other programs' variables there do not matter."""
+    lines = [f"PARADIME_{name.upper()}={value}" for name, value in FIELDS.items()]
+    Path(".env").write_text("\n".join([*lines, "OTHER=1", "PARADIME_SOMETHING_ELSE=1"]))
+    assert ParadimeCredentials.from_env().api_secret == SecretStr("a-secret")
+
+
+def test_the_environment_goes_before_dotenv(environment):
+    """What is set for this very process is meant."""
+    Path(".env").write_text("PARADIME_API_KEY=from-the-file\nPARADIME_API_SECRET=from-the-file")
+    environment(api_endpoint=ENDPOINT, api_secret="from-the-environment")
+    found = ParadimeCredentials.from_env()
+    assert found.api_secret == SecretStr("from-the-environment")
+    assert found.api_key == SecretStr("from-the-file")
+
+
+def test_an_empty_variable_is_absent(environment):
+    """As a CI system sets one that it has no value for."""
+    environment(api_endpoint=ENDPOINT, api_secret="prdm_wsp_t", api_key="", proxy="")
+    found = ParadimeCredentials.from_env()
+    assert (found.api_key, found.proxy) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "values, told",
+    [
+        pytest.param(
+            {},
+            ["does not set PARADIME_API_ENDPOINT and PARADIME_API_SECRET", "ParadimeCredentials"],
+            id="nothing",
+        ),
+        pytest.param({"api_endpoint": ENDPOINT}, ["does not set PARADIME_API_SECRET."], id="no secret"),
+        pytest.param(
+            {**FIELDS, "api_endpoint": "api.paradime.io"}, ["PARADIME_API_ENDPOINT: ", "https"], id="endpoint"
+        ),
+        pytest.param({**FIELDS, "api_key": ""}, ["api_key is empty"], id="no key"),
+        pytest.param({**FIELDS, "proxy": "proxy:3128"}, ["PARADIME_PROXY: ", "http://host:port"], id="proxy"),
+        pytest.param(
+            {**FIELDS, "request_timeout_seconds": "soon"},
+            ["PARADIME_REQUEST_TIMEOUT_SECONDS: ", "valid number"],
+            id="no number",
+        ),
+        pytest.param(
+            {**FIELDS, "request_timeout_seconds": "-1"},
+            ["PARADIME_REQUEST_TIMEOUT_SECONDS: ", "greater than 0"],
+            id="impossible number",
+        ),
+    ],
+)
+def test_a_bad_environment_is_told_by_the_names_of_its_variables(environment, values, told):
+    """The message says which variable, and what to set, and never its value."""
+    environment(**values)
+    with pytest.raises(BoltRequestError) as caught:
+        ParadimeCredentials.from_env()
+    assert [text for text in told if text not in str(caught.value)] == []
+    assert "a-secret" not in str(caught.value)
+
+
+def test_messages_name_the_place_of_the_credentials(environment):
+    """A block by its name, the environment by its variables, and else the code."""
+    block = ParadimeCredentials(**FIELDS)
+    assert block.source == "the ParadimeCredentials given in code"
+    block._block_document_name = "production"
+    assert block.source == "block 'paradime-credentials/production'"
+    environment(**FIELDS)
+    assert "PARADIME_API_KEY" in ParadimeCredentials(**FIELDS).source
+
+
+def test_a_broken_environment_does_not_hide_another_message(environment):
+    """The place of credentials given in code is told even where the environment cannot be read."""
+    environment(request_timeout_seconds="soon")
+    assert ParadimeCredentials(**FIELDS).source == "the ParadimeCredentials given in code"
+
+
+def _credentials(simulator: BoltSimulator, **changes: Any) -> ParadimeCredentials:
+    fields = {
+        "api_endpoint": simulator.api_endpoint,
+        "api_key": simulator.api_key or None,
+        "api_secret": simulator.api_secret,
+        **changes,
+    }
+    return ParadimeCredentials(**fields)
+
+
+@pytest.fixture
+def quick_check(monkeypatch):
+    """A check that does not wait between its tries."""
+    policy = RetryPolicy(attempts=2, first_wait_seconds=0.001)
+    monkeypatch.setattr(credentials_module, "_CHECK_POLICY", policy)
+
+
+@pytest.mark.parametrize(
+    "workspace, changes, status, told",
+    [
+        pytest.param({}, {}, "ok", "are good", id="good"),
+        pytest.param({}, {"api_secret": "wrong"}, "bad_key", "does not accept", id="bad secret"),
+        pytest.param({}, {"api_key": "wrong"}, "bad_key", "does not accept", id="bad key"),
+        pytest.param(
+            {"bearer": "prdm_wsp_right"},
+            {"api_secret": "prdm_wsp_wrong"},
+            "bad_key",
+            "does not accept",
+            id="bad token",
+        ),
+        pytest.param(
+            {"bearer": "prdm_cmp_right"},
+            {"workspace_uid": "another"},
+            "bad_workspace",
+            "Check the workspace",
+            id="bad workspace uid",
+        ),
+        pytest.param({"read_only": True}, {}, "read_only", "Bolt Schedules Admin", id="read-only"),
+    ],
+)
+async def test_a_check_tells_what_is_wrong(workspace, changes, status, told, quick_check):
+    """By its status for code, and by its message for a person."""
+    with BoltSimulator(speed=0, **workspace) as simulator:
+        simulator.add_schedule("daily")
+        found = await _credentials(simulator, **changes).acheck()
+    assert (found.status, found.ok) == (status, status == "ok")
+    assert told in found.message
+
+
+async def test_a_check_of_an_endpoint_that_is_none_blames_the_workspace(simulator):
+    """The workspace is part of the address."""
+    found = await _credentials(simulator, api_endpoint=f"{simulator.api_endpoint}x").acheck()
+    assert found.status == "bad_workspace"
+    assert "api_endpoint is the workspace's GraphQL endpoint" in found.message
+
+
+async def test_a_check_of_an_endpoint_where_nobody_listens_says_so(simulator, quick_check):
+    """Neither key nor workspace is to blame."""
+    simulator.stop()
+    found = await _credentials(simulator).acheck()
+    assert found.status == "unreachable"
+    assert "could not be reached" in found.message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.CutConnection(nth=2, times=None), id="cut"),
+        pytest.param(faults.Status(503, nth=2, times=None), id="503"),
+        pytest.param(faults.Garbage(nth=2, times=None), id="a page for people"),
+    ],
+)
+async def test_a_check_that_breaks_off_halfway_is_no_good_news(simulator, quick_check, fault):
+    """Reading went well; whether the key may trigger is not known, and not taken for granted."""
+    simulator.inject(fault)
+    assert (await _credentials(simulator).acheck()).status == "unreachable"
+
+
+async def test_a_check_gets_over_one_lost_answer(simulator, quick_check):
+    """A hiccup is no finding."""
+    simulator.inject(faults.CutConnection(nth=1), faults.CutConnection(nth=3))
+    assert (await _credentials(simulator).acheck()).ok
+
+
+async def test_a_check_is_harmless(simulator):
+    """Nothing starts, nothing is cancelled: two requests, of which one does nothing at all."""
+    simulator.add_schedule("daily")
+    run_id = simulator.start_run("daily")
+    await _credentials(simulator).acheck()
+    # Fields that a document skips are not counted: none was carried out.
+    assert simulator.count("cancelBoltRun") == 0
+    assert simulator.run(run_id).cancel_requests == 0
+    assert [run.id for run in simulator.runs()] == [run_id]
+    assert len(simulator.requests) == 2
+
+
+def test_a_check_works_without_await(simulator):
+    """For the interactive shell."""
+    assert _credentials(simulator).check().ok
+
+
+def test_a_block_is_json_with_its_secrets_hidden():
+    """What an API or a log gets to see of it."""
+    told = json.loads(ParadimeCredentials(**FIELDS).model_dump_json())
+    assert told["api_endpoint"] == ENDPOINT
+    assert set(told["api_secret"]) == {"*"}

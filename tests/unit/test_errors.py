@@ -1,0 +1,353 @@
+"""Errors tell what happened, survive pickling, and give no secret away."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import pickle
+import traceback
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from paradime_blocks import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltCancelUnconfirmed,
+    BoltClient,
+    BoltError,
+    BoltPipelineFailed,
+    BoltRequestError,
+    BoltRunCanceled,
+    BoltRunError,
+    BoltRunFailed,
+    BoltRunSkipped,
+    BoltRunState,
+    BoltRunTimedOut,
+    BoltSchedule,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+    BoltUnsupported,
+    ParadimeCredentials,
+)
+from paradime_blocks.connection import ConnectionSettings
+from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.testing import BoltSimulator, faults
+
+URL = "https://app.paradime.io/bolt/run_id/76035"
+RUN = {"schedule_name": "daily", "run_id": 76035, "url": URL}
+# Each class with all the facts that its docstring names, and what its message must say besides them.
+ERRORS = [
+    pytest.param(
+        BoltError, {**RUN, "state": "RUNNING", "guidance": "Look there."}, ["Look there."], id="BoltError"
+    ),
+    pytest.param(
+        BoltAuthError,
+        {
+            "status_code": 401,
+            "source": "block 'paradime-credentials/production'",
+            "operation": "BoltRunStatus",
+        },
+        ["HTTP status: 401", "operation: BoltRunStatus", "Paradime workspace settings"],
+        id="BoltAuthError",
+    ),
+    pytest.param(
+        BoltRequestError,
+        {
+            "operation": "BoltRunStatus",
+            "path": ["boltRunStatus", "commands", 0],
+            "graphql_errors": [{"message": "no", "path": ["boltRunStatus"]}],
+            "status_code": 400,
+        },
+        ["operation: BoltRunStatus", "path: boltRunStatus.commands.0", "HTTP status: 400"],
+        id="BoltRequestError",
+    ),
+    pytest.param(
+        BoltUnsupported,
+        {"missing": "listBoltRuns", "operation": "ListBoltRuns"},
+        ["operation: ListBoltRuns", "newer backend"],
+        id="BoltUnsupported",
+    ),
+    pytest.param(
+        BoltUnavailable,
+        {
+            "operation": "TriggerBoltRun",
+            "status_code": 503,
+            "may_have_acted": False,
+            "may_still_act": True,
+            "retry_after_seconds": 7.0,
+        },
+        ["HTTP status: 503", "try again"],
+        id="BoltUnavailable",
+    ),
+    pytest.param(
+        BoltTriggerUnknown,
+        {"schedule_name": "daily", "candidates": [76035, 76036]},
+        ["Runs that may be ours: 76035, 76036.", "Look at the schedule's runs in Paradime"],
+        id="BoltTriggerUnknown",
+    ),
+    pytest.param(
+        BoltPipelineFailed,
+        {"steps": [f"step-{n} failed." for n in range(12)]},
+        ["- step-0 failed.", "- step-9 failed.", "- and 2 more", "steps that succeeded are not run again"],
+        id="BoltPipelineFailed",
+    ),
+    pytest.param(BoltAlreadyRunning, dict(RUN), ["on_already_running"], id="BoltAlreadyRunning"),
+    *[
+        pytest.param(
+            kind,
+            {
+                **RUN,
+                "state": state,
+                "command": "dbt test",
+                "return_code": 2,
+                "log_tail": "ERROR in model orders",
+                "dbt_errors": ["model.shop.orders: column is missing"],
+                "waited_seconds": 600.0,
+            },
+            [
+                f"state in Bolt: {state}",
+                "Command `dbt test` ended with return code 2.",
+                "End of its log:\nERROR in model orders",
+                "model.shop.orders: column is missing",
+                guidance,
+            ],
+            id=kind.__name__,
+        )
+        for kind, state, guidance in [
+            (BoltRunError, "RUNNING", ""),
+            (BoltRunFailed, "FAILED", "Mend what the log says"),
+            (BoltRunCanceled, "CANCELED", "Find out who canceled it"),
+            (BoltRunSkipped, "SKIPPED", "See in Paradime why"),
+            (BoltRunTimedOut, "RUNNING", "Raise timeout_seconds"),
+            (BoltCancelUnconfirmed, "RUNNING", "cancel it there"),
+        ]
+    ],
+]
+
+
+def _all_kinds(kind: type[BoltError]) -> set[type[BoltError]]:
+    return {kind}.union(*(_all_kinds(below) for below in kind.__subclasses__()))
+
+
+def test_the_table_above_has_every_error():
+    """An error that is added is tested, too."""
+    assert {case.values[0] for case in ERRORS} == _all_kinds(BoltError)
+
+
+@pytest.mark.parametrize("kind, facts, told", ERRORS)
+def test_a_message_says_what_happened_to_what_and_what_to_do(kind, facts, told):
+    """The sentence first, then schedule, run, state and address, then details and guidance."""
+    message = str(kind("It went wrong.", **facts))
+    assert message.startswith(
+        "It went wrong. (" if set(facts) - {"missing", "candidates", "steps"} else "It went wrong."
+    )
+    wanted = list(told)
+    titles = {"schedule_name": "schedule: ", "run_id": "Bolt run: ", "url": "url: "}
+    wanted += [f"{title}{facts[name]}" for name, title in titles.items() if name in facts]
+    assert [text for text in wanted if text not in message] == []
+
+
+@pytest.mark.parametrize("kind, facts, told", ERRORS)
+@pytest.mark.parametrize(
+    "through",
+    [
+        pytest.param(lambda error: pickle.loads(pickle.dumps(error)), id="pickle"),  # noqa: S301 - our own
+        pytest.param(lambda error: cloudpickle.loads(cloudpickle.dumps(error)), id="cloudpickle"),
+        pytest.param(copy.copy, id="copy"),
+        pytest.param(copy.deepcopy, id="deepcopy"),
+    ],
+)
+def test_an_error_survives_with_its_facts_and_its_message(kind, facts, told, through):
+    """Prefect pickles what a flow raises."""
+    error = kind("It went wrong.", **facts)
+    again = through(error)
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert {name: getattr(again, name) for name in facts} == facts
+    assert (again.what, again.guidance) == (error.what, error.guidance)
+
+
+@pytest.mark.parametrize("state", [BoltRunState.FAILED, BoltRunState("POLISHING")], ids=str)
+def test_a_state_survives_pickling_known_or_not(state):
+    """A state that a newer Bolt invents must not break the report of an error."""
+    error = pickle.loads(pickle.dumps(BoltRunError("It went wrong.", state=state)))  # noqa: S301 - our own
+    assert error.state == state
+    assert f"state in Bolt: {state.value}" in str(error)
+
+
+def test_an_error_learns_facts_and_keeps_those_it_has():
+    """A caller that knows the schedule adds it; what Bolt said is not overwritten."""
+    cause = OSError("cut")
+    error = BoltUnavailable("It went wrong.", run_id=1, may_have_acted=False)
+    error.__cause__ = cause
+    more = error.with_facts(schedule_name="daily", run_id=2)
+    assert (more.schedule_name, more.run_id, more.may_have_acted) == ("daily", 1, False)
+    assert more.__cause__ is cause
+    assert error.schedule_name is None
+
+
+def test_what_dbt_says_takes_the_place_of_its_log():
+    """A state message in Prefect's UI is short: the errors are the better half of it."""
+    errors = [f"model.shop.m{n}: " + "x" * 300 for n in range(5)]
+    message = str(BoltRunFailed("It went wrong.", log_tail="y" * 5_000, dbt_errors=errors))
+    assert [error for error in errors if error not in message] == []
+    assert "yyy" not in message
+
+
+def test_absent_facts_leave_no_trace_in_the_message():
+    """No `None` and no empty brackets."""
+    assert str(BoltError("It went wrong.")) == "It went wrong."
+
+
+def test_the_end_of_a_long_log_is_told_and_its_beginning_left_out():
+    """The end is where the error stands; a state message in Prefect's UI has no room for all of it."""
+    message = str(BoltRunFailed("It went wrong.", log_tail="x" * 100_000 + "the end"))
+    assert "the end" in message
+    assert len(message) < 2_000
+
+
+@pytest.mark.parametrize(
+    "candidates, told", [([], "No new run of the schedule was seen."), ([5], "ours: 5.")]
+)
+def test_an_unknown_trigger_names_the_runs_that_it_may_have_started(candidates, told):
+    """For the person who looks it up in Paradime."""
+    assert told in str(BoltTriggerUnknown("The answer was lost.", candidates=candidates))
+
+
+# What must not be found anywhere.
+NEEDLE = "n33dle-in-the-haystack"
+
+
+def _everything_said(error: BaseException) -> str:
+    """All that a log, a traceback, a debugger's repr or a pickle shows of an error and its causes."""
+    said = ["".join(traceback.format_exception(type(error), error, error.__traceback__))]
+    link: BaseException | None = error
+    while link is not None:
+        said += [str(link), repr(link), repr(link.args), repr(vars(link))]
+        if isinstance(link, BoltError):
+            said.append(repr(pickle.dumps(link)))
+        link = link.__cause__ or link.__context__
+    return "\n".join(said)
+
+
+def _credentials(**changes: Any) -> ParadimeCredentials:
+    fields = {
+        "api_endpoint": "https://api.paradime.io/api/v1/a/graphql",
+        "api_key": "k",
+        "api_secret": NEEDLE,
+    }
+    return ParadimeCredentials(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        pytest.param({}, id="secret"),
+        pytest.param({"api_key": NEEDLE, "api_secret": "s"}, id="key"),
+        pytest.param({"api_key": None, "api_secret": f"prdm_wsp_{NEEDLE}"}, id="token"),
+    ],
+)
+def test_blocks_clients_and_handles_do_not_show_the_secret(credentials):
+    """In no repr, no text, no JSON, and in the settings beneath them neither."""
+    block = _credentials(**credentials)
+    schedule = BoltSchedule(credentials=block, schedule_name="daily")
+    client = block.get_client()
+    shown = [
+        form(thing)
+        for thing in (
+            block,
+            schedule,
+            client,
+            client.settings,
+            schedule.attach(1),
+            vars(client),
+            block.__dict__,
+        )
+        for form in (repr, str, lambda value: f"{value}", lambda value: f"{value!r}")
+    ]
+    shown += [
+        block.model_dump_json(),
+        schedule.model_dump_json(),
+        repr(block.model_dump()),
+        repr(schedule.model_dump(mode="json")),
+    ]
+    assert [text for text in shown if NEEDLE in text] == []
+
+
+def test_a_proxys_password_is_not_shown():
+    """Neither by the block nor by the connection's settings."""
+    block = _credentials(proxy=f"http://user:{NEEDLE}@proxy:3128", api_secret="s")
+    settings = block.get_client().settings
+    assert isinstance(settings, ConnectionSettings)
+    assert [text for text in (repr(block), str(block), repr(settings)) if NEEDLE in text] == []
+
+
+FAULTS = [
+    pytest.param(faults.Status(401), id="401"),
+    pytest.param(faults.Status(403), id="403"),
+    pytest.param(faults.Status(404), id="404"),
+    pytest.param(faults.Status(503), id="503"),
+    pytest.param(faults.CutConnection(), id="cut"),
+    pytest.param(faults.Garbage(), id="garbage"),
+    pytest.param(faults.GraphQLError("no"), id="GraphQL error"),
+    pytest.param(faults.MissingData("nulls"), id="fields null"),
+    pytest.param(faults.Redirect("https://elsewhere.example.com"), id="redirect"),
+    pytest.param(faults.Hang(60), id="time-out"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_error_of_a_request_shows_the_secret(fault):
+    """In no message, cause, traceback or pickle, and in no log line either, httpx's own included."""
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with BoltSimulator(speed=0, api_secret=NEEDLE) as simulator:
+            simulator.inject(fault)
+            credentials = _credentials(api_endpoint=simulator.api_endpoint, api_key=simulator.api_key)
+            seconds = 0.3 if isinstance(fault, faults.Hang) else 30.0
+            credentials.request_timeout_seconds = seconds
+            async with credentials.get_client(retry_policy=RetryPolicy(attempts=1)) as client:
+                with pytest.raises(BoltError) as caught:
+                    await client.list_bolt_schedules()
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+    assert log.getvalue()
+    assert NEEDLE not in _everything_said(caught.value) + log.getvalue()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"api_secret": f"{NEEDLE} "}, id="space in the secret"),
+        pytest.param({"api_key": None}, id="no key"),
+        pytest.param({"api_secret": f"prdm_cmp_{NEEDLE}"}, id="no workspace"),
+        pytest.param(
+            {"api_endpoint": f"https://user:{NEEDLE}@api.paradime.io/graphql"}, id="in the endpoint"
+        ),
+        pytest.param(
+            {"api_endpoint": f"https://api.paradime.io:{NEEDLE}/graphql"}, id="as the endpoint's port"
+        ),
+        pytest.param({"proxy": f"http://user:{NEEDLE}@proxy:port"}, id="in a proxy that is no good"),
+        pytest.param({"request_timeout_seconds": -1}, id="elsewhere"),
+        pytest.param({"api_key": NEEDLE, "api_secret": ""}, id="key pasted, secret empty"),
+    ],
+)
+def test_bad_settings_are_refused_without_showing_the_secret(fields):
+    """The block and the client say what is wrong with a value, and not the value."""
+    with pytest.raises(ValueError, match="ParadimeCredentials") as block_error:
+        _credentials(**fields)
+    given = {"api_endpoint": "https://api.paradime.io/g", "api_key": "k", "api_secret": NEEDLE, **fields}
+    with pytest.raises(BoltRequestError) as client_error:
+        BoltClient(given.pop("api_endpoint"), **given)
+    assert NEEDLE not in str(block_error.value) + repr(block_error.value)
+    assert NEEDLE not in str(client_error.value) + repr(client_error.value)
+    assert NEEDLE not in "".join(str(frame) for frame in traceback.format_exception(client_error.value))

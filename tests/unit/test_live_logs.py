@@ -1,0 +1,507 @@
+"""Live logs without Prefect: lines, levels, records, positions, and what is logged of a simulated run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import tracemalloc
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from paradime_blocks import ParadimeCredentials
+from paradime_blocks.errors import BoltUnavailable
+from paradime_blocks.models import BoltRunStatus
+from paradime_blocks.redaction import Redactor
+from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_flows.live_logs import LiveLogs
+from paradime_flows.log_lines import (
+    END_LINES,
+    RECORD_CHARACTERS,
+    CommandLog,
+    LevelReader,
+    LineSplitter,
+    NodeCount,
+    Record,
+    join_lines,
+)
+from paradime_flows.progress import percent_done
+
+if TYPE_CHECKING:
+    from paradime_blocks.testing import BoltSimulator
+
+RECORDED = Path(__file__).parent.parent / "fixtures" / "dbt" / "recorded"
+BACKENDS = [pytest.param(True, id="cursors"), pytest.param(False, id="run-status")]
+INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
+
+
+@dataclass
+class Notebook:
+    """A journal in memory, that can be made to fail."""
+
+    records: list[Record] = field(default_factory=list)
+    kept: str | None = None
+    failures: int = 0
+    writes: int = 0
+
+    async def read(self, run_id: int) -> str | None:
+        return self.kept
+
+    def show(self, records: list[Record]) -> None:
+        self.records += records
+
+    async def write(self, run_id: int, kept: str) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("Prefect is out of reach")
+        self.kept = kept
+        self.writes += 1
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines without the headings."""
+        found = [line for record in self.records for line in record.text.split("\n")]
+        return [line for line in found if not line.startswith("── ")]
+
+
+@pytest.fixture
+def credentials(bolt_simulator: BoltSimulator) -> ParadimeCredentials:
+    bolt_simulator.clock.speed = 0
+    return ParadimeCredentials(
+        api_endpoint=bolt_simulator.api_endpoint,
+        api_key=bolt_simulator.api_key,
+        api_secret=bolt_simulator.api_secret,
+        request_timeout_seconds=2,
+    )
+
+
+def numbered(count: int, word: str = "line") -> str:
+    return "".join(f"{word} {n}\n" for n in range(count))
+
+
+def start(simulator: BoltSimulator, *commands: SimulatedCommand, cursors: bool = True) -> int:
+    if not cursors:
+        simulator.lacks(operations=["boltCommandLogs"])
+    simulator.add_schedule("daily", commands=list(commands), setup_commands=False, starting_seconds=0)
+    return simulator.start_run("daily")
+
+
+async def status_of(credentials: ParadimeCredentials, run_id: int) -> BoltRunStatus:
+    async with credentials.get_client() as client:
+        return await client.get_bolt_run(run_id, logs=False)
+
+
+async def look(logs: LiveLogs) -> None:
+    status = await status_of(logs.credentials, logs.run_id)
+    await (logs.drain(status) if status.state.is_terminal else logs.catch_up(status))
+
+
+@pytest.mark.parametrize("cursors", BACKENDS)
+async def test_each_line_is_logged_once_and_in_order_as_it_comes(bolt_simulator, credentials, cursors):
+    """Two commands, looked at now and then, come out as they are, each under its heading."""
+    first, second = numbered(1200, "first"), numbered(30, "second")
+    run_id = start(
+        bolt_simulator,
+        SimulatedCommand("dbt seed", duration_seconds=10, stdout=first),
+        SimulatedCommand("dbt run", duration_seconds=10, stdout=second),
+        cursors=cursors,
+    )
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    for seconds in (3, 4, 0, 6, 20):
+        bolt_simulator.clock.advance(seconds)
+        await look(logs)
+        if seconds == 3:
+            assert journal.lines == first.splitlines()[:360]
+    assert journal.lines == (first + second).splitlines()
+    headings = [line for record in journal.records for line in record.text.split("\n") if "── " in line]
+    assert "Command 1, dbt seed" in headings[0]
+    assert "Command 2, dbt run" in headings[-1]
+    assert all("(continued)" not in heading for heading in headings)
+
+
+@pytest.mark.parametrize("mode", ["all", "head_and_tail"])
+@pytest.mark.parametrize(
+    "switch",
+    [pytest.param(switch, id="-then-".join(switch)) for switch in (("pages", "pages"), ("pages", "whole"))],
+)
+async def test_a_take_up_goes_on_where_the_label_says(bolt_simulator, credentials, mode, switch):
+    """Another process, knowing only what was kept, logs the rest, also on a backend without cursors."""
+    out, err = numbered(700, "out"), numbered(700, "err")
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=out, stderr=err))
+    journal = Notebook()
+    bolt_simulator.clock.advance(1 if mode == "head_and_tail" else 6)
+    await look(LiveLogs(run_id, credentials, journal, mode))
+    kept = json.loads(journal.kept or "")
+    assert kept["done"] == []
+    if switch[1] == "whole":
+        bolt_simulator.lacks(operations=["boltCommandLogs"])
+    bolt_simulator.clock.advance(20)
+    await look(LiveLogs(run_id, credentials, journal, mode))
+    shown = [line for line in journal.lines if not line.startswith("[…")]
+    assert len(set(shown)) == len(shown)
+    for word in ("out", "err"):
+        of_stream = [int(line.split()[1]) for line in shown if line.startswith(word)]
+        assert of_stream == sorted(of_stream)
+    if mode == "all":
+        assert sorted(shown) == sorted((out + err).splitlines())
+    else:
+        assert len(shown) == 2 * END_LINES
+    assert json.loads(journal.kept or "")["at"] == {}
+
+
+async def test_a_take_up_in_the_middle_of_a_line_has_the_whole_line(bolt_simulator, credentials):
+    """What was held back when the process died is read again by the next."""
+    log = CommandLog(1)
+    log.feed("STDOUT", "one\ntwo ")
+    log.turn("cursor-in-the-middle")
+    lines, position = log.take()
+    assert [line.text for line in lines] == ["one"]
+    assert position.cursor is None
+    again = CommandLog(1, position)
+    again.feed("STDOUT", "one\ntwo and")
+    again.feed("STDOUT", " a half")
+    again.end()
+    assert [line.text for line in again.take()[0]] == ["two and a half"]
+
+
+async def test_a_last_line_without_a_line_break_is_logged_at_the_end(bolt_simulator, credentials):
+    """It waits for the command's end, not for ever."""
+    run_id = start(bolt_simulator, SimulatedCommand("echo", duration_seconds=10, stdout="a\nb\nprompt> "))
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    bolt_simulator.clock.advance(7)
+    await look(logs)
+    assert journal.lines == ["a", "b"]
+    bolt_simulator.clock.advance(7)
+    await look(logs)
+    assert journal.lines == ["a", "b", "prompt> "]
+
+
+def test_where_the_text_is_cut_makes_no_difference_to_the_lines():
+    """Whatever the pieces, the lines are the same; a line without end is broken at the same places."""
+    rng = random.Random(4)  # noqa: S311 - no secret
+    text = "".join(rng.choice(["a", "é", " ", "\n", "\r\n", "x" * 700_000]) for _ in range(300))
+    whole = LineSplitter()
+    expected = whole.feed(text) + whole.end()
+    for _ in range(5):
+        splitter, lines, at = LineSplitter(), [], 0
+        while at < len(text):
+            size = rng.choice([1, 50, 10_000_000, 3_000_000])
+            lines += splitter.feed(text[at : at + size])
+            at += size
+        assert lines + splitter.end() == expected
+    assert "".join(expected) == text.replace("\n", "")
+
+
+async def test_stderr_is_a_warning_unless_dbt_says_otherwise(bolt_simulator, credentials):
+    """Plain text there is a warning; an error stays one, and what dbt calls info stays info."""
+    stderr = 'plain\nerror: no such file\n{"info": {"level": "info", "msg": "from dbt"}}\n'
+    run_id = start(bolt_simulator, SimulatedCommand("x", stdout="fine\n", stderr=stderr))
+    bolt_simulator.clock.advance(5)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    levels = {line: record.level for record in journal.records for line in record.text.split("\n")}
+    assert levels["fine"] == INFO
+    assert levels["plain"] == WARNING
+    assert levels["error: no such file"] == ERROR
+    assert levels["from dbt"] == INFO
+
+
+def _levels(path: str) -> list[Record]:
+    reader = LevelReader("STDOUT")
+    text = (RECORDED / path / "stdout.txt").read_text(encoding="utf-8")
+    return [reader.read(line)[0] for line in text.splitlines()]
+
+
+def test_levels_of_real_dbt_output():
+    """The failing build: errors and warnings are told, and the second line of an error belongs to it."""
+    found = _levels("failure/4-dbt-build")
+    level = {record.text: record.level for record in found}
+
+    def of(part: str) -> set[int]:
+        return {level for text, level in level.items() if part in text}
+
+    assert of("10 of 19 ERROR") == {ERROR}
+    assert of("13 of 19 FAIL 1") == {ERROR}
+    assert of("18 of 19 WARN 1") == {WARNING}
+    assert of("7 of 19 OK created") == {INFO}
+    assert of("Conversion Error: Could not convert") == {ERROR}
+    assert of("- models.shop.intermediate") == {WARNING}
+    assert not any("\x1b" in text for text in level)
+    # Joined, they are far fewer records than lines, and no line is lost.
+    records = join_lines(found)
+    assert "\n".join(record.text for record in records).split("\n") == [record.text for record in found]
+    assert len(records) < len(found) / 2
+
+
+def test_json_and_debug_lines_of_real_dbt_say_their_level_themselves():
+    """JSON lines become their message with the time; text and JSON agree on what failed."""
+    found = _levels("json_logs/3-dbt-log-format-json-build")
+    assert not any(record.text.startswith("{") for record in found)
+    assert Counter(record.level for record in found)[ERROR] >= 1
+    failed = [record for record in found if "10 of 19 ERROR" in record.text]
+    assert [record.level for record in failed] == [ERROR]
+    assert failed[0].text[2] == ":"
+    debug = _levels("debug_logs/3-dbt-log-format-debug-run-select-stg-payments-revenue")
+    assert {record.level for record in debug} >= {INFO, ERROR}
+    said, _ = LevelReader("STDERR").read("12:01:02.123456 [debug] [MainThread]: Acquiring new connection")
+    assert said.level == logging.DEBUG
+
+
+def test_nodes_done_are_counted_and_hooks_left_out():
+    """The real build has 19 nodes; the hook that counts anew after them changes nothing."""
+    reader, count = LevelReader("STDOUT"), NodeCount()
+    for line in (RECORDED / "failure/4-dbt-build/stdout.txt").read_text(encoding="utf-8").splitlines():
+        count = count.after(reader.read(line)[1])
+    assert count == (19, 19)
+
+
+async def test_head_and_tail_tells_how_much_was_left_out(bolt_simulator, credentials):
+    """The first lines come at once, the last at the command's end, and between them a note."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(1000)))
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal, "head_and_tail")
+    bolt_simulator.clock.advance(5)
+    await look(logs)
+    assert journal.lines == numbered(1000).splitlines()[:END_LINES]
+    bolt_simulator.clock.advance(10)
+    await look(logs)
+    assert "800 lines left out" in journal.lines[END_LINES]
+    assert journal.lines[END_LINES + 1 :] == numbered(1000).splitlines()[-END_LINES:]
+
+
+async def test_head_and_tail_of_a_short_output_is_all_of_it(bolt_simulator, credentials):
+    """Nothing is left out of what fits."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(2 * END_LINES)))
+    bolt_simulator.clock.advance(5)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal, "head_and_tail"))
+    assert journal.lines == numbered(2 * END_LINES).splitlines()
+
+
+@pytest.mark.parametrize("cursors", BACKENDS)
+async def test_a_hundred_thousand_lines_make_few_records_in_little_memory(
+    bolt_simulator, credentials, cursors
+):
+    """Records are about as many as 20,000 characters each allow, none is longer, and nothing is lost."""
+    line = "12:00:00  OK created sql table model main.some_model ................ [OK in 0.10s] {}\n"
+    text = "".join(line.format(n) for n in range(100_000))
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=text), cursors=cursors)
+    bolt_simulator.clock.advance(5)
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    await look(logs)
+    assert journal.lines == text.splitlines()
+    assert len(journal.records) < 1.25 * len(text) / RECORD_CHARACTERS
+    assert max(len(record.text) for record in journal.records) <= RECORD_CHARACTERS
+    assert journal.writes < 60
+
+
+def test_what_waits_in_a_command_log_does_not_grow_with_what_was_logged():
+    """A command that prints for days holds no more than what has not been taken yet."""
+    log = CommandLog(1)
+    piece = numbered(1000)
+    tracemalloc.start()
+    for n in range(300):
+        log.feed("STDOUT", piece)
+        log.turn(f"{n}:0")
+        log.take()
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
+    assert peak < 3_000_000
+
+
+def test_levels_that_keep_changing_do_not_flood():
+    """Lines of alternating levels share records of the highest level once there are too many."""
+    lines = [Record(WARNING if n % 2 else INFO, f"line {n}") for n in range(10_000)]
+    records = join_lines(lines)
+    assert len(records) < 60
+    assert "\n".join(record.text for record in records).split("\n") == [line.text for line in lines]
+
+
+def test_a_megabyte_in_one_line_is_several_records():
+    """Each fits Prefect Cloud's limit."""
+    records = join_lines([Record(INFO, "x" * 1_000_000)])
+    assert max(len(record.text) for record in records) <= RECORD_CHARACTERS
+    assert "".join(record.text for record in records) == "x" * 1_000_000
+
+
+FAULTS = [
+    pytest.param(lambda: faults.Status(503, operation="boltCommandLogs", times=3), id="503"),
+    pytest.param(
+        lambda: faults.CutConnection(operation="boltCommandLogs", after_acting=True, times=3), id="cut"
+    ),
+    pytest.param(lambda: faults.Garbage(operation="boltCommandLogs", times=3), id="garbage"),
+    pytest.param(
+        lambda: faults.Truncated(operation="boltCommandLogs", mid_transfer=True, times=3), id="truncated"
+    ),
+    pytest.param(
+        lambda: faults.GraphQLError("internal error", operation="boltCommandLogs", times=3), id="error"
+    ),
+    pytest.param(lambda: faults.MissingData("nulls", operation="boltCommandLogs", times=3), id="nulls"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_faults_of_the_log_lose_and_repeat_no_line(bolt_simulator, credentials, fault: Any):
+    """A page that does not come, comes broken, or is refused is fetched again, from where it was."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(2000)))
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    for _ in range(6):
+        bolt_simulator.clock.advance(1.5)
+        if not journal.lines or len(journal.lines) == 300:
+            bolt_simulator.inject(fault())
+        try:
+            await look(logs)
+        except BoltUnavailable:
+            continue
+    bolt_simulator.clear_faults()
+    bolt_simulator.clock.advance(10)
+    await look(logs)
+    assert journal.lines == numbered(2000).splitlines()
+
+
+async def test_a_drain_gives_up_in_the_end_and_leaves_the_rest_to_a_take_up(
+    bolt_simulator, credentials, monkeypatch
+):
+    """The log stays out of reach: the flow goes on, and what was not logged is not kept as logged."""
+    monkeypatch.setattr("paradime_flows.live_logs._OUTAGE_SECONDS", 0.5)
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(10)))
+    bolt_simulator.clock.advance(5)
+    bolt_simulator.inject(faults.Status(503, operation="boltCommandLogs", times=None))
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == []
+    bolt_simulator.clear_faults()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == numbered(10).splitlines()
+
+
+async def test_a_drain_that_takes_too_long_leaves_the_rest_to_a_take_up(
+    bolt_simulator, credentials, monkeypatch
+):
+    """The limit strikes while pages keep coming: what was not fetched does not count as logged."""
+    monkeypatch.setattr("paradime_flows.live_logs._DRAIN_SECONDS", 0.5)
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(3000)))
+    bolt_simulator.clock.advance(5)
+    bolt_simulator.inject(faults.Slow(0.2, operation="boltCommandLogs", times=None))
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert len(journal.lines) < 3000
+    bolt_simulator.clear_faults()
+    monkeypatch.undo()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == numbered(3000).splitlines()
+
+
+async def test_while_prefect_is_out_of_reach_nothing_piles_up(bolt_simulator, credentials):
+    """Nothing is written down as logged, nothing more is fetched, and later it goes on."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(1000)))
+    journal = Notebook(failures=3)
+    logs = LiveLogs(run_id, credentials, journal)
+    bolt_simulator.clock.advance(5)
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            await look(logs)
+    asked = bolt_simulator.count("boltCommandLogs")
+    assert asked <= 2
+    assert journal.kept is None
+    bolt_simulator.clock.advance(10)
+    await look(logs)
+    assert journal.lines == numbered(1000).splitlines()
+    assert journal.kept is not None
+
+
+def test_labels_that_cannot_be_read_begin_anew():
+    """A label that somebody else wrote does no harm."""
+    from paradime_flows.live_logs import _positions
+
+    for kept in (
+        None,
+        "",
+        "x",
+        "[]",
+        "3",
+        '{"done": 1}',
+        '{"at": {"a": 1}}',
+        '{"at": {"1": [null, 1, 2, 3]}}',
+    ):
+        assert _positions(kept) == {}
+
+
+async def test_credentials_and_signatures_are_not_logged(bolt_simulator, credentials):
+    """A key, a secret, a link's signature and a password are taken out; the rest of the line stays."""
+    stdout = (
+        f"key {bolt_simulator.api_key} secret={bolt_simulator.api_secret}!\n"
+        "see https://store.test/run.json?X-Amz-Date=1&X-Amz-Signature=abcdef0123 now\n"
+        'json {"url": "https://blob.test/a?sv=1&sig=abc%3D"}\n'
+        "Cloning https://x-access-token:ghp_1234567890@github.com/acme/shop.git\n"
+        "docs https://docs.getdbt.com/a?page=2\n"
+    )
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=stdout))
+    bolt_simulator.clock.advance(5)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == [
+        "key [removed] secret=[removed]!",
+        "see https://store.test/run.json?[removed] now",
+        'json {"url": "https://blob.test/a?[removed]"}',
+        "Cloning https://[removed]@github.com/acme/shop.git",
+        "docs https://docs.getdbt.com/a?page=2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["://" * 300_000, "a" * 1_000_000, "https://a:b@" * 80_000, "x?sig=" * 100_000]
+)
+def test_redaction_of_hostile_text_is_quick(text):
+    """No text takes more than a moment: the test's own limit would tell."""
+    assert Redactor(["secret-of-ours"])(text)
+
+
+def _status(state: str, *commands: tuple[str, int | None]) -> BoltRunStatus:
+    listed = [
+        {
+            "id": n,
+            "command": command,
+            "returnCode": code,
+            "endDttm": "2026-01-01 00:00:00" if code is not None else "",
+        }
+        for n, (command, code) in enumerate(commands, 1)
+    ]
+    return BoltRunStatus.model_validate({"ok": True, "state": state, "commands": listed})
+
+
+PLAN = ["dbt seed", "dbt run", "dbt test", "dbt docs generate"]
+
+
+@pytest.mark.parametrize(
+    "status,planned,nodes,expected",
+    [
+        pytest.param(_status("RUNNING"), PLAN, {}, 0, id="nothing-yet"),
+        pytest.param(_status("RUNNING", ("git clone x", 0), ("dbt deps", None)), PLAN, {}, 0, id="setup"),
+        pytest.param(_status("RUNNING", ("git clone x", 0), ("dbt seed", 0)), PLAN, {}, 25, id="one-of-four"),
+        pytest.param(
+            _status("RUNNING", ("dbt seed", 0), ("dbt run", None)),
+            PLAN,
+            {2: (5, 10)},
+            37.5,
+            id="within-a-command",
+        ),
+        pytest.param(_status("RUNNING", ("dbt retry", 0), ("dbt test", None)), PLAN, {}, 100 / 3, id="retry"),
+        pytest.param(_status("RUNNING", ("make", None)), [], {1: (1, 2)}, 25, id="unknown-plan"),
+        pytest.param(_status("RUNNING", *[(text, 0) for text in PLAN]), PLAN, {}, 99, id="not-yet-success"),
+        pytest.param(_status("SUCCESS", ("dbt seed", 0)), PLAN, {}, 100, id="success"),
+        pytest.param(_status("FAILED", ("dbt seed", 0), ("dbt run", 1)), PLAN, {}, 50, id="failed"),
+    ],
+)
+def test_percent_done(status, planned, nodes, expected):
+    """Commands count alike, set-up does not, and only success is 100."""
+    assert percent_done(status, planned, nodes) == pytest.approx(expected)

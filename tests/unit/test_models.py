@@ -1,0 +1,238 @@
+"""What Bolt answers, typed: states, dates, commands, results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from paradime_blocks import BoltRunResult, BoltRunState
+from paradime_blocks.models import (
+    BoltAttempt,
+    BoltCommand,
+    BoltCommandDetail,
+    BoltCommandSummary,
+    BoltLogPage,
+    BoltResourceSummary,
+    BoltRunStatus,
+    BoltSchedulePage,
+    parse_bolt_date,
+    run_url,
+)
+
+UTC = timezone.utc
+BEGAN = "2023-10-15 16:44:16.986049"
+ENDED = "2023-10-15 16:45:46.986049"
+
+
+def command(**changes: Any) -> dict[str, Any]:
+    return {"id": 1, "command": "dbt run", "startDttm": BEGAN, "endDttm": ENDED, "returnCode": 0, **changes}
+
+
+@pytest.mark.parametrize(
+    "name, terminal, failure",
+    [
+        ("STARTING", False, False),
+        ("RUNNING", False, False),
+        ("SUCCESS", True, False),
+        ("ERROR", True, True),
+        ("FAILED", True, True),
+        ("CANCELED", True, False),
+        ("SKIPPED", True, False),
+        ("Deploying", False, False),
+        ("No runs", False, False),
+    ],
+)
+def test_a_state_is_an_end_only_if_it_is_known_for_one(name, terminal, failure):
+    """What nobody has heard of is unfinished."""
+    state = BoltRunState(name)
+    assert (state.is_terminal, state in BoltRunState.FAILURES) == (terminal, failure)
+
+
+@pytest.mark.parametrize("text", ["success", " SUCCESS ", "Success"])
+def test_a_known_state_is_known_however_it_is_written(text):
+    """It is the same member, so that `is` works."""
+    assert BoltRunState(text) is BoltRunState.SUCCESS
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_any_state_survives_by_name(text):
+    """Equal to itself, through JSON and pickle, hashable, and readable."""
+    state = BoltRunState(text)
+    assert state == BoltRunState(text) == text.strip().upper()
+    assert hash(state) == hash(BoltRunState(text))
+    assert (str(state), f"{state}", state.value) == (text.strip().upper(),) * 3
+    attempt = BoltAttempt(run_id=1, state=state)
+    assert BoltAttempt.model_validate_json(attempt.model_dump_json()).state == state
+    assert pickle.loads(pickle.dumps(state)) == copy.deepcopy(state) == state  # noqa: S301 - our own
+
+
+def test_an_unknown_state_does_not_join_the_known_ones():
+    """The list of states is what is documented, whatever a backend says."""
+    BoltRunState("POLISHING")
+    assert [state.value for state in BoltRunState] == [
+        "STARTING",
+        "RUNNING",
+        "SUCCESS",
+        "ERROR",
+        "FAILED",
+        "CANCELED",
+        "SKIPPED",
+    ]
+
+
+@pytest.mark.parametrize("state", [None, "", "  ", 7, []])
+def test_no_state_is_no_status(state):
+    """An answer without a state is not an answer about a run."""
+    with pytest.raises(ValidationError, match="state"):
+        BoltRunStatus.model_validate({"state": state})
+
+
+@pytest.mark.parametrize(
+    "text, moment",
+    [
+        pytest.param(BEGAN, datetime(2023, 10, 15, 16, 44, 16, 986049, UTC), id="as Bolt writes it"),
+        pytest.param("2023-10-15 16:44:16", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="no fraction"),
+        pytest.param("2023-10-15T16:44:16Z", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="Z"),
+        pytest.param(
+            "2023-10-15T16:44:16.9Z", datetime(2023, 10, 15, 16, 44, 16, 900000, UTC), id="one digit"
+        ),
+        pytest.param(
+            "2023-10-15T16:44:16.123456789+00:00",
+            datetime(2023, 10, 15, 16, 44, 16, 123456, UTC),
+            id="nanoseconds",
+        ),
+        pytest.param(
+            "2023-10-15T18:44:16+02:00", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="another zone"
+        ),
+        pytest.param(" 2023-10-15 16:44:16 ", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="space around"),
+        pytest.param("", None, id="empty"),
+        pytest.param(None, None, id="null"),
+        pytest.param("yesterday", None, id="unreadable"),
+        pytest.param("2023-13-45 99:99:99", None, id="impossible"),
+        pytest.param(1697388256, None, id="a number"),
+        pytest.param("0001-01-01T00:00:00+23:59", None, id="before the calendar"),
+    ],
+)
+def test_dates_are_read_as_utc(text, moment):
+    """The API names no zone; a date that cannot be read is none, for no decision hangs on it."""
+    found = BoltCommand.model_validate(command(startDttm=text)).start_dttm
+    assert found == moment
+    assert found is None or found.tzinfo is UTC
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_every_date_that_bolt_can_write_is_read_back(moment):
+    """As text without a zone, to the microsecond."""
+    assert parse_bolt_date(moment.replace(tzinfo=None).isoformat(sep=" ")) == moment
+
+
+@given(st.text() | st.none() | st.integers() | st.floats() | st.datetimes() | st.lists(st.text()))
+@example("9999-12-31T23:59:59-23:59")
+@example("2023-10-15 16:44:16.")
+def test_no_date_breaks_the_reading_of_an_answer(value):
+    """It is an aware date in UTC, or none."""
+    moment = parse_bolt_date(value)
+    assert moment is None or (isinstance(moment, datetime) and moment.utcoffset() == timedelta(0))
+
+
+@pytest.mark.parametrize(
+    "changes, failed, seconds",
+    [
+        pytest.param({}, False, 90.0, id="succeeded"),
+        pytest.param({"returnCode": 1}, True, 90.0, id="failed"),
+        pytest.param({"endDttm": "", "returnCode": None}, False, None, id="runs"),
+        pytest.param({"startDttm": None, "endDttm": None, "returnCode": None}, False, None, id="no dates"),
+    ],
+)
+def test_a_command_tells_failure_and_duration(changes, failed, seconds):
+    """A command that runs has neither failed nor a duration."""
+    found = BoltCommand.model_validate(command(**changes))
+    assert (found.failed, found.duration_seconds) == (failed, seconds)
+
+
+def test_nulls_become_what_a_caller_can_use():
+    """No log is an empty text, no resources an empty list."""
+    detail = BoltCommandDetail.model_validate(command(stdout=None, stderr=None, resources=None))
+    assert (detail.stdout, detail.stderr, detail.resources) == ("", "", [])
+    assert BoltSchedulePage.model_validate({"schedules": None, "totalCount": 0}).schedules == []
+
+
+def test_a_log_is_not_in_the_repr_of_its_command():
+    """A repr that ends up in a log must not hold megabytes."""
+    detail = BoltCommandDetail.model_validate(command(stdout="x" * 1000, stderr="y" * 1000))
+    assert len(repr(detail)) < 500
+
+
+def test_answers_cannot_be_changed():
+    """What Bolt said stays what Bolt said."""
+    status = BoltRunStatus.model_validate({"state": "RUNNING"})
+    with pytest.raises(ValidationError, match="frozen"):
+        status.state = BoltRunState.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "codes, failing",
+    [
+        pytest.param([0, 0], None, id="none failed"),
+        pytest.param([0, 1], 2, id="the last"),
+        pytest.param([1, 0, 2], 3, id="the last of several, as with continueOnError"),
+        pytest.param([1, None], 1, id="one that was broken off has not failed"),
+        pytest.param([], None, id="no commands"),
+    ],
+)
+def test_the_failing_command_is_the_last_that_failed(codes, failing):
+    """With continueOnError an earlier one may fail and the run go on."""
+    commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
+    found = BoltRunStatus.model_validate({"state": "FAILED", "commands": commands}).failing_command
+    assert (found.id if found else None) == failing
+
+
+@pytest.mark.parametrize("state, ends", [("RUNNING", False), ("SUCCESS", True), ("POLISHING", False)])
+def test_a_run_lasts_from_its_first_to_its_last_command(state, ends):
+    """In whatever order they are listed; a run that goes on has no end."""
+    later = {"startDttm": "2023-10-15 17:00:00", "endDttm": "2023-10-15 17:00:01"}
+    status = BoltRunStatus.model_validate({"state": state, "commands": [command(**later), command()]})
+    assert status.started_at == datetime(2023, 10, 15, 16, 44, 16, 986049, UTC)
+    assert status.ended_at == (datetime(2023, 10, 15, 17, 0, 1, 0, UTC) if ends else None)
+
+
+def test_a_run_that_never_began_has_no_times():
+    """A run that was skipped, say."""
+    status = BoltRunStatus.model_validate({"state": "SKIPPED"})
+    assert (status.started_at, status.ended_at) == (None, None)
+
+
+@pytest.mark.parametrize("finished", [None, "perhaps"])
+def test_a_log_page_must_say_whether_it_is_the_last(finished):
+    """Taken for false it would be asked for again for ever; for true, the rest of the log would be lost."""
+    with pytest.raises(ValidationError, match="finished"):
+        BoltLogPage.model_validate({"lines": [], "finished": finished})
+
+
+def test_a_result_survives_json():
+    """Prefect stores it as JSON, and users read it back."""
+    status = BoltRunStatus.model_validate({"state": "SUCCESS", "commands": [command()]})
+    result = BoltRunResult(
+        run_id=76035,
+        schedule_name="daily",
+        state=BoltRunState("POLISHING"),
+        url=run_url(76035),
+        started_at=status.started_at,
+        commands=[BoltCommandSummary.of(status.commands[0])],
+        resources=[BoltResourceSummary(id=1, path="target/manifest.json", command_id=1)],
+        attempts=[BoltAttempt(run_id=76035, state=BoltRunState.FAILED)],
+    )
+    text = result.model_dump_json()
+    assert BoltRunResult.model_validate_json(text) == result
+    told = json.loads(text)
+    assert told["state"] == "POLISHING"
+    assert told["started_at"] == "2023-10-15T16:44:16.986049Z"
+    assert told["attempts"][0]["url"] == "https://app.paradime.io/bolt/run_id/76035"

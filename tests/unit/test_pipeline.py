@@ -1,0 +1,250 @@
+"""What a pipeline is, which step is next, and its page: judgements without I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import ValidationError
+
+from paradime_blocks import BoltRequestError, ParadimeCredentials
+from paradime_flows.pipeline import Pipeline, Step, check_steps, problems_of
+from paradime_flows.pipeline_summary import headline, render_pipeline
+from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
+
+if TYPE_CHECKING:
+    from paradime_blocks.testing import BoltSimulator
+
+W, S, F = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED
+
+DIAMOND = [
+    Step(schedule_name="a"),
+    Step(schedule_name="b", after=["a"]),
+    Step(schedule_name="c", after=["a"]),
+    Step(schedule_name="d", after=["b", "c"]),
+    Step(schedule_name="e"),
+]
+
+
+def outcomes(states: str) -> dict[str, StepOutcome]:
+    """The outcomes of the diamond's steps, one letter of `wrsfcn` for each."""
+    letters = dict(zip("wrsfcn", StepState, strict=True))
+    return {
+        step.key: StepOutcome(name=step.key, state=letters[letter], fingerprint=step.fingerprint)
+        for step, letter in zip(DIAMOND, states, strict=True)
+    }
+
+
+# The definition
+
+
+def test_a_step_is_called_as_its_schedule_unless_it_has_a_name() -> None:
+    """The name is what `after` refers to."""
+    assert Step(schedule_name="a").key == "a"
+    assert Step(slug="a").key == "a"
+    assert Step(schedule_name="a", name="b").key == "b"
+
+
+@pytest.mark.parametrize(
+    "steps, told",
+    [
+        pytest.param(
+            [{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps are called 'a'", id="double"
+        ),
+        pytest.param([{"schedule_name": "a", "after": ["x"]}], "after 'x', which is no step", id="unknown"),
+        pytest.param([{"schedule_name": "a", "after": ["a"]}], "circle: a → a", id="itself"),
+        pytest.param(
+            [
+                {"schedule_name": "a", "after": ["c"]},
+                {"schedule_name": "b", "after": ["a"]},
+                {"schedule_name": "c", "after": ["b"]},
+            ],
+            "in a circle",
+            id="circle",
+        ),
+        pytest.param([{"after": []}], "Step 1 needs a schedule_name", id="no schedule"),
+        pytest.param([{"schedule_name": "a", "slug": "a"}], "not both", id="two schedules"),
+        pytest.param(
+            [{"schedule_name": "a", "commands": ["x"], "command_configs": [{"command": "x"}]}],
+            "both commands",
+            id="two lists of commands",
+        ),
+        pytest.param(
+            [{"schedule_name": "a", "never_retry": ["("]}], "no regular expression", id="bad pattern"
+        ),
+    ],
+)
+def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]], told: str) -> None:
+    """By `run_pipeline` before anything is sent, and by `Pipeline` as pydantic refuses."""
+    with pytest.raises(BoltRequestError, match=told):
+        check_steps([Step(**step) for step in steps])
+    with pytest.raises(ValidationError, match=told):
+        Pipeline(steps=steps)
+
+
+def test_a_key_that_a_step_does_not_have_is_refused() -> None:
+    """A typing error must not silently do nothing."""
+    with pytest.raises(ValidationError, match="depends_on"):
+        Step(schedule_name="a", depends_on=["b"])  # type: ignore[call-arg]
+
+
+def test_one_schedule_may_be_several_steps_by_name() -> None:
+    """With other commands, say; they run one after the other where they must."""
+    steps = [
+        Step(schedule_name="a", name="seed", commands=["dbt seed"]),
+        Step(schedule_name="a", name="run", after=["seed"]),
+    ]
+    assert problems_of(steps) == []
+
+
+def test_yaml_says_the_same_as_python(tmp_path) -> None:
+    """A file with steps, or with all parameters, and back again."""
+    pipeline = Pipeline(
+        steps=[
+            {"schedule_name": "extract", "retries": 1},
+            {"schedule_name": "publish", "after": ["extract"], "commands": ["dbt run"]},
+        ],
+        on_failure="finish",
+    )
+    path = tmp_path / "nightly.yaml"
+    path.write_text(pipeline.to_yaml())
+    assert Pipeline.from_yaml(path) == pipeline
+    assert Pipeline.from_yaml(str(path)) == pipeline
+    assert Pipeline.from_yaml("- schedule_name: a\n- {schedule_name: b, after: [a]}\n").steps[1].after == [
+        "a"
+    ]
+    assert pipeline.parameters()["steps"][0] == {"schedule_name": "extract", "retries": 1}
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        pytest.param("steps: [\n", "cannot be read", id="no YAML"),
+        pytest.param("steps:\n- {schedule_name: a, after: [x]}\n", "which is no step", id="does not fit"),
+        pytest.param("steps:\n- {schedule: a}\n", "steps.0.schedule", id="unknown key"),
+        pytest.param("just\na text\n", "no pipeline", id="no pipeline"),
+    ],
+)
+def test_yaml_that_is_no_pipeline_says_what_is_wrong(text: str, told: str) -> None:
+    """As an error of ours, with the place."""
+    with pytest.raises(BoltRequestError, match=told):
+        Pipeline.from_yaml(text)
+    with pytest.raises(BoltRequestError, match="cannot be read"):
+        Pipeline.from_yaml("no/such/file.yaml")
+
+
+def test_bolt_proposes_a_pipeline_of_its_schedules(simulator: BoltSimulator) -> None:
+    """All that are active and not suspended, for sync and async callers."""
+    for name in ("one", "two"):
+        simulator.add_schedule(name)
+    simulator.add_schedule("resting", suspended=True)
+    simulator.add_schedule("gone", active=False)
+    credentials = ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+    )
+    assert [step.key for step in Pipeline.from_bolt(credentials).steps] == ["one", "two"]
+    assert [step.key for step in asyncio.run(Pipeline.afrom_bolt(credentials)).steps] == ["one", "two"]
+    simulator.reset()
+    with pytest.raises(BoltRequestError, match="no active schedule"):
+        Pipeline.from_bolt(credentials)
+
+
+def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:
+    """The only order among schedules that Bolt knows of; a circle of them is broken."""
+    from paradime_blocks import BoltClient
+    from paradime_blocks.models import BoltScheduleSummary
+
+    async def schedules(self: BoltClient, **_options: Any) -> Any:
+        for name, earlier in (("ci", "daily"), ("daily", None), ("x", "y"), ("y", "x")):
+            deferred = {"enabled": True, "deferredScheduleName": earlier} if earlier else None
+            yield BoltScheduleSummary.model_validate({"name": name, "deferredSchedule": deferred})
+
+    monkeypatch.setattr(BoltClient, "iter_bolt_schedules", schedules)
+    credentials = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
+    found = {step.key: step.after for step in Pipeline.from_bolt(credentials).steps}
+    assert found == {"ci": ["daily"], "daily": [], "x": ["y"], "y": []}
+
+
+# What is next
+
+
+@pytest.mark.parametrize(
+    "states, on_failure, start, dropped, stop",
+    [
+        pytest.param("wwwww", "stop", ["a", "e"], [], False, id="what needs nothing starts"),
+        pytest.param("rwwwr", "stop", [], [], False, id="what needs a running one waits"),
+        pytest.param("swwws", "stop", ["b", "c"], [], False, id="both arms start together"),
+        pytest.param("ssrws", "stop", [], [], False, id="the tip waits for both arms"),
+        pytest.param("sssws", "stop", ["d"], [], False, id="the tip starts after both"),
+        pytest.param("sfrwr", "stop", [], ["d"], True, id="stop: nothing starts, what runs is cancelled"),
+        pytest.param("sfrww", "finish", [], ["d", "e"], False, id="finish: nothing starts, what runs may"),
+        pytest.param("sfrww", "continue", ["e"], ["d"], False, id="continue: only what depends is dropped"),
+        pytest.param(
+            "fwwwr", "continue", [], ["b", "c", "d"], False, id="continue: dropped by way of others"
+        ),
+        pytest.param("scwww", "stop", [], ["c", "d", "e"], True, id="a canceled step is a failure"),
+        pytest.param("sssss", "stop", [], [], False, id="nothing is left"),
+    ],
+)
+def test_what_is_next(states: str, on_failure: Any, start: list[str], dropped: list[str], stop: bool) -> None:
+    """One look at the outcomes says what to start, what to drop, and whether to stop."""
+    decision = decide(DIAMOND, outcomes(states), on_failure=on_failure, max_parallel=10)
+    assert decision.start == start
+    assert sorted(decision.drop) == dropped
+    assert (decision.stop is not None) is stop
+
+
+def test_no_more_start_than_there_is_room_for() -> None:
+    """What runs counts."""
+    assert decide(DIAMOND, outcomes("wwwww"), on_failure="stop", max_parallel=1).start == ["a"]
+    assert decide(DIAMOND, outcomes("swwwr"), on_failure="stop", max_parallel=2).start == ["b"]
+
+
+def test_a_rerun_carries_over_what_succeeded() -> None:
+    """And begins with the rest."""
+    found = carried_over(DIAMOND, outcomes("ssfns"))
+    assert [outcome.state for outcome in found.values()] == [S, S, W, W, S]
+    assert [outcome.reused for outcome in found.values()] == [True, True, False, False, True]
+
+
+def test_a_changed_step_and_what_follows_it_run_again() -> None:
+    """Its success was that of other commands."""
+    changed = [DIAMOND[0], Step(schedule_name="b", after=["a"], commands=["dbt run"]), *DIAMOND[2:]]
+    found = carried_over(changed, outcomes("sssss"))
+    assert [name for name, outcome in found.items() if not outcome.reused] == ["b", "d"]
+    patient = [DIAMOND[0], Step(schedule_name="b", after=["a"], retries=3), *DIAMOND[2:]]
+    assert all(outcome.reused for outcome in carried_over(patient, outcomes("sssss")).values())
+
+
+# The page
+
+
+def test_the_page_tells_each_step_and_escapes_what_it_shows() -> None:
+    """Names and messages cannot break the table, the graph or the page."""
+    hostile = 'x"] --> s9["<script>|`'
+    steps = [Step(schedule_name="a"), Step(schedule_name=hostile, after=["a"])]
+    began = datetime(2026, 11, 24, 3, 0, tzinfo=timezone.utc)
+    found = {
+        "a": StepOutcome(
+            name="a", state=S, run_id=76001, started_at=began, ended_at=began + timedelta(seconds=90)
+        ),
+        hostile: StepOutcome(name=hostile, state=F, message="no | way\n```\n# h"),
+    }
+    page = render_pipeline("nightly", steps, found)
+    assert page.startswith("# ❌ nightly\n\n2 steps: 1 succeeded, 1 failed.")
+    assert "2026-11-24 03:00:00" in page
+    assert "[76001](https://app.paradime.io/bolt/run_id/76001)" in page
+    assert "s0 --> s1" in page
+    assert "<script>" not in page
+    assert "s9[" not in page
+    assert [line for line in page.splitlines() if line.startswith("```")] == ["```mermaid", "```"]
+    assert "\n# h" not in page
+
+
+def test_the_headline_counts() -> None:
+    """In the order in which a person looks."""
+    assert (
+        headline(list(outcomes("sfnnr").values())) == "5 steps: 1 succeeded, 1 failed, 1 running, 2 not run."
+    )

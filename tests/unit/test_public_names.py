@@ -1,0 +1,213 @@
+"""The public names are promises: they are there, in both forms, and no others are listed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import paradime_blocks
+from paradime_blocks import BoltRunState, BoltSchedule, ParadimeCredentials, errors
+from paradime_blocks.run import BoltRun
+from paradime_blocks.testing import SimulatedCommand
+
+ROOT = Path(paradime_blocks.__file__).resolve().parent
+
+# DESIGN.md's table of public names, as far as it concerns paradime_blocks.
+PROMISED = {
+    "BoltAlreadyRunning",
+    "BoltAuthError",
+    "BoltClient",
+    "BoltError",
+    "BoltRequestError",
+    "BoltRun",
+    "BoltRunCanceled",
+    "BoltRunError",
+    "BoltRunFailed",
+    "BoltRunResult",
+    "BoltRunSkipped",
+    "BoltRunState",
+    "BoltRunTimedOut",
+    "BoltSchedule",
+    "BoltTriggerUnknown",
+    "BoltUnavailable",
+    "ParadimeCredentials",
+}
+PROMISED_MEMBERS = {
+    "ParadimeCredentials": {
+        *("api_endpoint", "api_key", "api_secret", "workspace_uid", "proxy", "request_timeout_seconds"),
+        *("from_env", "get_client", "check"),
+    },
+    "BoltSchedule": {
+        *("credentials", "schedule_name", "commands", "branch", "timeout_seconds", "poll_interval_seconds"),
+        *("trigger", "attach"),
+    },
+    "BoltRun": {"run_id", "url", "state", "wait_for_completion", "fetch_result", "cancel", "commands"},
+    "BoltRunResult": {
+        *("run_id", "schedule_name", "state", "url", "started_at", "ended_at", "commands", "resources"),
+        "attempts",
+    },
+    "BoltRunState": {"TERMINAL", "is_terminal"},
+}
+# Each public call that waits for something, in its two forms.
+FORMS = [
+    pytest.param(ParadimeCredentials, "check", id="check"),
+    pytest.param(BoltSchedule, "trigger", id="trigger"),
+    pytest.param(BoltRun, "state", id="state"),
+    pytest.param(BoltRun, "commands", id="commands"),
+    pytest.param(BoltRun, "wait_for_completion", id="wait_for_completion"),
+    pytest.param(BoltRun, "fetch_result", id="fetch_result"),
+    pytest.param(BoltRun, "cancel", id="cancel"),
+]
+
+
+def test_what_is_promised_is_there():
+    """Whoever wrote a flow against one of these names must not find it gone."""
+    assert PROMISED - set(paradime_blocks.__all__) == set()
+
+
+def test_the_list_of_public_names_is_what_can_be_imported():
+    """Nothing is listed that is not there, and nothing is there for a reader to stumble over."""
+    names = paradime_blocks.__all__
+    assert names == sorted(set(names))
+    modules = {path.stem for path in ROOT.glob("*.py")} | {
+        path.parent.name for path in ROOT.glob("*/__init__.py")
+    }
+    present = {name for name in vars(paradime_blocks) if not name.startswith("_")} - modules
+    assert present - {"annotations"} == set(names)
+
+
+def test_every_error_is_public():
+    """A caller who catches an error must be able to import it."""
+    kinds = {
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and kind.__module__ == errors.__name__
+    }
+    assert kinds - set(paradime_blocks.__all__) == set()
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED_MEMBERS))
+def test_each_public_class_has_the_members_that_are_promised(name):
+    """Fields and calls alike."""
+    kind = getattr(paradime_blocks, name)
+    fields = set(getattr(kind, "model_fields", {})) | set(getattr(kind, "__dataclass_fields__", {}))
+    missing = {member for member in PROMISED_MEMBERS[name] - fields if not hasattr(kind, member)}
+    assert missing == set()
+
+
+def test_the_named_sets_of_states_are_of_states():
+    """`TERMINAL` is a set of the enum's members, not one of them."""
+    assert BoltRunState.SUCCESS in BoltRunState.TERMINAL
+    assert not isinstance(BoltRunState.TERMINAL, BoltRunState)
+
+
+@pytest.mark.parametrize("kind, name", FORMS)
+def test_each_call_has_a_sync_and_an_async_form(kind, name):
+    """`x` and `ax`, with the same parameters and the same documentation."""
+    plain, async_form = getattr(kind, name), getattr(kind, f"a{name}")
+    assert inspect.iscoroutinefunction(async_form)
+    assert not inspect.iscoroutinefunction(plain)
+    assert (plain.__name__, plain.__doc__) == (name, async_form.__doc__)
+    assert inspect.signature(plain) == inspect.signature(async_form)
+
+
+@pytest.mark.parametrize("kind", [ParadimeCredentials, BoltSchedule, BoltRun])
+def test_no_call_of_ours_has_one_form_only(kind):
+    """A call that is added is added in both forms, and to the table above."""
+    ours = {name for name in vars(kind) if not name.startswith("_")}
+    async_forms = {name for name in ours if inspect.iscoroutinefunction(vars(kind)[name])}
+    assert {f"a{case.values[1]}" for case in FORMS if case.values[0] is kind} == async_forms
+
+
+def _schedule(simulator) -> BoltSchedule:
+    simulator.add_schedule("daily", commands=["dbt run", SimulatedCommand("dbt test", return_code=0)])
+    credentials = ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+    )
+    return BoltSchedule(schedule_name="daily", credentials=credentials, poll_interval_seconds=0.5)
+
+
+async def test_plain_names_can_be_awaited_in_async_code(simulator):
+    """As Prefect's own can: they return what an async caller needs."""
+    schedule = _schedule(simulator)
+    waiting = [schedule.credentials.check(), schedule.trigger()]
+    assert [inspect.iscoroutine(each) for each in waiting] == [True, True]
+    assert (await waiting[0]).ok
+    run = await waiting[1]
+    simulator.clock.advance(600)
+    assert await run.wait_for_completion() is BoltRunState.SUCCESS
+    assert (await run.fetch_result()).run_id == run.run_id
+    assert await run.cancel() is await run.state() is BoltRunState.SUCCESS
+    assert len(await run.commands()) == 4
+
+
+def test_plain_names_give_results_in_sync_code(simulator):
+    """No coroutine that nobody awaits."""
+    schedule = _schedule(simulator)
+    assert schedule.credentials.check().ok
+    run = schedule.trigger()
+    simulator.clock.advance(600)
+    assert run.wait_for_completion() is BoltRunState.SUCCESS
+    assert run.fetch_result().run_id == run.run_id
+    assert run.cancel() is run.state() is BoltRunState.SUCCESS
+    assert len(run.commands()) == 4
+
+
+async def test_async_names_give_results_in_async_code(simulator):
+    """The form that a type checker understands."""
+    schedule = _schedule(simulator)
+    run = await schedule.atrigger()
+    simulator.clock.advance(600)
+    assert await run.await_for_completion() is BoltRunState.SUCCESS
+    assert (await run.afetch_result()).state is await run.astate() is BoltRunState.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "module", ["client", "models", "operations", "errors", "connection", "retrying", "inputs"]
+)
+def test_the_client_knows_nothing_of_prefect(module):
+    """It and all of ours that it imports: imports run downwards."""
+    seen: set[str] = set()
+    left = [f"paradime_blocks.{module}"]
+    while left:
+        name = left.pop()
+        if name in seen or not name.startswith("paradime_blocks."):
+            continue
+        seen.add(name)
+        source = inspect.getsource(importlib.import_module(name))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module == "paradime_blocks":
+                left += [f"paradime_blocks.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                left.append(node.module or "")
+                assert not (node.module or "").startswith(("prefect", "paradime_flows")), name
+            elif isinstance(node, ast.Import):
+                assert not any(alias.name.split(".")[0] == "prefect" for alias in node.names), name
+
+
+def test_the_simulator_is_not_imported_with_the_package():
+    """It is a test aid with requirements of its own; and it shares no code with what it is to judge."""
+    aids = "('paradime_blocks.testing', 'graphql')"
+    code = f"import sys, paradime_blocks; print([m for m in sys.modules if m.startswith({aids})])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_simulator_imports_nothing_of_ours():
+    """It must be able to disagree with the client."""
+    for path in (ROOT / "testing").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level <= 1:
+                module = node.module or ""
+                ours = node.level == 0 and module.split(".")[0] in {"paradime_blocks", "paradime_flows"}
+                assert not ours or module.startswith("paradime_blocks.testing"), path.name
+            elif isinstance(node, ast.ImportFrom):
+                pytest.fail(f"{path.name} imports from above")

@@ -1,0 +1,79 @@
+"""Which failures are worth a retry, and what is left to do after one."""
+
+from __future__ import annotations
+
+import pytest
+
+from paradime_blocks import BoltRequestError, BoltRunFailed
+from paradime_flows.retry_policy import (
+    DEFAULT_NEVER_RETRY,
+    check_patterns,
+    rest_from,
+    why_not_retry,
+    without_setup,
+)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "Compilation Error in model orders (models/orders.sql)\n  'stg' is undefined",
+        "Encountered an error:\nParsing Error at path: models/schema.yml",
+        "Runtime Error\n  Could not find profile named 'shop'",
+        "Env var required but not provided: 'SNOWFLAKE_PASSWORD'",
+        "001003 (42000): SQL compilation error: error line 1",
+        'psycopg2.errors.SyntaxError: syntax error at or near "selct"',
+        "250001 (08001): Incorrect username or password was specified.",
+        'FATAL: password authentication failed for user "bolt"',
+        "Insufficient privileges to operate on schema 'MARTS'",
+        "ERROR: permission denied for relation orders",
+        "fatal: Remote branch feature/x not found in upstream origin",
+        "git@github.com: Permission denied (publickey).",
+        "Error: No such command 'bulid'.",
+    ],
+)
+def test_what_only_a_person_can_mend_is_not_retried(log: str) -> None:
+    """The reason is the line of the log that says so."""
+    reason = why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NEVER_RETRY)
+    assert reason is not None
+    assert reason in log
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        None,
+        "Database Error in model orders\n  connection reset by peer",
+        "Got 3 results, configured to fail if != 0",
+        "Statement reached its statement or warehouse timeout and was canceled.",
+        "503 Service Unavailable",
+        "could not serialize access due to concurrent update",
+    ],
+)
+def test_what_may_pass_is_retried(log: str | None) -> None:
+    """Outages, data that came late, and failures that say nothing."""
+    assert why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NEVER_RETRY) is None
+
+
+def test_dbts_own_errors_count_as_the_log_does() -> None:
+    """Where the log's end does not hold them."""
+    error = BoltRunFailed("It failed.", dbt_errors=["model.shop.orders: Compilation Error: no such column"])
+    assert why_not_retry(error, DEFAULT_NEVER_RETRY) is not None
+    assert why_not_retry(error, ["quota"]) is None
+    assert why_not_retry(error, []) is None
+
+
+@pytest.mark.parametrize("pattern", ["(", "", "  "])
+def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(BoltRequestError, match="Nothing was sent"):
+        check_patterns([pattern])
+
+
+def test_the_rest_begins_with_the_command_that_failed() -> None:
+    """Or is everything, if that is not known."""
+    planned = ["dbt seed", "dbt run", "dbt test"]
+    assert rest_from(planned, "dbt  run", str) == ("dbt run", "dbt test")
+    assert rest_from(planned, "dbt retry", str) == tuple(planned)
+    assert rest_from(planned, None, str) == tuple(planned)
+    assert without_setup(["git clone x", "dbt deps", "dbt run", "dbt deps"]) == ["dbt run", "dbt deps"]
