@@ -1,0 +1,234 @@
+"""The fault tests' workbench: time that runs fast, a Bolt that moves by being asked, whole cases."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import anyio
+
+from paradime_blocks import observation
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltError
+from paradime_blocks.testing import BoltSimulator
+from paradime_blocks.testing.commands import SimulatedCommand
+from paradime_blocks.testing.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
+
+    from prefect.states import State
+
+    from paradime_blocks.testing.faults import Exchange
+    from paradime_blocks.testing.reply import Reply
+    from paradime_blocks.testing.runs import SimulatedRun
+    from paradime_flows.ownership import Ownership
+
+SPEED = 25.0
+SCHEDULE = "daily"
+STEP_SECONDS = 0.8
+# A second each: with STEP_SECONDS the run has ended when it is asked for the fourth time.
+FIRST, SECOND = "dbt seed", "dbt run"
+LOG_OF = {FIRST: "the seeds are sown", SECOND: "the models are built"}
+
+
+@contextmanager
+def fast_time(speed: float = SPEED) -> Iterator[None]:
+    """Let every wait of the package pass faster; requests and their time limits stay real."""
+
+    async def sleep(seconds: float) -> None:
+        await anyio.sleep(seconds / speed)
+
+    clock = observation.Clock(monotonic=lambda: time.monotonic() * speed, sleep=sleep)
+    get_client = ParadimeCredentials.get_client
+
+    def fast_client(self: ParadimeCredentials, **options: Any) -> Any:
+        return get_client(self, sleep=sleep, **options)
+
+    with (
+        mock.patch.object(observation, "SYSTEM_CLOCK", clock),
+        mock.patch.object(ParadimeCredentials, "get_client", fast_client),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class Stepping(Fault):
+    """Moves Bolt's clock with each status that is asked for, so that calls can be counted and named.
+
+    Attributes:
+        simulator: The simulator whose clock stands still otherwise.
+        inner: What goes wrong, once.
+        call: With which call it does, from 1.
+        ended: Whether only calls count at which a run has ended.
+    """
+
+    simulator: BoltSimulator
+    inner: Fault | None = None
+    call: int = 1
+    ended: bool = False
+    times: int | None = field(default=None, kw_only=True)
+    seen: list[int] = field(default_factory=list, compare=False, repr=False)
+    lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def answer(self, exchange: Exchange) -> Reply | None:
+        """Answer, or hand over to the fault if this is its call; then move on."""
+        with self.lock:
+            runs = self.simulator.runs()
+            counts = not self.ended or (bool(runs) and not any(run.is_active for run in runs))
+            if counts:
+                self.seen.append(1)
+            hit = counts and len(self.seen) == self.call
+            # What is asked of the server now is answered for now, however long a fault holds it.
+            reply = None if hit and self.inner is not None else exchange.act()
+            self.simulator.clock.advance(STEP_SECONDS)
+        if hit and self.inner is not None:
+            return self.inner.answer(exchange)
+        return reply
+
+    @property
+    def calls(self) -> int:
+        """How many calls have counted."""
+        return len(self.seen)
+
+    @property
+    def has_hit(self) -> bool:
+        """Whether the fault has had its call."""
+        return len(self.seen) >= self.call
+
+
+def bolt(ending: str, **schedule: Any) -> BoltSimulator:
+    """Return a Bolt, not started, whose clock stands still, with one schedule that ends as told."""
+    simulator = BoltSimulator(speed=0)
+    second = {
+        "success": SimulatedCommand(SECOND),
+        "failure": SimulatedCommand(SECOND, return_code=1),
+        "recovery": SimulatedCommand(SECOND, return_code=(1, 0)),
+        "timeout": SimulatedCommand(SECOND, duration_seconds=float("inf")),
+    }[ending]
+    first = SimulatedCommand(FIRST, stdout=f"{LOG_OF[FIRST]}\n", resources={"target/run_results.json": "{}"})
+    second = dataclasses.replace(second, stdout=f"{LOG_OF[SECOND]}\n", resources={})
+    simulator.add_schedule(SCHEDULE, commands=[first, second], **{"setup_commands": False, **schedule})
+    return simulator
+
+
+def credentials_for(simulator: BoltSimulator, request_timeout_seconds: float = 8.0) -> ParadimeCredentials:
+    """Return credentials for a started simulator."""
+    return ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint,
+        api_key=simulator.api_key,
+        api_secret=simulator.api_secret,
+        request_timeout_seconds=request_timeout_seconds,
+    )
+
+
+@dataclass
+class Outcome:
+    """What became of one run of the flow.
+
+    Attributes:
+        state: The flow run's state in Prefect.
+        error: What the flow raised.
+        result: What it returned.
+        runs: The Bolt runs at the end, oldest first.
+        ownership: What stands on the flow run.
+        artifacts: The artifacts by key.
+        requests: How often each operation was asked for.
+        seconds: How long it took.
+    """
+
+    state: State[Any]
+    error: BaseException | None
+    result: Any
+    runs: list[SimulatedRun]
+    ownership: Ownership | None
+    artifacts: dict[str, str]
+    requests: dict[str, int]
+    seconds: float
+
+    @property
+    def active(self) -> list[SimulatedRun]:
+        """The runs that are still going."""
+        return [run for run in self.runs if run.is_active]
+
+    @property
+    def summary(self) -> str:
+        """The summary artifact; empty if there is none."""
+        return self.artifacts.get(f"paradime-{SCHEDULE}", "")
+
+    @property
+    def logs(self) -> set[str]:
+        """The commands whose log is in an artifact."""
+        texts = [text for key, text in self.artifacts.items() if key != f"paradime-{SCHEDULE}"]
+        return {command for command, log in LOG_OF.items() if any(log in text for text in texts)}
+
+    def __str__(self) -> str:
+        runs = ", ".join(f"{run.id} {run.state}" for run in self.runs) or "no run"
+        error = f"{type(self.error).__name__}: {self.error}"
+        return f"{self.state.name}; {error}; {runs}; {self.requests}\n{self.summary}"
+
+
+async def run_flow(
+    simulator: BoltSimulator, *, request_timeout_seconds: float = 8.0, **parameters: Any
+) -> Outcome:
+    """Run `run_schedule` against a started simulator and gather what became of it."""
+    from paradime_flows.run_schedule import run_schedule
+
+    began = time.monotonic()
+    credentials = credentials_for(simulator, request_timeout_seconds)
+    state = await run_schedule(SCHEDULE, credentials, return_state=True, **parameters)
+    error, result = None, None
+    try:
+        result = await state.aresult(raise_on_failure=True)
+    except BaseException as raised:  # noqa: BLE001 - whatever it is, the test judges it
+        error = raised
+    ownership, artifacts = await left_in_prefect(state.state_details.flow_run_id)
+    requests: dict[str, int] = {}
+    for request in simulator.requests:
+        for operation in request.operations:
+            requests[operation] = requests.get(operation, 0) + 1
+    return Outcome(
+        state, error, result, simulator.runs(), ownership, artifacts, requests, time.monotonic() - began
+    )
+
+
+async def left_in_prefect(flow_run_id: UUID | None) -> tuple[Ownership | None, dict[str, str]]:
+    """Return a flow run's ownership and its artifacts by key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    from paradime_flows.ownership import read_ownerships
+
+    assert flow_run_id is not None
+    async with get_client() as client:
+        ownerships = read_ownerships(await client.read_flow_run(flow_run_id))
+        artifacts = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])), limit=200
+        )
+    return (ownerships[0] if ownerships else None), {str(a.key): str(a.data) for a in artifacts}
+
+
+async def all_of(works: Sequence[Callable[[], Any]], *, at_once: int = 8) -> list[Any]:
+    """Do several things, some at a time; what one raises is its result."""
+    limit = asyncio.Semaphore(at_once)
+
+    async def one(work: Callable[[], Any]) -> Any:
+        async with limit:
+            try:
+                return await work()
+            except Exception as error:  # noqa: BLE001 - judged by the test that asked for it
+                return error
+
+    return await asyncio.gather(*(one(work) for work in works))
+
+
+def is_clear(error: BaseException | None) -> bool:
+    """Whether an error is one of ours, which says what happened and what to do."""
+    return isinstance(error, BoltError) and bool(str(error))

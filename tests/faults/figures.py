@@ -1,0 +1,61 @@
+"""The table of figures: `python tests/faults/figures.py [pytest arguments]` runs the fault tests and adds up.
+
+Each case records what it did (`record_figures`): the runs that Bolt started for it, the processes killed, and
+the runs that were still going at its end without anybody being told. The exit code is pytest's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+COLUMNS = ("cases", "kills", "started", "left_over")
+HEAD = ("Test", "Cases", "Kills", "Bolt runs started", "Runs left over", "Failed")
+
+
+class Figures:
+    """A pytest plugin that adds up what the tests recorded."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Counter[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            return
+        for name, value in report.user_properties:
+            if name == "figures":
+                sums = self.sums.setdefault(str(value["group"]), Counter())
+                sums.update({column: int(value[column]) for column in COLUMNS})
+                sums["failed"] += report.failed
+
+    def table(self) -> str:
+        rows = [(group, *self._cells(sums)) for group, sums in sorted(self.sums.items())]
+        whole: Counter[str] = Counter()
+        for sums in self.sums.values():
+            whole.update(sums)
+        rows.append(("**All**", *self._cells(whole)))
+        lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    @staticmethod
+    def _cells(sums: Counter[str]) -> tuple[str, ...]:
+        return tuple(f"{sums[column]:,}" for column in (*COLUMNS, "failed"))
+
+
+def main(arguments: list[str]) -> int:
+    figures = Figures()
+    began = time.monotonic()
+    tests = Path(__file__).parents[1]
+    folders = [str(tests / "faults"), str(tests / "processes")]
+    code = pytest.main(["-q", "--no-header", *(arguments or folders)], plugins=[figures])
+    seconds = time.monotonic() - began
+    sys.stdout.write(f"\n{figures.table()}\n\nComputed from one run of {seconds:.0f} s.\n")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""A Prefect that is a dictionary: what flow runs carry survives in it, and nothing else survives a kill."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+from uuid import UUID, uuid4
+
+from prefect.client.schemas.objects import FlowRun, State, StateType
+
+from paradime_blocks.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+class Killed(BaseException):
+    """The process is dead: nothing that it still tries to do happens."""
+
+
+@dataclass
+class Process:
+    """What a flow run's body runs in."""
+
+    dead: bool = False
+
+
+process: ContextVar[Process] = ContextVar("process", default=Process())  # noqa: B039 - the one that lives on
+
+
+def _die_if_dead() -> None:
+    if process.get().dead:
+        raise Killed
+
+
+@dataclass
+class PrefectInMemory:
+    """The server: flow runs by id, with labels, tags and states."""
+
+    flow_runs: dict[UUID, FlowRun] = field(default_factory=dict)
+    states: dict[UUID, list[State[Any]]] = field(default_factory=dict)
+
+    def new_flow_run(self) -> UUID:
+        flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), name="intent", labels={}, tags=[], run_count=0)
+        self.flow_runs[flow_run.id] = flow_run
+        self.states[flow_run.id] = []
+        return flow_run.id
+
+    def set_state(self, flow_run_id: UUID, kind: StateType, name: str | None = None) -> State[Any]:
+        state: State[Any] = State(type=kind, name=name)
+        flow_run = self.flow_runs[flow_run_id]
+        counts = flow_run.run_count + (kind is StateType.RUNNING)
+        self.flow_runs[flow_run_id] = flow_run.model_copy(update={"state": state, "run_count": counts})
+        self.states[flow_run_id].append(state)
+        return state
+
+    # What the package asks of Prefect's client
+
+    async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        _die_if_dead()
+        return self.flow_runs[flow_run_id].model_copy(deep=True)
+
+    async def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
+        _die_if_dead()
+        return list(self.states[flow_run_id])
+
+    async def read_flow_runs(
+        self, *, offset: int = 0, flow_run_filter: Any = None, **_: Any
+    ) -> list[FlowRun]:
+        _die_if_dead()
+        if offset or flow_run_filter.parent_flow_run_id is not None:
+            return []
+        wanted = flow_run_filter.state.type.any_
+        return [
+            each for each in self.flow_runs.values() if each.state is not None and each.state.type in wanted
+        ]
+
+    async def update_flow_run_labels(self, flow_run_id: UUID, labels: dict[str, Any]) -> None:
+        _die_if_dead()
+        assert all(isinstance(value, str | int | float | bool) for value in labels.values())
+        self.flow_runs[flow_run_id].labels.update(labels)
+
+    async def update_flow_run(self, flow_run_id: UUID, *, tags: list[str]) -> None:
+        _die_if_dead()
+        self.flow_runs[flow_run_id].tags[:] = tags
+
+    async def set_flow_run_state(self, flow_run_id: UUID, state: State[Any], **_: Any) -> None:
+        _die_if_dead()
+        self.set_state(flow_run_id, state.type, state.name)
+
+    async def create_artifact(self, *_: Any, **__: Any) -> Any:
+        _die_if_dead()
+        return mock.Mock(id=uuid4())
+
+    async def update_artifact(self, *_: Any, **__: Any) -> None:
+        _die_if_dead()
+
+
+@contextmanager
+def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
+    """Let the package's flows talk to it, and let a dead process reach neither it nor Bolt."""
+    import paradime_flows.hooks
+    import paradime_flows.run_schedule
+    import paradime_flows.sweep_orphans  # noqa: F401 - to be patched below
+
+    @asynccontextmanager
+    async def get_client(*_: Any, **__: Any) -> AsyncIterator[PrefectInMemory]:
+        yield prefect
+
+    post = Connection._post
+
+    async def post_if_alive(self: Connection, *arguments: Any, **options: Any) -> Any:
+        _die_if_dead()
+        return await post(self, *arguments, **options)
+
+    async def no_archive(_: Any) -> None:
+        _die_if_dead()
+
+    ours = [module for name, module in sys.modules.items() if name.startswith("paradime_flows.")]
+    with ExitStack() as stack:
+        for module in ours:
+            if hasattr(module, "get_client"):
+                stack.enter_context(mock.patch.object(module, "get_client", get_client))
+        stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
+        stack.enter_context(
+            mock.patch.object(sys.modules["paradime_flows.archive"].Archive, "run", no_archive)
+        )
+        yield

@@ -1,0 +1,143 @@
+"""The schedule runs already: each policy does what it says, within bounds, and never harms the other run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from faults.bench import SCHEDULE, SPEED, bolt, fast_time, run_flow
+from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+from paradime_blocks.errors import BoltAlreadyRunning, BoltCancelUnconfirmed, BoltRunTimedOut
+from paradime_blocks.models import BoltRunState
+
+if TYPE_CHECKING:
+    from faults.bench import Outcome
+
+    from paradime_blocks.testing import BoltSimulator
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def simulator(prefect_server):
+    """A Bolt in which somebody else's run goes on for ever; ours would, too."""
+    simulator = bolt("timeout")
+    simulator.clock.speed = SPEED
+    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(quiet), fast_time(), simulator:
+        simulator.start_run(SCHEDULE)
+        yield simulator
+
+
+async def run(simulator: BoltSimulator, policy: str, **parameters: Any) -> Outcome:
+    return await run_flow(
+        simulator,
+        on_already_running=policy,
+        live_logs="off",
+        one_at_a_time=False,
+        **{"timeout_seconds": 10.0, **parameters},
+    )
+
+
+def untouched(simulator: BoltSimulator) -> bool:
+    foreign = simulator.runs()[0]
+    return foreign.is_active and not foreign.cancel_requests
+
+
+async def test_fail(simulator) -> None:
+    """The error names the run in the way; nothing was started, nothing touched."""
+    outcome = await run(simulator, "fail")
+    assert isinstance(outcome.error, BoltAlreadyRunning)
+    assert outcome.error.run_id == outcome.runs[0].id
+    assert len(outcome.runs) == 1
+    assert untouched(simulator)
+    assert outcome.ownership is not None
+    assert not outcome.ownership.is_open
+
+
+async def test_skip(simulator) -> None:
+    """Completed, with a name that says it."""
+    outcome = await run(simulator, "skip")
+    assert outcome.state.is_completed()
+    assert outcome.state.name == "Skipped"
+    assert outcome.result.state is BoltRunState.SKIPPED
+    assert len(outcome.runs) == 1
+    assert untouched(simulator)
+
+
+async def test_wait_is_bounded(simulator) -> None:
+    """The other run does not end: the time limit says so, and the other run is left alone."""
+    outcome = await run(simulator, "wait")
+    assert isinstance(outcome.error, BoltAlreadyRunning)
+    assert outcome.error.run_id == outcome.runs[0].id
+    assert len(outcome.runs) == 1
+    assert untouched(simulator)
+
+
+async def test_wait_then_trigger_our_own(simulator) -> None:
+    """When the other run has ended, ours begins."""
+
+    async def end_it() -> None:
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1)
+        simulator.finish(simulator.runs()[0].id)
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: len(bolt.runs()) > 1)
+        simulator.finish(simulator.runs()[1].id)
+
+    outcome, _ = await asyncio.gather(run(simulator, "wait", timeout_seconds=3600.0), end_it())
+    assert outcome.state.is_completed(), outcome
+    assert outcome.result.run_id == outcome.runs[1].id
+    assert len(outcome.runs) == 2
+
+
+async def test_attach_waits_for_the_other_and_never_cancels_it(simulator) -> None:
+    """Neither its own time limit nor an interrupt of the flow does."""
+    outcome = await run(simulator, "attach")
+    assert isinstance(outcome.error, BoltRunTimedOut)
+    assert "not ours" in str(outcome.error)
+    assert untouched(simulator)
+    with anyio.move_on_after(1.0):
+        await run(simulator, "attach", timeout_seconds=3600.0)
+    assert untouched(simulator)
+    assert len(simulator.runs()) == 1
+
+
+async def test_attach_returns_the_other_result(simulator) -> None:
+    """The result is the other run's."""
+
+    async def end_it() -> None:
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1)
+        simulator.finish(simulator.runs()[0].id)
+
+    outcome, _ = await asyncio.gather(run(simulator, "attach", timeout_seconds=3600.0), end_it())
+    assert outcome.result.run_id == outcome.runs[0].id
+    assert len(outcome.runs) == 1
+
+
+async def test_replace(simulator) -> None:
+    """The other run is cancelled, once; then ours runs, and its time limit cancels it."""
+    outcome = await run(simulator, "replace")
+    assert isinstance(outcome.error, BoltRunTimedOut), outcome
+    assert [each.state for each in outcome.runs] == ["CANCELED", "CANCELED"]
+    assert outcome.runs[0].cancel_requests == 1
+    assert not outcome.active
+
+
+async def test_replace_is_bounded(simulator) -> None:
+    """Bolt does not cancel the other run: the error names it, and nothing was started."""
+    simulator.update_schedule(SCHEDULE, cancel="ignore")
+    outcome = await run(simulator, "replace", cancel_grace_seconds=5.0)
+    assert isinstance(outcome.error, BoltCancelUnconfirmed)
+    assert outcome.error.run_id == outcome.runs[0].id
+    assert len(outcome.runs) == 1
+
+
+async def test_waiting_does_not_hammer_bolt(simulator) -> None:
+    """The latest run has ended, and an older one goes on: triggers are not sent without a pause."""
+    simulator.finish(simulator.start_run(SCHEDULE))
+    outcome = await run(simulator, "wait", timeout_seconds=40.0)
+    assert isinstance(outcome.error, BoltAlreadyRunning)
+    # In 40 s, with a pause of five and more between two tries.
+    assert outcome.requests["triggerBoltRun"] <= 8, outcome.requests

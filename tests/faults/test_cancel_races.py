@@ -1,0 +1,161 @@
+"""Cancelling while something else happens: what the run was stays true, and what is unsure is said."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import anyio
+import pytest
+from faults.bench import SCHEDULE, SPEED, bolt, credentials_for, fast_time
+
+from paradime_blocks.errors import BoltCancelUnconfirmed, BoltRunTimedOut, BoltUnavailable
+from paradime_blocks.models import BoltRunState
+from paradime_blocks.schedule import BoltSchedule
+from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing.faults import Fault
+
+
+@dataclass(frozen=True)
+class EndsFirst(Fault):
+    """The run ends by itself in the moment before it is cancelled."""
+
+    simulator: BoltSimulator
+    state: str
+
+    def answer(self, exchange):
+        for run in self.simulator.active_runs():
+            self.simulator.finish(run.id, self.state)
+        return exchange.act()
+
+
+@pytest.fixture
+def simulator():
+    simulator = bolt("timeout")
+    simulator.clock.speed = SPEED
+    with fast_time(), simulator:
+        yield simulator
+
+
+async def started(simulator, *, patience: float = 5.0, **options):
+    block = BoltSchedule(
+        credentials=credentials_for(simulator, patience),
+        schedule_name=SCHEDULE,
+        **{"timeout_seconds": 5.0, "cancel_grace_seconds": 20.0, **options},
+    )
+    return await block.atrigger()
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILED"])
+async def test_a_run_that_ends_while_it_is_cancelled_is_what_it_was(simulator, state) -> None:
+    """It is reported as it ended, by the cancel and by a wait whose time limit cancelled it."""
+    run = await started(simulator)
+    simulator.inject(EndsFirst(simulator, state, operation="cancelBoltRun"))
+    assert await run.acancel() == BoltRunState(state)
+    run = await started(simulator)
+    simulator.inject(EndsFirst(simulator, state, operation="cancelBoltRun"))
+    assert await run.await_for_completion() == BoltRunState(state)
+
+
+async def test_cancelling_what_has_ended_is_no_error(simulator) -> None:
+    """Twice, and even if Bolt itself calls it one."""
+    run = await started(simulator)
+    assert await run.acancel() is BoltRunState.CANCELED
+    assert await run.acancel() is BoltRunState.CANCELED
+    simulator.update_schedule(SCHEDULE, cancel="refuse")
+    assert await run.acancel() is BoltRunState.CANCELED
+
+
+@pytest.mark.parametrize("how", ["refuse", "not_ok", "ignore"])
+async def test_a_cancel_that_is_not_carried_out_is_said(simulator, how, record_figures) -> None:
+    """Within the grace time, by an error that names the run and its last state."""
+    run = await started(simulator)
+    simulator.update_schedule(SCHEDULE, cancel=how)
+    began = time.monotonic()
+    with pytest.raises(BoltCancelUnconfirmed) as caught:
+        await run.acancel(10)
+    assert time.monotonic() - began < 10 / SPEED + 3
+    assert caught.value.run_id == run.run_id
+    assert caught.value.state == "RUNNING"
+    assert str(run.run_id) in str(caught.value)
+    assert "may still be going" in str(caught.value)
+    assert ("did not take" in str(caught.value)) == (how != "ignore")
+    with pytest.raises(BoltCancelUnconfirmed):
+        await run.await_for_completion()
+
+
+async def test_a_cancel_takes_the_time_that_it_takes(simulator) -> None:
+    """A run that ends slowly is waited for; the cancel is asked for once."""
+    run = await started(simulator)
+    simulator.update_schedule(SCHEDULE, cancel_seconds=8)
+    assert await run.acancel() is BoltRunState.CANCELED
+    assert simulator.count("cancelBoltRun") == 1
+
+
+async def test_a_cancel_that_is_lost_is_asked_for_again(simulator) -> None:
+    """An outage in the middle of a cancel does not end it."""
+    run = await started(simulator)
+    simulator.inject(
+        faults.CutConnection(operation="cancelBoltRun", times=5),
+        faults.Status(503, operation="boltRunStatus", times=5),
+    )
+    assert await run.acancel() is BoltRunState.CANCELED
+
+
+async def test_a_cancel_that_hangs_is_bounded(simulator) -> None:
+    """Bolt answers nothing at all: the grace time and one request later, that is said."""
+    run = await started(simulator, patience=0.4)
+    simulator.inject(faults.Hang(30, times=None))
+    began = time.monotonic()
+    with pytest.raises(BoltCancelUnconfirmed):
+        await run.acancel(5)
+    assert time.monotonic() - began < 10
+
+
+async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
+    """Neither the time limit nor an interrupt of the wait cancels a run that was attached to."""
+    ours = await started(simulator)
+    block = BoltSchedule(credentials=ours.credentials, schedule_name=SCHEDULE, timeout_seconds=3)
+    foreign = block.attach(ours.run_id)
+    with pytest.raises(BoltRunTimedOut, match="not ours"):
+        await foreign.await_for_completion()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(foreign.await_for_completion(3600), 0.3)
+    assert simulator.run(ours.run_id).cancel_requests == 0
+
+
+@pytest.mark.parametrize("how", ["asyncio", "anyio"])
+async def test_an_interrupt_cancels_what_is_ours(simulator, how) -> None:
+    """Either kind of cancel of the waiting coroutine."""
+    run = await started(simulator, timeout_seconds=3600)
+    if how == "anyio":
+        with anyio.move_on_after(0.3):
+            await run.await_for_completion()
+    else:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(run.await_for_completion(), 0.3)
+    assert simulator.run(run.run_id).state == "CANCELED"
+
+
+async def test_an_interrupt_does_not_break_off_the_cancel_of_the_time_limit(simulator) -> None:
+    """The time limit is cancelling, the request hangs, and then the wait is interrupted, too."""
+    run = await started(simulator, timeout_seconds=2)
+    simulator.inject(faults.Hang(1.0, then="cut", operation="cancelBoltRun"))
+    waiting = asyncio.create_task(run.await_for_completion())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("cancelBoltRun") > 0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert simulator.run(run.run_id).state == "CANCELED"
+
+
+async def test_an_outage_never_cancels(simulator) -> None:
+    """The wait gives up after its longest outage, and leaves the healthy run alone."""
+    run = await started(simulator, timeout_seconds=3600, max_outage_seconds=5)
+    simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
+    with pytest.raises(BoltUnavailable, match="not cancelled") as caught:
+        await run.await_for_completion()
+    assert caught.value.run_id == run.run_id
+    assert simulator.run(run.run_id).cancel_requests == 0
+    assert simulator.active_runs()

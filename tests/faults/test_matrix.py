@@ -1,0 +1,292 @@
+"""The fault matrix: what goes wrong x with which operation x at which call, for runs that end in each way.
+
+All cases of a test run are driven first, some at a time, by the real flow against a real Prefect server and a
+Bolt of their own each; then each is judged in a test of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from faults.bench import FIRST, LOG_OF, Stepping, all_of, bolt, fast_time, is_clear, run_flow
+
+from paradime_blocks.errors import (
+    BoltCancelUnconfirmed,
+    BoltRunFailed,
+    BoltRunTimedOut,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+)
+from paradime_blocks.testing import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from faults.bench import Outcome
+
+    from paradime_blocks.testing.faults import Fault
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE = 0.5
+"""How long a request may take where an answer hangs, in real seconds."""
+# Live logs and the slot in Prefect would double the time; the logs have cases of their own.
+QUICK = {"live_logs": "off", "one_at_a_time": False}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "success": {"timeout_seconds": 3600.0, **QUICK},
+    "failure": {"timeout_seconds": 3600.0, **QUICK},
+    "recovery": {"timeout_seconds": 3600.0, "retries": 1, "retry_delay_seconds": 0.0, **QUICK},
+    "timeout": {"timeout_seconds": 20.0, **QUICK},
+}
+KINDS: dict[str, Callable[..., Fault]] = {
+    "500": lambda **at: faults.Status(500, **at),
+    "503-retry-after": lambda **at: faults.Status(503, retry_after=1, **at),
+    "504": lambda **at: faults.Status(504, **at),
+    "429": lambda **at: faults.Status(429, retry_after=1, **at),
+    "cut": faults.CutConnection,
+    "hang": lambda **at: faults.Hang(1.5 * PATIENCE, **at),
+    "slow": lambda **at: faults.Slow(0.3 * PATIENCE, **at),
+    "garbage": faults.Garbage,
+    "truncated": faults.Truncated,
+    "truncated-mid-transfer": lambda **at: faults.Truncated(mid_transfer=True, **at),
+    "graphql-error": lambda **at: faults.GraphQLError("Internal server error", **at),
+    "no-data": lambda **at: faults.MissingData("data", **at),
+    "empty": lambda **at: faults.MissingData("empty", **at),
+    "no-field": lambda **at: faults.MissingData("field", **at),
+    "nulls": lambda **at: faults.MissingData("nulls", **at),
+    "not-ok": lambda **at: faults.MissingData("not_ok", **at),
+    "redirect": lambda **at: faults.Redirect("https://elsewhere.example.com/", **at),
+    "duplicated": lambda **at: faults.Duplicated(hears="first", **at),
+}
+# Bolt says no, in so many words: before anything was sent, that is the end of it.
+REFUSALS = {"graphql-error", "not-ok", "redirect"}
+# These leave open what the server did, each before and after it has acted; 429 and redirects never act.
+UNCLEAR = ["500", "503-retry-after", "504", "cut", "hang", "garbage", "truncated", "truncated-mid-transfer"]
+UNCLEAR += ["graphql-error", "no-data", "empty", "no-field", "nulls", "not-ok"]
+ENDINGS = ("success", "failure", "timeout")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that goes wrong.
+
+    Attributes:
+        ending: How the run would end: success, failure, timeout; recovery fails once and then succeeds.
+        operation: What is asked for when it goes wrong.
+        kind: What goes wrong.
+        place: With which call: first, middle, last; for a status also `end` (first after the run ended)
+            and `result` (the one after it).
+        acts: Whether the server has acted before the answer was lost.
+        lost_trigger: Whether the answer to the trigger has been lost before, so that the run is looked for.
+    """
+
+    ending: str
+    operation: str
+    kind: str
+    place: str = "first"
+    acts: bool = False
+    lost_trigger: bool = False
+
+    @property
+    def id(self) -> str:
+        acts = "-acts" if self.acts else ""
+        return f"{self.ending}-{self.operation}-{self.place}-{self.kind}{acts}"
+
+    @property
+    def counts_from_the_end(self) -> bool:
+        """Whether only the calls count at which the run has ended."""
+        return self.operation == "boltRunStatus" and self.place in {"end", "result", "last"}
+
+    def call(self, usual: Mapping[str, int]) -> int:
+        """Which call of the operation it is, given how many of each there are when nothing goes wrong."""
+        whole = usual.get("after the end" if self.counts_from_the_end else self.operation, 1)
+        by_place = {"first": 1, "end": 1, "result": 2, "last": whole, "middle": (whole + 1) // 2}
+        # How often a run is looked at before its time limit is not always the same.
+        return 3 if (self.operation, self.place) == ("boltRunStatus", "middle") else by_place[self.place]
+
+    async def run(self, usual: Mapping[str, int]) -> Outcome:
+        at: dict[str, Any] = {"operation": self.operation, "nth": self.call(usual)}
+        if self.acts:
+            at["after_acting"] = True
+        fault = KINDS[self.kind](**at)
+        simulator = bolt(self.ending)
+        in_status = self.operation == "boltRunStatus"
+        stepping = Stepping(
+            simulator,
+            fault if in_status else None,
+            self.call(usual),
+            ended=self.counts_from_the_end,
+            operation="boltRunStatus",
+        )
+        simulator.inject(stepping)
+        if not in_status:
+            simulator.inject(fault)
+        if self.lost_trigger:
+            simulator.inject(faults.CutConnection(operation="triggerBoltRun", after_acting=True))
+        patience = PATIENCE if self.kind == "hang" else 8.0
+        with simulator:
+            parameters = PARAMETERS[self.ending]
+            if self.operation == "boltCommandLogs":
+                parameters = {**parameters, "live_logs": "all"}
+            outcome = await run_flow(simulator, request_timeout_seconds=patience, **parameters)
+        hit = stepping.has_hit if in_status else fault not in simulator.pending_faults
+        assert hit, f"the fault has not hit anything: {outcome}"
+        return outcome
+
+
+async def usual_calls(ending: str) -> dict[str, int]:
+    """Return how often each operation is called when nothing goes wrong."""
+    simulator = bolt(ending)
+    stepping = Stepping(simulator, ended=True, operation="boltRunStatus")
+    simulator.inject(stepping)
+    with simulator:
+        outcome = await run_flow(simulator, **PARAMETERS[ending])
+    return {**outcome.requests, "after the end": stepping.calls}
+
+
+async def all_outcomes(cases: Sequence[Case]) -> list[Any]:
+    endings = sorted({case.ending for case in cases})
+    counts = await all_of([functools.partial(usual_calls, ending) for ending in endings])
+    usual = dict(zip(endings, counts, strict=True))
+    return await all_of([functools.partial(case.run, usual[case.ending]) for case in cases])
+
+
+def _cases(*, full: bool) -> Iterator[Case]:  # noqa: C901 - it lists, and decides nothing
+    """Every kind with every operation at every place; `full`: each for each ending, not in turns."""
+    turn = itertools.cycle(ENDINGS)
+
+    def endings() -> tuple[str, ...]:
+        return ENDINGS if full else (next(turn),)
+
+    for place in ("first", "middle", "end", "result", "last"):
+        for kind in KINDS:
+            for ending in endings():
+                # After a time-out the run's end is seen by the cancel, and then by the archive.
+                yield Case(
+                    ending,
+                    "boltRunStatus",
+                    kind,
+                    "end" if (ending, place) == ("timeout", "result") else place,
+                )
+    for operation in ("boltCommand", "boltResourceUrl"):
+        for place in ("first", "middle", "last"):
+            for kind in KINDS:
+                yield from (Case(ending, operation, kind, place) for ending in endings())
+    for kind in KINDS:
+        yield from (Case(ending, "boltScheduleName", kind) for ending in endings())
+        yield from (Case(ending, "listBoltRuns", kind, lost_trigger=True) for ending in endings())
+        yield from (Case(ending, "boltCommandLogs", kind) for ending in endings())
+    for operation, possible in (
+        ("triggerBoltRun", ENDINGS),
+        ("cancelBoltRun", ("timeout",)),
+        ("retryBoltRun", ("recovery",)),
+    ):
+        for ending in possible:
+            for kind in UNCLEAR:
+                yield Case(ending, operation, kind)
+                yield Case(ending, operation, kind, acts=True)
+            yield from (Case(ending, operation, kind) for kind in KINDS if kind not in UNCLEAR)
+
+
+CASES = sorted(set(_cases(full="BOLT_FULL_MATRIX" in os.environ)), key=lambda case: case.id)
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, prefect_server) -> dict[Case, Outcome | Exception]:
+    """What became of each case that this test run has selected."""
+    from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    selected = [
+        item.callspec.params["case"]
+        for item in request.session.items
+        if item.path == request.path and "case" in getattr(getattr(item, "callspec", None), "params", {})
+    ]
+    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(quiet), fast_time():
+        done = asyncio.run(all_outcomes(selected))
+    return dict(zip(selected, done, strict=True))
+
+
+def _params() -> Iterator[Any]:
+    """All cases; by default, every fault of what starts and ends runs, and of the rest each fifth."""
+    rest = itertools.count()
+    for case in CASES:
+        always = case.operation in {"triggerBoltRun", "cancelBoltRun"}
+        marks = [] if always or next(rest) % 5 == 0 else [pytest.mark.exhaustive]
+        yield pytest.param(case, id=case.id, marks=marks)
+
+
+@pytest.mark.parametrize("case", _params())
+def test_one_fault_starts_one_run_and_leaves_none_over(case, outcomes, record_figures) -> None:
+    """Whatever goes wrong: one Bolt run, or none with a clear error; its end is told; none is left over."""
+    outcome = outcomes[case]
+    if isinstance(outcome, Exception):
+        raise outcome
+    record_figures("One fault", runs=outcome.runs, left_over=outcome.active)
+    expected = 2 if case.ending == "recovery" else 1
+    assert len(outcome.runs) <= expected, outcome
+    assert not outcome.active or _is_told(outcome), outcome
+    assert outcome.summary, outcome
+    if not _harmless(case):
+        _check_the_end_of(case, outcome)
+        return
+    assert len(outcome.runs) == expected, outcome
+    _check_the_end_of(case, outcome)
+    # What cannot be fetched for the archive is told there, and hinders nothing else.
+    spoken = outcome.runs[-1].commands
+    missing = {each.command for each in spoken if LOG_OF.get(each.command, "?") in each.stdout} - outcome.logs
+    refused = case.kind in REFUSALS and (case.operation, case.place) != ("boltCommand", "first")
+    if refused and case.operation in {"boltCommand", "boltResourceUrl"}:
+        assert len(missing) <= 1, outcome
+    elif not (refused and (case.operation, case.place) == ("boltRunStatus", "last")):
+        assert not missing, outcome
+    assert not missing or "not archived" in outcome.summary.lower(), outcome
+
+
+def _harmless(case: Case) -> bool:
+    """Whether nobody but a reader of the trail may notice the fault."""
+    before_anything = case.operation == "boltScheduleName" and case.kind in REFUSALS
+    # The request may still lie with the server, or the server said no: nothing is sent a second time.
+    not_sent_again = case.operation in {"triggerBoltRun", "retryBoltRun"} and (
+        not case.acts and case.kind in {"504", "graphql-error", "redirect"}
+    )
+    return not (before_anything or not_sent_again)
+
+
+def _is_told(outcome: Outcome) -> bool:
+    """Whether what is left over is known to the caller, and to the sweeper."""
+    told = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
+    return told and outcome.ownership is not None and outcome.ownership.is_open
+
+
+def _check_the_end_of(case: Case, outcome: Outcome) -> None:
+    """The flow run tells of the Bolt run what it came to, or else why it could not."""
+    assert outcome.ownership is not None
+    if (
+        not outcome.runs
+        or outcome.active
+        or (isinstance(outcome.error, BoltTriggerUnknown) and not _harmless(case))
+    ):
+        assert outcome.state.is_failed(), outcome
+        assert is_clear(outcome.error), outcome
+        return
+    last = outcome.runs[-1]
+    if last.state == "SUCCESS":
+        assert outcome.state.is_completed(), outcome
+        assert outcome.result.run_id == last.id
+        assert [command.command for command in outcome.result.commands][:1] == [
+            FIRST
+        ] or case.ending == "recovery"
+    else:
+        error = {"FAILED": BoltRunFailed, "CANCELED": BoltRunTimedOut}[last.state]
+        if not (case.ending == "recovery" and not _harmless(case)):
+            assert isinstance(outcome.error, error), outcome
+            assert outcome.error.run_id == last.id
+        assert outcome.state.is_failed(), outcome
+    assert not outcome.ownership.is_open, outcome

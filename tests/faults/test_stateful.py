@@ -1,0 +1,354 @@
+"""Random stories of triggers, faults, kills, retries, cancels, sweeps: one run per intent, none left over."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import sys
+import threading
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from faults.bench import credentials_for, fast_time
+from faults.prefect_in_memory import PrefectInMemory, Process, in_place_of_prefect, process
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from prefect.client.schemas.objects import StateType
+
+from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing.commands import SimulatedCommand
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+SPEED = 60.0
+# From nothing at all to the midst of the wait.
+BEATS = st.sampled_from([0.0, 0.005, 0.02, 0.05])
+MOST_TIMES = 5
+FAULTS = {
+    "cut": faults.CutConnection,
+    "cut-acts": lambda **at: faults.CutConnection(after_acting=True, **at),
+    "503": lambda **at: faults.Status(503, **at),
+    "429": lambda **at: faults.Status(429, **at),
+    "garbage-acts": lambda **at: faults.Garbage(after_acting=True, **at),
+    "error-acts": lambda **at: faults.GraphQLError("Internal server error", after_acting=True, **at),
+    "late": lambda **at: faults.Hang(0.05, **at),
+    "slow": lambda **at: faults.Slow(0.05, **at),
+}
+OPERATIONS = [
+    "triggerBoltRun",
+    "boltRunStatus",
+    "boltScheduleName",
+    "listBoltRuns",
+    "cancelBoltRun",
+    "boltCommand",
+]
+_flow_run_id: ContextVar[Any] = ContextVar("_flow_run_id", default=None)
+
+
+@dataclass
+class Intent:
+    """One flow run, whose body may be begun again and again, each time in a process of its own."""
+
+    flow_run_id: UUID
+    schedule: str
+    process: Process | None = None
+    task: asyncio.Task[Any] | None = None
+    begun: int = 0
+    cancelled: bool = False
+
+
+@dataclass
+class Tally:
+    """What all stories came to."""
+
+    stories: int = 0
+    kills: int = 0
+    started: int = 0
+    left_over: int = 0
+
+
+TALLY = Tally()
+
+
+@dataclass
+class World:
+    """One Bolt, one event loop in a thread of its own, for all stories."""
+
+    simulator: BoltSimulator = field(default_factory=lambda: BoltSimulator(speed=0))
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    def call(self, coroutine: Any, timeout: float = 60.0) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
+
+
+WORLD = World()
+
+
+class Stories(RuleBasedStateMachine):
+    """The steps of a story; Hypothesis strings them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulator = WORLD.simulator
+        self.simulator.reset()
+        self.prefect = PrefectInMemory()
+        self.intents: list[Intent] = []
+        self.patches = ExitStack()
+        self.patches.enter_context(in_place_of_prefect(self.prefect))
+        TALLY.stories += 1
+
+    # Steps
+
+    @initialize(beat=BEATS)
+    def first(self, beat) -> None:
+        """Each story begins with a trigger."""
+        self.trigger(beat)
+
+    @precondition(lambda self: len(self.intents) < 2)
+    @rule(beat=BEATS)
+    def trigger(self, beat) -> None:
+        """Somebody wants a schedule run."""
+        # Bolt does not help: it would start two runs of one schedule.
+        name = f"schedule-{len(self.intents)}"
+        self.simulator.add_schedule(
+            name,
+            commands=[SimulatedCommand("dbt run", duration_seconds=10)],
+            setup_commands=False,
+            already_running="allow",
+        )
+        intent = Intent(self.prefect.new_flow_run(), name)
+        self.intents.append(intent)
+        self._begin(intent, beat)
+
+    @rule(seconds=st.sampled_from([1, 4]), beat=BEATS)
+    def poll(self, seconds, beat) -> None:
+        """Some time goes by, in Bolt and here."""
+        self.simulator.clock.advance(seconds)
+        self._wait(beat)
+
+    @rule(
+        kind=st.sampled_from(sorted(FAULTS)), operation=st.sampled_from(OPERATIONS), times=st.integers(1, 3)
+    )
+    def fault(self, kind, operation, times) -> None:
+        """Something will go wrong."""
+        self.simulator.inject(FAULTS[kind](operation=operation, times=times))
+
+    @precondition(lambda self: any(intent.task for intent in self.intents))
+    @rule(which=st.integers(0, 1))
+    def kill(self, which) -> None:
+        """The process is killed: what it had in memory is gone, and it can clean nothing up."""
+        self._kill(self._pick(which, running=True))
+
+    @precondition(lambda self: any(intent.task for intent in self.intents))
+    @rule(which=st.integers(0, 1), beat=BEATS)
+    def kill_and_retry(self, which, beat) -> None:
+        """The process is killed, and the flow run is begun again at once."""
+        intent = self._pick(which, running=True)
+        self._kill(intent)
+        if not intent.cancelled and intent.begun < MOST_TIMES:
+            self._begin(intent, beat)
+
+    @precondition(lambda self: any(intent.task for intent in self.intents))
+    @rule(which=st.integers(0, 1))
+    def interrupt(self, which) -> None:
+        """The process is told to end, and has the time to clean up."""
+        intent = self._pick(which, running=True)
+        WORLD.loop.call_soon_threadsafe(intent.task.cancel)
+        self._end_of(intent)
+
+    @precondition(lambda self: any(intent.task is None for intent in self.intents))
+    @rule(which=st.integers(0, 1), beat=BEATS)
+    def retry(self, which, beat) -> None:
+        """The flow run is begun again, from its labels."""
+        intent = self._pick(which, running=False)
+        if not intent.cancelled and intent.begun < MOST_TIMES:
+            self._begin(intent, beat)
+
+    @precondition(lambda self: any(intent.task for intent in self.intents))
+    @rule(which=st.integers(0, 1))
+    def cancel(self, which) -> None:
+        """A person cancels the flow run; its process looks at Prefect, and sees it."""
+        intent = self._pick(which, running=True)
+        if intent.task.done():
+            return
+        intent.cancelled = True
+        self.prefect.set_state(intent.flow_run_id, StateType.CANCELLING)
+        self._end_of(intent)
+
+    @rule()
+    def sweep(self) -> None:
+        """The sweeper looks for what flow runs that are over have left."""
+        self._sweep()
+
+    @invariant()
+    def one_live_run_for_each_intent(self) -> None:
+        for intent in self.intents:
+            runs = self.simulator.runs(intent.schedule)
+            assert len([run for run in runs if run.is_active]) <= 1, (intent, runs)
+            assert len(runs) <= intent.begun, (intent, runs)
+            for one, next_one in itertools.pairwise(runs):
+                # A new run only where the one before had come to an end, and to none that would do.
+                assert one.ended_at is not None, runs
+                assert one.ended_at <= next_one.started_at, runs
+                assert one.state != "SUCCESS", runs
+
+    def teardown(self) -> None:
+        """All processes die; one sweep, and nothing is left."""
+        try:
+            self.simulator.clear_faults()
+            for intent in self.intents:
+                self._kill(intent)
+            self.simulator.wait_for(lambda bolt: all(request.answered for request in bolt.requests))
+            self._sweep()
+            self.one_live_run_for_each_intent()
+            TALLY.started += len(self.simulator.runs())
+            TALLY.left_over += len(self.simulator.active_runs())
+            assert not self.simulator.active_runs()
+        finally:
+            self.patches.close()
+
+    # How
+
+    def _pick(self, which: int, *, running: bool) -> Intent:
+        fitting = [intent for intent in self.intents if (intent.task is not None) == running]
+        return fitting[which % len(fitting)]
+
+    def _begin(self, intent: Intent, beat: float) -> None:
+        from paradime_flows.hooks import _in_this_process
+
+        _in_this_process.clear()
+        sys.modules["paradime_flows.claims"]._claimed.clear()
+        intent.begun += 1
+        intent.process = Process()
+        self.prefect.set_state(intent.flow_run_id, StateType.RUNNING)
+        flow = sys.modules["paradime_flows.run_schedule"]
+
+        async def body() -> Any:
+            process.set(intent.process)
+            _flow_run_id.set(intent.flow_run_id)
+            return await flow.run_schedule.fn(
+                intent.schedule,
+                credentials_for(self.simulator),
+                timeout_seconds=3600.0,
+                on_crash="leave",
+                live_logs="off",
+                one_at_a_time=False,
+            )
+
+        async def begin() -> asyncio.Task[Any]:
+            return asyncio.create_task(body(), context=copy_context())
+
+        intent.task = WORLD.call(begin())
+        self._wait(beat)
+
+    def _wait(self, seconds: float) -> None:
+        """Let the bodies come some way, and write down how those that have ended did."""
+        WORLD.call(asyncio.sleep(seconds))
+        for intent in self.intents:
+            if intent.task is not None and intent.task.done():
+                self._note_the_end(intent)
+
+    def _note_the_end(self, intent: Intent) -> None:
+        task, intent.task = intent.task, None
+        state = StateType.COMPLETED
+        if intent.cancelled or task.cancelled():
+            state = StateType.CANCELLED if intent.cancelled else StateType.CRASHED
+        elif task.exception() is not None:
+            state = StateType.FAILED
+        elif hasattr(task.result(), "type"):
+            state = task.result().type
+        self.prefect.set_state(intent.flow_run_id, state)
+
+    def _end_of(self, intent: Intent) -> None:
+        async def end() -> None:
+            with suppress(asyncio.CancelledError, Exception):
+                await asyncio.wait([intent.task], timeout=30)
+
+        WORLD.call(end())
+        assert intent.task.done(), "it did not end"
+        self._note_the_end(intent)
+
+    def _kill(self, intent: Intent) -> None:
+        if intent.task is None:
+            return
+        TALLY.kills += not intent.task.done()
+        intent.process.dead = True
+        WORLD.loop.call_soon_threadsafe(intent.task.cancel)
+
+        async def end() -> None:
+            await asyncio.wait([intent.task], timeout=30)
+
+        WORLD.call(end())
+        with suppress(BaseException):
+            intent.task.exception()
+        intent.task = None
+        self.prefect.set_state(
+            intent.flow_run_id, StateType.CANCELLED if intent.cancelled else StateType.CRASHED
+        )
+
+    def _sweep(self) -> None:
+        flow = sys.modules["paradime_flows.sweep_orphans"]
+        WORLD.call(flow.sweep_orphans.fn(credentials_for(self.simulator), older_than_seconds=0))
+
+
+@pytest.fixture
+def world():
+    import paradime_flows.run_schedule
+    import paradime_flows.sweep_orphans  # noqa: F401
+
+    global WORLD  # noqa: PLW0603 - Hypothesis makes the machines, so they find their world here
+    WORLD = World()
+    thread = threading.Thread(target=WORLD.loop.run_forever, daemon=True)
+    thread.start()
+    watch = sys.modules["paradime_flows.watch"]
+    with ExitStack() as stack:
+        stack.enter_context(fast_time(SPEED))
+        stack.enter_context(mock.patch.dict(watch.unless_stopped.__kwdefaults__, interval_seconds=0.02))
+        for name, module in list(sys.modules.items()):
+            if name.startswith("paradime_flows.") and hasattr(module, "current_flow_run_id"):
+                stack.enter_context(mock.patch.object(module, "current_flow_run_id", _flow_run_id.get))
+        logging.getLogger("prefect").setLevel(logging.CRITICAL)
+        stack.enter_context(WORLD.simulator)
+        yield WORLD
+    WORLD.loop.call_soon_threadsafe(WORLD.loop.stop)
+    thread.join()
+    logging.getLogger("prefect").setLevel(logging.NOTSET)
+
+
+def test_at_most_one_run_per_intent_and_none_left_over(world, record_figures) -> None:
+    """Whatever happens in whatever order; every process that dies is killed for good."""
+    try:
+        run_state_machine_as_test(
+            Stories,
+            settings=settings(
+                max_examples=int(os.environ.get("BOLT_STORIES", "100")),
+                stateful_step_count=20,
+                derandomize=True,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        record_figures(
+            "Random stories",
+            runs=TALLY.started,
+            left_over=TALLY.left_over,
+            kills=TALLY.kills,
+            cases=TALLY.stories,
+        )
