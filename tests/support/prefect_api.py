@@ -32,16 +32,19 @@ async def latest_flow_run(flow_name: str) -> FlowRun:
 
 
 async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
-    """Return the artifacts of a flow run by key."""
+    """Return the artifacts of a flow run by key; the newest of each."""
     async with get_client() as client:
         found = await client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         )
+    found.sort(key=lambda artifact: str(artifact.created))
     return {artifact.key or "": artifact for artifact in found}
 
 
 async def logs_of(flow_run_id: UUID) -> list[str]:
     """Return the log messages of a flow run."""
     async with get_client() as client:
-        found = await client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
+        found = await client.read_logs(
+            log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
+        )
     return [log.message for log in found]

@@ -256,7 +256,7 @@ class Processes:
 
 def deploy(flow: Any, name: str, *, work_pool: str, **options: Any) -> Any:
     """Deploy a flow of an importable module to a work pool, as prefect.yaml does; returns its id."""
-    from prefect.deployments.runner import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
 
     deployment = flow.to_deployment(
         name, work_pool_name=work_pool, entrypoint_type=EntrypointType.MODULE_PATH, **options

@@ -1,0 +1,179 @@
+"""A flow run is cancelled, signalled or killed at each phase; then Bolt is asked which runs there were and are."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.bench import (
+    FOREVER,
+    HOOK_PROCESS_SECONDS,
+    LIMIT_SECONDS,
+    Bench,
+    Launched,
+    labels_are_sound,
+)
+
+from paradime_blocks.testing import faults
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+
+SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
+EVENTS = ("cancel", *SIGNALS)
+PHASES = ("before", "in_flight", "lost", "waiting", "archiving", "awaiting_retry")
+
+
+@dataclass(frozen=True)
+class Case:
+    via: str
+    phase: str
+    event: str
+
+    @property
+    def limit_seconds(self) -> float:
+        hook = self.via == "worker" and self.event == "SIGKILL"
+        return HOOK_PROCESS_SECONDS if hook else LIMIT_SECONDS
+
+    def __str__(self) -> str:
+        return f"{self.via}-{self.phase}-{self.event}"
+
+    @property
+    def is_left_alone(self) -> bool:
+        """A script that is killed runs no hook; nothing but a sweeper can know."""
+        return self.via == "script" and self.event == "SIGKILL"
+
+    @property
+    def bolt_states(self) -> list[str]:
+        """What must become of the Bolt runs, all that ever started."""
+        ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
+        return ended.get(self.phase, ["RUNNING"] if self.is_left_alone else ["CANCELED"])
+
+    @property
+    def prefect_states(self) -> set[str]:
+        if self.is_left_alone:
+            return {"AwaitingRetry"} if self.phase == "awaiting_retry" else {"Running"}
+        if self.event == "cancel":
+            return {"Cancelled"}
+        return {"Crashed"}
+
+
+ALL = [
+    Case(via, phase, event)
+    for via in ("script", "serve", "worker")
+    for phase in PHASES
+    for event in EVENTS
+    # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
+    if event != "SIGINT" or via == "script"
+]
+# Each event at each phase, and each phase and each event through each vehicle, but not each combination of three.
+DEFAULT = {
+    "script": {
+        "before": ("cancel", "SIGINT"),
+        "in_flight": ("cancel", "SIGINT", "SIGTERM", "SIGKILL"),
+        "lost": ("SIGTERM",),
+        "waiting": EVENTS,
+        "archiving": ("cancel",),
+        "awaiting_retry": ("cancel", "SIGTERM"),
+    },
+    "serve": {
+        "before": ("SIGTERM",),
+        "in_flight": ("cancel", "SIGKILL"),
+        "lost": (),
+        "waiting": ("cancel", "SIGKILL"),
+        "archiving": ("cancel",),
+        "awaiting_retry": ("cancel",),
+    },
+    "worker": {
+        "before": ("cancel",),
+        "in_flight": ("cancel", "SIGKILL"),
+        "lost": ("cancel",),
+        "waiting": ("cancel", "SIGTERM", "SIGKILL"),
+        "archiving": ("SIGKILL",),
+        "awaiting_retry": ("cancel", "SIGKILL"),
+    },
+}
+
+
+def cases() -> list[Any]:
+    found = []
+    for case in ALL:
+        marks = [] if case.event in DEFAULT[case.via][case.phase] else [pytest.mark.exhaustive]
+        found.append(pytest.param(case, id=str(case), marks=marks))
+    return found
+
+
+def launch(bench: Bench, case: Case) -> Launched:
+    """Start a flow run and let it get as far as the case's phase."""
+    bolt = bench.bolt()
+    simulator = bolt.simulator
+    seconds = {"archiving": 0.5, "awaiting_retry": 0.5}.get(case.phase, FOREVER)
+    bolt.add(seconds=seconds, return_code=1 if case.phase == "awaiting_retry" else 0)
+    # Long enough for the event to come first on any machine. A script hears of a cancel only after the read.
+    hang = 12 if case.event == "cancel" and case.via == "script" else 60
+    if case.phase == "before":
+        simulator.inject(faults.Hang(hang, operation="boltScheduleName"))
+    elif case.phase == "in_flight":
+        simulator.inject(faults.Hang(5, operation="triggerBoltRun", after_acting=True))
+    elif case.phase == "lost":
+        simulator.inject(faults.Hang(hang, operation="triggerBoltRun", after_acting=True, then="cut"))
+    elif case.phase == "archiving":
+        simulator.inject(faults.Hang(hang, operation="boltCommand"))
+    run = bench.start("retried" if case.phase == "awaiting_retry" else "run_schedule", bolt, via=case.via)
+    if case.phase == "awaiting_retry":
+        run.reach_state("AwaitingRetry")
+    else:
+        awaited, times = {
+            "before": ("boltScheduleName", 1),
+            "in_flight": ("triggerBoltRun", 1),
+            "lost": ("triggerBoltRun", 1),
+            "waiting": ("boltRunStatus", 2),
+            "archiving": ("boltCommand", 1),
+        }[case.phase]
+        run.reach(lambda s: s.count(awaited) >= times)
+    return run
+
+
+def play(bench: Bench, case: Case) -> Launched:
+    """Start a flow run, strike it at its phase, and wait for its end."""
+    run = launch(bench, case)
+    if case.event == "cancel":
+        run.cancel()
+    else:
+        run.send(SIGNALS[case.event])
+    if case.is_left_alone:
+        run.process_gone()
+    else:
+        run.ended()
+        run.bolt_at_rest(case.limit_seconds)
+    return run
+
+
+@pytest.mark.parametrize("case", cases())
+def test_bolt_has_exactly_the_runs_that_it_should_have(
+    case: Case, outcomes: dict[Case, Future[Launched]], record_figures
+) -> None:
+    """None is started twice, none goes on for nobody; a killed script's goes on until the sweep.
+
+    Traps 1, 3, 5, 6, 8, 10.
+    """
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    run = outcomes[case].result()
+    flow_run = run.flow_run
+    told = f"{flow_run.state!r}; labels {flow_run.labels}; log:\n{run.logs()}"
+    assert run.bolt.states() == case.bolt_states, told
+    assert run.bolt.simulator.count("triggerBoltRun") == len(case.bolt_states), told
+    assert flow_run.state.name in case.prefect_states, told
+    labels_are_sound(flow_run)
+    if case.is_left_alone:
+        sweep_orphans(run.bolt.credentials, older_than_seconds=0)
+    left_over = run.bolt.simulator.active_runs()
+    record_figures(
+        "Real processes", runs=run.bolt.states(), left_over=left_over, kills=int(case.event != "cancel")
+    )
+    assert not left_over, told

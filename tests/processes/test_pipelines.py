@@ -1,0 +1,113 @@
+"""A pipeline on a process worker: cancelled, and killed and run again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
+from prefect.states import Cancelling, Scheduled
+from support.processes import await_until, deploy, wait_for_flow_run
+
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_flows.pipeline_run import open_predecessors
+from paradime_flows.run_pipeline import run_pipeline
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import FlowRun
+
+pytestmark = [pytest.mark.processes, pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+STEPS = [
+    {"schedule_name": "extract"},
+    {"schedule_name": "orders", "after": ["extract"]},
+    {"schedule_name": "customers", "after": ["extract"]},
+    {"schedule_name": "publish", "after": ["orders", "customers"]},
+]
+
+
+@pytest.fixture
+def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    bolt_simulator.clock.speed = 60
+    for name, seconds in {"extract": 30, "orders": 100_000, "customers": 100_000, "publish": 30}.items():
+        bolt_simulator.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=seconds)])
+    return bolt_simulator
+
+
+async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: Any) -> UUID:
+    """Run the pipeline on the worker until both of its arms run in Bolt, and Prefect knows of both."""
+    env = {**workspace.environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    # In a thread: it is sync, and Prefect would return a coroutine here.
+    await asyncio.to_thread(deploy, run_pipeline, name, work_pool=pool, job_variables={"env": env})
+    given = {"steps": STEPS, "poll_interval_seconds": 0.5, **parameters}
+    flow_run = await run_deployment(f"run-pipeline/{name}", parameters=given, timeout=0)
+
+    async def both_run() -> bool:
+        return (
+            set(await open_predecessors(flow_run.id)) == {"orders", "customers"}
+            and len(workspace.active_runs()) == 2
+        )
+
+    await await_until(both_run, "both arms of the diamond")
+    return flow_run.id
+
+
+async def test_a_cancelled_pipeline_leaves_nothing_running(
+    workspace: BoltSimulator, process_worker: Any
+) -> None:
+    """From the UI or the API, on a worker: when the flow run has ended, so have all Bolt runs."""
+    flow_run_id = await started(workspace, process_worker.pool, "cancelled")
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run_id, Cancelling(), force=True)
+    assert wait_for_flow_run(flow_run_id).state.is_cancelled()
+    states = {run.schedule_name: run.state for run in workspace.runs()}
+    assert states == {"extract": "SUCCESS", "orders": "CANCELED", "customers": "CANCELED"}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("on_crash", ["leave", "cancel"])
+async def test_a_killed_pipeline_is_run_again_from_where_it_was(
+    workspace: BoltSimulator, process_worker: Any, on_crash: str
+) -> None:
+    """leave: its steps' runs are taken up; cancel: they are cancelled by the hook, and run again."""
+    flow_run_id = await started(workspace, process_worker.pool, f"killed-{on_crash}", on_crash=on_crash)
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+        os.kill(int(str(flow_run.labels["paradime.alive"]).split()[1]), signal.SIGKILL)
+        assert wait_for_flow_run(flow_run_id).state.is_crashed()
+        if on_crash == "cancel":
+            # The hook runs in a process of its own, after the flow run has been written off.
+            await asyncio.to_thread(workspace.wait_for, lambda simulator: not simulator.active_runs(), 60)
+        assert len(workspace.active_runs()) == (2 if on_crash == "leave" else 0)
+        for name in ("orders", "customers"):
+            workspace.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=30)])
+    for run in workspace.active_runs():
+        workspace.finish(run.id)
+    # After a SIGKILL the schedules' slots are free again when their leases have ended: a minute, or two.
+    ended = await await_until(lambda: retried(flow_run_id), "the end of the rerun", within=400, every=2)
+    assert ended.state.is_completed(), ended.state.message
+    states = {name: [run.state for run in workspace.runs(name)] for name in ("extract", "orders", "publish")}
+    arm = ["SUCCESS"] if on_crash == "leave" else ["CANCELED", "SUCCESS"]
+    assert states == {"extract": ["SUCCESS"], "orders": arm, "publish": ["SUCCESS"]}
+
+
+async def retried(flow_run_id: UUID) -> FlowRun | None:
+    """Retry the flow run as a person does, once its crash is an old story: the worker writes it twice, and late.
+
+    Two retries would make two processes of one flow run.
+    """
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+        state = flow_run.state
+        assert state is not None
+        if state.is_crashed() and datetime.now(timezone.utc) - state.timestamp > timedelta(seconds=30):
+            await client.set_flow_run_state(flow_run_id, Scheduled(), force=True)
+        return flow_run if state.is_completed() or state.is_failed() else None

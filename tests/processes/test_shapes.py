@@ -1,0 +1,141 @@
+"""Flows of the user's own: tasks awaited, called, submitted and mapped, subflows, Prefect's own time limits."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.bench import HOOK_PROCESS_SECONDS, LIMIT_SECONDS, Bench, Launched, labels_are_sound
+
+from paradime_blocks.testing import faults
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+
+SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
+TWO_SCHEDULES = {"mapped", "gathered"}
+LIMITED = ("limited_flow", "limited_sync_flow", "limited_task", "limited_submitted_task", "limited_trigger")
+SHAPES = {
+    "awaited_tasks": {"script-cancel", "worker-cancel"},
+    "called_tasks": {"serve-cancel", "script-SIGINT"},
+    "sync_flow": {"script-SIGTERM", "worker-cancel"},
+    "submitted_async": {"worker-cancel", "script-SIGTERM"},
+    "submitted_sync": {"serve-cancel", "script-SIGINT"},
+    "mapped": {"worker-cancel", "script-SIGTERM"},
+    "gathered": {"script-SIGINT"},
+    "parent": {"script-cancel", "worker-cancel", "worker-SIGKILL"},
+    "triggered_then_busy": {"script-SIGTERM", "worker-SIGKILL"},
+}
+# Without our hook on them, nobody hears of the end of a process that was killed.
+WITHOUT_HOOK = {"sync_flow", "gathered"}
+
+
+@dataclass(frozen=True)
+class Case:
+    flow: str
+    via: str
+    event: str
+
+    @property
+    def limit_seconds(self) -> float:
+        hook = self.via == "worker" and self.event == "SIGKILL"
+        return HOOK_PROCESS_SECONDS if hook else LIMIT_SECONDS
+
+    def __str__(self) -> str:
+        return f"{self.flow}-{self.via}-{self.event}"
+
+    @property
+    def prefect_states(self) -> set[str]:
+        if self.via == "script" and self.event == "cancel":
+            # Prefect takes no end but Cancelled from a flow run that is being cancelled, and a flow of the user's
+            # that is told of it by an exception offers Failed. The server writes Cancelled 300 s later.
+            return {"Cancelling", "Cancelled"}
+        return {
+            "cancel": {"Cancelled"},
+            "limit": {"TimedOut", "Failed"},
+        }.get(self.event, {"Crashed"})
+
+
+def cases() -> list[Any]:
+    found = []
+    for flow, default in SHAPES.items():
+        for via in ("script", "serve", "worker"):
+            for event in ("cancel", *SIGNALS):
+                killed = event == "SIGKILL" and (via == "script" or flow in WITHOUT_HOOK)
+                unheard = flow == "triggered_then_busy" and via == "script" and event == "cancel"
+                if killed or unheard or (event == "SIGINT" and via != "script"):
+                    continue
+                marks = [] if f"{via}-{event}" in default else [pytest.mark.exhaustive]
+                case = Case(flow, via, event)
+                found.append(pytest.param(case, id=str(case), marks=marks))
+    limits = [Case(flow, "script", "limit") for flow in LIMITED]
+    return found + [pytest.param(case, id=str(case)) for case in limits]
+
+
+def play(bench: Bench, case: Case) -> Launched:
+    """Start a flow run, strike it while its Bolt run goes on, and wait for its end."""
+    bolt = bench.bolt()
+    bolt.add()
+    names: Any = "daily"
+    if case.flow in TWO_SCHEDULES:
+        bolt.add("hourly")
+        names = ["daily", "hourly"]
+    if case.flow == "limited_trigger":
+        bolt.simulator.inject(faults.Hang(7, operation="triggerBoltRun", after_acting=True))
+    run = bench.start(case.flow, bolt, via=case.via, schedule_name=names)
+    if case.event != "limit":
+        run.reach(lambda s: len(s.active_runs()) == (2 if case.flow in TWO_SCHEDULES else 1))
+        if case.flow != "triggered_then_busy":
+            run.reach(lambda s: s.count("boltRunStatus") >= 2)
+        run.cancel() if case.event == "cancel" else run.send(SIGNALS[case.event])
+    if run.process is not None:
+        run.process_gone()
+    else:
+        run.ended()
+    run.bolt_at_rest(case.limit_seconds)
+    return run
+
+
+@pytest.mark.parametrize("case", cases())
+def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
+    case: Case, outcomes: dict[Case, Future[Launched]]
+) -> None:
+    """However it calls us, and whatever ends it. (Traps 2, 3, 4, 6, 8.)"""
+    run = outcomes[case].result()
+    told = f"{run.flow_run.state!r}; labels {run.flow_run.labels}; log:\n{run.logs()}"
+    if run.process is not None:
+        told += f"\nIt printed:\n{run.process.output}"
+    expected = ["CANCELED", "CANCELED"] if case.flow in TWO_SCHEDULES else ["CANCELED"]
+    assert run.bolt.states() == expected, told
+    assert run.flow_run.state.name in case.prefect_states, told
+    for flow_run in run.family():
+        labels_are_sound(flow_run)
+
+
+def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Bench, tmp_path: Path) -> None:
+    """The subflow's Bolt run is for nobody once the parent has failed beside it."""
+    bolt = bench.bolt()
+    bolt.add()
+    fail_at = tmp_path / "now"
+    run = bench.start("failing_parent", bolt, fail_at=str(fail_at))
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    fail_at.touch()
+    assert run.ended().state.name == "Failed"
+    run.bolt_at_rest()
+    assert bolt.states() == ["CANCELED"]
+
+
+def test_a_cancel_while_the_parent_awaits_its_retry_starts_no_second_run(bench: Bench) -> None:
+    """Trap 5, a generation up: Prefect runs the parent's body again although it was cancelled."""
+    bolt = bench.bolt()
+    bolt.add(seconds=0.5, return_code=1)
+    run = bench.start("retried_parent", bolt)
+    run.reach_state("AwaitingRetry")
+    run.cancel()
+    run.process_gone()
+    assert bolt.states() == ["FAILED"], run.process.output

@@ -1,0 +1,116 @@
+"""The worker or the `serve` process itself is stopped or killed: what Prefect never tells anybody."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.bench import Bench, Launched
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from support.processes import TestProcess
+
+pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+
+
+@dataclass(frozen=True)
+class Case:
+    via: str
+    phase: str
+    event: str
+
+    def __str__(self) -> str:
+        return f"{self.via}-{self.phase}-{self.event}"
+
+
+def cases() -> list[Any]:
+    default = {
+        "worker-waiting-SIGTERM",
+        "worker-in_flight-SIGTERM",
+        "worker-waiting-SIGKILL",
+        "serve-waiting-SIGTERM",
+    }
+    found = []
+    for via in ("worker", "serve"):
+        for phase in ("before", "in_flight", "waiting", "archiving"):
+            for event in ("SIGTERM", "ctrl_c", "SIGKILL"):
+                case = Case(via, phase, event)
+                marks = [] if str(case) in default else [pytest.mark.exhaustive]
+                found.append(pytest.param(case, id=str(case), marks=marks))
+    return found
+
+
+def play(bench: Bench, case: Case) -> Launched:
+    """Strike the process above a flow run's; of one that lives on without it, cancel the flow run then."""
+    from paradime_blocks.testing import faults
+
+    bolt = bench.bolt()
+    bolt.add(seconds=0.5 if case.phase == "archiving" else float("inf"))
+    hang = 20 if case.event == "SIGKILL" else 60
+    if case.phase == "before":
+        bolt.simulator.inject(faults.Hang(hang, operation="boltScheduleName"))
+    elif case.phase == "in_flight":
+        bolt.simulator.inject(faults.Hang(hang, operation="triggerBoltRun", after_acting=True))
+    elif case.phase == "archiving":
+        bolt.simulator.inject(faults.Hang(hang, operation="boltCommand"))
+    name = f"own-{case}".replace("_", "-")
+    supervisor = bench.worker(name) if case.via == "worker" else bench.serve(name, "run_schedule")
+    run = bench.start("run_schedule", bolt, via=case.via, pool=name, deployment=name)
+    awaited, times = {
+        "before": ("boltScheduleName", 1),
+        "in_flight": ("triggerBoltRun", 1),
+        "waiting": ("boltRunStatus", 2),
+        "archiving": ("boltCommand", 1),
+    }[case.phase]
+    run.reach(lambda s: s.count(awaited) >= times)
+    strike(supervisor, case.event)
+    supervisor.wait()
+    if case.event == "SIGKILL":
+        # The flow run's process lives on; nobody but itself can hear of a cancel now.
+        assert run.pids
+        run.cancel()
+    run.process_gone()
+    return run
+
+
+def strike(supervisor: TestProcess, event: str) -> None:
+    if event == "ctrl_c":
+        supervisor.ctrl_c()
+    else:
+        supervisor.send(getattr(signal, event))
+
+
+@pytest.mark.parametrize("case", cases())
+def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
+    case: Case, outcomes: dict[Case, Future[Launched]]
+) -> None:
+    """Traps 1 and 7: stopped, it takes the flow run's process along at once, and no hook runs. Killed, it leaves the
+    process, which sees a cancel by itself."""
+    from paradime_flows.ownership import TAG, read_ownerships
+
+    run = outcomes[case].result()
+    flow_run = run.flow_run
+    states = run.bolt.states()
+    told = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
+    ended = {"before": [], "archiving": ["SUCCESS"]}
+    assert TAG in flow_run.tags, told
+    if case.event == "SIGKILL":
+        assert states == ended.get(case.phase, ["CANCELED"]), told
+        # Without its runner, the process takes the signal for a crash, or leaves it to the server to end Cancelling.
+        assert flow_run.state.name in {"Cancelled", "Cancelling", "Crashed"}, told
+        return
+    # Ctrl-C reaches a flow run's process that shares the terminal, which may have had time to clean up.
+    left = {("RUNNING",), ("CANCELED",)} if case.event == "ctrl_c" else {("RUNNING",)}
+    assert tuple(states) in ({tuple(ended[case.phase])} if case.phase in ended else left), told
+    if states == ["RUNNING"]:
+        assert flow_run.state.name == "Running", told
+        (ownership,) = read_ownerships(flow_run)
+        assert ownership.is_open, told
+        if case.phase == "waiting":
+            assert ownership.run_id == run.bolt.simulator.runs()[0].id, told
+        else:
+            assert ownership.intent is not None, told

@@ -1,0 +1,140 @@
+"""A flow run that crashed, was retried, suspended or followed by another one: which Bolt run is whose."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from support.bench import Bench, Launched
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A crashed flow run, whose Bolt run was left; what became of that meanwhile, and what the retry makes of it."""
+
+    meanwhile: str
+    retries: int = 0
+    flow: str = "run_schedule"
+
+    def __str__(self) -> str:
+        return f"{self.flow}-{self.meanwhile}-{self.retries}-retries"
+
+
+CASES = [
+    Case("still_running"),
+    Case("succeeded"),
+    Case("failed"),
+    Case("failed", retries=1),
+    Case("answer_was_lost"),
+    Case("still_running", flow="awaited_tasks_left"),
+]
+
+
+def play(bench: Bench, case: Case) -> Launched:
+    """Kill a flow run while its Bolt run goes on, let time pass for that, and retry the flow run."""
+    bolt = bench.bolt()
+    bolt.add(return_code=(1, 0) if case.meanwhile == "failed" else 0)
+    simulator = bolt.simulator
+    parameters = {} if case.flow != "run_schedule" else {"retries": case.retries, "retry_delay_seconds": 0}
+    if case.meanwhile == "answer_was_lost":
+        from paradime_blocks.testing import faults
+
+        simulator.inject(faults.Hang(60, operation="triggerBoltRun", after_acting=True, then="cut"))
+    if case.flow == "run_schedule":
+        # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.slots`).
+        parameters |= {"on_crash": "leave", "one_at_a_time": False}
+    run = bench.start(case.flow, bolt, via="worker", **parameters)
+    if case.meanwhile == "answer_was_lost":
+        run.reach(lambda s: s.count("triggerBoltRun") == 1)
+    else:
+        run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    run.send(signal.SIGKILL)
+    assert run.ended().state.name == "Crashed"
+    (left,) = simulator.active_runs()
+    if case.meanwhile in {"succeeded", "failed"}:
+        simulator.finish(left.id, "SUCCESS" if case.meanwhile == "succeeded" else "FAILED")
+    if case.retries:
+        # The run that Bolt makes of a retry ends by itself.
+        simulator.update_schedule("daily", commands=["dbt run"])
+    seen = simulator.count("boltRunStatus")
+    run.retry()
+    if case.meanwhile in {"still_running", "answer_was_lost"}:
+        run.reach(lambda s: s.count("boltRunStatus") >= seen + 2)
+        simulator.finish(left.id, "SUCCESS")
+    run.ended()
+    return run
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in CASES])
+def test_a_retry_takes_up_the_run_of_the_attempt_that_crashed(
+    case: Case, outcomes: dict[Case, Future[Launched]]
+) -> None:
+    """Still running, it is waited for; ended, its end is the flow run's; a second one is started by policy only."""
+    run = outcomes[case].result()
+    flow_run = run.flow_run
+    simulator = run.bolt.simulator
+    told = f"{flow_run.state!r}; {simulator.runs()}; {run.logs()}"
+    assert simulator.count("triggerBoltRun") == 1, told
+    if case.meanwhile == "failed":
+        assert simulator.count("retryBoltRun") == case.retries, told
+        assert flow_run.state.name == ("Completed" if case.retries else "Failed"), told
+        assert len(run.bolt.states()) == 1 + case.retries, told
+    else:
+        assert flow_run.state.name == "Completed", told
+        assert run.bolt.states() == ["SUCCESS"], told
+
+
+def test_the_next_flow_run_and_a_retry_after_a_report_trigger_anew(bench: Bench) -> None:
+    """What has been reported is over: neither the next day's run nor a retry reports it again."""
+    bolt = bench.bolt()
+    bolt.add(seconds=0.5, return_code=(1, 0))
+    first = bench.start("run_schedule", bolt, via="worker")
+    assert first.ended().state.name == "Failed"
+    assert bolt.states() == ["FAILED"]
+    second = bench.start("run_schedule", bolt, via="worker")
+    assert second.ended().state.name == "Completed"
+    assert bolt.states() == ["FAILED", "SUCCESS"]
+    first.retry()
+    first.reach(lambda s: s.count("triggerBoltRun") == 3)
+    assert first.ended().state.name == "Completed"
+    assert bolt.states() == ["FAILED", "SUCCESS", "SUCCESS"]
+
+
+def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> None:
+    """Yesterday's failure, which nobody has reported, stays yesterday's."""
+    bolt = bench.bolt()
+    bolt.add()
+    crashed = bench.start("run_schedule", bolt, via="worker", on_crash="leave", one_at_a_time=False)
+    crashed.reach(lambda s: s.count("boltRunStatus") >= 2)
+    crashed.send(signal.SIGKILL)
+    assert crashed.ended().state.name == "Crashed"
+    bolt.simulator.finish(bolt.simulator.active_runs()[0].id, "FAILED")
+    bolt.add(seconds=0.5)
+    following = bench.start("run_schedule", bolt, via="worker", one_at_a_time=False)
+    assert following.ended().state.name == "Completed"
+    assert bolt.states() == ["FAILED", "SUCCESS"]
+
+
+def test_a_suspended_flow_run_leaves_its_run_and_takes_it_up_when_it_is_resumed(bench: Bench) -> None:
+    """Trap 12: Prefect's Pause goes through the body like an interrupt; later the body begins anew."""
+    from prefect.client.orchestration import get_client
+
+    bolt = bench.bolt()
+    bolt.add()
+    run = bench.start("approved", bolt, via="worker")
+    run.reach_state("Suspended")
+    run.process_gone()
+    assert bolt.states() == ["RUNNING"]
+    with get_client(sync_client=True) as client:
+        client.resume_flow_run(run.flow_run.id)
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    bolt.simulator.finish(bolt.simulator.runs()[0].id, "SUCCESS")
+    assert run.ended().state.name == "Completed"
+    assert bolt.states() == ["SUCCESS"], run.logs()
