@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sized
     from types import FrameType
 
     from support.prefect_server import LocalPrefectServer
@@ -93,3 +93,19 @@ def process_worker(
         yield ProcessWorker("shared-pool", started.worker("shared-pool"))
     finally:
         started.stop_all()
+
+
+@pytest.fixture
+def record_figures(record_property) -> Callable[..., None]:
+    """Record what a case came to, for `make figures`: `record_figures("One fault", runs=…, left_over=…)`."""
+
+    def record(
+        group: str, *, runs: Sized | int, left_over: Sized | int, kills: int = 0, cases: int = 1
+    ) -> None:
+        started = runs if isinstance(runs, int) else len(runs)
+        over = left_over if isinstance(left_over, int) else len(left_over)
+        record_property(
+            "figures", {"group": group, "cases": cases, "kills": kills, "started": started, "left_over": over}
+        )
+
+    return record

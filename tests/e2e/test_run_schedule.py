@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
@@ -79,7 +79,9 @@ async def test_a_schedule_block_brings_its_credentials_commands_and_branch(
     """A BoltSchedule serves wherever a name and credentials do."""
     bolt_simulator.clock.speed = 20
     bolt_simulator.add_schedule("daily")
-    block = BoltSchedule(credentials=credentials, schedule_name="daily", commands=["dbt compile"], branch="feature")
+    block = BoltSchedule(
+        credentials=credentials, schedule_name="daily", commands=["dbt compile"], branch="feature"
+    )
     await arun_schedule(block, **QUICK)
     (run,) = bolt_simulator.runs("daily")
     assert run.planned_commands[-1] == "dbt compile"
@@ -98,7 +100,7 @@ async def test_starting_and_unknown_states_are_waited_through(
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
+    "options, error",
     [
         pytest.param({"commands": [SimulatedCommand("dbt run", return_code=2)]}, BoltRunFailed, id="FAILED"),
         pytest.param({"final_state": "ERROR"}, BoltRunFailed, id="ERROR"),
@@ -107,7 +109,10 @@ async def test_starting_and_unknown_states_are_waited_through(
     ],
 )
 async def test_a_run_that_ends_badly_raises_its_own_error(
-    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, options: dict[str, Any], error: type[Exception]
+    bolt_simulator: BoltSimulator,
+    credentials: ParadimeCredentials,
+    options: dict[str, Any],
+    error: type[Exception],
 ) -> None:
     """Each bad end has an error of its own, which names the run and its page."""
     bolt_simulator.clock.speed = 20
@@ -171,7 +176,11 @@ async def test_summary_logs_and_links_are_archived(
     logs = [str(artifact.data) for key, artifact in artifacts.items() if "-log-" in key]
     assert len(logs) == 3
     assert any("hello from dbt" in log for log in logs)
-    links = [key for key, artifact in artifacts.items() if "](http" in str(artifact.data) and key != "paradime-daily"]
+    links = [
+        key
+        for key, artifact in artifacts.items()
+        if "](http" in str(artifact.data) and key != "paradime-daily"
+    ]
     assert any("manifest" in key for key in links)
     assert any("run-results" in key for key in links)
 
@@ -312,6 +321,12 @@ def test_the_form_in_the_ui_explains_every_parameter() -> None:
     """Each parameter has a description in the schema that Prefect's form is drawn from."""
     schema = run_schedule.parameters.model_dump() if hasattr(run_schedule.parameters, "model_dump") else {}
     properties = schema["properties"]
-    assert set(properties) >= {"schedule_name", "credentials", "timeout_seconds", "retries", "on_already_running"}
+    assert set(properties) >= {
+        "schedule_name",
+        "credentials",
+        "timeout_seconds",
+        "retries",
+        "on_already_running",
+    }
     missing = [name for name, told in properties.items() if not told.get("description")]
     assert missing == []

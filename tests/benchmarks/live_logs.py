@@ -1,0 +1,138 @@
+"""What live logs cost, beside the plain way of doing the same with the same text in the same process.
+
+    PYTHONPATH=.:flows:deployments python tests/benchmarks/live_logs.py [lines]
+
+Printed are ratios to a yardstick that is run beside it, since seconds differ from machine to machine:
+
+* reading: fetching, splitting, levels, joining, against only fetching the same pages;
+* logging: posting the records to a real Prefect server, against `logger.info(line)` for each line;
+* memory: the peak of Python's allocations, against the size of the text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+
+if TYPE_CHECKING:
+    from paradime_blocks import ParadimeCredentials
+
+LINE = "12:00:00  {0} of {1} OK created sql table model main.some_model_name ......... [OK in 0.10s]\n"
+
+
+class _Memory:
+    """A journal that keeps no records."""
+
+    def __init__(self) -> None:
+        self.records = self.longest = self.writes = 0
+
+    async def read(self, run_id: int) -> str | None:
+        return None
+
+    def show(self, records: Any) -> None:
+        self.records += len(records)
+        self.longest = max([self.longest, *(len(record.text) for record in records)])
+
+    async def write(self, run_id: int, kept: str) -> None:
+        self.writes += 1
+
+
+async def _pages_only(credentials: ParadimeCredentials, command_id: int) -> float:
+    began = time.perf_counter()
+    async with credentials.get_client() as client:
+        cursor = None
+        while not (page := await client.get_bolt_command_logs(command_id, cursor)).finished:
+            cursor = page.cursor
+    return time.perf_counter() - began
+
+
+async def _read(credentials: ParadimeCredentials, run_id: int, journal: Any) -> float:
+    from paradime_flows.live_logs import LiveLogs
+
+    async with credentials.get_client() as client:
+        status = await client.get_bolt_run(run_id, logs=False)
+    began = time.perf_counter()
+    await LiveLogs(run_id, credentials, journal).drain(status)
+    return time.perf_counter() - began
+
+
+async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str) -> tuple[float, float]:
+    """Seconds of our way and of the plain way, each within a flow run."""
+    from prefect import flow
+    from prefect.logging import get_run_logger
+    from prefect.logging.handlers import APILogHandler
+
+    from paradime_flows.context import current_flow_run_id
+    from paradime_flows.log_journal import FlowRunJournal
+
+    @flow(name="benchmark-ours")
+    async def ours() -> float:
+        flow_run_id = current_flow_run_id()
+        assert flow_run_id is not None
+        return await _read(credentials, run_id, FlowRunJournal(flow_run_id))
+
+    @flow(name="benchmark-plain")
+    async def plain() -> float:
+        logger = get_run_logger()
+        began = time.perf_counter()
+        for line in text.splitlines():
+            logger.info(line)
+        await APILogHandler.aflush()
+        return time.perf_counter() - began
+
+    return await ours(), await plain()
+
+
+def main(lines: int) -> None:
+    from local_server import LocalPrefectServer, talking_to
+
+    from paradime_blocks import ParadimeCredentials
+
+    text = "".join(LINE.format(n + 1, lines) for n in range(lines))
+    with BoltSimulator(speed=1000) as simulator:
+        simulator.add_schedule(
+            "daily", commands=[SimulatedCommand("dbt run", stdout=text)], setup_commands=False
+        )
+        run_id = simulator.start_run("daily")
+        simulator.wait_for(lambda bolt: not bolt.active_runs())
+        command_id = simulator.run(run_id).commands[0].id
+        credentials = ParadimeCredentials(
+            api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+        )
+        # The first time warms up what both need.
+        yardstick = min(asyncio.run(_pages_only(credentials, command_id)) for _ in range(2))
+        journal = _Memory()
+        took = asyncio.run(_read(credentials, run_id, journal))
+        print(
+            f"{lines:,} lines, {len(text):,} characters: {journal.records} records in {journal.writes} posts,"
+        )
+        print(f"the longest {journal.longest:,} characters")
+        print(f"reading: {took / yardstick:.2f} times the pages alone ({took:.2f} s, {yardstick:.2f} s)")
+        simulator.lacks(operations=["boltCommandLogs"])
+        whole = asyncio.run(_read(credentials, run_id, _Memory()))
+        print(f"reading from the run's status: {whole / yardstick:.2f} times the pages ({whole:.2f} s)")
+        tracemalloc.start()
+        asyncio.run(_read(credentials, run_id, _Memory()))
+        peak_whole = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        print(f"memory, simulator included, whole log at once: {peak_whole / len(text):.1f} times the text")
+        os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "true"
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            LocalPrefectServer(Path(folder), in_memory=True) as server,
+            talking_to(server),
+        ):
+            posted, plain = asyncio.run(_into_prefect(credentials, run_id, text))
+        print(f"logging: {posted / plain:.2f} times the plain way ({posted:.2f} s, {plain:.2f} s)")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)

@@ -1,0 +1,47 @@
+"""Our client's answers, for the tests in the vendor's environment: calls and answers are JSON.
+
+Run by our own Python, with the repository in its path: the vendor's SDK and Prefect do not go together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+from pydantic import BaseModel
+
+from paradime_blocks import BoltClient, BoltError
+
+
+async def answer(client: BoltClient, call: dict[str, Any]) -> Any:
+    """Carry out one call: a method of the client and its arguments."""
+    try:
+        found = getattr(client, call["method"])(*call.get("args", []), **call.get("kwargs", {}))
+        found = [item async for item in found] if hasattr(found, "__aiter__") else await found
+    except BoltError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {"value": found}
+
+
+def plain(value: Any) -> Any:
+    """What JSON does not know."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+async def main() -> None:
+    """Answer all calls of standard input, in order."""
+    async with BoltClient(
+        os.environ["PARADIME_API_ENDPOINT"],
+        api_key=os.environ["PARADIME_API_KEY"],
+        api_secret=os.environ["PARADIME_API_SECRET"],
+    ) as client:
+        answers = [await answer(client, call) for call in json.load(sys.stdin)]
+    json.dump(answers, sys.stdout, default=plain)
+
+
+asyncio.run(main())

@@ -1,0 +1,427 @@
+"""What a Bolt run leaves behind in Prefect, read back through Prefect's API; the dbt files are real dbt's."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.filesystems import LocalFileSystem
+from recorded import RECORDED, recorded_commands
+from support.prefect_api import artifacts_of, latest_flow_run, logs_of
+
+from paradime_blocks import BoltRequestError, BoltRunFailed, BoltRunState, ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
+from paradime_flows.archive_run import aarchive_run, archive_run
+from paradime_flows.run_schedule import arun_schedule
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import Artifact
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
+HOSTILE = (
+    "\x1b[31mred\x1b[0m ```\n```` </code></pre><script>document.title = 'PWNED'</script>\n"
+    "<img src=x onerror=alert(1)> [click](javascript:alert(2)) | a | b |\n"
+    "\x00\x07\x1b]0;title\x07 \u202egnp.exe\n"
+)
+
+
+def ended_run(simulator: BoltSimulator, name: str, commands: list[Any], **options: Any) -> int:
+    """Return the id of a run that nobody in Prefect started, and that has ended."""
+    simulator.add_schedule(name, commands=commands, setup_commands=False, **options)
+    run_id = simulator.start_run(name)
+    simulator.clock.advance(100_000)
+    return run_id
+
+
+async def archived(flow_name: str = "archive-run") -> dict[str, Artifact]:
+    """Return the artifacts of a flow's latest run by key."""
+    return await artifacts_of((await latest_flow_run(flow_name)).id)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def text_of(artifact: Artifact) -> str:
+    return str(artifact.data)
+
+
+async def test_a_run_that_failed_is_told_with_its_cause_first(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Summary, results and error name what failed, in dbt's words; the state's message stays short."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("shop", commands=recorded_commands("failure"))
+    with pytest.raises(BoltRunFailed) as raised:
+        await arun_schedule("shop", credentials, **QUICK)
+    error = raised.value
+    assert error.command == "dbt build"
+    assert error.return_code == 1
+    assert [line.split(":")[0] for line in error.dbt_errors] == [
+        "model revenue",
+        "test accepted_values_customers_country__GB__US",
+        "test broken_query",
+    ]
+    assert "Could not convert string 'card' to INT32" in error.dbt_errors[0]
+    assert "\x1b" not in (error.log_tail or "")
+    run = await latest_flow_run("run-schedule")
+    message = (run.state and run.state.message) or ""
+    assert "model revenue" in message
+    assert f"/bolt/run_id/{error.run_id}" in message
+    assert len(message) <= 2000
+    found = await artifacts_of(run.id)
+    head = text_of(found["paradime-shop"]).split("\n\n")[:2]
+    assert head[0] == "# ❌ shop: FAILED"
+    assert "dbt build: model revenue failed: Runtime Error" in head[1]
+    assert "2 more failed; 1 node skipped" in head[1]
+    for line in ("Where the time went", "(starting)", "3 failed, 1 warned, 1 skipped, 15 succeeded"):
+        assert line in text_of(found["paradime-shop"])
+
+
+async def test_dbt_results_of_all_commands_are_merged_with_failures_first(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """What `dbt seed` and `dbt run` built before stands beside what `dbt build` failed, each node once."""
+    run_id = ended_run(bolt_simulator, "merged", recorded_commands("failure"))
+    await aarchive_run(run_id, credentials, schedule_name="merged")
+    text = text_of((await archived())["paradime-merged-dbt-results"])
+    assert "merged from dbt seed, dbt run --select staging no_such_model, dbt build" in text
+    failures, rest = text.split("#### Warnings")
+    assert "models/marts/revenue.sql" in failures
+    assert "target/compiled/shop/models/marts/revenue.sql" in failures
+    assert "revenue_by_month" not in failures
+    table = rest.split("#### All nodes")[1]
+    names = re.findall(r"^\| [^|]+ \| [^|]+ \| ([^|]+) \|", table, re.MULTILINE)[2:]
+    assert len(names) == len(set(names)) == 20
+
+
+async def test_a_retry_counts_for_what_it_retried(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """After `dbt retry` has succeeded, nothing is told as failed, and the cause is not looked for."""
+    commands = recorded_commands("retry")
+    run_id = ended_run(bolt_simulator, "again", commands, continue_on_error=True, final_state="SUCCESS")
+    await aarchive_run(run_id, credentials, schedule_name="again")
+    found = await archived()
+    assert "failed" not in text_of(found["paradime-again"]).split("| dbt |")[1].split("\n")[0]
+    assert "#### Failures" not in text_of(found["paradime-again-dbt-results"])
+
+
+async def test_source_freshness_is_told_beside_the_results(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Stale sources come first, and the cause names the first of them."""
+    run_id = ended_run(bolt_simulator, "fresh", recorded_commands("stale_sources"))
+    result = await aarchive_run(run_id, credentials, schedule_name="fresh")
+    assert result.state in BoltRunState.FAILURES
+    found = await archived()
+    assert "#### Source freshness" in text_of(found["paradime-fresh-dbt-results"])
+    assert "stale" in text_of(found["paradime-fresh"]).split("\n\n")[1]
+
+
+async def test_a_command_without_results_is_explained_from_its_log(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """dbt that fails before it runs a node leaves no results; its first error is the cause then."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("broken", commands=recorded_commands("compilation_error"))
+    with pytest.raises(BoltRunFailed) as raised:
+        await arun_schedule("broken", credentials, **QUICK)
+    assert raised.value.dbt_errors
+    assert "Compilation Error" in raised.value.dbt_errors[0]
+    found = await archived("run-schedule")
+    assert "Compilation Error" in text_of(found["paradime-broken"]).split("\n\n")[1]
+
+
+async def test_a_log_is_archived_as_a_whole_up_to_the_limit(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Each line of the log is there, without its colours, in a block of its own."""
+    run_id = ended_run(bolt_simulator, "logs", recorded_commands("failure"))
+    await aarchive_run(run_id, credentials, schedule_name="logs")
+    log = text_of((await archived())["paradime-logs-log-4-dbt-build"])
+    printed = (RECORDED / "failure" / "4-dbt-build" / "stdout.txt").read_text(encoding="utf-8")
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in printed.strip().splitlines()]
+    assert log.startswith("**stdout**\n\n```text\n")
+    assert all(line.rstrip() in log for line in lines)
+    assert "\x1b" not in log
+
+
+async def test_a_long_log_shows_head_and_tail_and_is_kept_as_a_whole(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
+) -> None:
+    """The artifact keeps to the limit, says what is left out, and names the keepsake that has all of it."""
+    log = "".join(f"line {n} of the log\n" for n in range(20_000))
+    run_id = ended_run(bolt_simulator, "long", [SimulatedCommand("dbt run", stdout=log, resources={})])
+    await aarchive_run(
+        run_id,
+        credentials,
+        schedule_name="long",
+        log_limit_bytes=10_000,
+        keepsakes=LocalFileSystem(basepath=str(tmp_path / "kept")),
+    )
+    found = await archived()
+    shown = text_of(found["paradime-long-log-1-dbt-run"])
+    assert len(shown.encode()) < 10_200
+    assert "line 0 of the log" in shown
+    assert "line 19999 of the log" in shown
+    assert "bytes left out in the middle; the whole is kept as `1-dbt-run/stdout.log`" in shown
+    assert (tmp_path / "kept" / "long" / str(run_id) / "1-dbt-run" / "stdout.log").read_text() == log
+    assert "1-dbt-run/" in text_of(found["paradime-long"])
+
+
+async def test_a_hostile_log_stays_in_its_block(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Backticks cannot close the block, control characters are gone, and nothing else shows it raw."""
+    command = SimulatedCommand(
+        "echo '<script>alert(3)</script>' ```", return_code=1, stdout=HOSTILE, resources={}
+    )
+    run_id = ended_run(bolt_simulator, "<b>hostile</b> | `name`", [command])
+    await aarchive_run(run_id, credentials, schedule_name="<b>hostile</b> | `name`")
+    found = await archived()
+    (key,) = [key for key in found if "-log-1-" in key]
+    shown = text_of(found[key])
+    fence = re.search(r"^(`{3,})text\n", shown, re.MULTILINE)
+    assert fence is not None
+    assert shown.endswith(f"\n{fence[1]}")
+    assert max(len(ticks) for ticks in re.findall("`+", shown[fence.end() : -len(fence[1])])) < len(fence[1])
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", shown)
+    for artifact in found.values():
+        if artifact.key != key:
+            outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", text_of(artifact), flags=re.MULTILINE | re.DOTALL)
+            assert not re.search("<(script|b|img)", outside)
+
+
+async def test_each_resource_has_a_link_that_says_when_it_expires(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The link is named by command and path; its signature is in no log line."""
+    run_id = ended_run(bolt_simulator, "links", recorded_commands("success"))
+    await aarchive_run(run_id, credentials, schedule_name="links")
+    found = await archived()
+    link = next(artifact for key, artifact in found.items() if key == "paradime-links-2-target-manifest-json")
+    assert re.fullmatch(
+        r"\[target/manifest\.json of dbt seed\]\(http://[^ )]+X-Signature=\w+\)", text_of(link)
+    )
+    assert re.search(r"expires on \d{4}-\d\d-\d\d at \d\d:\d\d:\d\d UTC", link.description or "")
+    run = await latest_flow_run("archive-run")
+    assert not any("X-Signature" in line for line in await logs_of(run.id))
+
+
+async def test_keepsakes_are_the_files_themselves(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
+) -> None:
+    """By default manifest, run results and sources are kept, byte for byte; a block is found by its name."""
+    await LocalFileSystem(basepath=str(tmp_path / "kept")).save("keepsakes-test", overwrite=True)  # type: ignore[misc]
+    run_id = ended_run(bolt_simulator, "kept", recorded_commands("success"))
+    await aarchive_run(run_id, credentials, schedule_name="kept", keepsakes="keepsakes-test")
+    folder = tmp_path / "kept" / "kept" / str(run_id)
+    names = {path.name for path in files_below(folder)}
+    assert {"manifest.json", "run_results.json"} <= names
+    assert "catalog.json" not in names
+    original = RECORDED / "success" / "2-dbt-seed" / "resources" / "target" / "run_results.json"
+    assert (folder / "2-dbt-seed" / "target" / "run_results.json").read_bytes() == original.read_bytes()
+    summary = text_of((await archived())["paradime-kept"])
+    assert f"Kept under {folder}, through the block local-file-system/keepsakes-test." in summary
+
+
+async def test_a_resources_path_cannot_leave_its_folder(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
+) -> None:
+    """Whatever a path says, its keepsake lies below the run's folder."""
+    # Paths with ".." are in the unit tests: an HTTP client would take them out of the link.
+    paths = [str(tmp_path / "absolute.json"), "~/home.json", "C:\\windows.json"]
+    command = SimulatedCommand("../dbt run /etc", resources=dict.fromkeys(paths, b"{}"))
+    run_id = ended_run(bolt_simulator, "../..", [command])
+    kept = tmp_path / "kept"
+    await aarchive_run(
+        run_id, credentials, schedule_name="../..", keepsakes=LocalFileSystem(basepath=str(kept)), keep=["*"]
+    )
+    written = [path for path in files_below(tmp_path) if path.read_bytes() == b"{}"]
+    assert len(written) == len(paths)
+    assert all(kept / "_" / str(run_id) in path.parents for path in written)
+
+
+async def test_a_keepsake_that_cannot_be_written_is_told_and_hides_nothing(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
+) -> None:
+    """The summary says what is missing; results and links are there all the same."""
+    (tmp_path / "file").write_text("in the way")
+    run_id = ended_run(bolt_simulator, "unwritable", recorded_commands("success"))
+    filesystem = LocalFileSystem(basepath=str(tmp_path / "file"))
+    await aarchive_run(run_id, credentials, schedule_name="unwritable", keepsakes=filesystem)
+    found = await archived()
+    assert "the keepsake of target/run_results.json" in text_of(found["paradime-unwritable"]).replace(
+        "\\_", "_"
+    )
+    assert "paradime-unwritable-dbt-results" in found
+
+
+async def test_resources_that_cannot_be_fetched_are_told_and_hide_nothing(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A store that answers 403 costs the results, not the summary, the logs and the links."""
+    run_id = ended_run(bolt_simulator, "refused", recorded_commands("failure"))
+    bolt_simulator.inject(faults.Status(403, operation="resource", times=None))
+    await aarchive_run(run_id, credentials, schedule_name="refused")
+    found = await archived()
+    missing = text_of(found["paradime-refused"]).split("## Not archived")[1]
+    assert "refused its signed URL" in missing
+    assert "1 more resources" in missing
+    assert "paradime-refused-log-4-dbt-build" in found
+    assert "paradime-refused-4-target-manifest-json" in found
+    assert "paradime-refused-dbt-results" not in found
+
+
+async def test_a_keepsakes_block_that_does_not_exist_is_told_before_anything_is_sent(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The error says how to name a block, and no run has been triggered."""
+    bolt_simulator.add_schedule("daily")
+    with pytest.raises(BoltRequestError, match="no block 'nowhere' for keepsakes"):
+        await arun_schedule("daily", credentials, keepsakes="nowhere")
+    with pytest.raises(BoltRequestError, match=r"no block 's3-bucket/nowhere'|needs a Prefect integration"):
+        await arun_schedule("daily", credentials, keepsakes="s3-bucket/nowhere")
+    assert bolt_simulator.runs("daily") == []
+
+
+async def test_a_run_that_still_goes_is_archived_as_far_as_it_has_come(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The summary says so; what has ended is there."""
+    commands = [SimulatedCommand("dbt seed"), SimulatedCommand("dbt run", duration_seconds=10_000)]
+    bolt_simulator.clock.speed = 0
+    bolt_simulator.add_schedule("going", commands=commands, setup_commands=False)
+    run_id = bolt_simulator.start_run("going")
+    bolt_simulator.clock.advance(60)
+    result = await aarchive_run(run_id, credentials, schedule_name="going")
+    assert result.state == BoltRunState.RUNNING
+    assert result.commands[0].command == "dbt seed"
+    found = await archived()
+    assert "The run has not ended yet (RUNNING)" in text_of(found["paradime-going"])
+    assert "running" in text_of(found["paradime-going"])
+    assert "paradime-going-dbt-results" in found
+
+
+def test_a_run_that_prefect_did_not_start_is_archived_from_sync_code(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Neither the schedule's name nor a flow run that triggered it is needed; how it ended is no failure."""
+    run_id = ended_run(bolt_simulator, "foreign", recorded_commands("failure"))
+    result = archive_run(run_id, credentials)
+    assert result.state == BoltRunState.FAILED
+    assert [attempt.run_id for attempt in result.attempts] == [run_id]
+    assert len(result.resources) == 6
+    with pytest.raises(BoltRequestError):
+        archive_run(run_id + 1000, credentials)
+
+
+async def test_the_runs_of_a_schedule_share_the_summarys_key(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect's page of the key is the schedule's history: one artifact for each run, the newest on top."""
+    bolt_simulator.clock.speed = 50
+    bolt_simulator.add_schedule("history of one", commands=["dbt run"])
+    ids = [(await arun_schedule("history of one", credentials, **QUICK)).run_id for _ in range(2)]
+    async with get_client() as client:
+        reply = await client._client.post(
+            "/artifacts/filter", json={"artifacts": {"key": {"any_": ["paradime-history-of-one"]}}}
+        )
+    assert sorted(str(run_id) for run_id in ids) == sorted(
+        re.search(r"\[(\d+)\]\(https://app", each["data"])[1]  # type: ignore[index]
+        for each in reply.json()
+    )
+
+
+async def test_a_retried_run_is_told_with_all_its_attempts(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The attempt that failed and the one that did not stand in the summary, with their times."""
+    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("retried", commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
+    result = await arun_schedule("retried", credentials, retries=1, retry_delay_seconds=0, **QUICK)
+    text = text_of((await archived("run-schedule"))["paradime-retried"])
+    attempts = text.split("## Attempts")[1].split("##")[0]
+    assert [str(attempt.run_id) in attempts for attempt in result.attempts] == [True, True]
+    assert "❌ FAILED" in attempts
+    assert f"run {result.attempts[0].run_id}" in text.split("## Where the time went")[1].split("##")[0]
+
+
+async def test_secrets_are_in_no_artifact(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A log that prints the credentials, or an address with a password, is archived without them."""
+    secret = credentials.api_secret.get_secret_value()
+    command = "git clone https://bot:hunter2-token@git.example.com/shop.git"
+    log = f"PARADIME_API_SECRET={secret}\nhttps://bot:hunter2-token@git.example.com\n"
+    run_id = ended_run(
+        bolt_simulator, "secrets", [SimulatedCommand(command, stdout=log, return_code=128, resources={})]
+    )
+    await aarchive_run(run_id, credentials, schedule_name="secrets")
+    for artifact in (await archived()).values():
+        assert secret not in text_of(artifact)
+        assert "hunter2" not in text_of(artifact) + (artifact.description or "")
+
+
+async def test_models_become_assets_as_prefect_dbt_keys_them(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """What was built is a materialisation, what failed a failed one, each with what it is made from."""
+    run_id = ended_run(bolt_simulator, "assets", recorded_commands("failure"))
+    await aarchive_run(run_id, credentials, schedule_name="assets", assets=True)
+    run = await latest_flow_run("archive-run")
+    events = await asset_events(str(run.id), 11)
+    kinds = {event["resource"]["prefect.resource.id"]: event["event"] for event in events}
+    assert kinds["duckdb://shop/main/orders"] == "prefect.asset.materialization.succeeded"
+    assert kinds["duckdb://shop/main/raw_orders"] == "prefect.asset.materialization.succeeded"
+    assert kinds["duckdb://shop/main/revenue"] == "prefect.asset.materialization.failed"
+    assert "duckdb://shop/main/revenue_by_month" not in kinds
+    orders = next(e for e in events if e["resource"]["prefect.resource.id"] == "duckdb://shop/main/orders")
+    above = {each["prefect.resource.id"] for each in orders["related"]}
+    assert {"duckdb://shop/main/stg_orders", "duckdb://shop/main/stg_payments", "dbt"} <= above
+    assert orders["payload"]["bolt_run_id"] == run_id
+    assert "9 materialised, 1 failed" in text_of((await artifacts_of(run.id))["paradime-assets"])
+
+
+async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:
+    """Return the materialisations of a flow run, once they have arrived."""
+    import anyio
+
+    body = {
+        "filter": {
+            "event": {"prefix": ["prefect.asset.materialization"]},
+            "related": {"id": [f"prefect.flow-run.{flow_run_id}"]},
+        },
+        "limit": 50,
+    }
+    events: list[dict[str, Any]] = []
+    async with get_client() as client:
+        for _ in range(50):
+            events = (await client._client.post("/events/filter", json=body)).json()["events"]
+            if len(events) >= at_least - 1:
+                break
+            await anyio.sleep(0.2)
+    return events
+
+
+async def test_an_older_artifact_is_no_error(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Files that are no dbt artifacts at all are told, and the rest is archived."""
+    command = replace(
+        recorded_commands("success")[1],
+        resources={"target/run_results.json": b"<html>", "target/manifest.json": json.dumps([1]).encode()},
+    )
+    run_id = ended_run(bolt_simulator, "garbage", [command])
+    await aarchive_run(run_id, credentials, schedule_name="garbage")
+    text = text_of((await archived())["paradime-garbage"])
+    assert "# ✅ garbage: SUCCESS" in text
+    assert "## Not archived" in text

@@ -1,0 +1,114 @@
+"""flows/README.md, from top to bottom: every example runs as it stands there, on a real Prefect server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ruamel.yaml import YAML
+from support.processes import deploy
+
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_flows import tasks
+from paradime_flows.pipeline import Pipeline
+from paradime_flows.run_pipeline import run_pipeline
+from paradime_flows.run_schedule import run_schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+README = Path(__file__).resolve().parents[2] / "flows" / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[tuple[int, str]]:
+    """The README's blocks of a language, each with its line."""
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    return [(TEXT[: match.start()].count("\n") + 1, match[1]) for match in found]
+
+
+@pytest.fixture
+def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoltSimulator]:
+    """The schedules that the README speaks of, and their credentials in the environment."""
+    with BoltSimulator(speed=100) as simulator:
+        for name in ("extract", "orders", "customers", "publish"):
+            simulator.add_schedule(name, commands=[SimulatedCommand("dbt build", stdout="done\n")])
+        simulator.add_schedule("failing", commands=[SimulatedCommand("dbt test", return_code=1)])
+        for name, value in simulator.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulator
+
+
+def run(line: int, text: str) -> None:
+    """Run a block as a file, so that Prefect can read its flows' source."""
+    path = Path(f"readme_line_{line}.py")
+    path.write_text(text, encoding="utf-8")
+    runpy.run_path(str(path), run_name=path.stem)
+
+
+@pytest.mark.parametrize(
+    "line, text",
+    [
+        pytest.param(line, text, id=f"line {line}")
+        for line, text in blocks("python")
+        if "run_deployment" not in text
+    ],
+)
+def test_an_example_runs_as_it_stands(line: int, text: str, workspace: BoltSimulator) -> None:
+    """And leaves nothing running; files that the README shows are there."""
+    for _, example in blocks("yaml"):
+        if name := re.match(r"# (\S+\.yaml)\n", example):
+            Path(name[1]).write_text(example, encoding="utf-8")
+    run(line, text)
+    assert workspace.active_runs() == []
+
+
+@pytest.mark.processes
+def test_the_example_of_a_deployment_runs_on_a_worker(workspace: BoltSimulator, process_worker) -> None:
+    """`run_deployment`, with a process worker whose jobs have the credentials in their environment."""
+    env = {**workspace.environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    deploy(run_schedule, "bolt", work_pool=process_worker.pool, job_variables={"env": env})
+    ((line, text),) = [block for block in blocks("python") if "run_deployment" in block[1]]
+    run(line, text)
+    assert [found.state for found in workspace.runs("orders")] == ["SUCCESS"]
+
+
+def test_the_examples_of_yaml_and_json_are_pipelines() -> None:
+    """What stands in the file, in prefect.yaml and in the UI is what `run_pipeline` takes."""
+    shown = [YAML(typ="safe").load(text) for _, text in blocks("yaml")]
+    assert len(shown) == 2
+    for data in shown:
+        (deployment,) = data.get("deployments", [{"parameters": data}])
+        run_pipeline.validate_parameters(deployment["parameters"])
+    ((_, text),) = blocks("json")
+    found = run_pipeline.validate_parameters(json.loads(text))
+    assert [step.key for step in Pipeline(steps=found["steps"]).steps] == ["extract", "orders"]
+
+
+def test_the_table_of_operations_names_what_there_is() -> None:
+    """Every task has its row, and every task and client method in a row exists."""
+    from paradime_blocks import BoltClient
+
+    rows = [line.split("|")[1:-1] for line in TEXT.splitlines() if line.count("|") == 5]
+    rows = [row for row in rows if "---" not in row[0] and not row[0].startswith(" operation")]
+    assert len(rows) > 15
+    told_tasks = {name for row in rows for name in re.findall(r"`(\w+)", row[1])} - {"run_schedule"}
+    told_methods = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
+    ours = {name for name in tasks.__all__ if f"a{name}" in tasks.__all__ or name == "wait_for_bolt_run"}
+    assert told_tasks == ours
+    assert told_methods <= set(dir(BoltClient))
+
+
+def test_every_flow_and_task_has_both_forms() -> None:
+    """`x` for sync callers, `ax` for async ones, beside each other."""
+    for name in tasks.__all__:
+        assert callable(getattr(tasks, name))
+    plain = [name for name in tasks.__all__ if not name.startswith("a")]
+    assert {f"a{name}" for name in plain} == {name for name in tasks.__all__ if name.startswith("a")}

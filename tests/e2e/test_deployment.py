@@ -1,0 +1,64 @@
+"""deployments/prefect.yaml as a user deploys it, and what its sweeper does when a machine is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prefect.deployments import run_deployment
+from support.prefect_api import artifacts_of
+from support.processes import wait_for_flow_run
+
+from paradime_blocks.testing import SimulatedCommand
+
+if TYPE_CHECKING:
+    from support.processes import Processes, TestProcess
+
+    from paradime_blocks.testing import BoltSimulator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+
+PREFECT_YAML = Path(__file__).resolve().parents[2] / "deployments" / "prefect.yaml"
+LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
+
+
+@pytest.fixture
+def worker(processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
+    """What prefect.yaml declares is deployed, and a worker serves its pool with the simulator's credentials."""
+    made = processes.prefect("work-pool", "create", "--type", "process", "--overwrite", "bolt")
+    assert made.wait() == 0, made.output
+    deployed = processes.prefect("--no-prompt", "deploy", "--prefect-file", str(PREFECT_YAML), "--all")
+    assert deployed.wait() == 0, deployed.output
+    return processes.worker("bolt", env=bolt_simulator.environment())
+
+
+async def test_a_worker_runs_what_prefect_yaml_deploys(
+    worker: TestProcess, bolt_simulator: BoltSimulator
+) -> None:
+    """The deployed flow runs from the installed package, on a worker that knows no folder of ours."""
+    bolt_simulator.clock.speed = 50
+    bolt_simulator.add_schedule("daily")
+    created = await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
+    flow_run = wait_for_flow_run(created.id)
+    assert flow_run.state.is_completed(), f"{flow_run.state}\n{worker.output}"
+    assert [run.state for run in bolt_simulator.runs("daily")] == ["SUCCESS"]
+    assert "paradime-daily" in await artifacts_of(created.id)
+
+
+@pytest.mark.exhaustive
+async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
+    worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator
+) -> None:
+    """Worker and flow run are killed at once, so that no hook runs; another worker's sweeper cancels the run."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
+    bolt_simulator.wait_for(lambda simulator: simulator.count("boltRunStatus") > 1, timeout=120)
+    worker.kill()
+    for pid in processes.survivors():
+        os.kill(pid, signal.SIGKILL)
+    processes.worker("bolt", env=bolt_simulator.environment())
+    bolt_simulator.wait_for(lambda simulator: not simulator.active_runs(), timeout=120)
+    assert [run.state for run in bolt_simulator.runs("daily")] == ["CANCELED"]

@@ -1,0 +1,266 @@
+"""The flows for people: `trigger_only`, `retry_run`, `cancel_run`, `inspect_run`, `list_schedules`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from support.prefect_api import artifacts_of, latest_flow_run
+
+from paradime_blocks import (
+    BoltAlreadyRunning,
+    BoltRequestError,
+    BoltRunFailed,
+    BoltRunState,
+    ParadimeCredentials,
+)
+from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_flows.cancel_run import acancel_run, cancel_run
+from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.inspect_run import ainspect_run, inspect_run
+from paradime_flows.list_schedules import alist_schedules, list_schedules
+from paradime_flows.ownership import read_ownerships
+from paradime_flows.retry_run import aretry_run, retry_run
+from paradime_flows.run_schedule import arun_schedule
+from paradime_flows.sweep_orphans import asweep_orphans
+from paradime_flows.trigger_only import atrigger_only, trigger_only
+
+if TYPE_CHECKING:
+    from paradime_blocks.testing import BoltSimulator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
+LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
+
+
+def broken(
+    simulator: BoltSimulator, code: int | tuple[int, ...] = (1, 0), log: str = "Database Error"
+) -> None:
+    """A schedule whose second command fails, the first time."""
+    simulator.clock.speed = 60
+    simulator.add_schedule(
+        "broken",
+        commands=["dbt seed", SimulatedCommand("dbt run", return_code=code, stdout=f"{log}\n"), "dbt test"],
+    )
+
+
+# trigger_only
+
+
+async def test_a_run_that_was_only_triggered_is_left_to_itself(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Neither the hook nor the sweeper cancels it, whatever becomes of the flow run."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    found = await atrigger_only("daily", credentials, branch="dev")
+    (run,) = bolt_simulator.active_runs()
+    assert (found.run_id, found.schedule_name, found.started) == (run.id, "daily", True)
+    assert run.branch == "dev"
+    flow_run = await latest_flow_run("trigger-only")
+    (ownership,) = read_ownerships(flow_run)
+    assert (ownership.run_id, ownership.is_open) == (run.id, False)
+    from prefect.states import Cancelled, Crashed
+
+    for state in (Crashed(), Cancelled()):
+        await cancel_owned_runs(trigger_only, flow_run, state)
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, Crashed(), force=True)
+    await asweep_orphans(credentials, older_than_seconds=0)
+    assert bolt_simulator.run(run.id).is_active
+
+
+async def test_a_lost_answer_of_trigger_only_is_looked_into(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The run is found, and no second one is started."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    bolt_simulator.inject(faults.CutConnection(operation="triggerBoltRun", after_acting=True))
+    found = await atrigger_only("daily", credentials)
+    assert [run.id for run in bolt_simulator.runs()] == [found.run_id]
+
+
+async def test_trigger_only_beside_a_run_that_is_going(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """It fails by default, and returns that run where it is told to attach."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    with pytest.raises(BoltAlreadyRunning):
+        await atrigger_only("daily", credentials)
+    for policy in ("attach", "skip"):
+        found = await atrigger_only("daily", credentials, on_already_running=policy)
+        assert (found.run_id, found.started) == (run_id, False)
+
+
+def test_sync_code_triggers_only(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
+    """By slug, too."""
+    bolt_simulator.add_schedule("Daily run", slug="daily-run", commands=[LONG])
+    assert trigger_only(credentials=credentials, slug="daily-run").started
+
+
+# What a trigger says besides
+
+
+async def test_paradime_is_told_which_flow_run_triggers(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The reason names it, unless another is given; the other options arrive as they are."""
+    bolt_simulator.add_schedule("daily", commands=["dbt run", "dbt test"], already_running="allow")
+    await atrigger_only("daily", credentials)
+    name = (await latest_flow_run("trigger-only")).name
+    await atrigger_only(
+        "daily",
+        credentials,
+        reason="because",
+        pr_number=7,
+        command_configs=[{"command": "dbt test", "continue_on_error": True}],
+    )
+    first, second = bolt_simulator.runs()
+    assert first.reason is not None
+    assert f"flow run {name}" in first.reason
+    assert (second.reason, second.pr_number, second.planned_commands[-1]) == ("because", 7, "dbt test")
+
+
+async def test_an_older_backend_is_triggered_without_a_reason(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A validation error proves that nothing ran, so it is sent again without it: one run."""
+    bolt_simulator.lacks(arguments=["triggerBoltRun.reason"])
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    await atrigger_only("daily", credentials)
+    (run,) = bolt_simulator.runs()
+    assert run.reason is None
+
+
+# Retries
+
+
+async def test_a_failure_that_a_person_must_mend_is_not_retried(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """By default for compilation errors and the like, or as `never_retry` says."""
+    broken(bolt_simulator, log="Compilation Error in model orders")
+    with pytest.raises(BoltRunFailed):
+        await arun_schedule("broken", credentials, retries=2, retry_delay_seconds=0, **QUICK)
+    assert len(bolt_simulator.runs()) == 1
+    result = await arun_schedule(
+        "broken", credentials, retries=2, retry_delay_seconds=0, never_retry=["quota"], **QUICK
+    )
+    assert result.state == BoltRunState.SUCCESS
+
+
+@pytest.mark.parametrize("older", [pytest.param(False, id="newer"), pytest.param(True, id="older backend")])
+async def test_a_run_is_retried_from_its_failure(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, older: bool
+) -> None:
+    """`retry_run` finds the schedule; an older backend triggers the failed command and those after it."""
+    broken(bolt_simulator)
+    failed = bolt_simulator.start_run("broken", reason="first")
+    bolt_simulator.clock.advance(60)
+    if older:
+        bolt_simulator.lacks(operations=["retryBoltRun", "retryAllBoltRun"])
+    result = await aretry_run(failed, credentials, **QUICK)
+    run = bolt_simulator.run(result.run_id)
+    assert (result.state, result.schedule_name) == (BoltRunState.SUCCESS, "broken")
+    assert run.parent_run_id == (None if older else failed)
+    commands = [command.command for command in run.commands]
+    assert commands[-2:] == (["dbt run", "dbt test"] if older else ["dbt retry", "dbt test"])
+    assert "dbt seed" not in commands
+
+
+async def test_a_run_is_retried_as_a_whole(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """`everything` runs all commands again, also of a run that succeeded."""
+    broken(bolt_simulator, code=0)
+    done = bolt_simulator.start_run("broken")
+    bolt_simulator.clock.advance(60)
+    result = await aretry_run(done, credentials, everything=True, **QUICK)
+    commands = [command.command for command in bolt_simulator.run(result.run_id).commands]
+    assert commands == ["dbt seed", "dbt run", "dbt test"]
+
+
+def test_a_run_of_no_known_schedule_is_not_retried(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The error says to name the schedule; nothing is sent."""
+    broken(bolt_simulator)
+    with pytest.raises(BoltRequestError, match="Give its schedule_name"):
+        retry_run(1, credentials, **QUICK)
+    assert bolt_simulator.count("retryBoltRun") == 0
+
+
+# Looking and cancelling
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_run_is_cancelled_and_archived(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, sync: bool
+) -> None:
+    """The flow ends when the run has ended; a second cancel tells that it had ended already."""
+    import asyncio
+
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    if sync:
+        result = await asyncio.to_thread(cancel_run, run_id, credentials)
+    else:
+        result = await acancel_run(run_id, credentials)
+    assert result.state == BoltRunState.CANCELED
+    assert bolt_simulator.active_runs() == []
+    assert await artifacts_of((await latest_flow_run("cancel-run")).id)
+    state = await cancel_run(run_id, credentials, return_state=True)
+    assert (state.name, (await state.aresult()).state) == ("AlreadyEnded", BoltRunState.CANCELED)
+
+
+async def test_a_run_is_shown_as_it_stands(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """State, commands, the ends of their logs and their files in one page; a failed run fails no flow."""
+    broken(bolt_simulator, log="Database Error ```")
+    run_id = bolt_simulator.start_run("broken")
+    bolt_simulator.clock.advance(60)
+    result = await ainspect_run(run_id, credentials)
+    assert (result.state, result.schedule_name) == (BoltRunState.FAILED, "broken")
+    assert [command.return_code for command in result.commands][-1] == 1
+    artifacts = await artifacts_of((await latest_flow_run("inspect-run")).id)
+    page = str(artifacts[f"paradime-inspect-{run_id}"].data)
+    assert "dbt run" in page
+    assert "Database Error ```" in page
+
+
+def test_sync_code_inspects_a_run(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
+    """Also one that is going."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    assert inspect_run(bolt_simulator.start_run("daily"), credentials).state == BoltRunState.RUNNING
+
+
+async def test_schedules_are_listed_with_those_that_need_a_look_first(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A table artifact: overdue, failing, then the rest by name."""
+    bolt_simulator.add_schedule("fine", cron="*/15 * * * *", owner="ann@example.com")
+    bolt_simulator.add_schedule("bad", commands=[SimulatedCommand("dbt run", return_code=1)])
+    bolt_simulator.add_schedule("resting", suspended=True)
+    bolt_simulator.start_run("bad")
+    bolt_simulator.clock.advance(60)
+    found = await alist_schedules(credentials)
+    assert [schedule.name for schedule in found] == ["bad", "fine", "resting"]
+    assert (found[0].failing, found[1].timer, found[2].suspended) == (True, "every 15 minutes", True)
+    artifacts = await artifacts_of((await latest_flow_run("list-schedules")).id)
+    rows = json.loads(str(artifacts["paradime-schedules"].data))
+    assert rows[0]["Schedule"] == "bad"
+    assert rows[0]["Last state"] == "FAILED"
+    assert rows[1]["Owner"] == "ann@example.com"
+    assert [schedule.name for schedule in await alist_schedules(credentials, suspended=True)] == ["resting"]
+
+
+def test_sync_code_lists_schedules(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
+    """An overdue one comes first: its next run lies in the past."""
+    bolt_simulator.add_schedule("a")
+    (found,) = list_schedules(credentials, owner="data-team")
+    assert not found.overdue
+    assert list_schedules(credentials, owner="nobody") == []

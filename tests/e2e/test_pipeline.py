@@ -1,0 +1,266 @@
+"""`run_pipeline` with a real Prefect server and the simulator: order, failures, reruns, cancels, its page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow_async
+from prefect.states import Cancelling
+from support.prefect_api import artifacts_of, latest_flow_run
+from support.processes import await_until
+
+from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_flows.pipeline_run import open_predecessors, read_outcomes
+from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
+from paradime_flows.scheduling import StepState
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+# Twelve schedules with a diamond (clean → orders, customers → joined), a side branch and two ends.
+AFTER: dict[str, list[str]] = {
+    "extract": [],
+    "load": ["extract"],
+    "clean": ["load"],
+    "orders": ["clean"],
+    "customers": ["clean"],
+    "joined": ["orders", "customers"],
+    "marts": ["joined"],
+    "tests": ["marts"],
+    "publish": ["tests"],
+    "events": [],
+    "sessions": ["events"],
+    "report": ["sessions", "publish"],
+}
+STEPS: list[dict[str, Any]] = [{"schedule_name": name, "after": after} for name, after in AFTER.items()]
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
+
+
+def seconds(duration: float) -> list[SimulatedCommand]:
+    return [SimulatedCommand("dbt build", duration_seconds=duration)]
+
+
+@pytest.fixture
+def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    """Twelve schedules of a minute each; a minute takes a second."""
+    bolt_simulator.clock.speed = 60
+    for name in AFTER:
+        bolt_simulator.add_schedule(name, commands=seconds(60), setup_commands=False)
+    return bolt_simulator
+
+
+def ran(simulator: BoltSimulator) -> dict[str, list[str]]:
+    """The states of each schedule's runs."""
+    return {name: [run.state for run in simulator.runs(name)] for name in AFTER if simulator.runs(name)}
+
+
+async def states_of(flow_run: FlowRun) -> dict[str, str]:
+    async with get_client() as client:
+        fresh = await client.read_flow_run(flow_run.id)
+    return {name: str(outcome.state) for name, outcome in read_outcomes(fresh).items()}
+
+
+async def run_again(flow_run: FlowRun, credentials: ParadimeCredentials, **options: Any) -> Any:
+    """Run a flow run once more, as a worker does for `prefect flow-run retry`."""
+    from prefect.states import AwaitingRetry
+
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+        fresh = await client.read_flow_run(flow_run.id)
+    parameters = {"steps": STEPS, "credentials": credentials, **QUICK, **options}
+    parameters = run_pipeline.validate_parameters(parameters)
+    return await run_flow_async(run_pipeline, flow_run=fresh, parameters=parameters, return_type="state")
+
+
+async def test_twelve_schedules_run_in_the_order_of_their_dependencies(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Each starts after all that it needs has ended; those that do not need each other run together."""
+    result = await arun_pipeline(STEPS, credentials, **QUICK)
+    assert [step.name for step in result.steps] == list(AFTER)
+    assert {str(step.state) for step in result.steps} == {"succeeded"}
+    assert ran(workspace) == {name: ["SUCCESS"] for name in AFTER}
+    run = {name: workspace.runs(name)[0] for name in AFTER}
+    for name, earlier in AFTER.items():
+        for before in earlier:
+            assert run[before].ended_at <= run[name].started_at
+    assert run["customers"].started_at < run["orders"].ended_at
+
+
+async def test_the_page_shows_graph_outcomes_times_and_links(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """One markdown artifact for the pipeline, with a row for each step and its graph."""
+    await arun_pipeline(STEPS[:3], credentials, name="Nightly", **QUICK)
+    flow_run = await latest_flow_run("run-pipeline")
+    page = str((await artifacts_of(flow_run.id))["paradime-pipeline-nightly"].data)
+    assert page.startswith("# ✅ Nightly")
+    (run,) = workspace.runs("load")
+    assert f"/bolt/run_id/{run.id}" in page
+    assert "| extract | succeeded |" in page
+    assert "s0 --> s1" in page
+
+
+def fail(simulator: BoltSimulator, name: str) -> None:
+    simulator.add_schedule(
+        name,
+        commands=[SimulatedCommand("dbt build", duration_seconds=60, return_code=(1, 0))],
+        setup_commands=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "on_failure, events, sessions",
+    [
+        pytest.param("stop", "canceled", "not run", id="stop cancels what runs"),
+        pytest.param("finish", "succeeded", "not run", id="finish starts nothing new"),
+        pytest.param("continue", "succeeded", "succeeded", id="continue leaves out what depends on it"),
+    ],
+)
+async def test_a_failure_in_the_middle(
+    workspace: BoltSimulator,
+    credentials: ParadimeCredentials,
+    on_failure: str,
+    events: str,
+    sessions: str,
+) -> None:
+    """`clean` fails while `events` runs; the rest is as `on_failure` says, and nothing is left running."""
+    fail(workspace, "clean")
+    workspace.add_schedule("events", commands=seconds(1200), setup_commands=False)
+    with pytest.raises(BoltPipelineFailed, match="clean: failed") as caught:
+        await arun_pipeline(STEPS, credentials, on_failure=on_failure, **QUICK)
+    states = await states_of(await latest_flow_run("run-pipeline"))
+    assert (states["extract"], states["load"], states["clean"]) == ("succeeded", "succeeded", "failed")
+    assert (states["events"], states.get("sessions")) == (events, sessions)
+    assert states["orders"] == states["customers"] == states["report"] == "not run"
+    assert workspace.active_runs() == []
+    assert len(caught.value.steps) == 12 - list(states.values()).count("succeeded")
+    if on_failure == "stop":
+        assert ran(workspace)["events"] == ["CANCELED"]
+
+
+async def test_a_rerun_starts_from_what_failed(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Steps that succeeded are not run again; the failed one is, and then all that needs it."""
+    fail(workspace, "clean")
+    with pytest.raises(BoltPipelineFailed):
+        await arun_pipeline(STEPS, credentials, on_failure="continue", **QUICK)
+    flow_run = await latest_flow_run("run-pipeline")
+    state = await run_again(flow_run, credentials, on_failure="continue")
+    assert state.is_completed(), state.message
+    assert ran(workspace) == {**{name: ["SUCCESS"] for name in AFTER}, "clean": ["FAILED", "SUCCESS"]}
+    result = await state.aresult()
+    assert {step.name for step in result.steps if step.reused} == {"extract", "load", "events", "sessions"}
+
+
+async def test_a_rerun_takes_up_a_step_that_was_under_way(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """When the process dies, the rerun's subflow inherits the Bolt run of the one before: one run only."""
+    workspace.add_schedule("load", commands=seconds(600), setup_commands=False)
+    steps = STEPS[:2]
+    dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
+    await await_until(lambda: _is_true(len(workspace.runs("load")) == 1), "the second step's run")
+    flow_run = await latest_flow_run("run-pipeline")
+    await await_until(lambda: open_predecessors(flow_run.id), "the subflow's record of its run")
+    dying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dying
+    assert [run.state for run in workspace.runs("load")] == ["RUNNING"]
+    state = await run_again(flow_run, credentials, steps=steps)
+    assert state.is_completed(), state.message
+    assert ran(workspace) == {"extract": ["SUCCESS"], "load": ["SUCCESS"]}
+    assert await open_predecessors(flow_run.id) == {}
+
+
+async def _is_true(value: bool) -> bool:
+    return value
+
+
+async def test_cancelling_the_pipeline_leaves_nothing_running(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A cancel in Prefect cancels every Bolt run that is going; no step starts after it."""
+    for name in ("load", "events"):
+        workspace.add_schedule(name, commands=seconds(100_000), setup_commands=False)
+    running = asyncio.create_task(run_pipeline(STEPS, credentials, return_state=True, **QUICK))
+    await await_until(
+        lambda: _is_true({run.schedule_name for run in workspace.active_runs()} == {"load", "events"}),
+        "both runs",
+    )
+    flow_run = await latest_flow_run("run-pipeline")
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+    state = await running
+    assert state.is_cancelled(), state
+    assert workspace.active_runs() == []
+    assert ran(workspace) == {"extract": ["SUCCESS"], "load": ["CANCELED"], "events": ["CANCELED"]}
+
+
+async def test_an_interrupt_of_the_pipeline_cancels_its_runs(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """What SIGTERM and Ctrl-C do to the pipeline's coroutine: the steps cancel their Bolt runs first."""
+    workspace.add_schedule("extract", commands=seconds(100_000), setup_commands=False)
+    running = asyncio.create_task(arun_pipeline(STEPS[:2], credentials, **QUICK))
+    await await_until(lambda: _is_true(bool(workspace.active_runs())), "a run")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ran(workspace) == {"extract": ["CANCELED"]}
+
+
+async def test_prefects_own_time_limit_cancels_its_runs(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """`timeout_seconds` of the flow cancels every await in it, and the steps still cancel their Bolt runs."""
+    workspace.add_schedule("extract", commands=seconds(100_000), setup_commands=False)
+    limited = run_pipeline.with_options(timeout_seconds=6)
+    state = await limited(STEPS[:2], credentials, return_state=True, **QUICK)
+    assert state.name == "TimedOut"
+    assert ran(workspace) == {"extract": ["CANCELED"]}
+
+
+@pytest.mark.parametrize(
+    "steps, told",
+    [
+        pytest.param(
+            [{"schedule_name": "a", "after": ["b"]}, {"schedule_name": "b", "after": ["a"]}],
+            "circle",
+            id="circle",
+        ),
+        pytest.param([{"schedule_name": "a", "after": ["b"]}], "no step", id="unknown name"),
+        pytest.param([{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps", id="double step"),
+    ],
+)
+async def test_steps_that_do_not_fit_are_refused_before_anything_starts(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, steps: list[dict[str, Any]], told: str
+) -> None:
+    """Nothing is sent to Bolt."""
+    with pytest.raises(BoltRequestError, match=told):
+        await arun_pipeline(steps, credentials, **QUICK)
+    assert workspace.requests == []
+
+
+def test_sync_code_runs_a_pipeline(workspace: BoltSimulator, credentials: ParadimeCredentials) -> None:
+    """The plain name runs it to its end for a caller that cannot await."""
+    result = run_pipeline(STEPS[:2], credentials, **QUICK)
+    assert [step.state for step in result.steps] == [StepState.SUCCEEDED] * 2
+
+
+async def test_no_more_steps_run_at_once_than_allowed(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """`max_parallel` bounds what runs."""
+    steps = [{"schedule_name": name} for name in ("extract", "load", "events")]
+    await arun_pipeline(steps, credentials, max_parallel=1, **QUICK)
+    runs = sorted((workspace.runs(name)[0] for name in ("extract", "load", "events")), key=lambda run: run.id)
+    assert runs[0].ended_at <= runs[1].started_at
+    assert runs[1].ended_at <= runs[2].started_at

@@ -1,0 +1,87 @@
+"""Every snippet of the READMEs runs as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+
+if TYPE_CHECKING:
+    from local_server import LocalPrefectServer
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN_ONLY = re.compile(r"<!-- shown only: .+ -->\s*\Z")
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A fenced block of a README that is to be run."""
+
+    line: int
+    language: str
+    text: str
+
+
+def snippets(readme: Path) -> list[Snippet]:
+    """Return the blocks of a README, without those that a comment marks as shown only."""
+    text = readme.read_text(encoding="utf-8")
+    found = []
+    for match in re.finditer(r"^```(python|bash)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        before = text[: match.start()]
+        if not SHOWN_ONLY.search(before):
+            found.append(Snippet(before.count("\n") + 1, match[1], match[2]))
+    return found
+
+
+@pytest.mark.e2e
+def test_the_readme_can_be_followed_from_top_to_bottom(
+    prefect_server: LocalPrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block runs in the order of the page, the shell's in a shell, those with tests under pytest."""
+    blocks = snippets(ROOT / "README.md")
+    assert {block.language for block in blocks} == {"python", "bash"}
+    with BoltSimulator(speed=100) as simulator:
+        simulator.add_schedule("daily", already_running="allow")
+        simulator.add_schedule("hourly")
+        simulator.add_schedule(
+            "failing", commands=[SimulatedCommand("dbt test", return_code=1, stdout="1 failed")]
+        )
+        for name, value in {**prefect_server.env, **simulator.environment()}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.chdir(ROOT)
+        for block in blocks:
+            _run(block, tmp_path)
+
+
+def _run(block: Snippet, folder: Path) -> None:
+    where = f"README.md, line {block.line}"
+    if block.language == "bash":
+        done = subprocess.run(["bash", "-e", "-c", block.text], capture_output=True, text=True, check=False)  # noqa: S607
+    elif "def test_" in block.text:
+        path = folder / f"test_line_{block.line}.py"
+        path.write_text(block.text, encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            os.devnull,
+            str(path),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    else:
+        exec(compile(block.text, where, "exec"), {"__name__": f"readme_{block.line}"})  # noqa: S102
+        return
+    assert done.returncode == 0, f"{where}:\n{done.stdout}\n{done.stderr}"

@@ -1,0 +1,127 @@
+"""The same schedule is never driven twice at once by our own flows: a concurrency slot for each schedule."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.states import Cancelling
+from support.prefect_api import latest_flow_run, logs_of
+from support.processes import await_until
+
+from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.trail import Trail
+from paradime_flows import slots
+from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.slots import schedule_slot, slot_name
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
+
+
+@pytest.fixture
+def daily(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> BoltSchedule:
+    """A schedule of which Bolt itself would allow two runs at once."""
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule(
+        "daily", commands=[SimulatedCommand("dbt run", duration_seconds=120)], already_running="allow"
+    )
+    return BoltSchedule(credentials=credentials, schedule_name="daily")
+
+
+async def slots_taken(schedule: BoltSchedule) -> float:
+    async with get_client() as client:
+        limit = await client.read_global_concurrency_limit_by_name(slot_name(schedule))
+    return limit.active_slots
+
+
+async def test_two_flow_runs_drive_a_schedule_one_after_the_other(
+    bolt_simulator: BoltSimulator, daily: BoltSchedule
+) -> None:
+    """Although Bolt would allow both; the second waits for the first to end, and the slot is free at last."""
+    await asyncio.gather(arun_schedule(daily, **QUICK), arun_schedule(daily, **QUICK))
+    first, second = bolt_simulator.runs("daily")
+    assert first.ended_at is not None
+    assert first.ended_at <= second.started_at
+    assert await slots_taken(daily) == 0
+
+
+async def test_a_flow_run_that_waits_for_its_slot_hears_of_a_cancel(
+    bolt_simulator: BoltSimulator, daily: BoltSchedule
+) -> None:
+    """It ends as cancelled, has triggered nothing, and leaves the slot to who has it."""
+    async with schedule_slot(daily, Trail(), wait_seconds=5):
+        flow = run_schedule.with_options(flow_run_name="waits-for-its-slot")
+        waiting = asyncio.create_task(flow(daily, return_state=True, **QUICK))
+        flow_run = await await_until(_waiting_run, "a flow run that waits for the slot")
+        async with get_client() as client:
+            await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+        assert (await waiting).is_cancelled()
+        assert await slots_taken(daily) == 1
+    assert bolt_simulator.runs() == []
+    assert await slots_taken(daily) == 0
+
+
+async def _waiting_run() -> FlowRun | None:
+    async with get_client() as client:
+        named = FlowRunFilter(name=FlowRunFilterName(any_=["waits-for-its-slot"]))
+        found = await client.read_flow_runs(flow_run_filter=named)
+    if not found:
+        return None
+    told = await logs_of(found[0].id)
+    return found[0] if any("waiting for it to end" in message for message in told) else None
+
+
+@pytest.mark.parametrize("policy", ["fail", "wait"])
+async def test_the_wait_for_a_slot_is_bounded(
+    bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
+) -> None:
+    """By the time limit, and for who does not want to wait by a moment."""
+    async with schedule_slot(daily, Trail(), wait_seconds=5):
+        with pytest.raises(BoltAlreadyRunning, match="Another flow run"):
+            await arun_schedule(daily, on_already_running=policy, timeout_seconds=4, **QUICK)
+    assert bolt_simulator.runs() == []
+
+
+async def test_a_flow_run_may_do_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
+    """`one_at_a_time=False`."""
+    async with schedule_slot(daily, Trail(), wait_seconds=5):
+        await arun_schedule(daily, one_at_a_time=False, **QUICK)
+    assert len(bolt_simulator.runs()) == 1
+
+
+async def test_a_prefect_that_gives_no_slots_costs_no_run(
+    bolt_simulator: BoltSimulator, daily: BoltSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on without, and says so."""
+
+    async def refuse(_name: str) -> None:
+        msg = "no such feature on this plan"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(slots, "make_limit", refuse)
+    await arun_schedule(daily, **QUICK)
+    assert len(bolt_simulator.runs()) == 1
+    told = await logs_of((await latest_flow_run("run-schedule")).id)
+    assert any("going on without" in message for message in told)
+
+
+async def test_names_that_prefect_would_refuse_are_kept_apart(
+    daily: BoltSchedule, credentials: ParadimeCredentials
+) -> None:
+    """A limit is made for a schedule of any name; no two names share one."""
+    names = set()
+    for name in ("daily", "a/b", "a b", "a%b", "ä & ö > ü", "x" * 300):
+        schedule = BoltSchedule(credentials=credentials, schedule_name=name)
+        names.add(slot_name(schedule))
+        async with schedule_slot(schedule, Trail(), wait_seconds=5):
+            assert await slots_taken(schedule) == 1
+    assert len(names) == 6
