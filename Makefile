@@ -11,6 +11,10 @@ BUILD := build
 # Prefect of this version runs on Python 3.10 to 3.13; `python3` may be another.
 RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
 ifndef PYTHON
+# The one that .venv was made with, if there is one; else the first on the path that will do.
+PYTHON := $(shell $(VENV)/bin/python -c 'import sys; print(sys._base_executable)' 2>/dev/null)
+endif
+ifeq ($(PYTHON),)
 PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
 	$$p -c '$(RIGHT_PYTHON)' 2>/dev/null && { echo $$p; break; }; done)
 endif
@@ -26,7 +30,7 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
 	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui test test-unit test-contract coverage lint format types check build wheel-check clean
+.PHONY: help setup demo demo-ui test test-unit test-exhaustive test-contract figures screenshots coverage lint format types check build wheel-check clean
 # A target that failed half-way is made again, not taken for made.
 .DELETE_ON_ERROR:
 
@@ -34,6 +38,7 @@ help:
 	@echo "make demo           runs a Bolt schedule from Prefect: simulator, Prefect server, flow, artifacts"
 	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
 	@echo "make test           the whole test suite (make test-unit: only the quick tests)"
+	@echo "make test-exhaustive  every combination of what the suite samples (twenty minutes or so)"
 	@echo "make test-contract  the vendor's own SDK against the simulator"
 	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
 	@echo "make wheel-check    builds the wheel, installs it into an empty environment, imports it"
@@ -41,7 +46,7 @@ help:
 
 setup: $(READY)
 
-# $(call make_venv,FOLDER): an empty virtual environment there.
+# $(call make_venv,FOLDER): a virtual environment there, of this Python: an older one of another is emptied.
 define make_venv
 	@test -n "$(PYTHON_VERSION)" || { \
 		echo "No Python 3.10 to 3.13 with venv was found. Install one, or name it: make PYTHON=/path/to/python3.12"; \
@@ -51,7 +56,7 @@ define make_venv
 		echo "Needed is Python 3.10 to 3.13: make PYTHON=/path/to/python3.12"; \
 		exit 1; }
 	@echo "Setting up $(1) with Python $(PYTHON_VERSION) (a minute or two, once)"
-	@$(PYTHON) -m venv --clear $(1)
+	@$(PYTHON) -m venv $$(ls $(1)/.ready-$(PYTHON_VERSION) >/dev/null 2>&1 || echo --clear) $(1)
 endef
 
 $(READY): pyproject.toml constraints.txt
@@ -71,11 +76,22 @@ demo: $(READY)
 demo-ui: $(READY)
 	@$(PY) deployments/demo.py --ui
 
+# Two processes, a file of tests at a time: most of them wait for processes and servers.
+PARALLEL := -n 2 --dist loadfile
+
 test: $(READY)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-unit: $(READY)
 	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
+
+# Every combination of what the default run samples: each fault with each call, each signal at each phase.
+test-exhaustive: $(READY)
+	@$(PY) -m pytest $(PARALLEL) -m exhaustive $(PYTEST_ARGS)
+
+# The figures of the README's table, counted in a run of the tests.
+figures: $(READY)
+	@$(PY) tests/faults/figures.py $(PYTEST_ARGS)
 
 # Its own pytest and configuration: ours asks for plugins, and for packages, that are not there.
 test-contract: $(READY) $(CONTRACT_READY)
@@ -87,6 +103,10 @@ test-contract: $(READY) $(CONTRACT_READY)
 coverage: $(READY)
 	@$(PY) -m coverage run -m pytest $(PYTEST_ARGS)
 	@$(PY) -m coverage report
+
+# Pictures of the Prefect UI for the README, taken by a headless Chromium.
+screenshots: $(READY)
+	@$(PY) tests/ui/screenshots.py
 
 lint: $(READY)
 	@$(PY) -m ruff check .

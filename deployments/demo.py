@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from local_server import LocalPrefectServer, ServerDidNotStartError, talking_to
+from recorded import recorded_commands
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -42,34 +43,6 @@ LOG_FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "  %(asctime)s  %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "  %(asctime)s  %(task_run_name)s: %(message)s",
 }
-
-RUN_RESULTS = b'{"metadata": {"dbt_version": "1.9.0"}, "results": [{"unique_id": "model.shop.orders"}]}'
-DBT_RUN = """\
-Running with dbt=1.9.0
-Found 3 models, 2 seeds, 4 data tests
-1 of 3 OK created sql view model analytics.stg_orders ......... [CREATE VIEW in 0.41s]
-2 of 3 OK created sql view model analytics.stg_customers ...... [CREATE VIEW in 0.38s]
-3 of 3 OK created sql table model analytics.orders ............ [SELECT 99 in 0.92s]
-Completed successfully
-Done. PASS=3 WARN=0 ERROR=0 SKIP=0 TOTAL=3
-"""
-DBT_TEST = """\
-Running with dbt=1.9.0
-1 of 2 PASS unique_orders_order_id ............................ [PASS in 0.12s]
-2 of 2 PASS not_null_orders_customer_id ....................... [PASS in 0.10s]
-Done. PASS=2 WARN=0 ERROR=0 SKIP=0 TOTAL=2
-"""
-DBT_RUN_FAILED = """\
-Running with dbt=1.9.0
-Found 3 models, 2 seeds, 4 data tests
-1 of 3 OK created sql view model analytics.stg_orders ......... [CREATE VIEW in 0.40s]
-2 of 3 ERROR creating sql table model analytics.revenue ....... [ERROR in 0.22s]
-3 of 3 SKIP relation analytics.revenue_by_month ............... [SKIP]
-Completed with 1 error and 0 warnings:
-  Database Error in model revenue (models/marts/revenue.sql)
-    column "amuont" does not exist
-Done. PASS=1 WARN=0 ERROR=1 SKIP=1 TOTAL=3
-"""
 
 
 class DemoFailedError(Exception):
@@ -166,28 +139,13 @@ def _real_bolt() -> Bolt | None:
 
 
 def _simulated_bolt(stack: ExitStack) -> Bolt:
-    from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+    from paradime_blocks.testing import BoltSimulator
 
     _say("Starting the Bolt simulator")
     simulator = stack.enter_context(BoltSimulator())
-    simulator.add_schedule(
-        SUCCEEDS,
-        commands=[
-            SimulatedCommand(
-                "dbt run",
-                duration_seconds=3.0,
-                stdout=DBT_RUN,
-                resources={"target/run_results.json": RUN_RESULTS},
-            ),
-            SimulatedCommand("dbt test", duration_seconds=2.0, stdout=DBT_TEST),
-        ],
-    )
-    simulator.add_schedule(
-        FAILS,
-        commands=[
-            SimulatedCommand("dbt run", duration_seconds=2.0, return_code=1, stdout=DBT_RUN_FAILED),
-        ],
-    )
+    # What real dbt printed and wrote, one run that succeeded and one that failed.
+    simulator.add_schedule(SUCCEEDS, commands=recorded_commands("success", seconds=0.6), setup_commands=False)
+    simulator.add_schedule(FAILS, commands=recorded_commands("failure", seconds=0.6), setup_commands=False)
     _done(simulator.api_endpoint)
     return Bolt(
         simulator.api_endpoint,

@@ -156,6 +156,8 @@ class LocalPrefectServer:
             "PREFECT_HOME": str(self.home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(self._ui).lower(),
+            # The pages ask this address; by default they would ask port 4200.
+            "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             "DO_NOT_TRACK": "1",
             **self._settings,

@@ -1,0 +1,40 @@
+"""What real dbt printed and wrote (tests/fixtures/dbt), as the simulator's commands; for the demo and the tests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paradime_blocks.testing import SimulatedCommand
+
+RECORDED = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "dbt" / "recorded"
+
+
+def recorded_commands(case: str, *, seconds: float | None = None, **changes: Any) -> list[SimulatedCommand]:
+    """Return the commands of a recorded case, in order.
+
+    Args:
+        case: The case's folder.
+        seconds: How long each takes; None for as long as it took.
+        changes: Fields of the last command that are to be otherwise.
+    """
+    commands = []
+    folders = sorted((RECORDED / case).iterdir(), key=lambda folder: int(folder.name.partition("-")[0]))
+    for folder in folders:
+        facts = json.loads((folder / "command.json").read_text(encoding="utf-8"))
+        target = folder / "resources" / "target"
+        files = {f"target/{path.name}": path.read_bytes() for path in sorted(target.glob("*.json"))}
+        commands.append(
+            SimulatedCommand(
+                facts["command"],
+                duration_seconds=facts["duration_seconds"] if seconds is None else seconds,
+                return_code=facts["return_code"],
+                stdout=(folder / "stdout.txt").read_text(encoding="utf-8"),
+                stderr=(folder / "stderr.txt").read_text(encoding="utf-8"),
+                resources=files,
+            )
+        )
+    commands[-1] = replace(commands[-1], **changes)
+    return commands
