@@ -159,6 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         update = self._record(request_bytes=len(body))
         if len(body) < announced:
             # The client has gone in the middle of its request, as one that is cancelled does: nothing was asked.
+            update(answered=True)
             self.close_connection = True
             return None
         if urlsplit(self.path).path != GRAPHQL_PATH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def test_a_cut_connection_has_no_status(
         post(READ)
     (request,) = simulator.requests
     assert (request.status, request.fault, request.answered) == (None, fault, True)
+
+
+def test_a_client_that_goes_in_the_middle_of_its_request_leaves_nothing_open(simulator: BoltSimulator) -> None:
+    """As one does that is cancelled: nothing was asked, and nobody waits for an answer."""
+    host, port = simulator.url.removeprefix("http://").partition("/")[0].split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /api/v1/graphql HTTP/1.1\r\nHost: bolt\r\nContent-Length: 100\r\n\r\n{")
+    simulator.wait_for(lambda s: s.requests and all(request.answered for request in s.requests))
+    (request,) = simulator.requests
+    assert (request.status, request.operations, request.request_bytes) == (None, (), 1)
 
 
 def test_connections_are_kept_alive(simulator: BoltSimulator, ask: Ask) -> None:
