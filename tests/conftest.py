@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sized
@@ -32,6 +33,10 @@ os.environ.update(
     }
 )
 
+# The same examples each time: what a run finds must be found again. HYPOTHESIS_PROFILE=default looks for others.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
 pytest_plugins = ["paradime_blocks.testing.plugin"]
 
 
@@ -43,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     previous = signal.signal(signal.SIGTERM, interrupt)
     config.add_cleanup(lambda: signal.signal(signal.SIGTERM, previous))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # In the background of a script, it is ignored; so it would be by the processes that are started here.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.add_cleanup(lambda: shutil.rmtree(_HOME, ignore_errors=True))
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
+from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
@@ -86,7 +87,7 @@ def can_be_inherited(ownership: Ownership) -> bool:
 
 
 async def inherit(flow_run_id: UUID, key: str, schedule: BoltSchedule) -> Ownership | None:
-    """Take over the open ownership of the flow run that this one succeeds; None if there is none.
+    """Take over what the flow run that this one succeeds has left: an open ownership, or a success.
 
     Args:
         flow_run_id: The heir.
@@ -102,9 +103,12 @@ async def inherit(flow_run_id: UUID, key: str, schedule: BoltSchedule) -> Owners
         except ObjectNotFound:
             return None
     for old in found:
-        if not can_be_inherited(old) or old.api_endpoint != schedule.credentials.api_endpoint:
+        succeeded = old.key == FLOW_KEY and old.state == BoltRunState.SUCCESS
+        if not (succeeded or can_be_inherited(old)) or old.api_endpoint != schedule.credentials.api_endpoint:
             continue
         heir = old.model_copy(update={"flow_run_id": flow_run_id}, deep=True)
+        if succeeded:
+            heir.closed, heir.reported = False, False
         heir.trail().note(f"Taken over from flow run {predecessor}, an earlier attempt of the same step.")
         # In this order: between the two, two flow runs answer for the run, and not none.
         await write_ownership(heir)

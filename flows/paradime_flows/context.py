@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.schedule import BoltSchedule
+
+_PROCESS = str(uuid4())
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -31,6 +33,12 @@ def current_flow_run_id() -> UUID | None:
         return task_context.task_run.flow_run_id
     context = FlowRunContext.get()
     return context.flow_run.id if context is not None and context.flow_run is not None else None
+
+
+def current_body() -> str:
+    """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies."""
+    context = FlowRunContext.get()
+    return context.start_time.isoformat() if context is not None else _PROCESS
 
 
 def current_task_run_id() -> UUID | None:

@@ -23,6 +23,8 @@ from prefect.flows import Flow
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltError
 from paradime_flows.context import resolve_credentials, run_logger
+from paradime_flows.holding import lost_hold
+from paradime_flows.liveness import lives_beside
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.settle import settle
 
@@ -75,13 +77,28 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
     """
     del flow
     async with get_client() as client:
-        await _settle_tree(client, flow_run, state)
+        # What a hook is handed lacks the labels that were set during the run.
+        fresh = await client.read_flow_run(flow_run.id)
+        if _goes_on(fresh, state):
+            run_logger().info("The flow run goes on in another process; nothing is cancelled.")
+            return
+        await _settle_tree(client, fresh, state)
+
+
+def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
+    """Whether a flow run goes on in another process, whatever state a process of it was found to have ended in.
+
+    A worker can write a crash late, and twice: when somebody has retried the flow run already. A cancel is meant
+    for all processes.
+    """
+    if state.is_cancelling() or state.is_cancelled():
+        return False
+    begun_again = flow_run.state is not None and not flow_run.state.is_final()
+    return begun_again or lost_hold(flow_run) or lives_beside(flow_run)
 
 
 async def _settle_tree(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
-    # What a hook is handed lacks the labels that were set during the run.
-    fresh = await client.read_flow_run(flow_run.id)
-    for ownership in read_ownerships(fresh):
+    for ownership in read_ownerships(flow_run):
         reason = verdict_on(state, ownership)
         if not ownership.is_open or reason is None:
             continue

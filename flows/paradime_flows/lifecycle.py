@@ -30,10 +30,11 @@ from paradime_blocks.run import BoltRun
 from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.text import one_line
 from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import Trigger, TriggerRequest, Verdict
+from paradime_blocks.trigger import Trigger, TriggerIntent, TriggerRequest, Verdict, find_triggered_run
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
+from paradime_flows.holding import take_hold
 from paradime_flows.hooks import remember_credentials
 from paradime_flows.liveness import beat
 from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, Policy, read_ownerships, tag_flow_run
@@ -44,6 +45,7 @@ from paradime_flows.watch import (
     bodies_begun,
     cancel_in_prefect,
     cancelled_before_body,
+    see_that_it_is_ours,
     state_types,
     unless_stopped,
 )
@@ -145,6 +147,8 @@ class RunLifecycle:
             StoppedByPrefect: The flow run was cancelled before this attempt of it began.
         """
         async with get_client() as client:
+            # Before anything is read that there may be to take up.
+            await take_hold(client, flow_run_id)
             flow_run = await client.read_flow_run(flow_run_id)
             reason = await cancelled_before_body(client, flow_run)
             if reason is not None:
@@ -238,10 +242,19 @@ class RunLifecycle:
                         max_outage_seconds=self.schedule.max_outage_seconds,
                     ).run()
             except BoltAlreadyRunning as error:
+                intent = self.ownership.intent
                 await self.ledger.withdraw()
                 other = await self._run_in_the_way(error)
                 policy = self.policies.on_already_running
-                if policy == "attach":
+                if policy == "wait" and intent and await self._may_be_ours(other, request, intent):
+                    # A gateway that sends a request twice hides the run that we started behind a refusal.
+                    self.trail.note(
+                        f"Bolt run {other.run_id} began after our trigger was on its way, and does what it was to "
+                        f"do: it is waited for, and nothing more is sent. It is not cancelled, since somebody else "
+                        f"may have started it."
+                    )
+                    await self.ledger.attached(other.run_id)
+                elif policy == "attach":
                     self.trail.note(
                         f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for."
                     )
@@ -282,6 +295,16 @@ class RunLifecycle:
         if latest is None:
             raise error.with_facts(schedule_name=self.ownership.schedule) from error
         return self.schedule.attach(latest)
+
+    async def _may_be_ours(self, other: BoltRun, request: TriggerRequest, intent: TriggerIntent) -> bool:
+        """Whether the run in the way can be one that our own trigger has started, although that was refused."""
+        if other.run_id <= intent.latest_run_id:
+            return False
+        async with self.schedule.credentials.get_client() as client:
+            finding = await find_triggered_run(
+                client, request, intent, window_seconds=0.0, max_outage_seconds=0.0
+            )
+        return finding.verdict is Verdict.FOUND and finding.run_id == other.run_id
 
     async def _wait_for_other(self, other: BoltRun, waiting: Deadline) -> None:
         self.trail.note(
@@ -407,6 +430,8 @@ class RunLifecycle:
         if sentence:
             self.trail.note(sentence)
         await archive_ownership(ownership, self.schedule.credentials, outcome=_story(outcome))
+        # Who has taken up the flow run must find the run still open.
+        await see_that_it_is_ours(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
         if left_on_purpose or (ownership.state is not None and ownership.state.is_terminal):
             await self.ledger.close(ownership.state, reported=True)

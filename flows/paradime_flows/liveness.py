@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -52,16 +53,44 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     await client.update_flow_run_labels(flow_run_id, {LABEL: value})
 
 
+class _Sign(NamedTuple):
+    """A sign of life, as read."""
+
+    at: int
+    pid: int
+    started: str
+    machine: str
+
+    @property
+    def from_here(self) -> bool:
+        """Whether the process was on this machine, so that it can be looked for."""
+        return bool(self.machine) and self.machine == _machine()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the process is on this machine still."""
+        return _started(self.pid) == self.started
+
+
+def _sign(flow_run: FlowRun) -> _Sign | None:
+    at, pid, started, machine, *_ = [*str((flow_run.labels or {}).get(LABEL, "")).split(" ", 3), "", "", ""]
+    return _Sign(int(at), int(pid), started, machine) if at.isdigit() and pid.isdigit() else None
+
+
 def silent_seconds(flow_run: FlowRun) -> float | None:
     """Return how long nothing has been heard of a flow run's process, in seconds; None if it never was heard of.
 
     Infinite where it is known to be dead: it was on this machine and is no longer.
     """
-    at, _, rest = str((flow_run.labels or {}).get(LABEL, "")).partition(" ")
-    if not at.isdigit():
+    sign = _sign(flow_run)
+    if sign is None:
         return None
-    pid, _, rest = rest.partition(" ")
-    started, _, machine = rest.partition(" ")
-    if machine and machine == _machine() and pid.isdigit() and _started(int(pid)) != started:
+    if sign.from_here and not sign.is_there:
         return float("inf")
-    return max(0.0, time.time() - int(at))
+    return max(0.0, time.time() - sign.at)
+
+
+def lives_beside(flow_run: FlowRun) -> bool:
+    """Whether the process that drives a flow run is known to be alive, on this machine, and is not this one."""
+    sign = _sign(flow_run)
+    return sign is not None and sign.from_here and sign.is_there and sign.pid != os.getpid()

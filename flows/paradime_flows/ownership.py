@@ -152,6 +152,7 @@ class FlowRunLedger:
 
         Raises:
             StoppedByPrefect: The flow run has been cancelled by now; nothing must be sent.
+            Superseded: Another process has taken up the flow run by now, or one above it.
             Exception: Prefect could not be told; then nothing must be sent either.
         """
         ownership = self.ownership
@@ -164,6 +165,9 @@ class FlowRunLedger:
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
         ownership.closed, ownership.reported = False, False
         await write_ownership(ownership)
+        # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.
+        async with get_client() as client:
+            await reason_to_stop(client, ownership.flow_run_id)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write down which run the trigger started."""

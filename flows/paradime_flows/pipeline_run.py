@@ -26,6 +26,7 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.claims import can_be_inherited, succeeding
 from paradime_flows.context import run_logger
+from paradime_flows.holding import Superseded, body_began_at
 from paradime_flows.ownership import read_ownerships
 from paradime_flows.pipeline_summary import headline, render_pipeline
 from paradime_flows.run_schedule import run_schedule
@@ -42,6 +43,7 @@ STEP_LABEL = "paradime.step."
 # A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.
 _STOP_SECONDS = 60.0
 _INTERRUPT_SECONDS = 25.0
+_LETTING_GO_SECONDS = 10.0
 _RUNS_OF_ONE_ATTEMPT = 1000
 
 
@@ -76,7 +78,13 @@ class PipelineRun:
         self.on_failure: OnFailure = on_failure
         self.max_parallel = max_parallel
         self.on_interrupt = on_interrupt
-        self.outcomes = carried_over(steps, read_outcomes(flow_run))
+        earlier = read_outcomes(flow_run)
+        self.outcomes = carried_over(steps, earlier)
+        self._under_way = {
+            name: outcome.started_at
+            for name, outcome in earlier.items()
+            if outcome.state is StepState.RUNNING and outcome.started_at is not None
+        }
         self.predecessors: dict[str, UUID] = {}
         self._stop = StopRequest()
         self._tasks: dict[asyncio.Task[None], str] = {}
@@ -89,6 +97,7 @@ class PipelineRun:
         Raises:
             StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
             asyncio.CancelledError: It was interrupted; the steps have been stopped.
+            Superseded: Another process has taken up the flow run; the steps have let go of their Bolt runs.
         """
         await self._prepare()
         try:
@@ -103,6 +112,9 @@ class PipelineRun:
             with anyio.CancelScope(shield=True):
                 await self._interrupted()
             raise
+        except Superseded:
+            await self._let_go()
+            raise
 
     async def _prepare(self) -> None:
         reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
@@ -111,7 +123,7 @@ class PipelineRun:
                 "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
             )
         if self.flow_run.run_count > 1:
-            self.predecessors = await open_predecessors(self.flow_run.id)
+            self.predecessors = await open_predecessors(self.flow_run.id, self._under_way)
         _count_subflows_from(self.flow_run.run_count)
 
     async def _decide(self) -> None:
@@ -141,6 +153,9 @@ class PipelineRun:
                 task.cancel()
             done, _ = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
         ended = [self._tasks.pop(task) for task in done]
+        for task in done:
+            if not task.cancelled() and isinstance(superseded := task.exception(), Superseded):
+                raise superseded
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in ended)
         if canceled and not stopping and (reason := await self._wish()):
             # The steps see a cancel of the pipeline by themselves, and may see it first.
@@ -181,7 +196,11 @@ class PipelineRun:
 
     async def _interrupted(self) -> None:
         """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
-        reason = await self._wish()
+        try:
+            reason = await self._wish()
+        except Superseded:
+            await self._let_go()
+            raise
         if reason is None and self.on_interrupt == "leave":
             # Each step leaves its Bolt run going; a rerun takes it up.
             for task in self._tasks:
@@ -197,6 +216,13 @@ class PipelineRun:
             if outcome.state is StepState.WAITING:
                 await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
         await self._write_page()
+
+    async def _let_go(self) -> None:
+        """Wait until each step has seen, too, that another process has taken over."""
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=_LETTING_GO_SECONDS)
+            for task in pending:
+                task.cancel()
 
     async def _wish(self) -> str | None:
         try:
@@ -283,15 +309,28 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
     return found
 
 
-async def open_predecessors(flow_run_id: UUID) -> dict[str, UUID]:
-    """Return the newest subflow of each name that left something to go on with, from earlier attempts."""
+async def open_predecessors(
+    flow_run_id: UUID, under_way: Mapping[str, datetime] | None = None
+) -> dict[str, UUID]:
+    """Return the newest subflow of each name that left something to go on with, from earlier attempts.
+
+    Args:
+        flow_run_id: The pipeline's flow run.
+        under_way: When the steps started that were under way when it was last heard of. If the subflow of one
+            has succeeded since, the pipeline died before it could write that down.
+    """
     found: dict[str, UUID] = {}
     async with get_client() as client:
         children = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
         )
     for child in sorted(children, key=lambda child: child.created or _now()):
-        if any(can_be_inherited(ownership) for ownership in read_ownerships(child)):
+        since = (under_way or {}).get(child.name)
+        unnoticed = since is not None and (body_began_at(child) or since) > since
+        if any(
+            can_be_inherited(ownership) or (unnoticed and ownership.state == BoltRunState.SUCCESS)
+            for ownership in read_ownerships(child)
+        ):
             found[child.name] = child.id
     return found
 

@@ -12,6 +12,7 @@ from paradime_flows.archive_settings import LOG_LIMIT_BYTES
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials
 from paradime_flows.driving import cancelled, this_flow_run_id
+from paradime_flows.holding import take_hold
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.log_lines import LiveLogsMode
 from paradime_flows.ownership import Policy
@@ -120,6 +121,7 @@ async def run_pipeline(
     check_steps(steps)
     found = await resolve_credentials(credentials)
     async with get_client() as client:
+        await take_hold(client, this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())
         reason = await cancelled_before_body(client, flow_run)
     if reason is not None:

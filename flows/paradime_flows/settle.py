@@ -17,7 +17,7 @@ from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership
 from paradime_flows.summary import RunRecord
-from paradime_flows.watch import cancel_in_prefect
+from paradime_flows.watch import cancel_in_prefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -127,7 +127,11 @@ async def settle_interrupted(
         ownership: What there is to answer for.
         credentials: The credentials of its workspace.
         by_prefect: What was seen of the flow run's own cancel, if it was seen already.
+
+    Raises:
+        Superseded: Another process has taken up the flow run, and with it what there is to answer for.
     """
+    await see_that_it_is_ours(ownership.flow_run_id)
     if not ownership.is_open:
         return
     reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)

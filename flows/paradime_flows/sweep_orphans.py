@@ -177,9 +177,11 @@ class _Sweep:
         if state is None:
             return -1
         since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
-        if state.type in _ENDED_BADLY:
-            return since_state
         silent = silent_seconds(flow_run)
+        if state.type in _ENDED_BADLY:
+            # A worker can write a crash when the flow run has been retried already.
+            lives = silent is not None and silent <= STALE_SECONDS and state.type is not StateType.CANCELLED
+            return -1 if lives else since_state
         if silent is None:
             # It has not come to waiting yet, so only time can tell.
             return since_state if since_state > STALE_SECONDS else -1

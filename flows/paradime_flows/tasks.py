@@ -28,6 +28,7 @@ from paradime_flows.context import (
     resolve_schedule,
 )
 from paradime_flows.driving import cancelled, schedule_of_run, trigger_request
+from paradime_flows.holding import take_hold
 from paradime_flows.lifecycle import RunLifecycle, RunPolicies
 from paradime_flows.ownership import FlowRunLedger, Ownership, Policy, read_ownerships
 from paradime_flows.parameters import (
@@ -329,6 +330,7 @@ async def _ownership_of(run_id: int, flow_run_id: UUID | None) -> Ownership | No
     if flow_run_id is None:
         return None
     async with get_client() as client:
+        await take_hold(client, flow_run_id)
         found = read_ownerships(await client.read_flow_run(flow_run_id))
     return next((ownership for ownership in found if ownership.run_id == run_id), None)
 

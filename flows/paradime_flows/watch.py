@@ -18,6 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
+from paradime_flows.holding import Superseded, check_hold
 from paradime_flows.interrupts import (
     in_main_thread,
     interrupts_so_far,
@@ -105,12 +106,18 @@ async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> str
 
 
 async def cancel_in_prefect(flow_run_id: UUID) -> str | None:
-    """Return what to say of a flow run's own cancel; None if nobody has cancelled it, or Prefect cannot be asked."""
+    """Return what to say of a flow run's own cancel; None if nobody has cancelled it, or Prefect cannot be asked.
+
+    Raises:
+        Superseded: Another process has taken up the flow run.
+    """
     try:
         async with get_client() as client:
-            state = (await client.read_flow_run(flow_run_id)).state
+            flow_run = await client.read_flow_run(flow_run_id)
     except Exception:  # noqa: BLE001 - without Prefect, it is an interrupt like any other
         return None
+    check_hold(flow_run)
+    state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         return "The flow run was cancelled in Prefect."
     return None
@@ -121,12 +128,16 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> str | None
 
     A flow run's own end is no reason unless it is a cancel: it may be written late or by somebody else, and what
     is still running knows better. A parent that has ended without its child is one.
+
+    Raises:
+        Superseded: Another process has taken up the flow run, or one above it.
     """
     flow_run: FlowRun | None = await client.read_flow_run(flow_run_id)
     own = True
     for _ in range(_GENERATIONS):
         if flow_run is None:
             return None
+        check_hold(flow_run)
         state = flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
@@ -135,6 +146,17 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> str | None
                 return f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
         flow_run, own = await parent_of(client, flow_run), False
     return None
+
+
+async def see_that_it_is_ours(flow_run_id: UUID) -> None:
+    """See that no other process has taken up a flow run, or one above it.
+
+    Raises:
+        Superseded: One has.
+    """
+    with suppress(Exception):
+        async with get_client() as client:
+            await reason_to_stop(client, flow_run_id)
 
 
 async def unless_stopped(
@@ -152,20 +174,23 @@ async def unless_stopped(
 
     Raises:
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
+        Superseded: Another process has taken up the flow run, and the work has been stopped.
         Exception: What the work raised.
     """
     listen_for_interrupts()
     watch = _Watch(flow_run_id, interval_seconds)
     result: list[T] = []
-    failure: list[Exception] = []
+    failure: list[Exception | Superseded] = []
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
     async with anyio.create_task_group() as group:
         group.start_soon(watch.run, group.cancel_scope)
         try:
             result.append(await work())
-        except Exception as error:  # noqa: BLE001 - raised again below
+        except (Exception, Superseded) as error:  # noqa: BLE001 - raised again below
             failure.append(error)
         group.cancel_scope.cancel()
+    if watch.superseded is not None and not result:
+        raise watch.superseded
     if failure:
         raise failure[0]
     if result:
@@ -186,6 +211,7 @@ class _Watch:
         self.interval_seconds = interval_seconds
         self.reason: str | None = None
         self.by_signal = False
+        self.superseded: Superseded | None = None
         self._interrupts, self._terminations = interrupts_so_far(), terminations_so_far()
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
@@ -194,7 +220,7 @@ class _Watch:
     async def run(self, scope: anyio.CancelScope) -> None:
         """Watch until there is a reason, then end the work's scope."""
         async with get_client() as client:
-            while self.reason is None:
+            while self.reason is None and self.superseded is None:
                 await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
                 await self._beat(client)
                 self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
@@ -222,6 +248,9 @@ class _Watch:
         self._next_look = anyio.current_time() + self.interval_seconds
         try:
             return await reason_to_stop(client, self.flow_run_id)
+        except Superseded as superseded:
+            self.superseded = superseded
+            return None
         except ObjectNotFound:
             return "The flow run has been deleted in Prefect."
         except Exception:  # noqa: BLE001 - Prefect out of reach is no reason to stop a healthy run

@@ -27,6 +27,7 @@ class Process:
     """What a flow run's body runs in."""
 
     dead: bool = False
+    body: str = field(default_factory=lambda: uuid4().hex)
 
 
 process: ContextVar[Process] = ContextVar("process", default=Process())  # noqa: B039 - the one that lives on
@@ -120,12 +121,17 @@ def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
     async def no_archive(_: Any) -> None:
         _die_if_dead()
 
+    def current_body() -> str:
+        return process.get().body
+
     ours = [module for name, module in sys.modules.items() if name.startswith("paradime_flows.")]
     with ExitStack() as stack:
         for module in ours:
             if hasattr(module, "get_client"):
                 stack.enter_context(mock.patch.object(module, "get_client", get_client))
         stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
+        holding = sys.modules["paradime_flows.holding"]
+        stack.enter_context(mock.patch.object(holding, "current_body", current_body))
         stack.enter_context(
             mock.patch.object(sys.modules["paradime_flows.archive"].Archive, "run", no_archive)
         )

@@ -12,6 +12,7 @@ from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABL
 
 from paradime_blocks.errors import BoltAlreadyRunning, BoltCancelUnconfirmed, BoltRunTimedOut
 from paradime_blocks.models import BoltRunState
+from paradime_blocks.testing import faults
 
 if TYPE_CHECKING:
     from faults.bench import Outcome
@@ -45,6 +46,22 @@ async def run(simulator: BoltSimulator, policy: str, **parameters: Any) -> Outco
 def untouched(simulator: BoltSimulator) -> bool:
     foreign = simulator.runs()[0]
     return foreign.is_active and not foreign.cancel_requests
+
+
+async def test_a_trigger_that_a_gateway_sends_twice(simulator) -> None:
+    """Bolt starts our run and refuses the second request, which is what we hear: it is waited for, not doubled.
+
+    It is not cancelled: it may be somebody else's, who was quicker.
+    """
+    simulator.finish(simulator.runs()[0].id)
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
+    outcome = await run(simulator, "wait")
+    _, ours = outcome.runs
+    assert isinstance(outcome.error, BoltRunTimedOut)
+    assert outcome.error.run_id == ours.id
+    assert ours.is_active
+    assert not ours.cancel_requests
+    assert "began after our trigger was on its way" in outcome.summary
 
 
 async def test_fail(simulator) -> None:

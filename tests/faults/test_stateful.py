@@ -35,6 +35,8 @@ from paradime_blocks.testing.commands import SimulatedCommand
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from prefect.client.schemas.objects import FlowRun
+
 SPEED = 60.0
 # From nothing at all to the midst of the wait.
 BEATS = st.sampled_from([0.0, 0.005, 0.02, 0.05])
@@ -70,6 +72,13 @@ class Intent:
     task: asyncio.Task[Any] | None = None
     begun: int = 0
     cancelled: bool = False
+    # Older processes of the same flow run that Prefect has written off, but that live.
+    others: list[tuple[Process, asyncio.Task[Any]]] = field(default_factory=list)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process that was begun last is there to give signs of life."""
+        return self.task is not None and not self.task.done()
 
 
 @dataclass
@@ -78,6 +87,7 @@ class Tally:
 
     stories: int = 0
     kills: int = 0
+    twins: int = 0
     started: int = 0
     left_over: int = 0
 
@@ -110,6 +120,8 @@ class Stories(RuleBasedStateMachine):
         self.intents: list[Intent] = []
         self.patches = ExitStack()
         self.patches.enter_context(in_place_of_prefect(self.prefect))
+        sweeper = sys.modules["paradime_flows.sweep_orphans"]
+        self.patches.enter_context(mock.patch.object(sweeper, "silent_seconds", self._silent_seconds))
         TALLY.stories += 1
 
     # Steps
@@ -164,6 +176,18 @@ class Stories(RuleBasedStateMachine):
             self._begin(intent, beat)
 
     @precondition(lambda self: any(intent.task for intent in self.intents))
+    @rule(which=st.integers(0, 1), beat=BEATS)
+    def begin_twice(self, which, beat) -> None:
+        """Prefect takes the process for dead, and the flow run is begun again while it lives."""
+        intent = self._pick(which, running=True)
+        if intent.cancelled or intent.begun >= MOST_TIMES or intent.task.done():
+            return
+        TALLY.twins += 1
+        intent.others.append((intent.process, intent.task))
+        self.prefect.set_state(intent.flow_run_id, StateType.CRASHED)
+        self._begin(intent, beat)
+
+    @precondition(lambda self: any(intent.task for intent in self.intents))
     @rule(which=st.integers(0, 1))
     def interrupt(self, which) -> None:
         """The process is told to end, and has the time to clean up."""
@@ -212,6 +236,8 @@ class Stories(RuleBasedStateMachine):
         try:
             self.simulator.clear_faults()
             for intent in self.intents:
+                for other in intent.others:
+                    self._kill_process(*other)
                 self._kill(intent)
             self.simulator.wait_for(lambda bolt: all(request.answered for request in bolt.requests))
             self._sweep()
@@ -286,20 +312,27 @@ class Stories(RuleBasedStateMachine):
     def _kill(self, intent: Intent) -> None:
         if intent.task is None:
             return
-        TALLY.kills += not intent.task.done()
-        intent.process.dead = True
-        WORLD.loop.call_soon_threadsafe(intent.task.cancel)
-
-        async def end() -> None:
-            await asyncio.wait([intent.task], timeout=30)
-
-        WORLD.call(end())
-        with suppress(BaseException):
-            intent.task.exception()
+        self._kill_process(intent.process, intent.task)
         intent.task = None
         self.prefect.set_state(
             intent.flow_run_id, StateType.CANCELLED if intent.cancelled else StateType.CRASHED
         )
+
+    def _kill_process(self, process: Process, task: asyncio.Task[Any]) -> None:
+        TALLY.kills += not task.done()
+        process.dead = True
+        WORLD.loop.call_soon_threadsafe(task.cancel)
+
+        async def end() -> None:
+            await asyncio.wait([task], timeout=30)
+
+        WORLD.call(end())
+        with suppress(BaseException):
+            task.exception()
+
+    def _silent_seconds(self, flow_run: FlowRun) -> float:
+        lives = any(intent.lives for intent in self.intents if intent.flow_run_id == flow_run.id)
+        return 0.0 if lives else float("inf")
 
     def _sweep(self) -> None:
         flow = sys.modules["paradime_flows.sweep_orphans"]

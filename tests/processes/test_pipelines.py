@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling, Scheduled
+from support.bench import flow_processes
 from support.processes import await_until, deploy, wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
@@ -99,15 +99,37 @@ async def test_a_killed_pipeline_is_run_again_from_where_it_was(
     assert states == {"extract": ["SUCCESS"], "orders": arm, "publish": ["SUCCESS"]}
 
 
-async def retried(flow_run_id: UUID) -> FlowRun | None:
-    """Retry the flow run as a person does, once its crash is an old story: the worker writes it twice, and late.
+async def test_a_pipeline_that_is_begun_again_while_its_process_lives_runs_no_schedule_twice(
+    workspace: BoltSimulator, process_worker: Any
+) -> None:
+    """The older process lets go of its steps' runs, and the newer takes them up."""
+    flow_run_id = await started(workspace, process_worker.pool, "twice")
+    (older,) = flow_processes(flow_run_id)
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run_id, Scheduled(), force=True)
 
-    Two retries would make two processes of one flow run.
+    async def handed_over() -> bool:
+        return flow_processes(flow_run_id) not in ([older], []) and older not in flow_processes(flow_run_id)
+
+    await await_until(handed_over, "the newer process alone")
+    for run in workspace.active_runs():
+        workspace.finish(run.id)
+    ended = await asyncio.to_thread(wait_for_flow_run, flow_run_id)
+    assert ended.state.is_completed(), ended.state.message
+    states = {run.schedule_name: run.state for run in workspace.runs()}
+    assert states == dict.fromkeys(("extract", "orders", "customers", "publish"), "SUCCESS")
+    assert len(workspace.runs()) == 4
+
+
+async def retried(flow_run_id: UUID) -> FlowRun | None:
+    """Retry the flow run as soon as it has crashed: the worker writes a crash twice, and late.
+
+    So it is retried twice, and for a while two processes run it.
     """
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
         state = flow_run.state
         assert state is not None
-        if state.is_crashed() and datetime.now(timezone.utc) - state.timestamp > timedelta(seconds=30):
+        if state.is_crashed():
             await client.set_flow_run_state(flow_run_id, Scheduled(), force=True)
         return flow_run if state.is_completed() or state.is_failed() else None

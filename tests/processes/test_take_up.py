@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.bench import Bench, Launched
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -120,6 +121,25 @@ def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> 
     following = bench.start("run_schedule", bolt, via="worker", one_at_a_time=False)
     assert following.ended().state.name == "Completed"
     assert bolt.states() == ["FAILED", "SUCCESS"]
+
+
+def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run(bench: Bench) -> None:
+    """Prefect lets two processes run one flow run; the older lets go of the Bolt run, and the newer reports it."""
+    bolt = bench.bolt()
+    bolt.add()
+    run = bench.start("run_schedule", bolt, via="worker")
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    (older,) = run.pids
+    run.retry()
+    (newer,) = wait_until(lambda: [pid for pid in run.pids if pid != older], "a second process", every=0.2)
+    wait_until(lambda: run.pids == [newer], "the end of the older process", every=0.2)
+    assert bolt.states() == ["RUNNING"], run.logs()
+    seen = bolt.simulator.count("boltRunStatus")
+    run.reach(lambda s: s.count("boltRunStatus") >= seen + 2)
+    bolt.simulator.finish(bolt.simulator.runs()[0].id, "SUCCESS")
+    assert run.ended().state.name == "Completed", run.logs()
+    assert bolt.states() == ["SUCCESS"], run.logs()
+    assert bolt.simulator.count("triggerBoltRun") == 1
 
 
 def test_a_suspended_flow_run_leaves_its_run_and_takes_it_up_when_it_is_resumed(bench: Bench) -> None:

@@ -50,7 +50,9 @@ def test_a_cut_connection_has_no_status(
     assert (request.status, request.fault, request.answered) == (None, fault, True)
 
 
-def test_a_client_that_goes_in_the_middle_of_its_request_leaves_nothing_open(simulator: BoltSimulator) -> None:
+def test_a_client_that_goes_in_the_middle_of_its_request_leaves_nothing_open(
+    simulator: BoltSimulator,
+) -> None:
     """As one does that is cancelled: nothing was asked, and nobody waits for an answer."""
     host, port = simulator.url.removeprefix("http://").partition("/")[0].split(":")
     with socket.create_connection((host, int(port))) as connection:

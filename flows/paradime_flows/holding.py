@@ -1,0 +1,76 @@
+"""Which body of a flow run drives it: the one that began last.
+
+Prefect can run one flow run in two processes at once: a process that was written off is still there, or a worker
+writes a crash for the second time when somebody has retried the first. Whichever body begins writes its token to a
+label of the flow run, and whoever finds another token there than its own lets go: it starts nothing, cancels
+nothing, and leaves the flow run's state to the other.
+
+A body writes its token, and then reads what there is to take up; a trigger writes its intent, and then reads the
+token. So of two bodies at least one hears of the other before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Abort
+
+from paradime_flows.context import current_body
+
+LABEL = "paradime.body"
+
+_held: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
+# What this process has written: a body with many tasks writes its token once, lest it take back what it lost.
+_written: set[tuple[UUID, str]] = set()
+
+
+class Superseded(Abort):
+    """Another process has taken up our flow run. Prefect ends a body that raises this without a word.
+
+    Args:
+        flow_run: The flow run.
+    """
+
+    def __init__(self, flow_run: FlowRun) -> None:
+        super().__init__(
+            f"Flow run {flow_run.name!r} has been taken up by another process; this one lets go."
+        )
+
+
+async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
+    """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
+    body = current_body()
+    if (flow_run_id, body) not in _written:
+        await client.update_flow_run_labels(flow_run_id, {LABEL: body})
+        _written.add((flow_run_id, body))
+    _held.set({**_held.get(), flow_run_id: body})
+
+
+def check_hold(flow_run: FlowRun) -> None:
+    """See that nobody has taken up a flow run since the present body did.
+
+    Raises:
+        Superseded: Somebody has.
+    """
+    body = _held.get().get(flow_run.id)
+    if body is not None and (flow_run.labels or {}).get(LABEL, body) != body:
+        raise Superseded(flow_run)
+
+
+def body_began_at(flow_run: FlowRun) -> datetime | None:
+    """Return when the body began that drove a flow run last, by the clock of its own machine."""
+    try:
+        return datetime.fromisoformat(str((flow_run.labels or {}).get(LABEL)))
+    except ValueError:
+        return None
+
+
+def lost_hold(flow_run: FlowRun) -> bool:
+    """Whether this process has driven a flow run, and another does now."""
+    ours = {body for flow_run_id, body in _written if flow_run_id == flow_run.id}
+    return bool(ours) and (flow_run.labels or {}).get(LABEL) not in {None, *ours}
