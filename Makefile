@@ -76,8 +76,8 @@ demo: $(READY)
 demo-ui: $(READY)
 	@$(PY) deployments/demo.py --ui
 
-# Two processes, a file of tests at a time: most of them wait for processes and servers.
-PARALLEL := -n 2 --dist loadfile
+# Three processes, a file of tests at a time: most of them wait for processes and servers.
+PARALLEL := -n 3 --dist loadfile
 
 test: $(READY)
 	@$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)

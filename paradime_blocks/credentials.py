@@ -100,9 +100,9 @@ class ParadimeCredentials(CredentialsBlock):
         title="Workspace uid",
         description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
     )
-    proxy: str | None = Field(
+    # Its URL may hold a password.
+    proxy: SecretStr | None = Field(
         default=None,
-        repr=False,
         title="Proxy",
         description=(
             "The URL of a proxy to go through, such as http://proxy.internal:3128. "
@@ -131,8 +131,8 @@ class ParadimeCredentials(CredentialsBlock):
 
     @field_validator("proxy")
     @classmethod
-    def _proxy_is_fit(cls, value: str | None) -> str | None:
-        return None if value is None else check_proxy(value)
+    def _proxy_is_fit(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(check_proxy(value.get_secret_value()))
 
     @model_validator(mode="after")
     def _credentials_go_together(self) -> Self:
@@ -205,7 +205,7 @@ class ParadimeCredentials(CredentialsBlock):
             api_key=self.api_key,
             api_secret=self.api_secret,
             workspace_uid=self.workspace_uid,
-            proxy=self.proxy,
+            proxy=self.proxy.get_secret_value() if self.proxy else None,
             request_timeout_seconds=self.request_timeout_seconds,
             source=self.source,
             **options,

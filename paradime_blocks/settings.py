@@ -31,5 +31,5 @@ class ParadimeSettings(BaseSettings):
     api_key: SecretStr | None = None
     api_secret: SecretStr | None = None
     workspace_uid: str | None = None
-    proxy: str | None = None
+    proxy: SecretStr | None = None
     request_timeout_seconds: float | None = None

@@ -97,13 +97,20 @@ async def resolve_schedule(
             raise BoltRequestError(msg, guidance="Nothing was sent. Give one of the two.")
         if credentials is not None:
             changes["credentials"] = await resolve_credentials(credentials)
-        return schedule.model_copy(update=changes)
+        copy = schedule.model_copy(update=changes)
+        # A copy is not checked, and one that is made anew would not know its own block document.
+        _checked(dict(copy))
+        return copy
     fields: dict[str, Any] = {
         "schedule_name": schedule,
         "credentials": await resolve_credentials(credentials),
     }
+    return _checked({**fields, **changes})
+
+
+def _checked(fields: dict[str, Any]) -> BoltSchedule:
     try:
-        return BoltSchedule(**fields, **changes)
+        return BoltSchedule(**fields)
     except ValidationError as error:
         reasons = "; ".join(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
         raise BoltRequestError(reasons, guidance="Nothing was sent.") from None

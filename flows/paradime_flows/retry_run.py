@@ -84,8 +84,8 @@ async def retry_run(
         max_outage_seconds: How long Bolt may be out of reach before waiting is given up. Empty: 600.
         cancel_grace_seconds: How long a cancelled run may take until it has ended. Empty: 60.
         on_timeout: Whether the time limit cancels the run in Bolt or leaves it going.
-        on_interrupt: The same for an interrupt of the process and Prefect's own time limits.
-        on_crash: The same for a crash of the process.
+        on_interrupt: Whether an interrupt of the process or Prefect's own time limit cancels the new run in Bolt.
+        on_crash: Whether a crash of the process cancels the new run in Bolt.
         one_at_a_time: Whether to hold a concurrency slot of the schedule in Prefect.
         live_logs: How much of each command's output is logged here while it runs.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes.

@@ -88,8 +88,9 @@ async def run_pipeline(
         poll_interval_seconds: The longest time between two looks at a run, in seconds. Empty: 15.
         max_outage_seconds: How long Bolt may be out of reach before a wait is given up. Empty: 600 seconds.
         on_timeout: Whether a step's time limit cancels its run in Bolt or leaves it going.
-        on_interrupt: The same for an interrupt of the process and Prefect's own time limits.
-        on_crash: The same for a crash of the process. Choose leave where crashed flow runs are retried.
+        on_interrupt: Whether an interrupt of the process or Prefect's own time limit cancels the runs in Bolt.
+        on_crash: Whether a crash of the process cancels the runs in Bolt. Choose leave where crashed flow runs are
+            retried: the retry then takes up the runs.
         one_at_a_time: Whether each step holds a concurrency slot of its schedule in Prefect.
         live_logs: How much of each command's output is logged in the step's flow run while it runs.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes.

@@ -90,7 +90,7 @@ async def run_schedule(
             else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
         slug: The schedule's slug, in place of its name; only newer Paradime workspaces know it.
         commands: Commands that take the place of the schedule's own, for this run only.
-        command_configs: The same, each with whether the run goes on when it fails; in place of commands.
+        command_configs: Commands in place of the schedule's own, each with whether the run goes on when it fails.
         continue_on_error: Whether the run goes on after a command that failed. Empty: as the schedule says.
         branch: A git branch or commit that takes the place of the schedule's own, for this run only.
         pr_number: The number of the pull request that the run belongs to.
@@ -111,10 +111,10 @@ async def run_schedule(
         cancel_grace_seconds: How long a cancelled run may take until it has ended, in seconds. Empty: the
             schedule block's, or 60.
         on_timeout: Whether the time limit cancels the run in Bolt or leaves it going.
-        on_interrupt: The same for an interrupt of the process (SIGTERM, Ctrl-C) and Prefect's own time limits.
-            A cancel in Prefect always cancels.
-        on_crash: The same for a crash of the process. Choose leave where somebody retries crashed flow runs:
-            the retry then takes up the run.
+        on_interrupt: Whether an interrupt of the process (SIGTERM, Ctrl-C) or Prefect's own time limit cancels the
+            run in Bolt or leaves it going. A cancel in Prefect always cancels.
+        on_crash: Whether a crash of the process cancels the run in Bolt or leaves it going. Choose leave where
+            somebody retries crashed flow runs: the retry then takes up the run.
         one_at_a_time: Whether to hold a concurrency slot of the schedule in Prefect, so that no two flow runs
             drive it at once: the next one waits for as long as on_already_running and timeout_seconds let it.
         live_logs: How much of each command's output is logged here while it runs. all; head_and_tail: its first

@@ -141,7 +141,7 @@ async def trigger_bolt_run(
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         slug: The schedule's slug, in place of its name.
         commands: Commands that take the place of the schedule's own.
-        command_configs: The same, each with whether the run goes on when it fails; in place of commands.
+        command_configs: Commands in place of the schedule's own, each with whether the run goes on when it fails.
         continue_on_error: Whether the run goes on after a command that failed.
         branch: A branch or commit that takes the place of the schedule's own.
         pr_number: The pull request that the run belongs to.

@@ -73,7 +73,7 @@ async def trigger_only(
             else of the environment.
         slug: The schedule's slug, in place of its name; only newer Paradime workspaces know it.
         commands: Commands that take the place of the schedule's own, for this run only.
-        command_configs: The same, each with whether the run goes on when it fails; in place of commands.
+        command_configs: Commands in place of the schedule's own, each with whether the run goes on when it fails.
         continue_on_error: Whether the run goes on after a command that failed. Empty: as the schedule says.
         branch: A git branch or commit that takes the place of the schedule's own, for this run only.
         pr_number: The number of the pull request that the run belongs to.

@@ -76,12 +76,12 @@ def test_each_block_has_a_logo_a_description_and_a_page(block):
     "block, slug, secrets",
     [
         pytest.param(
-            ParadimeCredentials, "paradime-credentials", ["api_key", "api_secret"], id="credentials"
+            ParadimeCredentials, "paradime-credentials", ["api_key", "api_secret", "proxy"], id="credentials"
         ),
         pytest.param(
             BoltSchedule,
             "bolt-schedule",
-            ["credentials.api_key", "credentials.api_secret"],
+            ["credentials.api_key", "credentials.api_secret", "credentials.proxy"],
             id="schedule",
         ),
     ],
@@ -140,7 +140,7 @@ def test_credentials_come_from_the_environment(environment):
     """All fields, by the names that the vendor's tools read."""
     environment(**FIELDS, workspace_uid="w", proxy="none", request_timeout_seconds="7.5")
     found = ParadimeCredentials.from_env()
-    assert (found.api_endpoint, found.workspace_uid, found.proxy) == (ENDPOINT, "w", "none")
+    assert (found.api_endpoint, found.workspace_uid, found.proxy) == (ENDPOINT, "w", SecretStr("none"))
     assert (found.api_key, found.api_secret) == (SecretStr("a-key"), SecretStr("a-secret"))
     assert found.request_timeout_seconds == 7.5
     assert "PARADIME_API_SECRET" in found.source

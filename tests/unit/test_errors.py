@@ -282,7 +282,8 @@ def test_a_proxys_password_is_not_shown():
     block = _credentials(proxy=f"http://user:{NEEDLE}@proxy:3128", api_secret="s")
     settings = block.get_client().settings
     assert isinstance(settings, ConnectionSettings)
-    assert [text for text in (repr(block), str(block), repr(settings)) if NEEDLE in text] == []
+    shown = (repr(block), str(block), repr(settings), block.model_dump_json())
+    assert [text for text in shown if NEEDLE in text] == []
 
 
 FAULTS = [
