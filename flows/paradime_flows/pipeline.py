@@ -70,7 +70,8 @@ class Step(BaseModel):
         default=None, description="Commands that take the place of the schedule's own, for this run only."
     )
     command_configs: CommandConfigs | None = Field(
-        default=None, description="Commands in place of the schedule's own, each with whether the run goes on when it fails."
+        default=None,
+        description="Commands in place of the schedule's own, each with whether the run goes on when it fails.",
     )
     continue_on_error: bool | None = Field(
         default=None, description="Whether the run goes on after a command that failed."
