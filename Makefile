@@ -40,6 +40,7 @@ help:
 	@echo "make test           the whole test suite (make test-unit: only the quick tests)"
 	@echo "make test-exhaustive  every combination of what the suite samples (twenty minutes or so)"
 	@echo "make test-contract  the vendor's own SDK against the simulator"
+	@echo "make figures        the README's table of figures: all fault and process tests, counted"
 	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
 	@echo "make wheel-check    builds the wheel, installs it into an empty environment, imports it"
 	@echo "make clean          removes what these have made"
@@ -89,7 +90,7 @@ test-unit: $(READY)
 test-exhaustive: $(READY)
 	@$(PY) -m pytest $(PARALLEL) -m exhaustive $(PYTEST_ARGS)
 
-# The figures of the README's table, counted in a run of the tests.
+# The figures of the README's table, counted in a run of all fault and process tests; it writes them there.
 figures: $(READY)
 	@$(PY) tests/faults/figures.py $(PYTEST_ARGS)
 

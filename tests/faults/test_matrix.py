@@ -111,6 +111,14 @@ class Case:
         return 3 if (self.operation, self.place) == ("boltRunStatus", "middle") else by_place[self.place]
 
     async def run(self, usual: Mapping[str, int]) -> Outcome:
+        for _ in range(3 if self.ending == "timeout" else 1):
+            hit, outcome = await self._run(usual)
+            if hit:
+                return outcome
+            # How many calls come before a time limit depends on the machine's other work.
+        raise AssertionError(f"the fault has not hit anything: {outcome}")
+
+    async def _run(self, usual: Mapping[str, int]) -> tuple[bool, Outcome]:
         at: dict[str, Any] = {"operation": self.operation, "nth": self.call(usual)}
         if self.acts:
             at["after_acting"] = True
@@ -136,8 +144,7 @@ class Case:
                 parameters = {**parameters, "live_logs": "all"}
             outcome = await run_flow(simulator, request_timeout_seconds=patience, **parameters)
         hit = stepping.has_hit if in_status else fault not in simulator.pending_faults
-        assert hit, f"the fault has not hit anything: {outcome}"
-        return outcome
+        return hit, outcome
 
 
 async def usual_calls(ending: str) -> dict[str, int]:
@@ -213,13 +220,15 @@ def outcomes(request, prefect_server) -> dict[Case, Outcome | Exception]:
     return dict(zip(selected, done, strict=True))
 
 
-def _params() -> Iterator[Any]:
-    """All cases; by default, every fault of what starts and ends runs, and of the rest each fifth."""
+def _params() -> list[Any]:
+    """All cases; by default, every fault of what starts and ends runs, and of the rest each tenth."""
     rest = itertools.count()
+    found = []
     for case in CASES:
         always = case.operation in {"triggerBoltRun", "cancelBoltRun"}
-        marks = [] if always or next(rest) % 5 == 0 else [pytest.mark.exhaustive]
-        yield pytest.param(case, id=case.id, marks=marks)
+        marks = [] if always or next(rest) % 10 == 0 else [pytest.mark.exhaustive]
+        found.append(pytest.param(case, id=case.id, marks=marks))
+    return found
 
 
 @pytest.mark.parametrize("case", _params())

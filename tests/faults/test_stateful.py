@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import sys
 import threading
 from contextlib import ExitStack, suppress
@@ -363,13 +362,16 @@ def world():
     logging.getLogger("prefect").setLevel(logging.NOTSET)
 
 
-def test_at_most_one_run_per_intent_and_none_left_over(world, record_figures) -> None:
+@pytest.mark.parametrize("stories", [60, pytest.param(400, marks=pytest.mark.exhaustive)])
+def test_at_most_one_run_per_intent_and_none_left_over(world, stories, record_figures) -> None:
     """Whatever happens in whatever order; every process that dies is killed for good."""
+    global TALLY  # noqa: PLW0603 - as above
+    TALLY = Tally()
     try:
         run_state_machine_as_test(
             Stories,
             settings=settings(
-                max_examples=int(os.environ.get("BOLT_STORIES", "100")),
+                max_examples=stories,
                 stateful_step_count=20,
                 derandomize=True,
                 deadline=None,

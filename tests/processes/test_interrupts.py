@@ -174,6 +174,9 @@ def test_bolt_has_exactly_the_runs_that_it_should_have(
         sweep_orphans(run.bolt.credentials, older_than_seconds=0)
     left_over = run.bolt.simulator.active_runs()
     record_figures(
-        "Real processes", runs=run.bolt.states(), left_over=left_over, kills=int(case.event != "cancel")
+        "Real processes: each event at each phase",
+        runs=run.bolt.states(),
+        left_over=left_over,
+        kills=int(case.event != "cancel"),
     )
     assert not left_over, told

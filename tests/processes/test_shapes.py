@@ -22,14 +22,14 @@ TWO_SCHEDULES = {"mapped", "gathered"}
 LIMITED = ("limited_flow", "limited_sync_flow", "limited_task", "limited_submitted_task", "limited_trigger")
 SHAPES = {
     "awaited_tasks": {"script-cancel", "worker-cancel"},
-    "called_tasks": {"serve-cancel", "script-SIGINT"},
-    "sync_flow": {"script-SIGTERM", "worker-cancel"},
+    "called_tasks": {"serve-cancel"},
+    "sync_flow": {"script-SIGTERM"},
     "submitted_async": {"worker-cancel", "script-SIGTERM"},
-    "submitted_sync": {"serve-cancel", "script-SIGINT"},
-    "mapped": {"worker-cancel", "script-SIGTERM"},
+    "submitted_sync": {"serve-cancel"},
+    "mapped": {"worker-cancel"},
     "gathered": {"script-SIGINT"},
-    "parent": {"script-cancel", "worker-cancel", "worker-SIGKILL"},
-    "triggered_then_busy": {"script-SIGTERM", "worker-SIGKILL"},
+    "parent": {"worker-cancel", "worker-SIGKILL"},
+    "triggered_then_busy": {"worker-SIGKILL"},
 }
 # Without our hook on them, nobody hears of the end of a process that was killed.
 WITHOUT_HOOK = {"sync_flow", "gathered"}
@@ -103,7 +103,7 @@ def play(bench: Bench, case: Case) -> Launched:
 
 @pytest.mark.parametrize("case", cases())
 def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
-    case: Case, outcomes: dict[Case, Future[Launched]]
+    case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
     """However it calls us, and whatever ends it. (Traps 2, 3, 4, 6, 8.)"""
     run = outcomes[case].result()
@@ -111,6 +111,12 @@ def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
     if run.process is not None:
         told += f"\nIt printed:\n{run.process.output}"
     expected = ["CANCELED", "CANCELED"] if case.flow in TWO_SCHEDULES else ["CANCELED"]
+    record_figures(
+        "Real processes: flows of users",
+        runs=run.bolt.states(),
+        left_over=run.bolt.simulator.active_runs(),
+        kills=int(case.event in SIGNALS),
+    )
     assert run.bolt.states() == expected, told
     assert run.flow_run.state.name in case.prefect_states, told
     for flow_run in run.family():

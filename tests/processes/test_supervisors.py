@@ -86,11 +86,12 @@ def strike(supervisor: TestProcess, event: str) -> None:
 
 @pytest.mark.parametrize("case", cases())
 def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
-    case: Case, outcomes: dict[Case, Future[Launched]]
+    case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
     """Traps 1 and 7: stopped, it takes the flow run's process along at once, and no hook runs. Killed, it leaves the
     process, which sees a cancel by itself."""
     from paradime_flows.ownership import TAG, read_ownerships
+    from paradime_flows.sweep_orphans import sweep_orphans
 
     run = outcomes[case].result()
     flow_run = run.flow_run
@@ -98,6 +99,14 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     told = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
     ended = {"before": [], "archiving": ["SUCCESS"]}
     assert TAG in flow_run.tags, told
+    sweep_orphans(run.bolt.credentials, older_than_seconds=0)
+    record_figures(
+        "Real processes: worker or serve lost",
+        runs=states,
+        left_over=run.bolt.simulator.active_runs(),
+        kills=1,
+    )
+    assert not run.bolt.simulator.active_runs(), told
     if case.event == "SIGKILL":
         assert states == ended.get(case.phase, ["CANCELED"]), told
         # Without its runner, the process takes the signal for a crash, or leaves it to the server to end Cancelling.

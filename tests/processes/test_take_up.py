@@ -75,13 +75,19 @@ def play(bench: Bench, case: Case) -> Launched:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in CASES])
 def test_a_retry_takes_up_the_run_of_the_attempt_that_crashed(
-    case: Case, outcomes: dict[Case, Future[Launched]]
+    case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
     """Still running, it is waited for; ended, its end is the flow run's; a second one is started by policy only."""
     run = outcomes[case].result()
     flow_run = run.flow_run
     simulator = run.bolt.simulator
     told = f"{flow_run.state!r}; {simulator.runs()}; {run.logs()}"
+    record_figures(
+        "Real processes: taken up again",
+        runs=simulator.runs(),
+        left_over=simulator.active_runs(),
+        kills=1,
+    )
     assert simulator.count("triggerBoltRun") == 1, told
     if case.meanwhile == "failed":
         assert simulator.count("retryBoltRun") == case.retries, told
