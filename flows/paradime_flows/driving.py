@@ -11,9 +11,11 @@ from prefect.states import Cancelled, Completed
 from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_flows.context import current_flow_run_id
-from paradime_flows.lifecycle import RunLifecycle, RunPolicies, Skipped
+from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.live_view import LiveView
+from paradime_flows.policies import RunPolicies
 from paradime_flows.slots import SlotTaken, schedule_slot
+from paradime_flows.triggering import Skipped
 from paradime_flows.watch import StoppedByPrefect, unless_stopped
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials, resolve_schedule
 from paradime_flows.driving import drive, schedule_of_run, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.lifecycle import OnAlreadyRunning, RunPolicies
 from paradime_flows.log_lines import LiveLogsMode
 from paradime_flows.ownership import Policy
 from paradime_flows.parameters import (
@@ -25,6 +24,7 @@ from paradime_flows.parameters import (
     RunId,
     TimeoutSeconds,
 )
+from paradime_flows.policies import OnAlreadyRunning, RunPolicies
 from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY, check_patterns
 
 

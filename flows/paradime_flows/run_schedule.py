@@ -10,7 +10,6 @@ from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_schedule
 from paradime_flows.driving import drive, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.lifecycle import OnAlreadyRunning, RunPolicies
 from paradime_flows.log_lines import LiveLogsMode
 from paradime_flows.ownership import Policy
 from paradime_flows.parameters import (
@@ -30,6 +29,7 @@ from paradime_flows.parameters import (
     ScheduleParameter,
     TimeoutSeconds,
 )
+from paradime_flows.policies import OnAlreadyRunning, RunPolicies
 from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY, check_patterns
 
 

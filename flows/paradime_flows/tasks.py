@@ -29,7 +29,7 @@ from paradime_flows.context import (
 )
 from paradime_flows.driving import cancelled, schedule_of_run, trigger_request
 from paradime_flows.holding import take_hold
-from paradime_flows.lifecycle import RunLifecycle, RunPolicies
+from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.ownership import FlowRunLedger, Ownership, Policy, read_ownerships
 from paradime_flows.parameters import (
     CommandConfigs,
@@ -44,6 +44,7 @@ from paradime_flows.parameters import (
     ScheduleParameter,
     TimeoutSeconds,
 )
+from paradime_flows.policies import RunPolicies
 from paradime_flows.read_tasks import (
     adownload_bolt_resource,
     aget_bolt_command,

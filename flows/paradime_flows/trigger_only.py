@@ -10,7 +10,7 @@ from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_schedule, run_logger
 from paradime_flows.driving import as_result, cancelled, this_flow_run_id, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.lifecycle import OnAlreadyRunning, RunLifecycle, RunPolicies, Skipped
+from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.parameters import (
     CommandConfigs,
     Commands,
@@ -20,6 +20,8 @@ from paradime_flows.parameters import (
     ScheduleParameter,
     TimeoutSeconds,
 )
+from paradime_flows.policies import OnAlreadyRunning, RunPolicies
+from paradime_flows.triggering import Skipped
 from paradime_flows.watch import StoppedByPrefect
 
 

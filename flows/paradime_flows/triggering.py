@@ -1,0 +1,231 @@
+"""Starting the Bolt run of an intent: once, and what to do when the schedule runs already."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from paradime_blocks.errors import (
+    BoltAlreadyRunning,
+    BoltError,
+    BoltRequestError,
+    BoltRunError,
+    BoltTriggerUnknown,
+    BoltUnsupported,
+)
+from paradime_blocks.observation import Deadline
+from paradime_blocks.trigger import Trigger, TriggerIntent, TriggerRequest, Verdict, find_triggered_run
+from paradime_flows.retry_policy import rest_from, without_setup
+from paradime_flows.watch import unless_stopped
+
+if TYPE_CHECKING:
+    from paradime_blocks.models import BoltRunState
+    from paradime_blocks.run import BoltRun
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_blocks.trail import Trail
+    from paradime_flows.ownership import FlowRunLedger, Ownership
+    from paradime_flows.policies import OnAlreadyRunning
+
+_REPLACEMENTS_AT_MOST = 3
+
+
+class Skipped(Exception):
+    """The schedule runs already, and `on_already_running` says to skip.
+
+    Args:
+        run: The run in the way.
+        state: Its state.
+    """
+
+    def __init__(self, run: BoltRun, state: BoltRunState) -> None:
+        self.run, self.state = run, state
+        super().__init__(f"The schedule runs already (Bolt run {run.run_id}); skipped.")
+
+
+@dataclass
+class Triggering:
+    """Triggers for a flow run, as careful as `Trigger` and as patient as its policy.
+
+    Attributes:
+        schedule: What is run, and within which limits.
+        ledger: Where intent and run id are written.
+        trail: Where decisions are told.
+        on_already_running: What to do when the schedule runs already.
+    """
+
+    schedule: BoltSchedule
+    ledger: FlowRunLedger
+    trail: Trail
+    on_already_running: OnAlreadyRunning
+
+    @property
+    def ownership(self) -> Ownership:
+        """What the flow run answers for."""
+        return self.ledger.ownership
+
+    async def run(self, request: TriggerRequest) -> None:
+        """Trigger a run, at most one; the ledger is told of it, or of the one that is waited for in its place.
+
+        Args:
+            request: What to trigger.
+
+        Raises:
+            Skipped: The schedule runs already, and the policy is to skip.
+            BoltAlreadyRunning: It runs already, and the policy is to fail, or has come to its bounds.
+            BoltTriggerUnknown: It cannot be told whether a run started.
+            BoltError: Nothing was started.
+        """
+        waiting = Deadline(self.schedule.timeout_seconds)
+        for sent in itertools.count():
+            try:
+                async with self.schedule.credentials.get_client() as client:
+                    await Trigger(
+                        client,
+                        request,
+                        self.ledger,
+                        self.trail,
+                        max_outage_seconds=self.schedule.max_outage_seconds,
+                    ).run()
+            except BoltAlreadyRunning as error:
+                intent = self.ownership.intent
+                await self.ledger.withdraw()
+                other = await self._run_in_the_way(error)
+                if intent is not None and await self._may_be_ours(other, request, intent):
+                    # A gateway that sends a request twice hides the run that we started behind a refusal.
+                    self.trail.note(
+                        f"Bolt run {other.run_id} began after our trigger was on its way, and does what it was to "
+                        f"do: it is waited for, and nothing more is sent. It is not cancelled, since somebody else "
+                        f"may have started it."
+                    )
+                    await self.ledger.attached(other.run_id)
+                elif not await self._give_way(other, error, waiting, replacing=sent < _REPLACEMENTS_AT_MOST):
+                    continue
+            except BoltTriggerUnknown:
+                await self.ledger.save()
+                raise
+            except BoltError:
+                # Nothing was started, so there is nothing to look for later.
+                await self.ledger.withdraw()
+                raise
+            return
+
+    async def _give_way(
+        self, other: BoltRun, error: BoltAlreadyRunning, waiting: Deadline, *, replacing: bool
+    ) -> bool:
+        """Do as the policy says about a run in the way.
+
+        Args:
+            other: That run.
+            error: Bolt's refusal.
+            waiting: How long it may be waited for.
+            replacing: Whether it may be replaced still.
+
+        Returns:
+            Whether it is waited for in place of our own; if not, the way is free, and the trigger is to be sent.
+        """
+        policy = self.on_already_running
+        if policy == "attach":
+            self.trail.note(f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for.")
+            await self.ledger.attached(other.run_id)
+            return True
+        if policy == "wait" and not waiting.passed:
+            await self._wait_for_other(other, waiting)
+            return False
+        if policy == "replace" and replacing:
+            self.trail.note(f"The schedule runs already; Bolt run {other.run_id} is replaced.")
+            await other.acancel()
+            return False
+        if policy == "skip":
+            self.trail.note(f"The schedule runs already (Bolt run {other.run_id}); skipped.")
+            raise Skipped(other, await other.astate()) from error
+        self.trail.note(f"The schedule runs already (Bolt run {other.run_id}).")
+        raise error.with_facts(run_id=other.run_id, url=other.url) from error
+
+    async def _run_in_the_way(self, error: BoltAlreadyRunning) -> BoltRun:
+        request = self.ownership.request
+        async with self.schedule.credentials.get_client() as client:
+            latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
+            # A backend that cannot list runs tells of the latest only.
+            with suppress(BoltRequestError):
+                runs = (await client.list_bolt_runs(request.slug or request.label)).runs
+                latest = next((run.id for run in runs if not run.state.is_terminal), latest)
+        if latest is None:
+            raise error.with_facts(schedule_name=self.ownership.schedule) from error
+        return self.schedule.attach(latest)
+
+    async def _may_be_ours(self, other: BoltRun, request: TriggerRequest, intent: TriggerIntent) -> bool:
+        """Whether the run in the way can be one that our own trigger has started, although that was refused.
+
+        Only where we would wait for it and then trigger: the other policies neither start nor wait for a second.
+        """
+        if self.on_already_running != "wait" or other.run_id <= intent.latest_run_id:
+            return False
+        async with self.schedule.credentials.get_client() as client:
+            finding = await find_triggered_run(
+                client, request, intent, window_seconds=0.0, max_outage_seconds=0.0
+            )
+        return finding.verdict is Verdict.FOUND and finding.run_id == other.run_id
+
+    async def _wait_for_other(self, other: BoltRun, waiting: Deadline) -> None:
+        self.trail.note(
+            f"The schedule runs already; Bolt run {other.run_id} is waited for before our trigger."
+        )
+        began = time.monotonic()
+        try:
+            state = await unless_stopped(
+                lambda: other.await_for_completion(waiting.remaining), self.ownership.flow_run_id
+            )
+        except BoltRunError as error:
+            msg = f"The schedule was still running {time.monotonic() - began:.0f} s later."
+            facts: dict[str, Any] = {
+                "schedule_name": self.ownership.schedule,
+                "run_id": other.run_id,
+                "url": other.url,
+            }
+            raise BoltAlreadyRunning(msg, **facts) from error
+        self.trail.note(f"Bolt run {other.run_id} has ended as {state}.")
+        # An older run than the latest may be the one that goes on: then Bolt refuses again, and again.
+        seconds = min(self.schedule.poll_interval_seconds, time.monotonic() - began + 0.5)
+        await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
+
+    async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
+        """Retry a run in a new one; on a backend that cannot, trigger what the run has not done.
+
+        Args:
+            request: The retry.
+            run_id: The run to retry.
+            otherwise: What the run was to do.
+
+        Raises:
+            BoltError: As `run`.
+        """
+        try:
+            await self.run(request)
+        except BoltUnsupported:
+            what = "all its commands" if request.retry_everything else "the failed command and those after it"
+            self.trail.note(f"This backend cannot retry a run; {what} are triggered.")
+            await self.run(await self._rest_of(otherwise, run_id, everything=request.retry_everything))
+
+    async def _rest_of(self, request: TriggerRequest, run_id: int, *, everything: bool) -> TriggerRequest:
+        """Return a trigger of what a run has not done, or of all of it, as `continueOnError` had it."""
+        request = replace(request, retry_of=None)
+        async with self.schedule.credentials.get_client() as client:
+            status = await client.get_bolt_run(run_id, logs=False)
+            planned = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).commands
+        done = without_setup([command.command for command in status.commands])
+        failed = status.failing_command
+        start_at = None if everything or failed is None else failed.command
+        if request.command_configs is not None:
+            configs = rest_from(request.command_configs, start_at, lambda each: each["command"])
+            return replace(request, command_configs=configs)
+        if request.commands is not None:
+            planned = list(request.commands)
+        elif not set(done) <= set(planned):
+            # It had commands of its own; of those, Bolt only tells what has started.
+            planned = done
+        return replace(request, commands=rest_from(planned, start_at, str) or None)
