@@ -15,18 +15,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltError
 from paradime_flows.context import resolve_credentials, run_logger
+from paradime_flows.family import subflows_of
 from paradime_flows.holding import lost_hold
 from paradime_flows.liveness import lives_beside
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.settle import settle
+
+_AT_ONCE = 16
 
 # Credentials that were given in code and are in no block: known to this process only.
 _in_this_process: dict[str, ParadimeCredentials] = {}
@@ -98,17 +101,23 @@ def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
 
 
 async def _settle_tree(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
-    for ownership in read_ownerships(flow_run):
-        reason = verdict_on(state, ownership)
-        if not ownership.is_open or reason is None:
-            continue
-        try:
-            await settle(ownership, await credentials_of(ownership), reason)
-        except BoltError as error:
-            run_logger().error("%s", error)
-    children = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run.id]))
-    )
-    for child in children:
-        # Not only those that are unfinished: Prefect closes the children of a cancelled flow run by itself.
-        await _settle_tree(client, child, state)
+    """Settle what a flow run and all below it answer for, at once: none of the runs waits for another's end."""
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def one(ownership: Ownership, reason: str) -> None:
+        async with limiter:
+            try:
+                await settle(ownership, await credentials_of(ownership), reason)
+            except BoltError as error:
+                run_logger().error("%s", error)
+
+    generation = [flow_run]
+    async with anyio.create_task_group() as group:
+        while generation:
+            for member in generation:
+                for ownership in read_ownerships(member):
+                    reason = verdict_on(state, ownership)
+                    if ownership.is_open and reason is not None:
+                        group.start_soon(one, ownership, reason)
+            # Not only those that are unfinished: Prefect closes the children of a cancelled flow run by itself.
+            generation = await subflows_of(client, [member.id for member in generation])

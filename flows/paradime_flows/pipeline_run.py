@@ -15,7 +15,6 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.context import FlowRunContext
 from prefect.tasks import Task
 from pydantic import ValidationError
@@ -26,6 +25,7 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.claims import can_be_inherited, succeeding
 from paradime_flows.context import run_logger
+from paradime_flows.family import subflows_of
 from paradime_flows.holding import Superseded, body_began_at
 from paradime_flows.ownership import read_ownerships
 from paradime_flows.pipeline_summary import headline, render_pipeline
@@ -321,9 +321,7 @@ async def open_predecessors(
     """
     found: dict[str, UUID] = {}
     async with get_client() as client:
-        children = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
-        )
+        children = await subflows_of(client, [flow_run_id])
     for child in sorted(children, key=lambda child: child.created or _now()):
         since = (under_way or {}).get(child.name)
         unnoticed = since is not None and (body_began_at(child) or since) > since

@@ -16,7 +16,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 from pydantic import BaseModel, Field
 
@@ -30,6 +29,7 @@ from paradime_blocks.trigger import Verdict
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.family import every_flow_run
 from paradime_flows.liveness import STALE_SECONDS, silent_seconds
 from paradime_flows.ownership import TAG, FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.parameters import CredentialsParameter
@@ -37,7 +37,6 @@ from paradime_flows.settle import archive_ownership, find_run, settle
 
 SweepAction = Literal["cancel", "attach", "report"]
 
-_PAGE = 200
 _AT_ONCE = 8
 _LOOK_SECONDS = 5.0
 _ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
@@ -127,25 +126,18 @@ asweep_orphans = async_form(sweep_orphans)
 
 
 async def _candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun]:
-    """Return all tagged flow runs in a state to be swept, page by page; acting comes later, lest pages shift."""
+    """Return all tagged flow runs in a state to be swept; acting comes later, lest pages shift."""
     since = datetime.now(timezone.utc) - lookback
     wanted = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_SWEPT)),
         expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
     )
-    found: dict[UUID, FlowRun] = {}
-    offset = 0
-    while True:
-        page = await client.read_flow_runs(
-            flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=_PAGE, offset=offset
-        )
-        found.update(
-            {flow_run.id: flow_run for flow_run in page if any(o.is_open for o in read_ownerships(flow_run))}
-        )
-        if len(page) < _PAGE:
-            return list(found.values())
-        offset += len(page)
+    return [
+        flow_run
+        async for flow_run in every_flow_run(client, wanted)
+        if any(ownership.is_open for ownership in read_ownerships(flow_run))
+    ]
 
 
 class _Sweep:

@@ -18,6 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
+from paradime_flows.family import parent_of
 from paradime_flows.holding import Superseded, check_hold
 from paradime_flows.interrupts import (
     in_main_thread,
@@ -65,14 +66,6 @@ class StopRequest:
 
 
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
-
-
-async def parent_of(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
-    """Return the flow run that called a flow run as its subflow."""
-    if flow_run.parent_task_run_id is None:
-        return None
-    task_run = await client.read_task_run(flow_run.parent_task_run_id)
-    return None if task_run.flow_run_id is None else await client.read_flow_run(task_run.flow_run_id)
 
 
 async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
