@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
     BoltUnsupported,
 )
-from paradime_blocks.retrying import parse_retry_after
+from paradime_blocks.retrying import parse_date, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -80,6 +81,8 @@ class Connection:
     settings: ConnectionSettings
     http: httpx.AsyncClient
     users: int = 0
+    # The server's clock less our monotonic one, in seconds.
+    clock_offset: float | None = None
     # Names of newer fields' operations that this backend has refused, so that it is not asked again.
     refused: set[str] = field(default_factory=set)
 
@@ -149,7 +152,7 @@ class Connection:
         try:
             # httpx's own limits are for each read: a server that dribbles would never reach them.
             with anyio.fail_after(seconds):
-                return await self.http.post(
+                response = await self.http.post(
                     self.settings.api_endpoint, json={"query": document, "variables": dict(variables)}
                 )
         except _NEVER_SENT as error:
@@ -159,6 +162,14 @@ class Connection:
             raise _unavailable(operation, what, may_still_act=True) from error
         except httpx.HTTPError as error:
             raise _unavailable(operation, _reason(error)) from error
+        told = parse_date(response.headers.get("Date"))
+        if told is not None:
+            self.clock_offset = told - time.monotonic()
+        return response
+
+    def server_time(self) -> float | None:
+        """Return the time by the server's clock, in seconds since the epoch, as it was told last and went on."""
+        return None if self.clock_offset is None else time.monotonic() + self.clock_offset
 
 
 def _reason(error: Exception) -> str:

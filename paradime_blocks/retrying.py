@@ -72,6 +72,17 @@ def next_delay(attempt: int, error: BaseException | None, policy: RetryPolicy) -
     return ceiling * (0.5 + 0.5 * policy.random())
 
 
+def parse_date(value: str | None) -> float | None:
+    """Read an HTTP date as seconds since the epoch; None when there is none or it cannot be read."""
+    try:
+        moment = parsedate_to_datetime(value or "")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return moment.timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """Read a `Retry-After` header, seconds or an HTTP date, as seconds from now.
 
@@ -88,13 +99,10 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(text)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=timezone.utc)
-            seconds = (moment - (now or datetime.now(timezone.utc))).total_seconds()
-        except (ValueError, OverflowError):
+        date = parse_date(text)
+        if date is None:
             return None
+        seconds = date - (now or datetime.now(timezone.utc)).timestamp()
     return max(0.0, seconds) if seconds == seconds else None  # noqa: PLR0124 - a NaN is not a time
 
 

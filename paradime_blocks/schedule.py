@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, ClassVar
 
+import anyio
 from prefect.blocks.abstract import JobBlock
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -24,13 +27,20 @@ LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
 
 
 class MemoryLedger:
-    """A ledger for a caller without a flow run: the run id lives in the handle, and nowhere else."""
+    """A ledger for a caller without a flow run: nothing of it outlives this process."""
+
+    run_id: int | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
-        """Nothing outlives this process, so there is nothing to write."""
+        """Take note of nothing: whoever looks for the run later has no intent to go by."""
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Nothing outlives this process, so there is nothing to write."""
+        """Keep the id, so that an interrupted caller can cancel the run."""
+        del adopted
+        self.run_id = run_id
+
+    async def withdraw(self) -> None:
+        """Take note of nothing."""
 
 
 class BoltSchedule(JobBlock[BoltRunResult]):
@@ -176,6 +186,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     ) -> BoltRun:
         """Trigger a run, at most one.
 
+        The run's id lives in the handle and nowhere else: what must survive the process is for the flow
+        `run_schedule`. A run that is started while the caller is interrupted is cancelled.
+
         Args:
             request: What to trigger; what the block says by default.
             ledger: Where intent and run id are written; nowhere by default.
@@ -190,14 +203,21 @@ class BoltSchedule(JobBlock[BoltRunResult]):
             BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
             BoltError: Nothing was started.
         """
-        async with self.credentials.get_client() as client:
-            run_id = await Trigger(
-                client,
-                request or self.request(**changes),
-                ledger or MemoryLedger(),
-                trail or Trail(tell=logging.getLogger(__name__).info),
-                max_outage_seconds=self.max_outage_seconds,
-            ).run()
+        memory = MemoryLedger()
+        try:
+            async with self.credentials.get_client() as client:
+                run_id = await Trigger(
+                    client,
+                    request or self.request(**changes),
+                    ledger or memory,
+                    trail or Trail(tell=logging.getLogger(__name__).info),
+                    max_outage_seconds=self.max_outage_seconds,
+                ).run()
+        except asyncio.CancelledError:
+            if memory.run_id is not None:
+                with anyio.CancelScope(shield=True), suppress(BoltError):
+                    await self.attach(memory.run_id).acancel()
+            raise
         return self.attach(run_id, owned=True)
 
     def attach(self, run_id: int, *, owned: bool = False) -> BoltRun:

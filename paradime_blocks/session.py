@@ -15,7 +15,7 @@ from paradime_blocks.errors import BoltAuthError, BoltRequestError, BoltUnavaila
 from paradime_blocks.retrying import RetryPolicy, call_with_retries, never_arrived, should_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
     from typing_extensions import Self
@@ -27,6 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _INT = TypeAdapter(int)
 _ALIASES = "aliases"
 _ALIASES_PER_REQUEST = 50
+_STEP_SECONDS = 0.1
 
 
 def _understood(
@@ -46,6 +47,13 @@ def _understood(
     except (ValidationError, TypeError) as error:
         msg = f"Bolt answered {operation.field} in a shape that is not the API's."
         raise BoltUnavailable(msg, operation=operation.name) from error
+
+
+async def _sleep_while(wanted: Callable[[], bool], seconds: float, sleep: Sleep) -> None:
+    """Sleep, but no longer than it is wanted."""
+    while seconds > 0 and wanted():
+        await sleep(min(seconds, _STEP_SECONDS))
+        seconds -= _STEP_SECONDS
 
 
 class BoltSession:
@@ -89,6 +97,7 @@ class BoltSession:
         self.retry_policy = retry_policy or RetryPolicy()
         self._transport = transport
         self._sleep = sleep
+        self._may_send: Callable[[], bool] | None = None
         self._connection: Connection | None = None
         self._stack = AsyncExitStack()
 
@@ -116,9 +125,14 @@ class BoltSession:
         self._connection = None
         await self._stack.aclose()
 
-    def clone(self) -> Self:
-        """Return a closed client with the same settings, for another event loop or thread."""
-        return type(self)(
+    def clone(self, *, may_send: Callable[[], bool] | None = None) -> Self:
+        """Return a closed client with the same settings, for another event loop or thread.
+
+        Args:
+            may_send: Asked before a run is started, and while it is waited to try that again; once it says no,
+                nothing is sent any longer.
+        """
+        copy = type(self)(
             self.settings.api_endpoint,
             api_key=self.settings.api_key,
             api_secret=self.settings.api_secret,
@@ -130,9 +144,20 @@ class BoltSession:
             transport=self._transport,
             sleep=self._sleep,
         )
+        copy._may_send = may_send  # noqa: SLF001 - its own class
+        return copy
+
+    def bolt_time(self) -> float | None:
+        """Return the time by Bolt's own clock, in seconds since the epoch; None if it has not told it yet."""
+        return self._open_connection().server_time()
 
     async def _new_run(self, operation: Operation, variables: dict[str, Any]) -> int:
+        may_send = self._may_send or (lambda: True)
+
         async def call() -> int:
+            if not may_send():
+                msg = "The request was called off before it was sent."
+                raise BoltUnavailable(msg, operation=operation.name, may_have_acted=False)
             reply = await self._send(operation, variables)
             try:
                 return _INT.validate_python(reply["runId"])
@@ -140,7 +165,15 @@ class BoltSession:
                 msg = "Bolt answered without the id of a run."
                 raise BoltUnavailable(msg, operation=operation.name) from error
 
-        return await call_with_retries(call, self.retry_policy, retry=never_arrived, sleep=self._sleep)
+        async def sleep(seconds: float) -> None:
+            await _sleep_while(may_send, seconds, self._sleep)
+
+        return await call_with_retries(
+            call,
+            self.retry_policy,
+            retry=lambda error: never_arrived(error) and may_send(),
+            sleep=self._sleep if self._may_send is None else sleep,
+        )
 
     async def _read(
         self, operation: Operation, variables: dict[str, Any], model: type[Model], **known: Any

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+
+_LAST = 4
 
 
 @dataclass
@@ -21,20 +22,9 @@ class Trail:
     tell: Callable[[str], object] | None = None
 
     def note(self, sentence: str) -> None:
-        """Add a decision and tell it."""
+        """Add a decision and tell it, unless it was one of the last already: what goes on and on is told once."""
+        if sentence in {told for _, told in self.notes[-_LAST:]}:
+            return
         self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))
         if self.tell is not None:
             self.tell(sentence)
-
-    def to_json(self) -> str:
-        """Return the trail as text, to be kept where only text can be."""
-        return json.dumps(self.notes)
-
-    @classmethod
-    def from_json(cls, text: object) -> Trail:
-        """Read a trail back; one that cannot be read is empty, since it only serves people."""
-        try:
-            notes = [(str(at), str(sentence)) for at, sentence in json.loads(str(text))]
-        except ValueError:
-            notes = []
-        return cls(notes)

@@ -8,6 +8,7 @@ nothing started, anything else is `BoltTriggerUnknown`.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ from paradime_blocks.errors import (
 from paradime_blocks.inputs import trigger_variables
 from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.observation import Clock, Deadline, system_clock
+from paradime_blocks.text import one_line
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -36,8 +38,14 @@ if TYPE_CHECKING:
 
 _SENDS_AT_MOST = 3
 _LOOK_DELAYS = (0.5, 1.0, 2.0, 3.0)
-_LATE_LOOK_WINDOW_SECONDS = 900.0
-_REFUSAL_WINDOW_SECONDS = 3.0
+# A trigger starts its run within this time, or not at all; later runs are somebody else's.
+_LONGEST_START_SECONDS = 600.0
+_PAGE = 50
+_RUNS_LOOKED_AT = 200
+_REFUSAL_WINDOW_SECONDS = 6.0
+_TOLD_CHARACTERS = 300
+_COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
+_BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
 SETUP_COMMANDS = ("git clone", "dbt deps")
 
 
@@ -105,10 +113,11 @@ class TriggerIntent:
 
     Attributes:
         latest_run_id: The schedule's latest run before it; 0 for none.
-        intended_at: When, in seconds since the epoch.
+        intended_at: When, in seconds since the epoch, by our own clock.
         commands: The commands that the run is to have, the schedule's own unless others were given.
         branch: Branch or commit that was asked for.
         retry_of: The run that is to be retried.
+        bolt_time: When, by Bolt's clock; None if Bolt does not tell it.
     """
 
     latest_run_id: int
@@ -116,6 +125,7 @@ class TriggerIntent:
     commands: tuple[str, ...] = ()
     branch: str | None = None
     retry_of: int | None = None
+    bolt_time: float | None = None
 
 
 class RunLedger(Protocol):
@@ -126,6 +136,9 @@ class RunLedger(Protocol):
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write down which run the trigger started; `adopted` if it was found rather than told."""
+
+    async def withdraw(self) -> None:
+        """Write down that the trigger has started nothing, and will not."""
 
 
 class Verdict(Enum):
@@ -162,10 +175,11 @@ def may_have_started(error: BaseException) -> bool:
 
 
 class Fit(Enum):
-    """How well a run fits an intent: it does, nothing speaks against it, or something does."""
+    """How well a run fits an intent: it does, nothing speaks against it, it may or may not, or something does."""
 
     YES = "yes"
     OPEN = "open"
+    DOUBTFUL = "doubtful"
     NO = "no"
 
 
@@ -181,21 +195,51 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
         record.parent_schedule_run_id or intent.retry_of
     ):
         return Fit.NO
-    git = record.git_info
-    if intent.branch is not None and git is not None and (git.branch or git.commit_hash):
-        commit = git.commit_hash or ""
-        if git.branch != intent.branch and not (commit and commit.startswith(intent.branch)):
-            return Fit.NO
     if intent.retry_of is not None:
         return Fit.YES
-    expected = [" ".join(command.split()) for command in intent.commands]
-    seen = [" ".join(command.split()) for command in commands]
-    # Bolt puts its own first two commands before those of the schedule (`facts.md`).
-    while seen and seen[0].startswith(SETUP_COMMANDS) and seen[:1] != expected[:1]:
-        seen = seen[1:]
-    if not expected or not seen:
+    checked_out = _checked_out(intent, record)
+    how = Fit.NO if checked_out is Fit.NO else _commands_fit(intent.commands, commands)
+    if how is not Fit.NO and _BY_THE_CLOCK.search(record.actor or ""):
+        # An inference from its name: enough not to take the run for ours, but no proof that it is not.
+        return Fit.DOUBTFUL
+    return Fit.OPEN if how is Fit.YES and checked_out is Fit.OPEN else how
+
+
+def _checked_out(intent: TriggerIntent, record: BoltRunRecord) -> Fit:
+    """Judge whether a run has checked out what was asked for."""
+    git = record.git_info
+    if intent.branch is None or git is None or not (git.branch or git.commit_hash):
+        return Fit.YES
+    branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
+    if intent.branch.removeprefix("refs/heads/") in {branch, commit} or commit.startswith(intent.branch):
+        return Fit.YES
+    # A branch that was asked for can be shown as the commit that it stood at.
+    return Fit.OPEN if not branch or _COMMIT.fullmatch(branch) else Fit.NO
+
+
+def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
+    """Judge whether a run's commands so far are the beginning of what was asked for."""
+    if not asked or count_setup(shown) == len(shown):
         return Fit.OPEN
-    return Fit.YES if seen == expected[: len(seen)] else Fit.NO
+    return Fit.NO if first_of(asked, shown) is None else Fit.YES
+
+
+def count_setup(shown: Sequence[str]) -> int:
+    """Return how many of a run's commands are such as Bolt puts before those of the schedule (`facts.md`)."""
+    return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
+
+
+def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
+    """Return which of a run's commands is the first that was asked for; None if it does not do what was asked.
+
+    Args:
+        asked: The commands that were asked for; they may begin as Bolt's own do.
+        shown: The run's commands so far, with Bolt's own before them.
+    """
+    expected = [" ".join(command.split()) for command in asked]
+    seen = [" ".join(command.split()) for command in shown]
+    places = range(count_setup(shown), -1, -1)
+    return next((start for start in places if seen[start:] == expected[: len(seen) - start]), None)
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
@@ -211,13 +255,34 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
         return Finding(Verdict.FOUND, certain)
     if not window_is_over:
         return None
-    if len(possible) == 1:
+    if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
         # Nothing speaks against it, and it is the only one.
         return Finding(Verdict.FOUND, possible)
     if not fits:
         return Finding(Verdict.ABSENT)
     # Runs that do not seem to fit are no proof of absence: Bolt may write a command otherwise than we do.
     return Finding(Verdict.UNSURE, sorted(possible or fits))
+
+
+def begun_too_late(
+    intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None
+) -> Fit | None:
+    """Judge whether a run began too late to be the one that an intent started; None if it did not.
+
+    Args:
+        intent: The intent.
+        began: When the run began, by Bolt's clock; None if it has not yet.
+        now: The time by our own clock, which can be wrong.
+        bolt_now: The time by Bolt's; None if Bolt does not tell it.
+    """
+    certain = intent.bolt_time is not None and bolt_now is not None
+    intended, present = (intent.bolt_time, bolt_now) if certain else (intent.intended_at, now)
+    if intended is None or present is None or present <= intended + _LONGEST_START_SECONDS:
+        # There has been no time yet for a run to begin too late, whatever its clock says.
+        return None
+    if (present if began is None else began) <= intended + _LONGEST_START_SECONDS:
+        return None
+    return Fit.NO if certain else Fit.DOUBTFUL
 
 
 async def find_triggered_run(
@@ -227,7 +292,6 @@ async def find_triggered_run(
     *,
     window_seconds: float,
     max_outage_seconds: float,
-    late: bool = False,
     clock: Clock | None = None,
 ) -> Finding:
     """Look for the run that a trigger may have started.
@@ -238,7 +302,6 @@ async def find_triggered_run(
         intent: What was known before.
         window_seconds: How long to look until absence is believed, from the first look that succeeds.
         max_outage_seconds: How long to go on while looks fail.
-        late: The trigger is long past: runs that began much later are not its.
         clock: The time; for tests.
 
     Returns:
@@ -253,7 +316,7 @@ async def find_triggered_run(
     looks = 0
     while True:
         try:
-            fits = await _newer_runs(client, request, intent, late=late)
+            fits = await _newer_runs(client, request, intent, clock)
         except BoltAuthError:
             raise
         except BoltError:
@@ -270,30 +333,47 @@ async def find_triggered_run(
 
 
 async def _newer_runs(
-    client: BoltClient, request: TriggerRequest, intent: TriggerIntent, *, late: bool
+    client: BoltClient, request: TriggerRequest, intent: TriggerIntent, clock: Clock
 ) -> dict[int, Fit]:
     fits: dict[int, Fit] = {}
-    for record in await _records(client, request):
-        if record.id <= intent.latest_run_id:
-            continue
+    for record in await _newer_records(client, request, intent.latest_run_id):
+        how = fit(intent, record, ())
         began = record.start_dttm
-        if late and began and began.timestamp() > intent.intended_at + _LATE_LOOK_WINDOW_SECONDS:
-            continue
-        status = await client.get_bolt_run(record.id, logs=False)
-        fits[record.id] = fit(intent, record, [command.command for command in status.commands])
+        if how is not Fit.NO:
+            status = await client.get_bolt_run(record.id, logs=False)
+            began = began or status.started_at
+            how = fit(intent, record, [command.command for command in status.commands])
+        late = begun_too_late(intent, began.timestamp() if began else None, clock.wall(), client.bolt_time())
+        if late is not Fit.NO:
+            fits[record.id] = late if late is not None and how is not Fit.NO else how
     return fits
 
 
-async def _records(client: BoltClient, request: TriggerRequest) -> list[BoltRunRecord]:
-    """Return the schedule's newest runs; on a backend without `listBoltRuns`, only the very latest."""
+async def _newer_records(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
+    """Return the schedule's runs newer than one; on a backend without `listBoltRuns`, the very latest at most.
+
+    Raises:
+        BoltUnavailable: There are more than can be looked at, so that none can be told to be missing.
+    """
+    found: list[BoltRunRecord] = []
     try:
-        return (await client.list_bolt_runs(request.slug or request.label, limit=20)).runs
+        while True:
+            page = (
+                await client.list_bolt_runs(request.slug or request.label, offset=len(found), limit=_PAGE)
+            ).runs
+            found += page
+            # Newest first (`facts.md`).
+            if len(page) < _PAGE or page[-1].id <= than:
+                break
+            if len(found) >= _RUNS_LOOKED_AT:
+                msg = f"The schedule has had more than {len(found)} runs since."
+                raise BoltUnavailable(msg, operation="ListBoltRuns")
     except (BoltUnsupported, BoltRequestError):
         latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
-        if not latest:
-            return []
         # Its parent is not shown here either, so that a retry's run must be taken on trust.
-        return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]
+        parent = request.retry_of
+        found = [BoltRunRecord(id=latest or 0, state=BoltRunState.RUNNING, parent_schedule_run_id=parent)]
+    return [record for record in found if record.id > than]
 
 
 async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
@@ -309,6 +389,7 @@ async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock)
     return TriggerIntent(
         latest_run_id=schedule.latest_run_id or 0,
         intended_at=clock.wall(),
+        bolt_time=client.bolt_time(),
         commands=tuple(schedule.commands) if commands is None else commands,
         branch=request.branch,
         retry_of=request.retry_of,
@@ -336,7 +417,7 @@ class Trigger:
     trail: Trail
     window_seconds: float = 20.0
     max_outage_seconds: float = 600.0
-    interrupt_seconds: float = 10.0
+    interrupt_seconds: float = 15.0
     clock: Clock = field(default_factory=system_clock)
 
     async def run(self) -> int:
@@ -348,11 +429,18 @@ class Trigger:
             BoltError: Nothing was started.
         """
         intent = await make_intent(self.client, self.request, self.clock)
-        await self.ledger.intend(self.request, intent)
+        try:
+            await self.ledger.intend(self.request, intent)
+        except BaseException:
+            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
+            with anyio.CancelScope(shield=True):
+                await self.ledger.withdraw()
+            raise
+        self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
         answer_was_lost = False
         for _ in range(_SENDS_AT_MOST):
             try:
-                run_id = await self._send_shielded(intent)
+                run_id = await self._send_shielded()
             except BoltError as error:
                 found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
                 answer_was_lost = True
@@ -369,6 +457,19 @@ class Trigger:
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
         )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
+
+    def _told(self) -> str:
+        """Say what is sent."""
+        request = self.request
+        if request.retry_of is not None:
+            what = "all of it" if request.retry_everything else "what failed"
+            return f"Bolt is asked to retry {what} of run {request.retry_of} of schedule {request.label!r}"
+        configured = [str(config["command"]) for config in request.command_configs or ()]
+        commands = [*(request.commands or ()), *configured]
+        asked = [f"branch or commit {request.branch}"] if request.branch else []
+        asked += [f"commands {', '.join(commands)}"] if commands else []
+        told = f" ({one_line('; '.join(asked), _TOLD_CHARACTERS)})" if asked else ""
+        return f"Bolt is asked to run schedule {request.label!r}{told}"
 
     async def _look_after(
         self, error: BoltError, intent: TriggerIntent, *, answer_was_lost: bool
@@ -429,46 +530,42 @@ class Trigger:
         with anyio.CancelScope(shield=True):
             await self.ledger.started(run_id, adopted=adopted)
 
-    async def _send_shielded(self, intent: TriggerIntent) -> int:
+    async def _send_shielded(self) -> int:
         """Send from a thread of its own: no cancel of the caller, of either kind, can lose the answer."""
-        future = _in_thread(lambda: asyncio.run(self._send_once()))
+        called_off = threading.Event()
+        future = _in_thread(lambda: asyncio.run(self._send_once(called_off)))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
+            # It may be waiting to try again; what is on its way already can only be waited for.
+            called_off.set()
             with anyio.CancelScope(shield=True):
-                await self._settle(future, intent)
+                await self._settle(future)
             raise
 
-    async def _send_once(self) -> int:
-        async with self.client.clone() as client:
+    async def _send_once(self, called_off: threading.Event) -> int:
+        async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
             return await self.request.send(client)
 
-    async def _settle(self, future: Future[int], intent: TriggerIntent) -> None:
-        """Learn, after an interrupt, which run the trigger started, so that it can be cancelled."""
+    async def _settle(self, future: Future[int]) -> None:
+        """Learn, after an interrupt, which run the trigger started, so that it can be cancelled.
+
+        Without an answer the intent stays open: whoever settles it looks for the run.
+        """
         self.trail.note("Interrupted while the trigger was under way; waiting for its answer.")
         with anyio.move_on_after(self.interrupt_seconds):
             while not future.done():  # noqa: ASYNC110 - the answer comes from a thread that knows no event loop
                 await anyio.sleep(0.05)
-        error = future.exception() if future.done() else None
-        if future.done() and error is None:
+        if not future.done():
+            return
+        error = future.exception()
+        if error is None:
             run_id = future.result()
             self.trail.note(f"Bolt run {run_id} had been started.")
             await self.ledger.started(run_id, adopted=False)
-            return
-        if error is not None and not may_have_started(error):
-            return
-        with anyio.move_on_after(self.interrupt_seconds):
-            finding = await find_triggered_run(
-                self.client,
-                self.request,
-                intent,
-                window_seconds=self.interrupt_seconds / 2,
-                max_outage_seconds=0,
-                clock=self.clock,
-            )
-            if finding.verdict is Verdict.FOUND:
-                self.trail.note(f"Bolt run {finding.run_id} had been started; it was found.")
-                await self.ledger.started(finding.run_id, adopted=True)
+        elif not may_have_started(error):
+            self.trail.note("The trigger had started nothing.")
+            await self.ledger.withdraw()
 
 
 def _in_thread(work: Callable[[], int]) -> Future[int]:

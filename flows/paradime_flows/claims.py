@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paradime_blocks.trigger import TriggerRequest
 
 # What this process has taken up already: of two tasks that ask for the same, each takes up a run of its own.
-_claimed: set[tuple[UUID, str, int]] = set()
+_claimed: set[tuple[UUID, str, str]] = set()
 _predecessor: ContextVar[UUID | None] = ContextVar("predecessor", default=None)
 
 
@@ -37,25 +37,25 @@ def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
     return dataclasses.replace(request, reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
 
 
-def claim(found: list[Ownership], key: str, request: TriggerRequest, attempt: int) -> Ownership | None:
+def claim(found: list[Ownership], key: str, request: TriggerRequest, body: str) -> Ownership | None:
     """Return the ownership that an intent goes on with, of those that stand on its flow run.
 
-    A task run is another one in each attempt of its flow run, so it takes up what an earlier attempt asked
-    for in the same words.
+    A task run is another one in each body of its flow run, so it takes up what an earlier body asked for in the
+    same words.
 
     Args:
         found: The flow run's ownerships.
         key: The intent's key.
         request: What is to be triggered.
-        attempt: Which attempt of the flow run this is.
+        body: The present body of the flow run (`paradime_flows.holding`).
     """
     for ownership in found:
         if ownership.key == key:
             return ownership
     for ownership in found:
-        mark = (ownership.flow_run_id, ownership.key, attempt)
-        same = _same(ownership.request, request) and FLOW_KEY not in {ownership.key, key}
-        if same and ownership.attempt < attempt and mark not in _claimed:
+        mark = (ownership.flow_run_id, ownership.key, body)
+        same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
+        if same and ownership.body != body and mark not in _claimed:
             _claimed.add(mark)
             return ownership
     return None
@@ -86,16 +86,16 @@ def can_be_inherited(ownership: Ownership) -> bool:
     return ownership.key == FLOW_KEY and (ownership.is_open or retry_is_due)
 
 
-async def inherit(flow_run_id: UUID, key: str, schedule: BoltSchedule) -> Ownership | None:
+async def inherit(flow_run: FlowRun, key: str, schedule: BoltSchedule) -> Ownership | None:
     """Take over what the flow run that this one succeeds has left: an open ownership, or a success.
 
     Args:
-        flow_run_id: The heir.
+        flow_run: The heir.
         key: The intent's key.
         schedule: What it runs.
     """
     predecessor = _predecessor.get()
-    if predecessor is None or predecessor == flow_run_id or key != FLOW_KEY:
+    if predecessor is None or predecessor == flow_run.id or key != FLOW_KEY:
         return None
     async with get_client() as client:
         try:
@@ -104,16 +104,16 @@ async def inherit(flow_run_id: UUID, key: str, schedule: BoltSchedule) -> Owners
             return None
     for old in found:
         succeeded = old.key == FLOW_KEY and old.state == BoltRunState.SUCCESS
-        if not (succeeded or can_be_inherited(old)) or old.api_endpoint != schedule.credentials.api_endpoint:
+        if not (succeeded or can_be_inherited(old)) or not old.is_in(schedule.credentials):
             continue
-        heir = old.model_copy(update={"flow_run_id": flow_run_id}, deep=True)
+        heir = old.left_to(flow_run)
         if succeeded:
             heir.closed, heir.reported = False, False
         heir.trail().note(f"Taken over from flow run {predecessor}, an earlier attempt of the same step.")
         # In this order: between the two, two flow runs answer for the run, and not none.
         await write_ownership(heir)
         old.closed, old.reported = True, True
-        old.trail().note(f"Taken over by flow run {flow_run_id}.")
+        old.trail().note(f"Taken over by flow run {flow_run.id}.")
         await write_ownership(old)
         return heir
     return None

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltRunFailed
+from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_flows.context import current_flow_run_id
 from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.live_view import LiveView
 from paradime_flows.policies import RunPolicies
-from paradime_flows.slots import SlotTaken, schedule_slot
+from paradime_flows.slots import SlotTaken, schedule_slot, slot_name
 from paradime_flows.triggering import Skipped
 from paradime_flows.watch import StoppedByPrefect, unless_stopped
 
@@ -67,9 +66,13 @@ async def drive(
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, BoltRunResult)
     try:
-        async with view, lifecycle.settling(), holding_slot(lifecycle, wanted=one_at_a_time):
+        # The run is settled before the slot is given back: whoever has it next must not meet our run.
+        async with view, AsyncExitStack() as slot, lifecycle.settling():
+            if one_at_a_time:
+                await hold_slot(lifecycle, slot)
             result = await _to_the_end(lifecycle, await lifecycle.obtain())
     except Skipped as skipped:
+        await lifecycle.tell(str(skipped))
         state: State[BoltRunResult] = Completed(
             name="Skipped", message=str(skipped), data=_skipped(lifecycle, skipped)
         )
@@ -100,31 +103,67 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
             run = retried
 
 
-@asynccontextmanager
-async def holding_slot(lifecycle: RunLifecycle, *, wanted: bool = True) -> AsyncIterator[None]:
-    """Hold the schedule's concurrency slot within, as far as `on_already_running` allows waiting for it.
+async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
+    """Take the schedule's concurrency slot, as far as `on_already_running` allows waiting for it.
+
+    Args:
+        lifecycle: For whom.
+        stack: Gives it back at its end.
 
     Raises:
-        BoltAlreadyRunning: Another flow run holds it, and has for as long as the policy waits.
+        Skipped: Another flow run holds it, and the policy is to skip.
+        BoltAlreadyRunning: The same, and has for as long as the policy waits.
     """
-    if not wanted:
-        yield
-        return
     policy = lifecycle.policies.on_already_running
+    triggering = lifecycle.triggering
     # Who answers for a run already must look after it at once: its time limit runs.
     takes_up = lifecycle.ownership.is_open
-    seconds = lifecycle.schedule.timeout_seconds if policy == "wait" and not takes_up else _NO_WAIT_SECONDS
-    async with AsyncExitStack() as stack:
-        slot = schedule_slot(lifecycle.schedule, lifecycle.trail, wait_seconds=seconds)
+    name = slot_name(lifecycle.schedule, await _known_as(lifecycle.schedule))
+    while True:
+        left = triggering.waiting.remaining or 0.0
+        seconds = max(left, 0.0) if policy == "wait" and not takes_up else _NO_WAIT_SECONDS
+        slot = schedule_slot(name, lifecycle.trail, wait_seconds=seconds)
         try:
-            await unless_stopped(lambda: stack.enter_async_context(slot), lifecycle.ownership.flow_run_id)
+            await unless_stopped(lambda: stack.enter_async_context(slot), lifecycle.ownership.flow_run_id)  # noqa: B023
         except SlotTaken:
-            if policy in {"wait", "fail"} and not takes_up:
+            if takes_up:
+                lifecycle.trail.note(
+                    "Another flow run in Prefect drives the schedule; our run is looked after."
+                )
+                return
+            other, runs = await triggering.run_in_the_way()
+            if policy == "skip" and other is not None:
+                lifecycle.trail.note(
+                    f"Another flow run drives the schedule (Bolt run {other.run_id}); skipped."
+                )
+                raise Skipped(other, await other.astate()) from None
+            if policy in {"attach", "replace"} and runs:
+                # Bolt refuses a second run, and then the policy says what to do.
+                lifecycle.trail.note(
+                    "Another flow run in Prefect drives the schedule; asking Bolt all the same."
+                )
+                return
+            if policy in {"wait", "fail"} or triggering.waiting.passed:
                 msg = "Another flow run in Prefect drives the schedule."
                 raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule) from None
-            # Bolt refuses a second run, and then the policy says what to do.
-            lifecycle.trail.note("Another flow run in Prefect drives the schedule; asking Bolt all the same.")
-        yield
+            # It is between two runs, a failure and its retry: neither one to attach to nor one to replace.
+        else:
+            return
+
+
+async def _known_as(schedule: BoltSchedule) -> str | None:
+    """Return the name of a schedule that was given by its slug, so that both ways lead to one slot."""
+    if schedule.slug is None:
+        return None
+    try:
+        async with schedule.credentials.get_client() as client:
+            async for each in client.iter_bolt_schedules():
+                if each.slug == schedule.slug:
+                    return each.name
+    except BoltError:
+        # Older backends know no slugs; and what is out of reach is told by the trigger.
+        return None
+    return None
 
 
 def trigger_request(

@@ -58,14 +58,20 @@ def check_hold(flow_run: FlowRun) -> None:
         Superseded: Somebody has.
     """
     body = _held.get().get(flow_run.id)
-    if body is not None and (flow_run.labels or {}).get(LABEL, body) != body:
+    if body is not None and body_of(flow_run) not in {None, body}:
         raise Superseded(flow_run)
+
+
+def body_of(flow_run: FlowRun) -> str | None:
+    """Return which body drives a flow run, or drove it last; None if none of ours did."""
+    body = (flow_run.labels or {}).get(LABEL)
+    return None if body is None else str(body)
 
 
 def body_began_at(flow_run: FlowRun) -> datetime | None:
     """Return when the body began that drove a flow run last, by the clock of its own machine."""
     try:
-        return datetime.fromisoformat(str((flow_run.labels or {}).get(LABEL)))
+        return datetime.fromisoformat(body_of(flow_run) or "")
     except ValueError:
         return None
 
@@ -73,4 +79,4 @@ def body_began_at(flow_run: FlowRun) -> datetime | None:
 def lost_hold(flow_run: FlowRun) -> bool:
     """Whether this process has driven a flow run, and another does now."""
     ours = {body for flow_run_id, body in _written if flow_run_id == flow_run.id}
-    return bool(ours) and (flow_run.labels or {}).get(LABEL) not in {None, *ours}
+    return bool(ours) and body_of(flow_run) not in {None, *ours}

@@ -13,7 +13,9 @@ async def nightly(): ...
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
@@ -21,28 +23,25 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltError
+from paradime_blocks.text import one_line
 from paradime_flows.context import resolve_credentials, run_logger
 from paradime_flows.family import subflows_of
-from paradime_flows.holding import lost_hold
+from paradime_flows.holding import Superseded, lost_hold
 from paradime_flows.liveness import lives_beside
-from paradime_flows.ownership import Ownership, read_ownerships
+from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
 from paradime_flows.settle import settle
+from paradime_flows.watch import cancelled_before_body
 
 _AT_ONCE = 16
 
 # Credentials that were given in code and are in no block: known to this process only.
-_in_this_process: dict[str, ParadimeCredentials] = {}
+_in_this_process: dict[tuple[UUID, str, str | None], ParadimeCredentials] = {}
 
 
-def remember_credentials(ownership: Ownership, credentials: ParadimeCredentials) -> None:
-    """Keep the credentials of an ownership for hooks that run in this process."""
-    _in_this_process[str(ownership.flow_run_id)] = credentials
-
-
-def forget_credentials(ownership: Ownership) -> None:
-    """Drop what `remember_credentials` kept."""
-    _in_this_process.pop(str(ownership.flow_run_id), None)
+def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) -> None:
+    """Keep the credentials of what a flow run answers for, for hooks that run in this process."""
+    workspace = (flow_run_id, credentials.api_endpoint, credentials.workspace_uid)
+    _in_this_process[workspace] = credentials
 
 
 async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
@@ -51,7 +50,8 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
     Raises:
         BoltRequestError: There are none.
     """
-    kept = _in_this_process.get(str(ownership.flow_run_id))
+    workspace = (ownership.flow_run_id, ownership.api_endpoint, ownership.workspace_uid)
+    kept = _in_this_process.get(workspace)
     return kept or await resolve_credentials(ownership.credentials_block)
 
 
@@ -59,14 +59,18 @@ def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
     """Return why a flow run's end ends the Bolt run, too; None if it does not.
 
     A person's cancel always does. So does Prefect's own time limit, and a crash, unless the flow run was told to
-    leave the run. A failure does not: the outage that failed the flow is no reason to stop a healthy run.
+    leave the run. A failure ends what was triggered by a task and is waited for no longer; but the outage that ended
+    a wait, and so failed the flow, is no reason to stop a healthy run.
     """
     if state.is_cancelling() or state.is_cancelled():
         return "The flow run was cancelled in Prefect."
     if state.is_crashed() and ownership.on_crash == "cancel":
-        return f"The flow run crashed: {state.message}"
-    if state.name == "TimedOut" and ownership.on_interrupt == "cancel":
-        return "The flow run reached Prefect's own time limit."
+        return f"The flow run crashed: {one_line(state.message or '', 200)}"
+    if state.name == "TimedOut":
+        limit = "The flow run reached Prefect's own time limit."
+        return limit if ownership.on_interrupt == "cancel" else None
+    if state.is_failed() and ownership.key != FLOW_KEY and not ownership.unseen:
+        return f"The flow run failed: {one_line(state.message or '', 200)}"
     return None
 
 
@@ -85,7 +89,7 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
         if _goes_on(fresh, state):
             run_logger().info("The flow run goes on in another process; nothing is cancelled.")
             return
-        await _settle_tree(client, fresh, state)
+        await settle_family(client, fresh, lambda ownership: verdict_on(state, ownership))
 
 
 def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
@@ -100,15 +104,39 @@ def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
     return begun_again or lost_hold(flow_run) or lives_beside(flow_run)
 
 
-async def _settle_tree(client: PrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
-    """Settle what a flow run and all below it answer for, at once: none of the runs waits for another's end."""
+async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
+    """Settle what is left if a flow run, or one above it, was cancelled before its present body began.
+
+    A cancel during AwaitingRetry reaches neither a body nor a hook.
+
+    Returns:
+        What to say of it; None if it was not.
+    """
+    cancelled = await cancelled_before_body(client, flow_run)
+    if cancelled is None:
+        return None
+    reason = f"Flow run {cancelled.name!r} was cancelled while it waited for its retry."
+    await settle_family(client, cancelled, lambda _: reason)
+    return reason
+
+
+async def settle_family(
+    client: PrefectClient, flow_run: FlowRun, verdict: Callable[[Ownership], str | None]
+) -> None:
+    """Settle what a flow run and all below it answer for, at once: none of the runs waits for another's end.
+
+    Args:
+        client: An open client.
+        flow_run: The flow run.
+        verdict: Says why a run is to end; None if it is not.
+    """
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
     async def one(ownership: Ownership, reason: str) -> None:
         async with limiter:
             try:
                 await settle(ownership, await credentials_of(ownership), reason)
-            except BoltError as error:
+            except (Exception, Superseded) as error:  # noqa: BLE001 - the others must be settled all the same
                 run_logger().error("%s", error)
 
     generation = [flow_run]
@@ -116,8 +144,12 @@ async def _settle_tree(client: PrefectClient, flow_run: FlowRun, state: State[An
         while generation:
             for member in generation:
                 for ownership in read_ownerships(member):
-                    reason = verdict_on(state, ownership)
+                    reason = verdict(ownership)
                     if ownership.is_open and reason is not None:
                         group.start_soon(one, ownership, reason)
-            # Not only those that are unfinished: Prefect closes the children of a cancelled flow run by itself.
-            generation = await subflows_of(client, [member.id for member in generation])
+            try:
+                # Not only the unfinished: Prefect closes the children of a cancelled flow run by itself.
+                generation = await subflows_of(client, [member.id for member in generation])
+            except Exception as error:  # noqa: BLE001 - what is being settled must not end with it
+                run_logger().error("The subflows of flow run %s cannot be told: %s", flow_run.id, error)
+                return

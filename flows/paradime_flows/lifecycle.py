@@ -28,31 +28,25 @@ from paradime_blocks.trail import Trail
 from paradime_blocks.trigger import TriggerRequest, Verdict
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
-from paradime_flows.holding import take_hold
-from paradime_flows.hooks import remember_credentials
-from paradime_flows.liveness import beat
+from paradime_flows.holding import body_of, check_hold, take_hold
+from paradime_flows.hooks import remember_credentials, settle_if_cancelled_before
+from paradime_flows.liveness import beat, keep_alive
 from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, read_ownerships, tag_flow_run
 from paradime_flows.policies import RunPolicies
 from paradime_flows.retry_policy import why_not_retry
-from paradime_flows.settle import archive_ownership, find_run, settle_interrupted
+from paradime_flows.settle import archive_ownership, find_run, settle_interrupted, summarize
 from paradime_flows.triggering import Triggering
 from paradime_flows.watch import (
     StoppedByPrefect,
-    bodies_begun,
     cancel_in_prefect,
-    cancelled_before_body,
     see_that_it_is_ours,
-    state_types,
     unless_stopped,
 )
 
 if TYPE_CHECKING:
     from paradime_blocks.observation import Observation
-    from paradime_blocks.run import Watcher
 
 RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
-
-_LATE_LOOK_SECONDS = 20.0
 
 
 class RunLifecycle:
@@ -105,23 +99,26 @@ class RunLifecycle:
             # Before anything is read that there may be to take up.
             await take_hold(client, flow_run_id)
             flow_run = await client.read_flow_run(flow_run_id)
-            reason = await cancelled_before_body(client, flow_run)
+            check_hold(flow_run)
+            remember_credentials(flow_run_id, schedule.credentials)
+            reason = await settle_if_cancelled_before(client, flow_run)
             if reason is not None:
                 raise StoppedByPrefect(reason)
-            attempt = bodies_begun(await state_types(client, flow_run_id))
             await beat(client, flow_run_id)
+            keep_alive(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
         ownership = (
-            claim(read_ownerships(flow_run), key, request, attempt)
-            or await inherit(flow_run_id, key, schedule)
+            claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
+            or await inherit(flow_run, key, schedule)
             or Ownership(key=key, flow_run_id=flow_run_id, request=request)
         )
-        ownership.attempt = attempt
+        ownership.held_by(flow_run)
+        ownership.asked = request
         ownership.api_endpoint = schedule.credentials.api_endpoint
+        ownership.workspace_uid = schedule.credentials.workspace_uid
         ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
         ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
         ownership.archive, ownership.left = policies.archive, policies.leave
-        remember_credentials(ownership, schedule.credentials)
         await tag_flow_run(flow_run_id)
         return cls(schedule, ownership, policies, request=request, watcher=watcher)
 
@@ -152,11 +149,22 @@ class RunLifecycle:
         run = await self._take_up()
         if run is not None:
             return run
-        if self.request.retry_of is not None:
-            await self.triggering.retry_or_rest(self.request, self.request.retry_of, self.request)
+        # A body before this one may have died as it was about to send something else: a retry, or the rest of a run.
+        request = self.ownership.request if self.ownership.intent is not None else self.request
+        if request.retry_of is not None:
+            await self._count_retried(request.retry_of)
+            await self.triggering.retry_or_rest(request, request.retry_of, self.request)
         else:
-            await self.triggering.run(self.request)
+            await self.triggering.run(request)
         return self._started()
+
+    async def _count_retried(self, run_id: int) -> None:
+        """Count the run that we were asked to retry among the attempts, but not against the retries to come."""
+        async with self.schedule.credentials.get_client() as client:
+            status = await client.get_bolt_run(run_id, logs=False)
+        known = len(self.ownership.attempts)
+        self._count(run_id, status.state)
+        self.ownership.earlier += len(self.ownership.attempts) - known
 
     def _started(self) -> BoltRun:
         run = self.run
@@ -176,11 +184,15 @@ class RunLifecycle:
             told = f"ended as {ownership.state}, which was reported"
             self.trail.note(f"Bolt run {ownership.run_id} {told}; a new run is triggered.")
             self._count(ownership.run_id, ownership.state)
+            ownership.earlier = len(ownership.attempts)
+            ownership.intent = None
             return None
         if not ownership.is_open:
             return None
         self.trail.note("An earlier attempt of this flow run was about to trigger; looking for its run.")
-        verdict = await find_run(ownership, self.schedule.credentials, self.trail, seconds=_LATE_LOOK_SECONDS)
+        verdict = await unless_stopped(
+            lambda: find_run(ownership, self.schedule.credentials, self.trail), ownership.flow_run_id
+        )
         if verdict is Verdict.UNSURE:
             msg = "An earlier attempt was about to trigger, and it cannot be told whether a run started."
             raise BoltTriggerUnknown(msg, schedule_name=ownership.schedule)
@@ -196,16 +208,17 @@ class RunLifecycle:
             BoltError: As `BoltRun.wait_for_completion`.
         """
         remaining = max(0.0, self.ownership.remaining_seconds(self.schedule.timeout_seconds))
-        state = await self._watched(run, remaining, self.watcher and partial(self.watcher, run))
+        state = await unless_stopped(
+            lambda: run.await_for_completion(remaining, watcher=partial(self._watch, run)),
+            self.ownership.flow_run_id,
+        )
         self.ownership.state = state
         return state
 
-    async def _watched(
-        self, run: BoltRun, timeout_seconds: float | None, watcher: Watcher | None = None
-    ) -> BoltRunState:
-        return await unless_stopped(
-            lambda: run.await_for_completion(timeout_seconds, watcher=watcher), self.ownership.flow_run_id
-        )
+    async def _watch(self, run: BoltRun, seen: Observation) -> None:
+        await self.ledger.save_again()
+        if self.watcher is not None:
+            await self.watcher(run, seen)
 
     async def result(self, run: BoltRun) -> BoltRunResult:
         """Return the run's result with all attempts.
@@ -222,7 +235,8 @@ class RunLifecycle:
         Returns:
             The handle of the new run; None if there is no retry left.
         """
-        before = [attempt for attempt in self.ownership.attempts if attempt.run_id != run.run_id]
+        counted = self.ownership.attempts[self.ownership.earlier :]
+        before = [attempt for attempt in counted if attempt.run_id != run.run_id]
         done = len([attempt for attempt in before if attempt.state in BoltRunState.FAILURES])
         if done >= self.policies.retries:
             return None
@@ -256,7 +270,17 @@ class RunLifecycle:
         await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
 
     def _retry_request(self, run: BoltRun) -> TriggerRequest:
-        return replace(self.ownership.request, commands=None, command_configs=None, retry_of=run.run_id)
+        return replace(
+            self.ownership.request,
+            commands=None,
+            command_configs=None,
+            retry_of=run.run_id,
+            retry_everything=False,
+        )
+
+    async def tell(self, outcome: str | None) -> None:
+        """Write the summary of a run that is not waited for, or of none at all."""
+        await summarize(self.ownership, self.schedule.credentials, outcome=outcome)
 
     async def finish(self, outcome: BaseException | None) -> None:
         """Archive the run, then write down how it ended; whatever went wrong is in the summary."""

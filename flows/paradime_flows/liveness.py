@@ -1,25 +1,37 @@
 """Signs of life of a flow run's process, so that the sweeper can tell a long wait from a lost machine.
 
-A label is refreshed while a Bolt run is waited for. It also names the process, so that a sweeper on the same machine
-need not wait for the label to go stale. Prefect's own heartbeats are events: they can be switched off, and cannot be
-read with the flow run.
+From the first thing that a flow run answers for until it is over, a thread of its own refreshes a label, whatever
+the flow's own code does meanwhile. The label also names the process, so that a sweeper on the same machine need not
+wait for it to go stale. Prefect's own heartbeats are events: they can be switched off, and cannot be read with the
+flow run.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import os
 import socket
+import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+
+from paradime_flows.holding import lost_hold
 
 LABEL = "paradime.alive"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 3 * BEAT_SECONDS
+
+# Flow runs that a thread of this process gives signs of life for.
+_kept_alive: set[UUID] = set()
 
 
 def _read(path: str) -> str:
@@ -51,6 +63,59 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     pid = os.getpid()
     value = f"{time.time():.0f} {pid} {_started(pid)} {_machine()}"
     await client.update_flow_run_labels(flow_run_id, {LABEL: value})
+
+
+def keep_alive(flow_run_id: UUID) -> None:
+    """Give signs of life of this process until a flow run is over, or another process has taken it up."""
+    if flow_run_id in _kept_alive:
+        return
+    _kept_alive.add(flow_run_id)
+    # Prefect's settings are in the context.
+    context = contextvars.copy_context()
+    threading.Thread(
+        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run_id)),
+        name="paradime-alive",
+        daemon=True,
+    ).start()
+
+
+async def _beat_until_over(flow_run_id: UUID) -> None:
+    try:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                async with get_client() as client:
+                    flow_run = await client.read_flow_run(flow_run_id)
+                    is_over = flow_run.state is not None and flow_run.state.is_final()
+                    if is_over or lost_hold(flow_run):
+                        return
+                    await beat(client, flow_run_id)
+            except ObjectNotFound:
+                return
+            except Exception:  # noqa: BLE001, S112 - a Prefect out of reach is no end
+                continue
+    finally:
+        _kept_alive.discard(flow_run_id)
+
+
+@asynccontextmanager
+async def alive_for_another(flow_run_id: UUID) -> AsyncIterator[None]:
+    """Give signs of life for a flow run whose process is gone, while somebody else looks after its Bolt run."""
+
+    async def beat_on() -> None:
+        while True:
+            try:
+                async with get_client() as client:
+                    await beat(client, flow_run_id)
+            except Exception:  # noqa: BLE001, S110
+                pass
+            await asyncio.sleep(BEAT_SECONDS)
+
+    beats = asyncio.create_task(beat_on())
+    try:
+        yield
+    finally:
+        beats.cancel()
 
 
 class _Sign(NamedTuple):
@@ -90,7 +155,18 @@ def silent_seconds(flow_run: FlowRun) -> float | None:
     return max(0.0, time.time() - sign.at)
 
 
+def last_sign(flow_run: FlowRun) -> str:
+    """Return the last sign of life as it was written: another one means that somebody lives."""
+    return str((flow_run.labels or {}).get(LABEL, ""))
+
+
+def lives_here(flow_run: FlowRun) -> bool:
+    """Whether the process that drives a flow run is known to be alive, on this machine."""
+    sign = _sign(flow_run)
+    return sign is not None and sign.from_here and sign.is_there
+
+
 def lives_beside(flow_run: FlowRun) -> bool:
     """Whether the process that drives a flow run is known to be alive, on this machine, and is not this one."""
     sign = _sign(flow_run)
-    return sign is not None and sign.from_here and sign.is_there and sign.pid != os.getpid()
+    return lives_here(flow_run) and sign is not None and sign.pid != os.getpid()

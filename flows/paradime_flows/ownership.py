@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
+from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.models import BoltAttempt, BoltRunState
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger import TriggerIntent, TriggerRequest
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.context import run_logger
+from paradime_flows.holding import Superseded, body_of
 from paradime_flows.watch import StoppedByPrefect, reason_to_stop
 
 TAG = "paradime-bolt"
@@ -36,7 +38,8 @@ class Ownership(BaseModel):
     Attributes:
         key: Which intent of the flow run this is; a flow has one, a flow of the user's has one per task.
         flow_run_id: The flow run that it belongs to: labels can be copied, ownership cannot.
-        attempt: Which attempt of the flow run wrote it last.
+        body: Which body of the flow run (`paradime_flows.holding`) took it up last.
+        asked: What the caller asked for; the request may be a retry of it, or the rest of it.
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
         run_id: The Bolt run; None until it is known.
@@ -45,19 +48,24 @@ class Ownership(BaseModel):
         left: Whether it is left on purpose as soon as it has been started.
         closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
         reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
-        deadline_at: When it must have ended, in seconds since the epoch.
-        api_endpoint: The workspace, so that a sweeper for another one leaves it alone.
+        unseen: Bolt was out of reach when the wait for it ended: its flow run's failure says nothing of it.
+        began_at: When its time began to count, in seconds since the epoch.
+        limit_seconds: How long it may take from then, in seconds.
+        api_endpoint: The workspace's endpoint. Only its own workspace's credentials may settle a run.
+        workspace_uid: The workspace that the endpoint's token acts on, if it names one.
         credentials_block: Name of the `ParadimeCredentials` block; None for the environment's credentials.
         on_interrupt: What an interrupt without a person's cancel does to it (SIGTERM, Ctrl-C).
         on_crash: What a crash of the flow run's process does to it.
         archive: What to archive of the run, and where.
         attempts: The runs before it, for this same intent.
+        earlier: How many of them had been reported as the flow run's outcome before it was begun again.
         notes: The decision trail.
     """
 
     key: str = FLOW_KEY
     flow_run_id: UUID
-    attempt: int = 1
+    body: str = ""
+    asked: TriggerRequest | None = None
     request: TriggerRequest
     intent: TriggerIntent | None = None
     run_id: int | None = None
@@ -66,14 +74,19 @@ class Ownership(BaseModel):
     left: bool = False
     closed: bool = False
     reported: bool = False
-    deadline_at: float | None = None
+    unseen: bool = False
+    began_at: float | None = None
+    limit_seconds: float | None = None
     api_endpoint: str = ""
+    workspace_uid: str | None = None
     credentials_block: str | None = None
     on_interrupt: Policy = "cancel"
     on_crash: Policy = "cancel"
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     attempts: list[BoltAttempt] = Field(default_factory=list)
+    earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
+    _hold: str | None = PrivateAttr(default=None)
 
     @property
     def is_open(self) -> bool:
@@ -86,10 +99,33 @@ class Ownership(BaseModel):
         return self.request.label
 
     def remaining_seconds(self, limit: float) -> float:
-        """Return what is left of the time limit, in seconds; never more than the limit, whatever the clock says."""
-        if self.deadline_at is None:
+        """Return what is left of a time limit, in seconds; never more than the limit, whatever the clock says."""
+        if self.began_at is None:
             return limit
-        return min(limit, self.deadline_at - time.time())
+        return min(limit, self.began_at + limit - time.time())
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether its own time limit has passed."""
+        return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
+
+    def is_in(self, credentials: ParadimeCredentials) -> bool:
+        """Whether credentials are those of its workspace."""
+        return (self.api_endpoint, self.workspace_uid) == (
+            credentials.api_endpoint,
+            credentials.workspace_uid,
+        )
+
+    def left_to(self, flow_run: FlowRun) -> Ownership:
+        """Return a copy that is another flow run's."""
+        heir = self.model_copy(update={"flow_run_id": flow_run.id}, deep=True)
+        heir._hold = body_of(flow_run)  # noqa: SLF001 - its own class
+        return heir
+
+    def held_by(self, flow_run: FlowRun) -> None:
+        """Take note of the body that drives its flow run."""
+        self._hold = body_of(flow_run)
+        self.body = self._hold or ""
 
     def trail(self) -> Trail:
         """Return the trail as kept with the ownership, to be added to."""
@@ -107,7 +143,7 @@ class Ownership(BaseModel):
 
 def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
     """Return what a flow run answers for, by its labels; labels that are another flow run's do not count."""
-    found = []
+    found: list[Ownership] = []
     labels: Mapping[str, Any] = flow_run.labels or {}
     for name, value in labels.items():
         if not name.startswith(LABEL_PREFIX):
@@ -117,14 +153,32 @@ def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
         except ValidationError:
             continue
         if ownership.flow_run_id == flow_run.id:
+            ownership._hold = body_of(flow_run)  # noqa: SLF001 - not written: whose it was when it was read
             found.append(ownership)
     return found
 
 
 async def write_ownership(ownership: Ownership) -> None:
-    """Write an ownership to its flow run's labels."""
+    """Write an ownership to its flow run's labels.
+
+    Raises:
+        Superseded: Another body has taken up the flow run since the ownership was read, and knows better.
+    """
     async with get_client() as client:
+        await see_hold(client, ownership)
         await client.update_flow_run_labels(ownership.flow_run_id, ownership.to_labels())
+
+
+async def see_hold(client: PrefectClient, ownership: Ownership) -> FlowRun:
+    """Return the flow run of an ownership as it is now.
+
+    Raises:
+        Superseded: Another body has taken it up since the ownership was read.
+    """
+    flow_run = await client.read_flow_run(ownership.flow_run_id)
+    if body_of(flow_run) != ownership._hold:  # noqa: SLF001
+        raise Superseded(flow_run)
+    return flow_run
 
 
 async def tag_flow_run(flow_run_id: UUID) -> None:
@@ -146,6 +200,7 @@ class FlowRunLedger:
     def __init__(self, ownership: Ownership, timeout_seconds: float) -> None:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
+        self.is_saved = True
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Write down that a trigger is about to be sent.
@@ -156,33 +211,39 @@ class FlowRunLedger:
             Exception: Prefect could not be told; then nothing must be sent either.
         """
         ownership = self.ownership
-        async with get_client() as client:
-            # Nobody tells a script, and what was read of Bolt before this may have taken its time.
-            reason = await reason_to_stop(client, ownership.flow_run_id)
-        if reason is not None:
-            raise StoppedByPrefect(reason)
+        # Nobody tells a script, and what was read of Bolt before this may have taken its time.
+        await self._go_on()
         ownership.request, ownership.intent = request, intent
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
-        ownership.closed, ownership.reported = False, False
+        ownership.closed, ownership.reported, ownership.unseen = False, False, False
         await write_ownership(ownership)
         # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.
+        await self._go_on()
+
+    async def _go_on(self) -> None:
         async with get_client() as client:
-            await reason_to_stop(client, ownership.flow_run_id)
+            reason = await reason_to_stop(client, self.ownership.flow_run_id)
+        if reason is not None:
+            raise StoppedByPrefect(reason)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Write down which run the trigger started."""
+        """Write down which run the trigger started; its time has counted since the trigger was sent."""
         del adopted  # the trail tells
-        ownership = self.ownership
-        ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
-        ownership.deadline_at = time.time() + self.timeout_seconds
-        ownership.closed = ownership.left
-        await self.save()
+        intent = self.ownership.intent
+        await self._answer_for(run_id, time.time() if intent is None else intent.intended_at)
 
     async def attached(self, run_id: int) -> None:
-        """Write down that a run which is not ours is waited for."""
+        """Write down that a run which is not ours is waited for; its time counts from now."""
         # Before the id is written: between the two, an interrupt would cancel somebody else's run.
         self.ownership.owned = False
-        await self.started(run_id, adopted=False)
+        await self._answer_for(run_id, time.time())
+
+    async def _answer_for(self, run_id: int, began_at: float) -> None:
+        ownership = self.ownership
+        ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
+        ownership.began_at, ownership.limit_seconds = began_at, self.timeout_seconds
+        ownership.closed = ownership.left
+        await self.save()
 
     async def withdraw(self) -> None:
         """Write down that nothing was started, so that nobody looks for a run."""
@@ -193,8 +254,19 @@ class FlowRunLedger:
         """Write after the fact: a Prefect that cannot be told must not lose us the run that there is."""
         try:
             await write_ownership(self.ownership)
+        except Superseded:
+            # Whoever has taken up the flow run has read what there was, and has written more since.
+            return
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Prefect could not be told of Bolt run %s: %s", self.ownership.run_id, error)
+            self.is_saved = False
+        else:
+            self.is_saved = True
+
+    async def save_again(self) -> None:
+        """Write what could not be written before, if there is anything."""
+        if not self.is_saved:
+            await self.save()
 
     async def close(self, state: BoltRunState | None, *, reported: bool) -> None:
         """Write down that nobody has to answer for the run any longer."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from paradime_blocks.errors import BoltRequestError
-from paradime_blocks.trigger import SETUP_COMMANDS
 
 if TYPE_CHECKING:
     from paradime_blocks.errors import BoltRunError
@@ -74,24 +73,3 @@ def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
             end = text.find("\n", found.end())
             return text[start : end if end >= 0 else None].strip()
     return None
-
-
-def rest_from(planned: Sequence[T], failed: str | None, text: Callable[[T], object]) -> tuple[T, ...]:
-    """Return what is left to do after a failure: the command that failed and those after it.
-
-    Args:
-        planned: What was to be done.
-        failed: The command that failed; if it is not among them, all is to be done again.
-        text: Returns the command of an entry.
-    """
-    texts = [" ".join(str(text(each)).split()) for each in planned]
-    wanted = " ".join((failed or "").split())
-    return tuple(planned[texts.index(wanted) :]) if wanted in texts else tuple(planned)
-
-
-def without_setup(commands: Sequence[str]) -> list[str]:
-    """Return a run's commands without the first ones, which Bolt puts before those of the schedule."""
-    rest = list(commands)
-    while rest and rest[0].startswith(SETUP_COMMANDS):
-        rest = rest[1:]
-    return rest

@@ -13,7 +13,8 @@ from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials
 from paradime_flows.driving import cancelled, this_flow_run_id
 from paradime_flows.holding import take_hold
-from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.hooks import cancel_owned_runs, settle_if_cancelled_before
+from paradime_flows.liveness import keep_alive
 from paradime_flows.log_lines import LiveLogsMode
 from paradime_flows.ownership import Policy
 from paradime_flows.parameters import (
@@ -28,7 +29,7 @@ from paradime_flows.parameters import (
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, OnFailure, Step, check_steps
 from paradime_flows.pipeline_run import PipelineRun
 from paradime_flows.scheduling import StepOutcome, StepState
-from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, cancelled_before_body, unless_stopped
+from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, unless_stopped
 
 
 class PipelineResult(BaseModel):
@@ -123,8 +124,9 @@ async def run_pipeline(
     found = await resolve_credentials(credentials)
     async with get_client() as client:
         await take_hold(client, this_flow_run_id())
+        keep_alive(this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())
-        reason = await cancelled_before_body(client, flow_run)
+        reason = await settle_if_cancelled_before(client, flow_run)
     if reason is not None:
         return cancelled(reason, PipelineResult)
     options = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import anyio
+from prefect.client.orchestration import get_client
 
-from paradime_blocks.errors import BoltError
+from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.run import BoltRun
 from paradime_blocks.trail import Trail
@@ -15,9 +18,9 @@ from paradime_blocks.trigger import Verdict, find_triggered_run
 from paradime_flows.archive import Archive
 from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import run_logger
-from paradime_flows.ownership import FlowRunLedger, Ownership
+from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
-from paradime_flows.watch import cancel_in_prefect, see_that_it_is_ours
+from paradime_flows.watch import cancel_in_prefect
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -26,10 +29,20 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 12.0
 ARCHIVE_SECONDS = 8.0
 _LOOK_SECONDS = 6.0
+_ANSWER_SECONDS = 3.0
+# What a server has taken from us and still works at shows itself within this time.
+_LONGEST_REQUEST_SECONDS = 60.0
+
+
+def absence_seconds(ownership: Ownership, credentials: ParadimeCredentials) -> float:
+    """Return for how long, from now, a trigger that was sent may still start a run that is not there yet."""
+    longest = max(_LONGEST_REQUEST_SECONDS, 2 * credentials.request_timeout_seconds)
+    since = time.time() - (ownership.intent.intended_at if ownership.intent else 0.0)
+    return min(longest, max(0.0, longest - since))
 
 
 async def find_run(
-    ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, *, seconds: float
+    ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, *, seconds: float | None = None
 ) -> Verdict:
     """Find the run of an ownership whose trigger was never answered; the ownership is told its id.
 
@@ -37,27 +50,30 @@ async def find_run(
         ownership: An open ownership.
         credentials: The credentials of its workspace.
         trail: Where it is told.
-        seconds: How long to look until absence is believed.
+        seconds: How long to look; None for as long as it takes until absence is certain.
 
     Returns:
-        Whether there is a run, none, or no telling.
+        Whether there is a run, none, or no telling (yet).
     """
     if ownership.run_id is not None:
         return Verdict.FOUND
     if ownership.intent is None:
         return Verdict.ABSENT
+    needed = max(_LOOK_SECONDS, absence_seconds(ownership, credentials))
+    window = needed if seconds is None else seconds
     async with credentials.get_client() as client:
         finding = await find_triggered_run(
-            client,
-            ownership.request,
-            ownership.intent,
-            window_seconds=seconds,
-            max_outage_seconds=seconds,
-            late=True,
+            client, ownership.request, ownership.intent, window_seconds=window, max_outage_seconds=window
         )
     if finding.verdict is Verdict.FOUND:
         ownership.run_id = finding.run_id
+        ownership.began_at = ownership.intent.intended_at
         trail.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is taken up.")
+    elif finding.verdict is Verdict.ABSENT and window < needed:
+        trail.note(
+            "The trigger has started no run so far; it may yet, and is left for the sweeper to look into."
+        )
+        return Verdict.UNSURE
     elif finding.verdict is Verdict.ABSENT:
         trail.note("The trigger that was about to be sent has started no run.")
     else:
@@ -66,7 +82,13 @@ async def find_run(
     return finding.verdict
 
 
-async def settle(ownership: Ownership, credentials: ParadimeCredentials, reason: str) -> BoltRunState | None:
+async def settle(
+    ownership: Ownership,
+    credentials: ParadimeCredentials,
+    reason: str,
+    *,
+    look_seconds: float | None = None,
+) -> BoltRunState | None:
     """Cancel the Bolt run of an ownership, see that it has ended, write that down, and archive it.
 
     Safe to repeat, and for several at once: cancelling a run that has ended changes nothing.
@@ -75,17 +97,48 @@ async def settle(ownership: Ownership, credentials: ParadimeCredentials, reason:
         ownership: What is to be settled.
         credentials: The credentials of its workspace.
         reason: Why, as a sentence.
+        look_seconds: How long a run that is not known yet is looked for; None for as long as it takes.
 
     Returns:
         The state in which the run ended; None if there is none, or none of ours.
 
     Raises:
         BoltError: The run may still be going. The ownership stays open, for the sweeper.
+        Superseded: Another body has taken up the flow run; the run is its to settle.
     """
+    if not ownership.is_in(credentials):
+        msg = "The credentials at hand are those of another workspace; its runs bear the same ids."
+        guidance = "Nothing was sent. Keep a flow's credentials in a ParadimeCredentials block, where hooks find them."
+        raise BoltRequestError(
+            msg, guidance=guidance, schedule_name=ownership.schedule, run_id=ownership.run_id
+        )
     trail = Trail(ownership.notes, tell=run_logger().warning)
     trail.note(reason)
+    await see_that_it_is_held(ownership)
+    try:
+        return await _settle(ownership, credentials, trail, look_seconds)
+    finally:
+        with anyio.move_on_after(ARCHIVE_SECONDS):
+            await archive_ownership(ownership, credentials, outcome=reason)
+
+
+async def see_that_it_is_held(ownership: Ownership) -> None:
+    """See that no other body has taken up the flow run of an ownership since that was read.
+
+    Raises:
+        Superseded: One has.
+    """
+    # Without Prefect, what was read last must do.
+    with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
+        async with get_client() as client:
+            await see_hold(client, ownership)
+
+
+async def _settle(
+    ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, look_seconds: float | None
+) -> BoltRunState | None:
     ledger = FlowRunLedger(ownership, 0.0)
-    verdict = await find_run(ownership, credentials, trail, seconds=_LOOK_SECONDS)
+    verdict = await find_run(ownership, credentials, trail, seconds=look_seconds)
     if verdict is Verdict.UNSURE:
         await ledger.save()
         return None
@@ -112,9 +165,8 @@ async def settle(ownership: Ownership, credentials: ParadimeCredentials, reason:
         trail.note(f"Bolt run {run.run_id} was cancelled.")
     else:
         trail.note(f"Bolt run {run.run_id} had ended by itself as {state}.")
-    await ledger.close(state, reported=True)
-    with anyio.move_on_after(ARCHIVE_SECONDS):
-        await archive_ownership(ownership, credentials, outcome=reason)
+    # What ended by itself has not been told to anybody: a retry of the flow run reports it, or retries it.
+    await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
 
 
@@ -131,10 +183,12 @@ async def settle_interrupted(
     Raises:
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
     """
-    await see_that_it_is_ours(ownership.flow_run_id)
-    if not ownership.is_open:
-        return
     reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
+    if not ownership.is_open:
+        ownership.trail().note(reason or "The flow run was interrupted.")
+        with anyio.move_on_after(ARCHIVE_SECONDS):
+            await summarize(ownership, credentials, outcome=reason)
+        return
     if reason is None and ownership.on_interrupt == "leave":
         ownership.trail().note("Interrupted; the Bolt run is left going, to be taken up again.")
         # A hook will see this same interrupt as a crash.
@@ -142,7 +196,9 @@ async def settle_interrupted(
         await FlowRunLedger(ownership, 0.0).save()
         return
     try:
-        await settle(ownership, credentials, reason or "The flow run was interrupted.")
+        await settle(
+            ownership, credentials, reason or "The flow run was interrupted.", look_seconds=_LOOK_SECONDS
+        )
     except BoltError as error:
         run_logger().error("%s", error)
 
@@ -157,14 +213,31 @@ async def archive_ownership(
         credentials: The credentials of its workspace.
         outcome: What came of it, as a sentence.
     """
-    archive = Archive(
+    archive = _archive_of(ownership, credentials, outcome)
+    await archive.run()
+    return archive
+
+
+async def summarize(ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None) -> None:
+    """Write the summary alone of what an ownership came to.
+
+    Args:
+        ownership: The ownership.
+        credentials: The credentials of its workspace.
+        outcome: What came of it, as a sentence.
+    """
+    await _archive_of(ownership, credentials, outcome).summary()
+
+
+def _archive_of(ownership: Ownership, credentials: ParadimeCredentials, outcome: str | None) -> Archive:
+    return Archive(
         credentials,
         ArtifactWriter(flow_run_id=ownership.flow_run_id),
         RunRecord(
             schedule_name=ownership.schedule,
             run_id=ownership.run_id,
             state=ownership.state,
-            branch=ownership.request.branch,
+            branch=ownership.request.branch if ownership.owned else None,
             flow_run_page=flow_run_url(ownership.flow_run_id) if ownership.owned else None,
             triggered_at=_triggered_at(ownership),
             outcome=outcome,
@@ -173,8 +246,6 @@ async def archive_ownership(
         ),
         ownership.archive,
     )
-    await archive.run()
-    return archive
 
 
 def _triggered_at(ownership: Ownership) -> datetime | None:

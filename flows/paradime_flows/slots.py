@@ -34,16 +34,20 @@ class SlotTaken(Exception):
     """Another flow run held the slot for as long as it was waited for."""
 
 
-def slot_name(schedule: BoltSchedule) -> str:
+def slot_name(schedule: BoltSchedule, name: str | None = None) -> str:
     """Return the name of a schedule's concurrency limit, the same in every process.
 
     Prefect forbids some characters in it, so a schedule's name that has any is told apart by a hash.
+
+    Args:
+        schedule: The schedule.
+        name: Its name, where it is known by its slug only.
     """
     settings = schedule.credentials
     workspace = hashlib.sha256(
         f"{settings.api_endpoint} {settings.workspace_uid or ''}".encode()
     ).hexdigest()[:10]
-    label = schedule.schedule_name or schedule.slug or ""
+    label = name or schedule.schedule_name or schedule.slug or ""
     plain = slugify(label, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
     if plain != label:
         plain = f"{plain[:60]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
@@ -61,20 +65,19 @@ async def make_limit(name: str) -> None:
 
 
 @asynccontextmanager
-async def schedule_slot(schedule: BoltSchedule, trail: Trail, *, wait_seconds: float) -> AsyncIterator[None]:
+async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> AsyncIterator[None]:
     """Hold the schedule's slot within, if Prefect can give it.
 
     The slot is held by an asyncio task of its own: its lease must not depend on the caller's cancel scopes.
 
     Args:
-        schedule: The schedule.
+        name: The slot's name.
         trail: Where waiting, and doing without, is told.
         wait_seconds: How long to wait for it.
 
     Raises:
         SlotTaken: Another flow run held it all the time.
     """
-    name = slot_name(schedule)
     acquired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     release = asyncio.Event()
     holder = asyncio.create_task(_hold(name, wait_seconds, acquired, release), name=f"slot of {name}")

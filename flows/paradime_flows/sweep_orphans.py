@@ -15,8 +15,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Crashed
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
 from pydantic import BaseModel, Field
 
 from paradime_blocks.credentials import ParadimeCredentials
@@ -24,23 +25,35 @@ from paradime_blocks.errors import BoltError
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.run import BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS
+from paradime_blocks.text import one_line
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger import Verdict
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
 from paradime_flows.family import every_flow_run
-from paradime_flows.liveness import STALE_SECONDS, silent_seconds
+from paradime_flows.holding import Superseded, body_of
+from paradime_flows.liveness import (
+    BEAT_SECONDS,
+    STALE_SECONDS,
+    alive_for_another,
+    last_sign,
+    lives_here,
+    silent_seconds,
+)
 from paradime_flows.ownership import TAG, FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.parameters import CredentialsParameter
-from paradime_flows.settle import archive_ownership, find_run, settle
+from paradime_flows.settle import archive_ownership, find_run, see_that_it_is_held, settle
 
 SweepAction = Literal["cancel", "attach", "report"]
 
 _AT_ONCE = 8
-_LOOK_SECONDS = 5.0
 _ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
-_SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING]
+# One that awaits a retry lives on in its process; if that is gone, nobody looks after its run.
+_SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
+# For so long at least a run that is to be left for a retry is left, however soon the sweeper is sent.
+_LEFT_SECONDS = 900.0
+_TWO_BEATS_SECONDS = 2.5 * BEAT_SECONDS
 
 
 class SweptRun(BaseModel):
@@ -86,7 +99,8 @@ async def sweep_orphans(
         action: cancel: cancel the Bolt run; attach: wait for its end and archive it to its flow run; report:
             only tell.
         older_than_seconds: How long the flow run must have been over or silent, in seconds: the wait gives a
-            retry the time to take the run up again.
+            retry the time to take the run up again. A run that `on_crash` or `on_interrupt` leaves for one is given
+            a quarter of an hour at least.
         lookback_days: How old a flow run may be at most, in days.
 
     Returns:
@@ -106,11 +120,14 @@ async def sweep_orphans(
         flow_runs = await _candidates(client, timedelta(days=lookback_days))
         orphans = [flow_run for flow_run in flow_runs if sweep.is_orphan(flow_run)]
         run_logger().info("%d flow runs looked at, %d to be swept.", len(flow_runs), len(orphans))
+        if any(_may_live(flow_run) for flow_run in orphans):
+            # Their clocks may be behind ours. Whoever lives writes another sign within this time.
+            await anyio.sleep(_TWO_BEATS_SECONDS)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
         async def one(flow_run: FlowRun) -> None:
             async with limiter:
-                await sweep.sweep(client, flow_run.id)
+                await sweep.sweep(client, flow_run)
 
         async with anyio.create_task_group() as group:
             for flow_run in orphans:
@@ -159,9 +176,7 @@ class _Sweep:
         return [
             ownership
             for ownership in read_ownerships(flow_run)
-            if ownership.is_open
-            and ownership.owned
-            and ownership.api_endpoint == self.credentials.api_endpoint
+            if ownership.is_open and ownership.owned and ownership.is_in(self.credentials)
         ]
 
     def _idle_seconds(self, flow_run: FlowRun) -> float:
@@ -174,59 +189,134 @@ class _Sweep:
             # A worker can write a crash when the flow run has been retried already.
             lives = silent is not None and silent <= STALE_SECONDS and state.type is not StateType.CANCELLED
             return -1 if lives else since_state
+        if lives_here(flow_run):
+            return -1
         if silent is None:
             # It has not come to waiting yet, so only time can tell.
             return since_state if since_state > STALE_SECONDS else -1
+        if state.type in {StateType.PENDING, StateType.SCHEDULED}:
+            # Somebody may have sent it on its way again just now.
+            return min(silent, since_state)
         return silent if silent > STALE_SECONDS else -1
 
-    async def sweep(self, client: PrefectClient, flow_run_id: UUID) -> None:
-        """Read a flow run again, and act on it if it still is an orphan."""
-        flow_run = await client.read_flow_run(flow_run_id)
-        if flow_run.state is None or flow_run.state.type not in _SWEPT or not self.is_orphan(flow_run):
+    async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
+        """Read a flow run again, and act on it if it still is an orphan.
+
+        Args:
+            client: An open client.
+            seen: The flow run as it was listed.
+        """
+        try:
+            await self._sweep(client, seen)
+        except ObjectNotFound:
+            run_logger().info("Flow run %s has been deleted meanwhile.", seen.id)
+        except Superseded as superseded:
+            run_logger().info("%s", superseded)
+        except Exception as error:  # noqa: BLE001 - one flow run's trouble must not end the sweep
+            run_logger().error("Flow run %s could not be swept: %s", seen.id, error)
+            told = f"not done: {one_line(str(error), 200)}"
+            self.swept += [self._entry(seen, ownership, told) for ownership in self._open(seen)]
+
+    async def _sweep(self, client: PrefectClient, seen: FlowRun) -> None:
+        flow_run = await client.read_flow_run(seen.id)
+        lives = _may_live(flow_run) and last_sign(flow_run) != last_sign(seen)
+        if (
+            lives
+            or flow_run.state is None
+            or flow_run.state.type not in _SWEPT
+            or not self.is_orphan(flow_run)
+        ):
             return
+        settled = True
         for ownership in self._open(flow_run):
-            entry = SweptRun(
-                flow_run_id=flow_run.id,
-                flow_run_name=flow_run.name,
-                flow_run_state=flow_run.state.name or flow_run.state.type.value,
-                schedule_name=ownership.schedule,
-            )
+            entry = self._entry(flow_run, ownership)
+            self.swept.append(entry)
             try:
-                await self._act(entry, ownership)
+                await self._act(entry, ownership, flow_run)
             except BoltError as error:
                 entry.done = f"not done: {error.what}"
                 run_logger().error("%s", error)
             entry.run_id = ownership.run_id
-            self.swept.append(entry)
-        if self.action != "report" and flow_run.state.type in {StateType.RUNNING, StateType.CANCELLING}:
-            message = "The process of this flow run has vanished; its Bolt runs were swept."
-            await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
+            settled = settled and not ownership.is_open
+        if settled:
+            await _write_the_end(client, flow_run)
 
-    async def _act(self, entry: SweptRun, ownership: Ownership) -> None:
+    @staticmethod
+    def _entry(flow_run: FlowRun, ownership: Ownership, done: str = "") -> SweptRun:
+        state = flow_run.state
+        return SweptRun(
+            flow_run_id=flow_run.id,
+            flow_run_name=flow_run.name,
+            flow_run_state=(state.name or state.type.value) if state else "",
+            schedule_name=ownership.schedule,
+            run_id=ownership.run_id,
+            done=done,
+        )
+
+    async def _act(self, entry: SweptRun, ownership: Ownership, flow_run: FlowRun) -> None:
         why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was not settled."
-        if self.action == "cancel":
+        young = self._idle_seconds(flow_run) < _LEFT_SECONDS
+        if self.action == "cancel" and not (young and _is_left(ownership, flow_run)):
             entry.state = await settle(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
             return
-        verdict = await find_run(ownership, self.credentials, Trail(ownership.notes), seconds=_LOOK_SECONDS)
+        verdict = await find_run(ownership, self.credentials, Trail(ownership.notes))
         if verdict is not Verdict.FOUND or ownership.run_id is None:
             entry.done = (
                 "no Bolt run was started" if verdict is Verdict.ABSENT else "the Bolt run cannot be told"
             )
-            if verdict is Verdict.ABSENT and self.action == "attach":
+            if verdict is Verdict.ABSENT and self.action != "report":
                 await FlowRunLedger(ownership, 0).withdraw()
             return
         run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
-        if self.action == "report":
+        if self.action != "attach":
             entry.state = await run.astate()
-            entry.done = "reported only"
+            entry.done = (
+                "reported only" if self.action == "report" else "left for a retry, as its policy says"
+            )
             return
-        entry.state = await run.await_for_completion(max(1.0, ownership.remaining_seconds(TIMEOUT_SECONDS)))
+        limit = ownership.limit_seconds or TIMEOUT_SECONDS
+        async with alive_for_another(flow_run.id):
+            entry.state = await run.await_for_completion(max(1.0, ownership.remaining_seconds(limit)))
         ownership.state = entry.state
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
+        await see_that_it_is_held(ownership)
         await archive_ownership(ownership, self.credentials, outcome=why)
+        # Whoever retries the flow run is told how it ended.
         await FlowRunLedger(ownership, 0).close(entry.state, reported=False)
-        entry.done = f"waited for, ended as {entry.state}, archived"
+        entry.done = f"waited for; it ended as {entry.state}"
+
+
+def _is_over(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and flow_run.state.type in _ENDED_BADLY
+
+
+def _may_live(flow_run: FlowRun) -> bool:
+    """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
+    return not _is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
+
+
+def _is_left(ownership: Ownership, flow_run: FlowRun) -> bool:
+    """Whether a run is to be left going for a retry of its flow run to take up."""
+    state = flow_run.state
+    if state is None or state.is_cancelled() or state.is_cancelling() or ownership.time_is_up:
+        return False
+    if state.name == "TimedOut":
+        return ownership.on_interrupt == "leave"
+    return not state.is_failed() and ownership.on_crash == "leave"
+
+
+async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
+    now = await client.read_flow_run(flow_run.id)
+    same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
+    if _is_over(flow_run) or not same or body_of(now) != body_of(flow_run):
+        return
+    message = "The process of this flow run has vanished; its Bolt runs were swept."
+    cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
+    # A person's cancel stays a cancel.
+    state: State[None] = Cancelled(message=message) if cancelling else Crashed(message=message)
+    await client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 def _done(ownership: Ownership, state: BoltRunState | None) -> str:

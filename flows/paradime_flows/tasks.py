@@ -13,9 +13,10 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import get_client
+from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run as this_task_run
 
-from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
@@ -27,7 +28,7 @@ from paradime_flows.context import (
     resolve_credentials,
     resolve_schedule,
 )
-from paradime_flows.driving import cancelled, schedule_of_run, trigger_request
+from paradime_flows.driving import schedule_of_run, trigger_request
 from paradime_flows.holding import take_hold
 from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.ownership import FlowRunLedger, Ownership, Policy, read_ownerships
@@ -156,6 +157,7 @@ async def trigger_bolt_run(
     Raises:
         BoltAlreadyRunning: The schedule runs already.
         BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
+        prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect.
         BoltError: Nothing was started.
     """
     schedule = await resolve_schedule(schedule_name, credentials, slug=slug, commands=commands, branch=branch)
@@ -183,7 +185,7 @@ async def _start(
         async with lifecycle.settling():
             return (await lifecycle.obtain()).run_id
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, int)
+        raise CancelledRun(stop.reason) from None
 
 
 @bolt_task(name="retry-bolt-run", task_run_name="retry {run_id}")
@@ -287,6 +289,7 @@ async def wait_for_bolt_run(
         BoltRunCanceled: It ended CANCELED.
         BoltRunSkipped: It ended SKIPPED.
         BoltRunTimedOut: The time limit was reached.
+        prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect, and with it a run of its own.
         BoltError: Any other trouble, as the class says.
     """
     found = await resolve_credentials(credentials)
@@ -312,7 +315,7 @@ async def wait_for_bolt_run(
     except StoppedByPrefect as stop:
         if ownership is not None:
             await settle_interrupted(ownership, found, None if stop.by_signal else stop.reason)
-        return cancelled(stop.reason, BoltRunResult)
+        raise CancelledRun(stop.reason) from None
     except asyncio.CancelledError:
         if ownership is not None:
             # Prefect's time limits cancel every await in here again, unless it is shielded.
@@ -320,6 +323,10 @@ async def wait_for_bolt_run(
                 await settle_interrupted(ownership, found)
         raise
     except BoltError as error:
+        if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
+            # What failed the wait says nothing of the run: a hook must not cancel it for that.
+            ownership.unseen = True
+            await FlowRunLedger(ownership, 0.0).save()
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
         raise
     await _close(ownership, result.state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect.states import Completed
 from pydantic import BaseModel
 
+from paradime_blocks.errors import BoltError
 from paradime_blocks.models import run_url
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_schedule, run_logger
@@ -117,13 +118,21 @@ async def trigger_only(
     policies = RunPolicies(on_already_running=on_already_running, leave=True)
     try:
         lifecycle = await RunLifecycle.begin(schedule, this_flow_run_id(), policies, request=request)
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, TriggeredRun)
+    try:
         async with lifecycle.settling():
             run = await lifecycle.obtain()
     except Skipped as skipped:
+        await lifecycle.tell(str(skipped))
         there = _triggered(skipped.run.run_id, schedule.request().label, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, TriggeredRun)
+    except BoltError as error:
+        await lifecycle.tell(error.what)
+        raise
+    await lifecycle.tell("The run was started, and goes on by itself.")
     run_logger().info("Bolt run %s goes on by itself: %s", run.run_id, run.url)
     return _triggered(
         run.run_id, lifecycle.ownership.schedule, started=lifecycle.ownership.intent is not None

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-
-import anyio
 
 from paradime_blocks.errors import (
     BoltAlreadyRunning,
@@ -19,8 +17,16 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.observation import Deadline
-from paradime_blocks.trigger import Trigger, TriggerIntent, TriggerRequest, Verdict, find_triggered_run
-from paradime_flows.retry_policy import rest_from, without_setup
+from paradime_blocks.trigger import (
+    Trigger,
+    TriggerIntent,
+    TriggerRequest,
+    Verdict,
+    count_setup,
+    find_triggered_run,
+    first_of,
+    may_have_started,
+)
 from paradime_flows.watch import unless_stopped
 
 if TYPE_CHECKING:
@@ -32,6 +38,10 @@ if TYPE_CHECKING:
     from paradime_flows.policies import OnAlreadyRunning
 
 _REPLACEMENTS_AT_MOST = 3
+_MOST_DOUBLINGS = 12
+# A run that Bolt refuses a trigger for may not be shown yet.
+_SHOWS_WITHIN_SECONDS = 8.0
+_LOOK_SECONDS = 1.0
 
 
 class Skipped(Exception):
@@ -56,12 +66,18 @@ class Triggering:
         ledger: Where intent and run id are written.
         trail: Where decisions are told.
         on_already_running: What to do when the schedule runs already.
+        waiting: How long the schedule is waited for, its slot included.
     """
 
     schedule: BoltSchedule
     ledger: FlowRunLedger
     trail: Trail
     on_already_running: OnAlreadyRunning
+    waiting: Deadline = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start counting."""
+        self.waiting = Deadline(self.schedule.timeout_seconds)
 
     @property
     def ownership(self) -> Ownership:
@@ -80,7 +96,6 @@ class Triggering:
             BoltTriggerUnknown: It cannot be told whether a run started.
             BoltError: Nothing was started.
         """
-        waiting = Deadline(self.schedule.timeout_seconds)
         for sent in itertools.count():
             try:
                 async with self.schedule.credentials.get_client() as client:
@@ -94,7 +109,7 @@ class Triggering:
             except BoltAlreadyRunning as error:
                 intent = self.ownership.intent
                 await self.ledger.withdraw()
-                other = await self._run_in_the_way(error)
+                other, runs = await self._reason_of(error)
                 if intent is not None and await self._may_be_ours(other, request, intent):
                     # A gateway that sends a request twice hides the run that we started behind a refusal.
                     self.trail.note(
@@ -103,40 +118,44 @@ class Triggering:
                         f"may have started it."
                     )
                     await self.ledger.attached(other.run_id)
-                elif not await self._give_way(other, error, waiting, replacing=sent < _REPLACEMENTS_AT_MOST):
+                elif not await self._give_way(other, error, runs=runs, refusals=sent + 1):
                     continue
             except BoltTriggerUnknown:
                 await self.ledger.save()
                 raise
-            except BoltError:
-                # Nothing was started, so there is nothing to look for later.
-                await self.ledger.withdraw()
-                raise
+            except BoltError as error:
+                if may_have_started(error):
+                    # It was looked for, and not found; the sweeper, or a retry, looks again.
+                    await self.ledger.save()
+                else:
+                    await self.ledger.withdraw()
+                raise error.with_facts(schedule_name=self.ownership.schedule) from error
             return
 
     async def _give_way(
-        self, other: BoltRun, error: BoltAlreadyRunning, waiting: Deadline, *, replacing: bool
+        self, other: BoltRun, error: BoltAlreadyRunning, *, runs: bool, refusals: int
     ) -> bool:
         """Do as the policy says about a run in the way.
 
         Args:
             other: That run.
             error: Bolt's refusal.
-            waiting: How long it may be waited for.
-            replacing: Whether it may be replaced still.
+            runs: Whether it goes on; an older backend only tells of the latest, which may have ended.
+            refusals: How often the trigger has been refused.
 
         Returns:
             Whether it is waited for in place of our own; if not, the way is free, and the trigger is to be sent.
         """
         policy = self.on_already_running
-        if policy == "attach":
+        if policy == "attach" and runs:
             self.trail.note(f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for.")
             await self.ledger.attached(other.run_id)
             return True
-        if policy == "wait" and not waiting.passed:
-            await self._wait_for_other(other, waiting)
+        waits = policy == "wait" or (policy in {"attach", "replace"} and not runs)
+        if waits and not self.waiting.passed:
+            await self._wait_for_other(other, refusals)
             return False
-        if policy == "replace" and replacing:
+        if policy == "replace" and refusals <= _REPLACEMENTS_AT_MOST:
             self.trail.note(f"The schedule runs already; Bolt run {other.run_id} is replaced.")
             await other.acancel()
             return False
@@ -146,24 +165,43 @@ class Triggering:
         self.trail.note(f"The schedule runs already (Bolt run {other.run_id}).")
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 
-    async def _run_in_the_way(self, error: BoltAlreadyRunning) -> BoltRun:
+    async def _reason_of(self, refusal: BoltAlreadyRunning) -> tuple[BoltRun, bool]:
+        """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late.
+
+        Raises:
+            BoltAlreadyRunning: The schedule has no run at all.
+        """
+        showing = Deadline(_SHOWS_WITHIN_SECONDS)
+        while True:
+            other, runs = await self.run_in_the_way()
+            if other is not None and (runs or showing.passed):
+                return other, runs
+            if showing.passed:
+                raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
+            await unless_stopped(lambda: showing.clock.sleep(_LOOK_SECONDS), self.ownership.flow_run_id)
+
+    async def run_in_the_way(self) -> tuple[BoltRun | None, bool]:
+        """Return the schedule's run that goes on, or else its latest, and whether it goes on."""
         request = self.ownership.request
         async with self.schedule.credentials.get_client() as client:
-            latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
             # A backend that cannot list runs tells of the latest only.
             with suppress(BoltRequestError):
                 runs = (await client.list_bolt_runs(request.slug or request.label)).runs
-                latest = next((run.id for run in runs if not run.state.is_terminal), latest)
+                going = next((run.id for run in runs if not run.state.is_terminal), None)
+                if going is not None:
+                    return self.schedule.attach(going), True
+            latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
         if latest is None:
-            raise error.with_facts(schedule_name=self.ownership.schedule) from error
-        return self.schedule.attach(latest)
+            return None, False
+        run = self.schedule.attach(latest)
+        return run, not (await run.astate()).is_terminal
 
     async def _may_be_ours(self, other: BoltRun, request: TriggerRequest, intent: TriggerIntent) -> bool:
         """Whether the run in the way can be one that our own trigger has started, although that was refused.
 
-        Only where we would wait for it and then trigger: the other policies neither start nor wait for a second.
+        Only where we would trigger once more: the other policies neither start nor wait for a second.
         """
-        if self.on_already_running != "wait" or other.run_id <= intent.latest_run_id:
+        if self.on_already_running not in {"wait", "replace"} or other.run_id <= intent.latest_run_id:
             return False
         async with self.schedule.credentials.get_client() as client:
             finding = await find_triggered_run(
@@ -171,14 +209,14 @@ class Triggering:
             )
         return finding.verdict is Verdict.FOUND and finding.run_id == other.run_id
 
-    async def _wait_for_other(self, other: BoltRun, waiting: Deadline) -> None:
+    async def _wait_for_other(self, other: BoltRun, refusals: int) -> None:
         self.trail.note(
             f"The schedule runs already; Bolt run {other.run_id} is waited for before our trigger."
         )
         began = time.monotonic()
         try:
             state = await unless_stopped(
-                lambda: other.await_for_completion(waiting.remaining), self.ownership.flow_run_id
+                lambda: other.await_for_completion(self.waiting.remaining), self.ownership.flow_run_id
             )
         except BoltRunError as error:
             msg = f"The schedule was still running {time.monotonic() - began:.0f} s later."
@@ -190,8 +228,8 @@ class Triggering:
             raise BoltAlreadyRunning(msg, **facts) from error
         self.trail.note(f"Bolt run {other.run_id} has ended as {state}.")
         # An older run than the latest may be the one that goes on: then Bolt refuses again, and again.
-        seconds = min(self.schedule.poll_interval_seconds, time.monotonic() - began + 0.5)
-        await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
+        seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
+        await unless_stopped(lambda: self.waiting.clock.sleep(seconds), self.ownership.flow_run_id)
 
     async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
         """Retry a run in a new one; on a backend that cannot, trigger what the run has not done.
@@ -217,15 +255,19 @@ class Triggering:
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
             planned = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).commands
-        done = without_setup([command.command for command in status.commands])
-        failed = status.failing_command
-        start_at = None if everything or failed is None else failed.command
+        shown = [command.command for command in status.commands]
+        # With `continueOnError` others may have failed before the one that the run's error names.
+        failed = next((n for n, command in enumerate(status.commands) if command.return_code), len(shown) - 1)
         if request.command_configs is not None:
-            configs = rest_from(request.command_configs, start_at, lambda each: each["command"])
-            return replace(request, command_configs=configs)
-        if request.commands is not None:
+            planned = [str(config["command"]) for config in request.command_configs]
+        elif request.commands is not None:
             planned = list(request.commands)
-        elif not set(done) <= set(planned):
+        first = first_of(planned, shown)
+        if first is None:
             # It had commands of its own; of those, Bolt only tells what has started.
-            planned = done
-        return replace(request, commands=rest_from(planned, start_at, str) or None)
+            first = count_setup(shown)
+            planned = shown[first:]
+        start = 0 if everything else max(failed - first, 0)
+        if request.command_configs is not None:
+            return replace(request, command_configs=request.command_configs[start:])
+        return replace(request, commands=tuple(planned[start:]) or None)

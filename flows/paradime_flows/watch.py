@@ -18,6 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
+from paradime_flows.context import current_task_run_id
 from paradime_flows.family import parent_of
 from paradime_flows.holding import Superseded, check_hold
 from paradime_flows.interrupts import (
@@ -27,12 +28,12 @@ from paradime_flows.interrupts import (
     terminate_again,
     terminations_so_far,
 )
-from paradime_flows.liveness import BEAT_SECONDS, beat
 
 T = TypeVar("T")
 
 WATCH_INTERVAL_SECONDS = 3.0
 _INTERRUPT_INTERVAL_SECONDS = 0.25
+_ANSWER_SECONDS = 3.0
 _GENERATIONS = 10
 _CANCELLED_THEN_RUNNING = (
     [StateType.CANCELLING, StateType.RUNNING],
@@ -74,17 +75,8 @@ async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateTyp
     return [state.type for state in sorted(states, key=lambda state: state.timestamp)]
 
 
-def bodies_begun(types: list[StateType]) -> int:
-    """Return how often a flow run's body has begun: at first, with each retry, and after each suspension.
-
-    Prefect's own count leaves out the suspensions. A mere pause goes on in the same process and body.
-    """
-    begun = zip([None, *types], types, strict=False)
-    return sum(now == StateType.RUNNING != before and before != StateType.PAUSED for before, now in begun)
-
-
-async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> str | None:
-    """Return what to say if a flow run, or one above it, was cancelled before its present body began; else None.
+async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
+    """Return the flow run, or the one above it, that was cancelled before its present body began; else None.
 
     A cancel during AwaitingRetry is written and then run over: the sleeping process begins the body again.
     """
@@ -93,7 +85,7 @@ async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> str
         if one is None:
             return None
         if [None, *await state_types(client, one.id)][-2:] in _CANCELLED_THEN_RUNNING:
-            return f"Flow run {one.name!r} was cancelled while it waited for its retry."
+            return one
         one = await parent_of(client, one)
     return None
 
@@ -104,10 +96,13 @@ async def cancel_in_prefect(flow_run_id: UUID) -> str | None:
     Raises:
         Superseded: Another process has taken up the flow run.
     """
-    try:
+    flow_run: FlowRun | None = None
+    # Prefect's client tries again for longer than there is time to cancel anything in.
+    with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
-    except Exception:  # noqa: BLE001 - without Prefect, it is an interrupt like any other
+    if flow_run is None:
+        # Without Prefect, it is an interrupt like any other.
         return None
     check_hold(flow_run)
     state = flow_run.state
@@ -116,11 +111,17 @@ async def cancel_in_prefect(flow_run_id: UUID) -> str | None:
     return None
 
 
-async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> str | None:
+async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: bool = False) -> str | None:
     """Return why the work of a flow run is no longer wanted, or None.
 
     A flow run's own end is no reason unless it is a cancel: it may be written late or by somebody else, and what
-    is still running knows better. A parent that has ended without its child is one.
+    is still running knows better. A parent that has ended without its child is one; and so is, for a task that was
+    submitted, that its flow has failed: nobody but the flow's own body writes that.
+
+    Args:
+        client: An open client.
+        flow_run_id: The flow run.
+        in_task: The work is that of a task, beside which its flow can end.
 
     Raises:
         Superseded: Another process has taken up the flow run, or one above it.
@@ -135,6 +136,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> str | None
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
                 return f"Flow run {flow_run.name!r} is being cancelled in Prefect."
+            if own and in_task and state.is_failed():
+                return f"Flow run {flow_run.name!r} has failed beside its task."
             if not own and state.is_final():
                 return f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
         flow_run, own = await parent_of(client, flow_run), False
@@ -147,7 +150,7 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> None:
     Raises:
         Superseded: One has.
     """
-    with suppress(Exception):
+    with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
         async with get_client() as client:
             await reason_to_stop(client, flow_run_id)
 
@@ -192,7 +195,7 @@ async def unless_stopped(
 
 
 class _Watch:
-    """Looks for a reason to stop, and gives signs of life meanwhile.
+    """Looks for a reason to stop.
 
     Args:
         flow_run_id: The flow run that is watched.
@@ -208,22 +211,15 @@ class _Watch:
         self._interrupts, self._terminations = interrupts_so_far(), terminations_so_far()
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
-        self._next_beat = 0.0
+        self._in_task = current_task_run_id() is not None
 
     async def run(self, scope: anyio.CancelScope) -> None:
         """Watch until there is a reason, then end the work's scope."""
         async with get_client() as client:
             while self.reason is None and self.superseded is None:
                 await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
-                await self._beat(client)
                 self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
         scope.cancel()
-
-    async def _beat(self, client: PrefectClient) -> None:
-        if anyio.current_time() >= self._next_beat:
-            self._next_beat = anyio.current_time() + BEAT_SECONDS
-            with suppress(Exception):
-                await beat(client, self.flow_run_id)
 
     def _reason_in_this_process(self) -> str | None:
         if interrupts_so_far() > self._interrupts and not in_main_thread():
@@ -240,7 +236,7 @@ class _Watch:
             return None
         self._next_look = anyio.current_time() + self.interval_seconds
         try:
-            return await reason_to_stop(client, self.flow_run_id)
+            return await reason_to_stop(client, self.flow_run_id, in_task=self._in_task)
         except Superseded as superseded:
             self.superseded = superseded
             return None

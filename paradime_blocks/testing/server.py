@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -268,7 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
         # Noted before it is sent: a test that has its answer must find it in the log.
         update(status=reply.status, bytes=reply.size, answered=True)
         length = reply.size if reply.announced_length is None else reply.announced_length
-        headers = {"Date": formatdate(usegmt=True), **reply.headers, "Content-Length": str(length)}
+        # One world, one clock: what a run's times are compared with.
+        now = format_datetime(self.server.service.clock.now(), usegmt=True)
+        headers = {"Date": now, **reply.headers, "Content-Length": str(length)}
         reason = http.HTTPStatus(reply.status).phrase if reply.status in _STATUSES else "Simulated"
         head = f"HTTP/1.1 {reply.status} {reason}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"

@@ -17,7 +17,17 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
 from paradime_blocks.observation import Clock, Deadline, next_poll_delay, observe
-from paradime_blocks.trigger import Finding, Fit, TriggerIntent, Verdict, fit, judge, may_have_started
+from paradime_blocks.trigger import (
+    Finding,
+    Fit,
+    TriggerIntent,
+    Verdict,
+    begun_too_late,
+    first_of,
+    fit,
+    judge,
+    may_have_started,
+)
 
 RUN, TEST = "dbt run", "dbt test"
 
@@ -119,6 +129,13 @@ def test_the_parent_tells_whose_run_it_is(parent, retry_of, expected) -> None:
             Finding(Verdict.FOUND, [9]),
             id="another's beside",
         ),
+        pytest.param({8: Fit.DOUBTFUL}, None, Finding(Verdict.UNSURE, [8]), id="one that may be another's"),
+        pytest.param(
+            {8: Fit.YES, 9: Fit.DOUBTFUL},
+            None,
+            Finding(Verdict.UNSURE, [8, 9]),
+            id="one that fits, and a doubt",
+        ),
         pytest.param(
             {8: Fit.NO, 9: Fit.OPEN}, None, Finding(Verdict.FOUND, [9]), id="another's, and one that may"
         ),
@@ -128,6 +145,44 @@ def test_a_run_is_adopted_only_when_it_is_the_only_one(fits, early, late) -> Non
     """One run that fits is ours; absence takes the whole window; two that fit are never guessed between."""
     assert judge(fits, window_is_over=False) == early
     assert judge(fits, window_is_over=True) == late
+
+
+@pytest.mark.parametrize(
+    "asked,shown,first",
+    [
+        pytest.param(
+            ["dbt run", "dbt test"], ["git clone x", "dbt deps", "dbt  run"], 2, id="behind Bolt's own"
+        ),
+        pytest.param(["dbt run"], ["dbt run"], 0, id="nothing before"),
+        pytest.param(
+            ["dbt deps", "dbt run"], ["git clone x", "dbt deps", "dbt deps", "dbt run"], 2, id="begins alike"
+        ),
+        pytest.param(["dbt deps", "dbt run"], ["dbt deps", "dbt run"], 0, id="begins alike, nothing before"),
+        pytest.param(["dbt run"], ["git clone x"], 1, id="only Bolt's own so far"),
+        pytest.param(["dbt run"], ["git clone x", "dbt build"], None, id="something else"),
+    ],
+)
+def test_which_command_is_the_first_that_was_asked_for(asked, shown, first) -> None:
+    """Bolt puts its own commands before them, and a schedule's own may look the same."""
+    assert first_of(asked, shown) == first
+
+
+@pytest.mark.parametrize(
+    "began,now,bolt_time,bolt_now,expected",
+    [
+        pytest.param(100.0, 100.0, 50.0, 100.0, None, id="in time"),
+        pytest.param(9000.0, 300.0, None, None, None, id="no time has passed, whatever the run's clock says"),
+        pytest.param(9000.0, -5000.0, None, None, None, id="our clock has been set back"),
+        pytest.param(9000.0, 9100.0, None, None, Fit.DOUBTFUL, id="late by our clock, which may be wrong"),
+        pytest.param(9000.0, 100.0, 50.0, 9100.0, Fit.NO, id="late by Bolt's own clock"),
+        pytest.param(300.0, 9100.0, 50.0, 9100.0, None, id="long past, and in time"),
+        pytest.param(None, 100.0, 50.0, 9100.0, Fit.NO, id="it has not begun yet"),
+    ],
+)
+def test_a_run_that_began_too_late_is_not_ours(began, now, bolt_time, bolt_now, expected) -> None:
+    """By Bolt's clock that is certain; by our own it is no more than a doubt."""
+    intent = TriggerIntent(7, 60.0, bolt_time=bolt_time)
+    assert begun_too_late(intent, began, now, bolt_now) is expected
 
 
 @given(st.dictionaries(st.integers(1, 99), st.sampled_from(Fit), max_size=5), st.booleans())

@@ -243,7 +243,8 @@ class Stories(RuleBasedStateMachine):
             self.one_live_run_for_each_intent()
             TALLY.started += len(self.simulator.runs())
             TALLY.left_over += len(self.simulator.active_runs())
-            assert not self.simulator.active_runs()
+            labels = [flow_run.labels for flow_run in self.prefect.flow_runs.values()]
+            assert not self.simulator.active_runs(), labels
         finally:
             self.patches.close()
 
@@ -270,7 +271,6 @@ class Stories(RuleBasedStateMachine):
                 intent.schedule,
                 credentials_for(self.simulator),
                 timeout_seconds=3600.0,
-                on_crash="leave",
                 live_logs="off",
                 one_at_a_time=False,
             )

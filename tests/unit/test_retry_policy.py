@@ -8,9 +8,7 @@ from paradime_blocks import BoltRequestError, BoltRunFailed
 from paradime_flows.retry_policy import (
     DEFAULT_NEVER_RETRY,
     check_patterns,
-    rest_from,
     why_not_retry,
-    without_setup,
 )
 
 
@@ -68,12 +66,3 @@ def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
     """Before anything is sent."""
     with pytest.raises(BoltRequestError, match="Nothing was sent"):
         check_patterns([pattern])
-
-
-def test_the_rest_begins_with_the_command_that_failed() -> None:
-    """Or is everything, if that is not known."""
-    planned = ["dbt seed", "dbt run", "dbt test"]
-    assert rest_from(planned, "dbt  run", str) == ("dbt run", "dbt test")
-    assert rest_from(planned, "dbt retry", str) == tuple(planned)
-    assert rest_from(planned, None, str) == tuple(planned)
-    assert without_setup(["git clone x", "dbt deps", "dbt run", "dbt deps"]) == ["dbt run", "dbt deps"]
