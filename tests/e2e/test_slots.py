@@ -58,7 +58,7 @@ async def test_a_flow_run_that_waits_for_its_slot_hears_of_a_cancel(
     bolt_simulator: BoltSimulator, daily: BoltSchedule
 ) -> None:
     """It ends as cancelled, has triggered nothing, and leaves the slot to who has it."""
-    async with schedule_slot(daily, Trail(), wait_seconds=5):
+    async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
         flow = run_schedule.with_options(flow_run_name="waits-for-its-slot")
         waiting = asyncio.create_task(flow(daily, return_state=True, **QUICK))
         flow_run = await await_until(_waiting_run, "a flow run that waits for the slot")
@@ -85,7 +85,7 @@ async def test_the_wait_for_a_slot_is_bounded(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
 ) -> None:
     """By the time limit, and for who does not want to wait by a moment."""
-    async with schedule_slot(daily, Trail(), wait_seconds=5):
+    async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
         with pytest.raises(BoltAlreadyRunning, match="Another flow run"):
             await arun_schedule(daily, on_already_running=policy, timeout_seconds=4, **QUICK)
     assert bolt_simulator.runs() == []
@@ -93,7 +93,7 @@ async def test_the_wait_for_a_slot_is_bounded(
 
 async def test_a_flow_run_may_do_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
     """`one_at_a_time=False`."""
-    async with schedule_slot(daily, Trail(), wait_seconds=5):
+    async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
         await arun_schedule(daily, one_at_a_time=False, **QUICK)
     assert len(bolt_simulator.runs()) == 1
 
@@ -122,6 +122,6 @@ async def test_names_that_prefect_would_refuse_are_kept_apart(
     for name in ("daily", "a/b", "a b", "a%b", "ä & ö > ü", "x" * 300):
         schedule = BoltSchedule(credentials=credentials, schedule_name=name)
         names.add(slot_name(schedule))
-        async with schedule_slot(schedule, Trail(), wait_seconds=5):
+        async with schedule_slot(slot_name(schedule), Trail(), wait_seconds=5):
             assert await slots_taken(schedule) == 1
     assert len(names) == 6

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelled, Completed, Crashed, Failed, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger import TriggerIntent, TriggerRequest
+from paradime_flows import family
 from paradime_flows import sweep_orphans as module
-from paradime_flows.liveness import LABEL
+from paradime_flows.holding import LABEL as BODY
+from paradime_flows.liveness import LABEL, _machine
 from paradime_flows.ownership import TAG, Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.sweep_orphans import asweep_orphans
@@ -32,7 +34,12 @@ LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 
 
 async def orphan(
-    credentials: ParadimeCredentials, run_id: int | None, state: State[Any], **changes: Any
+    credentials: ParadimeCredentials,
+    run_id: int | None,
+    state: State[Any],
+    *,
+    intended_ago: float = 0,
+    **changes: Any,
 ) -> FlowRun:
     """Make a flow run that answers for a Bolt run and is in a state that Prefect holds it for."""
     async with get_client() as client:
@@ -40,7 +47,7 @@ async def orphan(
         ownership = Ownership(
             flow_run_id=flow_run.id,
             request=TriggerRequest(schedule_name="daily"),
-            intent=TriggerIntent(latest_run_id=0, intended_at=time.time()),
+            intent=TriggerIntent(latest_run_id=0, intended_at=time.time() - intended_ago),
             run_id=run_id,
             api_endpoint=credentials.api_endpoint,
             **changes,
@@ -49,13 +56,20 @@ async def orphan(
         return flow_run
 
 
+def dead_here() -> str:
+    """Return a last sign of life of a process that was on this machine and is no longer."""
+    return f"{time.time():.0f} {2**22} 1 {_machine()}"
+
+
 async def again(flow_run: FlowRun) -> FlowRun:
     """Read a flow run as it is now."""
     async with get_client() as client:
         return await client.read_flow_run(flow_run.id)
 
 
-@pytest.mark.parametrize("state", [Crashed(), Cancelled(), Failed(), Running()], ids=lambda state: state.name)
+@pytest.mark.parametrize(
+    "state", [Crashed(), Cancelled(), Failed(), Running(), Pending()], ids=lambda state: state.name
+)
 async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled_and_told(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, state: State[Any]
 ) -> None:
@@ -64,7 +78,7 @@ async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled_and_told(
     run_id = bolt_simulator.start_run("daily")
     flow_run = await orphan(credentials, run_id, state)
     async with get_client() as client:
-        await client.update_flow_run_labels(flow_run.id, {LABEL: "1000 1 0 elsewhere"})
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
     assert (found.run_id, found.state, found.done) == (run_id, "CANCELED", "cancelled")
     assert bolt_simulator.run(run_id).state == "CANCELED"
@@ -110,10 +124,148 @@ async def test_a_trigger_that_was_never_answered_is_looked_into(
 ) -> None:
     """Killed between intent and id: the run that it started is found by the intent and cancelled."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
-    run_id = bolt_simulator.start_run("daily")
+    run_id = bolt_simulator.start_run("daily", actor="API")
     await orphan(credentials, None, Crashed())
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
     assert (found.run_id, found.state) == (run_id, "CANCELED")
+
+
+async def test_a_run_of_bolts_own_scheduler_is_not_taken_for_ours(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The trigger never arrived, and Bolt's clock has started the schedule since: told, and not touched."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily", actor="Scheduler")
+    flow_run = await orphan(credentials, None, Crashed(), intended_ago=100)
+    for _ in range(2):
+        (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+        assert (found.run_id, found.done) == (None, "the Bolt run cannot be told")
+    assert bolt_simulator.run(run_id).cancel_requests == 0
+    (ownership,) = read_ownerships(await again(flow_run))
+    assert len(ownership.notes) == 2, "each sweep tells the same again"
+
+
+async def test_what_lives_is_left_alone_whatever_its_clock_says(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A machine whose clock is twenty minutes behind gives signs of life all the same."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    flow_run = await orphan(credentials, run_id, Running())
+
+    async def beat(n: int) -> None:
+        async with get_client() as client:
+            await client.update_flow_run_labels(
+                flow_run.id, {LABEL: f"{time.time() - 1200 + n:.0f} 1 0 there"}
+            )
+
+    await beat(0)
+    sweeping = asyncio.create_task(asweep_orphans(credentials, older_than_seconds=0))
+    await asyncio.sleep(5)
+    await beat(10)
+    assert await sweeping == []
+    assert bolt_simulator.run(run_id).cancel_requests == 0
+
+
+async def test_a_persons_cancel_stays_a_cancel(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Trap 7: cancelled while nobody was there to hear it. The Bolt run ends, the flow run as Cancelled."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    flow_run = await orphan(credentials, run_id, Cancelling())
+    async with get_client() as client:
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert (found.run_id, found.done) == (run_id, "cancelled")
+    state = (await again(flow_run)).state
+    assert state is not None
+    assert state.name == "Cancelled"
+
+
+async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Bolt ignores the cancel: the table says so, and nothing is called settled."""
+    bolt_simulator.add_schedule("daily", commands=[LONG], cancel="refuse")
+    run_id = bolt_simulator.start_run("daily")
+    flow_run = await orphan(credentials, run_id, Running())
+    async with get_client() as client:
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert found.done.startswith("not done")
+    left = await again(flow_run)
+    assert left.state is not None
+    assert left.state.is_running()
+    assert any(ownership.is_open for ownership in read_ownerships(left))
+
+
+async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`on_crash="leave"`: for a quarter of an hour it is told of, and then cancelled."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    await orphan(credentials, run_id, Crashed(), on_crash="leave")
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert (found.run_id, found.done) == (run_id, "left for a retry, as its policy says")
+    assert bolt_simulator.run(run_id).cancel_requests == 0
+    monkeypatch.setattr(module, "_LEFT_SECONDS", 0.0)
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert (found.run_id, found.done) == (run_id, "cancelled")
+
+
+async def test_one_flow_run_that_makes_trouble_does_not_end_the_sweep(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted between the list and the look, or with labels that trip us: the others are swept, the table written."""
+    bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
+    run_ids = [bolt_simulator.start_run("daily") for _ in range(3)]
+    deleted, bad, good = [await orphan(credentials, run_id, Crashed()) for run_id in run_ids]
+    settle = module.settle
+
+    async def trouble(ownership: Ownership, *arguments: Any, **options: Any) -> Any:
+        if ownership.flow_run_id == bad.id:
+            raise RuntimeError("trouble")
+        return await settle(ownership, *arguments, **options)
+
+    listed = module._candidates
+
+    async def then_one_is_deleted(client: Any, lookback: Any) -> Any:
+        found = await listed(client, lookback)
+        await client.delete_flow_run(deleted.id)
+        return found
+
+    monkeypatch.setattr(module, "settle", trouble)
+    monkeypatch.setattr(module, "_candidates", then_one_is_deleted)
+    found = {
+        entry.flow_run_id: entry.done for entry in await asweep_orphans(credentials, older_than_seconds=0)
+    }
+    assert found == {bad.id: "not done: trouble", good.id: "cancelled"}
+
+
+async def test_a_flow_run_that_is_begun_again_is_not_swept(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry takes the flow run up between the sweeper's look and its deed: nothing is cancelled or written."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    flow_run = await orphan(credentials, run_id, Running())
+    async with get_client() as client:
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
+    settle = module.settle
+
+    async def retried_meanwhile(*arguments: Any, **options: Any) -> Any:
+        async with get_client() as client:
+            await client.update_flow_run_labels(flow_run.id, {BODY: "another body"})
+        return await settle(*arguments, **options)
+
+    monkeypatch.setattr(module, "settle", retried_meanwhile)
+    await asweep_orphans(credentials, older_than_seconds=0)
+    assert bolt_simulator.run(run_id).cancel_requests == 0
+    state = (await again(flow_run)).state
+    assert state is not None
+    assert state.is_running()
 
 
 async def test_what_is_none_of_its_business_is_left_alone(
@@ -140,7 +292,7 @@ async def test_many_flow_runs_are_paged_through_by_two_sweepers_at_once(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More flow runs than a page holds, and two sweeps at the same time: all are settled, none makes trouble."""
-    monkeypatch.setattr(module, "_PAGE", 7)
+    monkeypatch.setattr(family, "_PAGE", 7)
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(24)]
     await asyncio.gather(*(orphan(credentials, run_id, Crashed()) for run_id in run_ids))
