@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
@@ -18,8 +18,6 @@ from pydantic import SecretStr
 from paradime_blocks.text import clean, one_line
 
 if TYPE_CHECKING:
-    from paradime_blocks.connection import ConnectionSettings
-    from paradime_blocks.credentials import ParadimeCredentials
     from paradime_blocks.models import BoltRunStatus
 
 REMOVED: Final = "[removed]"
@@ -40,6 +38,22 @@ _SIGNATURE: Final = re.compile(
 _SEEN_TO_SHOWN: Final = 5
 _DEPTH: Final = 6
 _ENTRIES: Final = 20
+
+
+class Credentials(Protocol):
+    """Whatever holds credentials: the block, or the settings of a connection, which know nothing of Prefect."""
+
+    @property
+    def api_key(self) -> SecretStr | None:
+        """The key of a key pair."""
+
+    @property
+    def api_secret(self) -> SecretStr:
+        """The secret of a key pair, or a token."""
+
+    @property
+    def proxy(self) -> SecretStr | str | None:
+        """The proxy's URL, which may hold a password."""
 
 
 class Redactor:
@@ -64,7 +78,7 @@ class Redactor:
         self._secrets = re.compile("|".join(map(re.escape, words))) if words else None
 
     @classmethod
-    def of(cls, credentials: ParadimeCredentials | ConnectionSettings) -> Redactor:
+    def of(cls, credentials: Credentials) -> Redactor:
         """Return the redactor for what is secret in some credentials: key, secret, the proxy's password."""
         proxy = credentials.proxy
         url = proxy.get_secret_value() if isinstance(proxy, SecretStr) else proxy
