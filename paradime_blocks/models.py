@@ -198,6 +198,17 @@ class BoltRunStatus(_Reply):
         return last if last is not None and last.return_code is None else None
 
     @property
+    def decisive_command(self) -> BoltCommand | None:
+        """The command that a person asks for when the run did not end well.
+
+        Of a run that was cancelled, what it was at, whatever failed before; else what failed, or what has no
+        return code because the run's end broke it off.
+        """
+        if self.state == BoltRunState.CANCELED:
+            return self.unfinished_command or self.failing_command
+        return self.failing_command or self.unfinished_command
+
+    @property
     def started_at(self) -> datetime | None:
         """When the first command began."""
         return min((c.start_dttm for c in self.commands if c.start_dttm), default=None)
