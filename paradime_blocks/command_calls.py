@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from paradime_blocks import operations as ops
 from paradime_blocks.endpoints import is_loopback
@@ -16,6 +16,7 @@ from paradime_blocks.log_pages import OWN_CURSOR, log_since
 from paradime_blocks.models import BoltCommandDetail, BoltLogLine, BoltLogPage, BoltResource
 from paradime_blocks.retrying import call_with_retries, parse_retry_after
 from paradime_blocks.session import BoltSession
+from paradime_blocks.unlogged import queries_unlogged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -30,7 +31,15 @@ def _may_be_fetched(url: str) -> bool:
         return False
 
 
+async def _get_unlogged(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    """Ask for a signed link; the answer's content is yet to be read."""
+    with queries_unlogged():
+        return await client.send(client.build_request("GET", url), stream=True)
+
+
 class _Url(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     url: str
 
 
@@ -183,7 +192,7 @@ class CommandCalls(BoltSession):
                 httpx.AsyncClient(
                     timeout=self.settings.request_timeout_seconds, follow_redirects=True, **options
                 ) as plain,
-                plain.stream("GET", url) as response,
+                aclosing(await _get_unlogged(plain, url)) as response,
             ):
                 if not response.is_success:
                     # The URL itself is left out: its signature opens the file to whoever reads the message.

@@ -22,6 +22,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
     BoltUnsupported,
 )
+from paradime_blocks.redaction import Redactor
 from paradime_blocks.retrying import parse_date, parse_retry_after
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ _NEVER_SENT = (
     httpx.UnsupportedProtocol,
 )
 _GATEWAY_TIMEOUT = 504
+# A message is a state in Prefect's lists, a label and a line of its logs: what Bolt says in it is bounded.
 _EXCERPT_CHARACTERS = 200
+_ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class Connection:
     clock_offset: float | None = None
     # Names of newer fields' operations that this backend has refused, so that it is not asked again.
     refused: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Know what no message may quote of an answer."""
+        self.redact = Redactor.of(self.settings)
 
     @classmethod
     def open(
@@ -136,14 +143,16 @@ class Connection:
     ) -> Any:
         """Send a document once and return the value of one root field: the operation's, unless named."""
         response = await self._post(operation, document, variables)
-        return read_reply(operation, [name or operation.field], response, self.settings.source)[0]
+        fields = [name or operation.field]
+        return read_reply(operation, fields, response, self.settings.source, self.redact)[0]
 
     async def send_aliased(
         self, operation: Operation, document: str, variables: Mapping[str, Any], count: int
     ) -> list[Any]:
         """Send a document of `Operation.aliased` once and return the value of each alias."""
         response = await self._post(operation, document, variables)
-        return read_reply(operation, [f"a{n}" for n in range(count)], response, self.settings.source)
+        fields = [f"a{n}" for n in range(count)]
+        return read_reply(operation, fields, response, self.settings.source, self.redact)
 
     async def _post(
         self, operation: Operation, document: str, variables: Mapping[str, Any]
@@ -156,12 +165,13 @@ class Connection:
                     self.settings.api_endpoint, json={"query": document, "variables": dict(variables)}
                 )
         except _NEVER_SENT as error:
-            raise _unavailable(operation, _reason(error), may_have_acted=False) from error
+            told = self._reason(error)
+            raise _unavailable(operation, told, may_have_acted=False) from self._quotable(error)
         except (TimeoutError, httpx.TimeoutException) as error:
             what = f"did not answer within {seconds:g} s"
             raise _unavailable(operation, what, may_still_act=True) from error
         except httpx.HTTPError as error:
-            raise _unavailable(operation, _reason(error)) from error
+            raise _unavailable(operation, self._reason(error)) from self._quotable(error)
         told = parse_date(response.headers.get("Date"))
         if told is not None:
             self.clock_offset = told - time.monotonic()
@@ -171,9 +181,14 @@ class Connection:
         """Return the time by the server's clock, in seconds since the epoch, as it was told last and went on."""
         return None if self.clock_offset is None else time.monotonic() + self.clock_offset
 
+    def _reason(self, error: Exception) -> str:
+        told = self.redact.line(str(error), _EXCERPT_CHARACTERS)
+        return f"could not be reached or broke off ({type(error).__name__}: {told})"
 
-def _reason(error: Exception) -> str:
-    return f"could not be reached or broke off ({type(error).__name__}: {str(error)[:_EXCERPT_CHARACTERS]})"
+    def _quotable(self, error: Exception) -> Exception | None:
+        """Return the error as a cause, which logs show; not if it quotes at length what the server sent."""
+        text = str(error)
+        return error if self.redact.line(text, _ERROR_CHARACTERS) == text else None
 
 
 def _unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
@@ -181,7 +196,7 @@ def _unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailab
 
 
 def read_reply(
-    operation: Operation, fields: Sequence[str], response: httpx.Response, source: str
+    operation: Operation, fields: Sequence[str], response: httpx.Response, source: str, redact: Redactor
 ) -> list[Any]:
     """Read a reply, in order: status, JSON, shape, errors, data.
 
@@ -190,6 +205,7 @@ def read_reply(
         fields: Names of the fields, or their aliases.
         response: What came back.
         source: Where the credentials are kept, for the message when they are refused.
+        redact: Takes secrets out of what is quoted of the reply.
 
     Returns:
         The value of each field; never None.
@@ -199,11 +215,11 @@ def read_reply(
         BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
         BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply or lacks the field.
     """
-    _check_status(operation, response, source)
+    _check_status(operation, response, source, redact)
     try:
         body = response.json()
     except ValueError as error:
-        excerpt = response.text[:_EXCERPT_CHARACTERS]
+        excerpt = redact.line(response.text, _EXCERPT_CHARACTERS)
         raise _unavailable(operation, f"answered something that is not JSON: {excerpt!r}") from error
     if not isinstance(body, dict):
         raise _unavailable(operation, "answered JSON that is no GraphQL reply")
@@ -214,14 +230,14 @@ def read_reply(
         return values
     errors = body.get("errors")
     if isinstance(errors, list) and errors:
-        raise graphql_error(operation, errors)
+        raise graphql_error(operation, errors, redact)
     if isinstance(data, dict) and operation.field in data and operation.field not in fields:
         msg = "This workspace's Bolt backend answers aliased fields under their own name."
         raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
     raise _unavailable(operation, f"answered without the field {operation.field}")
 
 
-def _check_status(operation: Operation, response: httpx.Response, source: str) -> None:
+def _check_status(operation: Operation, response: httpx.Response, source: str, redact: Redactor) -> None:
     status = response.status_code
     if response.is_success:
         return
@@ -246,14 +262,15 @@ def _check_status(operation: Operation, response: httpx.Response, source: str) -
         )
     if response.has_redirect_location:
         # Its query may be a token.
-        target = re.split(r"[?#]", response.headers["Location"], maxsplit=1)[0]
+        location = re.split(r"[?#]", response.headers["Location"], maxsplit=1)[0]
+        target = redact.line(location, _EXCERPT_CHARACTERS)
         msg = f"The endpoint redirects to {target!r}, and credentials are not sent on to another address."
         raise BoltRequestError(msg, guidance="Set api_endpoint to the workspace's own address.", **facts)
     errors = _errors_of(response)
     # Nothing at the address is a wrong address, in whatever form it is said.
     if errors and status != httpx.codes.NOT_FOUND:
-        raise graphql_error(operation, errors, status_code=status)
-    msg = f"The endpoint answered: {response.text[:_EXCERPT_CHARACTERS]!r}."
+        raise graphql_error(operation, errors, redact, status_code=status)
+    msg = f"The endpoint answered: {redact.line(response.text, _EXCERPT_CHARACTERS)!r}."
     raise BoltRequestError(
         msg, guidance="Check that api_endpoint is the workspace's GraphQL endpoint.", **facts
     )
@@ -269,25 +286,35 @@ def _errors_of(response: httpx.Response) -> list[Any]:
     return errors if isinstance(errors, list) else []
 
 
-def graphql_error(operation: Operation, errors: Sequence[Any], **facts: Any) -> BoltError:
-    """Turn the `errors` of a reply into the error that tells the caller what to do next."""
+def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor, **facts: Any) -> BoltError:
+    """Turn the `errors` of a reply into the error that tells the caller what to do next.
+
+    Args:
+        operation: What was asked.
+        errors: What Bolt said, as it came.
+        redact: Takes secrets out of it: Bolt may quote the request, and with it the credentials.
+        facts: Further facts of the error.
+    """
     entries = [error if isinstance(error, dict) else {"message": str(error)} for error in errors]
     text = "; ".join(str(entry.get("message") or entry) for entry in entries)
+    # What it means is read off the whole; what is told of it is cut.
+    told = redact.line(text, _ERROR_CHARACTERS)
     facts = {
         "operation": operation.name,
-        "path": next((entry["path"] for entry in entries if entry.get("path")), None),
-        "graphql_errors": entries,
+        "path": redact.data(next((entry["path"] for entry in entries if entry.get("path")), None)),
+        "graphql_errors": redact.data(entries, _ERROR_CHARACTERS),
         **facts,
     }
     # The text that `facts.md` names; the API has no code for it.
     if "AlreadyRunning" in text:
-        msg = f"Bolt did not start a run because the schedule is running already: {text}"
+        msg = f"Bolt did not start a run because the schedule is running already: {told}"
         return BoltAlreadyRunning(msg, **facts)
     missing = _missing_name(text) or (None if facts["path"] else _missing_by_name(text, operation))
     if missing is not None:
-        msg = f"This workspace's Bolt backend does not know {missing!r}: {text}"
+        missing = redact.line(missing)
+        msg = f"This workspace's Bolt backend does not know {missing!r}: {told}"
         return BoltUnsupported(msg, missing=missing, **facts)
-    return BoltRequestError(f"Bolt refused {operation.field}: {text}", **facts)
+    return BoltRequestError(f"Bolt refused {operation.field}: {told}", **facts)
 
 
 _VALIDATION_PHRASES = ("Cannot query field ", "Unknown argument ", "Unknown type ", "is not defined by type")
@@ -302,7 +329,7 @@ def _missing_name(text: str) -> str | None:
                 pieces = rest.split(quote)
                 if len(pieces) > 2:  # noqa: PLR2004 - a quoted name has a piece on either side
                     return pieces[1]
-            return rest.split()[0].strip(".,:;")
+            return next(iter(rest.split()), "").strip(".,:;") or None
     return None
 
 

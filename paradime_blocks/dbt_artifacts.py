@@ -65,7 +65,7 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What one run_results.json says, or several of one Bolt run merged."""
+    """What one run_results.json says, or several of one Bolt run merged; ``which`` is dbt's kind of command."""
 
     nodes: tuple[NodeResult, ...] = ()
     command: str | None = None
@@ -73,6 +73,7 @@ class RunResults:
     generated_at: datetime | None = None
     elapsed_seconds: float | None = None
     compile_only: bool = False
+    which: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def parse_run_results(
         generated_at=time(metadata, "generated_at"),
         elapsed_seconds=number(document, "elapsed_time"),
         compile_only=which in _COMPILE_ONLY,
+        which=which,
     )
 
 

@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, Final, Literal
 
 from paradime_blocks.text import clean, one_line
@@ -34,6 +36,7 @@ _TIME: Final = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?: |$) ?
 _DEBUG: Final = re.compile(r"\[([a-z]+) *\] \[[^\]\n]{0,100}\]: ?")
 _PROGRESS: Final = re.compile(r"([0-9]{1,9}) of ([0-9]{1,9}) ([A-Z][A-Z-]*)\b")
 _PROGRESS_LEVELS: Final = {"ERROR": logging.ERROR, "FAIL": logging.ERROR, "WARN": logging.WARNING}
+_CANNOT_RUN: Final = "(?:not found|No such file or directory|Permission denied)"
 _ERROR: Final = re.compile(
     r"\s*(?:"
     r"\[ERROR\]|Encountered an error|Failure in |Traceback \(most recent call last\)"
@@ -41,7 +44,16 @@ _ERROR: Final = re.compile(
     r"|(?:[A-Z][A-Za-z]{1,30} ){1,3}Error(?:$| in |:)"
     r"|Got [0-9]+ results?, configured to fail"
     # git and other commands of a schedule; dbt Fusion's "error: dbt1005: ..." and "[error] ...".
-    r"|(?:fatal|error|FATAL|ERROR)(?:\[[^\]\n]{0,100}\])?:|\[error\]"
+    # "Error: No such command" is of the parser of dbt's command line.
+    r"|(?:fatal|[eE]rror|FATAL|ERROR)(?:\[[^\]\n]{0,100}\])?:|\[error\]"
+    # The last line of a Python traceback, as "botocore.exceptions.ClientError: ...".
+    r"|[A-Za-z_][A-Za-z0-9_.]{0,100}(?:Error|Exception):"
+    # A shell that cannot run a command; make and npm, which tell that one failed.
+    r"|(?:[^\s:]{0,100}/)?(?:ba|da|z|k|a)?sh(?:\[[0-9]{1,9}\])?: .{0,300}"
+    + _CANNOT_RUN
+    + r"|[^\s:]{1,100}: line [0-9]{1,9}: .{0,300}"
+    + _CANNOT_RUN
+    + r"|g?make(?:\[[0-9]{1,9}\])?: \*\*\* |npm (?:ERR!|error) "
     # dbt Fusion's line of a node: "    Failed [  1.74s] test ...".
     r"|(?:Failed|Errored) \[ *[0-9.]+m?s"
     r")"
@@ -52,6 +64,12 @@ _WARNING: Final = re.compile(
     r"|(?:warning|WARNING)(?:\[[^\]\n]{0,100}\])?:|\[warn(?:ing)?\]|Warned \[ *[0-9.]+m?s"
     r")"
 )
+
+
+_TRACEBACK: Final = "Traceback (most recent call last)"
+_CHAINED: Final = ("During handling of the above", "The above exception was")
+# Far more than a last line is long; the whole of a log need not be looked through for it.
+_END_CHARACTERS: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -162,14 +180,21 @@ def first_error(text: str, limit: int = 500) -> str | None:
         limit: The most characters of the error.
 
     Returns:
-        The error on one line, with the lines that belong to it; None if no line looks like an error.
+        The error on one line, with the lines that belong to it; of a Python traceback, the exception. None if
+        no line looks like an error.
     """
     gathered: list[str] = []
-    for raw in clean(text).split("\n"):
+    lines = clean(text).split("\n")
+    for at, raw in enumerate(lines):
         line = parse_line(raw)
         if not gathered:
             if line.level >= logging.ERROR and line.status is None:
-                gathered.append(line.message.strip())
+                message = line.message.strip()
+                if message.startswith(_TRACEBACK):
+                    # As JSON, the whole of it is one message.
+                    message = _raised(chain(message.split("\n"), islice(lines, at + 1, None))) or message
+                    return one_line(message, limit)
+                gathered.append(message)
             continue
         # What follows belongs to it until dbt's next line of its own, which begins with the time or a brace.
         # "Failure in model x" only announces the error, which has a line of its own.
@@ -182,3 +207,33 @@ def first_error(text: str, limit: int = 500) -> str | None:
         if sum(map(len, gathered)) > limit:
             break
     return one_line(" ".join(gathered).removeprefix("Encountered an error:"), limit) or None
+
+
+def _raised(lines: Iterable[str]) -> str | None:
+    """The exception that a traceback ends with; of tracebacks that follow from each other, the last one's."""
+    raised = last = None
+    for line in lines:
+        # Frames, and the code and the marks below them, are indented.
+        if not line.strip() or line[0].isspace() or line.startswith(_TRACEBACK):
+            continue
+        if line.startswith(_CHAINED):
+            last = None
+        elif last is not None or line.startswith("{") or _TIME.match(line):
+            break
+        else:
+            raised = last = line
+    return raised
+
+
+def last_line(text: str, limit: int = 300) -> str | None:
+    """The last line of a command's output that says anything; None if it wrote none.
+
+    Args:
+        text: Standard output or standard error.
+        limit: The most characters of the line.
+    """
+    for line in reversed(clean(text[-_END_CHARACTERS:]).split("\n")):
+        message = one_line(parse_line(line).message, limit)
+        if message:
+            return message
+    return None

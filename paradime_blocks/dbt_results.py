@@ -16,6 +16,8 @@ SUCCEEDED: Final = frozenset({"success", "pass", "no-op", "reused"})
 
 # Failures first, then what deserves a look: a status that is not known comes before all that went well.
 _ORDER: Final = (FAILED, WARNED, SKIPPED)
+# A command may be longer than what there is to say of it.
+_CALLED_CHARACTERS: Final = 120
 _TESTS: Final = frozenset({"test", "unit_test"})
 
 
@@ -128,12 +130,12 @@ def cause(
     stale = [source for source in freshness if source.status in FAILED]
     if summary.failed:
         first = summary.failed[0]
-        called = command or first.command
+        called = one_line(command or first.command or "", _CALLED_CHARACTERS)
         told = f"{first.resource_type.replace('_', ' ')} {first.name} {_failed_as(first)}"
         more = len(summary.failed) - 1 + len(stale)
     elif stale:
-        called = command or "dbt source freshness"
-        told = _stale_as(stale[0])
+        called = one_line(command or "dbt source freshness", _CALLED_CHARACTERS)
+        told = stale_as(stale[0])
         more = len(stale) - 1
     else:
         return None
@@ -152,8 +154,45 @@ def _failed_as(node: NodeResult) -> str:
     return f"{verb}: {node.message}" if node.message and node.message.strip() else verb
 
 
-def _stale_as(source: FreshnessResult) -> str:
+def stale_as(source: FreshnessResult) -> str:
+    """Say of a source that failed its check what is wrong with it.
+
+    Args:
+        source: What the check found.
+    """
     if source.error:
         return f"the freshness of source {source.name} could not be checked: {source.error}"
     limit = f" (more than {source.error_after} old)" if source.error_after else ""
     return f"source {source.name} is stale{limit}"
+
+
+def calls_dbt(command: str) -> bool:
+    """Whether a command is one of dbt's own, rather than a script that may call it.
+
+    Args:
+        command: The command as Bolt shows it.
+    """
+    return any(word == "dbt" or word.endswith("/dbt") for word in command.split())
+
+
+def may_have_written(command: str, results: RunResults) -> bool:
+    """Whether results are a command's own; one that writes none may find those of the command before it.
+
+    Args:
+        command: The command as Bolt shows it.
+        results: What is in the run_results.json that it left behind.
+    """
+    if not calls_dbt(command):
+        return "dbt" in command
+    words = command.split()
+    # After `dbt retry` the file has the kind of the command that was retried.
+    return results.which is None or "retry" in words or results.which.replace(".", " ").split()[-1] in words
+
+
+def checks_freshness(command: str) -> bool:
+    """Whether a command checks sources; a sources.json beside any other is an earlier command's.
+
+    Args:
+        command: The command as Bolt shows it.
+    """
+    return "freshness" in command

@@ -24,12 +24,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from paradime_blocks.text import clean, one_line
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _LOG_TAIL_CHARACTERS = 1200
 _STEPS_SHOWN = 10
 _SHORTEST_LOG_TAIL = 300
+_FACT_CHARACTERS = 200
+_DBT_ERROR_CHARACTERS = 400
 _FACTS_IN_MESSAGE = ("schedule_name", "run_id", "state", "operation", "path", "status_code", "url")
 _FACT_TITLES = {
     "schedule_name": "schedule",
@@ -135,10 +139,10 @@ def _last_lines(text: str, characters: int) -> str:
     return rest if len(text) > characters and newline and len(first) < characters // 2 else end
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
-        return ".".join(str(part) for part in value)
-    return str(getattr(value, "value", value))
+        value = ".".join(str(part) for part in value)
+    return one_line(str(getattr(value, "value", value)), _FACT_CHARACTERS)
 
 
 class BoltAuthError(BoltError):
@@ -162,7 +166,7 @@ class BoltRequestError(BoltError):
     Attributes:
         operation: The GraphQL operation.
         path: Where in the reply the GraphQL error points.
-        graphql_errors: The `errors` of the reply, as they came.
+        graphql_errors: The `errors` of the reply, without secrets, long texts cut.
     """
 
     operation: str | None = None
@@ -234,8 +238,9 @@ class BoltRunError(BoltError):
     """A run exists and did not end as wished.
 
     Attributes:
-        command: The command concerned, as Bolt shows it.
+        command: The command that ended the run badly, as Bolt shows it.
         return_code: Its return code.
+        running_command: The command that had not ended when the run was cancelled or given up.
         log_tail: The end of its log.
         dbt_errors: What dbt itself says of the nodes that failed, at most five.
         waited_seconds: How long the run was waited for.
@@ -243,6 +248,7 @@ class BoltRunError(BoltError):
 
     command: str | None = None
     return_code: int | None = None
+    running_command: str | None = None
     log_tail: str | None = None
     dbt_errors: Sequence[str] = ()
     waited_seconds: float | None = None
@@ -255,12 +261,15 @@ class BoltRunError(BoltError):
                 if self.return_code is None
                 else f"with return code {self.return_code}"
             )
-            lines.append(f"Command `{self.command}` ended {code}.")
-        lines.extend(self.dbt_errors)
+            lines.append(f"Command `{one_line(self.command, _FACT_CHARACTERS)}` ended {code}.")
+        if self.running_command is not None:
+            lines.append(f"Command `{one_line(self.running_command, _FACT_CHARACTERS)}` was running.")
+        said = [one_line(line, _DBT_ERROR_CHARACTERS) for line in self.dbt_errors]
+        lines.extend(said)
         # Prefect shows the message as the state's, in lists, too: what dbt says goes before the log.
-        room = _LOG_TAIL_CHARACTERS - sum(len(line) for line in self.dbt_errors)
+        room = _LOG_TAIL_CHARACTERS - sum(map(len, said))
         if self.log_tail and room >= _SHORTEST_LOG_TAIL:
-            lines.append(f"End of its log:\n{_last_lines(self.log_tail, room)}")
+            lines.append(f"End of its log:\n{_last_lines(clean(self.log_tail), room)}")
         return lines
 
 

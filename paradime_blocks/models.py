@@ -14,6 +14,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 from pydantic.alias_generators import to_camel
 
+from paradime_blocks.text import one_line
+
+# A state is part of messages, labels and titles, and what Bolt may call one is not known.
+_STATE_CHARACTERS = 60
 RUN_PAGE = "https://app.paradime.io/bolt/run_id/{run_id}"
 
 
@@ -56,7 +60,8 @@ class BoltRunState(str, Enum):
     def _missing_(cls, value: object) -> BoltRunState | None:
         if not isinstance(value, str) or not value.strip():
             return None
-        name = value.strip().upper()
+        # What has nothing to show is still a state, and no end.
+        name = one_line(value.upper(), _STATE_CHARACTERS) or "UNKNOWN"
         if name in cls.__members__:
             return cls.__members__[name]
         unknown = str.__new__(cls, name)
@@ -121,7 +126,14 @@ def _empty_for_none(value: object) -> object:
 
 
 class _Reply(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow", frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="allow",
+        frozen=True,
+        # What is wrong with a reply stands in tracebacks, and so in logs; what it says must not.
+        hide_input_in_errors=True,
+    )
 
 
 class BoltResource(_Reply):
@@ -178,6 +190,23 @@ class BoltRunStatus(_Reply):
         """
         failed = [command for command in self.commands if command.failed]
         return failed[-1] if failed else None
+
+    @property
+    def unfinished_command(self) -> BoltCommand | None:
+        """The last command if it has no return code: it is running, or the run's end broke it off."""
+        last = self.commands[-1] if self.commands else None
+        return last if last is not None and last.return_code is None else None
+
+    @property
+    def decisive_command(self) -> BoltCommand | None:
+        """The command that a person asks for when the run did not end well.
+
+        Of a run that was cancelled, what it was at, whatever failed before; else what failed, or what has no
+        return code because the run's end broke it off.
+        """
+        if self.state == BoltRunState.CANCELED:
+            return self.unfinished_command or self.failing_command
+        return self.failing_command or self.unfinished_command
 
     @property
     def started_at(self) -> datetime | None:

@@ -35,8 +35,10 @@ from paradime_blocks.models import (
     run_url,
 )
 from paradime_blocks.observation import Clock, Deadline, Observation, observe, system_clock
+from paradime_blocks.redaction import Redactor
 from paradime_blocks.retrying import RetryPolicy, call_with_retries
 from paradime_blocks.sync import sync_form
+from paradime_blocks.text import clean
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -154,8 +156,9 @@ class BoltRun(JobRun[BoltRunResult]):
         limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = Deadline(limit, self.clock)
         is_to_end = self.cancel_on_interrupt
+        told = _Told(self)
         try:
-            state = await self._watch_to_the_end(deadline, watcher)
+            state = await self._watch_to_the_end(deadline, watcher, told)
             if state is not None:
                 return state
             is_to_end = is_to_end or self.cancel_on_timeout
@@ -167,18 +170,20 @@ class BoltRun(JobRun[BoltRunResult]):
                     await self._cancel_after_interrupt()
             raise
         if ended in {BoltRunState.CANCELED, None}:
-            told = "it was cancelled" if self.cancel_on_timeout else "it is left going, since it is not ours"
+            done = "it was cancelled" if self.cancel_on_timeout else "it is left going, since it is not ours"
             raise BoltRunTimedOut(
-                f"The Bolt run did not end within {self.timeout_seconds or limit:g} s; {told}.",
+                f"The Bolt run did not end within {self.timeout_seconds or limit:g} s; {done}.",
                 waited_seconds=self.timeout_seconds or limit,
+                running_command=told.running_command,
                 **self._facts(ended),
             )
         # It ended by itself while it was being cancelled: that is what it is reported as.
         return ended
 
-    async def _watch_to_the_end(self, deadline: Deadline, watcher: Watcher | None) -> BoltRunState | None:
+    async def _watch_to_the_end(
+        self, deadline: Deadline, watcher: Watcher | None, told: _Told
+    ) -> BoltRunState | None:
         """Return the terminal state, or None at the deadline."""
-        told = _Told(self)
         async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
             observations = observe(
                 lambda: client.get_bolt_run(self.run_id, logs=False),
@@ -306,6 +311,8 @@ class BoltRun(JobRun[BoltRunResult]):
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
         command_ids = [command.id for command in status.commands]
         resources = await self._patiently(lambda: client.get_bolt_command_resources(command_ids))
+        # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
+        commands = Redactor.of(self.credentials).status(status).commands
         return BoltRunResult(
             run_id=self.run_id,
             schedule_name=self.schedule_name,
@@ -313,7 +320,7 @@ class BoltRun(JobRun[BoltRunResult]):
             url=self.url,
             started_at=status.started_at,
             ended_at=status.ended_at,
-            commands=[BoltCommandSummary.of(command) for command in status.commands],
+            commands=[BoltCommandSummary.of(command) for command in commands],
             resources=[
                 BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
                 for command_id, found in resources.items()
@@ -341,7 +348,7 @@ class BoltRun(JobRun[BoltRunResult]):
             )
         if state == BoltRunState.SKIPPED:
             return BoltRunSkipped("Bolt skipped the run.", **facts)
-        command = status.failing_command
+        command = status.decisive_command
         if command is not None:
             facts.update(await failure_facts(client, command, self.credentials))
         if state == BoltRunState.CANCELED:
@@ -359,7 +366,7 @@ class BoltRun(JobRun[BoltRunResult]):
 
 
 class _Told:
-    """What has been logged of a run: a state when it changes, an outage when it begins and ends.
+    """What has been seen and logged of a run: a state when it changes, an outage when it begins and ends.
 
     Args:
         run: The run.
@@ -368,7 +375,13 @@ class _Told:
     def __init__(self, run: BoltRun) -> None:
         self.run = run
         self.state: BoltRunState | None = None
+        self._running: BoltCommand | None = None
         self._in_outage = False
+
+    @property
+    def running_command(self) -> str | None:
+        """The command that was running when the run was last seen, fit to be shown."""
+        return Redactor.of(self.run.credentials)(clean(self._running.command)) if self._running else None
 
     def tell(self, seen: Observation) -> None:
         """Log what is new in an observation."""
@@ -380,6 +393,7 @@ class _Told:
         if self._in_outage:
             self.run.logger.info("Bolt run %s can be seen again.", self.run.run_id)
         self._in_outage = False
+        self._running = seen.status.unfinished_command
         if seen.status.state != self.state:
             self.state = seen.status.state
             self.run.logger.info("Bolt run %s is %s. %s", self.run.run_id, self.state, self.run.url)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from paradime_blocks.errors import BoltError
-from paradime_blocks.models import BoltCommandSummary, BoltResourceSummary, BoltRunState, run_url
+from paradime_blocks.models import BoltCommandSummary, BoltResourceSummary, run_url
 from paradime_blocks.redaction import Redactor
-from paradime_blocks.text import cell, one_line
+from paradime_blocks.text import cell
 from paradime_flows.archive_context import ArchiveContext
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.artifacts import ArtifactWriter, artifact_url
 from paradime_flows.assets import emit_assets
+from paradime_flows.causes import cause_of
 from paradime_flows.command_logs import LogArchive
 from paradime_flows.dbt_archive import DbtStory
 from paradime_flows.keepsakes import Keepsakes, address_of, folder_of
@@ -53,6 +54,9 @@ class Archive:
     def __post_init__(self) -> None:
         """Make what the parts share."""
         redact = Redactor.of(self.credentials)
+        # It is what there is to show if Bolt cannot be asked again.
+        if self.record.status is not None:
+            self.record.status = redact.status(self.record.status)
         self._context = ArchiveContext(self.writer, self.record, self.settings, redact)
 
     @property
@@ -95,7 +99,9 @@ class Archive:
             for n, command in enumerate(self._context.commands, 1):
                 self.resources += await logs.archive(client, n, command)
             await files.archive(client, self.resources)
-        self._cause(files.story, logs.error)
+        files.story.redact(self._context.redact)
+        if self.record.status is not None:
+            self.record.cause = cause_of(self.record.status, files.story, logs.error, logs.last)
         await self._results(files.story)
         self._assets(files.story)
 
@@ -105,12 +111,7 @@ class Archive:
         except BoltError as error:
             self._context.missed("the present state", error)
             return
-        # `git clone https://user:token@...` is a command, too.
-        redact = self._context.redact
-        commands = [
-            command.model_copy(update={"command": redact(command.command)}) for command in status.commands
-        ]
-        self.record.status, self.record.state = status.model_copy(update={"commands": commands}), status.state
+        self.record.status, self.record.state = self._context.redact.status(status), status.state
 
     async def _open_keepsakes(self, run_id: int) -> None:
         try:
@@ -148,16 +149,10 @@ class Archive:
             return
         found = next((run for run in page.runs if run.id == run_id), None)
         if found is not None:
-            record.actor = found.actor_email or found.actor
+            record.actor = context.redact(found.actor_email or found.actor or "") or None
             git = found.git_info
-            record.git = " at ".join(part for part in (git.branch, git.commit_hash) if part) if git else None
-
-    def _cause(self, story: DbtStory, log_error: str | None) -> None:
-        if self.record.state not in BoltRunState.FAILURES:
-            return
-        failing = self._context.failing_command
-        told = f"{failing.command}: {one_line(log_error, 300)}" if failing and log_error else None
-        self.record.cause = story.cause() or told
+            told = " at ".join(part for part in (git.branch, git.commit_hash) if part) if git else ""
+            record.git = context.redact(told) or None
 
     async def _results(self, story: DbtStory) -> None:
         if story.is_empty:

@@ -8,7 +8,6 @@ from typing import Any, Final
 from paradime_blocks.errors import BoltError, BoltUnavailable
 from paradime_blocks.models import BoltCommand
 from paradime_blocks.redaction import Redactor
-from paradime_blocks.text import one_line
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.context import run_logger
@@ -45,8 +44,8 @@ class ArchiveContext:
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that ended the run badly."""
-        return self.record.status.failing_command if self.record.status else None
+        """The command that ended the run badly, or that its end broke off."""
+        return self.record.status.decisive_command if self.record.status else None
 
     @property
     def out_of_reach(self) -> bool:
@@ -64,7 +63,7 @@ class ArchiveContext:
     def missed(self, what: str, error: Exception) -> None:
         """Write down what could not be archived; it hides nothing else."""
         reason = error.what if isinstance(error, BoltError) else str(error) or type(error).__name__
-        told = f"{one_line(what)}: {one_line(self.redact(reason), 300)}"
+        told = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
         self.record.problems.append(told)
         run_logger().warning("Not archived of Bolt run %s: %s", self.record.run_id, told)
 

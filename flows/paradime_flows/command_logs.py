@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from paradime_blocks.dbt_logs import first_error
+from paradime_blocks.dbt_logs import first_error, last_line
 from paradime_blocks.errors import BoltError, BoltUnavailable
 from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResourceSummary
 from paradime_blocks.text import cell, clean, fence, head_and_tail
@@ -31,10 +31,12 @@ class LogArchive:
     Attributes:
         context: The archive.
         error: The first error that the failing command's log tells.
+        last: The last line of its log.
     """
 
     context: ArchiveContext
     error: str | None = None
+    last: str | None = None
     _bytes: int = 0
 
     async def archive(self, client: BoltClient, n: int, command: BoltCommand) -> list[BoltResourceSummary]:
@@ -65,6 +67,7 @@ class LogArchive:
         limit = context.settings.log_limit_bytes
         if failing is not None and failing.id == command.id:
             self.error = first_error(detail.stdout) or first_error(detail.stderr)
+            self.last = last_line(detail.stderr) or last_line(detail.stdout)
         else:
             limit = max(min(limit, limit * _LOGS_IN_ALL - self._bytes), min(limit, _LEAST_LOG_BYTES))
         try:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from paradime_blocks.dbt_artifacts import (
     FreshnessResult,
     Manifest,
+    NodeResult,
     RunResults,
     parse_freshness,
     parse_manifest,
     parse_run_results,
 )
-from paradime_blocks.dbt_results import FAILED, SKIPPED, WARNED, cause, merge
+from paradime_blocks.dbt_results import (
+    FAILED,
+    SKIPPED,
+    WARNED,
+    cause,
+    checks_freshness,
+    may_have_written,
+    merge,
+)
 from paradime_blocks.models import BoltCommand
 from paradime_blocks.text import cell
 from paradime_flows.dbt_markdown import mark, render_freshness, render_results
 
+if TYPE_CHECKING:
+    from paradime_blocks.redaction import Redactor
+
+Found = TypeVar("Found", bound=Any)
 Kind = Literal["manifest", "results", "freshness"]
 
 _KINDS: dict[str, Kind] = {
@@ -89,6 +102,18 @@ class DbtStory:
             if not any(_same(results, part) for part in self.parts):
                 self.parts.append(results)
 
+    def redact(self, redact: Redactor) -> None:
+        """Take the secrets out of all that is told of what was read.
+
+        Args:
+            redact: Takes secrets out of text.
+        """
+        self.parts = [
+            _redacted(replace(part, nodes=tuple(_redacted(node, redact) for node in part.nodes)), redact)
+            for part in self.parts
+        ]
+        self.freshness = [_redacted(source, redact) for source in self.freshness]
+
     @property
     def results(self) -> RunResults:
         """All results, merged as dbt would."""
@@ -107,6 +132,29 @@ class DbtStory:
     def cause(self) -> str | None:
         """Say in one sentence what failed; None if nothing did."""
         return cause(self.results.nodes, self.freshness)
+
+    def cause_in(self, command: str) -> tuple[str | None, int]:
+        """Say in one sentence what failed in a command, and how much failed in the others.
+
+        Args:
+            command: The command, as Bolt shows it.
+
+        Returns:
+            The sentence, None if its results tell of no failure; and the failures that it does not count.
+        """
+        if checks_freshness(command):
+            own: Sequence[NodeResult] = ()
+            told = cause((), self.freshness)
+        else:
+            parts = [part for part in self.parts if part.command == command]
+            own = parts[-1].nodes if parts and may_have_written(command, parts[-1]) else ()
+            told = cause(own)
+        counted = {node.unique_id for node in own}
+        failed = [node for node in self.results.nodes if node.status in FAILED]
+        stale = (
+            [] if checks_freshness(command) else [each for each in self.freshness if each.status in FAILED]
+        )
+        return told, sum(node.unique_id not in counted for node in failed) + len(stale)
 
     def told(self) -> str:
         """Return the counts in one line."""
@@ -164,6 +212,17 @@ class DbtStory:
         if self.freshness:
             parts += ["#### Source freshness", render_freshness(self.freshness)]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _redacted(found: Found, redact: Redactor) -> Found:
+    # By its id a node is merged; what is shown of it is its name.
+    texts = {
+        each.name: redact(text)
+        for each in fields(found)
+        if isinstance(text := getattr(found, each.name), str) and each.name not in {"unique_id", "status"}
+    }
+    changed = {name: text for name, text in texts.items() if text != getattr(found, name)}
+    return replace(found, **changed) if changed else found
 
 
 def _same(one: RunResults, other: RunResults) -> bool:

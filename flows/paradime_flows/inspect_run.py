@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
+from paradime_blocks.dbt_logs import first_error, last_line
 from paradime_blocks.errors import BoltError
 from paradime_blocks.models import (
     BoltAttempt,
@@ -13,19 +15,29 @@ from paradime_blocks.models import (
     BoltRunState,
     run_url,
 )
-from paradime_blocks.text import clean, fence, head_and_tail
+from paradime_blocks.redaction import Redactor
+from paradime_blocks.text import cell, fence
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.calling import async_form, bolt_flow
+from paradime_flows.causes import cause_of
 from paradime_flows.context import current_flow_run_id, resolve_credentials
+from paradime_flows.dbt_archive import DbtStory
 from paradime_flows.parameters import CredentialsParameter, RunId
-from paradime_flows.summary import RunRecord, render_summary
+from paradime_flows.summary import FileRecord, RunRecord, render_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from paradime_blocks.models import BoltCommand
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResource
 
-_LOG_BYTES = 20_000
+# Of each stream; whatever is longer is in Paradime.
+_LOG_CHARACTERS: Final = 20_000
+# A page of a megabyte is as much as Prefect shows quickly.
+_LOGS_AT_MOST: Final = 50
+_PATH_CHARACTERS: Final = 200
+_UNCUT: Final = 5000
+_ERROR_CHARACTERS: Final = 300
 
 
 @bolt_flow(
@@ -53,39 +65,104 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
         print(inspect_run(76035, "production").state)
         ```
     """
-    record = RunRecord(schedule_name=None, run_id=run_id)
-    resources: list[BoltResourceSummary] = []
-    async with (await resolve_credentials(credentials)).get_client() as client:
-        status = record.status = await client.get_bolt_run(run_id)
-        record.state = status.state
-        try:
-            # Both are for the page alone.
-            record.schedule_name = await client.find_schedule_of_run(run_id)
-            found = await client.get_bolt_command_resources([command.id for command in status.commands])
-            resources = [
-                BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
-                for command_id, left in found.items()
-                for resource in left
-            ]
-        except BoltError as error:
-            record.problems.append(f"schedule and files: {error}")
-    if not status.state.is_terminal:
-        record.outcome = f"The run has not ended yet ({status.state})."
-    page = "\n\n".join([render_summary(record).rstrip(), *(_log(command) for command in status.commands)])
+    found = await resolve_credentials(credentials)
+    inspection = _Inspection(RunRecord(schedule_name=None, run_id=run_id), Redactor.of(found))
+    async with found.get_client() as client:
+        await inspection.look(client, run_id)
+    record = inspection.record
     writer = ArtifactWriter(current_flow_run_id())
     key = artifact_key("paradime-inspect", str(run_id))
-    await writer.markdown(key, f"{page}\n", f"Bolt run {run_id} is {status.state}.")
-    return result_of(record, resources)
+    await writer.markdown(key, inspection.page(), f"Bolt run {run_id} is {record.state}.")
+    return result_of(record, inspection.resources)
 
 
 ainspect_run = async_form(inspect_run)
 
 
-def _log(command: BoltCommand) -> str:
-    text = clean("\n".join(stream.rstrip() for stream in (command.stdout, command.stderr) if stream.strip()))
-    shown, omitted = head_and_tail(text, _LOG_BYTES)
-    told = f" ({omitted:,} bytes left out in the middle)" if omitted else ""
-    return f"## Log of command {command.id}{told}\n\n{fence(shown)}"
+@dataclass
+class _Inspection:
+    """What there is to see of a run; the log of one command at a time is in memory, and its ends are kept.
+
+    Attributes:
+        record: What is known of the run.
+        redact: Takes secrets out of text.
+        resources: The files that the commands left behind.
+    """
+
+    record: RunRecord
+    redact: Redactor
+    resources: list[BoltResourceSummary] = field(default_factory=list)
+    _logs: list[str] = field(default_factory=list)
+    _said: tuple[str | None, str | None] = (None, None)
+
+    async def look(self, client: BoltClient, run_id: int) -> None:
+        """Look at the run; what can be seen is not hidden by what cannot.
+
+        Raises:
+            BoltError: The run itself cannot be seen.
+        """
+        record = self.record
+        status = record.status = self.redact.status(await client.get_bolt_run(run_id, logs=False))
+        record.state = status.state
+        if not status.state.is_terminal:
+            record.outcome = f"The run has not ended yet ({status.state})."
+        try:
+            record.schedule_name = await client.find_schedule_of_run(run_id)
+        except BoltError as error:
+            self._missed("the schedule", error)
+        try:
+            found = await client.get_bolt_command_resources([command.id for command in status.commands])
+        except BoltError as error:
+            self._missed("the files", error)
+        else:
+            self._list(status.commands, found)
+        for n, command in list(enumerate(status.commands, 1))[-_LOGS_AT_MOST:]:
+            try:
+                detail = await client.get_bolt_command(command.id)
+            except BoltError as error:
+                self._missed(f"the log of command {n} and those after it", error)
+                break
+            self._keep(n, command, detail)
+        record.cause = cause_of(status, DbtStory(), *self._said)
+
+    def _list(self, commands: Sequence[BoltCommand], found: Mapping[int, Sequence[BoltResource]]) -> None:
+        for n, command in enumerate(commands, 1):
+            for resource in found.get(command.id, ()):
+                path = self.redact.line(resource.path, _PATH_CHARACTERS)
+                self.record.files.append(FileRecord(n=n, path=path))
+                self.resources.append(
+                    BoltResourceSummary(id=resource.id, path=resource.path, command_id=command.id)
+                )
+
+    def _keep(self, n: int, command: BoltCommand, detail: BoltCommandDetail) -> None:
+        printed = [text for text in (detail.stdout, detail.stderr) if text.strip()]
+        ends = [self.redact.tail(text, _LOG_CHARACTERS) for text in printed]
+        decisive = self.record.status.decisive_command if self.record.status else None
+        if decisive is not None and decisive.id == command.id:
+            # The cut comes last, after secrets have been taken out.
+            errors = [error for text in printed if (error := first_error(text, _UNCUT))]
+            self._said = (
+                self.redact.line(errors[0], _ERROR_CHARACTERS) if errors else None,
+                last_line(ends[-1]) if ends else None,
+            )
+        size = sum(map(len, printed))
+        told = (
+            f", the end of {size:,} characters"
+            if any(len(text) > _LOG_CHARACTERS for text in printed)
+            else ""
+        )
+        body = fence("\n".join(ends)) if ends else "*The command wrote no log.*"
+        self._logs.append(f"## Log of command {n}: {cell(command.command, 80)}{told}\n\n{body}")
+
+    def _missed(self, what: str, error: BoltError) -> None:
+        self.record.problems.append(f"{what}: {self.redact.line(error.what, 300)}")
+
+    def page(self) -> str:
+        """Return all of it as markdown."""
+        commands = self.record.status.commands if self.record.status else []
+        earlier = len(commands) - _LOGS_AT_MOST
+        note = [f"*The logs of the first {earlier:,} commands are left out.*"] if earlier > 0 else []
+        return "\n\n".join([render_summary(self.record).rstrip(), *note, *self._logs]) + "\n"
 
 
 def result_of(record: RunRecord, resources: Sequence[BoltResourceSummary]) -> BoltRunResult:

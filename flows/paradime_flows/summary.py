@@ -250,7 +250,8 @@ def _files(record: RunRecord) -> list[str]:
         # The file's own name stands beside it; what differs from it is told in full.
         row.append(cell((file.kept or "").removesuffix(file.path), 400))
         rows.append(row if kept else row[:-1])
-    head = ["", "File, with its link", "Size", "Link expires (UTC)", "Kept in"]
+    linked = "File, with its link" if any(file.page for file in record.files) else "File"
+    head = ["", linked, "Size", "Link expires (UTC)", "Kept in"]
     parts = [_table(head if kept else head[:-1], rows), *_more(len(record.files) - _ROWS, "files")]
     if kept and record.kept_under:
         by = f", through the block {cell(record.kept_by)}" if record.kept_by else ""

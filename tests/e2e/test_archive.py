@@ -140,6 +140,51 @@ async def test_a_command_without_results_is_explained_from_its_log(
     assert "Compilation Error" in text_of(found["paradime-broken"]).split("\n\n")[1]
 
 
+async def test_the_command_that_ended_a_run_is_its_cause(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """dbt build failed, too, and the run went on; the error and the summary name the script alike."""
+    bolt_simulator.clock.speed = 20
+    upload = SimulatedCommand(
+        "python upload.py", return_code=3, stdout="ERROR: bucket is gone\n", resources={}
+    )
+    commands = [*recorded_commands("failure"), upload]
+    bolt_simulator.add_schedule("two", commands=commands, continue_on_error=True)
+    with pytest.raises(BoltRunFailed) as raised:
+        await arun_schedule("two", credentials, **QUICK)
+    assert (raised.value.command, raised.value.dbt_errors) == ("python upload.py", ["ERROR: bucket is gone"])
+    cause = text_of((await archived("run-schedule"))["paradime-two"]).split("\n\n")[1]
+    assert cause == "**python upload.py: ERROR: bucket is gone; 3 more failed in other commands**"
+
+
+async def test_a_failure_of_no_known_words_has_a_cause(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The command, its return code and its last line."""
+    command = SimulatedCommand("./load.sh", return_code=7, stdout="loading\nit is all over\n", resources={})
+    run_id = ended_run(bolt_simulator, "odd", [command])
+    await aarchive_run(run_id, credentials, schedule_name="odd")
+    cause = text_of((await archived())["paradime-odd"]).split("\n\n")[1]
+    assert cause == "**Command ./load.sh ended with return code 7: it is all over**"
+
+
+async def test_secrets_in_what_dbt_wrote_reach_no_artifact(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A driver's message may quote a connection string, and a signed link."""
+    secret = bolt_simulator.api_secret
+    message = f"{'p' * 100}{secret} https://s3.test/x?X-Amz-Signature=abcdef"
+    node = {"unique_id": "model.shop.orders", "status": "error", "message": message}
+    content = json.dumps({"metadata": {}, "args": {"which": "run"}, "results": [node]}).encode()
+    command = SimulatedCommand("dbt run", return_code=1, resources={"target/run_results.json": content})
+    run_id = ended_run(bolt_simulator, "hush", [command])
+    await aarchive_run(run_id, credentials, schedule_name="hush")
+    pages = {key: text_of(artifact) for key, artifact in (await archived()).items() if "target" not in key}
+    assert "model orders" in pages["paradime-hush-dbt-results"]
+    shown = "\n".join(pages.values())
+    assert [part for part in (secret[:15], "abcdef") if part in shown] == []
+
+
 async def test_a_log_is_archived_as_a_whole_up_to_the_limit(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

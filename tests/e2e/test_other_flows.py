@@ -232,6 +232,34 @@ async def test_a_run_is_shown_as_it_stands(
     assert "Database Error ```" in page
 
 
+async def test_a_run_is_shown_without_secrets_and_within_bounds(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Tokens and signatures stand in no page and no result; of a long log there is the end; files are listed."""
+    secret = bolt_simulator.api_secret
+    log = (
+        f"SECRET={secret}\nhttps://s3.test/x?X-Amz-Signature=abcdef\n" + "y" * 300_000 + "\nERROR: it broke\n"
+    )
+    clone = SimulatedCommand("git clone https://bot:hunter2-token@git.example.com/x.git", stdout=secret)
+    copy = SimulatedCommand("copy", return_code=1, stdout=log, resources={"target/manifest.json": b"{}"})
+    bolt_simulator.add_schedule("hush", commands=[clone, copy], setup_commands=False)
+    run_id = bolt_simulator.start_run("hush")
+    bolt_simulator.clock.advance(1000)
+    bolt_simulator.inject(faults.GraphQLError(f"no {secret}", operation="listBoltSchedules", times=None))
+    result = await ainspect_run(run_id, credentials)
+    artifacts = await artifacts_of((await latest_flow_run("inspect-run")).id)
+    page = str(artifacts[f"paradime-inspect-{run_id}"].data)
+    shown = page + result.model_dump_json()
+    assert [part for part in (secret, "abcdef", "hunter2") if part in shown] == []
+    assert "ERROR: it broke" in page.split("\n\n")[1]
+    assert "the end of 300," in page
+    assert len(page) < 50_000
+    # What the schedule's name could not be found for hides nothing else.
+    assert "target/manifest.json" in page.split("## Files")[1]
+    assert [resource.path for resource in result.resources] == ["target/manifest.json"]
+    assert "the schedule: Bolt refused" in page
+
+
 def test_sync_code_inspects_a_run(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
     """Also one that is going."""
     bolt_simulator.add_schedule("daily", commands=[LONG])

@@ -192,12 +192,13 @@ async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
     command = SimulatedCommand("dbt run", duration_seconds=10_000, stdout="first line\n" * 50)
     bolt_simulator.add_schedule("daily", commands=[command])
     bolt_simulator.clock.speed = 100
-    with pytest.raises(BoltRunTimedOut, match="2 s"):
+    with pytest.raises(BoltRunTimedOut, match=r"2 s(.|\n)*`dbt run` was running"):
         await arun_schedule("daily", credentials, timeout_seconds=2, **QUICK)
     (run,) = bolt_simulator.runs("daily")
     assert run.state == "CANCELED"
     artifacts = await artifacts_of((await latest_flow_run("run-schedule")).id)
     assert "CANCELED" in str(artifacts["paradime-daily"].data)
+    assert "dbt run was running when the run was canceled" in str(artifacts["paradime-daily"].data)
     assert any("first line" in str(artifact.data) for artifact in artifacts.values())
 
 
@@ -219,6 +220,27 @@ async def test_a_cancel_that_bolt_does_not_carry_out_is_an_error_that_names_the_
     with pytest.raises(BoltCancelUnconfirmed, match="may still be going") as caught:
         await arun_schedule("daily", credentials, timeout_seconds=1, cancel_grace_seconds=2, **QUICK)
     assert caught.value.run_id == bolt_simulator.runs()[0].id
+
+
+@pytest.mark.parametrize("operation", ["boltRunStatus", "triggerBoltRun"])
+async def test_an_error_of_bolt_that_quotes_the_secret_reaches_prefect_without_it(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, operation: str
+) -> None:
+    """Nor at length: in no log line, state message, label or artifact."""
+    secret = bolt_simulator.api_secret
+    quoted = faults.GraphQLError(f"bad key {secret} \x1b[31m" + "z" * 30_000, operation=operation, times=4)
+    bolt_simulator.inject(quoted)
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=200)])
+    bolt_simulator.clock.speed = 100
+    state = await arun_schedule("daily", credentials, return_state=True, **QUICK)
+    run = await latest_flow_run("run-schedule")
+    messages = [*await logs_of(run.id), state.message or ""]
+    assert any("bad key [removed]" in message for message in messages)
+    # Prefect logs the traceback, too.
+    assert max(map(len, messages)) < 20_000
+    artifacts = [str(artifact.data) for artifact in (await artifacts_of(run.id)).values()]
+    shown = "\n".join([*messages, *artifacts, str(run.labels)])
+    assert [part for part in (secret, "\x1b", "z" * 1000) if part in shown] == []
 
 
 async def test_an_outage_while_waiting_is_survived(

@@ -30,6 +30,7 @@ from paradime_blocks.operations import (
     BOLT_SCHEDULE_NAME,
     TRIGGER_BOLT_RUN,
 )
+from paradime_blocks.redaction import Redactor
 from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 CREDENTIAL_HEADERS = {"x-api-key", "x-api-secret", "authorization", "x-paradime-workspace"}
+NOTHING_SECRET = Redactor([])
 # Long enough for a slow machine to answer in, short enough to wait for.
 SHORT = 1.0
 
@@ -286,6 +288,71 @@ async def test_graphql_errors_keep_message_path_and_operation(simulator, client_
     assert "operation: BoltRunStatus, path: boltRunStatus" in str(error)
 
 
+SECRET = "n33dle-in-the-haystack"
+HOSTILE = f"bad key {SECRET} \x1b[31m\nat https://bot:hunter2-token@x.test/ " + "z" * 30_000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.GraphQLError(HOSTILE), id="GraphQL error"),
+        pytest.param(faults.GraphQLError(f"AlreadyRunning {HOSTILE}"), id="already running"),
+        pytest.param(faults.GraphQLError(f"Unknown type {SECRET} {HOSTILE}"), id="unsupported"),
+        pytest.param(faults.GraphQLError(f"Unknown type 'x{HOSTILE}'"), id="a long name"),
+        pytest.param(faults.Status(400, body=f'{{"errors": [{{"message": "{SECRET}"}}]}}'), id="400"),
+        pytest.param(faults.Status(404, body=HOSTILE), id="404"),
+        # The cut goes through the secret.
+        pytest.param(faults.Status(404, body="x" * 190 + SECRET), id="404, cut"),
+        pytest.param(faults.Garbage(HOSTILE.encode()), id="no JSON"),
+        pytest.param(faults.Garbage(b"x" * 190 + SECRET.encode()), id="no JSON, cut"),
+        pytest.param(faults.Redirect(f"https://{SECRET}.example.com/{'x' * 5000}"), id="redirect"),
+    ],
+)
+async def test_what_an_error_quotes_of_an_answer_is_bounded_and_holds_no_credential(client_of, fault):
+    """An error's text becomes a state message, a label, an artifact and a line of the log."""
+    with BoltSimulator(speed=0, api_secret=SECRET) as simulator:
+        simulator.inject(fault)
+        async with client_of(simulator, retry_policy=RetryPolicy(attempts=1)) as client:
+            with pytest.raises(BoltError) as caught:
+                await client.get_bolt_run(1)
+    error = caught.value
+    told = f"{error} {error.what} {vars(error)} {error.__cause__}"
+    assert [part for part in (SECRET[:12], "\x1b", "\\x1b", "hunter2") if part in told] == []
+    assert len(str(error)) < 1200
+    assert len(told) < 8000
+
+
+def test_what_an_error_means_is_read_off_the_whole_of_a_long_text():
+    """Only what is shown of it is cut."""
+    text = "at com.example.Frame\n" * 500 + "AlreadyRunningException"
+    error = graphql_error(TRIGGER_BOLT_RUN, [{"message": text}], NOTHING_SECRET)
+    assert isinstance(error, BoltAlreadyRunning)
+
+
+def test_the_facts_of_a_graphql_error_are_cleaned_too():
+    """Path and extensions come from Bolt like the message."""
+    entry = {
+        "message": "no",
+        "path": [SECRET, 0],
+        "extensions": {"trace": [f"{SECRET}\x1b" + "x" * 9999] * 99},
+    }
+    error = graphql_error(BOLT_RUN_STATUS, [entry], Redactor([SECRET]))
+    assert isinstance(error, BoltRequestError)
+    assert error.path == ["[removed]", 0]
+    told = f"{error} {error.graphql_errors}"
+    assert SECRET not in told
+    assert "\\x1b" not in told
+    assert len(told) < 20_000
+
+
+def test_a_validation_error_that_names_nothing_is_a_refusal():
+    """Half a phrase of graphql-js is still an error of ours."""
+    assert (
+        type(graphql_error(BOLT_RUN_STATUS, [{"message": "Unknown type "}], NOTHING_SECRET))
+        is BoltRequestError
+    )
+
+
 async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, client_of):
     """The caller waits, attaches or gives up: nothing is wrong with the request."""
     simulator.add_schedule("daily")
@@ -320,7 +387,7 @@ async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, c
 )
 def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kind, missing):
     """By the phrases of graphql-js and its ports: the API has no codes."""
-    error = graphql_error(BOLT_RUN_STATUS, [{"message": message}])
+    error = graphql_error(BOLT_RUN_STATUS, [{"message": message}], NOTHING_SECRET)
     assert type(error) is kind
     assert getattr(error, "missing", None) == missing
 
@@ -328,7 +395,7 @@ def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kin
 @pytest.mark.parametrize("errors", [["just text"], [{"msg": "no message"}], [{"message": None}], [7]])
 def test_odd_graphql_errors_are_told_as_they_came(errors):
     """A server that breaks the specification is still quoted."""
-    error = graphql_error(BOLT_RUN_STATUS, errors)
+    error = graphql_error(BOLT_RUN_STATUS, errors, NOTHING_SECRET)
     assert isinstance(error, BoltRequestError)
     assert str(next(iter(errors[0].values())) if isinstance(errors[0], dict) else errors[0]) in str(error)
 
@@ -640,7 +707,9 @@ async def test_the_credentials_client_passes_its_settings_on(simulator):
 def test_what_a_backend_does_not_know_is_told_in_many_words(text: str, missing: str | None) -> None:
     """GraphQL servers differ in how they name an unknown field or argument."""
     error = graphql_error(
-        TRIGGER_BOLT_RUN if "suspended" not in text else BOLT_SCHEDULE_NAME, [{"message": text}]
+        TRIGGER_BOLT_RUN if "suspended" not in text else BOLT_SCHEDULE_NAME,
+        [{"message": text}],
+        NOTHING_SECRET,
     )
     assert getattr(error, "missing", None) == missing
 
@@ -649,4 +718,4 @@ def test_a_backend_that_ignores_aliases_is_told_apart_from_one_without_an_answer
     """The value under the field's own name means that aliases are not understood: ask one by one."""
     reply = httpx.Response(200, json={"data": {"boltCommand": {"resources": []}}})
     with pytest.raises(BoltUnsupported, match="alias"):
-        read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test")
+        read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test", NOTHING_SECRET)

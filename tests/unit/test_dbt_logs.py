@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paradime_blocks.dbt_logs import LogLine, first_error, parse_line
+from paradime_blocks.dbt_logs import LogLine, first_error, last_line, parse_line
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
 
@@ -205,6 +205,72 @@ def test_every_json_comes_back_as_a_line(content: object) -> None:
 def test_the_first_error_is_found_in_the_output(case: str, command: str, expected: str | None) -> None:
     """What went wrong is read off the output, with the lines that belong to it."""
     assert first_error(output(case, command)) == expected
+
+
+FRAMES = '  File "upload.py", line 3, in main\n    send()\n    ^^^^^^\n' * 20
+CHAINED = "\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        pytest.param(
+            "Usage: dbt [OPTIONS] COMMAND [ARGS]...\nTry 'dbt -h' for help.\n\nError: No such command 'foo'.\n",
+            "Error: No such command 'foo'.",
+            id="dbt's command line",
+        ),
+        pytest.param("bash: foo: command not found\n", "bash: foo: command not found", id="bash"),
+        pytest.param("/bin/sh: 1: foo: not found\n", "/bin/sh: 1: foo: not found", id="sh"),
+        pytest.param(
+            "bash: ./x.sh: Permission denied", "bash: ./x.sh: Permission denied", id="no permission"
+        ),
+        pytest.param(
+            "./x.sh: line 3: foo: command not found", "./x.sh: line 3: foo: command not found", id="a script"
+        ),
+        pytest.param("make: *** [all] Error 2\n", "make: *** [all] Error 2", id="make"),
+        pytest.param("bash: warning: setlocale: cannot change locale", None, id="a shell's warning"),
+        pytest.param(
+            f"begin\nTraceback (most recent call last):\n{FRAMES}botocore.ClientError: bucket is gone\ndone\n",
+            "botocore.ClientError: bucket is gone",
+            id="traceback",
+        ),
+        pytest.param(
+            f"Traceback (most recent call last):\n{FRAMES}KeyError: 'a'\n{CHAINED}"
+            f"Traceback (most recent call last):\n{FRAMES}ValueError: no a\n",
+            "ValueError: no a",
+            id="chained tracebacks",
+        ),
+        pytest.param(
+            json.dumps(
+                {"info": {"level": "error", "msg": f"Traceback (most recent call last):\n{FRAMES}E: x"}}
+            ),
+            "E: x",
+            id="traceback as JSON",
+        ),
+        pytest.param(
+            "Traceback (most recent call last):\n  File",
+            "Traceback (most recent call last):",
+            id="traceback that is cut off",
+        ),
+    ],
+)
+def test_the_first_error_of_other_tools_is_found(text: str, expected: str | None) -> None:
+    """A schedule runs shells, make and Python, too; of a traceback the exception is told, not the frames."""
+    assert first_error(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        pytest.param("a\nb\n\n\x1b[0m \n", "b", id="blank lines"),
+        pytest.param("12:00:00  Done.\n", "Done.", id="dbt's time"),
+        pytest.param("x" * 100_000, "x" * 299 + "…", id="long"),
+        pytest.param(" \n", None, id="nothing"),
+    ],
+)
+def test_the_last_line_is_what_a_command_said_at_last(text: str, expected: str | None) -> None:
+    """Where no line looks like an error, it is the best there is."""
+    assert last_line(text) == expected
 
 
 def test_the_first_error_is_bounded() -> None:

@@ -197,6 +197,31 @@ def test_what_dbt_says_takes_the_place_of_its_log():
     assert "yyy" not in message
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"command": "dbt run\n\x1b[31m" + "x" * 30_000, "return_code": 1}, id="command"),
+        pytest.param({"running_command": "dbt run\n\x1b[31m" + "x" * 30_000}, id="running command"),
+        pytest.param({"schedule_name": "\x1b[31m" + "x" * 30_000}, id="schedule"),
+        pytest.param({"state": "\x1b[31m" + "x" * 30_000}, id="state"),
+        pytest.param({"dbt_errors": ["\x1b[31ma\nb" + "x" * 30_000] * 5}, id="dbt errors"),
+        pytest.param({"log_tail": "\x1b[31m" + "x" * 30_000}, id="log"),
+    ],
+)
+def test_a_message_is_bounded_and_clean_whatever_its_facts_are(facts):
+    """Commands, states and names come from Bolt; Prefect shows the message in its lists."""
+    message = str(BoltRunFailed("It went wrong.", **facts))
+    assert "\x1b" not in message
+    assert len(message) < 2500
+
+
+def test_the_command_that_was_running_is_told():
+    """Of a run that was cancelled or took too long, it is what a person asks first."""
+    error = BoltRunTimedOut("It took too long.", running_command="dbt run")
+    assert "Command `dbt run` was running." in str(error)
+    assert pickle.loads(pickle.dumps(error)).running_command == "dbt run"  # noqa: S301 - our own
+
+
 def test_absent_facts_leave_no_trace_in_the_message():
     """No `None` and no empty brackets."""
     assert str(BoltError("It went wrong.")) == "It went wrong."

@@ -20,12 +20,14 @@ from paradime_blocks.models import (
     BoltCommandDetail,
     BoltCommandSummary,
     BoltLogPage,
+    BoltResource,
     BoltResourceSummary,
     BoltRunStatus,
     BoltSchedulePage,
     parse_bolt_date,
     run_url,
 )
+from paradime_blocks.text import one_line
 
 UTC = timezone.utc
 BEGAN = "2023-10-15 16:44:16.986049"
@@ -66,12 +68,44 @@ def test_a_known_state_is_known_however_it_is_written(text):
 def test_any_state_survives_by_name(text):
     """Equal to itself, through JSON and pickle, hashable, and readable."""
     state = BoltRunState(text)
-    assert state == BoltRunState(text) == text.strip().upper()
+    name = one_line(text.upper(), 60) or "UNKNOWN"
+    assert state == BoltRunState(text) == name
     assert hash(state) == hash(BoltRunState(text))
-    assert (str(state), f"{state}", state.value) == (text.strip().upper(),) * 3
+    assert (str(state), f"{state}", state.value) == (name,) * 3
     attempt = BoltAttempt(run_id=1, state=state)
     assert BoltAttempt.model_validate_json(attempt.model_dump_json()).state == state
     assert pickle.loads(pickle.dumps(state)) == copy.deepcopy(state) == state  # noqa: S301 - our own
+
+
+def test_a_state_that_is_hostile_is_bounded_and_clean():
+    """It stands in messages, labels and titles."""
+    state = BoltRunState("\x1b[31mOdd\nState" + "x" * 30_000)
+    assert str(state).startswith("ODD STATEXXX")
+    assert len(str(state)) <= 60
+    assert BoltRunState(str(state)) == state
+
+
+@pytest.mark.parametrize(
+    "codes, unfinished",
+    [
+        pytest.param([0, None], "c1", id="running or broken off"),
+        pytest.param([0, 1], None, id="all ended"),
+        pytest.param([None, 0], None, id="one without a code before one that ended"),
+        pytest.param([], None, id="none"),
+    ],
+)
+def test_the_unfinished_command_is_the_last_without_a_return_code(codes, unfinished):
+    """What a run that was cancelled or timed out was at."""
+    commands = [{"id": n, "command": f"c{n}", "returnCode": code} for n, code in enumerate(codes)]
+    found = BoltRunStatus.model_validate({"state": "CANCELED", "commands": commands}).unfinished_command
+    assert (found and found.command) == unfinished
+
+
+def test_a_reply_of_another_shape_is_not_quoted_in_a_traceback():
+    """It may hold a signed link, and Prefect logs tracebacks."""
+    with pytest.raises(ValueError, match="path") as caught:
+        BoltResource.model_validate({"id": 1, "path": {"url": "https://x.test/?X-Signature=abcdef"}})
+    assert "abcdef" not in str(caught.value)
 
 
 def test_an_unknown_state_does_not_join_the_known_ones():

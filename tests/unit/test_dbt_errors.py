@@ -1,0 +1,129 @@
+"""What an error tells of the command that failed: its own words, without secrets, bounded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from recorded import RECORDED
+
+from paradime_blocks import BoltRunCanceled, BoltRunError, BoltRunFailed, BoltSchedule, ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paradime_blocks.run import BoltRun
+
+SECRET = "n33dle-in-the-haystack"
+RESULTS = "target/run_results.json"
+
+
+def results(which: str, message: str = "boom") -> dict[str, bytes]:
+    """The file of a command in which one model failed."""
+    node = {"unique_id": "model.shop.orders", "status": "error", "message": message}
+    return {RESULTS: json.dumps({"metadata": {}, "args": {"which": which}, "results": [node]}).encode()}
+
+
+def a_run(simulator: BoltSimulator, *commands: SimulatedCommand, **options: Any) -> BoltRun:
+    """A run of these commands."""
+    credentials = ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+    )
+    simulator.add_schedule("daily", commands=list(commands), setup_commands=False, **options)
+    return BoltSchedule(schedule_name="daily", credentials=credentials).attach(simulator.start_run("daily"))
+
+
+async def failure_of(*commands: SimulatedCommand, **options: Any) -> BoltRunError:
+    """The error of a run of these commands that has ended."""
+    with BoltSimulator(speed=0, api_secret=SECRET) as simulator:
+        run = a_run(simulator, *commands, **options)
+        simulator.clock.advance(100_000)
+        with pytest.raises(BoltRunError) as caught:
+            await run.afetch_result()
+    return caught.value
+
+
+def failed(command: str, log: str = "", files: Mapping[str, bytes] | None = None) -> SimulatedCommand:
+    """A command that fails."""
+    return SimulatedCommand(command, return_code=1, stdout=log, resources=dict(files or {}))
+
+
+async def test_a_long_command_makes_no_long_message() -> None:
+    """Nor an unclean one; the whole of it is kept as a fact."""
+    command = "dbt run\n--vars '\x1b[31mx'" + " y" * 15_000
+    error = await failure_of(failed(command, "oops\n"))
+    assert len(str(error)) < 1000
+    assert "\x1b" not in str(error)
+    assert len(error.command or "") > 20_000
+
+
+async def test_no_cut_shows_a_part_of_a_secret() -> None:
+    """Neither of dbt's message nor at the beginning of the log's end."""
+    for at in (190, 195, 200, 205):
+        error = await failure_of(
+            failed("dbt run", SECRET + "y" * (4000 - at // 20), results("run", "p" * at + SECRET))
+        )
+        assert error.dbt_errors
+        told = f"{error} {error.dbt_errors} {error.log_tail}"
+        assert SECRET[:8] not in told
+        assert SECRET[-8:] not in told
+
+
+async def test_a_script_does_not_speak_with_the_words_of_the_command_before_it() -> None:
+    """dbt's folder is as `dbt build` left it."""
+    build = failed("dbt build", "Database Error\n", results("build"))
+    upload = failed("python upload.py", "ERROR: bucket is gone\n", results("build"))
+    error = await failure_of(build, upload, continue_on_error=True)
+    assert (error.command, error.dbt_errors) == ("python upload.py", ["ERROR: bucket is gone"])
+    silent = failed("python upload.py", "", results("build"))
+    assert (await failure_of(build, silent, continue_on_error=True)).dbt_errors == []
+
+
+async def test_a_dbt_command_that_wrote_no_results_tells_its_log() -> None:
+    """What it found is of another kind."""
+    error = await failure_of(failed("dbt deps", "Error: no such package\n", results("build")))
+    assert error.dbt_errors == ["Error: no such package"]
+
+
+async def test_stale_sources_are_told_from_what_the_check_wrote() -> None:
+    """As real dbt writes it; its log has no more than the source's name."""
+    folder = RECORDED / "stale_sources" / "3-dbt-source-freshness"
+    sources = {"target/sources.json": (folder / "resources/target/sources.json").read_bytes()}
+    log = (folder / "stdout.txt").read_text(encoding="utf-8")
+    error = await failure_of(failed("dbt source freshness", log, {**results("build"), **sources}))
+    assert error.dbt_errors == ["source app.customers is stale (more than 12 hours old)"]
+    later = await failure_of(failed("dbt build", "Compilation Error\n", sources))
+    assert later.dbt_errors == ["Compilation Error"]
+
+
+async def test_a_cancelled_run_names_what_was_running() -> None:
+    """With the end of its log, and without the words of what failed before."""
+    with BoltSimulator(speed=0) as simulator:
+        run = a_run(
+            simulator,
+            failed("dbt seed", "Database Error\n", results("seed")),
+            SimulatedCommand("dbt run", duration_seconds=1000, stdout="model 1\n" * 100),
+            continue_on_error=True,
+        )
+        simulator.clock.advance(500)
+        await run.acancel()
+        with pytest.raises(BoltRunCanceled, match="Command `dbt run` was running") as caught:
+            await run.afetch_result()
+    error = caught.value
+    assert (error.running_command, error.command, list(error.dbt_errors)) == ("dbt run", None, [])
+    assert "model 1" in (error.log_tail or "")
+
+
+async def test_commands_with_a_token_are_not_told() -> None:
+    """`git clone` may have one in its address; neither the error shows it nor the result."""
+    clone = "git clone https://bot:hunter2-token@git.example.com/x.git"
+    error = await failure_of(failed(clone))
+    assert isinstance(error, BoltRunFailed)
+    assert "hunter2" not in f"{error} {vars(error)}"
+    with BoltSimulator(speed=0) as simulator:
+        run = a_run(simulator, SimulatedCommand(clone))
+        simulator.clock.advance(1000)
+        result = await run.afetch_result()
+    assert result.commands[0].command == "git clone https://[removed]@git.example.com/x.git"

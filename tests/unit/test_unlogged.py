@@ -1,0 +1,85 @@
+"""The query of a signed link stands in no log, of whatever level, while other requests are logged as ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from paradime_blocks import BoltUnavailable
+from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.testing import SimulatedCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paradime_blocks import BoltClient
+    from paradime_blocks.testing import BoltSimulator
+
+
+async def a_resource(simulator: BoltSimulator, client: BoltClient) -> int:
+    """The id of a file that a run has left behind."""
+    files = {"target/manifest.json": b"{}"}
+    simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", resources=files)])
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(1000)
+    command = (await client.get_bolt_run(run_id)).commands[-1]
+    return (await client.get_bolt_command_resources([command.id]))[command.id][0].id
+
+
+async def test_no_log_has_the_signature_of_a_link(
+    simulator: BoltSimulator, client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Several downloads at once, from several clients; the address itself is still told."""
+    caplog.set_level(logging.DEBUG)
+    async with client_of(simulator) as one, client_of(simulator) as two:
+        resource_id = await a_resource(simulator, one)
+        contents = await asyncio.gather(
+            *(client.download_bolt_resource(resource_id) for client in (one, two, one))
+        )
+    assert contents == [b"{}"] * 3
+    assert caplog.text.count("?[removed]") >= 3
+    assert "Signature" not in caplog.text
+
+
+async def test_a_redirect_of_a_link_is_not_logged_either(
+    client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is signed as well, and stands in the headers of the answer."""
+    caplog.set_level(logging.DEBUG)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            url = "https://store.test/a?X-Signature=first"
+            return httpx.Response(200, json={"data": {"boltResourceUrl": {"url": url}}})
+        if request.url.path == "/a":
+            return httpx.Response(302, headers={"Location": "https://store.test/b?X-Signature=second"})
+        return httpx.Response(403)
+
+    transport = httpx.MockTransport(answer)
+    async with client_of(
+        "https://bolt.test", transport=transport, retry_policy=RetryPolicy(attempts=1)
+    ) as client:
+        with pytest.raises(BoltUnavailable):
+            await client.download_bolt_resource(1)
+    assert "https://store.test/b?[removed]" in caplog.text
+    assert "X-Signature" not in caplog.text
+
+
+async def test_requests_of_others_are_logged_as_they_are(
+    simulator: BoltSimulator, client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Within the download of a resource, too: the logger is everybody's."""
+    caplog.set_level(logging.INFO)
+    theirs = httpx.MockTransport(lambda _: httpx.Response(200))
+    async with client_of(simulator) as client, httpx.AsyncClient(transport=theirs) as other:
+        async with client.stream_bolt_resource(await a_resource(simulator, client)) as chunks:
+            await other.get("https://other.test/?page=2")
+            assert [chunk async for chunk in chunks] == [b"{}"]
+        await other.get("https://other.test/?page=3")
+    assert "https://other.test/?page=2" in caplog.text
+    assert "https://other.test/?page=3" in caplog.text
+    assert "Signature" not in caplog.text
