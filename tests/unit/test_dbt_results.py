@@ -140,10 +140,27 @@ def test_the_command_is_bolts_where_it_is_given() -> None:
 
 
 def test_version_4_of_the_schema_is_read() -> None:
-    """Without compiled code, relation and batch results, and with the compiled file in the message.
+    """What dbt 1.6 wrote of the same failing build, with its manifest."""
+    content = artifact("dbt_1_6", "dbt-build", "run_results.json")
+    assert "run-results/v4.json" in json.loads(content)["metadata"]["dbt_schema_version"]
+    read = results("dbt_1_6", "dbt-build")
+    assert (read.command, read.dbt_version, len(read.nodes)) == ("dbt build", "1.6.19", 17)
+    nodes = {node.name: node for node in read.nodes}
+    revenue = nodes["revenue"]
+    assert (revenue.status, revenue.relation_name) == ("error", '"shop"."main"."revenue"')
+    assert revenue.message is not None
+    assert "Conversion Error: Could not convert string 'card'" in revenue.message
+    assert revenue.path == "models/marts/revenue.sql"
+    assert revenue.compiled_path == "target/compiled/shop/models/marts/revenue.sql"
+    assert nodes["revenue_by_month"].status == "skipped"
+    assert nodes["relationships_orders_customer_id__id__ref_customers_"].status == "warn"
+    assert "2 more failed; 1 node skipped" in (cause(read.nodes) or "")
 
-    Made by hand from what dbt 1.11 wrote, after the published schema: a dbt that writes version 4 (1.0 to 1.4)
-    runs on no Python that is at hand here.
+
+def test_what_dbt_before_1_6_left_out_is_not_needed() -> None:
+    """Neither relation nor `which`; and the compiled file in the message.
+
+    Made by hand, after the published schema, from what dbt 1.11 wrote.
     """
 
     def to_version_4(document: dict[str, Any]) -> None:
@@ -165,8 +182,7 @@ def test_version_4_of_the_schema_is_read() -> None:
 def test_fusion_files_are_read() -> None:
     """dbt Fusion leaves out message, compiled code and failures, and has statuses of its own.
 
-    Made by hand from what dbt 1.11 wrote, after what Fusion's sources say: it is not on PyPI, and does not run
-    here.
+    Made by hand from what dbt 1.11 wrote: there are no files of Fusion's own among the fixtures.
     """
 
     def to_fusion(document: dict[str, Any]) -> None:
