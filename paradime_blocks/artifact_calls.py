@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from paradime_blocks import operations as ops
 from paradime_blocks.command_calls import CommandCalls
-from paradime_blocks.errors import BoltRequestError, BoltUnavailable
+from paradime_blocks.errors import BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.inputs import LARGEST_PAGE, check_count, check_text
-from paradime_blocks.models import BoltLatestArtifact
+from paradime_blocks.models import BoltLatestArtifact, BoltRunStatus
 from paradime_blocks.run_calls import RunCalls
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ class ArtifactCalls(RunCalls, CommandCalls):
     ) -> BoltLatestArtifact:
         """Find the newest file of a path that a schedule's successful commands left behind.
 
-        Newest run first, last command first. The runs' commands, and then the commands' files, are asked for
-        many in one request: three requests if the newest runs have it, whatever the number of commands.
+        Newest run first, last command first; a run of which Bolt has no answer is passed over. The runs'
+        commands, and then the commands' files, are asked for many in one request: three requests if the
+        newest runs have it, whatever the number of commands.
 
         Args:
             schedule: The schedule's slug or name.
@@ -49,29 +51,46 @@ class ArtifactCalls(RunCalls, CommandCalls):
         if not runs:
             msg = f"Schedule {schedule!r} has no run."
             raise BoltRequestError(msg, guidance="Run it first.", schedule_name=schedule)
+        missed: dict[int, BoltError] = {}
         start, size = 0, _FIRST_LOOK
         while start < len(runs):
-            found = await self._artifact_among(runs[start : start + size], path, command_index)
+            found = await self._artifact_among(runs[start : start + size], path, command_index, missed)
             if found is not None:
                 return found
             start, size = start + size, _LATER_LOOKS
         msg = f"No command that succeeded in {len(runs)} runs of {schedule!r} has left {path} behind."
+        for first in [*missed.values()][:1]:
+            msg += f" {len(missed)} of the runs could not be looked at, the first because: {first.what}"
         raise BoltRequestError(msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule)
 
     async def _artifact_among(
-        self, runs: Sequence[BoltRunRecord], path: str, command_index: int | None
+        self,
+        runs: Sequence[BoltRunRecord],
+        path: str,
+        command_index: int | None,
+        missed: dict[int, BoltError],
     ) -> BoltLatestArtifact | None:
-        statuses = await self.get_bolt_runs([run.id for run in runs])
+        # A run or a command that is gone, or has no answer, is passed over: an older one may have the file.
+        each = [{"runId": run.id} for run in runs]
+        replies = await self._read_each(ops.BOLT_RUN_STATE, each, BoltRunStatus)
         wanted: list[tuple[int, int]] = []
-        for run in runs:
-            commands = statuses[run.id].commands
+        for run, status in zip(runs, replies, strict=True):
+            if isinstance(status, BoltError):
+                missed[run.id] = status
+                continue
+            commands = status.commands
             if command_index is not None:
                 in_range = -len(commands) <= command_index < len(commands)
                 commands = [commands[command_index]] if in_range else []
             wanted += [(run.id, command.id) for command in reversed(commands) if command.return_code == 0]
-        resources = await self.get_bolt_command_resources([command_id for _, command_id in wanted])
+        errors: dict[int, BoltError] = {}
+        resources = await self.get_bolt_command_resources(
+            [command_id for _, command_id in wanted], errors=errors
+        )
         for run_id, command_id in wanted:
-            for resource in resources[command_id]:
+            if command_id in errors:
+                missed.setdefault(run_id, errors[command_id])
+            for resource in resources.get(command_id, ()):
                 if resource.path == path:
                     return BoltLatestArtifact(
                         run_id=run_id, command_id=command_id, resource_id=resource.id, path=path

@@ -15,11 +15,13 @@ from paradime_blocks.inputs import check_id
 from paradime_blocks.log_pages import OWN_CURSOR, log_since
 from paradime_blocks.models import BoltCommandDetail, BoltLogLine, BoltLogPage, BoltResource
 from paradime_blocks.retrying import call_with_retries, parse_retry_after
-from paradime_blocks.session import BoltSession
+from paradime_blocks.session import BoltSession, sorted_out
 from paradime_blocks.unlogged import queries_unlogged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from paradime_blocks.errors import BoltError
 
 _FIRST_CURSOR = "0:0"
 
@@ -62,11 +64,15 @@ class CommandCalls(BoltSession):
         variables = {"commandId": check_id("command_id", command_id)}
         return await self._read(ops.BOLT_COMMAND, variables, BoltCommandDetail, id=command_id)
 
-    async def get_bolt_command_resources(self, command_ids: Sequence[int]) -> dict[int, list[BoltResource]]:
+    async def get_bolt_command_resources(
+        self, command_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
+    ) -> dict[int, list[BoltResource]]:
         """Return the resources of several commands, asked for in as few requests as the backend allows.
 
         Args:
             command_ids: The commands.
+            errors: Takes the error of each command whose resources cannot be had, which is then missing
+                from what is returned. Without it, the first such error is raised.
 
         Returns:
             The resources by command.
@@ -75,14 +81,19 @@ class CommandCalls(BoltSession):
             BoltError: Bolt refused it, or no usable answer came.
         """
         each = [{"commandId": check_id("command_id", command_id)} for command_id in command_ids]
-        replies = await self._read_many(ops.BOLT_COMMAND_RESOURCES, each, _Resources)
-        return {id_: reply.resources or [] for id_, reply in zip(command_ids, replies, strict=True)}
+        replies = await self._read_each(ops.BOLT_COMMAND_RESOURCES, each, _Resources)
+        found = sorted_out(dict(zip(command_ids, replies, strict=True)), errors)
+        return {id_: reply.resources or [] for id_, reply in found.items()}
 
-    async def get_bolt_resource_urls(self, resource_ids: Sequence[int]) -> dict[int, str]:
+    async def get_bolt_resource_urls(
+        self, resource_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
+    ) -> dict[int, str]:
         """Return the signed, expiring URLs of several resources, in as few requests as the backend allows.
 
         Args:
             resource_ids: The resources.
+            errors: Takes the error of each resource whose URL cannot be had, which is then missing from what
+                is returned. Without it, the first such error is raised.
 
         Returns:
             The URLs by resource.
@@ -91,8 +102,9 @@ class CommandCalls(BoltSession):
             BoltError: Bolt refused it, or no usable answer came.
         """
         each = [{"resourceId": check_id("resource_id", resource_id)} for resource_id in resource_ids]
-        replies = await self._read_many(ops.BOLT_RESOURCE_URL, each, _Url)
-        return {id_: reply.url for id_, reply in zip(resource_ids, replies, strict=True)}
+        replies = await self._read_each(ops.BOLT_RESOURCE_URL, each, _Url)
+        found = sorted_out(dict(zip(resource_ids, replies, strict=True)), errors)
+        return {id_: reply.url for id_, reply in found.items()}
 
     async def get_bolt_resource_url(self, resource_id: int) -> str:
         """Return the signed, expiring URL of a resource (`reference.txt`: `boltResourceUrl`).

@@ -172,9 +172,9 @@ class Connection:
             raise _unavailable(operation, what, may_still_act=True) from error
         except httpx.HTTPError as error:
             raise _unavailable(operation, self._reason(error)) from self._quotable(error)
-        told = parse_date(response.headers.get("Date"))
-        if told is not None:
-            self.clock_offset = told - time.monotonic()
+        date = parse_date(response.headers.get("Date"))
+        if date is not None:
+            self.clock_offset = date - time.monotonic()
         return response
 
     def server_time(self) -> float | None:

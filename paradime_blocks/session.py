@@ -11,11 +11,17 @@ from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from paradime_blocks import operations as ops
 from paradime_blocks.connection import Connection, ConnectionSettings, shared_connection
 from paradime_blocks.endpoints import check_credentials, check_endpoint, check_proxy
-from paradime_blocks.errors import BoltAuthError, BoltRequestError, BoltUnavailable, BoltUnsupported
+from paradime_blocks.errors import (
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltUnavailable,
+    BoltUnsupported,
+)
 from paradime_blocks.retrying import RetryPolicy, call_with_retries, never_arrived, should_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import httpx
     from typing_extensions import Self
@@ -54,6 +60,36 @@ async def _sleep_while(wanted: Callable[[], bool], seconds: float, sleep: Sleep)
     while seconds > 0 and wanted():
         await sleep(min(seconds, _STEP_SECONDS))
         seconds -= _STEP_SECONDS
+
+
+def _understood_each(
+    operation: Operation, each: Sequence[Mapping[str, Any]], model: type[Model], replies: Sequence[Any]
+) -> Iterator[Model | BoltError]:
+    for asked, reply in zip(each, replies, strict=True):
+        try:
+            yield _understood(operation, asked, model, reply)
+        except BoltError as error:
+            yield error
+
+
+def sorted_out(
+    replies: Mapping[int, Model | BoltError], errors: dict[int, BoltError] | None
+) -> dict[int, Model]:
+    """Return what could be had of several things, and put the errors of the others where they are wanted.
+
+    Args:
+        replies: What came for each of them.
+        errors: Takes the errors; without it, the first is raised.
+    """
+    found: dict[int, Model] = {}
+    for key, reply in replies.items():
+        if isinstance(reply, BoltError):
+            if errors is None:
+                raise reply
+            errors[key] = reply
+        else:
+            found[key] = reply
+    return found
 
 
 class BoltSession:
@@ -186,8 +222,23 @@ class BoltSession:
     async def _read_many(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
     ) -> list[Model]:
-        """Read the same of several things through aliases, or one by one where the backend refuses those."""
+        """Read the same of several things; what one of them fails with, all fail with."""
         found: list[Model] = []
+        for reply in await self._read_each(operation, each, model):
+            if isinstance(reply, BoltError):
+                raise reply
+            found.append(reply)
+        return found
+
+    async def _read_each(
+        self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
+    ) -> list[Model | BoltError]:
+        """Read the same of several things through aliases, or one by one where the backend refuses those.
+
+        Where one of them cannot be had, its error stands in its place, and the others are there all the same.
+        An error that is not one thing's own, such as refused credentials or an outage, is raised.
+        """
+        found: list[Model | BoltError] = []
         for start in range(0, len(each), _ALIASES_PER_REQUEST):
             chunk = each[start : start + _ALIASES_PER_REQUEST]
             found.extend(await self._read_chunk(operation, chunk, model))
@@ -195,28 +246,50 @@ class BoltSession:
 
     async def _read_chunk(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
-    ) -> list[Model]:
+    ) -> list[Model | BoltError]:
         connection = self._open_connection()
-        if len(each) > 1 and _ALIASES not in connection.refused:
-            document, variables = operation.aliased(each)
+        if len(each) < 2 or _ALIASES in connection.refused:  # noqa: PLR2004 - an alias for one is none
+            return await self._read_singles(operation, each, model)
+        document, variables = operation.aliased(each)
+        latest: list[Model | BoltError] = []
 
-            async def call() -> list[Model]:
-                replies = await connection.send_aliased(operation, document, variables, len(each))
-                return [
-                    _understood(operation, asked, model, reply)
-                    for asked, reply in zip(each, replies, strict=True)
-                ]
+        async def call() -> None:
+            latest.clear()
+            replies = await connection.send_aliased(operation, document, variables, len(each))
+            latest.extend(_understood_each(operation, each, model, replies))
+            # What may be there the next time is asked for again, as it is of one thing.
+            for error in (found for found in latest if isinstance(found, BoltUnavailable)):
+                raise error
 
-            try:
-                return await call_with_retries(call, self.retry_policy, sleep=self._sleep)
-            except BoltAuthError:
-                raise
-            except BoltRequestError:
-                # One thing that is not there fails them all, too; the single queries tell which case it is.
-                singles = [await self._read(operation, variables, model) for variables in each]
+        try:
+            await call_with_retries(call, self.retry_policy, sleep=self._sleep)
+        except BoltAuthError:
+            raise
+        except BoltRequestError:
+            # One thing that is not there fails them all, too; the single queries tell which case it is.
+            singles = await self._read_singles(operation, each, model)
+            if not any(isinstance(found, BoltError) for found in singles):
                 connection.refused.add(_ALIASES)
-                return singles
-        return [await self._read(operation, variables, model) for variables in each]
+            return singles
+        except BoltUnavailable:
+            # The last reply came, but for some of the things it is of no use; if it did not come, it is empty.
+            if not any(isinstance(found, BaseModel) for found in latest):
+                raise
+        return latest
+
+    async def _read_singles(
+        self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
+    ) -> list[Model | BoltError]:
+        found: list[Model | BoltError] = []
+        for variables in each:
+            try:
+                found.append(await self._read(operation, variables, model))
+            except (BoltAuthError, BoltUnavailable, BoltUnsupported):
+                # Each of the rest would fail alike, and an outage would be waited for with each.
+                raise
+            except BoltRequestError as error:
+                found.append(error)
+        return found
 
     async def _call(self, operation: Operation, variables: dict[str, Any]) -> Any:
         return await call_with_retries(

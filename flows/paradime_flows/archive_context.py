@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
 
 from paradime_blocks.errors import BoltError, BoltUnavailable
 from paradime_blocks.models import BoltCommand
 from paradime_blocks.redaction import Redactor
 from paradime_flows.archive_settings import ArchiveSettings
-from paradime_flows.artifacts import ArtifactWriter, artifact_key
+from paradime_flows.artifacts import ArtifactWriter, artifact_key, short_hash
 from paradime_flows.context import run_logger
 from paradime_flows.keepsakes import Keepsakes
 from paradime_flows.summary import FileRecord, RunRecord
 
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+
 # An outage that lasts is not waited for again with each command; one command's log may be too much for Bolt.
 _OUTAGES_AT_MOST: Final = 2
+# A schedule's name is worth two requests, not an outage's patience.
+_SCHEDULE_SECONDS: Final = 30.0
+
+
+async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
+    """Return the schedule of a run as far as it can be found, so that its runs share their artifacts' keys.
+
+    Args:
+        client: The workspace's client.
+        run_id: The run.
+        given: The schedule, if the caller knows it.
+    """
+    if given is not None:
+        return given
+    reason = "it is not among the newest runs of the active schedules"
+    with anyio.move_on_after(_SCHEDULE_SECONDS) as scope:
+        try:
+            found = await client.find_schedule_of_run(run_id)
+        except BoltError as error:
+            reason = error.what
+        else:
+            if found is not None:
+                return found
+    if scope.cancelled_caught:
+        reason = f"Bolt did not tell it within {_SCHEDULE_SECONDS:g} s"
+    run_logger().info("The schedule of Bolt run %s is not known: %s.", run_id, reason.rstrip("."))
+    return None
 
 
 @dataclass
@@ -36,6 +69,7 @@ class ArchiveContext:
     redact: Redactor
     keepsakes: Keepsakes | None = None
     _outages: int = 0
+    _keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def commands(self) -> list[BoltCommand]:
@@ -54,7 +88,11 @@ class ArchiveContext:
 
     def key(self, *parts: str) -> str:
         """Return the key of one of the run's artifacts."""
-        return artifact_key("paradime", self.record.title, *parts)
+        key = artifact_key("paradime", self.record.title, *parts)
+        if self._keys.setdefault(key, parts) == parts:
+            return key
+        # Of `target/a_b.json` and `target/a-b.json`, the second has a key of its own.
+        return artifact_key("paradime", self.record.title, *parts, short_hash("/".join(parts)))
 
     def count_outage(self, error: Exception) -> None:
         """Take note of an error that may mean that Bolt is out of reach."""
@@ -76,13 +114,13 @@ class ArchiveContext:
         for name, value in facts.items():
             setattr(found, name, value)
 
-    async def keep(self, n: int, command: str, path: str, content: bytes) -> None:
+    async def keep(self, n: int, command: str, path: str, source: Path) -> None:
         """Keep a file, if files are kept."""
         if self.keepsakes is None:
             return
         try:
-            where = await self.keepsakes.write(n, command, path, content)
+            kept = await self.keepsakes.write(n, command, path, source)
         except Exception as error:  # noqa: BLE001 - whatever a file system raises
             self.missed(f"the keepsake of {path} of command {n}", error)
         else:
-            self.file(n, path, kept=where, size=len(content))
+            self.file(n, path, kept=kept.address, kept_url=kept.url, size=kept.size)

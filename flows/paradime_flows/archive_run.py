@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paradime_blocks.models import BoltAttempt, BoltRunResult, run_url
 from paradime_flows.archive import Archive
+from paradime_flows.archive_context import find_schedule
 from paradime_flows.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
@@ -42,8 +43,9 @@ async def archive_run(
     Args:
         run_id: The id of the run, as in its address in Paradime.
         credentials: A Paradime Credentials block or the name of one. Empty: those of the environment.
-        schedule_name: The run's schedule, which Bolt does not tell of a run. With it, the artifacts join
-            those of the schedule's other runs.
+        schedule_name: The run's schedule, so that the artifacts join those of its other runs; Bolt does not
+            tell it of a run. Empty: it is looked for among the newest runs of the active schedules, and where
+            it is not found, the artifacts are named for the run.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes. Of a longer one: head and
             tail.
         keepsakes: The file system block to keep resources and long logs in, such as
@@ -73,7 +75,7 @@ async def archive_run(
                 api_key=simulator.api_key,
                 api_secret=simulator.api_secret,
             )
-            print(archive_run(run_id, credentials, schedule_name="daily").state)
+            print(archive_run(run_id, credentials).state)
         ```
     """
     resolved = await resolve_credentials(credentials)
@@ -82,6 +84,7 @@ async def archive_run(
     )
     async with resolved.get_client() as client:
         status = await client.get_bolt_run(run_id, logs=False)
+        schedule_name = await find_schedule(client, run_id, schedule_name)
     record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=status.state, status=status)
     if not status.state.is_terminal:
         record.outcome = f"The run has not ended yet ({status.state}); this is what there is so far."

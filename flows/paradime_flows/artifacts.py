@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -15,19 +16,46 @@ from slugify import slugify
 
 _KEY_CHARACTERS: Final = 120
 _HASH_CHARACTERS: Final = 8
+_UNNAMED: Final = re.compile(r"run \d+")
+# Names whose key as they stand would be another kind's, of them or of another name.
+_TAKEN: Final = re.compile(
+    r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-dbt-results$|-(?:log|link)-\d+(?:-|$)"
+)
 
 
-def artifact_key(*parts: str) -> str:
+def artifact_key(kind: str, name: str, *parts: str) -> str:
     """Return an artifact's key: Prefect takes lower-case letters, digits and dashes only.
 
-    A key that would be too long, or of which nothing is left, ends with a hash, so that it stays its own.
+    Two names never share a key, and no name has the key of another one's results, logs or links: a name that
+    is no key as it stands, or that reads like another kind's, is followed by a hash. So is a key that would be
+    too long, or of which nothing is left.
+
+    Args:
+        kind: Our own word, which the key begins with.
+        name: The name of a schedule, a pipeline or a run.
+        parts: What the key ends with. Of these, capitals and marks may be lost: who takes them from outside
+            sees to it that they differ, as `ArchiveContext.key` does.
+
+    Example:
+        >>> artifact_key("paradime", "daily", "dbt results")
+        'paradime-daily-dbt-results'
+        >>> artifact_key("paradime", "Daily run")
+        'paradime-daily-run-b1ee1f0d'
     """
-    whole = "-".join(part for part in parts if part)
-    key = slugify(whole)
-    if key and len(key) <= _KEY_CHARACTERS and slugify(parts[-1] or "x"):
+    own = slugify(name)
+    # What a run is called whose schedule is not known.
+    if not _UNNAMED.fullmatch(name) and (own != name or _TAKEN.search(name)):
+        own = f"{own}-{short_hash(name)}".strip("-")
+    whole = "-".join(part for part in (kind, name, *parts) if part)
+    key = slugify("-".join([kind, own, *parts]))
+    if len(key) <= _KEY_CHARACTERS and all(slugify(part) for part in parts[-1:]):
         return key
-    digest = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:_HASH_CHARACTERS]
-    return f"{key[: _KEY_CHARACTERS - _HASH_CHARACTERS - 1].strip('-')}-{digest}".strip("-")
+    return f"{key[: _KEY_CHARACTERS - _HASH_CHARACTERS - 1].strip('-')}-{short_hash(whole)}".strip("-")
+
+
+def short_hash(text: str) -> str:
+    """Return a few characters that tell a text from others."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_HASH_CHARACTERS]
 
 
 def artifact_url(artifact_id: UUID) -> str | None:

@@ -1,9 +1,10 @@
 """dbt's models, seeds and snapshots as Prefect assets, so that their lineage joins what prefect-dbt emits.
 
-The keys are those of prefect-dbt: the adapter's type, then the relation's name without its quotes and with
-slashes for dots, as `snowflake://analytics/core/orders`. So is what is upstream: the nodes that a node
-depends on, with ephemeral models replaced by what those depend on. A node whose `meta` says `prefect:
-{enable_assets: false}` is left out, as there.
+The keys are those of prefect-dbt (read in 0.7.25): the adapter's type, then the relation's name with slashes
+for dots and without quotes, spaces and whatever else Prefect takes in no key, cut to the longest one, as
+`snowflake://analytics/core/orders`. So are the properties, and what is upstream: the nodes that a node depends
+on, with ephemeral models replaced by what those depend on. A node whose `meta` says `prefect: {enable_assets:
+false}` is left out, as there; a source is none of dbt's own and always named.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from prefect.assets import Asset, AssetProperties
 from prefect.assets.core import MAX_ASSET_DESCRIPTION_LENGTH
 from prefect.context import AssetContext
 from prefect.states import Completed, Failed
+from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTERS
 from pydantic import ValidationError
 
 from paradime_blocks.dbt_artifacts import Manifest, ManifestNode, NodeResult, RunResults
@@ -23,7 +25,12 @@ from paradime_blocks.dbt_results import FAILED
 from paradime_blocks.text import clean
 
 _MATERIALISED: Final = frozenset({"model", "seed", "snapshot"})
-_UPSTREAM: Final = _MATERIALISED | {"source"}
+# prefect-dbt fails a materialisation for none but these: a microbatch model of which some batches were built
+# has been built.
+_FAILED: Final = FAILED - {"partial success"}
+_BUILT: Final = frozenset({"success", "partial success"})
+_NOT_IN_KEYS: Final = {ord(character): None for character in RESTRICTED_ASSET_CHARACTERS} | {ord("."): "/"}
+_QUOTES: Final = {ord(quote): None for quote in '"`'}
 _MESSAGE_CHARACTERS: Final = 2000
 
 
@@ -53,7 +60,7 @@ def asset_key(adapter_type: str, relation_name: str) -> str:
         adapter_type: dbt's adapter, such as `snowflake`.
         relation_name: The relation, quoted as in SQL.
     """
-    return f"{adapter_type}://{relation_name.replace(chr(34), '').replace('.', '/')}"
+    return f"{adapter_type}://{relation_name.translate(_NOT_IN_KEYS)}"[:MAX_ASSET_KEY_LENGTH]
 
 
 def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) -> Emitted:
@@ -71,8 +78,8 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
     adapter = manifest.adapter_type
     for node in results.nodes:
         known = manifest.nodes.get(node.unique_id)
-        failed = node.status in FAILED
-        if node.resource_type not in _MATERIALISED or not (failed or node.status == "success"):
+        failed = node.status in _FAILED
+        if node.resource_type not in _MATERIALISED or not (failed or node.status in _BUILT):
             continue
         relation = node.relation_name or (known.relation_name if known else None)
         if not relation or not adapter or (known and not known.assets_enabled):
@@ -100,17 +107,24 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
 
 def _asset(adapter: str, relation: str, node: ManifestNode | None) -> Asset | None:
     """The asset of a relation; None where its name is none that Prefect takes."""
-    properties = None
-    if node is not None:
-        properties = AssetProperties(
-            name=node.name,
-            description=clean(node.description or "")[:MAX_ASSET_DESCRIPTION_LENGTH],
-            owners=[node.owner] if node.owner else None,
-        )
+    properties = None if node is None else _properties(relation, node)
     try:
         return Asset(key=asset_key(adapter, relation), properties=properties)
     except ValidationError:
         return None
+
+
+def _properties(relation: str, node: ManifestNode) -> AssetProperties:
+    """What to tell of an asset; what the manifest does not say is not set, as it would blank what is known."""
+    told: dict[str, Any] = {"name": clean(relation.translate(_QUOTES))}
+    description = clean(node.description or "")
+    if len(description) > MAX_ASSET_DESCRIPTION_LENGTH:
+        description = f"{description[: MAX_ASSET_DESCRIPTION_LENGTH - 3]}..."
+    if description:
+        told["description"] = description
+    if node.owner:
+        told["owners"] = [node.owner]
+    return AssetProperties(**told)
 
 
 def _upstream(node: ManifestNode, manifest: Manifest) -> Iterator[ManifestNode]:
@@ -124,7 +138,8 @@ def _upstream(node: ManifestNode, manifest: Manifest) -> Iterator[ManifestNode]:
             continue
         seen.add(unique_id)
         if found.relation_name:
-            if found.resource_type in _UPSTREAM and found.assets_enabled:
+            built = found.resource_type in _MATERIALISED and found.assets_enabled
+            if built or found.resource_type == "source":
                 yield found
         elif found.resource_type in _MATERIALISED:
             waiting.extend(reversed(found.depends_on))

@@ -7,6 +7,7 @@ from prefect.states import Completed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_flows.archive import Archive
+from paradime_flows.archive_context import find_schedule
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
@@ -36,7 +37,8 @@ async def cancel_run(
     Args:
         run_id: The id of the run, as in its address in Paradime.
         credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
-        schedule_name: The run's schedule, for the artifacts; Bolt does not tell it of a run.
+        schedule_name: The run's schedule, for the artifacts; Bolt does not tell it of a run. Empty: it is
+            looked for once the run has been cancelled.
         cancel_grace_seconds: How long the run may take until it has ended, in seconds.
 
     Returns:
@@ -61,6 +63,8 @@ async def cancel_run(
     if state != BoltRunState.CANCELED or before.is_terminal:
         outcome = f"It had ended by itself as {state} before it could be cancelled."
     run_logger().info("Bolt run %s: %s", run_id, outcome)
+    async with found.get_client() as client:
+        schedule_name = await find_schedule(client, run_id, schedule_name)
     record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=state, outcome=outcome)
     archive = Archive(found, ArtifactWriter(flow_run_id=current_flow_run_id()), record)
     await archive.run()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from paradime_blocks.dbt_logs import first_error, last_line
 from paradime_blocks.errors import BoltError, BoltUnavailable
@@ -11,6 +16,8 @@ from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResourceS
 from paradime_blocks.text import cell, clean, fence, head_and_tail
 from paradime_flows.archive_context import ArchiveContext
 from paradime_flows.artifacts import artifact_url
+from paradime_flows.links import markdown_link
+from paradime_flows.summary import FileRecord
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -22,6 +29,9 @@ _LOGS_IN_ALL: Final = 10
 _LEAST_LOG_BYTES: Final = 10_000
 # Of a log that is longer, only the outer parts are cleaned, which takes time and a copy.
 _MARGIN: Final = 4
+# A whole log is gone through in pieces of so many characters, so that no second copy of it is in memory.
+_PIECE: Final = 1 << 22
+_ADDRESS_CHARACTERS: Final = 1000
 
 
 @dataclass
@@ -61,12 +71,11 @@ class LogArchive:
             context.count_outage(error)
             context.missed(what, error)
             return []
-        redacted = {name: context.redact(getattr(detail, name)) for name in STREAMS}
-        detail = detail.model_copy(update={**redacted, "command": command.command})
+        detail = detail.model_copy(update={"command": command.command})
         failing = context.failing_command
         limit = context.settings.log_limit_bytes
         if failing is not None and failing.id == command.id:
-            self.error = first_error(detail.stdout) or first_error(detail.stderr)
+            self.error = self._first_error(detail.stdout) or self._first_error(detail.stderr)
             self.last = last_line(detail.stderr) or last_line(detail.stdout)
         else:
             limit = max(min(limit, limit * _LOGS_IN_ALL - self._bytes), min(limit, _LEAST_LOG_BYTES))
@@ -79,17 +88,20 @@ class LogArchive:
             for resource in detail.resources
         ]
 
+    def _first_error(self, text: str) -> str | None:
+        return next(filter(None, (first_error(self.context.redact(piece)) for piece in pieces(text))), None)
+
     async def _write(self, n: int, detail: BoltCommandDetail, limit: int) -> None:
         context = self.context
-        if context.keepsakes is not None and size_of(detail) > limit:
-            for name in STREAMS:
-                text = getattr(detail, name)
-                if text:
-                    path = f"{name}.log"
-                    await context.keep(n, detail.command, path, text.encode(errors="replace"))
-        kept = {file.path: file.kept for file in context.record.files if file.n == n and file.kept}
-        markdown = render_log(detail, limit, kept)
-        self._bytes += len(markdown)
+        shown = shown_streams(detail, limit, context.redact)
+        if context.keepsakes is not None and any(stream.omitted for stream in shown):
+            try:
+                await self._keep(n, detail)
+            except OSError as error:
+                context.missed(f"the whole log of command {n}", error)
+        kept = {file.path: file for file in context.record.files if file.n == n and file.kept}
+        markdown = render_log(shown, kept)
+        self._bytes += utf8_size(markdown)
         written = await context.writer.markdown(
             context.key("log", str(n), detail.command),
             markdown,
@@ -99,45 +111,129 @@ class LogArchive:
         if page:
             context.record.log_pages[n] = page
 
+    async def _keep(self, n: int, detail: BoltCommandDetail) -> None:
+        """Keep the whole log, by way of a file: nothing but a piece of it is copied in memory."""
+        with TemporaryDirectory(prefix="bolt-log-") as folder:
+            for name in STREAMS:
+                path = Path(folder, f"{name}.log")
+                if await anyio.to_thread.run_sync(self._spool, getattr(detail, name), path):
+                    await self.context.keep(n, detail.command, path.name, path)
 
-def size_of(command: BoltCommandDetail) -> int:
-    """Return the size of a command's output in bytes."""
-    texts = [getattr(command, name) for name in STREAMS]
-    return sum(len(text) if text.isascii() else len(text.encode(errors="replace")) for text in texts)
+    def _spool(self, text: str, path: Path) -> int:
+        # Line ends stay what they are.
+        with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+            for piece in pieces(text):
+                file.write(self.context.redact(piece))
+        return path.stat().st_size
 
 
-def render_log(command: BoltCommandDetail, limit_bytes: int, kept: dict[str, str] | None = None) -> str:
-    """Render a command's log as markdown: fenced, cleaned, and cut to head and tail where it is too long.
+@dataclass(frozen=True)
+class ShownStream:
+    """What is shown of one stream of a log.
+
+    Attributes:
+        name: `stdout` or `stderr`.
+        text: The text, cleaned and without secrets.
+        omitted: How many bytes are left out of it.
+    """
+
+    name: str
+    text: str
+    omitted: int = 0
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def shown_streams(
+    command: BoltCommandDetail, limit_bytes: int, redact: Callable[[str], str] = _as_it_is
+) -> list[ShownStream]:
+    """Return what to show of a command's log: all of it, or head and tail of the streams that are too long.
 
     Args:
         command: The command with its output.
-        limit_bytes: How much to show in all.
-        kept: Where the whole of a stream is kept, as `stdout.log` or `stderr.log`; told where it is cut.
+        limit_bytes: How much to show in all, in UTF-8.
+        redact: Takes secrets out of text.
     """
-    shown = {name: text for name in STREAMS if (text := getattr(command, name)).strip()}
-    limits, room = {}, limit_bytes
+    raw = {name: text for name in STREAMS if (text := getattr(command, name)) and not text.isspace()}
+    # What is certainly too long is not cleaned as a whole only to be measured.
+    whole = {
+        name: clean(redact(text)) for name, text in raw.items() if len(text) <= 2 * _MARGIN * limit_bytes
+    }
+    sizes = {name: utf8_size(whole.get(name, text)) for name, text in raw.items()}
+    shown, room = {}, limit_bytes
     # The shorter one first: what it leaves over is the longer one's.
-    for n, name in enumerate(sorted(shown, key=lambda name: len(shown[name]))):
-        limits[name] = room // (len(shown) - n)
-        room -= min(limits[name], len(shown[name]) * 4)
+    for n, name in enumerate(sorted(sizes, key=lambda name: sizes[name])):
+        limit = room // (len(sizes) - n)
+        if name in whole:
+            shown[name] = ShownStream(name, *head_and_tail(whole[name], limit))
+        else:
+            shown[name] = ShownStream(name, *_outer(raw[name], limit, redact))
+        room -= min(limit, sizes[name])
+    return [shown[name] for name in raw]
+
+
+def _outer(text: str, limit_bytes: int, redact: Callable[[str], str]) -> tuple[str, int]:
+    """Return head and tail of a text that is too long, cleaned, and how many bytes are not in them."""
+    margin = limit_bytes * _MARGIN
+    # At line ends, so that no secret is cut in two before it is seen.
+    start = _after_line(text, margin)
+    end = max(start, text.rfind("\n", 0, len(text) - margin) + 1)
+    head, tail = (clean(redact(part)) for part in (text[:start], text[end:]))
+    between = utf8_size(text, start, end)
+    body, omitted = head_and_tail(f"{head}{tail}", limit_bytes)
+    if omitted:
+        # The joint lies in the middle, which is taken out.
+        return body.replace(f"… {omitted:,} bytes", f"… {omitted + between:,} bytes", 1), omitted + between
+    return (f"{head}\n[… {between:,} bytes left out …]\n{tail}", between) if between else (body, 0)
+
+
+def render_log(shown: Sequence[ShownStream], kept: dict[str, FileRecord] | None = None) -> str:
+    """Render a command's log as markdown, each stream in a fence that it cannot close.
+
+    Args:
+        shown: What to show.
+        kept: The keepsakes that have the whole, by `stdout.log` or `stderr.log`; linked where a stream is cut.
+    """
     parts = []
-    for name, text in shown.items():
-        body, omitted = _shortened(text, limits[name])
-        told = f"**{name}**"
-        if omitted:
-            told += f", {omitted:,} bytes left out in the middle"
-            where = (kept or {}).get(f"{name}.log")
-            told += f"; the whole is kept as `{where}`" if where else ""
-        parts.append(f"{told}\n\n{fence(body)}")
+    for stream in shown:
+        told = f"**{stream.name}**"
+        if stream.omitted:
+            told += f", {stream.omitted:,} bytes left out in the middle"
+            file = (kept or {}).get(f"{stream.name}.log")
+            if file is not None and file.kept:
+                whole = markdown_link(file.kept, file.kept_url, _ADDRESS_CHARACTERS, "open")
+                told += f"; the whole is kept as {whole}"
+        parts.append(f"{told}\n\n{fence(stream.text)}")
     return "\n\n".join(parts) or "*The command wrote no log.*"
 
 
-def _shortened(text: str, limit_bytes: int) -> tuple[str, int]:
-    """Return the cleaned text to show, and how many bytes are not in it."""
-    outer = limit_bytes * _MARGIN
-    if len(text) <= outer * 2:
-        return head_and_tail(clean(text), limit_bytes)
-    # Joined at the middle, which head_and_tail takes out in any case.
-    body, omitted = head_and_tail(clean(f"{text[:outer]}\n{text[-outer:]}"), limit_bytes)
-    between = len(text) - 2 * outer
-    return body.replace(f"… {omitted:,} bytes", f"… {omitted + between:,} bytes", 1), omitted + between
+def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
+    """Iterate over a text in pieces that end with a line, wherever lines are shorter than a piece.
+
+    Args:
+        text: The text.
+        size: About how many characters a piece has.
+    """
+    at = 0
+    while at < len(text):
+        end = _after_line(text, at + size)
+        yield text[at:end]
+        at = end
+
+
+def _after_line(text: str, at: int) -> int:
+    """The place after the line that a place is in; the end of the text if nothing follows."""
+    end = text.find("\n", max(0, at))
+    return len(text) if end < 0 else end + 1
+
+
+def utf8_size(text: str, start: int = 0, end: int | None = None) -> int:
+    """Return the size in bytes of a text, or of a part of it, without a second copy of it."""
+    stop = len(text) if end is None else end
+    if text.isascii():
+        return stop - start
+    return sum(
+        len(text[at : min(at + _PIECE, stop)].encode(errors="replace")) for at in range(start, stop, _PIECE)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath
@@ -76,6 +77,7 @@ class DbtStory:
     parts: list[RunResults] = field(default_factory=list)
     freshness: list[FreshnessResult] = field(default_factory=list)
     manifest: Manifest | None = None
+    _read: set[bytes] = field(default_factory=set)
 
     def read(self, kind: Kind, content: bytes, command: str) -> None:
         """Take a file in.
@@ -97,8 +99,13 @@ class DbtStory:
                 *found
             ]
         else:
+            # A command that wrote none may find, and leave, that of the command before it. Not every dbt says
+            # when it wrote a file, so the content itself is compared, too.
+            digest = hashlib.sha256(content).digest()
+            if digest in self._read:
+                return
+            self._read.add(digest)
             results = parse_run_results(content, self.manifest, command=command)
-            # A command that wrote none may find, and leave, that of the command before it.
             if not any(_same(results, part) for part in self.parts):
                 self.parts.append(results)
 

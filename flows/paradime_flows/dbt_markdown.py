@@ -13,26 +13,34 @@ from paradime_blocks.text import cell, clean, fence, head_and_tail, shorten
 # A status that is not known gets the question mark: the page must not call it good or bad.
 _MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))
 _CELL_LIMIT: Final = 120
+_COUNTS_BYTES: Final = 50_000
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much of the results a page shows.
+    """How much of the results a page shows, in UTF-8.
 
     Attributes:
-        rows: Rows of the table of nodes, and of each other list.
-        details: Failures that get their message and paths.
-        message_bytes: Of each message, in UTF-8.
+        page_bytes: Of all results, and of the freshness of sources: failures first, as many as there is room
+            for, then warnings, then every node.
+        message_bytes: Of the message of a failure; less where there are so many that not all would be shown.
         slowest: Nodes in the table of the slowest.
     """
 
-    rows: int = 100
-    details: int = 20
+    page_bytes: int = 500_000
     message_bytes: int = 2000
     slowest: int = 10
 
 
 DEFAULT_BOUNDS: Final = Bounds()
+# What failures, and after them warnings, may take of what room there is; the table of all nodes has the rest.
+_FAILURES_SHARE: Final = 0.6
+_WARNINGS_SHARE: Final = 0.3
+# A failure's line of facts, roughly, and what of a message still tells something.
+_FACTS_BYTES: Final = 400
+_LEAST_MESSAGE_BYTES: Final = 200
+# A table keeps its head in any case.
+_LEAST_ROOM: Final = 500
 
 
 def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
@@ -51,25 +59,29 @@ def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS)
         return ""
     summary = summarise(ordered, slowest=bounds.slowest)
     parts = [_counts(summary)]
-    if summary.failed:
-        parts.append("#### Failures")
-        parts.extend(_failure(node, bounds) for node in summary.failed[: bounds.details])
-        parts.extend(_more(len(summary.failed) - bounds.details, "failures"))
-    if summary.warned:
-        rows = [
-            [node.name, _found_rows(node), node.message or "", node.path or ""] for node in summary.warned
-        ]
-        parts += [
-            "#### Warnings",
-            *_table(["Test", "Rows", "Message", "Path"], rows, bounds.rows, "warnings"),
-        ]
+    room = bounds.page_bytes - _size(parts)
     if summary.slowest:
         rows = [
             [node.resource_type.replace("_", " "), node.name, _duration(node.seconds)]
             for node in summary.slowest
         ]
-        parts += ["#### Slowest", *_table(["Type", "Name", "Time"], rows, bounds.rows, "nodes")]
-    parts += ["#### All nodes", *_all_nodes(ordered, bounds)]
+        slowest = ["#### Slowest", *_table(["Type", "Name", "Time"], rows, room, "nodes")]
+    else:
+        slowest = []
+    room -= _size(slowest)
+    if summary.failed:
+        failures = ["#### Failures", *_failures(summary.failed, bounds, int(room * _FAILURES_SHARE))]
+        parts += failures
+        room -= _size(failures)
+    if summary.warned:
+        rows = [
+            [node.name, _found_rows(node), node.message or "", node.path or ""] for node in summary.warned
+        ]
+        header = ["Test", "Rows", "Message", "Path"]
+        warnings = ["#### Warnings", *_table(header, rows, int(room * _WARNINGS_SHARE), "warnings")]
+        parts += warnings
+        room -= _size(warnings)
+    parts += [*slowest, "#### All nodes", *_all_nodes(ordered, room)]
     return "\n\n".join(parts)
 
 
@@ -83,7 +95,7 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
     if not sources:
         return ""
     ordered = sorted(sources, key=lambda source: (source.status not in FAILED, source.status not in WARNED))
-    rows = [
+    rows = (
         [
             f"{mark(source.status)} {source.status}",
             source.name,
@@ -93,9 +105,9 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
             source.error_after or "",
         ]
         for source in ordered
-    ]
+    )
     header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after"]
-    return "\n\n".join(_table(header, rows, bounds.rows, "sources"))
+    return "\n\n".join(_table(header, rows, bounds.page_bytes, "sources", len(ordered)))
 
 
 def mark(status: str) -> str:
@@ -118,10 +130,26 @@ def _counts(summary: Summary) -> str:
     # Statuses and types are remote text too: a hostile file may have thousands.
     width, height = 12, 30
     header = ["", *(f"{mark(status)} {status}" for status in statuses)][:width]
-    return "\n\n".join(_table(header, [row[:width] for row in rows[-height:]], height, "types"))
+    shown = [row[:width] for row in rows[-height:]]
+    return "\n\n".join(_table(header, shown, _COUNTS_BYTES, "types"))
 
 
-def _failure(node: NodeResult, bounds: Bounds) -> str:
+def _failures(failed: Sequence[NodeResult], bounds: Bounds, room: int) -> list[str]:
+    """Each failure with its message and paths, and a line that says how many there was no room for."""
+    fair = max(_LEAST_MESSAGE_BYTES, room // len(failed) - _FACTS_BYTES)
+    shown: list[str] = []
+    size = 0
+    for node in failed:
+        block = _failure(node, min(bounds.message_bytes, fair))
+        size += _size([block])
+        # The first is shown in any case: it is what the page is opened for.
+        if size > room and shown:
+            break
+        shown.append(block)
+    return [*shown, *_more(len(failed) - len(shown), "failures")]
+
+
+def _failure(node: NodeResult, message_bytes: int) -> str:
     lines = [f"**{mark(node.status)} {cell(node.resource_type.replace('_', ' '))} {cell(node.name)}**"]
     facts = {
         "status": node.status,
@@ -133,14 +161,14 @@ def _failure(node: NodeResult, bounds: Bounds) -> str:
         "relation": node.relation_name,
     }
     lines.append(", ".join(f"{name}: {cell(value)}" for name, value in facts.items() if value))
-    message, _ = head_and_tail(clean(node.message or ""), bounds.message_bytes)
+    message, _ = head_and_tail(clean(node.message or ""), message_bytes)
     if message.strip():
         lines.append(fence(message))
     return "\n\n".join(lines)
 
 
-def _all_nodes(ordered: Sequence[NodeResult], bounds: Bounds) -> list[str]:
-    rows = [
+def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
+    rows = (
         [
             f"{mark(node.status)} {node.status}",
             node.resource_type.replace("_", " "),
@@ -149,10 +177,10 @@ def _all_nodes(ordered: Sequence[NodeResult], bounds: Bounds) -> list[str]:
             _rows(node),
             node.message or "",
         ]
-        for node in ordered[: bounds.rows]
-    ]
-    table = _table(["Status", "Type", "Name", "Time", "Rows", "Message"], rows, bounds.rows, "nodes")
-    return [*table, *_more(len(ordered) - bounds.rows, "nodes")]
+        for node in ordered
+    )
+    header = ["Status", "Type", "Name", "Time", "Rows", "Message"]
+    return _table(header, rows, room, "nodes", len(ordered))
 
 
 def _rows(node: NodeResult) -> str:
@@ -168,10 +196,39 @@ def _duration(seconds: float | None) -> str:
     return shorten(seconds) if seconds else ""
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], limit: int, what: str) -> list[str]:
-    """A markdown table, and a line that says how much of it is not shown."""
-    lines = [_row(header), "|" + " --- |" * len(header), *(_row(row) for row in rows[:limit])]
-    return ["\n".join(lines), *_more(len(rows) - limit, what)]
+def _table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    room: int,
+    what: str,
+    count: int | None = None,
+) -> list[str]:
+    """A markdown table of as many rows as there is room for, and a line that says how many are not shown.
+
+    Args:
+        header: The columns' names.
+        rows: The rows; no more of them are made than are shown.
+        room: The size that the table keeps to.
+        what: What the rows are.
+        count: How many rows there are, where they are made one by one.
+    """
+    if count is None:
+        rows = list(rows)
+        count = len(rows)
+    lines = [_row(header), "|" + " --- |" * len(header)]
+    size, room = _size(lines), max(room, _LEAST_ROOM)
+    for row in rows:
+        line = _row(row)
+        size += _size([line])
+        if size > room:
+            break
+        lines.append(line)
+    return ["\n".join(lines), *_more(count - len(lines) + 2, what)]
+
+
+def _size(parts: Iterable[str]) -> int:
+    """The size of some parts of a page, with what lies between them."""
+    return sum(len(part.encode(errors="replace")) + 2 for part in parts)
 
 
 def _row(values: Sequence[str]) -> str:

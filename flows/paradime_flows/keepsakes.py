@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
+import anyio
 from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from slugify import slugify
 
 from paradime_flows.archive_settings import reference_of
+from paradime_flows.uploads import upload
 
 _UNSAFE: Final = re.compile(r"[^\w.+=@, -]")
 _SEPARATORS: Final = re.compile(r"[/\\]")
@@ -22,13 +23,29 @@ _BUCKETS: Final = (("s3", "bucket_name"), ("gs", "bucket"), ("azure", "container
 _LONGEST_PART: Final = 100
 
 
+@dataclass(frozen=True)
+class Keepsake:
+    """A file that is kept.
+
+    Attributes:
+        where: Its path below the run's folder.
+        address: Its whole address, as fully as its file system tells.
+        url: The address as a link, if it is one that a browser may open.
+        size: Its size in bytes.
+    """
+
+    where: str
+    address: str
+    url: str | None
+    size: int
+
+
 @dataclass
 class Keepsakes:
     """Where a run's files are kept.
 
     Attributes:
-        filesystem: The block that they are written through; it takes a file as a whole, so that a file is in
-            memory once while it is written.
+        filesystem: The block that they are written through.
         patterns: Which resources to keep, by path or by name.
         folder: The run's folder, as `<schedule>/<run id>`.
     """
@@ -44,17 +61,14 @@ class Keepsakes:
         name = PurePosixPath(plain).name
         return any(fnmatchcase(plain, pattern) or fnmatchcase(name, pattern) for pattern in self.patterns)
 
-    async def write(self, n: int, command: str, path: str, content: bytes) -> str:
+    async def write(self, n: int, command: str, path: str, source: Path) -> Keepsake:
         """Keep a file.
 
         Args:
             n: The command's number in its run.
             command: The command.
             path: The file's path, as Bolt tells it.
-            content: The file.
-
-        Returns:
-            Where it is, below the run's folder.
+            source: The file's copy here.
 
         Raises:
             Exception: Whatever the file system raises.
@@ -64,10 +78,10 @@ class Keepsakes:
         if where in self._written:
             where = f"{where}.{len(self._written)}"
         self._written.add(where)
-        writing = self.filesystem.write_path(f"{self.folder}/{where}", content)
-        if inspect.isawaitable(writing):
-            await writing
-        return where
+        below = f"{self.folder}/{where}"
+        await upload(self.filesystem, source, below)
+        size = (await anyio.Path(source).stat()).st_size
+        return Keepsake(where, address_of(self.filesystem, below), url_of(self.filesystem, below), size)
 
 
 def folder_of(schedule_name: str | None, run_id: int) -> str:
@@ -109,3 +123,15 @@ def address_of(filesystem: WritableFileSystem, path: str) -> str:
             below = str(folder or "").strip("/")
             return f"{scheme}://{bucket}/{below}{'/' if below else ''}{path}"
     return f"{reference_of(filesystem) or type(filesystem).__name__}: {path}"
+
+
+def url_of(filesystem: WritableFileSystem, path: str) -> str | None:
+    """Return a link to a path; None where its file system has none that a browser opens.
+
+    Args:
+        filesystem: The file system.
+        path: A path in it.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        return filesystem._resolve_path(path).as_uri()  # noqa: SLF001 - no public name
+    return None

@@ -1,4 +1,4 @@
-"""Signed links: when they expire, and how they are written down safely."""
+"""Links: when signed ones expire, and how they are written down safely."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from paradime_blocks.models import parse_bolt_date
+from paradime_blocks.text import cell, one_line
 
 _SIGNED_DATE: Final = "%Y%m%dT%H%M%SZ"
 # A time in seconds since the epoch that lies before 2001 is none.
@@ -64,3 +65,20 @@ def safe_url(url: str) -> str | None:
         return None
     # What is percent-encoded already stays; what would end the link, or the table cell around it, does not.
     return quote(url, safe="%/:?#@!$&'*+,;=-._~")
+
+
+def markdown_link(text: str, url: str | None, limit: int, what: str) -> str:
+    """Return a markdown link with remote text, or the text alone where there is no link.
+
+    Prefect's first UI would show the text's escapes in a link; then the link stands beside the text.
+
+    Args:
+        text: Remote text.
+        url: The link, from `safe_url` or of our own making.
+        limit: The most characters of the text.
+        what: What the link is called where it stands beside the text.
+    """
+    told = cell(text, limit)
+    if url is None:
+        return told
+    return f"[{told}]({url})" if told == one_line(text, limit) else f"{told} ([{what}]({url}))"

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from paradime_blocks.errors import BoltError
-from paradime_blocks.fetching import fetch_resource
+from paradime_blocks.fetching import FILE_LIMIT_BYTES, RESOURCE_LIMIT_BYTES, fetch_to_file
 from paradime_blocks.models import BoltResourceSummary
 from paradime_blocks.text import cell, one_line
 from paradime_flows.archive_context import ArchiveContext
@@ -83,13 +87,18 @@ class ResourceArchive:
 
     async def _link(self, client: BoltClient, found: Sequence[_Found]) -> None:
         context = self.context
+        errors: dict[int, BoltError] = {}
         try:
-            urls = await client.get_bolt_resource_urls([each.resource.id for each in found])
+            ids = [each.resource.id for each in found]
+            urls = await client.get_bolt_resource_urls(ids, errors=errors)
         except BoltError as error:
             context.missed("the links to the resources", error)
             return
         for each in found:
             path = each.resource.path
+            if each.resource.id in errors:
+                context.missed(f"the link to {each.told}", errors[each.resource.id])
+                continue
             url = safe_url(urls[each.resource.id])
             if url is None:
                 context.missed(f"the link to {each.told}", ValueError("Bolt gave no web address."))
@@ -97,7 +106,7 @@ class ResourceArchive:
             expires_at = link_expiry(url)
             try:
                 written = await context.writer.link(
-                    context.key(str(each.n), path),
+                    context.key("link", str(each.n), path),
                     cell(f"{path} of {each.command}", 400),
                     url,
                     f"{cell(each.told, 400)} of Bolt run {context.record.run_id}. {_expires(expires_at)}",
@@ -110,20 +119,28 @@ class ResourceArchive:
     async def _fetch(self, client: BoltClient, each: _Found, kind: Kind | None, *, keep: bool) -> None:
         context = self.context
         path = each.resource.path
-        try:
-            content = await fetch_resource(client, each.resource.id)
-        except BoltError as error:
-            self._refusals += 1
-            context.missed(each.told, error)
-            return
-        self._refusals = 0
-        context.file(each.n, path, size=len(content))
-        if keep:
-            await context.keep(each.n, each.command, path, content)
-        if kind is not None:
+        # By way of a file: what is only kept may be larger than memory.
+        with TemporaryDirectory(prefix="bolt-resource-") as folder:
+            source = Path(folder, "content")
+            limit = FILE_LIMIT_BYTES if keep else RESOURCE_LIMIT_BYTES
             try:
-                self.story.read(kind, content, each.command)
-            except ValueError as error:
+                size = await fetch_to_file(client, each.resource.id, source, limit)
+            except (BoltError, OSError) as error:
+                self._refusals += 1
+                context.missed(each.told, error)
+                return
+            self._refusals = 0
+            context.file(each.n, path, size=size)
+            if keep:
+                await context.keep(each.n, each.command, path, source)
+            if kind is None:
+                return
+            try:
+                if size > RESOURCE_LIMIT_BYTES:
+                    msg = f"it has {size:,} bytes, which is too much to be read."
+                    raise ValueError(msg)  # noqa: TRY301 - told like what cannot be read for other reasons
+                self.story.read(kind, await anyio.Path(source).read_bytes(), each.command)
+            except (ValueError, OSError) as error:
                 context.missed(each.told, error)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus, run_url
 from paradime_blocks.text import cell, one_line, shorten
+from paradime_flows.links import markdown_link
 from paradime_flows.timeline import Span, render_timeline
 
 _MARKS: Final = {
@@ -35,7 +36,8 @@ class FileRecord:
         page: The page of its link artifact.
         expires_at: When the link expires.
         size: Its size in bytes, if it was fetched.
-        kept: Where its keepsake is, below the run's folder.
+        kept: The whole address of its keepsake.
+        kept_url: The same as a link, if there is one.
     """
 
     n: int
@@ -44,6 +46,7 @@ class FileRecord:
     expires_at: datetime | None = None
     size: int | None = None
     kept: str | None = None
+    kept_url: str | None = None
 
 
 @dataclass
@@ -55,7 +58,7 @@ class RunRecord:
         run_id: The run; None if none was started.
         state: Its state when last seen.
         status: Its status when last seen.
-        branch: The branch or commit that was asked for; None for the schedule's own.
+        branch: The branch or commit that was asked for; None for the schedule's own, or if that is not known.
         git: The branch and commit that Bolt says it checked out.
         actor: Who or what Bolt says triggered it.
         flow_run_page: The page of the flow run that triggered it, in Prefect's UI.
@@ -146,7 +149,9 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     trigger = [f"[a Prefect flow run]({record.flow_run_page})" if record.flow_run_page else ""]
     trigger.append(cell(record.actor) if record.actor else "")
     facts.append(("Triggered by", ", as ".join(part for part in trigger if part)))
-    facts.append(("Branch or commit", cell(record.branch) if record.branch else "the schedule's own"))
+    # Whoever did not trigger the run does not know what was asked for.
+    asked = record.branch or ("the schedule's own" if record.triggered_at else "")
+    facts.append(("Branch or commit", cell(asked)))
     facts.append(("Checked out", cell(record.git) if record.git else ""))
     status = record.status
     if status is not None:
@@ -191,19 +196,11 @@ def _command_row(n: int, command: BoltCommand, page: str | None) -> tuple[str, .
     seconds = command.duration_seconds
     return (
         f"{mark} {n}",
-        _link(command.command, page, _COMMAND_CHARACTERS, "log"),
+        markdown_link(command.command, page, _COMMAND_CHARACTERS, "log"),
         code,
         "" if command.start_dttm is None else f"{command.start_dttm.astimezone(timezone.utc):%H:%M:%S}",
         "" if seconds is None else shorten(seconds),
     )
-
-
-def _link(text: str, page: str | None, limit: int, what: str) -> str:
-    """Link remote text to a page; Prefect's first UI would show its escapes in the text of a link."""
-    told = cell(text, limit)
-    if page is None:
-        return told
-    return f"[{told}]({page})" if told == one_line(text, limit) else f"{told} ([{what}]({page}))"
 
 
 def _attempts(record: RunRecord) -> str:
@@ -243,15 +240,14 @@ def _files(record: RunRecord) -> list[str]:
     for file in record.files[:_ROWS]:
         row = [
             str(file.n),
-            _link(file.path, file.page, _PATH_CHARACTERS, "link"),
+            markdown_link(file.path, file.page, _PATH_CHARACTERS, "link"),
             "" if file.size is None else _size(file.size),
             "" if file.expires_at is None else f"{file.expires_at.astimezone(timezone.utc):%Y-%m-%d %H:%M}",
         ]
-        # The file's own name stands beside it; what differs from it is told in full.
-        row.append(cell((file.kept or "").removesuffix(file.path), 400))
+        row.append(markdown_link(file.kept, file.kept_url, 400, "open") if file.kept else "")
         rows.append(row if kept else row[:-1])
     linked = "File, with its link" if any(file.page for file in record.files) else "File"
-    head = ["", linked, "Size", "Link expires (UTC)", "Kept in"]
+    head = ["", linked, "Size", "Link expires (UTC)", "Kept as"]
     parts = [_table(head if kept else head[:-1], rows), *_more(len(record.files) - _ROWS, "files")]
     if kept and record.kept_under:
         by = f", through the block {cell(record.kept_by)}" if record.kept_by else ""

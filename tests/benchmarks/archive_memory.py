@@ -2,8 +2,8 @@
 
     python tests/benchmarks/archive_memory.py            # ten commands with 10 MB each
     python tests/benchmarks/archive_memory.py 1 100      # one command with 100 MB
-    python tests/benchmarks/archive_memory.py 10 10 keep # with keepsakes, so that the whole logs are kept,
-    too
+    python tests/benchmarks/archive_memory.py 10 10 keep # with keepsakes: the whole logs are kept, too, and a
+    file as large as all of them
 
 The simulator and the Prefect server are processes of their own: what is measured is the archive's process
 alone. It prints the growth of its largest resident size over what it was with everything imported and one
@@ -35,6 +35,7 @@ lines = megabytes * 1_000_000 // len(line.format(n=0))
 with BoltSimulator() as simulator:
     log = "".join(line.format(n=n) for n in range(lines))
     commands = [SimulatedCommand(f"dbt run --select part_{n}", stdout=log) for n in range(count)]
+    commands.append(SimulatedCommand("dbt docs generate", resources={"target/large.bin": b"x" * len(log) * count}))
     simulator.add_schedule("large", commands=commands)
     simulator.add_schedule("small")
     ids = [simulator.start_run(name) for name in ("small", "large")]
@@ -71,7 +72,8 @@ def main(count: int = 10, megabytes: int = 10, *, keep: bool = False) -> None:
         archive_run(small, credentials, schedule_name="small", keepsakes=filesystem)
         before = _peak_megabytes()
         began = time.monotonic()
-        archive_run(large, credentials, schedule_name="large", keepsakes=filesystem)
+        keep_too = ["*.bin", "*.json"]
+        archive_run(large, credentials, schedule_name="large", keepsakes=filesystem, keep=keep_too)
         print(
             f"{count} commands with {megabytes} MB of log each, keepsakes {'on' if keep else 'off'}: "
             f"peak RSS {before:.0f} MB -> {_peak_megabytes():.0f} MB "

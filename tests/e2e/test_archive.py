@@ -14,7 +14,7 @@ from prefect.filesystems import LocalFileSystem
 from recorded import RECORDED, recorded_commands
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 
-from paradime_blocks import BoltRequestError, BoltRunFailed, BoltRunState, ParadimeCredentials
+from paradime_blocks import BoltClient, BoltRequestError, BoltRunFailed, BoltRunState, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_flows.archive_run import aarchive_run, archive_run
 from paradime_flows.run_schedule import arun_schedule
@@ -214,12 +214,13 @@ async def test_a_long_log_shows_head_and_tail_and_is_kept_as_a_whole(
     )
     found = await archived()
     shown = text_of(found["paradime-long-log-1-dbt-run"])
-    assert len(shown.encode()) < 10_200
+    assert len(shown.encode()) < 11_000
     assert "line 0 of the log" in shown
     assert "line 19999 of the log" in shown
-    assert "bytes left out in the middle; the whole is kept as `1-dbt-run/stdout.log`" in shown
-    assert (tmp_path / "kept" / "long" / str(run_id) / "1-dbt-run" / "stdout.log").read_text() == log
-    assert "1-dbt-run/" in text_of(found["paradime-long"])
+    kept = tmp_path / "kept" / "long" / str(run_id) / "1-dbt-run" / "stdout.log"
+    assert f"bytes left out in the middle; the whole is kept as [{kept}]({kept.as_uri()})" in shown
+    assert kept.read_text() == log
+    assert f"| [{kept}]({kept.as_uri()}) |" in text_of(found["paradime-long"])
 
 
 async def test_a_hostile_log_stays_in_its_block(
@@ -252,7 +253,9 @@ async def test_each_resource_has_a_link_that_says_when_it_expires(
     run_id = ended_run(bolt_simulator, "links", recorded_commands("success"))
     await aarchive_run(run_id, credentials, schedule_name="links")
     found = await archived()
-    link = next(artifact for key, artifact in found.items() if key == "paradime-links-2-target-manifest-json")
+    link = next(
+        artifact for key, artifact in found.items() if key == "paradime-links-link-2-target-manifest-json"
+    )
     assert re.fullmatch(
         r"\[target/manifest\.json of dbt seed\]\(http://[^ )]+X-Signature=\w+\)", text_of(link)
     )
@@ -322,7 +325,7 @@ async def test_resources_that_cannot_be_fetched_are_told_and_hide_nothing(
     assert "refused its signed URL" in missing
     assert "1 more resources" in missing
     assert "paradime-refused-log-4-dbt-build" in found
-    assert "paradime-refused-4-target-manifest-json" in found
+    assert "paradime-refused-link-4-target-manifest-json" in found
     assert "paradime-refused-dbt-results" not in found
 
 
@@ -374,8 +377,12 @@ async def test_the_runs_of_a_schedule_share_the_summarys_key(
 ) -> None:
     """Prefect's page of the key is the schedule's history: one artifact for each run, the newest on top."""
     bolt_simulator.clock.speed = 50
-    bolt_simulator.add_schedule("history of one", commands=["dbt run"])
-    ids = [(await arun_schedule("history of one", credentials, **QUICK)).run_id for _ in range(2)]
+    bolt_simulator.add_schedule("history-of-one", commands=["dbt run"])
+    ids = [(await arun_schedule("history-of-one", credentials, **QUICK)).run_id for _ in range(2)]
+    # Archived by somebody who knows the run's id alone, it joins them all the same.
+    ids.append(bolt_simulator.start_run("history-of-one"))
+    bolt_simulator.clock.advance(1000)
+    await aarchive_run(ids[-1], credentials)
     async with get_client() as client:
         reply = await client._client.post(
             "/artifacts/filter", json={"artifacts": {"key": {"any_": ["paradime-history-of-one"]}}}
@@ -384,6 +391,56 @@ async def test_the_runs_of_a_schedule_share_the_summarys_key(
         re.search(r"\[(\d+)\]\(https://app", each["data"])[1]  # type: ignore[index]
         for each in reply.json()
     )
+
+
+async def test_a_run_that_somebody_else_started_is_told_as_far_as_it_is_known(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Its schedule is looked for; who triggered it and what it checked out is Bolt's to say, not ours to guess."""
+    bolt_simulator.add_schedule("elsewhere", commands=["dbt run"], setup_commands=False)
+    run_id = bolt_simulator.start_run("elsewhere", branch="feature-x", actor="jane")
+    bolt_simulator.clock.advance(1000)
+    result = await aarchive_run(run_id, credentials)
+    assert result.schedule_name == "elsewhere"
+    text = text_of((await archived())["paradime-elsewhere"])
+    assert re.search(r"^\| Triggered by \| jane", text, re.MULTILINE)
+    assert re.search(r"^\| Checked out \| feature-x", text, re.MULTILINE)
+    assert "the schedule's own" not in text
+
+
+async def test_a_run_whose_schedule_cannot_be_found_is_archived_by_its_id(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Trouble in looking for it costs nothing else."""
+    run_id = ended_run(bolt_simulator, "nowhere", [SimulatedCommand("dbt run", resources={})])
+    bolt_simulator.inject(faults.GraphQLError("No.", operation="listBoltSchedules", times=None))
+    result = await aarchive_run(run_id, credentials)
+    assert (result.schedule_name, result.state) == (None, BoltRunState.SUCCESS)
+    found = await archived()
+    assert "## Not archived" not in text_of(found[f"paradime-run-{run_id}"])
+
+
+async def test_one_link_that_bolt_does_not_give_costs_the_others_nothing(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary says which one is missing."""
+    resources = {f"target/{n}.json": b"{}" for n in range(3)}
+    run_id = ended_run(bolt_simulator, "gap", [SimulatedCommand("dbt run", resources=resources)])
+    asked_for = BoltClient.get_bolt_resource_urls
+
+    async def with_a_stranger(client: BoltClient, ids: list[int], **options: Any) -> dict[int, str]:
+        found = await asked_for(client, [999_999, *ids[1:]], **options)
+        errors = options["errors"]
+        errors[ids[0]] = errors.pop(999_999)
+        return found
+
+    monkeypatch.setattr(BoltClient, "get_bolt_resource_urls", with_a_stranger)
+    await aarchive_run(run_id, credentials)
+    found = await archived()
+    assert {key for key in found if "-link-" in key} == {
+        f"paradime-gap-link-1-target-{n}-json" for n in (1, 2)
+    }
+    assert "the link to target/0.json of command 1" in text_of(found["paradime-gap"]).split("Not archived")[1]
 
 
 async def test_a_retried_run_is_told_with_all_its_attempts(

@@ -211,7 +211,7 @@ async def test_a_run_is_cancelled_and_archived(
         result = await acancel_run(run_id, credentials)
     assert result.state == BoltRunState.CANCELED
     assert bolt_simulator.active_runs() == []
-    assert await artifacts_of((await latest_flow_run("cancel-run")).id)
+    assert "paradime-daily" in await artifacts_of((await latest_flow_run("cancel-run")).id)
     state = await cancel_run(run_id, credentials, return_state=True)
     assert (state.name, (await state.aresult()).state) == ("AlreadyEnded", BoltRunState.CANCELED)
 

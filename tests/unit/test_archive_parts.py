@@ -1,7 +1,8 @@
-"""The parts of an archive that need no server: keepsakes, links, timeline, logs, summary, asset keys."""
+"""The parts of an archive that need no server: keepsakes, links, timeline, summary, keys, settings."""
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,12 +11,11 @@ import pytest
 from prefect.filesystems import LocalFileSystem
 from recorded import RECORDED
 
-from paradime_blocks.dbt_artifacts import Manifest, ManifestNode
-from paradime_blocks.models import BoltAttempt, BoltCommand, BoltCommandDetail, BoltRunState, BoltRunStatus
+from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus
+from paradime_blocks.redaction import Redactor
+from paradime_flows.archive_context import ArchiveContext
 from paradime_flows.archive_settings import ArchiveSettings
-from paradime_flows.artifacts import artifact_key
-from paradime_flows.assets import _upstream, asset_key
-from paradime_flows.command_logs import render_log
+from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.dbt_archive import DbtStory, manifest_command
 from paradime_flows.keepsakes import Keepsakes, folder_of, safe_path
 from paradime_flows.links import link_expiry, safe_url
@@ -27,6 +27,13 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 
 def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
+
+
+def file_with(folder: Path, content: bytes) -> Path:
+    """A file of that content, outside of where keepsakes go."""
+    path = folder / "source"
+    path.write_bytes(content)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -47,8 +54,8 @@ def after(seconds: float) -> datetime:
 async def test_a_keepsake_stays_below_its_folder(path: str, tmp_path: Path) -> None:
     """Whatever the remote path says, what is written lies below the run's folder."""
     keepsakes = Keepsakes(LocalFileSystem(basepath=str(tmp_path)), ["*"], folder_of("../..", 7))
-    where = await keepsakes.write(1, "dbt run ../..", path, b"content")
-    written = (tmp_path / keepsakes.folder / where).resolve()
+    kept = await keepsakes.write(1, "dbt run ../..", path, file_with(tmp_path, b"content"))
+    written = (tmp_path / keepsakes.folder / kept.where).resolve()
     assert written.read_bytes() == b"content"
     assert (tmp_path / "_" / "7" / "1-dbt-run") in written.parents
 
@@ -56,11 +63,12 @@ async def test_a_keepsake_stays_below_its_folder(path: str, tmp_path: Path) -> N
 async def test_two_paths_that_come_to_the_same_are_both_kept(tmp_path: Path) -> None:
     """The second gets a name of its own rather than the first one's place."""
     keepsakes = Keepsakes(LocalFileSystem(basepath=str(tmp_path)), ["*"], "daily/7")
-    first = await keepsakes.write(1, "dbt run", "target/a?.json", b"1")
-    second = await keepsakes.write(1, "dbt run", "target/a*.json", b"2")
-    assert first == "1-dbt-run/target/a_.json"
-    assert (tmp_path / "daily" / "7" / first).read_bytes() == b"1"
-    assert (tmp_path / "daily" / "7" / second).read_bytes() == b"2"
+    first = await keepsakes.write(1, "dbt run", "target/a?.json", file_with(tmp_path, b"1"))
+    second = await keepsakes.write(1, "dbt run", "target/a*.json", file_with(tmp_path, b"2"))
+    assert first.where == "1-dbt-run/target/a_.json"
+    assert first.address == str(tmp_path / "daily" / "7" / first.where)
+    assert (tmp_path / "daily" / "7" / first.where).read_bytes() == b"1"
+    assert (tmp_path / "daily" / "7" / second.where).read_bytes() == b"2"
 
 
 def test_patterns_fit_names_and_paths() -> None:
@@ -133,22 +141,6 @@ def test_a_timeline_of_thousands_is_cut_to_the_longest() -> None:
     assert "more, shorter" in lines[-2]
 
 
-def test_a_log_that_is_cut_shares_its_room_between_the_streams() -> None:
-    """A short stderr is shown as a whole beside a long stdout."""
-    command = BoltCommandDetail(id=1, command="dbt run", stdout="o\n" * 100_000, stderr="the error\n")
-    text = render_log(command, 10_000)
-    assert "the error" in text
-    assert "**stderr**\n" in text
-    assert len(text) < 10_200
-    assert render_log(BoltCommandDetail(id=1, command="x"), 100) == "*The command wrote no log.*"
-
-
-def test_a_megabyte_in_one_line_is_cut_as_well() -> None:
-    """The limit holds for a line without an end, and for text of many bytes a character."""
-    command = BoltCommandDetail(id=1, command="dbt run", stdout="é`" * 1_000_000)
-    assert len(render_log(command, 50_000).encode()) < 51_000
-
-
 def test_the_summary_escapes_whatever_bolt_says() -> None:
     """Names, commands, paths and notes cannot break the tables, or be markup."""
     evil = "<img src=x onerror=alert(1)> | [a](javascript:1) `x` **b**\n# head"
@@ -207,32 +199,56 @@ def test_keys_stay_apart_when_they_are_cut_or_empty() -> None:
     assert all(len(key) <= 120 for key in keys)
 
 
-def test_asset_keys_are_prefect_dbts() -> None:
-    """The adapter, then the relation without its quotes and with slashes."""
-    assert asset_key("snowflake", '"ANALYTICS"."core"."orders"') == "snowflake://ANALYTICS/core/orders"
+def test_no_two_schedules_share_a_key() -> None:
+    """What is a key as it stands stays it; capitals, spaces and marks are told apart by a hash."""
+    names = ["daily-run", "daily_run", "Daily Run", "daily run", "Daily-Run", "daily.run", "daily--run"]
+    keys = [artifact_key("paradime", name) for name in names]
+    assert keys[0] == "paradime-daily-run"
+    assert len(set(keys)) == len(names)
+    assert all(re.fullmatch("paradime-daily-run-[0-9a-f]{8}", key) for key in keys[1:])
 
 
-def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from() -> None:
-    """Upstream is what lies in the warehouse, each once; what opted out is left out."""
+@pytest.mark.parametrize(
+    "name, other",
+    [
+        pytest.param("daily dbt results", ("paradime", "daily", "dbt results"), id="results"),
+        pytest.param("daily-dbt-results", ("paradime", "daily", "dbt results"), id="results as a slug"),
+        pytest.param("daily-log-1-dbt-run", ("paradime", "daily", "log", "1", "dbt run"), id="log"),
+        pytest.param("daily-link-1-a-json", ("paradime", "daily", "link", "1", "a.json"), id="link"),
+        pytest.param("run-7", ("paradime", "run 7"), id="a run without a schedule's name"),
+        pytest.param("pipeline-x", ("paradime-pipeline", "x"), id="pipeline"),
+        pytest.param("progress-x", ("paradime-progress", "x"), id="progress"),
+        pytest.param("inspect-7", ("paradime-inspect", "7"), id="inspect"),
+    ],
+)
+def test_no_schedule_has_the_key_of_another_kind(name: str, other: tuple[str, ...]) -> None:
+    """Whatever a schedule is called, its summary does not join another's results, logs or links."""
+    assert artifact_key("paradime", name) != artifact_key(other[0], *other[1:])
+    assert artifact_key("paradime", "orphans") != "paradime-orphans"
 
-    def node(kind: str, relation: str | None, *depends_on: str, enabled: bool = True) -> ManifestNode:
-        return ManifestNode(kind, "shop", None, None, relation, depends_on, assets_enabled=enabled)
 
-    manifest = Manifest(
-        {
-            "model.a": node("model", "a", "model.eph", "source.s", "model.off"),
-            "model.eph": node("model", None, "seed.s", "model.eph2"),
-            "model.eph2": node("model", None, "model.eph", "seed.s", "source.none"),
-            "model.off": node("model", "off", enabled=False),
-            "seed.s": node("seed", "seed_s"),
-            "source.s": node("source", "src"),
-            "source.none": node("source", None),
-        }
+def test_the_keys_of_usual_names_are_plain() -> None:
+    """As the README's table has them."""
+    assert artifact_key("paradime", "daily", "dbt results") == "paradime-daily-dbt-results"
+    assert artifact_key("paradime", "orders-2024-backfill") == "paradime-orders-2024-backfill"
+    assert artifact_key("paradime", "run 76001") == "paradime-run-76001"
+
+
+def test_two_paths_whose_keys_would_be_the_same_have_their_own() -> None:
+    """Each file's link has its own history; asked for again, a key is the same."""
+    context = ArchiveContext(
+        ArtifactWriter(), RunRecord("daily", 7), ArchiveSettings(), Redactor(["no secret"])
     )
-    assert [above.relation_name for above in _upstream(manifest.nodes["model.a"], manifest)] == [
-        "seed_s",
-        "src",
-    ]
+    keys = [context.key("link", "1", path) for path in ("a_b.json", "a-b.json", "a_b.json")]
+    assert keys[0] == keys[2] == "paradime-daily-link-1-a-b-json"
+    assert re.fullmatch("paradime-daily-link-1-a-b-json-[0-9a-f]{8}", keys[1])
+
+
+def test_what_was_asked_for_is_told_by_whoever_triggered_the_run() -> None:
+    """Of a run that somebody else started, nobody here knows the branch that was asked for."""
+    assert "Branch or commit" not in render_summary(RunRecord("daily", 7))
+    assert "the schedule's own" in render_summary(RunRecord("daily", 7, triggered_at=NOON))
+    assert "feature" in render_summary(RunRecord("daily", 7, branch="feature"))
 
 
 def test_the_manifest_of_the_command_that_failed_is_read() -> None:
@@ -251,6 +267,19 @@ def test_results_that_a_later_command_left_lying_count_once() -> None:
     story.read("results", content, "dbt docs serve")
     assert [part.command for part in story.parts] == ["dbt seed"]
     assert story.told() == "4 succeeded"
+
+
+@pytest.mark.parametrize("generated_at", [None, "2026-11-24T12:00:00Z"])
+def test_stale_results_count_for_the_command_that_wrote_them(generated_at: str | None) -> None:
+    """Also where they do not say when they were written, as those of dbt Fusion."""
+    node = {"unique_id": "model.p.m", "status": "error", "message": "boom"}
+    metadata = {} if generated_at is None else {"generated_at": generated_at}
+    document = {"metadata": metadata, "args": {"which": "build"}, "results": [node]}
+    story = DbtStory()
+    story.read("results", json.dumps(document).encode(), "dbt build")
+    story.read("results", json.dumps(document).encode(), "dbt docs generate")
+    assert [part.command for part in story.parts] == ["dbt build"]
+    assert (story.cause() or "").startswith("dbt build: model m failed: boom")
 
 
 async def test_settings_outlive_their_process_as_plain_data() -> None:

@@ -14,9 +14,17 @@ import httpx
 import pytest
 from graphql import FieldNode, OperationDefinitionNode, VariableNode, parse, value_from_ast_untyped
 
-from paradime_blocks import BoltClient, BoltRequestError, BoltRunState, BoltUnavailable, BoltUnsupported
+from paradime_blocks import (
+    BoltClient,
+    BoltError,
+    BoltRequestError,
+    BoltRunState,
+    BoltUnavailable,
+    BoltUnsupported,
+)
 from paradime_blocks import connection as connection_module
 from paradime_blocks import operations as ops
+from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 
 if TYPE_CHECKING:
@@ -603,14 +611,64 @@ async def test_one_missing_thing_among_many_is_named(simulator, client_of):
 
 async def test_one_refusal_among_many_is_an_error_and_not_an_empty_list(client_of):
     """`ok: false` under an alias is what it is in a reply of its own."""
-    replies = _replying(
-        {"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}},
-        {"boltCommand": {"ok": True, "resources": []}},
-        {"boltCommand": {"ok": False, "resources": None}},
-    )
+    replies = _replying({"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}})
     async with client_of("http://localhost/graphql", transport=replies) as client:
         with pytest.raises(BoltRequestError, match=r"commandId 8 \(ok: false\)"):
             await client.get_bolt_command_resources([7, 8])
+
+
+async def test_one_refusal_among_many_costs_the_others_nothing(client_of):
+    """Who asks for errors gets what can be had, and an error for each of the rest."""
+    replies = _replying(
+        {
+            "a0": {"ok": True, "url": "https://x.test/1"},
+            "a1": {"ok": False, "url": None},
+            "a2": {"ok": True, "url": "https://x.test/3"},
+        }
+    )
+    errors: dict[int, BoltError] = {}
+    async with client_of("http://localhost/graphql", transport=replies) as client:
+        urls = await client.get_bolt_resource_urls([1, 2, 3], errors=errors)
+    assert urls == {1: "https://x.test/1", 3: "https://x.test/3"}
+    assert "resourceId 2 (ok: false)" in str(errors.pop(2))
+    assert errors == {}
+
+
+@pytest.mark.parametrize("aliases", [True, False], ids=["aliases", "one by one"])
+async def test_one_missing_thing_among_many_costs_the_others_nothing(simulator, client_of, aliases):
+    """Where Bolt answers for it with an error of the whole request, the others are asked for one by one."""
+    command_ids, paths = _finished_run(simulator)
+    if not aliases:
+        simulator.lacks(aliases=True)
+    errors: dict[int, BoltError] = {}
+    async with client_of(simulator) as client:
+        found = await client.get_bolt_command_resources([999_999, *command_ids], errors=errors)
+    assert [[resource.path for resource in found[id_]] for id_ in command_ids] == paths
+    assert list(errors) == [999_999]
+
+
+async def test_one_answer_without_content_among_many_costs_the_others_nothing(client_of):
+    """It is asked for again, as it would be alone; in the end the others are there all the same."""
+    replies = _replying({"a0": {"ok": None, "url": None}, "a1": {"ok": True, "url": "https://x.test/2"}})
+    errors: dict[int, BoltError] = {}
+    policy = RetryPolicy(attempts=2, first_wait_seconds=0)
+    async with client_of("http://localhost/graphql", transport=replies, retry_policy=policy) as client:
+        assert await client.get_bolt_resource_urls([1, 2], errors=errors) == {2: "https://x.test/2"}
+        with pytest.raises(BoltUnavailable, match="nothing but nulls"):
+            await client.get_bolt_resource_urls([1, 2])
+    assert isinstance(errors[1], BoltUnavailable)
+
+
+async def test_an_outage_is_no_error_of_one_thing(simulator, client_of):
+    """It is raised, also to who asks for errors: it is not waited for with each of them."""
+    command_ids, _ = _finished_run(simulator)
+    simulator.inject(faults.Status(503, operation="boltCommand", times=None))
+    errors: dict[int, BoltError] = {}
+    async with client_of(simulator, retry_policy=RetryPolicy(attempts=2, first_wait_seconds=0)) as client:
+        with pytest.raises(BoltUnavailable):
+            await client.get_bolt_command_resources(command_ids, errors=errors)
+    assert errors == {}
+    assert len(simulator.requests) == 2
 
 
 async def test_more_than_fifty_are_asked_for_in_several_requests(simulator, client_of):

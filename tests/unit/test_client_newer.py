@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+from unittest.mock import AsyncMock
 
 import pytest
 
 from paradime_blocks import BoltRequestError, BoltRunState, BoltUnsupported
+from paradime_blocks.models import BoltRunRecord
 from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
@@ -161,6 +163,20 @@ async def test_the_latest_artifact_may_be_an_older_runs(simulator, client_of):
         assert (await client.find_latest_artifact("daily", "target/a.json")).run_id == first
         with pytest.raises(BoltRequestError, match="left"):
             await client.find_latest_artifact("daily", "target/a.json", max_runs=5)
+
+
+async def test_the_latest_artifact_is_found_though_a_run_has_no_answer(simulator, client_of, monkeypatch):
+    """A run that is gone is passed over; if nothing is found, the error says that it was not looked at."""
+    add_daily(simulator)
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    async with client_of(simulator) as client:
+        gone = BoltRunRecord(id=999_999, state=BoltRunState.SUCCESS)
+        runs = [gone, *await client.latest_bolt_runs("daily")]
+        monkeypatch.setattr(client, "latest_bolt_runs", AsyncMock(return_value=runs))
+        assert (await client.find_latest_artifact("daily", "target/manifest.json")).run_id == run_id
+        with pytest.raises(BoltRequestError, match=r"1 of the runs could not be looked at.*999999"):
+            await client.find_latest_artifact("daily", "target/nothing.json")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Files put into a Prefect file system block, in bounded memory wherever the block has a way for it.
+
+All that such blocks have in common is `write_path`, which takes a file as a whole. Prefect's own can be written
+to piece by piece, and those of its AWS, GCP and Azure integrations upload from an open file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeGuard, TypeVar
+
+import anyio
+from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem, WritableFileSystem
+
+T = TypeVar("T")
+# Of a file that the block takes as a whole, which is in memory for that time.
+WHOLE_LIMIT_BYTES: Final = 256 * 1024 * 1024
+
+
+async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> None:
+    """Put a file into a file system, in place of what is there under its path.
+
+    Args:
+        filesystem: The file system.
+        source: The file.
+        path: Where to put it.
+
+    Raises:
+        ValueError: The block takes files as a whole only, and this one is too large for that.
+        Exception: Whatever the file system raises.
+    """
+    if _is(filesystem, LocalFileSystem):
+        target = filesystem._resolve_path(path)  # noqa: SLF001 - no public name
+        await anyio.to_thread.run_sync(_copy, source, target)
+    elif _is(filesystem, RemoteFileSystem):
+        await anyio.to_thread.run_sync(_put, source, filesystem, path)
+    elif _is(filesystem, SMB):
+        await upload(filesystem.filesystem, source, path)
+    elif hasattr(filesystem, "upload_from_file_object"):
+        # Azure alone refuses to replace a file unless it is told to, as its own `write_path` does.
+        options = {"overwrite": True} if hasattr(filesystem, "container_name") else {}
+        with source.open("rb") as file:
+            await _call(filesystem, "upload_from_file_object", file, path, **options)
+    elif hasattr(filesystem, "upload_from_path"):
+        await _call(filesystem, "upload_from_path", source, path)
+    else:
+        whole = anyio.Path(source)
+        size = (await whole.stat()).st_size
+        if size > WHOLE_LIMIT_BYTES:
+            msg = f"{type(filesystem).__name__} takes files as a whole only; this one has {size:,} bytes."
+            raise ValueError(msg)
+        await _call(filesystem, "write_path", path, await whole.read_bytes())
+
+
+def _is(filesystem: object, kind: type[T]) -> TypeGuard[T]:
+    """Whether a file system writes as Prefect's own does: one of somebody's that is made of it may do more."""
+    own: Any = type(filesystem)
+    known: Any = kind
+    return isinstance(filesystem, kind) and own.write_path is known.write_path
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _put(source: Path, filesystem: RemoteFileSystem, path: str) -> None:
+    target = filesystem._resolve_path(path)  # noqa: SLF001 - no public name
+    filesystem.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+    with source.open("rb") as file, filesystem.filesystem.open(target, "wb") as written:
+        shutil.copyfileobj(file, written)
+
+
+async def _call(filesystem: WritableFileSystem, name: str, *arguments: Any, **options: Any) -> None:
+    """Call a block's method in its async form, whatever the context says; a sync one in a thread."""
+    method = getattr(filesystem, f"a{name}", None) or getattr(filesystem, name)
+    # How Prefect's decorators for both forms keep the async one; as it stands there, it is not bound.
+    both = getattr(method, "aio", None)
+    if both is not None:
+        method = partial(both, filesystem)
+    if inspect.iscoroutinefunction(method):
+        await method(*arguments, **options)
+    else:
+        done = await anyio.to_thread.run_sync(partial(method, *arguments, **options))
+        if inspect.isawaitable(done):
+            await done

@@ -1,0 +1,124 @@
+"""dbt's nodes as Prefect assets: the keys, properties and outcomes that prefect-dbt 0.7.25 gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paradime_blocks.dbt_artifacts import Manifest, ManifestNode, NodeResult, RunResults
+from paradime_flows.assets import _upstream, asset_key, emit_assets
+
+
+def a_node(kind: str, relation: str | None, *depends_on: str, **facts: Any) -> ManifestNode:
+    return ManifestNode(kind, "shop", None, None, relation, depends_on, **facts)
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is told to Prefect, in order."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr("prefect.events.emit_event", lambda **event: told.append(event))
+    return told
+
+
+def emitted(
+    adapter: str, relation: str, status: str = "success", **facts: Any
+) -> tuple[RunResults, Manifest]:
+    manifest = Manifest({"model.shop.orders": a_node("model", relation, name="orders", **facts)}, adapter)
+    return RunResults((NodeResult("model.shop.orders", "model", "orders", status),)), manifest
+
+
+# Computed once with `format_resource_id` of prefect-dbt 0.7.25.
+@pytest.mark.parametrize(
+    "adapter, relation, key",
+    [
+        pytest.param(
+            "snowflake", '"ANALYTICS"."core"."orders"', "snowflake://ANALYTICS/core/orders", id="quoted"
+        ),
+        pytest.param("snowflake", "DB.core.orders", "snowflake://DB/core/orders", id="not quoted"),
+        pytest.param("snowflake", 'DB."My Schema".orders', "snowflake://DB/MySchema/orders", id="space"),
+        pytest.param("bigquery", "`my-proj`.`ds`.`orders`", "bigquery://my-proj/ds/orders", id="bigquery"),
+        pytest.param("databricks", "`cat`.`core`.`orders`", "databricks://cat/core/orders", id="databricks"),
+        pytest.param("spark", "core.`orders`", "spark://core/orders", id="spark"),
+        pytest.param("redshift", '"dev"."core"."orders"', "redshift://dev/core/orders", id="redshift"),
+        pytest.param("sqlserver", '"db"."dbo"."or[d]ers"', "sqlserver://db/dbo/orders", id="brackets"),
+        pytest.param("postgres", '"a"."b"."50% & more?#1"', "postgres://a/b/50more1", id="marks"),
+        pytest.param("postgres", '"a"."b"."v1.2"', "postgres://a/b/v1/2", id="a dot in a name"),
+        pytest.param("postgres", '"a"."b"."zoë"', "postgres://a/b/zoë", id="letters of other languages"),
+        pytest.param("duckdb", f'"{"x" * 600}"', f"duckdb://{'x' * 503}", id="long"),
+    ],
+)
+def test_asset_keys_are_prefect_dbts(
+    adapter: str, relation: str, key: str, events: list[dict[str, Any]]
+) -> None:
+    """The adapter, then the relation with slashes, without what no key may have; and Prefect takes it."""
+    assert asset_key(adapter, relation) == key
+    assert emit_assets(*emitted(adapter, relation), {}).succeeded == 1
+    assert [event["resource"]["prefect.resource.id"] for event in events] == [key]
+
+
+def test_an_asset_is_called_by_its_relation_without_quotes(events: list[dict[str, Any]]) -> None:
+    """As prefect-dbt calls it; what the manifest does not say is not sent, which would blank what is known."""
+    emit_assets(*emitted("snowflake", '"DB"."My Schema"."orders"'), {})
+    emit_assets(*emitted("bigquery", "`p`.`d`.`orders`", description="All orders.", owner="jane"), {})
+    assert [event["resource"] for event in events] == [
+        {
+            "prefect.resource.id": "snowflake://DB/MySchema/orders",
+            "prefect.resource.name": "DB.My Schema.orders",
+        },
+        {
+            "prefect.resource.id": "bigquery://p/d/orders",
+            "prefect.resource.name": "p.d.orders",
+            "prefect.asset.description": "All orders.",
+            "prefect.asset.owners": '["jane"]',
+        },
+    ]
+
+
+def test_a_long_description_is_cut_as_prefect_dbt_cuts_it(events: list[dict[str, Any]]) -> None:
+    """Else the two would take turns in changing it."""
+    emit_assets(*emitted("duckdb", "a.b", description="x" * 3000), {})
+    assert events[0]["resource"]["prefect.asset.description"] == "x" * 2497 + "..."
+
+
+@pytest.mark.parametrize(
+    "status, outcome",
+    [
+        pytest.param("success", "succeeded", id="success"),
+        pytest.param("partial success", "succeeded", id="partial success"),
+        pytest.param("error", "failed", id="error"),
+        pytest.param("fail", "failed", id="fail"),
+        pytest.param("runtime error", "failed", id="runtime error"),
+        pytest.param("skipped", None, id="skipped"),
+        pytest.param("reused", None, id="reused"),
+    ],
+)
+def test_an_outcome_is_that_of_prefect_dbt(
+    status: str, outcome: str | None, events: list[dict[str, Any]]
+) -> None:
+    """A microbatch model of which some batches failed has been built all the same."""
+    emit_assets(*emitted("duckdb", "a.b", status), {})
+    expected = [] if outcome is None else [f"prefect.asset.materialization.{outcome}"]
+    assert [event["event"] for event in events] == expected
+
+
+def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from() -> None:
+    """Upstream is what lies in the warehouse, each once; models that opted out are left out, sources never."""
+    manifest = Manifest(
+        {
+            "model.a": a_node("model", "a", "model.eph", "source.s", "model.off", "source.off"),
+            "model.eph": a_node("model", None, "seed.s", "model.eph2"),
+            "model.eph2": a_node("model", None, "model.eph", "seed.s", "source.none"),
+            "model.off": a_node("model", "off", assets_enabled=False),
+            "seed.s": a_node("seed", "seed_s"),
+            "source.s": a_node("source", "src"),
+            "source.off": a_node("source", "src_off", assets_enabled=False),
+            "source.none": a_node("source", None),
+        }
+    )
+    assert [above.relation_name for above in _upstream(manifest.nodes["model.a"], manifest)] == [
+        "seed_s",
+        "src",
+        "src_off",
+    ]

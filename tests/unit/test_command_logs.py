@@ -1,0 +1,201 @@
+"""A command's log as an artifact: what is shown, what is cut, and that all of it is kept where it is cut."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from prefect.filesystems import LocalFileSystem
+
+from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltRunState, BoltRunStatus
+from paradime_blocks.redaction import REMOVED, Redactor
+from paradime_flows.archive_context import ArchiveContext
+from paradime_flows.archive_settings import ArchiveSettings
+from paradime_flows.artifacts import ArtifactWriter
+from paradime_flows.command_logs import LogArchive, pieces, render_log, shown_streams, utf8_size
+from paradime_flows.keepsakes import Keepsakes
+from paradime_flows.summary import FileRecord, RunRecord
+
+SECRET = "s3cret-value-of-the-key"
+
+
+def a_command(**streams: str) -> BoltCommandDetail:
+    return BoltCommandDetail(id=1, command="dbt run", **streams)
+
+
+def rendered(limit: int, **streams: str) -> str:
+    return render_log(shown_streams(a_command(**streams), limit))
+
+
+class Written(ArtifactWriter):
+    """Keeps what is written, in place of a server."""
+
+    texts: ClassVar[dict[str, str]] = {}
+
+    async def markdown(self, key: str, markdown: str, description: str) -> Any:
+        del description
+        self.texts[key] = markdown
+        return "an-id"
+
+
+class OneCommand:
+    """A client that has the log of one command."""
+
+    def __init__(self, detail: BoltCommandDetail) -> None:
+        self.detail = detail
+
+    async def get_bolt_command(self, command_id: int) -> BoltCommandDetail:
+        del command_id
+        return self.detail
+
+
+def an_archive(folder: Path | None, limit: int = 1_000_000) -> LogArchive:
+    """The archive of a run that failed in its only command."""
+    command = BoltCommand(id=1, command="dbt run", return_code=1)
+    record = RunRecord(
+        "daily",
+        7,
+        BoltRunState.FAILED,
+        BoltRunStatus(state=BoltRunState.FAILED, commands=[command]),
+    )
+    keepsakes = folder and Keepsakes(LocalFileSystem(basepath=str(folder)), ["*"], "daily/7")
+    settings = ArchiveSettings(log_limit_bytes=limit)
+    Written.texts.clear()
+    return LogArchive(ArchiveContext(Written(), record, settings, Redactor([SECRET]), keepsakes or None))
+
+
+async def archived(archive: LogArchive, **streams: str) -> str:
+    await archive.archive(OneCommand(a_command(**streams)), 1, archive.context.commands[0])  # type: ignore[arg-type]
+    return Written.texts["paradime-daily-log-1-dbt-run"]
+
+
+def lines(text: str, size: int) -> str:
+    return f"{text}\n" * (size // (len(text.encode()) + 1))
+
+
+@pytest.mark.parametrize(
+    "stdout, stderr",
+    [
+        pytest.param(lines("o" * 99, 600_000), lines("e" * 99, 390_000), id="600 kB and 390 kB"),
+        pytest.param(lines("o" * 99, 100_000), lines("e" * 99, 900_000), id="100 kB and 900 kB"),
+        pytest.param(lines("é" * 49, 500_000), lines("€" * 33, 500_000), id="more bytes than characters"),
+        pytest.param("", lines("e" * 99, 1_000_000), id="one stream alone"),
+        pytest.param("\x1b[32m" * 150_000 + "ok\n", lines("e" * 99, 999_000), id="colours take no room"),
+    ],
+)
+async def test_what_fits_is_not_cut(stdout: str, stderr: str) -> None:
+    """The limit is for both streams together, in bytes of what is shown."""
+    text = rendered(1_000_000, stdout=stdout, stderr=stderr)
+    assert "left out" not in text
+    assert len(text.encode()) < 1_000_200
+
+
+@pytest.mark.parametrize(
+    "stdout, stderr",
+    [
+        pytest.param(lines("o" * 99, 600_000), lines("e" * 99, 410_000), id="a little too much"),
+        pytest.param(lines("é" * 49, 600_000), lines("e" * 99, 600_000), id="both too long"),
+        pytest.param(lines("o" * 99, 10_000_000), lines("e" * 99, 10_000), id="far too much"),
+        pytest.param("x" * 3_000_000, "", id="in one line"),
+        pytest.param("head\n" + "x" * 10_000_000, "", id="in one line, far too much"),
+    ],
+)
+async def test_what_is_cut_is_kept_as_a_whole(stdout: str, stderr: str, tmp_path: Path) -> None:
+    """Whenever a byte is left out, the keepsake has it, and the artifact says where, with a link."""
+    text = await archived(an_archive(tmp_path), stdout=stdout, stderr=stderr)
+    assert "bytes left out in the middle; the whole is kept as " in text
+    assert len(text.encode()) < 1_001_000
+    folder = tmp_path / "daily" / "7" / "1-dbt-run"
+    assert (folder / "stdout.log").read_text() == stdout
+    assert not stderr or (folder / "stderr.log").read_text() == stderr
+    name = "stdout.log" if f"[{folder}/stdout.log]" in text else "stderr.log"
+    assert f"[{folder}/{name}]({(folder / name).as_uri()})" in text
+
+
+async def test_what_is_left_out_and_what_is_shown_are_the_whole() -> None:
+    """The number that is told is right, also where only the outer parts were looked at."""
+    for size in (15_000, 500_000):
+        text = lines("o" * 99, size)
+        (shown,) = shown_streams(a_command(stdout=text), 10_000)
+        gap = f"\n[… {shown.omitted:,} bytes left out …]\n"
+        assert gap in shown.text
+        assert len(shown.text.encode()) - len(gap.encode()) + shown.omitted == len(text)
+
+
+async def test_a_short_stream_is_whole_beside_a_long_one() -> None:
+    """A short stderr is shown as a whole beside a long stdout."""
+    text = rendered(10_000, stdout="o\n" * 100_000, stderr="the error\n")
+    assert "the error" in text
+    assert "**stderr**\n" in text
+    assert len(text) < 10_200
+    assert rendered(100) == rendered(100, stdout=" \n") == "*The command wrote no log.*"
+
+
+def test_a_megabyte_in_one_line_is_cut_as_well() -> None:
+    """The limit holds for a line without an end, and for text of many bytes a character."""
+    text = rendered(50_000, stdout="é`" * 1_000_000 + "the end")
+    assert len(text.encode()) < 51_000
+    assert "the end" in text
+
+
+def test_a_log_of_little_but_colours_says_what_it_leaves_out() -> None:
+    """Where cleaning leaves less than the limit of the outer parts, the gap between them is told."""
+    (shown,) = shown_streams(a_command(stdout="\x1b[32m\x1b[0m\n" * 100_000), 1000)
+    assert f"[… {shown.omitted:,} bytes left out …]" in shown.text
+    assert shown.omitted > 500_000
+
+
+@pytest.mark.parametrize("before", range(0, 40, 3))
+async def test_no_secret_is_left_over_where_a_long_log_is_cut_into_pieces(
+    before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces end with lines, so that a secret is in one of them; the keepsake has none either."""
+    monkeypatch.setattr("paradime_flows.command_logs._PIECE", 37)
+    monkeypatch.setattr("paradime_flows.command_logs.pieces.__defaults__", (37,))
+    text = "." * before + "\n" + f"key {SECRET} and on\n" * 2000
+    shown = await archived(an_archive(tmp_path, 1000), stdout=text)
+    kept = (tmp_path / "daily" / "7" / "1-dbt-run" / "stdout.log").read_text()
+    assert kept == text.replace(SECRET, REMOVED)
+    assert "s3cret" not in shown
+    assert "value-of" not in shown
+
+
+def test_a_keepsake_without_a_link_is_told_by_its_address() -> None:
+    """An address that no browser opens is text, and nothing in it is markup."""
+    kept = {"stdout.log": FileRecord(1, "stdout.log", kept="s3://bucket/a*b*/stdout.log")}
+    shown = shown_streams(a_command(stdout="x\n" * 1000), 100)
+    assert "kept as s3\\://bucket/a\\*b\\*/stdout.log\n" in render_log(shown, kept)
+
+
+def test_pieces_are_the_text() -> None:
+    """Nothing is lost or moved, and each ends with a line."""
+    text = "one\ntwo\n\n" + "x" * 50 + "\nlast"
+    for size in range(1, 20):
+        found = list(pieces(text, size))
+        assert "".join(found) == text
+        assert all(piece.endswith("\n") for piece in found[:-1])
+    assert list(pieces("")) == []
+
+
+def test_sizes_are_those_of_utf8() -> None:
+    """Also of a part, and of half a character, which has no bytes of its own."""
+    assert utf8_size("aé€😀\ud800") == 1 + 2 + 3 + 4 + 1
+    assert utf8_size("aé€😀", 1, 3) == 5
+    assert utf8_size("abc", 1) == 2
+
+
+async def test_a_large_log_is_copied_in_pieces(tmp_path: Path) -> None:
+    """Beside the log itself, as the client returned it, archiving and keeping it takes a bounded room."""
+    archive = an_archive(tmp_path, 100_000)
+    stdout = lines("12:00:00  1 of 9 OK created sql table model analytics.orders in 0.92s" * 20, 100_000_000)
+    tracemalloc.start()
+    try:
+        await archived(archive, stdout=stdout)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "daily" / "7" / "1-dbt-run" / "stdout.log").stat().st_size == len(stdout)
+    # A piece has 4 MB; the log itself was there before the count began.
+    assert peak < 40_000_000

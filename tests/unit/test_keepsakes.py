@@ -1,0 +1,243 @@
+"""Keepsakes through file systems of every make: what arrives, how much memory it takes, where it is told to be."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
+from pydantic import PrivateAttr
+
+from paradime_blocks.errors import BoltRequestError, BoltUnavailable
+from paradime_blocks.fetching import fetch_to_file
+from paradime_flows import uploads
+from paradime_flows.keepsakes import Keepsakes
+from paradime_flows.uploads import upload
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Keeping(WritableFileSystem):
+    """A file system in memory, as somebody may write one."""
+
+    _files: dict[str, bytes] = PrivateAttr(default_factory=dict)
+    _threads: set[int] = PrivateAttr(default_factory=set)
+
+    async def read_path(self, path: str) -> bytes:
+        return self._files[path]
+
+    async def write_path(self, path: str, content: bytes) -> None:
+        self._files[path] = content
+
+
+class SyncKeeping(Keeping):
+    """One whose methods are not coroutines: its work must not stand in the event loop's way."""
+
+    def write_path(self, path: str, content: bytes) -> None:  # type: ignore[override]
+        self._threads.add(threading.get_ident())
+        self._files[path] = content
+
+
+class S3Like(SyncKeeping):
+    """What the S3, GCS and Azure blocks have in common: an upload from an open file."""
+
+    bucket_name: str = "bucket"
+    bucket_folder: str = "archive"
+
+    def write_path(self, path: str, content: bytes) -> None:  # type: ignore[override]
+        msg = "A file as a whole was not to be asked for."
+        raise AssertionError(msg)
+
+    def upload_from_file_object(self, from_file_object: BinaryIO, to_path: str) -> str:
+        self._threads.add(threading.get_ident())
+        self._files[to_path] = b"".join(iter(lambda: from_file_object.read(65536), b""))
+        # As boto3 does.
+        from_file_object.close()
+        return to_path
+
+
+class AsyncS3Like(S3Like):
+    """With an async form beside it, as the newer releases have."""
+
+    async def aupload_from_file_object(self, from_file_object: BinaryIO, to_path: str) -> str:
+        self._files[to_path] = from_file_object.read()
+        return to_path
+
+    def upload_from_file_object(self, from_file_object: BinaryIO, to_path: str) -> str:
+        raise AssertionError
+
+
+class AzureLike(Keeping):
+    """Its upload replaces nothing unless it is told to."""
+
+    container_name: str = "container"
+
+    async def upload_from_file_object(
+        self, from_file_object: BinaryIO, to_path: str, *, overwrite: bool = False
+    ) -> str:
+        if to_path in self._files and not overwrite:
+            raise FileExistsError(to_path)
+        self._files[to_path] = from_file_object.read()
+        return to_path
+
+
+class PathUploading(Keeping):
+    """Uploads files by their path."""
+
+    async def upload_from_path(self, from_path: Path, to_path: str) -> str:
+        self._files[to_path] = Path(from_path).read_bytes()  # noqa: ASYNC240
+        return to_path
+
+
+class Encrypting(LocalFileSystem):
+    """Made of Prefect's own, but it does something else with what is written."""
+
+    _block_type_name = "Encrypting file system of a test"
+    _block_type_slug = "encrypting-file-system-of-a-test"
+
+    async def awrite_path(self, path: str, content: bytes) -> str:
+        return await super().awrite_path(path, content[::-1])
+
+    async def write_path(self, path: str, content: bytes) -> str:  # type: ignore[override]
+        return await self.awrite_path(path, content)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file to keep."""
+    path = tmp_path / "source"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(Keeping, id="write_path"),
+        pytest.param(SyncKeeping, id="sync write_path"),
+        pytest.param(S3Like, id="sync upload"),
+        pytest.param(AsyncS3Like, id="sync and async upload"),
+        pytest.param(AzureLike, id="async upload"),
+        pytest.param(PathUploading, id="upload by path"),
+    ],
+)
+async def test_a_file_arrives_whatever_the_block_can_do(make: Callable[[], Keeping], source: Path) -> None:
+    """By the way that takes least memory; and once more, in place of the first."""
+    filesystem = make()
+    for content in (b"before", CONTENT):
+        source.write_bytes(content)  # noqa: ASYNC240
+        await upload(filesystem, source, "daily/7/a.json")
+    assert filesystem._files == {"daily/7/a.json": CONTENT}
+    assert threading.get_ident() not in filesystem._threads
+
+
+async def test_prefects_own_file_systems_are_written_piece_by_piece(source: Path, tmp_path: Path) -> None:
+    """Local folders and whatever fsspec reaches, each as its own `write_path` names them."""
+    local = LocalFileSystem(basepath=str(tmp_path / "local"))
+    memory = RemoteFileSystem(basepath="memory://keepsakes")
+    for filesystem in (local, memory):
+        await upload(filesystem, source, "daily/7/a.json")
+    assert (tmp_path / "local/daily/7/a.json").read_bytes() == CONTENT
+    assert await memory.aread_path("daily/7/a.json") == CONTENT
+
+
+async def test_a_block_made_of_prefects_own_keeps_its_ways(source: Path, tmp_path: Path) -> None:
+    """Its `write_path` is not passed by: it may encrypt, compress or count."""
+    await upload(Encrypting(basepath=str(tmp_path / "kept")), source, "a.json")
+    assert (tmp_path / "kept/a.json").read_bytes() == CONTENT[::-1]
+
+
+async def test_a_file_too_large_for_memory_is_refused_where_it_has_to_be_in_memory(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only there; the reason says which block it is."""
+    monkeypatch.setattr(uploads, "WHOLE_LIMIT_BYTES", 1000)
+    with pytest.raises(
+        ValueError, match=r"Keeping takes files as a whole only; this one has 256,000 bytes\."
+    ):
+        await upload(Keeping(), source, "a.json")
+    await upload(S3Like(), source, "a.json")
+
+
+@pytest.mark.parametrize(
+    "filesystem, address",
+    [
+        pytest.param(S3Like(), "s3://bucket/archive/daily/7/1-dbt-run/a.json", id="s3"),
+        pytest.param(AzureLike(), "azure://container/daily/7/1-dbt-run/a.json", id="azure"),
+        pytest.param(
+            RemoteFileSystem(basepath="memory://keepsakes/"),
+            "memory://keepsakes/daily/7/1-dbt-run/a.json",
+            id="fsspec",
+        ),
+        pytest.param(Keeping(), "Keeping: daily/7/1-dbt-run/a.json", id="unknown"),
+    ],
+)
+async def test_a_keepsake_tells_its_whole_address(
+    filesystem: WritableFileSystem, address: str, source: Path
+) -> None:
+    """Bucket, folder and name; what no browser opens is no link."""
+    kept = await Keepsakes(filesystem, ["*"], "daily/7").write(1, "dbt run", "a.json", source)
+    assert (kept.address, kept.url, kept.size) == (address, None, len(CONTENT))
+
+
+async def test_a_local_keepsake_is_a_link(source: Path, tmp_path: Path) -> None:
+    """Which markdown cannot be ended by, whatever the folder is called."""
+    filesystem = LocalFileSystem(basepath=str(tmp_path / "kept (old)"))
+    kept = await Keepsakes(filesystem, ["*"], "my daily/7").write(1, "dbt run", "a.json", source)
+    assert kept.address == str(tmp_path / "kept (old)/my daily/7/1-dbt-run/a.json")
+    assert kept.url == f"{tmp_path.as_uri()}/kept%20%28old%29/my%20daily/7/1-dbt-run/a.json"
+
+
+class Streaming:
+    """A client with one resource, of so many chunks; the first tries fail."""
+
+    def __init__(self, chunks: int, failures: int = 0) -> None:
+        self.chunks = chunks
+        self.failures = failures
+
+    @asynccontextmanager
+    async def stream_bolt_resource(self, resource_id: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        del resource_id
+        yield self._content()
+
+    async def _content(self) -> AsyncIterator[bytes]:
+        for n in range(self.chunks):
+            if n == 2 and self.failures:
+                self.failures -= 1
+                msg = "It broke off."
+                raise BoltUnavailable(msg, retry_after_seconds=0)
+            yield n.to_bytes(4, "big") * 16384
+
+
+async def test_a_download_that_broke_off_begins_anew(tmp_path: Path) -> None:
+    """The file holds the resource once, not a part of it before it."""
+    client: Any = Streaming(5, failures=2)
+    assert await fetch_to_file(client, 1, tmp_path / "file") == 5 * 65536
+    assert (tmp_path / "file").read_bytes() == b"".join(n.to_bytes(4, "big") * 16384 for n in range(5))
+
+
+async def test_a_download_without_an_end_is_given_up(tmp_path: Path) -> None:
+    """It must not fill the disk."""
+    client: Any = Streaming(1_000_000)
+    with pytest.raises(BoltRequestError, match="larger than 1,000,000 bytes"):
+        await fetch_to_file(client, 1, tmp_path / "file", 1_000_000)
+
+
+async def test_a_resource_of_a_hundred_megabytes_is_never_in_memory(tmp_path: Path) -> None:
+    """From the store to the keepsake, hardly more than a chunk at a time."""
+    client: Any = Streaming(1600)
+    keepsakes = Keepsakes(LocalFileSystem(basepath=str(tmp_path / "kept")), ["*"], "daily/7")
+    tracemalloc.start()
+    try:
+        size = await fetch_to_file(client, 1, tmp_path / "file")
+        kept = await keepsakes.write(1, "dbt run", "a.json", tmp_path / "file")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.size == size == 1600 * 65536
+    assert peak < 4_000_000
