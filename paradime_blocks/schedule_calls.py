@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from paradime_blocks import operations as ops
-from paradime_blocks.errors import BoltUnsupported
+from paradime_blocks.errors import BoltError, BoltUnsupported
 from paradime_blocks.inputs import (
     LARGEST_PAGE,
     check_count,
@@ -133,11 +133,14 @@ class ScheduleCalls(BoltSession):
         names = [schedule.name async for schedule in self.iter_bolt_schedules()]
         try:
             each = [{"slug": name, "offset": 0, "limit": _RUNS_TO_SEARCH} for name in names]
-            pages = await self._read_many(ops.LIST_BOLT_RUNS, each, BoltRunPage)
-            runs = [{run.id for run in page.runs} for page in pages]
+            # A schedule that Bolt has no answer for is passed over: the run is most likely another's.
+            pages = await self._read_each(ops.LIST_BOLT_RUNS, each, BoltRunPage)
+            runs = [set() if isinstance(page, BoltError) else {run.id for run in page.runs} for page in pages]
         except BoltUnsupported:
-            details = await self._read_many(
+            details = await self._read_each(
                 ops.BOLT_SCHEDULE_NAME, [{"scheduleName": name} for name in names], BoltScheduleDetail
             )
-            runs = [{detail.latest_run_id or 0} for detail in details]
+            runs = [
+                set() if isinstance(detail, BoltError) else {detail.latest_run_id or 0} for detail in details
+            ]
         return next((name for name, found in zip(names, runs, strict=True) if run_id in found), None)
