@@ -10,13 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
-from paradime_flows.pipeline import Pipeline, Step, check_steps, problems_of
+from paradime_flows.pipeline import MOST_STEPS, Pipeline, Step, check_steps, problems_of
 from paradime_flows.pipeline_summary import headline, render_pipeline
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
+NOWHERE = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
 W, S, F = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED
 
 DIAMOND = [
@@ -162,9 +163,27 @@ def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:
             yield BoltScheduleSummary.model_validate({"name": name, "deferredSchedule": deferred})
 
     monkeypatch.setattr(BoltClient, "iter_bolt_schedules", schedules)
-    credentials = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
-    found = {step.key: step.after for step in Pipeline.from_bolt(credentials).steps}
+    found = {step.key: step.after for step in Pipeline.from_bolt(NOWHERE).steps}
     assert found == {"ci": ["daily"], "daily": [], "x": ["y"], "y": []}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_no_pipeline_is_proposed_of_more_schedules_than_it_has_steps(monkeypatch, more: int) -> None:
+    """500 in a row make one; of 501 it is said that they are too many, as an error of ours."""
+    from paradime_blocks import BoltClient
+    from paradime_blocks.models import BoltScheduleSummary
+
+    async def schedules(self: BoltClient, **_options: Any) -> Any:
+        for number in range(MOST_STEPS + more):
+            deferred = {"enabled": True, "deferredScheduleName": f"s{number - 1}"}
+            yield BoltScheduleSummary.model_validate({"name": f"s{number}", "deferredSchedule": deferred})
+
+    monkeypatch.setattr(BoltClient, "iter_bolt_schedules", schedules)
+    if not more:
+        assert [step.after for step in Pipeline.from_bolt(NOWHERE).steps][-1] == ["s498"]
+        return
+    with pytest.raises(BoltRequestError, match="501 active schedules; a pipeline has 500 steps at most"):
+        Pipeline.from_bolt(NOWHERE)
 
 
 # What is next
