@@ -134,7 +134,7 @@ def _rows(schedules: list[ListedSchedule]) -> list[dict[str, str]]:
             "Schedule": one_line(schedule.name),
             "Timer (UTC)": schedule.timer,
             "Owner": one_line(schedule.owner or ""),
-            "Last state": schedule.last_state or "never run",
+            "Last state": one_line(schedule.last_state or "never run"),
             "Last run (UTC)": _moment(schedule.last_run_at),
             "Next run (UTC)": _moment(schedule.next_run_at),
             "Suspended": "" if schedule.suspended is None else "yes" if schedule.suspended else "no",

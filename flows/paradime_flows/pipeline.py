@@ -213,7 +213,7 @@ class Pipeline(BaseModel):
             credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
 
         Raises:
-            BoltRequestError: There is no such schedule.
+            BoltRequestError: There is no such schedule, or there are more than a pipeline has steps.
             BoltError: Bolt refused it, or no usable answer came.
         """
         async with (await resolve_credentials(credentials)).get_client() as client:
@@ -222,6 +222,9 @@ class Pipeline(BaseModel):
         if not schedules:
             msg = "The workspace has no active schedule."
             raise BoltRequestError(msg, guidance="Make one in Paradime first.")
+        if len(schedules) > MOST_STEPS:
+            msg = f"The workspace has {len(schedules)} active schedules; a pipeline has {MOST_STEPS} steps at most."
+            raise BoltRequestError(msg, guidance="Write down the steps that belong together.")
         after: dict[str, list[str]] = {name: [] for name in schedules}
         for name, schedule in schedules.items():
             earlier = _defers_to(schedule)
@@ -241,8 +244,11 @@ def _defers_to(schedule: BoltScheduleSummary) -> str:
 
 
 def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
-    """Whether a step comes, by way of others, after another one."""
-    return start == goal or any(_reaches(after, name, goal) for name in after.get(start, []))
+    """Whether a step comes, by way of others, after another one; each comes after one other at most."""
+    seen = start
+    while seen != goal and after.get(seen):
+        (seen,) = after[seen]
+    return seen == goal
 
 
 def _reasons(error: ValidationError) -> str:

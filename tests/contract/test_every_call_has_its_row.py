@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
+from paradime import Paradime
 from paradime.apis.bolt.client import BoltClient
+from paradime.apis.bolt.exception import (
+    BoltScheduleArtifactNotFoundException,
+    BoltScheduleLatestRunNotFoundException,
+)
 from paradime.client.api_exception import ParadimeAPIException
 
 if TYPE_CHECKING:
@@ -40,9 +46,9 @@ def our_python() -> str:
 
 @pytest.fixture
 def ours(simulator: Any) -> Callable[..., Any]:
-    """Asks our client; several calls go to one process."""
+    """Asks our client; several calls go to one process. Keywords are environment variables."""
 
-    def ask(*calls: tuple[Any, ...]) -> Any:
+    def ask(*calls: tuple[Any, ...], **environment: str) -> Any:
         asked = [{"method": name, "args": list(args[:-1]), "kwargs": args[-1]} for name, *args in calls]
         done = subprocess.run(
             [our_python(), str(Path(__file__).with_name("ours.py"))],
@@ -50,7 +56,7 @@ def ours(simulator: Any) -> Callable[..., Any]:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, **simulator.environment(), "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **simulator.environment(), **environment, "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr
         answers = json.loads(done.stdout)
@@ -222,3 +228,181 @@ def test_cancel_suspend_and_retries_do_the_same(shop: Any, bolt: Any, ours: Call
             commands.append(new.planned_commands)
             shop.finish(new.id)
         assert commands[0] == commands[1]
+
+
+def test_the_latest_artifacts_agree_on_commands_and_runs(
+    shop: Any, testing: Any, bolt: Any, ours: Callable[..., Any]
+) -> None:
+    """`command_index` counts all commands of a run, from either end; `max_runs` counts runs from the newest."""
+    path = "target/manifest.json"
+
+    def ran(run: int, *, test: bool = True, return_code: int = 0) -> None:
+        left = [{path: json.dumps({"run": run, "of": name})} for name in ("run", "test")]
+        commands = [
+            testing.SimulatedCommand("dbt run", resources=left[0], return_code=return_code),
+            testing.SimulatedCommand("dbt test", resources=left[1] if test else {}),
+        ]
+        shop.add_schedule("several", commands=commands)
+        shop.start_run("several")
+        shop.clock.advance(60)
+
+    ran(1)
+    ran(2, test=False)
+    ran(3, return_code=1)
+    indices = [{"command_index": index} for index in (0, 1, 2, 3, -1, -2)]
+    options = [{}, *indices, *({"max_runs": runs} for runs in (1, 2, 3))]
+    mine = ours(*(("latest_artifact", "several", path, each) for each in options))
+    found = [json.loads(answer["value"]) if "value" in answer else None for answer in mine]
+
+    def theirs(**given: int) -> Any:
+        try:
+            url = bolt.get_latest_artifact_url(slug="several", artifact_path=path, **given)
+        except (BoltScheduleArtifactNotFoundException, IndexError) as error:
+            return None if isinstance(error, BoltScheduleArtifactNotFoundException) else "gave up"
+        return requests.get(url, timeout=10).json()
+
+    expected = [theirs(**each) for each in options]
+    # The newest run broke off before the fourth command: theirs fails there, ours looks at the run before.
+    assert expected[4] == "gave up"
+    assert found[4] == {"run": 1, "of": "test"}
+    del expected[4], found[4]
+    assert found == expected
+    assert [each and (each["run"], each["of"]) for each in found] == [
+        (2, "run"),
+        None,
+        None,
+        (2, "run"),
+        (1, "test"),
+        (2, "run"),
+        None,
+        (2, "run"),
+        (2, "run"),
+    ]
+    first, second, manifest = ours(
+        ("latest_manifest", "several", {"command_index": -1}),
+        ("latest_artifact_url", "several", path, {"command_index": -1, "max_runs": 3}),
+        ("latest_manifest", "several", {"max_runs": 1}),
+    )
+    assert first["value"] == bolt.get_latest_manifest_json(slug="several", command_index=-1)
+    url = bolt.get_latest_artifact_url(slug="several", artifact_path=path, command_index=-1, max_runs=3)
+    assert second["value"].split("?")[0] == url.split("?")[0]
+    assert manifest["error"] == "BoltRequestError"
+
+
+def test_pages_of_runs_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
+    """Newest first, and no page that neither client would ask for."""
+    for _ in range(5):
+        shop.start_run("daily")
+    pages = [{"offset": 0, "limit": 2}, {"offset": 2, "limit": 2}, {"offset": 4, "limit": 2}, {"offset": 5}]
+    mine = ours(*(("list_bolt_runs", "daily", page) for page in pages))
+    for page, answer in zip(pages, mine, strict=True):
+        found = [run["id"] for run in answer["value"]["runs"]]
+        assert found == [run.id for run in bolt.list_runs(slug="daily", **page).runs], page
+        assert len(found) == max(0, min(2, 5 - page["offset"]))
+    sent = len(shop.requests)
+    bad = [{"offset": -1}, {"limit": 0}, {"limit": 1001}]
+    for page, answer in zip(bad, ours(*(("list_bolt_runs", "daily", page) for page in bad)), strict=True):
+        assert answer["error"] == "BoltRequestError", page
+        with pytest.raises(ValueError, match="must be"):
+            bolt.list_runs(slug="daily", **page)
+    assert len(shop.requests) == sent
+
+
+def test_pages_and_filters_of_schedules_agree(simulator: Any, bolt: Any, ours: Callable[..., Any]) -> None:
+    """By whether their timer is suspended, with and without inactive ones, and page by page."""
+    for number in range(5):
+        simulator.add_schedule(f"s{number}", suspended=number % 2 == 1)
+    simulator.add_schedule("gone", active=False)
+    simulator.add_schedule("gone and suspended", active=False, suspended=True)
+    asked: list[dict[str, Any]] = [
+        {"suspended": suspended, "show_inactive": inactive}
+        for suspended in (None, True, False)
+        for inactive in (False, True)
+    ]
+    asked += [{"suspended": False, "offset": 1, "limit": 1}, {"offset": 3, "limit": 5}]
+    for options, answer in zip(
+        asked, ours(*(("list_bolt_schedules", options) for options in asked)), strict=True
+    ):
+        theirs = bolt.list_schedules(**options)
+        mine = answer["value"]
+        assert [each["name"] for each in mine["schedules"]] == [each.name for each in theirs.schedules]
+        assert [each["suspended"] for each in mine["schedules"]] == [
+            each.suspended for each in theirs.schedules
+        ]
+        assert mine["total_count"] == theirs.total_count
+    assert [each.name for each in bolt.list_schedules(suspended=True).schedules] == ["s1", "s3"]
+
+
+REFUSED = "BoltRequestError"
+
+
+def test_errors_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
+    """What is one to the SDK is one to us, and says what Bolt says."""
+    shop.start_run("broken")
+    ended = shop.start_run("daily")
+    shop.finish(ended)
+    shop.add_schedule("new")
+    cases: list[tuple[Callable[[], Any], tuple[Any, ...], str]] = [
+        (lambda: bolt.get_schedule(slug="nope"), ("get_bolt_schedule", "nope", {}), REFUSED),
+        (lambda: bolt.list_runs(slug="nope"), ("list_bolt_runs", "nope", {}), REFUSED),
+        (lambda: bolt.trigger_run(slug="nope"), ("trigger_bolt_run", "nope", {}), REFUSED),
+        (lambda: bolt.trigger_run(slug="broken"), ("trigger_bolt_run", "broken", {}), "BoltAlreadyRunning"),
+        (
+            lambda: bolt.suspend_schedule(slug="nope", suspend=True),
+            ("suspend_bolt_schedule", "nope", {}),
+            REFUSED,
+        ),
+        (lambda: bolt.get_run_status(1), ("get_bolt_run", 1, {}), REFUSED),
+        (lambda: bolt.list_run_commands(1), ("get_bolt_run", 1, {}), REFUSED),
+        (lambda: bolt.cancel_run(1), ("cancel_bolt_run", 1, {}), REFUSED),
+        (lambda: bolt.retry_run(1), ("retry_bolt_run", 1, {}), REFUSED),
+        (lambda: bolt.retry_run(ended), ("retry_bolt_run", ended, {}), REFUSED),
+        (lambda: bolt.retry_run_all(1), ("retry_bolt_run", 1, {"everything": True}), REFUSED),
+        (
+            lambda: bolt.retry_schedule_from_failure(slug="new"),
+            ("retry_bolt_schedule", "new", {}),
+            REFUSED,
+        ),
+        (lambda: bolt.list_command_artifacts(1), ("get_bolt_command", 1, {}), REFUSED),
+        (lambda: bolt.get_command_logs(1), ("get_bolt_command_logs", 1, {}), REFUSED),
+        (
+            lambda: list(bolt.stream_command_logs(1, poll_interval=0)),
+            ("stream_bolt_command_logs", 1, {}),
+            REFUSED,
+        ),
+        (lambda: bolt.get_artifact_url(1), ("get_bolt_resource_url", 1, {}), REFUSED),
+    ]
+    answers = ours(*(mine for _, mine, _ in cases))
+    for (theirs, mine, expected), answer in zip(cases, answers, strict=True):
+        with pytest.raises(ParadimeAPIException) as caught:
+            theirs()
+        assert answer["error"] == expected, mine
+        assert str(caught.value) in answer["message"], mine
+    nothing = ours(("latest_manifest", "new", {}), ("latest_artifact_url", "daily", "target/nope.json", {}))
+    assert [answer["error"] for answer in nothing] == [REFUSED, REFUSED]
+    with pytest.raises(BoltScheduleLatestRunNotFoundException):
+        bolt.get_latest_manifest_json(slug="new")
+    with pytest.raises(BoltScheduleArtifactNotFoundException):
+        bolt.get_latest_artifact_url(slug="daily", artifact_path="target/nope.json")
+
+
+def test_wrong_credentials_and_read_only_keys_agree(testing: Any, ours: Callable[..., Any]) -> None:
+    """To the SDK they are API errors like others; ours say what is wrong with the key."""
+    with testing.BoltSimulator(read_only=True) as locked:
+        locked.add_schedule("daily")
+        known = {"api_key": locked.api_key, "api_secret": locked.api_secret}
+        client = Paradime(api_endpoint=locked.api_endpoint, **known).bolt
+        stranger = Paradime(api_endpoint=locked.api_endpoint, api_key="k", api_secret="s").bolt
+        environment = locked.environment()
+        read, written = ours(
+            ("get_bolt_schedule", "daily", {}), ("trigger_bolt_run", "daily", {}), **environment
+        )
+        assert read["value"]["commands"] == client.get_schedule(slug="daily").commands
+        assert written["error"] == "BoltAuthError"
+        with pytest.raises(ParadimeAPIException, match="403"):
+            client.trigger_run(slug="daily")
+        wrong = {"PARADIME_API_KEY": "k", "PARADIME_API_SECRET": "s"}
+        assert ours(("list_bolt_schedules", {}), **{**environment, **wrong})["error"] == "BoltAuthError"
+        with pytest.raises(ParadimeAPIException, match="401"):
+            stranger.list_schedules()
+        assert locked.runs() == []

@@ -123,41 +123,54 @@ def fail(simulator: BoltSimulator, name: str) -> None:
         pytest.param("continue", "succeeded", "succeeded", id="continue leaves out what depends on it"),
     ],
 )
-async def test_a_failure_in_the_middle(
+async def test_a_failure_in_the_middle_and_a_rerun(
     workspace: BoltSimulator,
     credentials: ParadimeCredentials,
     on_failure: str,
     events: str,
     sessions: str,
 ) -> None:
-    """`clean` fails while `events` runs; the rest is as `on_failure` says, and nothing is left running."""
+    """`clean` fails while `events` runs; the rest is as `on_failure` says, and nothing is left running.
+
+    The rerun starts from there: what succeeded is not run again, all else is, and in its order.
+    """
+    workspace.clock.speed = 240
     fail(workspace, "clean")
-    workspace.add_schedule("events", commands=seconds(1200), setup_commands=False)
+    workspace.add_schedule("events", commands=seconds(1e9), setup_commands=False)
+    running = asyncio.create_task(arun_pipeline(STEPS, credentials, on_failure=on_failure, **QUICK))
+    if on_failure != "stop":
+
+        async def failed() -> bool:
+            return (
+                bool(workspace.runs())
+                and "failed" in (await states_of(await latest_flow_run("run-pipeline"))).values()
+            )
+
+        await await_until(failed, "the pipeline's notice of the failure")
+        workspace.finish(workspace.runs("events")[0].id)
     with pytest.raises(BoltPipelineFailed, match="clean: failed") as caught:
-        await arun_pipeline(STEPS, credentials, on_failure=on_failure, **QUICK)
-    states = await states_of(await latest_flow_run("run-pipeline"))
+        await running
+    flow_run = await latest_flow_run("run-pipeline")
+    states = await states_of(flow_run)
     assert (states["extract"], states["load"], states["clean"]) == ("succeeded", "succeeded", "failed")
     assert (states["events"], states.get("sessions")) == (events, sessions)
     assert states["orders"] == states["customers"] == states["report"] == "not run"
     assert workspace.active_runs() == []
-    assert len(caught.value.steps) == 12 - list(states.values()).count("succeeded")
-    if on_failure == "stop":
-        assert ran(workspace)["events"] == ["CANCELED"]
+    succeeded = {name for name, state in states.items() if state == "succeeded"}
+    assert len(caught.value.steps) == 12 - len(succeeded)
+    first = {"clean": ["FAILED"], **({"events": ["CANCELED"]} if on_failure == "stop" else {})}
+    assert ran(workspace) == {**{name: ["SUCCESS"] for name in succeeded}, **first}
 
-
-async def test_a_rerun_starts_from_what_failed(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
-) -> None:
-    """Steps that succeeded are not run again; the failed one is, and then all that needs it."""
-    fail(workspace, "clean")
-    with pytest.raises(BoltPipelineFailed):
-        await arun_pipeline(STEPS, credentials, on_failure="continue", **QUICK)
-    flow_run = await latest_flow_run("run-pipeline")
-    state = await run_again(flow_run, credentials, on_failure="continue")
+    workspace.add_schedule("events", commands=seconds(60), setup_commands=False)
+    state = await run_again(flow_run, credentials, on_failure=on_failure)
     assert state.is_completed(), state.message
-    assert ran(workspace) == {**{name: ["SUCCESS"] for name in AFTER}, "clean": ["FAILED", "SUCCESS"]}
+    assert ran(workspace) == {name: [*first.get(name, []), "SUCCESS"] for name in AFTER}
     result = await state.aresult()
-    assert {step.name for step in result.steps if step.reused} == {"extract", "load", "events", "sessions"}
+    assert {step.name for step in result.steps if step.reused} == succeeded
+    for name, earlier in AFTER.items():
+        for before in earlier:
+            assert workspace.runs(before)[-1].ended_at <= workspace.runs(name)[-1].started_at
+    assert workspace.active_runs() == []
 
 
 async def test_a_rerun_takes_up_a_step_that_was_under_way(

@@ -31,44 +31,59 @@ STEPS = [
     {"schedule_name": "customers", "after": ["extract"]},
     {"schedule_name": "publish", "after": ["orders", "customers"]},
 ]
+# Twelve: the same diamond with more before and behind it, and a branch of its own.
+TWELVE = [
+    *STEPS[:3],
+    {"schedule_name": "returns", "after": ["extract"]},
+    {"schedule_name": "joined", "after": ["orders", "customers"]},
+    {"schedule_name": "marts", "after": ["joined", "returns"]},
+    {"schedule_name": "tests", "after": ["marts"]},
+    {"schedule_name": "publish", "after": ["tests"]},
+    {"schedule_name": "events"},
+    {"schedule_name": "sessions", "after": ["events"]},
+    {"schedule_name": "funnel", "after": ["sessions"]},
+    {"schedule_name": "report", "after": ["funnel", "publish"]},
+]
+LONG = {"orders", "customers", "events", "returns"}
 
 
 @pytest.fixture
 def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
     bolt_simulator.clock.speed = 60
-    for name, seconds in {"extract": 30, "orders": 100_000, "customers": 100_000, "publish": 30}.items():
-        bolt_simulator.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=seconds)])
+    for step in TWELVE:
+        name = str(step["schedule_name"])
+        command = SimulatedCommand("dbt run", duration_seconds=100_000 if name in LONG else 30)
+        bolt_simulator.add_schedule(name, commands=[command])
     return bolt_simulator
 
 
 async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: Any) -> UUID:
-    """Run the pipeline on the worker until both of its arms run in Bolt, and Prefect knows of both."""
+    """Run the pipeline on the worker until its long steps run in Bolt, and Prefect knows of them."""
     env = {**workspace.environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     # In a thread: it is sync, and Prefect would return a coroutine here.
     await asyncio.to_thread(deploy, run_pipeline, name, work_pool=pool, job_variables={"env": env})
     given = {"steps": STEPS, "poll_interval_seconds": 0.5, **parameters}
+    long = LONG & {step["schedule_name"] for step in given["steps"]}
     flow_run = await run_deployment(f"run-pipeline/{name}", parameters=given, timeout=0)
 
-    async def both_run() -> bool:
-        return (
-            set(await open_predecessors(flow_run.id)) == {"orders", "customers"}
-            and len(workspace.active_runs()) == 2
-        )
+    async def they_run() -> bool:
+        return set(await open_predecessors(flow_run.id)) == long and len(workspace.active_runs()) == len(long)
 
-    await await_until(both_run, "both arms of the diamond")
+    await await_until(they_run, "the long steps")
     return flow_run.id
 
 
 async def test_a_cancelled_pipeline_leaves_nothing_running(
     workspace: BoltSimulator, process_worker: Any
 ) -> None:
-    """From the UI or the API, on a worker: when the flow run has ended, so have all Bolt runs."""
-    flow_run_id = await started(workspace, process_worker.pool, "cancelled")
+    """Of twelve, from the UI or the API, on a worker: when the flow run has ended, so have all Bolt runs."""
+    flow_run_id = await started(workspace, process_worker.pool, "cancelled", steps=TWELVE)
     async with get_client() as client:
         await client.set_flow_run_state(flow_run_id, Cancelling(), force=True)
     assert wait_for_flow_run(flow_run_id).state.is_cancelled()
     states = {run.schedule_name: run.state for run in workspace.runs()}
-    assert states == {"extract": "SUCCESS", "orders": "CANCELED", "customers": "CANCELED"}
+    assert states == {"extract": "SUCCESS", **dict.fromkeys(LONG, "CANCELED")}
+    assert len(workspace.runs()) == 5
 
 
 @pytest.mark.timeout(600)

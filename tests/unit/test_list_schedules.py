@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from paradime_blocks.models import BoltScheduleSummary
-from paradime_flows.list_schedules import _listed
+from paradime_flows.list_schedules import _listed, _rows
 
 DUE = datetime(2026, 11, 24, 3, 0, tzinfo=timezone.utc)
 EARLY, LATER = (DUE + timedelta(hours=hours) for hours in (-1, 1))
@@ -31,3 +31,17 @@ def test_overdue_and_failing(fields: dict[str, object], overdue: bool, failing: 
     """By its next run, its timer and its last state."""
     found = _listed(BoltScheduleSummary(name="daily", **fields), DUE)
     assert (found.overdue, found.failing) == (overdue, failing)
+
+
+def test_what_comes_from_bolt_is_cleaned_and_bounded_in_the_table() -> None:
+    """Timer, owner, name and a state that nobody knows."""
+    long = "\x1b[31m" + "x\n" * 500
+    listed = _listed(BoltScheduleSummary(name=long, schedule=long, owner=long, last_run_state=long), DUE)
+    (row,) = _rows([listed])
+    assert {name: len(row[name]) for name in ("Schedule", "Timer (UTC)", "Owner", "Last state")} == {
+        "Schedule": 200,
+        "Timer (UTC)": 200,
+        "Owner": 200,
+        "Last state": 200,
+    }
+    assert not [text for text in row.values() if "\x1b" in text or "\n" in text]

@@ -7,16 +7,21 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError as RefusedByTheForm
+from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
-from paradime_flows.pipeline import Pipeline, Step, check_steps, problems_of
+from paradime_flows.pipeline import MOST_STEPS, Pipeline, Step, check_steps, problems_of
 from paradime_flows.pipeline_summary import headline, render_pipeline
+from paradime_flows.run_pipeline import run_pipeline
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
+NOWHERE = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
 W, S, F = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED
 
 DIAMOND = [
@@ -162,9 +167,27 @@ def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:
             yield BoltScheduleSummary.model_validate({"name": name, "deferredSchedule": deferred})
 
     monkeypatch.setattr(BoltClient, "iter_bolt_schedules", schedules)
-    credentials = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
-    found = {step.key: step.after for step in Pipeline.from_bolt(credentials).steps}
+    found = {step.key: step.after for step in Pipeline.from_bolt(NOWHERE).steps}
     assert found == {"ci": ["daily"], "daily": [], "x": ["y"], "y": []}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_no_pipeline_is_proposed_of_more_schedules_than_it_has_steps(monkeypatch, more: int) -> None:
+    """500 in a row make one; of 501 it is said that they are too many, as an error of ours."""
+    from paradime_blocks import BoltClient
+    from paradime_blocks.models import BoltScheduleSummary
+
+    async def schedules(self: BoltClient, **_options: Any) -> Any:
+        for number in range(MOST_STEPS + more):
+            deferred = {"enabled": True, "deferredScheduleName": f"s{number - 1}"}
+            yield BoltScheduleSummary.model_validate({"name": f"s{number}", "deferredSchedule": deferred})
+
+    monkeypatch.setattr(BoltClient, "iter_bolt_schedules", schedules)
+    if not more:
+        assert [step.after for step in Pipeline.from_bolt(NOWHERE).steps][-1] == ["s498"]
+        return
+    with pytest.raises(BoltRequestError, match="501 active schedules; a pipeline has 500 steps at most"):
+        Pipeline.from_bolt(NOWHERE)
 
 
 # What is next
@@ -248,3 +271,50 @@ def test_the_headline_counts() -> None:
     assert (
         headline(list(outcomes("sfnnr").values())) == "5 steps: 1 succeeded, 1 failed, 1 running, 2 not run."
     )
+
+
+# The form in Prefect's UI
+
+
+@pytest.fixture(scope="module")
+def form() -> dict[str, Any]:
+    """The parameter schema that a deployment stores: the UI makes its form of it, and the API checks by it."""
+    return parameter_schema(run_pipeline).model_dump_for_openapi()
+
+
+def test_the_form_explains_every_field(form: dict[str, Any]) -> None:
+    """Of the pipeline, of a step, and of a command's configuration."""
+    shown = {"": form, **{name: form["definitions"][name] for name in ("Step", "CommandConfig")}}
+    bare = [
+        f"{of}.{name}"
+        for of, schema in shown.items()
+        for name, field in schema["properties"].items()
+        if not str(field.get("description", "")).strip().endswith((".", "?"))
+    ]
+    assert bare == []
+    assert set(shown["Step"]["properties"]) == set(Step.model_fields)
+    assert form["required"] == ["steps"]
+    assert form["properties"]["on_failure"]["enum"] == ["stop", "finish", "continue"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({}, id="no steps"),
+        pytest.param({"steps": []}, id="an empty list"),
+        pytest.param({"steps": [{"schedule_name": "a", "depends_on": ["b"]}]}, id="an unknown field"),
+        pytest.param({"steps": [{"schedule_name": " "}]}, id="a blank name"),
+        pytest.param({"steps": [{"schedule_name": "a", "after": "b"}]}, id="a text for a list"),
+        pytest.param({"steps": [{"schedule_name": "a", "retries": 21}]}, id="too many retries"),
+        pytest.param({"steps": [{"schedule_name": "a", "timeout_seconds": 0}]}, id="no time"),
+        pytest.param({"steps": [{"schedule_name": "a", "commands": []}]}, id="no command"),
+        pytest.param({"steps": [{"schedule_name": "a"}], "on_failure": "panic"}, id="an unknown mode"),
+        pytest.param({"steps": [{"schedule_name": "a"}], "max_parallel": 0}, id="no room"),
+    ],
+)
+def test_the_form_refuses_nonsense(form: dict[str, Any], given: dict[str, Any]) -> None:
+    """Before a flow run is made. What one field cannot tell, as a circle, is refused when the flow run starts."""
+    good = {"steps": [{"schedule_name": "a"}, {"schedule_name": "b", "after": ["a"], "retries": 2}]}
+    validate(good, form, raise_on_error=True)
+    with pytest.raises(RefusedByTheForm):
+        validate(given, form, raise_on_error=True)
