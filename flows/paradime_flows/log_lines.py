@@ -29,6 +29,8 @@ _STREAMS: Final[tuple[Stream, Stream]] = ("STDOUT", "STDERR")
 # Lines whose levels keep changing make a record each; so many of these, and one more per so many characters.
 _RECORDS_FREELY: Final = 20
 _CHARACTERS_PER_RECORD: Final = 4000
+# Made once: `json.dumps` looks at its options each time, which is most of its cost for a line.
+_AS_JSON: Final = json.JSONEncoder().encode
 _JSON_TIME: Final = re.compile(r'"ts": ?"[0-9-]{10}T([0-9:]{8})')
 
 
@@ -41,7 +43,7 @@ class Record(NamedTuple):
 
 def size_of(text: str) -> int:
     """Return how many bytes of a request a text takes at most."""
-    return len(json.dumps(text))
+    return len(_AS_JSON(text))
 
 
 class LineSplitter:
