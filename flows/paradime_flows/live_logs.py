@@ -118,6 +118,7 @@ class LiveLogs:
         """Log what is left of a run that has ended, within bounds; what cannot be fetched is told."""
         moved = time.monotonic()
         failure: Exception | None = None
+        finished = True
         with anyio.move_on_after(_DRAIN_SECONDS):
             while not self.has_all(status):
                 before = self._progress()
@@ -134,7 +135,7 @@ class LiveLogs:
                 elif self._paged and now - moved > _QUIET_SECONDS:
                     # Bolt does not call the log finished, and it may lag: the output itself has all.
                     self._leave_pages()
-                    moved = now
+                    moved, finished = now, False
                 if not self.has_all(status):
                     await anyio.sleep(_DRAIN_PAUSE_SECONDS)
         if not self.has_all(status):
@@ -143,9 +144,9 @@ class LiveLogs:
                     await self._write()
                 except Exception as error:  # noqa: BLE001
                     failure = failure or error
-        self._tell_what_lacks(status, failure)
+        self._tell_what_lacks(status, failure, finished=finished)
 
-    def _tell_what_lacks(self, status: BoltRunStatus, failure: Exception | None) -> None:
+    def _tell_what_lacks(self, status: BoltRunStatus, failure: Exception | None, *, finished: bool) -> None:
         if not self.has_all(status):
             run_logger().warning(
                 "Not all output of Bolt run %s was logged%s; the artifacts with its logs have more.",
@@ -157,6 +158,13 @@ class LiveLogs:
                 "Whether all output of Bolt run %s was logged cannot be told: of a command's output, Bolt "
                 "gives less now than it gave before.",
                 self.run_id,
+            )
+        elif not finished:
+            run_logger().info(
+                "Bolt did not call the log of Bolt run %s finished; all that its commands' output had %s s after "
+                "the end is logged.",
+                self.run_id,
+                round(_QUIET_SECONDS),
             )
 
     async def _learn(self, commands: Sequence[BoltCommand]) -> None:
