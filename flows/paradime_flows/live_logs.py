@@ -224,7 +224,7 @@ class LiveLogs:
             over: Whether the command is known to have ended, so that nothing will come after this.
         """
         began = time.monotonic()
-        command = await client.get_bolt_command(log.command_id)
+        command = await self._output_of(client, log.command_id)
         took = time.monotonic() - began
         streams: tuple[tuple[Stream, str], ...] = (("STDOUT", command.stdout), ("STDERR", command.stderr))
         for stream, text in streams:
@@ -236,6 +236,19 @@ class LiveLogs:
         if took > _QUICK_SECONDS:
             rest = max(rest, _REST_PER_FETCH * took)
         self._rest_until[log.command_id] = time.monotonic() + rest
+
+    async def _output_of(self, client: BoltClient, command_id: int) -> BoltCommand:
+        try:
+            return await client.get_bolt_command(command_id)
+        except BoltAuthError:
+            raise
+        except BoltRequestError:
+            # The run's status has the same, beside the output of all other commands.
+            status = await client.get_bolt_run(self.run_id)
+            found = [command for command in status.commands if command.id == command_id]
+            if not found:
+                raise
+            return found[0]
 
     def _leave_pages(self) -> None:
         self._paged = False

@@ -11,7 +11,6 @@ be posted before it is, and whoever comes next looks in the flow run's log wheth
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -108,8 +107,8 @@ class FlowRunJournal:
         self._logger = run_logger()
         self._kept = ""
         self._unsent: list[LogCreate] = []
-        # How many of these are in a post whose outcome is not known.
-        self._in_flight = 0
+        # How many of these are in the post that is being sent, and in one whose outcome is not known.
+        self._posting = self._in_flight = 0
         self._request_bytes = _REQUEST_BYTES
         self._last = datetime.min.replace(tzinfo=timezone.utc)
         self._told: set[int] = set()
@@ -187,6 +186,7 @@ class FlowRunJournal:
 
     async def _post(self, count: int) -> None:
         """Post the first records, in halves if they are refused, and drop what has arrived or never will."""
+        self._posting = count
         try:
             await self._client.create_logs(self._unsent[:count])
         except _ArrivedError:
@@ -219,7 +219,7 @@ class FlowRunJournal:
             self._client, _Last.of(self._unsent[self._in_flight - 1])
         ):
             raise _ArrivedError
-        self._in_flight = len(json.loads(request.content))
+        self._in_flight = self._posting
 
     async def _has_arrived(self, client: PrefectClient, last: _Last) -> bool:
         nearby = LogFilterTimestamp(after_=last.timestamp - _NEARBY, before_=last.timestamp + _NEARBY)

@@ -386,6 +386,16 @@ async def test_an_output_with_less_than_the_log_is_told(
     assert told.startswith("WARNING: Whether all output")
 
 
+async def test_a_command_that_bolt_does_not_give_is_read_from_the_runs_status(bolt_simulator, credentials):
+    """Neither its log nor itself can be had, and the run's status has its output all the same."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(90)), cursors=False)
+    bolt_simulator.clock.advance(5)
+    bolt_simulator.inject(faults.GraphQLError("no such command", operation="boltCommand", times=None))
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == numbered(90).splitlines()
+
+
 async def test_an_output_out_of_reach_is_told(bolt_simulator, credentials, lagging, warnings, monkeypatch):
     """The log is not finished, and there is nothing to compare it with."""
     monkeypatch.setattr("paradime_flows.live_logs._OUTAGE_SECONDS", 0.5)
