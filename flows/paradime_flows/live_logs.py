@@ -1,8 +1,12 @@
 """The output of a Bolt run's commands, logged by the flow run as Bolt produces it.
 
-Each line is logged once and in order, by whichever attempt of the flow run fetches it. How far that is stands
-in the journal, and is written when a batch has arrived. A process that is killed between the two repeats that
-batch when the run is taken up, and a post whose answer was lost may be there twice; nothing is left out.
+Each line is logged once and in order, by whichever attempt of the flow run fetches it: the journal keeps how
+far that is, batch by batch (`log_journal` says how that holds through kills and lost answers).
+
+Where the backend has no cursors, the growth is looked at command by command (`boltCommand`): a command that
+has ended is fetched a last time and then never again, one that has not begun never, and the one that runs the
+less often the more it has printed. What remains is that each of these looks brings all that the command has
+printed so far, in one reply, which is held in memory once.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.text import one_line
 from paradime_flows.context import run_logger
 from paradime_flows.log_journal import Journal
-from paradime_flows.log_lines import CommandLog, LiveLogsMode, Position, Record, Stream, join_lines
+from paradime_flows.log_lines import CommandLog, LiveLogsMode, Position, Record, Stream, join_lines, size_of
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -33,11 +37,12 @@ if TYPE_CHECKING:
 
 # The next look fetches again by itself.
 _FETCH_POLICY: Final = RetryPolicy(attempts=1, total_seconds=5.0)
-# So much is posted at once, and repeated at most after a crash.
-_BATCH_CHARACTERS: Final = 250_000
-# Without cursors every fetch brings all there is: it may take so much of the time.
+# So much is logged at once: a batch is one request to Prefect, which the journal keeps below twice that.
+_BATCH_BYTES: Final = 250_000
+# Without cursors every fetch brings all there is: it may take so much of the time, and of the line.
 _REST_PER_FETCH: Final = 4.0
 _QUICK_SECONDS: Final = 0.5
+_CHARACTERS_PER_SECOND: Final = 500_000
 # What is left is fetched as long as it keeps coming, within reason.
 _DRAIN_SECONDS: Final = 300.0
 _QUIET_SECONDS: Final = 3.0
@@ -65,11 +70,12 @@ class LiveLogs:
         self._mode = mode
         self._redact = Redactor.of(credentials)
         self._kept: dict[int, Position] | None = None
-        self._unwritten = False
+        # What is to be kept with the batch that was shown, until that has arrived.
+        self._unwritten: str | None = None
         self._headings: dict[int, str] = {}
         self._headed: int | None = None
         self._paged = True
-        self._rest_until = 0.0
+        self._rest_until: dict[int, float] = {}
 
     def nodes(self, command_id: int) -> tuple[int, int]:
         """Return how many of a command's nodes are done, and of how many; zeros where that is not known."""
@@ -79,7 +85,7 @@ class LiveLogs:
     def has_all(self, status: BoltRunStatus) -> bool:
         """Whether all output of the commands that a status lists has been logged and written down."""
         logs = [self.commands.get(command.id) for command in status.commands]
-        return not self._unwritten and all(log is not None and log.ended for log in logs)
+        return self._unwritten is None and all(log is not None and log.position.done for log in logs)
 
     async def catch_up(self, status: BoltRunStatus, *, at_once: bool = False) -> None:
         """Log what has come since the last time.
@@ -94,7 +100,7 @@ class LiveLogs:
         """
         if not status.commands or self.has_all(status):
             return
-        if self._unwritten:
+        if self._unwritten is not None:
             # While Prefect is out of reach nothing more is fetched: it would only pile up here.
             await self._write()
         await self._learn(status.commands)
@@ -112,7 +118,8 @@ class LiveLogs:
         """Log what is left of a run that has ended, within bounds; what cannot be fetched is told."""
         moved = time.monotonic()
         failure: Exception | None = None
-        with anyio.move_on_after(_DRAIN_SECONDS) as limit:
+        finished = True
+        with anyio.move_on_after(_DRAIN_SECONDS):
             while not self.has_all(status):
                 before = self._progress()
                 failure = None
@@ -122,26 +129,42 @@ class LiveLogs:
                     failure = error
                 now = time.monotonic()
                 moved = now if self._progress() != before else moved
-                if now - moved > (_OUTAGE_SECONDS if failure else _QUIET_SECONDS):
-                    break
+                if failure is not None:
+                    if now - moved > _OUTAGE_SECONDS:
+                        break
+                elif self._paged and now - moved > _QUIET_SECONDS:
+                    # Bolt does not call the log finished, and it may lag: the output itself has all.
+                    self._leave_pages()
+                    moved, finished = now, False
                 if not self.has_all(status):
                     await anyio.sleep(_DRAIN_PAUSE_SECONDS)
-        if self.has_all(status):
-            return
-        if failure is None and not limit.cancelled_caught:
-            # An output that Bolt never calls finished ends here; so does a last line without its line break.
-            for log in self.commands.values():
-                log.end()
-        with anyio.move_on_after(_OUTAGE_SECONDS):
-            try:
-                await self._write()
-            except Exception as error:  # noqa: BLE001
-                failure = failure or error
-        if failure is not None or limit.cancelled_caught:
+        if not self.has_all(status):
+            with anyio.move_on_after(_OUTAGE_SECONDS):
+                try:
+                    await self._write()
+                except Exception as error:  # noqa: BLE001
+                    failure = failure or error
+        self._tell_what_lacks(status, failure, finished=finished)
+
+    def _tell_what_lacks(self, status: BoltRunStatus, failure: Exception | None, *, finished: bool) -> None:
+        if not self.has_all(status):
             run_logger().warning(
                 "Not all output of Bolt run %s was logged%s; the artifacts with its logs have more.",
                 self.run_id,
                 f" ({one_line(self._redact(str(failure)))})" if failure else "",
+            )
+        elif any(log.falls_short for log in self.commands.values()):
+            run_logger().warning(
+                "Whether all output of Bolt run %s was logged cannot be told: of a command's output, Bolt "
+                "gives less now than it gave before.",
+                self.run_id,
+            )
+        elif not finished:
+            run_logger().info(
+                "Bolt did not call the log of Bolt run %s finished; all that its commands' output had %s s after "
+                "the end is logged.",
+                self.run_id,
+                round(_QUIET_SECONDS),
             )
 
     async def _learn(self, commands: Sequence[BoltCommand]) -> None:
@@ -158,25 +181,25 @@ class LiveLogs:
     async def _fetch(self, client: BoltClient, status: BoltRunStatus, *, at_once: bool) -> None:
         for command in status.commands:
             log = self.commands[command.id]
-            if not self._paged:
-                break
-            if log.ended:
-                continue
-            try:
-                await self._fetch_pages(client, log)
-            except BoltAuthError:
-                raise
-            except BoltRequestError:
-                # The backend lacks it, or has nothing on this command: the run's status tells the same.
-                self._leave_pages()
-        if not self._paged and (at_once or time.monotonic() >= self._rest_until):
-            await self._fetch_whole(client)
+            if self._paged and not log.ended:
+                try:
+                    await self._fetch_pages(client, log)
+                except BoltAuthError:
+                    raise
+                except BoltRequestError:
+                    # The backend lacks it, or has nothing on this command: its whole output tells the same.
+                    self._leave_pages()
+            if not self._paged and not log.ended:
+                over = status.state.is_terminal or _has_ended(command)
+                # The last fetch is not put off: what the next command prints comes after it.
+                if over or at_once or time.monotonic() >= self._rest_until.get(command.id, 0.0):
+                    await self._fetch_whole(client, log, over=over)
 
     async def _fetch_pages(self, client: BoltClient, log: CommandLog) -> None:
         while not log.ended:
             page = await client.get_bolt_command_logs(log.command_id, log.cursor)
             if page.cursor is not None and page.cursor.startswith(OWN_CURSOR):
-                # The client has asked for the whole log in place of a page; the run's status has all at once.
+                # The client has asked for the whole output in place of a page.
                 self._leave_pages()
                 return
             for stream, lines in groupby(page.lines, key=lambda line: line.stream.upper()):
@@ -188,58 +211,101 @@ class LiveLogs:
                 return
             elif page.cursor is not None:
                 log.turn(page.cursor)
-            if log.waiting_characters > _BATCH_CHARACTERS:
-                await self._write()
+            await self._write(full=True)
             if not page.lines:
                 return
 
-    async def _fetch_whole(self, client: BoltClient) -> None:
+    async def _fetch_whole(self, client: BoltClient, log: CommandLog, *, over: bool) -> None:
+        """Take in all output of a command.
+
+        Args:
+            client: The client.
+            log: The command's log.
+            over: Whether the command is known to have ended, so that nothing will come after this.
+        """
         began = time.monotonic()
-        status = await client.get_bolt_run(self.run_id)
-        await self._learn(status.commands)
-        for command in status.commands:
-            log = self.commands[command.id]
-            if log.ended:
-                continue
-            streams: tuple[tuple[Stream, str], ...] = (("STDOUT", command.stdout), ("STDERR", command.stderr))
-            for stream, text in streams:
-                while log.feed_whole(stream, text, _BATCH_CHARACTERS):
-                    await self._write()
-            if status.state.is_terminal or command.return_code is not None or command.end_dttm is not None:
-                log.end()
+        command = await self._output_of(client, log.command_id)
         took = time.monotonic() - began
-        self._rest_until = time.monotonic() + (_REST_PER_FETCH * took if took > _QUICK_SECONDS else 0.0)
+        streams: tuple[tuple[Stream, str], ...] = (("STDOUT", command.stdout), ("STDERR", command.stderr))
+        for stream, text in streams:
+            while log.feed_whole(stream, text, _BATCH_BYTES):
+                await self._write(full=True)
+        if over or _has_ended(command):
+            log.end()
+        rest = (len(command.stdout) + len(command.stderr)) / _CHARACTERS_PER_SECOND
+        if took > _QUICK_SECONDS:
+            rest = max(rest, _REST_PER_FETCH * took)
+        self._rest_until[log.command_id] = time.monotonic() + rest
+
+    async def _output_of(self, client: BoltClient, command_id: int) -> BoltCommand:
+        try:
+            return await client.get_bolt_command(command_id)
+        except BoltAuthError:
+            raise
+        except BoltRequestError:
+            # The run's status has the same, beside the output of all other commands.
+            status = await client.get_bolt_run(self.run_id)
+            found = [command for command in status.commands if command.id == command_id]
+            if not found:
+                raise
+            return found[0]
 
     def _leave_pages(self) -> None:
         self._paged = False
         for log in self.commands.values():
-            log.begin_anew()
+            if not log.ended:
+                log.begin_anew()
 
-    async def _write(self) -> None:
-        """Log what waits, in the order of the commands."""
+    async def _write(self, *, full: bool = False) -> None:
+        """Log what waits, a batch at a time.
+
+        Args:
+            full: Leave what makes no full batch to wait for more.
+        """
+        while True:
+            if self._unwritten is not None:
+                await self._journal.write(self.run_id, self._unwritten)
+                self._unwritten = None
+            if full and sum(log.waiting_bytes for log in self.commands.values()) < _BATCH_BYTES:
+                return
+            if not self._show_batch():
+                return
+
+    def _show_batch(self) -> bool:
+        """Show as much as fits one batch, in the order of the commands; return whether anything has changed."""
+        before = [log.position for log in self.commands.values()]
+        shown: list[Record] = []
+        room = _BATCH_BYTES
         for log in self.commands.values():
-            before = log.position
-            lines, position = log.take()
-            self._unwritten = self._unwritten or position != before
+            again = any(log.position.logged)
+            lines, _ = log.take(room, any_size=not shown)
             records = join_lines([Record(level, self._redact(text)) for level, text in lines])
             if records and self._headed != log.command_id:
                 self._headed = log.command_id
-                again = " (continued)" if any(before.logged) else ""
-                heading = f"── {self._headings[log.command_id]}{again} ──"
+                heading = f"── {self._headings[log.command_id]}{' (continued)' if again else ''} ──"
                 records.insert(0, Record(logging.INFO, heading))
-            self._journal.show(records)
-        if self._unwritten:
-            await self._journal.write(self.run_id, _kept(self.commands))
-            self._unwritten = False
+            shown += records
+            room -= sum(size_of(text) for _, text in lines)
+            if log.is_ready:
+                break
+        if before == [log.position for log in self.commands.values()]:
+            return False
+        self._journal.show(shown)
+        self._unwritten = _kept(self.commands)
+        return True
 
     def _progress(self) -> object:
         return [(log.position, log.cursor, log.ended) for log in self.commands.values()]
 
 
+def _has_ended(command: BoltCommand) -> bool:
+    return command.return_code is not None or command.end_dttm is not None
+
+
 def _kept(commands: Mapping[int, CommandLog]) -> str:
     """Return the positions as text, for `_positions`."""
     done = [id_ for id_, log in commands.items() if log.position.done]
-    at = {id_: log.position[:4] for id_, log in commands.items() if not log.position.done}
+    at = {id_: log.position[:-1] for id_, log in commands.items() if not log.position.done}
     return json.dumps({"done": done, "at": at}, separators=(",", ":"))
 
 
@@ -248,8 +314,12 @@ def _positions(kept: str | None) -> dict[int, Position]:
     try:
         content = json.loads(kept or "{}")
         found = {int(id_): Position(done=True) for id_ in content.get("done", [])}
-        for id_, (cursor, at, logged, nodes) in content.get("at", {}).items():
-            found[int(id_)] = Position(cursor, (at[0], at[1]), (logged[0], logged[1]), (nodes[0], nodes[1]))
+        for id_, (cursor, at, logged, nodes, *last) in content.get("at", {}).items():
+            found[int(id_)] = Position(cursor, _pair(at), _pair(logged), _pair(nodes), *last[:1])
     except (ValueError, TypeError, AttributeError, IndexError):
         return {}
     return found
+
+
+def _pair(numbers: Sequence[int]) -> tuple[int, int]:
+    return numbers[0], numbers[1]

@@ -147,7 +147,7 @@ class _ShownRun:
             self._told.discard("output")
 
     async def _finish_fetch(self) -> None:
-        """Let the fetch that is under way end: to break it off could repeat what it has just logged."""
+        """Let the fetch that is under way end: where its post has got to would have to be looked up."""
         if self._fetch is not None and not self._fetch.done():
             await asyncio.wait({self._fetch}, timeout=_LAST_FETCH_SECONDS)
             self._fetch.cancel()

@@ -6,6 +6,7 @@ output has been logged can be kept as plain data and gone on from.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import deque
@@ -28,6 +29,8 @@ _STREAMS: Final[tuple[Stream, Stream]] = ("STDOUT", "STDERR")
 # Lines whose levels keep changing make a record each; so many of these, and one more per so many characters.
 _RECORDS_FREELY: Final = 20
 _CHARACTERS_PER_RECORD: Final = 4000
+# Made once: `json.dumps` looks at its options each time, which is most of its cost for a line.
+_AS_JSON: Final = json.JSONEncoder().encode
 _JSON_TIME: Final = re.compile(r'"ts": ?"[0-9-]{10}T([0-9:]{8})')
 
 
@@ -36,6 +39,11 @@ class Record(NamedTuple):
 
     level: int
     text: str
+
+
+def size_of(text: str) -> int:
+    """Return how many bytes of a request a text takes at most."""
+    return len(_AS_JSON(text))
 
 
 class LineSplitter:
@@ -134,14 +142,26 @@ class Position(NamedTuple):
     """How far a command's output has been logged.
 
     Lines are counted per stream, standard output first, so that a position holds whichever way the output is
-    fetched. The cursor is a shortcut: Bolt's, for where `at` lines had been given.
+    fetched. The cursor is a shortcut: Bolt's, for where `at` lines had been given. `last` counts what was logged
+    of the note and the lines with which `head_and_tail` ends.
     """
 
     cursor: str | None = None
     at: tuple[int, int] = (0, 0)
     logged: tuple[int, int] = (0, 0)
     nodes: tuple[int, int] = (0, 0)
+    last: int = 0
     done: bool = False
+
+
+class _Waiting(NamedTuple):
+    """A line that is to be logged, and how far the output has been once it is."""
+
+    record: Record
+    size: int
+    logged: tuple[int, int]
+    nodes: tuple[int, int]
+    last: int
 
 
 class CommandLog:
@@ -151,6 +171,10 @@ class CommandLog:
         command_id: The command.
         position: Where an earlier attempt left off.
         mode: `all`, or the first and last lines only.
+
+    Attributes:
+        waiting_bytes: How much waits to be logged.
+        falls_short: Whether the whole output had less in it than was read before.
     """
 
     def __init__(self, command_id: int, position: Position | None = None, mode: LiveLogsMode = "all") -> None:
@@ -159,10 +183,13 @@ class CommandLog:
         self.position = position
         self.cursor = position.cursor
         self.ended = position.done
+        self.falls_short = False
         self.nodes = NodeCount(*position.nodes)
-        self.waiting_characters = 0
-        self._waiting: list[Record] = []
+        self.waiting_bytes = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._waits_for_text = True
         self._splitters = (LineSplitter(), LineSplitter())
+        self._held_back = ["", ""]
         self._levels = tuple(LevelReader(stream) for stream in _STREAMS)
         self._read = list(position.at)
         self._skip = list(position.logged)
@@ -172,6 +199,11 @@ class CommandLog:
         self._head_only = mode == "head_and_tail"
         self._tail: deque[Record] = deque(maxlen=END_LINES)
         self._left_out = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to log: empty lines wait for what comes after them."""
+        return bool(self._waiting) and (self.ended or not self._waits_for_text)
 
     def feed(self, stream: str, text: str) -> None:
         """Take in what came next on a stream."""
@@ -205,6 +237,7 @@ class CommandLog:
 
     def begin_anew(self) -> None:
         """Be ready for `feed_whole` from the beginning: what was read is skipped."""
+        self._held_back = [splitter.rest for splitter in self._splitters]
         self._splitters = (LineSplitter(), LineSplitter())
         self._skip = list(map(max, self._skip, self._read))
         self._read, self._whole, self._known, self.cursor = [0, 0], [0, 0], (None, (0, 0)), None
@@ -214,29 +247,50 @@ class CommandLog:
         if self.ended:
             return
         for number, splitter in enumerate(self._splitters):
-            self._take(number, splitter.end())
-        if self._left_out > len(self._tail):
-            left_out = self._left_out - len(self._tail)
+            rest, held_back = splitter.end(), self._held_back[number]
+            if self._read[number] + len(rest) < self._skip[number] + bool(held_back):
+                self.falls_short = True
+                self._read[number] = self._skip[number]
+                rest = [held_back] if held_back else []
+            self._take(number, rest)
+        last = list(self._tail)
+        if self._left_out > len(last):
+            left_out = self._left_out - len(last)
             note = f"[… {left_out:,} lines left out; the artifact with the command's log has more …]"
-            self._await(Record(logging.INFO, note))
-        for record in self._tail:
-            self._await(record)
+            last.insert(0, Record(logging.INFO, note))
+        # They are read again by whoever goes on from among them, and count then.
+        nodes = self._waiting[-1].nodes if self._waiting else self.position.nodes
+        for n, record in enumerate(last[self.position.last :], self.position.last + 1):
+            self._await(record, nodes, n)
         self._tail.clear()
         self.ended = True
 
-    def take(self) -> tuple[list[Record], Position]:
-        """Return the lines that wait to be logged, and the position once they are."""
-        if not self.ended and not any(record.text.strip() for record in self._waiting):
+    def take(self, most: int | None = None, *, any_size: bool = True) -> tuple[list[Record], Position]:
+        """Return lines that wait to be logged, and the position once they are.
+
+        Args:
+            most: How much to return, in bytes of a request; None for all.
+            any_size: Whether to return the first line even if it is larger.
+        """
+        if not self.ended and not self.is_ready:
             return [], self.position
-        lines, self._waiting, self.waiting_characters = self._waiting, [], 0
-        logged = (self._logged[0], self._logged[1])
-        cursor, at = self._known
-        if not all(known <= done for known, done in zip(at, logged, strict=True)):
-            cursor, at = self.position.cursor, self.position.at
-        # The lines kept for the end are read again by whoever goes on from here, and count then.
-        nodes = self.position.nodes if self._tail else (self.nodes.done, self.nodes.total)
-        self.position = Position(cursor, at, logged, nodes, self.ended)
-        return lines, self.position
+        taken: list[_Waiting] = []
+        size = 0
+        while self._waiting:
+            size += self._waiting[0].size
+            if most is not None and size > most and (taken or not any_size):
+                break
+            taken.append(self._waiting.popleft())
+        self.waiting_bytes -= sum(each.size for each in taken)
+        self._waits_for_text = not any(each.record.text.strip() for each in self._waiting)
+        cursor, at, logged, nodes, last, _ = self.position
+        if taken:
+            _, _, logged, nodes, last = taken[-1]
+        # A cursor for what comes after lines that still wait here would leave these out.
+        if all(known <= done for known, done in zip(self._known[1], logged, strict=True)):
+            cursor, at = self._known
+        self.position = Position(cursor, at, logged, nodes, last, self.ended and not self._waiting)
+        return [each.record for each in taken], self.position
 
     def _take(self, number: int, lines: Iterable[str]) -> None:
         levels = self._levels[number]
@@ -251,11 +305,14 @@ class CommandLog:
                 self._left_out += 1
                 continue
             self._logged[number] = self._read[number]
-            self._await(record)
+            self._await(record, self.nodes)
 
-    def _await(self, record: Record) -> None:
-        self._waiting.append(record)
-        self.waiting_characters += len(record.text) + 1
+    def _await(self, record: Record, nodes: tuple[int, int], last: int = 0) -> None:
+        size = size_of(record.text)
+        logged = (self._logged[0], self._logged[1])
+        self._waiting.append(_Waiting(record, size, logged, (nodes[0], nodes[1]), last))
+        self.waiting_bytes += size
+        self._waits_for_text = self._waits_for_text and not record.text.strip()
 
 
 def join_lines(lines: Sequence[Record]) -> list[Record]:

@@ -5,7 +5,9 @@
 Printed are ratios to a yardstick that is run beside it, since seconds differ from machine to machine:
 
 * reading: fetching, splitting, levels, joining, against only fetching the same pages;
-* logging: posting the records to a real Prefect server, against `logger.info(line)` for each line;
+* logging: posting the records to a real Prefect server, against `logger.info(line)` for each line, and the
+  requests that this takes;
+* lag: the same while the command runs, looked at every two seconds: how long a look is kept waiting for it;
 * memory: the peak of Python's allocations, against the size of the text.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -20,11 +23,16 @@ import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 
 if TYPE_CHECKING:
     from paradime_blocks import ParadimeCredentials
 
+_SMALL_BYTES = 5_000
+_LOOK_SECONDS = 2.0
+_LIVE_SECONDS = 60
 LINE = "12:00:00  {0} of {1} OK created sql table model main.some_model_name ......... [OK in 0.10s]\n"
 
 
@@ -79,6 +87,14 @@ async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str
         assert flow_run_id is not None
         return await _read(credentials, run_id, FlowRunJournal(flow_run_id))
 
+    requests: list[tuple[str, int]] = []
+    send = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def count(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        if "/api/logs" in request.url.path or request.url.path.endswith("/labels"):
+            requests.append((request.method, len(request.content)))
+        return await send(self, request)
+
     @flow(name="benchmark-plain")
     async def plain() -> float:
         logger = get_run_logger()
@@ -88,7 +104,42 @@ async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str
         await APILogHandler.aflush()
         return time.perf_counter() - began
 
-    return await ours(), await plain()
+    httpx.AsyncHTTPTransport.handle_async_request = count  # type: ignore[method-assign]
+    took = await ours()
+    httpx.AsyncHTTPTransport.handle_async_request = send  # type: ignore[method-assign]
+    sizes = [size for method, size in requests if method == "POST" and size > _SMALL_BYTES]
+    print(
+        f"requests: {len(sizes)} posts, the largest {max(sizes):,} bytes; {len(requests) - len(sizes)} others"
+    )
+    return took, await plain()
+
+
+async def _while_it_runs(credentials: ParadimeCredentials, run_id: int) -> list[float]:
+    """Seconds that each look took."""
+    from prefect import flow
+
+    from paradime_flows.context import current_flow_run_id
+    from paradime_flows.live_logs import LiveLogs
+    from paradime_flows.log_journal import FlowRunJournal
+
+    @flow(name="benchmark-running")
+    async def running() -> list[float]:
+        flow_run_id = current_flow_run_id()
+        assert flow_run_id is not None
+        logs = LiveLogs(run_id, credentials, FlowRunJournal(flow_run_id))
+        looks = []
+        while True:
+            async with credentials.get_client() as client:
+                status = await client.get_bolt_run(run_id, logs=False)
+            began = time.perf_counter()
+            if status.state.is_terminal:
+                await logs.drain(status)
+                return looks
+            await logs.catch_up(status)
+            looks.append(time.perf_counter() - began)
+            await asyncio.sleep(max(0.0, _LOOK_SECONDS - looks[-1]))
+
+    return await running()
 
 
 def main(lines: int) -> None:
@@ -118,7 +169,7 @@ def main(lines: int) -> None:
         print(f"reading: {took / yardstick:.2f} times the pages alone ({took:.2f} s, {yardstick:.2f} s)")
         simulator.lacks(operations=["boltCommandLogs"])
         whole = asyncio.run(_read(credentials, run_id, _Memory()))
-        print(f"reading from the run's status: {whole / yardstick:.2f} times the pages ({whole:.2f} s)")
+        print(f"reading from the whole output: {whole / yardstick:.2f} times the pages ({whole:.2f} s)")
         tracemalloc.start()
         asyncio.run(_read(credentials, run_id, _Memory()))
         peak_whole = tracemalloc.get_traced_memory()[1]
@@ -131,7 +182,29 @@ def main(lines: int) -> None:
             talking_to(server),
         ):
             posted, plain = asyncio.run(_into_prefect(credentials, run_id, text))
-        print(f"logging: {posted / plain:.2f} times the plain way ({posted:.2f} s, {plain:.2f} s)")
+            print(f"logging: {posted / plain:.2f} times the plain way ({posted:.2f} s, {plain:.2f} s)")
+            for lacking in ((), ("boltCommandLogs",)):
+                looks, fetched = _live(text, lacking)
+                print(
+                    f"lag, {'without' if lacking else 'with'} cursors, all lines in {_LIVE_SECONDS} s: a look is "
+                    f"kept waiting {statistics.median(looks):.2f} s, {max(looks):.2f} s at most, of "
+                    f"{len(looks)} looks; fetched {fetched / len(text):.1f} times the text"
+                )
+
+
+def _live(text: str, lacking: tuple[str, ...]) -> tuple[list[float], int]:
+    """Seconds that each look at a running command took, and the bytes that Bolt sent for all of them."""
+    from paradime_blocks import ParadimeCredentials
+
+    with BoltSimulator() as simulator:
+        simulator.lacks(operations=lacking)
+        command = SimulatedCommand("dbt run", duration_seconds=_LIVE_SECONDS, stdout=text)
+        simulator.add_schedule("daily", commands=[command], setup_commands=False)
+        credentials = ParadimeCredentials(
+            api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+        )
+        looks = asyncio.run(_while_it_runs(credentials, simulator.start_run("daily")))
+        return looks, sum(request.bytes for request in simulator.requests)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
-from prefect.client.orchestration import get_client
+from prefect import flow
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import BoltRunFailed
 from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_flows.live_logs import LiveLogs
+from paradime_flows.log_journal import FlowRunJournal
+from paradime_flows.log_lines import Record
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
     from prefect.client.schemas.objects import Log
+
+    from paradime_blocks import ParadimeCredentials
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
@@ -103,8 +114,6 @@ async def test_the_progress_artifact_is_created_once_and_ends_at_100(
     bolt_simulator, credentials, monkeypatch
 ):
     """It moves while the run goes on, without ever going back."""
-    from prefect.client.orchestration import PrefectClient
-
     created: list[Any] = []
     updated: list[Any] = []
     create, update = PrefectClient.create_artifact, PrefectClient.update_artifact
@@ -250,3 +259,198 @@ async def test_a_hundred_thousand_lines_reach_prefect(bolt_simulator, credential
     assert await lines_of(flow_run.id, "line") == stdout.splitlines()
     assert len(records) < 250
     assert max(len(record.message) for record in records) <= 25_000
+
+
+@flow
+def logged_for() -> None:
+    """Stands for a flow run that is not running now: what is logged for it is all its own."""
+
+
+async def new_flow_run() -> UUID:
+    async with get_client() as client:
+        return (await client.create_flow_run(logged_for)).id
+
+
+async def log_all(run_id: int, credentials: ParadimeCredentials, flow_run_id: UUID) -> None:
+    """What one attempt of a flow run does at the end of a Bolt run."""
+    async with credentials.get_client() as client:
+        status = await client.get_bolt_run(run_id, logs=False)
+    await LiveLogs(run_id, credentials, FlowRunJournal(flow_run_id)).drain(status)
+
+
+def ended_run(bolt_simulator: Any, *outputs: str, duration_seconds: float = 1) -> int:
+    bolt_simulator.clock.speed = 0
+    commands = [
+        SimulatedCommand(f"dbt run {n}", duration_seconds, stdout=text) for n, text in enumerate(outputs)
+    ]
+    bolt_simulator.add_schedule("ended", commands=commands, setup_commands=False, starting_seconds=0)
+    run_id: int = bolt_simulator.start_run("ended")
+    bolt_simulator.clock.advance(1000)
+    return run_id
+
+
+@pytest.fixture
+def posts(monkeypatch: pytest.MonkeyPatch) -> Posts:
+    """The posts of log records, as they are on their way to Prefect."""
+    posts = Posts()
+    pass_on = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def handle(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST" or not request.url.path.endswith("/logs/"):
+            return await pass_on(self, request)
+        refusal = posts.before(request.content)
+        if refusal is not None:
+            return refusal
+        response = await pass_on(self, request)
+        posts.arrived.append(request.content)
+        posts.after(request.content)
+        return response
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle)
+    return posts
+
+
+class Posts:
+    """What befalls posts, and those that have arrived."""
+
+    def __init__(self) -> None:
+        self.arrived: list[bytes] = []
+        self.before: Callable[[bytes], httpx.Response | None] = lambda _: None
+        self.after: Callable[[bytes], None] = lambda _: None
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_attempt_that_ends_around_a_post_loses_and_repeats_nothing(
+    bolt_simulator, credentials, posts, when
+):
+    """It ends when the second batch is announced and not posted, or posted and not written down."""
+    stdout = numbered(30_000)
+    run_id = ended_run(bolt_simulator, stdout)
+    flow_run_id = await new_flow_run()
+
+    def kill(_: bytes) -> None:
+        if len(posts.arrived) == (1 if when == "before" else 2):
+            raise Killed
+
+    setattr(posts, when, kill)
+    with pytest.raises(Killed):
+        await log_all(run_id, credentials, flow_run_id)
+    before = await lines_of(flow_run_id, "line")
+    assert 0 < len(before) < 30_000
+    setattr(posts, when, lambda _: None)
+    await log_all(run_id, credentials, flow_run_id)
+    assert await lines_of(flow_run_id, "line") == stdout.splitlines()
+
+
+async def test_a_post_whose_answer_was_lost_is_there_once(bolt_simulator, credentials, posts):
+    """Prefect's client sends it again, and it is seen before that it has arrived."""
+    stdout = numbered(30_000)
+    run_id = ended_run(bolt_simulator, stdout)
+    flow_run_id = await new_flow_run()
+
+    def lose(_: bytes) -> None:
+        if len(posts.arrived) == 1:
+            raise httpx.ReadError("the connection was reset")
+
+    posts.after = lose
+    await log_all(run_id, credentials, flow_run_id)
+    assert await lines_of(flow_run_id, "line") == stdout.splitlines()
+
+
+async def test_no_request_is_large_however_much_waits(bolt_simulator, credentials, posts):
+    """Much output of several commands, lines of any length, text that JSON writes with many more bytes."""
+    bolt_simulator.lacks(operations=["boltCommandLogs"])
+    outputs = [
+        numbered(60_000),
+        "line " + "x" * 2_000_000 + "\n",
+        "".join(f'line {n} "\N{SNOWMAN}\N{SNOWMAN}" \\\n' for n in range(20_000)),
+        *(numbered(20, f"line of command {n},") for n in range(20)),
+    ]
+    run_id = ended_run(bolt_simulator, *outputs)
+    flow_run_id = await new_flow_run()
+    await log_all(run_id, credentials, flow_run_id)
+    assert max(map(len, posts.arrived)) <= 500_000
+    assert len(posts.arrived) < 1.5 * sum(map(len, posts.arrived)) / 250_000
+    records = await records_of(flow_run_id)
+    assert max(len(record.message) for record in records) <= 25_000
+    shown = [line for record in records for line in record.message.split("\n") if not line.startswith("── ")]
+    assert "".join(shown) == "".join(outputs).replace("\n", "")
+
+
+async def test_a_server_that_takes_less_at_once_gets_less(bolt_simulator, credentials, posts):
+    """What is refused as too large is sent in parts; from then on no request is so large."""
+    stdout = numbered(30_000)
+    run_id = ended_run(bolt_simulator, stdout)
+    flow_run_id = await new_flow_run()
+    refused = []
+
+    def refuse(content: bytes) -> httpx.Response | None:
+        if len(content) <= 100_000:
+            return None
+        refused.append(len(content))
+        return httpx.Response(413, text="Request Entity Too Large")
+
+    posts.before = refuse
+    await log_all(run_id, credentials, flow_run_id)
+    assert await lines_of(flow_run_id, "line") == stdout.splitlines()
+    assert len(refused) <= 3
+
+
+async def test_what_prefect_refuses_for_good_is_told_and_not_tried_for_ever(
+    bolt_simulator, credentials, posts, caplog, monkeypatch
+):
+    """The record that it is about is left out, and those around it arrive."""
+    monkeypatch.setattr("paradime_flows.log_journal.run_logger", lambda: logging.getLogger("of-a-run"))
+    stdout = numbered(3_000) + "error: poison\n" + numbered(3_000, "more") + "error: poison\n"
+    run_id = ended_run(bolt_simulator, stdout)
+    flow_run_id = await new_flow_run()
+    asked = []
+
+    def refuse(content: bytes) -> httpx.Response | None:
+        asked.append(content)
+        return httpx.Response(422, text="no such text") if b"poison" in content else None
+
+    posts.before = refuse
+    with caplog.at_level(logging.INFO, logger="of-a-run"):
+        await log_all(run_id, credentials, flow_run_id)
+    assert await lines_of(flow_run_id, "line") == numbered(3_000).splitlines()
+    assert await lines_of(flow_run_id, "more") == numbered(3_000, "more").splitlines()
+    assert await lines_of(flow_run_id, "error: poison") == []
+    told = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(told) == 1
+    assert "422: no such text" in told[0]
+    assert len(asked) < 20
+
+
+async def test_an_attempt_whose_clock_is_behind_logs_after_the_one_before(monkeypatch):
+    """Prefect sorts by time alone, so an hour's difference must not mix the two."""
+    flow_run_id = await new_flow_run()
+    first = FlowRunJournal(flow_run_id)
+    assert await first.read(1) is None
+    first.show([Record(logging.INFO, "old")])
+    await first.write(1, "one")
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("paradime_flows.log_journal.datetime", Behind)
+    second = FlowRunJournal(flow_run_id)
+    assert await second.read(1) == "one"
+    second.show([Record(logging.INFO, "new"), Record(logging.INFO, "newer")])
+    await second.write(1, "two")
+    assert [record.message for record in await records_of(flow_run_id)] == ["old", "new", "newer"]
+
+
+@pytest.mark.parametrize("label", ["nonsense", "{id} kept\nnonsense", "{id} kept\nnonsense 7\tnext"])
+async def test_a_label_that_somebody_else_wrote_does_no_harm(label):
+    """What cannot be read of it counts as not there."""
+    flow_run_id = await new_flow_run()
+    async with get_client() as client:
+        await client.update_flow_run_labels(flow_run_id, {"paradime.logs.1": label.format(id=flow_run_id)})
+    assert await FlowRunJournal(flow_run_id).read(1) == ("kept" if "kept" in label else None)

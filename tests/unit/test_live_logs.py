@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from paradime_blocks import ParadimeCredentials
+from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.errors import BoltUnavailable
-from paradime_blocks.models import BoltRunStatus
+from paradime_blocks.models import BoltLogPage, BoltRunStatus
 from paradime_blocks.redaction import Redactor
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.live_logs import LiveLogs
@@ -26,15 +26,19 @@ from paradime_flows.log_lines import (
     LevelReader,
     LineSplitter,
     NodeCount,
+    Position,
     Record,
     join_lines,
 )
 from paradime_flows.progress import percent_done
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paradime_blocks.testing import BoltSimulator
 
 RECORDED = Path(__file__).parent.parent / "fixtures" / "dbt" / "recorded"
+SWITCHES = [("pages", "pages"), ("pages", "whole"), ("whole", "whole")]
 BACKENDS = [pytest.param(True, id="cursors"), pytest.param(False, id="run-status")]
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 
@@ -127,18 +131,19 @@ async def test_each_line_is_logged_once_and_in_order_as_it_comes(bolt_simulator,
 @pytest.mark.parametrize("mode", ["all", "head_and_tail"])
 @pytest.mark.parametrize(
     "switch",
-    [pytest.param(switch, id="-then-".join(switch)) for switch in (("pages", "pages"), ("pages", "whole"))],
+    [pytest.param(switch, id="-then-".join(switch)) for switch in SWITCHES],
 )
 async def test_a_take_up_goes_on_where_the_label_says(bolt_simulator, credentials, mode, switch):
     """Another process, knowing only what was kept, logs the rest, also on a backend without cursors."""
     out, err = numbered(700, "out"), numbered(700, "err")
-    run_id = start(bolt_simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=out, stderr=err))
+    command = SimulatedCommand("dbt run", duration_seconds=10, stdout=out, stderr=err)
+    run_id = start(bolt_simulator, command, cursors=switch[0] == "pages")
     journal = Notebook()
     bolt_simulator.clock.advance(1 if mode == "head_and_tail" else 6)
     await look(LiveLogs(run_id, credentials, journal, mode))
     kept = json.loads(journal.kept or "")
     assert kept["done"] == []
-    if switch[1] == "whole":
+    if switch == ("pages", "whole"):
         bolt_simulator.lacks(operations=["boltCommandLogs"])
     bolt_simulator.clock.advance(20)
     await look(LiveLogs(run_id, credentials, journal, mode))
@@ -152,6 +157,26 @@ async def test_a_take_up_goes_on_where_the_label_says(bolt_simulator, credential
     else:
         assert len(shown) == 2 * END_LINES
     assert json.loads(journal.kept or "")["at"] == {}
+
+
+@pytest.mark.parametrize("mode", ["all", "head_and_tail"])
+def test_a_take_up_anywhere_among_the_waiting_lines_logs_each_once(mode):
+    """However much of it one batch took, the next goes on from there, the note of what was left out included."""
+    text = {"STDOUT": numbered(150, "out"), "STDERR": numbered(140, "err")}
+
+    def read(position: Position | None) -> CommandLog:
+        log = CommandLog(1, position, mode)
+        for stream, whole in text.items():
+            log.feed(stream, whole)
+        log.end()
+        return log
+
+    expected = [record.text for record in read(None).take()[0]]
+    for most in range(50, 4000, 150):
+        lines, position = read(None).take(most)
+        rest, end = read(position).take()
+        assert [record.text for record in [*lines, *rest]] == expected
+        assert end.done
 
 
 async def test_a_take_up_in_the_middle_of_a_line_has_the_whole_line(bolt_simulator, credentials):
@@ -285,6 +310,146 @@ async def test_head_and_tail_of_a_short_output_is_all_of_it(bolt_simulator, cred
 
 
 @pytest.mark.parametrize("cursors", BACKENDS)
+async def test_a_line_of_any_length_is_logged_whole_in_parts(bolt_simulator, credentials, cursors):
+    """Prefect Cloud takes 25,000 characters a record: a longer line has several, and no character is lost."""
+    stdout = f"before\n{'abcdefghi ' * 150_000}\nafter\n"
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=stdout), cursors=cursors)
+    bolt_simulator.clock.advance(5)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert max(len(record.text) for record in journal.records) <= 25_000
+    assert "".join(journal.lines) == stdout.replace("\n", "")
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch) -> Callable[[], list[str]]:
+    """What is told besides the output."""
+    monkeypatch.setattr("paradime_flows.live_logs.run_logger", lambda: logging.getLogger("of-a-run"))
+    caplog.set_level(logging.INFO, "of-a-run")
+    return lambda: [
+        f"{each.levelname}: {each.getMessage()}" for each in caplog.records if each.name == "of-a-run"
+    ]
+
+
+@pytest.fixture
+def lagging(monkeypatch) -> Callable[[int], None]:
+    """Makes `boltCommandLogs` keep back the last lines of each page with lines, and never say that it is finished."""
+    get = BoltClient.get_bolt_command_logs
+
+    def lag(lines: int) -> None:
+        async def get_less(self: BoltClient, command_id: int, cursor: str | None = None) -> BoltLogPage:
+            page = await get(self, command_id, cursor)
+            shown = page.lines[: len(page.lines) - lines]
+            return page.model_copy(update={"lines": shown, "finished": False})
+
+        monkeypatch.setattr(BoltClient, "get_bolt_command_logs", get_less)
+        monkeypatch.setattr("paradime_flows.live_logs._QUIET_SECONDS", 0.5)
+
+    return lag
+
+
+@pytest.mark.parametrize("behind", [0, 1, 20])
+@pytest.mark.parametrize("mode", ["all", "head_and_tail"])
+async def test_a_log_that_is_never_finished_is_made_up_for_from_the_output(
+    bolt_simulator, credentials, lagging, warnings, behind, mode
+):
+    """Before it is given up, it is compared with the commands' output; what lacks is logged, and nothing twice."""
+    outputs = [numbered(90, "first"), numbered(90, "second") + "end"]
+    commands = [SimulatedCommand(f"dbt run {n}", stdout=text) for n, text in enumerate(outputs)]
+    run_id = start(bolt_simulator, *commands)
+    bolt_simulator.clock.advance(5)
+    lagging(behind)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal, mode))
+    assert sorted(journal.lines) == sorted("".join(outputs).splitlines())
+    (told,) = warnings()
+    assert told.startswith("INFO: Bolt did not call the log")
+
+
+async def test_an_output_with_less_than_the_log_is_told(
+    bolt_simulator, credentials, lagging, warnings, monkeypatch
+):
+    """Then nothing tells whether all is there: one line says so, and the line that had begun is not lost."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(90) + "end"))
+    bolt_simulator.clock.advance(5)
+    lagging(0)
+    get = BoltClient.get_bolt_command
+
+    async def get_less(self: BoltClient, command_id: int) -> Any:
+        return (await get(self, command_id)).model_copy(update={"stdout": numbered(80)})
+
+    monkeypatch.setattr(BoltClient, "get_bolt_command", get_less)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == (numbered(90) + "end").splitlines()
+    (told,) = warnings()
+    assert told.startswith("WARNING: Whether all output")
+
+
+async def test_a_command_that_bolt_does_not_give_is_read_from_the_runs_status(bolt_simulator, credentials):
+    """Neither its log nor itself can be had, and the run's status has its output all the same."""
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(90)), cursors=False)
+    bolt_simulator.clock.advance(5)
+    bolt_simulator.inject(faults.GraphQLError("no such command", operation="boltCommand", times=None))
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == numbered(90).splitlines()
+
+
+async def test_an_output_out_of_reach_is_told(bolt_simulator, credentials, lagging, warnings, monkeypatch):
+    """The log is not finished, and there is nothing to compare it with."""
+    monkeypatch.setattr("paradime_flows.live_logs._OUTAGE_SECONDS", 0.5)
+    run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(90)))
+    bolt_simulator.clock.advance(5)
+    lagging(1)
+    bolt_simulator.inject(faults.Status(503, operation="boltCommand", times=None))
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == numbered(89).splitlines()
+    (told,) = warnings()
+    assert told.startswith("WARNING: Not all output")
+    assert "503" in told
+
+
+async def test_without_cursors_only_the_command_that_runs_is_fetched_again(bolt_simulator, credentials):
+    """One that has ended is fetched a last time, and no reply has the output of all."""
+    commands = [
+        SimulatedCommand(f"dbt run {n}", duration_seconds=10, stdout=numbered(100, str(n))) for n in range(3)
+    ]
+    run_id = start(bolt_simulator, *commands, cursors=False)
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    for _ in range(11):
+        bolt_simulator.clock.advance(3)
+        await look(logs)
+    assert journal.lines == "".join(numbered(100, str(n)) for n in range(3)).splitlines()
+    fetched = [request for request in bolt_simulator.requests if request.operations == ("boltCommand",)]
+    # Three looks or four each while it runs, one after its end, and the client's own attempt at a page.
+    assert max(Counter(request.variables["commandId"] for request in fetched).values()) <= 6
+    assert not [r for r in bolt_simulator.requests if "boltRunStatus" in r.operations and "stdout" in r.query]
+
+
+async def test_without_cursors_a_large_output_is_looked_at_less_often(
+    bolt_simulator, credentials, monkeypatch
+):
+    """So many characters a second at most, whatever the poll interval; its end is not waited for."""
+    monkeypatch.setattr("paradime_flows.live_logs._CHARACTERS_PER_SECOND", 100)
+    stdout = numbered(20_000)
+    command = SimulatedCommand("dbt run", duration_seconds=100, stdout=stdout)
+    run_id = start(bolt_simulator, command, cursors=False)
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    for _ in range(9):
+        bolt_simulator.clock.advance(10)
+        await look(logs)
+    # The client's own attempt at a page, and the first look.
+    assert bolt_simulator.count("boltCommand") == 2
+    bolt_simulator.clock.advance(11)
+    await look(logs)
+    assert journal.lines == stdout.splitlines()
+
+
+@pytest.mark.parametrize("cursors", BACKENDS)
 async def test_a_hundred_thousand_lines_make_few_records_in_little_memory(
     bolt_simulator, credentials, cursors
 ):
@@ -313,7 +478,8 @@ def test_what_waits_in_a_command_log_does_not_grow_with_what_was_logged():
         log.take()
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 100_000
+    # Python itself keeps freed tuples by the thousand; the text had 2.7 MB.
+    assert held < 300_000
     assert peak < 3_000_000
 
 
