@@ -23,6 +23,7 @@ from paradime_blocks import (
     BoltUnavailable,
     BoltUnsupported,
     ParadimeCredentials,
+    command_calls,
 )
 from paradime_blocks.connection import ConnectionSettings, graphql_error, read_reply
 from paradime_blocks.endpoints import credential_headers, is_loopback
@@ -479,6 +480,79 @@ async def test_the_store_of_resources_gets_no_credential(client_of, recorder, se
         sent = [request.headers for request in simulator.requests if request.operations == ("resource",)]
     assert len(sent) == 2
     assert all(not CREDENTIAL_HEADERS & set(headers) for headers in [*sent, recorder.requests[0][1]])
+
+
+def _store(*addresses: str, content: Any = b"content") -> tuple[httpx.MockTransport, list[str]]:
+    """A store whose signed URL leads through addresses to a file; and what it is asked for."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "api.paradime.invalid":
+            url = {"boltResourceUrl": {"ok": True, "url": addresses[0]}}
+            return httpx.Response(200, json={"data": url})
+        asked.append(str(request.url))
+        if len(asked) < len(addresses):
+            return httpx.Response(302, headers={"Location": addresses[len(asked)]})
+        return httpx.Response(200, content=content)
+
+    return httpx.MockTransport(answer), asked
+
+
+ONE_TRY = RetryPolicy(attempts=1)
+
+
+@pytest.mark.parametrize(
+    "addresses, followed",
+    [
+        pytest.param(["https://a.test/1", "https://b.test/2"], 2, id="https"),
+        pytest.param(["https://a.test/1", "/2"], 2, id="relative"),
+        pytest.param([f"https://a.test/{n}" for n in range(6)], 6, id="as often as it may be"),
+        pytest.param(["http://127.0.0.1/1", "http://127.0.0.1/2"], 2, id="this machine"),
+    ],
+)
+async def test_a_stores_redirects_are_followed(client_of, addresses, followed):
+    """Object stores move files from one region's host to another's."""
+    transport, asked = _store(*addresses)
+    async with client_of("https://api.paradime.invalid/g", transport=transport) as client:
+        assert await client.download_bolt_resource(1) == b"content"
+    assert len(asked) == followed
+
+
+@pytest.mark.parametrize(
+    "addresses, followed",
+    [
+        pytest.param(["https://a.test/1", "http://plain.test/2"], 1, id="http"),
+        pytest.param(["https://a.test/1", "http://127.0.0.1/2"], 1, id="http of this machine"),
+        pytest.param(["https://a.test/1", "ftp://a.test/2"], 1, id="another scheme"),
+        pytest.param([f"https://a.test/{n}" for n in range(9)], 6, id="on and on"),
+    ],
+)
+async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses, followed):
+    """The link opens the file to whoever reads it on the way, and the file could be another one."""
+    transport, asked = _store(*addresses)
+    async with client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
+    ) as client:
+        with pytest.raises(BoltUnavailable, match="Resource 1 could not be fetched"):
+            await client.download_bolt_resource(1)
+    assert len(asked) == followed
+
+
+async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
+    """Each byte comes in time, and the file never does: httpx's limits are for each read."""
+    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.3)
+
+    async def dribble():
+        while True:
+            await anyio.sleep(0.05)
+            yield b"."
+
+    transport, _ = _store("https://a.test/1", content=dribble())
+    async with client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
+    ) as client:
+        with anyio.fail_after(20), pytest.raises(BoltUnavailable, match="could not be fetched"):
+            await client.download_bolt_resource(1)
 
 
 @pytest.mark.parametrize(
