@@ -294,8 +294,8 @@ class BoltRun(JobRun[BoltRunResult]):
                         raise
                     except BoltError as error:
                         refusal = error
-                        if asked_to_wait(error):
-                            # Who is to stay away does not look either.
+                        if asked_to_wait(error) and not deadline.passed:
+                            # Who is to stay away does not look either, but for the last time.
                             raise
                 return await client.get_bolt_run(self.run_id, logs=False)
 
