@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import re
+import ssl
 import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,6 +49,17 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepal
 _EXCERPT_CHARACTERS = 200
 
 
+def _certificates() -> ssl.SSLContext:
+    """Return the certificates that the environment says to trust."""
+    return _read_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    # Reading them takes a good part of the time that it takes to open a connection; httpx reads the variables.
+    return httpx.create_ssl_context()
+
+
 @dataclass(frozen=True)
 class ConnectionSettings:
     """All that it takes to talk to one workspace.
@@ -76,7 +90,7 @@ class ConnectionSettings:
         to pass on, since a proxy that opens TLS is what most people set SSL_CERT_FILE for.
         """
         if self.proxy and self.proxy != "none":
-            certificates = httpx.create_ssl_context()
+            certificates = _certificates()
             proxy: httpx.Proxy | str = self.proxy
             if self.proxy.startswith("https:"):
                 proxy = httpx.Proxy(self.proxy, ssl_context=certificates)
@@ -84,7 +98,7 @@ class ConnectionSettings:
         # A proxy of the environment cannot reach this machine's own loopback.
         if self.proxy is None and not is_loopback(self.api_endpoint):
             return {"trust_env": True}
-        return {"verify": httpx.create_ssl_context(), "trust_env": False}
+        return {"verify": _certificates(), "trust_env": False}
 
     def open_http(
         self, transport: httpx.AsyncBaseTransport | None = None, **options: Any
