@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import httpx
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from paradime_blocks.errors import BoltError
 
 _FIRST_CURSOR = "0:0"
+_REDIRECTS_AT_MOST = 5
+# The largest file that is taken (256 MB) comes in this time at 300 kB a second.
+DOWNLOAD_SECONDS: Final = 900.0
 
 
 def _may_be_fetched(url: str) -> bool:
@@ -31,12 +35,6 @@ def _may_be_fetched(url: str) -> bool:
         return url.startswith("https://") or is_loopback(url)
     except ValueError:
         return False
-
-
-async def _get_unlogged(client: httpx.AsyncClient, url: str) -> httpx.Response:
-    """Ask for a signed link; the answer's content is yet to be read."""
-    with queries_unlogged():
-        return await client.send(client.build_request("GET", url), stream=True)
 
 
 class _Url(BaseModel):
@@ -198,24 +196,62 @@ class CommandCalls(BoltSession):
         if not _may_be_fetched(url):
             msg = f"Bolt gave no https:// address for resource {resource_id}."
             raise BoltRequestError(msg, **facts)
-        options = {"transport": self._transport} if self._transport else self.settings.http_options()
+        seconds = self.settings.request_timeout_seconds
+        end = anyio.current_time() + DOWNLOAD_SECONDS
         try:
-            async with (
-                httpx.AsyncClient(
-                    timeout=self.settings.request_timeout_seconds, follow_redirects=True, **options
-                ) as plain,
-                aclosing(await _get_unlogged(plain, url)) as response,
-            ):
-                if not response.is_success:
-                    # The URL itself is left out: its signature opens the file to whoever reads the message.
-                    raise BoltUnavailable(
-                        f"The store of resource {resource_id} refused its signed URL.",
-                        status_code=response.status_code,
-                        may_have_acted=False,
-                        retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
-                        **facts,
-                    )
-                yield response.aiter_bytes()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with self.settings.open_http(self._transport, timeout=seconds) as plain:
+                with anyio.fail_after(seconds):
+                    response = await _follow(plain, url)
+                async with aclosing(response):
+                    if not response.is_success:
+                        # The URL itself is left out: its signature opens the file to whoever reads the message.
+                        raise BoltUnavailable(
+                            f"The store of resource {resource_id} refused its signed URL.",
+                            status_code=response.status_code,
+                            may_have_acted=False,
+                            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+                            **facts,
+                        )
+                    yield _in_time(response.aiter_bytes(), end)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             msg = f"Resource {resource_id} could not be fetched ({type(error).__name__})."
             raise BoltUnavailable(msg, may_have_acted=False, **facts) from None
+
+
+async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    """Ask for a signed URL and go where it leads, but never from https to plain http; nothing is read yet.
+
+    Raises:
+        httpx.HTTPError: There is no answer, or it leads on and on, or where it must not.
+    """
+    request = client.build_request("GET", url)
+    for _ in range(_REDIRECTS_AT_MOST + 1):
+        with queries_unlogged():
+            response = await client.send(request, stream=True)
+        if response.next_request is None:
+            return response
+        await response.aclose()
+        before, request = request, response.next_request
+        if not _may_be_fetched(str(request.url)) or (before.url.scheme, request.url.scheme) == (
+            "https",
+            "http",
+        ):
+            msg = "It redirects to an address that is no https:// one."
+            raise httpx.UnsupportedProtocol(msg)
+    msg = "It redirects too often."
+    raise httpx.TooManyRedirects(msg, request=request)
+
+
+async def _in_time(chunks: AsyncIterator[bytes], end: float) -> AsyncIterator[bytes]:
+    """Hand on what comes until the end of the time; httpx's own limit is for each read.
+
+    Raises:
+        TimeoutError: There is more than came in time.
+    """
+    while True:
+        try:
+            with anyio.fail_after(max(0.0, end - anyio.current_time())):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        yield chunk

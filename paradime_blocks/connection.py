@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import re
+import ssl
 import time
 import weakref
 from contextlib import asynccontextmanager
@@ -24,6 +27,7 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.redaction import Redactor
 from paradime_blocks.retrying import parse_date, parse_retry_after
+from paradime_blocks.validation import missing_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -41,9 +45,23 @@ _NEVER_SENT = (
     httpx.UnsupportedProtocol,
 )
 _GATEWAY_TIMEOUT = 504
+# A connection is kept from one look at a run to the next (httpx: 5 s), and given up before load balancers cut it
+# (60 s with most). One that was closed meanwhile is seen to be, and a new one made, before anything is sent.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=55.0)
 # A message is a state in Prefect's lists, a label and a line of its logs: what Bolt says in it is bounded.
 _EXCERPT_CHARACTERS = 200
 _ERROR_CHARACTERS = 500
+
+
+def _certificates() -> ssl.SSLContext:
+    """Return the certificates that the environment says to trust."""
+    return _read_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    # Reading them takes a good part of the time that it takes to open a connection; httpx reads the variables.
+    return httpx.create_ssl_context()
 
 
 @dataclass(frozen=True)
@@ -70,11 +88,49 @@ class ConnectionSettings:
     source: str = "the arguments of BoltClient"
 
     def http_options(self) -> dict[str, Any]:
-        """Return httpx's options for reaching the endpoint."""
+        """Return httpx's options for reaching the endpoint.
+
+        Without `trust_env` httpx looks at the environment for neither proxies nor certificates: those are ours
+        to pass on, since a proxy that opens TLS is what most people set SSL_CERT_FILE for.
+        """
         if self.proxy and self.proxy != "none":
-            return {"proxy": self.proxy, "trust_env": False}
+            certificates = _certificates()
+            proxy: httpx.Proxy | str = self.proxy
+            if self.proxy.startswith("https:"):
+                proxy = httpx.Proxy(self.proxy, ssl_context=certificates)
+            return {"proxy": proxy, "verify": certificates, "trust_env": False}
         # A proxy of the environment cannot reach this machine's own loopback.
-        return {"trust_env": self.proxy is None and not is_loopback(self.api_endpoint)}
+        if self.proxy is None and not is_loopback(self.api_endpoint):
+            return {"trust_env": True}
+        return {"verify": _certificates(), "trust_env": False}
+
+    def open_http(
+        self, transport: httpx.AsyncBaseTransport | None = None, **options: Any
+    ) -> httpx.AsyncClient:
+        """Open an HTTP client that goes by the proxy and the certificates of these settings.
+
+        Args:
+            transport: Takes the place of the network; for tests.
+            options: Further options of `httpx.AsyncClient`.
+
+        Raises:
+            BoltRequestError: The environment's proxy or certificates are no good.
+        """
+        try:
+            # A redirect could carry the credentials to another host, or a signed link over plain http.
+            return httpx.AsyncClient(
+                follow_redirects=False,
+                **({"transport": transport} if transport is not None else self.http_options()),
+                **options,
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            msg = f"No connection can be set up ({type(error).__name__})."
+            guidance = (
+                "Check the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, "
+                "or set the credentials' proxy: a URL, or none."
+            )
+            # What httpx says may quote a proxy's URL, and with it a password.
+            raise BoltRequestError(msg, guidance=guidance) from None
 
 
 @dataclass
@@ -103,28 +159,15 @@ class Connection:
             BoltRequestError: The environment's proxy or certificates are no good.
         """
         key = settings.api_key.get_secret_value() if settings.api_key else None
-        options = {"transport": transport} if transport is not None else settings.http_options()
         seconds = settings.request_timeout_seconds
-        try:
-            http = httpx.AsyncClient(
-                headers=credential_headers(
-                    key, settings.api_secret.get_secret_value(), settings.workspace_uid
-                ),
-                # Well within the request's own limit, so that a connection that was never made is told apart
-                # from an answer that never came: only the first leaves no doubt that Bolt has done nothing.
-                timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2),
-                # A redirect could carry the credentials to another host: the endpoint is to be set right.
-                follow_redirects=False,
-                **options,
-            )
-        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            msg = f"No connection can be set up ({type(error).__name__})."
-            guidance = (
-                "Check the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, "
-                "or set the credentials' proxy: a URL, or none."
-            )
-            # What httpx says may quote a proxy's URL, and with it a password.
-            raise BoltRequestError(msg, guidance=guidance) from None
+        http = settings.open_http(
+            transport,
+            headers=credential_headers(key, settings.api_secret.get_secret_value(), settings.workspace_uid),
+            # Well within the request's own limit, so that a connection that was never made is told apart
+            # from an answer that never came: only the first leaves no doubt that Bolt has done nothing.
+            timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2),
+            limits=_LIMITS,
+        )
         return cls(settings, http)
 
     async def send(
@@ -213,7 +256,8 @@ def read_reply(
     Raises:
         BoltAuthError: HTTP 401 or 403.
         BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
-        BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply or lacks the field.
+        BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply, or lacks the field or, with
+            errors beside it, a part of it.
     """
     _check_status(operation, response, source, redact)
     try:
@@ -225,16 +269,27 @@ def read_reply(
         raise _unavailable(operation, "answered JSON that is no GraphQL reply")
     data = body.get("data")
     values = [data.get(name) if isinstance(data, dict) else None for name in fields]
-    # A field that did come counts although something else failed: for a trigger it is the proof of a run.
-    if None not in values:
+    errors = body.get("errors") if isinstance(body.get("errors"), list) else []
+    # What did come of a trigger is the proof of a run, although something else failed.
+    is_proof = not operation.resend and any(_says_something(value) for value in values)
+    if None not in values and (is_proof or not errors):
         return values
-    errors = body.get("errors")
-    if isinstance(errors, list) and errors:
-        raise graphql_error(operation, errors, redact)
+    if errors:
+        refusal = graphql_error(operation, errors, redact)
+        if None in values or operation.kind == "mutation":
+            raise refusal
+        # Half an answer must not be read as "no commands" or "no schedules", and the other half may come yet.
+        path = getattr(refusal, "path", None)
+        raise _unavailable(operation, f"answered in part only: {refusal.what}", path=path) from refusal
     if isinstance(data, dict) and operation.field in data and operation.field not in fields:
         msg = "This workspace's Bolt backend answers aliased fields under their own name."
         raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
     raise _unavailable(operation, f"answered without the field {operation.field}")
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a field's value holds more than nulls."""
+    return any(part is not None for part in value.values()) if isinstance(value, dict) else value is not None
 
 
 def _check_status(operation: Operation, response: httpx.Response, source: str, redact: Redactor) -> None:
@@ -253,6 +308,10 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         )
         raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
+        errors = _errors_of(response)
+        if errors and isinstance(refusal := graphql_error(operation, errors, redact), BoltAlreadyRunning):
+            # `facts.md` tells the text and no status: whatever it comes with, it is an answer, and not lost.
+            raise refusal
         raise BoltUnavailable(
             "Bolt cannot answer now.",
             may_have_acted=status != httpx.codes.TOO_MANY_REQUESTS,
@@ -309,61 +368,13 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
     if "AlreadyRunning" in text:
         msg = f"Bolt did not start a run because the schedule is running already: {told}"
         return BoltAlreadyRunning(msg, **facts)
-    missing = _missing_name(text) or (None if facts["path"] else _missing_by_name(text, operation))
+    missing = missing_name(operation, entries)
     if missing is not None:
         missing = redact.line(missing)
         msg = f"This workspace's Bolt backend does not know {missing!r}: {told}"
         return BoltUnsupported(msg, missing=missing, **facts)
     return BoltRequestError(f"Bolt refused {operation.field}: {told}", **facts)
 
-
-_VALIDATION_PHRASES = ("Cannot query field ", "Unknown argument ", "Unknown type ", "is not defined by type")
-
-
-def _missing_name(text: str) -> str | None:
-    """Return what a GraphQL validation error says is not there, in the phrases of graphql-js."""
-    for phrase in _VALIDATION_PHRASES:
-        if phrase in text:
-            rest = text if phrase.startswith("is not") else text.split(phrase, 1)[1]
-            for quote in "\"'`":
-                pieces = rest.split(quote)
-                if len(pieces) > 2:  # noqa: PLR2004 - a quoted name has a piece on either side
-                    return pieces[1]
-            return next(iter(rest.split()), "").strip(".,:;") or None
-    return None
-
-
-# A refusal before execution has no path; what it calls the unknown differs between GraphQL servers.
-_UNKNOWN = re.compile(
-    r"unknown|unexpected|unsupported|unrecogni[sz]ed|undefined|not defined|no such|does(?: not|n't) (?:exist|have)",
-    re.IGNORECASE,
-)
-
-
-def _missing_by_name(text: str, operation: Operation) -> str | None:
-    """Return the argument or newer field that a server of other words says it does not know."""
-    if not _UNKNOWN.search(text):
-        return None
-    names = [
-        *operation.newer.split(),
-        *(name for name in operation.arguments if name not in _OF_THE_REFERENCE),
-    ]
-    return next((name for name in names if re.search(rf"\b{name}\b", text)), None)
-
-
-_OF_THE_REFERENCE = frozenset(
-    (
-        "scheduleName",
-        "commands",
-        "branch",
-        "scheduleRunId",
-        "runId",
-        "commandId",
-        "resourceId",
-        "offset",
-        "limit",
-    )
-)
 
 _open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ConnectionSettings, Connection]] = (
     weakref.WeakKeyDictionary()

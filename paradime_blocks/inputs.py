@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -38,6 +39,23 @@ def check_count(name: str, value: object, *, least: int, most: int = _LARGEST_IN
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         _refuse(f"{name} is {value!r}.", f"Give {name} as a whole number from {least} to {most}.")
+    return value
+
+
+def check_seconds(name: str, value: object, *, least: float | None = 0.0) -> float:
+    """Return a time in seconds.
+
+    Raises:
+        BoltRequestError: It is not a number, not a finite one, or below the least.
+    """
+    bound = "" if least is None else f", {least:g} or more"
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or (least is not None and value < least)
+    ):
+        _refuse(f"{name} is {value!r}.", f"Give {name} as a number of seconds{bound}, such as 60.")
     return value
 
 

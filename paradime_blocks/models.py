@@ -2,16 +2,19 @@
 
 Field names are the API's in snake case. Fields that this package does not know are kept; states that it does
 not know are kept too and taken for unfinished. The API gives dates as text in UTC without a zone
-(`facts.md`: an inference from the vendor's own clients); here they are timezone-aware.
+(`facts.md`: an inference from the vendor's own clients); here they are timezone-aware. One that cannot be read
+is None, and what stood there is kept beside it, as `next_run_at_text` is beside `next_run_at`.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, model_validator
 from pydantic.alias_generators import to_camel
 
 from paradime_blocks.text import one_line
@@ -90,27 +93,55 @@ BoltRunState.TERMINAL = frozenset(
 BoltRunState.FAILURES = frozenset({BoltRunState.ERROR, BoltRunState.FAILED})
 
 
-def parse_bolt_date(value: object) -> object:
-    """Read a date as Bolt writes it; empty or unreadable text is no date rather than an error.
+# Ten digits are seconds from 2001 to 2286, thirteen are milliseconds; eight would be a day without dashes.
+_EPOCH = re.compile(r"\d{9,13}(?:\.\d+)?")
+_LEAST_MILLISECONDS = 1e11
 
-    A date that cannot be read must not stop a wait: no decision hangs on one.
+
+def parse_bolt_date(value: object) -> object:
+    """Read a date: as Bolt writes it, in ISO 8601, RFC 1123, or as seconds or milliseconds since 1970.
+
+    Empty or unreadable text is no date rather than an error: it must not stop a wait, and no decision hangs on
+    one.
     """
-    if isinstance(value, datetime):
-        return _in_utc(value)
-    if not isinstance(value, str) or not value.strip():
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, datetime)):
         return None
+    try:
+        return _in_utc(value) if isinstance(value, datetime) else _read_date(value)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _read_date(value: str | float) -> datetime | None:
+    if not isinstance(value, str):
+        return _of_epoch(float(value))
     text = value.strip()
-    # Python 3.10 reads neither "Z" nor fractions other than three or six digits.
+    if _EPOCH.fullmatch(text):
+        return _of_epoch(float(text))
+    return _in_utc(
+        parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(_for_python_310(text))
+    )
+
+
+def _of_epoch(number: float) -> datetime | None:
+    # An unset time of some languages is 0.
+    if number <= 0:
+        return None
+    seconds = number / 1000 if number >= _LEAST_MILLISECONDS else number
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _for_python_310(text: str) -> str:
+    """Return a date as Python 3.10 reads it: without "Z", with a colon in the zone, with six digits of fraction."""
     if text.endswith(("Z", "z")):
         text = f"{text[:-1]}+00:00"
+    if ":" in text:
+        text = re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", text)
     head, dot, rest = text.partition(".")
     if dot:
         digits = len(rest) - len(rest.lstrip("0123456789"))
         text = f"{head}.{rest[:digits][:6].ljust(6, '0')}{rest[digits:]}"
-    try:
-        return _in_utc(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):
-        return None
+    return text
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -135,19 +166,32 @@ class _Reply(BaseModel):
         hide_input_in_errors=True,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_what_is_no_date(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        unread = {}
+        for name, field in cls.model_fields.items():
+            if any(getattr(each, "func", None) is parse_bolt_date for each in field.metadata):
+                value = values.get(field.alias or name, values.get(name))
+                if value not in (None, "") and parse_bolt_date(value) is None:
+                    unread[f"{name}_text"] = value
+        return {**unread, **values}
+
 
 class BoltResource(_Reply):
     """A file that a command left behind, for instance `target/manifest.json`."""
 
     id: int
-    path: str
+    path: Text
 
 
 class BoltCommand(_Reply):
     """One command of a run, as `boltRunStatus` lists it; one that has not started is not listed."""
 
     id: int
-    command: str
+    command: Text
     start_dttm: BoltDate = None
     end_dttm: BoltDate = None
     stdout: Text = Field(default="", repr=False)
@@ -186,9 +230,13 @@ class BoltRunStatus(_Reply):
     def failing_command(self) -> BoltCommand | None:
         """The command that ended the run badly: the last that failed; None if none did.
 
-        With `continueOnError` a command may fail and the run go on, so the first failure is not the cause.
+        With `continueOnError` a command may fail and the run go on, so the first failure is not the cause. Of a
+        run that ended badly without a return code other than 0, it is the last command that was broken off, or
+        else the last that there was.
         """
         failed = [command for command in self.commands if command.failed]
+        if not failed and self._ended_badly:
+            failed = [command for command in self.commands if command.return_code is None] or self.commands
         return failed[-1] if failed else None
 
     @property
@@ -207,6 +255,20 @@ class BoltRunStatus(_Reply):
         if self.state == BoltRunState.CANCELED:
             return self.unfinished_command or self.failing_command
         return self.failing_command or self.unfinished_command
+
+    @property
+    def first_failed_command(self) -> BoltCommand | None:
+        """The command from which a retry must start: the first that failed or was broken off; None if none was.
+
+        With `continueOnError` the run went on after it, and what came later may have been spoilt by it.
+        """
+        codes = (None, 0) if not self._ended_badly else (0,)
+        unfinished = (command for command in self.commands if command.return_code not in codes)
+        return next(unfinished, self.failing_command)
+
+    @property
+    def _ended_badly(self) -> bool:
+        return self.state in BoltRunState.FAILURES or self.state == BoltRunState.CANCELED
 
     @property
     def started_at(self) -> datetime | None:
@@ -236,7 +298,7 @@ class BoltDeferredSchedule(BoltTurboCi):
 class BoltScheduleSummary(_Reply):
     """A schedule as `listBoltSchedules` lists it."""
 
-    name: str
+    name: Text
     schedule: str | None = None
     owner: str | None = None
     last_run_at: BoltDate = None
@@ -247,7 +309,7 @@ class BoltScheduleSummary(_Reply):
     source: str | None = None
     turbo_ci: BoltTurboCi | None = None
     deferred_schedule: BoltDeferredSchedule | None = None
-    commands: Annotated[list[str], BeforeValidator(_empty_for_none)] = Field(default_factory=list)
+    commands: Annotated[list[Text], BeforeValidator(_empty_for_none)] = Field(default_factory=list)
     git_branch: str | None = None
     slack_on: Any = None
     slack_notify: Any = None
@@ -271,7 +333,7 @@ class BoltScheduleDetail(_Reply):
 
     ok: bool | None = None
     latest_run_id: int | None = None
-    commands: Annotated[list[str], BeforeValidator(_empty_for_none)] = Field(default_factory=list)
+    commands: Annotated[list[Text], BeforeValidator(_empty_for_none)] = Field(default_factory=list)
     owner: str | None = None
     schedule: str | None = None
     uuid: str | None = None
@@ -310,7 +372,7 @@ class BoltRunPage(_Reply):
 class BoltLogLine(_Reply):
     """A piece of a command's log; it carries its own newline."""
 
-    stream: str = "STDOUT"
+    stream: Annotated[str, BeforeValidator(lambda value: value or "STDOUT")] = "STDOUT"
     line: Text = ""
 
 

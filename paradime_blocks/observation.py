@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from paradime_blocks.errors import BoltAuthError, BoltError
+from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
 from paradime_blocks.models import BoltRunStatus
+from paradime_blocks.retrying import RetryPolicy
 
 _FIRST_DELAY_SECONDS = 0.5
 _SHARE_OF_ELAPSED = 0.1
@@ -63,7 +64,18 @@ class Observation:
     past_deadline: bool = False
 
 
-def next_poll_delay(elapsed_seconds: float, ceiling_seconds: float, remaining_seconds: float | None) -> float:
+def asked_to_wait(error: BaseException | None) -> float:
+    """Return how long Bolt asked us to stay away (`Retry-After`), in seconds, up to a minute; 0 if it did not."""
+    asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
+    return min(asked or 0.0, RetryPolicy.longest_retry_after_seconds)
+
+
+def next_poll_delay(
+    elapsed_seconds: float,
+    ceiling_seconds: float,
+    remaining_seconds: float | None,
+    asked_seconds: float = 0.0,
+) -> float:
     """Return how long to sleep before the next look.
 
     A tenth of the time already waited: quick at first, slower as the run goes on, so that the end of a run is
@@ -73,8 +85,10 @@ def next_poll_delay(elapsed_seconds: float, ceiling_seconds: float, remaining_se
         elapsed_seconds: Time since the first look.
         ceiling_seconds: The longest sleep.
         remaining_seconds: Time to the deadline; None without one.
+        asked_seconds: How long Bolt asked us to stay away, which may be longer than the longest sleep.
     """
     delay = min(ceiling_seconds, max(_FIRST_DELAY_SECONDS, _SHARE_OF_ELAPSED * elapsed_seconds))
+    delay = max(delay, asked_seconds)
     return delay if remaining_seconds is None else max(0.0, min(delay, remaining_seconds))
 
 
@@ -96,8 +110,8 @@ class Deadline:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left, below 0 once it has passed; None for no limit."""
-        return None if self._end is None else self._end - self.clock.monotonic()
+        """Seconds left, 0 once it has passed; None for no limit."""
+        return None if self._end is None else max(0.0, self._end - self.clock.monotonic())
 
     @property
     def passed(self) -> bool:
@@ -151,4 +165,4 @@ async def observe(
             return
         elapsed = clock.monotonic() - began
         remaining = None if deadline.passed else deadline.remaining
-        await clock.sleep(next_poll_delay(elapsed, poll_interval_seconds, remaining))
+        await clock.sleep(next_poll_delay(elapsed, poll_interval_seconds, remaining, asked_to_wait(failure)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,18 +24,26 @@ from paradime_blocks.errors import (
     BoltRunTimedOut,
     BoltUnavailable,
 )
-from paradime_blocks.inputs import check_id
+from paradime_blocks.inputs import check_id, check_seconds
 from paradime_blocks.models import (
     BoltAttempt,
     BoltCommand,
     BoltCommandSummary,
+    BoltResource,
     BoltResourceSummary,
     BoltRunResult,
     BoltRunState,
     BoltRunStatus,
     run_url,
 )
-from paradime_blocks.observation import Clock, Deadline, Observation, observe, system_clock
+from paradime_blocks.observation import (
+    Clock,
+    Deadline,
+    Observation,
+    asked_to_wait,
+    observe,
+    system_clock,
+)
 from paradime_blocks.redaction import Redactor
 from paradime_blocks.retrying import RetryPolicy, call_with_retries
 from paradime_blocks.sync import sync_form
@@ -49,8 +58,13 @@ MAX_OUTAGE_SECONDS = 600.0
 CANCEL_GRACE_SECONDS = 60.0
 # The poll loop tries again by itself, and goes by the deadline; a look must not be longer than it.
 _LOOK_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
+# Shorter intervals than this only ask more often than Bolt answers.
+_SHORTEST_POLL_INTERVAL_SECONDS = 0.1
 # The run has been seen: a refusal to tell of it again is taken for trouble that passes, as in the wait.
-_RESULT_POLICY = RetryPolicy(attempts=4, total_seconds=30.0)
+_REFUSALS_AT_MOST = 3
+# An outage at a run's end is as long as one in its midst: the handle's own bound is counted beside this.
+_RESULT_POLICY = RetryPolicy(attempts=sys.maxsize, total_seconds=float("inf"))
+_RESOURCES_OUTAGE_SECONDS = 30.0
 
 T = TypeVar("T")
 Watcher = Callable[[Observation], Awaitable[None]]
@@ -101,12 +115,20 @@ class BoltRun(JobRun[BoltRunResult]):
     clock: Clock = field(default_factory=system_clock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse an id that can be none.
+        """Refuse an id and times that can be none.
 
         Raises:
-            BoltRequestError: The id is not a whole number above 0.
+            BoltRequestError: The id is not a whole number above 0, or a time is no number of seconds.
         """
         check_id("run_id", self.run_id)
+        if self.timeout_seconds is not None:
+            # What is left of a time limit may be less than nothing.
+            check_seconds("timeout_seconds", self.timeout_seconds, least=None)
+        check_seconds(
+            "poll_interval_seconds", self.poll_interval_seconds, least=_SHORTEST_POLL_INTERVAL_SECONDS
+        )
+        check_seconds("max_outage_seconds", self.max_outage_seconds)
+        check_seconds("cancel_grace_seconds", self.cancel_grace_seconds)
 
     @property
     def url(self) -> str:
@@ -132,7 +154,11 @@ class BoltRun(JobRun[BoltRunResult]):
             return (await client.get_bolt_run(self.run_id)).commands
 
     async def await_for_completion(
-        self, timeout_seconds: float | None = None, *, watcher: Watcher | None = None
+        self,
+        timeout_seconds: float | None = None,
+        *,
+        watcher: Watcher | None = None,
+        whole_seconds: float | None = None,
     ) -> BoltRunState:
         """Wait until the run has ended, however it ends; `fetch_result` tells success from failure.
 
@@ -140,9 +166,11 @@ class BoltRun(JobRun[BoltRunResult]):
         an outage of Bolt never does.
 
         Args:
-            timeout_seconds: How long to wait, in seconds; None for the handle's own limit. Less than that where
-                some of it has been used up.
+            timeout_seconds: How long to wait, in seconds; None for the handle's own limit. At 0, the run is
+                looked at once.
             watcher: Awaited with every look at the run.
+            whole_seconds: The time limit of which `timeout_seconds` is what is left, for messages; None if it is
+                the whole.
 
         Returns:
             The state in which the run ended.
@@ -152,9 +180,13 @@ class BoltRun(JobRun[BoltRunResult]):
             BoltCancelUnconfirmed: The same, but it could not be cancelled.
             BoltUnavailable: Bolt was out of reach for `max_outage_seconds`. The run may still be going.
             BoltAuthError: The credentials are refused. The run may still be going.
+            BoltRequestError: `timeout_seconds` is no number of seconds.
         """
+        if timeout_seconds is not None:
+            check_seconds("timeout_seconds", timeout_seconds)
         limit = self.timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = Deadline(limit, self.clock)
+        waited = max(0.0, limit or 0.0) if whole_seconds is None else whole_seconds
         is_to_end = self.cancel_on_interrupt
         told = _Told(self)
         try:
@@ -162,7 +194,7 @@ class BoltRun(JobRun[BoltRunResult]):
             if state is not None:
                 return state
             is_to_end = is_to_end or self.cancel_on_timeout
-            ended = await self._end_for_timeout(limit or 0.0)
+            ended = await self._end_for_timeout(waited)
         except asyncio.CancelledError:
             # A shield keeps off anyio's cancels only: asyncio's own may have broken off the time limit's cancel.
             if is_to_end:
@@ -170,10 +202,10 @@ class BoltRun(JobRun[BoltRunResult]):
                     await self._cancel_after_interrupt()
             raise
         if ended in {BoltRunState.CANCELED, None}:
-            done = "it was cancelled" if self.cancel_on_timeout else "it is left going, since it is not ours"
+            done = "it was cancelled" if self.cancel_on_timeout else "it is left going"
             raise BoltRunTimedOut(
-                f"The Bolt run did not end within {self.timeout_seconds or limit:g} s; {done}.",
-                waited_seconds=self.timeout_seconds or limit,
+                f"The Bolt run did not end within {_plain_seconds(waited)} s; {done}.",
+                waited_seconds=waited,
                 running_command=told.running_command,
                 **self._facts(ended),
             )
@@ -213,12 +245,12 @@ class BoltRun(JobRun[BoltRunResult]):
                 await observations.aclose()  # type: ignore[attr-defined]
         return None
 
-    async def _end_for_timeout(self, limit: float) -> BoltRunState | None:
+    async def _end_for_timeout(self, waited: float) -> BoltRunState | None:
         """Cancel the run if it is ours; return the state in which it ended, None if it is left going."""
         if not self.cancel_on_timeout:
             return None
         self.logger.warning(
-            "Bolt run %s did not end within %g s; cancelling it.", self.run_id, self.timeout_seconds or limit
+            "Bolt run %s did not end within %s s; cancelling it.", self.run_id, _plain_seconds(waited)
         )
         # A cancel that has begun is seen to its end, whatever interrupts the wait for it.
         with anyio.CancelScope(shield=True):
@@ -247,7 +279,10 @@ class BoltRun(JobRun[BoltRunResult]):
         Raises:
             BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
             BoltAuthError: The credentials are refused.
+            BoltRequestError: `grace_seconds` is no number of seconds.
         """
+        if grace_seconds is not None:
+            check_seconds("grace_seconds", grace_seconds)
         grace = self.cancel_grace_seconds if grace_seconds is None else grace_seconds
         deadline = Deadline(grace, self.clock)
         refusal: BoltError | None = None
@@ -264,6 +299,9 @@ class BoltRun(JobRun[BoltRunResult]):
                         raise
                     except BoltError as error:
                         refusal = error
+                        if asked_to_wait(error) and not deadline.passed:
+                            # Who is to stay away does not look either, but for the last time.
+                            raise
                 return await client.get_bolt_run(self.run_id, logs=False)
 
             observations = observe(
@@ -292,25 +330,53 @@ class BoltRun(JobRun[BoltRunResult]):
             BoltRunCanceled: It ended CANCELED.
             BoltRunSkipped: It ended SKIPPED.
             BoltRunError: It has not ended yet.
+            BoltUnavailable: Bolt was out of reach for `max_outage_seconds`.
+            BoltError: Any other trouble, as the class says.
         """
-        async with self.credentials.get_client() as client:
-            status = await self._patiently(lambda: client.get_bolt_run(self.run_id, logs=False))
+        # A look is short, and an outage is counted by the clock of the handle.
+        async with (
+            self.credentials.get_client(retry_policy=_LOOK_POLICY) as looking,
+            self.credentials.get_client() as client,
+        ):
+            status = await self._patiently(
+                lambda: looking.get_bolt_run(self.run_id, logs=False), self.max_outage_seconds
+            )
             error = await self._error_of(client, status)
             if error is not None:
                 raise error
-            return await self._result_of(client, status)
+            return await self._result_of(looking, status)
 
-    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, read: Callable[[], Awaitable[T]], outage_seconds: float) -> T:
+        outage = Deadline(outage_seconds, self.clock)
+        refusals = 0
+
+        def is_worth_another_try(error: BaseException) -> bool:
+            nonlocal refusals
+            refusals += isinstance(error, BoltRequestError)
+            return (
+                isinstance(error, (BoltUnavailable, BoltRequestError))
+                and refusals <= _REFUSALS_AT_MOST
+                and not outage.passed
+            )
+
         return await call_with_retries(
-            read,
-            _RESULT_POLICY,
-            retry=lambda error: isinstance(error, BoltRequestError),
-            sleep=self.clock.sleep,
+            read, _RESULT_POLICY, retry=is_worth_another_try, sleep=self.clock.sleep
         )
 
-    async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
+    async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
+        """Return the commands' resources; a run that succeeded has succeeded although they cannot be had."""
         command_ids = [command.id for command in status.commands]
-        resources = await self._patiently(lambda: client.get_bolt_command_resources(command_ids))
+        try:
+            return await self._patiently(
+                lambda: client.get_bolt_command_resources(command_ids),
+                min(_RESOURCES_OUTAGE_SECONDS, self.max_outage_seconds),
+            )
+        except BoltError as error:
+            self.logger.warning("The files of Bolt run %s cannot be listed: %s", self.run_id, error)
+            return {}
+
+    async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
+        resources = await self._resources_of(client, status)
         # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
         commands = Redactor.of(self.credentials).status(status).commands
         return BoltRunResult(
@@ -363,6 +429,11 @@ class BoltRun(JobRun[BoltRunResult]):
     wait_for_completion = sync_form(await_for_completion)  # type: ignore[arg-type]
     cancel = sync_form(acancel)
     fetch_result = sync_form(afetch_result)  # type: ignore[arg-type]
+
+
+def _plain_seconds(seconds: float) -> str:
+    """Return a time without more digits than a person reads; what is left of a limit has many."""
+    return f"{round(seconds, 1):.10g}"
 
 
 class _Told:

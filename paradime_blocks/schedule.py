@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltError
+from paradime_blocks.errors import BoltAlreadyRunning, BoltError
 from paradime_blocks.inputs import check_commands, check_text
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
@@ -24,6 +24,10 @@ from paradime_blocks.trigger import RunLedger, Trigger, TriggerIntent, TriggerRe
 
 TIMEOUT_SECONDS = 86_400.0
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
+_WHILE_IT_RUNS = (
+    "Trigger it again when that run has ended, or wait for that run: attach(run_id).wait_for_completion(). "
+    "The flow run_schedule does either by itself (on_already_running)."
+)
 
 
 class MemoryLedger:
@@ -128,8 +132,11 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     max_outage_seconds: float = Field(
         default=MAX_OUTAGE_SECONDS,
         ge=0,
+        le=LONGEST_TIMEOUT_SECONDS,
         title="Longest outage",
-        description="How long Bolt may be out of reach, in seconds, before waiting for a run is given up.",
+        description=(
+            "How long Bolt may be out of reach, in seconds, before waiting for a run is given up. 14 days at most."
+        ),
     )
     cancel_grace_seconds: float = Field(
         default=CANCEL_GRACE_SECONDS,
@@ -213,6 +220,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                     trail or Trail(tell=logging.getLogger(__name__).info),
                     max_outage_seconds=self.max_outage_seconds,
                 ).run()
+        except BoltAlreadyRunning as error:
+            # The flows choose what to do then; a block has no such field.
+            raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
         except asyncio.CancelledError:
             if memory.run_id is not None:
                 with anyio.CancelScope(shield=True), suppress(BoltError):

@@ -39,7 +39,7 @@ class ScheduleCalls(BoltSession):
         Args:
             offset: How many schedules to pass over.
             limit: How many to return at most, 1 to 1000.
-            show_inactive: Whether to list inactive schedules, too.
+            show_inactive: Whether to list the inactive schedules instead of the active ones.
             suspended: Only schedules whose timer is, or is not, suspended (`facts.md`); None for either.
 
         Raises:
@@ -62,7 +62,7 @@ class ScheduleCalls(BoltSession):
 
         Args:
             page_size: How many schedules to ask for at a time, 1 to 1000.
-            show_inactive: Whether to list inactive schedules, too.
+            show_inactive: Whether to list the inactive schedules instead of the active ones.
 
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
@@ -130,7 +130,7 @@ class ScheduleCalls(BoltSession):
             BoltError: Bolt refused it, or no usable answer came.
         """
         check_id("run_id", run_id)
-        names = [schedule.name async for schedule in self.iter_bolt_schedules()]
+        names = [schedule.name async for schedule in self.iter_bolt_schedules() if schedule.name]
         try:
             each = [{"slug": name, "offset": 0, "limit": _RUNS_TO_SEARCH} for name in names]
             # A schedule that Bolt has no answer for is passed over: the run is most likely another's.

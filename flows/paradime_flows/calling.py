@@ -3,6 +3,9 @@
 Prefect runs an async flow only where it can be awaited. Ours are async, since only an async body is told of a
 cancel everywhere; called from sync code they run to their end. `.submit()`, `.map()`, deployments and workers
 need none of this and are Prefect's own.
+
+What a task is given is checked in its run, as Prefect checks a flow's parameters: futures have come to their
+values by then.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from prefect.flows import Flow
 from prefect.tasks import Task
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
+from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_flows.interrupts import listen_for_interrupts
 
@@ -82,16 +87,68 @@ def bolt_flow(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 
 
 def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedTask[P, R]]:
-    """Make a task of an async function, for sync and async callers.
+    """Make a task of an async function, for sync and async callers; its arguments are checked by their types.
 
     Args:
         options: Options of `prefect.task`.
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedTask[P, R]:
-        return DispatchedTask(function, **options)  # type: ignore[arg-type]
+        @functools.wraps(function)
+        async def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            adapters = _adapters(function)
+            for name, value in bound.arguments.items():
+                bound.arguments[name] = _checked_argument(name, value, adapters[name])
+            return await function(*bound.args, **bound.kwargs)
+
+        return DispatchedTask(checked, **options)  # type: ignore[arg-type]
 
     return decorate
+
+
+@functools.cache
+def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
+    # At the first call, not when the module is read: a task's types may stand below it.
+    hints = get_type_hints(function, include_extras=True)
+    return {name: TypeAdapter(hint) for name, hint in hints.items() if name != "return"}
+
+
+def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> object:
+    """Return a task's argument as its type has it.
+
+    Raises:
+        BoltRequestError: It is no good, or a text where a number, or yes or no, is asked for.
+    """
+    given = (
+        f"{name} is {value!r}"
+        if isinstance(value, _PLAIN) and name != "credentials"
+        else f"{name} is no good"
+    )
+    try:
+        read = adapter.validate_python(value)
+    except ValidationError as error:
+        reasons = dict.fromkeys(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
+        msg = f"{given}. Nothing was sent."
+        told = "; or ".join(reason[:1].lower() + reason[1:] for reason in reasons)
+        guidance = f"For {name}, {told}."
+        raise BoltRequestError(msg, guidance=guidance) from None
+    if isinstance(value, _PLAIN) and not _is_of_the_same_kind(value, read):
+        # Pydantic reads "no" as False and True as 1: a guess, where a run may hang on it.
+        msg = f"{given}. Nothing was sent."
+        kind = "True or False" if isinstance(read, bool) else f"a value like {read!r}"
+        raise BoltRequestError(msg, guidance=f"Give {name} as {kind}.")
+    return read
+
+
+_PLAIN = (str, int, float)
+
+
+def _is_of_the_same_kind(value: object, read: object) -> bool:
+    kinds = (bool, str, int)
+    return [isinstance(value, kind) for kind in kinds] == [isinstance(read, kind) for kind in kinds] or (
+        type(value) is int and isinstance(read, float)
+    )
 
 
 def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:

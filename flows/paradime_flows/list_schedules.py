@@ -65,7 +65,7 @@ async def list_schedules(
 
     Args:
         credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
-        show_inactive: Whether to list the inactive schedules instead of the active ones, as Bolt has it.
+        show_inactive: Whether to list the inactive schedules instead of the active ones.
         suspended: Only schedules whose timer is, or is not, suspended. Empty: either.
         owner: Only schedules whose owner contains this text.
         overdue_after_seconds: How late a run may be before its schedule counts as overdue, in seconds.

@@ -256,8 +256,8 @@ class Triggering:
             status = await client.get_bolt_run(run_id, logs=False)
             planned = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).commands
         shown = [command.command for command in status.commands]
-        # With `continueOnError` others may have failed before the one that the run's error names.
-        failed = next((n for n, command in enumerate(status.commands) if command.return_code), len(shown) - 1)
+        begin = status.first_failed_command
+        failed = next((n for n, each in enumerate(status.commands) if each is begin), 0)
         if request.command_configs is not None:
             planned = [str(config["command"]) for config in request.command_configs]
         elif request.commands is not None:

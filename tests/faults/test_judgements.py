@@ -291,6 +291,48 @@ async def test_an_outage_is_counted_from_the_last_look_that_succeeded() -> None:
     assert [each.error is not None for each in seen] == [False, True, True, False, True, False]
 
 
+@pytest.mark.parametrize(
+    "asked, slept",
+    [
+        pytest.param(20, [20, 20, 20], id="as asked"),
+        pytest.param(0, [0.5, 0.5, 0.5], id="at once"),
+        pytest.param(3600, [60, 60, 60], id="a minute at most"),
+    ],
+)
+async def test_bolt_is_left_alone_as_long_as_it_asks(asked, slept) -> None:
+    """`Retry-After` counts in the wait as it does in a call, whatever the poll interval."""
+    fake = FakeClock()
+
+    async def look() -> BoltRunStatus:
+        if len(fake.slept) == len(slept):
+            return status("SUCCESS")
+        raise BoltUnavailable("too many", retry_after_seconds=asked)
+
+    async for _ in observe(
+        look, poll_interval_seconds=15, deadline=Deadline(None, fake.clock), clock=fake.clock
+    ):
+        pass
+    assert fake.slept == slept
+
+
+async def test_the_deadline_comes_before_what_bolt_asks_for() -> None:
+    """The last sleep ends at it, and the last look is made then."""
+    fake = FakeClock()
+    looks = []
+
+    async def look() -> BoltRunStatus:
+        looks.append(fake.now - 1000)
+        raise BoltUnavailable("too many", retry_after_seconds=20)
+
+    observations = observe(
+        look, poll_interval_seconds=15, deadline=Deadline(30, fake.clock), clock=fake.clock
+    )
+    async for seen in observations:
+        if seen.past_deadline:
+            break
+    assert looks == [0, 20, 30]
+
+
 async def test_a_refusal_is_an_outage_but_for_refused_credentials() -> None:
     """The run exists, whatever Bolt says; but a key that is refused will not be taken later either."""
     fake = FakeClock()

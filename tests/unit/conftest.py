@@ -64,12 +64,16 @@ def client_of(naps: Naps) -> Callable[..., BoltClient]:
 
 @dataclass
 class Recorder:
-    """A small HTTP server that notes each request line with its headers, and counts connections."""
+    """A small HTTP server that notes each request line with its headers, and counts connections.
+
+    After `idle_seconds` without a request it closes a connection without a word, as load balancers do.
+    """
 
     status: int = 200
     body: bytes = b'{"data": {"boltRunStatus": {"ok": true, "state": "RUNNING", "commands": []}}}'
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     connections: int = 0
+    idle_seconds: float | None = None
     url: str = ""
 
 
@@ -82,6 +86,7 @@ def recorder() -> Iterator[Recorder]:
 
         def handle(self) -> None:
             recorder.connections += 1
+            self.connection.settimeout(recorder.idle_seconds)
             super().handle()
 
         def answer(self) -> None:

@@ -74,9 +74,32 @@ def a_trigger(**changes: Any) -> Attempt:
     return lambda simulator: schedule()(simulator).trigger(**changes)
 
 
-def a_run(run_id: Any) -> Attempt:
+def a_run(run_id: Any, **fields: Any) -> Attempt:
     """Make the handle of a run."""
-    return lambda simulator: BoltRun(run_id, credentials()(simulator))
+    return lambda simulator: BoltRun(run_id, credentials()(simulator), **fields)
+
+
+def a_wait(timeout_seconds: Any) -> Attempt:
+    """Wait for a run's end."""
+    return lambda simulator: a_run(1)(simulator).wait_for_completion(timeout_seconds)
+
+
+def a_cancel(grace_seconds: Any) -> Attempt:
+    """Cancel a run."""
+    return lambda simulator: a_run(1)(simulator).cancel(grace_seconds)
+
+
+def a_task(name: str, *args: Any, **arguments: Any) -> Attempt:
+    """Call what a task does in its run; by then, futures have come to their values."""
+
+    def attempt(simulator: BoltSimulator) -> Any:
+        from paradime_flows import tasks
+
+        return asyncio.run(
+            getattr(tasks, name).fn(*args, **{"credentials": credentials()(simulator), **arguments})
+        )
+
+    return attempt
 
 
 def flow(**parameters: Any) -> Attempt:
@@ -95,6 +118,7 @@ def bad(attempt: Attempt, *told: str, id: str) -> Any:  # noqa: A002 - pytest's 
 
 
 WHOLE = "whole number from 1 to 2147483647"
+SECONDS = "as a number of seconds"
 COPY_IT = "copy it from the Paradime workspace settings"
 
 BAD = [
@@ -292,6 +316,59 @@ BAD = [
     bad(a_trigger(commands=()), "commands is an empty list", id="trigger of a block: no commands"),
     bad(a_run(0), "run_id is 0", WHOLE, id="handle: 0"),
     bad(a_run("76035"), "run_id is '76035'", WHOLE, id="handle: text"),
+    bad(
+        a_run(1, timeout_seconds="soon"), "timeout_seconds is 'soon'", SECONDS, id="handle: words for a time"
+    ),
+    bad(a_run(1, timeout_seconds=float("nan")), "timeout_seconds is nan", SECONDS, id="handle: NaN"),
+    bad(
+        a_run(1, poll_interval_seconds=0), "poll_interval_seconds is 0", "0.1 or more", id="handle: no pause"
+    ),
+    bad(a_run(1, poll_interval_seconds=True), "poll_interval_seconds is True", id="handle: pause yes"),
+    bad(a_run(1, max_outage_seconds=-1), "max_outage_seconds is -1", "0 or more", id="handle: outage"),
+    bad(
+        a_run(1, cancel_grace_seconds=float("inf")), "cancel_grace_seconds is inf", id="handle: endless grace"
+    ),
+    bad(a_wait("soon"), "timeout_seconds is 'soon'", SECONDS, "such as 60", id="wait: words for a time"),
+    bad(a_wait(-1), "timeout_seconds is -1", "0 or more", id="wait: negative"),
+    bad(a_wait(float("nan")), "timeout_seconds is nan", id="wait: NaN"),
+    bad(a_wait(timeout_seconds=True), "timeout_seconds is True", id="wait: yes"),
+    bad(a_cancel("x"), "grace_seconds is 'x'", SECONDS, id="cancel: words for a time"),
+    bad(a_cancel(-0.5), "grace_seconds is -0.5", "0 or more", id="cancel: negative"),
+    bad(
+        schedule(max_outage_seconds=float("inf")),
+        "max_outage_seconds",
+        "1209600",
+        id="schedule: endless outage",
+    ),
+    bad(schedule(max_outage_seconds=float("nan")), "max_outage_seconds", id="schedule: outage not a number"),
+    # The tasks' arguments
+    bad(
+        a_task("wait_for_bolt_run", 1, timeout_seconds=0),
+        "timeout_seconds is 0. Nothing was sent",
+        "greater than 0",
+        id="task: no time",
+    ),
+    bad(a_task("wait_for_bolt_run", 1, timeout_seconds="soon"), "valid number", id="task: words for a time"),
+    bad(
+        a_task("wait_for_bolt_run", 1, timeout_seconds="60"),
+        "timeout_seconds is '60'",
+        "a value like 60.0",
+        id="task: time as text",
+    ),
+    bad(a_task("wait_for_bolt_run", 1, poll_interval_seconds=0), "equal to 0.5", id="task: no pause"),
+    bad(
+        a_task("retry_bolt_run", 1, everything="no"),
+        "everything is 'no'",
+        "as True or False",
+        id="task: yes or no as text",
+    ),
+    bad(a_task("get_bolt_run", run_id=True), "run_id is True", "a value like 1", id="task: run yes"),
+    bad(a_task("get_bolt_run", "76035"), "run_id is '76035'", "a value like 76035", id="task: run as text"),
+    bad(a_task("trigger_bolt_run", 7), "schedule_name is 7", "valid string", id="task: schedule a number"),
+    bad(a_task("trigger_bolt_run", "daily", commands="dbt run"), "valid list", id="task: commands as text"),
+    bad(a_task("trigger_bolt_run", "daily", on_crash="panic"), "'cancel' or 'leave'", id="task: policy"),
+    bad(a_task("get_bolt_run", 1, credentials=7), "credentials is no good", id="task: credentials a number"),
+    bad(a_task("cancel_bolt_run", 1, cancel_grace_seconds=0), "greater than 0", id="task: no grace"),
     # The flow's parameters
     bad(flow(schedule_name=""), "schedule_name", "at least 1 character", id="flow: no schedule"),
     bad(flow(schedule_name="  "), "schedule_name", id="flow: blank schedule"),
@@ -345,6 +422,11 @@ GOOD = [
     pytest.param(credentials(), id="credentials"),
     pytest.param(schedule(), id="schedule"),
     pytest.param(a_run(1), id="handle"),
+    pytest.param(a_run(1, timeout_seconds=-3.5, max_outage_seconds=0), id="handle whose time has run out"),
+    pytest.param(a_task("get_bolt_schedule", "daily"), id="task"),
+    pytest.param(
+        a_task("trigger_bolt_run", "daily", command_configs=[{"command": "dbt run"}]), id="task: plain data"
+    ),
     pytest.param(flow(commands=["dbt run"], retries=2), id="flow"),
 ]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -21,6 +23,7 @@ from paradime_blocks import (
     BoltUnavailable,
     BoltUnsupported,
     ParadimeCredentials,
+    command_calls,
 )
 from paradime_blocks.connection import ConnectionSettings, graphql_error, read_reply
 from paradime_blocks.endpoints import credential_headers, is_loopback
@@ -32,6 +35,7 @@ from paradime_blocks.operations import (
 )
 from paradime_blocks.redaction import Redactor
 from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.run import POLL_INTERVAL_SECONDS
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 
 if TYPE_CHECKING:
@@ -545,6 +549,79 @@ async def test_the_store_of_resources_gets_no_credential(client_of, recorder, se
     assert all(not CREDENTIAL_HEADERS & set(headers) for headers in [*sent, recorder.requests[0][1]])
 
 
+def _store(*addresses: str, content: Any = b"content") -> tuple[httpx.MockTransport, list[str]]:
+    """A store whose signed URL leads through addresses to a file; and what it is asked for."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "api.paradime.invalid":
+            url = {"boltResourceUrl": {"ok": True, "url": addresses[0]}}
+            return httpx.Response(200, json={"data": url})
+        asked.append(str(request.url))
+        if len(asked) < len(addresses):
+            return httpx.Response(302, headers={"Location": addresses[len(asked)]})
+        return httpx.Response(200, content=content)
+
+    return httpx.MockTransport(answer), asked
+
+
+ONE_TRY = RetryPolicy(attempts=1)
+
+
+@pytest.mark.parametrize(
+    "addresses, followed",
+    [
+        pytest.param(["https://a.test/1", "https://b.test/2"], 2, id="https"),
+        pytest.param(["https://a.test/1", "/2"], 2, id="relative"),
+        pytest.param([f"https://a.test/{n}" for n in range(6)], 6, id="as often as it may be"),
+        pytest.param(["http://127.0.0.1/1", "http://127.0.0.1/2"], 2, id="this machine"),
+    ],
+)
+async def test_a_stores_redirects_are_followed(client_of, addresses, followed):
+    """Object stores move files from one region's host to another's."""
+    transport, asked = _store(*addresses)
+    async with client_of("https://api.paradime.invalid/g", transport=transport) as client:
+        assert await client.download_bolt_resource(1) == b"content"
+    assert len(asked) == followed
+
+
+@pytest.mark.parametrize(
+    "addresses, followed",
+    [
+        pytest.param(["https://a.test/1", "http://plain.test/2"], 1, id="http"),
+        pytest.param(["https://a.test/1", "http://127.0.0.1/2"], 1, id="http of this machine"),
+        pytest.param(["https://a.test/1", "ftp://a.test/2"], 1, id="another scheme"),
+        pytest.param([f"https://a.test/{n}" for n in range(9)], 6, id="on and on"),
+    ],
+)
+async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses, followed):
+    """The link opens the file to whoever reads it on the way, and the file could be another one."""
+    transport, asked = _store(*addresses)
+    async with client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
+    ) as client:
+        with pytest.raises(BoltUnavailable, match="Resource 1 could not be fetched"):
+            await client.download_bolt_resource(1)
+    assert len(asked) == followed
+
+
+async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
+    """Each byte comes in time, and the file never does: httpx's limits are for each read."""
+    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.3)
+
+    async def dribble():
+        while True:
+            await anyio.sleep(0.05)
+            yield b"."
+
+    transport, _ = _store("https://a.test/1", content=dribble())
+    async with client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
+    ) as client:
+        with anyio.fail_after(20), pytest.raises(BoltUnavailable, match="could not be fetched"):
+            await client.download_bolt_resource(1)
+
+
 @pytest.mark.parametrize(
     "key, secret, workspace, headers",
     [
@@ -611,7 +688,49 @@ def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
 def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, proxy, options):
     """`none` unsets it; a proxy of the environment cannot reach our own loopback."""
     settings = ConnectionSettings(endpoint, SecretStr("k"), SecretStr("s"), proxy=proxy)
-    assert settings.http_options() == options
+    found = settings.http_options()
+    assert ("verify" in found) is (found["trust_env"] is False), "httpx then looks for no certificates itself"
+    assert {name: value for name, value in found.items() if name != "verify"} == options
+
+
+@pytest.mark.parametrize("proxy", [None, "none", "http://proxy:3128", "https://proxy:3128"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_the_environments_certificates_count_with_and_without_a_proxy(
+    client_of, monkeypatch, tmp_path, proxy, variable
+):
+    """A proxy that opens TLS signs with a certificate of the company's own: the commonest reason to set them."""
+    asked = []
+    real = ssl.create_default_context
+
+    def create(*_, cafile=None, capath=None, **__):
+        asked.append(cafile or capath)
+        return real()
+
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    async with client_of("https://api.paradime.invalid/g", proxy=proxy):
+        pass
+    assert str(tmp_path) in asked
+
+
+async def test_a_connection_outlasts_the_time_between_two_looks(client_of):
+    """Else each look at a long run begins with a TLS handshake; and load balancers cut after 60 s."""
+    async with client_of("https://api.paradime.invalid/g", proxy="none") as client:
+        pool = client._connection.http._transport._pool
+    assert POLL_INTERVAL_SECONDS < pool._keepalive_expiry < 60
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_no_answer(client_of, recorder):
+    """Servers close what is idle: a trigger that goes to one that has is neither lost nor sent twice."""
+    recorder.body = b'{"data": {"triggerBoltRun": {"runId": 5}}}'
+    recorder.idle_seconds = 0.05
+    async with client_of(recorder.url, retry_policy=RetryPolicy(attempts=1)) as client:
+        for _ in range(3):
+            assert await client.trigger_bolt_run("daily") == 5
+            await anyio.sleep(0.3)
+    assert (recorder.connections, len(recorder.requests)) == (3, 3)
 
 
 async def test_requests_go_through_the_proxy_of_the_field(simulator, client_of, recorder):
@@ -687,31 +806,189 @@ async def test_the_credentials_client_passes_its_settings_on(simulator):
     assert settings.source == "the ParadimeCredentials given in code"
 
 
+# What servers of several kinds say to an argument, field or type that they do not have.
+WORDINGS = [
+    pytest.param('Unknown argument "reason" on field "Mutation.triggerBoltRun".', "reason", id="graphql-js"),
+    pytest.param(
+        'Unknown argument "reason" on field "triggerBoltRun" of type "Mutation".', "reason", id="graphene 2"
+    ),
+    pytest.param("Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.", "reason", id="strawberry"),
+    pytest.param(
+        'Unknown argument "reason" on field "Mutation.triggerBoltRun". Did you mean "season"?',
+        "reason",
+        id="with a guess",
+    ),
+    pytest.param(
+        "Validation error (UnknownArgument@[triggerBoltRun]) : Unknown field argument 'reason'",
+        "reason",
+        id="graphql-java",
+    ),
+    pytest.param(
+        "Validation error of type UnknownArgument: Unknown field argument reason @ 'triggerBoltRun'",
+        "reason",
+        id="older graphql-java",
+    ),
+    pytest.param("The argument `reason` does not exist.", "reason", id="Hot Chocolate"),
+    pytest.param("Field 'triggerBoltRun' doesn't accept argument 'reason'", "reason", id="graphql-ruby"),
+    pytest.param("'triggerBoltRun' has no argument named 'reason'", "reason", id="Hasura"),
+    pytest.param(
+        "Provided Argument < reason > doesn't exist on field < Mutation.triggerBoltRun >.",
+        "reason",
+        id="Tartiflette",
+    ),
+    pytest.param('Unknown type "BoltCommandInput".', "BoltCommandInput", id="type"),
+    pytest.param(
+        "BoltCommandInput isn't a defined input type (on $commandConfigs)",
+        "BoltCommandInput",
+        id="Ruby's type",
+    ),
+    pytest.param(
+        "Variable '$commandConfigs' got invalid value {'command': 'dbt run', 'x': 1} at 'commandConfigs[0]'; "
+        "Field 'continueOnError' is not defined by type 'BoltCommandInput'.",
+        "continueOnError",
+        id="field of an input",
+    ),
+    pytest.param(
+        'Variable "$commandConfigs" got invalid value [{"command": "dbt run"}].\n'
+        'In element #0: In field "continueOnError": Unknown field.',
+        "continueOnError",
+        id="graphene 2's field of an input",
+    ),
+    pytest.param("Cannot query field 'retryBoltRun' on type 'Mutation'.", "retryBoltRun", id="operation"),
+    pytest.param(
+        "Validation error (FieldUndefined@[retryBoltRun]) : Field 'retryBoltRun' in type 'Mutation' is undefined",
+        "retryBoltRun",
+        id="graphql-java's operation",
+    ),
+    pytest.param(
+        "The field `retryBoltRun` does not exist on the type `Mutation`.",
+        "retryBoltRun",
+        id="Hot Chocolate's operation",
+    ),
+    pytest.param(
+        "Field 'retryBoltRun' doesn't exist on type 'Mutation'", "retryBoltRun", id="graphql-ruby's operation"
+    ),
+    pytest.param(
+        "field 'retryBoltRun' not found in type: 'mutation_root'", "retryBoltRun", id="Hasura's operation"
+    ),
+]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("text, missing", WORDINGS)
+def test_what_a_backend_lacks_is_understood_in_the_words_of_many_servers(text, missing, status):
+    """Even for a trigger: such a refusal comes before anything is executed."""
+    reply = httpx.Response(status, json={"errors": [{"message": text}], "data": None})
+    with pytest.raises(BoltUnsupported) as caught:
+        read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test")
+    assert caught.value.missing == missing
+
+
+# What a backend may say after it has acted.
+IN_PASSING = [
+    pytest.param("The run could not be confirmed for an unknown reason", id="unknown reason"),
+    pytest.param("Unexpected error: commandConfigs were not saved", id="unexpected"),
+    pytest.param("reason is not defined", id="an error of Python"),
+    pytest.param("KeyError: unknown field 'reason' in the audit log", id="a field of something else"),
+    pytest.param("Run 5 began. Unknown argument 'reason' on field 'AuditLog.write'.", id="in the middle"),
+    pytest.param("field triggerBoltRun doesn't have argument slug", id="no quotes"),
+    pytest.param("The argument `reason` does not exist in the catalogue of reasons", id="goes on"),
+]
+
+
+@pytest.mark.parametrize("text", IN_PASSING)
+async def test_a_trigger_is_not_sent_again_for_a_name_in_passing(simulator, client_of, text):
+    """The error may come after the run has begun: one request, one run, and no word of an older backend."""
+    simulator.add_schedule("daily", already_running="allow")
+    simulator.inject(faults.GraphQLError(text, operation="triggerBoltRun", after_acting=True))
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError) as caught:
+            await client.trigger_bolt_run("daily", reason="the test")
+    assert not isinstance(caught.value, BoltUnsupported)
+    assert (simulator.count("triggerBoltRun"), len(simulator.runs())) == (1, 1)
+
+
+def test_an_error_of_the_execution_is_no_lack_of_an_argument():
+    """Its path says that the mutation was carried out, whatever the words."""
+    text = "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'."
+    errors = [{"message": text, "path": ["triggerBoltRun"]}]
+    assert not isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported)
+    errors = [{"message": text, "path": ["mutation TriggerBoltRun", "triggerBoltRun", "reason"]}]
+    assert isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported), "a path into the document"
+
+
 @pytest.mark.parametrize(
     "text, missing",
     [
+        pytest.param("Unsupported field 'suspended'", "suspended", id="field"),
+        pytest.param("no such argument: `slug`", "slug", id="argument"),
+        pytest.param('variable "$slug" is not defined', "slug", id="variable"),
         pytest.param(
-            'Cannot query field "suspended" on type "BoltSchedule".', "suspended", id="graphql-js field"
+            "BoltSchedule does not have a 'suspended' field", "suspended", id="name before its kind"
         ),
-        pytest.param(
-            'Unknown argument "reason" on field "triggerBoltRun".', "reason", id="graphql-js argument"
-        ),
-        pytest.param(
-            "Validation error: reason is not defined for triggerBoltRun", "reason", id="other words"
-        ),
-        pytest.param("field triggerBoltRun doesn't have argument slug", "slug", id="graphql-java"),
-        pytest.param("Schedule daily does not exist", None, id="a missing schedule is no missing argument"),
-        pytest.param("unknown scheduleName", None, id="an argument of the reference is never missing"),
+        pytest.param("Schedule with slug 'dayly' does not exist", None, id="a missing schedule"),
+        pytest.param("Schedule daily does not exist", None, id="a schedule without quotes"),
+        pytest.param("The slug is unknown", None, id="no quotes"),
+        pytest.param("Unknown value of argument 'scheduleName'", None, id="an argument of the reference"),
     ],
 )
-def test_what_a_backend_does_not_know_is_told_in_many_words(text: str, missing: str | None) -> None:
-    """GraphQL servers differ in how they name an unknown field or argument."""
-    error = graphql_error(
-        TRIGGER_BOLT_RUN if "suspended" not in text else BOLT_SCHEDULE_NAME,
-        [{"message": text}],
-        NOTHING_SECRET,
-    )
+def test_what_a_read_lacks_is_understood_in_other_words_too(text: str, missing: str | None) -> None:
+    """A read may be sent again; but a schedule that is not there is no argument that is not there."""
+    error = graphql_error(BOLT_SCHEDULE_NAME, [{"message": text}], NOTHING_SECRET)
+    assert type(error) is (BoltUnsupported if missing else BoltRequestError)
     assert getattr(error, "missing", None) == missing
+
+
+HALF_ANSWERS = [
+    pytest.param(
+        {"boltRunStatus": {"ok": True, "state": "SUCCESS", "commands": None}},
+        lambda client: client.get_bolt_run(1),
+        id="run without its commands",
+    ),
+    pytest.param(
+        {"listBoltSchedules": {"schedules": None, "totalCount": 7}},
+        lambda client: client.list_bolt_schedules(),
+        id="page without its schedules",
+    ),
+    pytest.param(
+        {"a0": {"ok": True, "resources": []}, "a1": {"ok": True, "resources": None}},
+        lambda client: client.get_bolt_command_resources([1, 2]),
+        id="aliases",
+    ),
+]
+
+
+@pytest.mark.parametrize("data, call", HALF_ANSWERS)
+async def test_half_an_answer_to_a_read_is_asked_for_again_and_never_taken_for_the_whole(
+    client_of, data, call
+):
+    """Errors beside data: not "no commands" and not "no schedules"."""
+    (path,) = [[name, part] for name, value in data.items() for part, held in value.items() if held is None]
+    body = {"data": data, "errors": [{"message": "the database is away", "path": path}]}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
+    client = client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=RetryPolicy(attempts=2)
+    )
+    async with client:
+        with pytest.raises(BoltUnavailable, match=r"in part only.*the database is away"):
+            await call(client)
+
+
+async def test_errors_beside_nothing_of_a_trigger_are_told(simulator, client_of):
+    """An object of nulls is no proof of a run."""
+    simulator.add_schedule("daily")
+    simulator.inject(faults.GraphQLError("AlreadyRunningException", data={"triggerBoltRun": {"runId": None}}))
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltAlreadyRunning):
+            await client.trigger_bolt_run("daily")
+
+
+async def test_a_cancel_that_is_answered_with_errors_is_refused(simulator, client_of):
+    """It may be sent again, so nothing is lost by saying so."""
+    simulator.inject(faults.GraphQLError("not today", data={"cancelBoltRun": {"ok": None}}))
+    async with client_of(simulator) as client:
+        with pytest.raises(BoltRequestError, match="not today"):
+            await client.cancel_bolt_run(1)
 
 
 def test_a_backend_that_ignores_aliases_is_told_apart_from_one_without_an_answer() -> None:

@@ -24,6 +24,7 @@ from paradime_blocks.models import (
     BoltResourceSummary,
     BoltRunStatus,
     BoltSchedulePage,
+    BoltScheduleSummary,
     parse_bolt_date,
     run_url,
 )
@@ -151,7 +152,23 @@ def test_no_state_is_no_status(state):
         pytest.param(None, None, id="null"),
         pytest.param("yesterday", None, id="unreadable"),
         pytest.param("2023-13-45 99:99:99", None, id="impossible"),
-        pytest.param(1697388256, None, id="a number"),
+        pytest.param(1697388256, datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="seconds since 1970"),
+        pytest.param(
+            1697388256986, datetime(2023, 10, 15, 16, 44, 16, 986000, UTC), id="milliseconds since 1970"
+        ),
+        pytest.param("1697388256", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="seconds as text"),
+        pytest.param(
+            "1697388256986", datetime(2023, 10, 15, 16, 44, 16, 986000, UTC), id="milliseconds as text"
+        ),
+        pytest.param(
+            "Sun, 15 Oct 2023 16:44:16 GMT", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="RFC 1123"
+        ),
+        pytest.param(
+            "2023-10-15 18:44:16+0200", datetime(2023, 10, 15, 16, 44, 16, 0, UTC), id="zone, no colon"
+        ),
+        pytest.param(0, None, id="zero"),
+        pytest.param(True, None, id="yes"),
+        pytest.param("in 5, no, 10 minutes", None, id="unreadable with a comma"),
         pytest.param("0001-01-01T00:00:00+23:59", None, id="before the calendar"),
     ],
 )
@@ -160,6 +177,14 @@ def test_dates_are_read_as_utc(text, moment):
     found = BoltCommand.model_validate(command(startDttm=text)).start_dttm
     assert found == moment
     assert found is None or found.tzinfo is UTC
+
+
+@pytest.mark.parametrize("value", ["in 5 minutes", True, ["soon"], "2023-13-45"])
+def test_a_date_that_cannot_be_read_is_kept_as_it_came(value):
+    """Nothing that Bolt says is lost, and the answer can be read all the same."""
+    found = BoltScheduleSummary.model_validate({"name": "daily", "nextRunAt": value, "lastRunAt": BEGAN})
+    assert found.next_run_at is None
+    assert found.model_extra == {"next_run_at_text": value}
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
@@ -215,10 +240,12 @@ def test_answers_cannot_be_changed():
 @pytest.mark.parametrize(
     "codes, failing",
     [
-        pytest.param([0, 0], None, id="none failed"),
+        pytest.param([0, 0], 2, id="none failed: where it ended"),
         pytest.param([0, 1], 2, id="the last"),
         pytest.param([1, 0, 2], 3, id="the last of several, as with continueOnError"),
         pytest.param([1, None], 1, id="one that was broken off has not failed"),
+        pytest.param([0, None], 2, id="broken off, and none failed"),
+        pytest.param([None, 0], 1, id="broken off before the last"),
         pytest.param([], None, id="no commands"),
     ],
 )
@@ -227,6 +254,46 @@ def test_the_failing_command_is_the_last_that_failed(codes, failing):
     commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
     found = BoltRunStatus.model_validate({"state": "FAILED", "commands": commands}).failing_command
     assert (found.id if found else None) == failing
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUCCESS", "SKIPPED", "POLISHING"])
+@pytest.mark.parametrize("codes, failed", [([0, None], None), ([1, None], 1)])
+def test_only_a_run_that_ended_badly_has_a_command_to_blame_without_a_return_code(state, codes, failed):
+    """A command that runs has no return code either."""
+    commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
+    status = BoltRunStatus.model_validate({"state": state, "commands": commands})
+    for found in (status.failing_command, status.first_failed_command):
+        assert (found.id if found else None) == failed
+
+
+@pytest.mark.parametrize("state", ["ERROR", "FAILED", "CANCELED"])
+@pytest.mark.parametrize(
+    "codes, first",
+    [
+        pytest.param([0, 1, 0, 2], 2, id="the first of several"),
+        pytest.param([0, None, 1], 2, id="one that was broken off"),
+        pytest.param([0, 0], 2, id="none: the last"),
+        pytest.param([], None, id="no commands"),
+    ],
+)
+def test_a_retry_starts_at_the_first_command_that_failed(state, codes, first):
+    """With continueOnError the run went on after it."""
+    commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
+    found = BoltRunStatus.model_validate({"state": state, "commands": commands}).first_failed_command
+    assert (found.id if found else None) == first
+
+
+def test_nulls_where_the_reference_has_text_make_no_answer_unreadable():
+    """A run must not become invisible for a name that is not there."""
+    run = {"state": "RUNNING", "commands": [command(command=None)]}
+    assert BoltRunStatus.model_validate(run).commands[0].command == ""
+    assert BoltCommandDetail.model_validate(
+        command(command=None, resources=[{"id": 1, "path": None}])
+    ).resources == [BoltResource(id=1, path="")]
+    page = BoltSchedulePage.model_validate({"schedules": [{"name": None, "commands": [None, "dbt run"]}]})
+    assert (page.schedules[0].name, page.schedules[0].commands) == ("", ["", "dbt run"])
+    lines = BoltLogPage.model_validate({"lines": [{"stream": None, "line": None}], "finished": True}).lines
+    assert (lines[0].stream, lines[0].line) == ("STDOUT", "")
 
 
 @pytest.mark.parametrize("state, ends", [("RUNNING", False), ("SUCCESS", True), ("POLISHING", False)])

@@ -1,0 +1,173 @@
+"""The handle of a run: what it says of time limits, outages at the end, and runs that did not succeed."""
+
+from __future__ import annotations
+
+import time
+
+import anyio.lowlevel
+import pytest
+
+from paradime_blocks import (
+    BoltAlreadyRunning,
+    BoltRun,
+    BoltRunCanceled,
+    BoltRunFailed,
+    BoltRunState,
+    BoltRunTimedOut,
+    BoltSchedule,
+    BoltUnavailable,
+    ParadimeCredentials,
+)
+from paradime_blocks.observation import Clock
+from paradime_blocks.testing import BoltSimulator, faults
+
+
+class FakeClock:
+    """A clock whose sleep adds to its own time; `at` does something at a time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+        self.at: dict[float, object] = {}
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        for moment in [each for each in self.at if each <= self.now]:
+            self.at.pop(moment)()
+        await anyio.lowlevel.checkpoint()
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.now, wall=time.time, sleep=self.sleep)
+
+
+@pytest.fixture
+def time_of_day() -> FakeClock:
+    return FakeClock()
+
+
+def credentials(simulator: BoltSimulator) -> ParadimeCredentials:
+    return ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+    )
+
+
+@pytest.fixture
+def run(simulator, time_of_day) -> BoltRun:
+    """A run of two commands that is not ours, and goes on."""
+    simulator.add_schedule("daily", commands=["dbt seed", "dbt run"], setup_commands=False)
+    run_id = simulator.start_run("daily")
+    return BoltRun(run_id, credentials(simulator), timeout_seconds=900, clock=time_of_day.clock)
+
+
+@pytest.mark.parametrize(
+    "arguments, told, waited",
+    [
+        pytest.param({}, "within 900 s", 900, id="the handle's own"),
+        pytest.param({"timeout_seconds": 0.5}, "within 0.5 s", 0.5, id="the caller's"),
+        pytest.param({"timeout_seconds": 12.3456}, "within 12.3 s", 12.3456, id="what a person reads of it"),
+        pytest.param({"timeout_seconds": 0}, "within 0 s", 0, id="none"),
+        pytest.param(
+            {"timeout_seconds": 0, "whole_seconds": 3600}, "within 3600 s", 3600, id="one that is used up"
+        ),
+    ],
+)
+async def test_a_time_out_names_the_limit_that_was_waited_for(run, time_of_day, arguments, told, waited):
+    """Whoever set it must know which one to raise."""
+    with pytest.raises(BoltRunTimedOut, match=told) as caught:
+        await run.await_for_completion(**arguments)
+    assert caught.value.waited_seconds == waited
+    assert time_of_day.now == pytest.approx(arguments.get("timeout_seconds", 900))
+
+
+async def test_no_time_at_all_is_time_for_one_look(simulator, run):
+    """A run taken up after its deadline may have ended well meanwhile."""
+    simulator.clock.advance(600)
+    assert await run.await_for_completion(0) is BoltRunState.SUCCESS
+    assert simulator.count("boltRunStatus") == 1
+
+
+async def test_a_success_outlives_an_outage_at_its_end(simulator, run, time_of_day):
+    """As long as one that comes in the midst of the run may be."""
+    simulator.clock.advance(600)
+    simulator.inject(faults.Status(503, times=None))
+    time_of_day.at[60] = simulator.clear_faults
+    assert (await run.afetch_result()).state is BoltRunState.SUCCESS
+    assert 60 <= time_of_day.now < 90
+
+
+async def test_an_outage_at_the_end_is_given_up_when_it_is_too_long(simulator, time_of_day):
+    """`max_outage_seconds` bounds it; the error is the outage's own."""
+    run = BoltRun(1, credentials(simulator), max_outage_seconds=40, clock=time_of_day.clock)
+    simulator.inject(faults.Status(503, times=None))
+    with pytest.raises(BoltUnavailable, match="503"):
+        await run.afetch_result()
+    assert 40 <= time_of_day.now < 60
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.Status(503, operation="boltCommand", times=None), id="outage"),
+        pytest.param(faults.MissingData("not_ok", operation="boltCommand", times=None), id="refused"),
+        pytest.param(faults.Status(403, operation="boltCommand", times=None), id="not allowed"),
+    ],
+)
+async def test_a_success_without_its_files_is_a_success(simulator, run, fault, caplog):
+    """The list of files is an extra; that it is missing stands in the log."""
+    simulator.clock.advance(600)
+    simulator.inject(fault)
+    result = await run.afetch_result()
+    assert (result.state, result.resources, len(result.commands)) == (BoltRunState.SUCCESS, [], 2)
+    assert f"The files of Bolt run {run.run_id} cannot be listed" in caplog.text
+
+
+async def test_a_refused_result_is_soon_given_up(simulator, time_of_day):
+    """A run that is not there does not come to be."""
+    run = BoltRun(424_242, credentials(simulator), clock=time_of_day.clock)
+    with pytest.raises(Exception, match="424242"):
+        await run.afetch_result()
+    assert time_of_day.now < 10
+
+
+async def test_a_cancel_leaves_bolt_alone_as_long_as_it_asks(simulator, run, time_of_day):
+    """`Retry-After` of the cancel itself, too: neither cancel nor look in the meantime."""
+    simulator.inject(faults.Status(429, operation="cancelBoltRun", retry_after=20))
+    assert await run.acancel() is BoltRunState.CANCELED
+    assert time_of_day.slept[0] == 20
+    assert simulator.count("cancelBoltRun") == 2
+
+
+async def test_a_run_that_ends_while_its_cancel_is_put_off_is_seen_to_have_ended(simulator, run, time_of_day):
+    """Bolt takes no cancel in time, but the last look comes all the same."""
+    simulator.inject(faults.Status(429, operation="cancelBoltRun", retry_after=20, times=None))
+    time_of_day.at[40] = lambda: simulator.clock.advance(600)
+    assert await run.acancel() is BoltRunState.SUCCESS
+    assert time_of_day.slept == [20, 20, 20]
+
+
+@pytest.mark.parametrize(
+    "state, kind",
+    [
+        pytest.param("CANCELED", BoltRunCanceled, id="canceled"),
+        pytest.param("ERROR", BoltRunFailed, id="error"),
+    ],
+)
+async def test_a_run_that_is_broken_off_tells_the_command_it_was_at(simulator, run, state, kind):
+    """No command has a return code other than 0; the one that was going on is what a person asks for."""
+    while len(simulator.run(run.run_id).commands) < 2:
+        simulator.clock.advance(0.5)
+    simulator.clock.advance(0.5)
+    simulator.finish(run.run_id, state)
+    with pytest.raises(kind, match="dbt run") as caught:
+        await run.afetch_result()
+    assert (caught.value.command, caught.value.return_code) == ("dbt run", None)
+
+
+async def test_a_block_says_what_to_do_while_its_schedule_runs(simulator, run):
+    """It has no `on_already_running` to be set."""
+    block = BoltSchedule(credentials=credentials(simulator), schedule_name="daily")
+    with pytest.raises(BoltAlreadyRunning, match=r"attach\(run_id\)\.wait_for_completion\(\)") as caught:
+        await block.atrigger()
+    assert "Choose on_already_running" not in str(caught.value)
