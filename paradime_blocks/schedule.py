@@ -21,6 +21,8 @@ from paradime_blocks.trigger import RunLedger, Trigger, TriggerIntent, TriggerRe
 
 TIMEOUT_SECONDS = 86_400.0
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
+# For the UI's form, which runs no validators; in the schema only, so that their messages come first elsewhere.
+_ONE_LINE = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 class MemoryLedger:
@@ -51,14 +53,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         pydantic.ValidationError: A field is no good; the message says what to type.
 
     Example:
-        Save a schedule, load it and run it:
+        Load a saved schedule and run it:
         ```python
-        from paradime_blocks import BoltSchedule, ParadimeCredentials
-
-        BoltSchedule(
-            credentials=ParadimeCredentials.load("production"),
-            schedule_name="daily",
-        ).save("BLOCK_NAME", overwrite=True)
+        from paradime_blocks import BoltSchedule
 
         run = BoltSchedule.load("BLOCK_NAME").trigger()
         run.wait_for_completion()
@@ -84,11 +81,13 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         title="Schedule name",
         description="The schedule's name as Paradime shows it. Either this or the slug is needed.",
         examples=["daily"],
+        json_schema_extra=_ONE_LINE,
     )
     slug: str | None = Field(
         default=None,
         title="Schedule slug",
         description="The schedule's slug, in place of its name; only newer Paradime workspaces know it.",
+        json_schema_extra=_ONE_LINE,
     )
     commands: list[str] | None = Field(
         default=None,
@@ -100,6 +99,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         default=None,
         title="Branch or commit",
         description="The git branch or commit to run in place of the schedule's own. Leave it empty to run that.",
+        json_schema_extra=_ONE_LINE,
     )
     timeout_seconds: float = Field(
         default=TIMEOUT_SECONDS,
@@ -118,6 +118,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     max_outage_seconds: float = Field(
         default=MAX_OUTAGE_SECONDS,
         ge=0,
+        le=LONGEST_TIMEOUT_SECONDS,
         title="Longest outage",
         description="How long Bolt may be out of reach, in seconds, before waiting for a run is given up.",
     )
