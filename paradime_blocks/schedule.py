@@ -22,7 +22,7 @@ from paradime_blocks.trigger import RunLedger, Trigger, TriggerIntent, TriggerRe
 TIMEOUT_SECONDS = 86_400.0
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
 # For the UI's form, which runs no validators; in the schema only, so that their messages come first elsewhere.
-_ONE_LINE = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
+_ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 class MemoryLedger:
