@@ -8,7 +8,7 @@ VENV := .venv
 CONTRACT_VENV := .venv-contract
 BUILD := build
 
-# Prefect of this version runs on Python 3.10 to 3.13; `python3` may be another.
+# What this package is tested on; `python3` may be another.
 RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
 ifndef PYTHON
 # The one that .venv was made with, if there is one; else the first on the path that will do.
@@ -42,7 +42,7 @@ help:
 	@echo "make test-contract  the vendor's own SDK against the simulator"
 	@echo "make figures        the README's table of figures: all fault and process tests, counted"
 	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
-	@echo "make wheel-check    builds the wheel, installs it into an empty environment, imports it"
+	@echo "make wheel-check    builds the wheel, installs it into an empty environment, runs the smallest flow"
 	@echo "make clean          removes what these have made"
 
 setup: $(READY)
@@ -134,6 +134,8 @@ wheel-check: build
 	@$(PYTHON) -m venv $(BUILD)/wheel
 	@$(call PIP_INSTALL,$(BUILD)/wheel/bin/python) -c constraints.txt dist/*.whl
 	@cd $(BUILD) && wheel/bin/python -I ../.ci/check_wheel.py installed
+	@$(call PIP_INSTALL,$(BUILD)/wheel/bin/python) -c constraints.txt "$$(ls dist/*.whl)[testing]"
+	@cd $(BUILD) && wheel/bin/python -I ../.ci/check_wheel.py runs ../README.md
 	@rm -rf $(BUILD)/wheel
 
 check: test lint test-contract wheel-check

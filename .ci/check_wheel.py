@@ -1,20 +1,30 @@
 """Look at the wheel as a user gets it.
 
 `check_wheel.py contents DIST` looks into the wheel of a folder; `check_wheel.py installed`, run by the Python
-of an environment into which it was installed and nothing else, imports it.
+of an environment into which it was installed and nothing else, imports it; `check_wheel.py runs README`, run by that
+Python once the extra `testing` is there, too, runs the README's smallest flow as a user would: on the server that
+Prefect starts for a script by itself.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import re
+import signal
+import subprocess
 import sys
 import sysconfig
+import tempfile
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
 PACKAGES = {"paradime_blocks", "paradime_flows"}
+# Prefect's own limit for its server is 20 s, and a slow machine needs a minute. The whole flow is bounded, too.
+SERVER_START_SECONDS = 240
+FLOW_SECONDS = 420
 
 
 def check_contents(dist: Path) -> None:
@@ -52,8 +62,47 @@ def check_installed() -> None:
     print(f"Imported {', '.join(sorted(PACKAGES))} from an environment with nothing but the wheel")
 
 
+def check_runs(readme: Path) -> None:
+    """The first Python block of the README runs: the versions that were installed go together."""
+    found = re.search(r"^```python\n(.*?)^```$", readme.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    if found is None:
+        sys.exit(f"{readme.name} shows no Python.")
+    settings = ("PREFECT_", "PARADIME_", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
+    with tempfile.TemporaryDirectory() as home:
+        environment |= {
+            "HOME": home,
+            "PREFECT_HOME": home,
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(SERVER_START_SECONDS),
+            "DO_NOT_TRACK": "1",
+        }
+        script = Path(home) / "smallest_flow.py"
+        script.write_text(found[1], encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(script)],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=FLOW_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            sys.exit(f"The smallest flow of {readme.name} took more than {FLOW_SECONDS} s:\n{output}")
+    printed = [line for line in output.splitlines() if line.startswith("SUCCESS https://")]
+    if process.returncode != 0 or not printed:
+        sys.exit(f"The smallest flow of {readme.name} ended with code {process.returncode}:\n{output}")
+    print(f"Ran the smallest flow of {readme.name}: {printed[0]}")
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["contents"]:
         check_contents(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["runs"]:
+        check_runs(Path(sys.argv[2]))
     else:
         check_installed()

@@ -4,8 +4,9 @@ Starts the Bolt simulator and a real Prefect server of its own, registers and sa
 `run_schedule` on a schedule that succeeds and on one that fails, and prints what Prefect then knows about it.
 Leaves no process behind; with `--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
 
-With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, it runs that
-schedule of the real service, and no simulator.
+With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, in the environment or
+in a `.env` file, it runs that schedule of the real service, and no simulator; a token as the secret, PARADIME_PROXY
+and PARADIME_WORKSPACE_UID do what they do elsewhere.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SUCCEEDS = "daily"
 FAILS = "hourly"
 
-KEY_VARIABLES = ("PARADIME_API_ENDPOINT", "PARADIME_API_KEY", "PARADIME_API_SECRET")
 SCHEDULE_VARIABLE = "PARADIME_SCHEDULE"
 
 # Prefect's own lines, as part of a story: without the level and the random name of the flow run on each.
@@ -53,9 +53,7 @@ class DemoFailedError(Exception):
 class Bolt:
     """Where Bolt is, and the schedules to run there: name, whether it should succeed (None: not known)."""
 
-    api_endpoint: str
-    api_key: str
-    api_secret: str
+    credentials: ParadimeCredentials
     schedules: tuple[tuple[str, bool | None], ...]
 
 
@@ -79,9 +77,11 @@ def main() -> int:
         code = 130
     except (DemoFailedError, ServerDidNotStartError) as error:
         print(f"\nThe demo FAILED: {error}", file=sys.stderr)
-        print(f"The Prefect server's log is in {home.relative_to(ROOT)}", file=sys.stderr)
-        return 1
-    shutil.rmtree(home, ignore_errors=True)
+        code = 1
+    finally:
+        # Its database holds the secret.
+        os.chdir(ROOT)
+        shutil.rmtree(home, ignore_errors=True)
     return code
 
 
@@ -97,7 +97,7 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
     os.chdir(home)
 
     _say("Registering the blocks, and saving one with the credentials")
-    credentials = _save_blocks(bolt)
+    _save_blocks(bolt.credentials)
     _done("paradime-credentials/demo")
 
     ok = True
@@ -109,7 +109,7 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
                 None: f"The schedule {schedule_name}",
             }[should_succeed]
         )
-        ok = _run_one(server, credentials, schedule_name, should_succeed=should_succeed) and ok
+        ok = _run_one(server, bolt.credentials, schedule_name, should_succeed=should_succeed) and ok
 
     print()
     if keep_ui:
@@ -121,24 +121,40 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
 
 
 def _real_bolt() -> Bolt | None:
-    values = [os.environ.get(name, "") for name in KEY_VARIABLES]
-    schedule_name = os.environ.get(SCHEDULE_VARIABLE, "")
-    if not schedule_name:
-        if all(values):
+    from pydantic_settings import BaseSettings
+
+    from paradime_blocks import BoltRequestError, ParadimeCredentials
+    from paradime_blocks.settings import ParadimeSettings
+
+    class DemoSettings(BaseSettings):
+        model_config = ParadimeSettings.model_config
+        schedule: str | None = None
+        api_endpoint: str | None = None
+
+    settings = DemoSettings()
+    if settings.schedule is None:
+        if settings.api_endpoint is not None:
             print(f"{SCHEDULE_VARIABLE} is not set, so this uses the simulator, and not your workspace.")
         return None
-    missing = [name for name, value in zip(KEY_VARIABLES, values, strict=True) if not value]
-    if missing:
+    try:
+        credentials = ParadimeCredentials.from_env()
+    except BoltRequestError as error:
         raise DemoFailedError(
-            f"{SCHEDULE_VARIABLE} is set, so this runs a schedule of the real service; "
-            f"set {', '.join(missing)} too, or unset {SCHEDULE_VARIABLE} to use the simulator."
-        )
-    print(f"Using the real service, {values[0]}")
-    endpoint, key, secret = values
-    return Bolt(endpoint, key, secret, schedules=((schedule_name, None),))
+            f"{SCHEDULE_VARIABLE} is set, so this runs a schedule of the real service. {error} "
+            f"Or unset {SCHEDULE_VARIABLE} to use the simulator."
+        ) from None
+    _say(f"Asking {credentials.api_endpoint} about the credentials")
+    found = credentials.check()
+    _done(found.status)
+    if found.status not in {"ok", "refused"}:
+        raise DemoFailedError(found.message)
+    return Bolt(credentials, schedules=((settings.schedule, None),))
 
 
 def _simulated_bolt(stack: ExitStack) -> Bolt:
+    from pydantic import SecretStr
+
+    from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
 
     _say("Starting the Bolt simulator")
@@ -147,26 +163,22 @@ def _simulated_bolt(stack: ExitStack) -> Bolt:
     simulator.add_schedule(SUCCEEDS, commands=recorded_commands("success", seconds=0.6), setup_commands=False)
     simulator.add_schedule(FAILS, commands=recorded_commands("failure", seconds=0.6), setup_commands=False)
     _done(simulator.api_endpoint)
-    return Bolt(
-        simulator.api_endpoint,
-        simulator.api_key,
-        simulator.api_secret,
-        schedules=((SUCCEEDS, True), (FAILS, False)),
+    credentials = ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint,
+        api_key=SecretStr(simulator.api_key),
+        api_secret=SecretStr(simulator.api_secret),
+        # A proxy that the environment names has no business between us and the loopback interface.
+        proxy=SecretStr("none"),
     )
+    return Bolt(credentials, schedules=((SUCCEEDS, True), (FAILS, False)))
 
 
-def _save_blocks(bolt: Bolt) -> ParadimeCredentials:
-    from pydantic import SecretStr
-
+def _save_blocks(credentials: ParadimeCredentials) -> None:
     from paradime_blocks import BoltSchedule, ParadimeCredentials
 
     ParadimeCredentials.register_type_and_schema()
     BoltSchedule.register_type_and_schema()
-    credentials = ParadimeCredentials(
-        api_endpoint=bolt.api_endpoint, api_key=bolt.api_key, api_secret=SecretStr(bolt.api_secret)
-    )
     credentials.save("demo", overwrite=True)
-    return credentials
 
 
 def _run_one(
@@ -176,7 +188,7 @@ def _run_one(
     *,
     should_succeed: bool | None,
 ) -> bool:
-    from paradime_blocks import BoltRunError
+    from paradime_blocks import BoltError
     from paradime_flows.run_schedule import run_schedule
 
     _tidy_the_console()
@@ -186,7 +198,8 @@ def _run_one(
         print(
             f"\n  returned     {type(result).__name__} {result.run_id}: {_name(result.state)}, {result.url}"
         )
-    except BoltRunError as error:
+    except BoltError as error:
+        # What it says is the flow run's message, below.
         succeeded = False
         print(f"\n  raised       {type(error).__name__}")
     has_artifacts = _show(server)

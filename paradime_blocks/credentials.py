@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Literal
 
 from prefect.blocks.abstract import CredentialsBlock
@@ -21,22 +22,50 @@ _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME
 _CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
 
+def _in_the_form(pattern: str, *, least: int = 1) -> dict[str, Any]:
+    """Tell the UI's form, which runs none of the validators below, what the text must look like.
+
+    It goes into the schema only: as a constraint of the field it would come before the validators, whose
+    messages say what to type.
+    """
+    return {"pattern": pattern, "minLength": least}
+
+
 class CredentialsCheck(BaseModel):
     """What `ParadimeCredentials.check` found.
 
     Attributes:
-        status: `ok`; `bad_key`: Bolt does not accept the key, secret or token; `bad_workspace`: there is no
-            such workspace at the endpoint; `read_only`: the key may read and not trigger; `unreachable`: no
-            usable answer came.
+        status: `ok`: Bolt accepts the credentials; `bad_key`: Bolt does not accept the key, secret or token;
+            `bad_workspace`: there is no such workspace at the endpoint, or the token is not for it;
+            `read_only`: the key may read and not trigger; `refused`: Bolt refuses to be read for another
+            reason, which the message holds; `unreachable`: no usable answer came.
         message: The same for a person, with what to do.
+        may_trigger: False if Bolt says that the key may only read; None if that cannot be told.
+
+    Example:
+        ```python
+        from paradime_blocks import ParadimeCredentials
+        from paradime_blocks.testing import BoltSimulator
+
+        with BoltSimulator() as simulator:
+            credentials = ParadimeCredentials(
+                api_endpoint=simulator.api_endpoint,
+                api_key=simulator.api_key,
+                api_secret=simulator.api_secret,
+            )
+            found = credentials.check()
+        assert found.ok, found.message
+        assert found.may_trigger is None  # only a trigger can tell
+        ```
     """
 
-    status: Literal["ok", "bad_key", "bad_workspace", "read_only", "unreachable"]
+    status: Literal["ok", "bad_key", "bad_workspace", "read_only", "refused", "unreachable"]
     message: str
+    may_trigger: Literal[False] | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether schedules can be triggered with these credentials."""
+        """Whether Bolt accepts the credentials, and does not say that they may only read."""
         return self.status == "ok"
 
 
@@ -55,17 +84,13 @@ class ParadimeCredentials(CredentialsBlock):
         pydantic.ValidationError: A field is no good; the message says what to type.
 
     Example:
-        Save credentials and load them:
+        Load saved credentials and run a schedule with them:
         ```python
         from paradime_blocks import ParadimeCredentials
-
-        ParadimeCredentials(
-            api_endpoint="https://api.paradime.io/api/v1/acme/graphql",
-            api_key="my-api-key",
-            api_secret="my-api-secret",
-        ).save("BLOCK_NAME", overwrite=True)
+        from paradime_flows.run_schedule import run_schedule
 
         credentials = ParadimeCredentials.load("BLOCK_NAME")
+        run_schedule("daily", credentials)
         ```
     """
 
@@ -82,11 +107,13 @@ class ParadimeCredentials(CredentialsBlock):
         title="API endpoint",
         description="The workspace's GraphQL endpoint, copied from the Paradime workspace settings.",
         examples=[ENDPOINT_EXAMPLE],
+        json_schema_extra=_in_the_form(r"^\s*(https://|http://(localhost|127\.|\[::1\]))[^\s<>]+\s*$"),
     )
     api_key: SecretStr | None = Field(
         default=None,
         title="API key",
         description="The API key that belongs to the secret. Leave it empty with a bearer token.",
+        json_schema_extra=_in_the_form(r"^[!-~]*$", least=0),
     )
     api_secret: SecretStr = Field(
         default=...,
@@ -94,11 +121,13 @@ class ParadimeCredentials(CredentialsBlock):
         description=(
             "The API secret, or a token that begins with prdm_wsp_ (workspace) or prdm_cmp_ (company)."
         ),
+        json_schema_extra=_in_the_form(r"^[!-~]+$"),
     )
     workspace_uid: str | None = Field(
         default=None,
         title="Workspace uid",
         description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
+        json_schema_extra=_in_the_form(r"^\s*[!-~]*\s*$", least=0),
     )
     # Its URL may hold a password.
     proxy: SecretStr | None = Field(
@@ -109,6 +138,7 @@ class ParadimeCredentials(CredentialsBlock):
             "Type none to use no proxy; "
             "leave it empty to use the one that the environment of the worker names, if any."
         ),
+        json_schema_extra=_in_the_form(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
     )
     request_timeout_seconds: float = Field(
         default=30.0,
@@ -212,11 +242,12 @@ class ParadimeCredentials(CredentialsBlock):
         )
 
     async def acheck(self) -> CredentialsCheck:
-        """Find out whether these credentials are good for triggering schedules; starts and changes nothing.
+        """Find out whether Bolt accepts these credentials; starts and changes nothing.
 
-        It reads one schedule; and, since reading cannot tell what a key may do beyond reading, sends a
-        mutation that skips its only field (`@skip(if: true)`), so that Bolt judges the right and executes
-        nothing.
+        It reads one schedule. Reading cannot tell whether a key may trigger, and Bolt has no question for
+        that; so, once reading went well, it asks for nothing at all in the form of a mutation, whose only
+        field is skipped. Some servers refuse even that to a key that may only read, and then the status is
+        `read_only`. If not, only a trigger can tell, and `may_trigger` is None.
 
         Returns:
             What was found, with a message for a person.
@@ -245,8 +276,15 @@ class ParadimeCredentials(CredentialsBlock):
             return CredentialsCheck(
                 status="read_only",
                 message=f"The key of {self.source} may read and not trigger: give it 'Bolt Schedules Admin'.",
+                may_trigger=False,
             )
-        return CredentialsCheck(status="ok", message=f"The credentials of {self.source} are good.")
+        return CredentialsCheck(
+            status="ok",
+            message=(
+                f"Bolt accepts the credentials of {self.source}. Whether they may trigger, which takes the "
+                "capability 'Bolt Schedules Admin', Bolt does not tell before they do."
+            ),
+        )
 
     check = sync_form(acheck)  # type: ignore[pydantic-field]
 
@@ -262,8 +300,37 @@ def _environment_error(error: ValueError) -> BoltRequestError:
     return BoltRequestError(msg, guidance="Nothing was sent.")
 
 
+# Bolt's own words for a refusal with HTTP 200 are not known: these are the customary ones.
+_OF_A_BAD_KEY = re.compile(
+    r"(invalid|incorrect|wrong|unknown|missing|expired|revoked|bad|no) "
+    r"(api[ -_]?(key|secret|credentials?|token)|credentials?|key|secret|token|signature)"
+    r"|(key|secret|token|credentials?) (is |are |has |have )?(been )?"
+    r"(not valid|invalid|incorrect|unknown|expired|revoked)"
+    r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
+    re.IGNORECASE,
+)
+
+
 def _judge(error: BoltError) -> CredentialsCheck:
-    """Tell a bad key from a bad workspace: HTTP 401 is the key, and any other refusal the workspace."""
-    if isinstance(error, BoltAuthError) and error.status_code == 401:  # noqa: PLR2004
-        return CredentialsCheck(status="bad_key", message=str(error))
-    return CredentialsCheck(status="bad_workspace", message=str(error))
+    """Tell from how a read was refused whether key, workspace or something else is to blame.
+
+    HTTP 401 is the key; 403 the workspace where a company token chooses it in a header, and 404, a redirect or
+    a page for people is the address, of which the workspace is part. A GraphQL error tells it in words.
+    """
+    message = str(error)
+    if isinstance(error, BoltAuthError):
+        bad_key = error.status_code == 401  # noqa: PLR2004
+        return CredentialsCheck(status="bad_key" if bad_key else "bad_workspace", message=message)
+    if getattr(error, "operation", None) is None:
+        # It was refused on our side, before there was a connection.
+        return CredentialsCheck(status="unreachable", message=message)
+    entries = getattr(error, "graphql_errors", ())
+    if not entries and getattr(error, "status_code", None) is not None:
+        return CredentialsCheck(status="bad_workspace", message=message)
+    told = " ".join(f"{entry.get('message')} {entry.get('extensions') or ''}" for entry in entries)
+    if _OF_A_BAD_KEY.search(told):
+        guidance = "Create a key pair or token in the Paradime workspace settings and store it there."
+        return CredentialsCheck(status="bad_key", message=f"{message} {guidance}")
+    if "workspace" in told.lower():
+        return CredentialsCheck(status="bad_workspace", message=message)
+    return CredentialsCheck(status="refused", message=message)

@@ -450,6 +450,17 @@ class BoltRunResult(BaseModel):
         commands: The run's commands, without their logs.
         resources: The files that the commands left behind.
         attempts: The runs that it took, oldest first; more than one after retries.
+
+    Example:
+        ```python
+        from paradime_blocks import BoltRunResult, BoltRunState
+
+        result = BoltRunResult(
+            run_id=76035, state=BoltRunState.SUCCESS, url="https://app.paradime.io/bolt/run_id/76035"
+        )
+        assert result.state in BoltRunState.TERMINAL
+        assert BoltRunResult.model_validate_json(result.model_dump_json()) == result
+        ```
     """
 
     run_id: int

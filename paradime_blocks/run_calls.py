@@ -215,18 +215,23 @@ class RunCalls(BoltSession):
         }
         return await self._read(ops.LIST_BOLT_RUNS, variables, BoltRunPage)
 
-    async def may_trigger(self) -> bool:
+    async def may_trigger(self) -> bool | None:
         """Whether the key may trigger and cancel, as far as Bolt tells without anything being executed.
 
-        It sends a cancel whose only field is skipped: a server that judges a request by its kind refuses it
-        to a key that may only read; any other has nothing to execute.
+        It sends a cancel whose only field is skipped, of a run that there cannot be: a server that judges a
+        request by its kind refuses it to a key that may only read; any other has nothing to execute, and so
+        nothing to judge.
+
+        Returns:
+            False if Bolt refused it for want of permission; None if that cannot be told.
 
         Raises:
             BoltUnavailable: No usable answer came.
         """
         operation = ops.CANCEL_BOLT_RUN
-        # The type's name proves that an answer came: all else is skipped.
-        document = "mutation MayTrigger { __typename cancelBoltRun(scheduleRunId: 1) @skip(if: true) { ok } }"
+        # The type's name proves that an answer came: all else is skipped. Ids begin at 1: not even a server that
+        # ignored the directive would find a run to cancel.
+        document = "mutation MayTrigger { __typename cancelBoltRun(scheduleRunId: 0) @skip(if: true) { ok } }"
         connection = self._open_connection()
         try:
             await call_with_retries(
@@ -237,5 +242,6 @@ class RunCalls(BoltSession):
         except BoltAuthError:
             return False
         except BoltRequestError as error:
-            return not any(word in str(error).lower() for word in ("permission", "not allowed", "forbidden"))
-        return True
+            words = ("permission", "not allowed", "forbidden", "not authorized", "not authorised")
+            return False if any(word in str(error).lower() for word in words) else None
+        return None

@@ -28,6 +28,8 @@ _WHILE_IT_RUNS = (
     "Trigger it again when that run has ended, or wait for that run: attach(run_id).wait_for_completion(). "
     "The flow run_schedule does either by itself (on_already_running)."
 )
+# For the UI's form, which runs no validators; in the schema only, so that their messages come first elsewhere.
+_ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 class MemoryLedger:
@@ -65,14 +67,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         pydantic.ValidationError: A field is no good; the message says what to type.
 
     Example:
-        Save a schedule, load it and run it:
+        Load a saved schedule and run it:
         ```python
-        from paradime_blocks import BoltSchedule, ParadimeCredentials
-
-        BoltSchedule(
-            credentials=ParadimeCredentials.load("production"),
-            schedule_name="daily",
-        ).save("BLOCK_NAME", overwrite=True)
+        from paradime_blocks import BoltSchedule
 
         run = BoltSchedule.load("BLOCK_NAME").trigger()
         run.wait_for_completion()
@@ -98,11 +95,13 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         title="Schedule name",
         description="The schedule's name as Paradime shows it. Either this or the slug is needed.",
         examples=["daily"],
+        json_schema_extra=_ONE_LINE,
     )
     slug: str | None = Field(
         default=None,
         title="Schedule slug",
         description="The schedule's slug, in place of its name; only newer Paradime workspaces know it.",
+        json_schema_extra=_ONE_LINE,
     )
     commands: list[str] | None = Field(
         default=None,
@@ -114,6 +113,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         default=None,
         title="Branch or commit",
         description="The git branch or commit to run in place of the schedule's own. Leave it empty to run that.",
+        json_schema_extra=_ONE_LINE,
     )
     timeout_seconds: float = Field(
         default=TIMEOUT_SECONDS,

@@ -60,12 +60,21 @@ async def resolve_credentials(
         The credentials given; else those of the schedule; else those of the environment.
 
     Raises:
-        BoltRequestError: There is no such block, or the environment lacks a variable.
+        BoltRequestError: There is no such block, or its values are no good, or the environment lacks a variable.
     """
     if isinstance(credentials, str):
         name = credentials.removeprefix("paradime-credentials/")
         try:
             return await ParadimeCredentials.aload(name)
+        except RuntimeError as error:
+            # The UI's form makes blocks without running their validators; Prefect's own words advise to load it
+            # without them.
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            told = "; ".join(reasons(error.__cause__, fields=True))
+            msg = f"The ParadimeCredentials block {name!r} is no good: {told}."
+            guidance = "Nothing was sent. Edit the block on its page in the Prefect UI, or save it again."
+            raise BoltRequestError(msg, guidance=guidance) from None
         except ValueError as error:
             msg = f"There is no ParadimeCredentials block named {name!r}. Nothing was sent."
             guidance = f"Save one: ParadimeCredentials(...).save({name!r})."
@@ -78,23 +87,36 @@ async def resolve_credentials(
 
 
 async def resolve_schedule(
-    schedule: str | BoltSchedule | None, credentials: ParadimeCredentials | str | None, **given: object
+    schedule: str | BoltSchedule | None,
+    credentials: ParadimeCredentials | str | None,
+    *,
+    command_configs: object = None,
+    **given: object,
 ) -> BoltSchedule:
     """Return the schedule to run: the block given or a new one, with what is given besides.
 
     Args:
         schedule: A block, or a schedule's name; None if `given` has its slug.
         credentials: As for `resolve_credentials`.
+        command_configs: No field of a schedule, but what `given["commands"]` must not come together with.
         given: Fields of `BoltSchedule`; None leaves the block's own value or the default.
 
     Raises:
         BoltRequestError: Something of it is no good; the message says what to type.
     """
     changes = {name: value for name, value in given.items() if value is not None}
+    # Before the credentials: whoever names no schedule should not be told to set up credentials.
+    if schedule is not None and "slug" in changes:
+        msg = "A schedule and a slug are given, and either is enough."
+        raise BoltRequestError(msg, guidance="Nothing was sent. Give schedule_name or slug, and not both.")
+    if schedule is None and "slug" not in changes:
+        msg = "No schedule is given."
+        guidance = "Nothing was sent. Give the schedule's name as schedule_name, or its slug as slug."
+        raise BoltRequestError(msg, guidance=guidance)
+    if command_configs is not None and "commands" in changes:
+        msg = "commands and command_configs are given, and either takes the place of the schedule's own."
+        raise BoltRequestError(msg, guidance="Nothing was sent. Give one of the two.")
     if isinstance(schedule, BoltSchedule):
-        if "slug" in changes:
-            msg = "A schedule's block and a slug are given."
-            raise BoltRequestError(msg, guidance="Nothing was sent. Give one of the two.")
         if credentials is not None:
             changes["credentials"] = await resolve_credentials(credentials)
         copy = schedule.model_copy(update=changes)
@@ -112,5 +134,19 @@ def _checked(fields: dict[str, Any]) -> BoltSchedule:
     try:
         return BoltSchedule(**fields)
     except ValidationError as error:
-        reasons = "; ".join(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
-        raise BoltRequestError(reasons, guidance="Nothing was sent.") from None
+        raise BoltRequestError("; ".join(reasons(error)), guidance="Nothing was sent.") from None
+
+
+def reasons(error: ValidationError, *, fields: bool = False) -> list[str]:
+    """Return what a validation error says of each value, without the values.
+
+    Args:
+        error: The error.
+        fields: Whether to begin with the field's name where the reason does not.
+    """
+    found = []
+    for detail in error.errors(include_input=False, include_url=False):
+        reason = str(detail["msg"]).removeprefix("Value error, ")
+        field = ".".join(str(part) for part in detail["loc"])
+        found.append(f"{field}: {reason}" if fields and field and not reason.startswith(field) else reason)
+    return found

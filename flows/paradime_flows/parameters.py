@@ -5,12 +5,43 @@ from __future__ import annotations
 from typing import Annotated
 
 from prefect.filesystems import WritableFileSystem
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.schedule import LONGEST_TIMEOUT_SECONDS, BoltSchedule
+from paradime_flows.retry_policy import check_patterns
 
-NonEmpty = Annotated[str, Field(min_length=1, pattern=r"\S")]
+# What the form refuses by itself; the validators below say the same of a call, in words.
+_ONE_LINE = {
+    "type": "string",
+    "minLength": 1,
+    "pattern": r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*$",
+}
+
+
+def _one_line(text: str) -> str:
+    if not text.strip():
+        msg = "it is blank: type some text, or leave it out"
+        raise ValueError(msg)
+    if any(character < " " or character == "\x7f" for character in text):
+        msg = "it holds a line break or another control character: type it again, on one line"
+        raise ValueError(msg)
+    return text
+
+
+def _regular_expression(pattern: str) -> str:
+    try:
+        check_patterns([pattern])
+    except BoltRequestError as error:
+        raise ValueError(str(error)) from None
+    return pattern
+
+
+NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
+NeverRetry = list[
+    Annotated[str, AfterValidator(_regular_expression), WithJsonSchema({"type": "string", "minLength": 1})]
+]
 ScheduleParameter = NonEmpty | BoltSchedule
 CredentialsParameter = ParadimeCredentials | NonEmpty | None
 RunId = Annotated[int, Field(ge=1, le=2**31 - 1)]

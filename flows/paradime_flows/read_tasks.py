@@ -36,6 +36,13 @@ async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) 
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_run
+
+        print(get_bolt_run(76035, "production").state)
+        ```
     """
     async with _client(credentials) as client:
         return await client.get_bolt_run(run_id)
@@ -51,6 +58,14 @@ async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter 
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_command, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[-1]
+        print(get_bolt_command(command.id, "production").resources)
+        ```
     """
     async with _client(credentials) as client:
         return await client.get_bolt_command(command_id)
@@ -66,6 +81,15 @@ async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsPara
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_command, get_bolt_resource_url, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[-1]
+        resource = get_bolt_command(command.id, "production").resources[0]
+        print(get_bolt_resource_url(resource.id, "production"))
+        ```
     """
     async with _client(credentials) as client:
         return await client.get_bolt_resource_url(resource_id)
@@ -84,6 +108,14 @@ async def list_bolt_schedules(
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import list_bolt_schedules
+
+        for schedule in list_bolt_schedules("production"):
+            print(schedule.name, schedule.schedule)
+        ```
     """
     async with _client(credentials) as client:
         found = client.iter_bolt_schedules(show_inactive=show_inactive)
@@ -107,6 +139,13 @@ async def get_bolt_schedule(
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_schedule
+
+        print(get_bolt_schedule("daily", "production").latest_run_id)
+        ```
     """
     async with _client(credentials) as client:
         return await client.get_bolt_schedule(schedule_name, slug=slug)
@@ -127,6 +166,14 @@ async def list_bolt_runs(
     Raises:
         BoltUnsupported: The backend lacks the operation; `get_bolt_schedule` tells the latest run's id.
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import list_bolt_runs
+
+        for run in list_bolt_runs("daily", "production", limit=5):
+            print(run.id, run.state)
+        ```
     """
     async with _client(credentials) as client:
         return (await client.list_bolt_runs(schedule, limit=limit, offset=offset)).runs
@@ -149,6 +196,14 @@ async def suspend_bolt_schedule(
     Raises:
         BoltUnsupported: The backend lacks the operation.
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import suspend_bolt_schedule
+
+        assert suspend_bolt_schedule("daily", "production")
+        assert suspend_bolt_schedule("daily", "production", suspend=False)
+        ```
     """
     async with _client(credentials) as client:
         return await client.suspend_bolt_schedule(schedule, suspend=suspend)
@@ -167,6 +222,15 @@ async def get_bolt_command_logs(
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_command_logs, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[0]
+        page = get_bolt_command_logs(command.id, "production")
+        print("".join(line.line for line in page.lines))
+        ```
     """
     async with _client(credentials) as client:
         return await client.get_bolt_command_logs(command_id, cursor)
@@ -182,6 +246,15 @@ async def download_bolt_resource(resource_id: RunId, credentials: CredentialsPar
 
     Raises:
         BoltError: Bolt refused it, or the content could not be fetched.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import download_bolt_resource, get_bolt_command, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[-1]
+        resource = get_bolt_command(command.id, "production").resources[0]
+        content = download_bolt_resource(resource.id, "production")
+        ```
     """
     async with _client(credentials) as client:
         return await client.download_bolt_resource(resource_id)
@@ -208,6 +281,13 @@ async def latest_artifact(
     Raises:
         BoltRequestError: No run has left such a file behind.
         BoltError: Bolt refused it, or the file could not be fetched.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import latest_artifact
+
+        content = latest_artifact("daily", "target/run_results.json", "production")
+        ```
     """
     async with _client(credentials) as client:
         return await client.latest_artifact(schedule, path, command_index=command_index, max_runs=max_runs)
@@ -233,6 +313,13 @@ async def latest_artifact_url(
 
     Raises:
         BoltError: As `latest_artifact`.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import latest_artifact_url
+
+        print(latest_artifact_url("daily", "target/manifest.json", "production"))
+        ```
     """
     async with _client(credentials) as client:
         return await client.latest_artifact_url(
@@ -258,6 +345,13 @@ async def latest_manifest(
 
     Raises:
         BoltError: As `latest_artifact`.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import latest_manifest
+
+        print(len(latest_manifest("daily", "production")["nodes"]))
+        ```
     """
     async with _client(credentials) as client:
         return await client.latest_manifest(schedule, command_index=command_index, max_runs=max_runs)

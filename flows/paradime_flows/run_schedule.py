@@ -21,6 +21,7 @@ from paradime_flows.parameters import (
     KeepParameter,
     KeepsakesParameter,
     LogBytes,
+    NeverRetry,
     NonEmpty,
     OutageSeconds,
     PollIntervalSeconds,
@@ -65,7 +66,7 @@ async def run_schedule(
     poll_interval_seconds: PollIntervalSeconds | None = None,
     retries: Retries = 0,
     retry_delay_seconds: DelaySeconds = 30.0,
-    never_retry: list[str] | None = None,
+    never_retry: NeverRetry | None = None,
     on_already_running: OnAlreadyRunning = "wait",
     max_outage_seconds: OutageSeconds | None = None,
     cancel_grace_seconds: GraceSeconds | None = None,
@@ -85,7 +86,8 @@ async def run_schedule(
     the flow run cancels it.
 
     Args:
-        schedule_name: The schedule's name as Paradime shows it, or a Bolt Schedule block.
+        schedule_name: The schedule's name as Paradime shows it, or a Bolt Schedule block. Either this or the slug
+            is needed.
         credentials: A Paradime Credentials block or the name of one. Empty: those of the schedule's block, or
             else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
         slug: The schedule's slug, in place of its name; only newer Paradime workspaces know it.
@@ -158,6 +160,7 @@ async def run_schedule(
         credentials,
         slug=slug,
         commands=commands,
+        command_configs=command_configs,
         branch=branch,
         timeout_seconds=timeout_seconds,
         poll_interval_seconds=poll_interval_seconds,

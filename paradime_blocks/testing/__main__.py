@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--schedules",
         type=Path,
         help="a JSON file: a list of objects with the arguments of BoltSimulator.add_schedule, commands being"
-        " texts or objects with the arguments of SimulatedCommand (default: two samples, daily and broken)",
+        " texts or objects with the arguments of SimulatedCommand (default: the samples daily, hourly and broken)",
     )
     return parser
 
@@ -85,6 +85,7 @@ def _add_samples(simulator: BoltSimulator) -> None:
         ],
         starting_seconds=5,
     )
+    simulator.add_schedule("hourly", commands=[SimulatedCommand("dbt build", duration_seconds=10)])
     simulator.add_schedule(
         "broken",
         commands=[

@@ -52,20 +52,41 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
         simulator.add_schedule("daily", already_running="allow")
         simulator.add_schedule("hourly")
         simulator.add_schedule(
-            "failing", commands=[SimulatedCommand("dbt test", return_code=1, stdout="1 failed")]
+            "broken", commands=[SimulatedCommand("dbt test", return_code=1, stdout="1 failed")]
         )
         for name, value in {**prefect_server.env, **simulator.environment()}.items():
             monkeypatch.setenv(name, value)
+        # A profile of its own for the commands that change it; the server is named in the environment.
+        monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.chdir(ROOT)
         for block in blocks:
             _run(block, tmp_path)
 
 
-def _run(block: Snippet, folder: Path) -> None:
-    where = f"README.md, line {block.line}"
+def test_the_simulators_readme_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
+    """It promises that nothing but the package is needed."""
+    readme = ROOT / "paradime_blocks" / "testing" / "README.md"
+    blocks = snippets(readme)
+    assert len(blocks) > 5
+    for block in blocks:
+        _run(block, tmp_path, readme.name)
+
+
+def test_every_block_of_code_is_run_or_says_why_not() -> None:
+    """A fence in a language that the tests do not run would slip through."""
+    for readme in (ROOT / "README.md", ROOT / "paradime_blocks" / "testing" / "README.md"):
+        fences = re.findall(r"^```(.*)$", readme.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(fences) == {"python", "bash", ""}, readme
+
+
+def _run(block: Snippet, folder: Path, page: str = "README.md") -> None:
+    where = f"{page}, line {block.line}"
     if block.language == "bash":
         done = subprocess.run(["bash", "-e", "-c", block.text], capture_output=True, text=True, check=False)  # noqa: S607
+    elif block.text.startswith("pytest_plugins"):
+        (folder / "conftest.py").write_text(block.text, encoding="utf-8")
+        return
     elif "def test_" in block.text:
         path = folder / f"test_line_{block.line}.py"
         path.write_text(block.text, encoding="utf-8")

@@ -51,7 +51,7 @@ def test_it_prints_where_it_listens_and_ends_on_a_signal(number: signal.Signals)
         finally:
             process.kill()
     names = [each["name"] for each in response.json()["data"]["listBoltSchedules"]["schedules"]]
-    assert names == ["daily", "broken"]
+    assert names == ["daily", "hourly", "broken"]
     assert (process.returncode, errors) == (0, "")
 
 

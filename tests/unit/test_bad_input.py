@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TWO_LINES = "a\nb"
 HALF_A_CHARACTER = "caf\ud83d"
+WITH_NUL = "a\x00b"
 
 
 def a_client(**settings: Any) -> Attempt:
@@ -109,6 +110,17 @@ def flow(**parameters: Any) -> Attempt:
         from paradime_flows.run_schedule import run_schedule
 
         return run_schedule.validate_parameters({"schedule_name": "daily", **parameters})
+
+    return attempt
+
+
+def a_call_of_the_flow(**parameters: Any) -> Attempt:
+    """Run the body of `run_schedule`, as Prefect does once each parameter by itself is good."""
+
+    def attempt(simulator: BoltSimulator) -> Any:
+        from paradime_flows.run_schedule import run_schedule
+
+        return asyncio.run(run_schedule.fn(**parameters))
 
     return attempt
 
@@ -310,6 +322,7 @@ BAD = [
     bad(schedule(timeout_seconds=14 * 86_400 + 1), "less than or equal to 1209600", id="schedule: too long"),
     bad(schedule(poll_interval_seconds=0), "greater than or equal to 0.5", id="schedule: no pause"),
     bad(schedule(max_outage_seconds=-1), "max_outage_seconds", "equal to 0", id="schedule: negative outage"),
+    bad(schedule(max_outage_seconds=float("inf")), "equal to 1209600", id="schedule: endless outage"),
     bad(schedule(cancel_grace_seconds=0), "cancel_grace_seconds", "greater than 0", id="schedule: no grace"),
     bad(schedule(credentials=None), "credentials", "ParadimeCredentials", id="schedule: no credentials"),
     bad(a_trigger(branch=TWO_LINES), "line break", "Nothing was sent", id="trigger of a block: branch"),
@@ -396,6 +409,34 @@ BAD = [
         id="flow: credentials that are no good",
     ),
     bad(flow(nonsense=1), "nonsense", "schedule_name", id="flow: unknown parameter"),
+    bad(flow(schedule_name=TWO_LINES), "schedule_name", "on one line", id="flow: two lines"),
+    bad(flow(branch=WITH_NUL), "branch", "control character", id="flow: NUL in the branch"),
+    bad(flow(slug=WITH_NUL), "slug", "control character", id="flow: NUL in the slug"),
+    bad(flow(reason="\t"), "reason", "blank", id="flow: blank reason"),
+    bad(flow(commands=[WITH_NUL]), "commands.0", "control character", id="flow: NUL in a command"),
+    bad(flow(commands=["dbt run\ndbt test"]), "commands.0", "on one line", id="flow: two commands in one"),
+    bad(
+        flow(command_configs=[{"command": TWO_LINES}]),
+        "command_configs.0.command",
+        "on one line",
+        id="flow: two lines in a command's settings",
+    ),
+    bad(flow(never_retry=["("]), "never_retry.0", "no regular expression", id="flow: no pattern"),
+    bad(flow(never_retry=["quota", ""]), "never_retry.1", "empty pattern", id="flow: empty pattern"),
+    # The schedule comes first: no credentials are set up here.
+    bad(a_call_of_the_flow(), "No schedule is given", "schedule_name, or its slug", id="flow: nothing"),
+    bad(a_call_of_the_flow(schedule_name="daily", slug="daily"), "and not both", id="flow: name and slug"),
+    bad(
+        a_call_of_the_flow(schedule_name="daily", commands=["dbt run"], command_configs=[]),
+        "commands and command_configs",
+        "one of the two",
+        id="flow: commands twice",
+    ),
+    bad(
+        a_call_of_the_flow(schedule_name="daily"),
+        "PARADIME_API_ENDPOINT and PARADIME_API_SECRET",
+        id="flow: no credentials",
+    ),
 ]
 
 

@@ -914,7 +914,9 @@ def test_an_error_of_the_execution_is_no_lack_of_an_argument():
     errors = [{"message": text, "path": ["triggerBoltRun"]}]
     assert not isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported)
     errors = [{"message": text, "path": ["mutation TriggerBoltRun", "triggerBoltRun", "reason"]}]
-    assert isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported), "a path into the document"
+    assert isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported), (
+        "a path into the document"
+    )
 
 
 @pytest.mark.parametrize(

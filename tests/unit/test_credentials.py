@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentCreate
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 from pydantic import SecretStr
 
@@ -15,6 +18,7 @@ from paradime_blocks import BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks import credentials as credentials_module
 from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, faults
+from paradime_flows.context import resolve_credentials
 
 ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
 FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_secret": "a-secret"}
@@ -62,6 +66,15 @@ def test_each_field_says_its_unit_if_it_has_one(block):
     seconds = {name: field["description"] for name, field in properties.items() if name.endswith("_seconds")}
     assert seconds
     assert [name for name, description in seconds.items() if "in seconds" not in description] == []
+
+
+@BLOCKS
+def test_the_code_example_overwrites_no_block(block):
+    """Beside a saved block, the UI shows it with the block's name in place of the first BLOCK_NAME only."""
+    example = block.get_code_example()
+    assert example.count("BLOCK_NAME") == 1
+    assert '.load("BLOCK_NAME")' in example
+    assert ".save(" not in example
 
 
 @BLOCKS
@@ -204,6 +217,80 @@ def test_a_bad_environment_is_told_by_the_names_of_its_variables(environment, va
     assert "a-secret" not in str(caught.value)
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        pytest.param(
+            {"api_endpoint": "http://api.paradime.io/g", "api_key": "k", "api_secret": "a-secret"},
+            ["'made-in-the-ui'", "api_endpoint must begin with https://", "copy it from"],
+            id="endpoint",
+        ),
+        pytest.param(
+            {"api_endpoint": ENDPOINT, "api_key": "", "api_secret": "a-secret"},
+            ["'made-in-the-ui'", "api_key is empty: type the API key"],
+            id="key",
+        ),
+        pytest.param(
+            {**FIELDS, "request_timeout_seconds": -1},
+            ["'made-in-the-ui'", "request_timeout_seconds: Input should be greater than 0"],
+            id="time",
+        ),
+    ],
+)
+async def test_a_bad_block_of_the_ui_is_told_by_its_name_and_field(prefect_server, data, told):
+    """Prefect's UI makes blocks without running a validator of ours; the flow that loads one must explain."""
+    await ParadimeCredentials.register_type_and_schema()
+    async with get_client() as client:
+        block_type = await client.read_block_type_by_slug("paradime-credentials")
+        schema = await client.read_block_schema_by_checksum(ParadimeCredentials._calculate_schema_checksum())
+        document = BlockDocumentCreate(
+            name="made-in-the-ui", data=data, block_type_id=block_type.id, block_schema_id=schema.id
+        )
+        made = await client.create_block_document(document)
+        try:
+            with pytest.raises(BoltRequestError) as caught:
+                await resolve_credentials("made-in-the-ui")
+        finally:
+            await client.delete_block_document(made.id)
+    assert [text for text in told if text not in str(caught.value)] == []
+    assert "a-secret" not in str(caught.value)
+    assert "validate=False" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field, good, wrong",
+    [
+        pytest.param(
+            "api_endpoint",
+            [ENDPOINT, f" {ENDPOINT}\n", "http://localhost:4200/graphql", "http://127.0.0.1/g"],
+            ["", "api.paradime.io", "http://api.paradime.io/g", "https://a/<workspace>/g", "https://a/b c"],
+            id="endpoint",
+        ),
+        pytest.param("api_secret", ["s", "prdm_wsp_t"], ["", "two words", "schlüssel"], id="secret"),
+        pytest.param("api_key", ["", "k"], ["two words", "a\nb"], id="key"),
+        pytest.param("workspace_uid", ["", " ", "w-1"], ["two words"], id="workspace"),
+        pytest.param(
+            "proxy", ["", "none", "http://u:p@proxy:3128"], ["proxy:3128", "ftp://proxy"], id="proxy"
+        ),
+    ],
+)
+def test_the_form_of_the_ui_refuses_what_the_block_refuses(field, good, wrong):
+    """It knows the schema only: length and pattern, as browsers and Prefect's server understand them."""
+    schema = ParadimeCredentials.model_json_schema()["properties"][field]
+
+    def fits(value: str) -> bool:
+        return len(value) >= schema["minLength"] and re.search(schema["pattern"], value) is not None
+
+    assert [fits(value) for value in [*good, *wrong]] == [True] * len(good) + [False] * len(wrong)
+    others = {**FIELDS, "api_secret": "prdm_wsp_t"} if field == "api_key" else FIELDS
+    for value in good:
+        ParadimeCredentials(**{**others, field: value})
+    for value in wrong:
+        with pytest.raises(ValueError, match=field):
+            ParadimeCredentials(**{**others, field: value})
+
+
 def test_messages_name_the_place_of_the_credentials(environment):
     """A block by its name, the environment by its variables, and else the code."""
     block = ParadimeCredentials(**FIELDS)
@@ -240,7 +327,7 @@ def quick_check(monkeypatch):
 @pytest.mark.parametrize(
     "workspace, changes, status, told",
     [
-        pytest.param({}, {}, "ok", "are good", id="good"),
+        pytest.param({}, {}, "ok", "Bolt accepts the credentials", id="good"),
         pytest.param({}, {"api_secret": "wrong"}, "bad_key", "does not accept", id="bad secret"),
         pytest.param({}, {"api_key": "wrong"}, "bad_key", "does not accept", id="bad key"),
         pytest.param(
@@ -258,6 +345,14 @@ def quick_check(monkeypatch):
             id="bad workspace uid",
         ),
         pytest.param({"read_only": True}, {}, "read_only", "Bolt Schedules Admin", id="read-only"),
+        # Such a server looks at a field's permission when it executes the field, and a check executes none.
+        pytest.param(
+            {"read_only": "graphql"},
+            {},
+            "ok",
+            "does not tell before they do",
+            id="read-only, which only a trigger can tell",
+        ),
     ],
 )
 async def test_a_check_tells_what_is_wrong(workspace, changes, status, told, quick_check):
@@ -267,6 +362,40 @@ async def test_a_check_tells_what_is_wrong(workspace, changes, status, told, qui
         found = await _credentials(simulator, **changes).acheck()
     assert (found.status, found.ok) == (status, status == "ok")
     assert told in found.message
+
+
+@pytest.mark.parametrize(
+    "read_only, may_trigger",
+    [
+        pytest.param(False, None, id="may trigger"),
+        pytest.param("status", False, id="read-only by kind of request"),
+        pytest.param("graphql", None, id="read-only by field"),
+    ],
+)
+async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trigger):
+    """No question that Bolt answers can tell: it says that it may not, or that it is not known."""
+    with BoltSimulator(read_only=read_only) as simulator:
+        assert (await _credentials(simulator).acheck()).may_trigger is may_trigger
+
+
+@pytest.mark.parametrize(
+    "message, status",
+    [
+        pytest.param("Invalid API key", "bad_key", id="key"),
+        pytest.param("The API secret is not valid.", "bad_key", id="secret"),
+        pytest.param("Token has expired", "bad_key", id="token"),
+        pytest.param("User is not authenticated", "bad_key", id="authenticated"),
+        pytest.param("UNAUTHENTICATED", "bad_key", id="code"),
+        pytest.param("There is no workspace 'acme'", "bad_workspace", id="workspace"),
+        pytest.param("Internal server error", "refused", id="something else"),
+    ],
+)
+async def test_a_check_reads_what_a_graphql_error_says(simulator, message, status):
+    """Some servers say with HTTP 200 what others say with 401; and not every trouble is the workspace."""
+    simulator.inject(faults.GraphQLError(message, operation="listBoltSchedules", times=None))
+    found = await _credentials(simulator).acheck()
+    assert (found.status, found.ok) == (status, False)
+    assert message in found.message
 
 
 async def test_a_check_of_an_endpoint_that_is_none_blames_the_workspace(simulator):
@@ -282,6 +411,15 @@ async def test_a_check_of_an_endpoint_where_nobody_listens_says_so(simulator, qu
     found = await _credentials(simulator).acheck()
     assert found.status == "unreachable"
     assert "could not be reached" in found.message
+
+
+async def test_a_check_without_a_way_to_the_network_says_so(simulator, monkeypatch):
+    """Certificates that are not there are no fault of key or workspace."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    monkeypatch.setenv("HTTPS_PROXY", "http://[")
+    found = await _credentials(simulator, api_endpoint=ENDPOINT).acheck()
+    assert found.status == "unreachable"
+    assert "No connection can be set up" in found.message
 
 
 @pytest.mark.parametrize(
@@ -305,7 +443,7 @@ async def test_a_check_gets_over_one_lost_answer(simulator, quick_check):
 
 
 async def test_a_check_is_harmless(simulator):
-    """Nothing starts, nothing is cancelled: two requests, of which one does nothing at all."""
+    """Nothing starts, nothing is cancelled: a read, and a request that asks for nothing, and of no run at all."""
     simulator.add_schedule("daily")
     run_id = simulator.start_run("daily")
     await _credentials(simulator).acheck()
@@ -313,7 +451,9 @@ async def test_a_check_is_harmless(simulator):
     assert simulator.count("cancelBoltRun") == 0
     assert simulator.run(run_id).cancel_requests == 0
     assert [run.id for run in simulator.runs()] == [run_id]
-    assert len(simulator.requests) == 2
+    read, nothing = simulator.requests
+    assert (read.operations, nothing.operations) == (("listBoltSchedules",), ("__typename",))
+    assert "cancelBoltRun(scheduleRunId: 0) @skip(if: true)" in nothing.query
 
 
 def test_a_check_works_without_await(simulator):
