@@ -21,7 +21,7 @@ from paradime_blocks.trigger import RunLedger, Trigger, TriggerIntent, TriggerRe
 
 TIMEOUT_SECONDS = 86_400.0
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
-# For the UI's form, which runs no validators; in the schema only, so that their messages come first elsewhere.
+# For Prefect's server, which knows the schema only; no constraint, so that the validators' messages come first.
 _ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
