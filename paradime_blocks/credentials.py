@@ -22,11 +22,13 @@ _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME
 _CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
 
-def _in_the_form(pattern: str, *, least: int = 1) -> dict[str, Any]:
-    """Tell the UI's form, which runs none of the validators below, what the text must look like.
+def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
+    """Say in the schema what a text must look like, for those who know no more of the block than that.
 
-    It goes into the schema only: as a constraint of the field it would come before the validators, whose
-    messages say what to type.
+    Prefect's server checks a deployment's parameters by it, and so a form of its UI in which credentials are
+    typed. (The form that makes blocks looks at required fields only, as of Prefect 3.8; a flow that loads such
+    a block says what is wrong with it.) It is no constraint of the field, which would come before the
+    validators, whose messages say what to type.
     """
     return {"pattern": pattern, "minLength": least}
 
@@ -107,13 +109,13 @@ class ParadimeCredentials(CredentialsBlock):
         title="API endpoint",
         description="The workspace's GraphQL endpoint, copied from the Paradime workspace settings.",
         examples=[ENDPOINT_EXAMPLE],
-        json_schema_extra=_in_the_form(r"^\s*(https://|http://(localhost|127\.|\[::1\]))[^\s<>]+\s*$"),
+        json_schema_extra=_in_the_schema(r"^\s*(https://|http://(localhost|127\.|\[::1\]))[^\s<>]+\s*$"),
     )
     api_key: SecretStr | None = Field(
         default=None,
         title="API key",
         description="The API key that belongs to the secret. Leave it empty with a bearer token.",
-        json_schema_extra=_in_the_form(r"^[!-~]*$", least=0),
+        json_schema_extra=_in_the_schema(r"^[!-~]*$", least=0),
     )
     api_secret: SecretStr = Field(
         default=...,
@@ -121,13 +123,13 @@ class ParadimeCredentials(CredentialsBlock):
         description=(
             "The API secret, or a token that begins with prdm_wsp_ (workspace) or prdm_cmp_ (company)."
         ),
-        json_schema_extra=_in_the_form(r"^[!-~]+$"),
+        json_schema_extra=_in_the_schema(r"^[!-~]+$"),
     )
     workspace_uid: str | None = Field(
         default=None,
         title="Workspace uid",
         description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
-        json_schema_extra=_in_the_form(r"^\s*[!-~]*\s*$", least=0),
+        json_schema_extra=_in_the_schema(r"^\s*[!-~]*\s*$", least=0),
     )
     # Its URL may hold a password.
     proxy: SecretStr | None = Field(
@@ -138,7 +140,7 @@ class ParadimeCredentials(CredentialsBlock):
             "Type none to use no proxy; "
             "leave it empty to use the one that the environment of the worker names, if any."
         ),
-        json_schema_extra=_in_the_form(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
+        json_schema_extra=_in_the_schema(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
     )
     request_timeout_seconds: float = Field(
         default=30.0,

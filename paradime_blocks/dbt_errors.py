@@ -55,9 +55,7 @@ async def failure_facts(
     redact = Redactor.of(credentials)
     broken_off = command.return_code is None
     told = redact(clean(command.command))
-    facts: dict[str, Any] = (
-        {"running_command": told} if broken_off else {"command": told, "return_code": command.return_code}
-    )
+    facts: dict[str, Any] = {"command": told, "return_code": command.return_code}
     with anyio.move_on_after(_SECONDS):
         try:
             detail = await client.get_bolt_command(command.id)

@@ -238,9 +238,8 @@ class BoltRunError(BoltError):
     """A run exists and did not end as wished.
 
     Attributes:
-        command: The command that ended the run badly, as Bolt shows it.
-        return_code: Its return code.
-        running_command: The command that had not ended when the run was cancelled or given up.
+        command: The command that ended the run badly, or that was running at its end, as Bolt shows it.
+        return_code: Its return code; None if it was running.
         log_tail: The end of its log.
         dbt_errors: What dbt itself says of the nodes that failed, at most five.
         waited_seconds: How long the run was waited for.
@@ -248,22 +247,20 @@ class BoltRunError(BoltError):
 
     command: str | None = None
     return_code: int | None = None
-    running_command: str | None = None
     log_tail: str | None = None
     dbt_errors: Sequence[str] = ()
     waited_seconds: float | None = None
 
+    @property
+    def told_of_command(self) -> str:
+        """What became of the command, as a sentence; empty if none is known."""
+        if self.command is None:
+            return ""
+        ended = "was running" if self.return_code is None else f"ended with return code {self.return_code}"
+        return f"Command `{one_line(self.command, _FACT_CHARACTERS)}` {ended}."
+
     def _details(self) -> list[str]:
-        lines = []
-        if self.command is not None:
-            code = (
-                "without a return code"
-                if self.return_code is None
-                else f"with return code {self.return_code}"
-            )
-            lines.append(f"Command `{one_line(self.command, _FACT_CHARACTERS)}` ended {code}.")
-        if self.running_command is not None:
-            lines.append(f"Command `{one_line(self.running_command, _FACT_CHARACTERS)}` was running.")
+        lines = [self.told_of_command] if self.told_of_command else []
         said = [one_line(line, _DBT_ERROR_CHARACTERS) for line in self.dbt_errors]
         lines.extend(said)
         # Prefect shows the message as the state's, in lists, too: what dbt says goes before the log.

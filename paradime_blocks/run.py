@@ -206,7 +206,7 @@ class BoltRun(JobRun[BoltRunResult]):
             raise BoltRunTimedOut(
                 f"The Bolt run did not end within {_plain_seconds(waited)} s; {done}.",
                 waited_seconds=waited,
-                running_command=told.running_command,
+                command=told.running_command,
                 **self._facts(ended),
             )
         # It ended by itself while it was being cancelled: that is what it is reported as.
@@ -366,14 +366,17 @@ class BoltRun(JobRun[BoltRunResult]):
     async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
         """Return the commands' resources; a run that succeeded has succeeded although they cannot be had."""
         command_ids = [command.id for command in status.commands]
+        errors: dict[int, BoltError] = {}
         try:
-            return await self._patiently(
-                lambda: client.get_bolt_command_resources(command_ids),
+            found = await self._patiently(
+                lambda: client.get_bolt_command_resources(command_ids, errors=errors),
                 min(_RESOURCES_OUTAGE_SECONDS, self.max_outage_seconds),
             )
         except BoltError as error:
-            self.logger.warning("The files of Bolt run %s cannot be listed: %s", self.run_id, error)
-            return {}
+            errors, found = {0: error}, {}
+        for error in errors.values():
+            self.logger.warning("Files of Bolt run %s cannot be listed: %s", self.run_id, error)
+        return found
 
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
         resources = await self._resources_of(client, status)

@@ -28,7 +28,7 @@ _WHILE_IT_RUNS = (
     "Trigger it again when that run has ended, or wait for that run: attach(run_id).wait_for_completion(). "
     "The flow run_schedule does either by itself (on_already_running)."
 )
-# For the UI's form, which runs no validators; in the schema only, so that their messages come first elsewhere.
+# For Prefect's server, which knows the schema only; no constraint, so that the validators' messages come first.
 _ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 

@@ -209,7 +209,11 @@ class RunLifecycle:
         """
         remaining = max(0.0, self.ownership.remaining_seconds(self.schedule.timeout_seconds))
         state = await unless_stopped(
-            lambda: run.await_for_completion(remaining, watcher=partial(self._watch, run)),
+            lambda: run.await_for_completion(
+                remaining,
+                watcher=partial(self._watch, run),
+                whole_seconds=self.schedule.timeout_seconds,
+            ),
             self.ownership.flow_run_id,
         )
         self.ownership.state = state
@@ -328,8 +332,8 @@ class RunLifecycle:
 
 def _story(outcome: BaseException | None) -> str | None:
     """Return what went wrong, for the top of the summary."""
-    if isinstance(outcome, BoltRunError) and outcome.command is not None:
-        return f"{outcome.what} Command {outcome.command} ended with return code {outcome.return_code}."
+    if isinstance(outcome, BoltRunError) and outcome.told_of_command:
+        return f"{outcome.what} {outcome.told_of_command}"
     if isinstance(outcome, BoltError):
         return f"{outcome.what} {outcome.guidance}"
     return str(outcome) if outcome is not None else None

@@ -272,12 +272,8 @@ async def _told_by(state: State[Any]) -> dict[str, Any]:
     else:
         told.update(state=StepState.FAILED, **await _run_of(told.get("flow_run_id")))
         if isinstance(outcome, BoltRunError):
-            told["message"] = one_line(f"{outcome.what} {_command_of(outcome)}", 500)
+            told["message"] = one_line(f"{outcome.what} {outcome.told_of_command}", 500)
     return told
-
-
-def _command_of(error: BoltRunError) -> str:
-    return f"Command {error.command} ended with return code {error.return_code}." if error.command else ""
 
 
 async def _run_of(flow_run_id: str | None) -> dict[str, Any]:

@@ -301,7 +301,9 @@ async def wait_for_bolt_run(
         credentials=found,
         schedule_name=schedule_name or (ownership.schedule if ownership else None),
         cancel_on_timeout=owned,
-        timeout_seconds=ownership.remaining_seconds(timeout_seconds) if ownership else timeout_seconds,
+        timeout_seconds=max(
+            0.0, ownership.remaining_seconds(timeout_seconds) if ownership else timeout_seconds
+        ),
         poll_interval_seconds=poll_interval_seconds,
         max_outage_seconds=max_outage_seconds,
         cancel_grace_seconds=cancel_grace_seconds,
@@ -310,7 +312,7 @@ async def wait_for_bolt_run(
         await run.await_for_completion()
         return await run.afetch_result()
     try:
-        await unless_stopped(run.await_for_completion, flow_run_id)
+        await unless_stopped(lambda: run.await_for_completion(whole_seconds=timeout_seconds), flow_run_id)
         result = await run.afetch_result()
     except StoppedByPrefect as stop:
         if ownership is not None:

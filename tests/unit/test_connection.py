@@ -880,7 +880,7 @@ def test_what_a_backend_lacks_is_understood_in_the_words_of_many_servers(text, m
     """Even for a trigger: such a refusal comes before anything is executed."""
     reply = httpx.Response(status, json={"errors": [{"message": text}], "data": None})
     with pytest.raises(BoltUnsupported) as caught:
-        read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test")
+        read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test", NOTHING_SECRET)
     assert caught.value.missing == missing
 
 

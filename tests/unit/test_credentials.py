@@ -275,8 +275,8 @@ async def test_a_bad_block_of_the_ui_is_told_by_its_name_and_field(prefect_serve
         ),
     ],
 )
-def test_the_form_of_the_ui_refuses_what_the_block_refuses(field, good, wrong):
-    """It knows the schema only: length and pattern, as browsers and Prefect's server understand them."""
+def test_the_schema_refuses_what_the_block_refuses(field, good, wrong):
+    """Prefect's server, which checks a deployment's parameters, knows length and pattern only."""
     schema = ParadimeCredentials.model_json_schema()["properties"][field]
 
     def fits(value: str) -> bool:

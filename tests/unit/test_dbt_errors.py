@@ -112,7 +112,7 @@ async def test_a_cancelled_run_names_what_was_running() -> None:
         with pytest.raises(BoltRunCanceled, match="Command `dbt run` was running") as caught:
             await run.afetch_result()
     error = caught.value
-    assert (error.running_command, error.command, list(error.dbt_errors)) == ("dbt run", None, [])
+    assert (error.command, error.return_code, list(error.dbt_errors)) == ("dbt run", None, [])
     assert "model 1" in (error.log_tail or "")
 
 

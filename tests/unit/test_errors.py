@@ -201,7 +201,6 @@ def test_what_dbt_says_takes_the_place_of_its_log():
     "facts",
     [
         pytest.param({"command": "dbt run\n\x1b[31m" + "x" * 30_000, "return_code": 1}, id="command"),
-        pytest.param({"running_command": "dbt run\n\x1b[31m" + "x" * 30_000}, id="running command"),
         pytest.param({"schedule_name": "\x1b[31m" + "x" * 30_000}, id="schedule"),
         pytest.param({"state": "\x1b[31m" + "x" * 30_000}, id="state"),
         pytest.param({"dbt_errors": ["\x1b[31ma\nb" + "x" * 30_000] * 5}, id="dbt errors"),
@@ -217,9 +216,9 @@ def test_a_message_is_bounded_and_clean_whatever_its_facts_are(facts):
 
 def test_the_command_that_was_running_is_told():
     """Of a run that was cancelled or took too long, it is what a person asks first."""
-    error = BoltRunTimedOut("It took too long.", running_command="dbt run")
+    error = BoltRunTimedOut("It took too long.", command="dbt run")
     assert "Command `dbt run` was running." in str(error)
-    assert pickle.loads(pickle.dumps(error)).running_command == "dbt run"  # noqa: S301 - our own
+    assert pickle.loads(pickle.dumps(error)).command == "dbt run"  # noqa: S301 - our own
 
 
 def test_absent_facts_leave_no_trace_in_the_message():

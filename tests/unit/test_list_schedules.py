@@ -42,6 +42,6 @@ def test_what_comes_from_bolt_is_cleaned_and_bounded_in_the_table() -> None:
         "Schedule": 200,
         "Timer (UTC)": 200,
         "Owner": 200,
-        "Last state": 200,
+        "Last state": 60,
     }
     assert not [text for text in row.values() if "\x1b" in text or "\n" in text]
