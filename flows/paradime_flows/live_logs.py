@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _FETCH_POLICY: Final = RetryPolicy(attempts=1, total_seconds=5.0)
 # So much is logged at once: a batch is one request to Prefect, which the journal keeps below twice that.
 _BATCH_BYTES: Final = 250_000
+# So long may a batch wait to be filled.
+_HELD_SECONDS: Final = 2.0
 # Without cursors every fetch brings all there is: it may take so much of the time, and of the line.
 _REST_PER_FETCH: Final = 4.0
 _QUICK_SECONDS: Final = 0.5
@@ -196,6 +198,7 @@ class LiveLogs:
                     await self._fetch_whole(client, log, over=over)
 
     async def _fetch_pages(self, client: BoltClient, log: CommandLog) -> None:
+        due = time.monotonic() + _HELD_SECONDS
         while not log.ended:
             page = await client.get_bolt_command_logs(log.command_id, log.cursor)
             if page.cursor is not None and page.cursor.startswith(OWN_CURSOR):
@@ -211,9 +214,12 @@ class LiveLogs:
                 return
             elif page.cursor is not None:
                 log.turn(page.cursor)
-            await self._write(full=True)
             if not page.lines:
                 return
+            # While a command prints as fast as it is read, there is always another page.
+            await self._write(full=time.monotonic() < due)
+            if time.monotonic() >= due:
+                due = time.monotonic() + _HELD_SECONDS
 
     async def _fetch_whole(self, client: BoltClient, log: CommandLog, *, over: bool) -> None:
         """Take in all output of a command.

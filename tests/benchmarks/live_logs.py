@@ -7,7 +7,7 @@ Printed are ratios to a yardstick that is run beside it, since seconds differ fr
 * reading: fetching, splitting, levels, joining, against only fetching the same pages;
 * logging: posting the records to a real Prefect server, against `logger.info(line)` for each line, and the
   requests that this takes;
-* lag: the same while the command runs, looked at every two seconds: how long a look is kept waiting for it;
+* lag: the same while the command runs: how long after a line was printed Prefect had it;
 * memory: the peak of Python's allocations, against the size of the text.
 """
 
@@ -114,32 +114,46 @@ async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str
     return took, await plain()
 
 
-async def _while_it_runs(credentials: ParadimeCredentials, run_id: int) -> list[float]:
-    """Seconds that each look took."""
+async def _while_it_runs(credentials: ParadimeCredentials, run_id: int, lines: int) -> list[float]:
+    """By how many seconds the newest line of each batch was late when Prefect had taken it."""
     from prefect import flow
 
     from paradime_flows.context import current_flow_run_id
     from paradime_flows.live_logs import LiveLogs
     from paradime_flows.log_journal import FlowRunJournal
 
+    began = time.perf_counter()
+    late = []
+
+    class Timed(FlowRunJournal):
+        shown = 0
+
+        def show(self, records: Any) -> None:
+            super().show(records)
+            texts = [record.text for record in records if not record.text.startswith("── ")]
+            self.shown += sum(text.count("\n") + 1 for text in texts)
+
+        async def write(self, run_id: int, kept: str) -> None:
+            await super().write(run_id, kept)
+            # Lines are printed evenly.
+            late.append(time.perf_counter() - began - _LIVE_SECONDS * self.shown / lines)
+
     @flow(name="benchmark-running")
-    async def running() -> list[float]:
+    async def running() -> None:
         flow_run_id = current_flow_run_id()
         assert flow_run_id is not None
-        logs = LiveLogs(run_id, credentials, FlowRunJournal(flow_run_id))
-        looks = []
+        logs = LiveLogs(run_id, credentials, Timed(flow_run_id))
         while True:
             async with credentials.get_client() as client:
                 status = await client.get_bolt_run(run_id, logs=False)
-            began = time.perf_counter()
             if status.state.is_terminal:
                 await logs.drain(status)
-                return looks
+                return
             await logs.catch_up(status)
-            looks.append(time.perf_counter() - began)
-            await asyncio.sleep(max(0.0, _LOOK_SECONDS - looks[-1]))
+            await asyncio.sleep(_LOOK_SECONDS)
 
-    return await running()
+    await running()
+    return late
 
 
 def main(lines: int) -> None:
@@ -184,27 +198,27 @@ def main(lines: int) -> None:
             posted, plain = asyncio.run(_into_prefect(credentials, run_id, text))
             print(f"logging: {posted / plain:.2f} times the plain way ({posted:.2f} s, {plain:.2f} s)")
             for lacking in ((), ("boltCommandLogs",)):
-                looks, fetched = _live(text, lacking)
+                late, fetched = _live(text, lacking)
                 print(
-                    f"lag, {'without' if lacking else 'with'} cursors, all lines in {_LIVE_SECONDS} s: a look is "
-                    f"kept waiting {statistics.median(looks):.2f} s, {max(looks):.2f} s at most, of "
-                    f"{len(looks)} looks; fetched {fetched / len(text):.1f} times the text"
+                    f"lag, {'without' if lacking else 'with'} cursors, {lines / _LIVE_SECONDS:,.0f} lines a second, "
+                    f"looks {_LOOK_SECONDS:g} s apart: {statistics.median(late):.1f} s, {max(late):.1f} s at most; "
+                    f"{fetched / len(text):.1f} times the text fetched"
                 )
 
 
 def _live(text: str, lacking: tuple[str, ...]) -> tuple[list[float], int]:
-    """Seconds that each look at a running command took, and the bytes that Bolt sent for all of them."""
+    """The lags of the batches of a running command, and the bytes that Bolt sent for all of them."""
     from paradime_blocks import ParadimeCredentials
 
     with BoltSimulator() as simulator:
         simulator.lacks(operations=lacking)
         command = SimulatedCommand("dbt run", duration_seconds=_LIVE_SECONDS, stdout=text)
-        simulator.add_schedule("daily", commands=[command], setup_commands=False)
+        simulator.add_schedule("daily", commands=[command], setup_commands=False, starting_seconds=0)
         credentials = ParadimeCredentials(
             api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
         )
-        looks = asyncio.run(_while_it_runs(credentials, simulator.start_run("daily")))
-        return looks, sum(request.bytes for request in simulator.requests)
+        late = asyncio.run(_while_it_runs(credentials, simulator.start_run("daily"), text.count("\n")))
+        return late, sum(request.bytes for request in simulator.requests)
 
 
 if __name__ == "__main__":

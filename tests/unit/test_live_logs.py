@@ -386,6 +386,32 @@ async def test_an_output_with_less_than_the_log_is_told(
     assert told.startswith("WARNING: Whether all output")
 
 
+async def test_lines_that_come_as_fast_as_they_are_read_do_not_wait_for_the_last(
+    bolt_simulator, credentials, monkeypatch
+):
+    """There is another page each time, and no batch is full for long: what there is is logged all the same."""
+    monkeypatch.setattr("paradime_flows.live_logs._HELD_SECONDS", 0.2)
+    command = SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(100))
+    run_id = start(bolt_simulator, command)
+    bolt_simulator.clock.advance(1)
+    bolt_simulator.clock.speed = 2
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    get = BoltClient.get_bolt_command_logs
+
+    async def get_when_there_is_more(
+        self: BoltClient, command_id: int, cursor: str | None = None
+    ) -> BoltLogPage:
+        while not (page := await get(self, command_id, cursor)).lines and not page.finished:
+            pass
+        return page
+
+    monkeypatch.setattr(BoltClient, "get_bolt_command_logs", get_when_there_is_more)
+    await logs.catch_up(await status_of(credentials, run_id))
+    assert journal.lines == numbered(100).splitlines()
+    assert journal.writes > 5
+
+
 async def test_a_command_that_bolt_does_not_give_is_read_from_the_runs_status(bolt_simulator, credentials):
     """Neither its log nor itself can be had, and the run's status has its output all the same."""
     run_id = start(bolt_simulator, SimulatedCommand("dbt run", stdout=numbered(90)), cursors=False)
