@@ -374,8 +374,8 @@ class BoltRun(JobRun[BoltRunResult]):
             )
         except BoltError as error:
             errors, found = {0: error}, {}
-        for error in errors.values():
-            self.logger.warning("Files of Bolt run %s cannot be listed: %s", self.run_id, error)
+        for missed in errors.values():
+            self.logger.warning("The files of Bolt run %s cannot be listed: %s", self.run_id, missed)
         return found
 
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
