@@ -186,8 +186,8 @@ class _Sweep:
         since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
         silent = silent_seconds(flow_run)
         if state.type in _ENDED_BADLY:
-            # A worker can write a crash when the flow run has been retried already.
-            lives = silent is not None and silent <= STALE_SECONDS and state.type is not StateType.CANCELLED
+            # A worker can write a crash when the flow run has been retried already; the others nobody writes so.
+            lives = silent is not None and silent <= STALE_SECONDS and state.type is StateType.CRASHED
             return -1 if lives else since_state
         if lives_here(flow_run):
             return -1

@@ -1,0 +1,199 @@
+"""Flows of the user's own that fail, are cancelled or retried while runs of theirs go on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import CancelledRun
+from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Cancelling
+from support.prefect_api import artifacts_of
+
+from paradime_blocks import BoltRunFailed, ParadimeCredentials
+from paradime_blocks.testing import SimulatedCommand
+from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.retry_run import aretry_run
+from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run, wait_for_bolt_run
+
+if TYPE_CHECKING:
+    from paradime_blocks.testing import BoltSimulator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+HOOKS: dict[str, Any] = {"on_failure": [cancel_owned_runs], "on_crashed": [cancel_owned_runs]}
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
+FLOW: dict[str, Any] = {**QUICK, "live_logs": "off"}
+
+
+@pytest.fixture
+def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    """`failing` fails soon, `endless` does not end."""
+    bolt_simulator.clock.speed = 60
+    for name, command in {
+        "failing": SimulatedCommand("dbt run", return_code=1),
+        "endless": SimulatedCommand("dbt run", duration_seconds=100_000),
+    }.items():
+        bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
+    return bolt_simulator
+
+
+async def test_what_a_failed_flow_still_has_under_way_is_cancelled(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """One of its runs fails, and nobody waits for the other any longer."""
+
+    @flow(**HOOKS)
+    async def both() -> None:
+        failing = await atrigger_bolt_run("failing", credentials)
+        await atrigger_bolt_run("endless", credentials)
+        await await_for_bolt_run(failing, credentials, **QUICK)
+
+    with pytest.raises(BoltRunFailed):
+        await both()
+    assert [run.state for run in workspace.runs("endless")] == ["CANCELED"]
+
+
+async def test_a_wait_that_was_submitted_ends_with_its_flow(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The flow fails beside it: the thread hears of it, and ends the run."""
+
+    @flow
+    async def beside() -> None:
+        run_id = await atrigger_bolt_run("endless", credentials)
+        wait_for_bolt_run.submit(run_id, credentials, **QUICK)
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
+        raise RuntimeError("The flow failed beside its task.")
+
+    with pytest.raises(RuntimeError, match="beside its task"):
+        await beside()
+    await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 30)
+    assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+async def test_an_outage_that_ends_the_wait_cancels_nothing(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The flow fails because Bolt is out of reach: its hook leaves the healthy run alone."""
+
+    @flow(**HOOKS)
+    async def cut_off() -> None:
+        run_id = await atrigger_bolt_run("endless", credentials)
+        workspace.stop()
+        try:
+            await await_for_bolt_run(run_id, credentials, max_outage_seconds=0.5, **QUICK)
+        finally:
+            workspace.start()
+
+    state = await cut_off(return_state=True)
+    assert state.is_failed()
+    (run,) = workspace.runs()
+    assert run.is_active
+    assert run.cancel_requests == 0
+
+
+async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """In a script nobody else tells it: the task raises, and what comes after the wait is not done."""
+    behind = []
+
+    @flow
+    async def publishes() -> None:
+        run_id = await atrigger_bolt_run("endless", credentials)
+        async with get_client() as client:
+            await client.set_flow_run_state(this_flow_run.id, Cancelling(), force=True)
+        await await_for_bolt_run(run_id, credentials, **QUICK)
+        behind.append("published")
+
+    with pytest.raises(CancelledRun):
+        await publishes()
+    assert behind == []
+    assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+async def test_each_body_of_a_flow_run_has_its_own_retries(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """What the first has reported does not count against the second."""
+    twice = run_schedule.with_options(retries=1, retry_delay_seconds=0)
+    state = await twice("failing", credentials, retries=1, retry_delay_seconds=0, return_state=True, **FLOW)
+    assert state.is_failed()
+    assert (workspace.count("triggerBoltRun"), workspace.count("retryBoltRun")) == (2, 2)
+    assert len(workspace.runs()) == 4
+
+
+async def test_a_retry_links_the_run_that_it_retries(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """In its result and its summary; and its own retries start from the failure, whatever was asked for first."""
+    workspace.add_schedule(
+        "flaky", commands=[SimulatedCommand("dbt run", return_code=(1, 1, 0))], setup_commands=False
+    )
+    with pytest.raises(BoltRunFailed) as caught:
+        await arun_schedule("flaky", credentials, **FLOW)
+    failed = caught.value.run_id
+    assert failed is not None
+    flow_run_ids = []
+
+    @flow
+    async def again() -> Any:
+        state = await aretry_run(
+            failed, credentials, everything=True, retries=1, retry_delay_seconds=0, return_state=True, **FLOW
+        )
+        flow_run_ids.append(state.state_details.flow_run_id)
+        return await state.aresult()
+
+    result = await again()
+    assert [attempt.run_id for attempt in result.attempts] == [run.id for run in workspace.runs()]
+    assert (workspace.count("retryAllBoltRun"), workspace.count("retryBoltRun")) == (1, 1)
+    summary = (await artifacts_of(flow_run_ids[0]))["paradime-flaky"]
+    assert f"run_id/{failed}" in str(summary.data)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["retryBoltRun", "older backend"])
+async def test_a_retry_begins_with_the_first_command_that_failed(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, older: bool
+) -> None:
+    """With `continueOnError` the run went on after it; on an older backend all from there is triggered."""
+    commands = ["dbt run", "dbt test", "dbt run", "dbt docs"]
+    codes: list[Any] = [0, (1, 0), 0, (1, 0)]
+    workspace.add_schedule(
+        "long",
+        commands=[
+            SimulatedCommand(each, return_code=code) for each, code in zip(commands, codes, strict=True)
+        ],
+        continue_on_error=True,
+    )
+    if older:
+        workspace.lacks(operations=["retryBoltRun", "retryAllBoltRun"])
+    result = await arun_schedule("long", credentials, retries=1, retry_delay_seconds=0, **FLOW)
+    assert result.state == "SUCCESS"
+    again = [command.command for command in workspace.runs()[1].commands]
+    if older:
+        assert again[-3:] == ["dbt test", "dbt run", "dbt docs"]
+
+
+async def test_nobody_starts_a_run_while_another_awaits_its_retry(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The schedule is driven, although Bolt has no run of it just now: `skip` skips, and starts nothing."""
+    first = asyncio.create_task(
+        run_schedule("failing", credentials, retries=1, retry_delay_seconds=20, return_state=True, **FLOW)
+    )
+    await asyncio.to_thread(
+        workspace.wait_for,
+        lambda bolt: bolt.runs() and not bolt.active_runs() and bolt.count("boltCommand"),
+        30,
+    )
+    state = await run_schedule("failing", credentials, on_already_running="skip", return_state=True, **FLOW)
+    assert state.name == "Skipped"
+    assert len(workspace.runs()) == 1
+    assert "paradime-failing" in await artifacts_of(state.state_details.flow_run_id)
+    await first
+    assert len(workspace.runs()) == 2

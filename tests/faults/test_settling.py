@@ -1,0 +1,288 @@
+"""What is left when a body ends before its Bolt run does: found again, ended, or left to who has taken it up."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from faults.bench import SCHEDULE, SPEED, bolt, credentials_for, fast_time
+from faults.prefect_in_memory import PrefectInMemory, Process, in_place_of_prefect, process
+from prefect.client.schemas.objects import StateType
+
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.schedule import BoltSchedule
+from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.trigger import Trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.ownership import Ownership
+
+
+@pytest.fixture
+def simulator() -> Iterator[BoltSimulator]:
+    """A Bolt whose runs go on for ever, as fast as the package's clock."""
+    simulator = bolt("timeout")
+    simulator.clock.speed = SPEED
+    with fast_time(), simulator:
+        yield simulator
+
+
+@pytest.fixture
+def prefect() -> Iterator[PrefectInMemory]:
+    prefect = PrefectInMemory()
+    with in_place_of_prefect(prefect):
+        yield prefect
+
+
+def block(simulator: BoltSimulator, **options: Any) -> BoltSchedule:
+    return BoltSchedule(credentials=credentials_for(simulator), schedule_name=SCHEDULE, **options)
+
+
+async def begun(
+    simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any
+) -> RunLifecycle:
+    from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.policies import RunPolicies
+
+    return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
+
+
+def running(prefect: PrefectInMemory) -> UUID:
+    flow_run_id = prefect.new_flow_run()
+    prefect.set_state(flow_run_id, StateType.RUNNING)
+    return flow_run_id
+
+
+def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
+    from paradime_flows.ownership import read_ownerships
+
+    (ownership,) = read_ownerships(prefect.flow_runs[flow_run_id])
+    return ownership
+
+
+async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator) -> None:
+    """Bolt had asked to come back later; once the caller has gone, nobody comes."""
+    simulator.inject(faults.Status(429, operation="triggerBoltRun", retry_after=2))
+    trigger = asyncio.create_task(block(simulator).atrigger())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 1, 10)
+    trigger.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trigger
+    for thread in [each for each in threading.enumerate() if each.name == "bolt-trigger"]:
+        await asyncio.to_thread(thread.join, 10)
+    assert simulator.count("triggerBoltRun") == 1
+    assert simulator.runs() == []
+
+
+async def test_a_run_that_a_block_starts_while_its_caller_is_interrupted_is_cancelled(simulator) -> None:
+    """The answer is waited for, and what it names is nobody's any longer."""
+    simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
+    trigger = asyncio.create_task(block(simulator).atrigger())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+    trigger.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trigger
+    assert [run.state for run in simulator.runs()] == ["CANCELED"]
+
+
+async def test_the_answer_is_waited_for_where_looking_could_not_tell(simulator, prefect) -> None:
+    """Trap 3: another run fits as well, so that only the trigger's own answer says which one is ours."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    flow_run_id = running(prefect)
+    simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
+    lifecycle = await begun(simulator, flow_run_id)
+
+    async def work() -> None:
+        async with lifecycle.settling():
+            await lifecycle.obtain()
+
+    body = asyncio.create_task(work())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+    other = simulator.start_run(SCHEDULE, actor="API")
+    body.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await body
+    states = {run.id: run.state for run in simulator.runs()}
+    assert states.pop(other) == "RUNNING"
+    assert list(states.values()) == ["CANCELED"]
+
+
+async def test_a_trigger_that_may_yet_start_a_run_is_left_for_the_sweeper(simulator, prefect) -> None:
+    """Bolt is slow: nothing is there when the interrupted body looks, nor when it has to end. It comes later."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    flow_run_id = running(prefect)
+    lifecycle = await begun(simulator, flow_run_id)
+    simulator.inject(faults.Hang(3, operation="triggerBoltRun"))
+
+    async def work() -> None:
+        async with lifecycle.settling():
+            await lifecycle.obtain()
+
+    body = asyncio.create_task(work())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 1, 10)
+    with mock.patch.object(Trigger, "_settle", _no_time):
+        body.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await body
+    assert simulator.runs() == []
+    assert ownership_of(prefect, flow_run_id).is_open
+    prefect.set_state(flow_run_id, StateType.CANCELLED)
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+    await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
+    assert [run.state for run in simulator.runs()] == ["CANCELED"]
+
+
+async def _no_time(*_: Any) -> None:
+    """Prefect kills the process before the answer is there."""
+
+
+async def test_an_intent_that_was_not_acted_on_is_taken_back(simulator, prefect) -> None:
+    """Prefect breaks down after it has taken the label: nothing is sent, and no later run is taken for ours."""
+    from paradime_flows.ownership import FlowRunLedger
+
+    flow_run_id = running(prefect)
+    lifecycle = await begun(simulator, flow_run_id)
+    looks = iter([None, RuntimeError("503")])
+
+    async def go_on(_: Any) -> None:
+        trouble = next(looks)
+        if trouble is not None:
+            raise trouble
+
+    with mock.patch.object(FlowRunLedger, "_go_on", go_on), pytest.raises(RuntimeError, match="503"):
+        await lifecycle.obtain()
+    assert simulator.count("triggerBoltRun") == 0
+    assert not ownership_of(prefect, flow_run_id).is_open
+
+
+async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect) -> None:
+    """The run shows itself after the look for it has ended: the intent stays, and the sweeper finds the run."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    flow_run_id = running(prefect)
+    lifecycle = await begun(simulator, flow_run_id)
+    simulator.inject(faults.GraphQLError("Internal error", operation="triggerBoltRun", after_acting=True))
+    hidden = mock.patch.object(sys.modules["paradime_blocks.trigger"], "_newer_records", _nothing_yet)
+    with hidden, pytest.raises(BoltRequestError):
+        await lifecycle.obtain()
+    assert ownership_of(prefect, flow_run_id).is_open
+    prefect.set_state(flow_run_id, StateType.FAILED)
+    await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
+    assert [run.state for run in simulator.runs()] == ["CANCELED"]
+
+
+async def _nothing_yet(*_: Any) -> list[Any]:
+    return []
+
+
+async def test_a_cancel_while_a_retry_was_awaited_ends_what_still_runs(simulator, prefect) -> None:
+    """Trap 5, with a run that goes on: no hook and no body was told, until the body begins again."""
+    from paradime_flows.watch import StoppedByPrefect
+
+    flow_run_id = running(prefect)
+    await (await begun(simulator, flow_run_id)).obtain()
+    prefect.set_state(flow_run_id, StateType.SCHEDULED, "AwaitingRetry")
+    prefect.set_state(flow_run_id, StateType.CANCELLED)
+    prefect.set_state(flow_run_id, StateType.RUNNING)
+    process.set(Process())
+    with pytest.raises(StoppedByPrefect, match="waited for its retry"):
+        await begun(simulator, flow_run_id)
+    assert [run.state for run in simulator.runs()] == ["CANCELED"]
+    assert not ownership_of(prefect, flow_run_id).is_open
+
+
+async def test_a_body_that_has_been_superseded_writes_over_nothing(simulator, prefect) -> None:
+    """What a newer body has written of the flow run's runs stays as it is."""
+    flow_run_id = running(prefect)
+    older = await begun(simulator, flow_run_id)
+    await older.obtain()
+    process.set(Process())
+    newer = await begun(simulator, flow_run_id)
+    newer.trail.note("The newer body was here.")
+    await newer.ledger.save()
+    await older.ledger.close(None, reported=True)
+    ownership = ownership_of(prefect, flow_run_id)
+    assert ownership.is_open
+    assert any("newer body" in told for _, told in ownership.notes)
+
+
+@pytest.mark.parametrize("same_ids", [True, False])
+async def test_only_the_workspace_that_a_run_is_in_hears_of_its_end(simulator, prefect, same_ids) -> None:
+    """Two workspaces number their runs alike: a hook cancels ours in each, and nobody else's."""
+    from paradime_flows.hooks import settle_family
+
+    elsewhere = bolt("timeout", already_running="allow")
+    elsewhere.clock.speed = SPEED
+    with elsewhere:
+        foreign = [] if same_ids else [elsewhere.start_run(SCHEDULE)]
+        flow_run_id = running(prefect)
+        await (await begun(simulator, flow_run_id, "a")).obtain()
+        await (await begun(elsewhere, flow_run_id, "b")).obtain()
+        flow_run = prefect.flow_runs[flow_run_id]
+        await settle_family(prefect, flow_run, lambda _: "The flow run crashed.")  # type: ignore[arg-type]
+        assert [run.state for run in simulator.runs()] == ["CANCELED"]
+        states = {run.id: run.state for run in elsewhere.runs()}
+        assert [states.pop(run_id) for run_id in foreign] == ["RUNNING"] * len(foreign)
+        assert list(states.values()) == ["CANCELED"]
+
+
+async def test_credentials_of_another_workspace_settle_nothing(simulator, prefect) -> None:
+    """As where a hook's process has no others: the error says so, and what to do."""
+    from paradime_flows.settle import settle
+
+    flow_run_id = running(prefect)
+    await (await begun(simulator, flow_run_id)).obtain()
+    elsewhere = credentials_for(simulator).model_copy(
+        update={"api_endpoint": "https://elsewhere.example/graphql"}
+    )
+    with pytest.raises(BoltRequestError, match="another workspace"):
+        await settle(ownership_of(prefect, flow_run_id), elsewhere, "The flow run crashed.")
+    assert simulator.runs()[0].cancel_requests == 0
+
+
+@pytest.mark.parametrize(
+    "since,limit,left",
+    [
+        pytest.param(100, 120, 20, id="a part is used up"),
+        pytest.param(500, 120, -380, id="it is over"),
+        pytest.param(-5000, 120, 120, id="the clock was set back: never more than the limit"),
+    ],
+)
+def test_time_counts_from_the_trigger(since, limit, left) -> None:
+    """Whoever waits, and however often the wait begins anew."""
+    from uuid import uuid4
+
+    from paradime_blocks.trigger import TriggerRequest
+    from paradime_flows.ownership import Ownership
+
+    ownership = Ownership(
+        flow_run_id=uuid4(), request=TriggerRequest(schedule_name="daily"), began_at=time.time() - since
+    )
+    assert abs(ownership.remaining_seconds(limit) - left) < 5
+
+
+async def test_a_run_that_is_found_again_gets_no_time_anew(simulator, prefect) -> None:
+    """Killed before the answer was written down: the time has counted since the trigger was sent."""
+    flow_run_id = running(prefect)
+    first = await begun(simulator, flow_run_id)
+    await first.obtain()
+    ownership = ownership_of(prefect, flow_run_id)
+    intended = ownership.intent.intended_at - 600
+    ownership.intent = type(ownership.intent)(**{**vars(ownership.intent), "intended_at": intended})
+    ownership.run_id = None
+    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    process.set(Process())
+    again = await begun(simulator, flow_run_id)
+    run = await again.obtain()
+    assert [run.run_id] == [each.id for each in simulator.runs()]
+    assert again.ownership.began_at == intended
