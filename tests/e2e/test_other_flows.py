@@ -277,7 +277,11 @@ async def test_schedules_are_listed_with_those_that_need_a_look_first(
     bolt_simulator.clock.advance(60)
     found = await alist_schedules(credentials)
     assert [schedule.name for schedule in found] == ["bad", "fine", "resting"]
-    assert (found[0].failing, found[1].timer, found[2].suspended) == (True, "every 15 minutes", True)
+    assert (found[0].failing, found[1].timer, found[2].suspended) == (
+        True,
+        "Every 15th minute of every hour",
+        True,
+    )
     artifacts = await artifacts_of((await latest_flow_run("list-schedules")).id)
     rows = json.loads(str(artifacts["paradime-schedules"].data))
     assert rows[0]["Schedule"] == "bad"
