@@ -11,10 +11,12 @@ values by then.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, get_type_hints
 
+from prefect.context import FlowRunContext
 from prefect.flows import Flow
 from prefect.tasks import Task
 from pydantic import TypeAdapter, ValidationError
@@ -32,6 +34,16 @@ def _finished_for_sync_callers(outcome: Any) -> Any:
     if inspect.iscoroutine(outcome) and not in_async_context():
         return run_sync(outcome)
     return outcome
+
+
+def _prepare_for_the_task_runner() -> None:
+    """Let a task that is submitted hear of signals in this process, and know in another whose body it belongs to."""
+    listen_for_interrupts()
+    context = FlowRunContext.get()
+    if context is not None:
+        # The body's token (`current_body`). Of a context that Dask or a process pool is sent, Prefect leaves out
+        # what was not given but is a default, and each task would take the flow run from the others.
+        context.model_fields_set.add("start_time")
 
 
 class DispatchedFlow(Flow[P, R]):
@@ -58,12 +70,12 @@ class DispatchedTask(Task[P, R]):
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit the task to the task runner; its thread hears of signals by way of this one."""
-        listen_for_interrupts()
+        _prepare_for_the_task_runner()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Map the task over its arguments; its threads hear of signals by way of this one."""
-        listen_for_interrupts()
+        _prepare_for_the_task_runner()
         return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> DispatchedTask[P, R]:
@@ -110,7 +122,9 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 @functools.cache
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
     # At the first call, not when the module is read: a task's types may stand below it.
-    hints = get_type_hints(function, include_extras=True)
+    # Sent to another process, a function lacks what of its module only its annotations name.
+    names = vars(importlib.import_module(function.__module__))
+    hints = get_type_hints(function, names, include_extras=True)
     return {name: TypeAdapter(hint) for name, hint in hints.items() if name != "return"}
 
 

@@ -58,7 +58,7 @@ def run(line: int, text: str) -> None:
     [
         pytest.param(line, text, id=f"line {line}")
         for line, text in blocks("python")
-        if "run_deployment" not in text
+        if "run_deployment" not in text and "prefect_dask" not in text
     ],
 )
 def test_an_example_runs_as_it_stands(line: int, text: str, workspace: BoltSimulator) -> None:
@@ -68,6 +68,20 @@ def test_an_example_runs_as_it_stands(line: int, text: str, workspace: BoltSimul
             Path(name[1]).write_text(example, encoding="utf-8")
     run(line, text)
     assert workspace.active_runs() == []
+
+
+@pytest.mark.processes
+def test_the_example_of_dask_runs_as_a_program(workspace: BoltSimulator, processes) -> None:
+    """Dask's processes import it again."""
+    pytest.importorskip("prefect_dask")
+    ((_, text),) = [block for block in blocks("python") if "prefect_dask" in block[1]]
+    Path("on_dask.py").write_text(text, encoding="utf-8")
+    program = processes.script(Path("on_dask.py").resolve(), env=workspace.environment())
+    assert program.wait() == 0, program.output
+    assert {found.schedule_name: found.state for found in workspace.runs()} == {
+        "orders": "SUCCESS",
+        "customers": "SUCCESS",
+    }
 
 
 @pytest.mark.processes

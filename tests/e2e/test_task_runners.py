@@ -65,11 +65,6 @@ def is_waited_for(run_id: int) -> bool:
     return any(task_run.state is not None and task_run.state.is_running() for task_run in found)
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="Prefect does not send the start time of the flow run's context to another process; our tasks there"
-    " take each other for other bodies of the flow run (`current_body`), let go, and the flow hangs.",
-)
 @pytest.mark.parametrize("make_runner", [process_pool, dask, ray])
 def test_tasks_run_in_other_processes_and_a_cancel_leaves_nothing_running(
     workspace: BoltSimulator, make_runner: Any
