@@ -20,7 +20,8 @@ from paradime_blocks.models import BoltRunResult
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.sync import sync_form
 from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import RunLedger, Trigger, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger import Trigger
+from paradime_blocks.trigger_intent import RunLedger, TriggerIntent, TriggerRequest
 
 TIMEOUT_SECONDS = 86_400.0
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0

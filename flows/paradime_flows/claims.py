@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from paradime_blocks.schedule import BoltSchedule
-    from paradime_blocks.trigger import TriggerRequest
+    from paradime_blocks.trigger_intent import TriggerRequest
 
 # What this process has taken up already: of two tasks that ask for the same, each takes up a run of its own.
 _claimed: set[tuple[UUID, str, str]] = set()

@@ -32,6 +32,7 @@ _MARGIN: Final = 4
 # A whole log is gone through in pieces of so many characters, so that no second copy of it is in memory.
 _PIECE: Final = 1 << 22
 _ADDRESS_CHARACTERS: Final = 1000
+_END_CHARACTERS: Final = 20_000
 
 
 @dataclass
@@ -76,7 +77,7 @@ class LogArchive:
         limit = context.settings.log_limit_bytes
         if failing is not None and failing.id == command.id:
             self.error = self._first_error(detail.stdout) or self._first_error(detail.stderr)
-            self.last = last_line(detail.stderr) or last_line(detail.stdout)
+            self.last = self._last_line(detail.stderr) or self._last_line(detail.stdout)
         else:
             limit = max(min(limit, limit * _LOGS_IN_ALL - self._bytes), min(limit, _LEAST_LOG_BYTES))
         try:
@@ -87,6 +88,10 @@ class LogArchive:
             BoltResourceSummary(id=resource.id, path=resource.path, command_id=command.id)
             for resource in detail.resources
         ]
+
+    def _last_line(self, text: str) -> str | None:
+        # A secret may lie across a cut, but not across one that is made after it has been taken out.
+        return last_line(self.context.redact(text[-_END_CHARACTERS:]))
 
     def _first_error(self, text: str) -> str | None:
         return next(filter(None, (first_error(self.context.redact(piece)) for piece in pieces(text))), None)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
-    from paradime_blocks.trigger import TriggerRequest
+    from paradime_blocks.trigger_intent import TriggerRequest
     from paradime_flows.log_lines import LiveLogsMode
     from paradime_flows.parameters import CommandConfig
 

@@ -22,10 +22,11 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.run import BoltRun
+from paradime_blocks.run_search import Verdict
 from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.text import one_line
 from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import TriggerRequest, Verdict
+from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
 from paradime_flows.holding import body_of, check_hold, take_hold

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.models import BoltAttempt, BoltRunState
 from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.context import run_logger
 from paradime_flows.holding import Superseded, body_of
@@ -190,7 +190,7 @@ async def tag_flow_run(flow_run_id: UUID) -> None:
 
 
 class FlowRunLedger:
-    """Writes intent and run id to the flow run (`paradime_blocks.trigger.RunLedger`).
+    """Writes intent and run id to the flow run (`paradime_blocks.trigger_intent.RunLedger`).
 
     Args:
         ownership: What is written, and kept up to date.

@@ -13,14 +13,14 @@ from prefect.client.orchestration import get_client
 from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.run import BoltRun
+from paradime_blocks.run_search import Verdict, find_triggered_run
 from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import Verdict, find_triggered_run
 from paradime_flows.archive import Archive
 from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
-from paradime_flows.watch import cancel_in_prefect
+from paradime_flows.watch import cancel_in_prefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -183,6 +183,7 @@ async def settle_interrupted(
     Raises:
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
     """
+    await see_that_it_is_ours(ownership.flow_run_id)
     reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
     if not ownership.is_open:
         ownership.trail().note(reason or "The flow run was interrupted.")

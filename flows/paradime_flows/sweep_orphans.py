@@ -24,10 +24,10 @@ from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltError
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.run import BoltRun
+from paradime_blocks.run_search import Verdict
 from paradime_blocks.schedule import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import Verdict
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger

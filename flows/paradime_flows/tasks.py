@@ -20,7 +20,7 @@ from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, B
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
-from paradime_blocks.trigger import TriggerRequest
+from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.calling import async_form, bolt_task
 from paradime_flows.context import (
     current_flow_run_id,

@@ -17,16 +17,9 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.observation import Deadline
-from paradime_blocks.trigger import (
-    Trigger,
-    TriggerIntent,
-    TriggerRequest,
-    Verdict,
-    count_setup,
-    find_triggered_run,
-    first_of,
-    may_have_started,
-)
+from paradime_blocks.run_search import Verdict, count_setup, find_triggered_run, first_of
+from paradime_blocks.trigger import Trigger, may_have_started
+from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows.watch import unless_stopped
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pe
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows import family
 from paradime_flows import sweep_orphans as module
 from paradime_flows.holding import LABEL as BODY

@@ -118,7 +118,7 @@ async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
     ours = await started(simulator)
     block = BoltSchedule(credentials=ours.credentials, schedule_name=SCHEDULE, timeout_seconds=3)
     foreign = block.attach(ours.run_id)
-    with pytest.raises(BoltRunTimedOut, match="not ours"):
+    with pytest.raises(BoltRunTimedOut, match="left going"):
         await foreign.await_for_completion()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(foreign.await_for_completion(3600), 0.3)

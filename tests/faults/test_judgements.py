@@ -17,17 +17,9 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
 from paradime_blocks.observation import Clock, Deadline, next_poll_delay, observe
-from paradime_blocks.trigger import (
-    Finding,
-    Fit,
-    TriggerIntent,
-    Verdict,
-    begun_too_late,
-    first_of,
-    fit,
-    judge,
-    may_have_started,
-)
+from paradime_blocks.run_search import Finding, Fit, Verdict, begun_too_late, first_of, fit, judge
+from paradime_blocks.trigger import may_have_started
+from paradime_blocks.trigger_intent import TriggerIntent
 
 RUN, TEST = "dbt run", "dbt test"
 

@@ -172,7 +172,7 @@ async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect)
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
     simulator.inject(faults.GraphQLError("Internal error", operation="triggerBoltRun", after_acting=True))
-    hidden = mock.patch.object(sys.modules["paradime_blocks.trigger"], "_newer_records", _nothing_yet)
+    hidden = mock.patch.object(sys.modules["paradime_blocks.run_search"], "_newer_records", _nothing_yet)
     with hidden, pytest.raises(BoltRequestError):
         await lifecycle.obtain()
     assert ownership_of(prefect, flow_run_id).is_open
@@ -262,7 +262,7 @@ def test_time_counts_from_the_trigger(since, limit, left) -> None:
     """Whoever waits, and however often the wait begins anew."""
     from uuid import uuid4
 
-    from paradime_blocks.trigger import TriggerRequest
+    from paradime_blocks.trigger_intent import TriggerRequest
     from paradime_flows.ownership import Ownership
 
     ownership = Ownership(
