@@ -97,10 +97,10 @@ async def test_the_page_shows_graph_outcomes_times_and_links(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """One markdown artifact for the pipeline, with a row for each step and its graph."""
-    await arun_pipeline(STEPS[:3], credentials, name="Nightly", **QUICK)
+    await arun_pipeline(STEPS[:3], credentials, name="nightly", **QUICK)
     flow_run = await latest_flow_run("run-pipeline")
     page = str((await artifacts_of(flow_run.id))["paradime-pipeline-nightly"].data)
-    assert page.startswith("# ✅ Nightly")
+    assert page.startswith("# ✅ nightly")
     (run,) = workspace.runs("load")
     assert f"/bolt/run_id/{run.id}" in page
     assert "| extract | succeeded |" in page

@@ -189,7 +189,7 @@ async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The run is CANCELED when the flow ends, and its log up to then is in Prefect."""
-    command = SimulatedCommand("dbt run", duration_seconds=10_000, stdout="first line\n" * 50)
+    command = SimulatedCommand("dbt run", duration_seconds=10_000, stdout="first line\n" * 5000)
     bolt_simulator.add_schedule("daily", commands=[command])
     bolt_simulator.clock.speed = 100
     with pytest.raises(BoltRunTimedOut, match=r"2 s(.|\n)*`dbt run` was running"):
