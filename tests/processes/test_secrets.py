@@ -80,7 +80,8 @@ def test_no_secret_is_readable_in_prefect(
         ]
     for run in runs:
         assert run.ended().state.name in {"Completed", "Failed"}
-        assert run.bolt.simulator.count("triggerBoltRun") == 2
+    for run in runs:
+        assert run.bolt.simulator.count("triggerBoltRun") == 2, [each.logs() for each in runs]
     secrets = [bolt.simulator.api_secret for bolt in bench.bolts]
     found = everything(prefect_server.api_url)
     assert all(found[listing] != "[[]]" for listing in ("flow_runs", "logs", "artifacts", "deployments"))

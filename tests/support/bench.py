@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,6 +318,10 @@ def labels_are_sound(flow_run: Any) -> None:
 def _client() -> Any:
     from prefect.client.orchestration import get_client
 
+    for _ in range(5):
+        # httpx reads the environment, in which pytest writes and unwrites the name of the present test.
+        with suppress(KeyError):
+            return get_client(sync_client=True)
     return get_client(sync_client=True)
 
 

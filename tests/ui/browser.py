@@ -119,6 +119,15 @@ class Browser:
         reply = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         return reply["result"].get("value")
 
+    def seen(self, expression: str, timeout: float = 30.0) -> Any:
+        """Return an expression's value as soon as it has one: a page may be drawn anew after it was ready."""
+        deadline = time.monotonic() + timeout
+        while (value := self.evaluate(expression)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{expression!r} has no value; the page shows:\n{self.text()[:2000]}")
+            time.sleep(0.2)
+        return value
+
     def text(self) -> str:
         """Return the text that the page shows."""
         return str(self.evaluate("document.body ? document.body.innerText : ''"))

@@ -102,7 +102,7 @@ def test_a_long_log_shows_its_beginning_and_its_end(
     pages = long_log(ui_server, bolt_simulator)
     page = pages.artifacts["paradime-long-log-1-dbt-run"]
     browser.open(address(page, prefix), shows("bytes left out in the middle"), timeout=90)
-    code = browser.evaluate("document.querySelector('pre').innerText")
+    code = browser.seen("document.querySelector('pre')?.innerText")
     assert f" 1 of {LONG_LINES} OK" in code
     assert f" {LONG_LINES} of {LONG_LINES} OK" in code
     assert "bytes left out …]" in code
@@ -139,7 +139,7 @@ def test_a_hostile_log_is_text_and_nothing_else(
             assert strange == []
         assert browser.evaluate("getComputedStyle(document.body).display") != "none"
         if is_log:
-            code = browser.evaluate("document.querySelector('pre').innerText")
+            code = browser.seen("document.querySelector('pre')?.innerText")
             assert "<script>document.title = 'PWNED'" in code
             assert "# heading" in code
             assert "last line of the hostile log" in code
