@@ -47,6 +47,10 @@ def find_chromium() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+# How often in a row a page is to be ready.
+_STEADY = 3
+
+
 class Browser:
     """A browser with one page: a context manager.
 
@@ -109,10 +113,13 @@ class Browser:
         self.dialogs.clear()
         self._call("Page.navigate", url=url)
         deadline = time.monotonic() + timeout
-        while not self.evaluate(ready):
+        steady = 0
+        # A page may be drawn anew after it was ready, and shows nothing for a moment then.
+        while steady < _STEADY:
+            steady = steady + 1 if self.evaluate(ready) else 0
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{url} did not come to {ready!r}; it shows:\n{self.text()[:2000]}")
-            time.sleep(0.2)
+            time.sleep(0.25)
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page."""
