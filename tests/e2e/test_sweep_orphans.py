@@ -15,6 +15,7 @@ from support.prefect_api import artifacts_of, latest_flow_run
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows import family
+from paradime_flows import settle as settle_module
 from paradime_flows import sweep_orphans as module
 from paradime_flows.holding import LABEL as BODY
 from paradime_flows.liveness import LABEL, _machine
@@ -120,9 +121,10 @@ async def test_attaching_waits_for_the_end_and_archives_to_the_flow_run(
 
 
 async def test_a_trigger_that_was_never_answered_is_looked_into(
-    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between intent and id: the run that it started is found by the intent and cancelled."""
+    monkeypatch.setattr(settle_module, "_LONGEST_REQUEST_SECONDS", 2.0)
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily", actor="API")
     await orphan(credentials, None, Crashed())

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
-BACKENDS = [pytest.param((), id="cursors"), pytest.param(("boltCommandLogs",), id="whole-output")]
 # Python imports a module of this name at its start: the process kills itself once, at its second post of output.
 KILLS_ITSELF = """
 import os, signal
@@ -78,8 +77,20 @@ def start(bench: Bench, bolt: Bolt, folder: Path, when: str) -> Launched:
     return Launched(tag, bolt, process=None, bench=bench)
 
 
-@pytest.mark.parametrize("when", ["before the post", "after the post"])
-@pytest.mark.parametrize("lacking", BACKENDS)
+@pytest.mark.parametrize(
+    "lacking,when",
+    [
+        pytest.param((), "after the post", id="cursors-after the post"),
+        pytest.param(("boltCommandLogs",), "before the post", id="whole-output-before the post"),
+        pytest.param((), "before the post", id="cursors-before the post", marks=pytest.mark.exhaustive),
+        pytest.param(
+            ("boltCommandLogs",),
+            "after the post",
+            id="whole-output-after the post",
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
+)
 def test_a_process_killed_around_a_post_loses_and_repeats_no_line(
     bench: Bench, tmp_path: Path, lacking: tuple[str, ...], when: str
 ) -> None:
