@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from paradime_blocks.errors import BoltRequestError
 
 if TYPE_CHECKING:
     from paradime_blocks.errors import BoltRunError
-
-T = TypeVar("T")
 
 # What these say stays so until a person changes something: the project, the git branch, the credentials. A
 # test that failed is not among them, since data arrive late; nor is an error that may be an outage.
