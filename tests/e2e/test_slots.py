@@ -125,3 +125,16 @@ async def test_names_that_prefect_would_refuse_are_kept_apart(
         async with schedule_slot(slot_name(schedule), Trail(), wait_seconds=5):
             assert await slots_taken(schedule) == 1
     assert len(names) == 6
+
+
+@pytest.mark.parametrize("end", ["failure", "time limit"])
+async def test_the_slot_is_given_back_however_the_run_ends(
+    bolt_simulator: BoltSimulator, daily: BoltSchedule, end: str
+) -> None:
+    """A run that fails, and one whose time is up: whoever is next need not wait for a lease to end."""
+    command = SimulatedCommand("dbt run", duration_seconds=1 if end == "failure" else 100_000, return_code=1)
+    bolt_simulator.add_schedule("daily", commands=[command])
+    state = await run_schedule(daily, timeout_seconds=3, return_state=True, **QUICK)
+    assert state.is_failed()
+    assert [run.state for run in bolt_simulator.runs()] == ["FAILED" if end == "failure" else "CANCELED"]
+    assert await slots_taken(daily) == 0
