@@ -257,7 +257,7 @@ class BoltRunError(BoltError):
         if self.command is None:
             return ""
         ended = "was running" if self.return_code is None else f"ended with return code {self.return_code}"
-        return f"Command `{one_line(self.command, _FACT_CHARACTERS)}` {ended}."
+        return f'Command "{one_line(self.command, _FACT_CHARACTERS)}" {ended}.'
 
     def _details(self) -> list[str]:
         lines = [self.told_of_command] if self.told_of_command else []

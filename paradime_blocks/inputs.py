@@ -42,20 +42,21 @@ def check_count(name: str, value: object, *, least: int, most: int = _LARGEST_IN
     return value
 
 
-def check_seconds(name: str, value: object, *, least: float | None = 0.0) -> float:
+def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
     """Return a time in seconds.
 
     Raises:
         BoltRequestError: It is not a number, not a finite one, or below the least.
     """
-    bound = "" if least is None else f", {least:g} or more"
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
         or not math.isfinite(value)
-        or (least is not None and value < least)
+        or value < least
     ):
-        _refuse(f"{name} is {value!r}.", f"Give {name} as a number of seconds{bound}, such as 60.")
+        _refuse(
+            f"{name} is {value!r}.", f"Give {name} as a number of seconds, {least:g} or more, such as 60."
+        )
     return value
 
 
@@ -81,7 +82,7 @@ def check_text(name: str, value: object, example: str) -> str:
     text = value.strip()
     if not text:
         _refuse(f"{name} is empty.", f"Give {name} as text, such as {example!r}.")
-    if any(ord(character) < ord(" ") for character in text) or not _can_be_sent(text):
+    if not _is_one_line(text):
         _refuse(
             f"{name} holds a line break or another control character.", f"Type it again, such as {example!r}."
         )
@@ -92,7 +93,7 @@ def check_commands(commands: object) -> list[str]:
     """Return the commands that take the place of the schedule's own.
 
     Raises:
-        BoltRequestError: They are no list, or an empty one, or one of them says nothing.
+        BoltRequestError: They are no list, or an empty one, or one of them says nothing or holds control characters.
     """
     example = (
         "Give commands as a list, such as ['dbt run', 'dbt test'], or leave it out to run the schedule's own."
@@ -169,9 +170,11 @@ def _command_config(config: object) -> dict[str, Any]:
 
 
 def _is_command(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and _can_be_sent(value)
+    return isinstance(value, str) and bool(value.strip()) and _is_one_line(value.strip())
 
 
-def _can_be_sent(text: str) -> bool:
-    """Whether a text can be written as UTF-8; the halves of characters that broken decoding leaves cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _is_one_line(text: str) -> bool:
+    """Whether a text holds no control character, nor the half of one that broken decoding leaves (no UTF-8)."""
+    return not any(
+        character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text
+    )

@@ -122,8 +122,7 @@ class BoltRun(JobRun[BoltRunResult]):
         """
         check_id("run_id", self.run_id)
         if self.timeout_seconds is not None:
-            # What is left of a time limit may be less than nothing.
-            check_seconds("timeout_seconds", self.timeout_seconds, least=None)
+            check_seconds("timeout_seconds", self.timeout_seconds)
         check_seconds(
             "poll_interval_seconds", self.poll_interval_seconds, least=_SHORTEST_POLL_INTERVAL_SECONDS
         )

@@ -23,11 +23,11 @@ from paradime_flows.parameters import (
     Commands,
     CredentialsParameter,
     DelaySeconds,
+    NeverRetry,
     NonEmpty,
     Retries,
     TimeoutSeconds,
 )
-from paradime_flows.retry_policy import check_patterns
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
@@ -88,7 +88,7 @@ class Step(BaseModel):
     retry_delay_seconds: DelaySeconds = Field(
         default=30.0, description="The wait before each retry, in seconds."
     )
-    never_retry: list[str] | None = Field(
+    never_retry: NeverRetry | None = Field(
         default=None, description="Regular expressions: a failure whose log fits one is not retried."
     )
 
@@ -115,10 +115,6 @@ def problems_of(steps: Sequence[Step]) -> list[str]:
             problems.append(f"Step {number} needs a schedule_name, or a slug, and not both.")
         if step.commands is not None and step.command_configs is not None:
             problems.append(f"Step {step.key!r} has both commands and command_configs.")
-        try:
-            check_patterns(step.never_retry or [])
-        except BoltRequestError as error:
-            problems.append(f"Step {step.key!r}: {error.what}")
     names = [step.key for step in steps]
     double = sorted({name for name in names if names.count(name) > 1})
     problems += [f"Two steps are called {name!r}; give one of them a name of its own." for name in double]

@@ -17,6 +17,7 @@ from paradime_flows.parameters import (
     KeepParameter,
     KeepsakesParameter,
     LogBytes,
+    NeverRetry,
     NonEmpty,
     OutageSeconds,
     PollIntervalSeconds,
@@ -25,7 +26,7 @@ from paradime_flows.parameters import (
     TimeoutSeconds,
 )
 from paradime_flows.policies import OnAlreadyRunning, RunPolicies
-from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY, check_patterns
+from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
 
 
 @bolt_flow(
@@ -48,7 +49,7 @@ async def retry_run(
     poll_interval_seconds: PollIntervalSeconds | None = None,
     retries: Retries = 0,
     retry_delay_seconds: DelaySeconds = 30.0,
-    never_retry: list[str] | None = None,
+    never_retry: NeverRetry | None = None,
     on_already_running: OnAlreadyRunning = "wait",
     max_outage_seconds: OutageSeconds | None = None,
     cancel_grace_seconds: GraceSeconds | None = None,
@@ -119,7 +120,7 @@ async def retry_run(
     policies = RunPolicies(
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
-        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else check_patterns(never_retry),
+        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else tuple(never_retry),
         on_already_running=on_already_running,
         on_timeout=on_timeout,
         on_interrupt=on_interrupt,

@@ -31,7 +31,7 @@ from paradime_flows.parameters import (
     TimeoutSeconds,
 )
 from paradime_flows.policies import OnAlreadyRunning, RunPolicies
-from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY, check_patterns
+from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
 
 
 def _name_of_the_run() -> str:
@@ -170,7 +170,7 @@ async def run_schedule(
     policies = RunPolicies(
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
-        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else check_patterns(never_retry),
+        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else tuple(never_retry),
         on_already_running=on_already_running,
         on_timeout=on_timeout,
         on_interrupt=on_interrupt,

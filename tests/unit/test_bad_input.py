@@ -191,6 +191,12 @@ BAD = [
         id="trigger: broken command",
     ),
     bad(
+        a_call(lambda c: c.trigger_bolt_run("daily", commands=[TWO_LINES])),
+        "commands holds",
+        id="trigger: command of two lines",
+    ),
+    bad(a_call(lambda c: c.trigger_bolt_run("da\x7fily")), "control character", id="trigger: DEL"),
+    bad(
         a_call(
             lambda c: c.trigger_bolt_run("daily", commands=["dbt run"], command_configs=[{"command": "x"}])
         ),
@@ -332,6 +338,7 @@ BAD = [
     bad(
         a_run(1, timeout_seconds="soon"), "timeout_seconds is 'soon'", SECONDS, id="handle: words for a time"
     ),
+    bad(a_run(1, timeout_seconds=-1), "timeout_seconds is -1", "0 or more", id="handle: time below nothing"),
     bad(a_run(1, timeout_seconds=float("nan")), "timeout_seconds is nan", SECONDS, id="handle: NaN"),
     bad(
         a_run(1, poll_interval_seconds=0), "poll_interval_seconds is 0", "0.1 or more", id="handle: no pause"
@@ -463,7 +470,7 @@ GOOD = [
     pytest.param(credentials(), id="credentials"),
     pytest.param(schedule(), id="schedule"),
     pytest.param(a_run(1), id="handle"),
-    pytest.param(a_run(1, timeout_seconds=-3.5, max_outage_seconds=0), id="handle whose time has run out"),
+    pytest.param(a_run(1, timeout_seconds=0, max_outage_seconds=0), id="handle whose time has run out"),
     pytest.param(a_task("get_bolt_schedule", "daily"), id="task"),
     pytest.param(
         a_task("trigger_bolt_run", "daily", command_configs=[{"command": "dbt run"}]), id="task: plain data"

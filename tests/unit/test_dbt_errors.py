@@ -109,7 +109,7 @@ async def test_a_cancelled_run_names_what_was_running() -> None:
         )
         simulator.clock.advance(500)
         await run.acancel()
-        with pytest.raises(BoltRunCanceled, match="Command `dbt run` was running") as caught:
+        with pytest.raises(BoltRunCanceled, match='Command "dbt run" was running') as caught:
             await run.afetch_result()
     error = caught.value
     assert (error.command, error.return_code, list(error.dbt_errors)) == ("dbt run", None, [])

@@ -109,7 +109,7 @@ ERRORS = [
             },
             [
                 f"state in Bolt: {state}",
-                "Command `dbt test` ended with return code 2.",
+                'Command "dbt test" ended with return code 2.',
                 "End of its log:\nERROR in model orders",
                 "model.shop.orders: column is missing",
                 guidance,
@@ -217,7 +217,7 @@ def test_a_message_is_bounded_and_clean_whatever_its_facts_are(facts):
 def test_the_command_that_was_running_is_told():
     """Of a run that was cancelled or took too long, it is what a person asks first."""
     error = BoltRunTimedOut("It took too long.", command="dbt run")
-    assert "Command `dbt run` was running." in str(error)
+    assert 'Command "dbt run" was running.' in str(error)
     assert pickle.loads(pickle.dumps(error)).command == "dbt run"  # noqa: S301 - our own
 
 

@@ -76,9 +76,6 @@ def test_a_step_is_called_as_its_schedule_unless_it_has_a_name() -> None:
             "both commands",
             id="two lists of commands",
         ),
-        pytest.param(
-            [{"schedule_name": "a", "never_retry": ["("]}], "no regular expression", id="bad pattern"
-        ),
     ],
 )
 def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]], told: str) -> None:
@@ -93,6 +90,12 @@ def test_a_key_that_a_step_does_not_have_is_refused() -> None:
     """A typing error must not silently do nothing."""
     with pytest.raises(ValidationError, match="depends_on"):
         Step(schedule_name="a", depends_on=["b"])  # type: ignore[call-arg]
+
+
+def test_a_pattern_that_is_none_is_refused() -> None:
+    """Where the step is made, so that the form says it beside the field."""
+    with pytest.raises(ValidationError, match=r"never_retry.0\n.*no regular expression"):
+        Step(schedule_name="a", never_retry=["("])
 
 
 def test_one_schedule_may_be_several_steps_by_name() -> None:
