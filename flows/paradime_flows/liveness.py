@@ -84,18 +84,24 @@ async def _beat_until_over(flow_run_id: UUID) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
+                # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
-                    flow_run = await client.read_flow_run(flow_run_id)
-                    is_over = flow_run.state is not None and flow_run.state.is_final()
-                    if is_over or lost_hold(flow_run):
-                        return
-                    await beat(client, flow_run_id)
+                    while not await _is_over(client, flow_run_id):
+                        await beat(client, flow_run_id)
+                        await asyncio.sleep(BEAT_SECONDS)
             except ObjectNotFound:
                 return
             except Exception:  # noqa: BLE001, S112 - a Prefect out of reach is no end
                 continue
+            else:
+                return
     finally:
         _kept_alive.discard(flow_run_id)
+
+
+async def _is_over(client: PrefectClient, flow_run_id: UUID) -> bool:
+    flow_run = await client.read_flow_run(flow_run_id)
+    return (flow_run.state is not None and flow_run.state.is_final()) or lost_hold(flow_run)
 
 
 @asynccontextmanager

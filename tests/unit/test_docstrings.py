@@ -57,23 +57,12 @@ def no_trace(monkeypatch):
         monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def some_run(request, monkeypatch):
-    """What the examples find: saved blocks, schedules, and a run that has failed; None without a server."""
-    if request.node.get_closest_marker("e2e") is None:
-        yield None
-        return
-    request.getfixturevalue("prefect_server")
+@pytest.fixture(scope="module")
+def workspace(prefect_server):
+    """A Bolt, and the blocks of the examples saved in Prefect."""
     from paradime_blocks import BoltSchedule, ParadimeCredentials
 
     with BoltSimulator(speed=1000) as simulator:
-        # It fails the first time: there is something to retry, and the examples themselves succeed.
-        failing = SimulatedCommand("dbt test", return_code=(1, 0))
-        simulator.add_schedule("daily", commands=["dbt run", failing])
-        for name in ("extract", "transform", "publish"):
-            simulator.add_schedule(name, commands=["dbt run"])
-        run_id = simulator.start_run("daily")
-        simulator.wait_for(lambda s: not s.active_runs(), timeout=30)
         credentials = ParadimeCredentials(
             api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
         )
@@ -81,9 +70,26 @@ def some_run(request, monkeypatch):
             # A copy each: Prefect overwrites the document that the object was saved as before, whatever the name.
             credentials.model_copy().save(name, overwrite=True)
         BoltSchedule(credentials=credentials, schedule_name="daily").save("block-name", overwrite=True)
-        for name, value in simulator.environment().items():
-            monkeypatch.setenv(name, value)
-        yield run_id
+        yield simulator
+
+
+@pytest.fixture
+def some_run(request, monkeypatch):
+    """What the examples find: saved blocks, schedules, and a run that has failed; None without a server."""
+    if request.node.get_closest_marker("e2e") is None:
+        return None
+    simulator = request.getfixturevalue("workspace")
+    simulator.reset()
+    # It fails the first time: there is something to retry, and the examples themselves succeed.
+    failing = SimulatedCommand("dbt test", return_code=(1, 0))
+    simulator.add_schedule("daily", commands=["dbt run", failing])
+    for name in ("extract", "transform", "publish"):
+        simulator.add_schedule(name, commands=["dbt run"])
+    run_id = simulator.start_run("daily")
+    simulator.wait_for(lambda s: not s.active_runs(), timeout=30)
+    for name, value in simulator.environment().items():
+        monkeypatch.setenv(name, value)
+    return run_id
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
