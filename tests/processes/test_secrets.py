@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from support.bench import Bench
@@ -29,8 +30,8 @@ LISTINGS = (
 )
 
 
-def everything(api_url: str) -> dict[str, str]:
-    """All that Prefect's API shows, as text, by listing; and the labels and the states of each flow run."""
+def everything(api_url: str, flow_run_ids: Iterable[object]) -> dict[str, str]:
+    """All that Prefect's API shows, as text, by listing; and the states and the inputs of these flow runs."""
     found = {}
     with httpx.Client(base_url=api_url, timeout=60, trust_env=False) as http:
         for listing in LISTINGS:
@@ -43,14 +44,14 @@ def everything(api_url: str) -> dict[str, str]:
                 answer.raise_for_status()
                 page = answer.json()
                 pages.append(page if isinstance(page, list) else page["events"])
-                if listing == "flow_runs":
-                    for flow_run in page:
-                        states = http.get("/flow_run_states/", params={"flow_run_id": flow_run["id"]})
-                        found[f"states of {flow_run['id']}"] = states.text
-                        found[f"input of {flow_run['id']}"] = http.post(
-                            f"/flow_runs/{flow_run['id']}/input/filter", json={"prefix": ""}
-                        ).text
             found[listing] = str(pages)
+        for id_ in flow_run_ids:
+            states = http.get("/flow_run_states/", params={"flow_run_id": str(id_)})
+            found[f"states of {id_}"] = states.text
+            inputs = http.post(f"/flow_runs/{id_}/input/filter", json={"prefix": ""})
+            found[f"inputs of {id_}"] = inputs.text
+            assert states.is_success
+            assert inputs.is_success
     return found
 
 
@@ -83,7 +84,7 @@ def test_no_secret_is_readable_in_prefect(
     for run in runs:
         assert run.bolt.simulator.count("triggerBoltRun") == 2, [each.logs() for each in runs]
     secrets = [bolt.simulator.api_secret for bolt in bench.bolts]
-    found = everything(prefect_server.api_url)
+    found = everything(prefect_server.api_url, [run.flow_run.id for run in runs])
     assert all(found[listing] != "[[]]" for listing in ("flow_runs", "logs", "artifacts", "deployments"))
     # Whoever changes the search can see by this that it would find one.
     assert runs[0].bolt.simulator.api_endpoint in found["flow_runs"]
