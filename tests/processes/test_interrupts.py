@@ -70,31 +70,32 @@ ALL = [
     # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
     if event != "SIGINT" or via == "script"
 ]
-# Each event at each phase, and each phase and each event through each vehicle, but not each combination of three.
+# Each event at each phase, each phase through each vehicle, and each event through each vehicle that has it, but not
+# each combination of the three.
 DEFAULT = {
     "script": {
-        "before": ("cancel", "SIGINT"),
-        "in_flight": ("cancel", "SIGINT", "SIGTERM", "SIGKILL"),
-        "lost": ("SIGTERM",),
-        "waiting": EVENTS,
-        "archiving": ("cancel",),
-        "awaiting_retry": ("cancel", "SIGTERM"),
+        "before": ("SIGINT",),
+        "in_flight": ("cancel", "SIGINT", "SIGTERM"),
+        "lost": ("SIGINT", "SIGTERM"),
+        "waiting": ("cancel", "SIGINT", "SIGKILL"),
+        "archiving": ("SIGINT",),
+        "awaiting_retry": ("cancel", "SIGINT", "SIGTERM"),
     },
     "serve": {
         "before": ("SIGTERM",),
-        "in_flight": ("cancel", "SIGKILL"),
-        "lost": (),
-        "waiting": ("cancel", "SIGKILL"),
-        "archiving": ("cancel",),
+        "in_flight": ("SIGKILL",),
+        "lost": ("SIGKILL",),
+        "waiting": ("cancel", "SIGTERM"),
+        "archiving": ("cancel", "SIGTERM"),
         "awaiting_retry": ("cancel",),
     },
     "worker": {
-        "before": ("cancel",),
-        "in_flight": ("cancel", "SIGKILL"),
+        "before": ("cancel", "SIGKILL"),
+        "in_flight": ("cancel",),
         "lost": ("cancel",),
         "waiting": ("cancel", "SIGTERM", "SIGKILL"),
         "archiving": ("SIGKILL",),
-        "awaiting_retry": ("cancel", "SIGKILL"),
+        "awaiting_retry": ("SIGKILL",),
     },
 }
 

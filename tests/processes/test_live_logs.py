@@ -105,6 +105,7 @@ def test_a_process_killed_around_a_post_loses_and_repeats_no_line(
     assert (tmp_path / "killed").exists()
     before = wait_until(lambda: lines_of(run), "the first lines in the flow run's log", every=0.2)
     assert before == stdout.splitlines()[: len(before)]
+    bolt.simulator.clock.speed = 5
     run.retry()
     run.reach_state("Completed")
     assert lines_of(run) == stdout.splitlines()
