@@ -23,8 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
 from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.interrupts import listen_for_interrupts
 from paradime_blocks.sync import in_async_context, run_sync
-from paradime_flows.interrupts import listen_for_interrupts
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,6 +11,7 @@ import anyio
 from prefect.client.orchestration import get_client
 
 from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Verdict, find_triggered_run
@@ -183,6 +184,13 @@ async def settle_interrupted(
     Raises:
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
     """
+    with signals_held_off():
+        await _settle_interrupted(ownership, credentials, by_prefect)
+
+
+async def _settle_interrupted(
+    ownership: Ownership, credentials: ParadimeCredentials, by_prefect: str | None
+) -> None:
     await see_that_it_is_ours(ownership.flow_run_id)
     reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
     if not ownership.is_open:

@@ -42,6 +42,12 @@ async def awaited_tasks(schedule_name: str, credentials: str | None = None) -> N
     await wait_for_bolt_run(run_id, credentials, **QUICK)
 
 
+@flow
+async def awaited_tasks_unhooked(schedule_name: str, credentials: str | None = None) -> None:
+    run_id = await trigger_bolt_run(schedule_name, credentials)
+    await wait_for_bolt_run(run_id, credentials, **QUICK)
+
+
 @flow(**HOOKS)
 def called_tasks(schedule_name: str, credentials: str | None = None) -> None:
     wait_for_bolt_run(trigger_bolt_run(schedule_name, credentials), credentials, **QUICK)
