@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import AsyncClientContext, FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from pydantic import ValidationError
@@ -24,6 +27,20 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return get_run_logger()
     except MissingContextError:
         return get_logger("paradime")
+
+
+@contextmanager
+def clients_of_our_own() -> Iterator[None]:
+    """Let `get_client` give new clients within, not the one that the flow run's engine has opened.
+
+    What is interrupted may clean up when its flow has ended beside it, and then that client is closed for good.
+    """
+    variable: ContextVar[AsyncClientContext | None] = AsyncClientContext.__var__  # type: ignore[assignment]
+    token = variable.set(None)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 def current_flow_run_id() -> UUID | None:

@@ -135,6 +135,20 @@ async def approved(schedule_name: str, credentials: str | None = None) -> int:
 
 
 @flow(**HOOKS)
+async def approved_meanwhile(schedule_name: str, credentials: str | None = None, *, suspend_at: str) -> int:
+    """Suspends itself beside the wait, as soon as there is a file of that name."""
+    run_id = await trigger_bolt_run(schedule_name, credentials)
+
+    async def approval() -> None:
+        while not Path(suspend_at).exists():  # noqa: ASYNC110, ASYNC240 - told by another process
+            await asyncio.sleep(0.2)
+        await suspend_flow_run(timeout=600, key="approval")
+
+    result, _ = await asyncio.gather(await_for_bolt_run(run_id, credentials, **QUICK), approval())
+    return result.run_id
+
+
+@flow(**HOOKS)
 def triggered_then_busy(schedule_name: str, credentials: str | None = None) -> None:
     """Does something else while nothing waits for its Bolt run."""
     trigger_bolt_run(schedule_name, credentials)
