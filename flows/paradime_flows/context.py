@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -53,9 +54,22 @@ def current_flow_run_id() -> UUID | None:
 
 
 def current_body() -> str:
-    """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies."""
+    """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies.
+
+    It is when the flow run went into the state Running that the body began with. Prefect sends that along to tasks in
+    other processes; the context's own start it may not, and has each process make one up.
+    """
     context = FlowRunContext.get()
-    return context.start_time.isoformat() if context is not None else _PROCESS
+    if context is None:
+        return _PROCESS
+    running = context.flow_run.state if context.flow_run is not None else None
+    return (running.timestamp if running is not None else context.start_time).isoformat()
+
+
+def current_body_began_at() -> datetime:
+    """Return when the present body began, by the clock of this machine."""
+    context = FlowRunContext.get()
+    return context.start_time if context is not None else datetime.now(timezone.utc)
 
 
 def current_task_run_id() -> UUID | None:
