@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
 )
 from paradime_blocks.inputs import check_id, check_seconds
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
 from paradime_blocks.models import (
     BoltAttempt,
     BoltCommand,
@@ -194,10 +194,10 @@ class BoltRun(JobRun[BoltRunResult]):
                 return state
             is_to_end = is_to_end or self.cancel_on_timeout
             ended = await self._end_for_timeout(waited)
-        except asyncio.CancelledError:
+        except INTERRUPTS:
             # A shield keeps off anyio's cancels only: asyncio's own may have broken off the time limit's cancel.
             if is_to_end:
-                with anyio.CancelScope(shield=True):
+                with signals_held_off(), anyio.CancelScope(shield=True):
                     await self._cancel_after_interrupt()
             raise
         if ended in {BoltRunState.CANCELED, None}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError
 from paradime_blocks.inputs import check_commands, check_text
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.sync import sync_form
@@ -224,9 +224,9 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         except BoltAlreadyRunning as error:
             # The flows choose what to do then; a block has no such field.
             raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
-        except asyncio.CancelledError:
+        except INTERRUPTS:
             if memory.run_id is not None:
-                with anyio.CancelScope(shield=True), suppress(BoltError):
+                with signals_held_off(), anyio.CancelScope(shield=True), suppress(BoltError):
                     await self.attach(memory.run_id).acancel()
             raise
         return self.attach(run_id, owned=True)

@@ -7,12 +7,15 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 from typing_extensions import ParamSpec
+
+from paradime_blocks.interrupts import signals_held_off
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,8 +62,16 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
     async def finish() -> R:
         return await coroutine
 
-    with start_blocking_portal() as portal:
-        return portal.call(finish)
+    with ExitStack() as until_it_has_ended, start_blocking_portal() as portal:
+        try:
+            return portal.call(finish)
+        except Exception:
+            raise
+        except BaseException as error:
+            # The coroutine is cancelled now, and cleans up. Nothing must break off the wait for that.
+            by_signal = not isinstance(error, asyncio.CancelledError)
+            until_it_has_ended.enter_context(signals_held_off(after_signal=by_signal))
+            raise
 
 
 def sync_form(async_form: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:

@@ -20,6 +20,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
     BoltUnsupported,
 )
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
 from paradime_blocks.models import run_url
 from paradime_blocks.observation import Clock, system_clock
 from paradime_blocks.redaction import Redactor
@@ -209,10 +210,10 @@ class Trigger:
         future = _in_thread(lambda: asyncio.run(self._send_once(called_off)))
         try:
             return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
+        except INTERRUPTS:
             # It may be waiting to try again; what is on its way already can only be waited for.
             called_off.set()
-            with anyio.CancelScope(shield=True):
+            with signals_held_off(), anyio.CancelScope(shield=True):
                 await self._settle(future)
             raise
 

@@ -16,15 +16,14 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, get_type_hints
 
-from prefect.context import FlowRunContext
 from prefect.flows import Flow
 from prefect.tasks import Task
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
 from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.interrupts import listen_for_interrupts
 from paradime_blocks.sync import in_async_context, run_sync
-from paradime_flows.interrupts import listen_for_interrupts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,16 +33,6 @@ def _finished_for_sync_callers(outcome: Any) -> Any:
     if inspect.iscoroutine(outcome) and not in_async_context():
         return run_sync(outcome)
     return outcome
-
-
-def _prepare_for_the_task_runner() -> None:
-    """Let a task that is submitted hear of signals in this process, and know in another whose body it belongs to."""
-    listen_for_interrupts()
-    context = FlowRunContext.get()
-    if context is not None:
-        # The body's token (`current_body`). Of a context that Dask or a process pool is sent, Prefect leaves out
-        # what was not given but is a default, and each task would take the flow run from the others.
-        context.model_fields_set.add("start_time")
 
 
 class DispatchedFlow(Flow[P, R]):
@@ -70,12 +59,12 @@ class DispatchedTask(Task[P, R]):
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit the task to the task runner; its thread hears of signals by way of this one."""
-        _prepare_for_the_task_runner()
+        listen_for_interrupts()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Map the task over its arguments; its threads hear of signals by way of this one."""
-        _prepare_for_the_task_runner()
+        listen_for_interrupts()
         return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> DispatchedTask[P, R]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import AsyncClientContext, FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from pydantic import ValidationError
@@ -26,6 +30,20 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return get_logger("paradime")
 
 
+@contextmanager
+def clients_of_our_own() -> Iterator[None]:
+    """Let `get_client` give new clients within, not the one that the flow run's engine has opened.
+
+    What is interrupted may clean up when its flow has ended beside it, and then that client is closed for good.
+    """
+    variable: ContextVar[AsyncClientContext | None] = AsyncClientContext.__var__  # type: ignore[assignment]
+    token = variable.set(None)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
 def current_flow_run_id() -> UUID | None:
     """Return the flow run that the caller belongs to, also from within a task run."""
     task_context = TaskRunContext.get()
@@ -36,9 +54,22 @@ def current_flow_run_id() -> UUID | None:
 
 
 def current_body() -> str:
-    """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies."""
+    """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies.
+
+    It is when the flow run went into the state Running that the body began with. Prefect sends that along to tasks in
+    other processes; the context's own start it may not, and has each process make one up.
+    """
     context = FlowRunContext.get()
-    return context.start_time.isoformat() if context is not None else _PROCESS
+    if context is None:
+        return _PROCESS
+    running = context.flow_run.state if context.flow_run is not None else None
+    return (running.timestamp if running is not None else context.start_time).isoformat()
+
+
+def current_body_began_at() -> datetime:
+    """Return when the present body began, by the clock of this machine."""
+    context = FlowRunContext.get()
+    return context.start_time if context is not None else datetime.now(timezone.utc)
 
 
 def current_task_run_id() -> UUID | None:

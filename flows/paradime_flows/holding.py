@@ -20,9 +20,10 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
 
-from paradime_flows.context import current_body
+from paradime_flows.context import current_body, current_body_began_at
 
 LABEL = "paradime.body"
+_BEGAN_LABEL = "paradime.body.began"
 
 _held: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
 # What this process has written: a body with many tasks writes its token once, lest it take back what it lost.
@@ -46,7 +47,8 @@ async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
     body = current_body()
     if (flow_run_id, body) not in _written:
-        await client.update_flow_run_labels(flow_run_id, {LABEL: body})
+        began_at = current_body_began_at().isoformat()
+        await client.update_flow_run_labels(flow_run_id, {LABEL: body, _BEGAN_LABEL: began_at})
         _written.add((flow_run_id, body))
     _held.set({**_held.get(), flow_run_id: body})
 
@@ -71,7 +73,7 @@ def body_of(flow_run: FlowRun) -> str | None:
 def body_began_at(flow_run: FlowRun) -> datetime | None:
     """Return when the body began that drove a flow run last, by the clock of its own machine."""
     try:
-        return datetime.fromisoformat(body_of(flow_run) or "")
+        return datetime.fromisoformat(str((flow_run.labels or {}).get(_BEGAN_LABEL, "")))
     except ValueError:
         return None
 

@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.text import one_line
 from paradime_flows.context import resolve_credentials, run_logger
 from paradime_flows.family import subflows_of
@@ -89,7 +90,8 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
         if _goes_on(fresh, state):
             run_logger().info("The flow run goes on in another process; nothing is cancelled.")
             return
-        await settle_family(client, fresh, lambda ownership: verdict_on(state, ownership))
+        with signals_held_off():
+            await settle_family(client, fresh, lambda ownership: verdict_on(state, ownership))
 
 
 def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from paradime_blocks.errors import (
     BoltRunTimedOut,
     BoltTriggerUnknown,
 )
+from paradime_blocks.interrupts import INTERRUPTS
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Verdict
@@ -312,7 +312,7 @@ class RunLifecycle:
         except StoppedByPrefect as stop:
             await self.interrupted(by_prefect=None if stop.by_signal else stop.reason)
             raise
-        except asyncio.CancelledError:
+        except INTERRUPTS:
             # Prefect's time limits cancel every await in here again, unless it is shielded.
             with anyio.CancelScope(shield=True):
                 await self.interrupted(by_prefect=None)

@@ -208,6 +208,7 @@ class FlowRunLedger:
         Raises:
             StoppedByPrefect: The flow run has been cancelled by now; nothing must be sent.
             Superseded: Another process has taken up the flow run by now, or one above it.
+            Pause: The flow run has been suspended by now.
             Exception: Prefect could not be told; then nothing must be sent either.
         """
         ownership = self.ownership

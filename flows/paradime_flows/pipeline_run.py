@@ -20,6 +20,7 @@ from prefect.tasks import Task
 from pydantic import ValidationError
 
 from paradime_blocks.errors import BoltRunError
+from paradime_blocks.interrupts import INTERRUPTS
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
@@ -107,7 +108,7 @@ class PipelineRun:
                 if not self._tasks:
                     return
                 await self._some_step()
-        except (asyncio.CancelledError, StoppedByPrefect):
+        except (*INTERRUPTS, StoppedByPrefect):
             # Prefect's time limits cancel every await in here again, unless it is shielded.
             with anyio.CancelScope(shield=True):
                 await self._interrupted()
@@ -152,11 +153,11 @@ class PipelineRun:
             for task in self._tasks:
                 task.cancel()
             done, _ = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
-        ended = [self._tasks.pop(task) for task in done]
+        names = [self._tasks.pop(task) for task in done]
         for task in done:
-            if not task.cancelled() and isinstance(superseded := task.exception(), Superseded):
-                raise superseded
-        canceled = any(self.outcomes[name].state is StepState.CANCELED for name in ended)
+            if not task.cancelled() and isinstance(ended := task.exception(), (Superseded, *INTERRUPTS)):
+                raise ended
+        canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
         if canceled and not stopping and (reason := await self._wish()):
             # The steps see a cancel of the pipeline by themselves, and may see it first.
             raise StoppedByPrefect(reason)
@@ -172,7 +173,7 @@ class PipelineRun:
             with succeeding(self.predecessors.get(name)):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _told_by(state))
-        except asyncio.CancelledError:
+        except INTERRUPTS:
             with anyio.CancelScope(shield=True):
                 await self._note(
                     name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()

@@ -11,13 +11,14 @@ import anyio
 from prefect.client.orchestration import get_client
 
 from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Verdict, find_triggered_run
 from paradime_blocks.trail import Trail
 from paradime_flows.archive import Archive
 from paradime_flows.artifacts import ArtifactWriter, flow_run_url
-from paradime_flows.context import run_logger
+from paradime_flows.context import clients_of_our_own, run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
 from paradime_flows.watch import cancel_in_prefect, see_that_it_is_ours
@@ -182,7 +183,15 @@ async def settle_interrupted(
 
     Raises:
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
+        Pause: The flow run is suspended, and will be taken up when it is resumed.
     """
+    with signals_held_off(), clients_of_our_own():
+        await _settle_interrupted(ownership, credentials, by_prefect)
+
+
+async def _settle_interrupted(
+    ownership: Ownership, credentials: ParadimeCredentials, by_prefect: str | None
+) -> None:
     await see_that_it_is_ours(ownership.flow_run_id)
     reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
     if not ownership.is_open:

@@ -8,7 +8,6 @@ flow run is cancelled while `wait_for_bolt_run` waits for it. Put the hook
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
 import anyio
@@ -17,6 +16,7 @@ from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run as this_task_run
 
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
+from paradime_blocks.interrupts import INTERRUPTS
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
@@ -318,7 +318,7 @@ async def wait_for_bolt_run(
         if ownership is not None:
             await settle_interrupted(ownership, found, None if stop.by_signal else stop.reason)
         raise CancelledRun(stop.reason) from None
-    except asyncio.CancelledError:
+    except INTERRUPTS:
         if ownership is not None:
             # Prefect's time limits cancel every await in here again, unless it is shielded.
             with anyio.CancelScope(shield=True):

@@ -16,18 +16,18 @@ from uuid import UUID
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, Pause, TerminationSignal
 
-from paradime_flows.context import current_task_run_id
-from paradime_flows.family import parent_of
-from paradime_flows.holding import Superseded, check_hold
-from paradime_flows.interrupts import (
+from paradime_blocks.interrupts import (
     in_main_thread,
     interrupts_so_far,
     listen_for_interrupts,
     terminate_again,
     terminations_so_far,
 )
+from paradime_flows.context import current_task_run_id
+from paradime_flows.family import parent_of
+from paradime_flows.holding import Superseded, check_hold
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ WATCH_INTERVAL_SECONDS = 3.0
 _INTERRUPT_INTERVAL_SECONDS = 0.25
 _ANSWER_SECONDS = 3.0
 _GENERATIONS = 10
+# Paused is another thing: the process of a flow run that is paused waits in it.
+_SUSPENDED = "Suspended"
 _CANCELLED_THEN_RUNNING = (
     [StateType.CANCELLING, StateType.RUNNING],
     [StateType.CANCELLED, StateType.RUNNING],
@@ -125,6 +127,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
 
     Raises:
         Superseded: Another process has taken up the flow run, or one above it.
+        Pause: The flow run has been suspended, which Prefect tells a body only where a task or flow of it ends. Its
+            Bolt run goes on; the body that begins when it is resumed takes that up.
     """
     flow_run: FlowRun | None = await client.read_flow_run(flow_run_id)
     own = True
@@ -136,6 +140,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
                 return f"Flow run {flow_run.name!r} is being cancelled in Prefect."
+            if own and state.is_paused() and state.name == _SUSPENDED:
+                raise Pause(state=state)
             if own and in_task and state.is_failed():
                 return f"Flow run {flow_run.name!r} has failed beside its task."
             if not own and state.is_final():
@@ -145,10 +151,11 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
 
 
 async def see_that_it_is_ours(flow_run_id: UUID) -> None:
-    """See that no other process has taken up a flow run, or one above it.
+    """See that no other process has taken up a flow run, or one above it, or will when it is resumed.
 
     Raises:
         Superseded: One has.
+        Pause: The flow run is suspended.
     """
     with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
         async with get_client() as client:
@@ -171,22 +178,26 @@ async def unless_stopped(
     Raises:
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
         Superseded: Another process has taken up the flow run, and the work has been stopped.
+        Pause: The flow run has been suspended, and the work has been stopped.
+        TerminationSignal: SIGTERM came in the midst of it; as such, since Prefect knows no group of it.
         Exception: What the work raised.
     """
     listen_for_interrupts()
     watch = _Watch(flow_run_id, interval_seconds)
     result: list[T] = []
-    failure: list[Exception | Superseded] = []
+    failure: list[BaseException] = []
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
     async with anyio.create_task_group() as group:
         group.start_soon(watch.run, group.cancel_scope)
         try:
             result.append(await work())
-        except (Exception, Superseded) as error:  # noqa: BLE001 - raised again below
+        except (Exception, Superseded, Pause, TerminationSignal) as error:  # noqa: BLE001 - raised again below
             failure.append(error)
         group.cancel_scope.cancel()
-    if watch.superseded is not None and not result:
-        raise watch.superseded
+    if watch.signal is not None:
+        raise watch.signal
+    if watch.let_go is not None and not result:
+        raise watch.let_go
     if failure:
         raise failure[0]
     if result:
@@ -207,7 +218,8 @@ class _Watch:
         self.interval_seconds = interval_seconds
         self.reason: str | None = None
         self.by_signal = False
-        self.superseded: Superseded | None = None
+        self.let_go: Superseded | Pause | None = None
+        self.signal: TerminationSignal | None = None
         self._interrupts, self._terminations = interrupts_so_far(), terminations_so_far()
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
@@ -215,10 +227,13 @@ class _Watch:
 
     async def run(self, scope: anyio.CancelScope) -> None:
         """Watch until there is a reason, then end the work's scope."""
-        async with get_client() as client:
-            while self.reason is None and self.superseded is None:
-                await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
-                self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
+        try:
+            async with get_client() as client:
+                while self.reason is None and self.let_go is None:
+                    await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
+                    self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
+        except TerminationSignal as signal:
+            self.signal = signal
         scope.cancel()
 
     def _reason_in_this_process(self) -> str | None:
@@ -237,8 +252,8 @@ class _Watch:
         self._next_look = anyio.current_time() + self.interval_seconds
         try:
             return await reason_to_stop(client, self.flow_run_id, in_task=self._in_task)
-        except Superseded as superseded:
-            self.superseded = superseded
+        except (Superseded, Pause) as let_go:
+            self.let_go = let_go
             return None
         except ObjectNotFound:
             return "The flow run has been deleted in Prefect."

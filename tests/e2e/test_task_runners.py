@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prefect import flow, tags
+from prefect import flow, tags, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, TaskRunFilter, TaskRunFilterName
 from prefect.states import Cancelling
@@ -97,3 +97,26 @@ def test_tasks_run_in_other_processes_and_a_cancel_leaves_nothing_running(
         "endless": "CANCELED",
     }
     assert len(workspace.runs()) == 2
+
+
+@task
+def of_the_user() -> None:
+    """Submitted before any of ours, it has the process pool keep the context that all others are sent."""
+
+
+def test_tasks_in_other_processes_belong_to_their_flows_body_whoever_was_submitted_first(
+    workspace: BoltSimulator,
+) -> None:
+    """None takes the flow run from the body, nor from one another; and the user's task is none of ours."""
+
+    @flow(task_runner=process_pool())
+    def composed() -> list[str]:
+        of_the_user.submit().result()
+        first = trigger_bolt_run("quick")
+        waited = [wait_for_bolt_run.submit(first, poll_interval_seconds=0.5).result()]
+        second = trigger_bolt_run.submit("quick").result()
+        waited.append(wait_for_bolt_run(second, poll_interval_seconds=0.5))
+        return [result.state for result in waited]
+
+    assert composed() == ["SUCCESS", "SUCCESS"]
+    assert len(workspace.runs("quick")) == 2

@@ -12,6 +12,7 @@ from support.processes import wait_until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
@@ -148,19 +149,53 @@ def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run
     assert bolt.simulator.count("triggerBoltRun") == 1
 
 
-def test_a_suspended_flow_run_leaves_its_run_and_takes_it_up_when_it_is_resumed(bench: Bench) -> None:
-    """Trap 12: Prefect's Pause goes through the body like an interrupt; later the body begins anew."""
-    from prefect.client.orchestration import get_client
+@pytest.mark.parametrize("flow", ["run_schedule", "called_tasks"])
+def test_a_flow_run_that_is_suspended_while_it_waits_leaves_its_run_and_takes_it_up_when_it_is_resumed(
+    bench: Bench, flow: str
+) -> None:
+    """Trap 12: suspended from outside with our code at work, which ends; the run neither ends nor is doubled."""
+    bolt = bench.bolt()
+    bolt.add()
+    run = bench.start(flow, bolt, via="worker")
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    run.suspend()
+    run.process_gone()
+    assert run.flow_run.state.name == "Suspended"
+    assert bolt.states() == ["RUNNING"], run.logs()
+    resume_and_finish(run)
 
+
+def test_a_flow_run_that_suspends_itself_beside_a_wait_leaves_its_run(bench: Bench, tmp_path: Path) -> None:
+    """Trap 12: Prefect's Pause breaks off the wait as an interrupt would, and is none."""
+    bolt = bench.bolt()
+    bolt.add()
+    suspend_at = tmp_path / "now"
+    run = bench.start("approved_meanwhile", bolt, via="worker", suspend_at=str(suspend_at))
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    suspend_at.touch()
+    run.process_gone()
+    assert run.flow_run.state.name == "Suspended"
+    assert bolt.states() == ["RUNNING"], run.logs()
+    resume_and_finish(run)
+
+
+def test_a_flow_run_that_suspends_itself_before_a_wait_leaves_its_run(bench: Bench) -> None:
+    """Trap 12: with none of our code at work; later the body begins anew."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start("approved", bolt, via="worker")
     run.reach_state("Suspended")
     run.process_gone()
     assert bolt.states() == ["RUNNING"]
-    with get_client(sync_client=True) as client:
-        client.resume_flow_run(run.flow_run.id)
-    run.reach(lambda s: s.count("boltRunStatus") >= 2)
-    bolt.simulator.finish(bolt.simulator.runs()[0].id, "SUCCESS")
-    assert run.ended().state.name == "Completed"
-    assert bolt.states() == ["SUCCESS"], run.logs()
+    resume_and_finish(run)
+
+
+def resume_and_finish(run: Launched) -> None:
+    """Resume a suspended flow run; it is to wait for the one Bolt run that it has, and to end with it."""
+    seen = run.bolt.simulator.count("boltRunStatus")
+    run.resume()
+    run.reach(lambda s: s.count("boltRunStatus") >= seen + 2)
+    run.bolt.simulator.finish(run.bolt.simulator.runs()[0].id, "SUCCESS")
+    assert run.ended().state.name == "Completed", run.logs()
+    assert run.bolt.states() == ["SUCCESS"], run.logs()
+    assert run.bolt.simulator.count("triggerBoltRun") == 1

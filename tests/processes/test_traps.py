@@ -13,24 +13,57 @@ import pytest
 from support.bench import HOOK_PROCESS_SECONDS, LIMIT_SECONDS, Bench, labels_are_sound
 from support.flaky_proxy import FlakyProxy
 
+from paradime_blocks.testing import faults
+
 if TYPE_CHECKING:
     from support.prefect_server import LocalPrefectServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
 
-@pytest.mark.parametrize("first, second", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
-def test_a_second_signal_does_not_save_the_run_from_its_cancel(bench: Bench, first, second) -> None:
-    """Trap 9: the second signal breaks off whatever the clean-up awaits; the cancel has been sent by then."""
+@pytest.mark.parametrize(
+    "flow, via, signum",
+    [
+        ("run_schedule", "script", signal.SIGTERM),
+        ("sync_flow", "script", signal.SIGTERM),
+        ("sync_flow", "script", signal.SIGINT),
+        pytest.param("awaited_tasks", "script", signal.SIGTERM, marks=pytest.mark.exhaustive),
+        pytest.param("awaited_tasks", "script", signal.SIGINT, marks=pytest.mark.exhaustive),
+        pytest.param("run_schedule", "script", signal.SIGINT, marks=pytest.mark.exhaustive),
+        pytest.param("run_schedule", "worker", signal.SIGTERM, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_second_signal_does_not_save_the_run_from_its_cancel(
+    bench: Bench, flow: str, via: str, signum: signal.Signals
+) -> None:
+    """Trap 9: it would break off the clean-up, here while a cancel is under way that never comes to Bolt."""
     bolt = bench.bolt()
     bolt.add()
-    bolt.simulator.update_schedule("daily", cancel_seconds=3.0)
-    run = bench.start("run_schedule", bolt)
+    bolt.simulator.inject(faults.Hang(5, operation="cancelBoltRun", then="cut"))
+    run = bench.start(flow, bolt, via=via)
     run.reach(lambda s: s.count("boltRunStatus") >= 2)
-    run.send(first)
+    run.send(signum)
     run.reach(lambda s: s.count("cancelBoltRun") >= 1)
-    run.send(second)
+    run.send(signum)
+    assert bolt.simulator.count("cancelBoltRun") == 1
+    assert bolt.states() == ["RUNNING"]
     run.process_gone()
+    run.bolt_at_rest()
+    assert bolt.states() == ["CANCELED"], run.logs()
+    assert run.ended().state.name == "Crashed"
+
+
+@pytest.mark.parametrize("flow", ["run_schedule", "awaited_tasks_unhooked"])
+def test_a_signal_that_comes_in_the_midst_of_our_code_is_an_interrupt_like_any_other(
+    bench: Bench, flow: str
+) -> None:
+    """Most meet the event loop as it waits, and cancel its tasks; this one is raised within a task."""
+    bolt = bench.bolt()
+    bolt.add()
+    run = bench.start(flow, bolt, program="call_interrupted.py")
+    flow_run = run.ended()
+    assert flow_run.state.name == "Crashed"
+    assert "termination signal" in flow_run.state.message
     run.bolt_at_rest()
     assert bolt.states() == ["CANCELED"], run.process.output
 

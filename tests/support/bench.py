@@ -249,6 +249,16 @@ class Launched:
         with _client() as client:
             client.set_flow_run_state(self.flow_run.id, Scheduled(message="Retried by a test"), force=True)
 
+    def suspend(self) -> None:
+        """What the UI's button and the API do."""
+        from prefect.flow_runs import suspend_flow_run
+
+        suspend_flow_run(flow_run_id=self.flow_run.id, timeout=600)
+
+    def resume(self) -> None:
+        with _client() as client:
+            client.resume_flow_run(self.flow_run.id)
+
     def ended(self) -> Any:
         """Wait until the flow run is over for Prefect, and for its processes; return it."""
 

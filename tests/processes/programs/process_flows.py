@@ -42,6 +42,12 @@ async def awaited_tasks(schedule_name: str, credentials: str | None = None) -> N
     await wait_for_bolt_run(run_id, credentials, **QUICK)
 
 
+@flow
+async def awaited_tasks_unhooked(schedule_name: str, credentials: str | None = None) -> None:
+    run_id = await trigger_bolt_run(schedule_name, credentials)
+    await wait_for_bolt_run(run_id, credentials, **QUICK)
+
+
 @flow(**HOOKS)
 def called_tasks(schedule_name: str, credentials: str | None = None) -> None:
     wait_for_bolt_run(trigger_bolt_run(schedule_name, credentials), credentials, **QUICK)
@@ -126,6 +132,20 @@ async def approved(schedule_name: str, credentials: str | None = None) -> int:
     run_id = await trigger_bolt_run(schedule_name, credentials)
     await suspend_flow_run(timeout=600, key="approval")
     return (await await_for_bolt_run(run_id, credentials, **QUICK)).run_id
+
+
+@flow(**HOOKS)
+async def approved_meanwhile(schedule_name: str, credentials: str | None = None, *, suspend_at: str) -> int:
+    """Suspends itself beside the wait, as soon as there is a file of that name."""
+    run_id = await trigger_bolt_run(schedule_name, credentials)
+
+    async def approval() -> None:
+        while not Path(suspend_at).exists():  # noqa: ASYNC110, ASYNC240 - told by another process
+            await asyncio.sleep(0.2)
+        await suspend_flow_run(timeout=600, key="approval")
+
+    result, _ = await asyncio.gather(await_for_bolt_run(run_id, credentials, **QUICK), approval())
+    return result.run_id
 
 
 @flow(**HOOKS)

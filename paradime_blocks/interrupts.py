@@ -1,0 +1,153 @@
+"""Signals, for those whom Prefect does not tell of them.
+
+Python hands a signal to the main thread, and Prefect raises an exception there. A submitted task, in a thread of its
+own, is never told; and asyncio swallows the exception where it comes in the midst of a transport's work (seen:
+SIGTERM within `sock.send` became a broken connection to Bolt, and the flow ran on). So signals are counted, too, and
+those who wait look at the count. Prefect's handlers stay as they are: by them its runner knows whether the process
+can be cancelled (`prefect.utilities.engine.can_ack_control_intent`). Only while a Bolt run is being cancelled, which
+a further signal would break off, are they replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from prefect.exceptions import TerminationSignal
+
+# What an interrupt is to our code: mostly the loop is hit as it waits, and cancels its tasks; but a signal that comes
+# while a task does something is raised there.
+INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
+# As long as Prefect gives a cancelled flow run; whoever still wants to end the process after that is let to.
+_HOLD_SECONDS = 30.0
+# From a signal to the clean-up that it leads to, on a slow machine.
+_REACTION_SECONDS = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_counts = dict.fromkeys(_SIGNALS, 0)
+_heard_at: list[float] = []
+_ear: socket.socket | None = None
+
+
+def in_main_thread() -> bool:
+    """Whether the caller is in the thread that signals are handed to."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def interrupts_so_far() -> int:
+    """Return how many signals to stop this process has had while it listened."""
+    return sum(_counts.values())
+
+
+def terminations_so_far() -> int:
+    """The same for SIGTERM alone, which asyncio can swallow; Ctrl-C it cannot."""
+    return _counts[signal.SIGTERM]
+
+
+def terminate_again() -> None:
+    """Send this process SIGTERM once more, as soon as the main thread has had time to come to rest."""
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+
+
+def listen_for_interrupts() -> None:
+    """Count signals from now on; only the main thread can arrange it, elsewhere this does nothing.
+
+    A signal that ends the process at once, or is ignored, is not heard of.
+    """
+    global _ear  # noqa: PLW0603 - a signal is the whole process's
+    if _ear is not None or not in_main_thread():
+        return
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
+    previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
+    if previous != -1:
+        # An event loop listens, and has handlers of its own.
+        os.close(signal.set_wakeup_fd(previous))
+        ear.close()
+        return
+    _ear = ear
+    threading.Thread(target=_listen, args=(ear,), name="bolt-interrupts", daemon=True).start()
+
+
+def _listen(ear: socket.socket) -> None:
+    while heard := ear.recv(64):
+        for number in heard:
+            if number in _counts:
+                _counts[number] += 1  # type: ignore[index]
+                _heard_at.append(time.monotonic())
+
+
+@contextmanager
+def signals_held_off(*, after_signal: bool | None = None) -> Iterator[None]:
+    """Let no further signal break off what is done within; outside of the main thread this does nothing.
+
+    The signal that led here has had its effect, and asyncio clears up. One more would raise in the midst of the
+    event loop, which ends there and then, and with it a cancel that Bolt has not been sent yet.
+
+    Args:
+        after_signal: Whether it was a signal that led here; None to go by those that were heard of. If it was
+            none, the first that comes is handed on in the end.
+    """
+    if not in_main_thread():
+        yield
+        return
+    _hold.begin()
+    try:
+        yield
+    finally:
+        _hold.end(after_signal=after_signal)
+
+
+class _Hold:
+    """The handlers that were replaced, for all who hold signals off at once."""
+
+    def __init__(self) -> None:
+        self._holders = 0
+        self._began_at = 0.0
+        self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
+        self._swallowed: list[int] = []
+
+    def begin(self) -> None:
+        self._holders += 1
+        if self._holders > 1:
+            return
+        self._began_at, self._swallowed = time.monotonic(), []
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            # What ends the process at once, or is ignored, raises nothing.
+            if callable(handler):
+                self._previous[number] = handler
+                signal.signal(number, self._swallow)
+
+    def _swallow(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._began_at > _HOLD_SECONDS:
+            self._previous[signal.Signals(number)](number, frame)
+        else:
+            self._swallowed.append(number)
+
+    def end(self, *, after_signal: bool | None) -> None:
+        self._holders -= 1
+        if self._holders:
+            return
+        for number, handler in self._previous.items():
+            # Whoever has put another in its place meanwhile must not lose that.
+            if signal.getsignal(number) == self._swallow:
+                signal.signal(number, handler)
+        self._previous = {}
+        if after_signal is None:
+            lately = [at for at in _heard_at if at >= self._began_at - _REACTION_SECONDS]
+            after_signal = len(lately) > len(self._swallowed)
+        if self._swallowed and not after_signal:
+            signal.raise_signal(self._swallowed[0])
+
+
+_hold = _Hold()
