@@ -192,7 +192,7 @@ async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
     command = SimulatedCommand("dbt run", duration_seconds=10_000, stdout="first line\n" * 5000)
     bolt_simulator.add_schedule("daily", commands=[command])
     bolt_simulator.clock.speed = 100
-    with pytest.raises(BoltRunTimedOut, match=r"2 s(.|\n)*`dbt run` was running"):
+    with pytest.raises(BoltRunTimedOut, match=r'2 s(.|\n)*"dbt run" was running'):
         await arun_schedule("daily", credentials, timeout_seconds=2, **QUICK)
     (run,) = bolt_simulator.runs("daily")
     assert run.state == "CANCELED"

@@ -49,12 +49,12 @@ EXAMPLES = list(_examples())
 
 
 @pytest.fixture
-def no_trace(monkeypatch):
+def no_trace():
     """Takes back what an example sets in the environment."""
-    before = dict(os.environ)
+    before = set(os.environ)
     yield
-    for name in set(os.environ) - set(before):
-        monkeypatch.delenv(name)
+    for name in set(os.environ) - before:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="module")
