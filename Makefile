@@ -77,8 +77,8 @@ demo: $(READY)
 demo-ui: $(READY)
 	@$(PY) deployments/demo.py --ui
 
-# Three processes, a file of tests at a time: most of them wait for processes and servers.
-PARALLEL := -n 3 --dist loadfile
+# Three processes, a file of tests at a time, the longest first: most of them wait for processes and servers.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	@$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)

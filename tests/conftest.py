@@ -62,6 +62,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(_HOME, ignore_errors=True))
 
 
+# The files that take longest, longest first, those that start many processes beside those that mostly wait: handed out
+# in this order (`--no-loadscope-reorder`), they leave small ones for the end, and no process of xdist is idle there.
+_FIRST = (
+    *("processes/test_take_up", "faults/test_matrix", "e2e/test_pipeline", "processes/test_interrupts"),
+    *("e2e/test_live_logs", "processes/test_traps", "e2e/test_sweep_orphans", "processes/test_shapes"),
+    *("ui/test_pages", "processes/test_pipelines", "e2e/test_run_schedule", "e2e/test_readme"),
+    *("processes/test_secrets", "processes/test_supervisors", "processes/test_live_logs", "e2e/", "faults/"),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the variants of the longer run (`make test-exhaustive`), and begin with what takes longest."""
+    if "exhaustive" not in (config.getoption("markexpr") or ""):
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
+    items.sort(
+        key=lambda item: next((n for n, name in enumerate(_FIRST) if name in item.nodeid), len(_FIRST))
+    )
+
+
 @pytest.fixture(autouse=True)
 def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test in an empty folder: pydantic-settings and Prefect read a `.env` where they run."""

@@ -45,13 +45,3 @@ def outcomes(bench: Bench, request: pytest.FixtureRequest) -> Iterator[dict[obje
         yield {case: pool.submit(play, bench, case) for case in cases}
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the variants of the longer run: `make test-exhaustive`."""
-    if "exhaustive" in (config.getoption("markexpr") or ""):
-        return
-    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]

@@ -70,24 +70,23 @@ ALL = [
     # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
     if event != "SIGINT" or via == "script"
 ]
-# Each event at each phase, each phase through each vehicle, and each event through each vehicle that has it, but not
-# each combination of the three.
+# Each event at each phase, and each event through each vehicle that has it, but not each combination of three.
 DEFAULT = {
     "script": {
         "before": ("SIGINT",),
         "in_flight": ("cancel", "SIGINT", "SIGTERM"),
         "lost": ("SIGINT", "SIGTERM"),
         "waiting": ("cancel", "SIGINT", "SIGKILL"),
-        "archiving": ("SIGINT",),
+        "archiving": ("SIGINT", "SIGTERM"),
         "awaiting_retry": ("cancel", "SIGINT", "SIGTERM"),
     },
     "serve": {
         "before": ("SIGTERM",),
         "in_flight": ("SIGKILL",),
         "lost": ("SIGKILL",),
-        "waiting": ("cancel", "SIGTERM"),
-        "archiving": ("cancel", "SIGTERM"),
-        "awaiting_retry": ("cancel",),
+        "waiting": ("SIGTERM",),
+        "archiving": ("cancel",),
+        "awaiting_retry": (),
     },
     "worker": {
         "before": ("cancel", "SIGKILL"),

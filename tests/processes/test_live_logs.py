@@ -81,7 +81,12 @@ def start(bench: Bench, bolt: Bolt, folder: Path, when: str) -> Launched:
     "lacking,when",
     [
         pytest.param((), "after the post", id="cursors-after the post"),
-        pytest.param(("boltCommandLogs",), "before the post", id="whole-output-before the post"),
+        pytest.param(
+            ("boltCommandLogs",),
+            "before the post",
+            id="whole-output-before the post",
+            marks=pytest.mark.exhaustive,
+        ),
         pytest.param((), "before the post", id="cursors-before the post", marks=pytest.mark.exhaustive),
         pytest.param(
             ("boltCommandLogs",),

@@ -114,6 +114,7 @@ async def test_a_killed_pipeline_is_run_again_from_where_it_was(
     assert states == {"extract": ["SUCCESS"], "orders": arm, "publish": ["SUCCESS"]}
 
 
+@pytest.mark.exhaustive
 async def test_a_pipeline_that_is_begun_again_while_its_process_lives_runs_no_schedule_twice(
     workspace: BoltSimulator, process_worker: Any
 ) -> None:

@@ -21,10 +21,10 @@ SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal
 TWO_SCHEDULES = {"mapped", "gathered"}
 LIMITED = ("limited_flow", "limited_sync_flow", "limited_task", "limited_submitted_task", "limited_trigger")
 SHAPES = {
-    "awaited_tasks": {"script-cancel", "worker-cancel"},
+    "awaited_tasks": {"script-cancel"},
     "called_tasks": {"serve-cancel"},
     "sync_flow": {"script-SIGTERM"},
-    "submitted_async": {"worker-cancel", "script-SIGTERM"},
+    "submitted_async": {"script-SIGTERM"},
     "submitted_sync": {"serve-cancel"},
     "mapped": {"worker-cancel"},
     "gathered": {"script-SIGINT"},

@@ -149,7 +149,7 @@ def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run
     assert bolt.simulator.count("triggerBoltRun") == 1
 
 
-@pytest.mark.parametrize("flow", ["run_schedule", "called_tasks"])
+@pytest.mark.parametrize("flow", ["run_schedule", pytest.param("called_tasks", marks=pytest.mark.exhaustive)])
 def test_a_flow_run_that_is_suspended_while_it_waits_leaves_its_run_and_takes_it_up_when_it_is_resumed(
     bench: Bench, flow: str
 ) -> None:

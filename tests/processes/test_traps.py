@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.processes]
     "flow, via, signum",
     [
         ("run_schedule", "script", signal.SIGTERM),
-        ("sync_flow", "script", signal.SIGTERM),
         ("sync_flow", "script", signal.SIGINT),
+        pytest.param("sync_flow", "script", signal.SIGTERM, marks=pytest.mark.exhaustive),
         pytest.param("awaited_tasks", "script", signal.SIGTERM, marks=pytest.mark.exhaustive),
         pytest.param("awaited_tasks", "script", signal.SIGINT, marks=pytest.mark.exhaustive),
         pytest.param("run_schedule", "script", signal.SIGINT, marks=pytest.mark.exhaustive),
@@ -53,7 +53,9 @@ def test_a_second_signal_does_not_save_the_run_from_its_cancel(
     assert run.ended().state.name == "Crashed"
 
 
-@pytest.mark.parametrize("flow", ["run_schedule", "awaited_tasks_unhooked"])
+@pytest.mark.parametrize(
+    "flow", [pytest.param("run_schedule", marks=pytest.mark.exhaustive), "awaited_tasks_unhooked"]
+)
 def test_a_signal_that_comes_in_the_midst_of_our_code_is_an_interrupt_like_any_other(
     bench: Bench, flow: str
 ) -> None:
@@ -68,7 +70,9 @@ def test_a_signal_that_comes_in_the_midst_of_our_code_is_an_interrupt_like_any_o
     assert bolt.states() == ["CANCELED"], run.process.output
 
 
-@pytest.mark.parametrize("flow", ["run_schedule", "sync_flow", "awaited_tasks"])
+@pytest.mark.parametrize(
+    "flow", ["run_schedule", "sync_flow", pytest.param("awaited_tasks", marks=pytest.mark.exhaustive)]
+)
 def test_a_signal_that_asyncio_swallows_is_heard_all_the_same(bench: Bench, flow: str) -> None:
     """SIGTERM in the midst of a transport's work: Prefect's exception for it is taken for a broken connection."""
     bolt = bench.bolt()

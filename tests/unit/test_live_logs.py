@@ -475,7 +475,11 @@ async def test_without_cursors_a_large_output_is_looked_at_less_often(
     assert journal.lines == stdout.splitlines()
 
 
-@pytest.mark.parametrize("cursors", BACKENDS)
+@pytest.mark.parametrize(
+    "cursors",
+    # By cursors they are read in tests/e2e, and reach Prefect.
+    [pytest.param(True, id="cursors", marks=pytest.mark.exhaustive), pytest.param(False, id="run-status")],
+)
 async def test_a_hundred_thousand_lines_make_few_records_in_little_memory(
     bolt_simulator, credentials, cursors
 ):
