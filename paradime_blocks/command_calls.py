@@ -198,6 +198,7 @@ class CommandCalls(BoltSession):
             raise BoltRequestError(msg, **facts)
         seconds = self.settings.request_timeout_seconds
         end = anyio.current_time() + DOWNLOAD_SECONDS
+        failure = ""
         try:
             async with self.settings.open_http(self._transport, timeout=seconds) as plain:
                 with anyio.fail_after(seconds):
@@ -214,8 +215,11 @@ class CommandCalls(BoltSession):
                         )
                     yield _in_time(response.aiter_bytes(), end)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
-            msg = f"Resource {resource_id} could not be fetched ({type(error).__name__})."
-            raise BoltUnavailable(msg, may_have_acted=False, **facts) from None
+            failure = type(error).__name__
+        if failure:
+            # Not while the error is handled, which would be its context: it holds the signed URL, and is pickled along.
+            msg = f"Resource {resource_id} could not be fetched ({failure})."
+            raise BoltUnavailable(msg, may_have_acted=False, **facts)
 
 
 async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:

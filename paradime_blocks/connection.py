@@ -11,7 +11,7 @@ import time
 import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import httpx
@@ -51,6 +51,7 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepal
 # A message is a state in Prefect's lists, a label and a line of its logs: what Bolt says in it is bounded.
 _EXCERPT_CHARACTERS = 200
 _ERROR_CHARACTERS = 500
+_NO_JSON: Final = object()
 
 
 def _certificates() -> ssl.SSLContext:
@@ -208,12 +209,15 @@ class Connection:
                     self.settings.api_endpoint, json={"query": document, "variables": dict(variables)}
                 )
         except _NEVER_SENT as error:
+            forget_request(error)
             told = self._reason(error)
             raise _unavailable(operation, told, may_have_acted=False) from self._quotable(error)
         except (TimeoutError, httpx.TimeoutException) as error:
+            forget_request(error)
             what = f"did not answer within {seconds:g} s"
             raise _unavailable(operation, what, may_still_act=True) from error
         except httpx.HTTPError as error:
+            forget_request(error)
             raise _unavailable(operation, self._reason(error)) from self._quotable(error)
         date = parse_date(response.headers.get("Date"))
         if date is not None:
@@ -232,6 +236,23 @@ class Connection:
         """Return the error as a cause, which logs show; not if it quotes at length what the server sent."""
         text = str(error)
         return error if self.redact.line(text, _ERROR_CHARACTERS) == text else None
+
+
+def forget_request(error: BaseException) -> None:
+    """Take the request out of an error and those that led to it: it holds the credentials.
+
+    Nobody prints it, but whoever pickles the error has it: Dask does so with all that leads to an error, too.
+    """
+    links: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while links:
+        link = links.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        if isinstance(link, httpx.HTTPError):
+            link.request = None  # type: ignore[assignment] # as httpx has it where it knows of no request
+        links += [link.__cause__, link.__context__]
 
 
 def _unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
@@ -260,11 +281,10 @@ def read_reply(
             errors beside it, a part of it.
     """
     _check_status(operation, response, source, redact)
-    try:
-        body = response.json()
-    except ValueError as error:
+    body = _json_of(response)
+    if body is _NO_JSON:
         excerpt = redact.line(response.text, _EXCERPT_CHARACTERS)
-        raise _unavailable(operation, f"answered something that is not JSON: {excerpt!r}") from error
+        raise _unavailable(operation, f"answered something that is not JSON: {excerpt!r}")
     if not isinstance(body, dict):
         raise _unavailable(operation, "answered JSON that is no GraphQL reply")
     data = body.get("data")
@@ -335,12 +355,17 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
     )
 
 
+def _json_of(response: httpx.Response) -> Any:
+    """Read a body as JSON; the error of one that is none would hold all of it, and goes no further."""
+    try:
+        return response.json()
+    except ValueError:
+        return _NO_JSON
+
+
 def _errors_of(response: httpx.Response) -> list[Any]:
     """Some servers answer a document that they cannot validate with HTTP 400, and the errors in the body."""
-    try:
-        body = response.json()
-    except ValueError:
-        return []
+    body = _json_of(response)
     errors = body.get("errors") if isinstance(body, dict) else None
     return errors if isinstance(errors, list) else []
 

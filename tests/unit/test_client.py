@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import anyio
 import httpx
 import pytest
 from graphql import FieldNode, OperationDefinitionNode, VariableNode, parse, value_from_ast_untyped
+from tblib import pickling_support
 
 from paradime_blocks import (
     BoltClient,
@@ -754,6 +756,23 @@ async def test_a_download_that_fails_does_not_tell_its_signature(simulator, clie
             await client.download_bolt_resource(resource_id)
     assert caught.value.status_code == 404
     assert url.rpartition("?")[2] not in repr(caught.value.__reduce__())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.Status(404, operation="resource", times=None), faults.CutConnection(operation="resource")],
+)
+async def test_a_pickle_of_a_failed_download_holds_no_signature(simulator, client_of, fault):
+    """Dask pickles what led to an error, too, and httpx's errors hold their request."""
+    pickling_support.install()
+    resource_id = _resource(simulator, b"{}")
+    simulator.inject(fault)
+    async with client_of(simulator, retry_policy=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(BoltUnavailable) as caught:
+            await client.download_bolt_resource(resource_id)
+    pickled = pickle.dumps(caught.value)
+    assert b"tblib" in pickled
+    assert b"X-Signature" not in pickled
 
 
 @pytest.mark.parametrize(
