@@ -65,7 +65,8 @@ def is_waited_for(run_id: int) -> bool:
     return any(task_run.state is not None and task_run.state.is_running() for task_run in found)
 
 
-@pytest.mark.parametrize("make_runner", [pytest.param(process_pool, marks=pytest.mark.exhaustive), dask, ray])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("make_runner", [process_pool, dask, ray])
 def test_tasks_run_in_other_processes_and_a_cancel_leaves_nothing_running(
     workspace: BoltSimulator, make_runner: Any
 ) -> None:

@@ -70,15 +70,16 @@ ALL = [
     # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
     if event != "SIGINT" or via == "script"
 ]
-# Each event at each phase, and each event through each vehicle that has it, but not each combination of three.
+# Each event at each phase, and through each vehicle that has it; Ctrl-C and SIGTERM, which are one to our code, in turns
+# at the phases after the trigger.
 DEFAULT = {
     "script": {
         "before": ("SIGINT",),
-        "in_flight": ("cancel", "SIGINT", "SIGTERM"),
-        "lost": ("SIGINT", "SIGTERM"),
+        "in_flight": ("SIGINT", "SIGTERM"),
+        "lost": ("SIGTERM",),
         "waiting": ("cancel", "SIGINT", "SIGKILL"),
-        "archiving": ("SIGINT", "SIGTERM"),
-        "awaiting_retry": ("cancel", "SIGINT", "SIGTERM"),
+        "archiving": ("SIGTERM",),
+        "awaiting_retry": ("cancel", "SIGINT"),
     },
     "serve": {
         "before": ("SIGTERM",),

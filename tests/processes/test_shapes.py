@@ -73,8 +73,11 @@ def cases() -> list[Any]:
                 marks = [] if f"{via}-{event}" in default else [pytest.mark.exhaustive]
                 case = Case(flow, via, event)
                 found.append(pytest.param(case, id=str(case), marks=marks))
-    limits = [Case(flow, "script", "limit") for flow in LIMITED]
-    return found + [pytest.param(case, id=str(case)) for case in limits]
+    for flow in LIMITED:
+        marks = [pytest.mark.exhaustive] if flow in {"limited_sync_flow", "limited_submitted_task"} else []
+        case = Case(flow, "script", "limit")
+        found.append(pytest.param(case, id=str(case), marks=marks))
+    return found
 
 
 def play(bench: Bench, case: Case) -> Launched:

@@ -179,6 +179,7 @@ def test_a_flow_run_that_suspends_itself_beside_a_wait_leaves_its_run(bench: Ben
     resume_and_finish(run)
 
 
+@pytest.mark.exhaustive
 def test_a_flow_run_that_suspends_itself_before_a_wait_leaves_its_run(bench: Bench) -> None:
     """Trap 12: with none of our code at work; later the body begins anew."""
     bolt = bench.bolt()

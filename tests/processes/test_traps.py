@@ -71,7 +71,11 @@ def test_a_signal_that_comes_in_the_midst_of_our_code_is_an_interrupt_like_any_o
 
 
 @pytest.mark.parametrize(
-    "flow", ["run_schedule", "sync_flow", pytest.param("awaited_tasks", marks=pytest.mark.exhaustive)]
+    "flow",
+    [
+        "run_schedule",
+        *(pytest.param(flow, marks=pytest.mark.exhaustive) for flow in ("sync_flow", "awaited_tasks")),
+    ],
 )
 def test_a_signal_that_asyncio_swallows_is_heard_all_the_same(bench: Bench, flow: str) -> None:
     """SIGTERM in the midst of a transport's work: Prefect's exception for it is taken for a broken connection."""
