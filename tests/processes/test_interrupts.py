@@ -70,8 +70,8 @@ ALL = [
     # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
     if event != "SIGINT" or via == "script"
 ]
-# Each event at each phase, and through each vehicle that has it; Ctrl-C and SIGTERM, which are one to our code, in turns
-# at the phases after the trigger.
+# Each event at each phase, and through each vehicle that has it; Ctrl-C and SIGTERM, which are one to our code, in
+# turns at the phases after the trigger.
 DEFAULT = {
     "script": {
         "before": ("SIGINT",),
