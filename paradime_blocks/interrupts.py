@@ -94,8 +94,8 @@ def signals_held_off(*, after_signal: bool | None = None) -> Iterator[None]:
     event loop, which ends there and then, and with it a cancel that Bolt has not been sent yet.
 
     Args:
-        after_signal: Whether it was a signal that led here; None to go by those that were heard of. If it was
-            none, the first that comes is handed on in the end.
+        after_signal: Whether it was a signal that led here, or something that ends the process as well; None to go
+            by the signals that were heard of. If it was not, the first that comes is handed on in the end.
     """
     if not in_main_thread():
         yield

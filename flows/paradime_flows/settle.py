@@ -185,7 +185,9 @@ async def settle_interrupted(
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
         Pause: The flow run is suspended, and will be taken up when it is resumed.
     """
-    with signals_held_off(), clients_of_our_own():
+    # After a cancel in Prefect the flow run ends by itself, and as Cancelled. The runner's signal, which would make it
+    # Crashed, may come only now: Prefect does not tell the process of the cancel while signals are held off.
+    with signals_held_off(after_signal=True if by_prefect else None), clients_of_our_own():
         await _settle_interrupted(ownership, credentials, by_prefect)
 
 

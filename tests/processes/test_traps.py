@@ -53,6 +53,23 @@ def test_a_second_signal_does_not_save_the_run_from_its_cancel(
     assert run.ended().state.name == "Crashed"
 
 
+def test_a_signal_while_a_cancel_is_carried_out_makes_no_crash_of_it(bench: Bench) -> None:
+    """A runner sends one with each cancel, and our watch may have seen the cancel before."""
+    bolt = bench.bolt()
+    bolt.add()
+    bolt.simulator.inject(faults.Hang(3, operation="cancelBoltRun", then="cut"))
+    run = bench.start("run_schedule", bolt)
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    run.cancel()
+    run.reach(lambda s: s.count("cancelBoltRun") >= 1)
+    run.send(signal.SIGTERM)
+    assert bolt.states() == ["RUNNING"]
+    run.process_gone()
+    run.bolt_at_rest()
+    assert bolt.states() == ["CANCELED"], run.logs()
+    assert run.ended().state.name == "Cancelled"
+
+
 @pytest.mark.parametrize(
     "flow", [pytest.param("run_schedule", marks=pytest.mark.exhaustive), "awaited_tasks_unhooked"]
 )
