@@ -137,9 +137,7 @@ async def test_a_failure_in_the_middle_and_a_rerun(
     workspace.clock.speed = 240
     fail(workspace, "clean")
     workspace.add_schedule("events", commands=seconds(1e9), setup_commands=False)
-    running = asyncio.create_task(
-        arun_pipeline(STEPS, credentials, on_failure=on_failure, live_logs="off", **QUICK)
-    )
+    running = asyncio.create_task(arun_pipeline(STEPS, credentials, on_failure=on_failure, **QUICK))
     if on_failure != "stop":
 
         async def failed() -> bool:

@@ -93,7 +93,7 @@ async def test_starting_and_unknown_states_are_waited_through(
 ) -> None:
     """Neither STARTING nor a state that nobody knows is an end."""
     bolt_simulator.clock.speed = 5
-    bolt_simulator.add_schedule("daily", starting_seconds=4, intermediate_states=("POLISHING", "STARTING"))
+    bolt_simulator.add_schedule("daily", starting_seconds=20, intermediate_states=("POLISHING", "STARTING"))
     assert (await arun_schedule("daily", credentials, **QUICK)).state == BoltRunState.SUCCESS
     messages = "\n".join(await logs_of((await latest_flow_run("run-schedule")).id))
     assert "is POLISHING" in messages or "is STARTING" in messages
