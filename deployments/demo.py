@@ -255,9 +255,9 @@ def _tidy_the_console() -> None:
 
 
 def _tells_something_new(record: logging.LogRecord) -> bool:
-    """Not a failed run's traceback, whose gist the state tells; nor the engine's copy of a run's line."""
+    """Not a failed run's traceback and end, whose gist the state tells; nor the engine's copy of a run's line."""
     if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
-        return record.levelno < logging.ERROR
+        return record.exc_info is None and not record.getMessage().startswith("Finished in state")
     return record.name != "prefect.engine" or record.levelno >= logging.WARNING
 
 
