@@ -227,7 +227,7 @@ class ParadimeCredentials(CredentialsBlock):
         """Return a client for these credentials, to be used as an async context manager.
 
         Args:
-            options: Passed on to `BoltClient`, for instance a `retry_policy`; they go before the block's own fields.
+            options: Passed on to `BoltClient`, for instance a `retry_policy`.
 
         Returns:
             The client, not yet open.
@@ -238,8 +238,9 @@ class ParadimeCredentials(CredentialsBlock):
             api_secret=self.api_secret,
             workspace_uid=self.workspace_uid,
             proxy=self.proxy.get_secret_value() if self.proxy else None,
+            request_timeout_seconds=self.request_timeout_seconds,
             source=self.source,
-            **{"request_timeout_seconds": self.request_timeout_seconds, **options},
+            **options,
         )
 
     async def acheck(self) -> CredentialsCheck:

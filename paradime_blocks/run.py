@@ -58,7 +58,7 @@ MAX_OUTAGE_SECONDS = 600.0
 CANCEL_GRACE_SECONDS = 60.0
 # The poll loop tries again by itself, and goes by the deadline; a look must not be longer than it.
 _LOOK_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
-_SHORTEST_REQUEST_SECONDS = 3.0
+_SHORTEST_CANCEL_SECONDS = 3.0
 # Shorter intervals than this only ask more often than Bolt answers.
 _SHORTEST_POLL_INTERVAL_SECONDS = 0.1
 # The run has been seen: a refusal to tell of it again is taken for trouble that passes, as in the wait.
@@ -288,17 +288,15 @@ class BoltRun(JobRun[BoltRunResult]):
         refusal: BoltError | None = None
         accepted = False
         last: BoltRunState | None = None
-        # A cancel may be sent again, and one that hangs must leave time for it.
-        seconds = min(self.credentials.request_timeout_seconds, max(_SHORTEST_REQUEST_SECONDS, grace / 3))
-        async with self.credentials.get_client(
-            retry_policy=_LOOK_POLICY, request_timeout_seconds=seconds
-        ) as client:
+        async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
 
             async def ask_and_look() -> BoltRunStatus:
                 nonlocal refusal, accepted
                 if not accepted:
                     try:
-                        accepted = await client.cancel_bolt_run(self.run_id)
+                        # A cancel may be sent again, and one that hangs must leave time for it.
+                        with anyio.move_on_after(max(_SHORTEST_CANCEL_SECONDS, grace / 3)):
+                            accepted = await client.cancel_bolt_run(self.run_id)
                     except BoltAuthError:
                         raise
                     except BoltError as error:

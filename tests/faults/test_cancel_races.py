@@ -47,12 +47,13 @@ async def started(simulator, *, patience: float = 5.0, **options):
     return await block.atrigger()
 
 
-async def test_a_cancel_that_hangs_leaves_time_for_another(simulator) -> None:
+async def test_a_cancel_that_hangs_leaves_time_for_another() -> None:
     """The request's own time limit is longer than the grace; nothing has been done when it hangs up."""
-    run = await started(simulator, patience=120.0)
-    simulator.inject(faults.Hang(120, operation="cancelBoltRun"))
-    assert await run.acancel(grace_seconds=9.0) == BoltRunState.CANCELED
-    assert simulator.count("cancelBoltRun") == 2
+    with bolt("timeout") as simulator:
+        run = await started(simulator, patience=120.0)
+        simulator.inject(faults.Hang(120, operation="cancelBoltRun"))
+        assert await run.acancel(grace_seconds=9.0) == BoltRunState.CANCELED
+        assert simulator.count("cancelBoltRun") == 2
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILED"])
