@@ -87,40 +87,42 @@ def _listen(ear: socket.socket) -> None:
 
 
 @contextmanager
-def signals_held_off(*, after_signal: bool | None = None) -> Iterator[None]:
+def signals_held_off() -> Iterator[Hold]:
     """Let no further signal break off what is done within; outside of the main thread this does nothing.
 
     The signal that led here has had its effect, and asyncio clears up. One more would raise in the midst of the
-    event loop, which ends there and then, and with it a cancel that Bolt has not been sent yet.
+    event loop, which ends there and then, and with it a cancel that Bolt has not been sent yet. If it was something
+    else that led here, the first signal that comes is handed on in the end, unless `Hold.keep` says otherwise.
 
-    Args:
-        after_signal: Whether it was a signal that led here, or something that ends the process as well; None to go
-            by the signals that were heard of. If it was not, the first that comes is handed on in the end.
+    Yields:
+        The hold.
     """
     if not in_main_thread():
-        yield
+        yield Hold()
         return
     _hold.begin()
     try:
-        yield
+        yield _hold
     finally:
-        _hold.end(after_signal=after_signal)
+        _hold.end()
 
 
-class _Hold:
+class Hold:
     """The handlers that were replaced, for all who hold signals off at once."""
 
     def __init__(self) -> None:
         self._holders = 0
         self._began_at = 0.0
+        self._kept = False
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
         self._swallowed: list[int] = []
 
     def begin(self) -> None:
+        """Replace the handlers, if nobody has yet."""
         self._holders += 1
         if self._holders > 1:
             return
-        self._began_at, self._swallowed = time.monotonic(), []
+        self._began_at, self._kept, self._swallowed = time.monotonic(), False, []
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             # What ends the process at once, or is ignored, raises nothing.
@@ -134,7 +136,12 @@ class _Hold:
         else:
             self._swallowed.append(number)
 
-    def end(self, *, after_signal: bool | None) -> None:
+    def keep(self) -> None:
+        """Hand no signal on: what led here makes an end of all that there is to end."""
+        self._kept = True
+
+    def end(self) -> None:
+        """Put the handlers back when the last holder is done, and hand on a signal that has had no effect yet."""
         self._holders -= 1
         if self._holders:
             return
@@ -143,11 +150,9 @@ class _Hold:
             if signal.getsignal(number) == self._swallow:
                 signal.signal(number, handler)
         self._previous = {}
-        if after_signal is None:
-            lately = [at for at in _heard_at if at >= self._began_at - _REACTION_SECONDS]
-            after_signal = len(lately) > len(self._swallowed)
-        if self._swallowed and not after_signal:
+        lately = [at for at in _heard_at if at >= self._began_at - _REACTION_SECONDS]
+        if self._swallowed and not self._kept and len(lately) <= len(self._swallowed):
             signal.raise_signal(self._swallowed[0])
 
 
-_hold = _Hold()
+_hold = Hold()

@@ -69,8 +69,9 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
             raise
         except BaseException as error:
             # The coroutine is cancelled now, and cleans up. Nothing must break off the wait for that.
-            by_signal = not isinstance(error, asyncio.CancelledError)
-            until_it_has_ended.enter_context(signals_held_off(after_signal=by_signal))
+            hold = until_it_has_ended.enter_context(signals_held_off())
+            if not isinstance(error, asyncio.CancelledError):
+                hold.keep()
             raise
 
 

@@ -20,6 +20,7 @@ from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.schedule import BoltSchedule
 
 _PROCESS = str(uuid4())
+_bodies: dict[tuple[UUID, datetime], str] = {}
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -57,13 +58,15 @@ def current_body() -> str:
     """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies.
 
     It is when the flow run went into the state Running that the body began with. Prefect sends that along to tasks in
-    other processes; the context's own start it may not, and has each process make one up.
+    other processes; the context's own start it may not, and has each process make one up. It is kept, since the state
+    becomes another one when the body ends, and a task may outlive that.
     """
     context = FlowRunContext.get()
-    if context is None:
+    if context is None or context.flow_run is None:
         return _PROCESS
-    running = context.flow_run.state if context.flow_run is not None else None
-    return (running.timestamp if running is not None else context.start_time).isoformat()
+    state = context.flow_run.state
+    began_at = state.timestamp if state is not None and state.is_running() else context.start_time
+    return _bodies.setdefault((context.flow_run.id, context.start_time), began_at.isoformat())
 
 
 def current_body_began_at() -> datetime:

@@ -185,17 +185,18 @@ async def settle_interrupted(
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
         Pause: The flow run is suspended, and will be taken up when it is resumed.
     """
-    # After a cancel in Prefect the flow run ends by itself, and as Cancelled. The runner's signal, which would make it
-    # Crashed, may come only now: Prefect does not tell the process of the cancel while signals are held off.
-    with signals_held_off(after_signal=True if by_prefect else None), clients_of_our_own():
-        await _settle_interrupted(ownership, credentials, by_prefect)
+    with signals_held_off() as hold, clients_of_our_own():
+        await see_that_it_is_ours(ownership.flow_run_id)
+        reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
+        if reason:
+            # The flow run ends by itself, and as Cancelled; of the runner's signal for it, Prefect would make Crashed.
+            hold.keep()
+        await _settle_interrupted(ownership, credentials, reason)
 
 
 async def _settle_interrupted(
-    ownership: Ownership, credentials: ParadimeCredentials, by_prefect: str | None
+    ownership: Ownership, credentials: ParadimeCredentials, reason: str | None
 ) -> None:
-    await see_that_it_is_ours(ownership.flow_run_id)
-    reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
     if not ownership.is_open:
         ownership.trail().note(reason or "The flow run was interrupted.")
         with anyio.move_on_after(ARCHIVE_SECONDS):

@@ -7,7 +7,7 @@ cancelled them. So whoever waits also looks at the state of its own flow run and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +22,7 @@ from paradime_blocks.interrupts import (
     in_main_thread,
     interrupts_so_far,
     listen_for_interrupts,
+    signals_held_off,
     terminate_again,
     terminations_so_far,
 )
@@ -187,13 +188,14 @@ async def unless_stopped(
     result: list[T] = []
     failure: list[BaseException] = []
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch.run, group.cancel_scope)
-        try:
-            result.append(await work())
-        except (Exception, Superseded, Pause, TerminationSignal) as error:  # noqa: BLE001 - raised again below
-            failure.append(error)
-        group.cancel_scope.cancel()
+    with watch.held:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch.run, group.cancel_scope)
+            try:
+                result.append(await work())
+            except (Exception, Superseded, Pause, TerminationSignal) as error:  # noqa: BLE001 - raised again below
+                failure.append(error)
+            group.cancel_scope.cancel()
     if watch.signal is not None:
         raise watch.signal
     if watch.let_go is not None and not result:
@@ -220,6 +222,7 @@ class _Watch:
         self.by_signal = False
         self.let_go: Superseded | Pause | None = None
         self.signal: TerminationSignal | None = None
+        self.held = ExitStack()
         self._interrupts, self._terminations = interrupts_so_far(), terminations_so_far()
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
@@ -234,6 +237,9 @@ class _Watch:
                     self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
         except TerminationSignal as signal:
             self.signal = signal
+        if self.reason is not None and not self.by_signal:
+            # The runner's signal may come while the work clears up: it would find no one who knows it for a cancel.
+            self.held.enter_context(signals_held_off()).keep()
         scope.cancel()
 
     def _reason_in_this_process(self) -> str | None:
