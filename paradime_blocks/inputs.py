@@ -82,7 +82,7 @@ def check_text(name: str, value: object, example: str) -> str:
     text = value.strip()
     if not text:
         _refuse(f"{name} is empty.", f"Give {name} as text, such as {example!r}.")
-    if not _is_one_line(text):
+    if not is_one_line(text):
         _refuse(
             f"{name} holds a line break or another control character.", f"Type it again, such as {example!r}."
         )
@@ -170,10 +170,10 @@ def _command_config(config: object) -> dict[str, Any]:
 
 
 def _is_command(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and _is_one_line(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and is_one_line(value.strip())
 
 
-def _is_one_line(text: str) -> bool:
+def is_one_line(text: str) -> bool:
     """Whether a text holds no control character, nor the half of one that broken decoding leaves (no UTF-8)."""
     return not any(
         character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text

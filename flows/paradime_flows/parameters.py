@@ -8,9 +8,9 @@ from prefect.filesystems import WritableFileSystem
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.inputs import is_one_line
 from paradime_blocks.schedule import LONGEST_TIMEOUT_SECONDS, BoltSchedule
-from paradime_flows.retry_policy import check_patterns
+from paradime_flows.retry_policy import check_pattern
 
 # What the form refuses by itself; the validators below say the same of a call, in words.
 _ONE_LINE = {
@@ -24,23 +24,15 @@ def _one_line(text: str) -> str:
     if not text.strip():
         msg = "it is blank: type some text, or leave it out"
         raise ValueError(msg)
-    if any(character < " " or character == "\x7f" for character in text):
+    if not is_one_line(text):
         msg = "it holds a line break or another control character: type it again, on one line"
         raise ValueError(msg)
     return text
 
 
-def _regular_expression(pattern: str) -> str:
-    try:
-        check_patterns([pattern])
-    except BoltRequestError as error:
-        raise ValueError(str(error)) from None
-    return pattern
-
-
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
 NeverRetry = list[
-    Annotated[str, AfterValidator(_regular_expression), WithJsonSchema({"type": "string", "minLength": 1})]
+    Annotated[str, AfterValidator(check_pattern), WithJsonSchema({"type": "string", "minLength": 1})]
 ]
 ScheduleParameter = NonEmpty | BoltSchedule
 CredentialsParameter = ParadimeCredentials | NonEmpty | None

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from paradime_blocks.errors import BoltRequestError
-
 if TYPE_CHECKING:
     from paradime_blocks.errors import BoltRunError
 
@@ -38,22 +36,21 @@ DEFAULT_NEVER_RETRY: tuple[str, ...] = (
 )
 
 
-def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns if each is a regular expression.
+def check_pattern(pattern: str) -> str:
+    """Return a pattern if it is a regular expression.
 
     Raises:
-        BoltRequestError: One is none, or says nothing; nothing has been sent.
+        ValueError: It is none, or says nothing.
     """
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            msg = f"never_retry holds {pattern!r}, which is no regular expression ({error})."
-            raise BoltRequestError(msg, guidance="Nothing was sent. Escape it with re.escape.") from None
-        if not pattern.strip():
-            msg = "never_retry holds an empty pattern, which would fit every failure."
-            raise BoltRequestError(msg, guidance="Nothing was sent. Leave it out, or set retries to 0.")
-    return tuple(patterns)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        msg = f"{pattern!r} is no regular expression ({error}): escape it with re.escape"
+        raise ValueError(msg) from None
+    if not pattern.strip():
+        msg = "it is an empty pattern, which would fit every failure: leave it out, or set retries to 0"
+        raise ValueError(msg)
+    return pattern
 
 
 def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:

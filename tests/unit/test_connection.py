@@ -25,7 +25,7 @@ from paradime_blocks import (
     ParadimeCredentials,
     command_calls,
 )
-from paradime_blocks.connection import ConnectionSettings, graphql_error, read_reply
+from paradime_blocks.connection import ConnectionSettings
 from paradime_blocks.endpoints import credential_headers, is_loopback
 from paradime_blocks.operations import (
     BOLT_COMMAND_RESOURCES,
@@ -34,6 +34,7 @@ from paradime_blocks.operations import (
     TRIGGER_BOLT_RUN,
 )
 from paradime_blocks.redaction import Redactor
+from paradime_blocks.replies import graphql_error, read_reply
 from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.run import POLL_INTERVAL_SECONDS
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults

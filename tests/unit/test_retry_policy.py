@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from paradime_blocks import BoltRequestError, BoltRunFailed
+from paradime_blocks import BoltRunFailed
 from paradime_flows.retry_policy import (
     DEFAULT_NEVER_RETRY,
-    check_patterns,
+    check_pattern,
     why_not_retry,
 )
 
@@ -64,5 +64,5 @@ def test_dbts_own_errors_count_as_the_log_does() -> None:
 @pytest.mark.parametrize("pattern", ["(", "", "  "])
 def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
     """Before anything is sent."""
-    with pytest.raises(BoltRequestError, match="Nothing was sent"):
-        check_patterns([pattern])
+    with pytest.raises(ValueError, match=r"no regular expression|empty pattern"):
+        check_pattern(pattern)

@@ -1,0 +1,178 @@
+"""The one place that reads a reply of Bolt's: what it says, or the error that tells the caller what to do next."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from paradime_blocks.errors import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltUnavailable,
+    BoltUnsupported,
+)
+from paradime_blocks.retrying import parse_retry_after
+from paradime_blocks.validation import missing_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paradime_blocks.operations import Operation
+    from paradime_blocks.redaction import Redactor
+
+_GATEWAY_TIMEOUT: Final = 504
+# A message is a state in Prefect's lists, a label and a line of its logs: what Bolt says in it is bounded.
+EXCERPT_CHARACTERS: Final = 200
+ERROR_CHARACTERS: Final = 500
+_NO_JSON: Final = object()
+
+
+def unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
+    """Return the error of a request that got no usable reply."""
+    return BoltUnavailable(f"Bolt {what}.", operation=operation.name, **facts)
+
+
+def read_reply(
+    operation: Operation, fields: Sequence[str], response: httpx.Response, source: str, redact: Redactor
+) -> list[Any]:
+    """Read a reply, in order: status, JSON, shape, errors, data.
+
+    Args:
+        operation: What was asked.
+        fields: Names of the fields, or their aliases.
+        response: What came back.
+        source: Where the credentials are kept, for the message when they are refused.
+        redact: Takes secrets out of what is quoted of the reply.
+
+    Returns:
+        The value of each field; never None.
+
+    Raises:
+        BoltAuthError: HTTP 401 or 403.
+        BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
+        BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply, or lacks the field or, with
+            errors beside it, a part of it.
+    """
+    _check_status(operation, response, source, redact)
+    body = _json_of(response)
+    if body is _NO_JSON:
+        excerpt = redact.line(response.text, EXCERPT_CHARACTERS)
+        raise unavailable(operation, f"answered something that is not JSON: {excerpt!r}")
+    if not isinstance(body, dict):
+        raise unavailable(operation, "answered JSON that is no GraphQL reply")
+    data = body.get("data")
+    values = [data.get(name) if isinstance(data, dict) else None for name in fields]
+    errors = body.get("errors") if isinstance(body.get("errors"), list) else []
+    # What did come of a trigger is the proof of a run, although something else failed.
+    is_proof = not operation.resend and any(_says_something(value) for value in values)
+    if None not in values and (is_proof or not errors):
+        return values
+    if errors:
+        refusal = graphql_error(operation, errors, redact)
+        if None in values or operation.kind == "mutation":
+            raise refusal
+        # Half an answer must not be read as "no commands" or "no schedules", and the other half may come yet.
+        path = getattr(refusal, "path", None)
+        raise unavailable(operation, f"answered in part only: {refusal.what}", path=path) from refusal
+    if isinstance(data, dict) and operation.field in data and operation.field not in fields:
+        msg = "This workspace's Bolt backend answers aliased fields under their own name."
+        raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
+    raise unavailable(operation, f"answered without the field {operation.field}")
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a field's value holds more than nulls."""
+    return any(part is not None for part in value.values()) if isinstance(value, dict) else value is not None
+
+
+def _check_status(operation: Operation, response: httpx.Response, source: str, redact: Redactor) -> None:
+    status = response.status_code
+    if response.is_success:
+        return
+    facts: dict[str, Any] = {"operation": operation.name, "status_code": status}
+    if status == httpx.codes.UNAUTHORIZED:
+        msg = f"Bolt does not accept the credentials of {source}."
+        raise BoltAuthError(msg, source=source, **facts)
+    if status == httpx.codes.FORBIDDEN:
+        msg = f"The credentials of {source} are not allowed to do this."
+        guidance = (
+            "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
+            "a 'Bolt Schedules Metadata Viewer' may only read. Check the workspace, too."
+        )
+        raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
+    if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
+        errors = _errors_of(response)
+        if errors and isinstance(refusal := graphql_error(operation, errors, redact), BoltAlreadyRunning):
+            # `facts.md` tells the text and no status: whatever it comes with, it is an answer, and not lost.
+            raise refusal
+        raise BoltUnavailable(
+            "Bolt cannot answer now.",
+            may_have_acted=status != httpx.codes.TOO_MANY_REQUESTS,
+            may_still_act=status == _GATEWAY_TIMEOUT,
+            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+            **facts,
+        )
+    if response.has_redirect_location:
+        # Its query may be a token.
+        location = re.split(r"[?#]", response.headers["Location"], maxsplit=1)[0]
+        target = redact.line(location, EXCERPT_CHARACTERS)
+        msg = f"The endpoint redirects to {target!r}, and credentials are not sent on to another address."
+        raise BoltRequestError(msg, guidance="Set api_endpoint to the workspace's own address.", **facts)
+    errors = _errors_of(response)
+    # Nothing at the address is a wrong address, in whatever form it is said.
+    if errors and status != httpx.codes.NOT_FOUND:
+        raise graphql_error(operation, errors, redact, status_code=status)
+    msg = f"The endpoint answered: {redact.line(response.text, EXCERPT_CHARACTERS)!r}."
+    raise BoltRequestError(
+        msg, guidance="Check that api_endpoint is the workspace's GraphQL endpoint.", **facts
+    )
+
+
+def _json_of(response: httpx.Response) -> Any:
+    """Read a body as JSON; the error of one that is none would hold all of it, and goes no further."""
+    try:
+        return response.json()
+    except ValueError:
+        return _NO_JSON
+
+
+def _errors_of(response: httpx.Response) -> list[Any]:
+    """Some servers answer a document that they cannot validate with HTTP 400, and the errors in the body."""
+    body = _json_of(response)
+    errors = body.get("errors") if isinstance(body, dict) else None
+    return errors if isinstance(errors, list) else []
+
+
+def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor, **facts: Any) -> BoltError:
+    """Turn the `errors` of a reply into the error that tells the caller what to do next.
+
+    Args:
+        operation: What was asked.
+        errors: What Bolt said, as it came.
+        redact: Takes secrets out of it: Bolt may quote the request, and with it the credentials.
+        facts: Further facts of the error.
+    """
+    entries = [error if isinstance(error, dict) else {"message": str(error)} for error in errors]
+    text = "; ".join(str(entry.get("message") or entry) for entry in entries)
+    # What it means is read off the whole; what is told of it is cut.
+    told = redact.line(text, ERROR_CHARACTERS)
+    facts = {
+        "operation": operation.name,
+        "path": redact.data(next((entry["path"] for entry in entries if entry.get("path")), None)),
+        "graphql_errors": redact.data(entries, ERROR_CHARACTERS),
+        **facts,
+    }
+    # The text that `facts.md` names; the API has no code for it.
+    if "AlreadyRunning" in text:
+        msg = f"Bolt did not start a run because the schedule is running already: {told}"
+        return BoltAlreadyRunning(msg, **facts)
+    missing = missing_name(operation, entries)
+    if missing is not None:
+        missing = redact.line(missing)
+        msg = f"This workspace's Bolt backend does not know {missing!r}: {told}"
+        return BoltUnsupported(msg, missing=missing, **facts)
+    return BoltRequestError(f"Bolt refused {operation.field}: {told}", **facts)
