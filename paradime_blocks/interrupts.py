@@ -31,8 +31,9 @@ _HOLD_SECONDS = 30.0
 # From a signal to the clean-up that it leads to, on a slow machine.
 _REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_counts = dict.fromkeys(_SIGNALS, 0)
-_heard_at: list[float] = []
+# What this process has had of them, and when: all, and those of them that were held off and not handed on.
+_heard: list[tuple[float, int]] = []
+_held_off: list[tuple[float, int]] = []
 _ear: socket.socket | None = None
 
 
@@ -43,12 +44,22 @@ def in_main_thread() -> bool:
 
 def interrupts_so_far() -> int:
     """Return how many signals to stop this process has had while it listened."""
-    return sum(_counts.values())
+    return len(_heard)
 
 
 def terminations_so_far() -> int:
-    """The same for SIGTERM alone, which asyncio can swallow; Ctrl-C it cannot."""
-    return _counts[signal.SIGTERM]
+    """The same for SIGTERM alone, which asyncio can swallow; Ctrl-C it cannot. Not those that were held off."""
+    return _had(signal.SIGTERM)
+
+
+def _had(number: int | None = None, *, since: float = 0.0) -> int:
+    """Return how many signals have had an effect, all or those of one kind."""
+    return sum(
+        sign
+        for signals, sign in ((_heard, 1), (_held_off, -1))
+        for at, one in signals
+        if at >= since and number in {None, one}
+    )
 
 
 def terminate_again() -> None:
@@ -80,10 +91,7 @@ def listen_for_interrupts() -> None:
 
 def _listen(ear: socket.socket) -> None:
     while heard := ear.recv(64):
-        for number in heard:
-            if number in _counts:
-                _counts[number] += 1  # type: ignore[index]
-                _heard_at.append(time.monotonic())
+        _heard.extend((time.monotonic(), number) for number in heard if number in _SIGNALS)
 
 
 @contextmanager
@@ -135,6 +143,7 @@ class Hold:
             self._previous[signal.Signals(number)](number, frame)
         else:
             self._swallowed.append(number)
+            _held_off.append((time.monotonic(), number))
 
     def keep(self) -> None:
         """Hand no signal on: what led here makes an end of all that there is to end."""
@@ -150,8 +159,8 @@ class Hold:
             if signal.getsignal(number) == self._swallow:
                 signal.signal(number, handler)
         self._previous = {}
-        lately = [at for at in _heard_at if at >= self._began_at - _REACTION_SECONDS]
-        if self._swallowed and not self._kept and len(lately) <= len(self._swallowed):
+        after_a_signal = _had(since=self._began_at - _REACTION_SECONDS) > 0
+        if self._swallowed and not self._kept and not after_a_signal:
             signal.raise_signal(self._swallowed[0])
 
 

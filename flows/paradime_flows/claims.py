@@ -11,7 +11,9 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
 
+from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
@@ -48,9 +50,13 @@ def claim(found: list[Ownership], key: str, request: TriggerRequest, body: str) 
         key: The intent's key.
         request: What is to be triggered.
         body: The present body of the flow run (`paradime_flows.holding`).
+
+    Raises:
+        BoltRequestError: The flow run answers for a run of another schedule.
     """
     for ownership in found:
         if ownership.key == key:
+            _check_schedule(ownership, request)
             return ownership
     for ownership in found:
         mark = (ownership.flow_run_id, ownership.key, body)
@@ -59,6 +65,21 @@ def claim(found: list[Ownership], key: str, request: TriggerRequest, body: str) 
             _claimed.add(mark)
             return ownership
     return None
+
+
+def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
+    """Refuse what would make another schedule's run out of this one's.
+
+    Prefect goes on with a flow's subflows by their number: a parent that calls others in its next attempt, or in
+    another order, is given the flow run of another call.
+    """
+    asked = ownership.asked or ownership.request
+    if (asked.schedule_name, asked.slug) != (request.schedule_name, request.slug):
+        raise BoltRequestError(
+            f"This flow run has run {asked.label!r} before and is to run {request.label!r} now.",
+            guidance="Nothing was sent. Call the same sub-flows in the same order in each attempt of a flow, or tasks.",
+            schedule_name=request.label,
+        )
 
 
 def _same(one: TriggerRequest, other: TriggerRequest) -> bool:
@@ -115,5 +136,15 @@ async def inherit(flow_run: FlowRun, key: str, schedule: BoltSchedule) -> Owners
         old.closed, old.reported = True, True
         old.trail().note(f"Taken over by flow run {flow_run.id}.")
         await write_ownership(old)
+        await _write_the_end(predecessor, flow_run)
         return heir
     return None
+
+
+async def _write_the_end(predecessor: UUID, heir: FlowRun) -> None:
+    """Write the end of a flow run whose process is gone, and that nobody else will begin again."""
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(predecessor)
+        if flow_run.state is None or not flow_run.state.is_final():
+            message = f"Its process has ended; flow run {heir.name!r} goes on with its Bolt run."
+            await client.set_flow_run_state(predecessor, Crashed(message=message), force=True)

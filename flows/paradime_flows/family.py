@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
 _PAGE = 200
+_GENERATIONS = 10
 
 
 async def every_flow_run(client: PrefectClient, wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:
@@ -44,6 +46,27 @@ async def parent_of(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
         return None
     task_run = await client.read_task_run(flow_run.parent_task_run_id)
     return None if task_run.flow_run_id is None else await client.read_flow_run(task_run.flow_run_id)
+
+
+async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[FlowRun]:
+    """Iterate over a flow run and those above it, from the one that is called to those that call."""
+    one: FlowRun | None = flow_run
+    for _ in range(_GENERATIONS):
+        if one is None:
+            return
+        yield one
+        one = await parent_of(client, one)
+
+
+def is_outermost(flow_run: FlowRun) -> bool:
+    """Whether no flow of the present process has called a flow run of this process, so that all here ends with it."""
+    return flow_run.parent_task_run_id is None or os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id)
+
+
+def is_suspended(flow_run: FlowRun) -> bool:
+    """Whether a flow run is suspended; paused is another thing: its process waits in it."""
+    state = flow_run.state
+    return state is not None and state.is_paused() and state.name == "Suspended"
 
 
 async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> list[FlowRun]:

@@ -40,6 +40,7 @@ from paradime_flows.triggering import Triggering
 from paradime_flows.watch import (
     StoppedByPrefect,
     cancel_in_prefect,
+    hear_signals,
     see_that_it_is_ours,
     unless_stopped,
 )
@@ -96,6 +97,7 @@ class RunLifecycle:
         Raises:
             StoppedByPrefect: The flow run was cancelled before this attempt of it began.
         """
+        hear_signals()
         async with get_client() as client:
             # Before anything is read that there may be to take up.
             await take_hold(client, flow_run_id)
@@ -309,26 +311,17 @@ class RunLifecycle:
         """Settle what there is to answer for when the work within is stopped or interrupted."""
         try:
             yield
-        except StoppedByPrefect as stop:
-            await self.interrupted(by_prefect=None if stop.by_signal else stop.reason)
-            raise
-        except INTERRUPTS:
+        except (StoppedByPrefect, *INTERRUPTS) as error:
             # Prefect's time limits cancel every await in here again, unless it is shielded.
             with anyio.CancelScope(shield=True):
-                await self.interrupted(by_prefect=None)
+                stop = error if isinstance(error, StoppedByPrefect) else None
+                await settle_interrupted(self.ownership, self.schedule.credentials, stop)
             raise
-
-    async def interrupted(self, *, by_prefect: str | None) -> None:
-        """Settle after an interrupt: a person's cancel always cancels the Bolt run, another one by policy.
-
-        Args:
-            by_prefect: What was seen of the flow run's own cancel, if it was seen already.
-        """
-        await settle_interrupted(self.ownership, self.schedule.credentials, by_prefect)
 
     async def cancel_in_prefect(self) -> str | None:
         """Return what to say of the flow run's own cancel; None if nobody has cancelled it."""
-        return await cancel_in_prefect(self.ownership.flow_run_id)
+        stop = await cancel_in_prefect(self.ownership.flow_run_id)
+        return None if stop is None else stop.reason
 
 
 def _story(outcome: BaseException | None) -> str | None:

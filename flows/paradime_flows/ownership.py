@@ -223,9 +223,9 @@ class FlowRunLedger:
 
     async def _go_on(self) -> None:
         async with get_client() as client:
-            reason = await reason_to_stop(client, self.ownership.flow_run_id)
-        if reason is not None:
-            raise StoppedByPrefect(reason)
+            stop = await reason_to_stop(client, self.ownership.flow_run_id)
+        if stop is not None:
+            raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write down which run the trigger started; its time has counted since the trigger was sent."""

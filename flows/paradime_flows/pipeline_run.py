@@ -16,6 +16,7 @@ from uuid import UUID
 import anyio
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.tasks import Task
 from pydantic import ValidationError
 
@@ -32,7 +33,7 @@ from paradime_flows.ownership import read_ownerships
 from paradime_flows.pipeline_summary import headline, render_pipeline
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
-from paradime_flows.watch import StoppedByPrefect, StopRequest, reason_to_stop, stop_request
+from paradime_flows.watch import Stop, StoppedByPrefect, StopRequest, reason_to_stop, stop_request
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
@@ -45,7 +46,6 @@ STEP_LABEL = "paradime.step."
 _STOP_SECONDS = 60.0
 _INTERRUPT_SECONDS = 25.0
 _LETTING_GO_SECONDS = 10.0
-_RUNS_OF_ONE_ATTEMPT = 1000
 
 
 class PipelineRun:
@@ -99,6 +99,7 @@ class PipelineRun:
             StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
             asyncio.CancelledError: It was interrupted; the steps have been stopped.
             Superseded: Another process has taken up the flow run; the steps have let go of their Bolt runs.
+            Pause: It was suspended; so have they.
         """
         await self._prepare()
         try:
@@ -113,7 +114,7 @@ class PipelineRun:
             with anyio.CancelScope(shield=True):
                 await self._interrupted()
             raise
-        except Superseded:
+        except (Superseded, Pause):
             await self._let_go()
             raise
 
@@ -123,9 +124,12 @@ class PipelineRun:
             run_logger().info(
                 "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
             )
-        if self.flow_run.run_count > 1:
+        async with get_client() as client:
+            begun = len(await subflows_of(client, [self.flow_run.id]))
+        # Not by its run count: a flow run that is resumed has the one that it had.
+        if begun:
             self.predecessors = await open_predecessors(self.flow_run.id, self._under_way)
-        _count_subflows_from(self.flow_run.run_count)
+        _count_subflows_from(begun)
 
     async def _decide(self) -> None:
         decision = decide(
@@ -155,12 +159,14 @@ class PipelineRun:
             done, _ = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
-            if not task.cancelled() and isinstance(ended := task.exception(), (Superseded, *INTERRUPTS)):
+            if not task.cancelled() and isinstance(
+                ended := task.exception(), (Superseded, Pause, *INTERRUPTS)
+            ):
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
-        if canceled and not stopping and (reason := await self._wish()):
+        if canceled and not stopping and (wish := await self._wish()):
             # The steps see a cancel of the pipeline by themselves, and may see it first.
-            raise StoppedByPrefect(reason)
+            raise StoppedByPrefect(wish.reason, ends_process=wish.ends_process)
 
     async def _step(self, name: str) -> None:
         """Run a step as a subflow and note how it ended."""
@@ -198,17 +204,17 @@ class PipelineRun:
     async def _interrupted(self) -> None:
         """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
         try:
-            reason = await self._wish()
-        except Superseded:
+            wish = await self._wish()
+        except (Superseded, Pause):
             await self._let_go()
             raise
-        if reason is None and self.on_interrupt == "leave":
+        if wish is None and self.on_interrupt == "leave":
             # Each step leaves its Bolt run going; a rerun takes it up.
             for task in self._tasks:
                 if getattr(task, "cancelling", int)() == 0:
                     task.cancel()
         else:
-            self._stop.reason = reason or "The pipeline was interrupted."
+            self._stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=_INTERRUPT_SECONDS)
             for task in pending:
@@ -219,13 +225,13 @@ class PipelineRun:
         await self._write_page()
 
     async def _let_go(self) -> None:
-        """Wait until each step has seen, too, that another process has taken over."""
+        """Wait until each step has seen, too, that another process has taken over, or will."""
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=_LETTING_GO_SECONDS)
             for task in pending:
                 task.cancel()
 
-    async def _wish(self) -> str | None:
+    async def _wish(self) -> Stop | None:
         try:
             async with get_client() as client:
                 return await reason_to_stop(client, self.flow_run.id)
@@ -330,13 +336,13 @@ async def open_predecessors(
     return found
 
 
-def _count_subflows_from(attempt: int) -> None:
-    """Give the subflows of this attempt numbers of their own.
+def _count_subflows_from(begun: int) -> None:
+    """Give the subflows that are yet to come numbers of their own.
 
-    Prefect numbers the subflows of a flow run as they are called, and in a rerun returns the outcome of the
+    Prefect numbers the subflows of a flow run as they are called, and in a body that begins again goes on with the
     subflow that had the same number: but other steps run now, and in another order.
     """
     context = FlowRunContext.get()
-    if context is not None and attempt > 1:
+    if context is not None and begun:
         key = Task(name=run_schedule.name, fn=run_schedule.fn).task_key
-        context.task_run_dynamic_keys[key] = (attempt - 1) * _RUNS_OF_ONE_ATTEMPT
+        context.task_run_dynamic_keys[key] = begun

@@ -157,9 +157,9 @@ async def run_pipeline(
         await unless_stopped(pipeline.run, flow_run.id)
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, PipelineResult)
-    if reason := await cancel_in_prefect(flow_run.id):
+    if cancel := await cancel_in_prefect(flow_run.id):
         # Prefect takes no other end from a flow run that is being cancelled.
-        return cancelled(f"{reason} {pipeline.headline()}", PipelineResult)
+        return cancelled(f"{cancel.reason} {pipeline.headline()}", PipelineResult)
     outcomes = list(pipeline.outcomes.values())
     bad = [outcome for outcome in outcomes if outcome.state is not StepState.SUCCEEDED]
     if bad:

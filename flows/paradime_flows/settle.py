@@ -21,7 +21,7 @@ from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import clients_of_our_own, run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
-from paradime_flows.watch import cancel_in_prefect, see_that_it_is_ours
+from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -172,14 +172,14 @@ async def _settle(
 
 
 async def settle_interrupted(
-    ownership: Ownership, credentials: ParadimeCredentials, by_prefect: str | None = None
+    ownership: Ownership, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
 ) -> None:
     """Settle after an interrupt: a person's cancel always cancels the Bolt run, another one by policy.
 
     Args:
         ownership: What there is to answer for.
         credentials: The credentials of its workspace.
-        by_prefect: What was seen of the flow run's own cancel, if it was seen already.
+        stop: What was seen of the flow run's own cancel, or of the process's end, if it was seen already.
 
     Raises:
         Superseded: Another process has taken up the flow run, and with it what there is to answer for.
@@ -187,11 +187,12 @@ async def settle_interrupted(
     """
     with signals_held_off() as hold, clients_of_our_own():
         await see_that_it_is_ours(ownership.flow_run_id)
-        reason = by_prefect or await cancel_in_prefect(ownership.flow_run_id)
-        if reason:
+        seen = stop if stop is not None and not stop.by_signal else None
+        cancel = seen or await cancel_in_prefect(ownership.flow_run_id)
+        if cancel is not None and cancel.ends_process:
             # The flow run ends by itself, and as Cancelled; of the runner's signal for it, Prefect would make Crashed.
             hold.keep()
-        await _settle_interrupted(ownership, credentials, reason)
+        await _settle_interrupted(ownership, credentials, None if cancel is None else cancel.reason)
 
 
 async def _settle_interrupted(

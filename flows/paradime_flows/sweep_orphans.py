@@ -31,7 +31,7 @@ from paradime_blocks.trail import Trail
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
-from paradime_flows.family import every_flow_run
+from paradime_flows.family import every_flow_run, is_suspended, lineage
 from paradime_flows.holding import Superseded, body_of
 from paradime_flows.liveness import (
     BEAT_SECONDS,
@@ -225,6 +225,7 @@ class _Sweep:
             or flow_run.state is None
             or flow_run.state.type not in _SWEPT
             or not self.is_orphan(flow_run)
+            or await _awaits_its_resumption(client, flow_run)
         ):
             return
         settled = True
@@ -294,6 +295,11 @@ def _is_over(flow_run: FlowRun) -> bool:
 def _may_live(flow_run: FlowRun) -> bool:
     """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
     return not _is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
+
+
+async def _awaits_its_resumption(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run is a subflow of one that is suspended: when that is resumed, its run is taken up."""
+    return not _is_over(flow_run) and any([is_suspended(one) async for one in lineage(client, flow_run)])
 
 
 def _is_left(ownership: Ownership, flow_run: FlowRun) -> bool:

@@ -314,15 +314,14 @@ async def wait_for_bolt_run(
     try:
         await unless_stopped(lambda: run.await_for_completion(whole_seconds=timeout_seconds), flow_run_id)
         result = await run.afetch_result()
-    except StoppedByPrefect as stop:
-        if ownership is not None:
-            await settle_interrupted(ownership, found, None if stop.by_signal else stop.reason)
-        raise CancelledRun(stop.reason) from None
-    except INTERRUPTS:
+    except (StoppedByPrefect, *INTERRUPTS) as error:
+        stop = error if isinstance(error, StoppedByPrefect) else None
         if ownership is not None:
             # Prefect's time limits cancel every await in here again, unless it is shielded.
             with anyio.CancelScope(shield=True):
-                await settle_interrupted(ownership, found)
+                await settle_interrupted(ownership, found, stop)
+        if stop is not None:
+            raise CancelledRun(stop.reason) from None
         raise
     except BoltError as error:
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import anyio
@@ -27,7 +27,7 @@ from paradime_blocks.interrupts import (
     terminations_so_far,
 )
 from paradime_flows.context import current_task_run_id
-from paradime_flows.family import parent_of
+from paradime_flows.family import is_outermost, is_suspended, lineage
 from paradime_flows.holding import Superseded, check_hold
 
 T = TypeVar("T")
@@ -35,9 +35,7 @@ T = TypeVar("T")
 WATCH_INTERVAL_SECONDS = 3.0
 _INTERRUPT_INTERVAL_SECONDS = 0.25
 _ANSWER_SECONDS = 3.0
-_GENERATIONS = 10
-# Paused is another thing: the process of a flow run that is paused waits in it.
-_SUSPENDED = "Suspended"
+_SIGNALLED = (TerminationSignal, KeyboardInterrupt)
 _CANCELLED_THEN_RUNNING = (
     [StateType.CANCELLING, StateType.RUNNING],
     [StateType.CANCELLED, StateType.RUNNING],
@@ -50,12 +48,26 @@ class StoppedByPrefect(Exception):
     Args:
         reason: What was seen, as a sentence.
         by_signal: It was the process that was told to end; nobody has cancelled the flow run.
+        ends_process: With what was cancelled, all ends that runs in this process.
     """
 
-    def __init__(self, reason: str, *, by_signal: bool = False) -> None:
+    def __init__(self, reason: str, *, by_signal: bool = False, ends_process: bool = False) -> None:
         self.reason = reason
         self.by_signal = by_signal
+        self.ends_process = ends_process
         super().__init__(reason)
+
+
+class Stop(NamedTuple):
+    """Why the work of a flow run is no longer wanted.
+
+    Attributes:
+        reason: What was seen, as a sentence.
+        ends_process: With what was cancelled, all ends that runs in this process: it is no one's subflow here.
+    """
+
+    reason: str
+    ends_process: bool = False
 
 
 @dataclass
@@ -72,6 +84,22 @@ class StopRequest:
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
 
 
+@dataclass
+class _Heard:
+    """How many SIGTERMs a body has had its share of: one more, and asyncio has swallowed it on the way."""
+
+    terminations: int = field(default_factory=terminations_so_far)
+
+
+_heard: ContextVar[_Heard | None] = ContextVar("heard", default=None)
+
+
+def hear_signals() -> None:
+    """Hear of signals from here on: what is swallowed before the next wait, or between two, is sent again in it."""
+    listen_for_interrupts()
+    _heard.set(_Heard())
+
+
 async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
     """Return the types of the states that a flow run has been in, oldest first."""
     states = await client.read_flow_run_states(flow_run_id)
@@ -83,17 +111,13 @@ async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> Flo
 
     A cancel during AwaitingRetry is written and then run over: the sleeping process begins the body again.
     """
-    one: FlowRun | None = flow_run
-    for _ in range(_GENERATIONS):
-        if one is None:
-            return None
+    async for one in lineage(client, flow_run):
         if [None, *await state_types(client, one.id)][-2:] in _CANCELLED_THEN_RUNNING:
             return one
-        one = await parent_of(client, one)
     return None
 
 
-async def cancel_in_prefect(flow_run_id: UUID) -> str | None:
+async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
     """Return what to say of a flow run's own cancel; None if nobody has cancelled it, or Prefect cannot be asked.
 
     Raises:
@@ -110,11 +134,11 @@ async def cancel_in_prefect(flow_run_id: UUID) -> str | None:
     check_hold(flow_run)
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
-        return "The flow run was cancelled in Prefect."
+        return Stop("The flow run was cancelled in Prefect.", is_outermost(flow_run))
     return None
 
 
-async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: bool = False) -> str | None:
+async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: bool = False) -> Stop | None:
     """Return why the work of a flow run is no longer wanted, or None.
 
     A flow run's own end is no reason unless it is a cancel: it may be written late or by somebody else, and what
@@ -128,26 +152,25 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
 
     Raises:
         Superseded: Another process has taken up the flow run, or one above it.
-        Pause: The flow run has been suspended, which Prefect tells a body only where a task or flow of it ends. Its
-            Bolt run goes on; the body that begins when it is resumed takes that up.
+        Pause: The flow run, or one above it, has been suspended, which Prefect tells a body only where a task or flow
+            of it ends. Its Bolt run goes on; the body that begins when it is resumed takes that up.
     """
-    flow_run: FlowRun | None = await client.read_flow_run(flow_run_id)
     own = True
-    for _ in range(_GENERATIONS):
-        if flow_run is None:
-            return None
+    async for flow_run in lineage(client, await client.read_flow_run(flow_run_id)):
         check_hold(flow_run)
         state = flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
-                return f"Flow run {flow_run.name!r} is being cancelled in Prefect."
-            if own and state.is_paused() and state.name == _SUSPENDED:
+                told = f"Flow run {flow_run.name!r} is being cancelled in Prefect."
+                return Stop(told, is_outermost(flow_run))
+            if is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
-                return f"Flow run {flow_run.name!r} has failed beside its task."
+                return Stop(f"Flow run {flow_run.name!r} has failed beside its task.")
             if not own and state.is_final():
-                return f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
-        flow_run, own = await parent_of(client, flow_run), False
+                told = f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
+                return Stop(told)
+        own = False
     return None
 
 
@@ -156,7 +179,7 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> None:
 
     Raises:
         Superseded: One has.
-        Pause: The flow run is suspended.
+        Pause: The flow run is suspended, or one above it.
     """
     with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
         async with get_client() as client:
@@ -180,7 +203,8 @@ async def unless_stopped(
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
         Superseded: Another process has taken up the flow run, and the work has been stopped.
         Pause: The flow run has been suspended, and the work has been stopped.
-        TerminationSignal: SIGTERM came in the midst of it; as such, since Prefect knows no group of it.
+        TerminationSignal, KeyboardInterrupt: A signal came in the midst of it; as such, since Prefect knows no group
+            of it.
         Exception: What the work raised.
     """
     listen_for_interrupts()
@@ -193,7 +217,7 @@ async def unless_stopped(
             group.start_soon(watch.run, group.cancel_scope)
             try:
                 result.append(await work())
-            except (Exception, Superseded, Pause, TerminationSignal) as error:  # noqa: BLE001 - raised again below
+            except (Exception, Superseded, Pause, *_SIGNALLED) as error:  # noqa: BLE001 - raised again below
                 failure.append(error)
             group.cancel_scope.cancel()
     if watch.signal is not None:
@@ -204,7 +228,8 @@ async def unless_stopped(
         raise failure[0]
     if result:
         return result[0]
-    raise StoppedByPrefect(watch.reason or "The flow run was stopped.", by_signal=watch.by_signal)
+    stop = watch.stop or Stop("The flow run was stopped.")
+    raise StoppedByPrefect(stop.reason, by_signal=watch.by_signal, ends_process=stop.ends_process)
 
 
 class _Watch:
@@ -218,12 +243,13 @@ class _Watch:
     def __init__(self, flow_run_id: UUID, interval_seconds: float) -> None:
         self.flow_run_id = flow_run_id
         self.interval_seconds = interval_seconds
-        self.reason: str | None = None
+        self.stop: Stop | None = None
         self.by_signal = False
         self.let_go: Superseded | Pause | None = None
-        self.signal: TerminationSignal | None = None
+        self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
-        self._interrupts, self._terminations = interrupts_so_far(), terminations_so_far()
+        self._interrupts = interrupts_so_far()
+        self._heard = _heard.get() or _Heard()
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
         self._in_task = current_task_run_id() is not None
@@ -232,27 +258,27 @@ class _Watch:
         """Watch until there is a reason, then end the work's scope."""
         try:
             async with get_client() as client:
-                while self.reason is None and self.let_go is None:
+                while self.stop is None and self.let_go is None:
                     await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
-                    self.reason = self._reason_in_this_process() or await self._reason_in_prefect(client)
-        except TerminationSignal as signal:
+                    self.stop = self._reason_in_this_process() or await self._reason_in_prefect(client)
+        except _SIGNALLED as signal:
             self.signal = signal
-        if self.reason is not None and not self.by_signal:
+        if self.stop is not None and self.stop.ends_process:
             # The runner's signal may come while the work clears up: it would find no one who knows it for a cancel.
             self.held.enter_context(signals_held_off()).keep()
         scope.cancel()
 
-    def _reason_in_this_process(self) -> str | None:
+    def _reason_in_this_process(self) -> Stop | None:
         if interrupts_so_far() > self._interrupts and not in_main_thread():
             self.by_signal = True
-            return "The process of the flow run was interrupted."
-        if terminations_so_far() > self._terminations and in_main_thread():
-            # It should have ended this wait at once.
-            self._terminations = terminations_so_far()
+            return Stop("The process of the flow run was interrupted.")
+        if terminations_so_far() > self._heard.terminations and in_main_thread():
+            # It should have ended this wait at once, or what came before it.
+            self._heard.terminations = terminations_so_far()
             terminate_again()
-        return None if self._asked is None else self._asked.reason
+        return None if self._asked is None or self._asked.reason is None else Stop(self._asked.reason)
 
-    async def _reason_in_prefect(self, client: PrefectClient) -> str | None:
+    async def _reason_in_prefect(self, client: PrefectClient) -> Stop | None:
         if anyio.current_time() < self._next_look:
             return None
         self._next_look = anyio.current_time() + self.interval_seconds
@@ -262,6 +288,6 @@ class _Watch:
             self.let_go = let_go
             return None
         except ObjectNotFound:
-            return "The flow run has been deleted in Prefect."
+            return Stop("The flow run has been deleted in Prefect.")
         except Exception:  # noqa: BLE001 - Prefect out of reach is no reason to stop a healthy run
             return None

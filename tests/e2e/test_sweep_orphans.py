@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Suspended
+from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
@@ -24,6 +25,8 @@ from paradime_flows.run_schedule import run_schedule
 from paradime_flows.sweep_orphans import asweep_orphans
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.schemas.objects import FlowRun
     from prefect.states import State
 
@@ -40,11 +43,14 @@ async def orphan(
     state: State[Any],
     *,
     intended_ago: float = 0,
+    parent_task_run_id: UUID | None = None,
     **changes: Any,
 ) -> FlowRun:
     """Make a flow run that answers for a Bolt run and is in a state that Prefect holds it for."""
     async with get_client() as client:
-        flow_run = await client.create_flow_run(run_schedule, state=state, tags=[TAG])
+        flow_run = await client.create_flow_run(
+            run_schedule, state=state, tags=[TAG], parent_task_run_id=parent_task_run_id
+        )
         ownership = Ownership(
             flow_run_id=flow_run.id,
             request=TriggerRequest(schedule_name="daily"),
@@ -304,3 +310,25 @@ async def test_many_flow_runs_are_paged_through_by_two_sweepers_at_once(
     assert {found.run_id for found in [*first, *second]} == set(run_ids)
     assert bolt_simulator.active_runs() == []
     assert {found.done for found in [*first, *second]} <= {"cancelled", "had ended by itself as CANCELED"}
+
+
+async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Its process has ended, and its run goes on for whoever takes it up; when the parent is cancelled, for nobody."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    async with get_client() as client:
+        parent = await client.create_flow_run(run_schedule, state=Suspended())
+        call = await client.create_task_run(
+            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+    child = await orphan(credentials, run_id, Running(), parent_task_run_id=call.id)
+    async with get_client() as client:
+        await client.update_flow_run_labels(child.id, {LABEL: dead_here()})
+    assert await asweep_orphans(credentials, older_than_seconds=0) == []
+    assert bolt_simulator.run(run_id).state == "RUNNING"
+    async with get_client() as client:
+        await client.set_flow_run_state(parent.id, Cancelled(), force=True)
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert (found.run_id, found.done) == (run_id, "cancelled")

@@ -2,66 +2,162 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelling
 
+from paradime_blocks.interrupts import signals_held_off
+from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.context import current_body, current_flow_run_id
-from paradime_flows.watch import StoppedByPrefect, StopRequest, stop_request, unless_stopped
+from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
+from paradime_flows.watch import StoppedByPrefect, StopRequest, hear_signals, stop_request, unless_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from uuid import UUID
+
+    from paradime_blocks import ParadimeCredentials
+    from paradime_blocks.testing import BoltSimulator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
 
 @pytest.fixture
-def prefects_handler() -> Iterator[None]:
-    """SIGTERM raises, as Prefect has it do in the process of a flow run."""
-
-    def raise_it(number: int, _frame: object) -> NoReturn:
-        raise TerminationSignal(signal=number)
-
-    previous = signal.signal(signal.SIGTERM, raise_it)
+def outer_handler() -> Iterator[None]:
+    """Prefect hands SIGTERM on to the handler that was there before its own; pytest's ends the test run."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: None)
     yield
     signal.signal(signal.SIGTERM, previous)
 
 
-@pytest.mark.usefixtures("prefects_handler")
-async def test_the_runners_signal_for_a_cancel_that_we_have_seen_breaks_nothing_off() -> None:
-    """Whoever clears up does so to its end, and the cancel stays a cancel."""
-    cleared_up = []
+def this_flow_run() -> UUID:
+    flow_run_id = current_flow_run_id()
+    assert flow_run_id is not None
+    return flow_run_id
 
-    async def work() -> None:
+
+async def cancel_this_flow_run() -> None:
+    async with get_client() as client:
+        await client.set_flow_run_state(this_flow_run(), Cancelling(), force=True)
+
+
+class ClearsUp:
+    """Work without an end, which takes a second to clear up when it is stopped; a signal comes in the midst."""
+
+    done = False
+
+    async def __call__(self) -> None:
         try:
             await anyio.sleep_forever()
         finally:
-            with anyio.CancelScope(shield=True):
+            with signals_held_off(), anyio.CancelScope(shield=True):
                 os.kill(os.getpid(), signal.SIGTERM)
-                await anyio.sleep(0.2)
-            cleared_up.append(True)
+                await anyio.sleep(1)
+                self.done = True
+
+
+@pytest.mark.usefixtures("outer_handler")
+async def test_the_runners_signal_for_a_cancel_that_we_have_seen_has_no_effect() -> None:
+    """Neither on who clears up, nor on who waits beside it and has not seen the cancel yet; the handler raises."""
+    work = ClearsUp()
 
     @flow
-    async def watched() -> None:
-        request = StopRequest()
+    async def cancelled() -> None:
+        hear_signals()
+        await cancel_this_flow_run()
+        stopped, beside = await asyncio.gather(
+            unless_stopped(work, this_flow_run(), interval_seconds=0.1),
+            unless_stopped(lambda: anyio.sleep(3), this_flow_run(), interval_seconds=60),
+            return_exceptions=True,
+        )
+        assert isinstance(stopped, StoppedByPrefect)
+        assert "is being cancelled in Prefect" in stopped.reason
+        assert beside is None
+        assert work.done
+
+    await cancelled(return_state=True)
+    assert work.done
+
+
+@pytest.mark.usefixtures("outer_handler")
+async def test_a_signal_while_only_a_part_of_the_process_is_stopped_is_handed_on() -> None:
+    """A pipeline stops its steps: SIGTERM is for the process."""
+    work = ClearsUp()
+    request = StopRequest()
+
+    @flow
+    async def stopped() -> None:
         token = stop_request.set(request)
-        request.reason = "It is cancelled."
-        flow_run_id = current_flow_run_id()
-        assert flow_run_id is not None
+        request.reason = "Another step has failed."
         try:
-            await unless_stopped(work, flow_run_id)
+            await unless_stopped(work, this_flow_run())
         finally:
             stop_request.reset(token)
 
-    with pytest.raises(StoppedByPrefect, match="It is cancelled"):
-        await watched()
-    assert cleared_up
+    with pytest.raises(TerminationSignal):
+        await stopped()
+    assert work.done
+
+
+@pytest.mark.usefixtures("outer_handler")
+def test_a_signal_that_was_swallowed_before_a_wait_is_sent_again_in_it() -> None:
+    """Requests to Bolt and Prefect are made outside of waits, too, and asyncio swallows what is raised there."""
+
+    @flow
+    async def swallowed() -> None:
+        hear_signals()
+        with suppress(TerminationSignal):
+            os.kill(os.getpid(), signal.SIGTERM)
+        await anyio.sleep(0.5)
+        await unless_stopped(lambda: anyio.sleep(10), this_flow_run())
+
+    with pytest.raises(TerminationSignal):
+        asyncio.run(swallowed())
+
+
+async def test_ctrl_c_in_the_midst_of_the_work_comes_out_as_it_is() -> None:
+    """Not in a group, which nobody would take for an interrupt; here it is caught before asyncio sees it."""
+    caught = []
+
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    @flow
+    async def interrupted() -> None:
+        try:
+            await unless_stopped(work, this_flow_run())
+        except KeyboardInterrupt as error:
+            caught.append(error)
+
+    await interrupted()
+    assert caught
+
+
+async def test_a_time_limit_does_not_break_off_what_a_cancel_has_begun(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect's own limit falls within the cancel of the Bolt run; the flow has no hook that would mend it."""
+    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
+    bolt_simulator.inject(faults.Hang(5, operation="cancelBoltRun", then="cut"))
+
+    @flow(timeout_seconds=7)
+    async def limited() -> Any:
+        run_id = await atrigger_bolt_run("daily", credentials)
+        await cancel_this_flow_run()
+        return await await_for_bolt_run(run_id, credentials)
+
+    await limited(return_state=True)
+    assert [run.state for run in bolt_simulator.runs()] == ["CANCELED"]
 
 
 async def test_a_task_that_outlives_its_body_is_not_taken_for_another() -> None:

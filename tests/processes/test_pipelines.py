@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
+from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelling, Scheduled
 from support.bench import flow_processes
 from support.processes import await_until, deploy, wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_flows.family import subflows_of
+from paradime_flows.ownership import read_ownerships
 from paradime_flows.pipeline_run import open_predecessors
 from paradime_flows.run_pipeline import run_pipeline
 
@@ -112,6 +115,41 @@ async def test_a_killed_pipeline_is_run_again_from_where_it_was(
     states = {name: [run.state for run in workspace.runs(name)] for name in ("extract", "orders", "publish")}
     arm = ["SUCCESS"] if on_crash == "leave" else ["CANCELED", "SUCCESS"]
     assert states == {"extract": ["SUCCESS"], "orders": arm, "publish": ["SUCCESS"]}
+
+
+async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_is_resumed(
+    workspace: BoltSimulator, process_worker: Any
+) -> None:
+    """Trap 12, with steps: none is cancelled, none is doubled, and each is taken up by its own schedule's step."""
+    flow_run_id = await started(workspace, process_worker.pool, "suspended")
+    async with get_client() as client:
+        before = {child.id for child in await subflows_of(client, [flow_run_id])}
+    await asyncio.to_thread(suspend_flow_run, flow_run_id=flow_run_id, timeout=600)
+
+    async def gone() -> bool:
+        return not flow_processes(flow_run_id)
+
+    await await_until(gone, "the end of the process")
+    assert {run.schedule_name for run in workspace.active_runs()} == {"orders", "customers"}
+    async with get_client() as client:
+        await client.resume_flow_run(flow_run_id)
+
+    async def taken_up() -> bool:
+        async with get_client() as client:
+            children = await subflows_of(client, [flow_run_id])
+        heirs = [child for child in children if child.id not in before]
+        return {child.name for child in heirs if read_ownerships(child)} == {"orders", "customers"}
+
+    await await_until(taken_up, "the steps to be taken up")
+    for run in workspace.active_runs():
+        workspace.finish(run.id)
+    ended = await asyncio.to_thread(wait_for_flow_run, flow_run_id)
+    assert ended.state.is_completed(), ended.state.message
+    ran = sorted((run.schedule_name, run.state) for run in workspace.runs())
+    assert ran == [(name, "SUCCESS") for name in ("customers", "extract", "orders", "publish")]
+    async with get_client() as client:
+        children = await subflows_of(client, [flow_run_id])
+    assert all(child.state is not None and child.state.is_final() for child in children)
 
 
 @pytest.mark.exhaustive
