@@ -57,16 +57,16 @@ def current_flow_run_id() -> UUID | None:
 def current_body() -> str:
     """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies.
 
-    It is when the flow run went into the state Running that the body began with. Prefect sends that along to tasks in
-    other processes; the context's own start it may not, and has each process make one up. It is kept, since the state
-    becomes another one when the body ends, and a task may outlive that.
+    It is the id of the state Running that the body began with. Prefect sends that along to tasks in other processes;
+    the context's own start it may not, and has each process make one up. It is kept, since the state becomes another
+    one when the body ends, and a task may outlive that.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return _PROCESS
     state = context.flow_run.state
-    began_at = state.timestamp if state is not None and state.is_running() else context.start_time
-    return _bodies.setdefault((context.flow_run.id, context.start_time), began_at.isoformat())
+    body = str(state.id) if state is not None and state.is_running() else context.start_time.isoformat()
+    return _bodies.setdefault((context.flow_run.id, context.start_time), body)
 
 
 def current_body_began_at() -> datetime:
