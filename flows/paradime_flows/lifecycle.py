@@ -31,7 +31,7 @@ from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
 from paradime_flows.holding import body_of, check_hold, take_hold
 from paradime_flows.hooks import remember_credentials, settle_if_cancelled_before
-from paradime_flows.liveness import beat, keep_alive
+from paradime_flows.liveness import keep_alive
 from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, read_ownerships, tag_flow_run
 from paradime_flows.policies import RunPolicies
 from paradime_flows.retry_policy import why_not_retry
@@ -107,8 +107,7 @@ class RunLifecycle:
             reason = await settle_if_cancelled_before(client, flow_run)
             if reason is not None:
                 raise StoppedByPrefect(reason)
-            await beat(client, flow_run_id)
-            keep_alive(flow_run_id)
+            await keep_alive(client, flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
         ownership = (
             claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")

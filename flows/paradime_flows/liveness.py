@@ -65,8 +65,9 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     await client.update_flow_run_labels(flow_run_id, {LABEL: value})
 
 
-def keep_alive(flow_run_id: UUID) -> None:
-    """Give signs of life of this process until a flow run is over, or another process has taken it up."""
+async def keep_alive(client: PrefectClient, flow_run_id: UUID) -> None:
+    """Give signs of life of this process, the first at once, until a flow run is over or another process's."""
+    await beat(client, flow_run_id)
     if flow_run_id in _kept_alive:
         return
     _kept_alive.add(flow_run_id)

@@ -105,8 +105,9 @@ class PrefectInMemory:
 def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
     """Let the package's flows talk to it, and let a dead process reach neither it nor Bolt."""
     import paradime_flows.hooks
+    import paradime_flows.liveness
     import paradime_flows.run_schedule
-    import paradime_flows.sweep_orphans  # noqa: F401 - to be patched below
+    import paradime_flows.sweep_orphans
 
     @asynccontextmanager
     async def get_client(*_: Any, **__: Any) -> AsyncIterator[PrefectInMemory]:
@@ -124,8 +125,9 @@ def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
     def current_body() -> str:
         return process.get().body
 
-    def keep_alive(_: UUID) -> None:
-        """Signs of life are for the sweeper's judgement, which the stories replace."""
+    async def keep_alive(_: Any, flow_run_id: UUID) -> None:
+        """The first sign of life; what later ones are good for, the sweeper's judgement, the stories replace."""
+        await paradime_flows.liveness.beat(prefect, flow_run_id)  # type: ignore[arg-type]
 
     ours = [module for name, module in sys.modules.items() if name.startswith("paradime_flows.")]
     with ExitStack() as stack:

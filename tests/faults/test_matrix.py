@@ -298,4 +298,6 @@ def _check_the_end_of(case: Case, outcome: Outcome) -> None:
             assert isinstance(outcome.error, error), outcome
             assert outcome.error.run_id == last.id
         assert outcome.state.is_failed(), outcome
-    assert not outcome.ownership.is_open, outcome
+    # A retry that Bolt refused for want of a better answer may have begun its run yet: the sweeper looks again.
+    looked_for = not _harmless(case) and outcome.ownership.run_id is None
+    assert looked_for or not outcome.ownership.is_open, outcome

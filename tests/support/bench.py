@@ -36,7 +36,10 @@ SERVED = (
     "submitted_async",
     "submitted_sync",
     "sync_flow",
+    "mapped",
+    "gathered",
     "parent",
+    "triggered_then_busy",
 )
 VEHICLES = ("script", "serve", "worker")
 # A Bolt run must have ended this long after its flow run.
