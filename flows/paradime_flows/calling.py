@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, get_type_hints
 
+from prefect.cache_policies import NO_CACHE
 from prefect.flows import Flow
 from prefect.tasks import Task
 from pydantic import TypeAdapter, ValidationError
@@ -90,6 +91,9 @@ def bolt_flow(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedTask[P, R]]:
     """Make a task of an async function, for sync and async callers; its arguments are checked by their types.
 
+    In a flow that persists its results Prefect would answer a call with what the last one with the same arguments
+    came to: a second trigger with the first one's run, and a look at a run with what it was some time ago.
+
     Args:
         options: Options of `prefect.task`.
     """
@@ -103,7 +107,7 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
                 bound.arguments[name] = _checked_argument(name, value, adapters[name])
             return await function(*bound.args, **bound.kwargs)
 
-        return DispatchedTask(checked, **options)  # type: ignore[arg-type]
+        return DispatchedTask(checked, **{"cache_policy": NO_CACHE, **options})  # type: ignore[arg-type]
 
     return decorate
 

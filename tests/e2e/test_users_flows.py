@@ -16,9 +16,10 @@ from support.prefect_api import artifacts_of
 from paradime_blocks import BoltRunFailed, ParadimeCredentials
 from paradime_blocks.testing import SimulatedCommand
 from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run, wait_for_bolt_run
+from paradime_flows.tasks import acancel_bolt_run, atrigger_bolt_run, await_for_bolt_run, wait_for_bolt_run
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
@@ -115,6 +116,44 @@ async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
         await publishes()
     assert behind == []
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+async def test_a_flow_that_persists_its_results_is_answered_anew(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Two triggers start two runs, and what is asked twice has changed: by itself Prefect would cache both."""
+    seen = []
+
+    @flow(persist_result=True)
+    async def twice() -> None:
+        for _ in range(2):
+            run_id = await atrigger_bolt_run("endless", credentials)
+            before = await aget_bolt_run(run_id, credentials)
+            await acancel_bolt_run(run_id, credentials)
+            after = await aget_bolt_run(run_id, credentials)
+            seen.append((run_id, before.state.is_terminal, after.state))
+
+    await twice()
+    assert seen == [(run.id, False, "CANCELED") for run in workspace.runs("endless")]
+    assert len(seen) == 2
+
+
+async def test_a_persisted_trigger_is_sent_again_when_its_flow_is_retried(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The run of the first body has failed, and was reported: the second is not told of it once more."""
+    workspace.add_schedule(
+        "recovers", commands=[SimulatedCommand("dbt run", return_code=(1, 0))], setup_commands=False
+    )
+
+    @flow(persist_result=True, retries=1, retry_delay_seconds=0)
+    async def recovering() -> Any:
+        return await await_for_bolt_run(
+            await atrigger_bolt_run("recovers", credentials), credentials, **QUICK
+        )
+
+    state = await recovering(return_state=True)
+    assert [run.state for run in workspace.runs("recovers")] == ["FAILED", "SUCCESS"], state
 
 
 async def test_each_body_of_a_flow_run_has_its_own_retries(
