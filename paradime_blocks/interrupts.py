@@ -133,13 +133,14 @@ class Hold:
         self._began_at, self._kept, self._swallowed = time.monotonic(), False, []
         for number in _SIGNALS:
             handler = signal.getsignal(number)
+            # Ours may be there still: an engine that began within a hold puts it back when it ends, after the hold.
             # What ends the process at once, or is ignored, raises nothing.
-            if callable(handler):
+            if callable(handler) and handler != self._swallow:
                 self._previous[number] = handler
                 signal.signal(number, self._swallow)
 
     def _swallow(self, number: int, frame: FrameType | None) -> None:
-        if time.monotonic() - self._began_at > _HOLD_SECONDS:
+        if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
             self._previous[signal.Signals(number)](number, frame)
         else:
             self._swallowed.append(number)
@@ -158,7 +159,6 @@ class Hold:
             # Whoever has put another in its place meanwhile must not lose that.
             if signal.getsignal(number) == self._swallow:
                 signal.signal(number, handler)
-        self._previous = {}
         after_a_signal = _had(since=self._began_at - _REACTION_SECONDS) > 0
         if self._swallowed and not self._kept and not after_a_signal:
             signal.raise_signal(self._swallowed[0])

@@ -58,6 +58,14 @@ async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[Flo
         one = await parent_of(client, one)
 
 
+async def in_one_body(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[FlowRun]:
+    """Iterate over a flow run and those above it in whose bodies it runs; one of a deployment has its own process."""
+    async for one in lineage(client, flow_run):
+        yield one
+        if one.deployment_id is not None:
+            return
+
+
 def is_outermost(flow_run: FlowRun) -> bool:
     """Whether no flow of the present process has called a flow run of this process, so that all here ends with it."""
     return flow_run.parent_task_run_id is None or os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id)

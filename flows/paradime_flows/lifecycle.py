@@ -111,7 +111,7 @@ class RunLifecycle:
         request = with_reason(request or schedule.request(), flow_run)
         ownership = (
             claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
-            or await inherit(flow_run, key, schedule)
+            or await inherit(flow_run, key, schedule, request)
             or Ownership(key=key, flow_run_id=flow_run_id, request=request)
         )
         ownership.held_by(flow_run)

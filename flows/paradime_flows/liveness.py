@@ -162,6 +162,12 @@ def silent_seconds(flow_run: FlowRun) -> float | None:
     return max(0.0, time.time() - sign.at)
 
 
+def seconds_since_last_sign(flow_run: FlowRun) -> float | None:
+    """Return how long ago a flow run's process gave its last sign of life, be it dead or not; None if it never did."""
+    sign = _sign(flow_run)
+    return None if sign is None else max(0.0, time.time() - sign.at)
+
+
 def last_sign(flow_run: FlowRun) -> str:
     """Return the last sign of life as it was written: another one means that somebody lives."""
     return str((flow_run.labels or {}).get(LABEL, ""))

@@ -144,7 +144,9 @@ class PipelineRun:
             run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
             self._stop.reason = decision.stop
         for name in decision.start:
-            await self._note(name, state=StepState.RUNNING, started_at=datetime.now(timezone.utc), message="")
+            # The earliest time of a step that never was seen to end: any of its subflows may have succeeded since.
+            started_at = self._under_way.get(name, datetime.now(timezone.utc))
+            await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
             self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
 
     async def _some_step(self) -> None:

@@ -31,7 +31,7 @@ from paradime_blocks.trail import Trail
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
-from paradime_flows.family import every_flow_run, is_suspended, lineage
+from paradime_flows.family import every_flow_run, in_one_body, is_suspended
 from paradime_flows.holding import Superseded, body_of
 from paradime_flows.liveness import (
     BEAT_SECONDS,
@@ -39,6 +39,7 @@ from paradime_flows.liveness import (
     alive_for_another,
     last_sign,
     lives_here,
+    seconds_since_last_sign,
     silent_seconds,
 )
 from paradime_flows.ownership import TAG, FlowRunLedger, Ownership, read_ownerships
@@ -225,7 +226,7 @@ class _Sweep:
             or flow_run.state is None
             or flow_run.state.type not in _SWEPT
             or not self.is_orphan(flow_run)
-            or await _awaits_its_resumption(client, flow_run)
+            or await _is_taken_up_from_above(client, flow_run)
         ):
             return
         settled = True
@@ -256,7 +257,9 @@ class _Sweep:
 
     async def _act(self, entry: SweptRun, ownership: Ownership, flow_run: FlowRun) -> None:
         why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was not settled."
-        young = self._idle_seconds(flow_run) < _LEFT_SECONDS
+        # A process that is known to be dead may have died just now.
+        idle = min(self._idle_seconds(flow_run), seconds_since_last_sign(flow_run) or float("inf"))
+        young = idle < _LEFT_SECONDS
         if self.action == "cancel" and not (young and _is_left(ownership, flow_run)):
             entry.state = await settle(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
@@ -297,9 +300,19 @@ def _may_live(flow_run: FlowRun) -> bool:
     return not _is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
 
 
-async def _awaits_its_resumption(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a flow run is a subflow of one that is suspended: when that is resumed, its run is taken up."""
-    return not _is_over(flow_run) and any([is_suspended(one) async for one in lineage(client, flow_run)])
+async def _is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
+    above = [one async for one in in_one_body(client, flow_run)][1:]
+    return not _is_over(flow_run) and any(_goes_on(one) for one in above)
+
+
+def _goes_on(flow_run: FlowRun) -> bool:
+    state = flow_run.state
+    if state is None or is_suspended(flow_run):
+        return state is not None
+    silent = silent_seconds(flow_run)
+    begins = state.is_scheduled() or state.is_pending()
+    return begins or (state.is_running() and silent is not None and silent <= STALE_SECONDS)
 
 
 def _is_left(ownership: Ownership, flow_run: FlowRun) -> bool:

@@ -152,10 +152,10 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
 
     Raises:
         Superseded: Another process has taken up the flow run, or one above it.
-        Pause: The flow run, or one above it, has been suspended, which Prefect tells a body only where a task or flow
-            of it ends. Its Bolt run goes on; the body that begins when it is resumed takes that up.
+        Pause: The flow run, or one above it in whose body it runs, has been suspended, which Prefect tells a body only
+            where a task or flow of it ends. Its Bolt run goes on, and the body that begins on resumption takes it up.
     """
-    own = True
+    own = in_this_body = True
     async for flow_run in lineage(client, await client.read_flow_run(flow_run_id)):
         check_hold(flow_run)
         state = flow_run.state
@@ -163,7 +163,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
             if state.is_cancelling() or state.is_cancelled():
                 told = f"Flow run {flow_run.name!r} is being cancelled in Prefect."
                 return Stop(told, is_outermost(flow_run))
-            if is_suspended(flow_run):
+            if in_this_body and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
                 return Stop(f"Flow run {flow_run.name!r} has failed beside its task.")
@@ -171,6 +171,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
                 told = f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
                 return Stop(told)
         own = False
+        # What a parent started by way of a deployment is not begun again when the parent is resumed.
+        in_this_body = in_this_body and flow_run.deployment_id is None
     return None
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from support.prefect_api import artifacts_of
 from support.processes import wait_for_flow_run
@@ -28,6 +31,11 @@ LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 @pytest.fixture
 def worker(processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
     """What prefect.yaml declares is deployed, and a worker serves its pool with the simulator's credentials."""
+    # The README's example, which another test has run on this server, must not get this worker.
+    waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+    with get_client(sync_client=True) as client:
+        for flow_run in client.read_flow_runs(flow_run_filter=waiting):
+            client.delete_flow_run(flow_run.id)
     made = processes.prefect("work-pool", "create", "--type", "process", "--overwrite", "bolt")
     assert made.wait() == 0, made.output
     deployed = processes.prefect("--no-prompt", "deploy", "--prefect-file", str(PREFECT_YAML), "--all")
