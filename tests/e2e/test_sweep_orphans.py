@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Suspended
+from prefect.states import (
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Running,
+    Scheduled,
+    Suspended,
+)
 from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run
 
@@ -208,13 +218,19 @@ async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(
     assert any(ownership.is_open for ownership in read_ownerships(left))
 
 
+@pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, and known to be dead"])
 async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(
-    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+    bolt_simulator: BoltSimulator,
+    credentials: ParadimeCredentials,
+    monkeypatch: pytest.MonkeyPatch,
+    state: State[Any],
 ) -> None:
     """`on_crash="leave"`: for a quarter of an hour it is told of, and then cancelled."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
-    await orphan(credentials, run_id, Crashed(), on_crash="leave")
+    flow_run = await orphan(credentials, run_id, state, on_crash="leave")
+    async with get_client() as client:
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
     assert (found.run_id, found.done) == (run_id, "left for a retry, as its policy says")
     assert bolt_simulator.run(run_id).cancel_requests == 0
@@ -312,14 +328,15 @@ async def test_many_flow_runs_are_paged_through_by_two_sweepers_at_once(
     assert {found.done for found in [*first, *second]} <= {"cancelled", "had ended by itself as CANCELED"}
 
 
+@pytest.mark.parametrize("state", [Suspended(), Scheduled(name="Resuming")], ids=lambda state: state.name)
 async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(
-    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, state: State[Any]
 ) -> None:
     """Its process has ended, and its run goes on for whoever takes it up; when the parent is cancelled, for nobody."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     async with get_client() as client:
-        parent = await client.create_flow_run(run_schedule, state=Suspended())
+        parent = await client.create_flow_run(run_schedule, state=state)
         call = await client.create_task_run(
             Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
         )

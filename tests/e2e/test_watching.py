@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
-from prefect.exceptions import TerminationSignal
-from prefect.states import Cancelling
+from prefect.exceptions import Pause, TerminationSignal
+from prefect.states import Cancelling, Running, Suspended
 
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.context import current_body, current_flow_run_id
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
-from paradime_flows.watch import StoppedByPrefect, StopRequest, hear_signals, stop_request, unless_stopped
+from paradime_flows.watch import (
+    StoppedByPrefect,
+    StopRequest,
+    hear_signals,
+    reason_to_stop,
+    stop_request,
+    unless_stopped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +165,26 @@ async def test_a_time_limit_does_not_break_off_what_a_cancel_has_begun(
 
     await limited(return_state=True)
     assert [run.state for run in bolt_simulator.runs()] == ["CANCELED"]
+
+
+async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:
+    """A subflow is begun again by its parent's next body; what the parent started by a deployment is by nobody."""
+
+    @flow
+    def called() -> None: ...
+
+    @task
+    def call() -> None: ...
+
+    async with get_client() as client:
+        parent = await client.create_flow_run(called, state=Suspended())
+        caller = await client.create_task_run(call, flow_run_id=parent.id, dynamic_key="0")
+        subflow = await client.create_flow_run(called, state=Running(), parent_task_run_id=caller.id)
+        with pytest.raises(Pause):
+            await reason_to_stop(client, subflow.id)
+        deployment = await client.create_deployment(flow_id=await client.create_flow(called), name="apart")
+        apart = await client.create_flow_run_from_deployment(deployment, parent_task_run_id=caller.id)
+        assert await reason_to_stop(client, apart.id) is None
 
 
 async def test_a_task_that_outlives_its_body_is_not_taken_for_another() -> None:
