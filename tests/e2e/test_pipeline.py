@@ -12,10 +12,14 @@ from prefect.states import Cancelling
 from support.prefect_api import artifacts_of, latest_flow_run
 from support.processes import await_until
 
-from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
+from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.trigger_intent import TriggerRequest
+from paradime_flows.claims import inherit, succeeding
+from paradime_flows.ownership import FLOW_KEY, Ownership
 from paradime_flows.pipeline_run import open_predecessors, read_outcomes
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
+from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepState
 
 if TYPE_CHECKING:
@@ -277,3 +281,22 @@ async def test_no_more_steps_run_at_once_than_allowed(
     runs = sorted((workspace.runs(name)[0] for name in ("extract", "load", "events")), key=lambda run: run.id)
     assert runs[0].ended_at <= runs[1].started_at
     assert runs[1].ended_at <= runs[2].started_at
+
+
+async def test_a_step_that_was_changed_inherits_nothing(credentials: ParadimeCredentials) -> None:
+    """What the step of that name did before, on another schedule, is not what it is to do now."""
+    async with get_client() as client:
+        before = await client.create_flow_run(run_schedule)
+        after = await client.create_flow_run(run_schedule)
+        old = Ownership(
+            flow_run_id=before.id,
+            request=TriggerRequest(schedule_name="orders"),
+            run_id=7,
+            api_endpoint=credentials.api_endpoint,
+        )
+        await client.update_flow_run_labels(before.id, old.to_labels())
+    with succeeding(before.id):
+        for name, run_id in (("customers", None), ("orders", 7)):
+            schedule = BoltSchedule(schedule_name=name, credentials=credentials)
+            heir = await inherit(after, FLOW_KEY, schedule, schedule.request())
+            assert (heir.run_id if heir else None) == run_id
