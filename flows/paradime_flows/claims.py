@@ -13,12 +13,13 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
+from paradime_flows.settle import settle
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -132,7 +133,7 @@ async def inherit(
         if not (succeeded or can_be_inherited(old)) or not old.is_in(schedule.credentials):
             continue
         if not _same(old.asked or old.request, request):
-            # The step has been changed. What it was before is for nobody, and so for the sweeper.
+            await _settle_what_was_changed(old, flow_run, schedule)
             continue
         heir = old.left_to(flow_run)
         if succeeded:
@@ -148,13 +149,28 @@ async def inherit(
     return None
 
 
+async def _settle_what_was_changed(old: Ownership, flow_run: FlowRun, schedule: BoltSchedule) -> None:
+    """Cancel what a step did before it was changed: nobody comes back for it, and it may be in the way."""
+    if not old.is_open:
+        return
+    try:
+        await settle(
+            old, schedule.credentials, f"Flow run {flow_run.name!r} does something else for this step."
+        )
+    except BoltError as error:
+        # It stays open, for the sweeper.
+        run_logger().error("%s", error)
+    else:
+        await _write_the_end(old.flow_run_id, flow_run)
+
+
 async def _write_the_end(predecessor: UUID, heir: FlowRun) -> None:
     """Write the end of a flow run whose process is gone, and that nobody else will begin again."""
     try:
         async with get_client() as client:
             flow_run = await client.read_flow_run(predecessor)
             if flow_run.state is None or not flow_run.state.is_final():
-                message = f"Its process has ended; flow run {heir.name!r} goes on with its Bolt run."
+                message = f"Its process has ended; flow run {heir.name!r} takes its place."
                 await client.set_flow_run_state(predecessor, Crashed(message=message), force=True)
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
         run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)

@@ -58,12 +58,9 @@ async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[Flo
         one = await parent_of(client, one)
 
 
-async def in_one_body(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[FlowRun]:
-    """Iterate over a flow run and those above it in whose bodies it runs; one of a deployment has its own process."""
-    async for one in lineage(client, flow_run):
-        yield one
-        if one.deployment_id is not None:
-            return
+def has_its_own_process(flow_run: FlowRun) -> bool:
+    """Whether a flow run was started by a deployment: then no parent's body calls it, or calls it again."""
+    return flow_run.deployment_id is not None
 
 
 def is_outermost(flow_run: FlowRun) -> bool:

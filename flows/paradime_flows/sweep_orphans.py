@@ -31,7 +31,7 @@ from paradime_blocks.trail import Trail
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
-from paradime_flows.family import every_flow_run, in_one_body, is_suspended
+from paradime_flows.family import every_flow_run, has_its_own_process, is_suspended, lineage
 from paradime_flows.holding import Superseded, body_of
 from paradime_flows.liveness import (
     BEAT_SECONDS,
@@ -258,8 +258,9 @@ class _Sweep:
     async def _act(self, entry: SweptRun, ownership: Ownership, flow_run: FlowRun) -> None:
         why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was not settled."
         # A process that is known to be dead may have died just now.
-        idle = min(self._idle_seconds(flow_run), seconds_since_last_sign(flow_run) or float("inf"))
-        young = idle < _LEFT_SECONDS
+        since_sign = seconds_since_last_sign(flow_run)
+        idle = self._idle_seconds(flow_run)
+        young = min(idle, idle if since_sign is None else since_sign) < _LEFT_SECONDS
         if self.action == "cancel" and not (young and _is_left(ownership, flow_run)):
             entry.state = await settle(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
@@ -302,17 +303,23 @@ def _may_live(flow_run: FlowRun) -> bool:
 
 async def _is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
-    above = [one async for one in in_one_body(client, flow_run)][1:]
-    return not _is_over(flow_run) and any(_goes_on(one) for one in above)
+    if _is_over(flow_run):
+        return False
+    async for one in lineage(client, flow_run):
+        if one.id != flow_run.id and _goes_on(one):
+            return True
+        if has_its_own_process(one):
+            return False
+    return False
 
 
 def _goes_on(flow_run: FlowRun) -> bool:
     state = flow_run.state
-    if state is None or is_suspended(flow_run):
-        return state is not None
+    if state is None:
+        return False
     silent = silent_seconds(flow_run)
-    begins = state.is_scheduled() or state.is_pending()
-    return begins or (state.is_running() and silent is not None and silent <= STALE_SECONDS)
+    lives = state.is_running() and silent is not None and silent <= STALE_SECONDS
+    return lives or is_suspended(flow_run) or state.is_scheduled() or state.is_pending()
 
 
 def _is_left(ownership: Ownership, flow_run: FlowRun) -> bool:

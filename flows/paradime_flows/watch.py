@@ -27,7 +27,7 @@ from paradime_blocks.interrupts import (
     terminations_so_far,
 )
 from paradime_flows.context import current_task_run_id
-from paradime_flows.family import is_outermost, is_suspended, lineage
+from paradime_flows.family import has_its_own_process, is_outermost, is_suspended, lineage
 from paradime_flows.holding import Superseded, check_hold
 
 T = TypeVar("T")
@@ -171,8 +171,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
                 told = f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
                 return Stop(told)
         own = False
-        # What a parent started by way of a deployment is not begun again when the parent is resumed.
-        in_this_body = in_this_body and flow_run.deployment_id is None
+        in_this_body = in_this_body and not has_its_own_process(flow_run)
     return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Running
 from support.prefect_api import artifacts_of, latest_flow_run
 from support.processes import await_until
 
@@ -283,20 +283,30 @@ async def test_no_more_steps_run_at_once_than_allowed(
     assert runs[1].ended_at <= runs[2].started_at
 
 
-async def test_a_step_that_was_changed_inherits_nothing(credentials: ParadimeCredentials) -> None:
-    """What the step of that name did before, on another schedule, is not what it is to do now."""
+@pytest.mark.parametrize("name", ["orders", "customers"])
+async def test_a_step_that_was_changed_inherits_nothing(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, name: str
+) -> None:
+    """What the step did before, on another schedule, is not what it is to do now, and is cancelled."""
+    workspace.add_schedule("orders", commands=seconds(100_000))
+    run_id = workspace.start_run("orders")
     async with get_client() as client:
-        before = await client.create_flow_run(run_schedule)
+        before = await client.create_flow_run(run_schedule, state=Running())
         after = await client.create_flow_run(run_schedule)
         old = Ownership(
             flow_run_id=before.id,
             request=TriggerRequest(schedule_name="orders"),
-            run_id=7,
+            run_id=run_id,
             api_endpoint=credentials.api_endpoint,
         )
         await client.update_flow_run_labels(before.id, old.to_labels())
+    schedule = BoltSchedule(schedule_name=name, credentials=credentials)
     with succeeding(before.id):
-        for name, run_id in (("customers", None), ("orders", 7)):
-            schedule = BoltSchedule(schedule_name=name, credentials=credentials)
-            heir = await inherit(after, FLOW_KEY, schedule, schedule.request())
-            assert (heir.run_id if heir else None) == run_id
+        heir = await inherit(after, FLOW_KEY, schedule, schedule.request())
+    same = name == "orders"
+    assert (heir.run_id if heir else None) == (run_id if same else None)
+    assert workspace.run(run_id).state == ("RUNNING" if same else "CANCELED")
+    async with get_client() as client:
+        state = (await client.read_flow_run(before.id)).state
+    assert state is not None
+    assert state.is_crashed()
