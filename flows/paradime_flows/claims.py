@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentTaskRunId
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
@@ -18,6 +19,7 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
+from paradime_flows.family import every_flow_run
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
 from paradime_flows.settle import settle
 
@@ -120,10 +122,13 @@ async def inherit(
         schedule: What it runs.
         request: What it is to trigger.
     """
-    predecessor = _predecessor.get()
-    if predecessor is None or predecessor == flow_run.id or key != FLOW_KEY:
+    if key != FLOW_KEY:
         return None
+    named = _predecessor.get()
     async with get_client() as client:
+        predecessor = named or await _earlier_call(client, flow_run)
+        if predecessor is None or predecessor == flow_run.id:
+            return None
         try:
             found = read_ownerships(await client.read_flow_run(predecessor))
         except ObjectNotFound:
@@ -133,12 +138,13 @@ async def inherit(
         if not (succeeded or can_be_inherited(old)) or not old.is_in(schedule.credentials):
             continue
         if not _same(old.asked or old.request, request):
-            await _settle_what_was_changed(old, flow_run, schedule)
+            if named is not None:
+                await _settle_what_was_changed(old, flow_run, schedule)
             continue
         heir = old.left_to(flow_run)
         if succeeded:
             heir.closed, heir.reported = False, False
-        heir.trail().note(f"Taken over from flow run {predecessor}, an earlier attempt of the same step.")
+        heir.trail().note(f"Taken over from flow run {predecessor}, an earlier attempt at the same.")
         # In this order: between the two, two flow runs answer for the run, and not none.
         await write_ownership(heir)
         old.closed, old.reported = True, True
@@ -147,6 +153,22 @@ async def inherit(
         await _write_the_end(predecessor, flow_run)
         return heir
     return None
+
+
+async def _earlier_call(client: PrefectClient, flow_run: FlowRun) -> UUID | None:
+    """Return the newest flow run with something to go on with that this same call has made before.
+
+    When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed.
+    """
+    if flow_run.parent_task_run_id is None:
+        return None
+    call = FlowRunFilterParentTaskRunId(any_=[flow_run.parent_task_run_id])
+    earlier = {
+        str(one.created): one.id
+        async for one in every_flow_run(client, FlowRunFilter(parent_task_run_id=call))
+        if one.id != flow_run.id and any(can_be_inherited(old) for old in read_ownerships(one))
+    }
+    return earlier[max(earlier)] if earlier else None
 
 
 async def _settle_what_was_changed(old: Ownership, flow_run: FlowRun, schedule: BoltSchedule) -> None:

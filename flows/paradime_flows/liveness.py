@@ -55,7 +55,9 @@ def _started(pid: int) -> str:
     """Return when a process started, in the kernel's ticks: process ids are used again."""
     # The second field is the program's name in parentheses and may hold anything.
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""  # noqa: PLR2004 - proc(5): field 22, the 20th behind the name
+    # A zombie has ended, and waits for nothing but a parent that asks how.
+    ended = not fields or fields[0] in {"Z", "X"}
+    return fields[19] if not ended and len(fields) > 19 else ""  # noqa: PLR2004 - proc(5): field 22, the 20th behind the name
 
 
 async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
@@ -141,7 +143,7 @@ class _Sign(NamedTuple):
     @property
     def is_there(self) -> bool:
         """Whether the process is on this machine still."""
-        return _started(self.pid) == self.started
+        return bool(self.started) and _started(self.pid) == self.started
 
 
 def _sign(flow_run: FlowRun) -> _Sign | None:

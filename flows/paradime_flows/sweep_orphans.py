@@ -198,7 +198,8 @@ class _Sweep:
         if state.type in {StateType.PENDING, StateType.SCHEDULED}:
             # Somebody may have sent it on its way again just now.
             return min(silent, since_state)
-        return silent if silent > STALE_SECONDS else -1
+        # A body that has begun just now may have to give its first sign of life yet.
+        return min(silent, since_state) if silent > STALE_SECONDS else -1
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         """Read a flow run again, and act on it if it still is an orphan.
@@ -303,7 +304,7 @@ def _may_live(flow_run: FlowRun) -> bool:
 
 async def _is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
-    if _is_over(flow_run):
+    if _is_over(flow_run) or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
         return False
     async for one in lineage(client, flow_run):
         if one.id != flow_run.id and _goes_on(one):
@@ -318,8 +319,11 @@ def _goes_on(flow_run: FlowRun) -> bool:
     if state is None:
         return False
     silent = silent_seconds(flow_run)
-    lives = state.is_running() and silent is not None and silent <= STALE_SECONDS
-    return lives or is_suspended(flow_run) or state.is_scheduled() or state.is_pending()
+    if is_suspended(flow_run) or (state.is_running() and silent is not None and silent <= STALE_SECONDS):
+        return True
+    # One that is on its way, or has begun just now; not one that nobody fetches.
+    due = state.state_details.scheduled_time or state.timestamp
+    return not state.is_final() and (datetime.now(timezone.utc) - due).total_seconds() < _LEFT_SECONDS
 
 
 def _is_left(ownership: Ownership, flow_run: FlowRun) -> bool:

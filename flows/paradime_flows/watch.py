@@ -142,7 +142,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
     """Return why the work of a flow run is no longer wanted, or None.
 
     A flow run's own end is no reason unless it is a cancel: it may be written late or by somebody else, and what
-    is still running knows better. A parent that has ended without its child is one; and so is, for a task that was
+    is still running knows better. A parent that has ended without its child is one, or has failed without one that it
+    started by a deployment; and so is, for a task that was
     submitted, that its flow has failed: nobody but the flow's own body writes that.
 
     Args:
@@ -167,7 +168,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
                 return Stop(f"Flow run {flow_run.name!r} has failed beside its task.")
-            if not own and state.is_final():
+            # A process of its own outlives the parent that does not wait for it, or has crashed; but not its failure.
+            if not own and state.is_final() and (in_this_body or state.is_failed()):
                 told = f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
                 return Stop(told)
         own = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -326,6 +327,38 @@ async def test_many_flow_runs_are_paged_through_by_two_sweepers_at_once(
     assert {found.run_id for found in [*first, *second]} == set(run_ids)
     assert bolt_simulator.active_runs() == []
     assert {found.done for found in [*first, *second]} <= {"cancelled", "had ended by itself as CANCELED"}
+
+
+async def test_a_subflow_whose_parent_nobody_fetches_is_swept(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Its parent has been late for an hour: whoever was to take the run up has not come."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+    async with get_client() as client:
+        late = Scheduled(name="Late", scheduled_time=hour_ago, timestamp=hour_ago)
+        parent = await client.create_flow_run(run_schedule, state=late)
+        call = await client.create_task_run(
+            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+    child = await orphan(credentials, run_id, Running(), parent_task_run_id=call.id)
+    async with get_client() as client:
+        await client.update_flow_run_labels(child.id, {LABEL: dead_here()})
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert (found.run_id, found.done) == (run_id, "cancelled")
+
+
+async def test_a_body_that_has_begun_just_now_is_not_swept_for_the_silence_of_the_one_before(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """It is Running again, and has not come to what it answers for."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    flow_run = await orphan(credentials, bolt_simulator.start_run("daily"), Running())
+    async with get_client() as client:
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
+    assert await asweep_orphans(credentials, older_than_seconds=60) == []
+    assert len(bolt_simulator.active_runs()) == 1
 
 
 @pytest.mark.parametrize("state", [Suspended(), Scheduled(name="Resuming")], ids=lambda state: state.name)

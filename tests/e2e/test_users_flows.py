@@ -98,6 +98,34 @@ async def test_an_outage_that_ends_the_wait_cancels_nothing(
     assert run.cancel_requests == 0
 
 
+async def test_a_retried_parent_takes_up_the_run_of_its_subflow(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect makes a new flow run for the subflow that failed; the Bolt run that it could not see goes on."""
+    bodies = []
+
+    async def cut_off() -> None:
+        await asyncio.to_thread(workspace.wait_for, lambda simulator: simulator.count("boltRunStatus") > 0)
+        workspace.stop()
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def parent() -> Any:
+        bodies.append(len(bodies))
+        if len(bodies) > 1:
+            workspace.start()
+            workspace.finish(workspace.runs()[0].id)
+            return await arun_schedule("endless", credentials, **FLOW)
+        outage = asyncio.create_task(cut_off())
+        try:
+            return await arun_schedule("endless", credentials, max_outage_seconds=0.5, **FLOW)
+        finally:
+            await outage
+
+    result = await parent()
+    assert bodies == [0, 1]
+    assert [(run.id, run.state) for run in workspace.runs()] == [(result.run_id, "SUCCESS")]
+
+
 async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause, TerminationSignal
-from prefect.states import Cancelling, Running, Suspended
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, State, Suspended
 
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
@@ -185,6 +185,14 @@ async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:
         deployment = await client.create_deployment(flow_id=await client.create_flow(called), name="apart")
         apart = await client.create_flow_run_from_deployment(deployment, parent_task_run_id=caller.id)
         assert await reason_to_stop(client, apart.id) is None
+        ends: list[State[Any]] = [Completed(), Crashed(), Failed(), Cancelled()]
+        stopped = []
+        for state in ends:
+            await client.set_flow_run_state(parent.id, state, force=True)
+            stopped.append(bool(await reason_to_stop(client, apart.id)))
+        assert stopped == [False, False, True, True], (
+            "its failure and its cancel are those of what it started"
+        )
 
 
 async def test_a_task_that_outlives_its_body_is_not_taken_for_another() -> None:
