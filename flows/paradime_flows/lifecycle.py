@@ -42,6 +42,7 @@ from paradime_flows.watch import (
     cancel_in_prefect,
     hear_signals,
     see_that_it_is_ours,
+    swallowed_signals_sent_again,
     unless_stopped,
 )
 
@@ -296,7 +297,8 @@ class RunLifecycle:
         sentence = outcome.what if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
             self.trail.note(sentence)
-        await archive_ownership(ownership, self.schedule.credentials, outcome=_story(outcome))
+        async with swallowed_signals_sent_again():
+            await archive_ownership(ownership, self.schedule.credentials, outcome=_story(outcome))
         # Who has taken up the flow run must find the run still open.
         await see_that_it_is_ours(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"

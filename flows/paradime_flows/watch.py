@@ -6,8 +6,9 @@ cancelled them. So whoever waits also looks at the state of its own flow run and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -90,6 +91,14 @@ class _Heard:
 
     terminations: int = field(default_factory=terminations_so_far)
 
+    def send_again_if_swallowed(self) -> bool:
+        """Send SIGTERM again if there was one: it should have ended at once what the main thread is at."""
+        if terminations_so_far() <= self.terminations or not in_main_thread():
+            return False
+        self.terminations = terminations_so_far()
+        terminate_again()
+        return True
+
 
 _heard: ContextVar[_Heard | None] = ContextVar("heard", default=None)
 
@@ -98,6 +107,22 @@ def hear_signals() -> None:
     """Hear of signals from here on: what is swallowed before the next wait, or between two, is sent again in it."""
     listen_for_interrupts()
     _heard.set(_Heard())
+
+
+@asynccontextmanager
+async def swallowed_signals_sent_again() -> AsyncIterator[None]:
+    """Hear of a SIGTERM that asyncio swallows within, as a wait does; nothing else is watched."""
+    heard = _heard.get() or _Heard()
+
+    async def listen() -> None:
+        while not heard.send_again_if_swallowed():  # noqa: ASYNC110 - the listener is a thread
+            await asyncio.sleep(_INTERRUPT_INTERVAL_SECONDS)
+
+    listener = asyncio.create_task(listen())
+    try:
+        yield
+    finally:
+        listener.cancel()
 
 
 async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
@@ -275,10 +300,7 @@ class _Watch:
         if interrupts_so_far() > self._interrupts and not in_main_thread():
             self.by_signal = True
             return Stop("The process of the flow run was interrupted.")
-        if terminations_so_far() > self._heard.terminations and in_main_thread():
-            # It should have ended this wait at once, or what came before it.
-            self._heard.terminations = terminations_so_far()
-            terminate_again()
+        self._heard.send_again_if_swallowed()
         return None if self._asked is None or self._asked.reason is None else Stop(self._asked.reason)
 
     async def _reason_in_prefect(self, client: PrefectClient) -> Stop | None:

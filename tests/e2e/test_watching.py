@@ -26,6 +26,7 @@ from paradime_flows.watch import (
     hear_signals,
     reason_to_stop,
     stop_request,
+    swallowed_signals_sent_again,
     unless_stopped,
 )
 
@@ -114,6 +115,24 @@ async def test_a_signal_while_only_a_part_of_the_process_is_stopped_is_handed_on
     with pytest.raises(TerminationSignal):
         await stopped()
     assert work.done
+
+
+@pytest.mark.usefixtures("outer_handler")
+def test_a_signal_that_is_swallowed_while_a_run_is_archived_is_sent_again() -> None:
+    """Nothing waits for Bolt then, and what the handler raises within a callback asyncio only logs."""
+
+    def handle(number: int, _: Any) -> None:
+        raise TerminationSignal(signal=number)
+
+    async def archives() -> None:
+        hear_signals()
+        async with swallowed_signals_sent_again():
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            await anyio.sleep(10)
+
+    signal.signal(signal.SIGTERM, handle)
+    with pytest.raises(TerminationSignal):
+        asyncio.run(archives())
 
 
 @pytest.mark.usefixtures("outer_handler")
