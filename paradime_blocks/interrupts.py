@@ -34,6 +34,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What this process has had of them, and when: all, and those of them that were held off and not handed on.
 _heard: list[tuple[float, int]] = []
 _held_off: list[tuple[float, int]] = []
+# For how many of the SIGTERMs another has been sent.
+_sent_again_for = 0
 _ear: socket.socket | None = None
 
 
@@ -62,8 +64,19 @@ def _had(number: int | None = None, *, since: float = 0.0) -> int:
     )
 
 
-def terminate_again() -> None:
-    """Send this process SIGTERM once more, as soon as the main thread has had time to come to rest."""
+def send_again_if_swallowed(known: int) -> None:
+    """Send this process SIGTERM again, if asyncio has swallowed one; once for each, however many look.
+
+    Args:
+        known: How many had come before the caller began to look. In the main thread a further one should have ended
+            at once what the caller is at.
+    """
+    global _sent_again_for  # noqa: PLW0603 - a signal is the whole process's
+    had = terminations_so_far()
+    if had <= max(known, _sent_again_for) or not in_main_thread():
+        return
+    _sent_again_for = had
+    # As soon as the main thread has had time to come to rest.
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
     timer.start()

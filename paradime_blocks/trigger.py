@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -102,23 +102,21 @@ class Trigger:
             BoltError: Nothing was started.
         """
         intent = await make_intent(self.client, self.request, self.clock)
-        try:
-            await self.ledger.intend(self.request, intent)
-        except BaseException:
-            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
-            with anyio.CancelScope(shield=True):
-                await self.ledger.withdraw()
-            raise
+        await self._intend(intent)
         self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
         answer_was_lost = False
-        for _ in range(_SENDS_AT_MOST):
+        for sent in range(_SENDS_AT_MOST):
+            if sent:
+                # Looking has taken its time, and whoever may send it now is to be asked anew.
+                intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
+                await self._intend(intent)
+                self.trail.note("No run has started; the trigger is sent again.")
             try:
                 run_id = await self._send_shielded()
             except BoltError as error:
                 found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
                 answer_was_lost = True
                 if found is None:
-                    self.trail.note("No run has started; the trigger is sent again.")
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
                 await self._started(found, adopted=True)
@@ -130,6 +128,16 @@ class Trigger:
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
         )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
+
+    async def _intend(self, intent: TriggerIntent) -> None:
+        """Write down that the trigger is about to be sent, or that it is not after all."""
+        try:
+            await self.ledger.intend(self.request, intent)
+        except BaseException:
+            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
+            with anyio.CancelScope(shield=True):
+                await self.ledger.withdraw()
+            raise
 
     def _told(self) -> str:
         """Say what is sent."""

@@ -23,8 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
 from paradime_blocks.errors import BoltRequestError
-from paradime_blocks.interrupts import listen_for_interrupts
 from paradime_blocks.sync import in_async_context, run_sync
+from paradime_flows.watch import hear_signals
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,12 +60,12 @@ class DispatchedTask(Task[P, R]):
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit the task to the task runner; its thread hears of signals by way of this one."""
-        listen_for_interrupts()
+        hear_signals()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Map the task over its arguments; its threads hear of signals by way of this one."""
-        listen_for_interrupts()
+        hear_signals()
         return super().map(*args, **kwargs)
 
     def with_options(self, **options: Any) -> DispatchedTask[P, R]:

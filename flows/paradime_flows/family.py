@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
@@ -61,11 +60,6 @@ async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[Flo
 def has_its_own_process(flow_run: FlowRun) -> bool:
     """Whether a flow run was started by a deployment: then no parent's body calls it, or calls it again."""
     return flow_run.deployment_id is not None
-
-
-def is_outermost(flow_run: FlowRun) -> bool:
-    """Whether no flow of the present process has called a flow run of this process, so that all here ends with it."""
-    return flow_run.parent_task_run_id is None or os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id)
 
 
 def is_suspended(flow_run: FlowRun) -> bool:

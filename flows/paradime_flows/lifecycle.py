@@ -108,7 +108,7 @@ class RunLifecycle:
             reason = await settle_if_cancelled_before(client, flow_run)
             if reason is not None:
                 raise StoppedByPrefect(reason)
-            await keep_alive(client, flow_run_id)
+            await keep_alive(client, flow_run)
         request = with_reason(request or schedule.request(), flow_run)
         ownership = (
             claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
@@ -156,9 +156,23 @@ class RunLifecycle:
         request = self.ownership.request if self.ownership.intent is not None else self.request
         if request.retry_of is not None:
             await self._count_retried(request.retry_of)
-            await self.triggering.retry_or_rest(request, request.retry_of, self.request)
-        else:
-            await self.triggering.run(request)
+        return await self._start(request)
+
+    async def _start(self, request: TriggerRequest) -> BoltRun:
+        """Trigger or retry, while watching the flow run: looking into a lost answer takes longer than a cancel may.
+
+        Raises:
+            StoppedByPrefect: The flow run is cancelled in Prefect.
+            BoltError: As `Triggering.run`.
+        """
+
+        async def start() -> None:
+            if request.retry_of is None:
+                await self.triggering.run(request)
+            else:
+                await self.triggering.retry_or_rest(request, request.retry_of, self.request)
+
+        await unless_stopped(start, self.ownership.flow_run_id)
         return self._started()
 
     async def _count_retried(self, run_id: int) -> None:
@@ -264,8 +278,7 @@ class RunLifecycle:
         # Not reported: whoever takes up here after a crash has this retry still before it.
         await self.ledger.close(state, reported=False)
         await self._pause(self.policies.retry_delay_seconds)
-        await self.triggering.retry_or_rest(request, run.run_id, self.request)
-        return self._started()
+        return await self._start(request)
 
     def _count(self, run_id: int, state: BoltRunState | None) -> None:
         """Count a run among the attempts, once."""

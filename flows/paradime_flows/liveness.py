@@ -24,14 +24,15 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
+from paradime_flows.family import lineage
 from paradime_flows.holding import lost_hold
 
 LABEL = "paradime.alive"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 3 * BEAT_SECONDS
 
-# Flow runs that a thread of this process gives signs of life for.
-_kept_alive: set[UUID] = set()
+# Flow runs that a thread of this process gives signs of life for, each with the one above it that nobody called.
+_kept_alive: dict[UUID, UUID] = {}
 
 
 def _read(path: str) -> str:
@@ -67,16 +68,17 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     await client.update_flow_run_labels(flow_run_id, {LABEL: value})
 
 
-async def keep_alive(client: PrefectClient, flow_run_id: UUID) -> None:
+async def keep_alive(client: PrefectClient, flow_run: FlowRun) -> None:
     """Give signs of life of this process, the first at once, until a flow run is over or another process's."""
-    await beat(client, flow_run_id)
-    if flow_run_id in _kept_alive:
+    await beat(client, flow_run.id)
+    if flow_run.id in _kept_alive:
         return
-    _kept_alive.add(flow_run_id)
+    _kept_alive[flow_run.id] = flow_run.id
+    _kept_alive[flow_run.id] = [one.id async for one in lineage(client, flow_run)][-1]
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
     threading.Thread(
-        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run_id)),
+        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id)),
         name="paradime-alive",
         daemon=True,
     ).start()
@@ -99,12 +101,23 @@ async def _beat_until_over(flow_run_id: UUID) -> None:
             else:
                 return
     finally:
-        _kept_alive.discard(flow_run_id)
+        _kept_alive.pop(flow_run_id, None)
 
 
 async def _is_over(client: PrefectClient, flow_run_id: UUID) -> bool:
     flow_run = await client.read_flow_run(flow_run_id)
     return (flow_run.state is not None and flow_run.state.is_final()) or lost_hold(flow_run)
+
+
+def ends_the_process(flow_run: FlowRun) -> bool:
+    """Whether all that runs in this process ends with a flow run.
+
+    A runner begins a process for each flow run. In a script several can be under way at once; or one is no more than
+    a subflow of another.
+    """
+    if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
+        return True
+    return flow_run.parent_task_run_id is None and set(_kept_alive.values()) <= {flow_run.id}
 
 
 @asynccontextmanager

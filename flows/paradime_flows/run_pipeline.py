@@ -124,8 +124,8 @@ async def run_pipeline(
     found = await resolve_credentials(credentials)
     async with get_client() as client:
         await take_hold(client, this_flow_run_id())
-        await keep_alive(client, this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())
+        await keep_alive(client, flow_run)
         reason = await settle_if_cancelled_before(client, flow_run)
     if reason is not None:
         return cancelled(reason, PipelineResult)

@@ -73,7 +73,7 @@ from paradime_flows.read_tasks import (
     suspend_bolt_schedule,
 )
 from paradime_flows.settle import settle_interrupted
-from paradime_flows.watch import StoppedByPrefect, unless_stopped
+from paradime_flows.watch import StoppedByPrefect, hear_signals, unless_stopped
 
 __all__ = [
     "acancel_bolt_run",
@@ -292,6 +292,7 @@ async def wait_for_bolt_run(
         prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect, and with it a run of its own.
         BoltError: Any other trouble, as the class says.
     """
+    hear_signals()
     found = await resolve_credentials(credentials)
     flow_run_id = current_flow_run_id()
     ownership = await _ownership_of(run_id, flow_run_id)

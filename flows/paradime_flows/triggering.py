@@ -20,7 +20,6 @@ from paradime_blocks.observation import Deadline
 from paradime_blocks.run_search import Verdict, count_setup, find_triggered_run, first_of
 from paradime_blocks.trigger import Trigger, may_have_started
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
-from paradime_flows.watch import unless_stopped
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunState
@@ -53,6 +52,8 @@ class Skipped(Exception):
 @dataclass
 class Triggering:
     """Triggers for a flow run, as careful as `Trigger` and as patient as its policy.
+
+    Whoever calls this watches the flow run meanwhile (`paradime_flows.watch.unless_stopped`).
 
     Attributes:
         schedule: What is run, and within which limits.
@@ -171,7 +172,7 @@ class Triggering:
                 return other, runs
             if showing.passed:
                 raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
-            await unless_stopped(lambda: showing.clock.sleep(_LOOK_SECONDS), self.ownership.flow_run_id)
+            await showing.clock.sleep(_LOOK_SECONDS)
 
     async def run_in_the_way(self) -> tuple[BoltRun | None, bool]:
         """Return the schedule's run that goes on, or else its latest, and whether it goes on."""
@@ -208,9 +209,7 @@ class Triggering:
         )
         began = time.monotonic()
         try:
-            state = await unless_stopped(
-                lambda: other.await_for_completion(self.waiting.remaining), self.ownership.flow_run_id
-            )
+            state = await other.await_for_completion(self.waiting.remaining)
         except BoltRunError as error:
             msg = f"The schedule was still running {time.monotonic() - began:.0f} s later."
             facts: dict[str, Any] = {
@@ -222,7 +221,7 @@ class Triggering:
         self.trail.note(f"Bolt run {other.run_id} has ended as {state}.")
         # An older run than the latest may be the one that goes on: then Bolt refuses again, and again.
         seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
-        await unless_stopped(lambda: self.waiting.clock.sleep(seconds), self.ownership.flow_run_id)
+        await self.waiting.clock.sleep(seconds)
 
     async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
         """Retry a run in a new one; on a backend that cannot, trigger what the run has not done.

@@ -23,13 +23,14 @@ from paradime_blocks.interrupts import (
     in_main_thread,
     interrupts_so_far,
     listen_for_interrupts,
+    send_again_if_swallowed,
     signals_held_off,
-    terminate_again,
     terminations_so_far,
 )
-from paradime_flows.context import current_task_run_id
-from paradime_flows.family import has_its_own_process, is_outermost, is_suspended, lineage
+from paradime_flows.context import current_body, current_flow_run_id, current_task_run_id
+from paradime_flows.family import has_its_own_process, is_suspended, lineage
 from paradime_flows.holding import Superseded, check_hold
+from paradime_flows.liveness import ends_the_process
 
 T = TypeVar("T")
 
@@ -85,37 +86,31 @@ class StopRequest:
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Heard:
-    """How many SIGTERMs a body has had its share of: one more, and asyncio has swallowed it on the way."""
+    """How many signals there had been when a body of a flow run first listened; later ones are for it."""
 
+    interrupts: int = field(default_factory=interrupts_so_far)
     terminations: int = field(default_factory=terminations_so_far)
 
-    def send_again_if_swallowed(self) -> bool:
-        """Send SIGTERM again if there was one: it should have ended at once what the main thread is at."""
-        if terminations_so_far() <= self.terminations or not in_main_thread():
-            return False
-        self.terminations = terminations_so_far()
-        terminate_again()
-        return True
+
+_heard_before: dict[tuple[UUID | None, str], _Heard] = {}
 
 
-_heard: ContextVar[_Heard | None] = ContextVar("heard", default=None)
-
-
-def hear_signals() -> None:
-    """Hear of signals from here on: what is swallowed before the next wait, or between two, is sent again in it."""
+def hear_signals() -> _Heard:
+    """Hear of signals from the first time on that a body calls this: between two of its waits and tasks, too."""
     listen_for_interrupts()
-    _heard.set(_Heard())
+    return _heard_before.setdefault((current_flow_run_id(), current_body()), _Heard())
 
 
 @asynccontextmanager
 async def swallowed_signals_sent_again() -> AsyncIterator[None]:
     """Hear of a SIGTERM that asyncio swallows within, as a wait does; nothing else is watched."""
-    heard = _heard.get() or _Heard()
+    heard = hear_signals()
 
     async def listen() -> None:
-        while not heard.send_again_if_swallowed():  # noqa: ASYNC110 - the listener is a thread
+        while True:
+            send_again_if_swallowed(heard.terminations)
             await asyncio.sleep(_INTERRUPT_INTERVAL_SECONDS)
 
     listener = asyncio.create_task(listen())
@@ -159,7 +154,7 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
     check_hold(flow_run)
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
-        return Stop("The flow run was cancelled in Prefect.", is_outermost(flow_run))
+        return Stop("The flow run was cancelled in Prefect.", ends_the_process(flow_run))
     return None
 
 
@@ -188,7 +183,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
                 told = f"Flow run {flow_run.name!r} is being cancelled in Prefect."
-                return Stop(told, is_outermost(flow_run))
+                return Stop(told, ends_the_process(flow_run))
             if in_this_body and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
@@ -235,7 +230,6 @@ async def unless_stopped(
             of it.
         Exception: What the work raised.
     """
-    listen_for_interrupts()
     watch = _Watch(flow_run_id, interval_seconds)
     result: list[T] = []
     failure: list[BaseException] = []
@@ -276,8 +270,7 @@ class _Watch:
         self.let_go: Superseded | Pause | None = None
         self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
-        self._interrupts = interrupts_so_far()
-        self._heard = _heard.get() or _Heard()
+        self._heard = hear_signals()
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
         self._in_task = current_task_run_id() is not None
@@ -297,10 +290,10 @@ class _Watch:
         scope.cancel()
 
     def _reason_in_this_process(self) -> Stop | None:
-        if interrupts_so_far() > self._interrupts and not in_main_thread():
+        if interrupts_so_far() > self._heard.interrupts and not in_main_thread():
             self.by_signal = True
             return Stop("The process of the flow run was interrupted.")
-        self._heard.send_again_if_swallowed()
+        send_again_if_swallowed(self._heard.terminations)
         return None if self._asked is None or self._asked.reason is None else Stop(self._asked.reason)
 
     async def _reason_in_prefect(self, client: PrefectClient) -> Stop | None:

@@ -14,12 +14,19 @@ from prefect.states import Cancelling
 from support.prefect_api import artifacts_of
 
 from paradime_blocks import BoltRunFailed, ParadimeCredentials
-from paradime_blocks.testing import SimulatedCommand
+from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.ownership import read_ownerships
 from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.tasks import acancel_bolt_run, atrigger_bolt_run, await_for_bolt_run, wait_for_bolt_run
+from paradime_flows.tasks import (
+    acancel_bolt_run,
+    atrigger_bolt_run,
+    await_for_bolt_run,
+    trigger_bolt_run,
+    wait_for_bolt_run,
+)
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
@@ -144,6 +151,33 @@ async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
         await publishes()
     assert behind == []
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("acts", [True, False], ids=["it had started a run", "it had not"])
+async def test_a_cancel_is_heard_of_while_a_lost_answer_is_looked_into(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, acts: bool
+) -> None:
+    """Looking takes longer than the cancel may: the run ends before it is known for ours, and no second is sent."""
+    long_setup = SimulatedCommand("git clone", duration_seconds=100_000)
+    workspace.add_schedule("sets up", commands=[long_setup], setup_commands=False)
+    workspace.inject(faults.CutConnection(operation="triggerBoltRun", after_acting=acts))
+
+    @flow
+    async def lost() -> None:
+        run_id = trigger_bolt_run.submit("sets up", credentials)
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("listBoltRuns") >= 2, 30)
+        async with get_client() as client:
+            await client.set_flow_run_state(this_flow_run.id, Cancelling(), force=True)
+        run_id.wait()
+
+    state = await lost(return_state=True)
+    assert workspace.count("triggerBoltRun") == 1
+    assert [run.state for run in workspace.runs()] == ["CANCELED"] * acts
+    async with get_client() as client:
+        found = read_ownerships(await client.read_flow_run(state.state_details.flow_run_id))
+    told = " ".join(sentence for ownership in found for _, sentence in ownership.notes)
+    assert "cancelled in Prefect" in told
+    assert "adopted" not in told
 
 
 async def test_a_flow_that_persists_its_results_is_answered_anew(

@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,9 +17,11 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause, TerminationSignal
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, State, Suspended
 
+from paradime_blocks import interrupts
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.context import current_body, current_flow_run_id
+from paradime_flows.liveness import keep_alive
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
 from paradime_flows.watch import (
     StoppedByPrefect,
@@ -46,6 +49,14 @@ def outer_handler() -> Iterator[None]:
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     yield
     signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(autouse=True)
+def no_signal_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal of the test before may be so recent that it would be taken for what led to a clean-up here."""
+    interrupts._heard.clear()
+    interrupts._held_off.clear()
+    monkeypatch.setattr(interrupts, "_sent_again_for", 0)
 
 
 def this_flow_run() -> UUID:
@@ -149,6 +160,83 @@ def test_a_signal_that_was_swallowed_before_a_wait_is_sent_again_in_it() -> None
 
     with pytest.raises(TerminationSignal):
         asyncio.run(swallowed())
+
+
+@pytest.mark.usefixtures("outer_handler")
+def test_a_swallowed_signal_is_sent_again_by_one_alone() -> None:
+    """Several wait, and each sees that it was swallowed: a third would break off the clean-up after the second."""
+    signals = []
+
+    def handle(number: int, _: Any) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            raise TerminationSignal(signal=number)
+
+    @flow
+    async def waits() -> None:
+        hear_signals()
+        await anyio.sleep(2)
+        await unless_stopped(lambda: anyio.sleep(10), this_flow_run())
+
+    async def is_signalled() -> None:
+        await anyio.sleep(1.5)
+        signal.signal(signal.SIGTERM, handle)
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+
+    @flow
+    async def several() -> None:
+        await asyncio.gather(waits(), waits(), waits(), is_signalled())
+
+    with pytest.raises(TerminationSignal):
+        asyncio.run(several())
+    assert signals == [signal.SIGTERM] * 2
+
+
+@pytest.mark.usefixtures("outer_handler")
+def test_a_signal_before_a_wait_in_a_thread_is_heard_in_it() -> None:
+    """A submitted task's thread is told of nothing; the signal came while its flow was at the task before."""
+
+    def in_a_thread() -> None:
+        asyncio.run(unless_stopped(lambda: anyio.sleep(10), this_flow_run()))
+
+    @flow
+    async def signalled() -> None:
+        hear_signals()
+        with suppress(TerminationSignal):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StoppedByPrefect) as stopped:
+            await asyncio.to_thread(in_a_thread)
+        assert stopped.value.by_signal
+
+    asyncio.run(signalled())
+
+
+@pytest.mark.usefixtures("outer_handler")
+def test_a_signal_while_one_of_two_flow_runs_of_a_script_is_cancelled_is_for_the_other() -> None:
+    """It is no runner's for the cancel: in a script there is none, and the other flow run is nobody's part."""
+    work = ClearsUp()
+
+    @flow
+    async def one(*, is_cancelled: bool) -> None:
+        async with get_client() as client:
+            await keep_alive(client, await client.read_flow_run(this_flow_run()))
+        if is_cancelled:
+            await anyio.sleep(1)
+            await cancel_this_flow_run()
+        doing = work if is_cancelled else partial(anyio.sleep, 20)
+        await unless_stopped(doing, this_flow_run(), interval_seconds=0.1)
+
+    async def script() -> None:
+        await asyncio.gather(one(is_cancelled=True), one(is_cancelled=False))
+
+    with pytest.raises(TerminationSignal):
+        asyncio.run(script())
+    assert work.done
 
 
 async def test_ctrl_c_in_the_midst_of_the_work_comes_out_as_it_is() -> None:
