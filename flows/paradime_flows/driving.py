@@ -81,11 +81,11 @@ async def drive(
         return cancelled(stop.reason, BoltRunResult)
     except Exception as error:
         await lifecycle.finish(error)
-        if reason := await lifecycle.cancel_in_prefect():
+        if reason := await lifecycle.settle_if_cancelled():
             return cancelled(f"{reason} {error}", BoltRunResult)
         raise
     await lifecycle.finish(None)
-    if reason := await lifecycle.cancel_in_prefect():
+    if reason := await lifecycle.settle_if_cancelled():
         # Prefect takes no other end from a flow run that is being cancelled.
         return cancelled(f"{reason} Its Bolt run had ended as {result.state} by then.", BoltRunResult)
     return result

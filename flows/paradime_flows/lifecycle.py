@@ -271,6 +271,7 @@ class RunLifecycle:
         # The next attempt's logs take the place of these.
         await archive_ownership(self.ownership, self.schedule.credentials, outcome=_story(error))
         self._count(run.run_id, state)
+        self.ownership.failed_run = run.run_id
         self.trail.note(
             f"Bolt run {run.run_id} failed; retry {done + 1} of {self.policies.retries} "
             f"in {self.policies.retry_delay_seconds:g} s."
@@ -332,10 +333,19 @@ class RunLifecycle:
                 await settle_interrupted(self.ownership, self.schedule.credentials, stop)
             raise
 
-    async def cancel_in_prefect(self) -> str | None:
-        """Return what to say of the flow run's own cancel; None if nobody has cancelled it."""
+    async def settle_if_cancelled(self) -> str | None:
+        """Settle what there may still be to answer for, such as a run that an outage hides, if nobody wants it.
+
+        Returns:
+            What to say of the flow run's own cancel; None if nobody has cancelled it.
+        """
         stop = await cancel_in_prefect(self.ownership.flow_run_id)
-        return None if stop is None else stop.reason
+        if stop is None:
+            return None
+        if self.ownership.is_open:
+            cancel = StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
+            await settle_interrupted(self.ownership, self.schedule.credentials, cancel)
+        return stop.reason
 
 
 def _story(outcome: BaseException | None) -> str | None:

@@ -57,6 +57,7 @@ class Ownership(BaseModel):
         on_interrupt: What an interrupt without a person's cancel does to it (SIGTERM, Ctrl-C).
         on_crash: What a crash of the flow run's process does to it.
         archive: What to archive of the run, and where.
+        failed_run: The run that failed and is about to be retried, by a retry or by what of it is left to do.
         attempts: The runs before it, for this same intent.
         earlier: How many of them had been reported as the flow run's outcome before it was begun again.
         notes: The decision trail.
@@ -83,6 +84,7 @@ class Ownership(BaseModel):
     on_interrupt: Policy = "cancel"
     on_crash: Policy = "cancel"
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    failed_run: int | None = None
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
@@ -244,11 +246,22 @@ class FlowRunLedger:
         ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
         ownership.began_at, ownership.limit_seconds = began_at, self.timeout_seconds
         ownership.closed = ownership.left
+        ownership.failed_run = None
         await self.save()
 
     async def withdraw(self) -> None:
-        """Write down that nothing was started, so that nobody looks for a run."""
-        self.ownership.intent = None
+        """Write down that nothing was started, so that nobody looks for a run.
+
+        If it was to retry a run, that one's failure is what there is to go on with: whoever comes after us retries it.
+        """
+        ownership = self.ownership
+        ownership.intent = None
+        if ownership.failed_run is not None:
+            ownership.run_id = ownership.failed_run
+            ownership.state = next(
+                each.state for each in ownership.attempts if each.run_id == ownership.run_id
+            )
+            ownership.closed, ownership.reported = True, False
         await self.save()
 
     async def save(self) -> None:
@@ -274,4 +287,6 @@ class FlowRunLedger:
         ownership = self.ownership
         ownership.state = state or ownership.state
         ownership.closed, ownership.reported = True, reported
+        if reported:
+            ownership.failed_run = None
         await self.save()

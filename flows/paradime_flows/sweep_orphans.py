@@ -350,7 +350,7 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
 
 
 def _done(ownership: Ownership, state: BoltRunState | None) -> str:
-    if ownership.run_id is None:
+    if ownership.run_id in {None, ownership.failed_run}:
         return "no Bolt run was started" if not ownership.is_open else "the Bolt run cannot be told"
     if state == BoltRunState.CANCELED:
         return "cancelled"

@@ -73,7 +73,7 @@ from paradime_flows.read_tasks import (
     suspend_bolt_schedule,
 )
 from paradime_flows.settle import settle_interrupted
-from paradime_flows.watch import StoppedByPrefect, hear_signals, unless_stopped
+from paradime_flows.watch import StoppedByPrefect, hear_signals, see_that_it_is_ours, unless_stopped
 
 __all__ = [
     "acancel_bolt_run",
@@ -329,8 +329,11 @@ async def wait_for_bolt_run(
             # What failed the wait says nothing of the run: a hook must not cancel it for that.
             ownership.unseen = True
             await FlowRunLedger(ownership, 0.0).save()
+        # A suspension hides what is raised here: then it has not been reported.
+        await see_that_it_is_ours(flow_run_id)
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
         raise
+    await see_that_it_is_ours(flow_run_id)
     await _close(ownership, result.state)
     return result
 

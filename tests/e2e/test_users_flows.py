@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.exceptions import CancelledRun
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.exceptions import CancelledRun, Pause
 from prefect.runtime import flow_run as this_flow_run
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Suspended
 from support.prefect_api import artifacts_of
 
 from paradime_blocks import BoltRunFailed, ParadimeCredentials
 from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_blocks.testing.reply import Reply
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ownership import read_ownerships
 from paradime_flows.read_tasks import aget_bolt_run
@@ -178,6 +181,63 @@ async def test_a_cancel_is_heard_of_while_a_lost_answer_is_looked_into(
     told = " ".join(sentence for ownership in found for _, sentence in ownership.notes)
     assert "cancelled in Prefect" in told
     assert "adopted" not in told
+
+
+async def test_what_a_suspension_hides_has_not_been_reported(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The run fails as the flow run is suspended: the body that is resumed is told, and triggers nothing anew."""
+
+    flow_run_ids = []
+
+    @flow
+    async def suspended() -> None:
+        flow_run_ids.append(this_flow_run.id)
+        run_id = await atrigger_bolt_run("failing", credentials)
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 30)
+        async with get_client() as client:
+            await client.set_flow_run_state(this_flow_run.id, Suspended(), force=True)
+        await await_for_bolt_run(run_id, credentials, **QUICK)
+
+    with pytest.raises(Pause):
+        await suspended()
+    async with get_client() as client:
+        (ownership,) = read_ownerships(await client.read_flow_run(flow_run_ids[0]))
+    assert ownership.is_open
+
+
+@dataclass(frozen=True)
+class UntilACancel(faults.Fault):
+    """Bolt is out of reach for whoever asks how the run is, until it is asked to cancel it."""
+
+    simulator: BoltSimulator
+
+    def answer(self, exchange: Any) -> Reply:
+        if self.simulator.count("cancelBoltRun"):
+            return exchange.act()
+        return Reply(503)
+
+
+async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The flow run ends as Cancelled, so that nobody comes back for its run."""
+
+    async def cancel() -> None:
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
+        workspace.inject(UntilACancel(workspace, operation="boltRunStatus", times=None))
+        async with get_client() as client:
+            (flow_run,) = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+            )
+            await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+
+    name = f"out of reach {workspace.api_endpoint}"
+    named = run_schedule.with_options(flow_run_name=name)
+    run = named("endless", credentials, max_outage_seconds=0, return_state=True, **FLOW)
+    state, _ = await asyncio.gather(run, cancel())
+    assert state.is_cancelled()
+    assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
 async def test_a_flow_that_persists_its_results_is_answered_anew(

@@ -14,9 +14,10 @@ from faults.bench import SCHEDULE, SPEED, bolt, credentials_for, fast_time
 from faults.prefect_in_memory import PrefectInMemory, Process, in_place_of_prefect, process
 from prefect.client.schemas.objects import StateType
 
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.errors import BoltRequestError, BoltRunFailed
+from paradime_blocks.run import BoltRun
 from paradime_blocks.schedule import BoltSchedule
-from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.trigger import Trigger
 
 if TYPE_CHECKING:
@@ -199,6 +200,48 @@ async def test_a_cancel_while_a_retry_was_awaited_ends_what_still_runs(simulator
         await begun(simulator, flow_run_id)
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
     assert not ownership_of(prefect, flow_run_id).is_open
+
+
+async def test_a_retry_that_was_refused_is_the_next_bodys(simulator, prefect) -> None:
+    """Somebody else's run was in its way when the body died: what failed is retried, and not all run anew."""
+    fails = SimulatedCommand("dbt run", return_code=(1, 0))
+    endless = SimulatedCommand("dbt run", duration_seconds=100_000)
+    simulator.update_schedule(SCHEDULE, commands=[fails], already_running="refuse")
+    flow_run_id = running(prefect)
+    first = Process()
+    process.set(first)
+    policies = {"retries": 1, "retry_delay_seconds": 0.0}
+
+    async def fail(lifecycle: RunLifecycle) -> tuple[BoltRun, BoltRunFailed]:
+        run = await lifecycle.obtain()
+        await lifecycle.wait(run)
+        with pytest.raises(BoltRunFailed) as failure:
+            await lifecycle.result(run)
+        return run, failure.value
+
+    lifecycle = await begun(simulator, flow_run_id, **policies)
+    failed, why = await fail(lifecycle)
+    simulator.update_schedule(SCHEDULE, commands=[endless])
+    other = simulator.start_run(SCHEDULE)
+    retry = asyncio.create_task(lifecycle.retry(failed, why))
+    await asyncio.to_thread(
+        simulator.wait_for,
+        lambda bolt: bolt.count("retryBoltRun") and ownership_of(prefect, flow_run_id).intent is None,
+        10,
+    )
+    first.dead = True
+    process.set(Process())
+    await asyncio.gather(retry, return_exceptions=True)
+    simulator.update_schedule(SCHEDULE, commands=[fails])
+    await BoltRun(other, credentials_for(simulator)).acancel()
+
+    lifecycle = await begun(simulator, flow_run_id, **policies)
+    again, why = await fail(lifecycle)
+    assert again.run_id == failed.run_id
+    retried = await lifecycle.retry(again, why)
+    assert retried is not None
+    assert (simulator.count("triggerBoltRun"), simulator.count("retryBoltRun")) == (1, 2)
+    assert await lifecycle.wait(retried) == "SUCCESS"
 
 
 async def test_a_body_that_has_been_superseded_writes_over_nothing(simulator, prefect) -> None:
