@@ -78,7 +78,7 @@ def send_again_if_swallowed(known: int) -> None:
     _sent_again_for = had
     # As soon as the main thread has had time to come to rest.
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
+    timer.daemon, timer.name = True, "bolt-signal-again"
     timer.start()
 
 

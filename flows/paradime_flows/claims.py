@@ -26,6 +26,7 @@ from paradime_flows.settle import settle
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
+    from paradime_blocks.credentials import ParadimeCredentials
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger_intent import TriggerRequest
 
@@ -139,7 +140,8 @@ async def inherit(
             continue
         if not _same(old.asked or old.request, request):
             if named is not None:
-                await _settle_what_was_changed(old, flow_run, schedule)
+                reason = f"Flow run {flow_run.name!r} does something else for this step."
+                await give_up(old, schedule.credentials, reason, flow_run)
             continue
         heir = old.left_to(flow_run)
         if succeeded:
@@ -150,7 +152,7 @@ async def inherit(
         old.closed, old.reported = True, True
         old.trail().note(f"Taken over by flow run {flow_run.id}.")
         await write_ownership(old)
-        await _write_the_end(predecessor, flow_run)
+        await write_the_end(predecessor, flow_run)
         return heir
     return None
 
@@ -171,22 +173,27 @@ async def _earlier_call(client: PrefectClient, flow_run: FlowRun) -> UUID | None
     return earlier[max(earlier)] if earlier else None
 
 
-async def _settle_what_was_changed(old: Ownership, flow_run: FlowRun, schedule: BoltSchedule) -> None:
-    """Cancel what a step did before it was changed: nobody comes back for it, and it may be in the way."""
+async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:
+    """Cancel what a step of a pipeline did before, and that nobody comes back for: it may be in the way.
+
+    Args:
+        old: What the step's flow run answers for.
+        credentials: The credentials of the workspace.
+        reason: Why, as a sentence.
+        heir: The flow run that comes after it.
+    """
     if not old.is_open:
         return
     try:
-        await settle(
-            old, schedule.credentials, f"Flow run {flow_run.name!r} does something else for this step."
-        )
+        await settle(old, credentials, reason)
     except BoltError as error:
         # It stays open, for the sweeper.
         run_logger().error("%s", error)
     else:
-        await _write_the_end(old.flow_run_id, flow_run)
+        await write_the_end(old.flow_run_id, heir)
 
 
-async def _write_the_end(predecessor: UUID, heir: FlowRun) -> None:
+async def write_the_end(predecessor: UUID, heir: FlowRun) -> None:
     """Write the end of a flow run whose process is gone, and that nobody else will begin again."""
     try:
         async with get_client() as client:

@@ -15,24 +15,21 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
-from prefect.tasks import Task
-from pydantic import ValidationError
 
 from paradime_blocks.errors import BoltRunError
 from paradime_blocks.interrupts import INTERRUPTS
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.claims import can_be_inherited, succeeding
+from paradime_flows.claims import succeeding
 from paradime_flows.context import run_logger
-from paradime_flows.family import subflows_of
-from paradime_flows.holding import Superseded, body_began_at
+from paradime_flows.holding import Superseded
 from paradime_flows.ownership import read_ownerships
+from paradime_flows.pipeline_attempts import STEP_LABEL, EarlierAttempts
 from paradime_flows.pipeline_summary import headline, render_pipeline
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
+from paradime_flows.scheduling import StepState, decide
 from paradime_flows.watch import Stop, StoppedByPrefect, StopRequest, reason_to_stop, stop_request
 
 if TYPE_CHECKING:
@@ -41,7 +38,6 @@ if TYPE_CHECKING:
     from paradime_flows.ownership import Policy
     from paradime_flows.pipeline import OnFailure, Step
 
-STEP_LABEL = "paradime.step."
 # A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.
 _STOP_SECONDS = 60.0
 _INTERRUPT_SECONDS = 25.0
@@ -59,6 +55,7 @@ class PipelineRun:
         on_failure: What a failure means for the rest.
         max_parallel: How many steps may run at once.
         on_interrupt: What an interrupt without a person's cancel does to the Bolt runs.
+        earlier: The flow run of the attempt before, if that is another one.
     """
 
     def __init__(
@@ -71,6 +68,7 @@ class PipelineRun:
         on_failure: OnFailure,
         max_parallel: int,
         on_interrupt: Policy = "cancel",
+        earlier: FlowRun | None = None,
     ) -> None:
         self.flow_run = flow_run
         self.name = name
@@ -79,14 +77,8 @@ class PipelineRun:
         self.on_failure: OnFailure = on_failure
         self.max_parallel = max_parallel
         self.on_interrupt = on_interrupt
-        earlier = read_outcomes(flow_run)
-        self.outcomes = carried_over(steps, earlier)
-        self._under_way = {
-            name: outcome.started_at
-            for name, outcome in earlier.items()
-            if outcome.state is StepState.RUNNING and outcome.started_at is not None
-        }
-        self.predecessors: dict[str, UUID] = {}
+        self._before = EarlierAttempts(flow_run, options["credentials"], earlier)
+        self.outcomes = self._before.carried_over(steps)
         self._stop = StopRequest()
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._writer = ArtifactWriter(flow_run.id)
@@ -101,12 +93,13 @@ class PipelineRun:
             Superseded: Another process has taken up the flow run; the steps have let go of their Bolt runs.
             Pause: It was suspended; so have they.
         """
-        await self._prepare()
         try:
+            await self._prepare()
             while True:
                 await self._decide()
                 await self._write_page()
                 if not self._tasks:
+                    await self._give_up_what_is_left()
                     return
                 await self._some_step()
         except (*INTERRUPTS, StoppedByPrefect):
@@ -114,8 +107,8 @@ class PipelineRun:
             with anyio.CancelScope(shield=True):
                 await self._interrupted()
             raise
-        except (Superseded, Pause):
-            await self._let_go()
+        except (Superseded, Pause) as let_go:
+            await self._let_go(let_go)
             raise
 
     async def _prepare(self) -> None:
@@ -124,12 +117,11 @@ class PipelineRun:
             run_logger().info(
                 "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
             )
-        async with get_client() as client:
-            begun = len(await subflows_of(client, [self.flow_run.id]))
-        # Not by its run count: a flow run that is resumed has the one that it had.
-        if begun:
-            self.predecessors = await open_predecessors(self.flow_run.id, self._under_way)
-        _count_subflows_from(begun)
+        if self._before.is_another:
+            # The attempt after this one asks this flow run alone.
+            for name in reused:
+                await self._note(name)
+        await self._before.prepare(self.steps, self.outcomes)
 
     async def _decide(self) -> None:
         decision = decide(
@@ -145,7 +137,7 @@ class PipelineRun:
             self._stop.reason = decision.stop
         for name in decision.start:
             # The earliest time of a step that never was seen to end: any of its subflows may have succeeded since.
-            started_at = self._under_way.get(name, datetime.now(timezone.utc))
+            started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
             self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
 
@@ -178,7 +170,8 @@ class PipelineRun:
         flow = run_schedule.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
         try:
-            with succeeding(self.predecessors.get(name)):
+            predecessor = self._before.predecessors.pop(name, None)
+            with succeeding(predecessor.id if predecessor is not None else None):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _told_by(state))
         except INTERRUPTS:
@@ -193,6 +186,7 @@ class PipelineRun:
 
     async def _note(self, name: str, **changes: Any) -> None:
         """Write down what is known of a step; a Prefect that cannot be told must not end the pipeline."""
+        changes["run_count"] = self.flow_run.run_count
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         try:
             async with get_client() as client:
@@ -207,8 +201,8 @@ class PipelineRun:
         """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
         try:
             wish = await self._wish()
-        except (Superseded, Pause):
-            await self._let_go()
+        except (Superseded, Pause) as let_go:
+            await self._let_go(let_go)
             raise
         if wish is None and self.on_interrupt == "leave":
             # Each step leaves its Bolt run going; a rerun takes it up.
@@ -221,13 +215,21 @@ class PipelineRun:
             _, pending = await asyncio.wait(self._tasks, timeout=_INTERRUPT_SECONDS)
             for task in pending:
                 task.cancel()
+        if self._stop.reason is not None:
+            await self._give_up_what_is_left()
         for name, outcome in self.outcomes.items():
             if outcome.state is StepState.WAITING:
                 await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
         await self._write_page()
 
-    async def _let_go(self) -> None:
-        """Wait until each step has seen, too, that another process has taken over, or will."""
+    async def _give_up_what_is_left(self) -> None:
+        """Cancel what an earlier attempt left of steps that are not run in this one."""
+        reason = f"Flow run {self.flow_run.name!r} has ended without this step."
+        await self._before.give_up(self._before.predecessors, reason)
+
+    async def _let_go(self, let_go: Superseded | Pause) -> None:
+        """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
+        self._stop.let_go = let_go
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=_LETTING_GO_SECONDS)
             for task in pending:
@@ -298,53 +300,3 @@ async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
             attempts = [attempt for attempt in ownership.attempts if attempt.run_id != last.run_id]
             return {"run_id": last.run_id, "bolt_state": ownership.state, "attempts": [*attempts, last]}
     return {}
-
-
-def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
-    """Return what a flow run's labels say of the steps of its earlier attempts."""
-    found = {}
-    for label, value in (flow_run.labels or {}).items():
-        if not label.startswith(STEP_LABEL):
-            continue
-        try:
-            outcome = StepOutcome.model_validate_json(str(value))
-        except ValidationError:
-            continue
-        found[outcome.name] = outcome
-    return found
-
-
-async def open_predecessors(
-    flow_run_id: UUID, under_way: Mapping[str, datetime] | None = None
-) -> dict[str, UUID]:
-    """Return the newest subflow of each name that left something to go on with, from earlier attempts.
-
-    Args:
-        flow_run_id: The pipeline's flow run.
-        under_way: When the steps started that were under way when it was last heard of. If the subflow of one
-            has succeeded since, the pipeline died before it could write that down.
-    """
-    found: dict[str, UUID] = {}
-    async with get_client() as client:
-        children = await subflows_of(client, [flow_run_id])
-    for child in sorted(children, key=lambda child: child.created or _now()):
-        since = (under_way or {}).get(child.name)
-        unnoticed = since is not None and (body_began_at(child) or since) > since
-        if any(
-            can_be_inherited(ownership) or (unnoticed and ownership.state == BoltRunState.SUCCESS)
-            for ownership in read_ownerships(child)
-        ):
-            found[child.name] = child.id
-    return found
-
-
-def _count_subflows_from(begun: int) -> None:
-    """Give the subflows that are yet to come numbers of their own.
-
-    Prefect numbers the subflows of a flow run as they are called, and in a body that begins again goes on with the
-    subflow that had the same number: but other steps run now, and in another order.
-    """
-    context = FlowRunContext.get()
-    if context is not None and begun:
-        key = Task(name=run_schedule.name, fn=run_schedule.fn).task_key
-        context.task_run_dynamic_keys[key] = begun

@@ -45,6 +45,7 @@ class StepOutcome(BaseModel):
         ended_at: When it ended, in UTC.
         message: Why it ended so, as a sentence; empty for a success.
         reused: Whether it succeeded in an earlier attempt of the pipeline's flow run.
+        run_count: The attempt of the pipeline's flow run in which this was seen, by Prefect's count.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StepOutcome(BaseModel):
     ended_at: datetime | None = None
     message: str = ""
     reused: bool = False
+    run_count: int | None = None
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Decision:
 
 
 _BAD = {StepState.FAILED, StepState.CANCELED}
+_LOST = {*_BAD, StepState.NOT_RUN}
 
 
 def decide(
@@ -106,13 +109,12 @@ def decide(
         decision.stop = f"{first}, and on_failure is stop." if on_failure == "stop" else None
         return decision
     room = max_parallel - sum(state is StepState.RUNNING for state in states.values())
-    lost = {*_BAD, StepState.NOT_RUN}
     changed = True
     while changed:
         # What depends on a dropped step is dropped, too, and so on.
         changed = False
         for step in steps:
-            missing = [name for name in step.after if states[name] in lost]
+            missing = [name for name in step.after if states[name] in _LOST]
             if states[step.key] is StepState.WAITING and missing:
                 decision.drop[step.key] = f"It needs step {missing[0]!r}, which has not succeeded."
                 states[step.key] = StepState.NOT_RUN
@@ -125,14 +127,18 @@ def decide(
     return decision
 
 
-def carried_over(steps: Sequence[Step], earlier: Mapping[str, StepOutcome]) -> dict[str, StepOutcome]:
+def carried_over(
+    steps: Sequence[Step], earlier: Mapping[str, StepOutcome], *, run_count: int | None = None
+) -> dict[str, StepOutcome]:
     """Return the outcomes to begin with: what succeeded in an earlier attempt is not run again.
 
-    A step that is asked for something else now, or that follows one that is run again, is run again as well.
+    A step that is asked for something else now, or that follows one that is run again, is run again as well. In the
+    same attempt, resumed after a suspension, a step that has failed stays so.
 
     Args:
         steps: The steps; they fit together.
         earlier: The outcomes of the earlier attempt, by step.
+        run_count: The present attempt, by Prefect's count; None for one that no earlier outcome can be of.
     """
     outcomes: dict[str, StepOutcome] = {}
     waiting = list(steps)
@@ -140,15 +146,10 @@ def carried_over(steps: Sequence[Step], earlier: Mapping[str, StepOutcome]) -> d
         step = next(step for step in waiting if all(name in outcomes for name in step.after))
         waiting.remove(step)
         before = earlier.get(step.key)
-        stays = (
-            before is not None
-            and before.state is StepState.SUCCEEDED
-            and before.fingerprint == step.fingerprint
-            and all(outcomes[name].reused for name in step.after)
-        )
-        outcomes[step.key] = (
-            before.model_copy(update={"reused": True})
-            if before is not None and stays
-            else StepOutcome(name=step.key, fingerprint=step.fingerprint)
-        )
+        outcomes[step.key] = StepOutcome(name=step.key, fingerprint=step.fingerprint)
+        if before is None or before.fingerprint != step.fingerprint:
+            continue
+        succeeded = before.state is StepState.SUCCEEDED and all(outcomes[name].reused for name in step.after)
+        if succeeded or (before.state in _LOST and run_count is not None and before.run_count == run_count):
+            outcomes[step.key] = before.model_copy(update={"reused": succeeded})
     return {step.key: outcomes[step.key] for step in steps}

@@ -78,9 +78,11 @@ class StopRequest:
 
     Attributes:
         reason: Why, as a sentence; None as long as they may go on.
+        let_go: What they are to raise in place of it, and leave their Bolt runs to who comes after them.
     """
 
     reason: str | None = None
+    let_go: Superseded | Pause | None = None
 
 
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
@@ -204,6 +206,10 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> None:
         Superseded: One has.
         Pause: The flow run is suspended, or one above it.
     """
+    asked = stop_request.get()
+    if asked is not None and asked.let_go is not None:
+        # Prefect may say otherwise by now.
+        raise asked.let_go
     with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
         async with get_client() as client:
             await reason_to_stop(client, flow_run_id)
@@ -281,7 +287,9 @@ class _Watch:
             async with get_client() as client:
                 while self.stop is None and self.let_go is None:
                     await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
-                    self.stop = self._reason_in_this_process() or await self._reason_in_prefect(client)
+                    self.stop = self._reason_in_this_process()
+                    if self.stop is None and self.let_go is None:
+                        self.stop = await self._reason_in_prefect(client)
         except _SIGNALLED as signal:
             self.signal = signal
         if self.stop is not None and self.stop.ends_process:
@@ -294,7 +302,10 @@ class _Watch:
             self.by_signal = True
             return Stop("The process of the flow run was interrupted.")
         send_again_if_swallowed(self._heard.terminations)
-        return None if self._asked is None or self._asked.reason is None else Stop(self._asked.reason)
+        if self._asked is None:
+            return None
+        self.let_go = self._asked.let_go
+        return None if self._asked.reason is None else Stop(self._asked.reason)
 
     async def _reason_in_prefect(self, client: PrefectClient) -> Stop | None:
         if anyio.current_time() < self._next_look:

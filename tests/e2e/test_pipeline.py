@@ -6,18 +6,20 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelling, Running
-from support.prefect_api import artifacts_of, latest_flow_run
+from support.prefect_api import artifacts_of, latest_flow_run, steps_to_go_on_with
 from support.processes import await_until
 
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import inherit, succeeding
+from paradime_flows.family import subflows_of
 from paradime_flows.ownership import FLOW_KEY, Ownership
-from paradime_flows.pipeline_run import open_predecessors, read_outcomes
+from paradime_flows.pipeline_attempts import read_outcomes
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepState
@@ -186,7 +188,7 @@ async def test_a_rerun_takes_up_a_step_that_was_under_way(
     dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
     await await_until(lambda: _is_true(len(workspace.runs("load")) == 1), "the second step's run")
     flow_run = await latest_flow_run("run-pipeline")
-    await await_until(lambda: open_predecessors(flow_run.id), "the subflow's record of its run")
+    await await_until(lambda: steps_to_go_on_with(flow_run.id), "the subflow's record of its run")
     dying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dying
@@ -194,11 +196,95 @@ async def test_a_rerun_takes_up_a_step_that_was_under_way(
     state = await run_again(flow_run, credentials, steps=steps)
     assert state.is_completed(), state.message
     assert ran(workspace) == {"extract": ["SUCCESS"], "load": ["SUCCESS"]}
-    assert await open_predecessors(flow_run.id) == {}
+    assert await steps_to_go_on_with(flow_run.id) == set()
 
 
 async def _is_true(value: bool) -> bool:
     return value
+
+
+async def left_under_way(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, steps: list[dict[str, Any]], going: set[str]
+) -> FlowRun:
+    """A pipeline whose process has died, and has left the runs of some steps."""
+    for name in going:
+        workspace.add_schedule(name, commands=seconds(100_000), setup_commands=False)
+    dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
+
+    async def all_are_known() -> bool:
+        found = await latest_flow_run("run-pipeline") if workspace.active_runs() else None
+        return found is not None and await steps_to_go_on_with(found.id) == going
+
+    await await_until(all_are_known, "the steps' record of their runs")
+    flow_run = await latest_flow_run("run-pipeline")
+    dying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dying
+    assert {run.schedule_name for run in workspace.active_runs()} == going
+    return flow_run
+
+
+async def test_what_a_rerun_has_no_use_for_is_cancelled(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A step that is gone, one behind a step that has been changed; and one that had no run yet is over."""
+    steps: list[dict[str, Any]] = [
+        {"schedule_name": "extract"},
+        {"schedule_name": "load", "after": ["extract"]},
+        {"schedule_name": "events"},
+    ]
+    flow_run = await left_under_way(workspace, credentials, steps, {"load", "events"})
+    async with get_client() as client:
+        (child, *_) = await subflows_of(client, [flow_run.id])
+        lost = await client.create_flow_run(
+            run_schedule, name="load", parent_task_run_id=child.parent_task_run_id, state=Running()
+        )
+    workspace.add_schedule("load", commands=seconds(60), setup_commands=False)
+    steps[0]["commands"] = ["dbt build --full-refresh"]
+    state = await run_again(flow_run, credentials, steps=steps[:2])
+    assert state.is_completed(), state.message
+    states = ran(workspace)
+    assert states == {
+        "extract": ["SUCCESS", "SUCCESS"],
+        "load": ["CANCELED", "SUCCESS"],
+        "events": ["CANCELED"],
+    }
+    cancelled, extracted = workspace.runs("load")[0], workspace.runs("extract")[1]
+    assert cancelled.ended_at <= extracted.ended_at
+    async with get_client() as client:
+        assert (await client.read_flow_run(lost.id)).state.is_crashed()
+
+
+async def test_a_rerun_that_ends_early_leaves_nothing_of_the_attempt_before(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The second step has no room until the first has ended, and that one fails."""
+    steps = [{"schedule_name": "events"}, {"schedule_name": "extract"}]
+    flow_run = await left_under_way(workspace, credentials, steps, {"events", "extract"})
+    workspace.finish(workspace.runs("events")[0].id, "FAILED")
+    state = await run_again(flow_run, credentials, steps=steps, max_parallel=1)
+    assert state.is_failed()
+    assert ran(workspace) == {"extract": ["CANCELED"], "events": ["FAILED"]}
+
+
+async def test_a_retry_of_a_flow_that_runs_a_pipeline_starts_from_what_failed(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect makes a new flow run of the pipeline; twice, to see that the second hands on what the first did."""
+    fails = SimulatedCommand("dbt build", return_code=(1, 1, 0))
+    workspace.add_schedule("load", commands=[fails], setup_commands=False)
+
+    @flow(retries=2)
+    async def nightly() -> Any:
+        return await arun_pipeline(STEPS[:3], credentials, **QUICK)
+
+    result = await nightly()
+    assert [str(step.state) for step in result.steps] == ["succeeded"] * 3
+    assert ran(workspace) == {
+        "extract": ["SUCCESS"],
+        "load": ["FAILED", "FAILED", "SUCCESS"],
+        "clean": ["SUCCESS"],
+    }
 
 
 async def test_cancelling_the_pipeline_leaves_nothing_running(

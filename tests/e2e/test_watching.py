@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -28,6 +29,7 @@ from paradime_flows.watch import (
     StopRequest,
     hear_signals,
     reason_to_stop,
+    see_that_it_is_ours,
     stop_request,
     swallowed_signals_sent_again,
     unless_stopped,
@@ -48,6 +50,10 @@ def outer_handler() -> Iterator[None]:
     """Prefect hands SIGTERM on to the handler that was there before its own; pytest's ends the test run."""
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     yield
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    for thread in threading.enumerate():
+        if thread.name == "bolt-signal-again":
+            thread.join()
     signal.signal(signal.SIGTERM, previous)
 
 
@@ -272,6 +278,24 @@ async def test_a_time_limit_does_not_break_off_what_a_cancel_has_begun(
 
     await limited(return_state=True)
     assert [run.state for run in bolt_simulator.runs()] == ["CANCELED"]
+
+
+async def test_who_is_to_let_go_does_so_although_the_flow_run_goes_on_by_now() -> None:
+    """A pipeline that was suspended, and resumed before each of its steps had seen the one or the other."""
+    request = StopRequest(let_go=Pause(state=Suspended()))
+
+    @flow
+    async def lets_go() -> None:
+        token = stop_request.set(request)
+        try:
+            with pytest.raises(Pause):
+                await unless_stopped(lambda: anyio.sleep(20), this_flow_run(), interval_seconds=60)
+            with pytest.raises(Pause):
+                await see_that_it_is_ours(this_flow_run())
+        finally:
+            stop_request.reset(token)
+
+    await lets_go()
 
 
 async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:

@@ -48,3 +48,12 @@ async def logs_of(flow_run_id: UUID) -> list[str]:
             log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
         )
     return [log.message for log in found]
+
+
+async def steps_to_go_on_with(flow_run_id: UUID) -> set[str]:
+    """The steps of a pipeline's flow run that have left a Bolt run to go on with."""
+    from paradime_flows.family import subflows_of
+    from paradime_flows.pipeline_attempts import open_predecessors
+
+    async with get_client() as client:
+        return set(open_predecessors(await subflows_of(client, [flow_run_id])))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
 NOWHERE = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
-W, S, F = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED
+W, S, F, N = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED, StepState.NOT_RUN
 
 DIAMOND = [
     Step(schedule_name="a"),
@@ -233,6 +233,17 @@ def test_a_rerun_carries_over_what_succeeded() -> None:
     found = carried_over(DIAMOND, outcomes("ssfns"))
     assert [outcome.state for outcome in found.values()] == [S, S, W, W, S]
     assert [outcome.reused for outcome in found.values()] == [True, True, False, False, True]
+
+
+def test_a_resumption_carries_over_what_failed() -> None:
+    """It is the same attempt; a failure of the one before is tried again all the same."""
+    before = {
+        name: outcome.model_copy(update={"run_count": 1 if name == "e" else 2})
+        for name, outcome in outcomes("sfrnf").items()
+    }
+    found = carried_over(DIAMOND, before, run_count=2)
+    assert [outcome.state for outcome in found.values()] == [S, F, W, N, W]
+    assert [name for name, outcome in found.items() if outcome.reused] == ["a"]
 
 
 def test_a_changed_step_and_what_follows_it_run_again() -> None:

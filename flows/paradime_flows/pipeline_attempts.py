@@ -1,0 +1,198 @@
+"""What earlier attempts of a pipeline have left: outcomes to keep, Bolt runs to go on with, flow runs to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import anyio
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentTaskRunId
+from prefect.context import FlowRunContext
+from prefect.tasks import Task
+from pydantic import ValidationError
+
+from paradime_blocks.models import BoltRunState
+from paradime_flows.claims import can_be_inherited, give_up, write_the_end
+from paradime_flows.family import every_flow_run, subflows_of
+from paradime_flows.holding import body_began_at
+from paradime_flows.ownership import read_ownerships
+from paradime_flows.run_schedule import run_schedule
+from paradime_flows.scheduling import StepOutcome, StepState, carried_over
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_flows.pipeline import Step
+
+STEP_LABEL = "paradime.step."
+_AT_ONCE = 16
+_PAGE = 200
+
+
+class EarlierAttempts:
+    """What the attempts before this one have left of a pipeline.
+
+    Args:
+        flow_run: The pipeline's flow run.
+        credentials: The credentials of the workspace.
+        earlier: The flow run of the attempt before, if that is another one.
+
+    Attributes:
+        predecessors: The subflow of each step that has left something to go on with, and has no heir yet.
+    """
+
+    def __init__(
+        self, flow_run: FlowRun, credentials: ParadimeCredentials, earlier: FlowRun | None = None
+    ) -> None:
+        self.flow_run = flow_run
+        self.credentials = credentials
+        self.earlier = earlier
+        self.outcomes = read_outcomes(earlier or flow_run)
+        self.predecessors: dict[str, FlowRun] = {}
+        self.under_way = {
+            name: outcome.started_at
+            for name, outcome in self.outcomes.items()
+            if outcome.state is StepState.RUNNING and outcome.started_at is not None
+        }
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the attempt before was another flow run."""
+        return self.earlier is not None
+
+    def carried_over(self, steps: Sequence[Step]) -> dict[str, StepOutcome]:
+        """Return the outcomes to begin with."""
+        # A flow run that is resumed has the run count that it had; another one's says nothing.
+        run_count = None if self.is_another else self.flow_run.run_count
+        return carried_over(steps, self.outcomes, run_count=run_count)
+
+    async def prepare(self, steps: Mapping[str, Step], outcomes: Mapping[str, StepOutcome]) -> None:
+        """Find what the steps can go on with, and end what else is left.
+
+        Args:
+            steps: The steps, by name.
+            outcomes: The outcomes to begin with.
+        """
+        async with get_client() as client:
+            children = await subflows_of(client, [self.flow_run.id])
+            if self.earlier is not None:
+                children += await subflows_of(client, [self.earlier.id])
+                await write_the_end(self.earlier.id, self.flow_run)
+            if not children:
+                return
+            await _number_subflows(client, self.flow_run.id)
+        self.predecessors = open_predecessors(children, self.under_way)
+        going = {predecessor.id for predecessor in self.predecessors.values()}
+        for child in children:
+            # Killed or suspended before it had a run.
+            if child.id not in going and not _is_over(child) and not _is_open(child):
+                await write_the_end(child.id, self.flow_run)
+        changed = [name for name in self.predecessors if not self._goes_on(steps.get(name), outcomes)]
+        await self.give_up(changed, f"Flow run {self.flow_run.name!r} does something else for this step.")
+
+    async def give_up(self, names: Iterable[str], reason: str) -> None:
+        """Cancel what steps had under way that are not to go on with it, all at once.
+
+        Args:
+            names: The steps.
+            reason: Why, as a sentence.
+        """
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+        async def one(predecessor: FlowRun) -> None:
+            async with limiter:
+                for ownership in read_ownerships(predecessor):
+                    await give_up(ownership, self.credentials, reason, self.flow_run)
+
+        async with anyio.create_task_group() as group:
+            for name in list(names):
+                group.start_soon(one, self.predecessors.pop(name))
+
+    def _goes_on(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
+        """Whether a step is to do what it did before, on what was before it."""
+        if step is None or not all(outcomes[name].reused for name in step.after):
+            return False
+        before = self.outcomes.get(step.key)
+        return before is None or before.fingerprint == step.fingerprint
+
+
+def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
+    """Return what a flow run's labels say of the steps of its earlier attempts."""
+    found = {}
+    for label, value in (flow_run.labels or {}).items():
+        if not label.startswith(STEP_LABEL):
+            continue
+        try:
+            outcome = StepOutcome.model_validate_json(str(value))
+        except ValidationError:
+            continue
+        found[outcome.name] = outcome
+    return found
+
+
+async def earlier_call(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
+    """Return the newest flow run of a pipeline that this same call of a subflow has made before.
+
+    When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed.
+    """
+    if flow_run.parent_task_run_id is None or read_outcomes(flow_run):
+        return None
+    call = FlowRunFilterParentTaskRunId(any_=[flow_run.parent_task_run_id])
+    calls = every_flow_run(client, FlowRunFilter(parent_task_run_id=call))
+    earlier = {str(one.created): one async for one in calls if one.id != flow_run.id and read_outcomes(one)}
+    return earlier[max(earlier)] if earlier else None
+
+
+def open_predecessors(
+    children: Iterable[FlowRun], under_way: Mapping[str, datetime] | None = None
+) -> dict[str, FlowRun]:
+    """Return the newest subflow of each name that left something to go on with, from earlier attempts.
+
+    Args:
+        children: The subflows of the pipeline's flow run.
+        under_way: When the steps started that were under way when it was last heard of. If the subflow of one
+            has succeeded since, the pipeline died before it could write that down.
+    """
+    found: dict[str, FlowRun] = {}
+    now = datetime.now(timezone.utc)
+    for child in sorted(children, key=lambda child: child.created or now):
+        since = (under_way or {}).get(child.name)
+        unnoticed = since is not None and (body_began_at(child) or since) > since
+        if any(
+            can_be_inherited(ownership) or (unnoticed and ownership.state == BoltRunState.SUCCESS)
+            for ownership in read_ownerships(child)
+        ):
+            found[child.name] = child
+    return found
+
+
+def _is_over(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and flow_run.state.is_final()
+
+
+def _is_open(flow_run: FlowRun) -> bool:
+    return any(ownership.is_open for ownership in read_ownerships(flow_run))
+
+
+async def _number_subflows(client: PrefectClient, flow_run_id: UUID) -> None:
+    """Give the subflows that are yet to come numbers that no other has had.
+
+    Prefect numbers the subflows of a flow run as they are called, and in a body that begins again goes on with the
+    subflow that had the same number: but other steps run now, and in another order.
+    """
+    context = FlowRunContext.get()
+    if context is None:
+        return
+    numbers = [0]
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    while True:
+        page = await client.read_task_runs(flow_run_filter=this, limit=_PAGE, offset=len(numbers) - 1)
+        numbers += [int(task_run.dynamic_key) if task_run.dynamic_key.isdigit() else 0 for task_run in page]
+        if len(page) < _PAGE:
+            break
+    key = Task(name=run_schedule.name, fn=run_schedule.fn).task_key
+    context.task_run_dynamic_keys[key] = max(numbers)
