@@ -101,7 +101,7 @@ async def sweep_orphans(
             only tell.
         older_than_seconds: How long the flow run must have been over or silent, in seconds: the wait gives a
             retry the time to take the run up again. A run that `on_crash` or `on_interrupt` leaves for one is given
-            a quarter of an hour at least.
+            a quarter of an hour at least; one whose flow run was cancelled is given none.
         lookback_days: How old a flow run may be at most, in days.
 
     Returns:
@@ -119,10 +119,10 @@ async def sweep_orphans(
     sweep = _Sweep(found, action, older_than_seconds)
     async with get_client() as client:
         flow_runs = await _candidates(client, timedelta(days=lookback_days))
-        orphans = [flow_run for flow_run in flow_runs if sweep.is_orphan(flow_run)]
+        orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
         run_logger().info("%d flow runs looked at, %d to be swept.", len(flow_runs), len(orphans))
-        if any(_may_live(flow_run) for flow_run in orphans):
-            # Their clocks may be behind ours. Whoever lives writes another sign within this time.
+        if any(_may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
+            # Their clocks may be behind ours. Whoever lives writes another sign, or settles a cancel, within this time.
             await anyio.sleep(_TWO_BEATS_SECONDS)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -169,9 +169,18 @@ class _Sweep:
         self.older_than_seconds = older_than_seconds
         self.swept: list[SweptRun] = []
 
-    def is_orphan(self, flow_run: FlowRun) -> bool:
-        """Whether a flow run has been over or silent for long enough while it answers for a run of this workspace."""
-        return bool(self._open(flow_run)) and self._idle_seconds(flow_run) >= self.older_than_seconds
+    async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
+        """Whether a flow run has been over or silent for long enough while it answers for a run of this workspace.
+
+        One that was cancelled need not have been: nobody comes back for its run.
+        """
+        if not self._open(flow_run) or self._idle_seconds(flow_run) < 0:
+            return False
+        return not self.is_young(flow_run) or await _is_cancelled(client, flow_run)
+
+    def is_young(self, flow_run: FlowRun) -> bool:
+        """Whether a flow run has been over or silent for a short time only."""
+        return self._idle_seconds(flow_run) < self.older_than_seconds
 
     def _open(self, flow_run: FlowRun) -> list[Ownership]:
         return [
@@ -226,7 +235,7 @@ class _Sweep:
             lives
             or flow_run.state is None
             or flow_run.state.type not in _SWEPT
-            or not self.is_orphan(flow_run)
+            or not await self.is_orphan(client, flow_run)
             or await _is_taken_up_from_above(client, flow_run)
         ):
             return
@@ -300,6 +309,16 @@ def _is_over(flow_run: FlowRun) -> bool:
 def _may_live(flow_run: FlowRun) -> bool:
     """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
     return not _is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
+
+
+async def _is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run, or one above it, has been cancelled: if suspended, it had no process that would be told."""
+    return any(
+        [
+            one.state is not None and (one.state.is_cancelled() or one.state.is_cancelling())
+            async for one in lineage(client, flow_run)
+        ]
+    )
 
 
 async def _is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:

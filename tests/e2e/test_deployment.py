@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -12,8 +13,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
+from prefect.flow_runs import suspend_flow_run
+from prefect.states import Cancelling
+from support.bench import flow_processes
 from support.prefect_api import artifacts_of
-from support.processes import wait_for_flow_run
+from support.processes import await_until, wait_for_flow_run
 
 from paradime_blocks.testing import SimulatedCommand
 
@@ -69,4 +73,24 @@ async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
         os.kill(pid, signal.SIGKILL)
     processes.worker("bolt", env=bolt_simulator.environment())
     bolt_simulator.wait_for(lambda simulator: not simulator.active_runs(), timeout=120)
+    assert [run.state for run in bolt_simulator.runs("daily")] == ["CANCELED"]
+
+
+@pytest.mark.exhaustive
+async def test_a_cancel_of_a_suspended_flow_run_sends_the_sweeper(
+    worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator
+) -> None:
+    """It has no process that would be told, and Prefect calls no hook: the automation starts the sweeper."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    created = await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
+    bolt_simulator.wait_for(lambda simulator: simulator.count("boltRunStatus") > 1, timeout=120)
+    await asyncio.to_thread(suspend_flow_run, flow_run_id=created.id, timeout=600)
+
+    async def gone() -> bool:
+        return not flow_processes(created.id)
+
+    await await_until(gone, "the end of the process")
+    async with get_client() as client:
+        await client.set_flow_run_state(created.id, Cancelling())
+    await asyncio.to_thread(bolt_simulator.wait_for, lambda bolt: not bolt.active_runs(), timeout=120)
     assert [run.state for run in bolt_simulator.runs("daily")] == ["CANCELED"]
