@@ -102,17 +102,24 @@ class Trigger:
             BoltError: Nothing was started.
         """
         intent = await make_intent(self.client, self.request, self.clock)
-        await self._intend(intent)
+        try:
+            await self.ledger.intend(self.request, intent)
+        except BaseException:
+            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
+            with anyio.CancelScope(shield=True):
+                await self.ledger.withdraw()
+            raise
         self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
         answer_was_lost = False
         for sent in range(_SENDS_AT_MOST):
             if sent:
-                # Looking has taken its time, and whoever may send it now is to be asked anew.
+                # Looking has taken its time, and whoever may send it now is to be asked anew. If it is not sent, the
+                # intent stays: what was sent before may show itself yet.
                 intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
-                await self._intend(intent)
+                await self.ledger.intend(self.request, intent)
                 self.trail.note("No run has started; the trigger is sent again.")
             try:
-                run_id = await self._send_shielded()
+                run_id = await self._send_shielded(answer_was_lost=answer_was_lost)
             except BoltError as error:
                 found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
                 answer_was_lost = True
@@ -128,16 +135,6 @@ class Trigger:
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
         )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
-
-    async def _intend(self, intent: TriggerIntent) -> None:
-        """Write down that the trigger is about to be sent, or that it is not after all."""
-        try:
-            await self.ledger.intend(self.request, intent)
-        except BaseException:
-            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
-            with anyio.CancelScope(shield=True):
-                await self.ledger.withdraw()
-            raise
 
     def _told(self) -> str:
         """Say what is sent."""
@@ -212,7 +209,7 @@ class Trigger:
         with anyio.CancelScope(shield=True):
             await self.ledger.started(run_id, adopted=adopted)
 
-    async def _send_shielded(self) -> int:
+    async def _send_shielded(self, *, answer_was_lost: bool) -> int:
         """Send from a thread of its own: no cancel of the caller, of either kind, can lose the answer."""
         called_off = threading.Event()
         future = _in_thread(lambda: asyncio.run(self._send_once(called_off)))
@@ -222,14 +219,14 @@ class Trigger:
             # It may be waiting to try again; what is on its way already can only be waited for.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
-                await self._settle(future)
+                await self._settle(future, answer_was_lost=answer_was_lost)
             raise
 
     async def _send_once(self, called_off: threading.Event) -> int:
         async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
             return await self.request.send(client)
 
-    async def _settle(self, future: Future[int]) -> None:
+    async def _settle(self, future: Future[int], *, answer_was_lost: bool) -> None:
         """Learn, after an interrupt, which run the trigger started, so that it can be cancelled.
 
         Without an answer the intent stays open: whoever settles it looks for the run.
@@ -245,7 +242,7 @@ class Trigger:
             run_id = future.result()
             self.trail.note(f"Bolt run {run_id} had been started.")
             await self.ledger.started(run_id, adopted=False)
-        elif not may_have_started(error):
+        elif not answer_was_lost and not may_have_started(error):
             self.trail.note("The trigger had started nothing.")
             await self.ledger.withdraw()
 

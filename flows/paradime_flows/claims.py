@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger_intent import TriggerRequest
 
-# What this process has taken up already: of two tasks that ask for the same, each takes up a run of its own.
-_claimed: set[tuple[UUID, str, str]] = set()
+# Which intent of this process has taken up what: of two tasks that ask for the same, each takes up a run of its own.
+_claimed: dict[tuple[UUID, str, str], str] = {}
 _predecessor: ContextVar[UUID | None] = ContextVar("predecessor", default=None)
 
 
@@ -66,8 +66,8 @@ def claim(found: list[Ownership], key: str, request: TriggerRequest, body: str) 
     for ownership in found:
         mark = (ownership.flow_run_id, ownership.key, body)
         same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
-        if same and ownership.body != body and mark not in _claimed:
-            _claimed.add(mark)
+        # A task that is retried before it has written anything comes back for what it had taken up.
+        if same and (ownership.body != body or mark in _claimed) and _claimed.setdefault(mark, key) == key:
             return ownership
     return None
 

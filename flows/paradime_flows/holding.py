@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -24,6 +25,7 @@ from paradime_flows.context import current_body, current_body_began_at
 
 LABEL = "paradime.body"
 _BEGAN_LABEL = "paradime.body.began"
+_WRITES_AT_MOST = 5
 
 _held: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
 # What this process has written: a body with many tasks writes its token once, lest it take back what it lost.
@@ -43,12 +45,37 @@ class Superseded(Abort):
         )
 
 
+async def write_labels(client: PrefectClient, flow_run_id: UUID, labels: dict[str, Any]) -> None:
+    """Write labels to a flow run, and see that they are there.
+
+    Prefect's server reads all labels of a flow run and writes them all. Where its database lets two requests do so at
+    once, as Postgres does, another label's writer can undo ours: a sign of life, every few seconds.
+
+    Args:
+        client: An open client.
+        flow_run_id: The flow run.
+        labels: The labels.
+
+    Raises:
+        RuntimeError: They are not there, however often they are written.
+    """
+    for _ in range(_WRITES_AT_MOST):
+        await client.update_flow_run_labels(flow_run_id, labels)
+        written = (await client.read_flow_run(flow_run_id)).labels or {}
+        if all(written.get(name) == value for name, value in labels.items()):
+            return
+    msg = (
+        f"Prefect has taken the labels {', '.join(labels)} of flow run {flow_run_id}, and does not have them."
+    )
+    raise RuntimeError(msg)
+
+
 async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
     body = current_body()
     if (flow_run_id, body) not in _written:
         began_at = current_body_began_at().isoformat()
-        await client.update_flow_run_labels(flow_run_id, {LABEL: body, _BEGAN_LABEL: began_at})
+        await write_labels(client, flow_run_id, {LABEL: body, _BEGAN_LABEL: began_at})
         _written.add((flow_run_id, body))
     _held.set({**_held.get(), flow_run_id: body})
 

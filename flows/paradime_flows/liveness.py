@@ -73,8 +73,11 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun) -> None:
     await beat(client, flow_run.id)
     if flow_run.id in _kept_alive:
         return
-    _kept_alive[flow_run.id] = flow_run.id
-    _kept_alive[flow_run.id] = [one.id async for one in lineage(client, flow_run)][-1]
+    outermost = [one.id async for one in lineage(client, flow_run)][-1]
+    if flow_run.id in _kept_alive:
+        return
+    # From here to the thread's start nothing may fail.
+    _kept_alive[flow_run.id] = outermost
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
     threading.Thread(

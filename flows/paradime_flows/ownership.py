@@ -22,7 +22,7 @@ from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.context import run_logger
-from paradime_flows.holding import Superseded, body_of
+from paradime_flows.holding import Superseded, body_of, write_labels
 from paradime_flows.watch import StoppedByPrefect, reason_to_stop
 
 TAG = "paradime-bolt"
@@ -168,7 +168,7 @@ async def write_ownership(ownership: Ownership) -> None:
     """
     async with get_client() as client:
         await see_hold(client, ownership)
-        await client.update_flow_run_labels(ownership.flow_run_id, ownership.to_labels())
+        await write_labels(client, ownership.flow_run_id, ownership.to_labels())
 
 
 async def see_hold(client: PrefectClient, ownership: Ownership) -> FlowRun:

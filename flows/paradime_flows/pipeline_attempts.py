@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from paradime_blocks.models import BoltRunState
 from paradime_flows.claims import can_be_inherited, give_up, write_the_end
-from paradime_flows.family import every_flow_run, subflows_of
+from paradime_flows.family import every_flow_run, has_its_own_process, lineage, subflows_of
 from paradime_flows.holding import body_began_at
 from paradime_flows.ownership import read_ownerships
 from paradime_flows.run_schedule import run_schedule
@@ -39,19 +39,29 @@ class EarlierAttempts:
     Args:
         flow_run: The pipeline's flow run.
         credentials: The credentials of the workspace.
-        earlier: The flow run of the attempt before, if that is another one.
+        earlier: The flow runs of the attempts before, oldest first, if those were others.
+        attempt: What tells this attempt from the others.
 
     Attributes:
+        outcomes: The outcome of each step, the newest there is.
+        under_way: When the steps started that were under way when they were last heard of.
         predecessors: The subflow of each step that has left something to go on with, and has no heir yet.
     """
 
     def __init__(
-        self, flow_run: FlowRun, credentials: ParadimeCredentials, earlier: FlowRun | None = None
+        self,
+        flow_run: FlowRun,
+        credentials: ParadimeCredentials,
+        earlier: Sequence[FlowRun] = (),
+        attempt: str = "",
     ) -> None:
         self.flow_run = flow_run
         self.credentials = credentials
         self.earlier = earlier
-        self.outcomes = read_outcomes(earlier or flow_run)
+        self.attempt = attempt
+        self.outcomes: dict[str, StepOutcome] = {}
+        for one in [*earlier, flow_run]:
+            self.outcomes.update(read_outcomes(one))
         self.predecessors: dict[str, FlowRun] = {}
         self.under_way = {
             name: outcome.started_at
@@ -59,16 +69,27 @@ class EarlierAttempts:
             if outcome.state is StepState.RUNNING and outcome.started_at is not None
         }
 
-    @property
-    def is_another(self) -> bool:
-        """Whether the attempt before was another flow run."""
-        return self.earlier is not None
+    @classmethod
+    async def of(
+        cls, client: PrefectClient, flow_run: FlowRun, credentials: ParadimeCredentials
+    ) -> EarlierAttempts:
+        """Read them.
+
+        Args:
+            client: An open client.
+            flow_run: The pipeline's flow run.
+            credentials: The credentials of the workspace.
+        """
+        return cls(
+            flow_run,
+            credentials,
+            await _earlier_calls(client, flow_run),
+            await _attempt_of(client, flow_run),
+        )
 
     def carried_over(self, steps: Sequence[Step]) -> dict[str, StepOutcome]:
         """Return the outcomes to begin with."""
-        # A flow run that is resumed has the run count that it had; another one's says nothing.
-        run_count = None if self.is_another else self.flow_run.run_count
-        return carried_over(steps, self.outcomes, run_count=run_count)
+        return carried_over(steps, self.outcomes, attempt=self.attempt)
 
     async def prepare(self, steps: Mapping[str, Step], outcomes: Mapping[str, StepOutcome]) -> None:
         """Find what the steps can go on with, and end what else is left.
@@ -78,13 +99,13 @@ class EarlierAttempts:
             outcomes: The outcomes to begin with.
         """
         async with get_client() as client:
-            children = await subflows_of(client, [self.flow_run.id])
-            if self.earlier is not None:
-                children += await subflows_of(client, [self.earlier.id])
-                await write_the_end(self.earlier.id, self.flow_run)
+            children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
             if not children:
                 return
             await _number_subflows(client, self.flow_run.id)
+        for one in self.earlier:
+            if not _is_over(one):
+                await write_the_end(one.id, self.flow_run)
         self.predecessors = open_predecessors(children, self.under_way)
         going = {predecessor.id for predecessor in self.predecessors.values()}
         for child in children:
@@ -103,14 +124,18 @@ class EarlierAttempts:
         """
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
-        async def one(predecessor: FlowRun) -> None:
+        async def one(client: PrefectClient, name: str) -> None:
             async with limiter:
+                # By now it may have an heir.
+                predecessor = await client.read_flow_run(self.predecessors[name].id)
                 for ownership in read_ownerships(predecessor):
                     await give_up(ownership, self.credentials, reason, self.flow_run)
+            # Not before: whoever is interrupted here has to do it again.
+            del self.predecessors[name]
 
-        async with anyio.create_task_group() as group:
+        async with get_client() as client, anyio.create_task_group() as group:
             for name in list(names):
-                group.start_soon(one, self.predecessors.pop(name))
+                group.start_soon(one, client, name)
 
     def _goes_on(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
         """Whether a step is to do what it did before, on what was before it."""
@@ -134,17 +159,31 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
     return found
 
 
-async def earlier_call(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
-    """Return the newest flow run of a pipeline that this same call of a subflow has made before.
+async def _earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
+    """Return the flow runs of a pipeline that this same call of a subflow has made before, oldest first.
 
     When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed.
     """
-    if flow_run.parent_task_run_id is None or read_outcomes(flow_run):
-        return None
+    if flow_run.parent_task_run_id is None:
+        return []
     call = FlowRunFilterParentTaskRunId(any_=[flow_run.parent_task_run_id])
     calls = every_flow_run(client, FlowRunFilter(parent_task_run_id=call))
-    earlier = {str(one.created): one async for one in calls if one.id != flow_run.id and read_outcomes(one)}
-    return earlier[max(earlier)] if earlier else None
+    return sorted([one async for one in calls if one.id != flow_run.id], key=lambda one: str(one.created))
+
+
+async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
+    """Return what tells the present attempt of a pipeline's flow run from its others; resumed, it is the same.
+
+    Prefect does not count a flow run that is resumed; but it counts a subflow of one, whose own retries can be told by
+    its states.
+    """
+    outermost = flow_run
+    async for one in lineage(client, flow_run):
+        outermost = one
+        if has_its_own_process(one):
+            break
+    states = await client.read_flow_run_states(flow_run.id)
+    return f"{outermost.run_count}.{sum(state.name == 'AwaitingRetry' for state in states)}"
 
 
 def open_predecessors(

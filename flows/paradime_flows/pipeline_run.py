@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -24,13 +25,20 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.claims import succeeding
 from paradime_flows.context import run_logger
-from paradime_flows.holding import Superseded
+from paradime_flows.holding import Superseded, write_labels
 from paradime_flows.ownership import read_ownerships
 from paradime_flows.pipeline_attempts import STEP_LABEL, EarlierAttempts
 from paradime_flows.pipeline_summary import headline, render_pipeline
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepState, decide
-from paradime_flows.watch import Stop, StoppedByPrefect, StopRequest, reason_to_stop, stop_request
+from paradime_flows.watch import (
+    Stop,
+    StoppedByPrefect,
+    StopRequest,
+    reason_to_stop,
+    see_that_it_is_ours,
+    stop_request,
+)
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
@@ -52,10 +60,13 @@ class PipelineRun:
         name: The pipeline's name.
         steps: The steps; they fit together.
         options: Parameters that all steps' `run_schedule` have in common.
+        before: What the attempts before this one have left.
         on_failure: What a failure means for the rest.
         max_parallel: How many steps may run at once.
         on_interrupt: What an interrupt without a person's cancel does to the Bolt runs.
-        earlier: The flow run of the attempt before, if that is another one.
+
+    Attributes:
+        stop: Has the steps stop, or let go of their Bolt runs.
     """
 
     def __init__(
@@ -64,11 +75,11 @@ class PipelineRun:
         name: str,
         steps: Sequence[Step],
         options: Mapping[str, Any],
+        before: EarlierAttempts,
         *,
         on_failure: OnFailure,
         max_parallel: int,
         on_interrupt: Policy = "cancel",
-        earlier: FlowRun | None = None,
     ) -> None:
         self.flow_run = flow_run
         self.name = name
@@ -77,9 +88,9 @@ class PipelineRun:
         self.on_failure: OnFailure = on_failure
         self.max_parallel = max_parallel
         self.on_interrupt = on_interrupt
-        self._before = EarlierAttempts(flow_run, options["credentials"], earlier)
+        self._before = before
         self.outcomes = self._before.carried_over(steps)
-        self._stop = StopRequest()
+        self.stop = StopRequest()
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._writer = ArtifactWriter(flow_run.id)
         self._page: UUID | None = None
@@ -117,10 +128,6 @@ class PipelineRun:
             run_logger().info(
                 "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
             )
-        if self._before.is_another:
-            # The attempt after this one asks this flow run alone.
-            for name in reused:
-                await self._note(name)
         await self._before.prepare(self.steps, self.outcomes)
 
     async def _decide(self) -> None:
@@ -129,12 +136,13 @@ class PipelineRun:
             self.outcomes,
             on_failure=self.on_failure,
             max_parallel=self.max_parallel,
+            under_way=self._before.predecessors,
         )
         for name, reason in decision.drop.items():
             await self._note(name, state=StepState.NOT_RUN, message=reason)
-        if decision.stop is not None and self._stop.reason is None and self._tasks:
+        if decision.stop is not None and self.stop.reason is None and self._tasks:
             run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
-            self._stop.reason = decision.stop
+            self.stop.reason = decision.stop
         for name in decision.start:
             # The earliest time of a step that never was seen to end: any of its subflows may have succeeded since.
             started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
@@ -143,7 +151,7 @@ class PipelineRun:
 
     async def _some_step(self) -> None:
         """Wait until a step has ended; steps that do not stop when they are asked to are broken off."""
-        stopping = self._stop.reason is not None
+        stopping = self.stop.reason is not None
         done, _ = await asyncio.wait(
             self._tasks, timeout=_STOP_SECONDS if stopping else None, return_when=asyncio.FIRST_COMPLETED
         )
@@ -165,17 +173,20 @@ class PipelineRun:
     async def _step(self, name: str) -> None:
         """Run a step as a subflow and note how it ended."""
         step = self.steps[name]
-        stop_request.set(self._stop)
+        stop_request.set(self.stop)
         # The subflow's name is the step's, so that a rerun finds what an earlier attempt of the step left.
         flow = run_schedule.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
         try:
-            predecessor = self._before.predecessors.pop(name, None)
+            predecessor = self._before.predecessors.get(name)
             with succeeding(predecessor.id if predecessor is not None else None):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _told_by(state))
         except INTERRUPTS:
-            with anyio.CancelScope(shield=True):
+            # Of a step that has let go, whoever comes after us tells how it ended.
+            with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
+                self._see_that_it_is_kept()
+                await see_that_it_is_ours(self.flow_run.id)
                 await self._note(
                     name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
                 )
@@ -186,20 +197,21 @@ class PipelineRun:
 
     async def _note(self, name: str, **changes: Any) -> None:
         """Write down what is known of a step; a Prefect that cannot be told must not end the pipeline."""
-        changes["run_count"] = self.flow_run.run_count
+        changes["attempt"] = self._before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         try:
             async with get_client() as client:
                 label: dict[str, Any] = {
                     f"{STEP_LABEL}{name}": outcome.model_dump_json(exclude_defaults=True)
                 }
-                await client.update_flow_run_labels(self.flow_run.id, label)
+                await write_labels(client, self.flow_run.id, label)
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Prefect could not be told of step %r: %s", name, error)
 
     async def _interrupted(self) -> None:
         """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
         try:
+            self._see_that_it_is_kept()
             wish = await self._wish()
         except (Superseded, Pause) as let_go:
             await self._let_go(let_go)
@@ -210,17 +222,22 @@ class PipelineRun:
                 if getattr(task, "cancelling", int)() == 0:
                     task.cancel()
         else:
-            self._stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
+            self.stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=_INTERRUPT_SECONDS)
             for task in pending:
                 task.cancel()
-        if self._stop.reason is not None:
+        if self.stop.reason is not None:
             await self._give_up_what_is_left()
         for name, outcome in self.outcomes.items():
             if outcome.state is StepState.WAITING:
                 await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
         await self._write_page()
+
+    def _see_that_it_is_kept(self) -> None:
+        """Raise again what was seen before: Prefect may say otherwise by now, or nothing."""
+        if self.stop.let_go is not None:
+            raise self.stop.let_go
 
     async def _give_up_what_is_left(self) -> None:
         """Cancel what an earlier attempt left of steps that are not run in this one."""
@@ -229,7 +246,7 @@ class PipelineRun:
 
     async def _let_go(self, let_go: Superseded | Pause) -> None:
         """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
-        self._stop.let_go = let_go
+        self.stop.let_go = let_go
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=_LETTING_GO_SECONDS)
             for task in pending:

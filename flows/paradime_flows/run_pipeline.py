@@ -27,7 +27,7 @@ from paradime_flows.parameters import (
     PollIntervalSeconds,
 )
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, OnFailure, Step, check_steps
-from paradime_flows.pipeline_attempts import earlier_call
+from paradime_flows.pipeline_attempts import EarlierAttempts
 from paradime_flows.pipeline_run import PipelineRun
 from paradime_flows.scheduling import StepOutcome, StepState
 from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, unless_stopped
@@ -128,7 +128,7 @@ async def run_pipeline(
         flow_run = await client.read_flow_run(this_flow_run_id())
         await keep_alive(client, flow_run)
         reason = await settle_if_cancelled_before(client, flow_run)
-        earlier = await earlier_call(client, flow_run)
+        before = await EarlierAttempts.of(client, flow_run, found)
     if reason is not None:
         return cancelled(reason, PipelineResult)
     options = {
@@ -151,13 +151,13 @@ async def run_pipeline(
         name,
         steps,
         options,
+        before,
         on_failure=on_failure,
         max_parallel=max_parallel,
         on_interrupt=on_interrupt,
-        earlier=earlier,
     )
     try:
-        await unless_stopped(pipeline.run, flow_run.id)
+        await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, PipelineResult)
     if cancel := await cancel_in_prefect(flow_run.id):

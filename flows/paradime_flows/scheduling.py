@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -45,7 +45,7 @@ class StepOutcome(BaseModel):
         ended_at: When it ended, in UTC.
         message: Why it ended so, as a sentence; empty for a success.
         reused: Whether it succeeded in an earlier attempt of the pipeline's flow run.
-        run_count: The attempt of the pipeline's flow run in which this was seen, by Prefect's count.
+        attempt: The attempt of the pipeline in which this was seen; one that is resumed is the same.
     """
 
     name: str
@@ -59,7 +59,7 @@ class StepOutcome(BaseModel):
     ended_at: datetime | None = None
     message: str = ""
     reused: bool = False
-    run_count: int | None = None
+    attempt: str = ""
 
 
 @dataclass
@@ -87,6 +87,7 @@ def decide(
     *,
     on_failure: OnFailure,
     max_parallel: int,
+    under_way: Collection[str] = (),
 ) -> Decision:
     """Decide what to start, what to drop, and whether to stop.
 
@@ -95,16 +96,18 @@ def decide(
         outcomes: How far each is.
         on_failure: What a failure means for the rest.
         max_parallel: How many steps may run at once.
+        under_way: Steps that wait, but whose Bolt runs go on since an earlier attempt: they are taken up at once.
     """
     decision = Decision()
     states = {step.key: outcomes[step.key].state for step in steps}
     bad = [name for name, state in states.items() if state in _BAD]
     if bad and on_failure != "continue":
         first = f"Step {bad[0]!r} {'has failed' if states[bad[0]] is StepState.FAILED else 'was canceled'}"
+        goes_on = under_way if on_failure == "finish" else ()
+        waiting = [name for name, state in states.items() if state is StepState.WAITING]
+        decision.start = [name for name in waiting if name in goes_on]
         decision.drop = {
-            name: f"{first}, and on_failure is {on_failure}."
-            for name, state in states.items()
-            if state is StepState.WAITING
+            name: f"{first}, and on_failure is {on_failure}." for name in waiting if name not in goes_on
         }
         decision.stop = f"{first}, and on_failure is stop." if on_failure == "stop" else None
         return decision
@@ -119,16 +122,20 @@ def decide(
                 decision.drop[step.key] = f"It needs step {missing[0]!r}, which has not succeeded."
                 states[step.key] = StepState.NOT_RUN
                 changed = True
-    for step in steps:
-        ready = all(states[name] is StepState.SUCCEEDED for name in step.after)
-        if states[step.key] is StepState.WAITING and ready and room > 0:
-            decision.start.append(step.key)
-            room -= 1
+    ready = [
+        step.key
+        for step in steps
+        if states[step.key] is StepState.WAITING
+        and all(states[name] is StepState.SUCCEEDED for name in step.after)
+    ]
+    first_of_all = [name for name in ready if name in under_way]
+    others = [name for name in ready if name not in under_way]
+    decision.start = [*first_of_all, *others[: max(0, room - len(first_of_all))]]
     return decision
 
 
 def carried_over(
-    steps: Sequence[Step], earlier: Mapping[str, StepOutcome], *, run_count: int | None = None
+    steps: Sequence[Step], earlier: Mapping[str, StepOutcome], *, attempt: str = ""
 ) -> dict[str, StepOutcome]:
     """Return the outcomes to begin with: what succeeded in an earlier attempt is not run again.
 
@@ -138,7 +145,7 @@ def carried_over(
     Args:
         steps: The steps; they fit together.
         earlier: The outcomes of the earlier attempt, by step.
-        run_count: The present attempt, by Prefect's count; None for one that no earlier outcome can be of.
+        attempt: The present attempt; empty for one that no earlier outcome can be of.
     """
     outcomes: dict[str, StepOutcome] = {}
     waiting = list(steps)
@@ -150,6 +157,6 @@ def carried_over(
         if before is None or before.fingerprint != step.fingerprint:
             continue
         succeeded = before.state is StepState.SUCCEEDED and all(outcomes[name].reused for name in step.after)
-        if succeeded or (before.state in _LOST and run_count is not None and before.run_count == run_count):
+        if succeeded or (before.state in _LOST and attempt and before.attempt == attempt):
             outcomes[step.key] = before.model_copy(update={"reused": succeeded})
     return {step.key: outcomes[step.key] for step in steps}

@@ -21,7 +21,7 @@ from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import clients_of_our_own, run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
-from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, see_that_it_is_ours
+from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -186,9 +186,10 @@ async def settle_interrupted(
         Pause: The flow run is suspended, and will be taken up when it is resumed.
     """
     with signals_held_off() as hold, clients_of_our_own():
-        await see_that_it_is_ours(ownership.flow_run_id)
+        # A signal can be what comes of a cancel that nobody has seen yet, be it of a flow run above.
+        found = await see_that_it_is_ours(ownership.flow_run_id)
         seen = stop if stop is not None and not stop.by_signal else None
-        cancel = seen or await cancel_in_prefect(ownership.flow_run_id)
+        cancel = seen or (found if found is not None and found.is_cancel else None)
         if cancel is not None and cancel.ends_process:
             # The flow run ends by itself, and as Cancelled; of the runner's signal for it, Prefect would make Crashed.
             hold.keep()

@@ -8,14 +8,7 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 from pydantic import BaseModel, Field
@@ -31,29 +24,31 @@ from paradime_blocks.trail import Trail
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
-from paradime_flows.family import every_flow_run, has_its_own_process, is_suspended, lineage
 from paradime_flows.holding import Superseded, body_of
 from paradime_flows.liveness import (
     BEAT_SECONDS,
-    STALE_SECONDS,
     alive_for_another,
     last_sign,
-    lives_here,
     seconds_since_last_sign,
-    silent_seconds,
 )
-from paradime_flows.ownership import TAG, FlowRunLedger, Ownership, read_ownerships
+from paradime_flows.orphans import (
+    LEFT_SECONDS,
+    SWEPT,
+    candidates,
+    idle_seconds,
+    is_cancelled,
+    is_left,
+    is_over,
+    is_taken_up_from_above,
+    may_live,
+)
+from paradime_flows.ownership import FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.settle import archive_ownership, find_run, see_that_it_is_held, settle
 
 SweepAction = Literal["cancel", "attach", "report"]
 
 _AT_ONCE = 8
-_ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
-# One that awaits a retry lives on in its process; if that is gone, nobody looks after its run.
-_SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
-# For so long at least a run that is to be left for a retry is left, however soon the sweeper is sent.
-_LEFT_SECONDS = 900.0
 _TWO_BEATS_SECONDS = 2.5 * BEAT_SECONDS
 
 
@@ -118,10 +113,10 @@ async def sweep_orphans(
     found = await resolve_credentials(credentials)
     sweep = _Sweep(found, action, older_than_seconds)
     async with get_client() as client:
-        flow_runs = await _candidates(client, timedelta(days=lookback_days))
+        flow_runs = await candidates(client, timedelta(days=lookback_days))
         orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
         run_logger().info("%d flow runs looked at, %d to be swept.", len(flow_runs), len(orphans))
-        if any(_may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
+        if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
             # Their clocks may be behind ours. Whoever lives writes another sign, or settles a cancel, within this time.
             await anyio.sleep(_TWO_BEATS_SECONDS)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
@@ -143,21 +138,6 @@ async def sweep_orphans(
 asweep_orphans = async_form(sweep_orphans)
 
 
-async def _candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun]:
-    """Return all tagged flow runs in a state to be swept; acting comes later, lest pages shift."""
-    since = datetime.now(timezone.utc) - lookback
-    wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_SWEPT)),
-        expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
-    )
-    return [
-        flow_run
-        async for flow_run in every_flow_run(client, wanted)
-        if any(ownership.is_open for ownership in read_ownerships(flow_run))
-    ]
-
-
 class _Sweep:
     """One sweep: judges flow runs and settles what they answer for."""
 
@@ -174,13 +154,13 @@ class _Sweep:
 
         One that was cancelled need not have been: nobody comes back for its run.
         """
-        if not self._open(flow_run) or self._idle_seconds(flow_run) < 0:
+        if not self._open(flow_run) or idle_seconds(flow_run) < 0:
             return False
-        return not self.is_young(flow_run) or await _is_cancelled(client, flow_run)
+        return not self.is_young(flow_run) or await is_cancelled(client, flow_run)
 
     def is_young(self, flow_run: FlowRun) -> bool:
         """Whether a flow run has been over or silent for a short time only."""
-        return self._idle_seconds(flow_run) < self.older_than_seconds
+        return idle_seconds(flow_run) < self.older_than_seconds
 
     def _open(self, flow_run: FlowRun) -> list[Ownership]:
         return [
@@ -188,27 +168,6 @@ class _Sweep:
             for ownership in read_ownerships(flow_run)
             if ownership.is_open and ownership.owned and ownership.is_in(self.credentials)
         ]
-
-    def _idle_seconds(self, flow_run: FlowRun) -> float:
-        state = flow_run.state
-        if state is None:
-            return -1
-        since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
-        silent = silent_seconds(flow_run)
-        if state.type in _ENDED_BADLY:
-            # A worker can write a crash when the flow run has been retried already; the others nobody writes so.
-            lives = silent is not None and silent <= STALE_SECONDS and state.type is StateType.CRASHED
-            return -1 if lives else since_state
-        if lives_here(flow_run):
-            return -1
-        if silent is None:
-            # It has not come to waiting yet, so only time can tell.
-            return since_state if since_state > STALE_SECONDS else -1
-        if state.type in {StateType.PENDING, StateType.SCHEDULED}:
-            # Somebody may have sent it on its way again just now.
-            return min(silent, since_state)
-        # A body that has begun just now may have to give its first sign of life yet.
-        return min(silent, since_state) if silent > STALE_SECONDS else -1
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         """Read a flow run again, and act on it if it still is an orphan.
@@ -230,13 +189,13 @@ class _Sweep:
 
     async def _sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         flow_run = await client.read_flow_run(seen.id)
-        lives = _may_live(flow_run) and last_sign(flow_run) != last_sign(seen)
+        lives = may_live(flow_run) and last_sign(flow_run) != last_sign(seen)
         if (
             lives
             or flow_run.state is None
-            or flow_run.state.type not in _SWEPT
+            or flow_run.state.type not in SWEPT
             or not await self.is_orphan(client, flow_run)
-            or await _is_taken_up_from_above(client, flow_run)
+            or await is_taken_up_from_above(client, flow_run)
         ):
             return
         settled = True
@@ -244,7 +203,7 @@ class _Sweep:
             entry = self._entry(flow_run, ownership)
             self.swept.append(entry)
             try:
-                await self._act(entry, ownership, flow_run)
+                await self._act(client, entry, ownership, flow_run)
             except BoltError as error:
                 entry.done = f"not done: {error.what}"
                 run_logger().error("%s", error)
@@ -265,13 +224,16 @@ class _Sweep:
             done=done,
         )
 
-    async def _act(self, entry: SweptRun, ownership: Ownership, flow_run: FlowRun) -> None:
+    async def _act(
+        self, client: PrefectClient, entry: SweptRun, ownership: Ownership, flow_run: FlowRun
+    ) -> None:
         why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was not settled."
         # A process that is known to be dead may have died just now.
         since_sign = seconds_since_last_sign(flow_run)
-        idle = self._idle_seconds(flow_run)
-        young = min(idle, idle if since_sign is None else since_sign) < _LEFT_SECONDS
-        if self.action == "cancel" and not (young and _is_left(ownership, flow_run)):
+        idle = idle_seconds(flow_run)
+        young = min(idle, idle if since_sign is None else since_sign) < LEFT_SECONDS
+        left = young and is_left(ownership, flow_run) and not await is_cancelled(client, flow_run)
+        if self.action == "cancel" and not left:
             entry.state = await settle(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
             return
@@ -302,64 +264,11 @@ class _Sweep:
         entry.done = f"waited for; it ended as {entry.state}"
 
 
-def _is_over(flow_run: FlowRun) -> bool:
-    return flow_run.state is not None and flow_run.state.type in _ENDED_BADLY
-
-
-def _may_live(flow_run: FlowRun) -> bool:
-    """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
-    return not _is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
-
-
-async def _is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a flow run, or one above it, has been cancelled: if suspended, it had no process that would be told."""
-    return any(
-        [
-            one.state is not None and (one.state.is_cancelled() or one.state.is_cancelling())
-            async for one in lineage(client, flow_run)
-        ]
-    )
-
-
-async def _is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
-    if _is_over(flow_run) or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
-        return False
-    async for one in lineage(client, flow_run):
-        if one.id != flow_run.id and _goes_on(one):
-            return True
-        if has_its_own_process(one):
-            return False
-    return False
-
-
-def _goes_on(flow_run: FlowRun) -> bool:
-    state = flow_run.state
-    if state is None:
-        return False
-    silent = silent_seconds(flow_run)
-    if is_suspended(flow_run) or (state.is_running() and silent is not None and silent <= STALE_SECONDS):
-        return True
-    # One that is on its way, or has begun just now; not one that nobody fetches.
-    due = state.state_details.scheduled_time or state.timestamp
-    return not state.is_final() and (datetime.now(timezone.utc) - due).total_seconds() < _LEFT_SECONDS
-
-
-def _is_left(ownership: Ownership, flow_run: FlowRun) -> bool:
-    """Whether a run is to be left going for a retry of its flow run to take up."""
-    state = flow_run.state
-    if state is None or state.is_cancelled() or state.is_cancelling() or ownership.time_is_up:
-        return False
-    if state.name == "TimedOut":
-        return ownership.on_interrupt == "leave"
-    return not state.is_failed() and ownership.on_crash == "leave"
-
-
 async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
     """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
-    if _is_over(flow_run) or not same or body_of(now) != body_of(flow_run):
+    if is_over(flow_run) or not same or body_of(now) != body_of(flow_run):
         return
     message = "The process of this flow run has vanished; its Bolt runs were swept."
     cancelling = flow_run.state is not None and flow_run.state.is_cancelling()

@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run as this_task_run
 
+from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.interrupts import INTERRUPTS
 from paradime_blocks.models import BoltRunResult, BoltRunState
@@ -295,7 +296,7 @@ async def wait_for_bolt_run(
     hear_signals()
     found = await resolve_credentials(credentials)
     flow_run_id = current_flow_run_id()
-    ownership = await _ownership_of(run_id, flow_run_id)
+    ownership = await _ownership_of(run_id, flow_run_id, found)
     owned = ownership is not None and ownership.owned
     run = BoltRun(
         run_id=run_id,
@@ -338,14 +339,16 @@ async def wait_for_bolt_run(
     return result
 
 
-async def _ownership_of(run_id: int, flow_run_id: UUID | None) -> Ownership | None:
-    """Return what makes a run this flow run's own."""
+async def _ownership_of(
+    run_id: int, flow_run_id: UUID | None, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Return what makes a run this flow run's own; another workspace's runs can bear the same ids."""
     if flow_run_id is None:
         return None
     async with get_client() as client:
         await take_hold(client, flow_run_id)
         found = read_ownerships(await client.read_flow_run(flow_run_id))
-    return next((ownership for ownership in found if ownership.run_id == run_id), None)
+    return next((one for one in found if one.run_id == run_id and one.is_in(credentials)), None)
 
 
 async def _close(ownership: Ownership | None, state: BoltRunState | None) -> None:
@@ -374,9 +377,9 @@ async def cancel_bolt_run(
         BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
         BoltError: Any other trouble, as the class says.
     """
-    run = BoltRun(run_id=run_id, credentials=await resolve_credentials(credentials))
-    state = await run.acancel(cancel_grace_seconds)
-    await _close(await _ownership_of(run_id, current_flow_run_id()), state)
+    found = await resolve_credentials(credentials)
+    state = await BoltRun(run_id=run_id, credentials=found).acancel(cancel_grace_seconds)
+    await _close(await _ownership_of(run_id, current_flow_run_id(), found), state)
     return state
 
 

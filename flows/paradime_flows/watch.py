@@ -66,10 +66,12 @@ class Stop(NamedTuple):
     Attributes:
         reason: What was seen, as a sentence.
         ends_process: With what was cancelled, all ends that runs in this process: it is no one's subflow here.
+        is_cancel: Somebody has cancelled it, or what it belongs to; it has not merely lost that.
     """
 
     reason: str
     ends_process: bool = False
+    is_cancel: bool = False
 
 
 @dataclass
@@ -185,7 +187,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
                 told = f"Flow run {flow_run.name!r} is being cancelled in Prefect."
-                return Stop(told, ends_the_process(flow_run))
+                return Stop(told, ends_the_process(flow_run), is_cancel=True)
             if in_this_body and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
@@ -199,8 +201,11 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
     return None
 
 
-async def see_that_it_is_ours(flow_run_id: UUID) -> None:
+async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
     """See that no other process has taken up a flow run, or one above it, or will when it is resumed.
+
+    Returns:
+        Why its work is no longer wanted; None if it is, or Prefect cannot be asked.
 
     Raises:
         Superseded: One has.
@@ -210,13 +215,19 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> None:
     if asked is not None and asked.let_go is not None:
         # Prefect may say otherwise by now.
         raise asked.let_go
+    # Prefect's client tries again for longer than there is time to cancel anything in.
     with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
         async with get_client() as client:
-            await reason_to_stop(client, flow_run_id)
+            return await reason_to_stop(client, flow_run_id)
+    return None
 
 
 async def unless_stopped(
-    work: Callable[[], Awaitable[T]], flow_run_id: UUID, *, interval_seconds: float = WATCH_INTERVAL_SECONDS
+    work: Callable[[], Awaitable[T]],
+    flow_run_id: UUID,
+    *,
+    interval_seconds: float = WATCH_INTERVAL_SECONDS,
+    parts: StopRequest | None = None,
 ) -> T:
     """Do some work while watching the flow run that it belongs to.
 
@@ -224,6 +235,7 @@ async def unless_stopped(
         work: What to do; it is cancelled when the flow run is.
         flow_run_id: The flow run.
         interval_seconds: Time between two looks at the flow run.
+        parts: What the parts of the work ask; it hears of a reason to let go before they are stopped.
 
     Returns:
         What the work returned.
@@ -236,7 +248,7 @@ async def unless_stopped(
             of it.
         Exception: What the work raised.
     """
-    watch = _Watch(flow_run_id, interval_seconds)
+    watch = _Watch(flow_run_id, interval_seconds, parts)
     result: list[T] = []
     failure: list[BaseException] = []
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
@@ -266,11 +278,13 @@ class _Watch:
     Args:
         flow_run_id: The flow run that is watched.
         interval_seconds: Time between two looks at it.
+        parts: What the parts of the work ask.
     """
 
-    def __init__(self, flow_run_id: UUID, interval_seconds: float) -> None:
+    def __init__(self, flow_run_id: UUID, interval_seconds: float, parts: StopRequest | None) -> None:
         self.flow_run_id = flow_run_id
         self.interval_seconds = interval_seconds
+        self.parts = parts
         self.stop: Stop | None = None
         self.by_signal = False
         self.let_go: Superseded | Pause | None = None
@@ -295,6 +309,8 @@ class _Watch:
         if self.stop is not None and self.stop.ends_process:
             # The runner's signal may come while the work clears up: it would find no one who knows it for a cancel.
             self.held.enter_context(signals_held_off()).keep()
+        if self.parts is not None and self.let_go is not None:
+            self.parts.let_go = self.let_go
         scope.cancel()
 
     def _reason_in_this_process(self) -> Stop | None:

@@ -9,7 +9,8 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelling, Running
+from prefect.states import AwaitingRetry, Cancelling, Running
+from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run, steps_to_go_on_with
 from support.processes import await_until
 
@@ -19,7 +20,7 @@ from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import inherit, succeeding
 from paradime_flows.family import subflows_of
 from paradime_flows.ownership import FLOW_KEY, Ownership
-from paradime_flows.pipeline_attempts import read_outcomes
+from paradime_flows.pipeline_attempts import EarlierAttempts, read_outcomes
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepState
@@ -45,6 +46,7 @@ AFTER: dict[str, list[str]] = {
     "report": ["sessions", "publish"],
 }
 STEPS: list[dict[str, Any]] = [{"schedule_name": name, "after": after} for name, after in AFTER.items()]
+NOBODYS = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
 
 
@@ -74,8 +76,6 @@ async def states_of(flow_run: FlowRun) -> dict[str, str]:
 
 async def run_again(flow_run: FlowRun, credentials: ParadimeCredentials, **options: Any) -> Any:
     """Run a flow run once more, as a worker does for `prefect flow-run retry`."""
-    from prefect.states import AwaitingRetry
-
     async with get_client() as client:
         await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
         fresh = await client.read_flow_run(flow_run.id)
@@ -285,6 +285,32 @@ async def test_a_retry_of_a_flow_that_runs_a_pipeline_starts_from_what_failed(
         "load": ["FAILED", "FAILED", "SUCCESS"],
         "clean": ["SUCCESS"],
     }
+
+
+async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> None:
+    """Prefect counts it once more then; by its own retry, or its parent's, it is in another."""
+    async with get_client() as client:
+        parent = await client.create_flow_run(run_pipeline, state=Running())
+        call = await client.create_task_run(
+            Task(name="run-pipeline", fn=run_pipeline.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+        child = await client.create_flow_run(run_pipeline, state=Running(), parent_task_run_id=call.id)
+
+        async def attempt(*states: Any, of: FlowRun = child) -> tuple[int, str]:
+            for state in states:
+                await client.set_flow_run_state(of.id, state, force=True)
+            fresh = await client.read_flow_run(child.id)
+            before = await EarlierAttempts.of(client, fresh, NOBODYS)
+            return fresh.run_count, before.attempt
+
+        first = await attempt()
+        resumed = await attempt(Running())
+        assert first[0] != resumed[0]
+        assert first[1] == resumed[1]
+        retried = await attempt(AwaitingRetry(), Running())
+        assert retried[1] != first[1]
+        of_the_parent = await attempt(AwaitingRetry(), Running(), of=parent)
+        assert of_the_parent[1] not in {first[1], retried[1]}
 
 
 async def test_cancelling_the_pipeline_leaves_nothing_running(

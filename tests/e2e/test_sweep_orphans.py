@@ -235,7 +235,7 @@ async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
     assert (found.run_id, found.done) == (run_id, "left for a retry, as its policy says")
     assert bolt_simulator.run(run_id).cancel_requests == 0
-    monkeypatch.setattr(module, "_LEFT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "LEFT_SECONDS", 0.0)
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
@@ -254,7 +254,7 @@ async def test_one_flow_run_that_makes_trouble_does_not_end_the_sweep(
             raise RuntimeError("trouble")
         return await settle(ownership, *arguments, **options)
 
-    listed = module._candidates
+    listed = module.candidates
 
     async def then_one_is_deleted(client: Any, lookback: Any) -> Any:
         found = await listed(client, lookback)
@@ -262,7 +262,7 @@ async def test_one_flow_run_that_makes_trouble_does_not_end_the_sweep(
         return found
 
     monkeypatch.setattr(module, "settle", trouble)
-    monkeypatch.setattr(module, "_candidates", then_one_is_deleted)
+    monkeypatch.setattr(module, "candidates", then_one_is_deleted)
     found = {
         entry.flow_run_id: entry.done for entry in await asweep_orphans(credentials, older_than_seconds=0)
     }
@@ -387,3 +387,48 @@ async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(
     # However young: a person's cancel leaves nothing to come back for.
     (found,) = await asweep_orphans(credentials, older_than_seconds=900)
     assert (found.run_id, found.done) == (run_id, "cancelled")
+
+
+async def test_a_crashed_step_is_its_pipelines_to_take_up(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The pipeline's next attempt lives, and has not come to the step; when that has ended, nobody takes it up."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    async with get_client() as client:
+        parent = await client.create_flow_run(run_schedule, state=Running())
+        await client.update_flow_run_labels(parent.id, {LABEL: f"{time.time():.0f} 1 0 elsewhere"})
+        call = await client.create_task_run(
+            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+    await orphan(credentials, run_id, Crashed(), parent_task_run_id=call.id)
+    assert await asweep_orphans(credentials, older_than_seconds=0) == []
+    async with get_client() as client:
+        await client.set_flow_run_state(parent.id, Failed(), force=True)
+    (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+    assert (found.run_id, found.done) == (run_id, "cancelled")
+
+
+@pytest.mark.parametrize("swept", [False, True], ids=["interrupted", "swept"])
+async def test_a_cancel_of_the_parent_is_a_cancel_whatever_the_policy_for_interrupts(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, swept: bool
+) -> None:
+    """A signal can come of it that the subflow hears of first; or the subflow has crashed of that signal."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    async with get_client() as client:
+        parent = await client.create_flow_run(run_schedule, state=Cancelling())
+        call = await client.create_task_run(
+            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+    state: State[Any] = Crashed() if swept else Running()
+    child = await orphan(
+        credentials, run_id, state, parent_task_run_id=call.id, on_interrupt="leave", on_crash="leave"
+    )
+    if swept:
+        (found,) = await asweep_orphans(credentials, older_than_seconds=0)
+        assert found.done == "cancelled"
+    else:
+        (ownership,) = read_ownerships(await again(child))
+        await settle_module.settle_interrupted(ownership, credentials)
+    assert bolt_simulator.run(run_id).state == "CANCELED"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from prefect import flow
@@ -15,8 +15,8 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelling, Suspended
 from support.prefect_api import artifacts_of
 
-from paradime_blocks import BoltRunFailed, ParadimeCredentials
-from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_blocks import BoltRunFailed, BoltRunTimedOut, ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ownership import read_ownerships
@@ -30,9 +30,6 @@ from paradime_flows.tasks import (
     trigger_bolt_run,
     wait_for_bolt_run,
 )
-
-if TYPE_CHECKING:
-    from paradime_blocks.testing import BoltSimulator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
@@ -237,6 +234,33 @@ async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
     run = named("endless", credentials, max_outage_seconds=0, return_state=True, **FLOW)
     state, _ = await asyncio.gather(run, cancel())
     assert state.is_cancelled()
+    assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+async def test_a_run_of_another_workspace_with_the_same_id_is_not_ours(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """It is waited for, and neither cancelled when time is up, nor taken for the end of ours."""
+    with BoltSimulator() as elsewhere:
+        elsewhere.add_schedule("endless", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
+        theirs = ParadimeCredentials(
+            api_endpoint=elsewhere.api_endpoint,
+            api_key=elsewhere.api_key,
+            api_secret=elsewhere.api_secret,
+        )
+        same_id = elsewhere.start_run("endless")
+
+        @flow(**HOOKS)
+        async def two_workspaces() -> None:
+            assert await atrigger_bolt_run("endless", credentials) == same_id
+            with pytest.raises(BoltRunTimedOut):
+                await await_for_bolt_run(same_id, theirs, timeout_seconds=1, **QUICK)
+            await acancel_bolt_run(same_id, theirs)
+            raise RuntimeError("The flow has failed.")
+
+        with pytest.raises(RuntimeError, match="has failed"):
+            await two_workspaces()
+        assert elsewhere.run(same_id).cancel_requests == 1
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 

@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Ru
 from paradime_blocks import interrupts
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_flows import liveness
 from paradime_flows.context import current_body, current_flow_run_id
 from paradime_flows.liveness import keep_alive
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
@@ -296,6 +297,52 @@ async def test_who_is_to_let_go_does_so_although_the_flow_run_goes_on_by_now() -
             stop_request.reset(token)
 
     await lets_go()
+
+
+async def test_the_parts_of_the_work_hear_that_they_are_to_let_go_before_it_is_stopped() -> None:
+    """Whoever asks Prefect then may be told that the flow run goes on, and would cancel what they have started."""
+    parts = StopRequest()
+    heard = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep(20)
+        finally:
+            heard.append(parts.let_go)
+
+    @flow
+    async def suspended() -> None:
+        async with get_client() as client:
+            await client.set_flow_run_state(this_flow_run(), Suspended(), force=True)
+        await unless_stopped(work, this_flow_run(), interval_seconds=0.1, parts=parts)
+
+    with pytest.raises(Pause):
+        await suspended()
+    assert [type(one) for one in heard] == [Pause]
+
+
+async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prefect did not answer: a flow run without a thread that gives signs is swept while it lives."""
+    lineage = liveness.lineage
+
+    def no_answer(*_: Any) -> Any:
+        raise RuntimeError("503")
+
+    @flow
+    async def lives() -> None:
+        async with get_client() as client:
+            flow_run = await client.read_flow_run(this_flow_run())
+            monkeypatch.setattr(liveness, "lineage", no_answer)
+            with pytest.raises(RuntimeError, match="503"):
+                await keep_alive(client, flow_run)
+            assert flow_run.id not in liveness._kept_alive
+            monkeypatch.setattr(liveness, "lineage", lineage)
+            await keep_alive(client, flow_run)
+            assert liveness._kept_alive[flow_run.id] == flow_run.id
+
+    await lives()
 
 
 async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:

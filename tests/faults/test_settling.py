@@ -166,6 +166,28 @@ async def test_an_intent_that_was_not_acted_on_is_taken_back(simulator, prefect)
     assert not ownership_of(prefect, flow_run_id).is_open
 
 
+async def test_the_intent_of_a_trigger_that_was_sent_outlives_a_second_that_is_not(
+    simulator, prefect
+) -> None:
+    """Its run is not there after twenty seconds, and the flow run is stopped: it may still show itself."""
+    from paradime_flows.ownership import FlowRunLedger
+
+    flow_run_id = running(prefect)
+    lifecycle = await begun(simulator, flow_run_id)
+    simulator.inject(faults.CutConnection(operation="triggerBoltRun"))
+    looks = iter([None, None, RuntimeError("503")])
+
+    async def go_on(_: Any) -> None:
+        trouble = next(looks)
+        if trouble is not None:
+            raise trouble
+
+    with mock.patch.object(FlowRunLedger, "_go_on", go_on), pytest.raises(RuntimeError, match="503"):
+        await lifecycle.obtain()
+    assert simulator.count("triggerBoltRun") == 1
+    assert ownership_of(prefect, flow_run_id).is_open
+
+
 async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect) -> None:
     """The run shows itself after the look for it has ended: the intent stays, and the sweeper finds the run."""
     from paradime_flows.sweep_orphans import sweep_orphans

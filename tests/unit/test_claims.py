@@ -5,10 +5,12 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim
+from paradime_flows.holding import write_labels
 from paradime_flows.ownership import Ownership
 
 
@@ -19,3 +21,33 @@ def test_a_flow_run_that_answers_for_another_schedules_run_is_refused():
     assert claim([old], old.key, same, "body") is old
     with pytest.raises(BoltRequestError, match="'extract' before and is to run 'orders' now"):
         claim([old], old.key, TriggerRequest(schedule_name="orders"), "body")
+
+
+def test_a_task_that_is_retried_claims_again_what_it_had_claimed():
+    """It had written nothing of its own; another task that asks for the same must not get it, then or later."""
+    request = TriggerRequest(schedule_name="extract")
+    old = Ownership(key="first", body="before", flow_run_id=uuid4(), request=request, asked=request, run_id=1)
+    assert claim([old], "second", request, "now") is old
+    assert claim([old], "third", request, "now") is None
+    assert claim([old], "second", request, "now") is old
+    old.body = "now"
+    assert claim([old], "second", request, "now") is old
+    assert claim([old], "third", request, "now") is None
+
+
+async def test_labels_that_another_writer_has_undone_are_written_again():
+    """As on a database that lets two requests read and write all labels at once."""
+    flow_run = FlowRun(flow_id=uuid4(), labels={})
+    writes = []
+
+    class Prefect:
+        async def update_flow_run_labels(self, _: object, labels: dict[str, str]) -> None:
+            writes.append(labels)
+            if len(writes) > 1:
+                flow_run.labels.update(labels)
+
+        async def read_flow_run(self, _: object) -> FlowRun:
+            return flow_run
+
+    await write_labels(Prefect(), flow_run.id, {"a": "1"})
+    assert (len(writes), flow_run.labels) == (2, {"a": "1"})

@@ -228,6 +228,25 @@ def test_no_more_start_than_there_is_room_for() -> None:
     assert decide(DIAMOND, outcomes("swwwr"), on_failure="stop", max_parallel=2).start == ["b"]
 
 
+@pytest.mark.parametrize(
+    "on_failure, states, start, dropped",
+    [
+        pytest.param("stop", "wwwww", ["e"], [], id="it comes first"),
+        pytest.param("continue", "fwwww", ["e"], ["b", "c", "d"], id="with what has failed"),
+        pytest.param("finish", "fwwww", ["e"], ["b", "c", "d"], id="finish: it may finish"),
+        pytest.param("stop", "fwwww", [], ["b", "c", "d", "e"], id="stop: it may not"),
+        pytest.param("stop", "rwwww", ["e"], [], id="it runs already: there need be no room"),
+    ],
+)
+def test_what_goes_on_since_an_earlier_attempt_is_taken_up_at_once(
+    on_failure: Any, states: str, start: list[str], dropped: list[str]
+) -> None:
+    """Nobody looks after its run meanwhile."""
+    decision = decide(DIAMOND, outcomes(states), on_failure=on_failure, max_parallel=1, under_way={"e"})
+    assert decision.start == start
+    assert sorted(decision.drop) == dropped
+
+
 def test_a_rerun_carries_over_what_succeeded() -> None:
     """And begins with the rest."""
     found = carried_over(DIAMOND, outcomes("ssfns"))
@@ -238,10 +257,10 @@ def test_a_rerun_carries_over_what_succeeded() -> None:
 def test_a_resumption_carries_over_what_failed() -> None:
     """It is the same attempt; a failure of the one before is tried again all the same."""
     before = {
-        name: outcome.model_copy(update={"run_count": 1 if name == "e" else 2})
+        name: outcome.model_copy(update={"attempt": "1.0" if name == "e" else "2.0"})
         for name, outcome in outcomes("sfrnf").items()
     }
-    found = carried_over(DIAMOND, before, run_count=2)
+    found = carried_over(DIAMOND, before, attempt="2.0")
     assert [outcome.state for outcome in found.values()] == [S, F, W, N, W]
     assert [name for name, outcome in found.items() if outcome.reused] == ["a"]
 

@@ -1,0 +1,125 @@
+"""Which flow runs have lost the Bolt run that they answer for: the judgements of the sweeper, which change nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from paradime_flows.family import every_flow_run, has_its_own_process, is_suspended, lineage
+from paradime_flows.liveness import STALE_SECONDS, lives_here, silent_seconds
+from paradime_flows.ownership import TAG, Ownership, read_ownerships
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+_ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
+# One that awaits a retry lives on in its process; if that is gone, nobody looks after its run.
+SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
+# For so long at least a run that is to be left for a retry is left, however soon the sweeper is sent.
+LEFT_SECONDS = 900.0
+
+
+async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun]:
+    """Return all tagged flow runs in a state to be swept; acting comes later, lest pages shift."""
+    since = datetime.now(timezone.utc) - lookback
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=SWEPT)),
+        expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+    )
+    return [
+        flow_run
+        async for flow_run in every_flow_run(client, wanted)
+        if any(ownership.is_open for ownership in read_ownerships(flow_run))
+    ]
+
+
+def idle_seconds(flow_run: FlowRun) -> float:
+    """Return how long a flow run has been over or silent, in seconds; less than nothing if it lives."""
+    state = flow_run.state
+    if state is None:
+        return -1
+    since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
+    silent = silent_seconds(flow_run)
+    if state.type in _ENDED_BADLY:
+        # A worker can write a crash when the flow run has been retried already; the others nobody writes so.
+        lives = silent is not None and silent <= STALE_SECONDS and state.type is StateType.CRASHED
+        return -1 if lives else since_state
+    if lives_here(flow_run):
+        return -1
+    if silent is None:
+        # It has not come to waiting yet, so only time can tell.
+        return since_state if since_state > STALE_SECONDS else -1
+    if state.type in {StateType.PENDING, StateType.SCHEDULED}:
+        # Somebody may have sent it on its way again just now.
+        return min(silent, since_state)
+    # A body that has begun just now may have to give its first sign of life yet.
+    return min(silent, since_state) if silent > STALE_SECONDS else -1
+
+
+def is_over(flow_run: FlowRun) -> bool:
+    """Whether a flow run has ended, and not as it should."""
+    return flow_run.state is not None and flow_run.state.type in _ENDED_BADLY
+
+
+def may_live(flow_run: FlowRun) -> bool:
+    """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
+    return not is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
+
+
+async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run, or one above it, has been cancelled: if suspended, it had no process that would be told."""
+    return any([_was_cancelled(one) async for one in lineage(client, flow_run)])
+
+
+def _was_cancelled(flow_run: FlowRun) -> bool:
+    state = flow_run.state
+    return state is not None and (state.is_cancelled() or state.is_cancelling())
+
+
+async def is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
+    state = flow_run.state
+    # A step of a pipeline that died is Crashed, and the pipeline's next attempt may not have come to it.
+    ended = is_over(flow_run) and state is not None and not state.is_crashed()
+    if ended or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
+        return False
+    async for one in lineage(client, flow_run):
+        if _was_cancelled(one):
+            return False
+        if one.id != flow_run.id and _goes_on(one):
+            return True
+        if has_its_own_process(one):
+            return False
+    return False
+
+
+def _goes_on(flow_run: FlowRun) -> bool:
+    state = flow_run.state
+    if state is None:
+        return False
+    silent = silent_seconds(flow_run)
+    if is_suspended(flow_run) or (state.is_running() and silent is not None and silent <= STALE_SECONDS):
+        return True
+    # One that is on its way, or has begun just now; not one that nobody fetches.
+    due = state.state_details.scheduled_time or state.timestamp
+    return not state.is_final() and (datetime.now(timezone.utc) - due).total_seconds() < LEFT_SECONDS
+
+
+def is_left(ownership: Ownership, flow_run: FlowRun) -> bool:
+    """Whether a run is to be left going for a retry of its flow run to take up."""
+    state = flow_run.state
+    if state is None or _was_cancelled(flow_run) or ownership.time_is_up:
+        return False
+    if state.name == "TimedOut":
+        return ownership.on_interrupt == "leave"
+    return not state.is_failed() and ownership.on_crash == "leave"
