@@ -11,7 +11,7 @@ token. So of two bodies at least one hears of the other before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
@@ -45,7 +45,12 @@ class Superseded(Abort):
         )
 
 
-async def write_labels(client: PrefectClient, flow_run_id: UUID, labels: dict[str, Any]) -> None:
+async def write_labels(
+    client: PrefectClient,
+    flow_run_id: UUID,
+    labels: dict[str, Any],
+    see: Callable[[FlowRun], None] | None = None,
+) -> None:
     """Write labels to a flow run, and see that they are there.
 
     Prefect's server reads all labels of a flow run and writes them all. Where its database lets two requests do so at
@@ -55,13 +60,17 @@ async def write_labels(client: PrefectClient, flow_run_id: UUID, labels: dict[st
         client: An open client.
         flow_run_id: The flow run.
         labels: The labels.
+        see: Raises an error, such as `Superseded`, where they must not be written once more.
 
     Raises:
         RuntimeError: They are not there, however often they are written.
     """
     for _ in range(_WRITES_AT_MOST):
         await client.update_flow_run_labels(flow_run_id, labels)
-        written = (await client.read_flow_run(flow_run_id)).labels or {}
+        flow_run = await client.read_flow_run(flow_run_id)
+        if see is not None:
+            see(flow_run)
+        written = flow_run.labels or {}
         if all(written.get(name) == value for name, value in labels.items()):
             return
     msg = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -168,7 +169,8 @@ async def write_ownership(ownership: Ownership) -> None:
     """
     async with get_client() as client:
         await see_hold(client, ownership)
-        await write_labels(client, ownership.flow_run_id, ownership.to_labels())
+        labels = ownership.to_labels()
+        await write_labels(client, ownership.flow_run_id, labels, see=partial(_check_body, ownership))
 
 
 async def see_hold(client: PrefectClient, ownership: Ownership) -> FlowRun:
@@ -178,9 +180,13 @@ async def see_hold(client: PrefectClient, ownership: Ownership) -> FlowRun:
         Superseded: Another body has taken it up since the ownership was read.
     """
     flow_run = await client.read_flow_run(ownership.flow_run_id)
+    _check_body(ownership, flow_run)
+    return flow_run
+
+
+def _check_body(ownership: Ownership, flow_run: FlowRun) -> None:
     if body_of(flow_run) != ownership._hold:  # noqa: SLF001
         raise Superseded(flow_run)
-    return flow_run
 
 
 async def tag_flow_run(flow_run_id: UUID) -> None:

@@ -11,14 +11,16 @@ import anyio
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentTaskRunId
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.tasks import Task
 from pydantic import ValidationError
 
 from paradime_blocks.models import BoltRunState
 from paradime_flows.claims import can_be_inherited, give_up, write_the_end
+from paradime_flows.context import run_logger
 from paradime_flows.family import every_flow_run, has_its_own_process, lineage, subflows_of
 from paradime_flows.holding import body_began_at
-from paradime_flows.ownership import read_ownerships
+from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over
 
@@ -63,6 +65,7 @@ class EarlierAttempts:
         for one in [*earlier, flow_run]:
             self.outcomes.update(read_outcomes(one))
         self.predecessors: dict[str, FlowRun] = {}
+        self._handed_over: set[str] = set()
         self.under_way = {
             name: outcome.started_at
             for name, outcome in self.outcomes.items()
@@ -126,9 +129,7 @@ class EarlierAttempts:
 
         async def one(client: PrefectClient, name: str) -> None:
             async with limiter:
-                # By now it may have an heir.
-                predecessor = await client.read_flow_run(self.predecessors[name].id)
-                for ownership in read_ownerships(predecessor):
+                for ownership in await self._left_by(client, name):
                     await give_up(ownership, self.credentials, reason, self.flow_run)
             # Not before: whoever is interrupted here has to do it again.
             del self.predecessors[name]
@@ -136,6 +137,23 @@ class EarlierAttempts:
         async with get_client() as client, anyio.create_task_group() as group:
             for name in list(names):
                 group.start_soon(one, client, name)
+
+    async def _left_by(self, client: PrefectClient, name: str) -> list[Ownership]:
+        """Return what a step's predecessor answers for: by now, that may be its heir's."""
+        predecessor = self.predecessors[name]
+        try:
+            return read_ownerships(await client.read_flow_run(predecessor.id))
+        except ObjectNotFound:
+            return []
+        except Exception as error:  # noqa: BLE001 - what else is given up must not be left for that
+            run_logger().warning("Flow run %s could not be read: %s", predecessor.id, error)
+            return [] if name in self._handed_over else read_ownerships(predecessor)
+
+    def hand_over(self, name: str) -> UUID | None:
+        """Return the predecessor of a step that is about to begin; the step takes up what it has left."""
+        self._handed_over.add(name)
+        predecessor = self.predecessors.get(name)
+        return None if predecessor is None else predecessor.id
 
     def _goes_on(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
         """Whether a step is to do what it did before, on what was before it."""
@@ -174,16 +192,16 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowR
 async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
     """Return what tells the present attempt of a pipeline's flow run from its others; resumed, it is the same.
 
-    Prefect does not count a flow run that is resumed; but it counts a subflow of one, whose own retries can be told by
-    its states.
+    Prefect does not count a flow run that is resumed; but it counts the subflows of one, whose own retries can be told
+    by their states.
     """
-    outermost = flow_run
+    outermost, retries = flow_run, 0
     async for one in lineage(client, flow_run):
         outermost = one
+        retries += sum(state.name == "AwaitingRetry" for state in await client.read_flow_run_states(one.id))
         if has_its_own_process(one):
             break
-    states = await client.read_flow_run_states(flow_run.id)
-    return f"{outermost.run_count}.{sum(state.name == 'AwaitingRetry' for state in states)}"
+    return f"{outermost.run_count}.{retries}"
 
 
 def open_predecessors(

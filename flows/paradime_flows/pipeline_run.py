@@ -25,7 +25,7 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.claims import succeeding
 from paradime_flows.context import run_logger
-from paradime_flows.holding import Superseded, write_labels
+from paradime_flows.holding import Superseded, check_hold, write_labels
 from paradime_flows.ownership import read_ownerships
 from paradime_flows.pipeline_attempts import STEP_LABEL, EarlierAttempts
 from paradime_flows.pipeline_summary import headline, render_pipeline
@@ -128,6 +128,11 @@ class PipelineRun:
             run_logger().info(
                 "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
             )
+        for name, outcome in self.outcomes.items():
+            before = self._before.outcomes.get(name)
+            if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
+                # Of what an attempt before has run anew, the next one must not take this for a part.
+                await self._note(name)
         await self._before.prepare(self.steps, self.outcomes)
 
     async def _decide(self) -> None:
@@ -178,8 +183,7 @@ class PipelineRun:
         flow = run_schedule.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
         try:
-            predecessor = self._before.predecessors.get(name)
-            with succeeding(predecessor.id if predecessor is not None else None):
+            with succeeding(self._before.hand_over(name)):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _told_by(state))
         except INTERRUPTS:
@@ -204,7 +208,7 @@ class PipelineRun:
                 label: dict[str, Any] = {
                     f"{STEP_LABEL}{name}": outcome.model_dump_json(exclude_defaults=True)
                 }
-                await write_labels(client, self.flow_run.id, label)
+                await write_labels(client, self.flow_run.id, label, see=check_hold)
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Prefect could not be told of step %r: %s", name, error)
 

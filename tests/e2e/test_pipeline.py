@@ -288,29 +288,79 @@ async def test_a_retry_of_a_flow_that_runs_a_pipeline_starts_from_what_failed(
 
 
 async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> None:
-    """Prefect counts it once more then; by its own retry, or its parent's, it is in another."""
+    """Prefect counts it once more then; by a retry of its own, or of a flow above it, it is in another."""
+    generations: list[FlowRun] = []
     async with get_client() as client:
-        parent = await client.create_flow_run(run_pipeline, state=Running())
-        call = await client.create_task_run(
-            Task(name="run-pipeline", fn=run_pipeline.fn), flow_run_id=parent.id, dynamic_key="0"
-        )
-        child = await client.create_flow_run(run_pipeline, state=Running(), parent_task_run_id=call.id)
+        for _ in range(3):
+            call = generations and await client.create_task_run(
+                Task(name="run-pipeline", fn=run_pipeline.fn), flow_run_id=generations[-1].id, dynamic_key="0"
+            )
+            above = call.id if call else None
+            generations.append(
+                await client.create_flow_run(run_pipeline, state=Running(), parent_task_run_id=above)
+            )
 
-        async def attempt(*states: Any, of: FlowRun = child) -> tuple[int, str]:
+        async def attempt(*states: Any, of: FlowRun) -> tuple[int, str]:
             for state in states:
                 await client.set_flow_run_state(of.id, state, force=True)
-            fresh = await client.read_flow_run(child.id)
+            fresh = await client.read_flow_run(generations[-1].id)
             before = await EarlierAttempts.of(client, fresh, NOBODYS)
             return fresh.run_count, before.attempt
 
-        first = await attempt()
-        resumed = await attempt(Running())
+        pipeline = generations[-1]
+        first = await attempt(of=pipeline)
+        resumed = await attempt(Running(), of=pipeline)
         assert first[0] != resumed[0]
         assert first[1] == resumed[1]
-        retried = await attempt(AwaitingRetry(), Running())
-        assert retried[1] != first[1]
-        of_the_parent = await attempt(AwaitingRetry(), Running(), of=parent)
-        assert of_the_parent[1] not in {first[1], retried[1]}
+        retried = [await attempt(AwaitingRetry(), Running(), of=one) for one in reversed(generations)]
+        assert len({first[1], *(name for _, name in retried)}) == 4
+
+
+async def test_what_cannot_be_read_does_not_keep_the_rest_from_being_given_up(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The flow run of a step was deleted, and the pipeline is cancelled: the others' runs end all the same."""
+    workspace.add_schedule("orders", commands=seconds(100_000))
+    run_id = workspace.start_run("orders")
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(run_pipeline, state=Running())
+        deleted, left = [await client.create_flow_run(run_schedule, state=Running()) for _ in range(2)]
+        ownership = Ownership(
+            flow_run_id=left.id,
+            request=TriggerRequest(schedule_name="orders"),
+            run_id=run_id,
+            api_endpoint=credentials.api_endpoint,
+        )
+        await client.update_flow_run_labels(left.id, ownership.to_labels())
+        await client.delete_flow_run(deleted.id)
+    before = EarlierAttempts(flow_run, credentials)
+    before.predecessors = {"extract": deleted, "orders": left}
+    await before.give_up(before.predecessors, "The pipeline was cancelled.")
+    assert before.predecessors == {}
+    assert workspace.run(run_id).state == "CANCELED"
+
+
+async def test_a_success_that_is_to_be_repeated_counts_no_longer(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """What it comes after is changed, and the process dies before it is come to: the next attempt repeats it, too."""
+    workspace.add_schedule("events", commands=[SimulatedCommand("dbt run", return_code=1)])
+    steps: list[dict[str, Any]] = [
+        {"schedule_name": "extract"},
+        {"schedule_name": "load", "after": ["extract"]},
+        {"schedule_name": "events", "after": ["load"]},
+    ]
+    with pytest.raises(BoltPipelineFailed):
+        await arun_pipeline(steps, credentials, **QUICK)
+    flow_run = await latest_flow_run("run-pipeline")
+    assert (await states_of(flow_run))["load"] == "succeeded"
+    workspace.add_schedule("extract", commands=seconds(100_000), setup_commands=False)
+    steps[0]["branch"] = "changed"
+    dying = asyncio.create_task(run_again(flow_run, credentials, steps=steps))
+    await await_until(lambda: _is_true(len(workspace.runs("extract")) == 2), "the changed step's run")
+    assert (await states_of(flow_run))["load"] == "waiting"
+    dying.cancel()
+    await asyncio.wait([dying])
 
 
 async def test_cancelling_the_pipeline_leaves_nothing_running(

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim
-from paradime_flows.holding import write_labels
+from paradime_flows.holding import Superseded, write_labels
 from paradime_flows.ownership import Ownership
 
 
@@ -51,3 +51,22 @@ async def test_labels_that_another_writer_has_undone_are_written_again():
 
     await write_labels(Prefect(), flow_run.id, {"a": "1"})
     assert (len(writes), flow_run.labels) == (2, {"a": "1"})
+
+
+async def test_labels_are_not_written_over_those_of_a_body_that_has_begun_since():
+    """What it finds there in place of its own is newer."""
+    flow_run = FlowRun(flow_id=uuid4(), labels={})
+
+    class Prefect:
+        async def update_flow_run_labels(self, _: object, labels: dict[str, str]) -> None:
+            flow_run.labels.update({"a": "newer"} if "a" not in flow_run.labels else labels)
+
+        async def read_flow_run(self, _: object) -> FlowRun:
+            return flow_run
+
+    def see(read: FlowRun) -> None:
+        raise Superseded(read)
+
+    with pytest.raises(Superseded):
+        await write_labels(Prefect(), flow_run.id, {"a": "1"}, see=see)
+    assert flow_run.labels == {"a": "newer"}
