@@ -16,12 +16,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 from prefect.exceptions import TerminationSignal
+
+T = TypeVar("T")
 
 # What an interrupt is to our code: mostly the loop is hit as it waits, and cancels its tasks; but a signal that comes
 # while a task does something is raised there.
@@ -42,6 +45,26 @@ _ear: socket.socket | None = None
 def in_main_thread() -> bool:
     """Whether the caller is in the thread that signals are handed to."""
     return threading.current_thread() is threading.main_thread()
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do some work to its end, whatever cancels the caller meanwhile.
+
+    A shielded scope keeps off other scopes only: the cancel of a task, or one more that is due when a group of tasks
+    ends in an interrupt, would break off the first thing that is awaited.
+
+    Args:
+        work: The work; it is done in a task of its own.
+
+    Returns:
+        What it returned.
+    """
+    task = asyncio.ensure_future(work)
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+    return task.result()
 
 
 def interrupts_so_far() -> int:

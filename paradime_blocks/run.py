@@ -24,7 +24,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
 )
 from paradime_blocks.inputs import check_id, check_seconds
-from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import (
     BoltAttempt,
     BoltCommand,
@@ -198,8 +198,8 @@ class BoltRun(JobRun[BoltRunResult]):
         except INTERRUPTS:
             # A shield keeps off anyio's cancels only: asyncio's own may have broken off the time limit's cancel.
             if is_to_end:
-                with signals_held_off(), anyio.CancelScope(shield=True):
-                    await self._cancel_after_interrupt()
+                with signals_held_off():
+                    await to_the_end(self._cancel_after_interrupt())
             raise
         if ended in {BoltRunState.CANCELED, None}:
             done = "it was cancelled" if self.cancel_on_timeout else "it is left going"

@@ -6,7 +6,6 @@ import logging
 from contextlib import suppress
 from typing import Any, ClassVar
 
-import anyio
 from prefect.blocks.abstract import JobBlock
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -15,7 +14,7 @@ from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError
 from paradime_blocks.inputs import check_commands, check_text
-from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.sync import sync_form
@@ -226,8 +225,8 @@ class BoltSchedule(JobBlock[BoltRunResult]):
             raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
         except INTERRUPTS:
             if memory.run_id is not None:
-                with signals_held_off(), anyio.CancelScope(shield=True), suppress(BoltError):
-                    await self.attach(memory.run_id).acancel()
+                with signals_held_off(), suppress(BoltError):
+                    await to_the_end(self.attach(memory.run_id).acancel())
             raise
         return self.attach(run_id, owned=True)
 

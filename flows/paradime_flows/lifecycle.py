@@ -19,7 +19,7 @@ from paradime_blocks.errors import (
     BoltRunTimedOut,
     BoltTriggerUnknown,
 )
-from paradime_blocks.interrupts import INTERRUPTS
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Verdict
@@ -327,10 +327,10 @@ class RunLifecycle:
         try:
             yield
         except (StoppedByPrefect, *INTERRUPTS) as error:
-            # Prefect's time limits cancel every await in here again, unless it is shielded.
-            with anyio.CancelScope(shield=True):
+            # Prefect's time limits cancel every await in here again.
+            with signals_held_off():
                 stop = error if isinstance(error, StoppedByPrefect) else None
-                await settle_interrupted(self.ownership, self.schedule.credentials, stop)
+                await to_the_end(settle_interrupted(self.ownership, self.schedule.credentials, stop))
             raise
 
     async def settle_if_cancelled(self) -> str | None:

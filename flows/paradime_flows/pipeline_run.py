@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 
 from paradime_blocks.errors import BoltRunError
-from paradime_blocks.interrupts import INTERRUPTS
+from paradime_blocks.interrupts import INTERRUPTS, to_the_end
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import ArtifactWriter, artifact_key
@@ -114,9 +114,8 @@ class PipelineRun:
                     return
                 await self._some_step()
         except (*INTERRUPTS, StoppedByPrefect):
-            # Prefect's time limits cancel every await in here again, unless it is shielded.
-            with anyio.CancelScope(shield=True):
-                await self._interrupted()
+            # Prefect's time limits cancel every await in here again.
+            await to_the_end(self._interrupted())
             raise
         except (Superseded, Pause) as let_go:
             await self._let_go(let_go)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import anyio
 from prefect.client.orchestration import get_client
 from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run as this_task_run
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
-from paradime_blocks.interrupts import INTERRUPTS
+from paradime_blocks.interrupts import INTERRUPTS, to_the_end
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
@@ -319,9 +318,8 @@ async def wait_for_bolt_run(
     except (StoppedByPrefect, *INTERRUPTS) as error:
         stop = error if isinstance(error, StoppedByPrefect) else None
         if ownership is not None:
-            # Prefect's time limits cancel every await in here again, unless it is shielded.
-            with anyio.CancelScope(shield=True):
-                await settle_interrupted(ownership, found, stop)
+            # Prefect's time limits cancel every await in here again.
+            await to_the_end(settle_interrupted(ownership, found, stop))
         if stop is not None:
             raise CancelledRun(stop.reason) from None
         raise

@@ -107,14 +107,33 @@ def hear_signals() -> _Heard:
     return _heard_before.setdefault((current_flow_run_id(), current_body()), _Heard())
 
 
+class _Swallowed:
+    """Looks for a SIGTERM that asyncio has swallowed, and has it sent again.
+
+    Args:
+        known: How many had come before the body began to listen.
+    """
+
+    def __init__(self, known: int) -> None:
+        self._known = known
+        self._seen = known
+
+    def look(self) -> None:
+        """Look; at the second look that finds one, it has had the time to end what the main thread is at."""
+        had = terminations_so_far()
+        if had == self._seen:
+            send_again_if_swallowed(self._known)
+        self._seen = had
+
+
 @asynccontextmanager
 async def swallowed_signals_sent_again() -> AsyncIterator[None]:
     """Hear of a SIGTERM that asyncio swallows within, as a wait does; nothing else is watched."""
-    heard = hear_signals()
+    swallowed = _Swallowed(hear_signals().terminations)
 
     async def listen() -> None:
         while True:
-            send_again_if_swallowed(heard.terminations)
+            swallowed.look()
             await asyncio.sleep(_INTERRUPT_INTERVAL_SECONDS)
 
     listener = asyncio.create_task(listen())
@@ -258,6 +277,9 @@ async def unless_stopped(
             try:
                 result.append(await work())
             except (Exception, Superseded, Pause, *_SIGNALLED) as error:  # noqa: BLE001 - raised again below
+                if isinstance(error, _SIGNALLED):
+                    # Another one would break off the end of the group.
+                    watch.held.enter_context(signals_held_off())
                 failure.append(error)
             group.cancel_scope.cancel()
     if watch.signal is not None:
@@ -291,6 +313,7 @@ class _Watch:
         self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
         self._heard = hear_signals()
+        self._swallowed = _Swallowed(self._heard.terminations)
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
         self._in_task = current_task_run_id() is not None
@@ -317,7 +340,7 @@ class _Watch:
         if interrupts_so_far() > self._heard.interrupts and not in_main_thread():
             self.by_signal = True
             return Stop("The process of the flow run was interrupted.")
-        send_again_if_swallowed(self._heard.terminations)
+        self._swallowed.look()
         if self._asked is None:
             return None
         self.let_go = self._asked.let_go

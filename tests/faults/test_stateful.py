@@ -119,8 +119,8 @@ class Stories(RuleBasedStateMachine):
         self.intents: list[Intent] = []
         self.patches = ExitStack()
         self.patches.enter_context(in_place_of_prefect(self.prefect))
-        sweeper = sys.modules["paradime_flows.sweep_orphans"]
-        self.patches.enter_context(mock.patch.object(sweeper, "silent_seconds", self._silent_seconds))
+        orphans = sys.modules["paradime_flows.orphans"]
+        self.patches.enter_context(mock.patch.object(orphans, "silent_seconds", self._silent_seconds))
         TALLY.stories += 1
 
     # Steps

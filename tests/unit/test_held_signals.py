@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 
+import anyio
 import pytest
+from prefect.exceptions import Pause
 
-from paradime_blocks.interrupts import signals_held_off
+from paradime_blocks.interrupts import signals_held_off, to_the_end
 
 
 @pytest.fixture
@@ -33,3 +36,44 @@ def test_a_handler_that_is_put_back_after_its_hold_hands_on(heard: list[int]) ->
     assert heard == [signal.SIGTERM]
     signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("by_scope", [False, True], ids=["the task", "a scope around it"])
+async def test_a_further_cancel_does_not_break_off_a_clean_up(by_scope: bool) -> None:
+    """Be it of the task itself, or of a scope, which cancels each await again."""
+    done = []
+    scope = anyio.CancelScope()
+
+    async def clean_up() -> str:
+        await anyio.sleep(0.1)
+        done.append("cleaned up")
+        return "result"
+
+    async def work() -> None:
+        with scope:
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                done.append(await to_the_end(clean_up()))
+                raise
+
+    task = asyncio.create_task(work())
+    await anyio.sleep(0.01)
+    task.cancel()
+    await anyio.sleep(0.01)
+    if by_scope:
+        scope.cancel()
+    task.cancel()
+    await asyncio.wait({task})
+    assert done == ["cleaned up", "result"]
+    assert by_scope or task.cancelled()
+
+
+async def test_what_a_clean_up_raises_comes_out_of_it() -> None:
+    """Also what is no `Exception`, as Prefect's own signals."""
+
+    async def clean_up() -> None:
+        raise Pause
+
+    with pytest.raises(Pause):
+        await to_the_end(clean_up())
