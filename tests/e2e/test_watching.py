@@ -60,7 +60,11 @@ def outer_handler() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_signal_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal of the test before may be so recent that it would be taken for what led to a clean-up here."""
+    """A signal of the test before may be so recent that it would be taken for what led to a clean-up here.
+
+    And its flow runs may be under way still, for all that this process knows.
+    """
+    monkeypatch.setattr(liveness, "_kept_alive", {})
     interrupts._heard.clear()
     interrupts._held_off.clear()
     monkeypatch.setattr(interrupts, "_sent_again_for", 0)
