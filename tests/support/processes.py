@@ -223,7 +223,20 @@ class Processes:
         """Start a process worker, and wait until it polls for work; makes the work pool if there is none."""
         process = self.prefect("worker", "start", "--type", "process", "--pool", pool, name="worker", env=env)
         process.wait_for_output("started!")
-        return process
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+
+        # It says so although a loaded server has refused it the pool; then it asks again.
+        deadline = time.monotonic() + 60
+        with get_client(sync_client=True) as client:
+            while True:
+                try:
+                    client.read_work_pool(pool)
+                except ObjectNotFound:
+                    assert time.monotonic() < deadline, process.output
+                    time.sleep(0.5)
+                else:
+                    return process
 
     def prefect(
         self, *arguments: str, name: str = "prefect", env: Mapping[str, str] | None = None
