@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.bench import Bench, Launched
+from support.processes import ConditionNotMetError, TestProcess
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from support.processes import TestProcess
 
+_ONE_SIGNAL_SECONDS = 60.0
 pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
 
@@ -68,7 +69,12 @@ def play(bench: Bench, case: Case) -> Launched:
     }[case.phase]
     run.reach(lambda s: s.count(awaited) >= times)
     strike(supervisor, case.event)
-    supervisor.wait()
+    try:
+        supervisor.wait(_ONE_SIGNAL_SECONDS)
+    except ConditionNotMetError:
+        # Seen: asyncio swallowed the signal within a callback of Prefect's own runner, which then ran on.
+        strike(supervisor, case.event)
+        supervisor.wait()
     if case.event == "SIGKILL":
         # The flow run's process lives on; nobody but itself can hear of a cancel now.
         assert run.pids
