@@ -24,7 +24,7 @@ from typing_extensions import ParamSpec
 
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
-from paradime_flows.watch import hear_signals
+from paradime_flows.hearing import hear_signals
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentTaskRunId
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
@@ -19,7 +18,7 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
-from paradime_flows.family import every_flow_run
+from paradime_flows.family import earlier_calls
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
 from paradime_flows.settle import settle
 
@@ -158,19 +157,11 @@ async def inherit(
 
 
 async def _earlier_call(client: PrefectClient, flow_run: FlowRun) -> UUID | None:
-    """Return the newest flow run with something to go on with that this same call has made before.
-
-    When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed.
-    """
-    if flow_run.parent_task_run_id is None:
-        return None
-    call = FlowRunFilterParentTaskRunId(any_=[flow_run.parent_task_run_id])
-    earlier = {
-        str(one.created): one.id
-        async for one in every_flow_run(client, FlowRunFilter(parent_task_run_id=call))
-        if one.id != flow_run.id and any(can_be_inherited(old) for old in read_ownerships(one))
-    }
-    return earlier[max(earlier)] if earlier else None
+    """Return the newest flow run with something to go on with that this same call has made before."""
+    for one in reversed(await earlier_calls(client, flow_run)):
+        if any(can_be_inherited(old) for old in read_ownerships(one)):
+            return one.id
+    return None
 
 
 async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:

@@ -78,7 +78,7 @@ async def drive(
         )
         return as_result(state, BoltRunResult)
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, BoltRunResult)
+        return cancelled(f"{stop.reason}{lifecycle.still_going}", BoltRunResult)
     except Exception as error:
         await lifecycle.finish(error)
         if reason := await lifecycle.settle_if_cancelled():

@@ -6,7 +6,11 @@ from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterParentTaskRunId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
@@ -72,3 +76,15 @@ async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> li
     """Return the flow runs that some flow runs called as their subflows, ended ones as well."""
     parents = FlowRunFilterParentFlowRunId(any_=list(flow_run_ids))
     return [child async for child in every_flow_run(client, FlowRunFilter(parent_flow_run_id=parents))]
+
+
+async def earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
+    """Return the flow runs that the call of a subflow has made before this one, oldest first.
+
+    When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed.
+    """
+    if flow_run.parent_task_run_id is None:
+        return []
+    call = FlowRunFilterParentTaskRunId(any_=[flow_run.parent_task_run_id])
+    calls = every_flow_run(client, FlowRunFilter(parent_task_run_id=call))
+    return sorted([one async for one in calls if one.id != flow_run.id], key=lambda one: str(one.created))

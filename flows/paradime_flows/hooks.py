@@ -26,7 +26,7 @@ from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.text import one_line
 from paradime_flows.context import resolve_credentials, run_logger
-from paradime_flows.family import subflows_of
+from paradime_flows.family import has_its_own_process, subflows_of
 from paradime_flows.holding import Superseded, lost_hold
 from paradime_flows.liveness import lives_beside
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
@@ -91,7 +91,13 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
             run_logger().info("The flow run goes on in another process; nothing is cancelled.")
             return
         with signals_held_off():
-            await settle_family(client, fresh, lambda ownership: verdict_on(state, ownership))
+            await settle_family(
+                client,
+                fresh,
+                lambda ownership: verdict_on(state, ownership),
+                # What was started by a deployment has a process of its own, which outlives a crash of this one.
+                only_this_process=state.is_crashed(),
+            )
 
 
 def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
@@ -123,7 +129,11 @@ async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -
 
 
 async def settle_family(
-    client: PrefectClient, flow_run: FlowRun, verdict: Callable[[Ownership], str | None]
+    client: PrefectClient,
+    flow_run: FlowRun,
+    verdict: Callable[[Ownership], str | None],
+    *,
+    only_this_process: bool = False,
 ) -> None:
     """Settle what a flow run and all below it answer for, at once: none of the runs waits for another's end.
 
@@ -131,6 +141,7 @@ async def settle_family(
         client: An open client.
         flow_run: The flow run.
         verdict: Says why a run is to end; None if it is not.
+        only_this_process: Whether to leave out what runs in processes of its own.
     """
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -151,7 +162,8 @@ async def settle_family(
                         group.start_soon(one, ownership, reason)
             try:
                 # Not only the unfinished: Prefect closes the children of a cancelled flow run by itself.
-                generation = await subflows_of(client, [member.id for member in generation])
+                children = await subflows_of(client, [member.id for member in generation])
+                generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
             except Exception as error:  # noqa: BLE001 - what is being settled must not end with it
                 run_logger().error("The subflows of flow run %s cannot be told: %s", flow_run.id, error)
                 return

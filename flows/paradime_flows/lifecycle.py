@@ -29,6 +29,7 @@ from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
+from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.holding import body_of, check_hold, take_hold
 from paradime_flows.hooks import remember_credentials, settle_if_cancelled_before
 from paradime_flows.liveness import keep_alive
@@ -40,9 +41,7 @@ from paradime_flows.triggering import Triggering
 from paradime_flows.watch import (
     StoppedByPrefect,
     cancel_in_prefect,
-    hear_signals,
     see_that_it_is_ours,
-    swallowed_signals_sent_again,
     unless_stopped,
 )
 
@@ -109,6 +108,8 @@ class RunLifecycle:
             if reason is not None:
                 raise StoppedByPrefect(reason)
             await keep_alive(client, flow_run)
+        # Before it answers for anything: the sweeper must find it then.
+        await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
         ownership = (
             claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
@@ -122,7 +123,6 @@ class RunLifecycle:
         ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
         ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
         ownership.archive, ownership.left = policies.archive, policies.leave
-        await tag_flow_run(flow_run_id)
         return cls(schedule, ownership, policies, request=request, watcher=watcher)
 
     @property
@@ -345,7 +345,17 @@ class RunLifecycle:
         if self.ownership.is_open:
             cancel = StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
             await settle_interrupted(self.ownership, self.schedule.credentials, cancel)
-        return stop.reason
+        return f"{stop.reason}{self.still_going}"
+
+    @property
+    def still_going(self) -> str:
+        """What to say at the end of a run that could not be ended, or not be found; empty if there is none."""
+        if not self.ownership.is_open:
+            return ""
+        run = self.run
+        if run is None:
+            return " A Bolt run may have been started; the sweeper looks for it."
+        return f" Bolt run {run.run_id} may still be going ({run.url}); the sweeper cancels it."
 
 
 def _story(outcome: BaseException | None) -> str | None:

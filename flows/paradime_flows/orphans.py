@@ -66,14 +66,14 @@ def idle_seconds(flow_run: FlowRun) -> float:
     return min(silent, since_state) if silent > STALE_SECONDS else -1
 
 
-def is_over(flow_run: FlowRun) -> bool:
+def ended_badly(flow_run: FlowRun) -> bool:
     """Whether a flow run has ended, and not as it should."""
     return flow_run.state is not None and flow_run.state.type in _ENDED_BADLY
 
 
 def may_live(flow_run: FlowRun) -> bool:
     """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
-    return not is_over(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
+    return not ended_badly(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
 
 
 async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
@@ -90,7 +90,7 @@ async def is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bo
     """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
     state = flow_run.state
     # A step of a pipeline that died is Crashed, and the pipeline's next attempt may not have come to it.
-    ended = is_over(flow_run) and state is not None and not state.is_crashed()
+    ended = ended_badly(flow_run) and state is not None and not state.is_crashed()
     if ended or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
         return False
     async for one in lineage(client, flow_run):

@@ -202,10 +202,10 @@ class FlowRunLedger:
 
     Args:
         ownership: What is written, and kept up to date.
-        timeout_seconds: How long a run may take from its trigger, in seconds.
+        timeout_seconds: How long a run may take from its trigger, in seconds; for who triggers one.
     """
 
-    def __init__(self, ownership: Ownership, timeout_seconds: float) -> None:
+    def __init__(self, ownership: Ownership, timeout_seconds: float | None = None) -> None:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
         self.is_saved = True

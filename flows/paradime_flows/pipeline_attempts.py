@@ -9,7 +9,7 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentTaskRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.tasks import Task
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from paradime_blocks.models import BoltRunState
 from paradime_flows.claims import can_be_inherited, give_up, write_the_end
 from paradime_flows.context import run_logger
-from paradime_flows.family import every_flow_run, has_its_own_process, lineage, subflows_of
+from paradime_flows.family import earlier_calls, has_its_own_process, lineage, subflows_of
 from paradime_flows.holding import body_began_at
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule
@@ -86,7 +86,7 @@ class EarlierAttempts:
         return cls(
             flow_run,
             credentials,
-            await _earlier_calls(client, flow_run),
+            await earlier_calls(client, flow_run),
             await _attempt_of(client, flow_run),
         )
 
@@ -175,18 +175,6 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
             continue
         found[outcome.name] = outcome
     return found
-
-
-async def _earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
-    """Return the flow runs of a pipeline that this same call of a subflow has made before, oldest first.
-
-    When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed.
-    """
-    if flow_run.parent_task_run_id is None:
-        return []
-    call = FlowRunFilterParentTaskRunId(any_=[flow_run.parent_task_run_id])
-    calls = every_flow_run(client, FlowRunFilter(parent_task_run_id=call))
-    return sorted([one async for one in calls if one.id != flow_run.id], key=lambda one: str(one.created))
 
 
 async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:

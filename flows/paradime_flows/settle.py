@@ -21,7 +21,7 @@ from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import clients_of_our_own, run_logger
 from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
-from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours
+from paradime_flows.watch import ANSWER_SECONDS, StoppedByPrefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 12.0
 ARCHIVE_SECONDS = 8.0
 _LOOK_SECONDS = 6.0
-_ANSWER_SECONDS = 3.0
 # What a server has taken from us and still works at shows itself within this time.
 _LONGEST_REQUEST_SECONDS = 60.0
 
@@ -130,7 +129,7 @@ async def see_that_it_is_held(ownership: Ownership) -> None:
         Superseded: One has.
     """
     # Without Prefect, what was read last must do.
-    with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
         async with get_client() as client:
             await see_hold(client, ownership)
 
@@ -138,7 +137,7 @@ async def see_that_it_is_held(ownership: Ownership) -> None:
 async def _settle(
     ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, look_seconds: float | None
 ) -> BoltRunState | None:
-    ledger = FlowRunLedger(ownership, 0.0)
+    ledger = FlowRunLedger(ownership)
     verdict = await find_run(ownership, credentials, trail, seconds=look_seconds)
     if verdict is Verdict.UNSURE:
         await ledger.save()
@@ -208,7 +207,7 @@ async def _settle_interrupted(
         ownership.trail().note("Interrupted; the Bolt run is left going, to be taken up again.")
         # A hook will see this same interrupt as a crash.
         ownership.on_crash = "leave"
-        await FlowRunLedger(ownership, 0.0).save()
+        await FlowRunLedger(ownership).save()
         return
     try:
         await settle(

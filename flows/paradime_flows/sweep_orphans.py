@@ -35,10 +35,10 @@ from paradime_flows.orphans import (
     LEFT_SECONDS,
     SWEPT,
     candidates,
+    ended_badly,
     idle_seconds,
     is_cancelled,
     is_left,
-    is_over,
     is_taken_up_from_above,
     may_live,
 )
@@ -243,7 +243,7 @@ class _Sweep:
                 "no Bolt run was started" if verdict is Verdict.ABSENT else "the Bolt run cannot be told"
             )
             if verdict is Verdict.ABSENT and self.action != "report":
-                await FlowRunLedger(ownership, 0).withdraw()
+                await FlowRunLedger(ownership).withdraw()
             return
         run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
         if self.action != "attach":
@@ -260,7 +260,7 @@ class _Sweep:
         await see_that_it_is_held(ownership)
         await archive_ownership(ownership, self.credentials, outcome=why)
         # Whoever retries the flow run is told how it ended.
-        await FlowRunLedger(ownership, 0).close(entry.state, reported=False)
+        await FlowRunLedger(ownership).close(entry.state, reported=False)
         entry.done = f"waited for; it ended as {entry.state}"
 
 
@@ -268,7 +268,7 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
     """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
-    if is_over(flow_run) or not same or body_of(now) != body_of(flow_run):
+    if ended_badly(flow_run) or not same or body_of(now) != body_of(flow_run):
         return
     message = "The process of this flow run has vanished; its Bolt runs were swept."
     cancelling = flow_run.state is not None and flow_run.state.is_cancelling()

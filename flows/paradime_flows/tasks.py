@@ -16,7 +16,7 @@ from prefect.runtime import task_run as this_task_run
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
-from paradime_blocks.interrupts import INTERRUPTS, to_the_end
+from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
@@ -29,6 +29,7 @@ from paradime_flows.context import (
     resolve_schedule,
 )
 from paradime_flows.driving import schedule_of_run, trigger_request
+from paradime_flows.hearing import hear_signals
 from paradime_flows.holding import take_hold
 from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.ownership import FlowRunLedger, Ownership, Policy, read_ownerships
@@ -73,7 +74,7 @@ from paradime_flows.read_tasks import (
     suspend_bolt_schedule,
 )
 from paradime_flows.settle import settle_interrupted
-from paradime_flows.watch import StoppedByPrefect, hear_signals, see_that_it_is_ours, unless_stopped
+from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
 __all__ = [
     "acancel_bolt_run",
@@ -319,7 +320,8 @@ async def wait_for_bolt_run(
         stop = error if isinstance(error, StoppedByPrefect) else None
         if ownership is not None:
             # Prefect's time limits cancel every await in here again.
-            await to_the_end(settle_interrupted(ownership, found, stop))
+            with signals_held_off():
+                await to_the_end(settle_interrupted(ownership, found, stop))
         if stop is not None:
             raise CancelledRun(stop.reason) from None
         raise
@@ -327,7 +329,7 @@ async def wait_for_bolt_run(
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
             # What failed the wait says nothing of the run: a hook must not cancel it for that.
             ownership.unseen = True
-            await FlowRunLedger(ownership, 0.0).save()
+            await FlowRunLedger(ownership).save()
         # A suspension hides what is raised here: then it has not been reported.
         await see_that_it_is_ours(flow_run_id)
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
@@ -351,7 +353,7 @@ async def _ownership_of(
 
 async def _close(ownership: Ownership | None, state: BoltRunState | None) -> None:
     if ownership is not None and state is not None and state.is_terminal:
-        await FlowRunLedger(ownership, 0.0).close(state, reported=True)
+        await FlowRunLedger(ownership).close(state, reported=True)
 
 
 @bolt_task(name="cancel-bolt-run", task_run_name="cancel {run_id}")

@@ -6,11 +6,10 @@ cancelled them. So whoever waits also looks at the state of its own flow run and
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -22,21 +21,19 @@ from prefect.exceptions import ObjectNotFound, Pause, TerminationSignal
 from paradime_blocks.interrupts import (
     in_main_thread,
     interrupts_so_far,
-    listen_for_interrupts,
-    send_again_if_swallowed,
     signals_held_off,
-    terminations_so_far,
 )
-from paradime_flows.context import current_body, current_flow_run_id, current_task_run_id
+from paradime_flows.context import current_task_run_id
 from paradime_flows.family import has_its_own_process, is_suspended, lineage
+from paradime_flows.hearing import INTERVAL_SECONDS as HEARING_SECONDS
+from paradime_flows.hearing import Swallowed, hear_signals
 from paradime_flows.holding import Superseded, check_hold
 from paradime_flows.liveness import ends_the_process
 
 T = TypeVar("T")
 
 WATCH_INTERVAL_SECONDS = 3.0
-_INTERRUPT_INTERVAL_SECONDS = 0.25
-_ANSWER_SECONDS = 3.0
+ANSWER_SECONDS = 3.0
 _SIGNALLED = (TerminationSignal, KeyboardInterrupt)
 _CANCELLED_THEN_RUNNING = (
     [StateType.CANCELLING, StateType.RUNNING],
@@ -90,59 +87,6 @@ class StopRequest:
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """How many signals there had been when a body of a flow run first listened; later ones are for it."""
-
-    interrupts: int = field(default_factory=interrupts_so_far)
-    terminations: int = field(default_factory=terminations_so_far)
-
-
-_heard_before: dict[tuple[UUID | None, str], _Heard] = {}
-
-
-def hear_signals() -> _Heard:
-    """Hear of signals from the first time on that a body calls this: between two of its waits and tasks, too."""
-    listen_for_interrupts()
-    return _heard_before.setdefault((current_flow_run_id(), current_body()), _Heard())
-
-
-class _Swallowed:
-    """Looks for a SIGTERM that asyncio has swallowed, and has it sent again.
-
-    Args:
-        known: How many had come before the body began to listen.
-    """
-
-    def __init__(self, known: int) -> None:
-        self._known = known
-        self._seen = known
-
-    def look(self) -> None:
-        """Look; at the second look that finds one, it has had the time to end what the main thread is at."""
-        had = terminations_so_far()
-        if had == self._seen:
-            send_again_if_swallowed(self._known)
-        self._seen = had
-
-
-@asynccontextmanager
-async def swallowed_signals_sent_again() -> AsyncIterator[None]:
-    """Hear of a SIGTERM that asyncio swallows within, as a wait does; nothing else is watched."""
-    swallowed = _Swallowed(hear_signals().terminations)
-
-    async def listen() -> None:
-        while True:
-            swallowed.look()
-            await asyncio.sleep(_INTERRUPT_INTERVAL_SECONDS)
-
-    listener = asyncio.create_task(listen())
-    try:
-        yield
-    finally:
-        listener.cancel()
-
-
 async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
     """Return the types of the states that a flow run has been in, oldest first."""
     states = await client.read_flow_run_states(flow_run_id)
@@ -168,7 +112,7 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
     """
     flow_run: FlowRun | None = None
     # Prefect's client tries again for longer than there is time to cancel anything in.
-    with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
     if flow_run is None:
@@ -235,7 +179,7 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
         # Prefect may say otherwise by now.
         raise asked.let_go
     # Prefect's client tries again for longer than there is time to cancel anything in.
-    with suppress(Exception), anyio.move_on_after(_ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
         async with get_client() as client:
             return await reason_to_stop(client, flow_run_id)
     return None
@@ -290,7 +234,8 @@ async def unless_stopped(
         raise failure[0]
     if result:
         return result[0]
-    stop = watch.stop or Stop("The flow run was stopped.")
+    stop = watch.stop
+    assert stop is not None  # noqa: S101 - nothing else ends the work without a result
     raise StoppedByPrefect(stop.reason, by_signal=watch.by_signal, ends_process=stop.ends_process)
 
 
@@ -313,7 +258,7 @@ class _Watch:
         self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
         self._heard = hear_signals()
-        self._swallowed = _Swallowed(self._heard.terminations)
+        self._swallowed = Swallowed(self._heard.terminations)
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
         self._in_task = current_task_run_id() is not None
@@ -323,7 +268,7 @@ class _Watch:
         try:
             async with get_client() as client:
                 while self.stop is None and self.let_go is None:
-                    await anyio.sleep(min(self.interval_seconds, _INTERRUPT_INTERVAL_SECONDS))
+                    await anyio.sleep(min(self.interval_seconds, HEARING_SECONDS))
                     self.stop = self._reason_in_this_process()
                     if self.stop is None and self.let_go is None:
                         self.stop = await self._reason_in_prefect(client)

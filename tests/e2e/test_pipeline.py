@@ -68,6 +68,16 @@ def ran(simulator: BoltSimulator) -> dict[str, list[str]]:
     return {name: [run.state for run in simulator.runs(name)] for name in AFTER if simulator.runs(name)}
 
 
+def orders_of(flow_run: FlowRun, run_id: int, credentials: ParadimeCredentials) -> Ownership:
+    """What the flow run of the step `orders` answers for."""
+    return Ownership(
+        flow_run_id=flow_run.id,
+        request=TriggerRequest(schedule_name="orders"),
+        run_id=run_id,
+        api_endpoint=credentials.api_endpoint,
+    )
+
+
 async def states_of(flow_run: FlowRun) -> dict[str, str]:
     async with get_client() as client:
         fresh = await client.read_flow_run(flow_run.id)
@@ -328,13 +338,7 @@ async def test_what_cannot_be_read_does_not_keep_the_rest_from_being_given_up(
     async with get_client() as client:
         flow_run = await client.create_flow_run(run_pipeline, state=Running())
         deleted, left = [await client.create_flow_run(run_schedule, state=Running()) for _ in range(2)]
-        ownership = Ownership(
-            flow_run_id=left.id,
-            request=TriggerRequest(schedule_name="orders"),
-            run_id=run_id,
-            api_endpoint=credentials.api_endpoint,
-        )
-        await client.update_flow_run_labels(left.id, ownership.to_labels())
+        await client.update_flow_run_labels(left.id, orders_of(left, run_id, credentials).to_labels())
         await client.delete_flow_run(deleted.id)
     before = EarlierAttempts(flow_run, credentials)
     before.predecessors = {"extract": deleted, "orders": left}
@@ -458,13 +462,7 @@ async def test_a_step_that_was_changed_inherits_nothing(
     async with get_client() as client:
         before = await client.create_flow_run(run_schedule, state=Running())
         after = await client.create_flow_run(run_schedule)
-        old = Ownership(
-            flow_run_id=before.id,
-            request=TriggerRequest(schedule_name="orders"),
-            run_id=run_id,
-            api_endpoint=credentials.api_endpoint,
-        )
-        await client.update_flow_run_labels(before.id, old.to_labels())
+        await client.update_flow_run_labels(before.id, orders_of(before, run_id, credentials).to_labels())
     schedule = BoltSchedule(schedule_name=name, credentials=credentials)
     with succeeding(before.id):
         heir = await inherit(after, FLOW_KEY, schedule, schedule.request())

@@ -74,6 +74,16 @@ async def orphan(
         return flow_run
 
 
+async def parent_in(state: State[Any]) -> tuple[FlowRun, UUID]:
+    """Make a flow run and its call of a subflow."""
+    async with get_client() as client:
+        parent = await client.create_flow_run(run_schedule, state=state)
+        call = await client.create_task_run(
+            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+    return parent, call.id
+
+
 def dead_here() -> str:
     """Return a last sign of life of a process that was on this machine and is no longer; it is not a second old."""
     return f"{time.time() + 1:.0f} {2**22} 1 {_machine()}"
@@ -336,13 +346,9 @@ async def test_a_subflow_whose_parent_nobody_fetches_is_swept(
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
-    async with get_client() as client:
-        late = Scheduled(name="Late", scheduled_time=hour_ago, timestamp=hour_ago)
-        parent = await client.create_flow_run(run_schedule, state=late)
-        call = await client.create_task_run(
-            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
-        )
-    child = await orphan(credentials, run_id, Running(), parent_task_run_id=call.id)
+    late = Scheduled(name="Late", scheduled_time=hour_ago, timestamp=hour_ago)
+    _, call_id = await parent_in(late)
+    child = await orphan(credentials, run_id, Running(), parent_task_run_id=call_id)
     async with get_client() as client:
         await client.update_flow_run_labels(child.id, {LABEL: dead_here()})
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
@@ -372,12 +378,8 @@ async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(
     monkeypatch.setattr(module, "_TWO_BEATS_SECONDS", 0.1)
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
-    async with get_client() as client:
-        parent = await client.create_flow_run(run_schedule, state=state)
-        call = await client.create_task_run(
-            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
-        )
-    child = await orphan(credentials, run_id, Running(), parent_task_run_id=call.id)
+    parent, call_id = await parent_in(state)
+    child = await orphan(credentials, run_id, Running(), parent_task_run_id=call_id)
     async with get_client() as client:
         await client.update_flow_run_labels(child.id, {LABEL: dead_here()})
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
@@ -395,13 +397,10 @@ async def test_a_crashed_step_is_its_pipelines_to_take_up(
     """The pipeline's next attempt lives, and has not come to the step; when that has ended, nobody takes it up."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
+    parent, call_id = await parent_in(Running())
     async with get_client() as client:
-        parent = await client.create_flow_run(run_schedule, state=Running())
         await client.update_flow_run_labels(parent.id, {LABEL: f"{time.time():.0f} 1 0 elsewhere"})
-        call = await client.create_task_run(
-            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
-        )
-    await orphan(credentials, run_id, Crashed(), parent_task_run_id=call.id)
+    await orphan(credentials, run_id, Crashed(), parent_task_run_id=call_id)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     async with get_client() as client:
         await client.set_flow_run_state(parent.id, Failed(), force=True)
@@ -416,14 +415,10 @@ async def test_a_cancel_of_the_parent_is_a_cancel_whatever_the_policy_for_interr
     """A signal can come of it that the subflow hears of first; or the subflow has crashed of that signal."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
-    async with get_client() as client:
-        parent = await client.create_flow_run(run_schedule, state=Cancelling())
-        call = await client.create_task_run(
-            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
-        )
+    _, call_id = await parent_in(Cancelling())
     state: State[Any] = Crashed() if swept else Running()
     child = await orphan(
-        credentials, run_id, state, parent_task_run_id=call.id, on_interrupt="leave", on_crash="leave"
+        credentials, run_id, state, parent_task_run_id=call_id, on_interrupt="leave", on_crash="leave"
     )
     if swept:
         (found,) = await asweep_orphans(credentials, older_than_seconds=0)

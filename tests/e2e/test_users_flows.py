@@ -12,14 +12,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.exceptions import CancelledRun, Pause
 from prefect.runtime import flow_run as this_flow_run
-from prefect.states import Cancelling, Suspended
+from prefect.states import Cancelled, Cancelling, Crashed, Running, Suspended
+from prefect.tasks import Task
 from support.prefect_api import artifacts_of
 
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
-from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.ownership import read_ownerships
+from paradime_blocks.trigger_intent import TriggerRequest
+from paradime_flows import settle
+from paradime_flows.hooks import cancel_owned_runs, remember_credentials
+from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
@@ -235,6 +238,57 @@ async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
     state, _ = await asyncio.gather(run, cancel())
     assert state.is_cancelled()
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+async def test_a_cancel_that_bolt_ignores_is_told_by_the_cancelled_state(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect does not let a cancelled flow run end otherwise: it says which run may still be going."""
+    monkeypatch.setattr(settle, "CANCEL_SECONDS", 1.0)
+    workspace.update_schedule("endless", cancel="ignore")
+
+    async def cancel() -> None:
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
+        async with get_client() as client:
+            (flow_run,) = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+            )
+            await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+
+    name = f"ignored {workspace.api_endpoint}"
+    named = run_schedule.with_options(flow_run_name=name)
+    state, _ = await asyncio.gather(named("endless", credentials, return_state=True, **FLOW), cancel())
+    (run,) = workspace.runs()
+    assert state.is_cancelled()
+    assert f"Bolt run {run.id} may still be going" in str(state.message)
+    assert f"/run_id/{run.id}" in str(state.message)
+
+
+async def test_a_crash_leaves_what_was_started_by_a_deployment_to_its_own_process(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The parent's hook cancels for the subflows of its process; a cancel is for all."""
+    run_id = workspace.start_run("endless")
+    async with get_client() as client:
+        parent = await client.create_flow_run(run_schedule, state=Running())
+        call = await client.create_task_run(
+            Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+        flow_id = await client.create_flow(run_schedule)
+        deployment = await client.create_deployment(flow_id=flow_id, name="apart")
+        child = await client.create_flow_run_from_deployment(deployment, parent_task_run_id=call.id)
+        ownership = Ownership(
+            flow_run_id=child.id,
+            request=TriggerRequest(schedule_name="endless"),
+            run_id=run_id,
+            api_endpoint=credentials.api_endpoint,
+        )
+        await client.update_flow_run_labels(child.id, ownership.to_labels())
+        remember_credentials(child.id, credentials)
+        for state, left in ((Crashed(), "RUNNING"), (Cancelled(), "CANCELED")):
+            await client.set_flow_run_state(parent.id, state, force=True)
+            await cancel_owned_runs(run_schedule, parent, state)
+            assert workspace.run(run_id).state == left
 
 
 async def test_a_run_of_another_workspace_with_the_same_id_is_not_ours(

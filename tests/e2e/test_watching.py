@@ -23,16 +23,15 @@ from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows import liveness
 from paradime_flows.context import current_body, current_flow_run_id
+from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.liveness import keep_alive
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
 from paradime_flows.watch import (
     StoppedByPrefect,
     StopRequest,
-    hear_signals,
     reason_to_stop,
     see_that_it_is_ours,
     stop_request,
-    swallowed_signals_sent_again,
     unless_stopped,
 )
 

@@ -147,35 +147,37 @@ async def _no_time(*_: Any) -> None:
     """Prefect kills the process before the answer is there."""
 
 
-async def test_an_intent_that_was_not_acted_on_is_taken_back(simulator, prefect) -> None:
-    """Prefect breaks down after it has taken the label: nothing is sent, and no later run is taken for ours."""
-    from paradime_flows.ownership import FlowRunLedger
+async def test_a_flow_run_that_answers_for_a_run_can_be_found_by_the_sweeper(simulator, prefect) -> None:
+    """It bears the tag before it takes over or triggers anything: its process may be gone the moment after."""
+    from paradime_flows import lifecycle
+    from paradime_flows.ownership import TAG
 
     flow_run_id = running(prefect)
-    lifecycle = await begun(simulator, flow_run_id)
-    looks = iter([None, RuntimeError("503")])
+    tagged = []
 
-    async def go_on(_: Any) -> None:
-        trouble = next(looks)
-        if trouble is not None:
-            raise trouble
+    async def inherit(*_: Any) -> None:
+        tagged.append(TAG in prefect.flow_runs[flow_run_id].tags)
 
-    with mock.patch.object(FlowRunLedger, "_go_on", go_on), pytest.raises(RuntimeError, match="503"):
-        await lifecycle.obtain()
-    assert simulator.count("triggerBoltRun") == 0
-    assert not ownership_of(prefect, flow_run_id).is_open
+    with mock.patch.object(lifecycle, "inherit", inherit):
+        await begun(simulator, flow_run_id)
+    assert tagged == [True]
 
 
-async def test_the_intent_of_a_trigger_that_was_sent_outlives_a_second_that_is_not(
-    simulator, prefect
+@pytest.mark.parametrize("sent", [0, 1], ids=["nothing was sent", "a first one was sent"])
+async def test_an_intent_that_is_not_acted_on_is_taken_back_if_nothing_was_sent(
+    simulator, prefect, sent
 ) -> None:
-    """Its run is not there after twenty seconds, and the flow run is stopped: it may still show itself."""
+    """Prefect breaks down after it has taken the label: no later run is to be taken for ours.
+
+    But what was sent before, and had started nothing after twenty seconds, may show itself yet: that stays open.
+    """
     from paradime_flows.ownership import FlowRunLedger
 
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
-    simulator.inject(faults.CutConnection(operation="triggerBoltRun"))
-    looks = iter([None, None, RuntimeError("503")])
+    if sent:
+        simulator.inject(faults.CutConnection(operation="triggerBoltRun"))
+    looks = iter([None] * (1 + sent) + [RuntimeError("503")])
 
     async def go_on(_: Any) -> None:
         trouble = next(looks)
@@ -184,8 +186,8 @@ async def test_the_intent_of_a_trigger_that_was_sent_outlives_a_second_that_is_n
 
     with mock.patch.object(FlowRunLedger, "_go_on", go_on), pytest.raises(RuntimeError, match="503"):
         await lifecycle.obtain()
-    assert simulator.count("triggerBoltRun") == 1
-    assert ownership_of(prefect, flow_run_id).is_open
+    assert simulator.count("triggerBoltRun") == sent
+    assert ownership_of(prefect, flow_run_id).is_open is bool(sent)
 
 
 async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect) -> None:
