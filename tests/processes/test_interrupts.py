@@ -15,8 +15,9 @@ from support.bench import (
     Launched,
     labels_are_sound,
 )
+from support.processes import wait_until
 
-from paradime_blocks.testing import faults
+from paradime_blocks.testing import SimulatedCommand, faults
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -25,7 +26,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
 EVENTS = ("cancel", *SIGNALS)
-PHASES = ("before", "in_flight", "lost", "waiting", "archiving", "awaiting_retry")
+PHASES = (
+    "before",
+    "in_flight",
+    "lost",
+    "waiting",
+    "archiving",
+    # Prefect's own retry of the flow run, the wait before ours of the Bolt run, and that one's `retryBoltRun`.
+    "awaiting_retry",
+    "pausing",
+    "retry_in_flight",
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,14 @@ class Case:
     @property
     def bolt_states(self) -> list[str]:
         """What must become of the Bolt runs, all that ever started."""
-        ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
-        return ended.get(self.phase, ["RUNNING"] if self.is_left_alone else ["CANCELED"])
+        ended = {
+            "before": [],
+            "archiving": ["SUCCESS"],
+            "awaiting_retry": ["FAILED"],
+            "pausing": ["FAILED"],
+        }
+        first = ["FAILED"] if self.phase == "retry_in_flight" else []
+        return ended.get(self.phase, [*first, "RUNNING" if self.is_left_alone else "CANCELED"])
 
     @property
     def prefect_states(self) -> set[str]:
@@ -80,6 +97,8 @@ DEFAULT = {
         "waiting": ("cancel", "SIGINT", "SIGKILL"),
         "archiving": ("SIGTERM",),
         "awaiting_retry": ("cancel", "SIGINT"),
+        "pausing": ("SIGINT",),
+        "retry_in_flight": ("SIGTERM",),
     },
     "serve": {
         "before": ("SIGTERM",),
@@ -88,6 +107,8 @@ DEFAULT = {
         "waiting": ("SIGTERM",),
         "archiving": ("cancel",),
         "awaiting_retry": (),
+        "pausing": ("cancel",),
+        "retry_in_flight": ("SIGKILL",),
     },
     "worker": {
         "before": ("cancel", "SIGKILL"),
@@ -96,6 +117,8 @@ DEFAULT = {
         "waiting": ("cancel", "SIGTERM", "SIGKILL"),
         "archiving": ("SIGKILL",),
         "awaiting_retry": ("SIGKILL",),
+        "pausing": ("SIGKILL",),
+        "retry_in_flight": ("cancel",),
     },
 }
 
@@ -114,6 +137,11 @@ def launch(bench: Bench, case: Case) -> Launched:
     simulator = bolt.simulator
     seconds = {"archiving": 0.5, "awaiting_retry": 0.5}.get(case.phase, FOREVER)
     bolt.add(seconds=seconds, return_code=1 if case.phase == "awaiting_retry" else 0)
+    parameters: dict[str, Any] = {}
+    if case.phase in {"pausing", "retry_in_flight"}:
+        parameters = {"retries": 1, "retry_delay_seconds": 60.0 if case.phase == "pausing" else 0.0}
+        first = SimulatedCommand("dbt run", duration_seconds=0.5, return_code=(1, 0))
+        simulator.update_schedule("daily", commands=[first, SimulatedCommand("dbt test", FOREVER)])
     # Long enough for the event to come first on any machine. A script hears of a cancel only after the read.
     hang = 12 if case.event == "cancel" and case.via == "script" else 60
     if case.phase == "before":
@@ -122,11 +150,16 @@ def launch(bench: Bench, case: Case) -> Launched:
         simulator.inject(faults.Hang(5, operation="triggerBoltRun", after_acting=True))
     elif case.phase == "lost":
         simulator.inject(faults.Hang(hang, operation="triggerBoltRun", after_acting=True, then="cut"))
+    elif case.phase == "retry_in_flight":
+        simulator.inject(faults.Hang(5, operation="retryBoltRun", after_acting=True))
     elif case.phase == "archiving":
         simulator.inject(faults.Hang(hang, operation="boltCommand"))
-    run = bench.start("retried" if case.phase == "awaiting_retry" else "run_schedule", bolt, via=case.via)
+    flow = "retried" if case.phase == "awaiting_retry" else "run_schedule"
+    run = bench.start(flow, bolt, via=case.via, **parameters)
     if case.phase == "awaiting_retry":
         run.reach_state("AwaitingRetry")
+    elif case.phase == "pausing":
+        wait_until(lambda: "; retry 1 of 1 in 60 s" in told_by(run), "the wait before the retry", every=0.5)
     else:
         awaited, times = {
             "before": ("boltScheduleName", 1),
@@ -134,9 +167,19 @@ def launch(bench: Bench, case: Case) -> Launched:
             "lost": ("triggerBoltRun", 1),
             "waiting": ("boltRunStatus", 2),
             "archiving": ("boltCommand", 1),
+            "retry_in_flight": ("retryBoltRun", 1),
         }[case.phase]
         run.reach(lambda s: s.count(awaited) >= times)
     return run
+
+
+def told_by(run: Launched) -> str:
+    """What the flow run's labels tell so far."""
+    from paradime_flows.ownership import read_ownerships
+
+    return " ".join(
+        sentence for ownership in read_ownerships(run.flow_run) for _, sentence in ownership.notes
+    )
 
 
 def play(bench: Bench, case: Case) -> Launched:
@@ -168,7 +211,8 @@ def test_bolt_has_exactly_the_runs_that_it_should_have(
     flow_run = run.flow_run
     told = f"{flow_run.state!r}; labels {flow_run.labels}; log:\n{run.logs()}"
     assert run.bolt.states() == case.bolt_states, told
-    assert run.bolt.simulator.count("triggerBoltRun") == len(case.bolt_states), told
+    sent = run.bolt.simulator.count("triggerBoltRun") + run.bolt.simulator.count("retryBoltRun")
+    assert sent == len(case.bolt_states), told
     assert flow_run.state.name in case.prefect_states, told
     labels_are_sound(flow_run)
     if case.is_left_alone:

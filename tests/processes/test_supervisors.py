@@ -37,7 +37,7 @@ def cases() -> list[Any]:
     }
     found = []
     for via in ("worker", "serve"):
-        for phase in ("before", "in_flight", "waiting", "archiving"):
+        for phase in ("before", "in_flight", "waiting", "archiving", "awaiting_retry"):
             for event in ("SIGTERM", "ctrl_c", "SIGKILL"):
                 case = Case(via, phase, event)
                 marks = [] if str(case) in default else [pytest.mark.exhaustive]
@@ -50,7 +50,9 @@ def play(bench: Bench, case: Case) -> Launched:
     from paradime_blocks.testing import faults
 
     bolt = bench.bolt()
-    bolt.add(seconds=0.5 if case.phase == "archiving" else float("inf"))
+    retried = case.phase == "awaiting_retry"
+    ends = retried or case.phase == "archiving"
+    bolt.add(seconds=0.5 if ends else float("inf"), return_code=1 if retried else 0)
     hang = 20 if case.event == "SIGKILL" else 60
     if case.phase == "before":
         bolt.simulator.inject(faults.Hang(hang, operation="boltScheduleName"))
@@ -59,15 +61,19 @@ def play(bench: Bench, case: Case) -> Launched:
     elif case.phase == "archiving":
         bolt.simulator.inject(faults.Hang(hang, operation="boltCommand"))
     name = f"own-{case}".replace("_", "-")
-    supervisor = bench.worker(name) if case.via == "worker" else bench.serve(name, "run_schedule")
-    run = bench.start("run_schedule", bolt, via=case.via, pool=name, deployment=name)
-    awaited, times = {
-        "before": ("boltScheduleName", 1),
-        "in_flight": ("triggerBoltRun", 1),
-        "waiting": ("boltRunStatus", 2),
-        "archiving": ("boltCommand", 1),
-    }[case.phase]
-    run.reach(lambda s: s.count(awaited) >= times)
+    flow = "retried" if retried else "run_schedule"
+    supervisor = bench.worker(name) if case.via == "worker" else bench.serve(name, flow)
+    run = bench.start(flow, bolt, via=case.via, pool=name, deployment=name)
+    if retried:
+        run.reach_state("AwaitingRetry")
+    else:
+        awaited, times = {
+            "before": ("boltScheduleName", 1),
+            "in_flight": ("triggerBoltRun", 1),
+            "waiting": ("boltRunStatus", 2),
+            "archiving": ("boltCommand", 1),
+        }[case.phase]
+        run.reach(lambda s: s.count(awaited) >= times)
     strike(supervisor, case.event)
     try:
         supervisor.wait(_ONE_SIGNAL_SECONDS)
@@ -103,7 +109,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     flow_run = run.flow_run
     states = run.bolt.states()
     told = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
-    ended = {"before": [], "archiving": ["SUCCESS"]}
+    ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
     assert TAG in flow_run.tags, told
     sweep_orphans(run.bolt.credentials, older_than_seconds=0)
     record_figures(

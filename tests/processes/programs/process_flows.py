@@ -14,6 +14,7 @@ from paradime_blocks import ParadimeCredentials
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.tasks import await_for_bolt_run, trigger_bolt_run, wait_for_bolt_run
+from paradime_flows.trigger_only import trigger_only
 
 HOOKS: dict[str, Any] = {
     "on_cancellation": [cancel_owned_runs],
@@ -21,6 +22,8 @@ HOOKS: dict[str, Any] = {
     "on_failure": [cancel_owned_runs],
 }
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
+
+__all__ = ["trigger_only"]
 
 # Long enough to be seen in AwaitingRetry on a slow machine.
 retried = run_schedule.with_options(retries=1, retry_delay_seconds=15)
