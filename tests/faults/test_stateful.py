@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
+    from paradime_blocks.credentials import ParadimeCredentials
+
 SPEED = 60.0
 # From nothing at all to the midst of the wait.
 BEATS = st.sampled_from([0.0, 0.005, 0.02, 0.05])
+POLICIES = st.sampled_from(["cancel", "leave"])
 MOST_TIMES = 5
 FAULTS = {
     "cut": faults.CutConnection,
@@ -71,6 +74,7 @@ class Intent:
     task: asyncio.Task[Any] | None = None
     begun: int = 0
     cancelled: bool = False
+    on_crash: str = "cancel"
     # Older processes of the same flow run that Prefect has written off, but that live.
     others: list[tuple[Process, asyncio.Task[Any]]] = field(default_factory=list)
 
@@ -121,18 +125,20 @@ class Stories(RuleBasedStateMachine):
         self.patches.enter_context(in_place_of_prefect(self.prefect))
         orphans = sys.modules["paradime_flows.orphans"]
         self.patches.enter_context(mock.patch.object(orphans, "silent_seconds", self._silent_seconds))
+        hooks = sys.modules["paradime_flows.hooks"]
+        self.patches.enter_context(mock.patch.object(hooks, "credentials_of", self._credentials_of))
         TALLY.stories += 1
 
     # Steps
 
-    @initialize(beat=BEATS)
-    def first(self, beat) -> None:
+    @initialize(on_crash=POLICIES, beat=BEATS)
+    def first(self, on_crash, beat) -> None:
         """Each story begins with a trigger."""
-        self.trigger(beat)
+        self.trigger(on_crash, beat)
 
     @precondition(lambda self: len(self.intents) < 2)
-    @rule(beat=BEATS)
-    def trigger(self, beat) -> None:
+    @rule(on_crash=POLICIES, beat=BEATS)
+    def trigger(self, on_crash, beat) -> None:
         """Somebody wants a schedule run."""
         # Bolt does not help: it would start two runs of one schedule.
         name = f"schedule-{len(self.intents)}"
@@ -142,7 +148,7 @@ class Stories(RuleBasedStateMachine):
             setup_commands=False,
             already_running="allow",
         )
-        intent = Intent(self.prefect.new_flow_run(), name)
+        intent = Intent(self.prefect.new_flow_run(), name, on_crash=on_crash)
         self.intents.append(intent)
         self._begin(intent, beat)
 
@@ -175,6 +181,19 @@ class Stories(RuleBasedStateMachine):
         self._kill(intent)
         if not intent.cancelled and intent.begun < MOST_TIMES:
             self._begin(intent, beat)
+
+    @rule(which=st.integers(0, 1), retry_after=st.none() | BEATS)
+    def kill_under_a_worker(self, which, retry_after) -> None:
+        """The process is killed, and another one runs the hook; the flow run may be begun again meanwhile."""
+        intent = self._pick(which, running=True)
+        if intent is None:
+            return
+        self._kill(intent)
+        hook = asyncio.run_coroutine_threadsafe(self._hook(intent), WORLD.loop)
+        if retry_after is not None and not intent.cancelled and intent.begun < MOST_TIMES:
+            self._wait(retry_after)
+            self._begin(intent, 0.0)
+        hook.result(60.0)
 
     @rule(which=st.integers(0, 1), beat=BEATS)
     def begin_twice(self, which, beat) -> None:
@@ -239,7 +258,9 @@ class Stories(RuleBasedStateMachine):
                     self._kill_process(*other)
                 self._kill(intent)
             self.simulator.wait_for(lambda bolt: all(request.answered for request in bolt.requests))
-            self._sweep()
+            # Not even what was to be left for a retry is left for ever.
+            with mock.patch.object(sys.modules["paradime_flows.sweep_orphans"], "LEFT_SECONDS", 0.0):
+                self._sweep()
             self.one_live_run_for_each_intent()
             TALLY.started += len(self.simulator.runs())
             TALLY.left_over += len(self.simulator.active_runs())
@@ -272,6 +293,7 @@ class Stories(RuleBasedStateMachine):
                 intent.schedule,
                 credentials_for(self.simulator),
                 timeout_seconds=3600.0,
+                on_crash=intent.on_crash,
                 live_logs="off",
                 one_at_a_time=False,
             )
@@ -329,6 +351,16 @@ class Stories(RuleBasedStateMachine):
         WORLD.call(end())
         with suppress(BaseException):
             task.exception()
+
+    async def _hook(self, intent: Intent) -> None:
+        """Run the hook of a crash, or a cancel, in a process of its own."""
+        process.set(Process())
+        flow_run = await self.prefect.read_flow_run(intent.flow_run_id)
+        flow = sys.modules["paradime_flows.run_schedule"].run_schedule
+        await sys.modules["paradime_flows.hooks"].cancel_owned_runs(flow, flow_run, flow_run.state)
+
+    async def _credentials_of(self, _: Any) -> ParadimeCredentials:
+        return credentials_for(self.simulator)
 
     def _silent_seconds(self, flow_run: FlowRun) -> float:
         lives = any(intent.lives for intent in self.intents if intent.flow_run_id == flow_run.id)
