@@ -205,7 +205,7 @@ class Connection:
             raise unavailable(operation, what, may_still_act=True) from error
         except httpx.HTTPError as error:
             forget_request(error)
-            raise unavailable(operation, self._reason(error)) from self._quotable(error)
+            raise unavailable(operation, self._reason(error), was_answered=False) from self._quotable(error)
         date = parse_date(response.headers.get("Date"))
         if date is not None:
             self.clock_offset = date - time.monotonic()

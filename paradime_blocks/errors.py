@@ -194,6 +194,7 @@ class BoltUnavailable(BoltError):
         status_code: The HTTP status, if there was a reply.
         may_have_acted: False only where Bolt cannot have acted on the request.
         may_still_act: True where Bolt may yet act on it (a timeout leaves the request with the server).
+        was_answered: False where the connection was cut, or a gateway lost its own: no telling how far Bolt had come.
         retry_after_seconds: How long Bolt asked us to wait, from `Retry-After`.
     """
 
@@ -201,6 +202,7 @@ class BoltUnavailable(BoltError):
     status_code: int | None = None
     may_have_acted: bool = True
     may_still_act: bool = False
+    was_answered: bool = True
     retry_after_seconds: float | None = None
     guidance = "Check the network, the endpoint and Paradime's status page, then try again."
 
@@ -214,7 +216,8 @@ class BoltTriggerUnknown(BoltError):
 
     candidates: Sequence[int] = ()
     guidance = (
-        "Nothing was sent a second time. Look at the schedule's runs in Paradime before you trigger it again."
+        "Nothing was sent a second time. Look at the schedule's runs in Paradime before you trigger it again, in a new "
+        "flow run: a retry of this one looks for the run, and sends nothing."
     )
 
     def _details(self) -> list[str]:

@@ -113,6 +113,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
             "Bolt cannot answer now.",
             may_have_acted=status != httpx.codes.TOO_MANY_REQUESTS,
             may_still_act=status == _GATEWAY_TIMEOUT,
+            was_answered=status != httpx.codes.BAD_GATEWAY,
             retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
             **facts,
         )

@@ -17,10 +17,11 @@ from paradime_blocks.errors import (
     BoltAuthError,
     BoltError,
     BoltRequestError,
+    BoltTriggerUnknown,
     BoltUnavailable,
     BoltUnsupported,
 )
-from paradime_blocks.models import BoltRunRecord, BoltRunState
+from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.observation import Clock, Deadline, system_clock
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _LOOK_DELAYS = (0.5, 1.0, 2.0, 3.0)
 # A trigger starts its run within this time, or not at all; later runs are somebody else's.
 _LONGEST_START_SECONDS = 600.0
+_LONGEST_REQUEST_SECONDS = 60.0
 _PAGE = 50
 _RUNS_LOOKED_AT = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
@@ -47,10 +49,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What looking for a run came to, and the runs that it was about."""
+    """What looking for a run came to, and the runs that it was about.
+
+    Attributes:
+        verdict: What it came to.
+        candidates: The runs.
+        is_early: Whether it was broken off, so that a run may show itself yet.
+    """
 
     verdict: Verdict
     candidates: Sequence[int] = ()
+    is_early: bool = False
 
     @property
     def run_id(self) -> int:
@@ -169,6 +178,22 @@ def begun_too_late(
     return Fit.NO if certain else Fit.DOUBTFUL
 
 
+def longest_request_seconds(request_timeout_seconds: float) -> float:
+    """Return for how long after it was sent a trigger that nobody has answered may still start its run, in seconds.
+
+    Args:
+        request_timeout_seconds: How long an answer is waited for; a server may well take longer.
+    """
+    return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
+
+
+def _seconds_since(intent: TriggerIntent, now: float, bolt_now: float | None) -> float:
+    """Return how long ago an intent was sent: by Bolt's clock if that is known, since ours can be wrong."""
+    if intent.bolt_time is not None and bolt_now is not None:
+        return max(0.0, bolt_now - intent.bolt_time)
+    return max(0.0, now - intent.intended_at)
+
+
 async def find_triggered_run(
     client: BoltClient,
     request: TriggerRequest,
@@ -176,6 +201,8 @@ async def find_triggered_run(
     *,
     window_seconds: float,
     max_outage_seconds: float,
+    least_age_seconds: float = 0.0,
+    at_most_seconds: float | None = None,
     clock: Clock | None = None,
 ) -> Finding:
     """Look for the run that a trigger may have started.
@@ -186,6 +213,8 @@ async def find_triggered_run(
         intent: What was known before.
         window_seconds: How long to look until absence is believed, from the first look that succeeds.
         max_outage_seconds: How long to go on while looks fail.
+        least_age_seconds: How long ago the trigger must have been sent for absence to be believed.
+        at_most_seconds: How long to look at most, from the first look that succeeds; None for as long as it takes.
         clock: The time; for tests.
 
     Returns:
@@ -197,6 +226,7 @@ async def find_triggered_run(
     clock = clock or system_clock()
     outage = Deadline(max_outage_seconds, clock)
     window: Deadline | None = None
+    is_early = False
     looks = 0
     while True:
         try:
@@ -208,12 +238,35 @@ async def find_triggered_run(
                 return Finding(Verdict.UNSURE)
         else:
             outage = Deadline(max_outage_seconds, clock)
-            window = window or Deadline(window_seconds, clock)
+            if window is None:
+                age = _seconds_since(intent, clock.wall(), client.bolt_time())
+                needed = max(window_seconds, least_age_seconds - age)
+                is_early = at_most_seconds is not None and at_most_seconds < needed
+                window = Deadline(at_most_seconds if is_early else needed, clock)
             finding = judge(fits, window_is_over=window.passed)
-            if finding is not None:
+            if finding is not None and finding.verdict is Verdict.FOUND:
                 return finding
+            if finding is not None:
+                return Finding(Verdict.UNSURE, finding.candidates, is_early=True) if is_early else finding
         await clock.sleep(_LOOK_DELAYS[min(looks, len(_LOOK_DELAYS) - 1)])
         looks += 1
+
+
+def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
+    """Return the error of a trigger whose run cannot be told.
+
+    Args:
+        what: What happened, as a sentence.
+        schedule: The schedule's name or slug.
+        finding: What looking for the run came to.
+    """
+    newest = finding.candidates[-1] if finding.candidates else None
+    return BoltTriggerUnknown(
+        what,
+        schedule_name=schedule,
+        candidates=tuple(finding.candidates),
+        url=None if newest is None else run_url(newest),
+    )
 
 
 async def _newer_runs(

@@ -21,10 +21,15 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
-from paradime_blocks.models import run_url
 from paradime_blocks.observation import Clock, system_clock
 from paradime_blocks.redaction import Redactor
-from paradime_blocks.run_search import Finding, Verdict, find_triggered_run
+from paradime_blocks.run_search import (
+    Finding,
+    Verdict,
+    find_triggered_run,
+    longest_request_seconds,
+    unknown_trigger,
+)
 from paradime_blocks.trigger_intent import RunLedger, TriggerIntent, TriggerRequest
 
 if TYPE_CHECKING:
@@ -78,7 +83,8 @@ class Trigger:
         request: What to trigger.
         ledger: Where intent and run id are written.
         trail: Where decisions are told.
-        window_seconds: How long absence must last to be believed after a lost answer.
+        window_seconds: How long absence must last to be believed after an answer that tells nothing; if none came at
+            all, the trigger must have been sent so long ago that no server still works at it, too.
         max_outage_seconds: How long to look on while Bolt cannot be reached.
         interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
         clock: The time; for tests.
@@ -154,7 +160,7 @@ class Trigger:
         self, error: BoltError, intent: TriggerIntent, *, answer_was_lost: bool
     ) -> int | None:
         """Return the run that a failed trigger started all the same; None if it may be sent again."""
-        window: float | None = None
+        window, least_age = self.window_seconds, 0.0
         if isinstance(error, BoltAlreadyRunning):
             if not answer_was_lost:
                 raise error.with_facts(schedule_name=self.request.label) from error
@@ -163,13 +169,15 @@ class Trigger:
             raise error
         elif isinstance(error, BoltUnavailable):
             self.trail.note(f"The answer to the trigger was lost ({error.what}); looking for its run.")
+            if not error.was_answered:
+                least_age = longest_request_seconds(self.client.settings.request_timeout_seconds)
         else:
             # A trigger that has begun its run can end in an error, too; it was answered, so the run shows soon.
             self.trail.note(
                 f"Bolt refused the trigger ({error.what}); looking whether a run began all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
-        finding = await self._look(intent, window)
+        finding = await self._look(intent, window, least_age)
         if finding.verdict is Verdict.FOUND:
             return finding.run_id
         # After a time-out the request may still lie with the server: what is not there now can come.
@@ -180,14 +188,15 @@ class Trigger:
             return None
         raise error
 
-    async def _look(self, intent: TriggerIntent, window_seconds: float | None = None) -> Finding:
+    async def _look(self, intent: TriggerIntent, window_seconds: float, least_age_seconds: float) -> Finding:
         try:
             return await find_triggered_run(
                 self.client,
                 self.request,
                 intent,
-                window_seconds=self.window_seconds if window_seconds is None else window_seconds,
+                window_seconds=window_seconds,
                 max_outage_seconds=self.max_outage_seconds,
+                least_age_seconds=least_age_seconds,
                 clock=self.clock,
             )
         except BoltAuthError as error:
@@ -197,12 +206,8 @@ class Trigger:
 
     def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
         self.trail.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
-        return BoltTriggerUnknown(
-            "The answer to the trigger was lost, and it cannot be told whether a run started.",
-            schedule_name=self.request.label,
-            candidates=tuple(finding.candidates),
-            url=run_url(finding.candidates[-1]) if finding.candidates else None,
-        )
+        what = "The answer to the trigger was lost, and it cannot be told whether a run started."
+        return unknown_trigger(what, self.request.label, finding)
 
     async def _started(self, run_id: int, *, adopted: bool) -> None:
         # From here on there is a run to answer for: no cancel may come between it and its record.

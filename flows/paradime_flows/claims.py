@@ -19,6 +19,7 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.family import earlier_calls
+from paradime_flows.holding import Superseded
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
 from paradime_flows.settle import settle
 
@@ -108,7 +109,7 @@ def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
 def can_be_inherited(ownership: Ownership) -> bool:
     """Whether a flow run has left something to be gone on with: a run, a trigger, or a retry that was due."""
     retry_is_due = ownership.run_id is not None and not ownership.reported and not ownership.left
-    return ownership.key == FLOW_KEY and (ownership.is_open or retry_is_due)
+    return ownership.key == FLOW_KEY and (ownership.is_open or retry_is_due or ownership.has_run_to_tell)
 
 
 async def inherit(
@@ -180,6 +181,8 @@ async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str,
     except BoltError as error:
         # It stays open, for the sweeper.
         run_logger().error("%s", error)
+    except Superseded as superseded:
+        run_logger().info("%s", superseded)
     else:
         await write_the_end(old.flow_run_id, heir)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Crashed
 
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks.observation import Deadline
 from paradime_flows.context import current_flow_run_id
 from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.live_view import LiveView
 from paradime_flows.policies import RunPolicies
-from paradime_flows.slots import SlotTaken, schedule_slot, slot_name
+from paradime_flows.slots import LEASE_SECONDS, SlotTaken, schedule_slot, slot_name
 from paradime_flows.triggering import Skipped
-from paradime_flows.watch import StoppedByPrefect, unless_stopped
+from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 # Long enough for one answer of Prefect's; whoever does not want to wait must not wait for much longer.
 _NO_WAIT_SECONDS = 3.0
+# Prefect frees what a lease that has ended held in rounds of its own.
+_REAPED_SECONDS = 15.0
 
 
 async def drive(
@@ -78,7 +81,7 @@ async def drive(
         )
         return as_result(state, BoltRunResult)
     except StoppedByPrefect as stop:
-        return cancelled(f"{stop.reason}{lifecycle.still_going}", BoltRunResult)
+        return await stopped(stop, this_flow_run_id(), BoltRunResult, lifecycle.still_going)
     except Exception as error:
         await lifecycle.finish(error)
         if reason := await lifecycle.settle_if_cancelled():
@@ -119,6 +122,8 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     # Who answers for a run already must look after it at once: its time limit runs.
     takes_up = lifecycle.ownership.is_open
     name = slot_name(lifecycle.schedule, await _known_as(lifecycle.schedule))
+    # Whoever holds it for longer than this lives.
+    dead = Deadline(LEASE_SECONDS + _REAPED_SECONDS)
     while True:
         left = triggering.waiting.remaining or 0.0
         seconds = max(left, 0.0) if policy == "wait" and not takes_up else _NO_WAIT_SECONDS
@@ -132,11 +137,13 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
                 )
                 return
             other, runs = await triggering.run_in_the_way()
+            if not runs and policy != "wait" and not dead.passed:
+                # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
+                continue
             if policy == "skip" and other is not None:
-                lifecycle.trail.note(
-                    f"Another flow run drives the schedule (Bolt run {other.run_id}); skipped."
-                )
-                raise Skipped(other, await other.astate()) from None
+                skipped = Skipped(other, await other.astate())
+                lifecycle.trail.note(str(skipped))
+                raise skipped from None
             if policy in {"attach", "replace"} and runs:
                 # Bolt refuses a second run, and then the policy says what to do.
                 lifecycle.trail.note(
@@ -146,7 +153,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
             if policy in {"wait", "fail"} or triggering.waiting.passed:
                 msg = "Another flow run in Prefect drives the schedule."
                 raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule) from None
-            # It is between two runs, a failure and its retry: neither one to attach to nor one to replace.
+            # It is between two runs: neither one to attach to nor one to replace.
         else:
             return
 
@@ -227,6 +234,29 @@ def this_flow_run_id() -> UUID:
     flow_run_id = current_flow_run_id()
     assert flow_run_id is not None  # noqa: S101 - only flows call this
     return flow_run_id
+
+
+async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
+    """Return the state of a flow run that was stopped in place of its result.
+
+    Of a signal a thread hears no other way. That is a crash, as it is in the main thread, unless it comes of a cancel.
+
+    Args:
+        stop: Why it was stopped.
+        flow_run_id: The flow run.
+        kind: What the flow returns otherwise.
+        more: What else to say.
+
+    Raises:
+        Superseded: Another process has taken up the flow run.
+        Pause: The flow run is suspended.
+    """
+    reason = f"{stop.reason}{more}"
+    if stop.by_signal:
+        found = await see_that_it_is_ours(flow_run_id)
+        if found is None or not found.is_cancel:
+            return as_result(Crashed(message=reason), kind)
+    return cancelled(reason, kind)
 
 
 def cancelled(reason: str, kind: type[R]) -> R:

@@ -17,12 +17,11 @@ from paradime_blocks.errors import (
     BoltRunError,
     BoltRunFailed,
     BoltRunTimedOut,
-    BoltTriggerUnknown,
 )
 from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.run import BoltRun
-from paradime_blocks.run_search import Verdict
+from paradime_blocks.run_search import Verdict, unknown_trigger
 from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.text import one_line
 from paradime_blocks.trail import Trail
@@ -36,6 +35,7 @@ from paradime_flows.liveness import keep_alive
 from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, read_ownerships, tag_flow_run
 from paradime_flows.policies import RunPolicies
 from paradime_flows.retry_policy import why_not_retry
+from paradime_flows.run_time import remaining_seconds
 from paradime_flows.settle import archive_ownership, find_run, settle_interrupted, summarize
 from paradime_flows.triggering import Triggering
 from paradime_flows.watch import (
@@ -198,22 +198,28 @@ class RunLifecycle:
             )
             return self.run
         if ownership.run_id is not None:
-            told = f"ended as {ownership.state}, which was reported"
-            self.trail.note(f"Bolt run {ownership.run_id} {told}; a new run is triggered.")
+            ended = ownership.state is not None and ownership.state.is_terminal
+            told = f"ended as {ownership.state}" if ended else "was left going at its time limit"
+            self.trail.note(
+                f"Bolt run {ownership.run_id} {told}, which was reported; a new run is triggered."
+            )
             self._count(ownership.run_id, ownership.state)
             ownership.earlier = len(ownership.attempts)
             ownership.intent = None
             return None
-        if not ownership.is_open:
+        if not ownership.has_run_to_tell:
             return None
         self.trail.note("An earlier attempt of this flow run was about to trigger; looking for its run.")
-        verdict = await unless_stopped(
+        finding = await unless_stopped(
             lambda: find_run(ownership, self.schedule.credentials, self.trail), ownership.flow_run_id
         )
-        if verdict is Verdict.UNSURE:
-            msg = "An earlier attempt was about to trigger, and it cannot be told whether a run started."
-            raise BoltTriggerUnknown(msg, schedule_name=ownership.schedule)
-        if verdict is Verdict.FOUND:
+        if finding.verdict is Verdict.UNSURE:
+            raise unknown_trigger(
+                "An earlier attempt was about to trigger, and it cannot be told whether a run started.",
+                ownership.schedule,
+                finding,
+            )
+        if finding.verdict is Verdict.FOUND:
             await self.ledger.started(self._started().run_id, adopted=True)
         return self.run
 
@@ -224,15 +230,16 @@ class RunLifecycle:
             StoppedByPrefect: It is.
             BoltError: As `BoltRun.wait_for_completion`.
         """
-        remaining = max(0.0, self.ownership.remaining_seconds(self.schedule.timeout_seconds))
-        state = await unless_stopped(
-            lambda: run.await_for_completion(
-                remaining,
+
+        async def wait() -> BoltRunState:
+            limit = self.schedule.timeout_seconds
+            return await run.await_for_completion(
+                await remaining_seconds(self.ownership, self.schedule.credentials, limit),
                 watcher=partial(self._watch, run),
-                whole_seconds=self.schedule.timeout_seconds,
-            ),
-            self.ownership.flow_run_id,
-        )
+                whole_seconds=limit,
+            )
+
+        state = await unless_stopped(wait, self.ownership.flow_run_id)
         self.ownership.state = state
         return state
 

@@ -24,6 +24,7 @@ from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.context import run_logger
 from paradime_flows.holding import Superseded, body_of, write_labels
+from paradime_flows.run_time import begins_here
 from paradime_flows.watch import StoppedByPrefect, reason_to_stop
 
 TAG = "paradime-bolt"
@@ -95,6 +96,11 @@ class Ownership(BaseModel):
     def is_open(self) -> bool:
         """Whether there is, or may be, a Bolt run to answer for."""
         return not self.closed and (self.intent is not None or self.run_id is not None)
+
+    @property
+    def has_run_to_tell(self) -> bool:
+        """Whether a trigger was sent whose run is not known, be it that all that may be it have ended."""
+        return self.intent is not None and self.run_id is None and not self.reported
 
     @property
     def schedule(self) -> str:
@@ -209,6 +215,7 @@ class FlowRunLedger:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
         self.is_saved = True
+        self._intended: float | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Write down that a trigger is about to be sent.
@@ -226,6 +233,7 @@ class FlowRunLedger:
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
         ownership.closed, ownership.reported, ownership.unseen = False, False, False
         await write_ownership(ownership)
+        self._intended = time.monotonic()
         # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.
         await self._go_on()
 
@@ -239,12 +247,15 @@ class FlowRunLedger:
         """Write down which run the trigger started; its time has counted since the trigger was sent."""
         del adopted  # the trail tells
         intent = self.ownership.intent
+        if self._intended is not None:
+            begins_here(self.ownership, run_id, self._intended)
         await self._answer_for(run_id, time.time() if intent is None else intent.intended_at)
 
     async def attached(self, run_id: int) -> None:
         """Write down that a run which is not ours is waited for; its time counts from now."""
         # Before the id is written: between the two, an interrupt would cancel somebody else's run.
         self.ownership.owned = False
+        begins_here(self.ownership, run_id, time.monotonic())
         await self._answer_for(run_id, time.time())
 
     async def _answer_for(self, run_id: int, began_at: float) -> None:

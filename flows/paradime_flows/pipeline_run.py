@@ -298,7 +298,8 @@ async def _told_by(state: State[Any]) -> dict[str, Any]:
             attempts=outcome.attempts,
             message="" if ok else told["message"],
         )
-    elif state.is_cancelled():
+    elif state.is_cancelled() or state.is_crashed():
+        # Crashed, of its own accord, is what has heard of a signal in a thread.
         told.update(state=StepState.CANCELED, **await _run_of(told.get("flow_run_id")))
     else:
         told.update(state=StepState.FAILED, **await _run_of(told.get("flow_run_id")))

@@ -11,7 +11,7 @@ from paradime_blocks.errors import BoltPipelineFailed
 from paradime_flows.archive_settings import LOG_LIMIT_BYTES
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials
-from paradime_flows.driving import cancelled, this_flow_run_id
+from paradime_flows.driving import cancelled, stopped, this_flow_run_id
 from paradime_flows.holding import take_hold
 from paradime_flows.hooks import cancel_owned_runs, settle_if_cancelled_before
 from paradime_flows.liveness import keep_alive
@@ -159,7 +159,7 @@ async def run_pipeline(
     try:
         await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, PipelineResult)
+        return await stopped(stop, flow_run.id, PipelineResult)
     if cancel := await cancel_in_prefect(flow_run.id):
         # Prefect takes no other end from a flow run that is being cancelled.
         return cancelled(f"{cancel.reason} {pipeline.headline()}", PipelineResult)

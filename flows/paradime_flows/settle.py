@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.run import BoltRun
-from paradime_blocks.run_search import Verdict, find_triggered_run
+from paradime_blocks.run_search import Finding, Verdict, find_triggered_run, longest_request_seconds
 from paradime_blocks.trail import Trail
 from paradime_flows.archive import Archive
 from paradime_flows.artifacts import ArtifactWriter, flow_run_url
@@ -30,20 +29,11 @@ if TYPE_CHECKING:
 CANCEL_SECONDS = 12.0
 ARCHIVE_SECONDS = 8.0
 _LOOK_SECONDS = 6.0
-# What a server has taken from us and still works at shows itself within this time.
-_LONGEST_REQUEST_SECONDS = 60.0
-
-
-def absence_seconds(ownership: Ownership, credentials: ParadimeCredentials) -> float:
-    """Return for how long, from now, a trigger that was sent may still start a run that is not there yet."""
-    longest = max(_LONGEST_REQUEST_SECONDS, 2 * credentials.request_timeout_seconds)
-    since = time.time() - (ownership.intent.intended_at if ownership.intent else 0.0)
-    return min(longest, max(0.0, longest - since))
 
 
 async def find_run(
     ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, *, seconds: float | None = None
-) -> Verdict:
+) -> Finding:
     """Find the run of an ownership whose trigger was never answered; the ownership is told its id.
 
     Args:
@@ -56,30 +46,37 @@ async def find_run(
         Whether there is a run, none, or no telling (yet).
     """
     if ownership.run_id is not None:
-        return Verdict.FOUND
+        return Finding(Verdict.FOUND, [ownership.run_id])
     if ownership.intent is None:
-        return Verdict.ABSENT
-    needed = max(_LOOK_SECONDS, absence_seconds(ownership, credentials))
-    window = needed if seconds is None else seconds
-    async with credentials.get_client() as client:
-        finding = await find_triggered_run(
-            client, ownership.request, ownership.intent, window_seconds=window, max_outage_seconds=window
-        )
+        return Finding(Verdict.ABSENT)
+    longest = longest_request_seconds(credentials.request_timeout_seconds)
+    finding = Finding(Verdict.UNSURE)
+    # A look in an outage takes the client's own patience.
+    with anyio.move_on_after(float("inf") if seconds is None else seconds + ANSWER_SECONDS):
+        async with credentials.get_client() as client:
+            finding = await find_triggered_run(
+                client,
+                ownership.request,
+                ownership.intent,
+                window_seconds=_LOOK_SECONDS,
+                max_outage_seconds=longest if seconds is None else seconds,
+                least_age_seconds=longest,
+                at_most_seconds=seconds,
+            )
     if finding.verdict is Verdict.FOUND:
         ownership.run_id = finding.run_id
         ownership.began_at = ownership.intent.intended_at
         trail.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is taken up.")
-    elif finding.verdict is Verdict.ABSENT and window < needed:
+    elif finding.is_early and not finding.candidates:
         trail.note(
             "The trigger has started no run so far; it may yet, and is left for the sweeper to look into."
         )
-        return Verdict.UNSURE
     elif finding.verdict is Verdict.ABSENT:
         trail.note("The trigger that was about to be sent has started no run.")
     else:
         told = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
         trail.note(f"It cannot be told which run our trigger started, if any (candidates: {told}).")
-    return finding.verdict
+    return finding
 
 
 async def settle(
@@ -138,17 +135,28 @@ async def _settle(
     ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, look_seconds: float | None
 ) -> BoltRunState | None:
     ledger = FlowRunLedger(ownership)
-    verdict = await find_run(ownership, credentials, trail, seconds=look_seconds)
-    if verdict is Verdict.UNSURE:
-        await ledger.save()
+    known = ownership.run_id is not None
+    finding = await find_run(ownership, credentials, trail, seconds=look_seconds)
+    if finding.verdict is Verdict.UNSURE:
+        if await all_have_ended(finding, credentials):
+            trail.note("All of them have ended: there is nothing left to cancel.")
+            # A retry must look again, and not trigger anew: one of them may have been its run.
+            await ledger.close(None, reported=False)
+        else:
+            await ledger.save()
         return None
-    if verdict is Verdict.ABSENT or ownership.run_id is None:
+    if finding.verdict is Verdict.ABSENT or ownership.run_id is None:
         await ledger.withdraw()
         return None
     if not ownership.owned:
-        trail.note(f"Bolt run {ownership.run_id} is left going, since it is not ours.")
-        await ledger.close(None, reported=True)
+        why = "as it was to be" if ownership.left else "since it is not ours"
+        trail.note(f"Bolt run {ownership.run_id} is left going, {why}.")
+        # Nobody has been told of it: a retry takes it up.
+        await ledger.close(None, reported=False)
         return None
+    if not known:
+        # Looking takes its time, in which somebody may have begun the flow run again, and found the run as well.
+        await see_that_it_is_held(ownership)
     run = BoltRun(
         run_id=ownership.run_id,
         credentials=credentials,
@@ -168,6 +176,19 @@ async def _settle(
     # What ended by itself has not been told to anybody: a retry of the flow run reports it, or retries it.
     await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
+
+
+async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
+    """Whether the runs that may be ours are known, and none of them goes on.
+
+    Args:
+        finding: What looking for our run came to.
+        credentials: The credentials of its workspace.
+    """
+    if finding.is_early or not finding.candidates:
+        return False
+    runs = [BoltRun(run_id, credentials) for run_id in finding.candidates]
+    return all([(await run.astate()).is_terminal for run in runs])
 
 
 async def settle_interrupted(

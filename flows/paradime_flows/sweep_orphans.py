@@ -44,6 +44,7 @@ from paradime_flows.orphans import (
 )
 from paradime_flows.ownership import FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.parameters import CredentialsParameter
+from paradime_flows.run_time import remaining_seconds
 from paradime_flows.settle import archive_ownership, find_run, see_that_it_is_held, settle
 
 SweepAction = Literal["cancel", "attach", "report"]
@@ -92,8 +93,8 @@ async def sweep_orphans(
     Args:
         credentials: A Paradime Credentials block or the name of one; only Bolt runs of its workspace are swept.
             Empty: the environment's.
-        action: cancel: cancel the Bolt run; attach: wait for its end and archive it to its flow run; report:
-            only tell.
+        action: cancel: cancel the Bolt run; attach: wait for its end and archive it to its flow run, unless that was
+            cancelled: then its Bolt run is, too; report: only tell.
         older_than_seconds: How long the flow run must have been over or silent, in seconds: the wait gives a
             retry the time to take the run up again. A run that `on_crash` or `on_interrupt` leaves for one is given
             a quarter of an hour at least; one whose flow run was cancelled is given none.
@@ -232,17 +233,18 @@ class _Sweep:
         since_sign = seconds_since_last_sign(flow_run)
         idle = idle_seconds(flow_run)
         young = min(idle, idle if since_sign is None else since_sign) < LEFT_SECONDS
-        left = young and is_left(ownership, flow_run) and not await is_cancelled(client, flow_run)
-        if self.action == "cancel" and not left:
+        cancelled = await is_cancelled(client, flow_run)
+        left = young and is_left(ownership, flow_run) and not cancelled
+        # Nobody comes back for the run of a flow run that was cancelled.
+        if (self.action == "cancel" and not left) or (self.action == "attach" and cancelled):
             entry.state = await settle(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
             return
-        verdict = await find_run(ownership, self.credentials, Trail(ownership.notes))
-        if verdict is not Verdict.FOUND or ownership.run_id is None:
-            entry.done = (
-                "no Bolt run was started" if verdict is Verdict.ABSENT else "the Bolt run cannot be told"
-            )
-            if verdict is Verdict.ABSENT and self.action != "report":
+        finding = await find_run(ownership, self.credentials, Trail(ownership.notes))
+        if finding.verdict is not Verdict.FOUND or ownership.run_id is None:
+            absent = finding.verdict is Verdict.ABSENT
+            entry.done = "no Bolt run was started" if absent else "the Bolt run cannot be told"
+            if absent and self.action != "report":
                 await FlowRunLedger(ownership).withdraw()
             return
         run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
@@ -254,7 +256,8 @@ class _Sweep:
             return
         limit = ownership.limit_seconds or TIMEOUT_SECONDS
         async with alive_for_another(flow_run.id):
-            entry.state = await run.await_for_completion(max(1.0, ownership.remaining_seconds(limit)))
+            remaining = await remaining_seconds(ownership, self.credentials, limit)
+            entry.state = await run.await_for_completion(max(1.0, remaining))
         ownership.state = entry.state
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
         await see_that_it_is_held(ownership)
@@ -279,7 +282,7 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
 
 def _done(ownership: Ownership, state: BoltRunState | None) -> str:
     if ownership.run_id in {None, ownership.failed_run}:
-        return "no Bolt run was started" if not ownership.is_open else "the Bolt run cannot be told"
+        return "no Bolt run was started" if ownership.intent is None else "the Bolt run cannot be told"
     if state == BoltRunState.CANCELED:
         return "cancelled"
     return f"had ended by itself as {state}" if state is not None else "left as it is"

@@ -73,6 +73,7 @@ from paradime_flows.read_tasks import (
     list_bolt_schedules,
     suspend_bolt_schedule,
 )
+from paradime_flows.run_time import remaining_seconds
 from paradime_flows.settle import settle_interrupted
 from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
@@ -303,9 +304,7 @@ async def wait_for_bolt_run(
         credentials=found,
         schedule_name=schedule_name or (ownership.schedule if ownership else None),
         cancel_on_timeout=owned,
-        timeout_seconds=max(
-            0.0, ownership.remaining_seconds(timeout_seconds) if ownership else timeout_seconds
-        ),
+        timeout_seconds=timeout_seconds,
         poll_interval_seconds=poll_interval_seconds,
         max_outage_seconds=max_outage_seconds,
         cancel_grace_seconds=cancel_grace_seconds,
@@ -313,8 +312,17 @@ async def wait_for_bolt_run(
     if flow_run_id is None:
         await run.await_for_completion()
         return await run.afetch_result()
+
+    async def wait() -> None:
+        left = (
+            timeout_seconds
+            if ownership is None
+            else await remaining_seconds(ownership, found, timeout_seconds)
+        )
+        await run.await_for_completion(left, whole_seconds=timeout_seconds)
+
     try:
-        await unless_stopped(lambda: run.await_for_completion(whole_seconds=timeout_seconds), flow_run_id)
+        await unless_stopped(wait, flow_run_id)
         result = await run.afetch_result()
     except (StoppedByPrefect, *INTERRUPTS) as error:
         stop = error if isinstance(error, StoppedByPrefect) else None

@@ -9,7 +9,7 @@ from paradime_blocks.errors import BoltError
 from paradime_blocks.models import run_url
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_schedule, run_logger
-from paradime_flows.driving import as_result, cancelled, this_flow_run_id, trigger_request
+from paradime_flows.driving import as_result, cancelled, stopped, this_flow_run_id, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.parameters import (
@@ -128,7 +128,7 @@ async def trigger_only(
         there = _triggered(skipped.run.run_id, schedule.request().label, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, TriggeredRun)
+        return await stopped(stop, this_flow_run_id(), TriggeredRun)
     except BoltError as error:
         await lifecycle.tell(error.what)
         raise

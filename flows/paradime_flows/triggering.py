@@ -46,7 +46,11 @@ class Skipped(Exception):
 
     def __init__(self, run: BoltRun, state: BoltRunState) -> None:
         self.run, self.state = run, state
-        super().__init__(f"The schedule runs already (Bolt run {run.run_id}); skipped.")
+        super().__init__(
+            f"Another flow run in Prefect drives the schedule (its latest Bolt run, {run.run_id}, has ended); skipped."
+            if state.is_terminal
+            else f"The schedule runs already (Bolt run {run.run_id}); skipped."
+        )
 
 
 @dataclass

@@ -16,16 +16,18 @@ from prefect.states import Cancelled, Cancelling, Crashed, Running, Suspended
 from prefect.tasks import Task
 from support.prefect_api import artifacts_of
 
-from paradime_blocks import BoltRunFailed, BoltRunTimedOut, ParadimeCredentials
+from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
+from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows import settle
+from paradime_flows import driving, settle, watch
 from paradime_flows.hooks import cancel_owned_runs, remember_credentials
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.slots import schedule_slot, slot_name
 from paradime_flows.tasks import (
     acancel_bolt_run,
     atrigger_bolt_run,
@@ -419,9 +421,11 @@ async def test_a_retry_begins_with_the_first_command_that_failed(
 
 
 async def test_nobody_starts_a_run_while_another_awaits_its_retry(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The schedule is driven, although Bolt has no run of it just now: `skip` skips, and starts nothing."""
+    monkeypatch.setattr(driving, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(driving, "_REAPED_SECONDS", 0.0)
     first = asyncio.create_task(
         run_schedule("failing", credentials, retries=1, retry_delay_seconds=20, return_state=True, **FLOW)
     )
@@ -432,7 +436,71 @@ async def test_nobody_starts_a_run_while_another_awaits_its_retry(
     )
     state = await run_schedule("failing", credentials, on_already_running="skip", return_state=True, **FLOW)
     assert state.name == "Skipped"
+    assert "has ended" in str(state.message)
     assert len(workspace.runs()) == 1
     assert "paradime-failing" in await artifacts_of(state.state_details.flow_run_id)
     await first
     assert len(workspace.runs()) == 2
+
+
+async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Its lease goes on for a while after it was killed; but Bolt has no run of the schedule to skip for."""
+    workspace.add_schedule("quick", commands=[SimulatedCommand("dbt run")], setup_commands=False)
+    run_id = workspace.start_run("quick")
+    workspace.finish(run_id)
+    schedule = BoltSchedule(schedule_name="quick", credentials=credentials)
+
+    async def dead() -> None:
+        async with schedule_slot(slot_name(schedule), Trail(), wait_seconds=1.0):
+            held.set()
+            await asyncio.sleep(5)
+
+    held = asyncio.Event()
+    lease = asyncio.create_task(dead())
+    await held.wait()
+    result = await arun_schedule("quick", credentials, on_already_running="skip", **FLOW)
+    assert result.state == "SUCCESS"
+    assert result.run_id != run_id
+    await lease
+
+
+@pytest.mark.parametrize("on_interrupt", ["cancel", "leave"])
+@pytest.mark.parametrize("cancelled", [False, True], ids=["a signal alone", "the signal of a cancel"])
+async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
+    workspace: BoltSimulator,
+    credentials: ParadimeCredentials,
+    monkeypatch: pytest.MonkeyPatch,
+    on_interrupt: Any,
+    cancelled: bool,
+) -> None:
+    """A crash, of which a run that is to be left can be taken up again; a cancel only where it comes of one."""
+
+    def signals() -> int:
+        if workspace.count("boltRunStatus") < 2:
+            return 0
+        if cancelled and not sent:
+            sent.append(True)
+            with get_client(sync_client=True) as client:
+                (flow_run,) = client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+                )
+                client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+        return 1
+
+    sent: list[bool] = []
+    monkeypatch.setattr(watch, "interrupts_so_far", signals)
+    name = f"in a thread {workspace.api_endpoint}"
+    named = run_schedule.with_options(flow_run_name=name)
+    state = await asyncio.to_thread(
+        lambda: named("endless", credentials, on_interrupt=on_interrupt, return_state=True, **FLOW)
+    )
+    (run,) = workspace.runs()
+    left = on_interrupt == "leave" and not cancelled
+    assert (state.is_cancelled(), state.is_crashed()) == (cancelled, not cancelled)
+    assert run.state == ("RUNNING" if left else "CANCELED")
+    async with get_client() as client:
+        (ownership,) = read_ownerships(await client.read_flow_run(state.state_details.flow_run_id))
+    assert ownership.is_open is left
+    assert ownership.on_crash == ("leave" if left else "cancel")

@@ -137,6 +137,8 @@ def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
         stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
         holding = sys.modules["paradime_flows.holding"]
         stack.enter_context(mock.patch.object(holding, "current_body", current_body))
+        run_time = sys.modules["paradime_flows.run_time"]
+        stack.enter_context(mock.patch.object(run_time, "current_body", current_body))
         for name in ("lifecycle", "run_pipeline"):
             if module := sys.modules.get(f"paradime_flows.{name}"):
                 stack.enter_context(mock.patch.object(module, "keep_alive", keep_alive))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import pytest
-from faults.bench import FIRST, SCHEDULE, SECOND, SPEED, bolt, credentials_for, fast_time
+from faults.bench import FIRST, SCHEDULE, SECOND, SPEED, credentials_for
 
 from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltTriggerUnknown, BoltUnavailable
 from paradime_blocks.schedule import BoltSchedule
@@ -48,13 +49,21 @@ class NothingYet(Fault):
         return Reply.of_json({"data": {"listBoltRuns": {"ok": True, "runs": []}}})
 
 
+@dataclass(frozen=True)
+class CutThenStarts(Fault):
+    """The connection is cut at once; the server works on, and starts the run all the same."""
+
+    seconds: float
+
+    def answer(self, exchange) -> None:
+        threading.Timer(self.seconds, exchange.act).start()
+
+
 @pytest.fixture
-def simulator(record_figures):
-    """A Bolt whose clock runs as fast as the package's, and allows two runs at once."""
-    simulator = bolt("timeout", already_running="allow")
-    simulator.clock.speed = SPEED
-    with fast_time(), simulator:
-        yield simulator
+def simulator(simulator):
+    """A Bolt that allows two runs at once."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    return simulator
 
 
 def block(simulator: BoltSimulator, *, patience: float = 5.0, **options) -> BoltSchedule:
@@ -192,6 +201,14 @@ async def test_a_trigger_that_is_carried_out_late_is_found(simulator, record_fig
     assert simulator.count("triggerBoltRun") == 1
     await run.acancel()
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs())
+
+
+async def test_a_run_that_starts_half_a_minute_after_the_connection_was_cut_is_found(simulator) -> None:
+    """No telling how far the server had come: absence is believed when no server works at a request any longer."""
+    simulator.inject(CutThenStarts(35 / SPEED, operation="triggerBoltRun"))
+    run = await block(simulator).atrigger()
+    assert [run.run_id] == [each.id for each in simulator.runs()]
+    assert simulator.count("triggerBoltRun") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,64 +10,18 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.bench import SCHEDULE, SPEED, bolt, credentials_for, fast_time
-from faults.prefect_in_memory import PrefectInMemory, Process, in_place_of_prefect, process
+from faults.bench import SCHEDULE, SPEED, bolt, credentials_for
+from faults.bodies import begun, block, ownership_of, running
+from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
 
 from paradime_blocks.errors import BoltRequestError, BoltRunFailed
 from paradime_blocks.run import BoltRun
-from paradime_blocks.schedule import BoltSchedule
-from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
+from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_blocks.trigger import Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from uuid import UUID
-
     from paradime_flows.lifecycle import RunLifecycle
-    from paradime_flows.ownership import Ownership
-
-
-@pytest.fixture
-def simulator() -> Iterator[BoltSimulator]:
-    """A Bolt whose runs go on for ever, as fast as the package's clock."""
-    simulator = bolt("timeout")
-    simulator.clock.speed = SPEED
-    with fast_time(), simulator:
-        yield simulator
-
-
-@pytest.fixture
-def prefect() -> Iterator[PrefectInMemory]:
-    prefect = PrefectInMemory()
-    with in_place_of_prefect(prefect):
-        yield prefect
-
-
-def block(simulator: BoltSimulator, **options: Any) -> BoltSchedule:
-    return BoltSchedule(credentials=credentials_for(simulator), schedule_name=SCHEDULE, **options)
-
-
-async def begun(
-    simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any
-) -> RunLifecycle:
-    from paradime_flows.lifecycle import RunLifecycle
-    from paradime_flows.policies import RunPolicies
-
-    return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
-
-
-def running(prefect: PrefectInMemory) -> UUID:
-    flow_run_id = prefect.new_flow_run()
-    prefect.set_state(flow_run_id, StateType.RUNNING)
-    return flow_run_id
-
-
-def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
-    from paradime_flows.ownership import read_ownerships
-
-    (ownership,) = read_ownerships(prefect.flow_runs[flow_run_id])
-    return ownership
 
 
 async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator) -> None:

@@ -1,0 +1,53 @@
+"""Bodies of flow runs, begun by hand, and what their flow runs answer for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from faults.bench import SCHEDULE, credentials_for
+from prefect.client.schemas.objects import StateType
+
+from paradime_blocks.schedule import BoltSchedule
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from faults.prefect_in_memory import PrefectInMemory
+
+    from paradime_blocks.testing import BoltSimulator
+    from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.ownership import Ownership
+
+
+def block(simulator: BoltSimulator, **options: Any) -> BoltSchedule:
+    return BoltSchedule(credentials=credentials_for(simulator), schedule_name=SCHEDULE, **options)
+
+
+async def begun(
+    simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any
+) -> RunLifecycle:
+    """Begin a body; what came before it in the flow run's labels is taken up."""
+    from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.policies import RunPolicies
+
+    return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
+
+
+def running(prefect: PrefectInMemory) -> UUID:
+    flow_run_id = prefect.new_flow_run()
+    prefect.set_state(flow_run_id, StateType.RUNNING)
+    return flow_run_id
+
+
+def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
+    from paradime_flows.ownership import read_ownerships
+
+    (ownership,) = read_ownerships(prefect.flow_runs[flow_run_id])
+    return ownership
+
+
+def unanswered(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
+    """Leave the flow run as a body does that is killed before the trigger's answer: the intent stands, and no id."""
+    ownership = ownership_of(prefect, flow_run_id)
+    ownership.run_id, ownership.state, ownership.closed = None, None, False
+    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())

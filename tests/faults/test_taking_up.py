@@ -1,0 +1,224 @@
+"""A body dies, something settles for it, and the next body begins: it takes up what there is, and starts no second."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextvars import copy_context
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from faults.bench import SCHEDULE, credentials_for
+from faults.bodies import begun, ownership_of, running, unanswered
+from faults.prefect_in_memory import Process, process
+from prefect.client.schemas.objects import StateType
+
+from paradime_blocks.errors import BoltTriggerUnknown
+from paradime_blocks.testing import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from faults.prefect_in_memory import PrefectInMemory
+
+    from paradime_blocks.testing import BoltSimulator
+    from paradime_flows.lifecycle import RunLifecycle
+
+
+@pytest.fixture
+def no_signs_of_life() -> Iterator[None]:
+    """The process that a sweeper finds silent is this one, and lives."""
+    import paradime_flows.orphans as module
+
+    with mock.patch.object(module, "silent_seconds", return_value=float("inf")):
+        yield
+
+
+async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_run_id: UUID) -> None:
+    """What the hook does of a flow run whose process was killed."""
+    from paradime_flows.settle import settle
+
+    await settle(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
+
+
+def told(lifecycle: RunLifecycle) -> str:
+    return " ".join(sentence for _, sentence in lifecycle.ownership.notes)
+
+
+async def test_what_trigger_only_has_started_is_not_started_again_by_its_retry(simulator, prefect) -> None:
+    """Killed with the trigger in flight: the hook finds the run and leaves it, and nobody was told of it."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    flow_run_id = running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, flow_run_id, leave=True)).obtain()
+    unanswered(prefect, flow_run_id)
+    await crash_hook(simulator, prefect, flow_run_id)
+    process.set(Process())
+    retry = await begun(simulator, flow_run_id, leave=True)
+    assert (await retry.obtain()).run_id == run.run_id
+    assert simulator.count("triggerBoltRun") == 1
+    assert [each.state for each in simulator.runs()] == ["RUNNING"]
+    assert "not ours" not in told(retry)
+
+
+async def test_a_run_that_is_attached_to_is_attached_to_by_a_retry(simulator, prefect) -> None:
+    """It has even ended meanwhile: that is what the flow run was to wait for, not the start of a run of its own."""
+    flow_run_id = running(prefect)
+    other = simulator.start_run(SCHEDULE)
+    process.set(Process())
+    assert (await (await begun(simulator, flow_run_id, on_already_running="attach")).obtain()).run_id == other
+    await crash_hook(simulator, prefect, flow_run_id)
+    assert [each.state for each in simulator.runs()] == ["RUNNING"]
+    simulator.finish(other)
+    process.set(Process())
+    retry = await begun(simulator, flow_run_id, on_already_running="attach")
+    run = await retry.obtain()
+    assert run.run_id == other
+    assert await retry.wait(run) == "SUCCESS"
+    assert len(simulator.runs()) == 1
+    assert "which was reported" not in told(retry)
+
+
+async def test_a_run_that_was_left_at_its_time_limit_is_not_said_to_have_ended(simulator, prefect) -> None:
+    """What the next attempt says of it."""
+    from paradime_blocks.errors import BoltRunTimedOut
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    first = await begun(simulator, flow_run_id, on_timeout="leave")
+    run = await first.obtain()
+    await first.finish(BoltRunTimedOut("Time is up.", state="RUNNING", run_id=run.run_id))
+    simulator.finish(run.run_id)
+    process.set(Process())
+    retry = await begun(simulator, flow_run_id, on_timeout="leave")
+    assert (await retry.obtain()).run_id != run.run_id
+    assert f"Bolt run {run.run_id} was left going at its time limit, which was reported" in told(retry)
+
+
+@pytest.mark.parametrize("by", ["hook", "sweeper"])
+async def test_who_looks_for_a_run_does_not_cancel_it_under_a_body_that_has_found_it_meanwhile(
+    simulator, prefect, no_signs_of_life, by
+) -> None:
+    """Looking can take a minute, in which somebody retries the flow run."""
+    from paradime_flows import settle
+    from paradime_flows.holding import Superseded
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    unanswered(prefect, flow_run_id)
+    prefect.set_state(flow_run_id, StateType.CRASHED)
+    find_run = settle.find_run
+    late = []
+
+    async def retried() -> None:
+        process.set(Process())
+        prefect.set_state(flow_run_id, StateType.RUNNING)
+        await (await begun(simulator, flow_run_id)).obtain()
+
+    async def find_and_be_late(*arguments: Any, **options: Any) -> Any:
+        found = await find_run(*arguments, **options)
+        await asyncio.create_task(retried(), context=copy_context())
+        late.append(found)
+        return found
+
+    with mock.patch.object(settle, "find_run", find_and_be_late):
+        if by == "hook":
+            with pytest.raises(Superseded):
+                await crash_hook(simulator, prefect, flow_run_id)
+        else:
+            await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
+    assert len(late) == 1
+    assert [each.state for each in simulator.runs()] == ["RUNNING"]
+    assert ownership_of(prefect, flow_run_id).is_open
+
+
+async def test_two_runs_that_fit_are_named_to_each_retry_and_swept_no_longer_than_they_run(
+    simulator, prefect, no_signs_of_life
+) -> None:
+    """While one goes on, the sweeper comes back; when both have ended, nothing can be left over."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    simulator.start_run(SCHEDULE, actor="API")
+    unanswered(prefect, flow_run_id)
+    prefect.set_state(flow_run_id, StateType.CRASHED)
+
+    async def swept() -> list[str]:
+        return [one.done for one in await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)]
+
+    assert await swept() == ["the Bolt run cannot be told"]
+    assert len(simulator.active_runs()) == 2
+    both = [each.id for each in simulator.runs()]
+    for run_id in both:
+        simulator.finish(run_id)
+    assert await swept() == ["the Bolt run cannot be told"]
+    assert await swept() == []
+    for _ in range(2):
+        process.set(Process())
+        prefect.set_state(flow_run_id, StateType.RUNNING)
+        retry = await begun(simulator, flow_run_id)
+        with pytest.raises(BoltTriggerUnknown) as unknown:
+            await retry.obtain()
+        await retry.finish(unknown.value)
+        assert list(unknown.value.candidates) == both
+    assert simulator.count("triggerBoltRun") == 1
+
+
+async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(simulator, prefect) -> None:
+    """A person's cancel is one, whatever is to become of the runs of crashed flow runs."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    prefect.set_state(flow_run_id, StateType.CANCELLED)
+    (found,) = await sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
+    assert found.done == "cancelled"
+    assert [each.state for each in simulator.runs()] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["the same process", "another process"])
+async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, anew) -> None:
+    """The clock of this machine is set a day ahead after the trigger; Bolt's, and the monotonic one, are not."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    lifecycle = await begun(simulator, flow_run_id)
+    run = await lifecycle.obtain()
+    day = SimpleNamespace(time=lambda: time.time() + 90_000, monotonic=time.monotonic)
+    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ownership", "run_time")]
+    with mock.patch.object(modules[0], "time", day), mock.patch.object(modules[1], "time", day):
+        if anew:
+            process.set(Process())
+            lifecycle = await begun(simulator, flow_run_id)
+            run = await lifecycle.obtain()
+        looks = simulator.count("boltRunStatus")
+        wait = asyncio.create_task(lifecycle.wait(run))
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > looks + 2, 10)
+        assert [each.cancel_requests for each in simulator.runs()] == [0]
+        simulator.finish(run.run_id)
+        assert await wait == "SUCCESS"
+
+
+async def test_the_time_of_a_run_that_is_taken_up_goes_by_bolts_clock(simulator, prefect) -> None:
+    """This machine's clock was set back: the run gets no time anew."""
+    from paradime_flows.run_time import remaining_seconds
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    simulator.clock.advance(3000)
+    process.set(Process())
+    ownership = ownership_of(prefect, flow_run_id)
+    assert 400 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 600
+    simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
+    # Bolt tells no time: this machine's has to do.
+    assert 3500 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 3600
