@@ -11,6 +11,7 @@ a further signal would break off, are they replaced.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -122,10 +123,42 @@ def listen_for_interrupts() -> None:
         ear.close()
         return
     _ear = ear
-    threading.Thread(target=_listen, args=(ear,), name="bolt-interrupts", daemon=True).start()
+    threading.Thread(target=_count, args=(ear,), name="bolt-interrupts", daemon=True).start()
 
 
-def _listen(ear: socket.socket) -> None:
+def have_main_thread_listen() -> None:
+    """Have the main thread count signals before it does anything else in Python, whatever thread calls this.
+
+    Prefect reads the flows of a deployment in a thread of its own; and a flow whose own tasks or threads call ours
+    never calls any of our code in the main one.
+    """
+    if in_main_thread():
+        listen_for_interrupts()
+    else:
+        ctypes.pythonapi.Py_AddPendingCall(_listen_when_pending, None)
+
+
+def _listen(_: int | None) -> int:
+    listen_for_interrupts()
+    return 0
+
+
+# Kept: Python calls it later.
+_listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
+
+
+def _forget_in_child() -> None:
+    """Let a process that was forked be deaf: what it hears, its parent would take for its own."""
+    global _ear  # noqa: PLW0603 - a signal is the whole process's
+    if _ear is not None:
+        signal.set_wakeup_fd(-1)
+        _ear = None
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _count(ear: socket.socket) -> None:
     while heard := ear.recv(64):
         _heard.extend((time.monotonic(), number) for number in heard if number in _SIGNALS)
 

@@ -287,7 +287,7 @@ async def _newer_runs(
 
 
 async def _newer_records(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's runs newer than one; on a backend without `listBoltRuns`, the very latest at most.
+    """Return the schedule's runs newer than one; where `listBoltRuns` has none, the schedule's latest at most.
 
     Raises:
         BoltUnavailable: There are more than can be looked at, so that none can be told to be missing.
@@ -306,8 +306,13 @@ async def _newer_records(client: BoltClient, request: TriggerRequest, than: int)
                 msg = f"The schedule has had more than {len(found)} runs since."
                 raise BoltUnavailable(msg, operation="ListBoltRuns")
     except (BoltUnsupported, BoltRequestError):
-        latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
-        # Its parent is not shown here either, so that a retry's run must be taken on trust.
-        parent = request.retry_of
-        found = [BoltRunRecord(id=latest or 0, state=BoltRunState.RUNNING, parent_schedule_run_id=parent)]
-    return [record for record in found if record.id > than]
+        found = []
+    newer = [record for record in found if record.id > than]
+    if newer:
+        return newer
+    # A list that is empty, or behind, is no proof that there is none.
+    latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
+    if latest is None or latest <= than:
+        return []
+    # Its parent is not shown here, so that a retry's run must be taken on trust.
+    return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]

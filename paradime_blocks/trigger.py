@@ -48,9 +48,9 @@ def may_have_started(error: BaseException) -> bool:
     if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
         return False
     if isinstance(error, BoltRequestError):
-        # Without an operation it was refused before it was sent; a bare status is a redirect's, or a gateway's, which
-        # has passed nothing on. GraphQL resolvers can fail after their work.
-        return error.operation is not None and not (error.status_code and not error.graphql_errors)
+        # Without an operation it was refused before it was sent. GraphQL resolvers can fail after their work, and a
+        # gateway can answer in its own words for a server that has done it.
+        return error.operation is not None
     return not isinstance(error, BoltError)
 
 

@@ -25,8 +25,10 @@ _bodies: dict[tuple[UUID, datetime], str] = {}
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """Return the flow or task run's logger, or a plain one outside of runs."""
+    # In a subflow that a task has called, Prefect would take the task's.
+    context = FlowRunContext.get() if current_task_run_id() is None else None
     try:
-        return get_run_logger()
+        return get_run_logger(context)
     except MissingContextError:
         return get_logger("paradime")
 
@@ -47,11 +49,12 @@ def clients_of_our_own() -> Iterator[None]:
 
 def current_flow_run_id() -> UUID | None:
     """Return the flow run that the caller belongs to, also from within a task run."""
-    task_context = TaskRunContext.get()
-    if task_context is not None and task_context.task_run.flow_run_id is not None:
-        return task_context.task_run.flow_run_id
+    # First: in a subflow that a task has called, Prefect leaves the context of that task, which is its parent's.
     context = FlowRunContext.get()
-    return context.flow_run.id if context is not None and context.flow_run is not None else None
+    if context is not None and context.flow_run is not None:
+        return context.flow_run.id
+    task_context = TaskRunContext.get()
+    return task_context.task_run.flow_run_id if task_context is not None else None
 
 
 def current_body() -> str:
@@ -76,9 +79,11 @@ def current_body_began_at() -> datetime:
 
 
 def current_task_run_id() -> UUID | None:
-    """Return the task run that the caller is in."""
+    """Return the task run that the caller is in; None in a flow that a task has called."""
     context = TaskRunContext.get()
-    return context.task_run.id if context is not None else None
+    if context is None or context.task_run.flow_run_id != current_flow_run_id():
+        return None
+    return context.task_run.id
 
 
 async def resolve_credentials(

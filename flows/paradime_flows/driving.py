@@ -14,6 +14,7 @@ from paradime_flows.context import current_flow_run_id
 from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.live_view import LiveView
 from paradime_flows.policies import RunPolicies
+from paradime_flows.settle import told_of_run
 from paradime_flows.slots import LEASE_SECONDS, SlotTaken, schedule_slot, slot_name
 from paradime_flows.triggering import Skipped
 from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
@@ -81,7 +82,7 @@ async def drive(
         )
         return as_result(state, BoltRunResult)
     except StoppedByPrefect as stop:
-        return await stopped(stop, this_flow_run_id(), BoltRunResult, lifecycle.still_going)
+        return await stopped(stop, this_flow_run_id(), BoltRunResult, told_of_run(lifecycle.ownership))
     except Exception as error:
         await lifecycle.finish(error)
         if reason := await lifecycle.settle_if_cancelled():
@@ -90,7 +91,7 @@ async def drive(
     await lifecycle.finish(None)
     if reason := await lifecycle.settle_if_cancelled():
         # Prefect takes no other end from a flow run that is being cancelled.
-        return cancelled(f"{reason} Its Bolt run had ended as {result.state} by then.", BoltRunResult)
+        return cancelled(reason, BoltRunResult)
     return result
 
 

@@ -1,4 +1,7 @@
-"""Signals as a body of a flow run hears of them: from its first task on, between its waits, in all of its threads."""
+"""Signals as a body of a flow run hears of them: from its first task on, between its waits, in all of its threads.
+
+To import this is to listen (`paradime_blocks.interrupts`): nothing but a count comes of it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from paradime_blocks.interrupts import (
+    have_main_thread_listen,
     interrupts_so_far,
     listen_for_interrupts,
     send_again_if_swallowed,
@@ -17,6 +21,8 @@ from paradime_blocks.interrupts import (
 from paradime_flows.context import current_body, current_flow_run_id
 
 INTERVAL_SECONDS = 0.25
+# Whoever reads our flows or tasks may call them from threads only.
+have_main_thread_listen()
 
 
 @dataclass(frozen=True)

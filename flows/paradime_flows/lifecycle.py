@@ -36,7 +36,7 @@ from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, read_ow
 from paradime_flows.policies import RunPolicies
 from paradime_flows.retry_policy import why_not_retry
 from paradime_flows.run_time import remaining_seconds
-from paradime_flows.settle import archive_ownership, find_run, settle_interrupted, summarize
+from paradime_flows.settle import archive_ownership, find_run, settle_interrupted, summarize, told_of_run
 from paradime_flows.triggering import Triggering
 from paradime_flows.watch import (
     StoppedByPrefect,
@@ -352,17 +352,7 @@ class RunLifecycle:
         if self.ownership.is_open:
             cancel = StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
             await settle_interrupted(self.ownership, self.schedule.credentials, cancel)
-        return f"{stop.reason}{self.still_going}"
-
-    @property
-    def still_going(self) -> str:
-        """What to say at the end of a run that could not be ended, or not be found; empty if there is none."""
-        if not self.ownership.is_open:
-            return ""
-        run = self.run
-        if run is None:
-            return " A Bolt run may have been started; the sweeper looks for it."
-        return f" Bolt run {run.run_id} may still be going ({run.url}); the sweeper cancels it."
+        return f"{stop.reason}{told_of_run(self.ownership)}"
 
 
 def _story(outcome: BaseException | None) -> str | None:

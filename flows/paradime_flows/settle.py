@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 
 from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.interrupts import signals_held_off
-from paradime_blocks.models import BoltRunState
+from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Finding, Verdict, find_triggered_run, longest_request_seconds
 from paradime_blocks.trail import Trail
@@ -236,6 +236,22 @@ async def _settle_interrupted(
         )
     except BoltError as error:
         run_logger().error("%s", error)
+
+
+def told_of_run(ownership: Ownership) -> str:
+    """Say what became of the run of a flow run that was stopped, as sentences to be added; empty if it was cancelled.
+
+    Args:
+        ownership: What the flow run answers for, settled.
+    """
+    run_id, state = ownership.run_id, ownership.state
+    if not ownership.is_open:
+        by_itself = run_id is not None and state is not None and state.is_terminal
+        told = f" Bolt run {run_id} had ended by itself as {state}."
+        return told if by_itself and state != BoltRunState.CANCELED else ""
+    if run_id is None:
+        return " A Bolt run may have been started; the sweeper looks for it."
+    return f" Bolt run {run_id} may still be going ({run_url(run_id)}); the sweeper cancels it."
 
 
 async def archive_ownership(

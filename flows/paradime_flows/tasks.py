@@ -74,7 +74,7 @@ from paradime_flows.read_tasks import (
     suspend_bolt_schedule,
 )
 from paradime_flows.run_time import remaining_seconds
-from paradime_flows.settle import settle_interrupted
+from paradime_flows.settle import settle_interrupted, told_of_run
 from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
 __all__ = [
@@ -331,7 +331,7 @@ async def wait_for_bolt_run(
             with signals_held_off():
                 await to_the_end(settle_interrupted(ownership, found, stop))
         if stop is not None:
-            raise CancelledRun(stop.reason) from None
+            raise CancelledRun(stop.reason + (told_of_run(ownership) if ownership else "")) from None
         raise
     except BoltError as error:
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):

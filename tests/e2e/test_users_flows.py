@@ -242,12 +242,30 @@ async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
-async def test_a_cancel_that_bolt_ignores_is_told_by_the_cancelled_state(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+@dataclass(frozen=True)
+class EndsFirst(faults.Fault):
+    """The run ends by itself right before its cancel arrives."""
+
+    simulator: BoltSimulator
+
+    def answer(self, exchange: faults.Exchange) -> Reply:
+        self.simulator.finish(self.simulator.runs()[0].id)
+        return exchange.act()
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
+    workspace: BoltSimulator,
+    credentials: ParadimeCredentials,
+    monkeypatch: pytest.MonkeyPatch,
+    ignored: bool,
 ) -> None:
-    """Prefect does not let a cancelled flow run end otherwise: it says which run may still be going."""
+    """Prefect does not let a cancelled flow run end otherwise: it says how its run did, or that it may go on."""
     monkeypatch.setattr(settle, "CANCEL_SECONDS", 1.0)
-    workspace.update_schedule("endless", cancel="ignore")
+    if ignored:
+        workspace.update_schedule("endless", cancel="ignore")
+    else:
+        workspace.inject(EndsFirst(workspace, operation="cancelBoltRun"))
 
     async def cancel() -> None:
         await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
@@ -262,8 +280,11 @@ async def test_a_cancel_that_bolt_ignores_is_told_by_the_cancelled_state(
     state, _ = await asyncio.gather(named("endless", credentials, return_state=True, **FLOW), cancel())
     (run,) = workspace.runs()
     assert state.is_cancelled()
-    assert f"Bolt run {run.id} may still be going" in str(state.message)
-    assert f"/run_id/{run.id}" in str(state.message)
+    if ignored:
+        assert f"Bolt run {run.id} may still be going" in str(state.message)
+        assert f"/run_id/{run.id}" in str(state.message)
+    else:
+        assert f"Bolt run {run.id} had ended by itself as SUCCESS" in str(state.message)
 
 
 async def test_a_crash_leaves_what_was_started_by_a_deployment_to_its_own_process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field
 
@@ -39,14 +40,30 @@ class Meanwhile(Fault):
 
 @dataclass(frozen=True)
 class NothingYet(Fault):
-    """A list of runs that has not caught up before a second trigger is sent."""
+    """What tells of runs has not caught up before a second trigger is sent."""
 
     simulator: BoltSimulator
 
     def answer(self, exchange) -> Reply:
+        told = exchange.act()
         if self.simulator.count("triggerBoltRun") > 1:
-            return exchange.act()
-        return Reply.of_json({"data": {"listBoltRuns": {"ok": True, "runs": []}}})
+            return told
+        data = json.loads(bytes(told.body))["data"]
+        if "listBoltRuns" in data:
+            data["listBoltRuns"]["runs"] = []
+        else:
+            data["boltScheduleName"]["latestRunId"] = None
+        return Reply.of_json({"data": data})
+
+
+@dataclass(frozen=True)
+class NoRuns(Fault):
+    """A list of runs without any."""
+
+    runs: list[object] | None
+
+    def answer(self, exchange) -> Reply:
+        return Reply.of_json({"data": {"listBoltRuns": {"ok": True, "runs": self.runs}}})
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,10 @@ async def test_only_another_than_ours_is_no_proof_of_absence(simulator) -> None:
 async def test_already_running_after_a_lost_answer_is_our_own_run(simulator, record_figures) -> None:
     """The run shows itself late; meanwhile the trigger is sent again, and refused because of it."""
     simulator.update_schedule(SCHEDULE, already_running="refuse")
-    simulator.inject(LOST, NothingYet(simulator, operation="listBoltRuns", times=None))
+    behind = [
+        NothingYet(simulator, operation=each, times=None) for each in ("listBoltRuns", "boltScheduleName")
+    ]
+    simulator.inject(LOST, *behind)
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("triggerBoltRun") == 2
@@ -167,6 +187,30 @@ async def test_a_backend_that_cannot_list_runs(simulator, acts) -> None:
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("triggerBoltRun") == (1 if acts else 2)
     simulator.allow_bad_requests()
+
+
+@pytest.mark.parametrize("runs", [None, []], ids=["null", "empty"])
+async def test_a_list_of_runs_that_has_none_is_no_proof_of_absence(simulator, runs) -> None:
+    """The schedule itself tells of a newer run, be the list behind or broken."""
+    simulator.inject(LOST, NoRuns(runs, operation="listBoltRuns", times=None))
+    run = await block(simulator).atrigger()
+    assert [run.run_id] == [each.id for each in simulator.runs()]
+    assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 499])
+@pytest.mark.parametrize("acts", [True, False], ids=["acts", "does not"])
+async def test_a_gateway_that_refuses_in_its_own_words_is_not_believed(simulator, status, acts) -> None:
+    """It may have passed the trigger on: its run is looked for, for a short while."""
+    simulator.inject(faults.Status(status, operation="triggerBoltRun", after_acting=acts))
+    if acts:
+        run = await block(simulator).atrigger()
+        assert [run.run_id] == [each.id for each in simulator.runs()]
+    else:
+        with pytest.raises(BoltRequestError):
+            await block(simulator).atrigger()
+        assert simulator.runs() == []
+    assert simulator.count("triggerBoltRun") == 1
 
 
 async def test_an_outage_during_the_look_is_waited_out(simulator) -> None:

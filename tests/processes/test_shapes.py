@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
-TWO_SCHEDULES = {"mapped", "gathered"}
+TWO_SCHEDULES = {"mapped", "gathered", "in_users_tasks", "in_threads", "subflows_in_tasks"}
 LIMITED = ("limited_flow", "limited_sync_flow", "limited_task", "limited_submitted_task", "limited_trigger")
 SHAPES = {
     "awaited_tasks": {"script-cancel"},
@@ -28,6 +28,9 @@ SHAPES = {
     "submitted_sync": {"serve-cancel"},
     "mapped": {"worker-cancel"},
     "gathered": {"script-SIGINT"},
+    "in_users_tasks": {"script-SIGTERM", "serve-SIGTERM"},
+    "in_threads": {"script-SIGINT"},
+    "subflows_in_tasks": {"script-SIGTERM", "worker-cancel"},
     "parent": {"worker-cancel", "worker-SIGKILL"},
     "triggered_then_busy": {"worker-SIGKILL"},
 }

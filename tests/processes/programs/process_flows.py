@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 from prefect.flow_runs import suspend_flow_run
+from prefect.futures import wait
 
 from paradime_blocks import ParadimeCredentials
 from paradime_flows.hooks import cancel_owned_runs
@@ -72,6 +75,35 @@ def submitted_sync(schedule_name: str, credentials: str | None = None) -> None:
 def mapped(schedule_name: list[str], credentials: str | None = None) -> None:
     run_ids = trigger_bolt_run.map(schedule_name, credentials)
     wait_for_bolt_run.map(run_ids, credentials, **QUICK).result()
+
+
+@task
+def run_in_a_task(name: str, credentials: str | None) -> None:
+    wait_for_bolt_run(trigger_bolt_run(name, credentials), credentials, **QUICK)
+
+
+@task
+def run_as_a_subflow(name: str, credentials: str | None) -> None:
+    run_schedule(name, credentials, **QUICK)
+
+
+@flow(**HOOKS)
+def in_users_tasks(schedule_name: list[str], credentials: str | None = None) -> None:
+    """None of our code is called in the main thread."""
+    wait([run_in_a_task.submit(name, credentials) for name in schedule_name])
+
+
+@flow(**HOOKS)
+def in_threads(schedule_name: list[str], credentials: str | None = None) -> None:
+    """The same, by threads that Prefect knows nothing of."""
+    with ThreadPoolExecutor() as pool:
+        for name in schedule_name:
+            pool.submit(copy_context().run, run_in_a_task.fn, name, credentials)
+
+
+@flow(**HOOKS)
+def subflows_in_tasks(schedule_name: list[str], credentials: str | None = None) -> None:
+    wait([run_as_a_subflow.submit(name, credentials) for name in schedule_name])
 
 
 @flow

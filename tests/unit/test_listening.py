@@ -1,0 +1,61 @@
+"""Who hears of signals: the process from the time it imports us, whatever thread does, and not what it forks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+READ_IN_A_THREAD = """
+    import importlib, os, signal, threading, time
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    reader = threading.Thread(target=importlib.import_module, args=("paradime_flows.hearing",))
+    reader.start()
+    reader.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    from paradime_blocks.interrupts import interrupts_so_far
+    until = time.monotonic() + 10
+    while not interrupts_so_far() and time.monotonic() < until:
+        time.sleep(0.01)
+    print(interrupts_so_far())
+"""
+FORKED = """
+    import os, signal, time
+    import paradime_flows.hearing
+    from paradime_blocks.interrupts import interrupts_so_far
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        os._exit(0)
+    os.waitpid(child, 0)
+    time.sleep(0.2)
+    heard = interrupts_so_far()
+    os.kill(os.getpid(), signal.SIGTERM)
+    until = time.monotonic() + 10
+    while interrupts_so_far() == heard and time.monotonic() < until:
+        time.sleep(0.01)
+    print(heard, interrupts_so_far())
+"""
+
+
+@pytest.mark.parametrize(
+    "program,printed",
+    [
+        pytest.param(READ_IN_A_THREAD, "1", id="read by a thread, as Prefect reads a deployment's flows"),
+        pytest.param(FORKED, "0 1", id="forked"),
+    ],
+)
+def test_a_process_hears_of_its_own_signals_alone(program, printed) -> None:
+    """By the time the main thread goes on, it listens."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == printed, done.stderr
