@@ -19,7 +19,7 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.flows import Flow
 
 from paradime_blocks.credentials import ParadimeCredentials
@@ -31,7 +31,7 @@ from paradime_flows.holding import Superseded, lost_hold
 from paradime_flows.liveness import lives_beside
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
 from paradime_flows.settle import settle
-from paradime_flows.watch import cancelled_before_body
+from paradime_flows.watch import cancelled_before_body, state_types
 
 _AT_ONCE = 16
 
@@ -126,6 +126,21 @@ async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -
     reason = f"Flow run {cancelled.name!r} was cancelled while it waited for its retry."
     await settle_family(client, cancelled, lambda _: reason)
     return reason
+
+
+async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Settle what is left if a flow run was cancelled while it awaits its retry: no body hears of it until then.
+
+    Args:
+        client: An open client.
+        flow_run: The flow run, which is over.
+    """
+    state = flow_run.state
+    if state is None or not state.is_cancelled() or lost_hold(flow_run):
+        return
+    if (await state_types(client, flow_run.id))[-2:] == [StateType.SCHEDULED, StateType.CANCELLED]:
+        reason = f"Flow run {flow_run.name!r} was cancelled while it waited for its retry."
+        await settle_family(client, flow_run, lambda _: reason)
 
 
 async def settle_family(

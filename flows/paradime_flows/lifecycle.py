@@ -30,7 +30,11 @@ from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
 from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.holding import body_of, check_hold, take_hold
-from paradime_flows.hooks import remember_credentials, settle_if_cancelled_before
+from paradime_flows.hooks import (
+    remember_credentials,
+    settle_if_cancelled_before,
+    settle_if_cancelled_meanwhile,
+)
 from paradime_flows.liveness import keep_alive
 from paradime_flows.ownership import FLOW_KEY, FlowRunLedger, Ownership, read_ownerships, tag_flow_run
 from paradime_flows.policies import RunPolicies
@@ -107,7 +111,7 @@ class RunLifecycle:
             reason = await settle_if_cancelled_before(client, flow_run)
             if reason is not None:
                 raise StoppedByPrefect(reason)
-            await keep_alive(client, flow_run)
+            await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
         # Before it answers for anything: the sweeper must find it then.
         await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)

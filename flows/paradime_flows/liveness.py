@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,10 @@ from paradime_flows.holding import lost_hold
 LABEL = "paradime.alive"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 3 * BEAT_SECONDS
+# While a retry is awaited, nobody else in the process looks at the flow run.
+_LOOK_SECONDS = 3.0
+
+WhenOver = Callable[[PrefectClient, FlowRun], Awaitable[None]]
 
 # Flow runs that a thread of this process gives signs of life for, each with the one above it that nobody called.
 _kept_alive: dict[UUID, UUID] = {}
@@ -68,8 +72,14 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     await client.update_flow_run_labels(flow_run_id, {LABEL: value})
 
 
-async def keep_alive(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Give signs of life of this process, the first at once, until a flow run is over or another process's."""
+async def keep_alive(client: PrefectClient, flow_run: FlowRun, when_over: WhenOver) -> None:
+    """Give signs of life of this process, the first at once, until a flow run is over or another process's.
+
+    Args:
+        client: An open client.
+        flow_run: The flow run.
+        when_over: What is to be done then, in the thread that gives the signs; again, if it fails.
+    """
     await beat(client, flow_run.id)
     if flow_run.id in _kept_alive:
         return
@@ -81,22 +91,24 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun) -> None:
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
     threading.Thread(
-        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id)),
+        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, when_over)),
         name="paradime-alive",
         daemon=True,
     ).start()
 
 
-async def _beat_until_over(flow_run_id: UUID) -> None:
+async def _beat_until_over(flow_run_id: UUID, when_over: WhenOver) -> None:
     try:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
                 # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
-                    while not await _is_over(client, flow_run_id):
+                    while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
                         await beat(client, flow_run_id)
-                        await asyncio.sleep(BEAT_SECONDS)
+                        waits = flow_run.state is not None and flow_run.state.is_scheduled()
+                        await asyncio.sleep(_LOOK_SECONDS if waits else BEAT_SECONDS)
+                    await when_over(client, flow_run)
             except ObjectNotFound:
                 return
             except Exception:  # noqa: BLE001, S112 - a Prefect out of reach is no end
@@ -107,8 +119,7 @@ async def _beat_until_over(flow_run_id: UUID) -> None:
         _kept_alive.pop(flow_run_id, None)
 
 
-async def _is_over(client: PrefectClient, flow_run_id: UUID) -> bool:
-    flow_run = await client.read_flow_run(flow_run_id)
+def _is_over(flow_run: FlowRun) -> bool:
     return (flow_run.state is not None and flow_run.state.is_final()) or lost_hold(flow_run)
 
 

@@ -13,7 +13,11 @@ from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials
 from paradime_flows.driving import cancelled, stopped, this_flow_run_id
 from paradime_flows.holding import take_hold
-from paradime_flows.hooks import cancel_owned_runs, settle_if_cancelled_before
+from paradime_flows.hooks import (
+    cancel_owned_runs,
+    settle_if_cancelled_before,
+    settle_if_cancelled_meanwhile,
+)
 from paradime_flows.liveness import keep_alive
 from paradime_flows.log_lines import LiveLogsMode
 from paradime_flows.ownership import Policy
@@ -126,7 +130,7 @@ async def run_pipeline(
     async with get_client() as client:
         await take_hold(client, this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())
-        await keep_alive(client, flow_run)
+        await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
         reason = await settle_if_cancelled_before(client, flow_run)
         before = await EarlierAttempts.of(client, flow_run, found)
     if reason is not None:

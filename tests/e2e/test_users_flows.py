@@ -21,7 +21,7 @@ from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows import driving, settle, watch
+from paradime_flows import driving, liveness, settle, watch
 from paradime_flows.hooks import cancel_owned_runs, remember_credentials
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.read_tasks import aget_bolt_run
@@ -525,3 +525,29 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
         (ownership,) = read_ownerships(await client.read_flow_run(state.state_details.flow_run_id))
     assert ownership.is_open is left
     assert ownership.on_crash == ("leave" if left else "cancel")
+
+
+async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect wakes the process for the retry only, which can be hours later; its signs of life come from a thread."""
+    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "_LOOK_SECONDS", 0.5)
+    bodies = []
+
+    @flow(retries=1, retry_delay_seconds=20)
+    async def fails() -> None:
+        bodies.append(this_flow_run.id)
+        await atrigger_bolt_run("endless", credentials)
+        raise RuntimeError("Something else has failed.")
+
+    work = asyncio.create_task(fails(return_state=True))
+    await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.active_runs(), 30)
+    async with get_client() as client:
+        while "AwaitingRetry" not in str((await client.read_flow_run(bodies[0])).state):  # noqa: ASYNC110 - the server's
+            await asyncio.sleep(0.1)
+        await client.set_flow_run_state(bodies[0], Cancelling())
+    await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 15)
+    assert len(bodies) == 1
+    await work
+    assert [run.state for run in workspace.runs()] == ["CANCELED"]

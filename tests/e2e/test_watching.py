@@ -226,6 +226,10 @@ def test_a_signal_before_a_wait_in_a_thread_is_heard_in_it() -> None:
     asyncio.run(signalled())
 
 
+async def nothing_to_do(*_: Any) -> None:
+    """When the flow run is over."""
+
+
 @pytest.mark.usefixtures("outer_handler")
 def test_a_signal_while_one_of_two_flow_runs_of_a_script_is_cancelled_is_for_the_other() -> None:
     """It is no runner's for the cancel: in a script there is none, and the other flow run is nobody's part."""
@@ -234,7 +238,7 @@ def test_a_signal_while_one_of_two_flow_runs_of_a_script_is_cancelled_is_for_the
     @flow
     async def one(*, is_cancelled: bool) -> None:
         async with get_client() as client:
-            await keep_alive(client, await client.read_flow_run(this_flow_run()))
+            await keep_alive(client, await client.read_flow_run(this_flow_run()), nothing_to_do)
         if is_cancelled:
             await anyio.sleep(1)
             await cancel_this_flow_run()
@@ -339,10 +343,10 @@ async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
             flow_run = await client.read_flow_run(this_flow_run())
             monkeypatch.setattr(liveness, "lineage", no_answer)
             with pytest.raises(RuntimeError, match="503"):
-                await keep_alive(client, flow_run)
+                await keep_alive(client, flow_run, nothing_to_do)
             assert flow_run.id not in liveness._kept_alive
             monkeypatch.setattr(liveness, "lineage", lineage)
-            await keep_alive(client, flow_run)
+            await keep_alive(client, flow_run, nothing_to_do)
             assert liveness._kept_alive[flow_run.id] == flow_run.id
 
     await lives()

@@ -125,7 +125,7 @@ def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
     def current_body() -> str:
         return process.get().body
 
-    async def keep_alive(_: Any, flow_run: FlowRun) -> None:
+    async def keep_alive(_: Any, flow_run: FlowRun, __: Any) -> None:
         """The first sign of life; what later ones are good for, the sweeper's judgement, the stories replace."""
         await paradime_flows.liveness.beat(prefect, flow_run.id)  # type: ignore[arg-type]
 
