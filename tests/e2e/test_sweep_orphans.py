@@ -24,15 +24,16 @@ from prefect.states import (
 from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run
 
+from paradime_blocks import run_search
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows import family
-from paradime_flows import settle as settle_module
 from paradime_flows import sweep_orphans as module
 from paradime_flows.holding import LABEL as BODY
 from paradime_flows.liveness import LABEL, _machine
 from paradime_flows.ownership import TAG, Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule
+from paradime_flows.settle import settle_interrupted
 from paradime_flows.sweep_orphans import asweep_orphans
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ async def test_a_trigger_that_was_never_answered_is_looked_into(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between intent and id: the run that it started is found by the intent and cancelled."""
-    monkeypatch.setattr(settle_module, "_LONGEST_REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr(run_search, "_LONGEST_REQUEST_SECONDS", 2.0)
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily", actor="API")
     await orphan(credentials, None, Crashed())
@@ -425,5 +426,5 @@ async def test_a_cancel_of_the_parent_is_a_cancel_whatever_the_policy_for_interr
         assert found.done == "cancelled"
     else:
         (ownership,) = read_ownerships(await again(child))
-        await settle_module.settle_interrupted(ownership, credentials)
+        await settle_interrupted(ownership, credentials)
     assert bolt_simulator.run(run_id).state == "CANCELED"
