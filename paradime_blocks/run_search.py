@@ -213,7 +213,7 @@ async def find_triggered_run(
         intent: What was known before.
         window_seconds: How long to look until absence is believed, from the first look that succeeds.
         max_outage_seconds: How long to go on while looks fail.
-        least_age_seconds: How long ago the trigger must have been sent for absence to be believed.
+        least_age_seconds: How old the intent must be, too, for absence to be believed.
         at_most_seconds: How long to look at most, from the first look that succeeds; None for as long as it takes.
         clock: The time; for tests.
 
@@ -273,21 +273,30 @@ async def _newer_runs(
     client: BoltClient, request: TriggerRequest, intent: TriggerIntent, clock: Clock
 ) -> dict[int, Fit]:
     fits: dict[int, Fit] = {}
-    for record in await _newer_records(client, request, intent.latest_run_id):
+    records = await _listed_records(client, request, intent.latest_run_id)
+    behind = records == []
+    if not records:
+        records = await _latest_record(client, request, intent.latest_run_id)
+    for record in records:
         how = fit(intent, record, ())
         began = record.start_dttm
         if how is not Fit.NO:
             status = await client.get_bolt_run(record.id, logs=False)
             began = began or status.started_at
             how = fit(intent, record, [command.command for command in status.commands])
+        if behind and how is Fit.YES:
+            # The list will tell who started it, and for what, once it shows it.
+            how = Fit.OPEN
         late = begun_too_late(intent, began.timestamp() if began else None, clock.wall(), client.bolt_time())
         if late is not Fit.NO:
             fits[record.id] = late if late is not None and how is not Fit.NO else how
     return fits
 
 
-async def _newer_records(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's runs newer than one; where `listBoltRuns` has none, the schedule's latest at most.
+async def _listed_records(
+    client: BoltClient, request: TriggerRequest, than: int
+) -> list[BoltRunRecord] | None:
+    """Return the schedule's runs newer than one; None on a backend without `listBoltRuns`.
 
     Raises:
         BoltUnavailable: There are more than can be looked at, so that none can be told to be missing.
@@ -306,11 +315,12 @@ async def _newer_records(client: BoltClient, request: TriggerRequest, than: int)
                 msg = f"The schedule has had more than {len(found)} runs since."
                 raise BoltUnavailable(msg, operation="ListBoltRuns")
     except (BoltUnsupported, BoltRequestError):
-        found = []
-    newer = [record for record in found if record.id > than]
-    if newer:
-        return newer
-    # A list that is empty, or behind, is no proof that there is none.
+        return None
+    return [record for record in found if record.id > than]
+
+
+async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
+    """Return the schedule's latest run, if newer than one: a list that is empty, or behind, is no proof of absence."""
     latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
     if latest is None or latest <= than:
         return []

@@ -84,7 +84,7 @@ class Trigger:
         ledger: Where intent and run id are written.
         trail: Where decisions are told.
         window_seconds: How long absence must last to be believed after an answer that tells nothing; if none came at
-            all, the trigger must have been sent so long ago that no server still works at it, too.
+            all, as long as a server may work at a request, if that is longer.
         max_outage_seconds: How long to look on while Bolt cannot be reached.
         interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
         clock: The time; for tests.
@@ -160,7 +160,7 @@ class Trigger:
         self, error: BoltError, intent: TriggerIntent, *, answer_was_lost: bool
     ) -> int | None:
         """Return the run that a failed trigger started all the same; None if it may be sent again."""
-        window, least_age = self.window_seconds, 0.0
+        window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
             if not answer_was_lost:
                 raise error.with_facts(schedule_name=self.request.label) from error
@@ -170,14 +170,14 @@ class Trigger:
         elif isinstance(error, BoltUnavailable):
             self.trail.note(f"The answer to the trigger was lost ({error.what}); looking for its run.")
             if not error.was_answered:
-                least_age = longest_request_seconds(self.client.settings.request_timeout_seconds)
+                window = max(window, longest_request_seconds(self.client.settings.request_timeout_seconds))
         else:
             # A trigger that has begun its run can end in an error, too; it was answered, so the run shows soon.
             self.trail.note(
                 f"Bolt refused the trigger ({error.what}); looking whether a run began all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
-        finding = await self._look(intent, window, least_age)
+        finding = await self._look(intent, window)
         if finding.verdict is Verdict.FOUND:
             return finding.run_id
         # After a time-out the request may still lie with the server: what is not there now can come.
@@ -188,7 +188,7 @@ class Trigger:
             return None
         raise error
 
-    async def _look(self, intent: TriggerIntent, window_seconds: float, least_age_seconds: float) -> Finding:
+    async def _look(self, intent: TriggerIntent, window_seconds: float) -> Finding:
         try:
             return await find_triggered_run(
                 self.client,
@@ -196,7 +196,6 @@ class Trigger:
                 intent,
                 window_seconds=window_seconds,
                 max_outage_seconds=self.max_outage_seconds,
-                least_age_seconds=least_age_seconds,
                 clock=self.clock,
             )
         except BoltAuthError as error:

@@ -107,9 +107,9 @@ def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
 
 
 def can_be_inherited(ownership: Ownership) -> bool:
-    """Whether a flow run has left something to be gone on with: a run, a trigger, or a retry that was due."""
-    retry_is_due = ownership.run_id is not None and not ownership.reported and not ownership.left
-    return ownership.key == FLOW_KEY and (ownership.is_open or retry_is_due or ownership.has_run_to_tell)
+    """Whether a flow run has left something to be gone on with: a run whose end it has not told, or a trigger."""
+    untold = ownership.run_id is not None and not ownership.reported
+    return ownership.key == FLOW_KEY and (ownership.is_open or untold or ownership.has_run_to_tell)
 
 
 async def inherit(

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from prefect.context import AsyncClientContext, FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
+from prefect.logging.loggers import flow_run_logger
 from pydantic import ValidationError
 
 from paradime_blocks.credentials import ParadimeCredentials
@@ -25,10 +26,12 @@ _bodies: dict[tuple[UUID, datetime], str] = {}
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """Return the flow or task run's logger, or a plain one outside of runs."""
-    # In a subflow that a task has called, Prefect would take the task's.
-    context = FlowRunContext.get() if current_task_run_id() is None else None
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None and current_task_run_id() is None:
+        # In a subflow that a task has called, Prefect would take the task's.
+        return flow_run_logger(context.flow_run, context.flow)
     try:
-        return get_run_logger(context)
+        return get_run_logger()
     except MissingContextError:
         return get_logger("paradime")
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from paradime_flows.parameters import CommandConfig
 
 R = TypeVar("R")
-# Long enough for one answer of Prefect's; whoever does not want to wait must not wait for much longer.
+# Long enough for one answer of Prefect's.
 _NO_WAIT_SECONDS = 3.0
 # Prefect frees what a lease that has ended held in rounds of its own.
 _REAPED_SECONDS = 15.0
@@ -82,7 +82,12 @@ async def drive(
         )
         return as_result(state, BoltRunResult)
     except StoppedByPrefect as stop:
-        return await stopped(stop, this_flow_run_id(), BoltRunResult, told_of_run(lifecycle.ownership))
+        return await stopped(
+            stop,
+            this_flow_run_id(),
+            BoltRunResult,
+            told_of_run(lifecycle.ownership, by_signal=stop.by_signal),
+        )
     except Exception as error:
         await lifecycle.finish(error)
         if reason := await lifecycle.settle_if_cancelled():
@@ -115,8 +120,9 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
         stack: Gives it back at its end.
 
     Raises:
-        Skipped: Another flow run holds it, and the policy is to skip.
-        BoltAlreadyRunning: The same, and has for as long as the policy waits.
+        Skipped: Another flow run holds it, and the policy is to skip; where Bolt runs nothing, for longer than one that
+            was killed could.
+        BoltAlreadyRunning: The same where the policy is to fail, or for as long as it waits.
     """
     policy = lifecycle.policies.on_already_running
     triggering = lifecycle.triggering
@@ -138,11 +144,12 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
                 )
                 return
             other, runs = await triggering.run_in_the_way()
-            if not runs and policy != "wait" and not dead.passed:
+            if not runs and policy != "wait" and not dead.passed and not triggering.waiting.passed:
                 # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
                 continue
             if policy == "skip" and other is not None:
-                skipped = Skipped(other, await other.astate())
+                why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
+                skipped = Skipped(other, await other.astate(), why)
                 lifecycle.trail.note(str(skipped))
                 raise skipped from None
             if policy in {"attach", "replace"} and runs:

@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.interrupts import signals_held_off
 from paradime_blocks.models import BoltRunState, run_url
+from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Finding, Verdict, find_triggered_run, longest_request_seconds
 from paradime_blocks.trail import Trail
@@ -23,6 +24,8 @@ from paradime_flows.summary import RunRecord
 from paradime_flows.watch import ANSWER_SECONDS, StoppedByPrefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from paradime_blocks.credentials import ParadimeCredentials
 
 # Prefect gives a cancelled flow run 30 s to clean up: the cancel goes first and must fit, then the archive.
@@ -37,19 +40,21 @@ async def find_run(
     """Find the run of an ownership whose trigger was never answered; the ownership is told its id.
 
     Args:
-        ownership: An open ownership.
+        ownership: An ownership that has a run to tell.
         credentials: The credentials of its workspace.
         trail: Where it is told.
         seconds: How long to look; None for as long as it takes until absence is certain.
 
     Returns:
-        Whether there is a run, none, or no telling (yet).
+        The run that was found, that there is none, or the runs that it may be.
     """
     if ownership.run_id is not None:
         return Finding(Verdict.FOUND, [ownership.run_id])
     if ownership.intent is None:
         return Finding(Verdict.ABSENT)
     longest = longest_request_seconds(credentials.request_timeout_seconds)
+    # Bolt may have put the trigger off for a while before it took it.
+    oldest = longest + RetryPolicy.total_seconds
     finding = Finding(Verdict.UNSURE)
     # A look in an outage takes the client's own patience.
     with anyio.move_on_after(float("inf") if seconds is None else seconds + ANSWER_SECONDS):
@@ -59,8 +64,8 @@ async def find_run(
                 ownership.request,
                 ownership.intent,
                 window_seconds=_LOOK_SECONDS,
-                max_outage_seconds=longest if seconds is None else seconds,
-                least_age_seconds=longest,
+                max_outage_seconds=oldest if seconds is None else seconds,
+                least_age_seconds=oldest,
                 at_most_seconds=seconds,
             )
     if finding.verdict is Verdict.FOUND:
@@ -151,8 +156,9 @@ async def _settle(
     if not ownership.owned:
         why = "as it was to be" if ownership.left else "since it is not ours"
         trail.note(f"Bolt run {ownership.run_id} is left going, {why}.")
-        # Nobody has been told of it: a retry takes it up.
-        await ledger.close(None, reported=False)
+        # A retry takes it up, since nobody has been told of it; but not what a person has cancelled the wait for.
+        told = not ownership.left and await _is_cancelled(ownership.flow_run_id)
+        await ledger.close(None, reported=told)
         return None
     if not known:
         # Looking takes its time, in which somebody may have begun the flow run again, and found the run as well.
@@ -176,6 +182,14 @@ async def _settle(
     # What ended by itself has not been told to anybody: a retry of the flow run reports it, or retries it.
     await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
+
+
+async def _is_cancelled(flow_run_id: UUID) -> bool:
+    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
+        async with get_client() as client:
+            state = (await client.read_flow_run(flow_run_id)).state
+            return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
 
 
 async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
@@ -238,11 +252,12 @@ async def _settle_interrupted(
         run_logger().error("%s", error)
 
 
-def told_of_run(ownership: Ownership) -> str:
+def told_of_run(ownership: Ownership, *, by_signal: bool = False) -> str:
     """Say what became of the run of a flow run that was stopped, as sentences to be added; empty if it was cancelled.
 
     Args:
         ownership: What the flow run answers for, settled.
+        by_signal: Whether it was its process that was told to end.
     """
     run_id, state = ownership.run_id, ownership.state
     if not ownership.is_open:
@@ -251,6 +266,8 @@ def told_of_run(ownership: Ownership) -> str:
         return told if by_itself and state != BoltRunState.CANCELED else ""
     if run_id is None:
         return " A Bolt run may have been started; the sweeper looks for it."
+    if by_signal and ownership.on_interrupt == "leave":
+        return f" Bolt run {run_id} is left going ({run_url(run_id)}), to be taken up again."
     return f" Bolt run {run_id} may still be going ({run_url(run_id)}); the sweeper cancels it."
 
 

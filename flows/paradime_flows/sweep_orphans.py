@@ -45,7 +45,13 @@ from paradime_flows.orphans import (
 from paradime_flows.ownership import FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.run_time import remaining_seconds
-from paradime_flows.settle import archive_ownership, find_run, see_that_it_is_held, settle
+from paradime_flows.settle import (
+    all_have_ended,
+    archive_ownership,
+    find_run,
+    see_that_it_is_held,
+    settle,
+)
 
 SweepAction = Literal["cancel", "attach", "report"]
 
@@ -246,6 +252,8 @@ class _Sweep:
             entry.done = "no Bolt run was started" if absent else "the Bolt run cannot be told"
             if absent and self.action != "report":
                 await FlowRunLedger(ownership).withdraw()
+            elif self.action == "attach" and await all_have_ended(finding, self.credentials):
+                await FlowRunLedger(ownership).close(None, reported=False)
             return
         run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
         if self.action != "attach":

@@ -184,10 +184,14 @@ async def _start(
     key = str(current_task_run_id())
     try:
         lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request=request, key=key)
+    except StoppedByPrefect as stop:
+        raise CancelledRun(stop.reason) from None
+    try:
         async with lifecycle.settling():
             return (await lifecycle.obtain()).run_id
     except StoppedByPrefect as stop:
-        raise CancelledRun(stop.reason) from None
+        told = told_of_run(lifecycle.ownership, by_signal=stop.by_signal)
+        raise CancelledRun(f"{stop.reason}{told}") from None
 
 
 @bolt_task(name="retry-bolt-run", task_run_name="retry {run_id}")
@@ -331,7 +335,8 @@ async def wait_for_bolt_run(
             with signals_held_off():
                 await to_the_end(settle_interrupted(ownership, found, stop))
         if stop is not None:
-            raise CancelledRun(stop.reason + (told_of_run(ownership) if ownership else "")) from None
+            told = "" if ownership is None else told_of_run(ownership, by_signal=stop.by_signal)
+            raise CancelledRun(f"{stop.reason}{told}") from None
         raise
     except BoltError as error:
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):

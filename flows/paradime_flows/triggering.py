@@ -42,15 +42,12 @@ class Skipped(Exception):
     Args:
         run: The run in the way.
         state: Its state.
+        why: What is in the way.
     """
 
-    def __init__(self, run: BoltRun, state: BoltRunState) -> None:
+    def __init__(self, run: BoltRun, state: BoltRunState, why: str) -> None:
         self.run, self.state = run, state
-        super().__init__(
-            f"Another flow run in Prefect drives the schedule (its latest Bolt run, {run.run_id}, has ended); skipped."
-            if state.is_terminal
-            else f"The schedule runs already (Bolt run {run.run_id}); skipped."
-        )
+        super().__init__(f"{why}; skipped.")
 
 
 @dataclass
@@ -158,8 +155,11 @@ class Triggering:
             await other.acancel()
             return False
         if policy == "skip":
-            self.trail.note(f"The schedule runs already (Bolt run {other.run_id}); skipped.")
-            raise Skipped(other, await other.astate()) from error
+            skipped = Skipped(
+                other, await other.astate(), f"The schedule runs already (Bolt run {other.run_id})"
+            )
+            self.trail.note(str(skipped))
+            raise skipped from error
         self.trail.note(f"The schedule runs already (Bolt run {other.run_id}).")
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 

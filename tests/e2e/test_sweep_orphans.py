@@ -25,6 +25,7 @@ from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import run_search
+from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows import family
@@ -153,6 +154,7 @@ async def test_a_trigger_that_was_never_answered_is_looked_into(
 ) -> None:
     """Killed between intent and id: the run that it started is found by the intent and cancelled."""
     monkeypatch.setattr(run_search, "_LONGEST_REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr(RetryPolicy, "total_seconds", 0.0)
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily", actor="API")
     await orphan(credentials, None, Crashed())

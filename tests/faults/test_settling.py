@@ -151,7 +151,7 @@ async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect)
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
     simulator.inject(faults.GraphQLError("Internal error", operation="triggerBoltRun", after_acting=True))
-    hidden = mock.patch.object(sys.modules["paradime_blocks.run_search"], "_newer_records", _nothing_yet)
+    hidden = mock.patch.object(sys.modules["paradime_blocks.run_search"], "_newer_runs", _nothing_yet)
     with hidden, pytest.raises(BoltRequestError):
         await lifecycle.obtain()
     assert ownership_of(prefect, flow_run_id).is_open
@@ -160,8 +160,8 @@ async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect)
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
 
 
-async def _nothing_yet(*_: Any) -> list[Any]:
-    return []
+async def _nothing_yet(*_: Any) -> dict[int, Any]:
+    return {}
 
 
 async def test_a_cancel_while_a_retry_was_awaited_ends_what_still_runs(simulator, prefect) -> None:
