@@ -38,7 +38,7 @@ help:
 	@echo "make demo           runs a Bolt schedule from Prefect: simulator, Prefect server, flow, artifacts"
 	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
 	@echo "make test           the whole test suite (make test-unit: only the quick tests)"
-	@echo "make test-exhaustive  every combination of what the suite samples (twenty minutes or so)"
+	@echo "make test-exhaustive  every combination of what the suite samples (half an hour or so)"
 	@echo "make test-contract  the vendor's own SDK against the simulator"
 	@echo "make figures        the README's table of figures: all fault and process tests, counted"
 	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
