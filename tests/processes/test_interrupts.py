@@ -60,7 +60,7 @@ class Case:
 
     @property
     def is_told_late(self) -> bool:
-        """Prefect's engine may just be asking for Running, to be told to wait; the server can take that after the crash."""
+        """Prefect may be asking for Running just then, to be told to wait; the server can take that after the crash."""
         return self.via == "script" and self.phase == "awaiting_retry" and self.event in {"SIGINT", "SIGTERM"}
 
     @property
