@@ -55,6 +55,20 @@ def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
     return bolt_simulator
 
 
+async def is_waited_for(workspace: BoltSimulator) -> None:
+    """Return when a run's status has been asked for twice."""
+    await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
+
+
+async def cancel_flow_run(name: str) -> None:
+    """Cancel the flow run of that name as the UI does."""
+    async with get_client() as client:
+        (flow_run,) = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        )
+        await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+
+
 async def test_what_a_failed_flow_still_has_under_way_is_cancelled(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -226,13 +240,9 @@ async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
     """The flow run ends as Cancelled, so that nobody comes back for its run."""
 
     async def cancel() -> None:
-        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
+        await is_waited_for(workspace)
         workspace.inject(UntilACancel(workspace, operation="boltRunStatus", times=None))
-        async with get_client() as client:
-            (flow_run,) = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-            )
-            await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+        await cancel_flow_run(name)
 
     name = f"out of reach {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
@@ -268,12 +278,8 @@ async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
         workspace.inject(EndsFirst(workspace, operation="cancelBoltRun"))
 
     async def cancel() -> None:
-        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
-        async with get_client() as client:
-            (flow_run,) = await client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-            )
-            await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+        await is_waited_for(workspace)
+        await cancel_flow_run(name)
 
     name = f"ignored {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
