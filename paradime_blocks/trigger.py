@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _SENDS_AT_MOST = 3
 _REFUSAL_WINDOW_SECONDS = 6.0
 _TOLD_CHARACTERS = 300
+_SAVE_SECONDS = 3.0
 
 
 def may_have_started(error: BaseException) -> bool:
@@ -245,7 +246,9 @@ class Trigger:
         if error is None:
             run_id = future.result()
             self.trail.note(f"Bolt run {run_id} had been started.")
-            await self.ledger.started(run_id, adopted=False)
+            # It is known here from now on; a Prefect that does not answer must not hold up its cancel.
+            with anyio.move_on_after(_SAVE_SECONDS):
+                await self.ledger.started(run_id, adopted=False)
         elif not answer_was_lost and not may_have_started(error):
             self.trail.note("The trigger had started nothing.")
             await self.ledger.withdraw()

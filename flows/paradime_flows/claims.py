@@ -108,8 +108,7 @@ def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
 
 def can_be_inherited(ownership: Ownership) -> bool:
     """Whether a flow run has left something to be gone on with: a run whose end it has not told, or a trigger."""
-    has_something = ownership.run_id is not None or ownership.intent is not None
-    return ownership.key == FLOW_KEY and has_something and not ownership.reported
+    return ownership.key == FLOW_KEY and ownership.is_untold
 
 
 async def inherit(

@@ -200,6 +200,9 @@ class RunLifecycle:
             self.trail.note(
                 f"Bolt run {ownership.run_id} of an earlier attempt of this flow run is taken up again."
             )
+            # What hooks are to go by is this attempt's.
+            ownership.unseen = False
+            await self.ledger.save()
             return self.run
         if ownership.run_id is not None:
             ended = ownership.state is not None and ownership.state.is_terminal
@@ -328,7 +331,9 @@ class RunLifecycle:
         await see_that_it_is_ours(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
         if left_on_purpose or (ownership.state is not None and ownership.state.is_terminal):
-            await self.ledger.close(ownership.state, reported=True)
+            # An outage after a run has failed, before its retry, tells nobody of that failure.
+            told = outcome is None or isinstance(outcome, BoltRunError)
+            await self.ledger.close(ownership.state, reported=told or ownership.reported)
         else:
             await self.ledger.save()
 

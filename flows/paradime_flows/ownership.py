@@ -98,9 +98,14 @@ class Ownership(BaseModel):
         return not self.closed and (self.intent is not None or self.run_id is not None)
 
     @property
+    def is_untold(self) -> bool:
+        """Whether nobody has been told what became of its run, or of a trigger: who comes next goes on with that."""
+        return not self.reported and (self.intent is not None or self.run_id is not None)
+
+    @property
     def has_run_to_tell(self) -> bool:
         """Whether a trigger was sent whose run is not known, be it that all that may be it have ended."""
-        return self.intent is not None and self.run_id is None and not self.reported
+        return self.is_untold and self.run_id is None
 
     @property
     def schedule(self) -> str:

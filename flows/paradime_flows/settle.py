@@ -19,6 +19,7 @@ from paradime_blocks.trail import Trail
 from paradime_flows.archive import Archive
 from paradime_flows.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.context import clients_of_our_own, run_logger
+from paradime_flows.orphans import is_cancelled
 from paradime_flows.ownership import FlowRunLedger, Ownership, see_hold
 from paradime_flows.summary import RunRecord
 from paradime_flows.watch import ANSWER_SECONDS, StoppedByPrefect, see_that_it_is_ours
@@ -187,8 +188,7 @@ async def _settle(
 async def _is_cancelled(flow_run_id: UUID) -> bool:
     with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
         async with get_client() as client:
-            state = (await client.read_flow_run(flow_run_id)).state
-            return state is not None and (state.is_cancelling() or state.is_cancelled())
+            return await is_cancelled(client, await client.read_flow_run(flow_run_id))
     return False
 
 

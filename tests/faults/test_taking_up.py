@@ -16,8 +16,8 @@ from faults.bodies import begun, ownership_of, running, unanswered
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
 
-from paradime_blocks.errors import BoltTriggerUnknown
-from paradime_blocks.testing import faults
+from paradime_blocks.errors import BoltRunFailed, BoltTriggerUnknown, BoltUnavailable
+from paradime_blocks.testing import SimulatedCommand, faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,3 +272,44 @@ async def test_the_time_of_a_run_that_is_taken_up_goes_by_bolts_clock(simulator,
     simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
     # Bolt tells no time: this machine's has to do.
     assert 3400 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 3600
+
+
+async def test_an_outage_before_a_retry_does_not_tell_of_the_failure_before_it(simulator, prefect) -> None:
+    """The flow run ends for want of Bolt: its next attempt retries what has failed, and does not run all anew."""
+    simulator.update_schedule(SCHEDULE, commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
+    flow_run_id = running(prefect)
+    process.set(Process())
+    policies = {"retries": 1, "retry_delay_seconds": 0.0}
+    lifecycle = await begun(simulator, flow_run_id, **policies)
+    run = await lifecycle.obtain()
+    await lifecycle.wait(run)
+    with pytest.raises(BoltRunFailed) as failure:
+        await lifecycle.result(run)
+    simulator.inject(faults.Status(503, operation="boltScheduleName", times=None))
+    with pytest.raises(BoltUnavailable) as outage:
+        await lifecycle.retry(run, failure.value)
+    await lifecycle.finish(outage.value)
+    simulator.clear_faults()
+    process.set(Process())
+    lifecycle = await begun(simulator, flow_run_id, **policies)
+    again = await lifecycle.obtain()
+    assert again.run_id == run.run_id
+    with pytest.raises(BoltRunFailed) as failure:
+        await lifecycle.result(again)
+    retried = await lifecycle.retry(again, failure.value)
+    assert retried is not None
+    assert (simulator.count("triggerBoltRun"), simulator.count("retryBoltRun")) == (1, 1)
+
+
+async def test_a_run_that_is_taken_up_goes_by_what_its_present_attempt_says(simulator, prefect) -> None:
+    """Not by what an interrupt or an outage of the attempt before had written down for the hooks."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    ownership = ownership_of(prefect, flow_run_id)
+    ownership.on_crash, ownership.unseen = "leave", True
+    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    ownership = ownership_of(prefect, flow_run_id)
+    assert (ownership.on_crash, ownership.unseen) == ("cancel", False)
