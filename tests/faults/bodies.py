@@ -33,8 +33,8 @@ async def begun(
     return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
 
 
-def running(prefect: PrefectInMemory) -> UUID:
-    flow_run_id = prefect.new_flow_run()
+def running(prefect: PrefectInMemory, *, parent: UUID | None = None) -> UUID:
+    flow_run_id = prefect.new_flow_run(parent=parent)
     prefect.set_state(flow_run_id, StateType.RUNNING)
     return flow_run_id
 

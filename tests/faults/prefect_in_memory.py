@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 from uuid import UUID, uuid4
 
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from paradime_blocks.connection import Connection
 
@@ -45,8 +45,14 @@ class PrefectInMemory:
     flow_runs: dict[UUID, FlowRun] = field(default_factory=dict)
     states: dict[UUID, list[State[Any]]] = field(default_factory=dict)
 
-    def new_flow_run(self) -> UUID:
+    calls: dict[UUID, UUID] = field(default_factory=dict)
+
+    def new_flow_run(self, *, parent: UUID | None = None) -> UUID:
+        """Make a flow run; with a parent, the subflow that a task of the parent's stands for."""
         flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), name="intent", labels={}, tags=[], run_count=0)
+        if parent is not None:
+            flow_run.parent_task_run_id = uuid4()
+            self.calls[flow_run.parent_task_run_id] = parent
         self.flow_runs[flow_run.id] = flow_run
         self.states[flow_run.id] = []
         return flow_run.id
@@ -65,6 +71,11 @@ class PrefectInMemory:
         _die_if_dead()
         return self.flow_runs[flow_run_id].model_copy(deep=True)
 
+    async def read_task_run(self, task_run_id: UUID) -> TaskRun:
+        _die_if_dead()
+        flow_run_id = self.calls[task_run_id]
+        return TaskRun(id=task_run_id, flow_run_id=flow_run_id, task_key="subflow", dynamic_key="0")
+
     async def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
         _die_if_dead()
         return list(self.states[flow_run_id])
@@ -75,6 +86,9 @@ class PrefectInMemory:
         _die_if_dead()
         if offset or flow_run_filter.parent_flow_run_id is not None:
             return []
+        if flow_run_filter.parent_task_run_id is not None:
+            calls = flow_run_filter.parent_task_run_id.any_
+            return [each for each in self.flow_runs.values() if each.parent_task_run_id in calls]
         wanted = flow_run_filter.state.type.any_
         return [
             each for each in self.flow_runs.values() if each.state is not None and each.state.type in wanted

@@ -71,6 +71,34 @@ async def test_the_answer_is_waited_for_where_looking_could_not_tell(simulator, 
     assert list(states.values()) == ["CANCELED"]
 
 
+async def test_a_prefect_that_does_not_answer_holds_up_no_cancel(simulator, prefect) -> None:
+    """The id of the run cannot be written down; but who is interrupted knows it, and cancels."""
+    flow_run_id = running(prefect)
+    simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
+    lifecycle = await begun(simulator, flow_run_id)
+    update = prefect.update_flow_run_labels
+    hanging = asyncio.Event()
+
+    async def hang_once(*arguments: Any) -> None:
+        if simulator.runs() and not hanging.is_set():
+            hanging.set()
+            await asyncio.sleep(3600)
+        await update(*arguments)
+
+    async def work() -> None:
+        async with lifecycle.settling():
+            await lifecycle.obtain()
+
+    with mock.patch.object(prefect, "update_flow_run_labels", hang_once):
+        body = asyncio.create_task(work())
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+        body.cancel()
+        await asyncio.wait([body], timeout=30)
+    assert body.cancelled()
+    assert hanging.is_set()
+    assert [run.state for run in simulator.runs()] == ["CANCELED"]
+
+
 async def test_a_trigger_that_may_yet_start_a_run_is_left_for_the_sweeper(simulator, prefect) -> None:
     """Bolt is slow: nothing is there when the interrupted body looks, nor when it has to end. It comes later."""
     from paradime_flows.sweep_orphans import sweep_orphans

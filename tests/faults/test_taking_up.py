@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from faults.bodies import begun, ownership_of, running, unanswered
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
 
-from paradime_blocks.errors import BoltRunFailed, BoltTriggerUnknown, BoltUnavailable
+from paradime_blocks.errors import BoltAlreadyRunning, BoltRunFailed, BoltTriggerUnknown, BoltUnavailable
+from paradime_blocks.models import BoltRunState
+from paradime_blocks.observation import Deadline
 from paradime_blocks.testing import SimulatedCommand, faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from uuid import UUID
 
     from faults.prefect_in_memory import PrefectInMemory
@@ -35,6 +38,22 @@ def no_signs_of_life() -> Iterator[None]:
     import paradime_flows.orphans as module
 
     with mock.patch.object(module, "silent_seconds", return_value=float("inf")):
+        yield
+
+
+@pytest.fixture
+def taken_slot() -> Iterator[None]:
+    """Another flow run holds the schedule's slot in Prefect."""
+    import paradime_flows.driving as module
+    from paradime_flows.slots import SlotTaken
+
+    @asynccontextmanager
+    async def taken(*_: Any, wait_seconds: float) -> AsyncIterator[None]:
+        await asyncio.sleep(min(wait_seconds, 1))
+        raise SlotTaken
+        yield
+
+    with mock.patch.object(module, "schedule_slot", taken):
         yield
 
 
@@ -100,20 +119,23 @@ async def test_a_run_that_is_attached_to_is_attached_to_by_a_retry(simulator, pr
     assert "which was reported" not in told(retry)
 
 
+@pytest.mark.parametrize("cancelled", ["the flow run itself", "its parent"])
 async def test_what_a_person_has_cancelled_the_wait_for_is_not_reported_by_a_retry(
-    simulator, prefect
+    simulator, prefect, cancelled
 ) -> None:
     """The next day's retry is a new intent, not yesterday's run."""
-    flow_run_id = running(prefect)
+    parent = running(prefect)
+    flow_run_id = running(prefect, parent=parent)
     other = simulator.start_run(SCHEDULE)
     process.set(Process())
     await (await begun(simulator, flow_run_id, on_already_running="attach")).obtain()
-    prefect.set_state(flow_run_id, StateType.CANCELLED)
+    prefect.set_state(parent if cancelled == "its parent" else flow_run_id, StateType.CANCELLED)
     await crash_hook(simulator, prefect, flow_run_id)
     simulator.finish(other)
     process.set(Process())
-    prefect.set_state(flow_run_id, StateType.SCHEDULED)
-    prefect.set_state(flow_run_id, StateType.RUNNING)
+    for each in (parent, flow_run_id):
+        prefect.set_state(each, StateType.SCHEDULED)
+        prefect.set_state(each, StateType.RUNNING)
     retry = await begun(simulator, flow_run_id, on_already_running="attach")
     assert (await retry.obtain()).run_id != other
 
@@ -313,3 +335,34 @@ async def test_a_run_that_is_taken_up_goes_by_what_its_present_attempt_says(simu
     await (await begun(simulator, flow_run_id)).obtain()
     ownership = ownership_of(prefect, flow_run_id)
     assert (ownership.on_crash, ownership.unseen) == ("cancel", False)
+
+
+@pytest.mark.parametrize("policy", ["wait", "fail"])
+@pytest.mark.parametrize("ended", [None, "SUCCESS", "FAILED"])
+async def test_who_has_a_run_to_look_after_needs_no_slot(
+    simulator, prefect, taken_slot, policy, ended
+) -> None:
+    """A hook has left its run going, and another flow run drives the schedule now; a retry of a failure does wait."""
+    from paradime_flows import driving
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    flow_run_id = running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, flow_run_id, leave=True)).obtain()
+    if ended:
+        simulator.finish(run.run_id, state=ended)
+    ownership = ownership_of(prefect, flow_run_id)
+    ownership.state, ownership.closed = ended and BoltRunState(ended), True
+    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    simulator.start_run(SCHEDULE)
+    process.set(Process())
+    retry = await begun(simulator, flow_run_id, leave=True, on_already_running=policy)
+    retry.triggering.waiting = Deadline(0.5)
+    async with AsyncExitStack() as stack:
+        if ended == "FAILED":
+            with pytest.raises(BoltAlreadyRunning):
+                await driving.hold_slot(retry, stack)
+        else:
+            await driving.hold_slot(retry, stack)
+            assert (await retry.obtain()).run_id == run.run_id
+    assert simulator.count("triggerBoltRun") == 1
