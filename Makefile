@@ -30,7 +30,7 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
 	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui test test-unit test-exhaustive test-contract figures screenshots coverage lint format types check build wheel-check clean
+.PHONY: help setup demo demo-ui test test-unit test-exhaustive test-rounds test-contract figures screenshots coverage lint format types check build wheel-check clean
 # A target that failed half-way is made again, not taken for made.
 .DELETE_ON_ERROR:
 
@@ -39,6 +39,7 @@ help:
 	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
 	@echo "make test           the whole test suite (make test-unit: only the quick tests)"
 	@echo "make test-exhaustive  every combination of what the suite samples (half an hour or so)"
+	@echo "make test-rounds    the process tests, ten times (ROUNDS=10)"
 	@echo "make test-contract  the vendor's own SDK against the simulator"
 	@echo "make figures        the README's table of figures: all fault and process tests, counted"
 	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
@@ -79,6 +80,7 @@ demo-ui: $(READY)
 
 # Three processes, a file of tests at a time, the longest first: most of them wait for processes and servers.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+ROUNDS := 10
 
 test: $(READY)
 	@$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
@@ -89,6 +91,13 @@ test-unit: $(READY)
 # Every combination of what the default run samples: each fault with each call, each signal at each phase.
 test-exhaustive: $(READY)
 	@$(PY) -m pytest $(PARALLEL) -m exhaustive $(PYTEST_ARGS)
+
+# The process tests, again and again: a race shows in one round of many.
+test-rounds: $(READY)
+	@for round in $$(seq $(ROUNDS)); do \
+		echo "== round $$round of $(ROUNDS)"; \
+		$(PY) -m pytest $(PARALLEL) -q tests/processes $(PYTEST_ARGS) || exit 1; \
+	done
 
 # The figures of the README's table, counted in a run of all fault and process tests; it writes them there.
 figures: $(READY)

@@ -237,6 +237,8 @@ class FlowRunLedger:
         ownership.request, ownership.intent = request, intent
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
         ownership.closed, ownership.reported, ownership.unseen = False, False, False
+        # Not the time of a run before this one.
+        ownership.began_at, ownership.limit_seconds = intent.intended_at, self.timeout_seconds
         await write_ownership(ownership)
         self._intended = time.monotonic()
         # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.

@@ -366,3 +366,23 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
             await driving.hold_slot(retry, stack)
             assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
+
+
+async def test_a_new_trigger_has_the_whole_of_its_time(simulator, prefect) -> None:
+    """Killed before its answer, it is not taken for a run whose time was up with that of the run before it."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, flow_run_id)).obtain()
+    simulator.finish(run.run_id, state="FAILED")
+    ownership = ownership_of(prefect, flow_run_id)
+    ownership.state, ownership.closed, ownership.reported = BoltRunState.FAILED, True, True
+    ownership.began_at, ownership.limit_seconds = time.time() - 172_800, 86_400
+    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
+    process.set(Process())
+    lifecycle = await begun(simulator, flow_run_id)
+    starting = asyncio.create_task(lifecycle.obtain())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: len(bolt.runs()) == 2, 10)
+    ownership = ownership_of(prefect, flow_run_id)
+    assert (ownership.run_id, ownership.is_open, ownership.time_is_up) == (None, True, False)
+    assert (await starting).run_id != run.run_id
