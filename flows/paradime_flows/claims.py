@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -19,7 +19,7 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.family import earlier_calls
-from paradime_flows.holding import Superseded
+from paradime_flows.holding import Superseded, body_of
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
 from paradime_flows.settle import settle
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 # Which intent of this process has taken up what: of two tasks that ask for the same, each takes up a run of its own.
 _claimed: dict[tuple[UUID, str, str], str] = {}
-_predecessor: ContextVar[UUID | None] = ContextVar("predecessor", default=None)
+# What a caller has named; None where nobody has, and the call itself tells.
+_named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
 
 
 def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
@@ -94,16 +95,16 @@ def _same(one: TriggerRequest, other: TriggerRequest) -> bool:
 
 @contextmanager
 def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
-    """Let a subflow that is called within take over what another flow run still answers for.
+    """Let a subflow that is called within take over what another flow run has left, and no other.
 
     Args:
         flow_run_id: That flow run: the same step in an earlier attempt of the parent. None for none.
     """
-    token = _predecessor.set(flow_run_id)
+    token = _named.set([] if flow_run_id is None else [flow_run_id])
     try:
         yield
     finally:
-        _predecessor.reset(token)
+        _named.reset(token)
 
 
 def can_be_inherited(ownership: Ownership) -> bool:
@@ -114,7 +115,7 @@ def can_be_inherited(ownership: Ownership) -> bool:
 async def inherit(
     flow_run: FlowRun, key: str, schedule: BoltSchedule, request: TriggerRequest
 ) -> Ownership | None:
-    """Take over what the flow run that this one succeeds has left: an open ownership, or a success.
+    """Take over what a flow run that this one succeeds has left: an open ownership, or a success.
 
     Args:
         flow_run: The heir.
@@ -122,46 +123,53 @@ async def inherit(
         schedule: What it runs.
         request: What it is to trigger.
     """
-    if key != FLOW_KEY:
-        return None
-    named = _predecessor.get()
+    named = _named.get() if key == FLOW_KEY else None
     async with get_client() as client:
-        predecessor = named or await _earlier_call(client, flow_run)
-        if predecessor is None or predecessor == flow_run.id:
-            return None
-        try:
-            found = read_ownerships(await client.read_flow_run(predecessor))
-        except ObjectNotFound:
-            return None
-    for old in found:
-        succeeded = old.key == FLOW_KEY and old.state == BoltRunState.SUCCESS
-        if not (succeeded or can_be_inherited(old)) or not old.is_in(schedule.credentials):
-            continue
-        if not _same(old.asked or old.request, request):
-            if named is not None:
-                reason = f"Flow run {flow_run.name!r} does something else for this step."
-                await give_up(old, schedule.credentials, reason, flow_run)
-            continue
-        heir = old.left_to(flow_run)
-        if succeeded:
-            heir.closed, heir.reported = False, False
-        heir.trail().note(f"Taken over from flow run {predecessor}, an earlier attempt at the same.")
-        # In this order: between the two, two flow runs answer for the run, and not none.
-        await write_ownership(heir)
-        old.closed, old.reported = True, True
-        old.trail().note(f"Taken over by flow run {flow_run.id}.")
-        await write_ownership(old)
-        await write_the_end(predecessor, flow_run)
-        return heir
+        predecessors = await _predecessors(client, flow_run, named)
+    # One run is not to be the answer to two tasks.
+    taken = {ownership.run_id for ownership in read_ownerships(flow_run)} - {None}
+    for predecessor in predecessors:
+        for old in read_ownerships(predecessor):
+            fits = (old.key == FLOW_KEY) == (key == FLOW_KEY) and old.is_in(schedule.credentials)
+            succeeded = old.state == BoltRunState.SUCCESS
+            if not fits or not (succeeded or old.is_untold) or old.run_id in taken:
+                continue
+            if not _same(old.asked or old.request, request):
+                if named is not None:
+                    reason = f"Flow run {flow_run.name!r} does something else for this step."
+                    await give_up(old, schedule.credentials, reason, flow_run)
+                continue
+            mark = (old.flow_run_id, old.key, body_of(flow_run) or "")
+            if key != FLOW_KEY and _claimed.setdefault(mark, key) != key:
+                continue
+            return await _hand_over(old, flow_run, key)
+        taken |= {old.run_id for old in read_ownerships(predecessor)} - {None}
     return None
 
 
-async def _earlier_call(client: PrefectClient, flow_run: FlowRun) -> UUID | None:
-    """Return the newest flow run with something to go on with that this same call has made before."""
-    for one in reversed(await earlier_calls(client, flow_run)):
-        if any(can_be_inherited(old) for old in read_ownerships(one)):
-            return one.id
-    return None
+async def _predecessors(client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None) -> list[FlowRun]:
+    """Return the flow runs that may have left something, newest first: those named, or the earlier calls."""
+    if named is None:
+        return (await earlier_calls(client, flow_run))[::-1]
+    found = []
+    for flow_run_id in named:
+        with suppress(ObjectNotFound):
+            found.append(await client.read_flow_run(flow_run_id))
+    return [one for one in found if one.id != flow_run.id]
+
+
+async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership:
+    heir = old.left_to(flow_run, key)
+    if old.state == BoltRunState.SUCCESS:
+        heir.closed, heir.reported = False, False
+    heir.trail().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
+    # In this order: between the two, two flow runs answer for the run, and not none.
+    await write_ownership(heir)
+    old.closed, old.reported = True, True
+    old.trail().note(f"Taken over by flow run {flow_run.id}.")
+    await write_ownership(old)
+    await write_the_end(old.flow_run_id, flow_run)
+    return heir
 
 
 async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:

@@ -130,9 +130,9 @@ class Ownership(BaseModel):
             credentials.workspace_uid,
         )
 
-    def left_to(self, flow_run: FlowRun) -> Ownership:
+    def left_to(self, flow_run: FlowRun, key: str) -> Ownership:
         """Return a copy that is another flow run's."""
-        heir = self.model_copy(update={"flow_run_id": flow_run.id}, deep=True)
+        heir = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
         heir._hold = body_of(flow_run)  # noqa: SLF001 - its own class
         return heir
 

@@ -124,8 +124,32 @@ async def test_an_outage_that_ends_the_wait_cancels_nothing(
     assert run.cancel_requests == 0
 
 
+@flow
+async def calls_a_subflow(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return (await arun_schedule(schedule, credentials, max_outage_seconds=outage, **FLOW)).run_id
+
+
+@flow
+async def calls_tasks(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    run_id = await atrigger_bolt_run(schedule, credentials)
+    await await_for_bolt_run(run_id, credentials, max_outage_seconds=outage, **QUICK)
+    return run_id
+
+
+async def runs_itself(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return await calls_a_subflow.fn(schedule, credentials, outage)
+
+
+SUBFLOWS = pytest.mark.parametrize(
+    "subflow",
+    [runs_itself, calls_a_subflow, calls_tasks],
+    ids=["a sub-flow", "a sub-flow of a sub-flow", "tasks of a sub-flow"],
+)
+
+
+@SUBFLOWS
 async def test_a_retried_parent_takes_up_the_run_of_its_subflow(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
+    workspace: BoltSimulator, credentials: ParadimeCredentials, subflow: Any
 ) -> None:
     """Prefect makes a new flow run for the subflow that failed; the Bolt run that it could not see goes on."""
     bodies = []
@@ -140,16 +164,63 @@ async def test_a_retried_parent_takes_up_the_run_of_its_subflow(
         if len(bodies) > 1:
             workspace.start()
             workspace.finish(workspace.runs()[0].id)
-            return await arun_schedule("endless", credentials, **FLOW)
+            return await subflow("endless", credentials, 600)
         outage = asyncio.create_task(cut_off())
         try:
-            return await arun_schedule("endless", credentials, max_outage_seconds=0.5, **FLOW)
+            return await subflow("endless", credentials, 0.5)
         finally:
             await outage
 
-    result = await parent()
+    run_id = await parent()
     assert bodies == [0, 1]
-    assert [(run.id, run.state) for run in workspace.runs()] == [(result.run_id, "SUCCESS")]
+    assert [(run.id, run.state) for run in workspace.runs()] == [(run_id, "SUCCESS")]
+
+
+@SUBFLOWS
+async def test_a_retried_parent_does_not_run_again_what_has_succeeded(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, subflow: Any
+) -> None:
+    """Nobody kept the subflow's result, so Prefect has it run again; each of its runs, and in their order."""
+    workspace.add_schedule("quick", commands=[SimulatedCommand("dbt run")], setup_commands=False)
+    returned: list[list[int]] = []
+
+    @flow(retries=2, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append([await subflow("quick", credentials, 600) for _ in range(2 if returned else 1)])
+        if len(returned) < 3:
+            msg = "another step fails"
+            raise RuntimeError(msg)
+
+    await parent()
+    first, second = (run.id for run in workspace.runs())
+    assert returned == [[first], [first, second], [first, second]]
+
+
+async def test_of_two_equal_tasks_of_a_retried_parents_subflow_each_takes_up_its_own_run(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The one whose run had failed triggers anew."""
+    fails_once = SimulatedCommand("dbt run", return_code=(1, 0))
+    workspace.add_schedule("quick", commands=[fails_once], setup_commands=False)
+    returned: list[list[int]] = []
+
+    @flow
+    async def child() -> None:
+        for _ in range(2):
+            returned[-1].append(await atrigger_bolt_run("quick", credentials))
+            await await_for_bolt_run(returned[-1][-1], credentials, **QUICK)
+
+    @flow(retries=2, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append([])
+        await child()
+        if len(returned) < 3:
+            msg = "another step fails"
+            raise RuntimeError(msg)
+
+    await parent()
+    failed, first, second = (run.id for run in workspace.runs())
+    assert returned == [[failed], [first, second], [first, second]]
 
 
 async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
