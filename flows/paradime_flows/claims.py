@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,8 +19,8 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
-from paradime_flows.family import earlier_calls
-from paradime_flows.holding import Superseded, body_of
+from paradime_flows.earlier_calls import Caller, calls_by_tasks, earlier_calls
+from paradime_flows.holding import Superseded, supersede
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
 from paradime_flows.settle import settle
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # Which intent of this process has taken up what: of two tasks that ask for the same, each takes up a run of its own.
 _claimed: dict[tuple[UUID, str, str], str] = {}
+# The same of what intents of other flow runs had left.
+_heirs: dict[tuple[UUID, str], tuple[UUID, str]] = {}
 # What a caller has named; None where nobody has, and the call itself tells.
 _named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
 
@@ -113,7 +116,11 @@ def can_be_inherited(ownership: Ownership) -> bool:
 
 
 async def inherit(
-    flow_run: FlowRun, key: str, schedule: BoltSchedule, request: TriggerRequest
+    flow_run: FlowRun,
+    key: str,
+    schedule: BoltSchedule,
+    request: TriggerRequest,
+    caller: Caller | None = None,
 ) -> Ownership | None:
     """Take over what a flow run that this one succeeds has left: an open ownership, or a success.
 
@@ -122,54 +129,115 @@ async def inherit(
         key: The intent's key.
         schedule: What it runs.
         request: What it is to trigger.
+        caller: The task that has called it, if one has.
     """
     named = _named.get() if key == FLOW_KEY else None
     async with get_client() as client:
-        predecessors = await _predecessors(client, flow_run, named)
-    # One run is not to be the answer to two tasks.
-    taken = {ownership.run_id for ownership in read_ownerships(flow_run)} - {None}
+        predecessors, taken = await _predecessors(client, flow_run, named, caller)
+    # One run is not to be the answer to two intents.
+    taken += read_ownerships(flow_run)
+    heir: Ownership | None = None
     for predecessor in predecessors:
-        for old in read_ownerships(predecessor):
-            fits = (old.key == FLOW_KEY) == (key == FLOW_KEY) and old.is_in(schedule.credentials)
-            succeeded = old.state == BoltRunState.SUCCESS
-            if not fits or not (succeeded or old.is_untold) or old.run_id in taken:
-                continue
-            if not _same(old.asked or old.request, request):
-                if named is not None:
+        found = [old for old in read_ownerships(predecessor) if (old.key == FLOW_KEY) == (key == FLOW_KEY)]
+        for old in found:
+            if heir is not None:
+                # It may have been taken over before, by a process that died before it wrote that down.
+                if old.is_open and _is_of(old, heir):
+                    await _leave_to(heir, old)
+            elif _has_something(old, taken) and old.is_in(schedule.credentials):
+                if _same(old.asked or old.request, request):
+                    heir = await _claim(old, flow_run, key)
+                elif named is not None:
                     reason = f"Flow run {flow_run.name!r} does something else for this step."
                     await give_up(old, schedule.credentials, reason, flow_run)
+        taken += found
+    return heir
+
+
+def _has_something(old: Ownership, taken: Iterable[Ownership]) -> bool:
+    """Whether there is something to go on with, which nobody who came later has had."""
+    if old.state != BoltRunState.SUCCESS and not old.is_untold:
+        return False
+    return not any(_is_of(old, newer) for newer in taken)
+
+
+def _is_of(old: Ownership, newer: Ownership) -> bool:
+    """Whether what an ownership answers for, or answered for, is another's by now."""
+    if old.run_id is None:
+        return old.intent is not None and old.intent == newer.intent
+    return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
+
+
+async def _predecessors(
+    client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None, caller: Caller | None
+) -> tuple[list[FlowRun], list[Ownership]]:
+    """Return the flow runs that may have left something, newest first, and what is other flow runs' already."""
+    if named is not None:
+        found = []
+        for flow_run_id in named:
+            with suppress(ObjectNotFound):
+                found.append(await client.read_flow_run(flow_run_id))
+        return [one for one in found if one.id != flow_run.id], []
+    if caller is None:
+        return (await earlier_calls(client, flow_run))[::-1], []
+    earlier: list[tuple[tuple[bool, int, int, str], FlowRun]] = []
+    taken: list[Ownership] = []
+    for one in await calls_by_tasks(client, flow_run):
+        for ownership in read_ownerships(one):
+            other = ownership.caller
+            if other is None:
                 continue
-            mark = (old.flow_run_id, old.key, body_of(flow_run) or "")
-            if key != FLOW_KEY and _claimed.setdefault(mark, key) != key:
-                continue
-            return await _hand_over(old, flow_run, key)
-        taken |= {old.run_id for old in read_ownerships(predecessor)} - {None}
-    return None
+            elsewhere = other.flow_run_id != caller.flow_run_id
+            if elsewhere or caller.comes_after(other):
+                # The newest attempt first, and in it as they were called.
+                age = (elsewhere, -other.flow_run_attempt, -other.task_run_attempt, str(one.created))
+                earlier.append((age, one))
+            else:
+                taken.append(ownership)
+    return [one for _, one in sorted(earlier, key=itemgetter(0))], taken
 
 
-async def _predecessors(client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None) -> list[FlowRun]:
-    """Return the flow runs that may have left something, newest first: those named, or the earlier calls."""
-    if named is None:
-        return (await earlier_calls(client, flow_run))[::-1]
-    found = []
-    for flow_run_id in named:
-        with suppress(ObjectNotFound):
-            found.append(await client.read_flow_run(flow_run_id))
-    return [one for one in found if one.id != flow_run.id]
+async def _claim(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | None:
+    """Take over an ownership, unless another intent of this process does so."""
+    mark, heir = (old.flow_run_id, old.key), (flow_run.id, key)
+    if _heirs.setdefault(mark, heir) != heir:
+        return None
+    try:
+        return await _hand_over(old, flow_run, key)
+    except BaseException:
+        # Nobody has it: whoever comes next must not find it taken.
+        del _heirs[mark]
+        raise
 
 
-async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership:
+async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | None:
+    async with get_client() as client:
+        # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
+        predecessor = await supersede(client, old.flow_run_id, flow_run)
+    for now in read_ownerships(predecessor):
+        if now.key == old.key and _has_something(now, ()):
+            old = now
+            break
+    else:
+        return None
     heir = old.left_to(flow_run, key)
     if old.state == BoltRunState.SUCCESS:
         heir.closed, heir.reported = False, False
     heir.trail().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
     # In this order: between the two, two flow runs answer for the run, and not none.
     await write_ownership(heir)
-    old.closed, old.reported = True, True
-    old.trail().note(f"Taken over by flow run {flow_run.id}.")
-    await write_ownership(old)
+    await _leave_to(heir, old)
     await write_the_end(old.flow_run_id, flow_run)
     return heir
+
+
+async def _leave_to(heir: Ownership, old: Ownership) -> None:
+    """Write down that an older attempt answers no longer for what another flow run has taken over."""
+    if old.closed and old.reported:
+        return
+    old.closed, old.reported = True, True
+    old.trail().note(f"Taken over by flow run {heir.flow_run_id}.")
+    await write_ownership(old)
 
 
 async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:

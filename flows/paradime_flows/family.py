@@ -8,14 +8,10 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
-    FlowRunFilterParentTaskRunId,
-    TaskRunFilter,
-    TaskRunFilterSubFlowRuns,
 )
-from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 
 _PAGE = 200
 _GENERATIONS = 10
@@ -79,52 +75,3 @@ async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> li
     """Return the flow runs that some flow runs called as their subflows, ended ones as well."""
     parents = FlowRunFilterParentFlowRunId(any_=list(flow_run_ids))
     return [child async for child in every_flow_run(client, FlowRunFilter(parent_flow_run_id=parents))]
-
-
-async def earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
-    """Return the flow runs that stood in a flow run's place in earlier attempts of those above it, oldest first.
-
-    When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed, or whose result
-    nobody kept; and what that one calls is new as well, down to the last.
-    """
-    return await _earlier_calls(client, flow_run, _GENERATIONS)
-
-
-async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: int) -> list[FlowRun]:
-    if flow_run.parent_task_run_id is None or not generations:
-        return []
-    call = await client.read_task_run(flow_run.parent_task_run_id)
-    calls = [call.id]
-    if call.flow_run_id is not None:
-        parent = await client.read_flow_run(call.flow_run_id)
-        earlier_parents = await _earlier_calls(client, parent, generations - 1)
-        calls += [other.id async for other in _calls_of(client, earlier_parents) if _same_call(other, call)]
-    wanted = FlowRunFilter(parent_task_run_id=FlowRunFilterParentTaskRunId(any_=calls))
-    found = [one async for one in every_flow_run(client, wanted) if one.id != flow_run.id]
-    return sorted(found, key=lambda one: str(one.created))
-
-
-def _same_call(one: TaskRun, other: TaskRun) -> bool:
-    return (one.task_key, one.dynamic_key) == (other.task_key, other.dynamic_key)
-
-
-async def _calls_of(client: PrefectClient, parents: list[FlowRun]) -> AsyncIterator[TaskRun]:
-    """Iterate over the task runs that stand for the subflows of some flow runs."""
-    if not parents:
-        return
-    these = FlowRunFilter(id=FlowRunFilterId(any_=[parent.id for parent in parents]))
-    subflows = TaskRunFilter(subflow_runs=TaskRunFilterSubFlowRuns(exists_=True))
-    offset = 0
-    while True:
-        page = await client.read_task_runs(
-            flow_run_filter=these,
-            task_run_filter=subflows,
-            sort=TaskRunSort.ID_DESC,
-            limit=_PAGE,
-            offset=offset,
-        )
-        for task_run in page:
-            yield task_run
-        if len(page) < _PAGE:
-            return
-        offset += len(page)

@@ -89,6 +89,21 @@ async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
     _held.set({**_held.get(), flow_run_id: body})
 
 
+async def supersede(client: PrefectClient, flow_run_id: UUID, heir: FlowRun) -> FlowRun:
+    """Let another flow run take the place of one: whoever drives that, or settles what it answers for, lets go.
+
+    Args:
+        client: An open client.
+        flow_run_id: The one that is succeeded.
+        heir: The other, which a body drives.
+
+    Returns:
+        The one that is succeeded, as it is then.
+    """
+    await write_labels(client, flow_run_id, {LABEL: body_of(heir) or current_body()})
+    return await client.read_flow_run(flow_run_id)
+
+
 def check_hold(flow_run: FlowRun) -> None:
     """See that nobody has taken up a flow run since the present body did.
 

@@ -23,6 +23,7 @@ from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows.archive_settings import ArchiveSettings
 from paradime_flows.context import run_logger
+from paradime_flows.earlier_calls import Caller
 from paradime_flows.holding import Superseded, body_of, write_labels
 from paradime_flows.run_time import begins_here
 from paradime_flows.watch import StoppedByPrefect, reason_to_stop
@@ -44,6 +45,7 @@ class Ownership(BaseModel):
         asked: What the caller asked for; the request may be a retry of it, or the rest of it.
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
+        caller: The task that has called the flow run, if one has.
         run_id: The Bolt run; None until it is known.
         state: Its state when last seen by us.
         owned: Whether the run is ours to cancel; false for one that we only attached to.
@@ -71,6 +73,7 @@ class Ownership(BaseModel):
     asked: TriggerRequest | None = None
     request: TriggerRequest
     intent: TriggerIntent | None = None
+    caller: Caller | None = None
     run_id: int | None = None
     state: BoltRunState | None = None
     owned: bool = True
@@ -133,7 +136,7 @@ class Ownership(BaseModel):
     def left_to(self, flow_run: FlowRun, key: str) -> Ownership:
         """Return a copy that is another flow run's."""
         heir = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
-        heir._hold = body_of(flow_run)  # noqa: SLF001 - its own class
+        heir.held_by(flow_run)
         return heir
 
     def held_by(self, flow_run: FlowRun) -> None:

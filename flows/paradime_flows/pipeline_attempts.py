@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from paradime_blocks.models import BoltRunState
 from paradime_flows.claims import can_be_inherited, give_up, write_the_end
 from paradime_flows.context import run_logger
-from paradime_flows.family import earlier_calls, has_its_own_process, lineage, subflows_of
-from paradime_flows.holding import body_began_at
+from paradime_flows.earlier_calls import earlier_calls
+from paradime_flows.family import has_its_own_process, lineage, subflows_of
+from paradime_flows.holding import body_began_at, supersede
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over
@@ -106,9 +107,12 @@ class EarlierAttempts:
             if not children:
                 return
             await _number_subflows(client, self.flow_run.id)
-        for one in self.earlier:
-            if not _is_over(one):
-                await write_the_end(one.id, self.flow_run)
+            gone = [one for one in self.earlier if not _is_over(one)]
+            for one in gone:
+                # Its process may live, and would take its end for a reason to cancel what its steps have under way.
+                await supersede(client, one.id, self.flow_run)
+        for one in gone:
+            await write_the_end(one.id, self.flow_run)
         self.predecessors = open_predecessors(children, self.under_way)
         going = {predecessor.id for predecessor in self.predecessors.values()}
         for child in children:
@@ -189,7 +193,7 @@ async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
         retries += sum(state.name == "AwaitingRetry" for state in await client.read_flow_run_states(one.id))
         if has_its_own_process(one):
             break
-    return f"{outermost.run_count}.{retries}"
+    return f"{outermost.id}.{outermost.run_count}.{retries}"
 
 
 def open_predecessors(

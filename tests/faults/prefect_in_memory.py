@@ -76,6 +76,10 @@ class PrefectInMemory:
         flow_run_id = self.calls[task_run_id]
         return TaskRun(id=task_run_id, flow_run_id=flow_run_id, task_key="subflow", dynamic_key="0")
 
+    async def read_task_runs(self, *, flow_run_filter: Any, **_: Any) -> list[TaskRun]:
+        wanted = flow_run_filter.id.any_
+        return [await self.read_task_run(call) for call, parent in self.calls.items() if parent in wanted]
+
     async def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
         _die_if_dead()
         return list(self.states[flow_run_id])

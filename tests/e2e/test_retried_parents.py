@@ -1,0 +1,337 @@
+"""Flows that are begun again, and call anew what they have called before: each intent keeps its one Bolt run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.deployments import arun_deployment
+from prefect.flow_engine import run_flow_async
+from prefect.states import Cancelling, Running
+from prefect.tasks import Task
+
+from paradime_blocks import ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_flows import claims
+from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
+from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
+FLOW: dict[str, Any] = {**QUICK, "live_logs": "off"}
+
+
+@pytest.fixture
+def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    """`quick` succeeds, `once` fails at first, `endless` does not end."""
+    bolt_simulator.clock.speed = 60
+    for name, command in {
+        "quick": SimulatedCommand("dbt run"),
+        "once": SimulatedCommand("dbt run", return_code=(1, 0)),
+        "endless": SimulatedCommand("dbt run", duration_seconds=100_000),
+    }.items():
+        bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
+    return bolt_simulator
+
+
+class AnotherStepFailedError(Exception):
+    """What has the parent retried."""
+
+
+@flow
+async def calls_a_subflow(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return (await arun_schedule(schedule, credentials, max_outage_seconds=outage, **FLOW)).run_id
+
+
+@flow
+async def calls_tasks(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    run_id = await atrigger_bolt_run(schedule, credentials)
+    await await_for_bolt_run(run_id, credentials, max_outage_seconds=outage, **QUICK)
+    return run_id
+
+
+async def runs_itself(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return await calls_a_subflow.fn(schedule, credentials, outage)
+
+
+@task
+async def runs_as_a_task(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return await runs_itself(schedule, credentials, outage)
+
+
+SUBFLOWS = pytest.mark.parametrize(
+    "subflow",
+    [runs_itself, calls_a_subflow, calls_tasks, runs_as_a_task],
+    ids=["a sub-flow", "a sub-flow of a sub-flow", "tasks of a sub-flow", "a sub-flow of a task"],
+)
+
+
+@SUBFLOWS
+async def test_a_retried_parent_takes_up_the_run_of_its_subflow(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, subflow: Any
+) -> None:
+    """Prefect makes a new flow run for the subflow that failed; the Bolt run that it could not see goes on."""
+    bodies = []
+
+    async def cut_off() -> None:
+        await asyncio.to_thread(workspace.wait_for, lambda simulator: simulator.count("boltRunStatus") > 0)
+        workspace.stop()
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def parent() -> Any:
+        bodies.append(len(bodies))
+        if len(bodies) > 1:
+            workspace.start()
+            workspace.finish(workspace.runs()[0].id)
+            return await subflow("endless", credentials, 600)
+        outage = asyncio.create_task(cut_off())
+        try:
+            return await subflow("endless", credentials, 0.5)
+        finally:
+            await outage
+
+    run_id = await parent()
+    assert bodies == [0, 1]
+    assert [(run.id, run.state) for run in workspace.runs()] == [(run_id, "SUCCESS")]
+
+
+@SUBFLOWS
+async def test_a_retried_parent_does_not_run_again_what_has_succeeded(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, subflow: Any
+) -> None:
+    """Nobody kept the subflow's result, so Prefect has it run again; each of its runs, and in their order."""
+    returned: list[list[int]] = []
+
+    @flow(retries=2, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append([await subflow("quick", credentials, 600) for _ in range(2 if returned else 1)])
+        if len(returned) < 3:
+            raise AnotherStepFailedError
+
+    await parent()
+    first, second = (run.id for run in workspace.runs())
+    assert returned == [[first], [first, second], [first, second]]
+
+
+async def test_of_two_equal_tasks_of_a_retried_parents_subflow_each_takes_up_its_own_run(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The one whose run had failed triggers anew."""
+    returned: list[list[int]] = []
+
+    @flow
+    async def child() -> None:
+        for _ in range(2):
+            returned[-1].append(await atrigger_bolt_run("once", credentials))
+            await await_for_bolt_run(returned[-1][-1], credentials, **QUICK)
+
+    @flow(retries=2, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append([])
+        await child()
+        if len(returned) < 3:
+            raise AnotherStepFailedError
+
+    await parent()
+    failed, first, second = (run.id for run in workspace.runs())
+    assert returned == [[failed], [first, second], [first, second]]
+
+
+async def test_a_retried_task_takes_up_the_run_of_the_subflow_that_it_called(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect does not number what a task calls; each attempt of it comes after the one before."""
+    returned: list[list[int]] = []
+
+    @task(retries=2, retry_delay_seconds=0)
+    async def step() -> None:
+        returned.append([])
+        for _ in range(1 if len(returned) == 1 else 2):
+            returned[-1].append((await arun_schedule("quick", credentials, **FLOW)).run_id)
+        if len(returned) < 3:
+            raise AnotherStepFailedError
+
+    @flow
+    async def parent() -> None:
+        await step()
+
+    await parent()
+    first, second = (run.id for run in workspace.runs())
+    assert returned == [[first], [first, second], [first, second]]
+
+
+async def test_what_tasks_of_one_attempt_ask_for_is_run_for_each(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """They ask for the same, one after the other and at once: those are intents of their own, in each attempt."""
+    workspace.update_schedule("quick", already_running="allow")
+    returned: list[list[int]] = []
+
+    @task
+    async def step() -> int:
+        return (await arun_schedule("quick", credentials, one_at_a_time=False, **FLOW)).run_id
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append([await step(), await step(), *await asyncio.gather(step(), step())])
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+
+    await parent()
+    assert len(set(returned[0])) == 4
+    assert sorted(returned[1]) == sorted(returned[0])
+    assert len(workspace.runs()) == 4
+
+
+async def test_two_equal_tasks_at_once_do_not_take_over_one_run(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first is about to take over what it has found, the second looks."""
+    returned: list[list[int]] = []
+    write_the_end = claims.write_the_end
+
+    async def slowly(*arguments: Any) -> None:
+        await asyncio.sleep(1.5)
+        await write_the_end(*arguments)
+
+    monkeypatch.setattr(claims, "write_the_end", slowly)
+
+    async def one(delay: float) -> int:
+        await asyncio.sleep(delay)
+        run_id = await atrigger_bolt_run("quick", credentials)
+        await await_for_bolt_run(run_id, credentials, **QUICK)
+        return run_id
+
+    @flow
+    async def child() -> None:
+        # Far enough apart at first that Bolt takes both.
+        returned.append(await asyncio.gather(one(0), one(0.7 if returned else 6)))
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def parent() -> None:
+        await child()
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+
+    await parent()
+    assert sorted(returned[0]) == sorted(returned[1])
+    assert len(set(returned[1])) == 2
+
+
+# Flow runs that `run_deployment` has started: each has a process of its own, and outlives its parent.
+
+
+async def calls_of_a_deployment(what: Flow[Any, Any], parameters: dict[str, Any]) -> list[FlowRun]:
+    """Return the flow runs that two attempts of a parent have started at the same place."""
+    async with get_client() as client:
+        deployment_id = await client.create_deployment(flow_id=await client.create_flow(what), name="apart")
+        parent = await client.create_flow_run(run_schedule, state=Running())
+        call = await client.create_task_run(
+            Task(name="apart", fn=what.fn), flow_run_id=parent.id, dynamic_key="0"
+        )
+        return [
+            await client.create_flow_run_from_deployment(
+                deployment_id, parent_task_run_id=call.id, parameters=parameters
+            )
+            for _ in range(2)
+        ]
+
+
+@flow
+async def calls_a_pipeline(schedule: str, credentials: ParadimeCredentials) -> None:
+    await arun_pipeline([{"schedule_name": schedule}], credentials, **FLOW)
+
+
+@flow
+async def calls_a_schedule(schedule: str, credentials: ParadimeCredentials) -> None:
+    await arun_schedule(schedule, credentials, **FLOW)
+
+
+DEPLOYED = pytest.mark.parametrize(
+    "what", [run_schedule, calls_a_schedule, run_pipeline, calls_a_pipeline], ids=lambda what: what.name
+)
+
+
+def parameters_of(what: Flow[Any, Any], schedule: str) -> dict[str, Any]:
+    if what is run_schedule:
+        return {"schedule_name": schedule, **FLOW}
+    return (
+        {"steps": [{"schedule_name": schedule}], **FLOW} if what is run_pipeline else {"schedule": schedule}
+    )
+
+
+@DEPLOYED
+async def test_a_deployment_that_is_called_again_runs_again_what_had_failed(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any]
+) -> None:
+    """In another process, and as another attempt than the one before."""
+    parameters = parameters_of(what, "once")
+    states = [
+        await run_flow_async(
+            what,
+            flow_run=flow_run,
+            parameters={**parameters, "credentials": credentials},
+            return_type="state",
+        )
+        for flow_run in await calls_of_a_deployment(what, parameters)
+    ]
+    assert [state.name for state in states] == ["Failed", "Completed"]
+    assert [run.state for run in workspace.runs()] == ["FAILED", "SUCCESS"]
+
+
+@DEPLOYED
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "and the first is cancelled"])
+async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its_run_over(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any], cancelled: bool
+) -> None:
+    """The first lets go of it, and so do its steps: it is the second's to wait for and to cancel."""
+    parameters = parameters_of(what, "endless")
+
+    def run(flow_run: FlowRun) -> asyncio.Task[Any]:
+        given = {**parameters, "credentials": credentials}
+        return asyncio.create_task(
+            run_flow_async(what, flow_run=flow_run, parameters=given, return_type="state")
+        )
+
+    one, two = await calls_of_a_deployment(what, parameters)
+    first = run(one)
+    await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
+    second = run(two)
+    await asyncio.wait([first], timeout=60)
+    assert first.done()
+    if cancelled:
+        async with get_client() as client:
+            await client.set_flow_run_state(one.id, Cancelling(), force=True)
+        asked = workspace.count("boltRunStatus")
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") > asked + 5, 30)
+    (run_of_both,) = workspace.runs()
+    assert (run_of_both.state, run_of_both.cancel_requests) == ("RUNNING", 0)
+    workspace.finish(run_of_both.id)
+    assert (await second).is_completed()
+    assert len(workspace.runs()) == 1
+
+
+async def test_what_a_task_outside_of_a_flow_calls_twice_is_run_twice(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect has one key for all that it calls."""
+    async with get_client() as client:
+        await client.create_deployment(flow_id=await client.create_flow(run_schedule), name="twice")
+
+    @task
+    async def refresh() -> list[FlowRun]:
+        return [await arun_deployment("run-schedule/twice", timeout=0) for _ in range(2)]
+
+    for flow_run in await refresh():
+        given = {"schedule_name": "quick", "credentials": credentials, **FLOW}
+        await run_flow_async(run_schedule, flow_run=flow_run, parameters=given)
+    assert len(workspace.runs()) == 2
