@@ -182,7 +182,7 @@ async def _predecessors(
         return (await earlier_calls(client, flow_run))[::-1], []
     earlier: list[tuple[tuple[bool, int, int, str], FlowRun]] = []
     taken: list[Ownership] = []
-    for one in await calls_by_tasks(client, flow_run):
+    for one in await calls_by_tasks(client, flow_run, caller):
         for ownership in read_ownerships(one):
             other = ownership.caller
             if other is None:
@@ -202,12 +202,14 @@ async def _claim(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | Non
     mark, heir = (old.flow_run_id, old.key), (flow_run.id, key)
     if _heirs.setdefault(mark, heir) != heir:
         return None
+    taken_over: Ownership | None = None
     try:
-        return await _hand_over(old, flow_run, key)
-    except BaseException:
-        # Nobody has it: whoever comes next must not find it taken.
-        del _heirs[mark]
-        raise
+        taken_over = await _hand_over(old, flow_run, key)
+    finally:
+        if taken_over is None:
+            # Nobody has it: whoever comes next must not find it taken.
+            del _heirs[mark]
+    return taken_over
 
 
 async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | None:
@@ -219,6 +221,8 @@ async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership |
             old = now
             break
     else:
+        # It has told of its end meanwhile; but it may be about to begin again.
+        await write_the_end(old.flow_run_id, flow_run)
         return None
     heir = old.left_to(flow_run, key)
     if old.state == BoltRunState.SUCCESS:

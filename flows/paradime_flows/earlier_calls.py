@@ -7,6 +7,8 @@ are called, but not those that a task calls: such a flow run writes down who has
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -19,7 +21,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
 from paradime_flows.family import every_flow_run, has_its_own_process, subflows_of
@@ -43,6 +45,11 @@ class Caller(BaseModel):
     task_run_id: UUID
     task_run_attempt: int
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first attempt of both."""
+        return self.flow_run_attempt <= 1 and self.task_run_attempt <= 1
+
     def comes_after(self, other: Caller) -> bool:
         """Whether another call was made in an attempt before this one, of the flow or of the task."""
         if self.flow_run_id != other.flow_run_id:
@@ -52,13 +59,15 @@ class Caller(BaseModel):
         return self.flow_run_attempt > other.flow_run_attempt
 
 
-def current_caller() -> Caller | None:
-    """Return the task that has called the present flow; None if a flow has, or a deployment."""
-    flow, task = FlowRunContext.get(), TaskRunContext.get()
-    if flow is None or flow.flow_run is None or task is None:
+async def caller_of(client: PrefectClient, flow_run: FlowRun) -> Caller | None:
+    """Return the task that has called a flow run in this process; None if a flow has, or a deployment."""
+    task = TaskRunContext.get()
+    if task is None or flow_run.parent_task_run_id is None:
         return None
     task_run = task.task_run
-    if task_run.flow_run_id in {None, flow.flow_run.id} or flow.flow_run.parent_task_run_id is None:
+    call = await client.read_task_run(flow_run.parent_task_run_id)
+    # Prefect leaves a task's context to all that it calls, down to the last.
+    if task_run.flow_run_id is None or task_run.flow_run_id != call.flow_run_id:
         return None
     return Caller(
         flow_run_id=task_run.flow_run_id,
@@ -76,16 +85,24 @@ async def earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRu
     return await _earlier_calls(client, flow_run, _GENERATIONS)
 
 
-async def calls_by_tasks(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
-    """Return the other runs of a flow below the same parent, in this attempt of it or in earlier ones."""
+async def calls_by_tasks(client: PrefectClient, flow_run: FlowRun, caller: Caller) -> list[FlowRun]:
+    """Return the other runs of a flow below the same parent, in this attempt of it or in earlier ones.
+
+    Args:
+        client: An open client.
+        flow_run: The one that a task has called.
+        caller: The task. In the first attempt of all there is nothing earlier, and nothing is asked for.
+    """
     if flow_run.parent_task_run_id is None:
         return []
     call = await client.read_task_run(flow_run.parent_task_run_id)
     if call.flow_run_id is None:
         return []
     parent = await client.read_flow_run(call.flow_run_id)
-    parents = [parent.id, *(one.id for one in await earlier_calls(client, parent))]
-    found = await subflows_of(client, parents)
+    earlier = await earlier_calls(client, parent)
+    if caller.is_first and not earlier:
+        return []
+    found = await subflows_of(client, [one.id for one in [*earlier, parent]])
     return [one for one in found if one.id != flow_run.id and one.flow_id == flow_run.flow_id]
 
 
@@ -98,24 +115,48 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
         return []
     parent = await client.read_flow_run(call.flow_run_id)
     parents = [*await _earlier_calls(client, parent, generations - 1), parent]
-    calls = await _same_calls(client, call, parents)
+    calls = await _calls_of_that_name(client, call, parents)
     wanted = FlowRunFilter(parent_task_run_id=FlowRunFilterParentTaskRunId(any_=[one.id for one in calls]))
-    found = [
+    called = [
         one
         async for one in every_flow_run(client, wanted)
         if one.id != flow_run.id and one.flow_id == flow_run.flow_id
     ]
+    same = {one.id for one in calls if _is_same_call(one, call, parent, calls, called)}
+    found = [one for one in called if one.parent_task_run_id in same]
     if has_its_own_process(flow_run):
         # Deployments that are called at once are numbered as the requests happen to arrive.
         found = [one for one in found if one.parameters == flow_run.parameters]
     return sorted(found, key=lambda one: str(one.created))
 
 
-async def _same_calls(client: PrefectClient, call: TaskRun, parents: list[FlowRun]) -> list[TaskRun]:
-    """Return the task runs that stand for the same call of a subflow in some flow runs.
+def _is_same_call(
+    one: TaskRun, call: TaskRun, parent: FlowRun, calls: Iterable[TaskRun], called: Iterable[FlowRun]
+) -> bool:
+    """Whether one of the calls of a name and number is the same as another, of another attempt or this one.
 
-    Prefect's key of a flow changes with each line that is added above it, so names are compared.
+    Prefect's key of a flow is another one when a line is added above it, or its file lies elsewhere; and two flows of
+    one name and number have two keys.
     """
+    if one.task_key == call.task_key:
+        return True
+    if one.flow_run_id != parent.id:
+        keys = {other.task_key for other in calls if other.flow_run_id == one.flow_run_id}
+        return call.task_key not in keys
+    # Both are the parent's: the key is another one since its present body began, and the old one is not used any more.
+    state = parent.state
+    if state is None or not state.is_running() or parent.run_count <= 1:
+        return False
+
+    def is_new(created: datetime | None) -> bool:
+        return created is None or created >= state.timestamp
+
+    is_used = any(is_new(other.created) for other in called if other.parent_task_run_id == one.id)
+    return is_new(call.created) and not is_new(one.created) and not is_used
+
+
+async def _calls_of_that_name(client: PrefectClient, call: TaskRun, parents: list[FlowRun]) -> list[TaskRun]:
+    """Return the task runs of some flow runs that stand for a subflow of the same name and number."""
     these = FlowRunFilter(id=FlowRunFilterId(any_=[parent.id for parent in parents]))
     named = TaskRunFilter(name=TaskRunFilterName(any_=[call.name]))
     found: list[TaskRun] = []

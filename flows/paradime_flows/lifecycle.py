@@ -28,7 +28,7 @@ from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
-from paradime_flows.earlier_calls import current_caller
+from paradime_flows.earlier_calls import caller_of
 from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.holding import body_of, check_hold, take_hold
 from paradime_flows.hooks import (
@@ -113,10 +113,10 @@ class RunLifecycle:
             if reason is not None:
                 raise StoppedByPrefect(reason)
             await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
+            caller = await caller_of(client, flow_run) if key == FLOW_KEY else None
         # Before it answers for anything: the sweeper must find it then.
         await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
-        caller = current_caller() if key == FLOW_KEY else None
         ownership = (
             claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
             or await inherit(flow_run, key, schedule, request, caller)

@@ -169,6 +169,73 @@ async def test_a_retried_task_takes_up_the_run_of_the_subflow_that_it_called(
     assert returned == [[first], [first, second], [first, second]]
 
 
+@flow(name="load")
+async def loads(credentials: ParadimeCredentials) -> int:
+    return (await arun_schedule("quick", credentials, **FLOW)).run_id
+
+
+@flow(name="load")
+async def loads_as_well(credentials: ParadimeCredentials) -> int:
+    return (await arun_schedule("quick", credentials, **FLOW)).run_id
+
+
+async def test_two_flows_of_one_name_are_two(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect gives them one id, and numbers each from nought."""
+    returned: list[list[int]] = []
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append([await loads(credentials), await loads_as_well(credentials)])
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+
+    await parent()
+    assert returned == [[run.id for run in workspace.runs()]] * 2
+    assert len(workspace.runs()) == 2
+
+
+async def test_a_flow_that_was_edited_before_its_parent_is_retried_is_the_same(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect's key for it is another one, as also where a worker has fetched the code into another folder."""
+    returned: list[int] = []
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def parent() -> None:
+        returned.append(await (loads_as_well if returned else loads)(credentials))
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+
+    await parent()
+    assert returned == [run.id for run in workspace.runs()] * 2
+
+
+async def test_a_flow_that_a_task_calls_takes_up_by_its_own_retry_what_it_had_called(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The task is the same, in the same attempt; but the flow that it called is in another."""
+    returned: list[int] = []
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def child() -> None:
+        returned.append((await arun_schedule("quick", credentials, **FLOW)).run_id)
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+
+    @task
+    async def step() -> None:
+        await child()
+
+    @flow
+    async def parent() -> None:
+        await step()
+
+    await parent()
+    assert returned == [run.id for run in workspace.runs()] * 2
+
+
 async def test_what_tasks_of_one_attempt_ask_for_is_run_for_each(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
