@@ -93,12 +93,7 @@ async def calls_by_tasks(client: PrefectClient, flow_run: FlowRun, caller: Calle
         flow_run: The one that a task has called.
         caller: The task. In the first attempt of all there is nothing earlier, and nothing is asked for.
     """
-    if flow_run.parent_task_run_id is None:
-        return []
-    call = await client.read_task_run(flow_run.parent_task_run_id)
-    if call.flow_run_id is None:
-        return []
-    parent = await client.read_flow_run(call.flow_run_id)
+    parent = await client.read_flow_run(caller.flow_run_id)
     earlier = await earlier_calls(client, parent)
     if caller.is_first and not earlier:
         return []

@@ -103,14 +103,13 @@ class EarlierAttempts:
             outcomes: The outcomes to begin with.
         """
         async with get_client() as client:
-            children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
-            if not children:
-                return
-            await _number_subflows(client, self.flow_run.id)
             gone = [one for one in self.earlier if not _is_over(one)]
             for one in gone:
-                # Its process may live, and would take its end for a reason to cancel what its steps have under way.
+                # Its process may live: it would begin more steps, and cancel those that go, for its end.
                 await supersede(client, one.id, self.flow_run)
+            children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
+            if children:
+                await _number_subflows(client, self.flow_run.id)
         for one in gone:
             await write_the_end(one.id, self.flow_run)
         self.predecessors = open_predecessors(children, self.under_way)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from paradime_blocks import ParadimeCredentials
+from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
@@ -23,3 +24,17 @@ def credentials(bolt_simulator: BoltSimulator) -> ParadimeCredentials:
         api_secret=bolt_simulator.api_secret,
         request_timeout_seconds=5,
     )
+
+
+@pytest.fixture
+def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    """`quick` succeeds, `once` fails at first, `failing` always does, `endless` does not end."""
+    bolt_simulator.clock.speed = 60
+    for name, command in {
+        "quick": SimulatedCommand("dbt run"),
+        "once": SimulatedCommand("dbt run", return_code=(1, 0)),
+        "failing": SimulatedCommand("dbt run", return_code=1),
+        "endless": SimulatedCommand("dbt run", duration_seconds=100_000),
+    }.items():
+        bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
+    return bolt_simulator

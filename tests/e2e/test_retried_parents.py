@@ -14,7 +14,7 @@ from prefect.states import Cancelling, Running
 from prefect.tasks import Task
 
 from paradime_blocks import ParadimeCredentials
-from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.testing import BoltSimulator
 from paradime_flows import claims
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import arun_schedule, run_schedule
@@ -28,19 +28,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
 FLOW: dict[str, Any] = {**QUICK, "live_logs": "off"}
-
-
-@pytest.fixture
-def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
-    """`quick` succeeds, `once` fails at first, `endless` does not end."""
-    bolt_simulator.clock.speed = 60
-    for name, command in {
-        "quick": SimulatedCommand("dbt run"),
-        "once": SimulatedCommand("dbt run", return_code=(1, 0)),
-        "endless": SimulatedCommand("dbt run", duration_seconds=100_000),
-    }.items():
-        bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
-    return bolt_simulator
 
 
 class AnotherStepFailedError(Exception):

@@ -43,18 +43,6 @@ QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
 FLOW: dict[str, Any] = {**QUICK, "live_logs": "off"}
 
 
-@pytest.fixture
-def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
-    """`failing` fails soon, `endless` does not end."""
-    bolt_simulator.clock.speed = 60
-    for name, command in {
-        "failing": SimulatedCommand("dbt run", return_code=1),
-        "endless": SimulatedCommand("dbt run", duration_seconds=100_000),
-    }.items():
-        bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
-    return bolt_simulator
-
-
 async def is_waited_for(workspace: BoltSimulator) -> None:
     """Return when a run's status has been asked for twice."""
     await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
@@ -446,7 +434,6 @@ async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Its lease goes on for a while after it was killed; but Bolt has no run of the schedule to skip for."""
-    workspace.add_schedule("quick", commands=[SimulatedCommand("dbt run")], setup_commands=False)
     run_id = workspace.start_run("quick")
     workspace.finish(run_id)
     schedule = BoltSchedule(schedule_name="quick", credentials=credentials)
