@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from operator import itemgetter
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -146,7 +145,7 @@ async def inherit(
                     await _leave_to(heir, old)
             elif _has_something(old, taken) and old.is_in(schedule.credentials):
                 if _same(old.asked or old.request, request):
-                    heir = await _claim(old, flow_run, key)
+                    heir = await _claim(old, flow_run, key, caller)
                 elif named is not None:
                     reason = f"Flow run {flow_run.name!r} does something else for this step."
                     await give_up(old, schedule.credentials, reason, flow_run)
@@ -180,31 +179,35 @@ async def _predecessors(
         return [one for one in found if one.id != flow_run.id], []
     if caller is None:
         return (await earlier_calls(client, flow_run))[::-1], []
-    earlier: list[tuple[tuple[bool, int, int, str], FlowRun]] = []
+    attempts: dict[tuple[UUID, int, int], list[FlowRun]] = {}
     taken: list[Ownership] = []
-    for one in await calls_by_tasks(client, flow_run, caller):
+    for one in sorted(await calls_by_tasks(client, flow_run, caller), key=_age):
         for ownership in read_ownerships(one):
             other = ownership.caller
             if other is None:
                 continue
-            elsewhere = other.flow_run_id != caller.flow_run_id
-            if elsewhere or caller.comes_after(other):
-                # The newest attempt first, and in it as they were called.
-                age = (elsewhere, -other.flow_run_attempt, -other.task_run_attempt, str(one.created))
-                earlier.append((age, one))
+            if other.flow_run_id != caller.flow_run_id or caller.comes_after(other):
+                attempt = (other.flow_run_id, other.flow_run_attempt, other.task_run_attempt)
+                attempts.setdefault(attempt, []).append(one)
             else:
                 taken.append(ownership)
-    return [one for _, one in sorted(earlier, key=itemgetter(0))], taken
+    # The newest attempt first, and in it as they were called.
+    newest_first = sorted(attempts.values(), key=lambda calls: _age(calls[-1]), reverse=True)
+    return [one for calls in newest_first for one in calls], taken
 
 
-async def _claim(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | None:
+def _age(flow_run: FlowRun) -> str:
+    return str(flow_run.created)
+
+
+async def _claim(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
     """Take over an ownership, unless another intent of this process does so."""
     mark, heir = (old.flow_run_id, old.key), (flow_run.id, key)
     if _heirs.setdefault(mark, heir) != heir:
         return None
     taken_over: Ownership | None = None
     try:
-        taken_over = await _hand_over(old, flow_run, key)
+        taken_over = await _hand_over(old, flow_run, key, caller)
     finally:
         if taken_over is None:
             # Nobody has it: whoever comes next must not find it taken.
@@ -212,7 +215,7 @@ async def _claim(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | Non
     return taken_over
 
 
-async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership | None:
+async def _hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
     async with get_client() as client:
         # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
         predecessor = await supersede(client, old.flow_run_id, flow_run)
@@ -225,6 +228,7 @@ async def _hand_over(old: Ownership, flow_run: FlowRun, key: str) -> Ownership |
         await write_the_end(old.flow_run_id, flow_run)
         return None
     heir = old.left_to(flow_run, key)
+    heir.caller = caller
     if old.state == BoltRunState.SUCCESS:
         heir.closed, heir.reported = False, False
     heir.trail().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")

@@ -223,6 +223,26 @@ async def test_a_flow_that_a_task_calls_takes_up_by_its_own_retry_what_it_had_ca
     assert returned == [run.id for run in workspace.runs()] * 2
 
 
+async def test_what_a_task_of_a_subflow_had_called_is_taken_up_in_each_attempt_of_the_parent(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The subflow is another flow run each time: what the last one took over hides behind none of those before."""
+    returned: list[int] = []
+
+    @flow
+    async def child() -> None:
+        returned.append(await runs_as_a_task("quick", credentials, 600))
+
+    @flow(retries=3, retry_delay_seconds=0)
+    async def parent() -> None:
+        await child()
+        if len(returned) < 4:
+            raise AnotherStepFailedError
+
+    await parent()
+    assert returned == [run.id for run in workspace.runs()] * 4
+
+
 async def test_what_tasks_of_one_attempt_ask_for_is_run_for_each(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

@@ -338,9 +338,9 @@ async def test_a_run_that_is_taken_up_goes_by_what_its_present_attempt_says(simu
 
 
 @pytest.mark.parametrize("policy", ["wait", "fail"])
-@pytest.mark.parametrize("ended", [None, "SUCCESS", "FAILED"])
+@pytest.mark.parametrize("ended, retries", [(None, 1), ("SUCCESS", 1), ("FAILED", 0), ("FAILED", 1)])
 async def test_who_has_a_run_to_look_after_needs_no_slot(
-    simulator, prefect, taken_slot, policy, ended
+    simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
     """A hook has left its run going, and another flow run drives the schedule now; a retry of a failure does wait."""
     from paradime_flows import driving
@@ -356,10 +356,10 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
     prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
     simulator.start_run(SCHEDULE)
     process.set(Process())
-    retry = await begun(simulator, flow_run_id, leave=True, on_already_running=policy)
+    retry = await begun(simulator, flow_run_id, leave=True, on_already_running=policy, retries=retries)
     retry.triggering.waiting = Deadline(0.5)
     async with AsyncExitStack() as stack:
-        if ended == "FAILED":
+        if ended == "FAILED" and retries:
             with pytest.raises(BoltAlreadyRunning):
                 await driving.hold_slot(retry, stack)
         else:
