@@ -19,7 +19,8 @@ from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import Caller, calls_by_tasks, earlier_calls
-from paradime_flows.holding import Superseded, supersede
+from paradime_flows.family import has_its_own_process
+from paradime_flows.holding import Superseded, body_of, supersede
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
 from paradime_flows.settle import settle
 
@@ -178,7 +179,8 @@ async def _predecessors(
                 found.append(await client.read_flow_run(flow_run_id))
         return [one for one in found if one.id != flow_run.id], []
     if caller is None:
-        return (await earlier_calls(client, flow_run))[::-1], []
+        earlier = (await earlier_calls(client, flow_run))[::-1]
+        return [await _let_go(client, one, flow_run) for one in earlier], []
     attempts: dict[tuple[UUID, int, int], list[FlowRun]] = {}
     taken: list[Ownership] = []
     for one in sorted(await calls_by_tasks(client, flow_run, caller), key=_age):
@@ -194,6 +196,15 @@ async def _predecessors(
     # The newest attempt first, and in it as they were called.
     newest_first = sorted(attempts.values(), key=lambda calls: _age(calls[-1]), reverse=True)
     return [one for calls in newest_first for one in calls], taken
+
+
+async def _let_go(client: PrefectClient, one: FlowRun, heir: FlowRun) -> FlowRun:
+    """Have an earlier call's own process let go, if it lives: it may be about to trigger what its heir triggers."""
+    is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
+    is_older = one.created is not None and heir.created is not None and one.created < heir.created
+    if is_over or not is_older or not has_its_own_process(one) or body_of(one) is None:
+        return one
+    return await supersede(client, one.id, heir)
 
 
 def _age(flow_run: FlowRun) -> str:

@@ -14,7 +14,7 @@ from prefect.states import Cancelling, Running
 from prefect.tasks import Task
 
 from paradime_blocks import ParadimeCredentials
-from paradime_blocks.testing import BoltSimulator
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_flows import claims
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import arun_schedule, run_schedule
@@ -392,6 +392,31 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
     workspace.finish(run_of_both.id)
     assert (await second).is_completed()
     assert len(workspace.runs()) == 1
+
+
+async def test_a_deployment_that_is_called_again_before_the_first_has_triggered_triggers_once(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Both find the schedule running; the first lets go, and the second waits to trigger."""
+    workspace.update_schedule("quick", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
+    in_the_way = workspace.start_run("quick")
+    parameters = {**parameters_of(run_schedule, "quick"), "one_at_a_time": False}
+    one, two = await calls_of_a_deployment(run_schedule, parameters)
+    runs = []
+    for flow_run in (one, two):
+        given = {**parameters, "credentials": credentials}
+        asked = workspace.count("triggerBoltRun")
+        call = run_flow_async(run_schedule, flow_run=flow_run, parameters=given, return_type="state")
+        runs.append(asyncio.create_task(call))
+        await asyncio.to_thread(
+            workspace.wait_for, lambda bolt, n=asked: bolt.count("triggerBoltRun") > n, 30
+        )
+    await asyncio.wait(runs[:1], timeout=30)
+    assert runs[0].done()
+    workspace.update_schedule("quick", commands=[SimulatedCommand("dbt run")])
+    workspace.finish(in_the_way)
+    assert (await runs[1]).is_completed()
+    assert len(workspace.runs()) == 2
 
 
 async def test_what_a_task_outside_of_a_flow_calls_twice_is_run_twice(
