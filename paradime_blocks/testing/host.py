@@ -12,7 +12,7 @@ from .faultbox import FaultBox
 from .requests import RequestLog
 from .resolvers import Resolvers
 from .resources import SignedPaths
-from .server import GRAPHQL_PATH, Service, SimulatorServer
+from .server import Service, SimulatorServer
 from .state import Workspace
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class SimulatorHost:
         Args:
             speed: Virtual seconds per real second; 0 lets time move only by `clock.advance`.
             host: The address to listen on.
-            port: The port to listen on; 0 takes a free one.
+            port: The port to listen on; 0 takes a free one, and an endpoint that no other simulator has had, even if
+                the port was another's before: a workspace is told by its endpoint.
             api_key: The only API key that is let in.
             api_secret: The secret that goes with it; a random one unless given.
             read_only: Whether the key may only read. Mutations are then answered with status 403 (True or
@@ -89,6 +90,7 @@ class SimulatorHost:
             faults=self._faults,
             log=self._log,
             validation_status=validation_status,
+            graphql_path=f"/api/v1/{'simulated' if port else secrets.token_hex(8)}/graphql",
         )
         self._server: SimulatorServer | None = None
         self.bad_requests_allowed = False
@@ -130,7 +132,7 @@ class SimulatorHost:
     @property
     def api_endpoint(self) -> str:
         """The GraphQL endpoint, as one would copy it from the workspace's settings."""
-        return f"{self.url}{GRAPHQL_PATH}"
+        return f"{self.url}{self._service.graphql_path}"
 
     def environment(self) -> dict[str, str]:
         """The environment variables that point a client here."""

@@ -30,8 +30,6 @@ from .requests import RecordedRequest, RequestLog
 from .resources import PREFIX, SignedPaths
 from .state import Workspace
 
-GRAPHQL_PATH = "/api/v1/simulated/graphql"
-
 
 @dataclass(frozen=True)
 class Service:
@@ -45,6 +43,7 @@ class Service:
     faults: FaultBox
     log: RequestLog
     validation_status: int
+    graphql_path: str
 
 
 class SimulatorServer(ThreadingHTTPServer):
@@ -162,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
             update(answered=True)
             self.close_connection = True
             return None
-        if urlsplit(self.path).path != GRAPHQL_PATH:
+        if urlsplit(self.path).path != service.graphql_path:
             return self._send(Reply.of_error(404, "There is no API endpoint at this address."), update)
         refusal = service.access.refuse(self._headers())
         if refusal is not None:

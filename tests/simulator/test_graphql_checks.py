@@ -219,10 +219,10 @@ def test_a_lack_of_what_never_was_is_refused(simulator: BoltSimulator, slip: dic
 def test_a_request_that_breaks_off_is_no_bad_request() -> None:
     """A client that is cancelled while it sends has asked for nothing, and is not blamed for it."""
     with BoltSimulator() as simulator:
-        host, _, port = simulator.api_endpoint.removeprefix("http://").partition("/")[0].partition(":")
-        with socket.create_connection((host, int(port))) as connection:
+        endpoint = httpx.URL(simulator.api_endpoint)
+        with socket.create_connection((endpoint.host, endpoint.port)) as connection:
             connection.sendall(
-                b"POST /api/v1/simulated/graphql HTTP/1.1\r\nHost: bolt\r\nContent-Length: 500\r\n\r\n{"
+                b"POST %s HTTP/1.1\r\nHost: bolt\r\nContent-Length: 500\r\n\r\n{" % endpoint.raw_path
             )
         simulator.wait_for(lambda it: bool(it.requests))
         assert simulator.bad_requests == []

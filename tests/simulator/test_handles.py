@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -113,6 +114,19 @@ def test_starting_and_stopping_twice_does_no_harm() -> None:
     simulator.stop()
     simulator.stop()
     assert simulator.api_endpoint == endpoint
+
+
+def test_a_port_that_comes_again_is_not_the_same_workspace() -> None:
+    """A flow run of one test would otherwise answer for a run of another's that got the same port."""
+    first, second = (BoltSimulator().start() for _ in range(2))
+    with first, second:
+        assert urlsplit(first.api_endpoint).path != urlsplit(second.api_endpoint).path
+        assert httpx.post(urljoin(first.api_endpoint, urlsplit(second.api_endpoint).path)).status_code == 404
+
+
+def test_a_port_that_is_asked_for_has_one_endpoint() -> None:
+    """Who starts the simulator again on that port need not set the environment anew."""
+    assert BoltSimulator(port=8765).api_endpoint == BoltSimulator(port=8765).api_endpoint
 
 
 def test_the_fixture_serves_a_fresh_simulator(bolt_simulator: BoltSimulator, http: httpx.Client) -> None:
