@@ -121,7 +121,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
 
     Raises:
         Skipped: Another flow run holds it, and the policy is to skip; where Bolt runs nothing, for longer than one that
-            was killed could.
+            was killed could. A failure that nobody has been told of is not skipped, but no longer retried.
         BoltAlreadyRunning: The same where the policy is to fail, or for as long as it waits.
     """
     policy = lifecycle.policies.on_already_running
@@ -151,6 +151,9 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
                 # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
                 continue
             if policy == "skip" and other is not None:
+                if is_retried:
+                    lifecycle.retry_no_more("Another flow run in Prefect drives the schedule")
+                    return
                 why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
                 skipped = Skipped(other, await other.astate(), why)
                 lifecycle.trail.note(str(skipped))

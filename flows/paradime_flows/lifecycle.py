@@ -42,7 +42,7 @@ from paradime_flows.policies import RunPolicies
 from paradime_flows.retry_policy import why_not_retry
 from paradime_flows.run_time import remaining_seconds
 from paradime_flows.settle import archive_ownership, find_run, settle_interrupted, summarize, told_of_run
-from paradime_flows.triggering import Triggering
+from paradime_flows.triggering import Skipped, Triggering
 from paradime_flows.watch import (
     StoppedByPrefect,
     cancel_in_prefect,
@@ -167,7 +167,11 @@ class RunLifecycle:
     async def _start(self, request: TriggerRequest) -> BoltRun:
         """Trigger or retry, while watching the flow run: looking into a lost answer takes longer than a cancel may.
 
+        Returns:
+            The handle of the new run; or of the failed one where the policy is to skip its retry.
+
         Raises:
+            Skipped: The schedule runs already, and the policy is to skip; nothing of ours has failed.
             StoppedByPrefect: The flow run is cancelled in Prefect.
             BoltError: As `Triggering.run`.
         """
@@ -178,8 +182,18 @@ class RunLifecycle:
             else:
                 await self.triggering.retry_or_rest(request, request.retry_of, self.request)
 
-        await unless_stopped(start, self.ownership.flow_run_id)
+        try:
+            await unless_stopped(start, self.ownership.flow_run_id)
+        except Skipped:
+            if self.ownership.failed_run is None:
+                raise
+            self.retry_no_more("The schedule runs already, and the policy is to skip")
         return self._started()
+
+    def retry_no_more(self, why: str) -> None:
+        """Retry no failure of this attempt of the flow run: what has failed is told as that."""
+        self.trail.note(f"{why}: what has failed is not retried.")
+        self.policies = replace(self.policies, retries=0)
 
     async def _count_retried(self, run_id: int) -> None:
         """Count the run that we were asked to retry among the attempts, but not against the retries to come."""

@@ -212,6 +212,8 @@ async def left_in_prefect(flow_run_id: UUID | None) -> tuple[Ownership | None, d
         artifacts = await client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])), limit=200
         )
+    # Of each key, the newest is what the flow run's page shows.
+    artifacts.sort(key=lambda artifact: str(artifact.created))
     return (ownerships[0] if ownerships else None), {str(a.key): str(a.data) for a in artifacts}
 
 

@@ -10,7 +10,7 @@ import pytest
 from faults.bench import SCHEDULE, SPEED, bolt, fast_time, run_flow
 from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltCancelUnconfirmed, BoltRunTimedOut
+from paradime_blocks.errors import BoltAlreadyRunning, BoltCancelUnconfirmed, BoltRunFailed, BoltRunTimedOut
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.testing import faults
 
@@ -83,6 +83,23 @@ async def test_skip(simulator) -> None:
     assert outcome.result.state is BoltRunState.SKIPPED
     assert len(outcome.runs) == 1
     assert untouched(simulator)
+
+
+async def test_skip_hides_no_failure(simulator) -> None:
+    """Ours fails, and somebody else's run is in the way of its retry: that is not sent, and the failure is told."""
+    simulator.finish(simulator.runs()[0].id)
+
+    async def end_ours() -> None:
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: bool(bolt.active_runs()))
+        simulator.finish(simulator.runs()[1].id, state="FAILED")
+        simulator.start_run(SCHEDULE)
+
+    retries = {"retries": 1, "retry_delay_seconds": 1, "timeout_seconds": 3600.0}
+    outcome, _ = await asyncio.gather(run(simulator, "skip", **retries), end_ours())
+    assert isinstance(outcome.error, BoltRunFailed), outcome
+    assert outcome.error.run_id == outcome.runs[1].id
+    assert [each.state for each in outcome.runs[1:]] == ["FAILED", "RUNNING"]
+    assert "what has failed is not retried" in outcome.summary
 
 
 async def test_wait_is_bounded(simulator) -> None:

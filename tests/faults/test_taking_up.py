@@ -21,6 +21,7 @@ from paradime_blocks.errors import BoltAlreadyRunning, BoltRunFailed, BoltTrigge
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.observation import Deadline
 from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_blocks.trigger_intent import TriggerIntent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -366,6 +367,37 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
             await driving.hold_slot(retry, stack)
             assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["awaiting its retry", "about to retry"])
+async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
+    """Its body has died, and another flow run drives the schedule by now."""
+    from paradime_flows import driving
+
+    flow_run_id = running(prefect)
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    other = simulator.start_run(SCHEDULE)
+    process.set(Process())
+    first = await begun(simulator, flow_run_id, retries=1, retry_delay_seconds=0)
+    run = await first.obtain()
+    simulator.finish(run.run_id, state="FAILED")
+    await first.wait(run)
+    with pytest.raises(BoltRunFailed) as failure:
+        await first.result(run)
+    with mock.patch.object(first, "_start"):
+        await first.retry(run, failure.value)
+    if sent:
+        intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time(), retry_of=run.run_id)
+        await first.ledger.intend(first._retry_request(run), intent)
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    process.set(Process())
+    again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
+    async with AsyncExitStack() as stack:
+        await driving.hold_slot(again, stack)
+        with pytest.raises(BoltRunFailed) as told:
+            await driving._to_the_end(again, await again.obtain())
+    assert told.value.run_id == run.run_id
+    assert [each.id for each in simulator.runs()] == [other, run.run_id]
 
 
 async def test_a_new_trigger_has_the_whole_of_its_time(simulator, prefect) -> None:
