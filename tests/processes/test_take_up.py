@@ -84,6 +84,8 @@ def play(bench: Bench, case: Case) -> Launched:
         )
         wait_until(lambda: completed(run), "the retry", every=1.0)
         simulator.finish(left.id, "SUCCESS")
+        # Of a retry that the crash was written over, the process may come now, and begin the flow run once more.
+        run.ended()
         return run
     seen = simulator.count("boltRunStatus")
     run.retry()
