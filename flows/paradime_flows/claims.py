@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -11,17 +11,15 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
 
 from paradime_blocks.errors import BoltError, BoltRequestError
-from paradime_blocks.models import BoltRunState
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import Caller, calls_by_tasks, earlier_calls
-from paradime_flows.family import has_its_own_process
+from paradime_flows.handing_over import hand_over, has_something, is_of, leave_to, write_the_end
 from paradime_flows.holding import Superseded, body_of, supersede
-from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships, write_ownership
+from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
 from paradime_flows.settle import settle
 
 if TYPE_CHECKING:
@@ -142,9 +140,11 @@ async def inherit(
         for old in found:
             if heir is not None:
                 # It may have been taken over before, by a process that died before it wrote that down.
-                if old.is_open and _is_of(old, heir):
-                    await _leave_to(heir, old)
-            elif _has_something(old, taken) and old.is_in(schedule.credentials):
+                if old.is_open and is_of(old, heir):
+                    # Somebody else may be about to take that one's place: then it is theirs to see.
+                    with suppress(Superseded):
+                        await leave_to(heir, old)
+            elif has_something(old, taken) and old.is_in(schedule.credentials):
                 if _same(old.asked or old.request, request):
                     heir = await _claim(old, flow_run, key, caller)
                 elif named is not None:
@@ -152,20 +152,6 @@ async def inherit(
                     await give_up(old, schedule.credentials, reason, flow_run)
         taken += found
     return heir
-
-
-def _has_something(old: Ownership, taken: Iterable[Ownership]) -> bool:
-    """Whether there is something to go on with, which nobody who came later has had."""
-    if old.state != BoltRunState.SUCCESS and not old.is_untold:
-        return False
-    return not any(_is_of(old, newer) for newer in taken)
-
-
-def _is_of(old: Ownership, newer: Ownership) -> bool:
-    """Whether what an ownership answers for, or answered for, is another's by now."""
-    if old.run_id is None:
-        return old.intent is not None and old.intent == newer.intent
-    return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
 
 
 async def _predecessors(
@@ -199,12 +185,15 @@ async def _predecessors(
 
 
 async def _let_go(client: PrefectClient, one: FlowRun, heir: FlowRun) -> FlowRun:
-    """Have an earlier call's own process let go, if it lives: it may be about to trigger what its heir triggers."""
+    """Have an earlier call let go, if its process lives: it may be about to trigger what its heir triggers."""
     is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
     is_older = one.created is not None and heir.created is not None and one.created < heir.created
-    if is_over or not is_older or not has_its_own_process(one) or body_of(one) is None:
+    if is_over or not is_older or body_of(one) is None:
         return one
-    return await supersede(client, one.id, heir)
+    with suppress(Superseded):
+        await supersede(client, one.id, heir)
+        await write_the_end(one.id, heir)
+    return await client.read_flow_run(one.id)
 
 
 def _age(flow_run: FlowRun) -> str:
@@ -218,45 +207,12 @@ async def _claim(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | N
         return None
     taken_over: Ownership | None = None
     try:
-        taken_over = await _hand_over(old, flow_run, key, caller)
+        taken_over = await hand_over(old, flow_run, key, caller)
     finally:
         if taken_over is None:
             # Nobody has it: whoever comes next must not find it taken.
             del _heirs[mark]
     return taken_over
-
-
-async def _hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
-    async with get_client() as client:
-        # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
-        predecessor = await supersede(client, old.flow_run_id, flow_run)
-    for now in read_ownerships(predecessor):
-        if now.key == old.key and _has_something(now, ()):
-            old = now
-            break
-    else:
-        # It has told of its end meanwhile; but it may be about to begin again.
-        await write_the_end(old.flow_run_id, flow_run)
-        return None
-    heir = old.left_to(flow_run, key)
-    heir.caller = caller
-    if old.state == BoltRunState.SUCCESS:
-        heir.closed, heir.reported = False, False
-    heir.trail().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
-    # In this order: between the two, two flow runs answer for the run, and not none.
-    await write_ownership(heir)
-    await _leave_to(heir, old)
-    await write_the_end(old.flow_run_id, flow_run)
-    return heir
-
-
-async def _leave_to(heir: Ownership, old: Ownership) -> None:
-    """Write down that an older attempt answers no longer for what another flow run has taken over."""
-    if old.closed and old.reported:
-        return
-    old.closed, old.reported = True, True
-    old.trail().note(f"Taken over by flow run {heir.flow_run_id}.")
-    await write_ownership(old)
 
 
 async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:
@@ -279,15 +235,3 @@ async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str,
         run_logger().info("%s", superseded)
     else:
         await write_the_end(old.flow_run_id, heir)
-
-
-async def write_the_end(predecessor: UUID, heir: FlowRun) -> None:
-    """Write the end of a flow run whose process is gone, and that nobody else will begin again."""
-    try:
-        async with get_client() as client:
-            flow_run = await client.read_flow_run(predecessor)
-            if flow_run.state is None or not flow_run.state.is_final():
-                message = f"Its process has ended; flow run {heir.name!r} takes its place."
-                await client.set_flow_run_state(predecessor, Crashed(message=message), force=True)
-    except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
-        run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)

@@ -99,9 +99,16 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, heir: FlowRun) -> 
 
     Returns:
         The one that is succeeded, as it is then.
+
+    Raises:
+        Superseded: Yet another has taken its place by now.
     """
-    await write_labels(client, flow_run_id, {LABEL: body_of(heir) or current_body()})
-    return await client.read_flow_run(flow_run_id)
+    body = body_of(heir) or current_body()
+    await write_labels(client, flow_run_id, {LABEL: body})
+    flow_run = await client.read_flow_run(flow_run_id)
+    if body_of(flow_run) != body:
+        raise Superseded(flow_run)
+    return flow_run
 
 
 def check_hold(flow_run: FlowRun) -> None:

@@ -29,6 +29,7 @@ from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import caller_of
+from paradime_flows.handing_over import complete_hand_over
 from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.holding import body_of, check_hold, take_hold
 from paradime_flows.hooks import (
@@ -117,8 +118,9 @@ class RunLifecycle:
         # Before it answers for anything: the sweeper must find it then.
         await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
+        claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
         ownership = (
-            claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
+            (claimed and await complete_hand_over(claimed, flow_run))
             or await inherit(flow_run, key, schedule, request, caller)
             or Ownership(key=key, flow_run_id=flow_run_id, request=request)
         )

@@ -46,6 +46,8 @@ class Ownership(BaseModel):
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
         caller: The task that has called the flow run, if one has.
+        taken_from: The flow run that it is about to be taken over from; None once that has let go.
+        taken_by: The flow run that has taken it over.
         run_id: The Bolt run; None until it is known.
         state: Its state when last seen by us.
         owned: Whether the run is ours to cancel; false for one that we only attached to.
@@ -74,6 +76,8 @@ class Ownership(BaseModel):
     request: TriggerRequest
     intent: TriggerIntent | None = None
     caller: Caller | None = None
+    taken_from: UUID | None = None
+    taken_by: UUID | None = None
     run_id: int | None = None
     state: BoltRunState | None = None
     owned: bool = True

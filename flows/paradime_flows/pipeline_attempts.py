@@ -16,10 +16,11 @@ from prefect.tasks import Task
 from pydantic import ValidationError
 
 from paradime_blocks.models import BoltRunState
-from paradime_flows.claims import can_be_inherited, give_up, write_the_end
+from paradime_flows.claims import can_be_inherited, give_up
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import earlier_calls
 from paradime_flows.family import has_its_own_process, lineage, subflows_of
+from paradime_flows.handing_over import write_the_end
 from paradime_flows.holding import body_began_at, supersede
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule

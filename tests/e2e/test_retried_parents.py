@@ -15,7 +15,8 @@ from prefect.tasks import Task
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows import claims
+from paradime_flows import handing_over
+from paradime_flows.family import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
@@ -271,13 +272,13 @@ async def test_two_equal_tasks_at_once_do_not_take_over_one_run(
 ) -> None:
     """While the first is about to take over what it has found, the second looks."""
     returned: list[list[int]] = []
-    write_the_end = claims.write_the_end
+    write_the_end = handing_over.write_the_end
 
     async def slowly(*arguments: Any) -> None:
         await asyncio.sleep(1.5)
         await write_the_end(*arguments)
 
-    monkeypatch.setattr(claims, "write_the_end", slowly)
+    monkeypatch.setattr(handing_over, "write_the_end", slowly)
 
     async def one(delay: float) -> int:
         await asyncio.sleep(delay)
@@ -320,14 +321,23 @@ async def calls_of_a_deployment(what: Flow[Any, Any], parameters: dict[str, Any]
         ]
 
 
+async def states_of_the_family(flow_run: FlowRun) -> set[str | None]:
+    """Return the names of the states of a flow run and of those that it has called."""
+    async with get_client() as client:
+        found = [await client.read_flow_run(flow_run.id), *await subflows_of(client, [flow_run.id])]
+    return {one.state and one.state.name for one in found}
+
+
 @flow
 async def calls_a_pipeline(schedule: str, credentials: ParadimeCredentials) -> None:
     await arun_pipeline([{"schedule_name": schedule}], credentials, **FLOW)
 
 
 @flow
-async def calls_a_schedule(schedule: str, credentials: ParadimeCredentials) -> None:
-    await arun_schedule(schedule, credentials, **FLOW)
+async def calls_a_schedule(
+    schedule: str, credentials: ParadimeCredentials, one_at_a_time: bool = True
+) -> None:
+    await arun_schedule(schedule, credentials, one_at_a_time=one_at_a_time, **FLOW)
 
 
 DEPLOYED = pytest.mark.parametrize(
@@ -382,6 +392,7 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
     second = run(two)
     await asyncio.wait([first], timeout=60)
     assert first.done()
+    assert await states_of_the_family(one) == {"Crashed"}
     if cancelled:
         async with get_client() as client:
             await client.set_flow_run_state(one.id, Cancelling(), force=True)
@@ -394,19 +405,20 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
     assert len(workspace.runs()) == 1
 
 
+@pytest.mark.parametrize("what", [run_schedule, calls_a_schedule], ids=lambda what: what.name)
 async def test_a_deployment_that_is_called_again_before_the_first_has_triggered_triggers_once(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
+    workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any]
 ) -> None:
     """Both find the schedule running; the first lets go, and the second waits to trigger."""
     workspace.update_schedule("quick", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
     in_the_way = workspace.start_run("quick")
-    parameters = {**parameters_of(run_schedule, "quick"), "one_at_a_time": False}
-    one, two = await calls_of_a_deployment(run_schedule, parameters)
+    parameters = {**parameters_of(what, "quick"), "one_at_a_time": False}
+    one, two = await calls_of_a_deployment(what, parameters)
     runs = []
     for flow_run in (one, two):
         given = {**parameters, "credentials": credentials}
         asked = workspace.count("triggerBoltRun")
-        call = run_flow_async(run_schedule, flow_run=flow_run, parameters=given, return_type="state")
+        call = run_flow_async(what, flow_run=flow_run, parameters=given, return_type="state")
         runs.append(asyncio.create_task(call))
         await asyncio.to_thread(
             workspace.wait_for, lambda bolt, n=asked: bolt.count("triggerBoltRun") > n, 30
@@ -417,6 +429,7 @@ async def test_a_deployment_that_is_called_again_before_the_first_has_triggered_
     workspace.finish(in_the_way)
     assert (await runs[1]).is_completed()
     assert len(workspace.runs()) == 2
+    assert await states_of_the_family(one) == {"Crashed"}
 
 
 async def test_what_a_task_outside_of_a_flow_calls_twice_is_run_twice(

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 from faults.bench import SCHEDULE, credentials_for
 from faults.bodies import begun, ownership_of, running, unanswered
-from faults.prefect_in_memory import Process, process
+from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
 
 from paradime_blocks.errors import BoltAlreadyRunning, BoltRunFailed, BoltTriggerUnknown, BoltUnavailable
@@ -100,6 +100,70 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_ca
         heir = await begun(simulator, second, leave=True)
     assert (await heir.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
+
+
+async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simulator, prefect) -> None:
+    """Killed when it has written what it takes over, and the older flow run has not let go: else a sweep cancels it."""
+    from paradime_flows import handing_over
+    from paradime_flows.claims import succeeding
+
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    process.set(Process())
+    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
+    with killed, succeeding(first), pytest.raises(Killed):
+        await begun(simulator, second)
+    assert ownership_of(prefect, first).is_open
+    process.set(Process())
+    with succeeding(first):
+        heir = await begun(simulator, second)
+    assert not ownership_of(prefect, first).is_untold
+    assert (await heir.obtain()).run_id == run.run_id
+    assert ownership_of(prefect, second).is_open
+    assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize("late", ["as it writes its own", "as it has the older let go", "killed then"])
+async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) -> None:
+    """Equal tasks of a process pool find the same: the last to say so has it, and the other a run of its own."""
+    from paradime_flows import claims, handing_over
+    from paradime_flows.claims import succeeding
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, one, other = running(prefect), running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    taken: list[int] = []
+
+    async def comes_meanwhile() -> None:
+        process.set(Process())
+        with mock.patch.dict(claims._heirs, clear=True), succeeding(first):
+            taken.append((await (await begun(simulator, other)).obtain()).run_id)
+
+    name = "write_ownership" if late == "as it writes its own" else "leave_to"
+    original = getattr(handing_over, name)
+
+    async def quicker(*arguments: Any) -> None:
+        if not taken:
+            taken.append(0)
+            await asyncio.create_task(comes_meanwhile(), context=copy_context())
+            if late == "killed then":
+                raise Killed
+        await original(*arguments)
+
+    process.set(Process())
+    with mock.patch.object(handing_over, name, quicker), succeeding(first):
+        if late == "killed then":
+            with pytest.raises(Killed):
+                await begun(simulator, one)
+            process.set(Process())
+        lifecycle = await begun(simulator, one)
+    anew = (await lifecycle.obtain()).run_id
+    assert taken == [0, run.run_id]
+    assert anew != run.run_id
+    assert [ownership_of(prefect, each).is_open for each in (first, one, other)] == [False, True, True]
+    assert simulator.count("triggerBoltRun") == 2
 
 
 async def test_a_run_that_is_attached_to_is_attached_to_by_a_retry(simulator, prefect) -> None:
