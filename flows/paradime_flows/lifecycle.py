@@ -130,6 +130,7 @@ class RunLifecycle:
         ownership.workspace_uid = schedule.credentials.workspace_uid
         ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
         ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
+        ownership.on_timeout = policies.on_timeout
         ownership.archive, ownership.left = policies.archive, policies.leave
         return cls(schedule, ownership, policies, request=request, watcher=watcher)
 

@@ -62,6 +62,7 @@ class Ownership(BaseModel):
         credentials_block: Name of the `ParadimeCredentials` block; None for the environment's credentials.
         on_interrupt: What an interrupt without a person's cancel does to it (SIGTERM, Ctrl-C).
         on_crash: What a crash of the flow run's process does to it.
+        on_timeout: What its time limit does to it, whoever waits for it by then.
         archive: What to archive of the run, and where.
         failed_run: The run that failed and is about to be retried, by a retry or by what of it is left to do.
         attempts: The runs before it, for this same intent.
@@ -92,6 +93,7 @@ class Ownership(BaseModel):
     credentials_block: str | None = None
     on_interrupt: Policy = "cancel"
     on_crash: Policy = "cancel"
+    on_timeout: Policy = "cancel"
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     failed_run: int | None = None
     attempts: list[BoltAttempt] = Field(default_factory=list)

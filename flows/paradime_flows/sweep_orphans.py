@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Crashed
 from pydantic import BaseModel, Field
 
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltError
+from paradime_blocks.errors import BoltError, BoltRunTimedOut
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.run import BoltRun
 from paradime_blocks.run_search import Verdict
@@ -99,8 +99,9 @@ async def sweep_orphans(
     Args:
         credentials: A Paradime Credentials block or the name of one; only Bolt runs of its workspace are swept.
             Empty: the environment's.
-        action: cancel: cancel the Bolt run; attach: wait for its end and archive it to its flow run, unless that was
-            cancelled: then its Bolt run is, too; report: only tell.
+        action: cancel: cancel the Bolt run; attach: wait for its end, or for that of its flow run's time limit, which
+            cancels or leaves it as it would have, and archive it to its flow run, unless that was cancelled: then its
+            Bolt run is, too; report: only tell.
         older_than_seconds: How long the flow run must have been over or silent, in seconds: the wait gives a
             retry the time to take the run up again. A run that `on_crash` or `on_interrupt` leaves for one is given
             a quarter of an hour at least; one whose flow run was cancelled is given none.
@@ -255,7 +256,8 @@ class _Sweep:
             elif self.action == "attach" and await all_have_ended(finding, self.credentials):
                 await FlowRunLedger(ownership).close(None, reported=False)
             return
-        run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
+        is_to_end = ownership.owned and ownership.on_timeout == "cancel"
+        run = BoltRun(ownership.run_id, self.credentials, ownership.schedule, cancel_on_timeout=is_to_end)
         if self.action != "attach":
             entry.state = await run.astate()
             entry.done = (
@@ -265,14 +267,19 @@ class _Sweep:
         limit = ownership.limit_seconds or TIMEOUT_SECONDS
         async with alive_for_another(flow_run.id):
             remaining = await remaining_seconds(ownership, self.credentials, limit)
-            entry.state = await run.await_for_completion(max(1.0, remaining))
+            try:
+                entry.state = await run.await_for_completion(max(1.0, remaining), whole_seconds=limit)
+                entry.done = f"waited for; it ended as {entry.state}"
+            except BoltRunTimedOut as error:
+                entry.state = await run.astate()
+                entry.done = f"waited for until its time limit; it is {entry.state}"
+                why = f"{why} {error.what}"
         ownership.state = entry.state
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
         await see_that_it_is_held(ownership)
         await archive_ownership(ownership, self.credentials, outcome=why)
         # Whoever retries the flow run is told how it ended.
         await FlowRunLedger(ownership).close(entry.state, reported=False)
-        entry.done = f"waited for; it ended as {entry.state}"
 
 
 async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -320,6 +321,27 @@ async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(s
     (found,) = await sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
     assert found.done == "cancelled"
     assert [each.state for each in simulator.runs()] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("on_timeout, state", [("cancel", "CANCELED"), ("leave", "RUNNING")])
+async def test_a_sweep_that_attaches_waits_until_the_time_limit(
+    simulator, prefect, no_signs_of_life, on_timeout, state
+) -> None:
+    """Nobody else cancels it then; one that its policy leaves is left, and swept no more."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id, on_timeout=on_timeout)).obtain()
+    ownership = ownership_of(prefect, flow_run_id)
+    ownership.limit_seconds = 1.0
+    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    prefect.set_state(flow_run_id, StateType.CRASHED)
+    sweep = partial(sweep_orphans.fn, credentials_for(simulator), action="attach", older_than_seconds=0)
+    (found,) = await sweep()
+    assert (found.state, found.done) == (state, f"waited for until its time limit; it is {state}")
+    assert [each.state for each in simulator.runs()] == [state]
+    assert await sweep() == []
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["the same process", "another process"])
