@@ -132,6 +132,11 @@ async def inherit(
     named = _named.get() if key == FLOW_KEY else None
     async with get_client() as client:
         predecessors, taken = await _predecessors(client, flow_run, named, caller)
+        if named is None and caller is None:
+            predecessors = [
+                await _let_go(client, one, flow_run) if _concerns(one, schedule, request) else one
+                for one in predecessors
+            ]
     # One run is not to be the answer to two intents.
     taken += read_ownerships(flow_run)
     heir: Ownership | None = None
@@ -165,8 +170,7 @@ async def _predecessors(
                 found.append(await client.read_flow_run(flow_run_id))
         return [one for one in found if one.id != flow_run.id], []
     if caller is None:
-        earlier = (await earlier_calls(client, flow_run))[::-1]
-        return [await _let_go(client, one, flow_run) for one in earlier], []
+        return (await earlier_calls(client, flow_run))[::-1], []
     attempts: dict[tuple[UUID, int, int], list[FlowRun]] = {}
     taken: list[Ownership] = []
     for one in sorted(await calls_by_tasks(client, flow_run, caller), key=_age):
@@ -184,11 +188,19 @@ async def _predecessors(
     return [one for calls in newest_first for one in calls], taken
 
 
+def _concerns(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
+    """Whether all that an earlier call answers for, if anything, is what its heir takes over."""
+    return all(
+        _same(old.asked or old.request, request) and old.is_in(schedule.credentials)
+        for old in read_ownerships(one)
+        if old.is_untold
+    )
+
+
 async def _let_go(client: PrefectClient, one: FlowRun, heir: FlowRun) -> FlowRun:
     """Have an earlier call let go, if its process lives: it may be about to trigger what its heir triggers."""
     is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
-    is_older = one.created is not None and heir.created is not None and one.created < heir.created
-    if is_over or not is_older or body_of(one) is None:
+    if is_over or body_of(one) is None:
         return one
     with suppress(Superseded):
         await supersede(client, one.id, heir)

@@ -129,7 +129,8 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     # Who answers for a run already must look after it at once: its time limit runs. One that has ended, and is not to
     # be retried, needs no slot.
     ownership = lifecycle.ownership
-    is_retried = ownership.state in BoltRunState.FAILURES and lifecycle.policies.retries > 0
+    fails = ownership.is_untold and ownership.state in BoltRunState.FAILURES
+    is_retried = fails and lifecycle.policies.retries > 0
     takes_up = (ownership.is_untold and not is_retried) or ownership.state == BoltRunState.SUCCESS
     name = slot_name(lifecycle.schedule, await _known_as(lifecycle.schedule))
     # Whoever holds it for longer than this lives.

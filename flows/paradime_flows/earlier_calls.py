@@ -24,7 +24,7 @@ from prefect.client.schemas.sorting import TaskRunSort
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from paradime_flows.family import every_flow_run, has_its_own_process, subflows_of
+from paradime_flows.family import every_flow_run, has_its_own_process, lineage, subflows_of
 
 _GENERATIONS = 10
 _PAGE = 200
@@ -111,18 +111,60 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
     parent = await client.read_flow_run(call.flow_run_id)
     parents = [*await _earlier_calls(client, parent, generations - 1), parent]
     calls = await _calls_of_that_name(client, call, parents)
-    wanted = FlowRunFilter(parent_task_run_id=FlowRunFilterParentTaskRunId(any_=[one.id for one in calls]))
     called = [
         one
-        async for one in every_flow_run(client, wanted)
+        for one in await _called_by(client, calls)
         if one.id != flow_run.id and one.flow_id == flow_run.flow_id
     ]
-    same = {one.id for one in calls if _is_same_call(one, call, parent, calls, called)}
-    found = [one for one in called if one.parent_task_run_id in same]
+    same = {one.id: one.flow_run_id for one in calls if _is_same_call(one, call, parent, calls, called)}
+    found = [
+        one
+        for one in called
+        if one.parent_task_run_id in same
+        and (same[one.parent_task_run_id] != parent.id or _comes_after(flow_run, one))
+    ]
     if has_its_own_process(flow_run):
         # Deployments that are called at once are numbered as the requests happen to arrive.
         found = [one for one in found if one.parameters == flow_run.parameters]
     return sorted(found, key=lambda one: str(one.created))
+
+
+async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun, FlowRun] | None:
+    """Return the flow run that stands in a flow run's place by now, if it goes on, or is to.
+
+    One that a deployment has started outlives its parent, and can begin when the parent's next attempt has had
+    another started in its place; so can the one above it that has called it.
+
+    Args:
+        client: An open client.
+        flow_run: The flow run.
+
+    Returns:
+        The one that is succeeded, which is the flow run or one above it, and the one that stands in its place.
+    """
+    async for one in lineage(client, flow_run):
+        if not has_its_own_process(one) or one.parent_task_run_id is None:
+            continue
+        call = await client.read_task_run(one.parent_task_run_id)
+        if call.flow_run_id is None or not call.dynamic_key.isdigit():
+            continue
+        for other in await _called_by(client, [call]):
+            is_same = other.flow_id == one.flow_id and other.parameters == one.parameters
+            is_over = other.state is not None and other.state.is_final()
+            if is_same and not is_over and _comes_after(other, one):
+                return one, other
+    return None
+
+
+def _comes_after(one: FlowRun, other: FlowRun) -> bool:
+    """Whether a flow run was made after another one."""
+    return one.created is not None and other.created is not None and one.created > other.created
+
+
+async def _called_by(client: PrefectClient, calls: Iterable[TaskRun]) -> list[FlowRun]:
+    """Return the flow runs that some task runs stand for."""
+    these = FlowRunFilterParentTaskRunId(any_=[call.id for call in calls])
+    return [one async for one in every_flow_run(client, FlowRunFilter(parent_task_run_id=these))]
 
 
 def _is_same_call(

@@ -8,24 +8,34 @@ go if another has come before it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+import anyio
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from paradime_blocks.models import BoltRunState
 from paradime_flows.context import run_logger
-from paradime_flows.family import has_its_own_process, lineage
-from paradime_flows.holding import Superseded, supersede
+from paradime_flows.earlier_calls import newer_call
+from paradime_flows.family import lineage
+from paradime_flows.holding import Superseded, check_hold, supersede
 from paradime_flows.ownership import Ownership, read_ownerships, see_hold, write_ownership
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from paradime_flows.earlier_calls import Caller
+
+_HAND_OVERS_AT_MOST = 4
+_PAUSE_SECONDS = 1.0
+
+
+class _TakenMeanwhile(Exception):
+    """Another heir has come to the same flow run, and one of the two has to look again."""
 
 
 def has_something(old: Ownership, taken: Iterable[Ownership]) -> bool:
@@ -58,14 +68,27 @@ async def hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller 
 
     Returns:
         The heir's ownership; None if there is nothing to take over any more.
+
+    Raises:
+        Superseded: The heir has an heir itself.
     """
-    try:
-        async with get_client() as client:
+    for _ in range(_HAND_OVERS_AT_MOST):
+        try:
+            return await _hand_over(old, flow_run, key, caller)
+        except _TakenMeanwhile:
+            # Of two heirs at once, each could take the other for the one who has it.
+            await anyio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - nothing secret
+    return None
+
+
+async def _hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
+    async with get_client() as client:
+        check_hold(await client.read_flow_run(flow_run.id))
+        try:
             # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
             predecessor = await supersede(client, old.flow_run_id, flow_run)
-    except Superseded:
-        # Another heir is at it, and has come later.
-        return None
+        except Superseded:
+            raise _TakenMeanwhile from None
     for now in read_ownerships(predecessor):
         if now.key == old.key and has_something(now, ()):
             old = now
@@ -85,7 +108,7 @@ async def hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller 
         await leave_to(heir, old)
     except Superseded:
         await _let_go(heir)
-        return None
+        raise _TakenMeanwhile from None
     heir.taken_from = None
     await write_the_end(old.flow_run_id, flow_run)
     return heir
@@ -99,30 +122,48 @@ async def complete_hand_over(heir: Ownership, flow_run: FlowRun) -> Ownership | 
         flow_run: The heir.
 
     Returns:
-        The heir's ownership; None if another flow run has it.
+        The heir's ownership; None if it has to look anew for what there is to take over.
     """
     if heir.taken_from is None:
         return heir
     try:
-        async with get_client() as client:
-            predecessor = await client.read_flow_run(heir.taken_from)
-            found = [each for each in read_ownerships(predecessor) if is_of(each, heir)]
-            if any(each.is_untold and each.taken_by is None for each in found):
-                predecessor = await supersede(client, heir.taken_from, flow_run)
-                found = [each for each in read_ownerships(predecessor) if is_of(each, heir)]
-        for old in found:
-            if old.taken_by not in {None, heir.flow_run_id}:
-                await _let_go(heir)
-                return None
-            await leave_to(heir, old)
-    except ObjectNotFound:
-        # Who has been deleted answers for nothing.
-        pass
+        is_ours = await _complete(heir, heir.taken_from, flow_run)
     except Superseded:
+        is_ours = False
+    if not is_ours:
         await _let_go(heir)
         return None
     heir.taken_from = None
     return heir
+
+
+async def _complete(heir: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool:
+    try:
+        async with get_client() as client:
+            found = _counterparts(await client.read_flow_run(taken_from), heir)
+            if any(each.is_untold and each.taken_by is None for each in found):
+                found = _counterparts(await supersede(client, taken_from, flow_run), heir)
+    except ObjectNotFound:
+        # Who has been deleted answers for nothing.
+        return True
+    for old in found:
+        # It may have been begun again itself, and have found its run, or have retried that.
+        has_gone_on = not is_of(old, heir)
+        if has_gone_on or old.taken_by not in {None, heir.flow_run_id}:
+            return False
+        await leave_to(heir, old)
+        await write_the_end(taken_from, flow_run)
+    return True
+
+
+def _counterparts(predecessor: FlowRun, heir: Ownership) -> list[Ownership]:
+    """Return what a flow run answers for, or answered for, of that which an heir has written."""
+    return [
+        each
+        for each in read_ownerships(predecessor)
+        if (is_of(each, heir) or is_of(heir, each))
+        and (each.api_endpoint, each.workspace_uid) == (heir.api_endpoint, heir.workspace_uid)
+    ]
 
 
 async def leave_to(heir: Ownership, old: Ownership) -> None:
@@ -155,22 +196,37 @@ async def _let_go(heir: Ownership) -> None:
 async def write_the_end(predecessor: UUID, heir: FlowRun) -> None:
     """Write the end of a flow run whose process is gone, or lets go, and that nobody else will begin again.
 
-    With it end those of its process that have called it: what they go on to do, the flow runs above the heir do.
-
     Args:
         predecessor: The flow run.
         heir: The one that takes its place.
     """
     try:
         async with get_client() as client:
-            kept = {one.id async for one in lineage(client, heir)}
-            async for one in lineage(client, await client.read_flow_run(predecessor)):
-                if one.id in kept:
-                    return
-                if one.state is None or not one.state.is_final():
-                    message = f"Its process has ended; flow run {heir.name!r} takes its place."
-                    await client.set_flow_run_state(one.id, Crashed(message=message), force=True)
-                if has_its_own_process(one):
-                    return
+            flow_run = await client.read_flow_run(predecessor)
+            if flow_run.state is None or not flow_run.state.is_final():
+                message = f"Its process has ended; flow run {heir.name!r} takes its place."
+                await client.set_flow_run_state(predecessor, Crashed(message=message), force=True)
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
         run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
+
+
+async def give_way(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Let go if another flow run stands in our place by now, or in that of one above us.
+
+    Args:
+        client: An open client.
+        flow_run: Our flow run, which a body has begun late.
+
+    Raises:
+        Superseded: One does. We have ended, and with us those above that were to be succeeded.
+    """
+    newer = await newer_call(client, flow_run)
+    if newer is None:
+        return
+    succeeded, heir = newer
+    async for one in lineage(client, flow_run):
+        # Prefect writes nothing of a body that lets go.
+        await write_the_end(one.id, heir)
+        if one.id == succeeded.id:
+            break
+    raise Superseded(flow_run)

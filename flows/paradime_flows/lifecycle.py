@@ -29,7 +29,7 @@ from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows.claims import claim, inherit, with_reason
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import caller_of
-from paradime_flows.handing_over import complete_hand_over
+from paradime_flows.handing_over import complete_hand_over, give_way
 from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.holding import body_of, check_hold, take_hold
 from paradime_flows.hooks import (
@@ -102,6 +102,7 @@ class RunLifecycle:
 
         Raises:
             StoppedByPrefect: The flow run was cancelled before this attempt of it began.
+            Superseded: Another flow run stands in its place by now.
         """
         hear_signals()
         async with get_client() as client:
@@ -113,6 +114,7 @@ class RunLifecycle:
             reason = await settle_if_cancelled_before(client, flow_run)
             if reason is not None:
                 raise StoppedByPrefect(reason)
+            await give_way(client, flow_run)
             await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
             caller = await caller_of(client, flow_run) if key == FLOW_KEY else None
         # Before it answers for anything: the sweeper must find it then.

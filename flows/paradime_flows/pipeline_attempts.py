@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -21,7 +22,7 @@ from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import earlier_calls
 from paradime_flows.family import has_its_own_process, lineage, subflows_of
 from paradime_flows.handing_over import write_the_end
-from paradime_flows.holding import body_began_at, supersede
+from paradime_flows.holding import Superseded, body_began_at, supersede
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over
@@ -107,7 +108,9 @@ class EarlierAttempts:
             gone = [one for one in self.earlier if not _is_over(one)]
             for one in gone:
                 # Its process may live: it would begin more steps, and cancel those that go, for its end.
-                await supersede(client, one.id, self.flow_run)
+                # If it is just being begun again, it sees us, and lets go by itself.
+                with suppress(Superseded):
+                    await supersede(client, one.id, self.flow_run)
             children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
             if children:
                 await _number_subflows(client, self.flow_run.id)

@@ -12,6 +12,7 @@ from paradime_flows.archive_settings import LOG_LIMIT_BYTES
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials
 from paradime_flows.driving import cancelled, stopped, this_flow_run_id
+from paradime_flows.handing_over import give_way
 from paradime_flows.holding import take_hold
 from paradime_flows.hooks import (
     cancel_owned_runs,
@@ -132,6 +133,8 @@ async def run_pipeline(
         flow_run = await client.read_flow_run(this_flow_run_id())
         await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
         reason = await settle_if_cancelled_before(client, flow_run)
+        if reason is None:
+            await give_way(client, flow_run)
         before = await EarlierAttempts.of(client, flow_run, found)
     if reason is not None:
         return cancelled(reason, PipelineResult)

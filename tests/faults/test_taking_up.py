@@ -125,6 +125,29 @@ async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simu
     assert simulator.count("triggerBoltRun") == 1
 
 
+async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simulator, prefect) -> None:
+    """The heir was killed half-way; the older one is begun again, and finds its run; then the heir is begun again."""
+    from paradime_flows import handing_over
+    from paradime_flows.claims import succeeding
+
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    unanswered(prefect, first)
+    process.set(Process())
+    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
+    with killed, succeeding(first), pytest.raises(Killed):
+        await begun(simulator, second)
+    process.set(Process())
+    assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
+    process.set(Process())
+    with succeeding(first):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id == run.run_id
+    assert [ownership_of(prefect, each).is_open for each in (first, second)] == [False, True]
+    assert simulator.count("triggerBoltRun") == 1
+
+
 @pytest.mark.parametrize("late", ["as it writes its own", "as it has the older let go", "killed then"])
 async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) -> None:
     """Equal tasks of a process pool find the same: the last to say so has it, and the other a run of its own."""
@@ -484,6 +507,28 @@ async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefe
             await driving._to_the_end(again, await again.obtain())
     assert told.value.run_id == run.run_id
     assert [each.id for each in simulator.runs()] == [other, run.run_id]
+
+
+async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefect, taken_slot) -> None:
+    """A retry of its flow run is a new intent, and another flow run drives the schedule."""
+    from paradime_flows import driving
+    from paradime_flows.triggering import Skipped
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    first = await begun(simulator, flow_run_id, retries=1)
+    run = await first.obtain()
+    simulator.finish(run.run_id, state="FAILED")
+    await first.wait(run)
+    with pytest.raises(BoltRunFailed) as failure:
+        await first.result(run)
+    await first.finish(failure.value)
+    simulator.start_run(SCHEDULE)
+    process.set(Process())
+    again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
+    async with AsyncExitStack() as stack:
+        with pytest.raises(Skipped):
+            await driving.hold_slot(again, stack)
 
 
 async def test_a_new_trigger_has_the_whole_of_its_time(simulator, prefect) -> None:
