@@ -15,8 +15,9 @@ from prefect.exceptions import ObjectNotFound
 from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.text import one_line
 from paradime_flows.artifacts import flow_run_url
+from paradime_flows.callers import Caller
 from paradime_flows.context import run_logger
-from paradime_flows.earlier_calls import Caller, calls_by_tasks, earlier_calls
+from paradime_flows.earlier_calls import calls_by_tasks, earlier_calls
 from paradime_flows.handing_over import hand_over, has_something, is_of, leave_to, write_the_end
 from paradime_flows.holding import Superseded, body_of, supersede
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger_intent import TriggerRequest
 
-# Which intent of this process has taken up what: of two tasks that ask for the same, each takes up a run of its own.
+# Which intent of this process has taken up what, in which attempt: of two tasks that ask for the same, each takes up a
+# run of its own.
 _claimed: dict[tuple[UUID, str, str], str] = {}
 # The same of what intents of other flow runs had left.
 _heirs: dict[tuple[UUID, str], tuple[UUID, str]] = {}
@@ -46,17 +48,20 @@ def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
     return dataclasses.replace(request, reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
 
 
-def claim(found: list[Ownership], key: str, request: TriggerRequest, body: str) -> Ownership | None:
+def claim(
+    found: list[Ownership], key: str, request: TriggerRequest, body: str, caller: Caller | None = None
+) -> Ownership | None:
     """Return the ownership that an intent goes on with, of those that stand on its flow run.
 
-    A task run is another one in each body of its flow run, so it takes up what an earlier body asked for in the
-    same words.
+    A task run is another one in each body of its flow run, and in each attempt of a task that calls it, so it takes up
+    what an earlier one asked for in the same words.
 
     Args:
         found: The flow run's ownerships.
         key: The intent's key.
         request: What is to be triggered.
         body: The present body of the flow run (`paradime_flows.holding`).
+        caller: The tasks that the intent is one of, if any.
 
     Raises:
         BoltRequestError: The flow run answers for a run of another schedule.
@@ -65,13 +70,19 @@ def claim(found: list[Ownership], key: str, request: TriggerRequest, body: str) 
         if ownership.key == key:
             _check_schedule(ownership, request)
             return ownership
+    attempt = body if caller is None else f"{body} {caller.attempt}"
     for ownership in found:
-        mark = (ownership.flow_run_id, ownership.key, body)
+        mark = (ownership.flow_run_id, ownership.key, attempt)
+        is_earlier = ownership.body != body or _comes_after(caller, ownership.caller)
         same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
         # A task that is retried before it has written anything comes back for what it had taken up.
-        if same and (ownership.body != body or mark in _claimed) and _claimed.setdefault(mark, key) == key:
+        if same and (is_earlier or mark in _claimed) and _claimed.setdefault(mark, key) == key:
             return ownership
     return None
+
+
+def _comes_after(caller: Caller | None, other: Caller | None) -> bool:
+    return caller is not None and other is not None and caller.comes_after(other)
 
 
 def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
@@ -127,7 +138,7 @@ async def inherit(
         key: The intent's key.
         schedule: What it runs.
         request: What it is to trigger.
-        caller: The task that has called it, if one has.
+        caller: The tasks that have called it, if any.
     """
     named = _named.get() if key == FLOW_KEY else None
     async with get_client() as client:
@@ -171,7 +182,7 @@ async def _predecessors(
         return [one for one in found if one.id != flow_run.id], []
     if caller is None:
         return (await earlier_calls(client, flow_run))[::-1], []
-    attempts: dict[tuple[UUID, int, int], list[FlowRun]] = {}
+    attempts: dict[str, list[FlowRun]] = {}
     taken: list[Ownership] = []
     for one in sorted(await calls_by_tasks(client, flow_run, caller), key=_age):
         for ownership in read_ownerships(one):
@@ -179,8 +190,7 @@ async def _predecessors(
             if other is None:
                 continue
             if other.flow_run_id != caller.flow_run_id or caller.comes_after(other):
-                attempt = (other.flow_run_id, other.flow_run_attempt, other.task_run_attempt)
-                attempts.setdefault(attempt, []).append(one)
+                attempts.setdefault(other.numbers(), []).append(one)
             else:
                 taken.append(ownership)
     # The newest attempt first, and in it as they were called.

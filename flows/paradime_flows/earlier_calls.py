@@ -2,14 +2,13 @@
 
 When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed, or whose result
 nobody kept; and what that one calls is new as well, down to the last. It numbers the subflows of a flow run as they
-are called, but not those that a task calls: such a flow run writes down who has called it, in which attempt (`Caller`).
+are called; for those that a task calls there is what they have written down (`paradime_flows.callers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
@@ -21,60 +20,12 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.context import TaskRunContext
-from pydantic import BaseModel
 
+from paradime_flows.callers import Caller, written_caller
 from paradime_flows.family import every_flow_run, has_its_own_process, lineage, subflows_of
 
 _GENERATIONS = 10
 _PAGE = 200
-
-
-class Caller(BaseModel):
-    """The task that has called a flow as its subflow.
-
-    Attributes:
-        flow_run_id: The task's flow run.
-        flow_run_attempt: Which attempt of that one it was.
-        task_run_id: The task run.
-        task_run_attempt: Which attempt of the task it was.
-    """
-
-    flow_run_id: UUID
-    flow_run_attempt: int
-    task_run_id: UUID
-    task_run_attempt: int
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is the first attempt of both."""
-        return self.flow_run_attempt <= 1 and self.task_run_attempt <= 1
-
-    def comes_after(self, other: Caller) -> bool:
-        """Whether another call was made in an attempt before this one, of the flow or of the task."""
-        if self.flow_run_id != other.flow_run_id:
-            return False
-        if self.task_run_id == other.task_run_id:
-            return self.task_run_attempt > other.task_run_attempt
-        return self.flow_run_attempt > other.flow_run_attempt
-
-
-async def caller_of(client: PrefectClient, flow_run: FlowRun) -> Caller | None:
-    """Return the task that has called a flow run in this process; None if a flow has, or a deployment."""
-    task = TaskRunContext.get()
-    if task is None or flow_run.parent_task_run_id is None:
-        return None
-    task_run = task.task_run
-    call = await client.read_task_run(flow_run.parent_task_run_id)
-    # Prefect leaves a task's context to all that it calls, down to the last.
-    if task_run.flow_run_id is None or task_run.flow_run_id != call.flow_run_id:
-        return None
-    return Caller(
-        flow_run_id=task_run.flow_run_id,
-        flow_run_attempt=task_run.flow_run_run_count,
-        task_run_id=task_run.id,
-        task_run_attempt=task_run.run_count,
-    )
 
 
 async def earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
@@ -105,9 +56,11 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
     if flow_run.parent_task_run_id is None or not generations:
         return []
     call = await client.read_task_run(flow_run.parent_task_run_id)
-    if call.flow_run_id is None or not call.dynamic_key.isdigit():
-        # Nobody has numbered it: all that a task calls outside of a flow bear its one key.
+    if call.flow_run_id is None:
         return []
+    if not call.dynamic_key.isdigit():
+        # Nobody has numbered it: all that a task calls outside of a flow bear its one key.
+        return await _earlier_calls_by_tasks(client, flow_run)
     parent = await client.read_flow_run(call.flow_run_id)
     parents = [*await _earlier_calls(client, parent, generations - 1), parent]
     calls = await _calls_of_that_name(client, call, parents)
@@ -126,6 +79,30 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
     if has_its_own_process(flow_run):
         # Deployments that are called at once are numbered as the requests happen to arrive.
         found = [one for one in found if one.parameters == flow_run.parameters]
+    return sorted(found, key=lambda one: str(one.created))
+
+
+async def _earlier_calls_by_tasks(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
+    """Return one call of each earlier attempt: the first of equal ones for the first, the second for the second."""
+    caller = written_caller(flow_run)
+    if caller is None:
+        return []
+    calls = [
+        (theirs, one)
+        for one in await calls_by_tasks(client, flow_run, caller)
+        if one.parameters == flow_run.parameters and (theirs := written_caller(one)) is not None
+    ]
+    calls.sort(key=lambda call: str(call[1].created))
+    before = [theirs for theirs, one in calls if _comes_after(flow_run, one)]
+    attempts: dict[tuple[int, str], list[FlowRun]] = {}
+    for theirs, one in calls:
+        level = 0 if theirs.flow_run_id != caller.flow_run_id else caller.level_retried_since(theirs)
+        if level is not None:
+            attempts.setdefault((level, theirs.numbers(level)), []).append(one)
+    found = []
+    for (level, _), equal in attempts.items():
+        number = sum(theirs.numbers(level) == caller.numbers(level) for theirs in before)
+        found += equal[number : number + 1]
     return sorted(found, key=lambda one: str(one.created))
 
 

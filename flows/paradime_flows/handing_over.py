@@ -28,7 +28,7 @@ from paradime_flows.ownership import Ownership, read_ownerships, see_hold, write
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-    from paradime_flows.earlier_calls import Caller
+    from paradime_flows.callers import Caller
 
 _HAND_OVERS_AT_MOST = 4
 _PAUSE_SECONDS = 1.0
@@ -64,7 +64,7 @@ async def hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller 
         old: That ownership.
         flow_run: The heir.
         key: The heir's intent.
-        caller: The task that has called the heir, if one has.
+        caller: The tasks that have called the heir, if any.
 
     Returns:
         The heir's ownership; None if there is nothing to take over any more.

@@ -26,9 +26,9 @@ from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.text import one_line
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerRequest
+from paradime_flows.callers import caller_of, tasks_around, write_callers
 from paradime_flows.claims import claim, inherit, with_reason
-from paradime_flows.context import run_logger
-from paradime_flows.earlier_calls import caller_of
+from paradime_flows.context import current_task_run_id, run_logger
 from paradime_flows.handing_over import complete_hand_over, give_way
 from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
 from paradime_flows.holding import body_of, check_hold, take_hold
@@ -116,18 +116,20 @@ class RunLifecycle:
                 raise StoppedByPrefect(reason)
             await give_way(client, flow_run)
             await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
-            caller = await caller_of(client, flow_run) if key == FLOW_KEY else None
+            flow_run = await write_callers(client, flow_run)
+            called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
+            around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
         # Before it answers for anything: the sweeper must find it then.
         await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
-        claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "")
+        claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "", around)
         ownership = (
             (claimed and await complete_hand_over(claimed, flow_run))
-            or await inherit(flow_run, key, schedule, request, caller)
+            or await inherit(flow_run, key, schedule, request, called_by)
             or Ownership(key=key, flow_run_id=flow_run_id, request=request)
         )
         ownership.held_by(flow_run)
-        ownership.asked, ownership.caller = request, caller
+        ownership.asked, ownership.caller = request, around
         ownership.api_endpoint = schedule.credentials.api_endpoint
         ownership.workspace_uid = schedule.credentials.workspace_uid
         ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name

@@ -22,8 +22,8 @@ from paradime_blocks.models import BoltAttempt, BoltRunState
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
 from paradime_flows.archive_settings import ArchiveSettings
+from paradime_flows.callers import Caller
 from paradime_flows.context import run_logger
-from paradime_flows.earlier_calls import Caller
 from paradime_flows.holding import Superseded, body_of, write_labels
 from paradime_flows.run_time import begins_here
 from paradime_flows.watch import StoppedByPrefect, reason_to_stop
@@ -45,7 +45,7 @@ class Ownership(BaseModel):
         asked: What the caller asked for; the request may be a retry of it, or the rest of it.
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
-        caller: The task that has called the flow run, if one has.
+        caller: The tasks that have called the flow run; of a task's intent, those around it.
         taken_from: The flow run that it is about to be taken over from; None once that has let go.
         taken_by: The flow run that has taken it over.
         run_id: The Bolt run; None until it is known.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from paradime_blocks.errors import BoltPipelineFailed
 from paradime_flows.archive_settings import LOG_LIMIT_BYTES
+from paradime_flows.callers import write_callers
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import resolve_credentials
 from paradime_flows.driving import cancelled, stopped, this_flow_run_id
@@ -135,6 +136,7 @@ async def run_pipeline(
         reason = await settle_if_cancelled_before(client, flow_run)
         if reason is None:
             await give_way(client, flow_run)
+        flow_run = await write_callers(client, flow_run)
         before = await EarlierAttempts.of(client, flow_run, found)
     if reason is not None:
         return cancelled(reason, PipelineResult)

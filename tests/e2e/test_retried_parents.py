@@ -20,7 +20,7 @@ from paradime_flows import handing_over
 from paradime_flows.family import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
+from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run, trigger_bolt_run, wait_for_bolt_run
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -137,27 +137,100 @@ async def test_of_two_equal_tasks_of_a_retried_parents_subflow_each_takes_up_its
     assert returned == [[failed], [first, second], [first, second]]
 
 
-async def test_a_retried_task_takes_up_the_run_of_the_subflow_that_it_called(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
+async def runs_a_pipeline(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    steps = [{"schedule_name": schedule}]
+    (outcome,) = (await arun_pipeline(steps, credentials, max_outage_seconds=outage, **FLOW)).steps
+    assert outcome.run_id is not None
+    return outcome.run_id
+
+
+@flow
+async def calls_the_pipeline(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return await runs_a_pipeline(schedule, credentials, outage)
+
+
+@flow
+async def calls_a_task(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return await runs_as_a_task(schedule, credentials, outage)
+
+
+@task
+async def calls_a_subflow_as_a_task(schedule: str, credentials: ParadimeCredentials, outage: float) -> int:
+    return await calls_a_subflow(schedule, credentials, outage)
+
+
+CALLED_BY_TASKS = pytest.mark.parametrize(
+    "called",
+    [
+        runs_itself,
+        calls_a_subflow,
+        calls_tasks,
+        calls_tasks.fn,
+        runs_as_a_task,
+        calls_a_subflow_as_a_task,
+        calls_a_task,
+        runs_a_pipeline,
+        calls_the_pipeline,
+    ],
+    ids=[
+        "a flow of ours",
+        "a flow that calls it",
+        "a flow with our tasks",
+        "our tasks",
+        "a task that calls it",
+        "a task that calls a flow",
+        "a flow that calls a task",
+        "a pipeline",
+        "a flow that calls a pipeline",
+    ],
+)
+
+
+@CALLED_BY_TASKS
+@pytest.mark.parametrize("retried", ["task", "flow"])
+async def test_what_a_retried_task_calls_is_run_once(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, called: Any, retried: str
 ) -> None:
-    """Prefect does not number what a task calls; each attempt of it comes after the one before."""
+    """Prefect does not number what a task calls; each attempt of it, or of its flow, comes after the one before."""
     returned: list[list[int]] = []
 
-    @task(retries=2, retry_delay_seconds=0)
+    @task(retries=2 if retried == "task" else 0, retry_delay_seconds=0)
     async def step() -> None:
         returned.append([])
         for _ in range(1 if len(returned) == 1 else 2):
-            returned[-1].append((await arun_schedule("quick", credentials, **FLOW)).run_id)
+            returned[-1].append(await called("quick", credentials, 600))
         if len(returned) < 3:
             raise AnotherStepFailedError
 
-    @flow
+    @flow(retries=2 if retried == "flow" else 0, retry_delay_seconds=0)
     async def parent() -> None:
         await step()
 
     await parent()
     first, second = (run.id for run in workspace.runs())
     assert returned == [[first], [first, second], [first, second]]
+
+
+def test_what_a_retried_task_of_a_plain_flow_calls_is_run_once(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The forms that are not awaited; the wait of the first attempt was cut off."""
+    returned: list[int] = []
+
+    @task(retries=1, retry_delay_seconds=0)
+    def step() -> None:
+        returned.append(trigger_bolt_run("endless", credentials))
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+        workspace.finish(returned[0])
+        wait_for_bolt_run(returned[-1], credentials, **QUICK)
+
+    @flow
+    def parent() -> None:
+        step()
+
+    parent()
+    assert returned == [run.id for run in workspace.runs()] * 2
 
 
 @flow(name="load")
