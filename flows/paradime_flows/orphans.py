@@ -39,8 +39,18 @@ async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun
     return [
         flow_run
         async for flow_run in every_flow_run(client, wanted)
-        if any(ownership.is_open for ownership in read_ownerships(flow_run))
+        if may_have_vanished(flow_run) or any(each.is_open for each in read_ownerships(flow_run))
     ]
+
+
+def may_have_vanished(flow_run: FlowRun) -> bool:
+    """Whether nothing is left of a flow run in Bolt, while Prefect waits for its end: its process may be gone.
+
+    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled.
+    """
+    state = flow_run.state
+    goes_on = state is not None and (state.is_running() or state.is_cancelling())
+    return goes_on and not any(ownership.is_open for ownership in read_ownerships(flow_run))
 
 
 def idle_seconds(flow_run: FlowRun) -> float:

@@ -85,7 +85,9 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
         told_after = min(wait_seconds, _WAITING_IS_TOLD_AFTER_SECONDS)
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
-            trail.note("Another flow run drives the schedule; waiting for it to end.")
+            trail.note(
+                "Waiting for the schedule's concurrency slot: another flow run may drive the schedule."
+            )
             # Prefect's own limit begins late where several of one process wait for the same.
             done, _ = await asyncio.wait([acquired], timeout=wait_seconds - told_after)
         if not done:

@@ -40,6 +40,7 @@ from paradime_flows.orphans import (
     is_cancelled,
     is_left,
     is_taken_up_from_above,
+    may_have_vanished,
     may_live,
 )
 from paradime_flows.ownership import FlowRunLedger, Ownership, read_ownerships
@@ -94,7 +95,9 @@ async def sweep_orphans(
 ) -> list[SweptRun]:
     """Find flow runs that are over, or silent, while they still answer for a Bolt run, and act on those.
 
-    Safe to repeat, and for several at once. Each flow run is read again right before anything is done.
+    Safe to repeat, and for several at once. Each flow run is read again right before anything is done. One whose
+    process has vanished is written as Crashed, or as Cancelled if that was asked for, also where nothing is left of it
+    in Bolt.
 
     Args:
         credentials: A Paradime Credentials block or the name of one; only Bolt runs of its workspace are swept.
@@ -160,9 +163,10 @@ class _Sweep:
     async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
         """Whether a flow run has been over or silent for long enough while it answers for a run of this workspace.
 
-        One that was cancelled need not have been: nobody comes back for its run.
+        So is one of which nothing is left in Bolt, if Prefect still waits for its end. One that was cancelled need not
+        have been: nobody comes back for its run.
         """
-        if not self._open(flow_run) or idle_seconds(flow_run) < 0:
+        if not (self._open(flow_run) or may_have_vanished(flow_run)) or idle_seconds(flow_run) < 0:
             return False
         return not self.is_young(flow_run) or await is_cancelled(client, flow_run)
 
@@ -217,7 +221,7 @@ class _Sweep:
                 run_logger().error("%s", error)
             entry.run_id = ownership.run_id
             settled = settled and not ownership.is_open
-        if settled:
+        if settled and self.action != "report":
             await _write_the_end(client, flow_run)
 
     @staticmethod
@@ -288,7 +292,8 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
     if ended_badly(flow_run) or not same or body_of(now) != body_of(flow_run):
         return
-    message = "The process of this flow run has vanished; its Bolt runs were swept."
+    message = "The process of this flow run has vanished; nothing of it goes on in Bolt."
+    run_logger().info("The process of flow run %r has vanished; its end is written.", flow_run.name)
     cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
     # A person's cancel stays a cancel.
     state: State[None] = Cancelled(message=message) if cancelling else Crashed(message=message)

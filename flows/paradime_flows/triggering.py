@@ -104,7 +104,10 @@ class Triggering:
             except BoltAlreadyRunning as error:
                 intent = self.ownership.intent
                 await self.ledger.withdraw()
-                other, runs = await self._reason_of(error)
+                other, runs = await self._reason_of()
+                if other is None:
+                    await self._wait_for_nobody(error, refusals=sent + 1)
+                    continue
                 if intent is not None and await self._may_be_ours(other, request, intent):
                     # A gateway that sends a request twice hides the run that we started behind a refusal.
                     self.trail.note(
@@ -163,20 +166,29 @@ class Triggering:
         self.trail.note(f"The schedule runs already (Bolt run {other.run_id}).")
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 
-    async def _reason_of(self, refusal: BoltAlreadyRunning) -> tuple[BoltRun, bool]:
-        """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late.
-
-        Raises:
-            BoltAlreadyRunning: The schedule has no run at all.
-        """
+    async def _reason_of(self) -> tuple[BoltRun | None, bool]:
+        """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late."""
         showing = Deadline(_SHOWS_WITHIN_SECONDS)
         while True:
             other, runs = await self.run_in_the_way()
-            if other is not None and (runs or showing.passed):
+            if runs or showing.passed:
                 return other, runs
-            if showing.passed:
-                raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
             await showing.clock.sleep(_LOOK_SECONDS)
+
+    async def _wait_for_nobody(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
+        """Wait for a run that is in the way and that Bolt does not show, if the policy is to wait for one.
+
+        Raises:
+            BoltAlreadyRunning: It is not, or has waited for long enough.
+        """
+        if self.on_already_running in {"skip", "fail"} or self.waiting.passed:
+            raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
+        self.trail.note("The schedule runs already, says Bolt, and shows no run of it; our trigger waits.")
+        await self._pause(refusals)
+
+    async def _pause(self, refusals: int) -> None:
+        seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
+        await self.waiting.clock.sleep(seconds)
 
     async def run_in_the_way(self) -> tuple[BoltRun | None, bool]:
         """Return the schedule's run that goes on, or else its latest, and whether it goes on."""
@@ -224,8 +236,7 @@ class Triggering:
             raise BoltAlreadyRunning(msg, **facts) from error
         self.trail.note(f"Bolt run {other.run_id} has ended as {state}.")
         # An older run than the latest may be the one that goes on: then Bolt refuses again, and again.
-        seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
-        await self.waiting.clock.sleep(seconds)
+        await self._pause(refusals)
 
     async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
         """Retry a run in a new one; on a backend that cannot, trigger what the run has not done.

@@ -358,6 +358,32 @@ async def test_a_subflow_whose_parent_nobody_fetches_is_swept(
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
+@pytest.mark.parametrize("left", ["a run that has ended", "nothing"])
+@pytest.mark.parametrize(
+    "state, end", [(Running(), "Crashed"), (Cancelling(), "Cancelled")], ids=["", "cancelled"]
+)
+async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in_bolt(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, left: str, state: State[Any], end: str
+) -> None:
+    """As that of one of several subflows at once, when another fails: Prefect is not told of it."""
+    bolt_simulator.add_schedule("daily", commands=[LONG])
+    run_id = bolt_simulator.start_run("daily")
+    flow_run = await orphan(credentials, run_id, state, closed=True, reported=True)
+    async with get_client() as client:
+        if left == "nothing":
+            flow_run = await client.create_flow_run(run_schedule, state=state, tags=[TAG])
+        # It lives, as far as anybody can tell; and then it does not.
+        await client.update_flow_run_labels(flow_run.id, {LABEL: f"{time.time():.0f} 1 0 elsewhere"})
+        assert await asweep_orphans(credentials, older_than_seconds=0) == []
+        assert (await again(flow_run)).state.type is state.type
+        await client.update_flow_run_labels(flow_run.id, {LABEL: dead_here()})
+    assert await asweep_orphans(credentials, action="report", older_than_seconds=0) == []
+    assert (await again(flow_run)).state.type is state.type
+    assert await asweep_orphans(credentials, older_than_seconds=0) == []
+    assert (await again(flow_run)).state.name == end
+    assert bolt_simulator.run(run_id).state == "RUNNING"
+
+
 async def test_a_body_that_has_begun_just_now_is_not_swept_for_the_silence_of_the_one_before(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

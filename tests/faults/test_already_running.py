@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,6 +16,8 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.testing import faults
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from faults.bench import Outcome
 
     from paradime_blocks.testing import BoltSimulator
@@ -22,14 +25,26 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
-def simulator(prefect_server):
-    """A Bolt in which somebody else's run goes on for ever; ours would, too."""
-    simulator = bolt("timeout")
+@contextmanager
+def served(simulator: BoltSimulator) -> Iterator[BoltSimulator]:
     simulator.clock.speed = SPEED
     quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
     with temporary_settings(quiet), fast_time(), simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(prefect_server):
+    """A Bolt in which somebody else's run goes on for ever; ours would, too."""
+    with served(bolt("timeout")) as simulator:
         simulator.start_run(SCHEDULE)
+        yield simulator
+
+
+@pytest.fixture
+def idle_simulator(prefect_server):
+    """A Bolt in which nothing runs; ours would succeed."""
+    with served(bolt("success")) as simulator:
         yield simulator
 
 
@@ -109,6 +124,20 @@ async def test_wait_is_bounded(simulator) -> None:
     assert outcome.error.run_id == outcome.runs[0].id
     assert len(outcome.runs) == 1
     assert untouched(simulator)
+
+
+@pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
+async def test_a_run_in_the_way_that_bolt_does_not_show(idle_simulator, policy) -> None:
+    """As Bolt may while it starts one: who waits goes on to wait, and then triggers."""
+    refusal = f"AlreadyRunningException: schedule {SCHEDULE!r} is already running"
+    idle_simulator.inject(faults.GraphQLError(refusal, operation="triggerBoltRun", times=3))
+    outcome = await run(idle_simulator, policy, timeout_seconds=3600.0)
+    if policy in {"fail", "skip"}:
+        assert isinstance(outcome.error, BoltAlreadyRunning)
+        assert outcome.runs == []
+    else:
+        assert outcome.state.is_completed(), outcome
+        assert [each.state for each in outcome.runs] == ["SUCCESS"]
 
 
 async def test_wait_then_trigger_our_own(simulator) -> None:
