@@ -29,12 +29,16 @@ from paradime_flows.context import resolve_credentials, run_logger
 from paradime_flows.family import has_its_own_process, subflows_of
 from paradime_flows.holding import Superseded, lost_hold
 from paradime_flows.liveness import lives_beside
+from paradime_flows.orphans import is_cancelled
 from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
 from paradime_flows.settle import settle
 from paradime_flows.watch import cancelled_before_body, state_types
 
 _AT_ONCE = 16
 
+_CANCELLED_WHILE_SCHEDULED = [StateType.SCHEDULED, StateType.CANCELLED]
+# Flow runs of this process whose cancel has been seen once, while they had something under way.
+_heard_of: set[UUID] = set()
 # Credentials that were given in code and are in no block: known to this process only.
 _in_this_process: dict[tuple[UUID, str, str | None], ParadimeCredentials] = {}
 
@@ -129,18 +133,32 @@ async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -
 
 
 async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Settle what is left if a flow run was cancelled while it awaits its retry: no body hears of it until then.
+    """Settle what is left if a flow run was cancelled, and nobody in it hears of that.
+
+    It awaits its retry: no body hears of anything until then. Or its body is busy with something else than a Bolt run
+    that it has triggered: it had until the second look to hear of it.
 
     Args:
         client: An open client.
-        flow_run: The flow run, which is over.
+        flow_run: The flow run, as just looked at.
     """
     state = flow_run.state
-    if state is None or not state.is_cancelled() or lost_hold(flow_run):
+    if state is None or lost_hold(flow_run):
         return
-    if (await state_types(client, flow_run.id))[-2:] == [StateType.SCHEDULED, StateType.CANCELLED]:
-        reason = f"Flow run {flow_run.name!r} was cancelled while it waited for its retry."
+    why = None
+    if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
+        why = "while it waited for its retry"
+    elif not state.is_final() and _has_triggered(flow_run) and await is_cancelled(client, flow_run):
+        why = "while it did something else" if flow_run.id in _heard_of else None
+        _heard_of.add(flow_run.id)
+    if why is not None:
+        reason = f"Flow run {flow_run.name!r} was cancelled {why}."
         await settle_family(client, flow_run, lambda _: reason)
+
+
+def _has_triggered(flow_run: FlowRun) -> bool:
+    """Whether tasks of a flow run have triggered what it answers for still; a flow of ours hears of a cancel itself."""
+    return any(ownership.is_open and ownership.key != FLOW_KEY for ownership in read_ownerships(flow_run))
 
 
 async def settle_family(

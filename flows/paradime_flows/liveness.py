@@ -33,7 +33,7 @@ STALE_SECONDS = 3 * BEAT_SECONDS
 # While a retry is awaited, nobody else in the process looks at the flow run.
 _LOOK_SECONDS = 3.0
 
-WhenOver = Callable[[PrefectClient, FlowRun], Awaitable[None]]
+Look = Callable[[PrefectClient, FlowRun], Awaitable[None]]
 
 # Flow runs that a thread of this process gives signs of life for, each with the one above it that nobody called.
 _kept_alive: dict[UUID, UUID] = {}
@@ -72,13 +72,14 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     await client.update_flow_run_labels(flow_run_id, {LABEL: value})
 
 
-async def keep_alive(client: PrefectClient, flow_run: FlowRun, when_over: WhenOver) -> None:
+async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> None:
     """Give signs of life of this process, the first at once, until a flow run is over or another process's.
 
     Args:
         client: An open client.
         flow_run: The flow run.
-        when_over: What is to be done then, in the thread that gives the signs; again, if it fails.
+        look: Is handed the flow run with each sign, and when it is over, in the thread that gives the signs; if it
+            fails, again.
     """
     await beat(client, flow_run.id)
     if flow_run.id in _kept_alive:
@@ -91,13 +92,13 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, when_over: WhenOv
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
     threading.Thread(
-        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, when_over)),
+        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, look)),
         name="paradime-alive",
         daemon=True,
     ).start()
 
 
-async def _beat_until_over(flow_run_id: UUID, when_over: WhenOver) -> None:
+async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
     try:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
@@ -106,9 +107,10 @@ async def _beat_until_over(flow_run_id: UUID, when_over: WhenOver) -> None:
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
                         await beat(client, flow_run_id)
+                        await look(client, flow_run)
                         waits = flow_run.state is not None and flow_run.state.is_scheduled()
                         await asyncio.sleep(_LOOK_SECONDS if waits else BEAT_SECONDS)
-                    await when_over(client, flow_run)
+                    await look(client, flow_run)
             except ObjectNotFound:
                 return
             except Exception:  # noqa: BLE001, S112 - a Prefect out of reach is no end

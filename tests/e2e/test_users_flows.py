@@ -22,6 +22,7 @@ from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trail import Trail
 from paradime_blocks.trigger_intent import TriggerRequest
 from paradime_flows import driving, liveness, settle, watch
+from paradime_flows.family import lineage
 from paradime_flows.hooks import cancel_owned_runs, remember_credentials
 from paradime_flows.ownership import Ownership, read_ownerships
 from paradime_flows.read_tasks import aget_bolt_run
@@ -450,6 +451,30 @@ async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
     assert result.state == "SUCCESS"
     assert result.run_id != run_id
     await lease
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["the flow run", "the one above it"])
+async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch, above: bool
+) -> None:
+    """Prefect tells a script nothing, and nothing of ours waits: the signs of life find it cancelled."""
+    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.5)
+
+    @flow
+    async def busy() -> None:
+        await atrigger_bolt_run("endless", credentials)
+        async with get_client() as client:
+            flow_run = await client.read_flow_run(this_flow_run.id)
+            *_, outermost = [one async for one in lineage(client, flow_run)]
+            await client.set_flow_run_state(outermost.id, Cancelling(), force=True)
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 30)
+
+    @flow
+    async def parent() -> None:
+        await busy()
+
+    await (parent if above else busy)(return_state=True)
+    assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
 @pytest.mark.parametrize("on_interrupt", ["cancel", "leave"])
