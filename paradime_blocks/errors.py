@@ -233,7 +233,8 @@ class BoltAlreadyRunning(BoltError):
     """
 
     guidance = (
-        "Choose on_already_running: wait, attach, skip or replace, or try again when that run has ended."
+        "Let run_schedule's on_already_running wait for that run, attach to it, skip or replace it; or try again when "
+        "it has ended."
     )
 
 

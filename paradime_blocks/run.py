@@ -424,6 +424,12 @@ class BoltRun(JobRun[BoltRunResult]):
             facts.update(await failure_facts(client, command, self.credentials))
         if state == BoltRunState.CANCELED:
             return BoltRunCanceled("The Bolt run was canceled.", **facts)
+        if command is None:
+            return BoltRunFailed(
+                "The Bolt run failed, although no command of it did.",
+                guidance="See on the run's page in Paradime why.",
+                **facts,
+            )
         return BoltRunFailed("The Bolt run failed.", **facts)
 
     def _facts(self, state: BoltRunState | None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import dataclass
 
 import anyio.lowlevel
 import pytest
@@ -20,6 +22,7 @@ from paradime_blocks import (
 )
 from paradime_blocks.observation import Clock
 from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing.reply import Reply
 
 
 class FakeClock:
@@ -40,6 +43,19 @@ class FakeClock:
     @property
     def clock(self) -> Clock:
         return Clock(monotonic=lambda: self.now, wall=time.time, sleep=self.sleep)
+
+
+@dataclass(frozen=True)
+class EndedWell(faults.Fault):
+    """The run is told to have ended as ERROR, and each of its commands with 0."""
+
+    def answer(self, exchange) -> Reply:
+        data = json.loads(bytes(exchange.act().body))["data"]
+        status = data["boltRunStatus"]
+        status["state"] = "ERROR"
+        for command in status["commands"]:
+            command.update(returnCode=0, endDttm=command["startDttm"])
+        return Reply.of_json({"data": data})
 
 
 @pytest.fixture
@@ -165,9 +181,22 @@ async def test_a_run_that_is_broken_off_tells_the_command_it_was_at(simulator, r
     assert (caught.value.command, caught.value.return_code) == ("dbt run", None)
 
 
+async def test_an_error_of_which_no_command_is_to_blame_says_so(simulator, run):
+    """Nothing is wrong in the log of the command that happened to be the last."""
+    while len(simulator.run(run.run_id).commands) < 2:
+        simulator.clock.advance(0.5)
+    simulator.inject(EndedWell(operation="boltRunStatus"))
+    with pytest.raises(BoltRunFailed, match="no command of it did") as caught:
+        await run.afetch_result()
+    assert (caught.value.command, caught.value.log_tail) == (None, None)
+    assert "page in Paradime" in str(caught.value)
+    assert "log says" not in str(caught.value)
+    assert f"run_id/{run.run_id}" in str(caught.value)
+
+
 async def test_a_block_says_what_to_do_while_its_schedule_runs(simulator, run):
     """It has no `on_already_running` to be set."""
     block = BoltSchedule(credentials=credentials(simulator), schedule_name="daily")
     with pytest.raises(BoltAlreadyRunning, match=r"attach\(run_id\)\.wait_for_completion\(\)") as caught:
         await block.atrigger()
-    assert "Choose on_already_running" not in str(caught.value)
+    assert "run_schedule's on_already_running" not in str(caught.value)
