@@ -117,13 +117,17 @@ class BoltError(Exception):
         """Lines between the facts and the guidance; classes with more to tell override it."""
         return []
 
-    def with_facts(self, **facts: Any) -> BoltError:
+    def with_facts(self, *, what: str | None = None, **facts: Any) -> BoltError:
         """Return a copy that knows more, for a caller that knows the schedule or the run.
 
         Facts that the error already has are kept.
+
+        Args:
+            what: What happened, as the caller sees it; as it was by default.
+            facts: Further facts.
         """
         known = {name: value for name, value in self._facts.items() if value is not None}
-        copy = type(self)(self.what, **{**facts, **known})
+        copy = type(self)(what or self.what, **{**facts, **known})
         copy.__cause__ = self.__cause__
         return copy
 

@@ -102,6 +102,8 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         guidance = (
             "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
             "a 'Bolt Schedules Metadata Viewer' may only read. Check the workspace, too."
+            if operation.kind == "mutation"
+            else "Check the workspace that they are for; a gateway or firewall on the way can answer so, too."
         )
         raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio.lowlevel
 import pytest
 
 from paradime_blocks import (
     BoltAlreadyRunning,
+    BoltAuthError,
     BoltRun,
     BoltRunCanceled,
     BoltRunFailed,
@@ -161,6 +162,49 @@ async def test_a_run_that_ends_while_its_cancel_is_put_off_is_seen_to_have_ended
     time_of_day.at[40] = lambda: simulator.clock.advance(600)
     assert await run.acancel() is BoltRunState.SUCCESS
     assert time_of_day.slept == [20, 20, 20]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_passes_ends_no_wait(simulator, run, time_of_day, status):
+    """A firewall blocks a look or two of a run that was seen with the same credentials: it is seen again."""
+    block = faults.Status(
+        status, body="<html>Request blocked</html>", operation="boltRunStatus", nth=3, times=4
+    )
+    simulator.inject(block)
+    time_of_day.at[100] = lambda: simulator.clock.advance(600)
+    assert await run.await_for_completion() is BoltRunState.SUCCESS
+    assert simulator.pending_faults == ()
+
+
+async def test_a_refusal_at_the_end_hides_no_success(simulator, run):
+    """The look for the result is one like those before it."""
+    simulator.clock.advance(600)
+    simulator.inject(faults.Status(403, operation="boltRunStatus"))
+    assert (await run.afetch_result()).state is BoltRunState.SUCCESS
+
+
+@pytest.mark.parametrize("longest_outage, least, most", [(600, 60, 90), (20, 20, 40), (0, 0, 2)])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_lasts_is_told_with_the_run_that_is_left(
+    simulator, run, time_of_day, status, longest_outage, least, most
+):
+    """For a minute, or as long as an outage may be; nobody has cancelled the run, and to look needs no more rights."""
+    run = replace(run, max_outage_seconds=longest_outage)
+    simulator.inject(faults.Status(status, operation="boltRunStatus", nth=3, times=None))
+    with pytest.raises(BoltAuthError, match="not cancelled and may still be going") as caught:
+        await run.await_for_completion()
+    assert least <= time_of_day.now < most
+    assert (caught.value.run_id, caught.value.url, caught.value.state) == (run.run_id, run.url, "RUNNING")
+    assert "Bolt Schedules Admin" not in str(caught.value)
+    assert simulator.run(run.run_id).is_active
+
+
+async def test_credentials_that_are_refused_at_once_are_told_at_once(simulator, run, time_of_day):
+    """Nothing has been read with them, so nothing speaks for a refusal that passes."""
+    simulator.inject(faults.Status(403, operation="boltRunStatus"))
+    with pytest.raises(BoltAuthError, match="may still be going"):
+        await run.await_for_completion()
+    assert (simulator.count("boltRunStatus"), time_of_day.slept) == (1, [])
 
 
 @pytest.mark.parametrize(
