@@ -111,12 +111,14 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         if errors and isinstance(refusal := graphql_error(operation, errors, redact), BoltAlreadyRunning):
             # `facts.md` tells the text and no status: whatever it comes with, it is an answer, and not lost.
             raise refusal
+        asked = parse_retry_after(response.headers.get("Retry-After"))
+        told = "" if asked is None else f" and asks to be left alone for {asked:.0f} s"
         raise BoltUnavailable(
-            "Bolt cannot answer now.",
+            f"Bolt cannot answer now{told}.",
             may_have_acted=status != httpx.codes.TOO_MANY_REQUESTS,
             may_still_act=status == _GATEWAY_TIMEOUT,
             was_answered=status != httpx.codes.BAD_GATEWAY,
-            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+            retry_after_seconds=asked,
             **facts,
         )
     if response.has_redirect_location:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -312,6 +314,33 @@ async def test_what_never_arrived_is_sent_again_at_once(simulator, retry_after) 
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("listBoltRuns") == 0
+
+
+@pytest.mark.parametrize("operation", ["triggerBoltRun", "boltScheduleName"])
+async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(simulator, operation) -> None:
+    """However long that is, within the longest outage, and what others start meanwhile is not taken for ours."""
+    simulator.inject(faults.Status(429, retry_after=90, operation=operation, times=3))
+    began = time.monotonic()
+    trigger = asyncio.create_task(block(simulator).atrigger())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count(operation) == 2, 10)
+    others = simulator.start_run(SCHEDULE)
+    simulator.inject(LOST)
+    run = await trigger
+    assert (time.monotonic() - began) * SPEED >= 3 * 90
+    assert [others, run.run_id] == [each.id for each in simulator.runs()]
+
+
+@pytest.mark.parametrize("asked, sent, longest", [(90, 1, 60), (90, 7, 600), (3600, 1, 600)])
+async def test_bolt_that_asks_for_more_than_an_outage_is_told_with_what_it_asks(
+    simulator, asked, sent, longest
+) -> None:
+    """It is not waited for in vain; nothing was started."""
+    simulator.inject(faults.Status(429, retry_after=asked, operation="triggerBoltRun", times=None))
+    with pytest.raises(BoltUnavailable, match=f"asks to be left alone for {asked} s") as caught:
+        await block(simulator, max_outage_seconds=longest).atrigger()
+    assert not caught.value.may_have_acted
+    assert simulator.count("triggerBoltRun") == sent
+    assert simulator.runs() == []
 
 
 async def test_a_refused_connection_is_no_lost_answer(simulator) -> None:
