@@ -150,7 +150,9 @@ def _plain(value: object) -> str:
 
 
 class BoltAuthError(BoltError):
-    """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403). Never retried.
+    """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403).
+
+    It is never retried, but for looks at a run that has been seen with the same credentials.
 
     Attributes:
         status_code: 401 or 403.

@@ -125,7 +125,7 @@ class Trigger:
         """
         busy = Deadline(self.max_outage_seconds, self.clock)
         intent = await self._intend(busy)
-        sent = 0
+        sent, lost = 0, ""
         while sent < _SENDS_AT_MOST:
             answer_was_lost = sent > 0
             if answer_was_lost:
@@ -144,7 +144,7 @@ class Trigger:
                     intent = await self._intend(busy)
                     continue
                 found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
-                sent += 1
+                sent, lost = sent + 1, error.what
                 if found is None:
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
@@ -154,7 +154,8 @@ class Trigger:
             await self._started(run_id, adopted=False)
             return run_id
         msg = (
-            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
+            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
+            f"The last time: {lost}"
         )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
 
