@@ -18,6 +18,7 @@ from paradime_blocks.settings import ParadimeSettings
 from paradime_blocks.sync import sync_form
 
 _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
+_WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
 # Somebody waits for the outcome of a check.
 _CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
@@ -218,10 +219,10 @@ class ParadimeCredentials(CredentialsBlock):
 
     def _comes_from_environment(self) -> bool:
         try:
-            secret = ParadimeSettings().api_secret
-        except ValueError:
+            theirs = type(self).from_env()
+        except BoltError:
             return False
-        return secret is not None and secret == self.api_secret
+        return all(getattr(self, name) == getattr(theirs, name) for name in _WHO_AND_WHERE)
 
     def get_client(self, **options: Any) -> BoltClient:
         """Return a client for these credentials, to be used as an async context manager.

@@ -117,13 +117,17 @@ class BoltError(Exception):
         """Lines between the facts and the guidance; classes with more to tell override it."""
         return []
 
-    def with_facts(self, **facts: Any) -> BoltError:
+    def with_facts(self, *, what: str | None = None, **facts: Any) -> BoltError:
         """Return a copy that knows more, for a caller that knows the schedule or the run.
 
         Facts that the error already has are kept.
+
+        Args:
+            what: What happened, as the caller sees it; as it was by default.
+            facts: Further facts.
         """
         known = {name: value for name, value in self._facts.items() if value is not None}
-        copy = type(self)(self.what, **{**facts, **known})
+        copy = type(self)(what or self.what, **{**facts, **known})
         copy.__cause__ = self.__cause__
         return copy
 
@@ -146,7 +150,9 @@ def _plain(value: object) -> str:
 
 
 class BoltAuthError(BoltError):
-    """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403). Never retried.
+    """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403).
+
+    It is never retried, but for looks at a run that has been seen with the same credentials.
 
     Attributes:
         status_code: 401 or 403.
@@ -233,7 +239,8 @@ class BoltAlreadyRunning(BoltError):
     """
 
     guidance = (
-        "Choose on_already_running: wait, attach, skip or replace, or try again when that run has ended."
+        "Let run_schedule's on_already_running wait for that run, attach to it, skip or replace it; or try again when "
+        "it has ended."
     )
 
 

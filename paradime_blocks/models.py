@@ -231,12 +231,12 @@ class BoltRunStatus(_Reply):
         """The command that ended the run badly: the last that failed; None if none did.
 
         With `continueOnError` a command may fail and the run go on, so the first failure is not the cause. Of a
-        run that ended badly without a return code other than 0, it is the last command that was broken off, or
-        else the last that there was.
+        run that ended badly without a return code other than 0, it is the last command that was broken off. One
+        that ended with 0 is never to blame: Bolt itself may have failed.
         """
         failed = [command for command in self.commands if command.failed]
         if not failed and self._ended_badly:
-            failed = [command for command in self.commands if command.return_code is None] or self.commands
+            failed = [command for command in self.commands if command.return_code is None]
         return failed[-1] if failed else None
 
     @property
@@ -258,13 +258,13 @@ class BoltRunStatus(_Reply):
 
     @property
     def first_failed_command(self) -> BoltCommand | None:
-        """The command from which a retry must start: the first that failed or was broken off; None if none was.
+        """The command from which a retry must start: the first that failed or was broken off, or else the last.
 
         With `continueOnError` the run went on after it, and what came later may have been spoilt by it.
         """
         codes = (None, 0) if not self._ended_badly else (0,)
         unfinished = (command for command in self.commands if command.return_code not in codes)
-        return next(unfinished, self.failing_command)
+        return next(unfinished, self.commands[-1] if self.commands and self._ended_badly else None)
 
     @property
     def _ended_badly(self) -> bool:

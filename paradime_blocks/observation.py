@@ -15,6 +15,9 @@ from paradime_blocks.retrying import RetryPolicy
 _FIRST_DELAY_SECONDS = 0.5
 _SHARE_OF_ELAPSED = 0.1
 _LEAST_LOOK_SECONDS = 5.0
+# A gateway can refuse credentials that Bolt takes: how often in a row, and for how long, until it is believed.
+_REFUSED_LOOKS = 3
+_REFUSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -142,24 +145,28 @@ async def observe(
         What each look gave.
 
     Raises:
-        BoltAuthError: The credentials are refused; looking again cannot help.
+        BoltAuthError: The credentials are refused before the run has been seen, or for a minute after that.
     """
     clock = clock or system_clock()
     began = last_good = clock.monotonic()
+    seen = False
+    refused: list[float] = []
     while True:
         status, failure = None, None
         try:
             # A look that hangs must not carry the wait past its deadline.
             with anyio.move_on_after(_look_limit(deadline)):
                 status = await look()
-        except BoltAuthError:
-            raise
         except BoltError as error:
             # The run exists, so whatever Bolt says instead of its state is an outage, never an end.
             failure = error
         now = clock.monotonic()
+        refused = [*refused, now] if isinstance(failure, BoltAuthError) else []
+        for_good = len(refused) >= _REFUSED_LOOKS and now - refused[0] >= _REFUSED_SECONDS
+        if failure is not None and refused and (for_good or not seen):
+            raise failure
         if status is not None:
-            last_good = now
+            last_good, seen = now, True
         yield Observation(status, failure, now - began, now - last_good, deadline.passed)
         if status is not None and status.state.is_terminal:
             return

@@ -29,6 +29,22 @@ _GATEWAY_TIMEOUT: Final = 504
 EXCERPT_CHARACTERS: Final = 200
 ERROR_CHARACTERS: Final = 500
 _NO_JSON: Final = object()
+# A gateway that speaks GraphQL has no status of its own to say it with: what it says, and as which status.
+_OF_A_GATEWAY: Final = (
+    (re.compile(r"(?<![\w-])(?:upstream|time(?:d)?[ -]?out)(?![\w-])", re.IGNORECASE), _GATEWAY_TIMEOUT),
+    (re.compile(r"(?<![\w-])(?:gateway|connection reset)(?![\w-])", re.IGNORECASE), httpx.codes.BAD_GATEWAY),
+    (
+        re.compile(r"internal server error|service unavailable", re.IGNORECASE),
+        httpx.codes.SERVICE_UNAVAILABLE,
+    ),
+)
+_QUOTED: Final = re.compile(r"(?<!\w)([\"'`]).*?\1(?!\w)", re.DOTALL)
+# Whoever says so has understood the request, whatever words of a gateway there are in its names.
+_OF_THE_REQUEST: Final = re.compile(
+    r"not found|no such|does(?: not|n't) exist|unknown (?!error)|invalid (?!response)|not allowed|permission|denied"
+    r"|forbidden|unauthori[sz]ed|quota|required|must\b|suspended|disabled|\b(?:argument|parameter|variable|field)",
+    re.IGNORECASE,
+)
 
 
 def unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
@@ -55,7 +71,7 @@ def read_reply(
         BoltAuthError: HTTP 401 or 403.
         BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
         BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply, or lacks the field or, with
-            errors beside it, a part of it.
+            errors beside it, a part of it; or an error that tells of a gateway, where a run was to be started.
     """
     _check_status(operation, response, source, redact)
     body = _json_of(response)
@@ -102,6 +118,8 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         guidance = (
             "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
             "a 'Bolt Schedules Metadata Viewer' may only read. Check the workspace, too."
+            if operation.kind == "mutation"
+            else "Check the workspace that they are for; a gateway or firewall on the way can answer so, too."
         )
         raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
@@ -109,12 +127,12 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         if errors and isinstance(refusal := graphql_error(operation, errors, redact), BoltAlreadyRunning):
             # `facts.md` tells the text and no status: whatever it comes with, it is an answer, and not lost.
             raise refusal
+        asked = parse_retry_after(response.headers.get("Retry-After"))
+        told = "" if asked is None else f" and asks to be left alone for {asked:.0f} s"
         raise BoltUnavailable(
-            "Bolt cannot answer now.",
-            may_have_acted=status != httpx.codes.TOO_MANY_REQUESTS,
-            may_still_act=status == _GATEWAY_TIMEOUT,
-            was_answered=status != httpx.codes.BAD_GATEWAY,
-            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+            f"Bolt cannot answer now{told}.",
+            retry_after_seconds=asked,
+            **_what_is_lost(status),
             **facts,
         )
     if response.has_redirect_location:
@@ -131,6 +149,23 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
     raise BoltRequestError(
         msg, guidance="Check that api_endpoint is the workspace's GraphQL endpoint.", **facts
     )
+
+
+def _what_is_lost(status: int) -> dict[str, Any]:
+    """Return what a status, in place of an answer, leaves open."""
+    return {
+        "may_have_acted": status != httpx.codes.TOO_MANY_REQUESTS,
+        "may_still_act": status == _GATEWAY_TIMEOUT,
+        "was_answered": status != httpx.codes.BAD_GATEWAY,
+    }
+
+
+def _status_meant(text: str) -> int | None:
+    """Return the status as which a gateway would have lost an answer; None if the text is Bolt's own refusal."""
+    told = _QUOTED.sub("", text)
+    if _OF_THE_REQUEST.search(told):
+        return None
+    return next((status for words, status in _OF_A_GATEWAY if words.search(told)), None)
 
 
 def _json_of(response: httpx.Response) -> Any:
@@ -176,4 +211,8 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
         missing = redact.line(missing)
         msg = f"This workspace's Bolt backend does not know {missing!r}: {told}"
         return BoltUnsupported(msg, missing=missing, **facts)
+    lost_as = None if operation.resend else _status_meant(text)
+    if lost_as is not None:
+        msg = f"Bolt could not answer {operation.field}: {told}"
+        return BoltUnavailable(msg, **_what_is_lost(lost_as), **facts)
     return BoltRequestError(f"Bolt refused {operation.field}: {told}", **facts)

@@ -66,6 +66,7 @@ _REFUSALS_AT_MOST = 3
 # An outage at a run's end is as long as one in its midst: the handle's own bound is counted beside this.
 _RESULT_POLICY = RetryPolicy(attempts=sys.maxsize, total_seconds=float("inf"))
 _RESOURCES_OUTAGE_SECONDS = 30.0
+_LEFT_GOING = "The Bolt run was not cancelled and may still be going."
 
 T = TypeVar("T")
 Watcher = Callable[[Observation], Awaitable[None]]
@@ -179,7 +180,8 @@ class BoltRun(JobRun[BoltRunResult]):
             BoltRunTimedOut: It did not end in time. If it is ours it has been cancelled.
             BoltCancelUnconfirmed: The same, but it could not be cancelled.
             BoltUnavailable: Bolt was out of reach for `max_outage_seconds`. The run may still be going.
-            BoltAuthError: The credentials are refused. The run may still be going.
+            BoltAuthError: The credentials are refused at the first look, or for a minute later on. The run may still be
+                going.
             BoltRequestError: `timeout_seconds` is no number of seconds.
         """
         if timeout_seconds is not None:
@@ -233,14 +235,16 @@ class BoltRun(JobRun[BoltRunResult]):
                     if seen.past_deadline:
                         return None
                     if seen.outage_seconds > self.max_outage_seconds:
+                        if isinstance(seen.error, BoltAuthError):
+                            raise seen.error
                         raise BoltUnavailable(
-                            f"The Bolt run could not be seen for {seen.outage_seconds:.0f} s; "
-                            "it was not cancelled and may still be going.",
+                            f"The Bolt run could not be seen for {seen.outage_seconds:.0f} s. {_LEFT_GOING}",
                             operation="BoltRunStatus",
                             **self._facts(told.state),
                         ) from seen.error
             except BoltAuthError as error:
-                raise error.with_facts(**self._facts(told.state)) from error
+                what = f"{error.what} {_LEFT_GOING}"
+                raise error.with_facts(what=what, **self._facts(told.state)) from error
             finally:
                 await observations.aclose()  # type: ignore[attr-defined]
         return None
@@ -311,6 +315,7 @@ class BoltRun(JobRun[BoltRunResult]):
             )
             async for seen in observations:
                 last = seen.status.state if seen.status else last
+                refusal = seen.error or refusal
                 if last is not None and last.is_terminal:
                     return last
                 if seen.past_deadline:
@@ -354,9 +359,9 @@ class BoltRun(JobRun[BoltRunResult]):
 
         def is_worth_another_try(error: BaseException) -> bool:
             nonlocal refusals
-            refusals += isinstance(error, BoltRequestError)
+            refusals += isinstance(error, (BoltRequestError, BoltAuthError))
             return (
-                isinstance(error, (BoltUnavailable, BoltRequestError))
+                isinstance(error, (BoltUnavailable, BoltRequestError, BoltAuthError))
                 and refusals <= _REFUSALS_AT_MOST
                 and not outage.passed
             )
@@ -424,6 +429,12 @@ class BoltRun(JobRun[BoltRunResult]):
             facts.update(await failure_facts(client, command, self.credentials))
         if state == BoltRunState.CANCELED:
             return BoltRunCanceled("The Bolt run was canceled.", **facts)
+        if command is None:
+            return BoltRunFailed(
+                "The Bolt run failed, although no command of it did.",
+                guidance="See on the run's page in Paradime why.",
+                **facts,
+            )
         return BoltRunFailed("The Bolt run failed.", **facts)
 
     def _facts(self, state: BoltRunState | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
+import httpx
 
 from paradime_blocks.errors import (
     BoltAlreadyRunning,
@@ -21,7 +22,7 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.interrupts import INTERRUPTS, signals_held_off
-from paradime_blocks.observation import Clock, system_clock
+from paradime_blocks.observation import Clock, Deadline, system_clock
 from paradime_blocks.redaction import Redactor
 from paradime_blocks.run_search import (
     Finding,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _SENDS_AT_MOST = 3
 _REFUSAL_WINDOW_SECONDS = 6.0
 _TOLD_CHARACTERS = 300
+# Where Bolt has too much to do and asks for less than this, or for nothing.
+_BUSY_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
 
 
@@ -53,6 +56,17 @@ def may_have_started(error: BaseException) -> bool:
         # gateway can answer in its own words for a server that has done it.
         return error.operation is not None
     return not isinstance(error, BoltError)
+
+
+def _asked_by(error: BoltError) -> float:
+    asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
+    return max(asked or 0.0, _BUSY_SECONDS)
+
+
+def _is_busy(error: BoltError, limit: Deadline) -> bool:
+    """Whether Bolt has too much to do (HTTP 429), and asks for no longer than there is time."""
+    busy = isinstance(error, BoltUnavailable) and error.status_code == httpx.codes.TOO_MANY_REQUESTS
+    return busy and _asked_by(error) <= (limit.remaining or 0.0)
 
 
 async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
@@ -86,7 +100,8 @@ class Trigger:
         trail: Where decisions are told.
         window_seconds: How long absence must last to be believed after an answer that tells nothing; if none came at
             all, as long as a server may work at a request, if that is longer.
-        max_outage_seconds: How long to look on while Bolt cannot be reached.
+        max_outage_seconds: How long to look on while Bolt cannot be reached, and to wait while it has too much to do
+            to take a trigger.
         interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
         clock: The time; for tests.
     """
@@ -108,18 +123,12 @@ class Trigger:
             BoltTriggerUnknown: The answer was lost, and looking did not tell.
             BoltError: Nothing was started.
         """
-        intent = await make_intent(self.client, self.request, self.clock)
-        try:
-            await self.ledger.intend(self.request, intent)
-        except BaseException:
-            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
-            with anyio.CancelScope(shield=True):
-                await self.ledger.withdraw()
-            raise
-        self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
-        answer_was_lost = False
-        for sent in range(_SENDS_AT_MOST):
-            if sent:
+        busy = Deadline(self.max_outage_seconds, self.clock)
+        intent = await self._intend(busy)
+        sent, lost = 0, ""
+        while sent < _SENDS_AT_MOST:
+            answer_was_lost = sent > 0
+            if answer_was_lost:
                 # Looking has taken its time, and whoever may send it now is to be asked anew. If it is not sent, the
                 # intent stays: what was sent before may show itself yet.
                 intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
@@ -128,8 +137,14 @@ class Trigger:
             try:
                 run_id = await self._send_shielded(answer_was_lost=answer_was_lost)
             except BoltError as error:
+                if not answer_was_lost and _is_busy(error, busy):
+                    # Nothing was started. What others start meanwhile must not be taken for it.
+                    await self.ledger.withdraw()
+                    await self._wait_for_bolt(error)
+                    intent = await self._intend(busy)
+                    continue
                 found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
-                answer_was_lost = True
+                sent, lost = sent + 1, error.what
                 if found is None:
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
@@ -139,9 +154,39 @@ class Trigger:
             await self._started(run_id, adopted=False)
             return run_id
         msg = (
-            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
+            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
+            f"The last time: {lost}"
         )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
+
+    async def _intend(self, busy: Deadline) -> TriggerIntent:
+        """Read what must be known before the trigger is sent, and write down that it will be."""
+        intent = await self._make_intent(busy)
+        try:
+            await self.ledger.intend(self.request, intent)
+        except BaseException:
+            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
+            with anyio.CancelScope(shield=True):
+                await self.ledger.withdraw()
+            raise
+        self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
+        return intent
+
+    async def _make_intent(self, busy: Deadline) -> TriggerIntent:
+        while True:
+            try:
+                return await make_intent(self.client, self.request, self.clock)
+            except BoltError as error:
+                if not _is_busy(error, busy):
+                    raise
+                await self._wait_for_bolt(error)
+
+    async def _wait_for_bolt(self, error: BoltError) -> None:
+        seconds = _asked_by(error)
+        self.trail.note(
+            f"Bolt has too much to do now and has started nothing; asked again in {seconds:.0f} s."
+        )
+        await self.clock.sleep(seconds)
 
     def _told(self) -> str:
         """Say what is sent."""

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paradime_blocks.operations import Operation
 
+# Who says it: a server that names its validation has executed nothing.
+_VALIDATION = r"(?i:(?:GraphQL[ _]?)?validation[ _]?(?:error|failed))"
 # A sentence begins the message, or follows what servers put before it.
 _BEFORE = (
-    r"^\s*(?:GraphQL error: )?(?:Validation error \([^)]*\) ?: ?|Validation error of type \w+: )?"
+    rf"^\s*(?:GraphQL error: )?(?:{_VALIDATION}: |\[{_VALIDATION}\]:? )?"
+    r"(?:Validation error \([^)]*\) ?: ?|Validation error of type \w+: )?"
     r"(?:(?:Variable|Argument) [\"'`]?\$?\w+[\"'`]? (?:of type \S+ )?"
     r"(?:got|has|was provided|has an) invalid value\b.{0,4000}?[;:.(\n] ?)?"
 )
@@ -51,10 +54,12 @@ _SENTENCES = tuple(
         r"Provided Argument < (?P<name>\w+) > doesn't exist on field <",
     )
 )
+# A server, a request or whatever else may stand before it where it does no harm to be wrong.
+_ANY_LABEL = re.compile(r"^\s*(?:\[[^\]\n]{1,40}\]:?|[\w .-]{1,40}:)\s+")
 # For what may be asked twice: the name, in quotes, beside what it is the name of, and a word for not knowing it.
 _UNKNOWN = re.compile(
-    r"unknown|unexpected|unsupported|unrecogni[sz]ed|undefined|no such|has no|not (?:defined|supported|recogni[sz]ed)"
-    r"|does(?: not|n't) (?:accept|exist|have|know|support)",
+    r"unknown|unexpected|unsupported|unrecogni[sz]ed|undefined|no such|has no|cannot query"
+    r"|not (?:defined|supported|recogni[sz]ed)|does(?: not|n't) (?:accept|exist|have|know|support)",
     re.IGNORECASE,
 )
 _KIND = r"(?:arguments?|fields?|variables?|parameters?|keys?)"
@@ -92,6 +97,8 @@ def missing_name(operation: Operation, entries: Sequence[Mapping[str, Any]]) -> 
     if any(_is_of_execution(operation, entry.get("path")) for entry in entries):
         return None
     texts = [str(entry.get("message") or "") for entry in entries]
+    if operation.kind == "query":
+        texts += [_ANY_LABEL.sub("", text) for text in texts]
     told = next((match["name"] for text in texts for match in _sentences_of(text)), None)
     if told is not None or not operation.resend:
         return told

@@ -326,7 +326,7 @@ async def test_the_deadline_comes_before_what_bolt_asks_for() -> None:
 
 
 async def test_a_refusal_is_an_outage_but_for_refused_credentials() -> None:
-    """The run exists, whatever Bolt says; but a key that is refused will not be taken later either."""
+    """The run exists, whatever Bolt says; but a key that nothing was ever read with is not tried again."""
     fake = FakeClock()
     errors = iter([BoltRequestError("no such run"), BoltAuthError("no")])
 

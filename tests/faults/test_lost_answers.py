@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,13 +69,15 @@ class NoRuns(Fault):
 
 
 @dataclass(frozen=True)
-class CutThenStarts(Fault):
-    """The connection is cut at once; the server works on, and starts the run all the same."""
+class ActsLater(Fault):
+    """Something else is answered at once; the server works on, and starts the run all the same."""
 
     seconds: float
+    inner: Fault
 
-    def answer(self, exchange) -> None:
+    def answer(self, exchange) -> Reply | None:
         threading.Timer(self.seconds, exchange.act).start()
+        return self.inner.answer(exchange)
 
 
 @pytest.fixture
@@ -249,7 +253,7 @@ async def test_a_trigger_that_is_carried_out_late_is_found(simulator, record_fig
 
 async def test_a_run_that_starts_half_a_minute_after_the_connection_was_cut_is_found(simulator) -> None:
     """No telling how far the server had come: absence is believed when no server works at a request any longer."""
-    simulator.inject(CutThenStarts(35 / SPEED, operation="triggerBoltRun"))
+    simulator.inject(ActsLater(35 / SPEED, faults.CutConnection(), operation="triggerBoltRun"))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("triggerBoltRun") == 1
@@ -280,10 +284,46 @@ async def test_an_error_that_comes_of_a_run_that_has_begun(simulator) -> None:
     assert [run.run_id] == [each.id for each in simulator.runs()]
 
 
-async def test_an_error_that_is_a_refusal_stays_one(simulator) -> None:
+@pytest.mark.parametrize(
+    "text, after_seconds",
+    [
+        pytest.param("request to upstream timed out", 15, id="timed out"),
+        pytest.param("Internal server error", 15, id="internal"),
+        pytest.param("503 Service Unavailable", 15, id="unavailable"),
+        pytest.param("read ECONNRESET: connection reset by peer", 35, id="reset"),
+        pytest.param("Bad Gateway: invalid response from the server", 35, id="gateway"),
+    ],
+)
+async def test_a_gateway_that_speaks_graphql_has_lost_an_answer(simulator, text, after_seconds) -> None:
+    """What began its run later than a refusal is looked into is found all the same."""
+    simulator.inject(ActsLater(after_seconds / SPEED, faults.GraphQLError(text), operation="triggerBoltRun"))
+    run = await block(simulator).atrigger()
+    assert [run.run_id] == [each.id for each in simulator.runs()]
+    assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize("text", ["request to upstream timed out", "Gateway Timeout", "timeout of 30000ms"])
+async def test_a_gateway_that_gave_up_leaves_open_what_comes(simulator, text) -> None:
+    """The request may still lie with the server, as after HTTP 504: it is not sent again, nor called a refusal."""
+    simulator.inject(faults.GraphQLError(text, operation="triggerBoltRun"))
+    with pytest.raises(BoltTriggerUnknown):
+        await block(simulator).atrigger()
+    assert simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The workspace is over its quota.",
+        "Schedule 'upstream timeout' has been removed",
+        "Schedule gateway_sync does not exist",
+        "Argument timeout must be below 3600",
+    ],
+)
+async def test_an_error_that_is_a_refusal_stays_one(simulator, text) -> None:
     """Bolt said no and started nothing: that is what is raised, and nothing is sent again."""
-    simulator.inject(faults.GraphQLError("The workspace is over its quota.", operation="triggerBoltRun"))
-    with pytest.raises(BoltRequestError, match="quota"):
+    simulator.inject(faults.GraphQLError(text, operation="triggerBoltRun"))
+    with pytest.raises(BoltRequestError, match=text):
         await block(simulator).atrigger()
     assert simulator.count("triggerBoltRun") == 1
 
@@ -312,6 +352,33 @@ async def test_what_never_arrived_is_sent_again_at_once(simulator, retry_after) 
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("listBoltRuns") == 0
+
+
+@pytest.mark.parametrize("operation", ["triggerBoltRun", "boltScheduleName"])
+async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(simulator, operation) -> None:
+    """However long that is, within the longest outage, and what others start meanwhile is not taken for ours."""
+    simulator.inject(faults.Status(429, retry_after=90, operation=operation, times=3))
+    began = time.monotonic()
+    trigger = asyncio.create_task(block(simulator).atrigger())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count(operation) == 2, 10)
+    others = simulator.start_run(SCHEDULE)
+    simulator.inject(LOST)
+    run = await trigger
+    assert (time.monotonic() - began) * SPEED >= 3 * 90
+    assert [others, run.run_id] == [each.id for each in simulator.runs()]
+
+
+@pytest.mark.parametrize("asked, sent, longest", [(90, 1, 60), (90, 7, 600), (3600, 1, 600)])
+async def test_bolt_that_asks_for_more_than_an_outage_is_told_with_what_it_asks(
+    simulator, asked, sent, longest
+) -> None:
+    """It is not waited for in vain; nothing was started."""
+    simulator.inject(faults.Status(429, retry_after=asked, operation="triggerBoltRun", times=None))
+    with pytest.raises(BoltUnavailable, match=f"asks to be left alone for {asked} s") as caught:
+        await block(simulator, max_outage_seconds=longest).atrigger()
+    assert not caught.value.may_have_acted
+    assert simulator.count("triggerBoltRun") == sent
+    assert simulator.runs() == []
 
 
 async def test_a_refused_connection_is_no_lost_answer(simulator) -> None:

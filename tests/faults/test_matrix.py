@@ -269,7 +269,7 @@ def _harmless(case: Case) -> bool:
     before_anything = case.operation == "boltScheduleName" and case.kind in REFUSALS
     # The request may still lie with the server, or the server said no: nothing is sent a second time.
     not_sent_again = case.operation in {"triggerBoltRun", "retryBoltRun"} and (
-        not case.acts and case.kind in {"504", "graphql-error", "redirect"}
+        not case.acts and case.kind in {"504", "redirect"}
     )
     return not (before_anything or not_sent_again)
 

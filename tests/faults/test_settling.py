@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from paradime_flows.lifecycle import RunLifecycle
 
 
-async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator) -> None:
+@pytest.mark.parametrize("retry_after", [2, 500])
+async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator, retry_after) -> None:
     """Bolt had asked to come back later; once the caller has gone, nobody comes."""
-    simulator.inject(faults.Status(429, operation="triggerBoltRun", retry_after=2))
+    simulator.inject(faults.Status(429, operation="triggerBoltRun", retry_after=retry_after))
     trigger = asyncio.create_task(block(simulator).atrigger())
     await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 1, 10)
     trigger.cancel()

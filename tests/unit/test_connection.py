@@ -872,6 +872,20 @@ WORDINGS = [
     pytest.param(
         "field 'retryBoltRun' not found in type: 'mutation_root'", "retryBoltRun", id="Hasura's operation"
     ),
+    *(
+        pytest.param(
+            f"{label}Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.", "reason", id=label
+        )
+        for label in (
+            "Validation error: ",
+            "[ValidationError] ",
+            "[Validation error]: ",
+            "ValidationError: ",
+            "GraphQL validation failed: ",
+            "GRAPHQL_VALIDATION_FAILED: ",
+            "GraphQL error: Validation failed: ",
+        )
+    ),
 ]
 
 
@@ -892,6 +906,9 @@ IN_PASSING = [
     pytest.param("reason is not defined", id="an error of Python"),
     pytest.param("KeyError: unknown field 'reason' in the audit log", id="a field of something else"),
     pytest.param("Run 5 began. Unknown argument 'reason' on field 'AuditLog.write'.", id="in the middle"),
+    pytest.param("Audit: Unknown argument 'reason' on field 'AuditLog.write'.", id="a label of its own"),
+    pytest.param("[AuditLog] Unknown argument 'reason' on field 'AuditLog.write'.", id="one in brackets"),
+    pytest.param("Validation: run 5 began. Unknown type 'Reason'.", id="no more than a word"),
     pytest.param("field triggerBoltRun doesn't have argument slug", id="no quotes"),
     pytest.param("The argument `reason` does not exist in the catalogue of reasons", id="goes on"),
 ]
@@ -929,6 +946,13 @@ def test_an_error_of_the_execution_is_no_lack_of_an_argument():
         pytest.param(
             "BoltSchedule does not have a 'suspended' field", "suspended", id="name before its kind"
         ),
+        pytest.param(
+            "[api-7] Cannot query field 'suspended' on type 'BoltSchedule'.", "suspended", id="any brackets"
+        ),
+        pytest.param(
+            "bolt-api: Cannot query field 'gitInfo' on type 'BoltRun'.", "gitInfo", id="any label, any field"
+        ),
+        pytest.param("The server cannot query field 'suspended' here", "suspended", id="cannot query"),
         pytest.param("Schedule with slug 'dayly' does not exist", None, id="a missing schedule"),
         pytest.param("Schedule daily does not exist", None, id="a schedule without quotes"),
         pytest.param("The slug is unknown", None, id="no quotes"),

@@ -299,6 +299,8 @@ def test_messages_name_the_place_of_the_credentials(environment):
     assert block.source == "block 'paradime-credentials/production'"
     environment(**FIELDS)
     assert "PARADIME_API_KEY" in ParadimeCredentials(**FIELDS).source
+    other = ParadimeCredentials(**{**FIELDS, "api_key": "another"})
+    assert other.source == "the ParadimeCredentials given in code"
 
 
 def test_a_broken_environment_does_not_hide_another_message(environment):

@@ -237,6 +237,13 @@ def test_the_end_of_a_long_log_is_told_and_its_beginning_left_out():
     assert len(message) < 2_000
 
 
+def test_a_refusal_of_a_second_run_is_of_use_to_whoever_gets_it():
+    """A flow has the parameter that is named; a task and the client have not."""
+    told = str(BoltAlreadyRunning("The schedule runs."))
+    assert "run_schedule's on_already_running" in told
+    assert "try again when it has ended" in told
+
+
 @pytest.mark.parametrize(
     "candidates, told", [([], "No new run of the schedule was seen."), ([5], "ours: 5.")]
 )

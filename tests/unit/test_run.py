@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import dataclass, replace
 
 import anyio.lowlevel
 import pytest
 
 from paradime_blocks import (
     BoltAlreadyRunning,
+    BoltAuthError,
     BoltRun,
     BoltRunCanceled,
     BoltRunFailed,
@@ -20,6 +23,7 @@ from paradime_blocks import (
 )
 from paradime_blocks.observation import Clock
 from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing.reply import Reply
 
 
 class FakeClock:
@@ -40,6 +44,19 @@ class FakeClock:
     @property
     def clock(self) -> Clock:
         return Clock(monotonic=lambda: self.now, wall=time.time, sleep=self.sleep)
+
+
+@dataclass(frozen=True)
+class EndedWell(faults.Fault):
+    """The run is told to have ended as ERROR, and each of its commands with 0."""
+
+    def answer(self, exchange) -> Reply:
+        data = json.loads(bytes(exchange.act().body))["data"]
+        status = data["boltRunStatus"]
+        status["state"] = "ERROR"
+        for command in status["commands"]:
+            command.update(returnCode=0, endDttm=command["startDttm"])
+        return Reply.of_json({"data": data})
 
 
 @pytest.fixture
@@ -147,6 +164,49 @@ async def test_a_run_that_ends_while_its_cancel_is_put_off_is_seen_to_have_ended
     assert time_of_day.slept == [20, 20, 20]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_passes_ends_no_wait(simulator, run, time_of_day, status):
+    """A firewall blocks a look or two of a run that was seen with the same credentials: it is seen again."""
+    block = faults.Status(
+        status, body="<html>Request blocked</html>", operation="boltRunStatus", nth=3, times=4
+    )
+    simulator.inject(block)
+    time_of_day.at[100] = lambda: simulator.clock.advance(600)
+    assert await run.await_for_completion() is BoltRunState.SUCCESS
+    assert simulator.pending_faults == ()
+
+
+async def test_a_refusal_at_the_end_hides_no_success(simulator, run):
+    """The look for the result is one like those before it."""
+    simulator.clock.advance(600)
+    simulator.inject(faults.Status(403, operation="boltRunStatus"))
+    assert (await run.afetch_result()).state is BoltRunState.SUCCESS
+
+
+@pytest.mark.parametrize("longest_outage, least, most", [(600, 60, 90), (20, 20, 40), (0, 0, 2)])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_lasts_is_told_with_the_run_that_is_left(
+    simulator, run, time_of_day, status, longest_outage, least, most
+):
+    """For a minute, or as long as an outage may be; nobody has cancelled the run, and to look needs no more rights."""
+    run = replace(run, max_outage_seconds=longest_outage)
+    simulator.inject(faults.Status(status, operation="boltRunStatus", nth=3, times=None))
+    with pytest.raises(BoltAuthError, match="not cancelled and may still be going") as caught:
+        await run.await_for_completion()
+    assert least <= time_of_day.now < most
+    assert (caught.value.run_id, caught.value.url, caught.value.state) == (run.run_id, run.url, "RUNNING")
+    assert "Bolt Schedules Admin" not in str(caught.value)
+    assert simulator.run(run.run_id).is_active
+
+
+async def test_credentials_that_are_refused_at_once_are_told_at_once(simulator, run, time_of_day):
+    """Nothing has been read with them, so nothing speaks for a refusal that passes."""
+    simulator.inject(faults.Status(403, operation="boltRunStatus"))
+    with pytest.raises(BoltAuthError, match="may still be going"):
+        await run.await_for_completion()
+    assert (simulator.count("boltRunStatus"), time_of_day.slept) == (1, [])
+
+
 @pytest.mark.parametrize(
     "state, kind",
     [
@@ -165,9 +225,22 @@ async def test_a_run_that_is_broken_off_tells_the_command_it_was_at(simulator, r
     assert (caught.value.command, caught.value.return_code) == ("dbt run", None)
 
 
+async def test_an_error_of_which_no_command_is_to_blame_says_so(simulator, run):
+    """Nothing is wrong in the log of the command that happened to be the last."""
+    while len(simulator.run(run.run_id).commands) < 2:
+        simulator.clock.advance(0.5)
+    simulator.inject(EndedWell(operation="boltRunStatus"))
+    with pytest.raises(BoltRunFailed, match="no command of it did") as caught:
+        await run.afetch_result()
+    assert (caught.value.command, caught.value.log_tail) == (None, None)
+    assert "page in Paradime" in str(caught.value)
+    assert "log says" not in str(caught.value)
+    assert f"run_id/{run.run_id}" in str(caught.value)
+
+
 async def test_a_block_says_what_to_do_while_its_schedule_runs(simulator, run):
     """It has no `on_already_running` to be set."""
     block = BoltSchedule(credentials=credentials(simulator), schedule_name="daily")
     with pytest.raises(BoltAlreadyRunning, match=r"attach\(run_id\)\.wait_for_completion\(\)") as caught:
         await block.atrigger()
-    assert "Choose on_already_running" not in str(caught.value)
+    assert "run_schedule's on_already_running" not in str(caught.value)
