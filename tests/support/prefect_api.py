@@ -11,21 +11,25 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     FlowFilter,
     FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterStartTime,
     LogFilter,
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.logging.handlers import APILogHandler
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import Artifact, FlowRun
 
 
 async def latest_flow_run(flow_name: str) -> FlowRun:
-    """Return the newest run of a flow."""
+    """Return the run of a flow that has begun last; a deployment may have some scheduled for later."""
     async with get_client() as client:
         found = await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            flow_run_filter=FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False)),
+            sort=FlowRunSort.START_TIME_DESC,
             limit=1,
         )
     return found[0]
@@ -42,7 +46,8 @@ async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
 
 
 async def logs_of(flow_run_id: UUID) -> list[str]:
-    """Return the log messages of a flow run."""
+    """Return the log messages of a flow run, those included that this process has yet to send."""
+    await APILogHandler.aflush()
     async with get_client() as client:
         found = await client.read_logs(
             log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
