@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger_intent import TriggerRequest
 
-# Which intent of this process has taken up what, in which attempt: of two tasks that ask for the same, each takes up a
-# run of its own.
-_claimed: dict[tuple[UUID, str, str], str] = {}
+# Which intent of this process has taken up what, in which body: of two tasks that ask for the same, each takes up a run
+# of its own.
+_claimed: dict[tuple[UUID, str, str], tuple[str, Caller | None]] = {}
 # The same of what intents of other flow runs had left.
 _heirs: dict[tuple[UUID, str], tuple[UUID, str]] = {}
 # What a caller has named; None where nobody has, and the call itself tells.
@@ -70,13 +70,16 @@ def claim(
         if ownership.key == key:
             _check_schedule(ownership, request)
             return ownership
-    attempt = body if caller is None else f"{body} {caller.attempt}"
     for ownership in found:
-        mark = (ownership.flow_run_id, ownership.key, attempt)
-        is_earlier = ownership.body != body or _comes_after(caller, ownership.caller)
-        same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
+        mark = (ownership.flow_run_id, ownership.key, body)
+        claimant, claimed_by = _claimed.get(mark, (None, None))
         # A task that is retried before it has written anything comes back for what it had taken up.
-        if same and (is_earlier or mark in _claimed) and _claimed.setdefault(mark, key) == key:
+        is_ours = claimant == key
+        is_earlier = is_ours or ownership.body != body or _comes_after(caller, ownership.caller)
+        is_free = is_ours or claimant is None or _comes_after(caller, claimed_by)
+        same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
+        if same and is_earlier and is_free:
+            _claimed[mark] = (key, caller)
             return ownership
     return None
 

@@ -107,10 +107,11 @@ async def _earlier_calls_by_tasks(client: PrefectClient, flow_run: FlowRun) -> l
 
 
 async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun, FlowRun] | None:
-    """Return the flow run that stands in a flow run's place by now, if it goes on, or is to.
+    """Return the flow run that stood in a flow run's place already as that began, if it goes on, or is to.
 
     One that a deployment has started outlives its parent, and can begin when the parent's next attempt has had
-    another started in its place; so can the one above it that has called it.
+    another started in its place; so can the one above it that has called it. One that had begun before goes on until
+    the other comes to take its place.
 
     Args:
         client: An open client.
@@ -120,7 +121,8 @@ async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun,
         The one that is succeeded, which is the flow run or one above it, and the one that stands in its place.
     """
     async for one in lineage(client, flow_run):
-        if not has_its_own_process(one) or one.parent_task_run_id is None:
+        began = one.state.timestamp if one.state is not None and one.state.is_running() else None
+        if not has_its_own_process(one) or one.parent_task_run_id is None or began is None:
             continue
         call = await client.read_task_run(one.parent_task_run_id)
         if call.flow_run_id is None or not call.dynamic_key.isdigit():
@@ -128,7 +130,8 @@ async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun,
         for other in await _called_by(client, [call]):
             is_same = other.flow_id == one.flow_id and other.parameters == one.parameters
             is_over = other.state is not None and other.state.is_final()
-            if is_same and not is_over and _comes_after(other, one):
+            was_there = other.created is not None and other.created < began
+            if is_same and not is_over and was_there and _comes_after(other, one):
                 return one, other
     return None
 

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_flows.family import every_flow_run, has_its_own_process, is_suspended, lineage
+from paradime_flows.holding import body_of
 from paradime_flows.liveness import STALE_SECONDS, lives_here, silent_seconds
 from paradime_flows.ownership import TAG, Ownership, read_ownerships
 
@@ -46,11 +47,13 @@ async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun
 def may_have_vanished(flow_run: FlowRun) -> bool:
     """Whether nothing is left of a flow run in Bolt, while Prefect waits for its end: its process may be gone.
 
-    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled.
+    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled. But one
+    whose present body has yet to come to us gives no sign of life, and those of the body before it have ended.
     """
-    state = flow_run.state
-    goes_on = state is not None and (state.is_running() or state.is_cancelling())
-    return goes_on and not any(ownership.is_open for ownership in read_ownerships(flow_run))
+    state, body = flow_run.state, body_of(flow_run)
+    if state is None or body is None or any(each.is_open for each in read_ownerships(flow_run)):
+        return False
+    return state.is_cancelling() or (state.is_running() and body == str(state.id))
 
 
 def idle_seconds(flow_run: FlowRun) -> float:

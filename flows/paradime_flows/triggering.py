@@ -91,6 +91,7 @@ class Triggering:
             BoltTriggerUnknown: It cannot be told whether a run started.
             BoltError: Nothing was started.
         """
+        unseen: TriggerIntent | None = None
         for sent in itertools.count():
             try:
                 async with self.schedule.credentials.get_client() as client:
@@ -102,10 +103,13 @@ class Triggering:
                         max_outage_seconds=self.schedule.max_outage_seconds,
                     ).run()
             except BoltAlreadyRunning as error:
-                intent = self.ownership.intent
+                # The run that is hidden can be one that our own trigger has started.
+                intent = unseen or self.ownership.intent
                 await self.ledger.withdraw()
                 other, runs = await self._reason_of()
+                unseen = None
                 if other is None:
+                    unseen = intent
                     await self._wait_for_nobody(error, refusals=sent + 1)
                     continue
                 if intent is not None and await self._may_be_ours(other, request, intent):

@@ -211,6 +211,36 @@ async def test_what_a_retried_task_calls_is_run_once(
     assert returned == [[first], [first, second], [first, second]]
 
 
+@pytest.mark.parametrize("retried", ["task", "flow"])
+async def test_equal_tasks_that_tasks_call_at_once_keep_a_run_each(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, retried: str
+) -> None:
+    """Each finds the runs of the attempt before, and none of them twice."""
+    workspace.update_schedule("quick", already_running="allow")
+    returned: list[list[int]] = []
+
+    @task
+    async def inner(delay: float) -> int:
+        # Apart from each other in the first attempt, so that it can be told which run each has started.
+        await asyncio.sleep(0 if returned else delay)
+        return await calls_tasks.fn("quick", credentials, 600)
+
+    @task(retries=1 if retried == "task" else 0, retry_delay_seconds=0)
+    async def outer() -> None:
+        returned.append(await asyncio.gather(*(inner(delay) for delay in (0, 6, 12))))
+        if len(returned) < 2:
+            raise AnotherStepFailedError
+
+    @flow(retries=1 if retried == "flow" else 0, retry_delay_seconds=0)
+    async def parent() -> None:
+        await outer()
+
+    await parent()
+    assert len(set(returned[0])) == 3
+    assert sorted(returned[1]) == sorted(returned[0])
+    assert len(workspace.runs()) == 3
+
+
 def test_what_a_retried_task_of_a_plain_flow_calls_is_run_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
