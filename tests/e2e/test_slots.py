@@ -77,7 +77,11 @@ async def _waiting_run() -> FlowRun | None:
     if not found:
         return None
     told = await logs_of(found[0].id)
-    return found[0] if any("waiting for it to end" in message for message in told) else None
+    return (
+        found[0]
+        if any("Waiting for the schedule's concurrency slot" in message for message in told)
+        else None
+    )
 
 
 @pytest.mark.parametrize("policy", ["fail", "wait"])
