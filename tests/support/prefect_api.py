@@ -17,7 +17,6 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.logging.handlers import APILogHandler
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import Artifact, FlowRun
@@ -46,8 +45,7 @@ async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
 
 
 async def logs_of(flow_run_id: UUID) -> list[str]:
-    """Return the log messages of a flow run, those included that this process has yet to send."""
-    await APILogHandler.aflush()
+    """Return the log messages of a flow run, as far as they have been sent."""
     async with get_client() as client:
         found = await client.read_logs(
             log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
