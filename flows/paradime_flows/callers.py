@@ -49,12 +49,6 @@ class Caller(BaseModel):
         """Whether it is the first attempt of all."""
         return self.flow_run_attempt <= 1 and all(task.number <= 1 for task in self.tasks)
 
-    @property
-    def attempt(self) -> str:
-        """What tells the attempts of these tasks from each other, and from those of others."""
-        tasks = " ".join(f"{task.task_run_id}.{task.number}" for task in self.tasks)
-        return f"{self.flow_run_id}.{self.flow_run_attempt} {tasks}"
-
     def numbers(self, level: int = 0) -> str:
         """Return what calls of one attempt have in common.
 

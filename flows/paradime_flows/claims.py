@@ -75,8 +75,8 @@ def claim(
         claimant, claimed_by = _claimed.get(mark, (None, None))
         # A task that is retried before it has written anything comes back for what it had taken up.
         is_ours = claimant == key
-        is_earlier = is_ours or ownership.body != body or _comes_after(caller, ownership.caller)
-        is_free = is_ours or claimant is None or _comes_after(caller, claimed_by)
+        is_earlier = is_ours or ownership.body != body or _is_retried_since(caller, ownership.caller)
+        is_free = is_ours or claimant is None or _is_retried_since(caller, claimed_by)
         same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
         if same and is_earlier and is_free:
             _claimed[mark] = (key, caller)
@@ -84,7 +84,7 @@ def claim(
     return None
 
 
-def _comes_after(caller: Caller | None, other: Caller | None) -> bool:
+def _is_retried_since(caller: Caller | None, other: Caller | None) -> bool:
     return caller is not None and other is not None and caller.comes_after(other)
 
 

@@ -292,7 +292,7 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
     if ended_badly(flow_run) or not same or body_of(now) != body_of(flow_run):
         return
-    message = "The process of this flow run has vanished; nothing of it goes on in Bolt."
+    message = "The process of this flow run has vanished; nothing of it is left to look after in Bolt."
     run_logger().info("The process of flow run %r has vanished; its end is written.", flow_run.name)
     cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
     # A person's cancel stays a cancel.
