@@ -15,6 +15,7 @@ from prefect.context import TaskRunContext
 from pydantic import BaseModel, ValidationError
 
 from paradime_flows.family import lineage
+from paradime_flows.holding import write_labels
 
 LABEL = "paradime.caller"
 
@@ -132,7 +133,7 @@ async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
     async for one in lineage(client, flow_run):
         caller = await caller_of(client, one)
         if caller is not None and written_caller(one) != caller:
-            await client.update_flow_run_labels(one.id, {LABEL: caller.model_dump_json()})
+            await write_labels(client, one.id, {LABEL: caller.model_dump_json()})
             written = written or one.id == flow_run.id
     return await client.read_flow_run(flow_run.id) if written else flow_run
 

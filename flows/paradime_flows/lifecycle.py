@@ -123,8 +123,14 @@ class RunLifecycle:
         await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
         claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "", around)
+        if claimed is not None and (await complete_hand_over(claimed, flow_run)) is None:
+            claimed = None
+            # What it had written of that is written off, and is in the way of nothing.
+            async with get_client() as client:
+                flow_run = await client.read_flow_run(flow_run_id)
+            check_hold(flow_run)
         ownership = (
-            (claimed and await complete_hand_over(claimed, flow_run))
+            claimed
             or await inherit(flow_run, key, schedule, request, called_by)
             or Ownership(key=key, flow_run_id=flow_run_id, request=request)
         )

@@ -260,8 +260,7 @@ class _Sweep:
             elif self.action == "attach" and await all_have_ended(finding, self.credentials):
                 await FlowRunLedger(ownership).close(None, reported=False)
             return
-        is_to_end = ownership.owned and ownership.on_timeout == "cancel"
-        run = BoltRun(ownership.run_id, self.credentials, ownership.schedule, cancel_on_timeout=is_to_end)
+        run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
         if self.action != "attach":
             entry.state = await run.astate()
             entry.done = (
@@ -274,10 +273,15 @@ class _Sweep:
             try:
                 entry.state = await run.await_for_completion(max(1.0, remaining), whole_seconds=limit)
                 entry.done = f"waited for; it ended as {entry.state}"
-            except BoltRunTimedOut as error:
-                entry.state = await run.astate()
+            except BoltRunTimedOut:
+                why = f"{why} Its time limit has passed."
+                is_to_end = ownership.owned and ownership.on_timeout == "cancel"
+                # Not without a look at whose it is by now.
+                settled = await settle(ownership, self.credentials, why) if is_to_end else None
+                entry.state = settled or await run.astate()
                 entry.done = f"waited for until its time limit; it is {entry.state}"
-                why = f"{why} {error.what}"
+                if is_to_end:
+                    return
         ownership.state = entry.state
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
         await see_that_it_is_held(ownership)
