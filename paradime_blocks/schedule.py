@@ -48,6 +48,9 @@ class MemoryLedger:
     async def withdraw(self) -> None:
         """Take note of nothing."""
 
+    async def save(self) -> None:
+        """Take note of nothing."""
+
 
 class BoltSchedule(JobBlock[BoltRunResult]):
     """A Bolt schedule, ready to be triggered.

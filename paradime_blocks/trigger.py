@@ -114,6 +114,7 @@ class Trigger:
     max_outage_seconds: float = 600.0
     interrupt_seconds: float = 15.0
     clock: Clock = field(default_factory=system_clock)
+    _lost: str | None = field(default=None, init=False)
 
     async def run(self) -> int:
         """Trigger, and return the id of the run.
@@ -123,28 +124,51 @@ class Trigger:
             BoltTriggerUnknown: The answer was lost, and looking did not tell.
             BoltError: Nothing was started.
         """
+        try:
+            return await self._run()
+        except BoltAlreadyRunning:
+            # Its caller judges whether the run in the way may be our own.
+            raise
+        except BoltError as error:
+            is_open = isinstance(error, BoltTriggerUnknown) or may_have_started(error)
+            if self._lost is None and not is_open:
+                await self.ledger.withdraw()
+                raise
+            # It was looked for, and not found; the sweeper, or a retry, looks again.
+            await self.ledger.save()
+            if is_open:
+                raise
+            what = (
+                f"{error.what} Its answer was lost before ({self._lost}); no run of it has been seen since."
+            )
+            raise error.with_facts(what=what) from error
+
+    async def _run(self) -> int:
         busy = Deadline(self.max_outage_seconds, self.clock)
         intent = await self._intend(busy)
-        sent, lost = 0, ""
+        sent = 0
         while sent < _SENDS_AT_MOST:
-            answer_was_lost = sent > 0
-            if answer_was_lost:
+            if self._lost is not None:
                 # Looking has taken its time, and whoever may send it now is to be asked anew. If it is not sent, the
                 # intent stays: what was sent before may show itself yet.
                 intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
                 await self.ledger.intend(self.request, intent)
                 self.trail.note("No run has started; the trigger is sent again.")
             try:
-                run_id = await self._send_shielded(answer_was_lost=answer_was_lost)
+                run_id = await self._send_shielded()
             except BoltError as error:
-                if not answer_was_lost and _is_busy(error, busy):
-                    # Nothing was started. What others start meanwhile must not be taken for it.
-                    await self.ledger.withdraw()
+                if _is_busy(error, busy):
+                    if self._lost is None:
+                        # Nothing was started. What others start meanwhile must not be taken for it.
+                        await self.ledger.withdraw()
                     await self._wait_for_bolt(error)
-                    intent = await self._intend(busy)
-                    continue
-                found = await self._look_after(error, intent, answer_was_lost=answer_was_lost)
-                sent, lost = sent + 1, error.what
+                    if self._lost is None:
+                        intent = await self._intend(busy)
+                        continue
+                    found = await self._look_again(intent)
+                else:
+                    found = await self._look_after(error, intent)
+                    sent, self._lost = sent + 1, error.what
                 if found is None:
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
@@ -155,7 +179,7 @@ class Trigger:
             return run_id
         msg = (
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
-            f"The last time: {lost}"
+            f"The last time: {self._lost}"
         )
         raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
 
@@ -166,7 +190,7 @@ class Trigger:
             await self.ledger.intend(self.request, intent)
         except BaseException:
             # It may have been written down all the same; then a run that somebody else starts would be taken for it.
-            with anyio.CancelScope(shield=True):
+            with signals_held_off(), anyio.move_on_after(_SAVE_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
         self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
@@ -202,13 +226,18 @@ class Trigger:
         told = f" ({redact.line('; '.join(asked), _TOLD_CHARACTERS)})" if asked else ""
         return f"Bolt is asked to run schedule {request.label!r}{told}"
 
-    async def _look_after(
-        self, error: BoltError, intent: TriggerIntent, *, answer_was_lost: bool
-    ) -> int | None:
+    async def _look_again(self, intent: TriggerIntent) -> int | None:
+        """Return the run of a trigger whose answer was lost before; None if it may be sent again."""
+        finding = await self._look(intent, 0.0)
+        if finding.verdict is Verdict.UNSURE:
+            raise self._unknown(finding)
+        return finding.run_id if finding.verdict is Verdict.FOUND else None
+
+    async def _look_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
         """Return the run that a failed trigger started all the same; None if it may be sent again."""
         window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
-            if not answer_was_lost:
+            if self._lost is None:
                 raise error.with_facts(schedule_name=self.request.label) from error
             self.trail.note("Bolt says that the schedule runs already; looking whether that is our own run.")
         elif not may_have_started(error):
@@ -259,7 +288,7 @@ class Trigger:
         with anyio.CancelScope(shield=True):
             await self.ledger.started(run_id, adopted=adopted)
 
-    async def _send_shielded(self, *, answer_was_lost: bool) -> int:
+    async def _send_shielded(self) -> int:
         """Send from a thread of its own: no cancel of the caller, of either kind, can lose the answer."""
         called_off = threading.Event()
         future = _in_thread(lambda: asyncio.run(self._send_once(called_off)))
@@ -269,14 +298,14 @@ class Trigger:
             # It may be waiting to try again; what is on its way already can only be waited for.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
-                await self._settle(future, answer_was_lost=answer_was_lost)
+                await self._settle(future)
             raise
 
     async def _send_once(self, called_off: threading.Event) -> int:
         async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
             return await self.request.send(client)
 
-    async def _settle(self, future: Future[int], *, answer_was_lost: bool) -> None:
+    async def _settle(self, future: Future[int]) -> None:
         """Learn, after an interrupt, which run the trigger started, so that it can be cancelled.
 
         Without an answer the intent stays open: whoever settles it looks for the run.
@@ -294,7 +323,7 @@ class Trigger:
             # It is known here from now on; a Prefect that does not answer must not hold up its cancel.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(run_id, adopted=False)
-        elif not answer_was_lost and not may_have_started(error):
+        elif self._lost is None and not may_have_started(error):
             self.trail.note("The trigger had started nothing.")
             await self.ledger.withdraw()
 

@@ -101,3 +101,6 @@ class RunLedger(Protocol):
 
     async def withdraw(self) -> None:
         """Write down that the trigger has started nothing, and will not."""
+
+    async def save(self) -> None:
+        """Write down that the trigger has failed, and may have started a run all the same."""

@@ -131,7 +131,8 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     ownership = lifecycle.ownership
     fails = ownership.is_untold and ownership.state in BoltRunState.FAILURES
     is_retried = fails and lifecycle.policies.retries > 0
-    takes_up = (ownership.is_untold and not is_retried) or ownership.state == BoltRunState.SUCCESS
+    has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
+    takes_up = (has_run and not is_retried) or ownership.state == BoltRunState.SUCCESS
     name = slot_name(lifecycle.schedule, await _known_as(lifecycle.schedule))
     # Whoever holds it for longer than this lives.
     dead = Deadline(LEASE_SECONDS + _REAPED_SECONDS)

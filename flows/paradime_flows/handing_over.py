@@ -53,7 +53,8 @@ def has_something(old: Ownership, taken: Iterable[Ownership]) -> bool:
 def is_of(old: Ownership, newer: Ownership) -> bool:
     """Whether what an ownership answers for, or answered for, is another's by now."""
     if old.run_id is None:
-        return old.intent is not None and old.intent == newer.intent
+        same_refusal = old.refused is not None and old.refused == newer.refused
+        return same_refusal or (old.intent is not None and old.intent == newer.intent)
     return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
 
 

@@ -172,7 +172,9 @@ class RunLifecycle:
         if run is not None:
             return run
         # A body before this one may have died as it was about to send something else: a retry, or the rest of a run.
-        request = self.ownership.request if self.ownership.intent is not None else self.request
+        ownership = self.ownership
+        was_about_to = ownership.intent is not None or ownership.refused is not None
+        request = ownership.request if was_about_to else self.request
         if request.retry_of is not None:
             await self._count_retried(request.retry_of)
         return await self._start(request)
@@ -241,7 +243,7 @@ class RunLifecycle:
             )
             self._count(ownership.run_id, ownership.state)
             ownership.earlier = len(ownership.attempts)
-            ownership.intent = None
+            ownership.intent, ownership.refused = None, None
             return None
         if not ownership.has_run_to_tell:
             return None

@@ -45,6 +45,8 @@ class Ownership(BaseModel):
         asked: What the caller asked for; the request may be a retry of it, or the rest of it.
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
+        refused: What was known before a trigger that Bolt has refused since the schedule runs: a gateway that sends a
+            request twice hides the run that we started behind such a refusal. There is nothing of it to cancel.
         caller: The tasks that have called the flow run; of a task's intent, those around it.
         taken_from: The flow run that it is about to be taken over from; None once that has let go.
         taken_by: The flow run that has taken it over.
@@ -76,6 +78,7 @@ class Ownership(BaseModel):
     asked: TriggerRequest | None = None
     request: TriggerRequest
     intent: TriggerIntent | None = None
+    refused: TriggerIntent | None = None
     caller: Caller | None = None
     taken_from: UUID | None = None
     taken_by: UUID | None = None
@@ -109,12 +112,13 @@ class Ownership(BaseModel):
     @property
     def is_untold(self) -> bool:
         """Whether nobody has been told what became of its run, or of a trigger: who comes next goes on with that."""
-        return not self.reported and (self.intent is not None or self.run_id is not None)
+        has_something = self.intent is not None or self.refused is not None or self.run_id is not None
+        return has_something and not self.reported
 
     @property
     def has_run_to_tell(self) -> bool:
         """Whether a trigger was sent whose run is not known, be it that all that may be it have ended."""
-        return self.is_untold and self.run_id is None
+        return self.is_untold and self.run_id is None and self.intent is not None
 
     @property
     def schedule(self) -> str:
@@ -279,8 +283,13 @@ class FlowRunLedger:
         ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
         ownership.began_at, ownership.limit_seconds = began_at, self.timeout_seconds
         ownership.closed = ownership.left
-        ownership.failed_run = None
+        ownership.refused, ownership.failed_run = None, None
         await self.save()
+
+    async def refused(self) -> None:
+        """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of its own."""
+        self.ownership.refused = self.ownership.refused or self.ownership.intent
+        await self.withdraw()
 
     async def withdraw(self) -> None:
         """Write down that nothing was started, so that nobody looks for a run.

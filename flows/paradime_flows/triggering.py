@@ -18,8 +18,8 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.observation import Deadline
 from paradime_blocks.run_search import Verdict, count_setup, find_triggered_run, first_of
-from paradime_blocks.trigger import Trigger, may_have_started
-from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger import Trigger
+from paradime_blocks.trigger_intent import TriggerRequest
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunState
@@ -91,8 +91,9 @@ class Triggering:
             BoltTriggerUnknown: It cannot be told whether a run started.
             BoltError: Nothing was started.
         """
-        unseen: TriggerIntent | None = None
         for sent in itertools.count():
+            if await self._is_behind_a_refusal(request):
+                return
             try:
                 async with self.schedule.credentials.get_client() as client:
                     await Trigger(
@@ -103,34 +104,19 @@ class Triggering:
                         max_outage_seconds=self.schedule.max_outage_seconds,
                     ).run()
             except BoltAlreadyRunning as error:
-                # The run that is hidden can be one that our own trigger has started.
-                intent = unseen or self.ownership.intent
-                await self.ledger.withdraw()
+                await self.ledger.refused()
                 other, runs = await self._reason_of()
-                unseen = None
                 if other is None:
-                    unseen = intent
                     await self._wait_for_nobody(error, refusals=sent + 1)
                     continue
-                if intent is not None and await self._may_be_ours(other, request, intent):
-                    # A gateway that sends a request twice hides the run that we started behind a refusal.
-                    self.trail.note(
-                        f"Bolt run {other.run_id} began after our trigger was on its way, and does what it was to "
-                        f"do: it is waited for, and nothing more is sent. It is not cancelled, since somebody else "
-                        f"may have started it."
-                    )
-                    await self.ledger.attached(other.run_id)
-                elif not await self._give_way(other, error, runs=runs, refusals=sent + 1):
+                if await self._is_behind_a_refusal(request):
+                    return
+                self.ownership.refused = None
+                if not await self._give_way(other, error, runs=runs, refusals=sent + 1):
                     continue
             except BoltTriggerUnknown:
-                await self.ledger.save()
                 raise
             except BoltError as error:
-                if may_have_started(error):
-                    # It was looked for, and not found; the sweeper, or a retry, looks again.
-                    await self.ledger.save()
-                else:
-                    await self.ledger.withdraw()
                 raise error.with_facts(schedule_name=self.ownership.schedule) from error
             return
 
@@ -210,18 +196,31 @@ class Triggering:
         run = self.schedule.attach(latest)
         return run, not (await run.astate()).is_terminal
 
-    async def _may_be_ours(self, other: BoltRun, request: TriggerRequest, intent: TriggerIntent) -> bool:
-        """Whether the run in the way can be one that our own trigger has started, although that was refused.
+    async def _is_behind_a_refusal(self, request: TriggerRequest) -> bool:
+        """Whether our own trigger can have started a run although it was refused; that one is waited for then.
 
-        Only where we would trigger once more: the other policies neither start nor wait for a second.
+        A gateway that sends a request twice hides the run that we started behind the refusal of the second, be it in
+        an earlier body of the flow run, and be it that the run has ended since.
         """
-        if self.on_already_running not in {"wait", "replace"} or other.run_id <= intent.latest_run_id:
+        refused = self.ownership.refused
+        if refused is None or refused.retry_of != request.retry_of:
             return False
         async with self.schedule.credentials.get_client() as client:
             finding = await find_triggered_run(
-                client, request, intent, window_seconds=0.0, max_outage_seconds=0.0
+                client,
+                request,
+                refused,
+                window_seconds=0.0,
+                max_outage_seconds=self.schedule.max_outage_seconds,
             )
-        return finding.verdict is Verdict.FOUND and finding.run_id == other.run_id
+        if finding.verdict is not Verdict.FOUND:
+            return False
+        self.trail.note(
+            f"Bolt run {finding.run_id} began after our trigger was on its way, and does what it was to do: it is "
+            f"waited for, and nothing more is sent. It is not cancelled, since somebody else may have started it."
+        )
+        await self.ledger.attached(finding.run_id)
+        return True
 
     async def _wait_for_other(self, other: BoltRun, refusals: int) -> None:
         self.trail.note(

@@ -63,14 +63,15 @@ def untouched(simulator: BoltSimulator) -> bool:
     return foreign.is_active and not foreign.cancel_requests
 
 
-async def test_a_trigger_that_a_gateway_sends_twice(simulator) -> None:
+@pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
+async def test_a_trigger_that_a_gateway_sends_twice(simulator, policy) -> None:
     """Bolt starts our run and refuses the second request, which is what we hear: it is waited for, not doubled.
 
     It is not cancelled: it may be somebody else's, who was quicker.
     """
     simulator.finish(simulator.runs()[0].id)
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
-    outcome = await run(simulator, "wait")
+    outcome = await run(simulator, policy)
     _, ours = outcome.runs
     assert isinstance(outcome.error, BoltRunTimedOut)
     assert outcome.error.run_id == ours.id

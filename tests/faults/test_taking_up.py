@@ -18,7 +18,13 @@ from faults.bodies import begun, ownership_of, running, unanswered
 from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltRunFailed, BoltTriggerUnknown, BoltUnavailable
+from paradime_blocks.errors import (
+    BoltAlreadyRunning,
+    BoltAuthError,
+    BoltRunFailed,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+)
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.observation import Deadline
 from paradime_blocks.testing import SimulatedCommand, faults
@@ -101,6 +107,83 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_ca
         heir = await begun(simulator, second, leave=True)
     assert (await heir.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
+
+
+LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        pytest.param(faults.Status(401, operation="triggerBoltRun"), id="401"),
+        pytest.param(faults.Status(429, retry_after=3600, operation="triggerBoltRun"), id="429"),
+    ],
+)
+async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect, refusal, settled) -> None:
+    """The first answer was lost, the second trigger is refused, and then the first one's run shows itself."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    simulator.inject(LOST_ON_ITS_WAY)
+    simulator.inject(refusal)
+    with pytest.raises((BoltAuthError, BoltUnavailable), match="answer was lost before"):
+        await (await begun(simulator, flow_run_id)).obtain()
+    assert ownership_of(prefect, flow_run_id).is_open
+    late = simulator.start_run(SCHEDULE, actor="an API key")
+    if settled:
+        await crash_hook(simulator, prefect, flow_run_id)
+        assert [each.state for each in simulator.runs()] == ["CANCELED"]
+        return
+    process.set(Process())
+    assert (await (await begun(simulator, flow_run_id)).obtain()).run_id == late
+    assert len(simulator.runs()) == 1
+
+
+async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
+    """Then it is looked once more, before anything is sent."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    simulator.inject(LOST_ON_ITS_WAY)
+    simulator.inject(faults.Status(429, retry_after=90, operation="triggerBoltRun", times=2))
+    trigger = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 3)
+    late = simulator.start_run(SCHEDULE, actor="an API key")
+    assert (await trigger).run_id == late
+    assert simulator.count("triggerBoltRun") == 3
+    assert len(simulator.runs()) == 1
+
+
+@pytest.mark.parametrize("policy", ["wait", "replace", "attach", "fail", "skip"])
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("heir", [False, True])
+async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
+    simulator, prefect, heir, ended, policy
+) -> None:
+    """Broken off while it looks for the run in the way: that is the run of its own trigger, and may have ended since.
+
+    It is not cancelled by whoever settles the flow run: it may be somebody else's.
+    """
+    from paradime_flows.claims import succeeding
+    from paradime_flows.triggering import Triggering
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
+    first = running(prefect)
+    process.set(Process())
+    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
+    with broken_off, pytest.raises(BoltUnavailable):
+        await (await begun(simulator, first, on_already_running=policy)).obtain()
+    await crash_hook(simulator, prefect, first)
+    (ours,) = simulator.active_runs()
+    if ended:
+        simulator.finish(ours.id)
+    process.set(Process())
+    with succeeding(first if heir else None):
+        next_flow_run = running(prefect) if heir else first
+        body = await begun(simulator, next_flow_run, on_already_running=policy)
+    assert (await body.obtain()).run_id == ours.id
+    assert [each.id for each in simulator.runs()] == [ours.id]
+    assert not ownership_of(prefect, next_flow_run).owned
 
 
 async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simulator, prefect) -> None:
