@@ -165,7 +165,7 @@ async def inherit(
                         await leave_to(heir, old)
             elif has_something(old, taken) and old.is_in(schedule.credentials):
                 if _same(old.asked or old.request, request):
-                    heir = await _claim(old, flow_run, key, caller)
+                    heir = await _claim(old, flow_run, key, caller, schedule.credentials)
                 elif named is not None:
                     reason = f"Flow run {flow_run.name!r} does something else for this step."
                     await give_up(old, schedule.credentials, reason, flow_run)
@@ -225,14 +225,16 @@ def _age(flow_run: FlowRun) -> str:
     return str(flow_run.created)
 
 
-async def _claim(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
+async def _claim(
+    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
+) -> Ownership | None:
     """Take over an ownership, unless another intent of this process does so."""
     mark, heir = (old.flow_run_id, old.key), (flow_run.id, key)
     if _heirs.setdefault(mark, heir) != heir:
         return None
     taken_over: Ownership | None = None
     try:
-        taken_over = await hand_over(old, flow_run, key, caller)
+        taken_over = await hand_over(old, flow_run, key, caller, credentials)
     finally:
         if taken_over is None:
             # Nobody has it: whoever comes next must not find it taken.

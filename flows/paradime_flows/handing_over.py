@@ -16,18 +16,22 @@ from uuid import UUID
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
 
+from paradime_blocks.errors import BoltError
 from paradime_blocks.models import BoltRunState
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import newer_call
+from paradime_flows.ending import end_in_its_place
 from paradime_flows.family import lineage
 from paradime_flows.holding import Superseded, check_hold, supersede
+from paradime_flows.orphans import is_cancelled
 from paradime_flows.ownership import Ownership, read_ownerships, see_hold, write_ownership
+from paradime_flows.settle import settle
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
+    from paradime_blocks.credentials import ParadimeCredentials
     from paradime_flows.callers import Caller
 
 _HAND_OVERS_AT_MOST = 4
@@ -58,14 +62,17 @@ def is_of(old: Ownership, newer: Ownership) -> bool:
     return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
 
 
-async def hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
-    """Take over an ownership of another flow run.
+async def hand_over(
+    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Take over an ownership of another flow run; if somebody has cancelled that, its run is cancelled in its place.
 
     Args:
         old: That ownership.
         flow_run: The heir.
         key: The heir's intent.
         caller: The tasks that have called the heir, if any.
+        credentials: The credentials of its workspace.
 
     Returns:
         The heir's ownership; None if there is nothing to take over any more.
@@ -75,14 +82,16 @@ async def hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller 
     """
     for _ in range(_HAND_OVERS_AT_MOST):
         try:
-            return await _hand_over(old, flow_run, key, caller)
+            return await _hand_over(old, flow_run, key, caller, credentials)
         except _TakenMeanwhile:
             # Of two heirs at once, each could take the other for the one who has it.
             await anyio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - nothing secret
     return None
 
 
-async def _hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None) -> Ownership | None:
+async def _hand_over(
+    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
+) -> Ownership | None:
     async with get_client() as client:
         check_hold(await client.read_flow_run(flow_run.id))
         try:
@@ -90,8 +99,14 @@ async def _hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller
             predecessor = await supersede(client, old.flow_run_id, flow_run)
         except Superseded:
             raise _TakenMeanwhile from None
-    for now in read_ownerships(predecessor):
-        if now.key == old.key and has_something(now, ()):
+        cancelled = await is_cancelled(client, predecessor)
+    found = [each for each in read_ownerships(predecessor) if each.key == old.key]
+    if cancelled:
+        # Who would have heard of it lets go since just now, and nobody but us hears of it any more.
+        for one in found:
+            await _cancel(one, credentials, predecessor)
+    for now in found:
+        if has_something(now, ()) and not (cancelled and now.is_open):
             old = now
             break
     else:
@@ -113,6 +128,16 @@ async def _hand_over(old: Ownership, flow_run: FlowRun, key: str, caller: Caller
     heir.taken_from = None
     await write_the_end(old.flow_run_id, flow_run)
     return heir
+
+
+async def _cancel(old: Ownership, credentials: ParadimeCredentials, predecessor: FlowRun) -> None:
+    if not old.is_open:
+        return
+    try:
+        await settle(old, credentials, f"Flow run {predecessor.name!r} was cancelled in Prefect.")
+    except BoltError as error:
+        # It stays open, for the sweeper.
+        run_logger().error("%s", error)
 
 
 async def complete_hand_over(heir: Ownership, flow_run: FlowRun) -> Ownership | None:
@@ -204,9 +229,7 @@ async def write_the_end(predecessor: UUID, heir: FlowRun) -> None:
     try:
         async with get_client() as client:
             flow_run = await client.read_flow_run(predecessor)
-            if flow_run.state is None or not flow_run.state.is_final():
-                message = f"Its process has ended; flow run {heir.name!r} takes its place."
-                await client.set_flow_run_state(predecessor, Crashed(message=message), force=True)
+            await end_in_its_place(client, flow_run, f"Flow run {heir.name!r} takes its place.")
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
         run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
 

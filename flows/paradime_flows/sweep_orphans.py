@@ -8,9 +8,8 @@ from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed
 from pydantic import BaseModel, Field
 
 from paradime_blocks.credentials import ParadimeCredentials
@@ -24,6 +23,7 @@ from paradime_blocks.trail import Trail
 from paradime_flows.artifacts import ArtifactWriter
 from paradime_flows.calling import async_form, bolt_flow
 from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.ending import end_in_its_place
 from paradime_flows.holding import Superseded, body_of
 from paradime_flows.liveness import (
     BEAT_SECONDS,
@@ -298,10 +298,7 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
         return
     message = "The process of this flow run has vanished; nothing of it is left to look after in Bolt."
     run_logger().info("The process of flow run %r has vanished; its end is written.", flow_run.name)
-    cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
-    # A person's cancel stays a cancel.
-    state: State[None] = Cancelled(message=message) if cancelling else Crashed(message=message)
-    await client.set_flow_run_state(flow_run.id, state, force=True)
+    await end_in_its_place(client, now, message)
 
 
 def _done(ownership: Ownership, state: BoltRunState | None) -> str:

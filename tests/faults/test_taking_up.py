@@ -186,6 +186,53 @@ async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
     assert not ownership_of(prefect, next_flow_run).owned
 
 
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "the one above it"])
+@pytest.mark.parametrize("refuses", [False, True], ids=["", "Bolt refuses"])
+async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
+    simulator, prefect, above, refuses
+) -> None:
+    """Its body lets go before it hears of the cancel, and Prefect is not told that it crashed."""
+    from paradime_flows.claims import succeeding
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    parent = running(prefect)
+    first, second = running(prefect, parent=parent), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    prefect.set_state(parent if above else first, StateType.CANCELLING)
+    if refuses:
+        simulator.inject(faults.Status(403, operation="cancelBoltRun"))
+    process.set(Process())
+    with succeeding(first):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id != run.run_id
+    states = [each.state for each in simulator.runs()]
+    assert states == (["RUNNING", "RUNNING"] if refuses else ["CANCELED", "RUNNING"])
+    # What could not be cancelled is left to the sweeper, and not forgotten.
+    assert ownership_of(prefect, first).is_open == refuses
+    end = prefect.flow_runs[first].state
+    assert end is not None
+    assert end.type is (StateType.CRASHED if above else StateType.CANCELLED)
+
+
+async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancelled(
+    simulator, prefect
+) -> None:
+    """There is nothing to cancel in it, and nobody has been told."""
+    from paradime_flows.claims import succeeding
+
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    simulator.finish(run.run_id)
+    prefect.set_state(first, StateType.CANCELLING)
+    process.set(Process())
+    with succeeding(first):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id == run.run_id
+    assert [each.state for each in simulator.runs()] == ["SUCCESS"]
+
+
 async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simulator, prefect) -> None:
     """Killed when it has written what it takes over, and the older flow run has not let go: else a sweep cancels it."""
     from paradime_flows import handing_over
