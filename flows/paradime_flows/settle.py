@@ -158,7 +158,7 @@ async def _settle(
         why = "as it was to be" if ownership.left else "since it is not ours"
         trail.note(f"Bolt run {ownership.run_id} is left going, {why}.")
         # A retry takes it up, since nobody has been told of it; but not what a person has cancelled the wait for.
-        told = not ownership.left and await _is_cancelled(ownership.flow_run_id)
+        told = not ownership.left and await is_known_to_be_cancelled(ownership.flow_run_id)
         await ledger.close(None, reported=told)
         return None
     if not known:
@@ -185,7 +185,8 @@ async def _settle(
     return state
 
 
-async def _is_cancelled(flow_run_id: UUID) -> bool:
+async def is_known_to_be_cancelled(flow_run_id: UUID) -> bool:
+    """Whether Prefect says, now, that a flow run has been cancelled, or one above it; not if it cannot be asked."""
     with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
         async with get_client() as client:
             return await is_cancelled(client, await client.read_flow_run(flow_run_id))

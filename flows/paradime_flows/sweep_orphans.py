@@ -50,6 +50,7 @@ from paradime_flows.settle import (
     all_have_ended,
     archive_ownership,
     find_run,
+    is_known_to_be_cancelled,
     see_that_it_is_held,
     settle,
 )
@@ -58,6 +59,10 @@ SweepAction = Literal["cancel", "attach", "report"]
 
 _AT_ONCE = 8
 _TWO_BEATS_SECONDS = 2.5 * BEAT_SECONDS
+
+
+class _CancelledMeanwhile(Exception):
+    """Somebody has cancelled the flow run whose Bolt run the sweep waits for."""
 
 
 class SweptRun(BaseModel):
@@ -267,12 +272,29 @@ class _Sweep:
                 "reported only" if self.action == "report" else "left for a retry, as its policy says"
             )
             return
+        await self._attach(entry, ownership, run, why)
+
+    async def _attach(self, entry: SweptRun, ownership: Ownership, run: BoltRun, why: str) -> None:
+        """Wait for a run in place of its flow run: until its end, its time limit, or a cancel."""
         limit = ownership.limit_seconds or TIMEOUT_SECONDS
-        async with alive_for_another(flow_run.id):
+
+        async def look(_: object) -> None:
+            await see_that_it_is_held(ownership)
+            if await is_known_to_be_cancelled(ownership.flow_run_id):
+                raise _CancelledMeanwhile
+
+        async with alive_for_another(ownership.flow_run_id):
             remaining = await remaining_seconds(ownership, self.credentials, limit)
             try:
-                entry.state = await run.await_for_completion(max(1.0, remaining), whole_seconds=limit)
+                entry.state = await run.await_for_completion(
+                    max(1.0, remaining), watcher=look, whole_seconds=limit
+                )
                 entry.done = f"waited for; it ended as {entry.state}"
+            except _CancelledMeanwhile:
+                why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
+                entry.state = await settle(ownership, self.credentials, why)
+                entry.done = _done(ownership, entry.state)
+                return
             except BoltRunTimedOut:
                 why = f"{why} Its time limit has passed."
                 is_to_end = ownership.owned and ownership.on_timeout == "cancel"
@@ -294,6 +316,8 @@ async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
     """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
+    # Somebody may have cancelled it while it was waited for.
+    same = same or (now.state is not None and now.state.is_cancelling())
     if ended_badly(flow_run) or not same or body_of(now) != body_of(flow_run):
         return
     message = "The process of this flow run has vanished; nothing of it is left to look after in Bolt."

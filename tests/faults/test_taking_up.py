@@ -45,7 +45,8 @@ def no_signs_of_life() -> Iterator[None]:
     """The process that a sweeper finds silent is this one, and lives."""
     import paradime_flows.orphans as module
 
-    with mock.patch.object(module, "silent_seconds", return_value=float("inf")):
+    silent = mock.patch.object(module, "silent_seconds", return_value=float("inf"))
+    with silent, mock.patch.object(module, "lives_here", return_value=False):
         yield
 
 
@@ -474,6 +475,50 @@ async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(s
     (found,) = await sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
     assert found.done == "cancelled"
     assert [each.state for each in simulator.runs()] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "the one above it"])
+async def test_a_sweep_that_attaches_hears_of_a_cancel(simulator, prefect, no_signs_of_life, above) -> None:
+    """While it waits: nobody else would, for as long as the Bolt run goes on."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    parent = running(prefect)
+    flow_run_id = running(prefect, parent=parent)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    prefect.set_state(parent, StateType.CRASHED)
+    looks = simulator.count("boltRunStatus")
+    sweep = sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
+    sweeping = asyncio.create_task(sweep)
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > looks + 2, 20)
+    prefect.set_state(parent if above else flow_run_id, StateType.CANCELLING)
+    (found,) = await asyncio.wait_for(sweeping, 20)
+    assert found.done == "cancelled"
+    assert [each.state for each in simulator.runs()] == ["CANCELED"]
+    end = prefect.flow_runs[flow_run_id].state
+    assert end is not None
+    assert end.type is (StateType.CRASHED if above else StateType.CANCELLED)
+
+
+async def test_a_sweep_that_attaches_lets_go_of_what_is_begun_again(
+    simulator, prefect, no_signs_of_life
+) -> None:
+    """Whoever has begun the flow run again waits for the run: the sweep ends, and changes nothing."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, flow_run_id)).obtain()
+    prefect.set_state(flow_run_id, StateType.CRASHED)
+    looks = simulator.count("boltRunStatus")
+    sweep = sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
+    sweeping = asyncio.create_task(sweep)
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > looks + 2, 20)
+    process.set(Process())
+    assert (await (await begun(simulator, flow_run_id)).obtain()).run_id == run.run_id
+    await asyncio.wait_for(sweeping, 20)
+    assert ownership_of(prefect, flow_run_id).is_open
+    assert [(each.state, each.cancel_requests) for each in simulator.runs()] == [("RUNNING", 0)]
 
 
 @pytest.mark.parametrize("on_timeout, state", [("cancel", "CANCELED"), ("leave", "RUNNING")])
