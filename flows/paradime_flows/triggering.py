@@ -111,7 +111,9 @@ class Triggering:
                     continue
                 if await self._is_behind_a_refusal(request):
                     return
+                # What somebody else starts after it must not be taken for ours, be it by another body.
                 self.ownership.refused = None
+                await self.ledger.save()
                 if not await self._give_way(other, error, runs=runs, refusals=sent + 1):
                     continue
             except BoltTriggerUnknown:

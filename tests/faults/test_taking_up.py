@@ -110,6 +110,26 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_ca
     assert simulator.count("triggerBoltRun") == 1
 
 
+async def test_what_was_in_the_way_for_certain_is_not_looked_behind_again(simulator, prefect) -> None:
+    """Killed while it waits for somebody else's run: what others start later is not its own."""
+    from paradime_flows.triggering import Triggering
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    other = simulator.start_run(SCHEDULE)
+    flow_run_id = running(prefect)
+    process.set(Process())
+    broken_off = mock.patch.object(
+        Triggering, "_wait_for_other", side_effect=BoltUnavailable("Bolt is down.")
+    )
+    with broken_off, pytest.raises(BoltUnavailable):
+        await (await begun(simulator, flow_run_id)).obtain()
+    simulator.finish(other)
+    another = simulator.start_run(SCHEDULE, actor="an API key")
+    simulator.finish(another)
+    process.set(Process())
+    assert (await (await begun(simulator, flow_run_id)).obtain()).run_id not in {other, another}
+
+
 LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
 
 
