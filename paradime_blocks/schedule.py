@@ -48,6 +48,9 @@ class MemoryLedger:
     async def withdraw(self) -> None:
         """Take note of nothing."""
 
+    async def disown(self) -> None:
+        """Take note of nothing."""
+
     async def save(self) -> None:
         """Take note of nothing."""
 
@@ -211,7 +214,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         Raises:
             BoltAlreadyRunning: The schedule runs already.
             BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
-            BoltError: Nothing was started.
+            BoltError: Nothing was started, as far as looking could tell.
         """
         memory = MemoryLedger()
         try:

@@ -43,6 +43,8 @@ _TOLD_CHARACTERS = 300
 # Where Bolt has too much to do and asks for less than this, or for nothing.
 _BUSY_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
+# Of what nothing has come yet there is nothing to cancel, and so time.
+_WITHDRAWAL_SECONDS = 10.0
 
 
 def may_have_started(error: BaseException) -> bool:
@@ -120,9 +122,10 @@ class Trigger:
         """Trigger, and return the id of the run.
 
         Raises:
-            BoltAlreadyRunning: The schedule runs already, and the run is not ours.
+            BoltAlreadyRunning: The schedule runs already. Where a gateway has sent the trigger twice, the run in
+                the way may be our own; the caller judges.
             BoltTriggerUnknown: The answer was lost, and looking did not tell.
-            BoltError: Nothing was started.
+            BoltError: Nothing was started, as far as looking could tell.
         """
         try:
             return await self._run()
@@ -130,16 +133,17 @@ class Trigger:
             # Its caller judges whether the run in the way may be our own.
             raise
         except BoltError as error:
-            is_open = isinstance(error, BoltTriggerUnknown) or may_have_started(error)
-            if self._lost is None and not is_open:
+            if isinstance(error, BoltTriggerUnknown) or may_have_started(error):
+                # It was looked for, and not found; the sweeper, or a retry, looks again.
+                await self.ledger.save()
+                raise
+            if self._lost is None:
                 await self.ledger.withdraw()
                 raise
-            # It was looked for, and not found; the sweeper, or a retry, looks again.
-            await self.ledger.save()
-            if is_open:
-                raise
+            await self.ledger.disown()
             what = (
-                f"{error.what} Its answer was lost before ({self._lost}); no run of it has been seen since."
+                f"{error.what} The answer to an earlier send of this trigger was lost ({self._lost}); no run of it has "
+                f"been seen since, and a retry of this flow run looks once more."
             )
             raise error.with_facts(what=what) from error
 
@@ -157,18 +161,14 @@ class Trigger:
             try:
                 run_id = await self._send_shielded()
             except BoltError as error:
-                if _is_busy(error, busy):
-                    if self._lost is None:
-                        # Nothing was started. What others start meanwhile must not be taken for it.
-                        await self.ledger.withdraw()
+                if self._lost is None and _is_busy(error, busy):
+                    # Nothing was started. What others start meanwhile must not be taken for it.
+                    await self.ledger.withdraw()
                     await self._wait_for_bolt(error)
-                    if self._lost is None:
-                        intent = await self._intend(busy)
-                        continue
-                    found = await self._look_again(intent)
-                else:
-                    found = await self._look_after(error, intent)
-                    sent, self._lost = sent + 1, error.what
+                    intent = await self._intend(busy)
+                    continue
+                found = await self._look_after(error, intent)
+                sent, self._lost = sent + 1, error.what
                 if found is None:
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
@@ -190,7 +190,7 @@ class Trigger:
             await self.ledger.intend(self.request, intent)
         except BaseException:
             # It may have been written down all the same; then a run that somebody else starts would be taken for it.
-            with signals_held_off(), anyio.move_on_after(_SAVE_SECONDS, shield=True):
+            with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
         self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
@@ -225,13 +225,6 @@ class Trigger:
         redact = Redactor.of(self.client.settings)
         told = f" ({redact.line('; '.join(asked), _TOLD_CHARACTERS)})" if asked else ""
         return f"Bolt is asked to run schedule {request.label!r}{told}"
-
-    async def _look_again(self, intent: TriggerIntent) -> int | None:
-        """Return the run of a trigger whose answer was lost before; None if it may be sent again."""
-        finding = await self._look(intent, 0.0)
-        if finding.verdict is Verdict.UNSURE:
-            raise self._unknown(finding)
-        return finding.run_id if finding.verdict is Verdict.FOUND else None
 
     async def _look_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
         """Return the run that a failed trigger started all the same; None if it may be sent again."""

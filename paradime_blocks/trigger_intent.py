@@ -102,5 +102,11 @@ class RunLedger(Protocol):
     async def withdraw(self) -> None:
         """Write down that the trigger has started nothing, and will not."""
 
+    async def disown(self) -> None:
+        """Write down that what the trigger may have started is no longer known for ours: no run of it has been seen.
+
+        What shows itself later may be somebody else's, and is not to be cancelled; but no second is started beside it.
+        """
+
     async def save(self) -> None:
         """Write down that the trigger has failed, and may have started a run all the same."""

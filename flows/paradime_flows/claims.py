@@ -159,7 +159,7 @@ async def inherit(
         for old in found:
             if heir is not None:
                 # It may have been taken over before, by a process that died before it wrote that down.
-                if old.is_open and is_of(old, heir):
+                if old.is_untold and is_of(old, heir):
                     # Somebody else may be about to take that one's place: then it is theirs to see.
                     with suppress(Superseded):
                         await leave_to(heir, old)

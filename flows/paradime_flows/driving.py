@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed, Crashed
@@ -126,6 +127,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     """
     policy = lifecycle.policies.on_already_running
     triggering = lifecycle.triggering
+    await _look_behind_a_refusal(lifecycle)
     # Who answers for a run already must look after it at once: its time limit runs. One that has ended, and is not to
     # be retried, needs no slot.
     ownership = lifecycle.ownership
@@ -172,6 +174,13 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
             # It is between two runs: neither one to attach to nor one to replace.
         else:
             return
+
+
+async def _look_behind_a_refusal(lifecycle: RunLifecycle) -> None:
+    """See whether it is a run of our own that holds the slot, or stands in the way."""
+    if lifecycle.ownership.refused is not None:
+        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.next_request)
+        await unless_stopped(look, lifecycle.ownership.flow_run_id)
 
 
 async def _known_as(schedule: BoltSchedule) -> str | None:

@@ -3,7 +3,7 @@
 Three writes, of which any can be the last of a process that is killed: the older flow run's body is told to let go
 (`paradime_flows.holding.supersede`), the heir writes down what it takes over and from whom, and the older one is said
 to have left it to that heir. The last one decides: an heir that is begun again completes what was broken off, or lets
-go if another has come before it.
+go if another has come before it. Who had cancelled the older flow run is heard by the heir.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import anyio
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from paradime_blocks.errors import BoltError
 from paradime_blocks.models import BoltRunState
 from paradime_flows.context import run_logger
 from paradime_flows.earlier_calls import newer_call
@@ -27,6 +26,7 @@ from paradime_flows.holding import Superseded, check_hold, supersede
 from paradime_flows.orphans import is_cancelled
 from paradime_flows.ownership import Ownership, read_ownerships, see_hold, write_ownership
 from paradime_flows.settle import settle
+from paradime_flows.watch import unless_stopped
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -79,6 +79,8 @@ async def hand_over(
 
     Raises:
         Superseded: The heir has an heir itself.
+        BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run; the heir answers for it.
+        StoppedByPrefect: The heir has been cancelled.
     """
     for _ in range(_HAND_OVERS_AT_MOST):
         try:
@@ -99,14 +101,8 @@ async def _hand_over(
             predecessor = await supersede(client, old.flow_run_id, flow_run)
         except Superseded:
             raise _TakenMeanwhile from None
-        cancelled = await is_cancelled(client, predecessor)
-    found = [each for each in read_ownerships(predecessor) if each.key == old.key]
-    if cancelled:
-        # Who would have heard of it lets go since just now, and nobody but us hears of it any more.
-        for one in found:
-            await _cancel(one, credentials, predecessor)
-    for now in found:
-        if has_something(now, ()) and not (cancelled and now.is_open):
+    for now in read_ownerships(predecessor):
+        if now.key == old.key and has_something(now, ()):
             old = now
             break
     else:
@@ -125,30 +121,45 @@ async def _hand_over(
     except Superseded:
         await _let_go(heir)
         raise _TakenMeanwhile from None
+    return await _taken_over(heir, old.flow_run_id, flow_run, credentials)
+
+
+async def _taken_over(
+    heir: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Write the end of a flow run that has let go; if somebody has cancelled it, cancel what was taken over.
+
+    Until that end is written it can be cancelled, and nobody but the heir hears of it any more.
+
+    Returns:
+        The heir's ownership; None if there is nothing left of it.
+    """
+    if await write_the_end(taken_from, flow_run) and heir.is_open:
+        reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
+        # A run that is not known yet is looked for until it is certain.
+        await unless_stopped(lambda: settle(heir, credentials, reason), flow_run.id)
+        if not has_something(heir, ()):
+            return None
     heir.taken_from = None
-    await write_the_end(old.flow_run_id, flow_run)
     return heir
 
 
-async def _cancel(old: Ownership, credentials: ParadimeCredentials, predecessor: FlowRun) -> None:
-    if not old.is_open:
-        return
-    try:
-        await settle(old, credentials, f"Flow run {predecessor.name!r} was cancelled in Prefect.")
-    except BoltError as error:
-        # It stays open, for the sweeper.
-        run_logger().error("%s", error)
-
-
-async def complete_hand_over(heir: Ownership, flow_run: FlowRun) -> Ownership | None:
+async def complete_hand_over(
+    heir: Ownership, flow_run: FlowRun, credentials: ParadimeCredentials
+) -> Ownership | None:
     """Complete what an earlier body of the heir may have begun, and not ended.
 
     Args:
         heir: What the heir has written.
         flow_run: The heir.
+        credentials: The credentials of its workspace.
 
     Returns:
         The heir's ownership; None if it has to look anew for what there is to take over.
+
+    Raises:
+        BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run.
+        StoppedByPrefect: The heir has been cancelled.
     """
     if heir.taken_from is None:
         return heir
@@ -159,8 +170,7 @@ async def complete_hand_over(heir: Ownership, flow_run: FlowRun) -> Ownership | 
     if not is_ours:
         await _let_go(heir)
         return None
-    heir.taken_from = None
-    return heir
+    return await _taken_over(heir, heir.taken_from, flow_run, credentials)
 
 
 async def _complete(heir: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool:
@@ -178,7 +188,6 @@ async def _complete(heir: Ownership, taken_from: UUID, flow_run: FlowRun) -> boo
         if has_gone_on or old.taken_by not in {None, heir.flow_run_id}:
             return False
         await leave_to(heir, old)
-        await write_the_end(taken_from, flow_run)
     return True
 
 
@@ -219,19 +228,25 @@ async def _let_go(heir: Ownership) -> None:
     await write_ownership(blank)
 
 
-async def write_the_end(predecessor: UUID, heir: FlowRun) -> None:
+async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
     """Write the end of a flow run whose process is gone, or lets go, and that nobody else will begin again.
 
     Args:
         predecessor: The flow run.
         heir: The one that takes its place.
+
+    Returns:
+        Whether somebody has cancelled it, or one above it.
     """
     try:
         async with get_client() as client:
             flow_run = await client.read_flow_run(predecessor)
+            cancelled = await is_cancelled(client, flow_run)
             await end_in_its_place(client, flow_run, f"Flow run {heir.name!r} takes its place.")
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
         run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
+        return False
+    return cancelled
 
 
 async def give_way(client: PrefectClient, flow_run: FlowRun) -> None:

@@ -103,6 +103,7 @@ class RunLifecycle:
         Raises:
             StoppedByPrefect: The flow run was cancelled before this attempt of it began.
             Superseded: Another flow run stands in its place by now.
+            BoltError: A flow run whose place it takes was cancelled, and Bolt does not cancel its run.
         """
         hear_signals()
         async with get_client() as client:
@@ -123,7 +124,7 @@ class RunLifecycle:
         await tag_flow_run(flow_run_id)
         request = with_reason(request or schedule.request(), flow_run)
         claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "", around)
-        if claimed is not None and (await complete_hand_over(claimed, flow_run)) is None:
+        if claimed is not None and not await complete_hand_over(claimed, flow_run, schedule.credentials):
             claimed = None
             # What it had written of that is written off, and is in the way of nothing.
             async with get_client() as client:
@@ -135,6 +136,8 @@ class RunLifecycle:
             or Ownership(key=key, flow_run_id=flow_run_id, request=request)
         )
         ownership.held_by(flow_run)
+        if ownership.reported:
+            ownership.refused = None
         ownership.asked, ownership.caller = request, around
         ownership.api_endpoint = schedule.credentials.api_endpoint
         ownership.workspace_uid = schedule.credentials.workspace_uid
@@ -166,18 +169,23 @@ class RunLifecycle:
         Raises:
             Skipped: The schedule runs already, and the policy is to skip.
             BoltTriggerUnknown: It cannot be told whether a run started.
-            BoltError: Nothing was started.
+            BoltError: Nothing was started, as far as looking could tell.
         """
         run = await self._take_up()
         if run is not None:
             return run
         # A body before this one may have died as it was about to send something else: a retry, or the rest of a run.
-        ownership = self.ownership
-        was_about_to = ownership.intent is not None or ownership.refused is not None
-        request = ownership.request if was_about_to else self.request
+        request = self.next_request
         if request.retry_of is not None:
             await self._count_retried(request.retry_of)
         return await self._start(request)
+
+    @property
+    def next_request(self) -> TriggerRequest:
+        """What is to be sent if there is nothing to take up."""
+        ownership = self.ownership
+        was_about_to = ownership.intent is not None or ownership.refused is not None
+        return ownership.request if was_about_to else self.request
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
         """Trigger or retry, while watching the flow run: looking into a lost answer takes longer than a cancel may.
@@ -243,7 +251,7 @@ class RunLifecycle:
             )
             self._count(ownership.run_id, ownership.state)
             ownership.earlier = len(ownership.attempts)
-            ownership.intent, ownership.refused = None, None
+            ownership.intent = None
             return None
         if not ownership.has_run_to_tell:
             return None

@@ -30,7 +30,7 @@ from paradime_flows.holding import lost_hold
 LABEL = "paradime.alive"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 3 * BEAT_SECONDS
-# While a retry is awaited, nobody else in the process looks at the flow run.
+# While a retry is awaited, or a flow does something else than wait, nobody else in the process looks at the flow run.
 _LOOK_SECONDS = 3.0
 
 Look = Callable[[PrefectClient, FlowRun], Awaitable[None]]
@@ -78,7 +78,7 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
     Args:
         client: An open client.
         flow_run: The flow run.
-        look: Is handed the flow run with each sign, and when it is over, in the thread that gives the signs; if it
+        look: Is handed the flow run every few seconds, and when it is over, in the thread that gives the signs; if it
             fails, again.
     """
     await beat(client, flow_run.id)
@@ -99,17 +99,19 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
 
 
 async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
+    next_beat = time.monotonic() + BEAT_SECONDS
     try:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
             try:
                 # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
-                        await beat(client, flow_run_id)
+                        if time.monotonic() >= next_beat:
+                            await beat(client, flow_run_id)
+                            next_beat = time.monotonic() + BEAT_SECONDS
                         await look(client, flow_run)
-                        waits = flow_run.state is not None and flow_run.state.is_scheduled()
-                        await asyncio.sleep(_LOOK_SECONDS if waits else BEAT_SECONDS)
+                        await asyncio.sleep(_LOOK_SECONDS)
                     await look(client, flow_run)
             except ObjectNotFound:
                 return

@@ -16,7 +16,12 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_flows.family import every_flow_run, has_its_own_process, is_suspended, lineage
 from paradime_flows.holding import body_of
-from paradime_flows.liveness import STALE_SECONDS, lives_here, silent_seconds
+from paradime_flows.liveness import (
+    STALE_SECONDS,
+    lives_here,
+    seconds_since_last_sign,
+    silent_seconds,
+)
 from paradime_flows.ownership import TAG, Ownership, read_ownerships
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 _ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
 # One that awaits a retry lives on in its process; if that is gone, nobody looks after its run.
 SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
+# A sign of life is written in whole seconds.
+_SIGNS_ROUNDED_BY = timedelta(seconds=1)
 # For so long at least a run that is to be left for a retry is left, however soon the sweeper is sent.
 LEFT_SECONDS = 900.0
 
@@ -106,23 +113,43 @@ async def is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bo
     ended = ended_badly(flow_run) and state is not None and not state.is_crashed()
     if ended or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
         return False
+    died = _died(flow_run)
     async for one in lineage(client, flow_run):
         if _was_cancelled(one):
             return False
-        if one.id != flow_run.id and _goes_on(one):
+        if one.id != flow_run.id and _goes_on(one, died):
             return True
         if has_its_own_process(one):
             return False
     return False
 
 
-def _goes_on(flow_run: FlowRun) -> bool:
+def _died(flow_run: FlowRun) -> datetime | None:
+    """Return when a flow run's process was heard of last, if that is known to be gone."""
+    silent, since_sign = silent_seconds(flow_run), seconds_since_last_sign(flow_run)
+    # One that has ended gives no signs of life, and its process can do something else.
+    is_gone = silent is not None and silent > STALE_SECONDS and not ended_badly(flow_run)
+    if since_sign is None or not (is_gone or silent == float("inf")):
+        return None
+    return datetime.now(timezone.utc) - timedelta(seconds=since_sign) + _SIGNS_ROUNDED_BY
+
+
+def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
+    """Whether a flow run above another goes on, or is to.
+
+    Args:
+        flow_run: The flow run, of the same process as the other.
+        died: When that process was heard of last, if it is gone.
+    """
     state = flow_run.state
     if state is None:
         return False
     silent = silent_seconds(flow_run)
     if is_suspended(flow_run) or (state.is_running() and silent is not None and silent <= STALE_SECONDS):
         return True
+    if died is not None and state.is_running() and state.timestamp <= died:
+        # It has not been begun again since.
+        return False
     # One that is on its way, or has begun just now; not one that nobody fetches.
     due = state.state_details.scheduled_time or state.timestamp
     return not state.is_final() and (datetime.now(timezone.utc) - due).total_seconds() < LEFT_SECONDS

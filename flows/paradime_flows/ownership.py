@@ -45,14 +45,15 @@ class Ownership(BaseModel):
         asked: What the caller asked for; the request may be a retry of it, or the rest of it.
         request: What was to be triggered.
         intent: What was known before the trigger; None until it is about to be sent.
-        refused: What was known before a trigger that Bolt has refused since the schedule runs: a gateway that sends a
-            request twice hides the run that we started behind such a refusal. There is nothing of it to cancel.
+        refused: What was known before a trigger that Bolt has refused since the schedule runs, and that may have
+            started that run: a gateway that sends a request twice hides one behind the refusal of the second. What
+            is found by it later is not ours to cancel, but nothing is sent beside it.
         caller: The tasks that have called the flow run; of a task's intent, those around it.
         taken_from: The flow run that it is about to be taken over from; None once that has let go.
         taken_by: The flow run that has taken it over.
         run_id: The Bolt run; None until it is known.
         state: Its state when last seen by us.
-        owned: Whether the run is ours to cancel; false for one that we only attached to.
+        owned: Whether the run is ours to cancel; false for one that we only attached to, or that may be ours.
         left: Whether it is left on purpose as soon as it has been started.
         closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
         reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
@@ -103,6 +104,7 @@ class Ownership(BaseModel):
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
     _hold: str | None = PrivateAttr(default=None)
+    _is_saved: bool = PrivateAttr(default=True)
 
     @property
     def is_open(self) -> bool:
@@ -232,7 +234,6 @@ class FlowRunLedger:
     def __init__(self, ownership: Ownership, timeout_seconds: float | None = None) -> None:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
-        self.is_saved = True
         self._intended: float | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
@@ -287,7 +288,7 @@ class FlowRunLedger:
         await self.save()
 
     async def refused(self) -> None:
-        """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of its own."""
+        """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of our own."""
         self.ownership.refused = self.ownership.refused or self.ownership.intent
         await self.withdraw()
 
@@ -306,22 +307,28 @@ class FlowRunLedger:
             ownership.closed, ownership.reported = True, False
         await self.save()
 
+    async def disown(self) -> None:
+        """Write down that what the trigger may have started is not ours for certain, and not to be cancelled."""
+        self.ownership.owned = False
+        await self.save()
+
     async def save(self) -> None:
         """Write after the fact: a Prefect that cannot be told must not lose us the run that there is."""
+        # It can be broken off, too.
+        self.ownership._is_saved = False  # noqa: SLF001 - not written: what this process knows of what is
         try:
             await write_ownership(self.ownership)
         except Superseded:
             # Whoever has taken up the flow run has read what there was, and has written more since.
-            return
+            pass
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Prefect could not be told of Bolt run %s: %s", self.ownership.run_id, error)
-            self.is_saved = False
-        else:
-            self.is_saved = True
+            return
+        self.ownership._is_saved = True  # noqa: SLF001
 
     async def save_again(self) -> None:
         """Write what could not be written before, if there is anything."""
-        if not self.is_saved:
+        if not self.ownership._is_saved:  # noqa: SLF001
             await self.save()
 
     async def close(self, state: BoltRunState | None, *, reported: bool) -> None:

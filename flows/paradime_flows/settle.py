@@ -236,6 +236,9 @@ async def _settle_interrupted(
 ) -> None:
     if not ownership.is_open:
         ownership.trail().note(reason or "The flow run was interrupted.")
+        # Where an intent stands that was not to be sent, a run that somebody else starts would be taken for its own.
+        with anyio.move_on_after(ANSWER_SECONDS):
+            await FlowRunLedger(ownership).save_again()
         with anyio.move_on_after(ARCHIVE_SECONDS):
             await summarize(ownership, credentials, outcome=reason)
         return

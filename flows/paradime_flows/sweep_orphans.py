@@ -224,6 +224,9 @@ class _Sweep:
             except BoltError as error:
                 entry.done = f"not done: {error.what}"
                 run_logger().error("%s", error)
+            except Superseded:
+                entry.done = "the flow run has been taken up again"
+                raise
             entry.run_id = ownership.run_id
             settled = settled and not ownership.is_open
         if settled and self.action != "report":

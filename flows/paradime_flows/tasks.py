@@ -154,13 +154,14 @@ async def trigger_bolt_run(
         on_crash: Whether a crash of the process cancels it, where the flow has the hook.
 
     Returns:
-        The id of the run.
+        The id of the run. One that began as the trigger was on its way, and for which Bolt refused it, can be our own,
+        sent twice by a gateway: it is returned, and not cancelled.
 
     Raises:
         BoltAlreadyRunning: The schedule runs already.
         BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
         prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect.
-        BoltError: Nothing was started.
+        BoltError: Nothing was started, as far as looking could tell.
     """
     schedule = await resolve_schedule(schedule_name, credentials, slug=slug, commands=commands, branch=branch)
     request = trigger_request(

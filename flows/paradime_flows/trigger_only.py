@@ -91,7 +91,7 @@ async def trigger_only(
     Raises:
         BoltAlreadyRunning: The schedule runs already.
         BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
-        BoltError: Nothing was started.
+        BoltError: Nothing was started, as far as looking could tell.
 
     Example:
         ```python

@@ -17,7 +17,13 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.observation import Deadline
-from paradime_blocks.run_search import Verdict, count_setup, find_triggered_run, first_of
+from paradime_blocks.run_search import (
+    Verdict,
+    count_setup,
+    find_triggered_run,
+    first_of,
+    unknown_trigger,
+)
 from paradime_blocks.trigger import Trigger
 from paradime_blocks.trigger_intent import TriggerRequest
 
@@ -89,10 +95,10 @@ class Triggering:
             Skipped: The schedule runs already, and the policy is to skip.
             BoltAlreadyRunning: It runs already, and the policy is to fail, or has come to its bounds.
             BoltTriggerUnknown: It cannot be told whether a run started.
-            BoltError: Nothing was started.
+            BoltError: Nothing was started, as far as looking could tell.
         """
         for sent in itertools.count():
-            if await self._is_behind_a_refusal(request):
+            if await self.is_behind_a_refusal(request):
                 return
             try:
                 async with self.schedule.credentials.get_client() as client:
@@ -109,7 +115,7 @@ class Triggering:
                 if other is None:
                     await self._wait_for_nobody(error, refusals=sent + 1)
                     continue
-                if await self._is_behind_a_refusal(request):
+                if await self.is_behind_a_refusal(request):
                     return
                 # What somebody else starts after it must not be taken for ours, be it by another body.
                 self.ownership.refused = None
@@ -198,11 +204,17 @@ class Triggering:
         run = self.schedule.attach(latest)
         return run, not (await run.astate()).is_terminal
 
-    async def _is_behind_a_refusal(self, request: TriggerRequest) -> bool:
+    async def is_behind_a_refusal(self, request: TriggerRequest) -> bool:
         """Whether our own trigger can have started a run although it was refused; that one is waited for then.
 
         A gateway that sends a request twice hides the run that we started behind the refusal of the second, be it in
         an earlier body of the flow run, and be it that the run has ended since.
+
+        Args:
+            request: What is to be triggered.
+
+        Raises:
+            BoltTriggerUnknown: Bolt cannot be asked.
         """
         refused = self.ownership.refused
         if refused is None or refused.retry_of != request.retry_of:
@@ -215,6 +227,9 @@ class Triggering:
                 window_seconds=0.0,
                 max_outage_seconds=self.schedule.max_outage_seconds,
             )
+        if finding.verdict is Verdict.UNSURE and not finding.candidates:
+            what = "A trigger was refused that may have started a run, and Bolt cannot be asked for it."
+            raise unknown_trigger(what, self.ownership.schedule, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
         self.trail.note(

@@ -516,6 +516,9 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
     assert first.done()
     assert "Crashed" in await states_of_the_family(one)
     if cancelled:
+        # The second has taken it over when it asks for it.
+        asked = workspace.count("boltRunStatus")
+        await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") > asked + 1, 60)
         async with get_client() as client:
             await client.set_flow_run_state(one.id, Cancelling(), force=True)
         asked = workspace.count("boltRunStatus")

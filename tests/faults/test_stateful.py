@@ -47,6 +47,7 @@ FAULTS = {
     "cut": faults.CutConnection,
     "cut-acts": lambda **at: faults.CutConnection(after_acting=True, **at),
     "503": lambda **at: faults.Status(503, **at),
+    "401": lambda **at: faults.Status(401, **at),
     "429": lambda **at: faults.Status(429, **at),
     "garbage-acts": lambda **at: faults.Garbage(after_acting=True, **at),
     "error-acts": lambda **at: faults.GraphQLError("Internal server error", after_acting=True, **at),

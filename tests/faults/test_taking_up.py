@@ -130,10 +130,89 @@ async def test_what_was_in_the_way_for_certain_is_not_looked_behind_again(simula
     assert (await (await begun(simulator, flow_run_id)).obtain()).run_id not in {other, another}
 
 
+@pytest.mark.parametrize("policy", ["wait", "skip", "fail"])
+async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_for(
+    simulator, prefect, taken_slot, policy
+) -> None:
+    """The slot can be held by the killed body still, and what stands in the way then is its run."""
+    from paradime_flows.driving import hold_slot
+    from paradime_flows.triggering import Triggering
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
+    flow_run_id = running(prefect)
+    process.set(Process())
+    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
+    with broken_off, pytest.raises(BoltUnavailable):
+        await (await begun(simulator, flow_run_id, on_already_running=policy)).obtain()
+    (ours,) = simulator.active_runs()
+    process.set(Process())
+    body = await begun(simulator, flow_run_id, on_already_running=policy)
+    async with AsyncExitStack() as stack:
+        await hold_slot(body, stack)
+    assert (await body.obtain()).run_id == ours.id
+
+
+async def test_a_refusal_is_not_looked_behind_by_who_has_left_it_to_another(simulator, prefect) -> None:
+    """Taken over, and begun again later: what it may have started was the other's to tell."""
+    from paradime_flows.claims import succeeding
+    from paradime_flows.triggering import Triggering
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
+    with broken_off, pytest.raises(BoltUnavailable):
+        await (await begun(simulator, first)).obtain()
+    process.set(Process())
+    with succeeding(first):
+        heir = await (await begun(simulator, second)).obtain()
+    simulator.finish(heir.run_id)
+    process.set(Process())
+    assert (await (await begun(simulator, first)).obtain()).run_id != heir.run_id
+
+
+async def test_a_withdrawal_that_is_broken_off_is_written_as_the_flow_run_is_settled(
+    simulator, prefect
+) -> None:
+    """Else the intent stands, and what somebody else starts is taken for its run, and cancelled."""
+    from paradime_flows.ownership import FlowRunLedger
+    from paradime_flows.watch import StoppedByPrefect
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    body = await begun(simulator, flow_run_id)
+    go_on, looks = FlowRunLedger._go_on, []
+
+    async def cancelled_at_the_second_look(ledger: FlowRunLedger) -> None:
+        looks.append(ledger)
+        if len(looks) > 1:
+            prefect.set_state(flow_run_id, StateType.CANCELLING)
+        await go_on(ledger)
+
+    withdraw = FlowRunLedger.withdraw
+
+    async def broken_off(ledger: FlowRunLedger) -> None:
+        write = mock.patch.object(prefect, "update_flow_run_labels", side_effect=RuntimeError("503"))
+        with write:
+            await withdraw(ledger)
+
+    with (
+        mock.patch.object(FlowRunLedger, "_go_on", cancelled_at_the_second_look),
+        mock.patch.object(FlowRunLedger, "withdraw", broken_off),
+        pytest.raises(StoppedByPrefect),
+    ):
+        async with body.settling():
+            await body.obtain()
+    assert simulator.count("triggerBoltRun") == 0
+    assert not ownership_of(prefect, flow_run_id).is_open
+
+
 LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
 
 
-@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("when", ["before the retry", "before the hook", "while the retry looks"])
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -141,37 +220,32 @@ LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
         pytest.param(faults.Status(429, retry_after=3600, operation="triggerBoltRun"), id="429"),
     ],
 )
-async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect, refusal, settled) -> None:
-    """The first answer was lost, the second trigger is refused, and then the first one's run shows itself."""
+async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect, refusal, when) -> None:
+    """The first answer was lost and no run of it was seen, the second trigger is refused, and then a run shows itself.
+
+    No second is started beside it. But it can be one that somebody has started by hand since, and is not cancelled.
+    """
     flow_run_id = running(prefect)
     process.set(Process())
     simulator.inject(LOST_ON_ITS_WAY)
     simulator.inject(refusal)
-    with pytest.raises((BoltAuthError, BoltUnavailable), match="answer was lost before"):
+    with pytest.raises((BoltAuthError, BoltUnavailable), match="earlier send of this trigger was lost"):
         await (await begun(simulator, flow_run_id)).obtain()
-    assert ownership_of(prefect, flow_run_id).is_open
-    late = simulator.start_run(SCHEDULE, actor="an API key")
-    if settled:
-        await crash_hook(simulator, prefect, flow_run_id)
-        assert [each.state for each in simulator.runs()] == ["CANCELED"]
-        return
-    process.set(Process())
-    assert (await (await begun(simulator, flow_run_id)).obtain()).run_id == late
-    assert len(simulator.runs()) == 1
-
-
-async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
-    """Then it is looked once more, before anything is sent."""
-    flow_run_id = running(prefect)
-    process.set(Process())
-    simulator.inject(LOST_ON_ITS_WAY)
-    simulator.inject(faults.Status(429, retry_after=90, operation="triggerBoltRun", times=2))
-    trigger = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 3)
-    late = simulator.start_run(SCHEDULE, actor="an API key")
-    assert (await trigger).run_id == late
-    assert simulator.count("triggerBoltRun") == 3
-    assert len(simulator.runs()) == 1
+    looks = simulator.count("listBoltRuns")
+    if when == "while the retry looks":
+        process.set(Process())
+        retry = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
+        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("listBoltRuns") > looks + 1, 10)
+        late = simulator.start_run(SCHEDULE, actor="an API key")
+    else:
+        late = simulator.start_run(SCHEDULE, actor="an API key")
+        if when == "before the hook":
+            await crash_hook(simulator, prefect, flow_run_id)
+        process.set(Process())
+        retry = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
+    assert (await retry).run_id == late
+    assert [(each.state, each.cancel_requests) for each in simulator.runs()] == [("RUNNING", 0)]
+    assert not ownership_of(prefect, flow_run_id).owned
 
 
 @pytest.mark.parametrize("policy", ["wait", "replace", "attach", "fail", "skip"])
@@ -225,15 +299,61 @@ async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
         simulator.inject(faults.Status(403, operation="cancelBoltRun"))
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id != run.run_id
-    states = [each.state for each in simulator.runs()]
-    assert states == (["RUNNING", "RUNNING"] if refuses else ["CANCELED", "RUNNING"])
-    # What could not be cancelled is left to the sweeper, and not forgotten.
-    assert ownership_of(prefect, first).is_open == refuses
+        if refuses:
+            with pytest.raises(BoltAuthError):
+                await begun(simulator, second)
+            # The sweeper goes on with it.
+            assert ownership_of(prefect, second).is_open
+        else:
+            heir = await begun(simulator, second)
+            assert (await heir.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == (["RUNNING"] if refuses else ["CANCELED", "RUNNING"])
     end = prefect.flow_runs[first].state
     assert end is not None
     assert end.type is (StateType.CRASHED if above else StateType.CANCELLED)
+
+
+async def test_a_cancel_between_the_writes_of_a_hand_over_is_heard(simulator, prefect) -> None:
+    """Of the flow run whose end is about to be written."""
+    from paradime_flows import handing_over
+    from paradime_flows.claims import succeeding
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    write_the_end = handing_over.write_the_end
+
+    async def cancelled_just_before(*arguments: Any) -> bool:
+        prefect.set_state(first, StateType.CANCELLING)
+        return await write_the_end(*arguments)
+
+    process.set(Process())
+    with succeeding(first), mock.patch.object(handing_over, "write_the_end", cancelled_just_before):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
+
+
+async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, prefect) -> None:
+    """The heir was killed half-way; then somebody cancels the older flow run."""
+    from paradime_flows import handing_over
+    from paradime_flows.claims import succeeding
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    process.set(Process())
+    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
+    with killed, succeeding(first), pytest.raises(Killed):
+        await begun(simulator, second)
+    prefect.set_state(first, StateType.CANCELLING)
+    process.set(Process())
+    with succeeding(first):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
 
 
 async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancelled(
@@ -495,6 +615,25 @@ async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(s
     (found,) = await sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
     assert found.done == "cancelled"
     assert [each.state for each in simulator.runs()] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("begun_again", [False, True])
+async def test_a_sweep_ends_the_run_of_a_subflow_whose_parent_died_with_it(
+    simulator, prefect, no_signs_of_life, begun_again
+) -> None:
+    """The parent, which gives no signs of life itself, was in the same process; unless it has been begun again."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    parent = running(prefect)
+    flow_run_id = running(prefect, parent=parent)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id)).obtain()
+    if begun_again:
+        await asyncio.sleep(2)
+        prefect.set_state(parent, StateType.RUNNING)
+    swept = await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
+    assert [each.done for each in swept] == ([] if begun_again else ["cancelled"])
+    assert [each.state for each in simulator.runs()] == ["RUNNING" if begun_again else "CANCELED"]
 
 
 @pytest.mark.parametrize("above", [False, True], ids=["itself", "the one above it"])
