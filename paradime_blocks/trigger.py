@@ -140,7 +140,11 @@ class Trigger:
             if self._lost is None:
                 await self.ledger.withdraw()
                 raise
-            await self.ledger.disown()
+            if self.request.retry_of is None:
+                await self.ledger.disown()
+            else:
+                # What is a retry of that run is ours, whenever it shows itself.
+                await self.ledger.save()
             what = (
                 f"{error.what} The answer to an earlier send of this trigger was lost ({self._lost}); no run of it has "
                 f"been seen since, and a retry of this flow run looks once more."
@@ -161,14 +165,18 @@ class Trigger:
             try:
                 run_id = await self._send_shielded()
             except BoltError as error:
-                if self._lost is None and _is_busy(error, busy):
-                    # Nothing was started. What others start meanwhile must not be taken for it.
-                    await self.ledger.withdraw()
+                if _is_busy(error, busy):
+                    if self._lost is None:
+                        # Nothing was started. What others start meanwhile must not be taken for it.
+                        await self.ledger.withdraw()
+                        await self._wait_for_bolt(error)
+                        intent = await self._intend(busy)
+                        continue
                     await self._wait_for_bolt(error)
-                    intent = await self._intend(busy)
-                    continue
-                found = await self._look_after(error, intent)
-                sent, self._lost = sent + 1, error.what
+                    found = await self._look_again(intent)
+                else:
+                    found = await self._look_after(error, intent)
+                    sent, self._lost = sent + 1, error.what
                 if found is None:
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
@@ -225,6 +233,13 @@ class Trigger:
         redact = Redactor.of(self.client.settings)
         told = f" ({redact.line('; '.join(asked), _TOLD_CHARACTERS)})" if asked else ""
         return f"Bolt is asked to run schedule {request.label!r}{told}"
+
+    async def _look_again(self, intent: TriggerIntent) -> int | None:
+        """Return the run of a trigger whose answer was lost before; None if it may be sent again."""
+        finding = await self._look(intent, 0.0)
+        if finding.verdict is Verdict.UNSURE:
+            raise self._unknown(finding)
+        return finding.run_id if finding.verdict is Verdict.FOUND else None
 
     async def _look_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
         """Return the run that a failed trigger started all the same; None if it may be sent again."""

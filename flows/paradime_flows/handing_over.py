@@ -26,7 +26,6 @@ from paradime_flows.holding import Superseded, check_hold, supersede
 from paradime_flows.orphans import is_cancelled
 from paradime_flows.ownership import Ownership, read_ownerships, see_hold, write_ownership
 from paradime_flows.settle import settle
-from paradime_flows.watch import unless_stopped
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -80,7 +79,6 @@ async def hand_over(
     Raises:
         Superseded: The heir has an heir itself.
         BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run; the heir answers for it.
-        StoppedByPrefect: The heir has been cancelled.
     """
     for _ in range(_HAND_OVERS_AT_MOST):
         try:
@@ -136,8 +134,8 @@ async def _taken_over(
     """
     if await write_the_end(taken_from, flow_run) and heir.is_open:
         reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
-        # A run that is not known yet is looked for until it is certain.
-        await unless_stopped(lambda: settle(heir, credentials, reason), flow_run.id)
+        # A run that is not known yet is looked for until it is certain. The heir's own cancel asks for nothing else.
+        await settle(heir, credentials, reason)
         if not has_something(heir, ()):
             return None
     heir.taken_from = None
@@ -159,7 +157,6 @@ async def complete_hand_over(
 
     Raises:
         BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run.
-        StoppedByPrefect: The heir has been cancelled.
     """
     if heir.taken_from is None:
         return heir
@@ -238,6 +235,7 @@ async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
     Returns:
         Whether somebody has cancelled it, or one above it.
     """
+    cancelled = False
     try:
         async with get_client() as client:
             flow_run = await client.read_flow_run(predecessor)
@@ -245,7 +243,6 @@ async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
             await end_in_its_place(client, flow_run, f"Flow run {heir.name!r} takes its place.")
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
         run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
-        return False
     return cancelled
 
 

@@ -107,7 +107,7 @@ async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
                 # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
-                        if time.monotonic() >= next_beat:
+                        if time.monotonic() + _LOOK_SECONDS > next_beat:
                             await beat(client, flow_run_id)
                             next_beat = time.monotonic() + BEAT_SECONDS
                         await look(client, flow_run)

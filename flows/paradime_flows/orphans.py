@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from paradime_flows.callers import written_caller
 from paradime_flows.family import every_flow_run, has_its_own_process, is_suspended, lineage
 from paradime_flows.holding import body_of
 from paradime_flows.liveness import (
@@ -130,6 +131,9 @@ def _died(flow_run: FlowRun) -> datetime | None:
     # One that has ended gives no signs of life, and its process can do something else.
     is_gone = silent is not None and silent > STALE_SECONDS and not ended_badly(flow_run)
     if since_sign is None or not (is_gone or silent == float("inf")):
+        return None
+    if written_caller(flow_run) is not None:
+        # A task has called it, and that can have a process of its own.
         return None
     return datetime.now(timezone.utc) - timedelta(seconds=since_sign) + _SIGNS_ROUNDED_BY
 

@@ -269,7 +269,8 @@ def told_of_run(ownership: Ownership, *, by_signal: bool = False) -> str:
         told = f" Bolt run {run_id} had ended by itself as {state}."
         return told if by_itself and state != BoltRunState.CANCELED else ""
     if run_id is None:
-        return " A Bolt run may have been started; the sweeper looks for it."
+        who = "the sweeper" if ownership.owned else "a retry of this flow run"
+        return f" A Bolt run may have been started; {who} looks for it."
     if by_signal and ownership.on_interrupt == "leave":
         return f" Bolt run {run_id} is left going ({run_url(run_id)}), to be taken up again."
     return f" Bolt run {run_id} may still be going ({run_url(run_id)}); the sweeper cancels it."

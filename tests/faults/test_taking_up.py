@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -246,6 +247,37 @@ async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect
     assert (await retry).run_id == late
     assert [(each.state, each.cancel_requests) for each in simulator.runs()] == [("RUNNING", 0)]
     assert not ownership_of(prefect, flow_run_id).owned
+
+
+async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
+    """Then it is looked once more, before anything is sent."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    simulator.inject(LOST_ON_ITS_WAY)
+    simulator.inject(faults.Status(429, retry_after=90, operation="triggerBoltRun", times=2))
+    trigger = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 3)
+    late = simulator.start_run(SCHEDULE, actor="an API key")
+    assert (await trigger).run_id == late
+    assert simulator.count("triggerBoltRun") == 3
+    assert len(simulator.runs()) == 1
+
+
+async def test_the_late_run_of_a_retry_is_ours_by_its_parent(simulator, prefect) -> None:
+    """The answer of the retry was lost, and the next one refused; nobody else retries that run."""
+    from paradime_blocks.trigger_intent import TriggerRequest
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    failed = simulator.start_run(SCHEDULE)
+    simulator.finish(failed, state="FAILED")
+    simulator.inject(dataclasses.replace(LOST_ON_ITS_WAY, operation="retryBoltRun"))
+    simulator.inject(faults.Status(401, operation="retryBoltRun"))
+    body = await begun(simulator, flow_run_id)
+    with pytest.raises(BoltAuthError):
+        await body.triggering.run(TriggerRequest(SCHEDULE, retry_of=failed))
+    assert ownership_of(prefect, flow_run_id).is_open
+    assert ownership_of(prefect, flow_run_id).owned
 
 
 @pytest.mark.parametrize("policy", ["wait", "replace", "attach", "fail", "skip"])
