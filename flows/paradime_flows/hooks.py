@@ -132,7 +132,7 @@ async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -
     return reason
 
 
-async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
+async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Settle what is left if a flow run was cancelled, and nobody in it hears of that.
 
     It awaits its retry: no body hears of anything until then. Or its body is busy with something else than a Bolt run
@@ -141,10 +141,13 @@ async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun
     Args:
         client: An open client.
         flow_run: The flow run, as just looked at.
+
+    Returns:
+        Whether nobody else in its process looks whether it is cancelled, or may not.
     """
     state = flow_run.state
     if state is None or lost_hold(flow_run):
-        return
+        return False
     why = None
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
         why = "while it waited for its retry"
@@ -154,6 +157,7 @@ async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun
     if why is not None:
         reason = f"Flow run {flow_run.name!r} was cancelled {why}."
         await settle_family(client, flow_run, lambda _: reason)
+    return state.is_scheduled() or _has_triggered(flow_run)
 
 
 def _has_triggered(flow_run: FlowRun) -> bool:

@@ -33,7 +33,7 @@ STALE_SECONDS = 3 * BEAT_SECONDS
 # While a retry is awaited, or a flow does something else than wait, nobody else in the process looks at the flow run.
 _LOOK_SECONDS = 3.0
 
-Look = Callable[[PrefectClient, FlowRun], Awaitable[None]]
+Look = Callable[[PrefectClient, FlowRun], Awaitable[bool]]
 
 # Flow runs that a thread of this process gives signs of life for, each with the one above it that nobody called.
 _kept_alive: dict[UUID, UUID] = {}
@@ -78,8 +78,8 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
     Args:
         client: An open client.
         flow_run: The flow run.
-        look: Is handed the flow run every few seconds, and when it is over, in the thread that gives the signs; if it
-            fails, again.
+        look: Is handed the flow run with each sign, and when it is over, in the thread that gives the signs; if it
+            fails, again. It returns whether it is to be handed it every few seconds.
     """
     await beat(client, flow_run.id)
     if flow_run.id in _kept_alive:
@@ -99,10 +99,10 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
 
 
 async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
-    next_beat = time.monotonic() + BEAT_SECONDS
     try:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(BEAT_SECONDS)
+            next_beat = 0.0
             try:
                 # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
@@ -110,8 +110,8 @@ async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
                         if time.monotonic() + _LOOK_SECONDS > next_beat:
                             await beat(client, flow_run_id)
                             next_beat = time.monotonic() + BEAT_SECONDS
-                        await look(client, flow_run)
-                        await asyncio.sleep(_LOOK_SECONDS)
+                        is_awaited = await look(client, flow_run)
+                        await asyncio.sleep(_LOOK_SECONDS if is_awaited else BEAT_SECONDS)
                     await look(client, flow_run)
             except ObjectNotFound:
                 return

@@ -12,6 +12,8 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterParentTaskRunId,
     FlowRunFilterStartTime,
     LogFilter,
     LogFilterFlowRunId,
@@ -23,11 +25,18 @@ if TYPE_CHECKING:
 
 
 async def latest_flow_run(flow_name: str) -> FlowRun:
-    """Return the run of a flow that has begun last; a deployment may have some scheduled for later."""
+    """Return the run of a flow that has begun last of those that were called by no other flow, nor deployed.
+
+    Of those a process of an earlier test can begin one yet, or a worker.
+    """
     async with get_client() as client:
         found = await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
-            flow_run_filter=FlowRunFilter(start_time=FlowRunFilterStartTime(is_null_=False)),
+            flow_run_filter=FlowRunFilter(
+                start_time=FlowRunFilterStartTime(is_null_=False),
+                parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
+                deployment_id=FlowRunFilterDeploymentId(is_null_=True),
+            ),
             sort=FlowRunSort.START_TIME_DESC,
             limit=1,
         )
