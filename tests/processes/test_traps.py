@@ -126,10 +126,10 @@ def test_a_killed_process_has_its_bolt_run_ended_within_seconds(bench: Bench) ->
     assert run.ended().state.name == "Crashed"
     late = run.bolt_at_rest(HOOK_PROCESS_SECONDS)
     assert bolt.states() == ["CANCELED"]
-    # Ten seconds; more only where just to start such a process takes long.
+    # Ten seconds; more only where just to start such a process takes long, which others beside it make vary.
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import paradime_flows.run_schedule"], check=True)
-    assert late <= max(LIMIT_SECONDS, 2 * (time.monotonic() - began))
+    assert late <= max(LIMIT_SECONDS, 3 * (time.monotonic() - began))
 
 
 def test_an_interrupt_leaves_the_run_where_it_is_told_to(bench: Bench) -> None:
