@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,13 +124,19 @@ def test_a_killed_process_has_its_bolt_run_ended_within_seconds(bench: Bench) ->
     run = bench.start("run_schedule", bolt, via="worker")
     run.reach(lambda s: s.count("boltRunStatus") >= 2)
     run.send(signal.SIGKILL)
-    assert run.ended().state.name == "Crashed"
-    late = run.bolt_at_rest(HOOK_PROCESS_SECONDS)
-    assert bolt.states() == ["CANCELED"]
-    # Ten seconds; more only where just to start such a process takes long, which others beside it make vary.
+    with ThreadPoolExecutor() as beside:
+        # The yardstick: under the same load, what it takes just to start such a process as runs the hook.
+        start = beside.submit(seconds_to_start_a_process)
+        assert run.ended().state.name == "Crashed"
+        late = run.bolt_at_rest(HOOK_PROCESS_SECONDS)
+        assert bolt.states() == ["CANCELED"]
+        assert late <= max(LIMIT_SECONDS, 2 * start.result())
+
+
+def seconds_to_start_a_process() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import paradime_flows.run_schedule"], check=True)
-    assert late <= max(LIMIT_SECONDS, 3 * (time.monotonic() - began))
+    return time.monotonic() - began
 
 
 def test_an_interrupt_leaves_the_run_where_it_is_told_to(bench: Bench) -> None:
