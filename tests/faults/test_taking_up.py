@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from paradime_blocks.testing import BoltSimulator
     from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.policies import OnAlreadyRunning
 
 
 @pytest.fixture
@@ -72,6 +73,30 @@ async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_ru
     from paradime_flows.settle import settle
 
     await settle(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
+
+
+async def killed_half_way(simulator: BoltSimulator, first: UUID, second: UUID) -> None:
+    """Let an heir be killed when it has written what it takes over, and the older flow run has not let go."""
+    from paradime_flows import handing_over
+    from paradime_flows.claims import succeeding
+
+    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
+    with killed, succeeding(first), pytest.raises(Killed):
+        await begun(simulator, second)
+
+
+async def doubled_and_broken_off(
+    simulator: BoltSimulator, flow_run_id: UUID, policy: OnAlreadyRunning = "wait"
+) -> None:
+    """Let a gateway send a trigger twice, and its body end before it sees the run that it was refused for."""
+    from paradime_flows.triggering import Triggering
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
+    process.set(Process())
+    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
+    with broken_off, pytest.raises(BoltUnavailable):
+        await (await begun(simulator, flow_run_id, on_already_running=policy)).obtain()
 
 
 def told(lifecycle: RunLifecycle) -> str:
@@ -137,15 +162,9 @@ async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_fo
 ) -> None:
     """The slot can be held by the killed body still, and what stands in the way then is its run."""
     from paradime_flows.driving import hold_slot
-    from paradime_flows.triggering import Triggering
 
-    simulator.update_schedule(SCHEDULE, already_running="refuse")
-    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     flow_run_id = running(prefect)
-    process.set(Process())
-    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
-    with broken_off, pytest.raises(BoltUnavailable):
-        await (await begun(simulator, flow_run_id, on_already_running=policy)).obtain()
+    await doubled_and_broken_off(simulator, flow_run_id, policy)
     (ours,) = simulator.active_runs()
     process.set(Process())
     body = await begun(simulator, flow_run_id, on_already_running=policy)
@@ -157,15 +176,9 @@ async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_fo
 async def test_a_refusal_is_not_looked_behind_by_who_has_left_it_to_another(simulator, prefect) -> None:
     """Taken over, and begun again later: what it may have started was the other's to tell."""
     from paradime_flows.claims import succeeding
-    from paradime_flows.triggering import Triggering
 
-    simulator.update_schedule(SCHEDULE, already_running="refuse")
-    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     first, second = running(prefect), running(prefect)
-    process.set(Process())
-    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
-    with broken_off, pytest.raises(BoltUnavailable):
-        await (await begun(simulator, first)).obtain()
+    await doubled_and_broken_off(simulator, first)
     process.set(Process())
     with succeeding(first):
         heir = await (await begun(simulator, second)).obtain()
@@ -291,15 +304,9 @@ async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
     It is not cancelled by whoever settles the flow run: it may be somebody else's.
     """
     from paradime_flows.claims import succeeding
-    from paradime_flows.triggering import Triggering
 
-    simulator.update_schedule(SCHEDULE, already_running="refuse")
-    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     first = running(prefect)
-    process.set(Process())
-    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
-    with broken_off, pytest.raises(BoltUnavailable):
-        await (await begun(simulator, first, on_already_running=policy)).obtain()
+    await doubled_and_broken_off(simulator, first, policy)
     await crash_hook(simulator, prefect, first)
     (ours,) = simulator.active_runs()
     if ended:
@@ -369,7 +376,6 @@ async def test_a_cancel_between_the_writes_of_a_hand_over_is_heard(simulator, pr
 
 async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, prefect) -> None:
     """The heir was killed half-way; then somebody cancels the older flow run."""
-    from paradime_flows import handing_over
     from paradime_flows.claims import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -377,9 +383,7 @@ async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, pref
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
-    with killed, succeeding(first), pytest.raises(Killed):
-        await begun(simulator, second)
+    await killed_half_way(simulator, first, second)
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
     with succeeding(first):
@@ -408,16 +412,13 @@ async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancell
 
 async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simulator, prefect) -> None:
     """Killed when it has written what it takes over, and the older flow run has not let go: else a sweep cancels it."""
-    from paradime_flows import handing_over
     from paradime_flows.claims import succeeding
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
-    with killed, succeeding(first), pytest.raises(Killed):
-        await begun(simulator, second)
+    await killed_half_way(simulator, first, second)
     assert ownership_of(prefect, first).is_open
     process.set(Process())
     with succeeding(first):
@@ -430,7 +431,6 @@ async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simu
 
 async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simulator, prefect) -> None:
     """The heir was killed half-way; the older one is begun again, and finds its run; then the heir is begun again."""
-    from paradime_flows import handing_over
     from paradime_flows.claims import succeeding
 
     first, second = running(prefect), running(prefect)
@@ -438,9 +438,7 @@ async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simul
     run = await (await begun(simulator, first)).obtain()
     unanswered(prefect, first)
     process.set(Process())
-    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
-    with killed, succeeding(first), pytest.raises(Killed):
-        await begun(simulator, second)
+    await killed_half_way(simulator, first, second)
     process.set(Process())
     assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
     process.set(Process())
