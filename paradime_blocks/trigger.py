@@ -174,6 +174,9 @@ class Trigger:
                         continue
                     await self._wait_for_bolt(error)
                     found = await self._look_again(intent)
+                    if found is not None and self.request.retry_of is None:
+                        # None had been seen before: somebody else may have started it while we waited.
+                        await self.ledger.disown()
                 else:
                     found = await self._look_after(error, intent)
                     sent, self._lost = sent + 1, error.what

@@ -289,7 +289,11 @@ class FlowRunLedger:
 
     async def refused(self) -> None:
         """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of our own."""
-        self.ownership.refused = self.ownership.refused or self.ownership.intent
+        ownership = self.ownership
+        earlier, intent = ownership.refused, ownership.intent
+        # The earlier one tells of more runs; but not if it was for something else.
+        if earlier is None or (intent is not None and earlier.retry_of != intent.retry_of):
+            ownership.refused = intent
         await self.withdraw()
 
     async def withdraw(self) -> None:

@@ -13,7 +13,6 @@ from paradime_blocks.errors import (
     BoltError,
     BoltRequestError,
     BoltRunError,
-    BoltTriggerUnknown,
     BoltUnsupported,
 )
 from paradime_blocks.observation import Deadline
@@ -122,8 +121,6 @@ class Triggering:
                 await self.ledger.save()
                 if not await self._give_way(other, error, runs=runs, refusals=sent + 1):
                     continue
-            except BoltTriggerUnknown:
-                raise
             except BoltError as error:
                 raise error.with_facts(schedule_name=self.ownership.schedule) from error
             return

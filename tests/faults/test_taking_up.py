@@ -272,6 +272,7 @@ async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(si
     await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 3)
     late = simulator.start_run(SCHEDULE, actor="an API key")
     assert (await trigger).run_id == late
+    assert not ownership_of(prefect, flow_run_id).owned
     assert simulator.count("triggerBoltRun") == 3
     assert len(simulator.runs()) == 1
 
