@@ -222,8 +222,8 @@ class BoltTriggerUnknown(BoltError):
 
     candidates: Sequence[int] = ()
     guidance = (
-        "Nothing was sent a second time. Look at the schedule's runs in Paradime before you trigger it again. A retry "
-        "of this flow run looks for the run, and triggers anew only when it is certain that none has started."
+        "Nothing was sent a second time. Look at the schedule's runs in Paradime before you trigger it in a new flow "
+        "run. A retry of this one looks for the run, and triggers anew only when it is certain that none has started."
     )
 
     def _details(self) -> list[str]:

@@ -8,8 +8,8 @@ at all within the window is proof that nothing started, and anything else cannot
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,15 @@ class Verdict(Enum):
     UNSURE = "unsure"
 
 
+class Fit(Enum):
+    """How well a run fits an intent: it does, nothing speaks against it, it may or may not, or something does."""
+
+    YES = "yes"
+    OPEN = "open"
+    DOUBTFUL = "doubtful"
+    NO = "no"
+
+
 @dataclass(frozen=True)
 class Finding:
     """What looking for a run came to, and the runs that it was about.
@@ -55,25 +64,18 @@ class Finding:
         verdict: What it came to.
         candidates: The runs.
         is_early: Whether it was broken off, so that a run may show itself yet.
+        fits: How well each run fits that was seen in the last look.
     """
 
     verdict: Verdict
     candidates: Sequence[int] = ()
     is_early: bool = False
+    fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def run_id(self) -> int:
         """The run that was found."""
         return self.candidates[0]
-
-
-class Fit(Enum):
-    """How well a run fits an intent: it does, nothing speaks against it, it may or may not, or something does."""
-
-    YES = "yes"
-    OPEN = "open"
-    DOUBTFUL = "doubtful"
-    NO = "no"
 
 
 def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
@@ -145,16 +147,16 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
     if len(certain) == 1 and len(possible) == 1:
-        return Finding(Verdict.FOUND, certain)
+        return Finding(Verdict.FOUND, certain, fits=fits)
     if not window_is_over:
         return None
     if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
         # Nothing speaks against it, and it is the only one.
-        return Finding(Verdict.FOUND, possible)
+        return Finding(Verdict.FOUND, possible, fits=fits)
     if not fits:
         return Finding(Verdict.ABSENT)
     # Runs that do not seem to fit are no proof of absence: Bolt may write a command otherwise than we do.
-    return Finding(Verdict.UNSURE, sorted(possible or fits))
+    return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
 
 
 def begun_too_late(
@@ -247,7 +249,7 @@ async def find_triggered_run(
             if finding is not None and finding.verdict is Verdict.FOUND:
                 return finding
             if finding is not None:
-                return Finding(Verdict.UNSURE, finding.candidates, is_early=True) if is_early else finding
+                return replace(finding, verdict=Verdict.UNSURE, is_early=True) if is_early else finding
         await clock.sleep(_LOOK_DELAYS[min(looks, len(_LOOK_DELAYS) - 1)])
         looks += 1
 

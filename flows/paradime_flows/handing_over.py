@@ -240,7 +240,8 @@ async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
         async with get_client() as client:
             flow_run = await client.read_flow_run(predecessor)
             cancelled = await is_cancelled(client, flow_run)
-            await end_in_its_place(client, flow_run, f"Flow run {heir.name!r} takes its place.")
+            told = f"Flow run {heir.name!r} takes its place."
+            cancelled = await end_in_its_place(client, flow_run, told) or cancelled
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
         run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
     return cancelled

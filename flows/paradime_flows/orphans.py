@@ -55,11 +55,13 @@ async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun
 def may_have_vanished(flow_run: FlowRun) -> bool:
     """Whether nothing is left of a flow run in Bolt, while Prefect waits for its end: its process may be gone.
 
-    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled. But one
-    whose present body has yet to come to us gives no sign of life, and those of the body before it have ended.
+    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled. A
+    run that is not its own does not count. But one whose present body has yet to come to us gives no sign of life, and
+    those of the body before it have ended.
     """
     state, body = flow_run.state, body_of(flow_run)
-    if state is None or body is None or any(each.is_open for each in read_ownerships(flow_run)):
+    answers = any(each.is_open and each.owned for each in read_ownerships(flow_run))
+    if state is None or body is None or answers:
         return False
     return state.is_cancelling() or (state.is_running() and body == str(state.id))
 

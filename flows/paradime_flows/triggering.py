@@ -17,6 +17,8 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.observation import Deadline
 from paradime_blocks.run_search import (
+    Finding,
+    Fit,
     Verdict,
     count_setup,
     find_triggered_run,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trail import Trail
+    from paradime_blocks.trigger_intent import TriggerIntent
     from paradime_flows.ownership import FlowRunLedger, Ownership
     from paradime_flows.policies import OnAlreadyRunning
 
@@ -39,6 +42,8 @@ _MOST_DOUBLINGS = 12
 # A run that Bolt refuses a trigger for may not be shown yet.
 _SHOWS_WITHIN_SECONDS = 8.0
 _LOOK_SECONDS = 1.0
+# Checking out and `dbt deps`, as a rule.
+_SETUP_SECONDS = 30.0
 
 
 class Skipped(Exception):
@@ -211,21 +216,19 @@ class Triggering:
             request: What is to be triggered.
 
         Raises:
-            BoltTriggerUnknown: Bolt cannot be asked.
+            BoltTriggerUnknown: Several runs can be the one, or Bolt cannot be asked.
         """
         refused = self.ownership.refused
         if refused is None or refused.retry_of != request.retry_of:
             return False
-        async with self.schedule.credentials.get_client() as client:
-            finding = await find_triggered_run(
-                client,
-                request,
-                refused,
-                window_seconds=0.0,
-                max_outage_seconds=self.schedule.max_outage_seconds,
-            )
-        if finding.verdict is Verdict.UNSURE and not finding.candidates:
-            what = "A trigger was refused that may have started a run, and Bolt cannot be asked for it."
+        finding = await self._look_behind(request, refused, 0.0)
+        if Fit.OPEN in finding.fits.values():
+            # It may have come to its set-up only; what it runs then can be something else.
+            finding = await self._look_behind(request, refused, _SETUP_SECONDS)
+        may_be_it = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
+        if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
+            why = "it cannot be told which it is" if finding.candidates else "Bolt cannot be asked for it"
+            what = f"A trigger was refused that may have started a run, and {why}."
             raise unknown_trigger(what, self.ownership.schedule, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
@@ -235,6 +238,18 @@ class Triggering:
         )
         await self.ledger.attached(finding.run_id)
         return True
+
+    async def _look_behind(
+        self, request: TriggerRequest, refused: TriggerIntent, window_seconds: float
+    ) -> Finding:
+        async with self.schedule.credentials.get_client() as client:
+            return await find_triggered_run(
+                client,
+                request,
+                refused,
+                window_seconds=window_seconds,
+                max_outage_seconds=self.schedule.max_outage_seconds,
+            )
 
     async def _wait_for_other(self, other: BoltRun, refusals: int) -> None:
         self.trail.note(

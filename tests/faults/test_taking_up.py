@@ -173,6 +173,48 @@ async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_fo
     assert (await body.obtain()).run_id == ours.id
 
 
+@pytest.mark.parametrize("actor", ["an API key", "Scheduler"])
+async def test_of_two_runs_behind_a_refusal_none_is_guessed_to_be_ours(simulator, prefect, actor) -> None:
+    """Before its next body begins, somebody else has started another that does the same: each retry names both."""
+    flow_run_id = running(prefect)
+    await doubled_and_broken_off(simulator, flow_run_id)
+    (ours,) = simulator.active_runs()
+    simulator.finish(ours.id)
+    other = simulator.start_run(SCHEDULE, actor=actor)
+    simulator.finish(other)
+    for _ in range(2):
+        process.set(Process())
+        body = await begun(simulator, flow_run_id)
+        with pytest.raises(BoltTriggerUnknown) as unknown:
+            await body.obtain()
+        await body.finish(unknown.value)
+        assert list(unknown.value.candidates) == [ours.id, other]
+    assert simulator.count("triggerBoltRun") == 1
+
+
+async def test_a_run_that_has_only_been_set_up_is_not_taken_for_ours(simulator, prefect) -> None:
+    """Somebody's, begun between our look and our trigger: it turns out to do something else."""
+    from paradime_blocks import trigger
+
+    setup = SimulatedCommand("git clone it", duration_seconds=10)
+    ours = SimulatedCommand("dbt run", duration_seconds=float("inf"))
+    simulator.update_schedule(SCHEDULE, commands=[setup, ours], already_running="refuse")
+    make_intent = trigger.make_intent
+
+    async def and_somebody_starts_one(*arguments: Any) -> TriggerIntent:
+        intent = await make_intent(*arguments)
+        simulator.start_run(SCHEDULE, commands=["git clone it", "dbt test"], actor="an API key")
+        return intent
+
+    process.set(Process())
+    body = await begun(simulator, running(prefect), on_already_running="fail")
+    somebody = mock.patch.object(trigger, "make_intent", and_somebody_starts_one)
+    with somebody, pytest.raises(BoltAlreadyRunning) as refused:
+        await body.obtain()
+    (other,) = simulator.runs()
+    assert (refused.value.run_id, other.cancel_requests) == (other.id, 0)
+
+
 async def test_a_refusal_is_not_looked_behind_by_who_has_left_it_to_another(simulator, prefect) -> None:
     """Taken over, and begun again later: what it may have started was the other's to tell."""
     from paradime_flows.claims import succeeding
@@ -373,6 +415,31 @@ async def test_a_cancel_between_the_writes_of_a_hand_over_is_heard(simulator, pr
         heir = await begun(simulator, second)
     assert (await heir.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
+
+
+async def test_a_cancel_that_the_end_of_an_older_flow_run_is_written_over_is_heard(
+    simulator, prefect
+) -> None:
+    """It comes between the last look at that flow run and the write."""
+    from paradime_flows.claims import succeeding
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    write = prefect.set_flow_run_state
+
+    async def cancelled_just_before(flow_run_id: UUID, state: Any, **options: Any) -> None:
+        if state.is_crashed():
+            prefect.set_state(first, StateType.CANCELLING)
+        await write(flow_run_id, state, **options)
+
+    process.set(Process())
+    with succeeding(first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
+    assert [each.type for each in prefect.states[first]][-2:] == [StateType.CRASHED, StateType.CANCELLED]
 
 
 async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, prefect) -> None:
@@ -646,6 +713,29 @@ async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(s
     (found,) = await sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
     assert found.done == "cancelled"
     assert [each.state for each in simulator.runs()] == ["CANCELED"]
+
+
+@pytest.mark.parametrize("state", [StateType.RUNNING, StateType.CANCELLING], ids=lambda state: state.name)
+async def test_the_end_of_a_vanished_process_is_written_whatever_it_has_attached_to(
+    simulator, prefect, no_signs_of_life, state
+) -> None:
+    """That run is somebody else's, and goes on; but the flow run is over."""
+    from paradime_flows.sweep_orphans import sweep_orphans
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    simulator.start_run(SCHEDULE)
+    flow_run_id = running(prefect)
+    process.set(Process())
+    await (await begun(simulator, flow_run_id, on_already_running="attach")).obtain()
+    if state is StateType.CANCELLING:
+        prefect.set_state(flow_run_id, state)
+    else:
+        prefect.flow_runs[flow_run_id].labels["paradime.body"] = str(prefect.flow_runs[flow_run_id].state.id)
+    assert await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0) == []
+    assert [each.state for each in simulator.runs()] == ["RUNNING"]
+    end = prefect.flow_runs[flow_run_id].state
+    assert end is not None
+    assert end.type is (StateType.CANCELLED if state is StateType.CANCELLING else StateType.CRASHED)
 
 
 @pytest.mark.parametrize("begun_again", [False, True])
