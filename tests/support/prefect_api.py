@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 
 async def latest_flow_run(flow_name: str) -> FlowRun:
-    """Return the run of a flow that has begun last of those that were called by no other flow, nor deployed.
+    """Return the run of a flow that was made last of those that were called by no other flow, nor deployed.
 
-    Of those a process of an earlier test can begin one yet, or a worker.
+    Of those a process of an earlier test can begin one yet, or a worker. And one that was never begun, of an earlier
+    test's, has its start written as it ends: Prefect ends it by itself if it is left Cancelling.
     """
     async with get_client() as client:
         found = await client.read_flow_runs(
@@ -38,9 +39,8 @@ async def latest_flow_run(flow_name: str) -> FlowRun:
                 deployment_id=FlowRunFilterDeploymentId(is_null_=True),
             ),
             sort=FlowRunSort.START_TIME_DESC,
-            limit=1,
         )
-    return found[0]
+    return max(found, key=lambda flow_run: str(flow_run.created))
 
 
 async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
