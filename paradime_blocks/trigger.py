@@ -172,11 +172,11 @@ class Trigger:
                         await self._wait_for_bolt(error)
                         intent = await self._intend(busy)
                         continue
+                    if self.request.retry_of is None:
+                        # None has been seen: what shows itself while we wait may be somebody else's.
+                        await self.ledger.disown()
                     await self._wait_for_bolt(error)
                     found = await self._look_again(intent)
-                    if found is not None and self.request.retry_of is None:
-                        # None had been seen before: somebody else may have started it while we waited.
-                        await self.ledger.disown()
                 else:
                     found = await self._look_after(error, intent)
                     sent, self._lost = sent + 1, error.what

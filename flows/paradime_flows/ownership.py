@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -291,9 +292,10 @@ class FlowRunLedger:
         """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of our own."""
         ownership = self.ownership
         earlier, intent = ownership.refused, ownership.intent
-        # The earlier one tells of more runs; but not if it was for something else.
-        if earlier is None or (intent is not None and earlier.retry_of != intent.retry_of):
-            ownership.refused = intent
+        if intent is not None and earlier is not None and earlier.retry_of == intent.retry_of:
+            # The earlier one tells of more runs, and this one of such as began later.
+            intent = replace(intent, latest_run_id=earlier.latest_run_id)
+        ownership.refused = intent or earlier
         await self.withdraw()
 
     async def withdraw(self) -> None:

@@ -442,6 +442,57 @@ async def test_a_cancel_that_the_end_of_an_older_flow_run_is_written_over_is_hea
     assert [each.type for each in prefect.states[first]][-2:] == [StateType.CRASHED, StateType.CANCELLED]
 
 
+async def test_a_cancel_that_who_was_killed_has_written_over_is_heard(simulator, prefect) -> None:
+    """The heir died between writing that the older flow run crashed and seeing what that hid."""
+    from paradime_flows.claims import succeeding
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    process.set(Process())
+    await killed_half_way(simulator, first, second)
+    prefect.set_state(first, StateType.CANCELLING)
+    prefect.set_state(first, StateType.CRASHED)
+    process.set(Process())
+    with succeeding(first):
+        heir = await begun(simulator, second)
+    assert (await heir.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
+
+
+async def test_what_may_show_itself_while_a_busy_bolt_is_waited_for_is_not_ours_to_cancel(
+    simulator, prefect
+) -> None:
+    """The answer was lost, no run was seen, and Bolt has too much to do for the next send."""
+    from paradime_blocks.trigger import Trigger
+
+    flow_run_id = running(prefect)
+    process.set(Process())
+    simulator.inject(dataclasses.replace(LOST_ON_ITS_WAY, operation="triggerBoltRun"))
+    simulator.inject(faults.Status(429, operation="triggerBoltRun", times=None))
+    broken_off = mock.patch.object(Trigger, "_wait_for_bolt", side_effect=RuntimeError("Killed."))
+    with broken_off, pytest.raises(RuntimeError):
+        await (await begun(simulator, flow_run_id)).obtain()
+    ownership = ownership_of(prefect, flow_run_id)
+    assert (ownership.is_open, ownership.owned) == (True, False)
+
+
+async def test_a_later_refusal_of_the_same_tells_of_runs_since_the_first(simulator, prefect) -> None:
+    """What begins long after the first refusal can be behind the second."""
+    from paradime_flows.ownership import FlowRunLedger, Ownership
+
+    ledger = FlowRunLedger(
+        Ownership(flow_run_id=running(prefect), request=(await begun(simulator, running(prefect))).request)
+    )
+    for latest, at in ((7, 100.0), (9, 900.0)):
+        ledger.ownership.intent = TriggerIntent(latest_run_id=latest, intended_at=at, commands=())
+        await ledger.refused()
+    refused = ledger.ownership.refused
+    assert refused is not None
+    assert (refused.latest_run_id, refused.intended_at) == (7, 900.0)
+
+
 async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, prefect) -> None:
     """The heir was killed half-way; then somebody cancels the older flow run."""
     from paradime_flows.claims import succeeding
