@@ -229,7 +229,7 @@ class SchemaText:
 
     def _argument(self, name: str) -> InputValueDefinitionNode:
         operation, _, argument = name.partition(".")
-        known = self._operation(operation).arguments
+        known = self._operation(operation).arguments or ()
         for node in known:
             if node.name.value == argument:
                 return node
@@ -261,7 +261,8 @@ def _without_nodes(document: DocumentNode, gone: set[int]) -> DocumentNode:
         for field in node.fields:
             if id(field) in gone:
                 continue
-            arguments = tuple(argument for argument in field.arguments if id(argument) not in gone)
+            # graphql-core 3.3 has None where 3.2 has an empty tuple.
+            arguments = tuple(argument for argument in field.arguments or () if id(argument) not in gone)
             fields.append(
                 FieldDefinitionNode(name=field.name, arguments=arguments, type=field.type, directives=())
             )
