@@ -124,7 +124,9 @@ class GraphQLApi:
         # A field that @skip leaves out is not asked for; in a faulty request, all of them count.
         values: dict[str, Any] | None = None
         if not errors:
-            declared = get_variable_values(self._schema, operation.variable_definitions or (), dict(variables))
+            declared = get_variable_values(
+                self._schema, operation.variable_definitions or (), dict(variables)
+            )
             if isinstance(declared, list):
                 errors, blame = declared, declared[0].message
             else:

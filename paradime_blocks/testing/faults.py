@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from .reply import Reply
+from .reply import Later, Reply
 
 RESOURCE = "resource"
 
@@ -36,9 +36,6 @@ class Exchange(Protocol):
 
     def act(self) -> Reply:
         """Carry out what was asked, and give the answer that should have been sent."""
-
-    def wait(self, seconds: float) -> bool:
-        """Wait in real time; False if the server is being stopped meanwhile."""
 
     def nothing(self, *, ok: bool | None) -> dict[str, Any]:
         """The selected fields, each of them null (but `ok`, if asked for, as given)."""
@@ -58,8 +55,8 @@ class Fault:
             message = f"nth and times count from 1: {self!r}"
             raise ValueError(message)
 
-    def answer(self, exchange: Exchange) -> Reply | None:
-        """What the client gets; None resets its connection."""
+    def answer(self, exchange: Exchange) -> Reply | Later | None:
+        """What the client gets, now or later; None resets its connection."""
         raise NotImplementedError
 
 
@@ -69,7 +66,7 @@ class LosingFault(Fault):
 
     after_acting: bool = field(default=False, kw_only=True)
 
-    def answer(self, exchange: Exchange) -> Reply | None:
+    def answer(self, exchange: Exchange) -> Reply | Later | None:
         """Act if the fault comes after that, and send what `instead` makes of it."""
         if self.after_acting:
             exchange.act()
@@ -129,12 +126,10 @@ class Hang(LosingFault):
     seconds: float
     then: Literal["answer", "cut"] = "answer"
 
-    def answer(self, exchange: Exchange) -> Reply | None:
-        """Wait, and then answer or cut."""
+    def answer(self, exchange: Exchange) -> Later:
+        """Answer or cut, later."""
         reply = exchange.act() if self.after_acting else None
-        if not exchange.wait(self.seconds) or self.then == "cut":
-            return None
-        return reply or exchange.act()
+        return Later(self.seconds, lambda: None if self.then == "cut" else reply or exchange.act())
 
 
 @dataclass(frozen=True)
@@ -147,10 +142,10 @@ class Slow(Fault):
 
     seconds: float
 
-    def answer(self, exchange: Exchange) -> Reply | None:
+    def answer(self, exchange: Exchange) -> Later:
         """The proper answer, late."""
         reply = exchange.act()
-        return reply if exchange.wait(self.seconds) else None
+        return Later(self.seconds, lambda: reply)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from .faultbox import FaultBox
 from .requests import RequestLog
 from .resolvers import Resolvers
 from .resources import SignedPaths
-from .server import Service, SimulatorServer
+from .server import SimulatorServer
+from .service import Service
 from .state import Workspace
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,3 +38,16 @@ class Reply:
     def size(self) -> int:
         """How many bytes the body has."""
         return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
+
+
+@dataclass(frozen=True)
+class Later:
+    """An answer that is held back.
+
+    Attributes:
+        seconds: How long it is held back, in real seconds.
+        then: What makes the answer then; it returns None to reset the connection.
+    """
+
+    seconds: float
+    then: Callable[[], Reply | Later | None]
