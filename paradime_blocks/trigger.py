@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import httpx
@@ -36,6 +36,8 @@ from paradime_blocks.trigger_intent import RunLedger, TriggerIntent, TriggerRequ
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.trail import Trail
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, int]]
 
 _SENDS_AT_MOST = 3
 _REFUSAL_WINDOW_SECONDS = 6.0
@@ -106,6 +108,7 @@ class Trigger:
             to take a trigger.
         interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
         clock: The time; for tests.
+        start: Starts the request that triggers; for tests.
     """
 
     client: BoltClient
@@ -116,6 +119,7 @@ class Trigger:
     max_outage_seconds: float = 600.0
     interrupt_seconds: float = 15.0
     clock: Clock = field(default_factory=system_clock)
+    start: Callable[[Work], Future[int]] = field(default_factory=lambda: in_own_thread)
     _lost: str | None = field(default=None, init=False)
 
     async def run(self) -> int:
@@ -300,9 +304,9 @@ class Trigger:
             await self.ledger.started(run_id, adopted=adopted)
 
     async def _send_shielded(self) -> int:
-        """Send from a thread of its own: no cancel of the caller, of either kind, can lose the answer."""
+        """Send where no cancel of the caller, of either kind, can lose the answer."""
         called_off = threading.Event()
-        future = _in_thread(lambda: asyncio.run(self._send_once(called_off)))
+        future = self.start(lambda: self._send_once(called_off))
         try:
             return await asyncio.wrap_future(future)
         except INTERRUPTS:
@@ -339,15 +343,15 @@ class Trigger:
             await self.ledger.withdraw()
 
 
-def _in_thread(work: Callable[[], int]) -> Future[int]:
-    """Start work in a daemon thread: at the interpreter's end it is not waited for."""
+def in_own_thread(work: Work) -> Future[int]:
+    """Start work in a daemon thread with an event loop of its own: at the interpreter's end it is not waited for."""
     future: Future[int] = Future()
     # Otherwise the cancel of the waiting coroutine would cancel the future and its result be dropped.
     future.set_running_or_notify_cancel()
 
     def target() -> None:
         try:
-            future.set_result(work())
+            future.set_result(asyncio.run(work()))
         except BaseException as error:  # noqa: BLE001 - handed over to the waiting side
             future.set_exception(error)
 

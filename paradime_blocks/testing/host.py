@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from .access import Access
@@ -38,6 +40,7 @@ class SimulatorHost:
         validation_status: int = 200,
         unfinished_end: str | None = "",
         log_batch_lines: int = 500,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up a workspace with no schedules.
 
@@ -57,12 +60,13 @@ class SimulatorHost:
                 400 as some GraphQL servers have it.
             unfinished_end: The `endDttm` of a command that still runs: an empty text, or null.
             log_batch_lines: How many lines `boltCommandLogs` gives at once.
+            monotonic: Where real time comes from.
         """
         self.api_key = "" if bearer else api_key
         self.api_secret = bearer or api_secret or f"simulated-{secrets.token_hex(8)}"
         self.bearer = bearer
         self.workspace_uid = workspace_uid
-        self.clock = Clock(speed)
+        self.clock = Clock(speed, monotonic=monotonic)
         self._speed = speed
         self._address = (host, port)
         self._workspace = Workspace(self.clock)
@@ -76,7 +80,7 @@ class SimulatorHost:
             log_batch_lines=log_batch_lines,
         )
         self._api = GraphQLApi(self._workspace, resolvers)
-        self._service = Service(
+        self.service = Service(
             api=self._api,
             workspace=self._workspace,
             clock=self.clock,
@@ -99,7 +103,7 @@ class SimulatorHost:
     def start(self) -> Self:
         """Begin to serve; does nothing if it does already."""
         if self._server is None:
-            self._server = SimulatorServer(self._address, self._service)
+            self._server = SimulatorServer(self._address, self.service)
             # The same port again after a stop: clients keep their address through an outage.
             self._address = (self._address[0], self._server.server_port)
             self._server.start()
@@ -133,7 +137,7 @@ class SimulatorHost:
     @property
     def api_endpoint(self) -> str:
         """The GraphQL endpoint, as one would copy it from the workspace's settings."""
-        return f"{self.url}{self._service.graphql_path}"
+        return f"{self.url}{self.service.graphql_path}"
 
     def environment(self) -> dict[str, str]:
         """The environment variables that point a client here."""

@@ -1,62 +1,39 @@
-"""The fault tests' workbench: time that runs fast, a Bolt that moves by being asked, whole cases."""
+"""The fault tests' workbench: a Bolt that moves by being asked, whole runs of the flow in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
-import anyio
+from faults.engine import in_flow_run
+from faults.prefect_in_memory import PrefectInMemory, in_place_of_prefect
+from support.in_process import BoltInProcess
+from support.virtual_time import until
 
-from paradime_blocks import observation
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltError
-from paradime_blocks.testing import BoltSimulator
 from paradime_blocks.testing.commands import SimulatedCommand
 from paradime_blocks.testing.faults import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from uuid import UUID
+    from collections.abc import Callable, Sequence
 
     from prefect.states import State
 
+    from paradime_blocks.testing import BoltSimulator
     from paradime_blocks.testing.faults import Exchange
-    from paradime_blocks.testing.reply import Reply
+    from paradime_blocks.testing.reply import Later, Reply
     from paradime_blocks.testing.runs import SimulatedRun
     from paradime_flows.ownership import Ownership
 
-SPEED = 25.0
 SCHEDULE = "daily"
 STEP_SECONDS = 0.8
 # A second each: with STEP_SECONDS the run has ended when it is asked for the fourth time.
 FIRST, SECOND = "dbt seed", "dbt run"
 LOG_OF = {FIRST: "the seeds are sown", SECOND: "the models are built"}
-
-
-@contextmanager
-def fast_time(speed: float = SPEED) -> Iterator[None]:
-    """Let every wait of the package pass faster; requests and their time limits stay real."""
-
-    async def sleep(seconds: float) -> None:
-        await anyio.sleep(seconds / speed)
-
-    clock = observation.Clock(monotonic=lambda: time.monotonic() * speed, sleep=sleep)
-    get_client = ParadimeCredentials.get_client
-
-    def fast_client(self: ParadimeCredentials, **options: Any) -> Any:
-        return get_client(self, sleep=sleep, **options)
-
-    with (
-        mock.patch.object(observation, "SYSTEM_CLOCK", clock),
-        mock.patch.object(ParadimeCredentials, "get_client", fast_client),
-    ):
-        yield
 
 
 @dataclass(frozen=True)
@@ -76,19 +53,17 @@ class Stepping(Fault):
     ended: bool = False
     times: int | None = field(default=None, kw_only=True)
     seen: list[int] = field(default_factory=list, compare=False, repr=False)
-    lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def answer(self, exchange: Exchange) -> Reply | None:
+    def answer(self, exchange: Exchange) -> Reply | Later | None:
         """Answer, or hand over to the fault if this is its call; then move on."""
-        with self.lock:
-            runs = self.simulator.runs()
-            counts = not self.ended or (bool(runs) and not any(run.is_active for run in runs))
-            if counts:
-                self.seen.append(1)
-            hit = counts and len(self.seen) == self.call
-            # What is asked of the server now is answered for now, however long a fault holds it.
-            reply = None if hit and self.inner is not None else exchange.act()
-            self.simulator.clock.advance(STEP_SECONDS)
+        runs = self.simulator.runs()
+        counts = not self.ended or (bool(runs) and not any(run.is_active for run in runs))
+        if counts:
+            self.seen.append(1)
+        hit = counts and len(self.seen) == self.call
+        # What is asked of the server now is answered for now, however long a fault holds it.
+        reply = None if hit and self.inner is not None else exchange.act()
+        self.simulator.clock.advance(STEP_SECONDS)
         if hit and self.inner is not None:
             return self.inner.answer(exchange)
         return reply
@@ -104,9 +79,9 @@ class Stepping(Fault):
         return len(self.seen) >= self.call
 
 
-def bolt(ending: str, **schedule: Any) -> BoltSimulator:
-    """Return a Bolt, not started, whose clock stands still, with one schedule that ends as told."""
-    simulator = BoltSimulator(speed=0)
+def bolt(ending: str, *, speed: float = 0, **schedule: Any) -> BoltSimulator:
+    """Return a Bolt, not started, whose clock stands still unless told, with one schedule that ends as told."""
+    simulator = BoltInProcess(speed=speed)
     second = {
         "success": SimulatedCommand(SECOND),
         "failure": SimulatedCommand(SECOND, return_code=1),
@@ -178,43 +153,34 @@ class Outcome:
 async def run_flow(
     simulator: BoltSimulator, *, request_timeout_seconds: float = 8.0, **parameters: Any
 ) -> Outcome:
-    """Run `run_schedule` against a started simulator and gather what became of it."""
+    """Run `run_schedule` against a started simulator, with a Prefect of its own, and gather what became of it."""
+    from paradime_flows.ownership import read_ownerships
     from paradime_flows.run_schedule import run_schedule
 
     began = time.monotonic()
+    prefect = PrefectInMemory()
+    flow_run_id = prefect.new_flow_run()
     credentials = credentials_for(simulator, request_timeout_seconds)
-    state = await run_schedule(SCHEDULE, credentials, return_state=True, **parameters)
-    error, result = None, None
-    try:
-        result = await state.aresult(raise_on_failure=True)
-    except BaseException as raised:  # noqa: BLE001 - whatever it is, the test judges it
-        error = raised
-    ownership, artifacts = await left_in_prefect(state.state_details.flow_run_id)
+    with in_place_of_prefect(prefect, archive=True):
+        state, result, error = await in_flow_run(
+            prefect, flow_run_id, run_schedule, SCHEDULE, credentials, **parameters
+        )
+    ownerships = read_ownerships(prefect.flow_runs[flow_run_id])
     requests: dict[str, int] = {}
     for request in simulator.requests:
         for operation in request.operations:
             requests[operation] = requests.get(operation, 0) + 1
+    written = [each for each in prefect.artifacts.values() if each.flow_run_id == flow_run_id]
     return Outcome(
-        state, error, result, simulator.runs(), ownership, artifacts, requests, time.monotonic() - began
+        state,
+        error,
+        result,
+        simulator.runs(),
+        ownerships[0] if ownerships else None,
+        {str(each.key): str(each.data) for each in written},
+        requests,
+        time.monotonic() - began,
     )
-
-
-async def left_in_prefect(flow_run_id: UUID | None) -> tuple[Ownership | None, dict[str, str]]:
-    """Return a flow run's ownership and its artifacts by key."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-
-    from paradime_flows.ownership import read_ownerships
-
-    assert flow_run_id is not None
-    async with get_client() as client:
-        ownerships = read_ownerships(await client.read_flow_run(flow_run_id))
-        artifacts = await client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])), limit=200
-        )
-    # Of each key, the newest is what the flow run's page shows.
-    artifacts.sort(key=lambda artifact: str(artifact.created))
-    return (ownerships[0] if ownerships else None), {str(a.key): str(a.data) for a in artifacts}
 
 
 async def all_of(works: Sequence[Callable[[], Any]], *, at_once: int = 8) -> list[Any]:
@@ -229,6 +195,11 @@ async def all_of(works: Sequence[Callable[[], Any]], *, at_once: int = 8) -> lis
                 return error
 
     return await asyncio.gather(*(one(work) for work in works))
+
+
+async def reached(simulator: BoltSimulator, condition: Callable[[BoltSimulator], object]) -> None:
+    """Let time pass until something holds of the simulator."""
+    await until(lambda: condition(simulator))
 
 
 def is_clear(error: BaseException | None) -> bool:

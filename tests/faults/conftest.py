@@ -1,25 +1,39 @@
-"""Bolt and Prefect for what bodies of flow runs do, one after the other, in one process."""
+"""Bolt and Prefect for what flow runs do, in one process, with no network and in virtual time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from faults.bench import SPEED, bolt, fast_time
+from faults.bench import bolt
 from faults.prefect_in_memory import PrefectInMemory, in_place_of_prefect
+from support.in_process import bolt_in_process
+from support.virtual_time import VirtualTimeLoop, virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from paradime_blocks.testing import BoltSimulator
 
 
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], VirtualTimeLoop]]:
+    """Run the tests of this folder in virtual time."""
+    return {"virtual": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True)
+def _in_memory() -> Iterator[None]:
+    from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(quiet), virtual_time(), bolt_in_process():
+        yield
+
+
 @pytest.fixture
 def simulator() -> Iterator[BoltSimulator]:
-    """A Bolt whose runs go on for ever, as fast as the package's clock."""
-    simulator = bolt("timeout")
-    simulator.clock.speed = SPEED
-    with fast_time(), simulator:
+    """A Bolt whose runs go on for ever."""
+    with bolt("timeout", speed=1) as simulator:
         yield simulator
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 from uuid import UUID, uuid4
 
+import prefect.client.orchestration
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
 from paradime_blocks.connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Callable, Iterator
+
+    from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+    from typing_extensions import Self
+
+# From a request to the server, and from there back.
+ONE_WAY_SECONDS = 0.005
 
 
 class Killed(BaseException):
@@ -24,10 +33,17 @@ class Killed(BaseException):
 
 @dataclass
 class Process:
-    """What a flow run's body runs in."""
+    """What a flow run's body runs in.
+
+    Attributes:
+        dead: Whether it has been killed.
+        body: What tells the body from others of its flow run.
+        writes_left: After how many more writes to Prefect it is killed; None for never.
+    """
 
     dead: bool = False
     body: str = field(default_factory=lambda: uuid4().hex)
+    writes_left: int | None = None
 
 
 process: ContextVar[Process] = ContextVar("process", default=Process())  # noqa: B039 - the one that lives on
@@ -40,12 +56,51 @@ def _die_if_dead() -> None:
 
 @dataclass
 class PrefectInMemory:
-    """The server: flow runs by id, with labels, tags and states."""
+    """The server, and the client that asks it: flow runs by id, with labels, tags, states and artifacts.
+
+    Attributes:
+        late_by: How many seconds each of the next writes takes to land, whatever becomes of the process that wrote:
+            Prefect's client repeats a write that was answered HTTP 503.
+    """
 
     flow_runs: dict[UUID, FlowRun] = field(default_factory=dict)
     states: dict[UUID, list[State[Any]]] = field(default_factory=dict)
-
     calls: dict[UUID, UUID] = field(default_factory=dict)
+    artifacts: dict[UUID, ArtifactCreate] = field(default_factory=dict)
+    late_by: list[float] = field(default_factory=list)
+    _landing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stay open: others have the same client."""
+
+    async def _read(self) -> None:
+        _die_if_dead()
+        await asyncio.sleep(2 * ONE_WAY_SECONDS)
+        _die_if_dead()
+
+    async def _write(self, land: Callable[[], None]) -> None:
+        _die_if_dead()
+        seconds = self.late_by.pop(0) if self.late_by else ONE_WAY_SECONDS
+        writer = process.get()
+
+        async def arrive() -> None:
+            await asyncio.sleep(seconds)
+            land()
+            if writer.writes_left is not None:
+                writer.writes_left -= 1
+                writer.dead = writer.dead or writer.writes_left <= 0
+
+        # What has been sent lands, be its sender killed or cancelled meanwhile.
+        landing = asyncio.get_running_loop().create_task(arrive())
+        self._landing.add(landing)
+        landing.add_done_callback(self._landing.discard)
+        await asyncio.shield(landing)
+        _die_if_dead()
+        await asyncio.sleep(ONE_WAY_SECONDS)
+        _die_if_dead()
 
     def new_flow_run(self, *, parent: UUID | None = None) -> UUID:
         """Make a flow run; with a parent, the subflow that a task of the parent's stands for."""
@@ -68,26 +123,30 @@ class PrefectInMemory:
     # What the package asks of Prefect's client
 
     async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
-        _die_if_dead()
+        await self._read()
         return self.flow_runs[flow_run_id].model_copy(deep=True)
 
     async def read_task_run(self, task_run_id: UUID) -> TaskRun:
-        _die_if_dead()
+        await self._read()
+        return self._task_run(task_run_id)
+
+    async def read_task_runs(self, *, flow_run_filter: Any, **_: Any) -> list[TaskRun]:
+        await self._read()
+        wanted = flow_run_filter.id.any_
+        return [self._task_run(call) for call, parent in self.calls.items() if parent in wanted]
+
+    def _task_run(self, task_run_id: UUID) -> TaskRun:
         flow_run_id = self.calls[task_run_id]
         return TaskRun(id=task_run_id, flow_run_id=flow_run_id, task_key="subflow", dynamic_key="0")
 
-    async def read_task_runs(self, *, flow_run_filter: Any, **_: Any) -> list[TaskRun]:
-        wanted = flow_run_filter.id.any_
-        return [await self.read_task_run(call) for call, parent in self.calls.items() if parent in wanted]
-
     async def read_flow_run_states(self, flow_run_id: UUID) -> list[State[Any]]:
-        _die_if_dead()
+        await self._read()
         return list(self.states[flow_run_id])
 
     async def read_flow_runs(
         self, *, offset: int = 0, flow_run_filter: Any = None, **_: Any
     ) -> list[FlowRun]:
-        _die_if_dead()
+        await self._read()
         if offset or flow_run_filter.parent_flow_run_id is not None:
             return []
         if flow_run_filter.parent_task_run_id is not None:
@@ -99,37 +158,42 @@ class PrefectInMemory:
         ]
 
     async def update_flow_run_labels(self, flow_run_id: UUID, labels: dict[str, Any]) -> None:
-        _die_if_dead()
         assert all(isinstance(value, str | int | float | bool) for value in labels.values())
-        self.flow_runs[flow_run_id].labels.update(labels)
+        await self._write(lambda: self.flow_runs[flow_run_id].labels.update(labels))
 
     async def update_flow_run(self, flow_run_id: UUID, *, tags: list[str]) -> None:
-        _die_if_dead()
-        self.flow_runs[flow_run_id].tags[:] = tags
+        def land() -> None:
+            self.flow_runs[flow_run_id].tags[:] = tags
+
+        await self._write(land)
 
     async def set_flow_run_state(self, flow_run_id: UUID, state: State[Any], **_: Any) -> None:
-        _die_if_dead()
-        self.set_state(flow_run_id, state.type, state.name)
+        await self._write(lambda: self.set_state(flow_run_id, state.type, state.name) and None)
 
-    async def create_artifact(self, *_: Any, **__: Any) -> Any:
-        _die_if_dead()
-        return mock.Mock(id=uuid4())
+    async def create_artifact(self, artifact: ArtifactCreate) -> Any:
+        artifact_id = uuid4()
+        await self._write(lambda: self.artifacts.update({artifact_id: artifact}))
+        return SimpleNamespace(id=artifact_id)
 
-    async def update_artifact(self, *_: Any, **__: Any) -> None:
-        _die_if_dead()
+    async def update_artifact(self, artifact_id: UUID, artifact: ArtifactUpdate) -> None:
+        def land() -> None:
+            self.artifacts[artifact_id] = self.artifacts[artifact_id].model_copy(update={"data": artifact.data})
+
+        await self._write(land)
 
 
 @contextmanager
-def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
-    """Let the package's flows talk to it, and let a dead process reach neither it nor Bolt."""
+def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = False) -> Iterator[None]:
+    """Let the package's flows talk to it, and let a dead process reach neither it nor Bolt.
+
+    Args:
+        prefect_in_memory: The server.
+        archive: Whether logs and resources are archived; stories of triggers and kills do without.
+    """
     import paradime_flows.hooks
     import paradime_flows.liveness
     import paradime_flows.run_schedule
     import paradime_flows.sweep_orphans
-
-    @asynccontextmanager
-    async def get_client(*_: Any, **__: Any) -> AsyncIterator[PrefectInMemory]:
-        yield prefect
 
     post = Connection._post
 
@@ -145,13 +209,15 @@ def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
 
     async def keep_alive(_: Any, flow_run: FlowRun, __: Any) -> None:
         """The first sign of life; what later ones are good for, the sweeper's judgement, the stories replace."""
-        await paradime_flows.liveness.beat(prefect, flow_run.id)  # type: ignore[arg-type]
+        await paradime_flows.liveness.beat(prefect_in_memory, flow_run.id)  # type: ignore[arg-type]
 
-    ours = [module for name, module in sys.modules.items() if name.startswith("paradime_flows.")]
+    orchestration = prefect.client.orchestration
     with ExitStack() as stack:
-        for module in ours:
-            if hasattr(module, "get_client"):
-                stack.enter_context(mock.patch.object(module, "get_client", get_client))
+        # What `get_client` looks up and makes, for every module that asks for a client.
+        address = SimpleNamespace(value=lambda: "in memory")
+        stack.enter_context(mock.patch.object(orchestration, "PREFECT_API_URL", address))
+        client = mock.Mock(return_value=prefect_in_memory)
+        stack.enter_context(mock.patch.object(orchestration, "PrefectClient", client))
         stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
         holding = sys.modules["paradime_flows.holding"]
         stack.enter_context(mock.patch.object(holding, "current_body", current_body))
@@ -160,7 +226,7 @@ def in_place_of_prefect(prefect: PrefectInMemory) -> Iterator[None]:
         for name in ("lifecycle", "run_pipeline"):
             if module := sys.modules.get(f"paradime_flows.{name}"):
                 stack.enter_context(mock.patch.object(module, "keep_alive", keep_alive))
-        stack.enter_context(
-            mock.patch.object(sys.modules["paradime_flows.archive"].Archive, "run", no_archive)
-        )
+        if not archive:
+            archive_module = sys.modules["paradime_flows.archive"]
+            stack.enter_context(mock.patch.object(archive_module.Archive, "run", no_archive))
         yield

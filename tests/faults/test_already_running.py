@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from faults.bench import SCHEDULE, SPEED, bolt, fast_time, run_flow
-from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from faults.bench import SCHEDULE, bolt, reached, run_flow
 
 from paradime_blocks.errors import BoltAlreadyRunning, BoltCancelUnconfirmed, BoltRunFailed, BoltRunTimedOut
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.testing import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from faults.bench import Outcome
 
     from paradime_blocks.testing import BoltSimulator
 
-pytestmark = pytest.mark.e2e
-
-
-@contextmanager
-def served(simulator: BoltSimulator) -> Iterator[BoltSimulator]:
-    simulator.clock.speed = SPEED
-    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
-    with temporary_settings(quiet), fast_time(), simulator:
-        yield simulator
-
-
 @pytest.fixture
-def simulator(prefect_server):
+def simulator(simulator):
     """A Bolt in which somebody else's run goes on for ever; ours would, too."""
-    with served(bolt("timeout")) as simulator:
-        simulator.start_run(SCHEDULE)
-        yield simulator
+    simulator.start_run(SCHEDULE)
+    return simulator
 
 
 @pytest.fixture
-def idle_simulator(prefect_server):
+def idle_simulator():
     """A Bolt in which nothing runs; ours would succeed."""
-    with served(bolt("success")) as simulator:
+    with bolt("success", speed=1) as simulator:
         yield simulator
 
 
@@ -106,7 +90,7 @@ async def test_skip_hides_no_failure(simulator) -> None:
     simulator.finish(simulator.runs()[0].id)
 
     async def end_ours() -> None:
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: bool(bolt.active_runs()))
+        await reached(simulator, lambda bolt: bool(bolt.active_runs()))
         simulator.finish(simulator.runs()[1].id, state="FAILED")
         simulator.start_run(SCHEDULE)
 
@@ -145,9 +129,9 @@ async def test_wait_then_trigger_our_own(simulator) -> None:
     """When the other run has ended, ours begins."""
 
     async def end_it() -> None:
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1)
+        await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > 1)
         simulator.finish(simulator.runs()[0].id)
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: len(bolt.runs()) > 1)
+        await reached(simulator, lambda bolt: len(bolt.runs()) > 1)
         simulator.finish(simulator.runs()[1].id)
 
     outcome, _ = await asyncio.gather(run(simulator, "wait", timeout_seconds=3600.0), end_it())
@@ -172,7 +156,7 @@ async def test_attach_returns_the_other_result(simulator) -> None:
     """The result is the other run's."""
 
     async def end_it() -> None:
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1)
+        await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > 1)
         simulator.finish(simulator.runs()[0].id)
 
     outcome, _ = await asyncio.gather(run(simulator, "attach", timeout_seconds=3600.0), end_it())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 import pytest
-from faults.bench import SCHEDULE, SPEED, bolt, credentials_for, fast_time
+from faults.bench import SCHEDULE, bolt, credentials_for, reached
 
 from paradime_blocks.errors import BoltCancelUnconfirmed, BoltRunTimedOut, BoltUnavailable
 from paradime_blocks.models import BoltRunState
@@ -28,14 +28,6 @@ class EndsFirst(Fault):
         for run in self.simulator.active_runs():
             self.simulator.finish(run.id, self.state)
         return exchange.act()
-
-
-@pytest.fixture
-def simulator():
-    simulator = bolt("timeout")
-    simulator.clock.speed = SPEED
-    with fast_time(), simulator:
-        yield simulator
 
 
 async def started(simulator, *, patience: float = 5.0, **options):
@@ -84,7 +76,7 @@ async def test_a_cancel_that_is_not_carried_out_is_said(simulator, how, record_f
     began = time.monotonic()
     with pytest.raises(BoltCancelUnconfirmed) as caught:
         await run.acancel(10)
-    assert time.monotonic() - began < 10 / SPEED + 3
+    assert time.monotonic() - began <= 11
     assert caught.value.run_id == run.run_id
     assert caught.value.state == "RUNNING"
     assert str(run.run_id) in str(caught.value)
@@ -119,7 +111,7 @@ async def test_a_cancel_that_hangs_is_bounded(simulator) -> None:
     began = time.monotonic()
     with pytest.raises(BoltCancelUnconfirmed):
         await run.acancel(5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began <= 6
 
 
 async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
@@ -152,7 +144,7 @@ async def test_an_interrupt_does_not_break_off_the_cancel_of_the_time_limit(simu
     run = await started(simulator, timeout_seconds=2)
     simulator.inject(faults.Hang(1.0, then="cut", operation="cancelBoltRun"))
     waiting = asyncio.create_task(run.await_for_completion())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("cancelBoltRun") > 0)
+    await reached(simulator, lambda bolt: bolt.count("cancelBoltRun") > 0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 
 import pytest
-from faults.bench import FIRST, SCHEDULE, SECOND, SPEED, credentials_for
+from faults.bench import FIRST, SCHEDULE, SECOND, credentials_for, reached
 
 from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltTriggerUnknown, BoltUnavailable
 from paradime_blocks.schedule import BoltSchedule
@@ -76,7 +75,7 @@ class ActsLater(Fault):
     inner: Fault
 
     def answer(self, exchange) -> Reply | None:
-        threading.Timer(self.seconds, exchange.act).start()
+        asyncio.get_running_loop().call_later(self.seconds, exchange.act)
         return self.inner.answer(exchange)
 
 
@@ -253,7 +252,7 @@ async def test_a_trigger_that_is_carried_out_late_is_found(simulator, record_fig
 
 async def test_a_run_that_starts_half_a_minute_after_the_connection_was_cut_is_found(simulator) -> None:
     """No telling how far the server had come: absence is believed when no server works at a request any longer."""
-    simulator.inject(ActsLater(35 / SPEED, faults.CutConnection(), operation="triggerBoltRun"))
+    simulator.inject(ActsLater(35, faults.CutConnection(), operation="triggerBoltRun"))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("triggerBoltRun") == 1
@@ -296,7 +295,7 @@ async def test_an_error_that_comes_of_a_run_that_has_begun(simulator) -> None:
 )
 async def test_a_gateway_that_speaks_graphql_has_lost_an_answer(simulator, text, after_seconds) -> None:
     """What began its run later than a refusal is looked into is found all the same."""
-    simulator.inject(ActsLater(after_seconds / SPEED, faults.GraphQLError(text), operation="triggerBoltRun"))
+    simulator.inject(ActsLater(after_seconds, faults.GraphQLError(text), operation="triggerBoltRun"))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert simulator.count("triggerBoltRun") == 1
@@ -360,11 +359,11 @@ async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(sim
     simulator.inject(faults.Status(429, retry_after=90, operation=operation, times=3))
     began = time.monotonic()
     trigger = asyncio.create_task(block(simulator).atrigger())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count(operation) == 2, 10)
+    await reached(simulator, lambda bolt: bolt.count(operation) == 2)
     others = simulator.start_run(SCHEDULE)
     simulator.inject(LOST)
     run = await trigger
-    assert (time.monotonic() - began) * SPEED >= 3 * 90
+    assert (time.monotonic() - began) >= 3 * 90
     assert [others, run.run_id] == [each.id for each in simulator.runs()]
 
 

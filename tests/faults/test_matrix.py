@@ -1,19 +1,17 @@
 """The fault matrix: what goes wrong x with which operation x at which call, for runs that end in each way.
 
-All cases of a test run are driven first, some at a time, by the real flow against a real Prefect server and a
-Bolt of their own each; then each is judged in a test of its own.
+Each case is the whole flow in memory and in virtual time, with a Bolt of its own. Some run against a real Prefect
+server, too: `tests/e2e/test_faults.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faults.bench import FIRST, LOG_OF, Stepping, all_of, bolt, fast_time, is_clear, run_flow
+from faults.bench import FIRST, LOG_OF, Stepping, bolt, is_clear, run_flow
 
 from paradime_blocks.errors import (
     BoltCancelUnconfirmed,
@@ -25,16 +23,14 @@ from paradime_blocks.errors import (
 from paradime_blocks.testing import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from faults.bench import Outcome
 
     from paradime_blocks.testing.faults import Fault
 
-pytestmark = pytest.mark.e2e
-
 PATIENCE = 0.5
-"""How long a request may take where an answer hangs, in real seconds."""
+"""How long a request may take where an answer hangs, in seconds."""
 # Live logs and the slot in Prefect would double the time; the logs have cases of their own.
 QUICK = {"live_logs": "off", "one_at_a_time": False}
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -122,14 +118,6 @@ class Case:
         return 3 if (self.operation, self.place) == ("boltRunStatus", "middle") else by_place[self.place]
 
     async def run(self, usual: Mapping[str, int]) -> Outcome:
-        for _ in range(3 if self.ending == "timeout" else 1):
-            hit, outcome = await self._run(usual)
-            if hit:
-                return outcome
-            # How many calls come before a time limit depends on the machine's other work.
-        raise AssertionError(f"the fault has not hit anything: {outcome}")
-
-    async def _run(self, usual: Mapping[str, int]) -> tuple[bool, Outcome]:
         at: dict[str, Any] = {"operation": self.operation, "nth": self.call(usual)}
         if self.acts:
             at["after_acting"] = True
@@ -154,25 +142,27 @@ class Case:
             if self.operation == "boltCommandLogs":
                 parameters = {**parameters, "live_logs": "all"}
             outcome = await run_flow(simulator, request_timeout_seconds=patience, **parameters)
-        hit = stepping.has_hit if in_status else fault not in simulator.pending_faults
-        return hit, outcome
+        assert stepping.has_hit if in_status else fault not in simulator.pending_faults, outcome
+        return outcome
+
+
+_usual: dict[str, dict[str, int]] = {}
 
 
 async def usual_calls(ending: str) -> dict[str, int]:
     """Return how often each operation is called when nothing goes wrong."""
+    if ending not in _usual:
+        _usual[ending] = await _count_calls(ending)
+    return _usual[ending]
+
+
+async def _count_calls(ending: str) -> dict[str, int]:
     simulator = bolt(ending)
     stepping = Stepping(simulator, ended=True, operation="boltRunStatus")
     simulator.inject(stepping)
     with simulator:
         outcome = await run_flow(simulator, **PARAMETERS[ending])
     return {**outcome.requests, "after the end": stepping.calls}
-
-
-async def all_outcomes(cases: Sequence[Case]) -> list[Any]:
-    endings = sorted({case.ending for case in cases})
-    counts = await all_of([functools.partial(usual_calls, ending) for ending in endings])
-    usual = dict(zip(endings, counts, strict=True))
-    return await all_of([functools.partial(case.run, usual[case.ending]) for case in cases])
 
 
 def _cases() -> Iterator[Case]:
@@ -208,39 +198,10 @@ def _cases() -> Iterator[Case]:
 CASES = sorted(set(_cases()), key=lambda case: case.id)
 
 
-@pytest.fixture(scope="module")
-def outcomes(request, prefect_server) -> dict[Case, Outcome | Exception]:
-    """What became of each case that this test run has selected."""
-    from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-
-    selected = [
-        item.callspec.params["case"]
-        for item in request.session.items
-        if item.path == request.path and "case" in getattr(getattr(item, "callspec", None), "params", {})
-    ]
-    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
-    with temporary_settings(quiet), fast_time():
-        done = asyncio.run(all_outcomes(selected))
-    return dict(zip(selected, done, strict=True))
-
-
-def _params() -> list[Any]:
-    """All cases; by default, every fault of what starts and ends runs, and of the rest each twenty-fifth."""
-    rest = itertools.count()
-    found = []
-    for case in CASES:
-        always = case.operation in {"triggerBoltRun", "cancelBoltRun"}
-        marks = [] if always or next(rest) % 25 == 0 else [pytest.mark.exhaustive]
-        found.append(pytest.param(case, id=case.id, marks=marks))
-    return found
-
-
-@pytest.mark.parametrize("case", _params())
-def test_one_fault_starts_one_run_and_leaves_none_over(case, outcomes, record_figures) -> None:
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+async def test_one_fault_starts_one_run_and_leaves_none_over(case, record_figures) -> None:
     """Whatever goes wrong: one Bolt run, or none with a clear error; its end is told; none is left over."""
-    outcome = outcomes[case]
-    if isinstance(outcome, Exception):
-        raise outcome
+    outcome = await case.run(await usual_calls(case.ending))
     record_figures("One fault", runs=outcome.runs, left_over=outcome.active)
     expected = 2 if case.ending == "recovery" else 1
     assert len(outcome.runs) <= expected, outcome

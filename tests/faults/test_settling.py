@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.bench import SCHEDULE, SPEED, bolt, credentials_for
+from faults.bench import SCHEDULE, bolt, credentials_for, reached
 from faults.bodies import begun, block, ownership_of, running
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
@@ -29,12 +28,11 @@ async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator, re
     """Bolt had asked to come back later; once the caller has gone, nobody comes."""
     simulator.inject(faults.Status(429, operation="triggerBoltRun", retry_after=retry_after))
     trigger = asyncio.create_task(block(simulator).atrigger())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 1, 10)
+    await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 1)
     trigger.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trigger
-    for thread in [each for each in threading.enumerate() if each.name == "bolt-trigger"]:
-        await asyncio.to_thread(thread.join, 10)
+    await asyncio.sleep(1000)
     assert simulator.count("triggerBoltRun") == 1
     assert simulator.runs() == []
 
@@ -43,7 +41,7 @@ async def test_a_run_that_a_block_starts_while_its_caller_is_interrupted_is_canc
     """The answer is waited for, and what it names is nobody's any longer."""
     simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
     trigger = asyncio.create_task(block(simulator).atrigger())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+    await reached(simulator, lambda bolt: bolt.runs())
     trigger.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trigger
@@ -62,7 +60,7 @@ async def test_the_answer_is_waited_for_where_looking_could_not_tell(simulator, 
             await lifecycle.obtain()
 
     body = asyncio.create_task(work())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+    await reached(simulator, lambda bolt: bolt.runs())
     other = simulator.start_run(SCHEDULE, actor="API")
     body.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -92,7 +90,7 @@ async def test_a_prefect_that_does_not_answer_holds_up_no_cancel(simulator, pref
 
     with mock.patch.object(prefect, "update_flow_run_labels", hang_once):
         body = asyncio.create_task(work())
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+        await reached(simulator, lambda bolt: bolt.runs())
         body.cancel()
         await asyncio.wait([body], timeout=30)
     assert body.cancelled()
@@ -106,14 +104,14 @@ async def test_a_trigger_that_may_yet_start_a_run_is_left_for_the_sweeper(simula
 
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
-    simulator.inject(faults.Hang(3, operation="triggerBoltRun"))
+    simulator.inject(faults.Hang(120, operation="triggerBoltRun"))
 
     async def work() -> None:
         async with lifecycle.settling():
             await lifecycle.obtain()
 
     body = asyncio.create_task(work())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 1, 10)
+    await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 1)
     with mock.patch.object(Trigger, "_settle", _no_time):
         body.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -121,7 +119,7 @@ async def test_a_trigger_that_may_yet_start_a_run_is_left_for_the_sweeper(simula
     assert simulator.runs() == []
     assert ownership_of(prefect, flow_run_id).is_open
     prefect.set_state(flow_run_id, StateType.CANCELLED)
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.runs(), 10)
+    await reached(simulator, lambda bolt: bolt.runs())
     await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
 
@@ -231,10 +229,9 @@ async def test_a_retry_that_was_refused_is_the_next_bodys(simulator, prefect) ->
     simulator.update_schedule(SCHEDULE, commands=[endless])
     other = simulator.start_run(SCHEDULE)
     retry = asyncio.create_task(lifecycle.retry(failed, why))
-    await asyncio.to_thread(
-        simulator.wait_for,
+    await reached(
+        simulator,
         lambda bolt: bolt.count("retryBoltRun") and ownership_of(prefect, flow_run_id).intent is None,
-        10,
     )
     first.dead = True
     process.set(Process())
@@ -271,8 +268,7 @@ async def test_only_the_workspace_that_a_run_is_in_hears_of_its_end(simulator, p
     """Two workspaces number their runs alike: a hook cancels ours in each, and nobody else's."""
     from paradime_flows.hooks import settle_family
 
-    elsewhere = bolt("timeout", already_running="allow")
-    elsewhere.clock.speed = SPEED
+    elsewhere = bolt("timeout", speed=1, already_running="allow")
     with elsewhere:
         foreign = [] if same_ids else [elsewhere.start_run(SCHEDULE)]
         flow_run_id = running(prefect)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.bench import SCHEDULE, credentials_for
+from faults.bench import SCHEDULE, credentials_for, reached
 from faults.bodies import begun, ownership_of, running, unanswered
 from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
@@ -291,7 +291,7 @@ async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect
     if when == "while the retry looks":
         process.set(Process())
         retry = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("listBoltRuns") > looks + 1, 10)
+        await reached(simulator, lambda bolt: bolt.count("listBoltRuns") > looks + 1)
         late = simulator.start_run(SCHEDULE, actor="an API key")
     else:
         late = simulator.start_run(SCHEDULE, actor="an API key")
@@ -311,7 +311,7 @@ async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(si
     simulator.inject(LOST_ON_ITS_WAY)
     simulator.inject(faults.Status(429, retry_after=90, operation="triggerBoltRun", times=2))
     trigger = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("triggerBoltRun") == 3)
+    await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 3)
     late = simulator.start_run(SCHEDULE, actor="an API key")
     assert (await trigger).run_id == late
     assert not ownership_of(prefect, flow_run_id).owned
@@ -821,7 +821,7 @@ async def test_a_sweep_that_attaches_hears_of_a_cancel(simulator, prefect, no_si
     looks = simulator.count("boltRunStatus")
     sweep = sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
     sweeping = asyncio.create_task(sweep)
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > looks + 2, 20)
+    await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > looks + 2)
     prefect.set_state(parent if above else flow_run_id, StateType.CANCELLING)
     (found,) = await asyncio.wait_for(sweeping, 20)
     assert found.done == "cancelled"
@@ -844,7 +844,7 @@ async def test_a_sweep_that_attaches_lets_go_of_what_is_begun_again(
     looks = simulator.count("boltRunStatus")
     sweep = sweep_orphans.fn(credentials_for(simulator), action="attach", older_than_seconds=0)
     sweeping = asyncio.create_task(sweep)
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > looks + 2, 20)
+    await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > looks + 2)
     process.set(Process())
     assert (await (await begun(simulator, flow_run_id)).obtain()).run_id == run.run_id
     await asyncio.wait_for(sweeping, 20)
@@ -889,7 +889,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
             run = await lifecycle.obtain()
         looks = simulator.count("boltRunStatus")
         wait = asyncio.create_task(lifecycle.wait(run))
-        await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > looks + 2, 10)
+        await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > looks + 2)
         assert [each.cancel_requests for each in simulator.runs()] == [0]
         simulator.finish(run.run_id)
         assert await wait == "SUCCESS"
@@ -1051,7 +1051,7 @@ async def test_a_new_trigger_has_the_whole_of_its_time(simulator, prefect) -> No
     process.set(Process())
     lifecycle = await begun(simulator, flow_run_id)
     starting = asyncio.create_task(lifecycle.obtain())
-    await asyncio.to_thread(simulator.wait_for, lambda bolt: len(bolt.runs()) == 2, 10)
+    await reached(simulator, lambda bolt: len(bolt.runs()) == 2)
     ownership = ownership_of(prefect, flow_run_id)
     assert (ownership.run_id, ownership.is_open, ownership.time_is_up) == (None, True, False)
     assert (await starting).run_id != run.run_id

@@ -1,0 +1,48 @@
+"""What Prefect's engine does for a flow run, in memory: its context around the body, and its state after it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from faults.prefect_in_memory import Killed
+from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from faults.prefect_in_memory import PrefectInMemory
+    from prefect import Flow
+    from prefect.states import State
+
+
+async def in_flow_run(
+    prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[..., Any], *arguments: Any, **parameters: Any
+) -> tuple[State[Any], Any, BaseException | None]:
+    """Run a flow's body as a flow run.
+
+    Returns:
+        The flow run's state, what the flow returned, and what it raised.
+    """
+    prefect.set_state(flow_run_id, StateType.RUNNING)
+    context = FlowRunContext.model_construct(
+        flow=flow,
+        flow_run=prefect.flow_runs[flow_run_id].model_copy(deep=True),
+        start_time=datetime.now(timezone.utc),
+        parameters=parameters,
+    )
+    result, error = None, None
+    try:
+        with context:
+            result = await flow.fn(*arguments, **parameters)
+    except (Exception, asyncio.CancelledError, Killed) as raised:  # noqa: BLE001 - whatever it is, the test judges it
+        error = raised
+    if error is not None:
+        kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
+        return prefect.set_state(flow_run_id, kind), None, error
+    if hasattr(result, "is_final"):
+        state = prefect.set_state(flow_run_id, result.type, result.name)
+        return state, await result.aresult(raise_on_failure=False), None
+    return prefect.set_state(flow_run_id, StateType.COMPLETED), result, None

@@ -1,0 +1,118 @@
+"""An event loop whose time jumps: what waits for an hour is over at once, and in the same order each time."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from paradime_blocks import observation, trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_real_monotonic = time.monotonic
+# How long something outside of the loop is waited for, in real seconds, before a test is taken for stuck.
+_STUCK_SECONDS = 20.0
+
+
+class _Now:
+    """The time of all virtual loops; real outside of `virtual_time`."""
+
+    monotonic = _real_monotonic()
+    # What to add for the time of day.
+    to_wall = 0.0
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Runs what is ready; when nothing is, its time jumps to the next timer."""
+
+    def __init__(self) -> None:
+        super().__init__(_JumpingSelector())
+
+    def time(self) -> float:
+        return _Now.monotonic
+
+
+class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Waits for no timer: where a real selector would, it lets the loop's time jump."""
+
+    def select(self, timeout: float | None = None) -> Any:
+        events = super().select(0)
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        if timeout is None:
+            # No timer: only a thread can wake the loop.
+            events = super().select(_STUCK_SECONDS)
+            if not events:
+                raise RuntimeError("Everything waits for something that nobody will do.")
+            return events
+        _Now.monotonic += timeout
+        return []
+
+
+def in_this_loop(work: Callable[[], Any]) -> Future[int]:
+    """Start the request that triggers as a task that no cancel of the caller reaches, in place of a thread."""
+    future: Future[int] = Future()
+    future.set_running_or_notify_cancel()
+
+    def hand_over(task: asyncio.Task[int]) -> None:
+        if task.cancelled():
+            future.set_exception(asyncio.CancelledError())
+        elif error := task.exception():
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+
+    task = asyncio.get_running_loop().create_task(work(), name="bolt-trigger")
+    task.add_done_callback(hand_over)
+    return future
+
+
+async def _at_once(function: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
+    """Do in this thread what belongs into another: virtual time must not pass meanwhile."""
+    await anyio.lowlevel.checkpoint()
+    return function(*arguments)
+
+
+@contextmanager
+def virtual_time() -> Iterator[None]:
+    """Let the package, and the simulator, go by the time of a `VirtualTimeLoop`.
+
+    Threads are replaced: the trigger's by a task, others by doing the work at once.
+    """
+    _Now.monotonic = _real_monotonic()
+    _Now.to_wall = time.time() - _Now.monotonic
+
+    def monotonic() -> float:
+        return _Now.monotonic
+
+    def wall() -> float:
+        return _Now.monotonic + _Now.to_wall
+
+    clock = observation.Clock(monotonic=monotonic, wall=wall, sleep=anyio.sleep)
+    with (
+        mock.patch.object(time, "monotonic", monotonic),
+        mock.patch.object(time, "time", wall),
+        mock.patch.object(observation, "SYSTEM_CLOCK", clock),
+        mock.patch.object(trigger, "in_own_thread", in_this_loop),
+        mock.patch.object(anyio.to_thread, "run_sync", _at_once),
+    ):
+        yield
+
+
+async def until(condition: Callable[[], object], *, within: float = 3600.0) -> None:
+    """Let virtual time pass until something holds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not condition():
+        assert loop.time() < deadline, "What was waited for did not come about."
+        await asyncio.sleep(0.01)
