@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
 from faults.bench import bolt
 from faults.prefect_in_memory import PrefectInMemory, in_place_of_prefect
+from prefect.context import SettingsContext
+from prefect.settings import (
+    PREFECT_LOGGING_LEVEL,
+    PREFECT_LOGGING_TO_API_ENABLED,
+    Settings,
+    temporary_settings,
+)
 from support.in_process import bolt_in_process
 from support.virtual_time import VirtualTimeLoop, virtual_time
 
@@ -21,12 +29,18 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return {"virtual": VirtualTimeLoop}
 
 
+@functools.cache
+def _quiet() -> Settings:
+    """Settings with which Prefect logs nothing; made once, which takes longer than most tests."""
+    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(quiet) as settings:
+        return settings
+
+
 @pytest.fixture(autouse=True)
 def _in_memory() -> Iterator[None]:
-    from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-
-    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
-    with temporary_settings(quiet), virtual_time(), bolt_in_process():
+    settings = SettingsContext(profile=SettingsContext.get().profile, settings=_quiet())
+    with settings, virtual_time(), bolt_in_process():
         yield
 
 

@@ -20,7 +20,8 @@ from paradime_blocks.connection import Connection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+    from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate, LogCreate
+    from prefect.client.schemas.filters import LogFilter
     from typing_extensions import Self
 
 # From a request to the server, and from there back.
@@ -67,6 +68,7 @@ class PrefectInMemory:
     states: dict[UUID, list[State[Any]]] = field(default_factory=dict)
     calls: dict[UUID, UUID] = field(default_factory=dict)
     artifacts: dict[UUID, ArtifactCreate] = field(default_factory=dict)
+    logs: list[LogCreate] = field(default_factory=list)
     late_by: list[float] = field(default_factory=list)
     _landing: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -169,6 +171,15 @@ class PrefectInMemory:
 
     async def set_flow_run_state(self, flow_run_id: UUID, state: State[Any], **_: Any) -> None:
         await self._write(lambda: self.set_state(flow_run_id, state.type, state.name) and None)
+
+    async def create_logs(self, logs: list[LogCreate]) -> None:
+        await self._write(lambda: self.logs.extend(logs))
+
+    async def read_logs(self, log_filter: LogFilter, *, limit: int, **_: Any) -> list[LogCreate]:
+        await self._read()
+        wanted = log_filter.flow_run_id.any_ if log_filter.flow_run_id else []
+        of_these = [log for log in self.logs if log.flow_run_id in (wanted or [])]
+        return sorted(of_these, key=lambda log: log.timestamp, reverse=True)[:limit]
 
     async def create_artifact(self, artifact: ArtifactCreate) -> Any:
         artifact_id = uuid4()
