@@ -34,6 +34,8 @@ _SENTENCES = tuple(
         rf"Unknown (?:argument|field) {_NAME} on (?:field|type) {_ANY}",
         rf"Unknown type {_NAME}",
         rf"Field {_NAME} is not defined by type {_ANY}",
+        # graphql-js 17 and graphql-core 3.3
+        rf"Expected value of type {_ANY} not to include unknown field {_NAME}",
         rf"In field {_NAME}: Unknown field",
         # graphql-java; before its version 17, and in AWS AppSync, the name stands without quotes
         rf"Unknown field argument {_NAME}",

@@ -122,7 +122,8 @@ class GraphQLApi:
             message = "Give an operation name that the document has: it must be clear what to execute."
             return Prepared(errors=({"message": message},), not_understood=message)
         # A field that @skip leaves out is not asked for; in a faulty request, all of them count.
-        values: dict[str, Any] | None = None
+        # A dict from graphql-core 3.2, a class of its own from 3.3; only graphql-core reads it.
+        values: Any = None
         if not errors:
             declared = get_variable_values(
                 self._schema, operation.variable_definitions or (), dict(variables)
@@ -189,9 +190,7 @@ def _no_permission(_info: object, **_arguments: object) -> dict[str, Any]:
     raise Refused(NO_PERMISSION)
 
 
-def _fields(
-    selection: SelectionSetNode, document: DocumentNode, values: dict[str, Any] | None
-) -> Iterator[FieldNode]:
+def _fields(selection: SelectionSetNode, document: DocumentNode, values: Any) -> Iterator[FieldNode]:
     """The fields of a selection, those in fragments too, less those that directives leave out."""
     for node in selection.selections:
         if values is not None and not _is_wanted(node, values):
@@ -206,15 +205,13 @@ def _fields(
                     yield from _fields(fragment.selection_set, document, values)
 
 
-def _is_wanted(node: SelectionNode, values: dict[str, Any]) -> bool:
+def _is_wanted(node: SelectionNode, values: Any) -> bool:
     skip = get_directive_values(GraphQLSkipDirective, node, values)
     include = get_directive_values(GraphQLIncludeDirective, node, values)
     return not (skip and skip["if"]) and not (include and not include["if"])
 
 
-def _selected(
-    roots: Iterable[FieldNode], document: DocumentNode, values: dict[str, Any] | None
-) -> dict[str, tuple[str, ...]]:
+def _selected(roots: Iterable[FieldNode], document: DocumentNode, values: Any) -> dict[str, tuple[str, ...]]:
     return {
         _key(root): tuple(_key(node) for node in _fields(root.selection_set, document, values))
         for root in roots

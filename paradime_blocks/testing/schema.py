@@ -179,12 +179,13 @@ class SchemaText:
     @property
     def operations(self) -> tuple[str, ...]:
         """The names of all root fields."""
-        return tuple(field.name.value for root in _ROOTS for field in self._types[root].fields)
+        # `or ()`, here and below: graphql-core 3.3 has None where 3.2 has an empty tuple.
+        return tuple(field.name.value for root in _ROOTS for field in self._types[root].fields or ())
 
     @property
     def mutations(self) -> tuple[str, ...]:
         """The names of the root fields that change something."""
-        return tuple(field.name.value for field in self._types["Mutation"].fields)
+        return tuple(field.name.value for field in self._types["Mutation"].fields or ())
 
     def build(self) -> GraphQLSchema:
         """The schema, ready to validate and execute documents."""
@@ -222,7 +223,7 @@ class SchemaText:
 
     def _operation(self, name: str) -> FieldDefinitionNode:
         for root in _ROOTS:
-            for field in self._types[root].fields:
+            for field in self._types[root].fields or ():
                 if field.name.value == name:
                     return field
         raise _unknown("operation", name, self.operations)
@@ -242,9 +243,9 @@ class SchemaText:
         for step in steps:
             if found is not None:
                 owner = self._types[_type_name(found.type)]
-            found = next((field for field in owner.fields if field.name.value == step), None)
+            found = next((field for field in owner.fields or () if field.name.value == step), None)
             if found is None:
-                known = [f"{owner.name.value}.{field.name.value}" for field in owner.fields]
+                known = [f"{owner.name.value}.{field.name.value}" for field in owner.fields or ()]
                 raise _unknown("field", name, known)
         if found is None:
             raise _unknown("field", name, sorted(self._types))
@@ -258,10 +259,9 @@ def _without_nodes(document: DocumentNode, gone: set[int]) -> DocumentNode:
             definitions.append(node)
             continue
         fields = []
-        for field in node.fields:
+        for field in node.fields or ():
             if id(field) in gone:
                 continue
-            # graphql-core 3.3 has None where 3.2 has an empty tuple.
             arguments = tuple(argument for argument in field.arguments or () if id(argument) not in gone)
             fields.append(
                 FieldDefinitionNode(name=field.name, arguments=arguments, type=field.type, directives=())

@@ -23,13 +23,18 @@ Ask = Callable[..., dict[str, Any]]
             "{ boltRunStatus(runId: 1) { nope } }", {}, "Cannot query field 'nope'", id="unknown field"
         ),
         pytest.param("{ boltRunStatus(id: 1) { ok } }", {}, "Unknown argument 'id'", id="unknown argument"),
-        pytest.param("{ boltRunStatus { ok } }", {}, "argument 'runId'", id="missing argument"),
+        pytest.param(
+            "{ boltRunStatus { ok } }",
+            {},
+            "of type 'Int!' is required, but it was not provided",
+            id="missing argument",
+        ),
         pytest.param('{ boltRunStatus(runId: "1") { ok } }', {}, "Int cannot represent", id="wrong literal"),
         pytest.param("{ boltRunStatus(runId: 1) }", {}, "must have a selection", id="no selection"),
         pytest.param(
             "query($id: Int!) { boltRunStatus(runId: $id) { ok } }",
             {},
-            "was not provided",
+            "type 'Int!'",
             id="missing variable",
         ),
         pytest.param(
@@ -226,3 +231,17 @@ def test_a_request_that_breaks_off_is_no_bad_request() -> None:
             )
         simulator.wait_for(lambda it: bool(it.requests))
         assert simulator.bad_requests == []
+
+
+def test_a_directive_may_go_by_a_variable(simulator: BoltSimulator, ask: Ask) -> None:
+    """What a variable leaves out is neither answered nor written down as asked for."""
+    simulator.add_schedule("daily")
+    query = """
+    query($leave: Boolean!) {
+        boltScheduleName(slug: "daily") { ok }
+        listBoltRuns(slug: "daily", offset: 0, limit: 1) @skip(if: $leave) { ok }
+    }"""
+    assert ask(query, leave=True) == {"boltScheduleName": {"ok": True}}
+    assert simulator.requests[-1].operations == ("boltScheduleName",)
+    assert ask(query, leave=False) == {"boltScheduleName": {"ok": True}, "listBoltRuns": {"ok": True}}
+    assert simulator.requests[-1].operations == ("boltScheduleName", "listBoltRuns")

@@ -850,6 +850,12 @@ WORDINGS = [
         id="field of an input",
     ),
     pytest.param(
+        "Variable '$commandConfigs' has invalid value at [0]: Expected value of type 'BoltCommandInput' not to "
+        "include unknown field 'continueOnError', found: {'command': 'dbt run', 'continueOnError': True}.",
+        "continueOnError",
+        id="field of an input, graphql-core 3.3",
+    ),
+    pytest.param(
         'Variable "$commandConfigs" got invalid value [{"command": "dbt run"}].\n'
         'In element #0: In field "continueOnError": Unknown field.',
         "continueOnError",
