@@ -45,7 +45,12 @@ os.environ.update(
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
-pytest_plugins = ["paradime_blocks.testing.plugin"]
+pytest_plugins = [
+    "paradime_blocks.testing.plugin",
+    "support.layers",
+    "support.shared_server",
+    "support.unit_limits",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,41 +67,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(_HOME, ignore_errors=True))
 
 
-# The files that take longest, longest first, those that start many processes beside those that mostly wait: handed out
-# in this order (`--no-loadscope-reorder`), they leave small ones for the end, and no process of xdist is idle there.
-_FIRST = (
-    *("processes/test_take_up", "faults/test_matrix", "e2e/test_pipeline", "processes/test_interrupts"),
-    *("e2e/test_live_logs", "processes/test_traps", "e2e/test_sweep_orphans", "processes/test_shapes"),
-    *("ui/test_pages", "processes/test_pipelines", "e2e/test_run_schedule", "e2e/test_readme"),
-    *("processes/test_secrets", "processes/test_supervisors", "processes/test_live_logs", "e2e/", "faults/"),
-)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the variants of the longer run (`make test-exhaustive`), and begin with what takes longest."""
-    if "exhaustive" not in (config.getoption("markexpr") or ""):
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if item not in left_out]
-    items.sort(
-        key=lambda item: next((n for n, name in enumerate(_FIRST) if name in item.nodeid), len(_FIRST))
-    )
-
-
 @pytest.fixture(autouse=True)
 def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test in an empty folder: pydantic-settings and Prefect read a `.env` where they run."""
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[LocalPrefectServer]:
-    """A real Prefect server, started for the first test that asks; this process's flows talk to it."""
-    from support.prefect_server import LocalPrefectServer, talking_to
+@pytest.fixture(autouse=True)
+def _tagged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tag a test's flow runs as its own: other processes' tests use the same server (`support.prefect_api`)."""
+    if "prefect_server" not in request.fixturenames:
+        yield
+        return
+    from support.prefect_api import tagged_as_ours
 
-    with LocalPrefectServer(_HOME, in_memory=True) as server, talking_to(server):
-        yield server
+    with tagged_as_ours():
+        yield
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -14,31 +16,41 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterParentTaskRunId,
-    FlowRunFilterStartTime,
+    FlowRunFilterTags,
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import TagsContext
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prefect.client.schemas.objects import Artifact, FlowRun
+
+_OURS = "test-"
+
+
+@contextmanager
+def tagged_as_ours() -> Iterator[None]:
+    """Tag the flow runs that are called within, so that `latest_flow_run` finds no other test's."""
+    with tags(f"{_OURS}{uuid4().hex[:12]}"):
+        yield
 
 
 async def latest_flow_run(flow_name: str) -> FlowRun:
-    """Return the run of a flow that was made last of those that were called by no other flow, nor deployed.
+    """Return the run of a flow that was made last of those that the test itself has called.
 
-    Of those a process of an earlier test can begin one yet, or a worker. And one that was never begun, of an earlier
-    test's, has its start written as it ends: Prefect ends it by itself if it is left Cancelling.
+    Others can be on the server: those that it calls have a parent, and those of its deployments a deployment.
     """
+    (ours,) = (tag for tag in TagsContext.get().current_tags if tag.startswith(_OURS))
     async with get_client() as client:
         found = await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
             flow_run_filter=FlowRunFilter(
-                start_time=FlowRunFilterStartTime(is_null_=False),
+                tags=FlowRunFilterTags(all_=[ours]),
                 parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
                 deployment_id=FlowRunFilterDeploymentId(is_null_=True),
             ),
-            sort=FlowRunSort.START_TIME_DESC,
         )
     return max(found, key=lambda flow_run: str(flow_run.created))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from local_server import (
     LocalPrefectServer,
     ServerDidNotStartError,
@@ -10,10 +12,22 @@ from local_server import (
     talking_to,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
     "LocalPrefectServer",
     "ServerDidNotStartError",
+    "StartedElsewhere",
     "clean_environment",
     "prefect_settings",
     "talking_to",
 ]
+
+
+class StartedElsewhere(LocalPrefectServer):
+    """A server that another process has started and will stop."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        super().__init__(home)
+        self._port = int(url.rpartition(":")[2])

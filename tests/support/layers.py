@@ -1,0 +1,131 @@
+"""A pytest plugin: the folder of a test is its layer, which marks it, places it and adds up its time.
+
+unit        no socket, no process, no Prefect server; a tenth of a second at most (`support.unit_limits`)
+memory      the simulator in this process, Prefect in memory, virtual time
+simulator   the simulator over real sockets of the loopback interface, no Prefect server
+e2e         a real Prefect server, one for the whole test run (`support.shared_server`)
+processes   scripts, `serve` programs and workers as processes of their own
+ui          a real browser on Prefect's pages
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from xdist.scheduler import LoadScopeScheduling
+
+# By folder, in the order in which they are begun: those that wait most first, the short ones last, so that no process
+# of xdist is idle at the end.
+LAYERS = {
+    "processes": "processes",
+    "faults": "memory",
+    "ui": "ui",
+    "e2e": "e2e",
+    "client": "simulator",
+    "simulator": "simulator",
+    "unit": "unit",
+}
+# What `make test` leaves to longer runs. Each is run by whoever names it: `-m full`.
+LEFT_OUT = ("full", "exhaustive")
+
+
+def layer_of(nodeid: str) -> str | None:
+    """Return the layer of a test by its id; None in a folder that is none, or not ours."""
+    _, _, below = nodeid.partition("tests/")
+    return LAYERS.get(below.partition("/")[0])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with its layer, leave out what longer runs are for, and begin with what takes longest."""
+    for item in items:
+        layer = layer_of(item.nodeid)
+        if layer is None:
+            raise pytest.UsageError(
+                f"{item.nodeid} is in none of the folders {', '.join(sorted(LAYERS))} of tests/."
+            )
+        item.add_marker(layer)
+    named = config.getoption("markexpr") or ""
+    left_out = [
+        item
+        for item in items
+        if any(mark not in named and item.get_closest_marker(mark) for mark in LEFT_OUT)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        unwanted = set(left_out)
+        items[:] = [item for item in items if item not in unwanted]
+    order = list(dict.fromkeys(LAYERS.values()))
+    items.sort(key=lambda item: order.index(layer_of(item.nodeid) or ""))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Hand out tests as their layer asks for, unless another way than xdist's own default was asked for."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByLayer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            layer = layer_of(nodeid)
+            if layer == "processes":
+                # They share a worker and a `serve` program, which take longer to start than most of them to run.
+                return layer
+            # A real flow takes seconds; of the others a file is handed out as a whole.
+            return nodeid if layer == "e2e" else nodeid.partition("::")[0]
+
+    # In the order that they have been put in.
+    config.option.loadscopereorder = False
+    return ByLayer(config, log)
+
+
+@dataclass
+class _Times:
+    tests: int = 0
+    summed: float = 0.0
+    begun: float = float("inf")
+    ended: float = 0.0
+
+
+class LayerTimes:
+    """Adds up the reports of a test run, wherever its tests have run."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, _Times] = defaultdict(_Times)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        times = self.times[layer_of(report.nodeid) or "?"]
+        times.tests += report.when == "call" or (report.when == "setup" and not report.passed)
+        times.summed += report.duration
+        times.begun = min(times.begun, report.start)
+        times.ended = max(times.ended, report.stop)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.times:
+            return
+        terminalreporter.section("layers")
+        for line in self.lines():
+            terminalreporter.write_line(line)
+
+    def lines(self) -> Iterable[str]:
+        """A line for each layer; at once with others, a layer's tests take longer than its share of the whole."""
+        yield f"{'layer':<12}{'tests':>8}{'from first to last':>20}{'summed':>10}"
+        for layer in reversed(dict.fromkeys(LAYERS.values())):
+            if layer in self.times:
+                times = self.times[layer]
+                whole = f"{times.ended - times.begun:.1f} s"
+                yield f"{layer:<12}{times.tests:>8}{whole:>20}{f'{times.summed:.1f} s':>10}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add up where the test run is told of: not in the processes of xdist, which report to it."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LayerTimes(), "layer-times")

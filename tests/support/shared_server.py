@@ -1,0 +1,119 @@
+"""A pytest plugin: one Prefect server for a whole test run, also where xdist runs the tests in several processes.
+
+With xdist, the process that hands out the tests starts the server, once it knows that one of them asks for it, and
+puts its address into a folder that all know; so the tests that need no server run meanwhile. Without xdist, the first
+test that asks starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.prefect_server import LocalPrefectServer
+
+_FOLDER = "prefect_server_folder"
+
+
+class SharedServer:
+    """The server as the process that hands out the tests has it.
+
+    Args:
+        folder: For the server, and for what the other processes are told of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._starting: threading.Thread | None = None
+        self._server: LocalPrefectServer | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[_FOLDER] = str(self.folder)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Any) -> None:
+        """Start the server without waiting for it, if a test that is to run needs it."""
+        if self._starting is None and _wanted(self.folder).exists():
+            self._starting = threading.Thread(target=self._start)
+            self._starting.start()
+
+    def _start(self) -> None:
+        from support.prefect_server import LocalPrefectServer
+
+        server = LocalPrefectServer(self.folder / "home", ui=True, in_memory=True)
+        try:
+            server.start()
+        except Exception as error:  # noqa: BLE001 - told to the tests that wait for it
+            told = {"error": str(error)}
+        else:
+            self._server = server
+            told = {"home": str(server.home), "url": server.url}
+        draft = self.folder / "draft.json"
+        draft.write_text(json.dumps(told), encoding="utf-8")
+        draft.rename(_address(self.folder))
+
+    def pytest_unconfigure(self) -> None:
+        if self._starting is not None:
+            self._starting.join()
+        if self._server is not None:
+            self._server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        folder = Path(tempfile.mkdtemp(prefix="prefect-paradime-server-"))
+        config.pluginmanager.register(SharedServer(folder), "shared-server")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Say that a server is wanted, before xdist tells that the tests have been collected."""
+    given = getattr(session.config, "workerinput", {})
+    if _FOLDER in given and any("prefect_server" in item.fixturenames for item in session.items):
+        _wanted(Path(given[_FOLDER])).touch()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(request: pytest.FixtureRequest) -> Iterator[LocalPrefectServer]:
+    """The test run's real Prefect server; this process's flows talk to it."""
+    from support.prefect_server import LocalPrefectServer, StartedElsewhere, talking_to
+
+    given = getattr(request.config, "workerinput", None)
+    if given is None:
+        folder = request.config.pluginmanager.get_plugin("shared-server").folder
+        with LocalPrefectServer(folder / "home", ui=True, in_memory=True) as server, talking_to(server):
+            yield server
+        return
+    told = _told(Path(given[_FOLDER]))
+    with talking_to(StartedElsewhere(Path(told["home"]), told["url"])) as server:
+        yield server
+
+
+def _told(folder: Path) -> dict[str, str]:
+    """Wait for the server's address. The server's start has a limit of its own, and its failure is told, too."""
+    assert _wanted(folder).exists(), "Name `prefect_server` as a fixture: who starts it looks for that."
+    while not _address(folder).exists():
+        time.sleep(0.1)
+    told: dict[str, str] = json.loads(_address(folder).read_text(encoding="utf-8"))
+    if "error" in told:
+        pytest.fail(told["error"], pytrace=False)
+    return told
+
+
+def _wanted(folder: Path) -> Path:
+    return folder / "wanted"
+
+
+def _address(folder: Path) -> Path:
+    return folder / "address.json"
