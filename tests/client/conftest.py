@@ -1,18 +1,18 @@
-"""Fixtures for the unit tests: a simulator whose time stands still, clients that do not sleep, a server."""
+"""Fixtures for the tests of the client: a simulator whose time stands still, clients that do not sleep, a server."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.lowlevel
 import pytest
+from support.clients import Naps, client_for
+from support.credentials import credentials_for
 
-from paradime_blocks import BoltClient
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator
 from paradime_blocks.testing.plugin import complain_about_bad_requests
 
@@ -28,12 +28,10 @@ def simulator() -> Iterator[BoltSimulator]:
     complain_about_bad_requests(simulator)
 
 
-class Naps(list[float]):
-    """Takes the place of a sleep: notes how long it was to be, and is over at once."""
-
-    async def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-        await anyio.lowlevel.checkpoint()
+@pytest.fixture
+def credentials(simulator: BoltSimulator) -> ParadimeCredentials:
+    """Credentials of the test's own simulator."""
+    return credentials_for(simulator)
 
 
 @pytest.fixture
@@ -43,23 +41,19 @@ def naps() -> Naps:
 
 @pytest.fixture
 def client_of(naps: Naps) -> Callable[..., BoltClient]:
-    """Makes a client of a simulator (or of an endpoint) that notes its waits in `naps`, without jitter."""
+    """Makes a client of a simulator (or of an endpoint) that notes its waits in `naps`."""
+    return partial(client_for, sleep=naps)
 
-    def make(target: BoltSimulator | str, **options: Any) -> BoltClient:
-        endpoint = target if isinstance(target, str) else target.api_endpoint
-        key, secret = (
-            ("a-key", "a-secret") if isinstance(target, str) else (target.api_key, target.api_secret)
-        )
-        options = {
-            "api_key": key,
-            "api_secret": secret,
-            "sleep": naps,
-            "retry_policy": RetryPolicy(random=lambda: 1.0),
-            **options,
-        }
-        return BoltClient(endpoint, **options)
 
-    return make
+@pytest.fixture(autouse=True)
+def _no_waiting(naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients that blocks and handles make for themselves do not wait between their tries, either."""
+    get_client = ParadimeCredentials.get_client
+
+    def get_one_that_naps(self: ParadimeCredentials, **options: Any) -> BoltClient:
+        return get_client(self, **{"sleep": naps, **options})
+
+    monkeypatch.setattr(ParadimeCredentials, "get_client", get_one_that_naps)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -24,7 +23,6 @@ from paradime_blocks import (
     BoltUnavailable,
     BoltUnsupported,
 )
-from paradime_blocks import connection as connection_module
 from paradime_blocks import operations as ops
 from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
@@ -500,44 +498,6 @@ async def test_inactive_schedules_are_listed_on_demand(simulator, client_of):
         assert "old" in [s.name async for s in client.iter_bolt_schedules(show_inactive=True)]
 
 
-def _replying(*replies: Any) -> httpx.MockTransport:
-    """Answers that the simulator would never give; the last one stands for all later ones."""
-    left = list(replies)
-
-    def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"data": left.pop(0) if len(left) > 1 else left[0]})
-
-    return httpx.MockTransport(answer)
-
-
-async def test_iterating_copes_with_short_pages_and_no_total_count(client_of):
-    """A backend that counts nothing, and serves two schedules however many were asked for."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        offset = json.loads(request.content)["variables"]["offset"]
-        page = [{"name": name} for name in "abcde"[offset : offset + 2]]
-        return httpx.Response(200, json={"data": {"listBoltSchedules": {"schedules": page}}})
-
-    async with client_of("http://localhost/graphql", transport=httpx.MockTransport(answer)) as client:
-        assert [schedule.name async for schedule in client.iter_bolt_schedules(page_size=4)] == list("abcde")
-
-
-async def test_unknown_fields_survive(client_of):
-    """What a newer API says and this package does not know is kept, at every level."""
-    reply = {
-        "boltRunStatus": {
-            "ok": True,
-            "state": "RUNNING",
-            "moonPhase": "waxing",
-            "commands": [{"id": 1, "command": "dbt run", "cpuHours": 3}],
-        }
-    }
-    async with client_of("http://localhost/graphql", transport=_replying(reply)) as client:
-        status = await client.get_bolt_run(1)
-    assert status.model_extra == {"moonPhase": "waxing"}
-    assert json.loads(status.model_dump_json())["commands"][0]["cpuHours"] == 3
-
-
 async def test_unknown_states_survive_and_are_no_end(simulator, client_of):
     """Before and at the end of a run: a state that nobody has heard of is kept by name."""
     simulator.add_schedule(
@@ -611,31 +571,6 @@ async def test_one_missing_thing_among_many_is_named(simulator, client_of):
     assert len(simulator.requests) == asked + 1
 
 
-async def test_one_refusal_among_many_is_an_error_and_not_an_empty_list(client_of):
-    """`ok: false` under an alias is what it is in a reply of its own."""
-    replies = _replying({"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}})
-    async with client_of("http://localhost/graphql", transport=replies) as client:
-        with pytest.raises(BoltRequestError, match=r"commandId 8 \(ok: false\)"):
-            await client.get_bolt_command_resources([7, 8])
-
-
-async def test_one_refusal_among_many_costs_the_others_nothing(client_of):
-    """Who asks for errors gets what can be had, and an error for each of the rest."""
-    replies = _replying(
-        {
-            "a0": {"ok": True, "url": "https://x.test/1"},
-            "a1": {"ok": False, "url": None},
-            "a2": {"ok": True, "url": "https://x.test/3"},
-        }
-    )
-    errors: dict[int, BoltError] = {}
-    async with client_of("http://localhost/graphql", transport=replies) as client:
-        urls = await client.get_bolt_resource_urls([1, 2, 3], errors=errors)
-    assert urls == {1: "https://x.test/1", 3: "https://x.test/3"}
-    assert "resourceId 2 (ok: false)" in str(errors.pop(2))
-    assert errors == {}
-
-
 @pytest.mark.parametrize("aliases", [True, False], ids=["aliases", "one by one"])
 async def test_one_missing_thing_among_many_costs_the_others_nothing(simulator, client_of, aliases):
     """Where Bolt answers for it with an error of the whole request, the others are asked for one by one."""
@@ -647,18 +582,6 @@ async def test_one_missing_thing_among_many_costs_the_others_nothing(simulator, 
         found = await client.get_bolt_command_resources([999_999, *command_ids], errors=errors)
     assert [[resource.path for resource in found[id_]] for id_ in command_ids] == paths
     assert list(errors) == [999_999]
-
-
-async def test_one_answer_without_content_among_many_costs_the_others_nothing(client_of):
-    """It is asked for again, as it would be alone; in the end the others are there all the same."""
-    replies = _replying({"a0": {"ok": None, "url": None}, "a1": {"ok": True, "url": "https://x.test/2"}})
-    errors: dict[int, BoltError] = {}
-    policy = RetryPolicy(attempts=2, first_wait_seconds=0)
-    async with client_of("http://localhost/graphql", transport=replies, retry_policy=policy) as client:
-        assert await client.get_bolt_resource_urls([1, 2], errors=errors) == {2: "https://x.test/2"}
-        with pytest.raises(BoltUnavailable, match="nothing but nulls"):
-            await client.get_bolt_resource_urls([1, 2])
-    assert isinstance(errors[1], BoltUnavailable)
 
 
 async def test_an_outage_is_no_error_of_one_thing(simulator, client_of):
@@ -775,24 +698,6 @@ async def test_a_pickle_of_a_failed_download_holds_no_signature(simulator, clien
     assert b"X-Signature" not in pickled
 
 
-@pytest.mark.parametrize(
-    "url, error",
-    [
-        pytest.param("http://storage.example.com/a.json", BoltRequestError, id="http"),
-        pytest.param("file:///etc/passwd", BoltRequestError, id="file"),
-        pytest.param("http://[broken", BoltRequestError, id="no URL"),
-        pytest.param("https://storage.example.com:port/", BoltUnavailable, id="no https URL"),
-        pytest.param("", BoltRequestError, id="empty"),
-    ],
-)
-async def test_only_https_addresses_are_fetched(client_of, url, error):
-    """Wherever Bolt's answer points, no other address is asked, and the error is one of ours."""
-    replies = _replying({"boltResourceUrl": {"ok": True, "url": url}})
-    async with client_of("http://localhost/graphql", transport=replies) as client:
-        with pytest.raises(error, match=r"(?i)resource 5"):
-            await client.download_bolt_resource(5)
-
-
 async def test_a_closed_client_says_how_to_open_it(simulator, client_of):
     """The mistake that everybody makes once."""
     with pytest.raises(BoltRequestError, match="async with"):
@@ -808,24 +713,38 @@ async def test_a_client_is_opened_once(simulator, client_of):
         assert (await client.get_bolt_schedule("daily")).ok
 
 
-async def test_clients_with_the_same_settings_share_one_tcp_connection(recorder, client_of):
+@pytest.fixture
+def open_http(monkeypatch) -> Callable[[], list[httpx.AsyncClient]]:
+    """Tells which of httpx's clients, each with a pool of its own, are open."""
+    made = []
+
+    class Noted(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    monkeypatch.setattr(httpx, "AsyncClient", Noted)
+    return lambda: [each for each in made if not each.is_closed]
+
+
+async def test_clients_with_the_same_settings_share_one_tcp_connection(recorder, client_of, open_http):
     """While one of them is open; the last to leave closes it."""
     async with client_of(recorder.url) as first:
         await first.get_bolt_run(1)
         for _ in range(3):
             async with client_of(recorder.url) as client:
                 await client.get_bolt_run(1)
-        assert len(_open_connections()) == 1
-    assert _open_connections() == []
+        assert len(open_http()) == 1
+    assert open_http() == []
     assert (recorder.connections, len(recorder.requests)) == (1, 4)
 
 
-async def test_other_credentials_get_a_connection_of_their_own(recorder, client_of):
+async def test_other_credentials_get_a_connection_of_their_own(recorder, client_of, open_http):
     """A pool sends one key pair's headers only."""
     async with client_of(recorder.url) as one, client_of(recorder.url, api_secret="another") as other:
         await one.get_bolt_run(1)
         await other.get_bolt_run(1)
-        assert len(_open_connections()) == 2
+        assert len(open_http()) == 2
     assert [headers["x-api-secret"] for _, headers in recorder.requests] == ["a-secret", "another"]
 
 
@@ -838,7 +757,7 @@ async def test_a_clone_is_closed_and_like_its_original(simulator, client_of):
         assert (await clone.get_bolt_schedule("daily")).ok
 
 
-def test_clients_work_in_several_event_loops_and_threads_at_once(simulator, client_of):
+def test_clients_work_in_several_event_loops_and_threads_at_once(simulator, client_of, open_http):
     """Each loop has a connection of its own, and none is left behind."""
     simulator.add_schedule("daily", already_running="allow")
 
@@ -852,11 +771,7 @@ def test_clients_work_in_several_event_loops_and_threads_at_once(simulator, clie
         run_ids = list(pool.map(lambda _: asyncio.run(work()), range(8)))
     assert sorted(run_ids) == sorted(run.id for run in simulator.runs())
     assert len(set(run_ids)) == 8
-    assert _open_connections() == []
-
-
-def _open_connections() -> list[object]:
-    return [found for loop in list(connection_module._open.values()) for found in loop.values()]
+    assert open_http() == []
 
 
 def _resource(simulator: BoltSimulator, content: bytes) -> int:

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 from unittest.mock import AsyncMock
 
-import httpx
 import pytest
 
 from paradime_blocks import BoltRequestError, BoltRunState, BoltUnsupported
@@ -236,19 +235,3 @@ async def test_the_schedule_of_a_run_is_found(simulator, client_of, older):
         if not older:
             assert len(simulator.requests) == 3
         assert await client.find_schedule_of_run(1) is None
-
-
-async def test_the_schedule_of_a_run_is_found_though_another_has_no_answer(client_of):
-    """One schedule without a list of its runs does not hide the one that is looked for."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if "listBoltSchedules" in request.content.decode():
-            schedules = {"schedules": [{"name": name} for name in "abc"], "totalCount": 3}
-            return httpx.Response(200, json={"data": {"listBoltSchedules": schedules}})
-        runs = {"ok": True, "runs": [{"id": 7, "state": "SUCCESS"}]}
-        replies = {"a0": {"ok": False, "runs": None}, "a1": runs, "a2": {"ok": True, "runs": []}}
-        return httpx.Response(200, json={"data": replies})
-
-    transport = httpx.MockTransport(answer)
-    async with client_of("http://localhost/graphql", transport=transport) as client:
-        assert await client.find_schedule_of_run(7) == "b"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import httpx
 import pytest
-from pydantic import SecretStr
+from support.credentials import credentials_for
 
 from paradime_blocks import (
     BoltAlreadyRunning,
@@ -22,28 +20,14 @@ from paradime_blocks import (
     BoltRequestError,
     BoltUnavailable,
     BoltUnsupported,
-    ParadimeCredentials,
-    command_calls,
 )
-from paradime_blocks.connection import ConnectionSettings
-from paradime_blocks.endpoints import credential_headers, is_loopback
-from paradime_blocks.operations import (
-    BOLT_COMMAND_RESOURCES,
-    BOLT_RUN_STATUS,
-    BOLT_SCHEDULE_NAME,
-    TRIGGER_BOLT_RUN,
-)
-from paradime_blocks.redaction import Redactor
-from paradime_blocks.replies import graphql_error, read_reply
 from paradime_blocks.retrying import RetryPolicy
-from paradime_blocks.run import POLL_INTERVAL_SECONDS
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 CREDENTIAL_HEADERS = {"x-api-key", "x-api-secret", "authorization", "x-paradime-workspace"}
-NOTHING_SECRET = Redactor([])
 # Long enough for a slow machine to answer in, short enough to wait for.
 SHORT = 1.0
 
@@ -327,37 +311,6 @@ async def test_what_an_error_quotes_of_an_answer_is_bounded_and_holds_no_credent
     assert len(told) < 8000
 
 
-def test_what_an_error_means_is_read_off_the_whole_of_a_long_text():
-    """Only what is shown of it is cut."""
-    text = "at com.example.Frame\n" * 500 + "AlreadyRunningException"
-    error = graphql_error(TRIGGER_BOLT_RUN, [{"message": text}], NOTHING_SECRET)
-    assert isinstance(error, BoltAlreadyRunning)
-
-
-def test_the_facts_of_a_graphql_error_are_cleaned_too():
-    """Path and extensions come from Bolt like the message."""
-    entry = {
-        "message": "no",
-        "path": [SECRET, 0],
-        "extensions": {"trace": [f"{SECRET}\x1b" + "x" * 9999] * 99},
-    }
-    error = graphql_error(BOLT_RUN_STATUS, [entry], Redactor([SECRET]))
-    assert isinstance(error, BoltRequestError)
-    assert error.path == ["[removed]", 0]
-    told = f"{error} {error.graphql_errors}"
-    assert SECRET not in told
-    assert "\\x1b" not in told
-    assert len(told) < 20_000
-
-
-def test_a_validation_error_that_names_nothing_is_a_refusal():
-    """Half a phrase of graphql-js is still an error of ours."""
-    assert (
-        type(graphql_error(BOLT_RUN_STATUS, [{"message": "Unknown type "}], NOTHING_SECRET))
-        is BoltRequestError
-    )
-
-
 async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, client_of):
     """The caller waits, attaches or gives up: nothing is wrong with the request."""
     simulator.add_schedule("daily")
@@ -366,43 +319,6 @@ async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, c
         with pytest.raises(BoltAlreadyRunning, match="on_already_running"):
             await client.trigger_bolt_run("daily")
     assert simulator.count("triggerBoltRun") == 1
-
-
-@pytest.mark.parametrize(
-    "message, kind, missing",
-    [
-        pytest.param("Cannot query field 'slug' on type 'T'.", BoltUnsupported, "slug", id="field"),
-        pytest.param('Cannot query field "slug" on type "T".', BoltUnsupported, "slug", id="double quotes"),
-        pytest.param(
-            "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.",
-            BoltUnsupported,
-            "reason",
-            id="argument",
-        ),
-        pytest.param("Unknown type 'BoltCommandInput'.", BoltUnsupported, "BoltCommandInput", id="type"),
-        pytest.param(
-            "Field 'continueOnError' is not defined by type 'BoltCommandInput'.",
-            BoltUnsupported,
-            "continueOnError",
-            id="input field",
-        ),
-        pytest.param("AlreadyRunningException: daily", BoltAlreadyRunning, None, id="already running"),
-        pytest.param("No such schedule.", BoltRequestError, None, id="anything else"),
-    ],
-)
-def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kind, missing):
-    """By the phrases of graphql-js and its ports: the API has no codes."""
-    error = graphql_error(BOLT_RUN_STATUS, [{"message": message}], NOTHING_SECRET)
-    assert type(error) is kind
-    assert getattr(error, "missing", None) == missing
-
-
-@pytest.mark.parametrize("errors", [["just text"], [{"msg": "no message"}], [{"message": None}], [7]])
-def test_odd_graphql_errors_are_told_as_they_came(errors):
-    """A server that breaks the specification is still quoted."""
-    error = graphql_error(BOLT_RUN_STATUS, errors, NOTHING_SECRET)
-    assert isinstance(error, BoltRequestError)
-    assert str(next(iter(errors[0].values())) if isinstance(errors[0], dict) else errors[0]) in str(error)
 
 
 async def test_a_run_id_counts_although_something_else_failed(simulator, client_of):
@@ -550,99 +466,6 @@ async def test_the_store_of_resources_gets_no_credential(client_of, recorder, se
     assert all(not CREDENTIAL_HEADERS & set(headers) for headers in [*sent, recorder.requests[0][1]])
 
 
-def _store(*addresses: str, content: Any = b"content") -> tuple[httpx.MockTransport, list[str]]:
-    """A store whose signed URL leads through addresses to a file; and what it is asked for."""
-    asked: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.host == "api.paradime.invalid":
-            url = {"boltResourceUrl": {"ok": True, "url": addresses[0]}}
-            return httpx.Response(200, json={"data": url})
-        asked.append(str(request.url))
-        if len(asked) < len(addresses):
-            return httpx.Response(302, headers={"Location": addresses[len(asked)]})
-        return httpx.Response(200, content=content)
-
-    return httpx.MockTransport(answer), asked
-
-
-ONE_TRY = RetryPolicy(attempts=1)
-
-
-@pytest.mark.parametrize(
-    "addresses, followed",
-    [
-        pytest.param(["https://a.test/1", "https://b.test/2"], 2, id="https"),
-        pytest.param(["https://a.test/1", "/2"], 2, id="relative"),
-        pytest.param([f"https://a.test/{n}" for n in range(6)], 6, id="as often as it may be"),
-        pytest.param(["http://127.0.0.1/1", "http://127.0.0.1/2"], 2, id="this machine"),
-    ],
-)
-async def test_a_stores_redirects_are_followed(client_of, addresses, followed):
-    """Object stores move files from one region's host to another's."""
-    transport, asked = _store(*addresses)
-    async with client_of("https://api.paradime.invalid/g", transport=transport) as client:
-        assert await client.download_bolt_resource(1) == b"content"
-    assert len(asked) == followed
-
-
-@pytest.mark.parametrize(
-    "addresses, followed",
-    [
-        pytest.param(["https://a.test/1", "http://plain.test/2"], 1, id="http"),
-        pytest.param(["https://a.test/1", "http://127.0.0.1/2"], 1, id="http of this machine"),
-        pytest.param(["https://a.test/1", "ftp://a.test/2"], 1, id="another scheme"),
-        pytest.param([f"https://a.test/{n}" for n in range(9)], 6, id="on and on"),
-    ],
-)
-async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses, followed):
-    """The link opens the file to whoever reads it on the way, and the file could be another one."""
-    transport, asked = _store(*addresses)
-    async with client_of(
-        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
-    ) as client:
-        with pytest.raises(BoltUnavailable, match="Resource 1 could not be fetched"):
-            await client.download_bolt_resource(1)
-    assert len(asked) == followed
-
-
-async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
-    """Each byte comes in time, and the file never does: httpx's limits are for each read."""
-    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.3)
-
-    async def dribble():
-        while True:
-            await anyio.sleep(0.05)
-            yield b"."
-
-    transport, _ = _store("https://a.test/1", content=dribble())
-    async with client_of(
-        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
-    ) as client:
-        with anyio.fail_after(20), pytest.raises(BoltUnavailable, match="could not be fetched"):
-            await client.download_bolt_resource(1)
-
-
-@pytest.mark.parametrize(
-    "key, secret, workspace, headers",
-    [
-        pytest.param("k", "s", None, {"X-API-KEY": "k", "X-API-SECRET": "s"}, id="key pair"),
-        pytest.param(None, "prdm_wsp_t", None, {"Authorization": "Bearer prdm_wsp_t"}, id="workspace token"),
-        pytest.param("k", "prdm_wsp_t", None, {"Authorization": "Bearer prdm_wsp_t"}, id="token and a key"),
-        pytest.param(
-            None,
-            "prdm_cmp_t",
-            "w",
-            {"Authorization": "Bearer prdm_cmp_t", "X-Paradime-Workspace": "w"},
-            id="company token",
-        ),
-    ],
-)
-def test_the_secrets_prefix_chooses_the_headers(key, secret, workspace, headers):
-    """A token travels as a bearer token and without a key."""
-    assert credential_headers(key, secret, workspace) == headers
-
-
 @pytest.mark.parametrize("bearer", [None, "prdm_wsp_token", "prdm_cmp_token"])
 async def test_each_kind_of_credential_opens_the_api(client_of, bearer):
     """Key pair, workspace token, company token."""
@@ -650,77 +473,6 @@ async def test_each_kind_of_credential_opens_the_api(client_of, bearer):
         simulator.add_schedule("daily")
         async with client_of(simulator, workspace_uid=simulator.workspace_uid if bearer else None) as client:
             assert (await client.get_bolt_schedule("daily")).ok
-
-
-@pytest.mark.parametrize(
-    "url, loopback",
-    [
-        pytest.param("http://localhost:8000/graphql", True, id="localhost"),
-        pytest.param("http://127.0.0.1/graphql", True, id="IPv4"),
-        pytest.param("http://127.9.9.9/graphql", True, id="all of 127/8"),
-        pytest.param("http://[::1]:80/graphql", True, id="IPv6"),
-        pytest.param("http://localhost.example.com/", False, id="localhost as a prefix"),
-        pytest.param("http://example.com/localhost", False, id="localhost in the path"),
-        pytest.param("http://127.0.0.1@example.com/", False, id="127.0.0.1 as a user"),
-        pytest.param("http://127.0.0.1.example.com/", False, id="127.0.0.1 as a prefix"),
-        pytest.param("http://0.0.0.0/", False, id="any address"),
-        pytest.param("http://10.0.0.1/", False, id="private address"),
-    ],
-)
-def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
-    """Only there may credentials travel unencrypted."""
-    assert is_loopback(url) is loopback
-
-
-@pytest.mark.parametrize(
-    "endpoint, proxy, options",
-    [
-        pytest.param("https://api.paradime.io/g", None, {"trust_env": True}, id="environment"),
-        pytest.param("https://api.paradime.io/g", "none", {"trust_env": False}, id="none"),
-        pytest.param(
-            "https://api.paradime.io/g",
-            "http://proxy:3128",
-            {"proxy": "http://proxy:3128", "trust_env": False},
-            id="field",
-        ),
-        pytest.param("http://127.0.0.1:1/g", None, {"trust_env": False}, id="loopback"),
-    ],
-)
-def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, proxy, options):
-    """`none` unsets it; a proxy of the environment cannot reach our own loopback."""
-    settings = ConnectionSettings(endpoint, SecretStr("k"), SecretStr("s"), proxy=proxy)
-    found = settings.http_options()
-    assert ("verify" in found) is (found["trust_env"] is False), "httpx then looks for no certificates itself"
-    assert {name: value for name, value in found.items() if name != "verify"} == options
-
-
-@pytest.mark.parametrize("proxy", [None, "none", "http://proxy:3128", "https://proxy:3128"])
-@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
-async def test_the_environments_certificates_count_with_and_without_a_proxy(
-    client_of, monkeypatch, tmp_path, proxy, variable
-):
-    """A proxy that opens TLS signs with a certificate of the company's own: the commonest reason to set them."""
-    asked = []
-    real = ssl.create_default_context
-
-    def create(*_, cafile=None, capath=None, **__):
-        asked.append(cafile or capath)
-        return real()
-
-    monkeypatch.setattr(ssl, "create_default_context", create)
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(variable, str(tmp_path))
-    async with client_of("https://api.paradime.invalid/g", proxy=proxy):
-        pass
-    assert str(tmp_path) in asked
-
-
-async def test_a_connection_outlasts_the_time_between_two_looks(client_of):
-    """Else each look at a long run begins with a TLS handshake; and load balancers cut after 60 s."""
-    async with client_of("https://api.paradime.invalid/g", proxy="none") as client:
-        pool = client._connection.http._transport._pool
-    assert POLL_INTERVAL_SECONDS < pool._keepalive_expiry < 60
 
 
 async def test_a_connection_that_was_closed_meanwhile_costs_no_answer(client_of, recorder):
@@ -765,24 +517,6 @@ async def test_the_environments_proxy_is_used_unless_unset(client_of, recorder, 
     assert not any(CREDENTIAL_HEADERS & set(headers) for _, headers in recorder.requests)
 
 
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        pytest.param("HTTPS_PROXY", "ftp://user:pa55@proxy", id="proxy of an unknown kind"),
-        pytest.param("ALL_PROXY", "socks5://proxy:1080", id="SOCKS without its package"),
-        pytest.param("SSL_CERT_FILE", "/does/not/exist.pem", id="certificates that are not there"),
-    ],
-)
-async def test_an_environment_that_allows_no_connection_is_told_as_our_own_error(
-    client_of, monkeypatch, name, value
-):
-    """No httpx exception and no password of a proxy leaves the client."""
-    monkeypatch.setenv(name, value)
-    with pytest.raises(BoltRequestError, match=name) as caught:
-        await client_of("https://api.paradime.invalid/graphql").__aenter__()
-    assert "pa55" not in str(caught.value)
-
-
 async def test_every_fault_comes_out_as_one_of_our_errors(simulator, client_of):
     """No exception of httpx, pydantic or json is ever seen by a caller."""
     client = client_of(simulator, retry_policy=RetryPolicy(attempts=1))
@@ -795,114 +529,9 @@ async def test_every_fault_comes_out_as_one_of_our_errors(simulator, client_of):
 
 async def test_the_credentials_client_passes_its_settings_on(simulator):
     """What is set in the block is what the connection is made with."""
-    credentials = ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint,
-        api_key=simulator.api_key,
-        api_secret=simulator.api_secret,
-        proxy="none",
-        request_timeout_seconds=7,
-    )
-    settings = credentials.get_client().settings
+    settings = credentials_for(simulator, proxy="none", request_timeout_seconds=7).get_client().settings
     assert (settings.proxy, settings.request_timeout_seconds) == ("none", 7)
     assert settings.source == "the ParadimeCredentials given in code"
-
-
-# What servers of several kinds say to an argument, field or type that they do not have.
-WORDINGS = [
-    pytest.param('Unknown argument "reason" on field "Mutation.triggerBoltRun".', "reason", id="graphql-js"),
-    pytest.param(
-        'Unknown argument "reason" on field "triggerBoltRun" of type "Mutation".', "reason", id="graphene 2"
-    ),
-    pytest.param("Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.", "reason", id="strawberry"),
-    pytest.param(
-        'Unknown argument "reason" on field "Mutation.triggerBoltRun". Did you mean "season"?',
-        "reason",
-        id="with a guess",
-    ),
-    pytest.param(
-        "Validation error (UnknownArgument@[triggerBoltRun]) : Unknown field argument 'reason'",
-        "reason",
-        id="graphql-java",
-    ),
-    pytest.param(
-        "Validation error of type UnknownArgument: Unknown field argument reason @ 'triggerBoltRun'",
-        "reason",
-        id="older graphql-java",
-    ),
-    pytest.param("The argument `reason` does not exist.", "reason", id="Hot Chocolate"),
-    pytest.param("Field 'triggerBoltRun' doesn't accept argument 'reason'", "reason", id="graphql-ruby"),
-    pytest.param("'triggerBoltRun' has no argument named 'reason'", "reason", id="Hasura"),
-    pytest.param(
-        "Provided Argument < reason > doesn't exist on field < Mutation.triggerBoltRun >.",
-        "reason",
-        id="Tartiflette",
-    ),
-    pytest.param('Unknown type "BoltCommandInput".', "BoltCommandInput", id="type"),
-    pytest.param(
-        "BoltCommandInput isn't a defined input type (on $commandConfigs)",
-        "BoltCommandInput",
-        id="Ruby's type",
-    ),
-    pytest.param(
-        "Variable '$commandConfigs' got invalid value {'command': 'dbt run', 'x': 1} at 'commandConfigs[0]'; "
-        "Field 'continueOnError' is not defined by type 'BoltCommandInput'.",
-        "continueOnError",
-        id="field of an input",
-    ),
-    pytest.param(
-        "Variable '$commandConfigs' has invalid value at [0]: Expected value of type 'BoltCommandInput' not to "
-        "include unknown field 'continueOnError', found: {'command': 'dbt run', 'continueOnError': True}.",
-        "continueOnError",
-        id="field of an input, graphql-core 3.3",
-    ),
-    pytest.param(
-        'Variable "$commandConfigs" got invalid value [{"command": "dbt run"}].\n'
-        'In element #0: In field "continueOnError": Unknown field.',
-        "continueOnError",
-        id="graphene 2's field of an input",
-    ),
-    pytest.param("Cannot query field 'retryBoltRun' on type 'Mutation'.", "retryBoltRun", id="operation"),
-    pytest.param(
-        "Validation error (FieldUndefined@[retryBoltRun]) : Field 'retryBoltRun' in type 'Mutation' is undefined",
-        "retryBoltRun",
-        id="graphql-java's operation",
-    ),
-    pytest.param(
-        "The field `retryBoltRun` does not exist on the type `Mutation`.",
-        "retryBoltRun",
-        id="Hot Chocolate's operation",
-    ),
-    pytest.param(
-        "Field 'retryBoltRun' doesn't exist on type 'Mutation'", "retryBoltRun", id="graphql-ruby's operation"
-    ),
-    pytest.param(
-        "field 'retryBoltRun' not found in type: 'mutation_root'", "retryBoltRun", id="Hasura's operation"
-    ),
-    *(
-        pytest.param(
-            f"{label}Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.", "reason", id=label
-        )
-        for label in (
-            "Validation error: ",
-            "[ValidationError] ",
-            "[Validation error]: ",
-            "ValidationError: ",
-            "GraphQL validation failed: ",
-            "GRAPHQL_VALIDATION_FAILED: ",
-            "GraphQL error: Validation failed: ",
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize("status", [200, 400])
-@pytest.mark.parametrize("text, missing", WORDINGS)
-def test_what_a_backend_lacks_is_understood_in_the_words_of_many_servers(text, missing, status):
-    """Even for a trigger: such a refusal comes before anything is executed."""
-    reply = httpx.Response(status, json={"errors": [{"message": text}], "data": None})
-    with pytest.raises(BoltUnsupported) as caught:
-        read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test", NOTHING_SECRET)
-    assert caught.value.missing == missing
 
 
 # What a backend may say after it has acted.
@@ -932,81 +561,6 @@ async def test_a_trigger_is_not_sent_again_for_a_name_in_passing(simulator, clie
     assert (simulator.count("triggerBoltRun"), len(simulator.runs())) == (1, 1)
 
 
-def test_an_error_of_the_execution_is_no_lack_of_an_argument():
-    """Its path says that the mutation was carried out, whatever the words."""
-    text = "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'."
-    errors = [{"message": text, "path": ["triggerBoltRun"]}]
-    assert not isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported)
-    errors = [{"message": text, "path": ["mutation TriggerBoltRun", "triggerBoltRun", "reason"]}]
-    assert isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported), (
-        "a path into the document"
-    )
-
-
-@pytest.mark.parametrize(
-    "text, missing",
-    [
-        pytest.param("Unsupported field 'suspended'", "suspended", id="field"),
-        pytest.param("no such argument: `slug`", "slug", id="argument"),
-        pytest.param('variable "$slug" is not defined', "slug", id="variable"),
-        pytest.param(
-            "BoltSchedule does not have a 'suspended' field", "suspended", id="name before its kind"
-        ),
-        pytest.param(
-            "[api-7] Cannot query field 'suspended' on type 'BoltSchedule'.", "suspended", id="any brackets"
-        ),
-        pytest.param(
-            "bolt-api: Cannot query field 'gitInfo' on type 'BoltRun'.", "gitInfo", id="any label, any field"
-        ),
-        pytest.param("The server cannot query field 'suspended' here", "suspended", id="cannot query"),
-        pytest.param("Schedule with slug 'dayly' does not exist", None, id="a missing schedule"),
-        pytest.param("Schedule daily does not exist", None, id="a schedule without quotes"),
-        pytest.param("The slug is unknown", None, id="no quotes"),
-        pytest.param("Unknown value of argument 'scheduleName'", None, id="an argument of the reference"),
-    ],
-)
-def test_what_a_read_lacks_is_understood_in_other_words_too(text: str, missing: str | None) -> None:
-    """A read may be sent again; but a schedule that is not there is no argument that is not there."""
-    error = graphql_error(BOLT_SCHEDULE_NAME, [{"message": text}], NOTHING_SECRET)
-    assert type(error) is (BoltUnsupported if missing else BoltRequestError)
-    assert getattr(error, "missing", None) == missing
-
-
-HALF_ANSWERS = [
-    pytest.param(
-        {"boltRunStatus": {"ok": True, "state": "SUCCESS", "commands": None}},
-        lambda client: client.get_bolt_run(1),
-        id="run without its commands",
-    ),
-    pytest.param(
-        {"listBoltSchedules": {"schedules": None, "totalCount": 7}},
-        lambda client: client.list_bolt_schedules(),
-        id="page without its schedules",
-    ),
-    pytest.param(
-        {"a0": {"ok": True, "resources": []}, "a1": {"ok": True, "resources": None}},
-        lambda client: client.get_bolt_command_resources([1, 2]),
-        id="aliases",
-    ),
-]
-
-
-@pytest.mark.parametrize("data, call", HALF_ANSWERS)
-async def test_half_an_answer_to_a_read_is_asked_for_again_and_never_taken_for_the_whole(
-    client_of, data, call
-):
-    """Errors beside data: not "no commands" and not "no schedules"."""
-    (path,) = [[name, part] for name, value in data.items() for part, held in value.items() if held is None]
-    body = {"data": data, "errors": [{"message": "the database is away", "path": path}]}
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
-    client = client_of(
-        "https://api.paradime.invalid/g", transport=transport, retry_policy=RetryPolicy(attempts=2)
-    )
-    async with client:
-        with pytest.raises(BoltUnavailable, match=r"in part only.*the database is away"):
-            await call(client)
-
-
 async def test_errors_beside_nothing_of_a_trigger_are_told(simulator, client_of):
     """An object of nulls is no proof of a run."""
     simulator.add_schedule("daily")
@@ -1022,10 +576,3 @@ async def test_a_cancel_that_is_answered_with_errors_is_refused(simulator, clien
     async with client_of(simulator) as client:
         with pytest.raises(BoltRequestError, match="not today"):
             await client.cancel_bolt_run(1)
-
-
-def test_a_backend_that_ignores_aliases_is_told_apart_from_one_without_an_answer() -> None:
-    """The value under the field's own name means that aliases are not understood: ask one by one."""
-    reply = httpx.Response(200, json={"data": {"boltCommand": {"resources": []}}})
-    with pytest.raises(BoltUnsupported, match="alias"):
-        read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test", NOTHING_SECRET)

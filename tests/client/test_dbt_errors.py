@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorded import RECORDED
+from support.credentials import credentials_for
 
-from paradime_blocks import BoltRunCanceled, BoltRunError, BoltRunFailed, BoltSchedule, ParadimeCredentials
+from paradime_blocks import BoltRunCanceled, BoltRunError, BoltRunFailed, BoltSchedule
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 
 if TYPE_CHECKING:
@@ -28,11 +29,9 @@ def results(which: str, message: str = "boom") -> dict[str, bytes]:
 
 def a_run(simulator: BoltSimulator, *commands: SimulatedCommand, **options: Any) -> BoltRun:
     """A run of these commands."""
-    credentials = ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    )
     simulator.add_schedule("daily", commands=list(commands), setup_commands=False, **options)
-    return BoltSchedule(schedule_name="daily", credentials=credentials).attach(simulator.start_run("daily"))
+    schedule = BoltSchedule(schedule_name="daily", credentials=credentials_for(simulator))
+    return schedule.attach(simulator.start_run("daily"))
 
 
 async def failure_of(*commands: SimulatedCommand, **options: Any) -> BoltRunError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anyio.lowlevel
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from paradime_blocks import (
     BoltAlreadyRunning,
     BoltAuthError,
+    BoltClient,
     BoltRun,
     BoltRunCanceled,
     BoltRunFailed,
@@ -19,10 +21,9 @@ from paradime_blocks import (
     BoltRunTimedOut,
     BoltSchedule,
     BoltUnavailable,
-    ParadimeCredentials,
 )
 from paradime_blocks.observation import Clock
-from paradime_blocks.testing import BoltSimulator, faults
+from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 
 
@@ -64,18 +65,12 @@ def time_of_day() -> FakeClock:
     return FakeClock()
 
 
-def credentials(simulator: BoltSimulator) -> ParadimeCredentials:
-    return ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    )
-
-
 @pytest.fixture
-def run(simulator, time_of_day) -> BoltRun:
+def run(simulator, credentials, time_of_day) -> BoltRun:
     """A run of two commands that is not ours, and goes on."""
     simulator.add_schedule("daily", commands=["dbt seed", "dbt run"], setup_commands=False)
     run_id = simulator.start_run("daily")
-    return BoltRun(run_id, credentials(simulator), timeout_seconds=900, clock=time_of_day.clock)
+    return BoltRun(run_id, credentials, timeout_seconds=900, clock=time_of_day.clock)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +109,9 @@ async def test_a_success_outlives_an_outage_at_its_end(simulator, run, time_of_d
     assert 60 <= time_of_day.now < 90
 
 
-async def test_an_outage_at_the_end_is_given_up_when_it_is_too_long(simulator, time_of_day):
+async def test_an_outage_at_the_end_is_given_up_when_it_is_too_long(simulator, credentials, time_of_day):
     """`max_outage_seconds` bounds it; the error is the outage's own."""
-    run = BoltRun(1, credentials(simulator), max_outage_seconds=40, clock=time_of_day.clock)
+    run = BoltRun(1, credentials, max_outage_seconds=40, clock=time_of_day.clock)
     simulator.inject(faults.Status(503, times=None))
     with pytest.raises(BoltUnavailable, match="503"):
         await run.afetch_result()
@@ -140,9 +135,28 @@ async def test_a_success_without_its_files_is_a_success(simulator, run, fault, c
     assert f"The files of Bolt run {run.run_id} cannot be listed" in caplog.text
 
 
-async def test_a_refused_result_is_soon_given_up(simulator, time_of_day):
+async def test_a_command_whose_files_bolt_cannot_name_fails_no_run(
+    simulator, credentials, time_of_day, monkeypatch
+):
+    """The run has succeeded; the files of its other commands are there."""
+    commands = [SimulatedCommand(f"dbt {n}", resources={f"{n}.json": "{}"}) for n in range(2)]
+    simulator.add_schedule("daily", commands=commands, setup_commands=False)
+    run = BoltRun(simulator.start_run("daily"), credentials, clock=time_of_day.clock)
+    simulator.clock.advance(600)
+    asked_for = BoltClient.get_bolt_command_resources
+
+    async def with_a_stranger(client: BoltClient, ids: list[int], **options: Any) -> Any:
+        return await asked_for(client, [999_999, *ids[1:]], **options)
+
+    monkeypatch.setattr(BoltClient, "get_bolt_command_resources", with_a_stranger)
+    result = await run.afetch_result()
+    assert result.state is BoltRunState.SUCCESS
+    assert [resource.path for resource in result.resources] == ["1.json"]
+
+
+async def test_a_refused_result_is_soon_given_up(credentials, time_of_day):
     """A run that is not there does not come to be."""
-    run = BoltRun(424_242, credentials(simulator), clock=time_of_day.clock)
+    run = BoltRun(424_242, credentials, clock=time_of_day.clock)
     with pytest.raises(Exception, match="424242"):
         await run.afetch_result()
     assert time_of_day.now < 10
@@ -238,9 +252,9 @@ async def test_an_error_of_which_no_command_is_to_blame_says_so(simulator, run):
     assert f"run_id/{run.run_id}" in str(caught.value)
 
 
-async def test_a_block_says_what_to_do_while_its_schedule_runs(simulator, run):
+async def test_a_block_says_what_to_do_while_its_schedule_runs(credentials, run):
     """It has no `on_already_running` to be set."""
-    block = BoltSchedule(credentials=credentials(simulator), schedule_name="daily")
+    block = BoltSchedule(credentials=credentials, schedule_name="daily")
     with pytest.raises(BoltAlreadyRunning, match=r"attach\(run_id\)\.wait_for_completion\(\)") as caught:
         await block.atrigger()
     assert "run_schedule's on_already_running" not in str(caught.value)

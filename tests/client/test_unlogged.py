@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from paradime_blocks import BoltUnavailable
-from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
@@ -43,30 +41,6 @@ async def test_no_log_has_the_signature_of_a_link(
     assert contents == [b"{}"] * 3
     assert caplog.text.count("?[removed]") >= 3
     assert "Signature" not in caplog.text
-
-
-async def test_a_redirect_of_a_link_is_not_logged_either(
-    client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is signed as well, and stands in the headers of the answer."""
-    caplog.set_level(logging.DEBUG)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST":
-            url = "https://store.test/a?X-Signature=first"
-            return httpx.Response(200, json={"data": {"boltResourceUrl": {"url": url}}})
-        if request.url.path == "/a":
-            return httpx.Response(302, headers={"Location": "https://store.test/b?X-Signature=second"})
-        return httpx.Response(403)
-
-    transport = httpx.MockTransport(answer)
-    async with client_of(
-        "https://bolt.test", transport=transport, retry_policy=RetryPolicy(attempts=1)
-    ) as client:
-        with pytest.raises(BoltUnavailable):
-            await client.download_bolt_resource(1)
-    assert "https://store.test/b?[removed]" in caplog.text
-    assert "X-Signature" not in caplog.text
 
 
 async def test_requests_of_others_are_logged_as_they_are(

@@ -1,39 +1,17 @@
-"""Fixtures for the unit tests: a simulator whose time stands still, clients that do not sleep, a server."""
+"""Fixtures for the unit tests: clients that do not sleep."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-import anyio
-import anyio.lowlevel
 import pytest
-
-from paradime_blocks import BoltClient
-from paradime_blocks.retrying import RetryPolicy
-from paradime_blocks.testing import BoltSimulator
-from paradime_blocks.testing.plugin import complain_about_bad_requests
+from support.clients import Naps, client_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-
-@pytest.fixture
-def simulator() -> Iterator[BoltSimulator]:
-    """A simulator whose time moves only when a test says so; it fails a test that sends it nonsense."""
-    with BoltSimulator(speed=0) as simulator:
-        yield simulator
-    complain_about_bad_requests(simulator)
-
-
-class Naps(list[float]):
-    """Takes the place of a sleep: notes how long it was to be, and is over at once."""
-
-    async def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-        await anyio.lowlevel.checkpoint()
+    from paradime_blocks import BoltClient
 
 
 @pytest.fixture
@@ -43,74 +21,5 @@ def naps() -> Naps:
 
 @pytest.fixture
 def client_of(naps: Naps) -> Callable[..., BoltClient]:
-    """Makes a client of a simulator (or of an endpoint) that notes its waits in `naps`, without jitter."""
-
-    def make(target: BoltSimulator | str, **options: Any) -> BoltClient:
-        endpoint = target if isinstance(target, str) else target.api_endpoint
-        key, secret = (
-            ("a-key", "a-secret") if isinstance(target, str) else (target.api_key, target.api_secret)
-        )
-        options = {
-            "api_key": key,
-            "api_secret": secret,
-            "sleep": naps,
-            "retry_policy": RetryPolicy(random=lambda: 1.0),
-            **options,
-        }
-        return BoltClient(endpoint, **options)
-
-    return make
-
-
-@dataclass
-class Recorder:
-    """A small HTTP server that notes each request line with its headers, and counts connections.
-
-    After `idle_seconds` without a request it closes a connection without a word, as load balancers do.
-    """
-
-    status: int = 200
-    body: bytes = b'{"data": {"boltRunStatus": {"ok": true, "state": "RUNNING", "commands": []}}}'
-    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    connections: int = 0
-    idle_seconds: float | None = None
-    url: str = ""
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    recorder = Recorder()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle(self) -> None:
-            recorder.connections += 1
-            self.connection.settimeout(recorder.idle_seconds)
-            super().handle()
-
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            recorder.requests.append((self.requestline, headers))
-            self.send_response(recorder.status)
-            self.send_header("Content-Length", str(len(recorder.body)))
-            self.end_headers()
-            self.wfile.write(recorder.body)
-
-        do_GET = do_POST = do_CONNECT = answer  # noqa: N815 - the base class looks for these names
-
-        def log_message(self, *_: object) -> None:
-            """Tests want a quiet server."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    recorder.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield recorder
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    """Makes a client of an endpoint that notes its waits in `naps`."""
+    return partial(client_for, sleep=naps)

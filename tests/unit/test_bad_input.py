@@ -2,127 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import httpx
 import pytest
-
-from paradime_blocks import BoltClient, BoltRun, BoltSchedule, ParadimeCredentials
+from support.attempts import (
+    a_call,
+    a_call_of_the_flow,
+    a_cancel,
+    a_client,
+    a_run,
+    a_task,
+    a_trigger,
+    a_wait,
+    credentials,
+    flow,
+    schedule,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from paradime_blocks.testing import BoltSimulator
-
-    Attempt = Callable[[BoltSimulator], Any]
+    from support.attempts import Attempt
 
 TWO_LINES = "a\nb"
 HALF_A_CHARACTER = "caf\ud83d"
 WITH_NUL = "a\x00b"
-
-
-def a_client(**settings: Any) -> Attempt:
-    """Make a client with these settings."""
-
-    def attempt(simulator: BoltSimulator) -> BoltClient:
-        good = {
-            "api_endpoint": simulator.api_endpoint,
-            "api_key": simulator.api_key,
-            "api_secret": simulator.api_secret,
-        }
-        settings_now = {**good, **settings}
-        return BoltClient(settings_now.pop("api_endpoint"), **settings_now)
-
-    return attempt
-
-
-def a_call(call: Callable[[BoltClient], Awaitable[Any]]) -> Attempt:
-    """Call an open client."""
-
-    def attempt(simulator: BoltSimulator) -> Any:
-        async def run() -> Any:
-            async with a_client()(simulator) as client:
-                return await call(client)
-
-        return asyncio.run(run())
-
-    return attempt
-
-
-def credentials(**fields: Any) -> Attempt:
-    """Make a credentials block."""
-
-    def attempt(simulator: BoltSimulator) -> ParadimeCredentials:
-        good = {
-            "api_endpoint": simulator.api_endpoint,
-            "api_key": simulator.api_key,
-            "api_secret": simulator.api_secret,
-        }
-        return ParadimeCredentials(**{**good, **fields})
-
-    return attempt
-
-
-def schedule(**fields: Any) -> Attempt:
-    """Make a schedule block."""
-    return lambda simulator: BoltSchedule(
-        **{"credentials": credentials()(simulator), "schedule_name": "daily", **fields}
-    )
-
-
-def a_trigger(**changes: Any) -> Attempt:
-    """Trigger a schedule block's run with changes."""
-    return lambda simulator: schedule()(simulator).trigger(**changes)
-
-
-def a_run(run_id: Any, **fields: Any) -> Attempt:
-    """Make the handle of a run."""
-    return lambda simulator: BoltRun(run_id, credentials()(simulator), **fields)
-
-
-def a_wait(timeout_seconds: Any) -> Attempt:
-    """Wait for a run's end."""
-    return lambda simulator: a_run(1)(simulator).wait_for_completion(timeout_seconds)
-
-
-def a_cancel(grace_seconds: Any) -> Attempt:
-    """Cancel a run."""
-    return lambda simulator: a_run(1)(simulator).cancel(grace_seconds)
-
-
-def a_task(name: str, *args: Any, **arguments: Any) -> Attempt:
-    """Call what a task does in its run; by then, futures have come to their values."""
-
-    def attempt(simulator: BoltSimulator) -> Any:
-        from paradime_flows import tasks
-
-        return asyncio.run(
-            getattr(tasks, name).fn(*args, **{"credentials": credentials()(simulator), **arguments})
-        )
-
-    return attempt
-
-
-def flow(**parameters: Any) -> Attempt:
-    """Have Prefect check the parameters of `run_schedule`, as it does before a flow run begins."""
-
-    def attempt(simulator: BoltSimulator) -> Any:
-        from paradime_flows.run_schedule import run_schedule
-
-        return run_schedule.validate_parameters({"schedule_name": "daily", **parameters})
-
-    return attempt
-
-
-def a_call_of_the_flow(**parameters: Any) -> Attempt:
-    """Run the body of `run_schedule`, as Prefect does once each parameter by itself is good."""
-
-    def attempt(simulator: BoltSimulator) -> Any:
-        from paradime_flows.run_schedule import run_schedule
-
-        return asyncio.run(run_schedule.fn(**parameters))
-
-    return attempt
 
 
 def bad(attempt: Attempt, *told: str, id: str) -> Any:  # noqa: A002 - pytest's own name
@@ -447,12 +350,32 @@ BAD = [
 ]
 
 
+class Nowhere(NamedTuple):
+    """A Bolt that is never asked."""
+
+    api_endpoint: str = "http://127.0.0.1:1/graphql"
+    api_key: str = "a-key"
+    api_secret: str = "a-secret"
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[httpx.Request]:
+    """The requests that would have been sent."""
+    requests: list[httpx.Request] = []
+
+    async def refuse(_: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        raise httpx.ConnectError("Nothing is to be sent.", request=request)
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", refuse)
+    return requests
+
+
 @pytest.mark.parametrize("attempt, told", BAD)
-def test_bad_input_is_refused_with_a_message_that_says_what_to_type(simulator, attempt, told):
+def test_bad_input_is_refused_with_a_message_that_says_what_to_type(sent, attempt, told):
     """Before anything is sent; the message is what a user sees at the end of a traceback or in the UI."""
-    simulator.add_schedule("daily")
     with pytest.raises(Exception) as caught:  # noqa: PT011 - Prefect, pydantic and we have classes of our own
-        attempt(simulator)
+        attempt(Nowhere())
     # An error that nobody thought of is not a message for a person.
     assert type(caught.value).__name__ in {
         "BoltRequestError",
@@ -461,26 +384,4 @@ def test_bad_input_is_refused_with_a_message_that_says_what_to_type(simulator, a
         "SignatureMismatchError",
     }
     assert [text for text in told if text not in str(caught.value)] == []
-    assert simulator.requests == []
-
-
-GOOD = [
-    pytest.param(a_client(), id="client"),
-    pytest.param(a_call(lambda c: c.trigger_bolt_run("daily", commands=("dbt run",))), id="call"),
-    pytest.param(credentials(), id="credentials"),
-    pytest.param(schedule(), id="schedule"),
-    pytest.param(a_run(1), id="handle"),
-    pytest.param(a_run(1, timeout_seconds=0, max_outage_seconds=0), id="handle whose time has run out"),
-    pytest.param(a_task("get_bolt_schedule", "daily"), id="task"),
-    pytest.param(
-        a_task("trigger_bolt_run", "daily", command_configs=[{"command": "dbt run"}]), id="task: plain data"
-    ),
-    pytest.param(flow(commands=["dbt run"], retries=2), id="flow"),
-]
-
-
-@pytest.mark.parametrize("attempt", GOOD)
-def test_what_the_table_above_starts_from_is_good(simulator, attempt):
-    """Or the refusals above could be for another reason than the one they name."""
-    simulator.add_schedule("daily")
-    attempt(simulator)
+    assert sent == []

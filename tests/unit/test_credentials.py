@@ -9,16 +9,10 @@ from typing import Any
 
 import pytest
 from prefect.blocks.core import Block
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import BlockDocumentCreate
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 from pydantic import SecretStr
 
 from paradime_blocks import BoltRequestError, BoltSchedule, ParadimeCredentials
-from paradime_blocks import credentials as credentials_module
-from paradime_blocks.retrying import RetryPolicy
-from paradime_blocks.testing import BoltSimulator, faults
-from paradime_flows.context import resolve_credentials
 
 ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
 FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_secret": "a-secret"}
@@ -217,47 +211,6 @@ def test_a_bad_environment_is_told_by_the_names_of_its_variables(environment, va
     assert "a-secret" not in str(caught.value)
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize(
-    "data, told",
-    [
-        pytest.param(
-            {"api_endpoint": "http://api.paradime.io/g", "api_key": "k", "api_secret": "a-secret"},
-            ["'made-in-the-ui'", "api_endpoint must begin with https://", "copy it from"],
-            id="endpoint",
-        ),
-        pytest.param(
-            {"api_endpoint": ENDPOINT, "api_key": "", "api_secret": "a-secret"},
-            ["'made-in-the-ui'", "api_key is empty: type the API key"],
-            id="key",
-        ),
-        pytest.param(
-            {**FIELDS, "request_timeout_seconds": -1},
-            ["'made-in-the-ui'", "request_timeout_seconds: Input should be greater than 0"],
-            id="time",
-        ),
-    ],
-)
-async def test_a_bad_block_of_the_ui_is_told_by_its_name_and_field(prefect_server, data, told):
-    """Prefect's UI makes blocks without running a validator of ours; the flow that loads one must explain."""
-    await ParadimeCredentials.register_type_and_schema()
-    async with get_client() as client:
-        block_type = await client.read_block_type_by_slug("paradime-credentials")
-        schema = await client.read_block_schema_by_checksum(ParadimeCredentials._calculate_schema_checksum())
-        document = BlockDocumentCreate(
-            name="made-in-the-ui", data=data, block_type_id=block_type.id, block_schema_id=schema.id
-        )
-        made = await client.create_block_document(document)
-        try:
-            with pytest.raises(BoltRequestError) as caught:
-                await resolve_credentials("made-in-the-ui")
-        finally:
-            await client.delete_block_document(made.id)
-    assert [text for text in told if text not in str(caught.value)] == []
-    assert "a-secret" not in str(caught.value)
-    assert "validate=False" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     "field, good, wrong",
     [
@@ -307,160 +260,6 @@ def test_a_broken_environment_does_not_hide_another_message(environment):
     """The place of credentials given in code is told even where the environment cannot be read."""
     environment(request_timeout_seconds="soon")
     assert ParadimeCredentials(**FIELDS).source == "the ParadimeCredentials given in code"
-
-
-def _credentials(simulator: BoltSimulator, **changes: Any) -> ParadimeCredentials:
-    fields = {
-        "api_endpoint": simulator.api_endpoint,
-        "api_key": simulator.api_key or None,
-        "api_secret": simulator.api_secret,
-        **changes,
-    }
-    return ParadimeCredentials(**fields)
-
-
-@pytest.fixture
-def quick_check(monkeypatch):
-    """A check that does not wait between its tries."""
-    policy = RetryPolicy(attempts=2, first_wait_seconds=0.001)
-    monkeypatch.setattr(credentials_module, "_CHECK_POLICY", policy)
-
-
-@pytest.mark.parametrize(
-    "workspace, changes, status, told",
-    [
-        pytest.param({}, {}, "ok", "Bolt accepts the credentials", id="good"),
-        pytest.param({}, {"api_secret": "wrong"}, "bad_key", "does not accept", id="bad secret"),
-        pytest.param({}, {"api_key": "wrong"}, "bad_key", "does not accept", id="bad key"),
-        pytest.param(
-            {"bearer": "prdm_wsp_right"},
-            {"api_secret": "prdm_wsp_wrong"},
-            "bad_key",
-            "does not accept",
-            id="bad token",
-        ),
-        pytest.param(
-            {"bearer": "prdm_cmp_right"},
-            {"workspace_uid": "another"},
-            "bad_workspace",
-            "Check the workspace",
-            id="bad workspace uid",
-        ),
-        pytest.param({"read_only": True}, {}, "read_only", "Bolt Schedules Admin", id="read-only"),
-        # Such a server looks at a field's permission when it executes the field, and a check executes none.
-        pytest.param(
-            {"read_only": "graphql"},
-            {},
-            "ok",
-            "does not tell before they do",
-            id="read-only, which only a trigger can tell",
-        ),
-    ],
-)
-async def test_a_check_tells_what_is_wrong(workspace, changes, status, told, quick_check):
-    """By its status for code, and by its message for a person."""
-    with BoltSimulator(speed=0, **workspace) as simulator:
-        simulator.add_schedule("daily")
-        found = await _credentials(simulator, **changes).acheck()
-    assert (found.status, found.ok) == (status, status == "ok")
-    assert told in found.message
-
-
-@pytest.mark.parametrize(
-    "read_only, may_trigger",
-    [
-        pytest.param(False, None, id="may trigger"),
-        pytest.param("status", False, id="read-only by kind of request"),
-        pytest.param("graphql", None, id="read-only by field"),
-    ],
-)
-async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trigger):
-    """No question that Bolt answers can tell: it says that it may not, or that it is not known."""
-    with BoltSimulator(read_only=read_only) as simulator:
-        assert (await _credentials(simulator).acheck()).may_trigger is may_trigger
-
-
-@pytest.mark.parametrize(
-    "message, status",
-    [
-        pytest.param("Invalid API key", "bad_key", id="key"),
-        pytest.param("The API secret is not valid.", "bad_key", id="secret"),
-        pytest.param("Token has expired", "bad_key", id="token"),
-        pytest.param("User is not authenticated", "bad_key", id="authenticated"),
-        pytest.param("UNAUTHENTICATED", "bad_key", id="code"),
-        pytest.param("There is no workspace 'acme'", "bad_workspace", id="workspace"),
-        pytest.param("Internal server error", "refused", id="something else"),
-    ],
-)
-async def test_a_check_reads_what_a_graphql_error_says(simulator, message, status):
-    """Some servers say with HTTP 200 what others say with 401; and not every trouble is the workspace."""
-    simulator.inject(faults.GraphQLError(message, operation="listBoltSchedules", times=None))
-    found = await _credentials(simulator).acheck()
-    assert (found.status, found.ok) == (status, False)
-    assert message in found.message
-
-
-async def test_a_check_of_an_endpoint_that_is_none_blames_the_workspace(simulator):
-    """The workspace is part of the address."""
-    found = await _credentials(simulator, api_endpoint=f"{simulator.api_endpoint}x").acheck()
-    assert found.status == "bad_workspace"
-    assert "api_endpoint is the workspace's GraphQL endpoint" in found.message
-
-
-async def test_a_check_of_an_endpoint_where_nobody_listens_says_so(simulator, quick_check):
-    """Neither key nor workspace is to blame."""
-    simulator.stop()
-    found = await _credentials(simulator).acheck()
-    assert found.status == "unreachable"
-    assert "could not be reached" in found.message
-
-
-async def test_a_check_without_a_way_to_the_network_says_so(simulator, monkeypatch):
-    """Certificates that are not there are no fault of key or workspace."""
-    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
-    monkeypatch.setenv("HTTPS_PROXY", "http://[")
-    found = await _credentials(simulator, api_endpoint=ENDPOINT).acheck()
-    assert found.status == "unreachable"
-    assert "No connection can be set up" in found.message
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(faults.CutConnection(nth=2, times=None), id="cut"),
-        pytest.param(faults.Status(503, nth=2, times=None), id="503"),
-        pytest.param(faults.Garbage(nth=2, times=None), id="a page for people"),
-    ],
-)
-async def test_a_check_that_breaks_off_halfway_is_no_good_news(simulator, quick_check, fault):
-    """Reading went well; whether the key may trigger is not known, and not taken for granted."""
-    simulator.inject(fault)
-    assert (await _credentials(simulator).acheck()).status == "unreachable"
-
-
-async def test_a_check_gets_over_one_lost_answer(simulator, quick_check):
-    """A hiccup is no finding."""
-    simulator.inject(faults.CutConnection(nth=1), faults.CutConnection(nth=3))
-    assert (await _credentials(simulator).acheck()).ok
-
-
-async def test_a_check_is_harmless(simulator):
-    """Nothing starts, nothing is cancelled: a read, and a request that asks for nothing, and of no run at all."""
-    simulator.add_schedule("daily")
-    run_id = simulator.start_run("daily")
-    await _credentials(simulator).acheck()
-    # Fields that a document skips are not counted: none was carried out.
-    assert simulator.count("cancelBoltRun") == 0
-    assert simulator.run(run_id).cancel_requests == 0
-    assert [run.id for run in simulator.runs()] == [run_id]
-    read, nothing = simulator.requests
-    assert (read.operations, nothing.operations) == (("listBoltSchedules",), ("__typename",))
-    assert "cancelBoltRun(scheduleRunId: 0) @skip(if: true)" in nothing.query
-
-
-def test_a_check_works_without_await(simulator):
-    """For the interactive shell."""
-    assert _credentials(simulator).check().ok
 
 
 def test_a_block_is_json_with_its_secrets_hidden():

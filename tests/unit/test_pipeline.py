@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from prefect.utilities.callables import parameter_schema
@@ -17,9 +16,6 @@ from paradime_flows.pipeline import MOST_STEPS, Pipeline, Step, check_steps, pro
 from paradime_flows.pipeline_summary import headline, render_pipeline
 from paradime_flows.run_pipeline import run_pipeline
 from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
-
-if TYPE_CHECKING:
-    from paradime_blocks.testing import BoltSimulator
 
 NOWHERE = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
 W, S, F, N = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED, StepState.NOT_RUN
@@ -141,22 +137,6 @@ def test_yaml_that_is_no_pipeline_says_what_is_wrong(text: str, told: str) -> No
         Pipeline.from_yaml(text)
     with pytest.raises(BoltRequestError, match="cannot be read"):
         Pipeline.from_yaml("no/such/file.yaml")
-
-
-def test_bolt_proposes_a_pipeline_of_its_schedules(simulator: BoltSimulator) -> None:
-    """All that are active and not suspended, for sync and async callers."""
-    for name in ("one", "two"):
-        simulator.add_schedule(name)
-    simulator.add_schedule("resting", suspended=True)
-    simulator.add_schedule("gone", active=False)
-    credentials = ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    )
-    assert [step.key for step in Pipeline.from_bolt(credentials).steps] == ["one", "two"]
-    assert [step.key for step in asyncio.run(Pipeline.afrom_bolt(credentials)).steps] == ["one", "two"]
-    simulator.reset()
-    with pytest.raises(BoltRequestError, match="no active schedule"):
-        Pipeline.from_bolt(credentials)
 
 
 def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ import pytest
 import paradime_blocks
 from paradime_blocks import BoltRunState, BoltSchedule, ParadimeCredentials, errors
 from paradime_blocks.run import BoltRun
-from paradime_blocks.testing import SimulatedCommand
 
 ROOT = Path(paradime_blocks.__file__).resolve().parent
 
@@ -125,49 +122,6 @@ def test_no_call_of_ours_has_one_form_only(kind):
     assert {f"a{case.values[1]}" for case in FORMS if case.values[0] is kind} == async_forms
 
 
-def _schedule(simulator) -> BoltSchedule:
-    simulator.add_schedule("daily", commands=["dbt run", SimulatedCommand("dbt test", return_code=0)])
-    credentials = ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    )
-    return BoltSchedule(schedule_name="daily", credentials=credentials, poll_interval_seconds=0.5)
-
-
-async def test_plain_names_can_be_awaited_in_async_code(simulator):
-    """As Prefect's own can: they return what an async caller needs."""
-    schedule = _schedule(simulator)
-    waiting = [schedule.credentials.check(), schedule.trigger()]
-    assert [inspect.iscoroutine(each) for each in waiting] == [True, True]
-    assert (await waiting[0]).ok
-    run = await waiting[1]
-    simulator.clock.advance(600)
-    assert await run.wait_for_completion() is BoltRunState.SUCCESS
-    assert (await run.fetch_result()).run_id == run.run_id
-    assert await run.cancel() is await run.state() is BoltRunState.SUCCESS
-    assert len(await run.commands()) == 4
-
-
-def test_plain_names_give_results_in_sync_code(simulator):
-    """No coroutine that nobody awaits."""
-    schedule = _schedule(simulator)
-    assert schedule.credentials.check().ok
-    run = schedule.trigger()
-    simulator.clock.advance(600)
-    assert run.wait_for_completion() is BoltRunState.SUCCESS
-    assert run.fetch_result().run_id == run.run_id
-    assert run.cancel() is run.state() is BoltRunState.SUCCESS
-    assert len(run.commands()) == 4
-
-
-async def test_async_names_give_results_in_async_code(simulator):
-    """The form that a type checker understands."""
-    schedule = _schedule(simulator)
-    run = await schedule.atrigger()
-    simulator.clock.advance(600)
-    assert await run.await_for_completion() is BoltRunState.SUCCESS
-    assert (await run.afetch_result()).state is await run.astate() is BoltRunState.SUCCESS
-
-
 @pytest.mark.parametrize(
     "module", ["client", "models", "operations", "errors", "connection", "retrying", "inputs"]
 )
@@ -189,16 +143,6 @@ def test_the_client_knows_nothing_of_prefect(module):
                 assert not (node.module or "").startswith(("prefect", "paradime_flows")), name
             elif isinstance(node, ast.Import):
                 assert not any(alias.name.split(".")[0] == "prefect" for alias in node.names), name
-
-
-def test_the_simulator_is_not_imported_with_the_package():
-    """It is a test aid with requirements of its own; and it shares no code with what it is to judge."""
-    aids = "('paradime_blocks.testing', 'graphql')"
-    code = f"import sys, paradime_blocks; print([m for m in sys.modules if m.startswith({aids})])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_simulator_imports_nothing_of_ours():

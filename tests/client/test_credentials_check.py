@@ -1,0 +1,147 @@
+"""What a check of credentials finds at Bolt."""
+
+from __future__ import annotations
+
+import pytest
+from support.credentials import credentials_for
+
+from paradime_blocks.testing import BoltSimulator, faults
+
+ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
+
+
+@pytest.mark.parametrize(
+    "workspace, changes, status, told",
+    [
+        pytest.param({}, {}, "ok", "Bolt accepts the credentials", id="good"),
+        pytest.param({}, {"api_secret": "wrong"}, "bad_key", "does not accept", id="bad secret"),
+        pytest.param({}, {"api_key": "wrong"}, "bad_key", "does not accept", id="bad key"),
+        pytest.param(
+            {"bearer": "prdm_wsp_right"},
+            {"api_secret": "prdm_wsp_wrong"},
+            "bad_key",
+            "does not accept",
+            id="bad token",
+        ),
+        pytest.param(
+            {"bearer": "prdm_cmp_right"},
+            {"workspace_uid": "another"},
+            "bad_workspace",
+            "Check the workspace",
+            id="bad workspace uid",
+        ),
+        pytest.param({"read_only": True}, {}, "read_only", "Bolt Schedules Admin", id="read-only"),
+        # Such a server looks at a field's permission when it executes the field, and a check executes none.
+        pytest.param(
+            {"read_only": "graphql"},
+            {},
+            "ok",
+            "does not tell before they do",
+            id="read-only, which only a trigger can tell",
+        ),
+    ],
+)
+async def test_a_check_tells_what_is_wrong(workspace, changes, status, told):
+    """By its status for code, and by its message for a person."""
+    with BoltSimulator(speed=0, **workspace) as simulator:
+        simulator.add_schedule("daily")
+        found = await credentials_for(simulator, **changes).acheck()
+    assert (found.status, found.ok) == (status, status == "ok")
+    assert told in found.message
+
+
+@pytest.mark.parametrize(
+    "read_only, may_trigger",
+    [
+        pytest.param(False, None, id="may trigger"),
+        pytest.param("status", False, id="read-only by kind of request"),
+        pytest.param("graphql", None, id="read-only by field"),
+    ],
+)
+async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trigger):
+    """No question that Bolt answers can tell: it says that it may not, or that it is not known."""
+    with BoltSimulator(read_only=read_only) as simulator:
+        assert (await credentials_for(simulator).acheck()).may_trigger is may_trigger
+
+
+@pytest.mark.parametrize(
+    "message, status",
+    [
+        pytest.param("Invalid API key", "bad_key", id="key"),
+        pytest.param("The API secret is not valid.", "bad_key", id="secret"),
+        pytest.param("Token has expired", "bad_key", id="token"),
+        pytest.param("User is not authenticated", "bad_key", id="authenticated"),
+        pytest.param("UNAUTHENTICATED", "bad_key", id="code"),
+        pytest.param("There is no workspace 'acme'", "bad_workspace", id="workspace"),
+        pytest.param("Internal server error", "refused", id="something else"),
+    ],
+)
+async def test_a_check_reads_what_a_graphql_error_says(simulator, message, status):
+    """Some servers say with HTTP 200 what others say with 401; and not every trouble is the workspace."""
+    simulator.inject(faults.GraphQLError(message, operation="listBoltSchedules", times=None))
+    found = await credentials_for(simulator).acheck()
+    assert (found.status, found.ok) == (status, False)
+    assert message in found.message
+
+
+async def test_a_check_of_an_endpoint_that_is_none_blames_the_workspace(simulator):
+    """The workspace is part of the address."""
+    found = await credentials_for(simulator, api_endpoint=f"{simulator.api_endpoint}x").acheck()
+    assert found.status == "bad_workspace"
+    assert "api_endpoint is the workspace's GraphQL endpoint" in found.message
+
+
+async def test_a_check_of_an_endpoint_where_nobody_listens_says_so(simulator):
+    """Neither key nor workspace is to blame."""
+    simulator.stop()
+    found = await credentials_for(simulator).acheck()
+    assert found.status == "unreachable"
+    assert "could not be reached" in found.message
+
+
+async def test_a_check_without_a_way_to_the_network_says_so(simulator, monkeypatch):
+    """Certificates that are not there are no fault of key or workspace."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    monkeypatch.setenv("HTTPS_PROXY", "http://[")
+    found = await credentials_for(simulator, api_endpoint=ENDPOINT).acheck()
+    assert found.status == "unreachable"
+    assert "No connection can be set up" in found.message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.CutConnection(nth=2, times=None), id="cut"),
+        pytest.param(faults.Status(503, nth=2, times=None), id="503"),
+        pytest.param(faults.Garbage(nth=2, times=None), id="a page for people"),
+    ],
+)
+async def test_a_check_that_breaks_off_halfway_is_no_good_news(simulator, fault):
+    """Reading went well; whether the key may trigger is not known, and not taken for granted."""
+    simulator.inject(fault)
+    assert (await credentials_for(simulator).acheck()).status == "unreachable"
+
+
+async def test_a_check_gets_over_one_lost_answer(simulator):
+    """A hiccup is no finding."""
+    simulator.inject(faults.CutConnection(nth=1), faults.CutConnection(nth=3))
+    assert (await credentials_for(simulator).acheck()).ok
+
+
+async def test_a_check_is_harmless(simulator):
+    """Nothing starts, nothing is cancelled: a read, and a request that asks for nothing, and of no run at all."""
+    simulator.add_schedule("daily")
+    run_id = simulator.start_run("daily")
+    await credentials_for(simulator).acheck()
+    # Fields that a document skips are not counted: none was carried out.
+    assert simulator.count("cancelBoltRun") == 0
+    assert simulator.run(run_id).cancel_requests == 0
+    assert [run.id for run in simulator.runs()] == [run_id]
+    read, nothing = simulator.requests
+    assert (read.operations, nothing.operations) == (("listBoltSchedules",), ("__typename",))
+    assert "cancelBoltRun(scheduleRunId: 0) @skip(if: true)" in nothing.query
+
+
+def test_a_check_works_without_await(simulator):
+    """For the interactive shell."""
+    assert credentials_for(simulator).check().ok

@@ -1,0 +1,121 @@
+"""Things that a user does with what was typed, each made to be done later, with a Bolt that is handed in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from paradime_blocks import BoltClient, BoltRun, BoltSchedule, ParadimeCredentials
+from paradime_flows import tasks
+from paradime_flows.run_schedule import run_schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Attempt = Callable[["Bolt"], Any]
+
+
+class Bolt(Protocol):
+    """Where a Bolt is, and what opens it: a simulator, say."""
+
+    api_endpoint: str
+    api_key: str
+    api_secret: str
+
+
+def a_client(**settings: Any) -> Attempt:
+    """Make a client with these settings."""
+
+    def attempt(bolt: Bolt) -> BoltClient:
+        good = {
+            "api_endpoint": bolt.api_endpoint,
+            "api_key": bolt.api_key,
+            "api_secret": bolt.api_secret,
+        }
+        settings_now = {**good, **settings}
+        return BoltClient(settings_now.pop("api_endpoint"), **settings_now)
+
+    return attempt
+
+
+def a_call(call: Callable[[BoltClient], Awaitable[Any]]) -> Attempt:
+    """Call an open client."""
+
+    def attempt(bolt: Bolt) -> Any:
+        async def run() -> Any:
+            async with a_client()(bolt) as client:
+                return await call(client)
+
+        return asyncio.run(run())
+
+    return attempt
+
+
+def credentials(**fields: Any) -> Attempt:
+    """Make a credentials block."""
+
+    def attempt(bolt: Bolt) -> ParadimeCredentials:
+        good = {
+            "api_endpoint": bolt.api_endpoint,
+            "api_key": bolt.api_key,
+            "api_secret": bolt.api_secret,
+        }
+        return ParadimeCredentials(**{**good, **fields})
+
+    return attempt
+
+
+def schedule(**fields: Any) -> Attempt:
+    """Make a schedule block."""
+    return lambda bolt: BoltSchedule(
+        **{"credentials": credentials()(bolt), "schedule_name": "daily", **fields}
+    )
+
+
+def a_trigger(**changes: Any) -> Attempt:
+    """Trigger a schedule block's run with changes."""
+    return lambda bolt: schedule()(bolt).trigger(**changes)
+
+
+def a_run(run_id: Any, **fields: Any) -> Attempt:
+    """Make the handle of a run."""
+    return lambda bolt: BoltRun(run_id, credentials()(bolt), **fields)
+
+
+def a_wait(timeout_seconds: Any) -> Attempt:
+    """Wait for a run's end."""
+    return lambda bolt: a_run(1)(bolt).wait_for_completion(timeout_seconds)
+
+
+def a_cancel(grace_seconds: Any) -> Attempt:
+    """Cancel a run."""
+    return lambda bolt: a_run(1)(bolt).cancel(grace_seconds)
+
+
+def a_task(name: str, *args: Any, **arguments: Any) -> Attempt:
+    """Call what a task does in its run; by then, futures have come to their values."""
+
+    def attempt(bolt: Bolt) -> Any:
+        return asyncio.run(
+            getattr(tasks, name).fn(*args, **{"credentials": credentials()(bolt), **arguments})
+        )
+
+    return attempt
+
+
+def flow(**parameters: Any) -> Attempt:
+    """Have Prefect check the parameters of `run_schedule`, as it does before a flow run begins."""
+
+    def attempt(bolt: Bolt) -> Any:
+        return run_schedule.validate_parameters({"schedule_name": "daily", **parameters})
+
+    return attempt
+
+
+def a_call_of_the_flow(**parameters: Any) -> Attempt:
+    """Run the body of `run_schedule`, as Prefect does once each parameter by itself is good."""
+
+    def attempt(bolt: Bolt) -> Any:
+        return asyncio.run(run_schedule.fn(**parameters))
+
+    return attempt

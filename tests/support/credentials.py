@@ -1,0 +1,26 @@
+"""Credentials for a simulator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paradime_blocks import ParadimeCredentials
+
+if TYPE_CHECKING:
+    from paradime_blocks.testing import BoltSimulator
+
+
+def credentials_for(simulator: BoltSimulator, **fields: Any) -> ParadimeCredentials:
+    """The credentials that a simulator accepts.
+
+    Args:
+        simulator: The simulator, started.
+        fields: Further fields of `ParadimeCredentials`, or others in place of the right ones.
+    """
+    good = {
+        "api_endpoint": simulator.api_endpoint,
+        "api_key": simulator.api_key or None,
+        "api_secret": simulator.api_secret,
+        "workspace_uid": simulator.workspace_uid if simulator.bearer else None,
+    }
+    return ParadimeCredentials(**{**good, **fields})

@@ -1,0 +1,131 @@
+"""How a connection is set up: credentials' headers, this machine, proxy, certificates, and how long it is kept."""
+
+from __future__ import annotations
+
+import ssl
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from paradime_blocks import BoltRequestError
+from paradime_blocks.connection import ConnectionSettings
+from paradime_blocks.endpoints import credential_headers, is_loopback
+from paradime_blocks.run import POLL_INTERVAL_SECONDS
+
+
+@pytest.mark.parametrize(
+    "key, secret, workspace, headers",
+    [
+        pytest.param("k", "s", None, {"X-API-KEY": "k", "X-API-SECRET": "s"}, id="key pair"),
+        pytest.param(None, "prdm_wsp_t", None, {"Authorization": "Bearer prdm_wsp_t"}, id="workspace token"),
+        pytest.param("k", "prdm_wsp_t", None, {"Authorization": "Bearer prdm_wsp_t"}, id="token and a key"),
+        pytest.param(
+            None,
+            "prdm_cmp_t",
+            "w",
+            {"Authorization": "Bearer prdm_cmp_t", "X-Paradime-Workspace": "w"},
+            id="company token",
+        ),
+    ],
+)
+def test_the_secrets_prefix_chooses_the_headers(key, secret, workspace, headers):
+    """A token travels as a bearer token and without a key."""
+    assert credential_headers(key, secret, workspace) == headers
+
+
+@pytest.mark.parametrize(
+    "url, loopback",
+    [
+        pytest.param("http://localhost:8000/graphql", True, id="localhost"),
+        pytest.param("http://127.0.0.1/graphql", True, id="IPv4"),
+        pytest.param("http://127.9.9.9/graphql", True, id="all of 127/8"),
+        pytest.param("http://[::1]:80/graphql", True, id="IPv6"),
+        pytest.param("http://localhost.example.com/", False, id="localhost as a prefix"),
+        pytest.param("http://example.com/localhost", False, id="localhost in the path"),
+        pytest.param("http://127.0.0.1@example.com/", False, id="127.0.0.1 as a user"),
+        pytest.param("http://127.0.0.1.example.com/", False, id="127.0.0.1 as a prefix"),
+        pytest.param("http://0.0.0.0/", False, id="any address"),
+        pytest.param("http://10.0.0.1/", False, id="private address"),
+    ],
+)
+def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
+    """Only there may credentials travel unencrypted."""
+    assert is_loopback(url) is loopback
+
+
+@pytest.mark.parametrize(
+    "endpoint, proxy, options",
+    [
+        pytest.param("https://api.paradime.io/g", None, {"trust_env": True}, id="environment"),
+        pytest.param("https://api.paradime.io/g", "none", {"trust_env": False}, id="none"),
+        pytest.param(
+            "https://api.paradime.io/g",
+            "http://proxy:3128",
+            {"proxy": "http://proxy:3128", "trust_env": False},
+            id="field",
+        ),
+        pytest.param("http://127.0.0.1:1/g", None, {"trust_env": False}, id="loopback"),
+    ],
+)
+def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, proxy, options):
+    """`none` unsets it; a proxy of the environment cannot reach our own loopback."""
+    settings = ConnectionSettings(endpoint, SecretStr("k"), SecretStr("s"), proxy=proxy)
+    found = settings.http_options()
+    assert ("verify" in found) is (found["trust_env"] is False), "httpx then looks for no certificates itself"
+    assert {name: value for name, value in found.items() if name != "verify"} == options
+
+
+@pytest.mark.parametrize("proxy", [None, "none", "http://proxy:3128", "https://proxy:3128"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+async def test_the_environments_certificates_count_with_and_without_a_proxy(
+    client_of, monkeypatch, tmp_path, proxy, variable
+):
+    """A proxy that opens TLS signs with a certificate of the company's own: the commonest reason to set them."""
+    asked = []
+    real = ssl.create_default_context
+
+    def create(*_, cafile=None, capath=None, **__):
+        asked.append(cafile or capath)
+        return real()
+
+    monkeypatch.setattr(ssl, "create_default_context", create)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    async with client_of("https://api.paradime.invalid/g", proxy=proxy):
+        pass
+    assert str(tmp_path) in asked
+
+
+async def test_a_connection_outlasts_the_time_between_two_looks(client_of, monkeypatch):
+    """Else each look at a long run begins with a TLS handshake; and load balancers cut after 60 s."""
+    limits = []
+    real = httpx.AsyncClient
+
+    def opened(**options):
+        limits.append(options["limits"])
+        return real(**options)
+
+    monkeypatch.setattr(httpx, "AsyncClient", opened)
+    async with client_of("https://api.paradime.invalid/g", proxy="none"):
+        pass
+    assert [POLL_INTERVAL_SECONDS < each.keepalive_expiry < 60 for each in limits] == [True]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        pytest.param("HTTPS_PROXY", "ftp://user:pa55@proxy", id="proxy of an unknown kind"),
+        pytest.param("ALL_PROXY", "socks5://proxy:1080", id="SOCKS without its package"),
+        pytest.param("SSL_CERT_FILE", "/does/not/exist.pem", id="certificates that are not there"),
+    ],
+)
+async def test_an_environment_that_allows_no_connection_is_told_as_our_own_error(
+    client_of, monkeypatch, name, value
+):
+    """No httpx exception and no password of a proxy leaves the client."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BoltRequestError, match=name) as caught:
+        await client_of("https://api.paradime.invalid/graphql").__aenter__()
+    assert "pa55" not in str(caught.value)

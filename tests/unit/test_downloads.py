@@ -1,0 +1,134 @@
+"""Which addresses a file is fetched from, and that a store which never ends is given up."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+
+from paradime_blocks import BoltRequestError, BoltUnavailable, command_calls
+from paradime_blocks.retrying import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paradime_blocks import BoltClient
+
+
+def _store(*addresses: str, content: Any = b"content") -> tuple[httpx.MockTransport, list[str]]:
+    """A store whose signed URL leads through addresses to a file; and what it is asked for."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "api.paradime.invalid":
+            url = {"boltResourceUrl": {"ok": True, "url": addresses[0]}}
+            return httpx.Response(200, json={"data": url})
+        asked.append(str(request.url))
+        if len(asked) < len(addresses):
+            return httpx.Response(302, headers={"Location": addresses[len(asked)]})
+        return httpx.Response(200, content=content)
+
+    return httpx.MockTransport(answer), asked
+
+
+ONE_TRY = RetryPolicy(attempts=1)
+
+
+@pytest.mark.parametrize(
+    "addresses, followed",
+    [
+        pytest.param(["https://a.test/1", "https://b.test/2"], 2, id="https"),
+        pytest.param(["https://a.test/1", "/2"], 2, id="relative"),
+        pytest.param([f"https://a.test/{n}" for n in range(6)], 6, id="as often as it may be"),
+        pytest.param(["http://127.0.0.1/1", "http://127.0.0.1/2"], 2, id="this machine"),
+    ],
+)
+async def test_a_stores_redirects_are_followed(client_of, addresses, followed):
+    """Object stores move files from one region's host to another's."""
+    transport, asked = _store(*addresses)
+    async with client_of("https://api.paradime.invalid/g", transport=transport) as client:
+        assert await client.download_bolt_resource(1) == b"content"
+    assert len(asked) == followed
+
+
+@pytest.mark.parametrize(
+    "addresses, followed",
+    [
+        pytest.param(["https://a.test/1", "http://plain.test/2"], 1, id="http"),
+        pytest.param(["https://a.test/1", "http://127.0.0.1/2"], 1, id="http of this machine"),
+        pytest.param(["https://a.test/1", "ftp://a.test/2"], 1, id="another scheme"),
+        pytest.param([f"https://a.test/{n}" for n in range(9)], 6, id="on and on"),
+    ],
+)
+async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses, followed):
+    """The link opens the file to whoever reads it on the way, and the file could be another one."""
+    transport, asked = _store(*addresses)
+    async with client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
+    ) as client:
+        with pytest.raises(BoltUnavailable, match="Resource 1 could not be fetched"):
+            await client.download_bolt_resource(1)
+    assert len(asked) == followed
+
+
+async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
+    """Each byte comes in time, and the file never does: httpx's limits are for each read."""
+    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.05)
+
+    async def dribble():
+        while True:
+            await anyio.sleep(0.005)
+            yield b"."
+
+    transport, _ = _store("https://a.test/1", content=dribble())
+    async with client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
+    ) as client:
+        with anyio.fail_after(20), pytest.raises(BoltUnavailable, match="could not be fetched"):
+            await client.download_bolt_resource(1)
+
+
+@pytest.mark.parametrize(
+    "url, error",
+    [
+        pytest.param("http://storage.example.com/a.json", BoltRequestError, id="http"),
+        pytest.param("file:///etc/passwd", BoltRequestError, id="file"),
+        pytest.param("http://[broken", BoltRequestError, id="no URL"),
+        pytest.param("https://storage.example.com:port/", BoltUnavailable, id="no https URL"),
+        pytest.param("", BoltRequestError, id="empty"),
+    ],
+)
+async def test_only_https_addresses_are_fetched(client_of, url, error):
+    """Wherever Bolt's answer points, no other address is asked, and the error is one of ours."""
+    transport, asked = _store(url)
+    async with client_of("https://api.paradime.invalid/g", transport=transport) as client:
+        with pytest.raises(error, match=r"(?i)resource 5"):
+            await client.download_bolt_resource(5)
+    assert asked == []
+
+
+async def test_a_redirect_of_a_link_is_not_logged_either(
+    client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is signed as well, and stands in the headers of the answer."""
+    caplog.set_level(logging.DEBUG)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            url = "https://store.test/a?X-Signature=first"
+            return httpx.Response(200, json={"data": {"boltResourceUrl": {"url": url}}})
+        if request.url.path == "/a":
+            return httpx.Response(302, headers={"Location": "https://store.test/b?X-Signature=second"})
+        return httpx.Response(403)
+
+    transport = httpx.MockTransport(answer)
+    async with client_of(
+        "https://bolt.test", transport=transport, retry_policy=RetryPolicy(attempts=1)
+    ) as client:
+        with pytest.raises(BoltUnavailable):
+            await client.download_bolt_resource(1)
+    assert "https://store.test/b?[removed]" in caplog.text
+    assert "X-Signature" not in caplog.text

@@ -1,0 +1,212 @@
+"""A command's output as lines: levels, records, positions, bounds, and how far a run is."""
+
+from __future__ import annotations
+
+import logging
+import random
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from paradime_blocks.models import BoltRunStatus
+from paradime_blocks.redaction import Redactor
+from paradime_flows.log_lines import (
+    RECORD_CHARACTERS,
+    CommandLog,
+    LevelReader,
+    LineSplitter,
+    NodeCount,
+    Position,
+    Record,
+    join_lines,
+)
+from paradime_flows.progress import percent_done
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
+INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
+
+
+def numbered(count: int, word: str = "line") -> str:
+    return "".join(f"{word} {n}\n" for n in range(count))
+
+
+@pytest.mark.parametrize("mode", ["all", "head_and_tail"])
+def test_a_take_up_anywhere_among_the_waiting_lines_logs_each_once(mode):
+    """However much of it one batch took, the next goes on from there, the note of what was left out included."""
+    text = {"STDOUT": numbered(150, "out"), "STDERR": numbered(140, "err")}
+
+    def read(position: Position | None) -> CommandLog:
+        log = CommandLog(1, position, mode)
+        for stream, whole in text.items():
+            log.feed(stream, whole)
+        log.end()
+        return log
+
+    expected = [record.text for record in read(None).take()[0]]
+    for most in range(50, 4000, 150):
+        lines, position = read(None).take(most)
+        rest, end = read(position).take()
+        assert [record.text for record in [*lines, *rest]] == expected
+        assert end.done
+
+
+def test_a_take_up_in_the_middle_of_a_line_has_the_whole_line():
+    """What was held back when the process died is read again by the next."""
+    log = CommandLog(1)
+    log.feed("STDOUT", "one\ntwo ")
+    log.turn("cursor-in-the-middle")
+    lines, position = log.take()
+    assert [line.text for line in lines] == ["one"]
+    assert position.cursor is None
+    again = CommandLog(1, position)
+    again.feed("STDOUT", "one\ntwo and")
+    again.feed("STDOUT", " a half")
+    again.end()
+    assert [line.text for line in again.take()[0]] == ["two and a half"]
+
+
+def test_where_the_text_is_cut_makes_no_difference_to_the_lines():
+    """Whatever the pieces, the lines are the same; a line without end is broken at the same places."""
+    rng = random.Random(4)  # noqa: S311 - no secret
+    text = "".join(rng.choice(["a", "é", " ", "\n", "\r\n", "x" * 700_000]) for _ in range(300))
+    whole = LineSplitter()
+    expected = whole.feed(text) + whole.end()
+    for _ in range(5):
+        splitter, lines, at = LineSplitter(), [], 0
+        while at < len(text):
+            size = rng.choice([1, 50, 10_000_000, 3_000_000])
+            lines += splitter.feed(text[at : at + size])
+            at += size
+        assert lines + splitter.end() == expected
+    assert "".join(expected) == text.replace("\n", "")
+
+
+def _levels(path: str) -> list[Record]:
+    reader = LevelReader("STDOUT")
+    text = (RECORDED / path / "stdout.txt").read_text(encoding="utf-8")
+    return [reader.read(line)[0] for line in text.splitlines()]
+
+
+def test_levels_of_real_dbt_output():
+    """The failing build: errors and warnings are told, and the second line of an error belongs to it."""
+    found = _levels("failure/4-dbt-build")
+    level = {record.text: record.level for record in found}
+
+    def of(part: str) -> set[int]:
+        return {level for text, level in level.items() if part in text}
+
+    assert of("10 of 19 ERROR") == {ERROR}
+    assert of("13 of 19 FAIL 1") == {ERROR}
+    assert of("18 of 19 WARN 1") == {WARNING}
+    assert of("7 of 19 OK created") == {INFO}
+    assert of("Conversion Error: Could not convert") == {ERROR}
+    assert of("- models.shop.intermediate") == {WARNING}
+    assert not any("\x1b" in text for text in level)
+    # Joined, they are far fewer records than lines, and no line is lost.
+    records = join_lines(found)
+    assert "\n".join(record.text for record in records).split("\n") == [record.text for record in found]
+    assert len(records) < len(found) / 2
+
+
+def test_json_and_debug_lines_of_real_dbt_say_their_level_themselves():
+    """JSON lines become their message with the time; text and JSON agree on what failed."""
+    found = _levels("json_logs/3-dbt-log-format-json-build")
+    assert not any(record.text.startswith("{") for record in found)
+    assert Counter(record.level for record in found)[ERROR] >= 1
+    failed = [record for record in found if "10 of 19 ERROR" in record.text]
+    assert [record.level for record in failed] == [ERROR]
+    assert failed[0].text[2] == ":"
+    debug = _levels("debug_logs/3-dbt-log-format-debug-run-select-stg-payments-revenue")
+    assert {record.level for record in debug} >= {INFO, ERROR}
+    said, _ = LevelReader("STDERR").read("12:01:02.123456 [debug] [MainThread]: Acquiring new connection")
+    assert said.level == logging.DEBUG
+
+
+def test_nodes_done_are_counted_and_hooks_left_out():
+    """The real build has 19 nodes; the hook that counts anew after them changes nothing."""
+    reader, count = LevelReader("STDOUT"), NodeCount()
+    for line in (RECORDED / "failure/4-dbt-build/stdout.txt").read_text(encoding="utf-8").splitlines():
+        count = count.after(reader.read(line)[1])
+    assert count == (19, 19)
+
+
+def test_what_waits_in_a_command_log_does_not_grow_with_what_was_logged():
+    """A command that prints for days holds no more than what has not been taken yet."""
+    log = CommandLog(1)
+    piece = numbered(1000)
+    tracemalloc.start()
+    for n in range(100):
+        log.feed("STDOUT", piece)
+        log.turn(f"{n}:0")
+        log.take()
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Python itself keeps freed tuples by the thousand; the text had 0.9 MB.
+    assert held < 300_000
+    assert peak < 1_500_000
+
+
+def test_levels_that_keep_changing_do_not_flood():
+    """Lines of alternating levels share records of the highest level once there are too many."""
+    lines = [Record(WARNING if n % 2 else INFO, f"line {n}") for n in range(10_000)]
+    records = join_lines(lines)
+    assert len(records) < 60
+    assert "\n".join(record.text for record in records).split("\n") == [line.text for line in lines]
+
+
+def test_a_megabyte_in_one_line_is_several_records():
+    """Each fits Prefect Cloud's limit."""
+    records = join_lines([Record(INFO, "x" * 1_000_000)])
+    assert max(len(record.text) for record in records) <= RECORD_CHARACTERS
+    assert "".join(record.text for record in records) == "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text", ["://" * 300_000, "a" * 1_000_000, "https://a:b@" * 80_000, "x?sig=" * 100_000]
+)
+def test_redaction_of_hostile_text_is_quick(text):
+    """No text takes more than a moment: the test's own limit would tell."""
+    assert Redactor(["secret-of-ours"])(text)
+
+
+def _status(state: str, *commands: tuple[str, int | None]) -> BoltRunStatus:
+    listed = [
+        {
+            "id": n,
+            "command": command,
+            "returnCode": code,
+            "endDttm": "2026-01-01 00:00:00" if code is not None else "",
+        }
+        for n, (command, code) in enumerate(commands, 1)
+    ]
+    return BoltRunStatus.model_validate({"ok": True, "state": state, "commands": listed})
+
+
+PLAN = ["dbt seed", "dbt run", "dbt test", "dbt docs generate"]
+
+
+@pytest.mark.parametrize(
+    "status,planned,nodes,expected",
+    [
+        pytest.param(_status("RUNNING"), PLAN, {}, 0, id="nothing-yet"),
+        pytest.param(_status("RUNNING", ("git clone x", 0), ("dbt deps", None)), PLAN, {}, 0, id="setup"),
+        pytest.param(_status("RUNNING", ("git clone x", 0), ("dbt seed", 0)), PLAN, {}, 25, id="one-of-four"),
+        pytest.param(
+            _status("RUNNING", ("dbt seed", 0), ("dbt run", None)),
+            PLAN,
+            {2: (5, 10)},
+            37.5,
+            id="within-a-command",
+        ),
+        pytest.param(_status("RUNNING", ("dbt retry", 0), ("dbt test", None)), PLAN, {}, 100 / 3, id="retry"),
+        pytest.param(_status("RUNNING", ("make", None)), [], {1: (1, 2)}, 25, id="unknown-plan"),
+        pytest.param(_status("RUNNING", *[(text, 0) for text in PLAN]), PLAN, {}, 99, id="not-yet-success"),
+        pytest.param(_status("SUCCESS", ("dbt seed", 0)), PLAN, {}, 100, id="success"),
+        pytest.param(_status("FAILED", ("dbt seed", 0), ("dbt run", 1)), PLAN, {}, 50, id="failed"),
+    ],
+)
+def test_percent_done(status, planned, nodes, expected):
+    """Commands count alike, set-up does not, and only success is 100."""
+    assert percent_done(status, planned, nodes) == pytest.approx(expected)

@@ -1,0 +1,362 @@
+"""What is read in an answer: errors told apart, what a backend lacks, and answers that are none or half of one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from paradime_blocks import BoltAlreadyRunning, BoltError, BoltRequestError, BoltUnavailable, BoltUnsupported
+from paradime_blocks.operations import (
+    BOLT_COMMAND_RESOURCES,
+    BOLT_RUN_STATUS,
+    BOLT_SCHEDULE_NAME,
+    TRIGGER_BOLT_RUN,
+)
+from paradime_blocks.redaction import Redactor
+from paradime_blocks.replies import graphql_error, read_reply
+from paradime_blocks.retrying import RetryPolicy
+
+NOTHING_SECRET = Redactor([])
+SECRET = "n33dle-in-the-haystack"
+
+
+def test_what_an_error_means_is_read_off_the_whole_of_a_long_text():
+    """Only what is shown of it is cut."""
+    text = "at com.example.Frame\n" * 500 + "AlreadyRunningException"
+    error = graphql_error(TRIGGER_BOLT_RUN, [{"message": text}], NOTHING_SECRET)
+    assert isinstance(error, BoltAlreadyRunning)
+
+
+def test_the_facts_of_a_graphql_error_are_cleaned_too():
+    """Path and extensions come from Bolt like the message."""
+    entry = {
+        "message": "no",
+        "path": [SECRET, 0],
+        "extensions": {"trace": [f"{SECRET}\x1b" + "x" * 9999] * 99},
+    }
+    error = graphql_error(BOLT_RUN_STATUS, [entry], Redactor([SECRET]))
+    assert isinstance(error, BoltRequestError)
+    assert error.path == ["[removed]", 0]
+    told = f"{error} {error.graphql_errors}"
+    assert SECRET not in told
+    assert "\\x1b" not in told
+    assert len(told) < 20_000
+
+
+def test_a_validation_error_that_names_nothing_is_a_refusal():
+    """Half a phrase of graphql-js is still an error of ours."""
+    assert (
+        type(graphql_error(BOLT_RUN_STATUS, [{"message": "Unknown type "}], NOTHING_SECRET))
+        is BoltRequestError
+    )
+
+
+@pytest.mark.parametrize(
+    "message, kind, missing",
+    [
+        pytest.param("Cannot query field 'slug' on type 'T'.", BoltUnsupported, "slug", id="field"),
+        pytest.param('Cannot query field "slug" on type "T".', BoltUnsupported, "slug", id="double quotes"),
+        pytest.param(
+            "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.",
+            BoltUnsupported,
+            "reason",
+            id="argument",
+        ),
+        pytest.param("Unknown type 'BoltCommandInput'.", BoltUnsupported, "BoltCommandInput", id="type"),
+        pytest.param(
+            "Field 'continueOnError' is not defined by type 'BoltCommandInput'.",
+            BoltUnsupported,
+            "continueOnError",
+            id="input field",
+        ),
+        pytest.param("AlreadyRunningException: daily", BoltAlreadyRunning, None, id="already running"),
+        pytest.param("No such schedule.", BoltRequestError, None, id="anything else"),
+    ],
+)
+def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kind, missing):
+    """By the phrases of graphql-js and its ports: the API has no codes."""
+    error = graphql_error(BOLT_RUN_STATUS, [{"message": message}], NOTHING_SECRET)
+    assert type(error) is kind
+    assert getattr(error, "missing", None) == missing
+
+
+@pytest.mark.parametrize("errors", [["just text"], [{"msg": "no message"}], [{"message": None}], [7]])
+def test_odd_graphql_errors_are_told_as_they_came(errors):
+    """A server that breaks the specification is still quoted."""
+    error = graphql_error(BOLT_RUN_STATUS, errors, NOTHING_SECRET)
+    assert isinstance(error, BoltRequestError)
+    assert str(next(iter(errors[0].values())) if isinstance(errors[0], dict) else errors[0]) in str(error)
+
+
+# What servers of several kinds say to an argument, field or type that they do not have.
+WORDINGS = [
+    pytest.param('Unknown argument "reason" on field "Mutation.triggerBoltRun".', "reason", id="graphql-js"),
+    pytest.param(
+        'Unknown argument "reason" on field "triggerBoltRun" of type "Mutation".', "reason", id="graphene 2"
+    ),
+    pytest.param("Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.", "reason", id="strawberry"),
+    pytest.param(
+        'Unknown argument "reason" on field "Mutation.triggerBoltRun". Did you mean "season"?',
+        "reason",
+        id="with a guess",
+    ),
+    pytest.param(
+        "Validation error (UnknownArgument@[triggerBoltRun]) : Unknown field argument 'reason'",
+        "reason",
+        id="graphql-java",
+    ),
+    pytest.param(
+        "Validation error of type UnknownArgument: Unknown field argument reason @ 'triggerBoltRun'",
+        "reason",
+        id="older graphql-java",
+    ),
+    pytest.param("The argument `reason` does not exist.", "reason", id="Hot Chocolate"),
+    pytest.param("Field 'triggerBoltRun' doesn't accept argument 'reason'", "reason", id="graphql-ruby"),
+    pytest.param("'triggerBoltRun' has no argument named 'reason'", "reason", id="Hasura"),
+    pytest.param(
+        "Provided Argument < reason > doesn't exist on field < Mutation.triggerBoltRun >.",
+        "reason",
+        id="Tartiflette",
+    ),
+    pytest.param('Unknown type "BoltCommandInput".', "BoltCommandInput", id="type"),
+    pytest.param(
+        "BoltCommandInput isn't a defined input type (on $commandConfigs)",
+        "BoltCommandInput",
+        id="Ruby's type",
+    ),
+    pytest.param(
+        "Variable '$commandConfigs' got invalid value {'command': 'dbt run', 'x': 1} at 'commandConfigs[0]'; "
+        "Field 'continueOnError' is not defined by type 'BoltCommandInput'.",
+        "continueOnError",
+        id="field of an input",
+    ),
+    pytest.param(
+        "Variable '$commandConfigs' has invalid value at [0]: Expected value of type 'BoltCommandInput' not to "
+        "include unknown field 'continueOnError', found: {'command': 'dbt run', 'continueOnError': True}.",
+        "continueOnError",
+        id="field of an input, graphql-core 3.3",
+    ),
+    pytest.param(
+        'Variable "$commandConfigs" got invalid value [{"command": "dbt run"}].\n'
+        'In element #0: In field "continueOnError": Unknown field.',
+        "continueOnError",
+        id="graphene 2's field of an input",
+    ),
+    pytest.param("Cannot query field 'retryBoltRun' on type 'Mutation'.", "retryBoltRun", id="operation"),
+    pytest.param(
+        "Validation error (FieldUndefined@[retryBoltRun]) : Field 'retryBoltRun' in type 'Mutation' is undefined",
+        "retryBoltRun",
+        id="graphql-java's operation",
+    ),
+    pytest.param(
+        "The field `retryBoltRun` does not exist on the type `Mutation`.",
+        "retryBoltRun",
+        id="Hot Chocolate's operation",
+    ),
+    pytest.param(
+        "Field 'retryBoltRun' doesn't exist on type 'Mutation'", "retryBoltRun", id="graphql-ruby's operation"
+    ),
+    pytest.param(
+        "field 'retryBoltRun' not found in type: 'mutation_root'", "retryBoltRun", id="Hasura's operation"
+    ),
+    *(
+        pytest.param(
+            f"{label}Unknown argument 'reason' on field 'Mutation.triggerBoltRun'.", "reason", id=label
+        )
+        for label in (
+            "Validation error: ",
+            "[ValidationError] ",
+            "[Validation error]: ",
+            "ValidationError: ",
+            "GraphQL validation failed: ",
+            "GRAPHQL_VALIDATION_FAILED: ",
+            "GraphQL error: Validation failed: ",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("text, missing", WORDINGS)
+def test_what_a_backend_lacks_is_understood_in_the_words_of_many_servers(text, missing, status):
+    """Even for a trigger: such a refusal comes before anything is executed."""
+    reply = httpx.Response(status, json={"errors": [{"message": text}], "data": None})
+    with pytest.raises(BoltUnsupported) as caught:
+        read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test", NOTHING_SECRET)
+    assert caught.value.missing == missing
+
+
+def test_an_error_of_the_execution_is_no_lack_of_an_argument():
+    """Its path says that the mutation was carried out, whatever the words."""
+    text = "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'."
+    errors = [{"message": text, "path": ["triggerBoltRun"]}]
+    assert not isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported)
+    errors = [{"message": text, "path": ["mutation TriggerBoltRun", "triggerBoltRun", "reason"]}]
+    assert isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported), (
+        "a path into the document"
+    )
+
+
+@pytest.mark.parametrize(
+    "text, missing",
+    [
+        pytest.param("Unsupported field 'suspended'", "suspended", id="field"),
+        pytest.param("no such argument: `slug`", "slug", id="argument"),
+        pytest.param('variable "$slug" is not defined', "slug", id="variable"),
+        pytest.param(
+            "BoltSchedule does not have a 'suspended' field", "suspended", id="name before its kind"
+        ),
+        pytest.param(
+            "[api-7] Cannot query field 'suspended' on type 'BoltSchedule'.", "suspended", id="any brackets"
+        ),
+        pytest.param(
+            "bolt-api: Cannot query field 'gitInfo' on type 'BoltRun'.", "gitInfo", id="any label, any field"
+        ),
+        pytest.param("The server cannot query field 'suspended' here", "suspended", id="cannot query"),
+        pytest.param("Schedule with slug 'dayly' does not exist", None, id="a missing schedule"),
+        pytest.param("Schedule daily does not exist", None, id="a schedule without quotes"),
+        pytest.param("The slug is unknown", None, id="no quotes"),
+        pytest.param("Unknown value of argument 'scheduleName'", None, id="an argument of the reference"),
+    ],
+)
+def test_what_a_read_lacks_is_understood_in_other_words_too(text: str, missing: str | None) -> None:
+    """A read may be sent again; but a schedule that is not there is no argument that is not there."""
+    error = graphql_error(BOLT_SCHEDULE_NAME, [{"message": text}], NOTHING_SECRET)
+    assert type(error) is (BoltUnsupported if missing else BoltRequestError)
+    assert getattr(error, "missing", None) == missing
+
+
+HALF_ANSWERS = [
+    pytest.param(
+        {"boltRunStatus": {"ok": True, "state": "SUCCESS", "commands": None}},
+        lambda client: client.get_bolt_run(1),
+        id="run without its commands",
+    ),
+    pytest.param(
+        {"listBoltSchedules": {"schedules": None, "totalCount": 7}},
+        lambda client: client.list_bolt_schedules(),
+        id="page without its schedules",
+    ),
+    pytest.param(
+        {"a0": {"ok": True, "resources": []}, "a1": {"ok": True, "resources": None}},
+        lambda client: client.get_bolt_command_resources([1, 2]),
+        id="aliases",
+    ),
+]
+
+
+@pytest.mark.parametrize("data, call", HALF_ANSWERS)
+async def test_half_an_answer_to_a_read_is_asked_for_again_and_never_taken_for_the_whole(
+    client_of, data, call
+):
+    """Errors beside data: not "no commands" and not "no schedules"."""
+    (path,) = [[name, part] for name, value in data.items() for part, held in value.items() if held is None]
+    body = {"data": data, "errors": [{"message": "the database is away", "path": path}]}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
+    client = client_of(
+        "https://api.paradime.invalid/g", transport=transport, retry_policy=RetryPolicy(attempts=2)
+    )
+    async with client:
+        with pytest.raises(BoltUnavailable, match=r"in part only.*the database is away"):
+            await call(client)
+
+
+def test_a_backend_that_ignores_aliases_is_told_apart_from_one_without_an_answer() -> None:
+    """The value under the field's own name means that aliases are not understood: ask one by one."""
+    reply = httpx.Response(200, json={"data": {"boltCommand": {"resources": []}}})
+    with pytest.raises(BoltUnsupported, match="alias"):
+        read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test", NOTHING_SECRET)
+
+
+def _replying(*replies: Any) -> httpx.MockTransport:
+    """Answers that the simulator would never give; the last one stands for all later ones."""
+    left = list(replies)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"data": left.pop(0) if len(left) > 1 else left[0]})
+
+    return httpx.MockTransport(answer)
+
+
+async def test_iterating_copes_with_short_pages_and_no_total_count(client_of):
+    """A backend that counts nothing, and serves two schedules however many were asked for."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        offset = json.loads(request.content)["variables"]["offset"]
+        page = [{"name": name} for name in "abcde"[offset : offset + 2]]
+        return httpx.Response(200, json={"data": {"listBoltSchedules": {"schedules": page}}})
+
+    async with client_of("http://localhost/graphql", transport=httpx.MockTransport(answer)) as client:
+        assert [schedule.name async for schedule in client.iter_bolt_schedules(page_size=4)] == list("abcde")
+
+
+async def test_unknown_fields_survive(client_of):
+    """What a newer API says and this package does not know is kept, at every level."""
+    reply = {
+        "boltRunStatus": {
+            "ok": True,
+            "state": "RUNNING",
+            "moonPhase": "waxing",
+            "commands": [{"id": 1, "command": "dbt run", "cpuHours": 3}],
+        }
+    }
+    async with client_of("http://localhost/graphql", transport=_replying(reply)) as client:
+        status = await client.get_bolt_run(1)
+    assert status.model_extra == {"moonPhase": "waxing"}
+    assert json.loads(status.model_dump_json())["commands"][0]["cpuHours"] == 3
+
+
+async def test_one_refusal_among_many_is_an_error_and_not_an_empty_list(client_of):
+    """`ok: false` under an alias is what it is in a reply of its own."""
+    replies = _replying({"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}})
+    async with client_of("http://localhost/graphql", transport=replies) as client:
+        with pytest.raises(BoltRequestError, match=r"commandId 8 \(ok: false\)"):
+            await client.get_bolt_command_resources([7, 8])
+
+
+async def test_one_refusal_among_many_costs_the_others_nothing(client_of):
+    """Who asks for errors gets what can be had, and an error for each of the rest."""
+    replies = _replying(
+        {
+            "a0": {"ok": True, "url": "https://x.test/1"},
+            "a1": {"ok": False, "url": None},
+            "a2": {"ok": True, "url": "https://x.test/3"},
+        }
+    )
+    errors: dict[int, BoltError] = {}
+    async with client_of("http://localhost/graphql", transport=replies) as client:
+        urls = await client.get_bolt_resource_urls([1, 2, 3], errors=errors)
+    assert urls == {1: "https://x.test/1", 3: "https://x.test/3"}
+    assert "resourceId 2 (ok: false)" in str(errors.pop(2))
+    assert errors == {}
+
+
+async def test_one_answer_without_content_among_many_costs_the_others_nothing(client_of):
+    """It is asked for again, as it would be alone; in the end the others are there all the same."""
+    replies = _replying({"a0": {"ok": None, "url": None}, "a1": {"ok": True, "url": "https://x.test/2"}})
+    errors: dict[int, BoltError] = {}
+    policy = RetryPolicy(attempts=2, first_wait_seconds=0)
+    async with client_of("http://localhost/graphql", transport=replies, retry_policy=policy) as client:
+        assert await client.get_bolt_resource_urls([1, 2], errors=errors) == {2: "https://x.test/2"}
+        with pytest.raises(BoltUnavailable, match="nothing but nulls"):
+            await client.get_bolt_resource_urls([1, 2])
+    assert isinstance(errors[1], BoltUnavailable)
+
+
+async def test_the_schedule_of_a_run_is_found_though_another_has_no_answer(client_of):
+    """One schedule without a list of its runs does not hide the one that is looked for."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "listBoltSchedules" in request.content.decode():
+            schedules = {"schedules": [{"name": name} for name in "abc"], "totalCount": 3}
+            return httpx.Response(200, json={"data": {"listBoltSchedules": schedules}})
+        runs = {"ok": True, "runs": [{"id": 7, "state": "SUCCESS"}]}
+        replies = {"a0": {"ok": False, "runs": None}, "a1": runs, "a2": {"ok": True, "runs": []}}
+        return httpx.Response(200, json={"data": replies})
+
+    transport = httpx.MockTransport(answer)
+    async with client_of("http://localhost/graphql", transport=transport) as client:
+        assert await client.find_schedule_of_run(7) == "b"
