@@ -41,8 +41,10 @@ os.environ.update(
     encoding="utf-8",
 )
 
-# The same examples each time: what a run finds must be found again. HYPOTHESIS_PROFILE=default looks for others.
-settings.register_profile("steady", derandomize=True, deadline=None)
+# The same examples each time: what a run finds must be found again. HYPOTHESIS_PROFILE=nightly has ten times as many,
+# HYPOTHESIS_PROFILE=default looks for others.
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
+settings.register_profile("nightly", settings.get_profile("steady"), max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 pytest_plugins = [
