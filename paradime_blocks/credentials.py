@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from prefect.blocks.abstract import CredentialsBlock
@@ -218,6 +220,9 @@ class ParadimeCredentials(CredentialsBlock):
         return _VARIABLES if self._comes_from_environment() else "the ParadimeCredentials given in code"
 
     def _comes_from_environment(self) -> bool:
+        # Reading settings takes longer than looking whether there are any.
+        if not any(name.upper().startswith("PARADIME_") for name in os.environ) and not Path(".env").exists():
+            return False
         try:
             theirs = type(self).from_env()
         except BoltError:

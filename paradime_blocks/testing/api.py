@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from graphql import (
     DocumentNode,
@@ -13,6 +14,7 @@ from graphql import (
     FragmentSpreadNode,
     GraphQLError,
     GraphQLIncludeDirective,
+    GraphQLSchema,
     GraphQLSkipDirective,
     InlineFragmentNode,
     OperationType,
@@ -67,6 +69,18 @@ class Prepared:
         }
 
 
+_Checked: TypeAlias = tuple[DocumentNode, list[GraphQLError], str | None]
+# Documents that were checked against the whole schema, which all simulators of a process share.
+_checked_by_all: dict[str, _Checked] = {}
+
+
+@functools.cache
+def _whole_schema() -> tuple[SchemaText, GraphQLSchema]:
+    """The schema with nothing left out; made once, since that takes longer than most tests."""
+    text = SchemaText()
+    return text, text.build()
+
+
 class GraphQLApi:
     """Checks and carries out GraphQL requests."""
 
@@ -79,10 +93,8 @@ class GraphQLApi:
         """
         self._workspace = workspace
         self._root = resolvers.root()
-        self._whole_text = SchemaText()
+        self._whole_text, self._whole = _whole_schema()
         self._root_for_reading = {**self._root, **dict.fromkeys(self._whole_text.mutations, _no_permission)}
-        self._whole = self._whole_text.build()
-        self._checked: dict[str, tuple[DocumentNode, list[GraphQLError], str | None]] = {}
         self.restore()
 
     @property
@@ -95,7 +107,7 @@ class GraphQLApi:
         self._text = self._whole_text
         self._schema = self._whole
         self._no_aliases = False
-        self._checked = {}
+        self._checked = _checked_by_all
 
     def reduce(
         self,
@@ -167,12 +179,13 @@ class GraphQLApi:
         unexpected = [e for e in result.errors or () if not isinstance(e.original_error, Refused)]
         return dict(result.formatted), repr(unexpected[0].original_error) if unexpected else None
 
-    def _check(self, query: str) -> tuple[DocumentNode, list[GraphQLError], str | None]:
-        if query in self._checked:
-            return self._checked[query]
+    def _check(self, query: str) -> _Checked:
+        known = self._checked.get(query)
+        if known is not None:
+            return known
         # Checking takes milliseconds, and clients send the same few documents over and over.
         if len(self._checked) >= _CACHED_DOCUMENTS:
-            self._checked = {}
+            self._checked.clear()
         document = parse(query)
         errors = validate(self._schema, document)
         blame = errors[0].message if errors else None
@@ -182,8 +195,8 @@ class GraphQLApi:
         aliases = _aliases(document) if self._no_aliases and not errors else 0
         if aliases:
             errors = [GraphQLError(f"Aliases limit of 0 exceeded, found {aliases}.")]
-        self._checked[query] = document, errors, blame
-        return self._checked[query]
+        checked = self._checked[query] = document, errors, blame
+        return checked
 
 
 def _no_permission(_info: object, **_arguments: object) -> dict[str, Any]:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
 
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], VirtualTimeLoop]]:
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], VirtualTimeLoop]]:
     """Run the tests of this folder in virtual time."""
     return {"virtual": VirtualTimeLoop}
 

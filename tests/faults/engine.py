@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from prefect.states import State
 
 
+def flow_run_context(prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[..., Any]) -> FlowRunContext:
+    """Return what a flow's body finds around it: which flow run, of which flow, begun when."""
+    return FlowRunContext.model_construct(
+        flow=flow,
+        flow_run=prefect.flow_runs[flow_run_id].model_copy(deep=True),
+        start_time=datetime.now(timezone.utc),
+        parameters={},
+    )
+
+
 async def in_flow_run(
     prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[..., Any], *arguments: Any, **parameters: Any
 ) -> tuple[State[Any], Any, BaseException | None]:
@@ -27,15 +37,9 @@ async def in_flow_run(
         The flow run's state, what the flow returned, and what it raised.
     """
     prefect.set_state(flow_run_id, StateType.RUNNING)
-    context = FlowRunContext.model_construct(
-        flow=flow,
-        flow_run=prefect.flow_runs[flow_run_id].model_copy(deep=True),
-        start_time=datetime.now(timezone.utc),
-        parameters=parameters,
-    )
     result, error = None, None
     try:
-        with context:
+        with flow_run_context(prefect, flow_run_id, flow):
             result = await flow.fn(*arguments, **parameters)
     except (Exception, asyncio.CancelledError, Killed) as raised:  # noqa: BLE001 - whatever it is, the test judges it
         error = raised

@@ -78,6 +78,11 @@ class PrefectInMemory:
     async def __aexit__(self, *_: object) -> None:
         """Stay open: others have the same client."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something that was written has not landed yet."""
+        return bool(self._landing)
+
     async def _read(self) -> None:
         _die_if_dead()
         await asyncio.sleep(2 * ONE_WAY_SECONDS)
@@ -188,7 +193,9 @@ class PrefectInMemory:
 
     async def update_artifact(self, artifact_id: UUID, artifact: ArtifactUpdate) -> None:
         def land() -> None:
-            self.artifacts[artifact_id] = self.artifacts[artifact_id].model_copy(update={"data": artifact.data})
+            self.artifacts[artifact_id] = self.artifacts[artifact_id].model_copy(
+                update={"data": artifact.data}
+            )
 
         await self._write(land)
 

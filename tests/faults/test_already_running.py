@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from paradime_blocks.testing import BoltSimulator
 
+
 @pytest.fixture
 def simulator(simulator):
     """A Bolt in which somebody else's run goes on for ever; ours would, too."""

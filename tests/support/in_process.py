@@ -29,12 +29,16 @@ _serving: dict[int, BoltInProcess] = {}
 _tasks: set[asyncio.Task[Any]] = set()
 
 
+def _now() -> float:
+    # Virtual time replaces it.
+    return time.monotonic()
+
+
 class BoltInProcess(BoltSimulator):
     """A simulator that is reached without a socket, within `bolt_in_process`; its time is the event loop's."""
 
     def __init__(self, **options: Any) -> None:
-        # Looked up with each look, since virtual time replaces it.
-        super().__init__(port=next(_ports), monotonic=lambda: time.monotonic(), **options)
+        super().__init__(port=next(_ports), monotonic=_now, **options)
         self.stopped = asyncio.Event()
 
     def start(self) -> Self:
