@@ -122,6 +122,7 @@ lint: $(READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m deptry paradime_blocks flows/paradime_flows
 
 types: $(READY)
 	@$(PY) -m mypy
@@ -129,6 +130,31 @@ types: $(READY)
 format: $(READY)
 	@$(PY) -m ruff check --fix-only -q .
 	@$(PY) -m ruff format .
+
+# Both ends of what pyproject.toml allows: what pip takes today, and the lowest version of each direct dependency. The
+# environments are made anew each time: what pip takes today is not what it took yesterday.
+NEWEST_VENV := .venv-newest
+LOWEST_VENV := .venv-lowest
+ENDS_TESTS := tests/unit tests/simulator tests/e2e/test_run_schedule.py
+PIP_PLAIN = PIP_DISABLE_PIP_VERSION_CHECK=1 $(1)/bin/python -m pip install -qq
+.PHONY: test-newest test-lowest pins
+
+test-newest:
+	$(call make_venv,$(NEWEST_VENV))
+	@$(call PIP_PLAIN,$(NEWEST_VENV)) -e '.[testing,dev]'
+	@$(NEWEST_VENV)/bin/python -m pytest $(PARALLEL) $(ENDS_TESTS) $(PYTEST_ARGS)
+
+test-lowest:
+	$(call make_venv,$(LOWEST_VENV))
+	@$(call PIP_PLAIN,$(LOWEST_VENV)) packaging tomli
+	@$(LOWEST_VENV)/bin/python .ci/lowest.py > $(LOWEST_VENV)/lowest.txt
+	@$(call PIP_PLAIN,$(LOWEST_VENV)) -c $(LOWEST_VENV)/lowest.txt -e '.[testing,dev]'
+	@$(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) $(ENDS_TESTS) $(PYTEST_ARGS)
+
+# constraints.txt anew: the newest versions that go together, for all supported Pythons at once.
+pins: $(READY)
+	@$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
+		--no-annotate --no-python-downloads --custom-compile-command "make pins" -q -o constraints.txt
 
 # The wheel is built from the sdist: so the sdist is known to hold all that it needs.
 build: $(READY)
@@ -150,6 +176,6 @@ wheel-check: build
 check: test lint test-contract wheel-check
 
 clean:
-	@rm -rf $(VENV) $(CONTRACT_VENV) .demo $(BUILD) $(BUILD).log dist .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf $(VENV) $(CONTRACT_VENV) $(NEWEST_VENV) $(LOWEST_VENV) .demo $(BUILD) $(BUILD).log dist .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
