@@ -14,6 +14,8 @@ from paradime_blocks.text import cell, clean, fence, head_and_tail, shorten
 _MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))
 _CELL_LIMIT: Final = 120
 _COUNTS_BYTES: Final = 50_000
+_COUNTS_COLUMNS: Final = 12
+_COUNTS_ROWS: Final = 30
 
 
 @dataclass(frozen=True)
@@ -122,15 +124,15 @@ def _counts(summary: Summary) -> str:
             totals[status] = totals.get(status, 0) + count
     known = [status for _, group in _MARKS for status in sorted(group)]
     statuses = sorted(totals, key=lambda status: known.index(status) if status in known else len(known))
-    rows = [
+    # Statuses and types are remote text too: a hostile file may have thousands, and a cell for each pair is too many.
+    statuses = statuses[: _COUNTS_COLUMNS - 1]
+    kinds = list(summary.counts.items())[1 - _COUNTS_ROWS :]
+    shown = [
         [kind.replace("_", " "), *(str(of_type.get(status, "")) for status in statuses)]
-        for kind, of_type in summary.counts.items()
+        for kind, of_type in kinds
     ]
-    rows.append(["all", *(str(totals[status]) for status in statuses)])
-    # Statuses and types are remote text too: a hostile file may have thousands.
-    width, height = 12, 30
-    header = ["", *(f"{mark(status)} {status}" for status in statuses)][:width]
-    shown = [row[:width] for row in rows[-height:]]
+    shown.append(["all", *(str(totals[status]) for status in statuses)])
+    header = ["", *(f"{mark(status)} {status}" for status in statuses)]
     return "\n\n".join(_table(header, shown, _COUNTS_BYTES, "types"))
 
 
