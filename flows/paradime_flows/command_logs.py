@@ -29,7 +29,7 @@ _LOGS_IN_ALL: Final = 10
 _LEAST_LOG_BYTES: Final = 10_000
 # Of a log that is longer, only the outer parts are cleaned, which takes time and a copy.
 _MARGIN: Final = 4
-# A whole log is gone through in pieces of so many characters, so that no second copy of it is in memory.
+# About as many characters of a log are copied at once.
 _PIECE: Final = 1 << 22
 _ADDRESS_CHARACTERS: Final = 1000
 _END_CHARACTERS: Final = 20_000
@@ -41,11 +41,13 @@ class LogArchive:
 
     Attributes:
         context: The archive.
+        piece_characters: How much of a log is gone through at once, so that no second copy of it is in memory.
         error: The first error that the failing command's log tells.
         last: The last line of its log.
     """
 
     context: ArchiveContext
+    piece_characters: int = _PIECE
     error: str | None = None
     last: str | None = None
     _bytes: int = 0
@@ -89,12 +91,15 @@ class LogArchive:
             for resource in detail.resources
         ]
 
+    def _pieces(self, text: str) -> Iterator[str]:
+        return pieces(text, self.piece_characters)
+
     def _last_line(self, text: str) -> str | None:
         # A secret may lie across a cut, but not across one that is made after it has been taken out.
         return last_line(self.context.redact(text[-_END_CHARACTERS:]))
 
     def _first_error(self, text: str) -> str | None:
-        return next(filter(None, (first_error(self.context.redact(piece)) for piece in pieces(text))), None)
+        return next(filter(None, (first_error(self.context.redact(piece)) for piece in self._pieces(text))), None)
 
     async def _write(self, n: int, detail: BoltCommandDetail, limit: int) -> None:
         context = self.context
@@ -127,7 +132,7 @@ class LogArchive:
     def _spool(self, text: str, path: Path) -> int:
         # Line ends stay what they are.
         with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
-            for piece in pieces(text):
+            for piece in self._pieces(text):
                 file.write(self.context.redact(piece))
         return path.stat().st_size
 
