@@ -170,6 +170,7 @@ def test_every_line_comes_back_as_a_line(line: str) -> None:
             st.lists(inner),
             st.dictionaries(st.sampled_from(["info", "data", "level", "msg", "index", "total"]), inner),
         ),
+        max_leaves=10,
     )
 )
 def test_every_json_comes_back_as_a_line(content: object) -> None:
