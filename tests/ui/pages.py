@@ -1,101 +1,116 @@
-"""The pages of Prefect's UI about a Bolt run, made with real dbt's output and the simulator."""
+"""The pages of Prefect's two user interfaces, opened in Debian's Chromium by Playwright.
+
+`apt-get install chromium fonts-noto-color-emoji` is all that it needs; Playwright's own browsers are not used. What
+a test looks for on an open page, it asks of `PrefectPages.page` with Playwright's locators, which wait by themselves.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowFilter, FlowFilterName
-from prefect.client.schemas.sorting import FlowRunSort
-from recorded import recorded_commands
-
-from paradime_blocks import BoltRunFailed, ParadimeCredentials
-from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.run_schedule import run_schedule
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 if TYPE_CHECKING:
-    from local_server import LocalPrefectServer
+    from collections.abc import Iterator
+    from uuid import UUID
 
-# Whatever of it acted would change the title, alert, or ask for one of these addresses.
-HOSTILE = (
-    "first line of the hostile log\n"
-    "```\n</code></pre><script>document.title = 'PWNED'; window.pwned = 1</script>\n"
-    "````\n<img src=http://evil.test/img onerror=\"window.pwned = 1; alert('PWNED')\">\n"
-    "![picture](http://evil.test/markdown.png)\n"
-    "[click me](javascript:window.pwned=1)\n"
-    "<iframe src=http://evil.test/frame></iframe><style>body { display: none }</style>\n"
-    "<svg onload=alert(1)>\n"
-    "\x1b[31mred\x1b[0m \x1b]0;PWNED\x07 "
-    "\x1b]8;;http://evil.test/osc\x07link\x1b]8;;\x07 \u202egnp.exe\x00\x07\n"
-    "| a | b |\n|---|---|\n# heading\n" + "x" * 100_000 + "\nlast line of the hostile log\n"
+    from playwright.sync_api import BrowserContext, Dialog, Request
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Nothing but this machine: Prefect's second interface asks for the settings of its analytics elsewhere.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-LONG_LINES = 40_000
+# A page takes two seconds, or five on a machine that has much else to do.
+TIMEOUT_SECONDS = 60
+
+# Both interfaces, by what they put before the path.
+PREFIXES = {"v1": "", "v2": "/v2"}
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A flow run, and the pages that it has in Prefect's UI.
+def find_chromium() -> str | None:
+    """Return the program, or None where none is installed."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def chromium(*, width: int = 1280, height: int = 900) -> Iterator[BrowserContext]:
+    """Start a browser without a window.
+
+    Until its end, an event loop of Playwright's runs in this thread: no other can be run in it.
+    """
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, locale="en-US", timezone_id="UTC"
+        )
+        context.set_default_timeout(TIMEOUT_SECONDS * 1000)
+        expect.set_options(timeout=TIMEOUT_SECONDS * 1000)
+        try:
+            yield context
+        finally:
+            browser.close()
+
+
+class PrefectPages:
+    """A tab of the browser, on the pages of a Prefect server.
+
+    Args:
+        page: The tab.
+        address: The server's.
+        interface: Which of its user interfaces, a key of PREFIXES.
 
     Attributes:
-        flow_run: The address of the flow run's page.
-        artifacts: The addresses of its artifacts' pages, by key.
+        interface: The same.
+        requests: The addresses that the page asked for since it was opened.
+        dialogs: What scripts of the page have alerted since then.
     """
 
-    flow_run: str
-    artifacts: dict[str, str]
+    def __init__(self, page: Page, address: str, interface: str) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.dialogs: list[str] = []
+        self.interface = interface
+        self._root = address + PREFIXES[interface]
+        page.on("request", self._note_request)
+        page.on("dialog", self._note_dialog)
 
+    def open_flow_run(self, flow_run_id: UUID) -> None:
+        self._open(f"runs/flow-run/{flow_run_id}")
 
-def run(server: LocalPrefectServer, simulator: BoltSimulator, name: str, **parameters: Any) -> Shown:
-    """Run a schedule that fails, and return its pages."""
-    credentials = ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    )
-    with suppress(BoltRunFailed):
-        run_schedule(name, credentials, poll_interval_seconds=0.5, **parameters)
-    with get_client(sync_client=True) as client:
-        (flow_run,) = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["run-schedule"])),
-            sort=FlowRunSort.START_TIME_DESC,
-            limit=1,
-        )
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]))
-        )
-    return Shown(
-        f"{server.ui_url}/runs/flow-run/{flow_run.id}",
-        {each.key: f"{server.ui_url}/artifacts/artifact/{each.id}" for each in found if each.key},
-    )
+    def open_artifact(self, artifact_id: UUID) -> None:
+        self._open(f"artifacts/artifact/{artifact_id}")
 
+    def open_run_form(self, deployment_id: UUID) -> None:
+        """Open the form that starts a run of a deployment with parameters of one's own."""
+        self._open(f"deployments/deployment/{deployment_id}/run")
 
-def failed_run(server: LocalPrefectServer, simulator: BoltSimulator) -> Shown:
-    """A nightly build in which a model and two tests fail."""
-    simulator.add_schedule("nightly", commands=recorded_commands("failure"), setup_commands=False)
-    simulator.clock.speed = 2
-    return run(server, simulator, "nightly")
+    def choose_tab(self, name: str) -> None:
+        # The first interface marks its tabs as items of a list, the second as tabs.
+        self.page.get_by_role("tablist").get_by_text(name, exact=True).click()
 
+    def text(self, name: str) -> Locator:
+        """Return the first place that shows a text."""
+        return self.page.get_by_text(name).first
 
-def long_log(server: LocalPrefectServer, simulator: BoltSimulator) -> Shown:
-    """A command whose log is larger than what an artifact holds."""
-    log = "".join(
-        f"03:{n // 3600 % 60:02}:{n // 60 % 60:02}  {n} of {LONG_LINES} OK created sql table main.part_{n}\n"
-        for n in range(1, LONG_LINES + 1)
-    )
-    command = SimulatedCommand("dbt run", stdout=log, return_code=1, resources={})
-    simulator.add_schedule("long", commands=[command], setup_commands=False)
-    simulator.clock.speed = 20
-    return run(server, simulator, "long", live_logs="off")
+    def _open(self, path: str) -> None:
+        self.requests.clear()
+        self.dialogs.clear()
+        self.page.goto(f"{self._root}/{path}")
 
+    def _note_request(self, request: Request) -> None:
+        self.requests.append(request.url)
 
-def hostile_log(server: LocalPrefectServer, simulator: BoltSimulator) -> Shown:
-    """A command whose name and log try whatever could act on a page."""
-    command = SimulatedCommand(
-        "dbt run --vars '<img src=http://evil.test/command onerror=alert(1)>'",
-        stdout=HOSTILE,
-        return_code=1,
-        resources={},
-    )
-    simulator.add_schedule("hostile", commands=[command], setup_commands=False)
-    simulator.clock.speed = 20
-    return run(server, simulator, "hostile")
+    def _note_dialog(self, dialog: Dialog) -> None:
+        self.dialogs.append(dialog.message)
+        # A dialog stops the page until somebody answers it.
+        dialog.dismiss()

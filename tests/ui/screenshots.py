@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / "ui"), str(TESTS), str(TESTS.parent / "deployments")]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "deployments")]
 FOLDER = TESTS / "ui" / "screenshots"
 LARGEST_BYTES = 200_000
 
@@ -28,27 +28,38 @@ def main() -> None:
     from local_server import LocalPrefectServer, talking_to
 
     with LocalPrefectServer(home, ui=True, in_memory=True) as server, talking_to(server):
-        from browser import Browser
-        from pages import failed_run
+        take_pictures(server)
 
-        from paradime_blocks.testing import BoltSimulator
 
-        FOLDER.mkdir(exist_ok=True)
-        with BoltSimulator() as simulator:
-            pages = failed_run(server, simulator)
-        with Browser(width=1200) as browser:
-            for name, url, ready, height in (
-                ("summary", pages.artifacts["paradime-nightly"], "Where the time went", 1290),
-                ("dbt-results", pages.artifacts["paradime-nightly-dbt-results"], "Slowest", 1010),
-                ("flow-run", pages.flow_run, "Done. PASS=15", 760),
-            ):
-                browser.open(url, f"!!document.body && document.body.innerText.includes({ready!r})")
-                path = FOLDER / f"{name}.png"
-                browser.screenshot(path, height=height)
-                size = path.stat().st_size
-                print(f"{path.relative_to(TESTS.parent)}: {size:,} bytes")
-                if size > LARGEST_BYTES:
-                    raise SystemExit(f"{path} is larger than {LARGEST_BYTES:,} bytes.")
+def take_pictures(server):
+    """Take the pictures of what a server shows."""
+    from ui.pages import PrefectPages, chromium
+    from ui.runs import failed_run
+
+    from paradime_blocks.testing import BoltSimulator
+
+    with BoltSimulator() as simulator:
+        run = failed_run(simulator)
+    FOLDER.mkdir(exist_ok=True)
+    with chromium(width=1200) as browser:
+        pages = PrefectPages(browser.new_page(), server.ui_url, "v1")
+
+        def take(name: str, shows: str, height: int) -> None:
+            pages.page.set_viewport_size({"width": 1200, "height": height})
+            pages.text(shows).wait_for()
+            path = FOLDER / f"{name}.png"
+            pages.page.screenshot(path=path, animations="disabled")
+            size = path.stat().st_size
+            print(f"{path.relative_to(TESTS.parent)}: {size:,} bytes")
+            if size > LARGEST_BYTES:
+                raise SystemExit(f"{path} is larger than {LARGEST_BYTES:,} bytes.")
+
+        pages.open_artifact(run.artifact_ids["paradime-nightly"])
+        take("summary", "Where the time went", 1290)
+        pages.open_artifact(run.artifact_ids["paradime-nightly-dbt-results"])
+        take("dbt-results", "Slowest", 1010)
+        pages.open_flow_run(run.flow_run_id)
+        take("flow-run", "Done. PASS=15", 760)
 
 
 if __name__ == "__main__":

@@ -7,140 +7,167 @@ apt-get install -y chromium fonts-noto-color-emoji`). Without it these tests are
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from browser import Browser, find_chromium
+from playwright.sync_api import expect
+from ui.pages import PREFIXES, PrefectPages, chromium, find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from local_server import LocalPrefectServer
+    from playwright.sync_api import BrowserContext
+    from support.prefect_server import LocalPrefectServer
+    from ui.runs import ShownForm, ShownRun
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None and not os.environ.get("CI"), reason="no Chromium is installed"
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    failed: ShownRun
+    long: ShownRun
+    hostile: ShownRun
+
+
+@pytest.fixture(scope="module")
+def runs(prefect_server: LocalPrefectServer) -> Runs:
+    """The flow runs that the pages are about, made once."""
+    from ui.runs import failed_run, hostile_log, long_log
 
     from paradime_blocks.testing import BoltSimulator
+    from paradime_blocks.testing.plugin import complain_about_bad_requests
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        find_chromium() is None and not os.environ.get("CI"), reason="no Chromium is installed"
-    ),
-]
-
-# Both of Prefect's user interfaces, by what they put before the path.
-UIS = pytest.mark.parametrize("prefix", [pytest.param("", id="v1"), pytest.param("/v2", id="v2")])
+    with BoltSimulator(speed=20) as simulator, ThreadPoolExecutor() as threads:
+        made = [threads.submit(make, simulator) for make in (failed_run, long_log, hostile_log)]
+        runs = Runs(*(each.result() for each in made))
+    complain_about_bad_requests(simulator)
+    return runs
 
 
 @pytest.fixture(scope="module")
-def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefectServer]:
-    """A Prefect server with its user interface; this process's flows talk to it."""
-    from support.prefect_server import LocalPrefectServer, talking_to
-
-    home = tmp_path_factory.mktemp("ui")
-    with LocalPrefectServer(home, ui=True, in_memory=True) as server, talking_to(server):
-        yield server
+def browser() -> Iterator[BrowserContext]:
+    """One browser for the module, and no longer: no test beside it could run an event loop."""
+    with chromium() as context:
+        yield context
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as browser:
-        yield browser
+@pytest.fixture(scope="module", params=PREFIXES)
+def pages(
+    request: pytest.FixtureRequest, prefect_server: LocalPrefectServer, browser: BrowserContext
+) -> Iterator[PrefectPages]:
+    """Prefect's pages, in both of its user interfaces."""
+    with browser.new_page() as page:
+        yield PrefectPages(page, prefect_server.ui_url, request.param)
 
 
-TABLES = "document.querySelectorAll('table').length >= 3"
-
-
-def address(url: str, prefix: str) -> str:
-    """Return the page of another user interface."""
-    scheme, host, path = url.split("/", 3)[0], url.split("/", 3)[2], url.split("/", 3)[3]
-    return f"{scheme}//{host}{prefix}/{path}"
-
-
-def shows(text: str) -> str:
-    """A JavaScript expression that is true when the page shows a text."""
-    return f"!!document.body && document.body.innerText.includes({text!r})"
-
-
-@UIS
-def test_a_failed_run_shows_its_cause_without_a_click(
-    ui_server: LocalPrefectServer, bolt_simulator: BoltSimulator, browser: Browser, prefix: str
-) -> None:
-    """The summary's page has the outcome, the cause in one sentence, the timeline and the commands."""
-    from pages import failed_run
-
-    pages = failed_run(ui_server, bolt_simulator)
-    browser.open(
-        address(pages.artifacts["paradime-nightly"], prefix), f"{shows('Where the time went')} && {TABLES}"
-    )
-    text = browser.text()
-    assert "nightly: FAILED" in text
-    assert "dbt build: model revenue failed: Runtime Error" in text
-    assert "3 failed, 1 warned, 1 skipped, 15 succeeded" in text
+def test_the_summary_shows_the_outcome_and_its_cause_without_a_click(runs: Runs, pages: PrefectPages) -> None:
+    pages.open_artifact(runs.failed.artifact_ids["paradime-nightly"])
+    expect(pages.page.get_by_role("heading", name="nightly: FAILED")).to_be_visible()
+    expect(pages.text("dbt build: model revenue failed: Runtime Error")).to_be_visible()
+    expect(pages.text("3 failed, 1 warned, 1 skipped, 15 succeeded")).to_be_visible()
+    expect(pages.page.get_by_role("heading", name="Where the time went")).to_be_visible()
+    # The run's facts, its commands, its files and what was decided.
+    expect(pages.page.get_by_role("table")).to_have_count(4)
+    expect(pages.page.get_by_role("link", name="dbt build", exact=True)).to_be_visible()
     # What was escaped shows as it is, also in the text of links.
-    assert "\\" not in text
-    assert "&lt;" not in text
-    browser.open(address(pages.artifacts["paradime-nightly-dbt-results"], prefix), shows("Slowest"))
-    assert "Could not convert string 'card' to INT32" in browser.text()
-    log = next(url for key, url in pages.artifacts.items() if key.startswith("paradime-nightly-log-4"))
-    browser.open(address(log, prefix), shows("Running with dbt="))
-    assert "\x1b" not in browser.text()
-    # The flow run's own page leads to all of them.
-    browser.open(address(pages.flow_run, prefix), f"{shows('Failed')} && {shows('Artifacts')}")
+    expect(pages.page.locator("body")).not_to_contain_text(re.compile(r"\\|&lt;"))
 
 
-@UIS
-def test_a_long_log_shows_its_beginning_and_its_end(
-    ui_server: LocalPrefectServer, bolt_simulator: BoltSimulator, browser: Browser, prefix: str
-) -> None:
+def test_the_dbt_results_show_what_failed(runs: Runs, pages: PrefectPages) -> None:
+    pages.open_artifact(runs.failed.artifact_ids["paradime-nightly-dbt-results"])
+    expect(pages.page.get_by_text("❌ model revenue", exact=True)).to_be_visible()
+    expect(pages.text("Could not convert string 'card' to INT32")).to_be_visible()
+    expect(pages.page.get_by_role("heading", name="Slowest")).to_be_visible()
+
+
+def test_a_commands_log_is_plain_text(runs: Runs, pages: PrefectPages) -> None:
+    pages.open_artifact(runs.failed.artifact_ids["paradime-nightly-log-4-dbt-build"])
+    log = pages.page.locator("pre").first
+    expect(log).to_contain_text("Running with dbt=")
+    expect(log).not_to_contain_text("\x1b")
+
+
+def test_the_flow_run_leads_to_each_of_its_artifacts(runs: Runs, pages: PrefectPages) -> None:
+    pages.open_flow_run(runs.failed.flow_run_id)
+    expect(pages.page.get_by_text("Failed", exact=True).first).to_be_visible()
+    pages.choose_tab("Artifacts")
+    for artifact_id in runs.failed.artifact_ids.values():
+        expect(pages.page.locator(f"a[href$='/artifacts/artifact/{artifact_id}']")).to_be_visible()
+
+
+def test_a_long_log_shows_its_beginning_and_its_end(runs: Runs, pages: PrefectPages) -> None:
     """A log of 2 MB opens with head and tail, and says what lies between."""
-    from pages import LONG_LINES, long_log
+    from ui.runs import LONG_LINES
 
-    pages = long_log(ui_server, bolt_simulator)
-    page = pages.artifacts["paradime-long-log-1-dbt-run"]
-    browser.open(address(page, prefix), shows("bytes left out in the middle"), timeout=90)
-    code = browser.seen("document.querySelector('pre')?.innerText")
-    assert f" 1 of {LONG_LINES} OK" in code
-    assert f" {LONG_LINES} of {LONG_LINES} OK" in code
-    assert "bytes left out …]" in code
-    assert len(code) < 1_000_000
+    pages.open_artifact(runs.long.artifact_ids["paradime-long-log-1-dbt-run"])
+    expect(pages.text("bytes left out in the middle")).to_be_visible()
+    log = pages.page.locator("pre").first.inner_text()
+    assert f" 1 of {LONG_LINES} OK" in log
+    assert f" {LONG_LINES} of {LONG_LINES} OK" in log
+    assert "bytes left out …]" in log
+    assert len(log) < 1_000_000
 
 
-@UIS
-def test_a_hostile_log_is_text_and_nothing_else(
-    ui_server: LocalPrefectServer, bolt_simulator: BoltSimulator, browser: Browser, prefix: str
-) -> None:
-    """On no page of the run did a script run, an image load, a link appear or the layout change."""
-    from pages import hostile_log
+def test_nothing_in_a_hostile_log_acts_on_the_flow_runs_page(runs: Runs, pages: PrefectPages) -> None:
+    pages.open_flow_run(runs.hostile.flow_run_id)
+    expect(pages.text("first line of the hostile log")).to_be_visible()
+    nothing_acted(pages)
 
-    pages = hostile_log(ui_server, bolt_simulator)
-    found = [pages.flow_run, *pages.artifacts.values()]
-    assert len(found) >= 3
-    log_pages = {url for key, url in pages.artifacts.items() if key.startswith("paradime-hostile-log")}
-    assert log_pages
-    for url in found:
-        is_log = url in log_pages
-        browser.open(address(url, prefix), shows("last line of the hostile log" if is_log else "hostile"))
-        assert browser.evaluate("window.pwned") is None
-        assert "PWNED" not in browser.evaluate("document.title")
-        assert browser.dialogs == []
-        assert not [request for request in browser.requests if "evil.test" in request]
-        assert browser.evaluate("document.querySelectorAll('iframe').length") == 0
-        links = browser.evaluate("[...document.querySelectorAll('a[href]')].map(a => [a.href, a.innerText])")
-        assert not [href for href, _ in links if href.startswith("javascript:")]
-        strange = [(href, text.strip()) for href, text in links if "//evil.test" in href]
-        # Prefect's view of logs makes links of addresses, and so does its second interface wherever they are;
-        # such a link shows where it leads.
-        assert [href for href, text in strange if not text.startswith("http://evil.test/")] == []
-        if not (prefix or url == pages.flow_run):
-            assert strange == []
-        assert browser.evaluate("getComputedStyle(document.body).display") != "none"
-        if is_log:
-            code = browser.seen("document.querySelector('pre')?.innerText")
-            assert "<script>document.title = 'PWNED'" in code
-            assert "# heading" in code
-            assert "last line of the hostile log" in code
-            assert not {"\x1b", "\x00", "\u202e"} & set(code)
+
+def test_nothing_in_a_hostile_log_acts_on_an_artifacts_page(runs: Runs, pages: PrefectPages) -> None:
+    """On no page did a script run, an image load, a link appear or the layout change; the log shows as text."""
+    for key, artifact_id in runs.hostile.artifact_ids.items():
+        pages.open_artifact(artifact_id)
+        if key.startswith("paradime-hostile-log"):
+            log = pages.page.locator("pre").first
+            expect(log).to_contain_text("<script>document.title = 'PWNED'")
+            expect(log).to_contain_text("# heading")
+            expect(log).to_contain_text("last line of the hostile log")
+            expect(log).not_to_contain_text(re.compile("[\x1b\x00\u202e]"))
+        else:
+            expect(pages.text("hostile")).to_be_visible()
+        nothing_acted(pages)
+        if pages.interface == "v1":
+            expect(pages.page.locator("a[href*='//evil.test']")).to_have_count(0)
+    assert any(key.startswith("paradime-hostile-log") for key in runs.hostile.artifact_ids)
+
+
+@pytest.fixture(scope="module")
+def form(prefect_server: LocalPrefectServer) -> ShownForm:
+    from ui.runs import run_schedule_form
+
+    # As above: an event loop may run in this thread.
+    with ThreadPoolExecutor() as threads:
+        return threads.submit(run_schedule_form).result()
+
+
+def test_the_form_shows_each_parameter_with_its_help(form: ShownForm, pages: PrefectPages) -> None:
+    pages.open_run_form(form.deployment_id)
+    for name, help_text in form.help_texts.items():
+        expect(pages.page.get_by_text(re.compile(rf"^{name}( \(Optional\))?$")).first).to_be_visible()
+        expect(pages.text(help_text)).to_be_visible()
+
+
+def nothing_acted(pages: PrefectPages) -> None:
+    """Check that what the hostile log holds is text on the open page."""
+    page = pages.page
+    assert page.evaluate("window.pwned") is None
+    assert "PWNED" not in page.title()
+    assert pages.dialogs == []
+    assert pages.requests
+    assert not [address for address in pages.requests if "evil.test" in address]
+    expect(page.locator("iframe")).to_have_count(0)
+    expect(page.locator("body")).to_be_visible()
+    links = page.locator("a[href]").evaluate_all("links => links.map(link => [link.href, link.innerText])")
+    assert links
+    assert not [address for address, _ in links if address.startswith("javascript:")]
+    # Prefect's view of logs makes links of addresses, and so does its second interface wherever they are; such a
+    # link shows where it leads.
+    texts = [text.strip() for address, text in links if "//evil.test" in address]
+    assert [text for text in texts if not text.startswith("http://evil.test/")] == []

@@ -1,0 +1,105 @@
+"""What pages of Prefect's UI show: flow runs, made with real dbt's output and the simulator, and a form."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.logging.handlers import APILogHandler
+from recorded import recorded_commands
+
+from paradime_blocks import ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_flows.run_schedule import run_schedule
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+# Whatever of it acted would change the title, alert, or ask for one of these addresses.
+HOSTILE = (
+    "first line of the hostile log\n"
+    "```\n</code></pre><script>document.title = 'PWNED'; window.pwned = 1</script>\n"
+    "````\n<img src=http://evil.test/img onerror=\"window.pwned = 1; alert('PWNED')\">\n"
+    "![picture](http://evil.test/markdown.png)\n"
+    "[click me](javascript:window.pwned=1)\n"
+    "<iframe src=http://evil.test/frame></iframe><style>body { display: none }</style>\n"
+    "<svg onload=alert(1)>\n"
+    "\x1b[31mred\x1b[0m \x1b]0;PWNED\x07 "
+    "\x1b]8;;http://evil.test/osc\x07link\x1b]8;;\x07 \u202egnp.exe\x00\x07\n"
+    "| a | b |\n|---|---|\n# heading\n" + "x" * 100_000 + "\nlast line of the hostile log\n"
+)
+LONG_LINES = 40_000
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """A flow run, and its artifacts by their keys."""
+
+    flow_run_id: UUID
+    artifact_ids: dict[str, UUID]
+
+
+def failed_run(simulator: BoltSimulator) -> ShownRun:
+    """A nightly build in which a model and two tests fail."""
+    simulator.add_schedule("nightly", commands=recorded_commands("failure"), setup_commands=False)
+    return _run(simulator, "nightly")
+
+
+def long_log(simulator: BoltSimulator) -> ShownRun:
+    """A command whose log is larger than what an artifact holds."""
+    log = "".join(
+        f"03:{n // 3600 % 60:02}:{n // 60 % 60:02}  {n} of {LONG_LINES} OK created sql table main.part_{n}\n"
+        for n in range(1, LONG_LINES + 1)
+    )
+    command = SimulatedCommand("dbt run", stdout=log, return_code=1, resources={})
+    simulator.add_schedule("long", commands=[command], setup_commands=False)
+    return _run(simulator, "long", live_logs="off")
+
+
+def hostile_log(simulator: BoltSimulator) -> ShownRun:
+    """A command whose name and log try whatever could act on a page."""
+    command = SimulatedCommand(
+        "dbt run --vars '<img src=http://evil.test/command onerror=alert(1)>'",
+        stdout=HOSTILE,
+        return_code=1,
+        resources={},
+    )
+    simulator.add_schedule("hostile", commands=[command], setup_commands=False)
+    return _run(simulator, "hostile")
+
+
+@dataclass(frozen=True)
+class ShownForm:
+    """A deployment, and the help of its parameters by their names, in their order."""
+
+    deployment_id: UUID
+    help_texts: dict[str, str]
+
+
+def run_schedule_form() -> ShownForm:
+    """Deploy `run_schedule` as nobody has filled it in yet."""
+    deployment_id = run_schedule.to_deployment("form").apply()
+    with get_client(sync_client=True) as client:
+        schema = client.read_deployment(deployment_id).parameter_openapi_schema
+    fields = sorted(schema["properties"].items(), key=lambda item: item[1]["position"])
+    return ShownForm(deployment_id, {name: field["description"] for name, field in fields})
+
+
+def _run(simulator: BoltSimulator, name: str, **parameters: Any) -> ShownRun:
+    """Run a schedule that fails."""
+    credentials = ParadimeCredentials(
+        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
+    )
+    state = run_schedule(name, credentials, poll_interval_seconds=0.5, return_state=True, **parameters)
+    assert state.is_failed(), state
+    # A page shows the log lines that the server has when it is opened.
+    asyncio.run(APILogHandler.aflush())
+    flow_run_id = state.state_details.flow_run_id
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+        )
+    return ShownRun(flow_run_id, {each.key: each.id for each in found if each.key})
