@@ -99,7 +99,9 @@ class LogArchive:
         return last_line(self.context.redact(text[-_END_CHARACTERS:]))
 
     def _first_error(self, text: str) -> str | None:
-        return next(filter(None, (first_error(self.context.redact(piece)) for piece in self._pieces(text))), None)
+        return next(
+            filter(None, (first_error(self.context.redact(piece)) for piece in self._pieces(text))), None
+        )
 
     async def _write(self, n: int, detail: BoltCommandDetail, limit: int) -> None:
         context = self.context

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ from paradime_blocks.testing.commands import SimulatedCommand
 from paradime_blocks.testing.faults import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
+    from prefect.client.schemas.actions import ArtifactCreate
+    from prefect.client.schemas.objects import Artifact, FlowRun
     from prefect.states import State
 
     from paradime_blocks.testing import BoltSimulator
@@ -79,9 +81,15 @@ class Stepping(Fault):
         return len(self.seen) >= self.call
 
 
-def bolt(ending: str, *, speed: float = 0, **schedule: Any) -> BoltSimulator:
+def bolt(
+    ending: str,
+    *,
+    speed: float = 0,
+    simulator_class: type[BoltSimulator] = BoltInProcess,
+    **schedule: Any,
+) -> BoltSimulator:
     """Return a Bolt, not started, whose clock stands still unless told, with one schedule that ends as told."""
-    simulator = BoltInProcess(speed=speed)
+    simulator = simulator_class(speed=speed)
     second = {
         "success": SimulatedCommand(SECOND),
         "failure": SimulatedCommand(SECOND, return_code=1),
@@ -154,7 +162,6 @@ async def run_flow(
     simulator: BoltSimulator, *, request_timeout_seconds: float = 8.0, **parameters: Any
 ) -> Outcome:
     """Run `run_schedule` against a started simulator, with a Prefect of its own, and gather what became of it."""
-    from paradime_flows.ownership import read_ownerships
     from paradime_flows.run_schedule import run_schedule
 
     began = time.monotonic()
@@ -165,36 +172,34 @@ async def run_flow(
         state, result, error = await in_flow_run(
             prefect, flow_run_id, run_schedule, SCHEDULE, credentials, **parameters
         )
-    ownerships = read_ownerships(prefect.flow_runs[flow_run_id])
-    requests: dict[str, int] = {}
-    for request in simulator.requests:
-        for operation in request.operations:
-            requests[operation] = requests.get(operation, 0) + 1
     written = [each for each in prefect.artifacts.values() if each.flow_run_id == flow_run_id]
+    return outcome_of(simulator, state, error, result, prefect.flow_runs[flow_run_id], written, began)
+
+
+def outcome_of(
+    simulator: BoltSimulator,
+    state: State[Any],
+    error: BaseException | None,
+    result: Any,
+    flow_run: FlowRun,
+    artifacts: Iterable[Artifact | ArtifactCreate],
+    began: float,
+) -> Outcome:
+    """Gather what became of a run of the flow; of the artifacts of a key, the last counts."""
+    from paradime_flows.ownership import read_ownerships
+
+    ownerships = read_ownerships(flow_run)
+    requests = Counter(name for request in simulator.requests for name in request.operations)
     return Outcome(
         state,
         error,
         result,
         simulator.runs(),
         ownerships[0] if ownerships else None,
-        {str(each.key): str(each.data) for each in written},
-        requests,
+        {str(each.key): str(each.data) for each in artifacts},
+        dict(requests),
         time.monotonic() - began,
     )
-
-
-async def all_of(works: Sequence[Callable[[], Any]], *, at_once: int = 8) -> list[Any]:
-    """Do several things, some at a time; what one raises is its result."""
-    limit = asyncio.Semaphore(at_once)
-
-    async def one(work: Callable[[], Any]) -> Any:
-        async with limit:
-            try:
-                return await work()
-            except Exception as error:  # noqa: BLE001 - judged by the test that asked for it
-                return error
-
-    return await asyncio.gather(*(one(work) for work in works))
 
 
 async def reached(simulator: BoltSimulator, condition: Callable[[BoltSimulator], object]) -> None:

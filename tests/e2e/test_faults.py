@@ -1,0 +1,82 @@
+"""Some cases of the fault matrix against a real Prefect server and a simulator behind a socket.
+
+All of them run in memory: `tests/faults/test_matrix.py`. What the real server adds is the same for each.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import anyio
+import pytest
+from faults.bench import SCHEDULE, credentials_for, outcome_of
+from faults.matrix import CASES, judge
+from support.prefect_api import artifacts_of
+
+from paradime_blocks import observation
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.testing import BoltSimulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faults.bench import Outcome
+
+SPEED = 25.0
+# Which call of an operation is hit does not depend on how often the flow polls.
+SAMPLED = [case for case in CASES if case.place in {"first", "end", "result"}][::31]
+
+
+@contextmanager
+def fast_time() -> Iterator[None]:
+    """Let every wait of the package pass faster; requests and their time limits stay real."""
+
+    async def sleep(seconds: float) -> None:
+        await anyio.sleep(seconds / SPEED)
+
+    clock = observation.Clock(monotonic=lambda: time.monotonic() * SPEED, sleep=sleep)
+    get_client = ParadimeCredentials.get_client
+
+    def fast_client(self: ParadimeCredentials, **options: Any) -> Any:
+        return get_client(self, sleep=sleep, **options)
+
+    with (
+        mock.patch.object(observation, "SYSTEM_CLOCK", clock),
+        mock.patch.object(ParadimeCredentials, "get_client", fast_client),
+    ):
+        yield
+
+
+async def on_the_server(
+    simulator: BoltSimulator, *, request_timeout_seconds: float, **parameters: Any
+) -> Outcome:
+    from prefect.client.orchestration import get_client
+
+    from paradime_flows.run_schedule import run_schedule
+
+    began = time.monotonic()
+    credentials = credentials_for(simulator, request_timeout_seconds)
+    with fast_time():
+        state = await run_schedule(SCHEDULE, credentials, return_state=True, **parameters)
+    error, result = None, None
+    try:
+        result = await state.aresult(raise_on_failure=True)
+    except BaseException as raised:  # noqa: BLE001 - whatever it is, the case is judged by it
+        error = raised
+    flow_run_id = state.state_details.flow_run_id
+    assert flow_run_id is not None
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+    artifacts = (await artifacts_of(flow_run_id)).values()
+    return outcome_of(simulator, state, error, result, flow_run, artifacts, began)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in SAMPLED])
+async def test_one_fault_starts_one_run_and_leaves_none_over(case, prefect_server, record_figures) -> None:
+    """As in memory: one Bolt run, or none with a clear error; its end is told; none is left over."""
+    outcome = await case.run({}, on_the_server, BoltSimulator)
+    record_figures("One fault", runs=outcome.runs, left_over=outcome.active)
+    judge(case, outcome)

@@ -1,0 +1,257 @@
+"""The fault matrix: what goes wrong x with which operation x at which call, for runs that end in each way."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from faults.bench import FIRST, LOG_OF, Stepping, bolt, is_clear, run_flow
+from support.in_process import BoltInProcess
+
+from paradime_blocks.errors import (
+    BoltCancelUnconfirmed,
+    BoltRunFailed,
+    BoltRunTimedOut,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+)
+from paradime_blocks.testing import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from faults.bench import Outcome
+
+    from paradime_blocks.testing import BoltSimulator
+    from paradime_blocks.testing.faults import Fault
+
+PATIENCE = 0.5
+"""How long a request may take where an answer hangs, in seconds."""
+# Live logs and the slot in Prefect would double the time; the logs have cases of their own.
+QUICK = {"live_logs": "off", "one_at_a_time": False}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "success": {"timeout_seconds": 3600.0, **QUICK},
+    "failure": {"timeout_seconds": 3600.0, **QUICK},
+    "recovery": {"timeout_seconds": 3600.0, "retries": 1, "retry_delay_seconds": 0.0, **QUICK},
+    "timeout": {"timeout_seconds": 20.0, **QUICK},
+}
+KINDS: dict[str, Callable[..., Fault]] = {
+    "500": lambda **at: faults.Status(500, **at),
+    "503-retry-after": lambda **at: faults.Status(503, retry_after=1, **at),
+    "504": lambda **at: faults.Status(504, **at),
+    "429": lambda **at: faults.Status(429, retry_after=1, **at),
+    "cut": faults.CutConnection,
+    "hang": lambda **at: faults.Hang(1.5 * PATIENCE, **at),
+    "slow": lambda **at: faults.Slow(0.3 * PATIENCE, **at),
+    "garbage": faults.Garbage,
+    "truncated": faults.Truncated,
+    "truncated-mid-transfer": lambda **at: faults.Truncated(mid_transfer=True, **at),
+    "graphql-error": lambda **at: faults.GraphQLError("Internal server error", **at),
+    "no-data": lambda **at: faults.MissingData("data", **at),
+    "empty": lambda **at: faults.MissingData("empty", **at),
+    "no-field": lambda **at: faults.MissingData("field", **at),
+    "nulls": lambda **at: faults.MissingData("nulls", **at),
+    "not-ok": lambda **at: faults.MissingData("not_ok", **at),
+    "redirect": lambda **at: faults.Redirect("https://elsewhere.example.com/", **at),
+    "duplicated": lambda **at: faults.Duplicated(hears="first", **at),
+}
+# Bolt says no, in so many words: before anything was sent, that is the end of it.
+REFUSALS = {"graphql-error", "not-ok", "redirect"}
+# These leave open what the server did, each before and after it has acted; 429 and redirects never act.
+UNCLEAR = ["500", "503-retry-after", "504", "cut", "hang", "garbage", "truncated", "truncated-mid-transfer"]
+UNCLEAR += ["graphql-error", "no-data", "empty", "no-field", "nulls", "not-ok"]
+# What can go wrong with a download, which is no GraphQL.
+OF_ANY_HTTP = [
+    "500",
+    "503-retry-after",
+    "504",
+    "429",
+    "cut",
+    "hang",
+    "slow",
+    "truncated",
+    "truncated-mid-transfer",
+]
+ENDINGS = ("success", "failure", "timeout")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that goes wrong.
+
+    Attributes:
+        ending: How the run would end: success, failure, timeout; recovery fails once and then succeeds.
+        operation: What is asked for when it goes wrong.
+        kind: What goes wrong.
+        place: With which call: first, middle, last; for a status also `end` (first after the run ended)
+            and `result` (the one after it).
+        acts: Whether the server has acted before the answer was lost.
+        lost_trigger: Whether the answer to the trigger has been lost before, so that the run is looked for.
+    """
+
+    ending: str
+    operation: str
+    kind: str
+    place: str = "first"
+    acts: bool = False
+    lost_trigger: bool = False
+
+    @property
+    def id(self) -> str:
+        acts = "-acts" if self.acts else ""
+        return f"{self.ending}-{self.operation}-{self.place}-{self.kind}{acts}"
+
+    @property
+    def counts_from_the_end(self) -> bool:
+        """Whether only the calls count at which the run has ended."""
+        return self.operation == "boltRunStatus" and self.place in {"end", "result", "last"}
+
+    def call(self, usual: Mapping[str, int]) -> int:
+        """Which call of the operation it is, given how many of each there are when nothing goes wrong."""
+        whole = usual.get("after the end" if self.counts_from_the_end else self.operation, 1)
+        by_place = {"first": 1, "end": 1, "result": 2, "last": whole, "middle": (whole + 1) // 2}
+        # How often a run is looked at before its time limit is not always the same.
+        return 3 if (self.operation, self.place) == ("boltRunStatus", "middle") else by_place[self.place]
+
+    async def run(
+        self,
+        usual: Mapping[str, int],
+        run_flow: Callable[..., Awaitable[Outcome]] = run_flow,
+        simulator_class: type[BoltSimulator] = BoltInProcess,
+    ) -> Outcome:
+        """Run the flow and let the fault hit it.
+
+        Args:
+            usual: How often each operation is called when nothing goes wrong.
+            run_flow: What runs it; in memory unless given.
+            simulator_class: The kind of simulator to run it against.
+        """
+        at: dict[str, Any] = {"operation": self.operation, "nth": self.call(usual)}
+        if self.acts:
+            at["after_acting"] = True
+        fault = KINDS[self.kind](**at)
+        simulator = bolt(self.ending, simulator_class=simulator_class)
+        in_status = self.operation == "boltRunStatus"
+        stepping = Stepping(
+            simulator,
+            fault if in_status else None,
+            self.call(usual),
+            ended=self.counts_from_the_end,
+            operation="boltRunStatus",
+        )
+        simulator.inject(stepping)
+        if not in_status:
+            simulator.inject(fault)
+        if self.lost_trigger:
+            simulator.inject(faults.CutConnection(operation="triggerBoltRun", after_acting=True))
+        patience = PATIENCE if self.kind == "hang" else 8.0
+        with simulator:
+            parameters = PARAMETERS[self.ending]
+            if self.operation == "boltCommandLogs":
+                parameters = {**parameters, "live_logs": "all"}
+            outcome = await run_flow(simulator, request_timeout_seconds=patience, **parameters)
+        assert stepping.has_hit if in_status else fault not in simulator.pending_faults, outcome
+        return outcome
+
+
+def _cases() -> Iterator[Case]:
+    """Every kind with every operation at every place, for runs that end in each way."""
+    places = {
+        "boltRunStatus": ("first", "middle", "end", "result", "last"),
+        "boltCommand": ("first", "middle", "last"),
+        "boltResourceUrl": ("first", "middle", "last"),
+        faults.RESOURCE: ("first", "last"),
+        "boltScheduleName": ("first",),
+        "listBoltRuns": ("first",),
+        "boltCommandLogs": ("first",),
+    }
+    for (operation, at), kind, ending in itertools.product(places.items(), KINDS, ENDINGS):
+        if operation == faults.RESOURCE and kind not in OF_ANY_HTTP:
+            continue
+        for place in at:
+            # After a time-out the run's end is seen by the cancel, and then by the archive.
+            once = (operation, ending, place) == ("boltRunStatus", "timeout", "result")
+            lost = operation == "listBoltRuns"
+            yield Case(ending, operation, kind, "end" if once else place, lost_trigger=lost)
+    for operation, endings in (
+        ("triggerBoltRun", ENDINGS),
+        ("cancelBoltRun", ("timeout",)),
+        ("retryBoltRun", ("recovery",)),
+    ):
+        for ending, kind in itertools.product(endings, KINDS):
+            yield Case(ending, operation, kind)
+            if kind in UNCLEAR:
+                yield Case(ending, operation, kind, acts=True)
+
+
+CASES = sorted(set(_cases()), key=lambda case: case.id)
+
+
+def judge(case: Case, outcome: Outcome) -> None:
+    """See that there is one Bolt run, or none with a clear error, that its end is told, and that none is left over."""
+    expected = 2 if case.ending == "recovery" else 1
+    assert len(outcome.runs) <= expected, outcome
+    assert not outcome.active or _is_told(outcome), outcome
+    assert outcome.summary, outcome
+    if not _harmless(case):
+        _check_the_end_of(case, outcome)
+        return
+    assert len(outcome.runs) == expected, outcome
+    _check_the_end_of(case, outcome)
+    # What cannot be fetched for the archive is told there, and hinders nothing else.
+    spoken = outcome.runs[-1].commands
+    missing = {each.command for each in spoken if LOG_OF.get(each.command, "?") in each.stdout} - outcome.logs
+    # The first is asked for again by the archive; but after a time-out it is the archive that asks first.
+    first = (case.operation, case.place) == ("boltCommand", "first") and case.ending != "timeout"
+    refused = case.kind in REFUSALS and not first
+    if refused and case.operation in {"boltCommand", "boltResourceUrl"}:
+        assert len(missing) <= 1, outcome
+    elif not (refused and (case.operation, case.place) == ("boltRunStatus", "last")):
+        assert not missing, outcome
+    assert not missing or "not archived" in outcome.summary.lower(), outcome
+
+
+def _harmless(case: Case) -> bool:
+    """Whether nobody but a reader of the trail may notice the fault."""
+    before_anything = case.operation == "boltScheduleName" and case.kind in REFUSALS
+    # The request may still lie with the server, or the server said no: nothing is sent a second time.
+    not_sent_again = case.operation in {"triggerBoltRun", "retryBoltRun"} and (
+        not case.acts and case.kind in {"504", "redirect"}
+    )
+    return not (before_anything or not_sent_again)
+
+
+def _is_told(outcome: Outcome) -> bool:
+    """Whether what is left over is known to the caller, and to the sweeper."""
+    told = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
+    return told and outcome.ownership is not None and outcome.ownership.is_open
+
+
+def _check_the_end_of(case: Case, outcome: Outcome) -> None:
+    """The flow run tells of the Bolt run what it came to, or else why it could not."""
+    assert outcome.ownership is not None
+    if (
+        not outcome.runs
+        or outcome.active
+        or (isinstance(outcome.error, BoltTriggerUnknown) and not _harmless(case))
+    ):
+        assert outcome.state.is_failed(), outcome
+        assert is_clear(outcome.error), outcome
+        return
+    last = outcome.runs[-1]
+    if last.state == "SUCCESS":
+        assert outcome.state.is_completed(), outcome
+        assert outcome.result.run_id == last.id
+        assert [command.command for command in outcome.result.commands][:1] == [
+            FIRST
+        ] or case.ending == "recovery"
+    else:
+        error = {"FAILED": BoltRunFailed, "CANCELED": BoltRunTimedOut}[last.state]
+        if not (case.ending == "recovery" and not _harmless(case)):
+            assert isinstance(outcome.error, error), outcome
+            assert outcome.error.run_id == last.id
+        assert outcome.state.is_failed(), outcome
+    # A retry that Bolt refused for want of a better answer may have begun its run yet: the sweeper looks again.
+    looked_for = not _harmless(case) and outcome.ownership.run_id is None
+    assert looked_for or not outcome.ownership.is_open, outcome
