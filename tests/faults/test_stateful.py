@@ -339,7 +339,7 @@ class Stories(RuleBasedStateMachine):
     def _end_of(self, intent: Intent) -> None:
         async def end() -> None:
             with suppress(asyncio.CancelledError, Exception):
-                await asyncio.wait([intent.task], timeout=30)
+                await asyncio.wait([intent.task], timeout=600)
 
         WORLD.call(end())
         assert intent.task.done(), "it did not end"
@@ -360,7 +360,7 @@ class Stories(RuleBasedStateMachine):
         task.cancel()
 
         async def end() -> None:
-            await asyncio.wait([task], timeout=30)
+            await asyncio.wait([task], timeout=600)
 
         WORLD.call(end())
         with suppress(BaseException):
