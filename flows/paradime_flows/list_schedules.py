@@ -48,6 +48,44 @@ class ListedSchedule(BaseModel):
     overdue: bool = False
     failing: bool = False
 
+    @classmethod
+    def of(cls, schedule: BoltScheduleSummary, due: datetime) -> ListedSchedule:
+        """Judge a schedule.
+
+        Args:
+            schedule: The schedule, as Bolt lists it.
+            due: What was to run before this time is overdue.
+        """
+        state = BoltRunState(schedule.last_run_state) if (schedule.last_run_state or "").strip() else None
+        next_run = schedule.next_run_at
+        running = state is not None and not state.is_terminal
+        return cls(
+            name=schedule.name,
+            slug=schedule.slug,
+            cron=schedule.schedule,
+            timer=cron_in_words(schedule.schedule),
+            owner=schedule.owner,
+            last_state=str(state) if state is not None else None,
+            last_run_at=schedule.last_run_at,
+            next_run_at=next_run,
+            suspended=schedule.suspended,
+            overdue=next_run is not None and next_run < due and not schedule.suspended and not running,
+            failing=state in BoltRunState.FAILURES,
+        )
+
+    def row(self) -> dict[str, str]:
+        """Return the table's row, by its columns."""
+        return {
+            "": "⏰ overdue" if self.overdue else "❌ failing" if self.failing else "",
+            "Schedule": one_line(self.name),
+            "Timer (UTC)": self.timer,
+            "Owner": one_line(self.owner or ""),
+            "Last state": one_line(self.last_state or "never run"),
+            "Last run (UTC)": _moment(self.last_run_at),
+            "Next run (UTC)": _moment(self.next_run_at),
+            "Suspended": "" if self.suspended is None else "yes" if self.suspended else "no",
+        }
+
 
 @bolt_flow(
     name="list-schedules",
@@ -88,7 +126,7 @@ async def list_schedules(
         found = [schedule async for schedule in client.iter_bolt_schedules(show_inactive=show_inactive)]
     now = datetime.now(timezone.utc)
     late = timedelta(seconds=overdue_after_seconds)
-    listed = [_listed(schedule, now - late) for schedule in found]
+    listed = [ListedSchedule.of(schedule, now - late) for schedule in found]
     # Here and not in Bolt: an older backend cannot filter.
     wanted = [
         schedule
@@ -99,48 +137,12 @@ async def list_schedules(
     wanted.sort(key=lambda schedule: (not schedule.overdue, not schedule.failing, schedule.name.lower()))
     bad = sum(schedule.overdue or schedule.failing for schedule in wanted)
     writer = ArtifactWriter(current_flow_run_id())
-    await writer.table(
-        "paradime-schedules", _rows(wanted), f"{len(wanted)} schedules; {bad} overdue or failing."
-    )
+    rows = [schedule.row() for schedule in wanted]
+    await writer.table("paradime-schedules", rows, f"{len(wanted)} schedules; {bad} overdue or failing.")
     return wanted
 
 
 alist_schedules = async_form(list_schedules)
-
-
-def _listed(schedule: BoltScheduleSummary, due: datetime) -> ListedSchedule:
-    state = BoltRunState(schedule.last_run_state) if (schedule.last_run_state or "").strip() else None
-    next_run = schedule.next_run_at
-    running = state is not None and not state.is_terminal
-    return ListedSchedule(
-        name=schedule.name,
-        slug=schedule.slug,
-        cron=schedule.schedule,
-        timer=cron_in_words(schedule.schedule),
-        owner=schedule.owner,
-        last_state=str(state) if state is not None else None,
-        last_run_at=schedule.last_run_at,
-        next_run_at=next_run,
-        suspended=schedule.suspended,
-        overdue=next_run is not None and next_run < due and not schedule.suspended and not running,
-        failing=state in BoltRunState.FAILURES,
-    )
-
-
-def _rows(schedules: list[ListedSchedule]) -> list[dict[str, str]]:
-    return [
-        {
-            "": "⏰ overdue" if schedule.overdue else "❌ failing" if schedule.failing else "",
-            "Schedule": one_line(schedule.name),
-            "Timer (UTC)": schedule.timer,
-            "Owner": one_line(schedule.owner or ""),
-            "Last state": one_line(schedule.last_state or "never run"),
-            "Last run (UTC)": _moment(schedule.last_run_at),
-            "Next run (UTC)": _moment(schedule.next_run_at),
-            "Suspended": "" if schedule.suspended is None else "yes" if schedule.suspended else "no",
-        }
-        for schedule in schedules
-    ]
 
 
 def _moment(value: datetime | None) -> str:

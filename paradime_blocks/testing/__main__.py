@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workspace_uid=options.workspace_uid,
     )
     if options.schedules is None:
-        _add_samples(simulator)
+        add_samples(simulator)
     else:
-        _add_from_file(simulator, options.schedules)
+        add_from_file(simulator, options.schedules)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_samples(simulator: BoltSimulator) -> None:
+def add_samples(simulator: BoltSimulator) -> None:
+    """Add schedules that show something: `daily`, `hourly` and `broken`."""
     simulator.add_schedule(
         "daily",
         commands=[
@@ -102,7 +103,8 @@ def _add_samples(simulator: BoltSimulator) -> None:
     )
 
 
-def _add_from_file(simulator: BoltSimulator, path: Path) -> None:
+def add_from_file(simulator: BoltSimulator, path: Path) -> None:
+    """Add the schedules of a JSON file, as `--schedules` says."""
     for entry in json.loads(path.read_text(encoding="utf-8")):
         simulator.add_schedule(**{**entry, "commands": [_command(each) for each in entry["commands"]]})
 

@@ -457,21 +457,18 @@ async def test_while_prefect_is_out_of_reach_nothing_piles_up(simulator, credent
     assert journal.kept is not None
 
 
-def test_labels_that_cannot_be_read_begin_anew():
-    """A label that somebody else wrote does no harm."""
-    from paradime_flows.live_logs import _positions
-
-    for kept in (
-        None,
-        "",
-        "x",
-        "[]",
-        "3",
-        '{"done": 1}',
-        '{"at": {"a": 1}}',
-        '{"at": {"1": [null, 1, 2, 3]}}',
-    ):
-        assert _positions(kept) == {}
+@pytest.mark.parametrize(
+    "kept",
+    [None, "", "x", "[]", "3", '{"done": 1}', '{"at": {"a": 1}}', '{"at": {"%d": [null, 1, 2, 3]}}'],
+)
+async def test_a_label_that_cannot_be_read_begins_anew(simulator, credentials, kept):
+    """Somebody else may have written it: it does no harm."""
+    run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(10)))
+    simulator.clock.advance(5)
+    (command,) = simulator.run(run_id).commands
+    journal = Notebook(kept=kept and kept.replace("%d", str(command.id)))
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == numbered(10).splitlines()
 
 
 async def test_credentials_and_signatures_are_not_logged(simulator, credentials):

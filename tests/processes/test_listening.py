@@ -8,6 +8,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 READ_IN_A_THREAD = """
     import importlib, os, signal, threading, time
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -6,21 +6,54 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 
-from paradime_flows.liveness import _started
+from paradime_flows.liveness import LABEL, beat, silent_seconds
+
+pytestmark = pytest.mark.processes
+
+
+class Labels:
+    """A client that has written labels."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, Any] = {}
+
+    async def update_flow_run_labels(self, flow_run_id: UUID, labels: dict[str, Any]) -> None:
+        del flow_run_id
+        self.written.update(labels)
+
+
+def stat(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on: proc(5), the third field and those after it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_process_that_has_ended_and_was_not_asked_for_is_dead() -> None:
+async def test_a_process_that_has_ended_and_was_not_asked_for_is_dead() -> None:
     """In a container whose first process asks for no one, it stays as a zombie for good."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert _started(process.pid)
-    process.kill()
-    stat = Path(f"/proc/{process.pid}/stat")
-    deadline = time.monotonic() + 30
-    while stat.read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not _started(process.pid)
-    process.communicate()
+    client: Any = Labels()
+    await beat(client, uuid4())
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # noqa: ASYNC220
+    # The sign of life that the process would give of itself.
+    at, _, _, machine = client.written[LABEL].split(" ", 3)
+    flow_run = FlowRun(
+        flow_id=uuid4(), labels={LABEL: f"{at} {process.pid} {stat(process.pid)[19]} {machine}"}
+    )
+    try:
+        alive = silent_seconds(flow_run)
+        process.kill()
+        deadline = time.monotonic() + 30
+        while stat(process.pid)[0] != "Z" and time.monotonic() < deadline:
+            time.sleep(0.01)  # noqa: ASYNC251
+        dead = silent_seconds(flow_run)
+    finally:
+        process.kill()
+        process.communicate()
+    assert alive is not None
+    assert alive < float("inf")
+    assert dead == float("inf")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from paradime_blocks.testing import BoltSimulator
-from paradime_blocks.testing.__main__ import _add_from_file, _add_samples
+from paradime_blocks.testing.__main__ import add_from_file, add_samples
 
 
 def test_one_sample_succeeds_and_one_fails(simulator: BoltSimulator) -> None:
     """There is something to see on both sides."""
-    _add_samples(simulator)
+    add_samples(simulator)
     good, bad = simulator.start_run("daily"), simulator.start_run("broken")
     assert simulator.run(good).state == "STARTING"
     simulator.clock.advance(120)
@@ -27,7 +27,7 @@ def test_schedules_come_from_a_file(simulator: BoltSimulator, tmp_path: Path) ->
     ]
     file = tmp_path / "schedules.json"
     file.write_text(json.dumps(schedules), encoding="utf-8")
-    _add_from_file(simulator, file)
+    add_from_file(simulator, file)
     run_id = simulator.start_run("one")
     simulator.clock.advance(60)
     assert (simulator.run(run_id).state, simulator.run(run_id).branch) == ("FAILED", "dev")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paradime_blocks.dbt_artifacts import Manifest, ManifestNode, NodeResult, RunResults
-from paradime_flows.assets import _upstream, asset_key, emit_assets
+from paradime_flows.assets import asset_key, emit_assets
 
 
 def a_node(kind: str, relation: str | None, *depends_on: str, **facts: Any) -> ManifestNode:
@@ -103,7 +103,7 @@ def test_an_outcome_is_that_of_prefect_dbt(
     assert [event["event"] for event in events] == expected
 
 
-def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from() -> None:
+def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from(events: list[dict[str, Any]]) -> None:
     """Upstream is what lies in the warehouse, each once; models that opted out are left out, sources never."""
     manifest = Manifest(
         {
@@ -115,10 +115,12 @@ def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from() -> None:
             "source.s": a_node("source", "src"),
             "source.off": a_node("source", "src_off", assets_enabled=False),
             "source.none": a_node("source", None),
-        }
+        },
+        "duckdb",
     )
-    assert [above.relation_name for above in _upstream(manifest.nodes["model.a"], manifest)] == [
-        "seed_s",
-        "src",
-        "src_off",
+    emit_assets(RunResults((NodeResult("model.a", "model", "a", "success"),)), manifest, {})
+    (built,) = [event for event in events if "materialization" in event["event"]]
+    upstream = [
+        each["prefect.resource.id"] for each in built["related"] if each["prefect.resource.role"] == "asset"
     ]
+    assert sorted(upstream) == ["duckdb://seed_s", "duckdb://src", "duckdb://src_off"]

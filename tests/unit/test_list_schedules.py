@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from paradime_blocks.models import BoltScheduleSummary
-from paradime_flows.list_schedules import _listed, _rows
+from paradime_flows.list_schedules import ListedSchedule
 
 DUE = datetime(2026, 11, 24, 3, 0, tzinfo=timezone.utc)
 EARLY, LATER = (DUE + timedelta(hours=hours) for hours in (-1, 1))
@@ -29,15 +29,17 @@ EARLY, LATER = (DUE + timedelta(hours=hours) for hours in (-1, 1))
 )
 def test_overdue_and_failing(fields: dict[str, object], overdue: bool, failing: bool) -> None:
     """By its next run, its timer and its last state."""
-    found = _listed(BoltScheduleSummary(name="daily", **fields), DUE)
+    found = ListedSchedule.of(BoltScheduleSummary(name="daily", **fields), DUE)
     assert (found.overdue, found.failing) == (overdue, failing)
 
 
 def test_what_comes_from_bolt_is_cleaned_and_bounded_in_the_table() -> None:
     """Timer, owner, name and a state that nobody knows."""
     long = "\x1b[31m" + "x\n" * 500
-    listed = _listed(BoltScheduleSummary(name=long, schedule=long, owner=long, last_run_state=long), DUE)
-    (row,) = _rows([listed])
+    listed = ListedSchedule.of(
+        BoltScheduleSummary(name=long, schedule=long, owner=long, last_run_state=long), DUE
+    )
+    row = listed.row()
     assert {name: len(row[name]) for name in ("Schedule", "Timer (UTC)", "Owner", "Last state")} == {
         "Schedule": 200,
         "Timer (UTC)": 200,
