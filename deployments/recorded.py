@@ -1,4 +1,4 @@
-"""What real dbt printed and wrote (tests/fixtures/dbt), as the simulator's commands; for the demo and the tests."""
+"""What real dbt printed and wrote (dbt_runs/recorded), as the simulator's commands; for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from paradime_blocks.testing import SimulatedCommand
 
-RECORDED = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "dbt" / "recorded"
+RECORDED = Path(__file__).resolve().parent / "dbt_runs" / "recorded"
 
 
 def recorded_commands(case: str, *, seconds: float | None = None, **changes: Any) -> list[SimulatedCommand]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import demo
 import pytest
+from recorded import RECORDED
 
 from paradime_blocks.testing import BoltSimulator
 
@@ -94,3 +95,9 @@ def test_without_a_schedule_the_simulator_is_used(monkeypatch, capsys):
     with ExitStack() as stack:
         bolt = demo._simulated_bolt(stack)
         assert bolt.credentials.check().ok
+
+
+def test_the_demo_needs_nothing_of_the_tests():
+    """Its recorded runs lie beside it: a copy without tests/ shows the same."""
+    assert (RECORDED / "success").is_dir()
+    assert RECORDED.is_relative_to(Path(demo.__file__).parent)

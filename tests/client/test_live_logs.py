@@ -6,10 +6,10 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from recorded import RECORDED
 
 from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.errors import BoltUnavailable
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from paradime_blocks.testing import BoltSimulator
 
-RECORDED = Path(__file__).parent.parent / "fixtures" / "dbt" / "recorded"
 SWITCHES = [("pages", "pages"), ("pages", "whole"), ("whole", "whole")]
 BACKENDS = [pytest.param(True, id="cursors"), pytest.param(False, id="run-status")]
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,6 +13,7 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
+from recorded import RECORDED
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import BoltRunFailed
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
-RECORDED = Path(__file__).parent.parent / "fixtures" / "dbt" / "recorded"
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
 BACKENDS = [pytest.param((), id="cursors"), pytest.param(("boltCommandLogs",), id="run-status")]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import RECORDED
 
 from paradime_blocks.dbt_logs import LogLine, first_error, last_line, parse_line
-
-RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
 
 REVENUE_ERROR = (
     "Runtime Error in model revenue (models/marts/revenue.sql) Conversion Error: "

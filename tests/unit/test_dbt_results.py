@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from recorded import RECORDED
 
 from paradime_blocks.dbt_artifacts import (
     FreshnessResult,
@@ -32,7 +32,6 @@ from paradime_blocks.dbt_results import cause, failures_first, merge, summarise
 from paradime_blocks.text import clean, one_line
 from paradime_flows.dbt_markdown import Bounds, render_freshness, render_results
 
-RECORDED = Path(__file__).parents[1] / "fixtures" / "dbt" / "recorded"
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
