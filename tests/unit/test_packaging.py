@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from paradime_blocks.branding import DOCUMENTATION_URL
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -73,6 +75,15 @@ def test_prefect_finds_the_blocks_by_the_entry_point():
     """Prefect imports its collections when it starts; ours registers the blocks that way."""
     ours = [point for point in entry_points(group="prefect.collections") if point.name == "prefect_paradime"]
     assert [point.value for point in ours] == ["paradime_blocks"]
+
+
+def test_all_links_lead_to_one_repository():
+    """The blocks' page in Prefect's UI, too: to the section of the README that is about them."""
+    repository = PROJECT["urls"]["Source"]
+    assert {url for url in PROJECT["urls"].values() if not url.startswith(repository)} == set()
+    page, _, section = DOCUMENTATION_URL.partition("#")
+    assert page == repository
+    assert f"## {section.capitalize()}\n" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"])
