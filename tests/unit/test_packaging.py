@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
 
 from paradime_blocks.branding import DOCUMENTATION_URL
 
@@ -23,6 +26,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 _PYTHON = "Programming Language :: Python :: 3."
 PYTHONS = [f"3.{text.removeprefix(_PYTHON)}" for text in PROJECT["classifiers"] if text.startswith(_PYTHON)]
+WORKFLOW = YAML(typ="safe", pure=True).load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
 # What pyproject.toml asks for: `dependencies`, and each extra by its name.
 REQUIREMENTS = {
     group: [Requirement(text) for text in texts]
@@ -75,6 +79,25 @@ def test_prefect_finds_the_blocks_by_the_entry_point():
     """Prefect imports its collections when it starts; ours registers the blocks that way."""
     ours = [point for point in entry_points(group="prefect.collections") if point.name == "prefect_paradime"]
     assert [point.value for point in ours] == ["paradime_blocks"]
+
+
+def test_the_pythons_are_the_same_everywhere():
+    """What pip lets in, what the classifiers say and what GitHub's workflow runs."""
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    assert [f"3.{minor}" for minor in range(100) if f"3.{minor}" in allowed] == PYTHONS
+    assert WORKFLOW["jobs"]["python"]["strategy"]["matrix"]["python"] == PYTHONS
+
+
+def test_the_workflow_runs_targets_that_make_has():
+    """A renamed target would be seen on GitHub only."""
+    there_are = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    runs = [
+        step["run"].split() for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step
+    ]
+    named = {word for run in runs for word in run[1:] if re.fullmatch("[a-z-]+", word)}
+    named |= set(WORKFLOW["jobs"]["python"]["strategy"]["matrix"]["target"])
+    assert {run[0] for run in runs} == {"make"}
+    assert {"test", "test-newest", "test-lowest"} <= named <= there_are
 
 
 def test_all_links_lead_to_one_repository():
