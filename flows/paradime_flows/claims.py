@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -185,9 +185,23 @@ async def _predecessors(
         return [one for one in found if one.id != flow_run.id], []
     if caller is None:
         return (await earlier_calls(client, flow_run))[::-1], []
+    return left_by_tasks(caller, await calls_by_tasks(client, flow_run, caller))
+
+
+def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowRun], list[Ownership]]:
+    """Return the flow runs of earlier attempts of a task, or of the flows above it, and what this attempt's have.
+
+    Args:
+        caller: The task, in the present attempt.
+        others: What it has called, and others of its flow run.
+
+    Returns:
+        Those that may have left something, of the newest attempt first, and in it as they were called; and what is
+        taken already.
+    """
     attempts: dict[str, list[FlowRun]] = {}
     taken: list[Ownership] = []
-    for one in sorted(await calls_by_tasks(client, flow_run, caller), key=_age):
+    for one in sorted(others, key=_age):
         for ownership in read_ownerships(one):
             other = ownership.caller
             if other is None:
@@ -196,7 +210,6 @@ async def _predecessors(
                 attempts.setdefault(other.numbers(), []).append(one)
             else:
                 taken.append(ownership)
-    # The newest attempt first, and in it as they were called.
     newest_first = sorted(attempts.values(), key=lambda calls: _age(calls[-1]), reverse=True)
     return [one for calls in newest_first for one in calls], taken
 

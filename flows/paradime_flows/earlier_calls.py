@@ -64,11 +64,23 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
     parent = await client.read_flow_run(call.flow_run_id)
     parents = [*await _earlier_calls(client, parent, generations - 1), parent]
     calls = await _calls_of_that_name(client, call, parents)
-    called = [
-        one
-        for one in await _called_by(client, calls)
-        if one.id != flow_run.id and one.flow_id == flow_run.flow_id
-    ]
+    return same_calls(flow_run, call, parent, calls, await _called_by(client, calls))
+
+
+def same_calls(
+    flow_run: FlowRun, call: TaskRun, parent: FlowRun, calls: Iterable[TaskRun], called: Iterable[FlowRun]
+) -> list[FlowRun]:
+    """Return the flow runs that stood in a flow run's place before it, oldest first.
+
+    Args:
+        flow_run: The flow run.
+        call: The task run that stands for it.
+        parent: The flow run that has called it.
+        calls: The task runs of that name and number, of the parent and of those that stood in the parent's place.
+        called: The flow runs that these stand for.
+    """
+    calls = list(calls)
+    called = [one for one in called if one.id != flow_run.id and one.flow_id == flow_run.flow_id]
     same = {one.id: one.flow_run_id for one in calls if _is_same_call(one, call, parent, calls, called)}
     found = [
         one
@@ -83,13 +95,23 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
 
 
 async def _earlier_calls_by_tasks(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
-    """Return one call of each earlier attempt: the first of equal ones for the first, the second for the second."""
     caller = written_caller(flow_run)
     if caller is None:
         return []
+    return same_calls_by_tasks(flow_run, caller, await calls_by_tasks(client, flow_run, caller))
+
+
+def same_calls_by_tasks(flow_run: FlowRun, caller: Caller, others: Iterable[FlowRun]) -> list[FlowRun]:
+    """Return one call of each earlier attempt: the first of equal ones for the first, the second for the second.
+
+    Args:
+        flow_run: The one that a task has called.
+        caller: The task.
+        others: The other runs of its flow, in this attempt and in earlier ones.
+    """
     calls = [
         (theirs, one)
-        for one in await calls_by_tasks(client, flow_run, caller)
+        for one in others
         if one.parameters == flow_run.parameters and (theirs := written_caller(one)) is not None
     ]
     calls.sort(key=lambda call: str(call[1].created))
@@ -121,19 +143,30 @@ async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun,
         The one that is succeeded, which is the flow run or one above it, and the one that stands in its place.
     """
     async for one in lineage(client, flow_run):
-        began = one.state.timestamp if one.state is not None and one.state.is_running() else None
-        if not has_its_own_process(one) or one.parent_task_run_id is None or began is None:
+        if not has_its_own_process(one) or one.parent_task_run_id is None or _began_at(one) is None:
             continue
         call = await client.read_task_run(one.parent_task_run_id)
         if call.flow_run_id is None or not call.dynamic_key.isdigit():
             continue
         for other in await _called_by(client, [call]):
-            is_same = other.flow_id == one.flow_id and other.parameters == one.parameters
-            is_over = other.state is not None and other.state.is_final()
-            was_there = other.created is not None and other.created < began
-            if is_same and not is_over and was_there and _comes_after(other, one):
+            if is_in_its_place(other, one):
                 return one, other
     return None
+
+
+def is_in_its_place(other: FlowRun, one: FlowRun) -> bool:
+    """Whether another flow run of the same call stood in the place of one already as that began, and is not over."""
+    began = _began_at(one)
+    is_same = other.flow_id == one.flow_id and other.parameters == one.parameters
+    is_over = other.state is not None and other.state.is_final()
+    was_there = began is not None and other.created is not None and other.created < began
+    return is_same and not is_over and was_there and _comes_after(other, one)
+
+
+def _began_at(flow_run: FlowRun) -> datetime | None:
+    """Return when the body of a flow run began that runs now; None if none does."""
+    state = flow_run.state
+    return state.timestamp if state is not None and state.is_running() else None
 
 
 def _comes_after(one: FlowRun, other: FlowRun) -> bool:
@@ -188,4 +221,9 @@ async def _calls_of_that_name(client: PrefectClient, call: TaskRun, parents: lis
         found += page
         if len(page) < _PAGE:
             break
+    return of_its_number(call, found)
+
+
+def of_its_number(call: TaskRun, found: Iterable[TaskRun]) -> list[TaskRun]:
+    """Return a call, and those that have its number, of some of its name."""
     return [call, *(one for one in found if one.dynamic_key == call.dynamic_key and one.id != call.id)]

@@ -1,0 +1,471 @@
+"""Flows that are begun again, and call anew what they have called before: each intent keeps its one Bolt run.
+
+Which flow runs stood in a place before is the table of tests/unit/test_call_paths.py; here is what becomes of what
+those have left. One case of each shape runs on a real Prefect server, in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+from faults.bench import SCHEDULE, credentials_for
+from faults.bodies import begun, ownership_of, running, unanswered
+from faults.prefect_in_memory import Process, process
+from prefect.client.schemas.objects import StateType
+
+from paradime_blocks.errors import BoltError, BoltRunFailed, BoltRunTimedOut, BoltUnavailable
+from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_flows.holding import Superseded
+from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.run_schedule import run_schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from faults.prefect_in_memory import PrefectInMemory
+
+    from paradime_blocks.testing import BoltSimulator
+
+
+@dataclass
+class Place:
+    """A place at which a flow calls another, in each attempt anew.
+
+    Attributes:
+        prefect: The server.
+        depth: How many flow runs each attempt makes there, one below the other; the last one is that of ours.
+        deployed: Whether the first of them is started by a deployment, and has a process of its own.
+    """
+
+    prefect: PrefectInMemory
+    depth: int = 1
+    deployed: bool = False
+    flow_run_id: UUID = field(init=False)
+    flow_ids: list[UUID] = field(init=False)
+    deployment_id: UUID = field(default_factory=uuid4)
+    calls: dict[UUID, UUID] = field(default_factory=dict)
+    last: datetime = field(default=datetime.min.replace(tzinfo=timezone.utc))
+
+    def __post_init__(self) -> None:
+        self.flow_run_id = running(self.prefect)
+        self.flow_ids = [uuid4() for _ in range(self.depth)]
+
+    def called(self) -> UUID:
+        """Return the flow run of ours that the next attempt makes; it is scheduled."""
+        one = self.flow_run_id
+        for level in range(self.depth):
+            one = self._below(one, level)
+        return one
+
+    def begun(self) -> UUID:
+        """The same, and those that were made run."""
+        one = self.called()
+        for each in self.lineage(one):
+            self.prefect.set_state(each, StateType.RUNNING)
+        return one
+
+    def lineage(self, flow_run_id: UUID) -> list[UUID]:
+        """A flow run and those above it that were made with it."""
+        found = [flow_run_id]
+        while len(found) < self.depth:
+            call = self.prefect.flow_runs[found[-1]].parent_task_run_id
+            assert call is not None
+            found.append(self.prefect.calls[call])
+        return found
+
+    def _below(self, above: UUID, level: int) -> UUID:
+        made = self.prefect.new_flow_run(parent=above)
+        flow_run = self.prefect.flow_runs[made]
+        assert flow_run.parent_task_run_id is not None
+        call = self.calls.setdefault(above, flow_run.parent_task_run_id)
+        if call != flow_run.parent_task_run_id:
+            # The call of a flow run that is begun again is the same.
+            del self.prefect.calls[flow_run.parent_task_run_id]
+        self.last = max(self.last + timedelta(microseconds=1), datetime.now(timezone.utc))
+        flow_run.parent_task_run_id, flow_run.flow_id, flow_run.created = (
+            call,
+            self.flow_ids[level],
+            self.last,
+        )
+        if self.deployed and level == 0:
+            flow_run.deployment_id = self.deployment_id
+        return made
+
+
+PLACES = pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param({}, id="a sub-flow"),
+        pytest.param({"depth": 2}, id="a sub-flow of a sub-flow"),
+        pytest.param({"depth": 3}, id="one level deeper"),
+        pytest.param({"deployed": True}, id="a deployment"),
+        pytest.param({"deployed": True, "depth": 2}, id="a sub-flow of a deployment"),
+    ],
+)
+DEPLOYED = pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param({"deployed": True}, id="a deployment"),
+        pytest.param({"deployed": True, "depth": 2}, id="a sub-flow of a deployment"),
+    ],
+)
+
+
+def in_a_process(work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
+    """Do some work in a process of its own."""
+
+    async def run() -> Any:
+        process.set(Process())
+        return await work()
+
+    return asyncio.create_task(run())
+
+
+async def until(accept: Callable[[], Any]) -> None:
+    while not accept():  # noqa: ASYNC110 - Bolt's simulator and Prefect tell nobody
+        await asyncio.sleep(0.01)
+
+
+async def to_the_end(simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any) -> int:
+    """What a body does of an intent, from its beginning to its end."""
+    body = await begun(simulator, flow_run_id, key, **policies)
+    run = await body.obtain()
+    try:
+        await body.wait(run)
+        await body.result(run)
+    except BoltError as error:
+        await body.finish(error)
+        raise
+    await body.finish(None)
+    return run.run_id
+
+
+async def started(simulator: BoltSimulator, flow_run_id: UUID, **policies: Any) -> int:
+    """What a body does until it is killed as it waits."""
+    return (await (await begun(simulator, flow_run_id, **policies)).obtain()).run_id
+
+
+def never_ends(simulator: BoltSimulator) -> None:
+    simulator.update_schedule(SCHEDULE, commands=[SimulatedCommand("dbt run", duration_seconds=float("inf"))])
+
+
+def ends(simulator: BoltSimulator, *return_codes: int) -> None:
+    """Have the schedule's runs end at once, each with the next return code."""
+    simulator.update_schedule(SCHEDULE, commands=[SimulatedCommand("dbt run", return_code=return_codes)])
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an attempt does, and what becomes of its run before the next one.
+
+    Attributes:
+        simulator: Bolt.
+        prefect: The server.
+        flow_run_id: The flow run of ours in that attempt.
+    """
+
+    simulator: BoltSimulator
+    prefect: PrefectInMemory
+    flow_run_id: UUID
+
+    async def goes_on(self) -> None:
+        await started(self.simulator, self.flow_run_id)
+
+    async def not_answered(self) -> None:
+        await started(self.simulator, self.flow_run_id)
+        unanswered(self.prefect, self.flow_run_id)
+
+    async def ended_unseen(self, state: str = "SUCCESS") -> None:
+        self.simulator.finish(await started(self.simulator, self.flow_run_id), state=state)
+
+    async def failed_unseen(self) -> None:
+        await self.ended_unseen("FAILED")
+
+    async def out_of_reach(self) -> None:
+        body = await begun(self.simulator, self.flow_run_id)
+        body.schedule = body.schedule.model_copy(update={"max_outage_seconds": 10})
+        run = await body.obtain()
+        self.simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
+        with pytest.raises(BoltUnavailable) as outage:
+            await body.wait(run)
+        await body.finish(outage.value)
+        self.simulator.clear_faults()
+
+    async def succeeded(self) -> None:
+        ends(self.simulator, 0)
+        await to_the_end(self.simulator, self.flow_run_id)
+        never_ends(self.simulator)
+
+    async def failed(self) -> None:
+        ends(self.simulator, 1)
+        with pytest.raises(BoltRunFailed):
+            await to_the_end(self.simulator, self.flow_run_id)
+        never_ends(self.simulator)
+
+    async def left_at_its_limit(self) -> None:
+        body = await begun(self.simulator, self.flow_run_id, on_timeout="leave")
+        run = await body.obtain()
+        await body.finish(BoltRunTimedOut("Time is up.", state="RUNNING", run_id=run.run_id))
+        self.simulator.finish(run.run_id)
+
+    async def settled(self, state: StateType) -> None:
+        from paradime_flows.settle import settle
+
+        await started(self.simulator, self.flow_run_id)
+        self.prefect.set_state(self.flow_run_id, state)
+        ownership = ownership_of(self.prefect, self.flow_run_id)
+        await settle(ownership, credentials_for(self.simulator), "The flow run is over.")
+
+    async def crashed(self) -> None:
+        await self.settled(StateType.CRASHED)
+
+    async def cancelled(self) -> None:
+        await self.settled(StateType.CANCELLED)
+
+    async def nothing(self) -> None:
+        await begun(self.simulator, self.flow_run_id)
+
+
+@PLACES
+@pytest.mark.parametrize(
+    "left, is_taken_up",
+    [
+        pytest.param(Left.goes_on, True, id="its run goes on"),
+        pytest.param(Left.not_answered, True, id="its trigger was not answered"),
+        pytest.param(Left.ended_unseen, True, id="its run succeeded, and nobody saw it"),
+        pytest.param(Left.failed_unseen, True, id="its run failed, and nobody saw it"),
+        pytest.param(Left.out_of_reach, True, id="Bolt was out of reach"),
+        pytest.param(Left.succeeded, True, id="it succeeded"),
+        pytest.param(Left.failed, False, id="it failed"),
+        pytest.param(Left.left_at_its_limit, False, id="it left its run at the time limit"),
+        pytest.param(Left.crashed, False, id="it crashed, and its run was cancelled"),
+        pytest.param(Left.cancelled, False, id="somebody cancelled it"),
+        pytest.param(Left.nothing, False, id="it was killed before it triggered"),
+    ],
+)
+async def test_what_an_attempt_has_left_is_taken_up_by_the_next(
+    simulator, prefect, place, left, is_taken_up
+) -> None:
+    """Unless the attempt was told of its end: then the next one is a new intent. A success is not run again."""
+    where = Place(prefect, **place)
+    first = where.begun()
+    await in_a_process(lambda: left(Left(simulator, prefect, first)))
+    before = [run.id for run in simulator.runs()]
+    second = where.begun()
+    taken = await in_a_process(lambda: started(simulator, second))
+    assert (taken in before) is is_taken_up
+    assert len(simulator.runs()) == len(before) + (not is_taken_up)
+    assert ownership_of(prefect, second).run_id == taken
+
+
+@PLACES
+async def test_each_attempt_goes_on_with_what_the_one_before_it_had_taken_up(
+    simulator, prefect, place
+) -> None:
+    """What the last one took over hides behind none of those before."""
+    where = Place(prefect, **place)
+    attempts = [where.begun()]
+    first = await in_a_process(lambda: started(simulator, attempts[0]))
+    for _ in range(3):
+        attempts.append(where.begun())
+        assert await in_a_process(lambda: started(simulator, attempts[-1])) == first
+    assert [ownership_of(prefect, one).is_open for one in attempts] == [False, False, False, True]
+    simulator.finish(first)
+    attempts.append(where.begun())
+    for _ in range(2):
+        assert await in_a_process(lambda: to_the_end(simulator, attempts[-1])) == first
+        attempts.append(where.begun())
+    assert len(simulator.runs()) == 1
+
+
+@PLACES
+async def test_a_failure_that_nobody_saw_is_told_once(simulator, prefect, place) -> None:
+    """To the attempt that takes it up; the one after that runs anew."""
+    where = Place(prefect, **place)
+    first, second, third = (where.begun() for _ in range(3))
+    await in_a_process(lambda: Left(simulator, prefect, first).failed_unseen())
+    with pytest.raises(BoltRunFailed):
+        await in_a_process(lambda: to_the_end(simulator, second))
+    ends(simulator, 0)
+    await in_a_process(lambda: to_the_end(simulator, third))
+    assert [run.state for run in simulator.runs()] == ["FAILED", "SUCCESS"]
+
+
+@PLACES
+async def test_another_place_has_another_run(simulator, prefect, place) -> None:
+    """Which asks for the same."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    where, elsewhere = Place(prefect, **place), Place(prefect, **place)
+    there = elsewhere.begun()
+    run = await in_a_process(lambda: started(simulator, there))
+    first, second = where.begun(), where.begun()
+    own = await in_a_process(lambda: started(simulator, first))
+    assert own != run
+    assert await in_a_process(lambda: started(simulator, second)) == own
+    assert ownership_of(prefect, there).is_open
+
+
+async def test_what_asks_for_something_else_takes_nothing_up(simulator, prefect) -> None:
+    """The schedule is the same, and what it is to do is not."""
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.policies import RunPolicies
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    where = Place(prefect)
+    first, second = where.begun(), where.begun()
+    before = await in_a_process(lambda: started(simulator, first))
+
+    async def with_other_commands() -> int:
+        credentials = credentials_for(simulator)
+        schedule = BoltSchedule(credentials=credentials, schedule_name=SCHEDULE, commands=["dbt test"])
+        body = await RunLifecycle.begin(schedule, second, RunPolicies())
+        return (await body.obtain()).run_id
+
+    assert await in_a_process(with_other_commands) != before
+    assert [ownership_of(prefect, one).is_open for one in (first, second)] == [True, True]
+
+
+@PLACES
+async def test_of_two_equal_tasks_each_takes_up_its_own_run(simulator, prefect, place) -> None:
+    """In the order in which they ask; one whose run had failed triggers anew, and so does a third."""
+    from paradime_flows.ownership import read_ownerships
+
+    where = Place(prefect, **place)
+    first, second = where.begun(), where.begun()
+    ends(simulator, 1, 0)
+
+    async def before() -> None:
+        with pytest.raises(BoltRunFailed):
+            await to_the_end(simulator, first, "one")
+        await to_the_end(simulator, first, "two")
+
+    async def again() -> list[int]:
+        return [await to_the_end(simulator, second, key) for key in ("another", "one more", "a third")]
+
+    await in_a_process(before)
+    taken = await in_a_process(again)
+    failed, good, *anew = [run.id for run in simulator.runs()]
+    assert taken == [good, *anew]
+    assert len(anew) == 2
+    assert failed not in taken
+    assert {one.key for one in read_ownerships(prefect.flow_runs[second])} == {
+        "another",
+        "one more",
+        "a third",
+    }
+
+
+async def test_equal_tasks_at_once_take_up_a_run_each(simulator, prefect, monkeypatch) -> None:
+    """While one is about to take over what it has found, the others look."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    where = Place(prefect, depth=2)
+    first, second = where.begun(), where.begun()
+    keys = ["one", "two", "three"]
+
+    async def before() -> list[int]:
+        return [(await (await begun(simulator, first, key)).obtain()).run_id for key in keys]
+
+    async def again() -> list[int]:
+        bodies = await asyncio.gather(*(begun(simulator, second, f"{key} again") for key in keys))
+        return [(await body.obtain()).run_id for body in bodies]
+
+    write = prefect.update_flow_run_labels
+
+    async def slowly(*arguments: Any) -> None:
+        await asyncio.sleep(0.2)
+        await write(*arguments)
+
+    runs = await in_a_process(before)
+    monkeypatch.setattr(prefect, "update_flow_run_labels", slowly)
+    assert sorted(await in_a_process(again)) == runs == [run.id for run in simulator.runs()]
+
+
+# The first attempt's process lives: what a deployment has started outlives its parent.
+
+
+@DEPLOYED
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "and the first is cancelled"])
+async def test_the_next_attempt_takes_over_from_one_that_lives(simulator, prefect, place, cancelled) -> None:
+    """The first lets go of the run: it is the second's to wait for and to cancel."""
+    where = Place(prefect, **place)
+    first, second = where.begun(), where.begun()
+    older = in_a_process(lambda: to_the_end(simulator, first))
+    await until(lambda: simulator.count("boltRunStatus") > 1)
+    newer = in_a_process(lambda: to_the_end(simulator, second))
+    with pytest.raises(Superseded):
+        await older
+    await until(lambda: prefect.flow_runs[first].state.type is StateType.CRASHED)
+    if cancelled:
+        state = prefect.set_state(first, StateType.CANCELLING)
+        await in_a_process(lambda: cancel_owned_runs(run_schedule, prefect.flow_runs[first], state))
+    asked = simulator.count("boltRunStatus")
+    await until(lambda: simulator.count("boltRunStatus") > asked + 3)
+    (run,) = simulator.runs()
+    assert (run.state, run.cancel_requests) == ("RUNNING", 0)
+    simulator.finish(run.id)
+    assert await newer == run.id
+    assert [one.id for one in simulator.runs()] == [run.id]
+
+
+@DEPLOYED
+async def test_one_that_begins_late_gives_way_to_the_one_in_its_place(simulator, prefect, place) -> None:
+    """Its worker was down, and the parent has been retried meanwhile."""
+    where = Place(prefect, **place)
+    late, second = where.called(), where.begun()
+    run = await in_a_process(lambda: started(simulator, second))
+    for each in where.lineage(late):
+        prefect.set_state(each, StateType.RUNNING)
+    with pytest.raises(Superseded):
+        await in_a_process(lambda: started(simulator, late))
+    ended = [prefect.flow_runs[each].state.type for each in where.lineage(late)]
+    assert ended == [StateType.CRASHED] * len(ended)
+    assert {prefect.flow_runs[each].state.type for each in where.lineage(second)} == {StateType.RUNNING}
+    assert ownership_of(prefect, second).is_open
+    assert [(one.id, one.state, one.cancel_requests) for one in simulator.runs()] == [(run, "RUNNING", 0)]
+
+
+async def test_one_that_lives_goes_on_until_its_place_is_taken(simulator, prefect) -> None:
+    """Another step of it is still to come, as the newer flow run comes to the first."""
+    where = Place(prefect, depth=2, deployed=True)
+    older_step, newer_step = where.begun(), where.begun()
+    ends(simulator, 0)
+    done = await in_a_process(lambda: to_the_end(simulator, older_step))
+    prefect.set_state(older_step, StateType.COMPLETED)
+    never_ends(simulator)
+    # A second flow that the older deployment's flow run has called, which is at another place.
+    beside = running(prefect, parent=where.lineage(older_step)[1])
+    waiting = in_a_process(lambda: to_the_end(simulator, beside))
+    await until(lambda: len(simulator.active_runs()) == 1)
+    assert await in_a_process(lambda: to_the_end(simulator, newer_step)) == done
+    asked = simulator.count("boltRunStatus")
+    await until(lambda: simulator.count("boltRunStatus") > asked + 3)
+    assert not waiting.done()
+    (going,) = simulator.active_runs()
+    assert going.cancel_requests == 0
+    simulator.finish(going.id)
+    assert await waiting == going.id
+
+
+@DEPLOYED
+async def test_the_next_attempt_triggers_in_place_of_one_that_waits_to(simulator, prefect, place) -> None:
+    """Both find the schedule running; the first lets go, and what it waited for is triggered once."""
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    in_the_way = simulator.start_run(SCHEDULE)
+    where = Place(prefect, **place)
+    first, second = where.begun(), where.begun()
+    older = in_a_process(lambda: to_the_end(simulator, first))
+    await until(lambda: simulator.count("triggerBoltRun") == 1)
+    newer = in_a_process(lambda: to_the_end(simulator, second))
+    with pytest.raises(Superseded):
+        await older
+    ends(simulator, 0)
+    simulator.finish(in_the_way)
+    own = await newer
+    assert [run.id for run in simulator.runs()] == [in_the_way, own]
+    assert prefect.flow_runs[first].state.type is StateType.CRASHED
