@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from paradime_blocks.errors import BoltRequestError
-from paradime_blocks.retrying import RetryPolicy, call_with_retries
+from paradime_blocks.retrying import RetryPolicy, Sleep, call_with_retries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,12 @@ async def fetch_resource(
 
 
 async def fetch_to_file(
-    client: BoltClient, resource_id: int, target: Path, limit_bytes: int = FILE_LIMIT_BYTES
+    client: BoltClient,
+    resource_id: int,
+    target: Path,
+    limit_bytes: int = FILE_LIMIT_BYTES,
+    *,
+    sleep: Sleep = anyio.sleep,
 ) -> int:
     """Stream a resource into a file, of which hardly more than a chunk is in memory at a time.
 
@@ -56,6 +61,7 @@ async def fetch_to_file(
         resource_id: The resource.
         target: The file; whatever it held is gone.
         limit_bytes: The largest size to take.
+        sleep: How to wait between tries; for tests.
 
     Returns:
         The resource's size in bytes.
@@ -77,7 +83,7 @@ async def fetch_to_file(
                 await file.write(chunk)
         return size
 
-    return await call_with_retries(fetch, _POLICY)
+    return await call_with_retries(fetch, _POLICY, sleep=sleep)
 
 
 def _check_size(resource_id: int, size: int, limit_bytes: int) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from recorded import RECORDED
 
 from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.errors import BoltUnavailable

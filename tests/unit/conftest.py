@@ -6,12 +6,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import find
+from hypothesis import strategies as st
 from support.clients import Naps, client_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paradime_blocks import BoltClient
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tables_of_characters() -> None:
+    """Hypothesis makes them for the first text, which is no test's own time."""
+    find(st.text(), lambda _: True)
 
 
 @pytest.fixture

@@ -43,27 +43,35 @@ async def test_a_further_cancel_does_not_break_off_a_clean_up(by_scope: bool) ->
     """Be it of the task itself, or of a scope, which cancels each await again."""
     done = []
     scope = anyio.CancelScope()
+    waits, cleans_up, may_end = (asyncio.Event() for _ in range(3))
 
     async def clean_up() -> str:
-        await anyio.sleep(0.1)
+        cleans_up.set()
+        await may_end.wait()
         done.append("cleaned up")
         return "result"
 
     async def work() -> None:
         with scope:
             try:
+                waits.set()
                 await anyio.sleep_forever()
             except asyncio.CancelledError:
                 done.append(await to_the_end(clean_up()))
                 raise
 
     task = asyncio.create_task(work())
-    await anyio.sleep(0.01)
+    await waits.wait()
     task.cancel()
-    await anyio.sleep(0.01)
+    await cleans_up.wait()
     if by_scope:
         scope.cancel()
     task.cancel()
+    # A scope cancels again with each turn of the event loop.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert done == []
+    may_end.set()
     await asyncio.wait({task})
     assert done == ["cleaned up", "result"]
     assert by_scope or task.cancelled()

@@ -154,23 +154,37 @@ def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:
     assert found == {"ci": ["daily"], "daily": [], "x": ["y"], "y": []}
 
 
-@pytest.mark.parametrize("more", [0, 1])
-def test_no_pipeline_is_proposed_of_more_schedules_than_it_has_steps(monkeypatch, more: int) -> None:
-    """500 in a row make one; of 501 it is said that they are too many, as an error of ours."""
+@pytest.fixture(params=[MOST_STEPS, MOST_STEPS + 1])
+def many_schedules(request, monkeypatch) -> int:
+    """How many schedules Bolt has, each of which defers to the one before it."""
     from paradime_blocks import BoltClient
     from paradime_blocks.models import BoltScheduleSummary
 
+    listed = [
+        BoltScheduleSummary.model_validate(
+            {
+                "name": f"s{number}",
+                "deferredSchedule": {"enabled": True, "deferredScheduleName": f"s{number - 1}"},
+            }
+        )
+        for number in range(request.param)
+    ]
+
     async def schedules(self: BoltClient, **_options: Any) -> Any:
-        for number in range(MOST_STEPS + more):
-            deferred = {"enabled": True, "deferredScheduleName": f"s{number - 1}"}
-            yield BoltScheduleSummary.model_validate({"name": f"s{number}", "deferredSchedule": deferred})
+        for each in listed:
+            yield each
 
     monkeypatch.setattr(BoltClient, "iter_bolt_schedules", schedules)
-    if not more:
-        assert [step.after for step in Pipeline.from_bolt(NOWHERE).steps][-1] == ["s498"]
+    return request.param
+
+
+async def test_no_pipeline_is_proposed_of_more_schedules_than_it_has_steps(many_schedules: int) -> None:
+    """500 in a row make one; of 501 it is said that they are too many, as an error of ours."""
+    if many_schedules == MOST_STEPS:
+        assert [step.after for step in (await Pipeline.afrom_bolt(NOWHERE)).steps][-1] == ["s498"]
         return
     with pytest.raises(BoltRequestError, match="501 active schedules; a pipeline has 500 steps at most"):
-        Pipeline.from_bolt(NOWHERE)
+        await Pipeline.afrom_bolt(NOWHERE)
 
 
 # What is next
