@@ -9,11 +9,8 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-<<<<<<< HEAD
 from recorded import RECORDED
-=======
 from support.properties import fewer_examples
->>>>>>> e933be5 (Keep each unit test well below the tenth of a second that it has)
 
 from paradime_blocks.dbt_logs import LogLine, first_error, last_line, parse_line
 

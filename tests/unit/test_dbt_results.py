@@ -15,11 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-<<<<<<< HEAD
 from recorded import RECORDED
-=======
 from support.properties import fewer_examples
->>>>>>> e933be5 (Keep each unit test well below the tenth of a second that it has)
 
 from paradime_blocks.dbt_artifacts import (
     FreshnessResult,
