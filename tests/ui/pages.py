@@ -30,7 +30,7 @@ FLAGS = (
     # Nothing but this machine: Prefect's second interface asks for the settings of its analytics elsewhere.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-# A page takes two seconds, or five on a machine that has much else to do.
+# A page takes one to three seconds; ten on a machine under load.
 TIMEOUT_SECONDS = 60
 
 # Both interfaces, by what they put before the path.
@@ -46,10 +46,13 @@ def find_chromium() -> str | None:
 def chromium(*, width: int = 1280, height: int = 900) -> Iterator[BrowserContext]:
     """Start a browser without a window.
 
-    Until its end, an event loop of Playwright's runs in this thread: no other can be run in it.
+    Playwright runs an event loop in this thread until the end of the `with`, so no other can run in it.
     """
+    program = find_chromium()
+    if program is None:
+        raise FileNotFoundError("No Chromium is installed (Debian: apt-get install chromium).")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         context = browser.new_context(
             viewport={"width": width, "height": height}, locale="en-US", timezone_id="UTC"
         )
@@ -98,9 +101,9 @@ class PrefectPages:
         # The first interface marks its tabs as items of a list, the second as tabs.
         self.page.get_by_role("tablist").get_by_text(name, exact=True).click()
 
-    def text(self, name: str) -> Locator:
+    def text(self, text: str) -> Locator:
         """Return the first place that shows a text."""
-        return self.page.get_by_text(name).first
+        return self.page.get_by_text(text).first
 
     def _open(self, path: str) -> None:
         self.requests.clear()
