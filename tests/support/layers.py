@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LAYERS = {
     "processes": "processes",
     "faults": "memory",
+    "memory": "memory",
     "ui": "ui",
     "e2e": "e2e",
     "client": "simulator",

@@ -1,0 +1,45 @@
+"""A simulator in this process, whose clients and waits go by virtual time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.credentials import credentials_for
+from support.in_process import BoltInProcess, bolt_in_process
+from support.virtual_time import VirtualTimeLoop, virtual_time
+
+from paradime_blocks.testing.plugin import complain_about_bad_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from paradime_blocks import ParadimeCredentials
+    from paradime_blocks.testing import BoltSimulator
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], VirtualTimeLoop]]:
+    """Run the tests of this folder in virtual time."""
+    return {"virtual": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True)
+def _in_memory() -> Iterator[None]:
+    with virtual_time(), bolt_in_process():
+        yield
+
+
+@pytest.fixture
+def simulator() -> Iterator[BoltSimulator]:
+    """A simulator whose time moves only when a test says so; it fails a test that sends it nonsense."""
+    with BoltInProcess(speed=0) as simulator:
+        yield simulator
+    complain_about_bad_requests(simulator)
+
+
+@pytest.fixture
+def credentials(simulator: BoltSimulator) -> ParadimeCredentials:
+    """Credentials of the test's own simulator."""
+    return credentials_for(simulator)
