@@ -70,7 +70,7 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="prefect-", dir=folder))
     try:
         with ExitStack() as stack:
-            bolt = _real_bolt() or _simulated_bolt(stack)
+            bolt = real_bolt() or simulated_bolt(stack)
             code = _run(stack, home, bolt, keep_ui=arguments.ui)
     except KeyboardInterrupt:
         print("\nStopped.")
@@ -109,7 +109,7 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
                 None: f"The schedule {schedule_name}",
             }[should_succeed]
         )
-        ok = _run_one(server, bolt.credentials, schedule_name, should_succeed=should_succeed) and ok
+        ok = run_one(server, bolt.credentials, schedule_name, should_succeed=should_succeed) and ok
 
     print()
     if keep_ui:
@@ -120,7 +120,8 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
     return 0 if ok else 1
 
 
-def _real_bolt() -> Bolt | None:
+def real_bolt() -> Bolt | None:
+    """The Bolt that the environment names; None if it names none."""
     from pydantic_settings import BaseSettings
 
     from paradime_blocks import BoltRequestError, ParadimeCredentials
@@ -151,7 +152,8 @@ def _real_bolt() -> Bolt | None:
     return Bolt(credentials, schedules=((settings.schedule, None),))
 
 
-def _simulated_bolt(stack: ExitStack) -> Bolt:
+def simulated_bolt(stack: ExitStack) -> Bolt:
+    """A simulated Bolt, until the stack is closed."""
     from pydantic import SecretStr
 
     from paradime_blocks import ParadimeCredentials
@@ -181,17 +183,18 @@ def _save_blocks(credentials: ParadimeCredentials) -> None:
     credentials.save("demo", overwrite=True)
 
 
-def _run_one(
+def run_one(
     server: LocalPrefectServer,
     credentials: ParadimeCredentials,
     schedule_name: str,
     *,
     should_succeed: bool | None,
 ) -> bool:
+    """Run a schedule and print what Prefect shows of it; whether it ended as it should."""
     from paradime_blocks import BoltError
     from paradime_flows.run_schedule import run_schedule
 
-    _tidy_the_console()
+    tidy_the_console()
     succeeded = True
     try:
         result = run_schedule(schedule_name, credentials=credentials)
@@ -202,7 +205,7 @@ def _run_one(
         # What it says is the flow run's message, below.
         succeeded = False
         print(f"\n  raised       {type(error).__name__}")
-    has_artifacts = _show(server)
+    has_artifacts = show(server)
     if should_succeed is None:
         return succeeded
     if succeeded != should_succeed:
@@ -214,7 +217,7 @@ def _run_one(
     return True
 
 
-def _show(server: LocalPrefectServer) -> bool:
+def show(server: LocalPrefectServer) -> bool:
     """Print what Prefect's API tells about the latest flow run; whether it has artifacts."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter
@@ -246,7 +249,8 @@ def _show(server: LocalPrefectServer) -> bool:
     return bool(artifacts)
 
 
-def _tidy_the_console() -> None:
+def tidy_the_console() -> None:
+    """Leave out of the console what tells nothing new."""
     from prefect.logging.configuration import setup_logging
 
     setup_logging()

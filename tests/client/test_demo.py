@@ -37,7 +37,7 @@ def test_the_environment_file_serves_as_well_as_the_environment():
     with BoltSimulator(bearer="prdm_cmp_token", workspace_uid="w1") as simulator:
         values = {**simulator.environment(), "PARADIME_SCHEDULE": "daily", "PARADIME_PROXY": "none"}
         Path(".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-        bolt = demo._real_bolt()
+        bolt = demo.real_bolt()
     assert bolt.schedules == (("daily", None),)
     assert bolt.credentials.workspace_uid == "w1"
     assert bolt.credentials.proxy.get_secret_value() == "none"
@@ -81,19 +81,19 @@ def test_an_error_of_any_kind_ends_the_story_in_order(monkeypatch, schedule):
         raise error
 
     monkeypatch.setattr(module, "run_schedule", fail)
-    monkeypatch.setattr(demo, "_tidy_the_console", lambda: None)
-    monkeypatch.setattr(demo, "_show", lambda server: shown.append(server) or True)
-    assert demo._run_one("the server", None, schedule, should_succeed=None) is False
+    monkeypatch.setattr(demo, "tidy_the_console", lambda: None)
+    monkeypatch.setattr(demo, "show", lambda server: shown.append(server) or True)
+    assert demo.run_one("the server", None, schedule, should_succeed=None) is False
     assert shown == ["the server"]
 
 
 def test_without_a_schedule_the_simulator_is_used(monkeypatch, capsys):
     """And whoever has set the rest is told why."""
     monkeypatch.setenv("PARADIME_API_ENDPOINT", "https://api.paradime.io/api/v1/acme/graphql")
-    assert demo._real_bolt() is None
+    assert demo.real_bolt() is None
     assert "PARADIME_SCHEDULE is not set" in capsys.readouterr().out
     with ExitStack() as stack:
-        bolt = demo._simulated_bolt(stack)
+        bolt = demo.simulated_bolt(stack)
         assert bolt.credentials.check().ok
 
 
