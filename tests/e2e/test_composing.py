@@ -70,6 +70,7 @@ def test_an_example_runs_as_it_stands(line: int, text: str, workspace: BoltSimul
     assert workspace.active_runs() == []
 
 
+@pytest.mark.full
 @pytest.mark.processes
 def test_the_example_of_dask_runs_as_a_program(workspace: BoltSimulator, processes) -> None:
     """Dask's processes import it again."""
@@ -84,6 +85,7 @@ def test_the_example_of_dask_runs_as_a_program(workspace: BoltSimulator, process
     }
 
 
+@pytest.mark.full
 @pytest.mark.processes
 def test_the_example_of_a_deployment_runs_on_a_worker(workspace: BoltSimulator, process_worker) -> None:
     """`run_deployment`, with a process worker whose jobs have the credentials in their environment."""

@@ -47,6 +47,7 @@ def worker(processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
     return processes.worker("bolt", env=bolt_simulator.environment())
 
 
+@pytest.mark.full
 async def test_a_worker_runs_what_prefect_yaml_deploys(
     worker: TestProcess, bolt_simulator: BoltSimulator
 ) -> None:

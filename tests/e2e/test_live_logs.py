@@ -243,6 +243,7 @@ async def test_a_run_cancelled_by_the_time_limit_has_its_last_lines_logged(bolt_
     assert await lines_of(flow_run.id, "line") == run.commands[-1].stdout.splitlines()
 
 
+@pytest.mark.full
 async def test_a_hundred_thousand_lines_reach_prefect(bolt_simulator, credentials):
     """In a few hundred records, each short enough for Prefect Cloud, in order and complete."""
     stdout = numbered(100_000)
@@ -360,6 +361,7 @@ async def test_a_post_whose_answer_was_lost_is_there_once(bolt_simulator, creden
     assert await lines_of(flow_run_id, "line") == stdout.splitlines()
 
 
+@pytest.mark.full
 async def test_no_request_is_large_however_much_waits(bolt_simulator, credentials, posts):
     """Much output of several commands, lines of any length, text that JSON writes with many more bytes."""
     bolt_simulator.lacks(operations=["boltCommandLogs"])

@@ -134,8 +134,10 @@ def fail(simulator: BoltSimulator, name: str) -> None:
 @pytest.mark.parametrize(
     "on_failure, events, sessions",
     [
-        pytest.param("stop", "canceled", "not run", id="stop cancels what runs"),
-        pytest.param("finish", "succeeded", "not run", id="finish starts nothing new"),
+        pytest.param("stop", "canceled", "not run", id="stop cancels what runs", marks=pytest.mark.full),
+        pytest.param(
+            "finish", "succeeded", "not run", id="finish starts nothing new", marks=pytest.mark.full
+        ),
         pytest.param("continue", "succeeded", "succeeded", id="continue leaves out what depends on it"),
     ],
 )
@@ -237,6 +239,7 @@ async def left_under_way(
     return flow_run
 
 
+@pytest.mark.full
 async def test_what_a_rerun_has_no_use_for_is_cancelled(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -268,6 +271,7 @@ async def test_what_a_rerun_has_no_use_for_is_cancelled(
         assert (await client.read_flow_run(lost.id)).state.is_crashed()
 
 
+@pytest.mark.full
 async def test_a_rerun_that_ends_early_leaves_nothing_of_the_attempt_before(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -347,6 +351,7 @@ async def test_what_cannot_be_read_does_not_keep_the_rest_from_being_given_up(
     assert workspace.run(run_id).state == "CANCELED"
 
 
+@pytest.mark.full
 async def test_a_success_that_is_to_be_repeated_counts_no_longer(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

@@ -41,6 +41,7 @@ def snippets(readme: Path) -> list[Snippet]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.e2e
 def test_the_readme_can_be_followed_from_top_to_bottom(
     prefect_server: LocalPrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,6 +65,7 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
             _run(block, tmp_path)
 
 
+@pytest.mark.full
 def test_the_simulators_readme_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
     """It promises that nothing but the package is needed."""
     readme = ROOT / "paradime_blocks" / "testing" / "README.md"

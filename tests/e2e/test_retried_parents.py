@@ -59,14 +59,22 @@ async def runs_as_a_task(schedule: str, credentials: ParadimeCredentials, outage
     return await runs_itself(schedule, credentials, outage)
 
 
-SUBFLOWS = pytest.mark.parametrize(
+SUBFLOWS = {
+    "a sub-flow": runs_itself,
+    "a sub-flow of a sub-flow": calls_a_subflow,
+    "tasks of a sub-flow": calls_tasks,
+    "a sub-flow of a task": runs_as_a_task,
+}
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize(
     "subflow",
-    [runs_itself, calls_a_subflow, calls_tasks, runs_as_a_task],
-    ids=["a sub-flow", "a sub-flow of a sub-flow", "tasks of a sub-flow", "a sub-flow of a task"],
+    [
+        pytest.param(subflow, id=name, marks=[] if name == "a sub-flow" else FULL)
+        for name, subflow in SUBFLOWS.items()
+    ],
 )
-
-
-@SUBFLOWS
 async def test_a_retried_parent_takes_up_the_run_of_its_subflow(
     workspace: BoltSimulator, credentials: ParadimeCredentials, subflow: Any
 ) -> None:
@@ -95,7 +103,7 @@ async def test_a_retried_parent_takes_up_the_run_of_its_subflow(
     assert [(run.id, run.state) for run in workspace.runs()] == [(run_id, "SUCCESS")]
 
 
-@SUBFLOWS
+@pytest.mark.parametrize("subflow", SUBFLOWS.values(), ids=SUBFLOWS)
 async def test_a_retried_parent_does_not_run_again_what_has_succeeded(
     workspace: BoltSimulator, credentials: ParadimeCredentials, subflow: Any
 ) -> None:
@@ -113,6 +121,7 @@ async def test_a_retried_parent_does_not_run_again_what_has_succeeded(
     assert returned == [[first], [first, second], [first, second]]
 
 
+@pytest.mark.full
 async def test_of_two_equal_tasks_of_a_retried_parents_subflow_each_takes_up_its_own_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -159,35 +168,21 @@ async def calls_a_subflow_as_a_task(schedule: str, credentials: ParadimeCredenti
     return await calls_a_subflow(schedule, credentials, outage)
 
 
-CALLED_BY_TASKS = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     "called",
     [
-        runs_itself,
-        calls_a_subflow,
-        calls_tasks,
-        calls_tasks.fn,
-        runs_as_a_task,
-        calls_a_subflow_as_a_task,
-        calls_a_task,
-        runs_a_pipeline,
-        calls_the_pipeline,
-    ],
-    ids=[
-        "a flow of ours",
-        "a flow that calls it",
-        "a flow with our tasks",
-        "our tasks",
-        "a task that calls it",
-        "a task that calls a flow",
-        "a flow that calls a task",
-        "a pipeline",
-        "a flow that calls a pipeline",
+        pytest.param(runs_itself, id="a flow of ours"),
+        pytest.param(calls_a_subflow, id="a flow that calls it", marks=FULL),
+        pytest.param(calls_tasks, id="a flow with our tasks", marks=FULL),
+        pytest.param(calls_tasks.fn, id="our tasks"),
+        pytest.param(runs_as_a_task, id="a task that calls it", marks=FULL),
+        pytest.param(calls_a_subflow_as_a_task, id="a task that calls a flow", marks=FULL),
+        pytest.param(calls_a_task, id="a flow that calls a task", marks=FULL),
+        pytest.param(runs_a_pipeline, id="a pipeline", marks=FULL),
+        pytest.param(calls_the_pipeline, id="a flow that calls a pipeline", marks=FULL),
     ],
 )
-
-
-@CALLED_BY_TASKS
-@pytest.mark.parametrize("retried", ["task", "flow"])
+@pytest.mark.parametrize("retried", ["task", pytest.param("flow", marks=FULL)])
 async def test_what_a_retried_task_calls_is_run_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials, called: Any, retried: str
 ) -> None:
@@ -211,6 +206,7 @@ async def test_what_a_retried_task_calls_is_run_once(
     assert returned == [[first], [first, second], [first, second]]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("retried", ["task", "flow"])
 async def test_equal_tasks_that_tasks_call_at_once_keep_a_run_each(
     workspace: BoltSimulator, credentials: ParadimeCredentials, retried: str
@@ -273,6 +269,7 @@ async def loads_as_well(credentials: ParadimeCredentials) -> int:
     return (await arun_schedule("quick", credentials, **FLOW)).run_id
 
 
+@pytest.mark.full
 async def test_two_flows_of_one_name_are_two(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -330,6 +327,7 @@ async def test_a_flow_that_a_task_calls_takes_up_by_its_own_retry_what_it_had_ca
     assert returned == [run.id for run in workspace.runs()] * 2
 
 
+@pytest.mark.full
 async def test_what_a_task_of_a_subflow_had_called_is_taken_up_in_each_attempt_of_the_parent(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -350,6 +348,7 @@ async def test_what_a_task_of_a_subflow_had_called_is_taken_up_in_each_attempt_o
     assert returned == [run.id for run in workspace.runs()] * 4
 
 
+@pytest.mark.full
 async def test_what_tasks_of_one_attempt_ask_for_is_run_for_each(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -373,6 +372,7 @@ async def test_what_tasks_of_one_attempt_ask_for_is_run_for_each(
     assert len(workspace.runs()) == 4
 
 
+@pytest.mark.full
 async def test_two_equal_tasks_at_once_do_not_take_over_one_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,7 +482,13 @@ async def calls_a_schedule(
 
 
 DEPLOYED = pytest.mark.parametrize(
-    "what", [run_schedule, calls_a_schedule, run_pipeline, calls_a_pipeline], ids=lambda what: what.name
+    "what",
+    [
+        pytest.param(run_schedule, id="run_schedule"),
+        pytest.param(run_pipeline, id="run_pipeline"),
+        pytest.param(calls_a_schedule, id="calls_a_schedule", marks=FULL),
+        pytest.param(calls_a_pipeline, id="calls_a_pipeline", marks=FULL),
+    ],
 )
 
 
@@ -507,7 +513,9 @@ async def test_a_deployment_that_is_called_again_runs_again_what_had_failed(
 
 
 @DEPLOYED
-@pytest.mark.parametrize("cancelled", [False, True], ids=["", "and the first is cancelled"])
+@pytest.mark.parametrize(
+    "cancelled", [pytest.param(False, id=""), pytest.param(True, id="and the first is cancelled", marks=FULL)]
+)
 async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its_run_over(
     workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any], cancelled: bool
 ) -> None:
@@ -544,6 +552,7 @@ async def calls_two(schedule: str, credentials: ParadimeCredentials) -> None:
     await arun_schedule(schedule, credentials, **FLOW)
 
 
+@pytest.mark.full
 async def test_what_the_older_flow_run_still_does_goes_on_until_it_is_taken_over(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -562,6 +571,7 @@ async def test_what_the_older_flow_run_still_does_goes_on_until_it_is_taken_over
     assert len(workspace.runs()) == 2
 
 
+@pytest.mark.full
 @DEPLOYED
 async def test_a_deployments_flow_run_that_begins_late_gives_way_to_the_one_in_its_place(
     workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any]
@@ -584,6 +594,7 @@ async def test_a_deployments_flow_run_that_begins_late_gives_way_to_the_one_in_i
     assert len(workspace.runs()) == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", [run_schedule, calls_a_schedule], ids=lambda what: what.name)
 async def test_a_deployment_that_is_called_again_before_the_first_has_triggered_triggers_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any]

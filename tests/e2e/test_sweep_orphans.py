@@ -326,6 +326,7 @@ async def test_what_is_none_of_its_business_is_left_alone(
     assert len(bolt_simulator.active_runs()) == 6
 
 
+@pytest.mark.full
 async def test_many_flow_runs_are_paged_through_by_two_sweepers_at_once(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

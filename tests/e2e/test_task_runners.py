@@ -105,6 +105,7 @@ def of_the_user() -> None:
     """Submitted before any of ours, it has the process pool keep the context that all others are sent."""
 
 
+@pytest.mark.full
 def test_tasks_in_other_processes_belong_to_their_flows_body_whoever_was_submitted_first(
     workspace: BoltSimulator,
 ) -> None:

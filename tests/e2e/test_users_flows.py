@@ -346,6 +346,7 @@ async def test_a_persisted_trigger_is_sent_again_when_its_flow_is_retried(
     assert [run.state for run in workspace.runs("recovers")] == ["FAILED", "SUCCESS"], state
 
 
+@pytest.mark.full
 async def test_each_body_of_a_flow_run_has_its_own_retries(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -357,6 +358,7 @@ async def test_each_body_of_a_flow_run_has_its_own_retries(
     assert len(workspace.runs()) == 4
 
 
+@pytest.mark.full
 async def test_a_retry_links_the_run_that_it_retries(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -408,6 +410,7 @@ async def test_a_retry_begins_with_the_first_command_that_failed(
         assert again[-3:] == ["dbt test", "dbt run", "dbt docs"]
 
 
+@pytest.mark.full
 async def test_nobody_starts_a_run_while_another_awaits_its_retry(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,6 +520,7 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
     assert ownership.on_crash == ("leave" if left else "cancel")
 
 
+@pytest.mark.full
 async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
