@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from support.prefect_server import LocalPrefectServer
     from support.processes import Processes, TestProcess
 
+    from paradime_blocks import ParadimeCredentials
+    from paradime_blocks.testing import BoltSimulator
+
 # Before Prefect is imported, which reads them: the user's own Prefect and Bolt must play no part in a test. A
 # test that needs a server asks for one (`prefect_server`); it does not get a slow one behind its back.
 for _name in [name for name in os.environ if name.startswith(("PREFECT_", "PARADIME_"))]:
@@ -119,6 +122,14 @@ def process_worker(
         yield ProcessWorker("shared-pool", started.worker("shared-pool"))
     finally:
         started.stop_all()
+
+
+@pytest.fixture
+def credentials(bolt_simulator: BoltSimulator) -> ParadimeCredentials:
+    """Credentials of the test's own simulator."""
+    from support.credentials import credentials_for
+
+    return credentials_for(bolt_simulator, request_timeout_seconds=5)
 
 
 @pytest.fixture

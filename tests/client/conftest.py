@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.clients import Naps, client_for
-from support.credentials import credentials_for
 
 from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def simulator() -> Iterator[BoltSimulator]:
+def bolt_simulator() -> Iterator[BoltSimulator]:
     """A simulator whose time moves only when a test says so; it fails a test that sends it nonsense."""
     with BoltSimulator(speed=0) as simulator:
         yield simulator
@@ -29,9 +28,9 @@ def simulator() -> Iterator[BoltSimulator]:
 
 
 @pytest.fixture
-def credentials(simulator: BoltSimulator) -> ParadimeCredentials:
-    """Credentials of the test's own simulator."""
-    return credentials_for(simulator)
+def simulator(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    """The same by a shorter name."""
+    return bolt_simulator
 
 
 @pytest.fixture

@@ -6,24 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from paradime_blocks import ParadimeCredentials
 from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def credentials(bolt_simulator: BoltSimulator) -> ParadimeCredentials:
-    """Credentials of the test's own simulator."""
-    return ParadimeCredentials(
-        api_endpoint=bolt_simulator.api_endpoint,
-        api_key=bolt_simulator.api_key,
-        api_secret=bolt_simulator.api_secret,
-        request_timeout_seconds=5,
-    )
 
 
 @pytest.fixture

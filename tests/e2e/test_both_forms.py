@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.credentials import credentials_for
 
 import paradime_flows
 from paradime_blocks import BoltRun, BoltRunState, BoltSchedule, ParadimeCredentials
@@ -63,9 +64,7 @@ def world() -> Iterator[World]:
         bolt.add_schedule("daily", commands=["dbt run"])
         bolt.add_schedule("broken", commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
         bolt.add_schedule("endless", commands=[SimulatedCommand("dbt run", duration_seconds=1e6)])
-        credentials = ParadimeCredentials(
-            api_endpoint=bolt.api_endpoint, api_key=bolt.api_key, api_secret=bolt.api_secret
-        )
+        credentials = credentials_for(bolt)
         yield World(bolt, credentials)
 
 

@@ -58,7 +58,7 @@ async def on_the_server(
     from paradime_flows.run_schedule import run_schedule
 
     began = time.monotonic()
-    credentials = credentials_for(simulator, request_timeout_seconds)
+    credentials = credentials_for(simulator, request_timeout_seconds=request_timeout_seconds)
     with fast_time():
         state = await run_schedule(SCHEDULE, credentials, return_state=True, **parameters)
     error, result = None, None

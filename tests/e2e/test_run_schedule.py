@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from support.credentials import credentials_for
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 from support.processes import await_until
 
@@ -283,9 +284,7 @@ async def test_a_schedule_that_does_not_exist_is_refused_before_anything_is_sent
 async def test_a_wrong_key_names_where_it_is_kept(bolt_simulator: BoltSimulator) -> None:
     """HTTP 401 is not retried, and the message says which block holds the credentials."""
     bolt_simulator.add_schedule("daily")
-    wrong = ParadimeCredentials(
-        api_endpoint=bolt_simulator.api_endpoint, api_key=bolt_simulator.api_key, api_secret="wrong-secret"
-    )
+    wrong = credentials_for(bolt_simulator, api_secret="wrong-secret")
     await wrong.save("wrong-key", overwrite=True)
     with pytest.raises(BoltAuthError, match="paradime-credentials/wrong-key") as caught:
         await arun_schedule("daily", await ParadimeCredentials.aload("wrong-key"), **QUICK)

@@ -14,6 +14,7 @@ from prefect.exceptions import CancelledRun, Pause
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Cancelling, Crashed, Running, Suspended
 from prefect.tasks import Task
+from support.credentials import credentials_for
 from support.prefect_api import artifacts_of
 
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
@@ -287,11 +288,7 @@ async def test_a_run_of_another_workspace_with_the_same_id_is_not_ours(
     """It is waited for, and neither cancelled when time is up, nor taken for the end of ours."""
     with BoltSimulator() as elsewhere:
         elsewhere.add_schedule("endless", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
-        theirs = ParadimeCredentials(
-            api_endpoint=elsewhere.api_endpoint,
-            api_key=elsewhere.api_key,
-            api_secret=elsewhere.api_secret,
-        )
+        theirs = credentials_for(elsewhere)
         same_id = elsewhere.start_run("endless")
 
         @flow(**HOOKS)

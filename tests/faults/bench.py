@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from faults.engine import in_flow_run
 from faults.prefect_in_memory import PrefectInMemory, in_place_of_prefect
+from support.credentials import credentials_for as _credentials_for
 from support.in_process import BoltInProcess
 from support.virtual_time import until
 
-from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltError
 from paradime_blocks.testing.commands import SimulatedCommand
 from paradime_blocks.testing.faults import Fault
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from paradime_flows.ownership import Ownership
 
 SCHEDULE = "daily"
+# A request in memory is given up after this time, which nobody waits for.
+credentials_for = functools.partial(_credentials_for, request_timeout_seconds=8.0)
 STEP_SECONDS = 0.8
 # A second each: with STEP_SECONDS the run has ended when it is asked for the fourth time.
 FIRST, SECOND = "dbt seed", "dbt run"
@@ -102,16 +105,6 @@ def bolt(
     return simulator
 
 
-def credentials_for(simulator: BoltSimulator, request_timeout_seconds: float = 8.0) -> ParadimeCredentials:
-    """Return credentials for a started simulator."""
-    return ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint,
-        api_key=simulator.api_key,
-        api_secret=simulator.api_secret,
-        request_timeout_seconds=request_timeout_seconds,
-    )
-
-
 @dataclass
 class Outcome:
     """What became of one run of the flow.
@@ -167,7 +160,7 @@ async def run_flow(
     began = time.monotonic()
     prefect = PrefectInMemory()
     flow_run_id = prefect.new_flow_run()
-    credentials = credentials_for(simulator, request_timeout_seconds)
+    credentials = credentials_for(simulator, request_timeout_seconds=request_timeout_seconds)
     with in_place_of_prefect(prefect, archive=True):
         state, result, error = await in_flow_run(
             prefect, flow_run_id, run_schedule, SCHEDULE, credentials, **parameters

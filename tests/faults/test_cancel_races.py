@@ -32,7 +32,7 @@ class EndsFirst(Fault):
 
 async def started(simulator, *, patience: float = 5.0, **options):
     block = BoltSchedule(
-        credentials=credentials_for(simulator, patience),
+        credentials=credentials_for(simulator, request_timeout_seconds=patience),
         schedule_name=SCHEDULE,
         **{"timeout_seconds": 5.0, "cancel_grace_seconds": 20.0, **options},
     )

@@ -87,7 +87,11 @@ def simulator(simulator):
 
 
 def block(simulator: BoltSimulator, *, patience: float = 5.0, **options) -> BoltSchedule:
-    return BoltSchedule(credentials=credentials_for(simulator, patience), schedule_name=SCHEDULE, **options)
+    return BoltSchedule(
+        credentials=credentials_for(simulator, request_timeout_seconds=patience),
+        schedule_name=SCHEDULE,
+        **options,
+    )
 
 
 async def test_the_run_is_adopted(simulator, record_figures) -> None:

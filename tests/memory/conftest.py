@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.credentials import credentials_for
 from support.in_process import BoltInProcess, bolt_in_process
 from support.virtual_time import VirtualTimeLoop, virtual_time
 
@@ -14,7 +13,6 @@ from paradime_blocks.testing.plugin import complain_about_bad_requests
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
 
 
@@ -32,7 +30,7 @@ def _in_memory() -> Iterator[None]:
 
 
 @pytest.fixture
-def simulator() -> Iterator[BoltSimulator]:
+def bolt_simulator() -> Iterator[BoltSimulator]:
     """A simulator whose time moves only when a test says so; it fails a test that sends it nonsense."""
     with BoltInProcess(speed=0) as simulator:
         yield simulator
@@ -40,6 +38,6 @@ def simulator() -> Iterator[BoltSimulator]:
 
 
 @pytest.fixture
-def credentials(simulator: BoltSimulator) -> ParadimeCredentials:
-    """Credentials of the test's own simulator."""
-    return credentials_for(simulator)
+def simulator(bolt_simulator: BoltSimulator) -> BoltSimulator:
+    """The same by a shorter name."""
+    return bolt_simulator

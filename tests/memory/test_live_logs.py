@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.credentials import credentials_for
 
 from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.errors import BoltUnavailable
@@ -419,11 +420,12 @@ async def test_a_drain_gives_up_in_the_end_and_leaves_the_rest_to_a_take_up(simu
     assert journal.lines == numbered(10).splitlines()
 
 
-async def test_a_drain_that_takes_too_long_leaves_the_rest_to_a_take_up(simulator, credentials):
+async def test_a_drain_that_takes_too_long_leaves_the_rest_to_a_take_up(simulator):
     """The limit strikes while pages keep coming: what was not fetched does not count as logged."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(6000)))
     simulator.clock.advance(5)
     simulator.inject(faults.Slow(29, operation="boltCommandLogs", times=None))
+    credentials = credentials_for(simulator, request_timeout_seconds=30)
     journal = Notebook()
     await look(LiveLogs(run_id, credentials, journal))
     assert 0 < len(journal.lines) < 6000

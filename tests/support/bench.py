@@ -342,12 +342,10 @@ def _client() -> Any:
 
 
 def _save_credentials(simulator: BoltSimulator) -> str:
-    from paradime_blocks import ParadimeCredentials
+    from support.credentials import credentials_for
 
     name = f"bolt-{uuid.uuid4().hex[:12]}"
-    ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    ).save(name)
+    credentials_for(simulator).save(name)
     return name
 
 

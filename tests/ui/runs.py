@@ -10,8 +10,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
 from recorded import recorded_commands
+from support.credentials import credentials_for
 
-from paradime_blocks import ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_flows.run_schedule import run_schedule
 
@@ -90,9 +90,7 @@ def run_schedule_form() -> ShownForm:
 
 def _run(simulator: BoltSimulator, name: str, **parameters: Any) -> ShownRun:
     """Run a schedule that fails."""
-    credentials = ParadimeCredentials(
-        api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-    )
+    credentials = credentials_for(simulator)
     state = run_schedule(name, credentials, poll_interval_seconds=0.5, return_state=True, **parameters)
     assert state.is_failed(), state
     # A page shows the log lines that the server has when it is opened.
