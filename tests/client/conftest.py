@@ -59,13 +59,15 @@ def _no_waiting(naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
 class Recorder:
     """A small HTTP server that notes each request line with its headers, and counts connections.
 
-    After `idle_seconds` without a request it closes a connection without a word, as load balancers do.
+    After `idle_seconds` without a request it closes a connection without a word, as load balancers do; each that it
+    has closed can be acquired from `closed`.
     """
 
     status: int = 200
     body: bytes = b'{"data": {"boltRunStatus": {"ok": true, "state": "RUNNING", "commands": []}}}'
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     connections: int = 0
+    closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     idle_seconds: float | None = None
     url: str = ""
 
@@ -96,7 +98,12 @@ def recorder() -> Iterator[Recorder]:
         def log_message(self, *_: object) -> None:
             """Tests want a quiet server."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def shutdown_request(self, request: Any) -> None:
+            super().shutdown_request(request)
+            recorder.closed.release()
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     recorder.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

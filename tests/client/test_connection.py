@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
-import anyio
+import anyio.to_thread
 import pytest
 from support.credentials import credentials_for
 
@@ -482,7 +482,7 @@ async def test_a_connection_that_was_closed_meanwhile_costs_no_answer(client_of,
     async with client_of(recorder.url, retry_policy=RetryPolicy(attempts=1)) as client:
         for _ in range(3):
             assert await client.trigger_bolt_run("daily") == 5
-            await anyio.sleep(0.3)
+            await anyio.to_thread.run_sync(recorder.closed.acquire)
     assert (recorder.connections, len(recorder.requests)) == (3, 3)
 
 

@@ -15,6 +15,7 @@ import pytest
 import paradime_blocks.testing as package
 from paradime_blocks.testing import BoltSimulator, faults
 from paradime_blocks.testing.plugin import complain_about_bad_requests
+from paradime_blocks.testing.resolvers import Resolvers
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -63,14 +64,11 @@ def test_a_client_that_goes_in_the_middle_of_its_request_leaves_nothing_open(
     assert (request.status, request.operations, request.request_bytes) == (None, (), 1)
 
 
-def test_connections_are_kept_alive(simulator: BoltSimulator, ask: Ask) -> None:
+def test_connections_are_kept_alive(simulator: BoltSimulator, post: Callable[..., httpx.Response]) -> None:
     """A client with a pool needs one connection for many requests."""
     simulator.add_schedule("daily")
-    server = simulator._server
-    assert server is not None
-    for _ in range(5):
-        ask(READ)
-    assert len(server._open) == 1
+    streams = [post(READ).extensions["network_stream"] for _ in range(5)]
+    assert len({stream.get_extra_info("client_addr") for stream in streams}) == 1
 
 
 def test_waiting_ends_when_the_thing_comes_about(simulator: BoltSimulator) -> None:
@@ -145,12 +143,14 @@ def test_a_bad_request_fails_the_test(simulator: BoltSimulator, post: Callable[.
 
 
 def test_a_bug_of_the_simulator_fails_the_test_too(
-    simulator: BoltSimulator, post: Callable[..., httpx.Response]
+    post_to: Callable[..., httpx.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that is not Bolt's own answer is not passed over in silence."""
-    simulator.add_schedule("daily")
-    simulator._api._root["boltScheduleName"] = lambda _info, **_: {}["nope"]
-    post(READ)
+    root = Resolvers.root
+    broken = {"boltScheduleName": lambda _info, **_: {}["nope"]}
+    monkeypatch.setattr(Resolvers, "root", lambda self: {**root(self), **broken})
+    with BoltSimulator(speed=0) as simulator:
+        post_to(simulator, READ)
     with pytest.raises(pytest.fail.Exception, match="the simulator failed: KeyError"):
         complain_about_bad_requests(simulator)
 
