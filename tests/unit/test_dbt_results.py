@@ -265,6 +265,7 @@ ENTRY = st.dictionaries(
 )
 
 
+@fewer_examples
 @given(st.lists(ENTRY, max_size=3))
 def test_any_entries_can_be_read_and_rendered(entries: list[dict[str, Any]]) -> None:
     """Whatever JSON stands where dbt's fields should be, the rest of the page is still made."""

@@ -76,7 +76,7 @@ async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses,
 
 async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
     """Each byte comes in time, and the file never does: httpx's limits are for each read."""
-    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.05)
+    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.02)
 
     async def dribble():
         while True:
