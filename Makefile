@@ -2,7 +2,8 @@
 # Every target does its own set-up, and may be repeated.
 #
 #   PYTHON=python3.12       which Python the virtual environments are made with
-#   PYTEST_ARGS='-k wait'   further arguments for pytest (test, test-unit, test-contract)
+#   PYTEST_ARGS='-k wait'   further arguments for pytest (test, test-unit, test-rounds, test-contract)
+#   BUDGET=600              how many seconds test-all may take: what does not fit is left out, and named
 
 VENV := .venv
 CONTRACT_VENV := .venv-contract
@@ -30,17 +31,16 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
 	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui test test-unit test-exhaustive test-rounds test-contract figures screenshots coverage lint format types check build wheel-check clean
+.PHONY: help setup demo demo-ui test test-all test-nightly test-unit test-rounds test-contract figures screenshots coverage lint format types check build wheel-check clean
 # A target that failed half-way is made again, not taken for made.
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           runs a Bolt schedule from Prefect: simulator, Prefect server, flow, artifacts"
 	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
-	@echo "make test           the whole test suite (make test-unit: only the quick tests)"
-	@echo "make test-exhaustive  every combination of what the suite samples (half an hour or so)"
-	@echo "make test-rounds    the process tests, ten times (ROUNDS=10)"
-	@echo "make test-contract  the vendor's own SDK against the simulator"
+	@echo "make test           what a change must pass: 8 minutes on two cores (make test-unit: its quickest layer)"
+	@echo "make test-all       what that leaves: every combination, the vendor's SDK, Dask, benchmarks (BUDGET=seconds)"
+	@echo "make test-nightly   all of it, and the process tests ten times (ROUNDS=10)"
 	@echo "make figures        the README's table of figures: all fault and process tests, counted"
 	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
 	@echo "make wheel-check    builds the wheel, installs it into an empty environment, runs the smallest flow"
@@ -78,25 +78,29 @@ demo: $(READY)
 demo-ui: $(READY)
 	@$(PY) deployments/demo.py --ui
 
-# Three processes, a file of tests at a time, the longest first: most of them wait for processes and servers.
-PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+# Three processes: many tests wait for servers and processes of their own. tests/support/layers.py hands them out.
+PARALLEL := -n 3
 ROUNDS := 10
 
 test: $(READY)
 	@$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-unit: $(READY)
-	@$(PY) -m pytest tests/unit $(PYTEST_ARGS)
+	@$(PY) -m pytest $(PARALLEL) tests/unit $(PYTEST_ARGS)
 
-# Every combination of what the default run samples: each fault with each call, each signal at each phase.
-test-exhaustive: $(READY)
-	@$(PY) -m pytest $(PARALLEL) -m exhaustive $(PYTEST_ARGS)
+# All that `make test` leaves, part by part.
+test-all: $(READY)
+	@$(PY) .ci/rest.py $(if $(BUDGET),--seconds $(BUDGET))
+
+test-nightly: test
+	@$(MAKE) --no-print-directory test-all BUDGET=
+	@$(MAKE) --no-print-directory test-rounds
 
 # The process tests, again and again: a race shows in one round of many.
 test-rounds: $(READY)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "== round $$round of $(ROUNDS)"; \
-		$(PY) -m pytest $(PARALLEL) -q tests/processes $(PYTEST_ARGS) || exit 1; \
+		$(PY) -m pytest $(PARALLEL) -q tests/processes --include full $(PYTEST_ARGS) || exit 1; \
 	done
 
 # The figures of the README's table, counted in a run of all fault and process tests; it writes them there.
@@ -111,7 +115,7 @@ test-contract: $(READY) $(CONTRACT_READY)
 		--rootdir=. --confcutdir=. -p no:cacheprovider -ra $(PYTEST_ARGS) .
 
 coverage: $(READY)
-	@$(PY) -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(PY) -m coverage run -m pytest -o unit_limit_seconds=inf $(PYTEST_ARGS)
 	@$(PY) -m coverage report
 
 # Pictures of the Prefect UI for the README, taken by a headless Chromium.

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sized
     from types import FrameType
 
+    from support.bench import Bench
     from support.prefect_server import LocalPrefectServer
-    from support.processes import Processes, TestProcess
+    from support.processes import Processes
 
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
@@ -54,7 +54,7 @@ pytest_plugins = [
     "paradime_blocks.testing.plugin",
     "support.layers",
     "support.shared_server",
-    "support.unit_limits",
+    "support.limits",
 ]
 
 
@@ -102,26 +102,16 @@ def processes(prefect_server: LocalPrefectServer, tmp_path: Path) -> Iterator[Pr
         started.stop_all()
 
 
-@dataclass(frozen=True)
-class ProcessWorker:
-    """A running process worker, and the work pool that it serves."""
-
-    pool: str
-    process: TestProcess
-
-
 @pytest.fixture(scope="session")
-def process_worker(
-    prefect_server: LocalPrefectServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ProcessWorker]:
-    """One worker for all tests that only need a worker. A test that stops or kills it starts its own."""
-    from support.processes import Processes
+def bench(prefect_server: LocalPrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Starts flow runs as processes; its worker and its `serve` program are shared by all tests."""
+    from support.bench import Bench
 
-    started = Processes(tmp_path_factory.mktemp("worker"), prefect_server.env)
+    bench = Bench(tmp_path_factory.mktemp("bench"), prefect_server.env)
     try:
-        yield ProcessWorker("shared-pool", started.worker("shared-pool"))
+        yield bench
     finally:
-        started.stop_all()
+        bench.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from support.bench import (
     LIMIT_SECONDS,
     Bench,
     Launched,
+    case_of,
     labels_are_sound,
 )
 from support.processes import wait_until
@@ -21,8 +22,6 @@ from paradime_blocks.testing import SimulatedCommand, faults
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
 EVENTS = ("cancel", *SIGNALS)
@@ -92,9 +91,20 @@ ALL = [
     # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
     if event != "SIGINT" or via == "script"
 ]
+# Each event through each vehicle, at the phase that says most.
+ALWAYS = {
+    "script-waiting-cancel",
+    "script-in_flight-SIGTERM",
+    "script-waiting-SIGKILL",
+    "serve-waiting-SIGTERM",
+    "serve-in_flight-SIGKILL",
+    "worker-waiting-cancel",
+    "worker-waiting-SIGTERM",
+    "worker-waiting-SIGKILL",
+}
 # Each event at each phase, and through each vehicle that has it; Ctrl-C and SIGTERM, which are one to our code, in
 # turns at the phases after the trigger.
-DEFAULT = {
+SAMPLED = {
     "script": {
         "before": ("SIGINT",),
         "in_flight": ("SIGINT", "SIGTERM"),
@@ -131,8 +141,8 @@ DEFAULT = {
 def cases() -> list[Any]:
     found = []
     for case in ALL:
-        marks = [] if case.event in DEFAULT[case.via][case.phase] else [pytest.mark.exhaustive]
-        found.append(pytest.param(case, id=str(case), marks=marks))
+        is_sampled = case.event in SAMPLED[case.via][case.phase]
+        found.append(case_of(case, always=str(case) in ALWAYS, sampled=is_sampled))
     return found
 
 

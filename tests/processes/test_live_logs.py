@@ -15,7 +15,7 @@ from paradime_blocks.testing import SimulatedCommand
 if TYPE_CHECKING:
     from support.bench import Bolt
 
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+pytestmark = pytest.mark.full
 
 # Python imports a module of this name at its start: the process kills itself once, at its second post of output.
 KILLS_ITSELF = """

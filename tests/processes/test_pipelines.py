@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelling, Scheduled
-from support.bench import flow_processes
+from support.bench import Bench, flow_processes
 from support.prefect_api import steps_to_go_on_with
 from support.processes import await_until, deploy, wait_for_flow_run
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
-pytestmark = [pytest.mark.processes, pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("prefect_server")]
 
 STEPS = [
     {"schedule_name": "extract"},
@@ -77,11 +77,9 @@ async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: 
     return flow_run.id
 
 
-async def test_a_cancelled_pipeline_leaves_nothing_running(
-    workspace: BoltSimulator, process_worker: Any
-) -> None:
+async def test_a_cancelled_pipeline_leaves_nothing_running(workspace: BoltSimulator, bench: Bench) -> None:
     """Of twelve, from the UI or the API, on a worker: when the flow run has ended, so have all Bolt runs."""
-    flow_run_id = await started(workspace, process_worker.pool, "cancelled", steps=TWELVE)
+    flow_run_id = await started(workspace, bench.shared_pool(), "cancelled", steps=TWELVE)
     async with get_client() as client:
         await client.set_flow_run_state(flow_run_id, Cancelling(), force=True)
     assert wait_for_flow_run(flow_run_id).state.is_cancelled()
@@ -94,10 +92,10 @@ async def test_a_cancelled_pipeline_leaves_nothing_running(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("on_crash", ["leave", "cancel"])
 async def test_a_killed_pipeline_is_run_again_from_where_it_was(
-    workspace: BoltSimulator, process_worker: Any, on_crash: str
+    workspace: BoltSimulator, bench: Bench, on_crash: str
 ) -> None:
     """leave: its steps' runs are taken up; cancel: they are cancelled by the hook, and run again."""
-    flow_run_id = await started(workspace, process_worker.pool, f"killed-{on_crash}", on_crash=on_crash)
+    flow_run_id = await started(workspace, bench.shared_pool(), f"killed-{on_crash}", on_crash=on_crash)
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
         os.kill(int(str(flow_run.labels["paradime.alive"]).split()[1]), signal.SIGKILL)
@@ -119,7 +117,7 @@ async def test_a_killed_pipeline_is_run_again_from_where_it_was(
 
 
 async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_is_resumed(
-    workspace: BoltSimulator, process_worker: Any
+    workspace: BoltSimulator, bench: Bench
 ) -> None:
     """Trap 12, with steps: none is cancelled, none is doubled, and each is taken up by its own schedule's step.
 
@@ -128,7 +126,7 @@ async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_
     workspace.add_schedule("broken", commands=[SimulatedCommand("dbt run", return_code=1)])
     steps = [*STEPS, {"schedule_name": "broken"}]
     flow_run_id = await started(
-        workspace, process_worker.pool, "suspended", steps=steps, on_failure="continue"
+        workspace, bench.shared_pool(), "suspended", steps=steps, on_failure="continue"
     )
 
     async def broken() -> bool:
@@ -170,10 +168,10 @@ async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_
 
 @pytest.mark.exhaustive
 async def test_a_pipeline_that_is_begun_again_while_its_process_lives_runs_no_schedule_twice(
-    workspace: BoltSimulator, process_worker: Any
+    workspace: BoltSimulator, bench: Bench
 ) -> None:
     """The older process lets go of its steps' runs, and the newer takes them up."""
-    flow_run_id = await started(workspace, process_worker.pool, "twice")
+    flow_run_id = await started(workspace, bench.shared_pool(), "twice")
     (older,) = flow_processes(flow_run_id)
     async with get_client() as client:
         await client.set_flow_run_state(flow_run_id, Scheduled(), force=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.bench import Bench
     from support.prefect_server import LocalPrefectServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+pytestmark = pytest.mark.full
 
 LISTINGS = (
     "flows",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.bench import HOOK_PROCESS_SECONDS, LIMIT_SECONDS, Bench, Launched, labels_are_sound
+from support.bench import HOOK_PROCESS_SECONDS, LIMIT_SECONDS, Bench, Launched, case_of, labels_are_sound
 
 from paradime_blocks.testing import faults
 
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
-
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
 TWO_SCHEDULES = {"mapped", "gathered", "in_users_tasks", "in_threads", "subflows_in_tasks"}
 LIMITED = ("limited_flow", "limited_sync_flow", "limited_task", "limited_submitted_task", "limited_trigger")
-SHAPES = {
+ALWAYS = {"called_tasks-serve-cancel"}
+SAMPLED = {
     "awaited_tasks": {"script-cancel"},
     "called_tasks": {"serve-cancel"},
     "sync_flow": {"script-SIGTERM"},
@@ -66,20 +65,19 @@ class Case:
 
 def cases() -> list[Any]:
     found = []
-    for flow, default in SHAPES.items():
+    for flow, sampled in SAMPLED.items():
         for via in ("script", "serve", "worker"):
             for event in ("cancel", *SIGNALS):
                 killed = event == "SIGKILL" and (via == "script" or flow in WITHOUT_HOOK)
                 unheard = flow == "triggered_then_busy" and via == "script" and event == "cancel"
                 if killed or unheard or (event == "SIGINT" and via != "script"):
                     continue
-                marks = [] if f"{via}-{event}" in default else [pytest.mark.exhaustive]
                 case = Case(flow, via, event)
-                found.append(pytest.param(case, id=str(case), marks=marks))
+                is_sampled = f"{via}-{event}" in sampled
+                found.append(case_of(case, always=str(case) in ALWAYS, sampled=is_sampled))
     for flow in LIMITED:
-        marks = [pytest.mark.exhaustive] if flow in {"limited_sync_flow", "limited_submitted_task"} else []
-        case = Case(flow, "script", "limit")
-        found.append(pytest.param(case, id=str(case), marks=marks))
+        is_sampled = flow not in {"limited_sync_flow", "limited_submitted_task"}
+        found.append(case_of(Case(flow, "script", "limit"), always=False, sampled=is_sampled))
     return found
 
 
@@ -129,6 +127,7 @@ def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
         labels_are_sound(flow_run)
 
 
+@pytest.mark.full
 def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Bench, tmp_path: Path) -> None:
     """The subflow's Bolt run is for nobody once the parent has failed beside it."""
     bolt = bench.bolt()
@@ -142,6 +141,7 @@ def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Benc
     assert bolt.states() == ["CANCELED"]
 
 
+@pytest.mark.full
 def test_a_cancel_while_the_parent_awaits_its_retry_starts_no_second_run(bench: Bench) -> None:
     """Trap 5, a generation up: Prefect runs the parent's body again although it was cancelled."""
     bolt = bench.bolt()

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from support.bench import Bench, Launched
+from support.bench import Bench, Launched, case_of
 from support.processes import wait_until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
-
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def play(bench: Bench, case: Case) -> Launched:
     return run
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in CASES])
+@pytest.mark.parametrize("case", [case_of(case, always=case is CASES[0], sampled=True) for case in CASES])
 def test_a_retry_takes_up_the_run_of_the_attempt_that_crashed(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
@@ -121,6 +119,7 @@ def test_a_retry_takes_up_the_run_of_the_attempt_that_crashed(
         assert run.bolt.states() == ["SUCCESS"], told
 
 
+@pytest.mark.full
 def test_the_next_flow_run_and_a_retry_after_a_report_trigger_anew(bench: Bench) -> None:
     """What has been reported is over: neither the next day's run nor a retry reports it again."""
     bolt = bench.bolt()
@@ -137,6 +136,7 @@ def test_the_next_flow_run_and_a_retry_after_a_report_trigger_anew(bench: Bench)
     assert bolt.states() == ["FAILED", "SUCCESS", "SUCCESS"]
 
 
+@pytest.mark.full
 def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> None:
     """Yesterday's failure, which nobody has reported, stays yesterday's."""
     bolt = bench.bolt()
@@ -152,6 +152,7 @@ def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> 
     assert bolt.states() == ["FAILED", "SUCCESS"]
 
 
+@pytest.mark.full
 def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run(bench: Bench) -> None:
     """Prefect lets two processes run one flow run; the older lets go of the Bolt run, and the newer reports it."""
     bolt = bench.bolt()
@@ -187,6 +188,7 @@ def test_a_flow_run_that_is_suspended_while_it_waits_leaves_its_run_and_takes_it
     resume_and_finish(run)
 
 
+@pytest.mark.full
 def test_a_flow_run_that_suspends_itself_beside_a_wait_leaves_its_run(bench: Bench, tmp_path: Path) -> None:
     """Trap 12: Prefect's Pause breaks off the wait as an interrupt would, and is none."""
     bolt = bench.bolt()

@@ -19,7 +19,7 @@ from paradime_blocks.testing import faults
 if TYPE_CHECKING:
     from support.prefect_server import LocalPrefectServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
+pytestmark = pytest.mark.full
 
 
 @pytest.mark.parametrize(

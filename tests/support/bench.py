@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.processes import ConditionNotMetError, Processes, wait_until
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
@@ -44,7 +45,7 @@ SERVED = (
     "parent",
     "triggered_then_busy",
 )
-VEHICLES = ("script", "serve", "worker")
+SHARED_POOL = "bench"
 # A Bolt run must have ended this long after its flow run.
 LIMIT_SECONDS = 10.0
 # After a SIGKILL, a worker starts a process for the hook, which imports Prefect beside all else that runs here.
@@ -64,7 +65,8 @@ class Bench:
         self.processes = Processes(folder, {**env, **ENVIRONMENT})
         self._lock = threading.RLock()
         self._deployments: dict[tuple[str, str], uuid.UUID] = {}
-        self._shared: dict[str, TestProcess] = {}
+        self._serve: TestProcess | None = None
+        self._worker: TestProcess | None = None
         self.bolts: list[Bolt] = []
 
     def close(self) -> None:
@@ -81,6 +83,13 @@ class Bench:
 
     def worker(self, pool: str, **options: Any) -> TestProcess:
         return self.processes.worker(pool, **options)
+
+    def shared_pool(self) -> str:
+        """The work pool of the worker that is shared. A test that stops or kills a worker starts its own."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = self.worker(SHARED_POOL)
+        return SHARED_POOL
 
     def serve(self, deployment: str, *names: str) -> TestProcess:
         return self.processes.serve(PROGRAMS / "serve.py", deployment, *names)
@@ -128,18 +137,15 @@ class Bench:
     def _deployment(self, flow: str, via: str, pool: str | None, deployment: str | None) -> uuid.UUID:
         with self._lock:
             if via == "worker":
-                if pool is None:
-                    pool = "bench"
-                    if "worker" not in self._shared:
-                        self._shared["worker"] = self.worker(pool)
+                pool = pool or self.shared_pool()
                 name = f"{pool}-{flow}"
                 if (flow, name) not in self._deployments:
                     self._deployments[flow, name] = _deploy(flow, name, pool)
                 return self._deployments[flow, name]
             if deployment is None:
                 deployment = "served"
-                if "serve" not in self._shared:
-                    self._shared["serve"] = self.serve(deployment, *SERVED)
+                if self._serve is None:
+                    self._serve = self.serve(deployment, *SERVED)
             name = f"{deployment}-{flow}"
             if (flow, name) not in self._deployments:
                 self._deployments[flow, name] = _find_deployment(name)
@@ -307,6 +313,12 @@ class Launched:
         with _client() as client:
             found = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=ids)), limit=200)
         return "\n".join(log.message for log in found)
+
+
+def case_of(case: Any, *, always: bool, sampled: bool) -> Any:
+    """A case as a parameter: of every run, of the longer run, or of the one that leaves nothing out."""
+    marks = [] if always else [pytest.mark.full if sampled else pytest.mark.exhaustive]
+    return pytest.param(case, id=str(case), marks=marks)
 
 
 def flow_processes(flow_run_id: uuid.UUID) -> list[int]:

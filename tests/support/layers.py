@@ -1,6 +1,6 @@
 """A pytest plugin: the folder of a test is its layer, which marks it, places it and adds up its time.
 
-unit        no socket, no process, no Prefect server; a tenth of a second at most (`support.unit_limits`)
+unit        no socket, no process, no Prefect server; a tenth of a second at most (`support.limits`)
 memory      the simulator in this process, Prefect in memory, virtual time
 simulator   the simulator over real sockets of the loopback interface, no Prefect server
 e2e         a real Prefect server, one for the whole test run (`support.shared_server`)
@@ -10,6 +10,7 @@ ui          a real browser on Prefect's pages
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,14 +34,25 @@ LAYERS = {
     "simulator": "simulator",
     "unit": "unit",
 }
-# What `make test` leaves to longer runs. Each is run by whoever names it: `-m full`.
-LEFT_OUT = ("full", "exhaustive")
+# Marks of what `make test` leaves to longer runs, the longest first: `-m full` runs what is left to that one alone,
+# `--include full` that as well.
+LEFT_OUT = ("exhaustive", "full")
 
 
 def layer_of(nodeid: str) -> str | None:
     """Return the layer of a test by its id; None in a folder that is none, or not ours."""
     _, _, below = nodeid.partition("tests/")
     return LAYERS.get(below.partition("/")[0])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--include",
+        action="append",
+        default=[],
+        choices=LEFT_OUT,
+        help="run the tests of this mark, too, which are left to longer runs",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -53,18 +65,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 f"{item.nodeid} is in none of the folders {', '.join(sorted(LAYERS))} of tests/."
             )
         item.add_marker(layer)
-    named = config.getoption("markexpr") or ""
-    left_out = [
-        item
-        for item in items
-        if any(mark not in named and item.get_closest_marker(mark) for mark in LEFT_OUT)
-    ]
-    if left_out:
+    named = {*config.getoption("include"), *re.findall(r"\w+", config.getoption("markexpr") or "")}
+    if left_out := [item for item in items if _length(item) not in {None, *named}]:
         config.hook.pytest_deselected(items=left_out)
         unwanted = set(left_out)
         items[:] = [item for item in items if item not in unwanted]
     order = list(dict.fromkeys(LAYERS.values()))
     items.sort(key=lambda item: order.index(layer_of(item.nodeid) or ""))
+
+
+def _length(item: pytest.Item) -> str | None:
+    """Return the longer run that a test is left to."""
+    return next((mark for mark in LEFT_OUT if item.get_closest_marker(mark)), None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,11 +11,11 @@ import json
 import shutil
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from support.prefect_server import LocalPrefectServer
 
 _FOLDER = "prefect_server_folder"
+# The start has limits of its own, and tells of its failure.
+_START_SECONDS = 1000.0
 
 
 class SharedServer:
@@ -77,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(SharedServer(folder), "shared-server")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Say that a server is wanted, before xdist tells that the tests have been collected."""
     given = getattr(session.config, "workerinput", {})
@@ -101,10 +104,9 @@ def prefect_server(request: pytest.FixtureRequest) -> Iterator[LocalPrefectServe
 
 
 def _told(folder: Path) -> dict[str, str]:
-    """Wait for the server's address. The server's start has a limit of its own, and its failure is told, too."""
+    """Wait for the server's address."""
     assert _wanted(folder).exists(), "Name `prefect_server` as a fixture: who starts it looks for that."
-    while not _address(folder).exists():
-        time.sleep(0.1)
+    wait_until(_address(folder).exists, "the Prefect server's address", within=_START_SECONDS)
     told: dict[str, str] = json.loads(_address(folder).read_text(encoding="utf-8"))
     if "error" in told:
         pytest.fail(told["error"], pytrace=False)

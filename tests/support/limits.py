@@ -1,7 +1,7 @@
 """A pytest plugin: a unit test that opens a socket, starts a process or takes long fails, and is told why.
 
 How long it takes is its own time: by the clock, less what it waited for a core that somebody else had. So a busy
-machine fails nobody, and a sleep counts in full.
+machine fails nobody, and a sleep counts in full. The tests in memory may take their time, and nothing else of that.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.layers import layer_of
 
+_LIMITED = {"unit", "memory"}
 _ELSEWHERE = "such a test belongs to another layer (tests/support/layers.py)."
 _PROCESSES = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 
 
 class _Watch:
-    """Forbids what a unit test must not do while one runs; Python tells it of all that is done."""
+    """Forbids what such a test must not do while one runs; Python tells it of all that is done."""
 
     def __init__(self) -> None:
         self.forbidden = ""
@@ -63,9 +64,9 @@ def pytest_configure() -> None:
     sys.addaudithook(_watch.hear)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
-    if layer_of(item.nodeid) != "unit":
+    if layer_of(item.nodeid) not in _LIMITED:
         return (yield)
     if "prefect_server" in getattr(item, "fixturenames", ()):
         pytest.fail(f"It asks for a Prefect server: {_ELSEWHERE}", pytrace=False)
@@ -74,25 +75,14 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
         return (yield)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    if layer_of(item.nodeid) != "unit":
+    layer = layer_of(item.nodeid)
+    if layer not in _LIMITED:
         return (yield)
     limit = float(item.config.getini("unit_limit_seconds"))
-    # What others have left to collect is no part of this test.
-    gc.disable()
-    try:
-        own_time = _OwnTime()
-        with _nothing_forbidden():
-            result = yield
-        seconds = own_time.seconds()
-    finally:
-        gc.enable()
-    if seconds > limit:
-        pytest.fail(
-            f"It takes {seconds:.2f} s of the {limit:g} s that a unit test has: {_ELSEWHERE}", pytrace=False
-        )
-    return result
+    with _nothing_forbidden(), _takes_at_most(limit) if layer == "unit" else nullcontext():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -108,24 +98,32 @@ def _nothing_forbidden() -> Generator[None]:
     """Tell of what was forbidden, whatever the test has made of that."""
     try:
         yield
+    except BaseException:
+        if not _watch.forbidden:
+            raise
+    if _watch.forbidden:
+        raise pytest.fail.Exception(f"{_watch.forbidden}: {_ELSEWHERE}", pytrace=False) from None
+
+
+@contextmanager
+def _takes_at_most(limit: float) -> Generator[None]:
+    """Fail what takes more of its own time."""
+    # What others have left to collect is no part of this test.
+    gc.disable()
+    began, waited = time.perf_counter(), _waited_for_a_core()
+    try:
+        yield
     finally:
-        if _watch.forbidden:
-            pytest.fail(f"{_watch.forbidden}: {_ELSEWHERE}", pytrace=False)
+        gc.enable()
+    seconds = time.perf_counter() - began - (_waited_for_a_core() - waited)
+    if seconds > limit:
+        told = f"It takes {seconds:.2f} s of the {limit:g} s that a unit test has"
+        pytest.fail(f"{told}: {_ELSEWHERE}", pytrace=False)
 
 
-class _OwnTime:
-    """The time that this thread takes from now on, without what it waits for a core."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._waited_before = self._waited()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began - (self._waited() - self._waited_before)
-
-    @staticmethod
-    def _waited() -> float:
-        try:
-            return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
-        except OSError:  # another system than Linux, where all time counts
-            return 0.0
+def _waited_for_a_core() -> float:
+    """Return how long this thread has waited for a core since its start; only Linux tells."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except OSError:
+        return 0.0

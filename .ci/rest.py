@@ -1,0 +1,86 @@
+"""Runs what `make test` leaves, part by part, within a time: `rest.py [--seconds N]`.
+
+A part is begun only if it can be expected to end in time; those that were left out are named at the end. Without a
+time, all of them run. Stops at the first that fails, with its exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+PYTEST = [sys.executable, "-m", "pytest", "-n", "3", "-q"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the tests.
+
+    Attributes:
+        name: What it proves.
+        command: What runs it.
+        seconds: How long it takes on two cores.
+        env: Environment variables to add.
+    """
+
+    name: str
+    command: list[str]
+    seconds: float
+    env: dict[str, str] = field(default_factory=dict)
+
+
+# What is proven nowhere else comes first, and every combination of what has been sampled last.
+PARTS = [
+    Part("the vendor's SDK", ["make", "--no-print-directory", "test-contract"], 120),
+    Part("processes", [*PYTEST, "-m", "full", "tests/processes"], 400),
+]
+
+
+def main() -> int:
+    """Run the parts that fit, and return the exit code of the last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    seconds: float = parser.parse_args().seconds
+    began = time.monotonic()
+    left: list[Part] = []
+    closing: list[str] = []
+    for part in PARTS:
+        if time.monotonic() - began + part.seconds > seconds:
+            left.append(part)
+            continue
+        print(f"== {part.name}", flush=True)
+        start = time.monotonic()
+        code, last = run(part)
+        took = f"{time.monotonic() - start:.0f} s, of {part.seconds:.0f} s expected"
+        if code:
+            print(f"== {part.name} FAILED after {took}")
+            return code
+        print(f"== {part.name} passed after {took}", flush=True)
+        closing += [f"{part.name}:", last]
+    if left:
+        print(f"Left out, since they do not fit into {seconds:.0f} s:")
+        for part in left:
+            print(f"  {part.name} ({part.seconds:.0f} s)")
+        print("`make test-nightly` runs all of them.")
+    print(*closing, sep="\n")
+    return 0
+
+
+def run(part: Part) -> tuple[int, str]:
+    """Run a part and show what it prints; return its exit code and its last line."""
+    last = ""
+    with subprocess.Popen(
+        part.command, env=os.environ | part.env, stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    return process.returncode, last
+
+
+if __name__ == "__main__":
+    sys.exit(main())
