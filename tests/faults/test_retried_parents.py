@@ -10,8 +10,10 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 from uuid import UUID, uuid4
 
+import anyio
 import pytest
 from faults.bench import SCHEDULE, credentials_for
 from faults.bodies import begun, ownership_of, running, unanswered
@@ -20,9 +22,11 @@ from prefect.client.schemas.objects import StateType
 
 from paradime_blocks.errors import BoltError, BoltRunFailed, BoltRunTimedOut, BoltUnavailable
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_flows.holding import Superseded
+from paradime_flows import claims
+from paradime_flows.holding import Superseded, body_of
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.run_schedule import run_schedule
+from paradime_flows.watch import unless_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,6 +52,7 @@ class Place:
     flow_run_id: UUID = field(init=False)
     flow_ids: list[UUID] = field(init=False)
     deployment_id: UUID = field(default_factory=uuid4)
+    other_flow_id: UUID = field(default_factory=uuid4)
     calls: dict[UUID, UUID] = field(default_factory=dict)
     last: datetime = field(default=datetime.min.replace(tzinfo=timezone.utc))
 
@@ -77,6 +82,14 @@ class Place:
             assert call is not None
             found.append(self.prefect.calls[call])
         return found
+
+    def beside(self, flow_run_id: UUID) -> UUID:
+        """Return what the one above a flow run calls besides; it runs."""
+        call = self.prefect.flow_runs[flow_run_id].parent_task_run_id
+        assert call is not None
+        one = running(self.prefect, parent=self.prefect.calls[call])
+        self.prefect.flow_runs[one].flow_id = self.other_flow_id
+        return one
 
     def _below(self, above: UUID, level: int) -> UUID:
         made = self.prefect.new_flow_run(parent=above)
@@ -116,11 +129,13 @@ DEPLOYED = pytest.mark.parametrize(
 )
 
 
-def in_a_process(work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any]:
-    """Do some work in a process of its own."""
+def in_a_process(
+    work: Callable[[], Coroutine[Any, Any, Any]], where: Process | None = None
+) -> asyncio.Task[Any]:
+    """Do some work in a process of its own, as the body of a flow run or a part of one."""
 
     async def run() -> Any:
-        process.set(Process())
+        process.set(where or Process())
         return await work()
 
     return asyncio.create_task(run())
@@ -145,9 +160,9 @@ async def to_the_end(simulator: BoltSimulator, flow_run_id: UUID, key: str = "ru
     return run.run_id
 
 
-async def started(simulator: BoltSimulator, flow_run_id: UUID, **policies: Any) -> int:
+async def started(simulator: BoltSimulator, flow_run_id: UUID, **options: Any) -> int:
     """What a body does until it is killed as it waits."""
-    return (await (await begun(simulator, flow_run_id, **policies)).obtain()).run_id
+    return (await (await begun(simulator, flow_run_id, **options)).obtain()).run_id
 
 
 def never_ends(simulator: BoltSimulator) -> None:
@@ -386,6 +401,34 @@ async def test_equal_tasks_at_once_take_up_a_run_each(simulator, prefect, monkey
     assert sorted(await in_a_process(again)) == runs == [run.id for run in simulator.runs()]
 
 
+async def test_equal_tasks_in_processes_of_their_own_take_up_a_run_each(simulator, prefect) -> None:
+    """Of one body, but none knows of the others but by what stands in Prefect."""
+    where = Place(prefect)
+    first, second = where.begun(), where.begun()
+    ends(simulator, 0)
+
+    async def before() -> list[int]:
+        return [await to_the_end(simulator, first, key) for key in ("one", "two")]
+
+    runs = await in_a_process(before)
+    taken, body = [], Process()
+    for key in ("another", "one more", "a third"):
+        with mock.patch.dict(claims._heirs, clear=True):
+            taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), body))
+    assert taken[:2] == runs
+    assert [run.id for run in simulator.runs()] == taken
+
+
+async def test_what_a_flow_runs_is_not_for_its_tasks_to_take_up(simulator, prefect) -> None:
+    """One is the schedule that a flow of ours is for, the other what a user's flow triggers."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    where = Place(prefect)
+    first, second = where.begun(), where.begun()
+    run = await in_a_process(lambda: started(simulator, first))
+    assert await in_a_process(lambda: started(simulator, second, key="a task")) != run
+    assert ownership_of(prefect, first).is_open
+
+
 # The first attempt's process lives: what a deployment has started outlives its parent.
 
 
@@ -430,6 +473,24 @@ async def test_one_that_begins_late_gives_way_to_the_one_in_its_place(simulator,
     assert [(one.id, one.state, one.cancel_requests) for one in simulator.runs()] == [(run, "RUNNING", 0)]
 
 
+@DEPLOYED
+async def test_one_that_has_sent_nothing_yet_lets_go_of_its_place(simulator, prefect, place) -> None:
+    """It waits for the schedule's slot, or is about to trigger: the next attempt does that."""
+    where = Place(prefect, **place)
+    first, second = where.begun(), where.begun()
+
+    async def waits() -> None:
+        await begun(simulator, first)
+        await unless_stopped(anyio.sleep_forever, first, interval_seconds=0.1)
+
+    older = in_a_process(waits)
+    await until(lambda: body_of(prefect.flow_runs[first]) is not None)
+    await in_a_process(lambda: started(simulator, second))
+    with pytest.raises(Superseded):
+        await older
+    assert prefect.flow_runs[first].state.type is StateType.CRASHED
+
+
 async def test_one_that_lives_goes_on_until_its_place_is_taken(simulator, prefect) -> None:
     """Another step of it is still to come, as the newer flow run comes to the first."""
     where = Place(prefect, depth=2, deployed=True)
@@ -438,18 +499,21 @@ async def test_one_that_lives_goes_on_until_its_place_is_taken(simulator, prefec
     done = await in_a_process(lambda: to_the_end(simulator, older_step))
     prefect.set_state(older_step, StateType.COMPLETED)
     never_ends(simulator)
-    # A second flow that the older deployment's flow run has called, which is at another place.
-    beside = running(prefect, parent=where.lineage(older_step)[1])
-    waiting = in_a_process(lambda: to_the_end(simulator, beside))
+    older, newer = (where.beside(one) for one in (older_step, newer_step))
+    waiting = in_a_process(lambda: to_the_end(simulator, older))
     await until(lambda: len(simulator.active_runs()) == 1)
+    (going,) = simulator.active_runs()
     assert await in_a_process(lambda: to_the_end(simulator, newer_step)) == done
     asked = simulator.count("boltRunStatus")
     await until(lambda: simulator.count("boltRunStatus") > asked + 3)
     assert not waiting.done()
-    (going,) = simulator.active_runs()
-    assert going.cancel_requests == 0
+    taking_over = in_a_process(lambda: to_the_end(simulator, newer))
+    with pytest.raises(Superseded):
+        await waiting
+    assert (going.state, going.cancel_requests) == ("RUNNING", 0)
     simulator.finish(going.id)
-    assert await waiting == going.id
+    assert await taking_over == going.id
+    assert [run.id for run in simulator.runs()] == [done, going.id]
 
 
 @DEPLOYED
