@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
+import anyio
 import pytest
 from support.credentials import credentials_for
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
@@ -309,14 +311,24 @@ async def test_each_policy_for_a_running_schedule_does_what_it_says(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, policy: Any
 ) -> None:
     """attach returns the other run, fail raises, skip returns SKIPPED, replace cancels the other."""
-    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=60)])
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule("daily", commands=[LONG])
     other = bolt_simulator.start_run("daily")
+    bolt_simulator.update_schedule("daily", commands=["dbt run"])
     if policy == "fail":
         with pytest.raises(BoltAlreadyRunning, match=str(other)):
             await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
         return
-    result = await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
+
+    async def end_the_other() -> None:
+        await asyncio.to_thread(
+            bolt_simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1, timeout=120
+        )
+        bolt_simulator.finish(other)
+
+    async with anyio.create_task_group() as group:
+        if policy == "attach":
+            group.start_soon(end_the_other)
+        result = await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
     runs = {run.id: run.state for run in bolt_simulator.runs()}
     if policy == "replace":
         assert runs[other] == "CANCELED"
