@@ -139,7 +139,7 @@ format: $(READY)
 # environments are made anew each time: what pip takes today is not what it took yesterday.
 NEWEST_VENV := .venv-newest
 LOWEST_VENV := .venv-lowest
-ENDS_TESTS := tests/unit tests/simulator tests/e2e/test_run_schedule.py
+ENDS_TESTS := tests/unit tests/client tests/simulator tests/memory tests/e2e/test_run_schedule.py
 PIP_PLAIN = PIP_DISABLE_PIP_VERSION_CHECK=1 $(1)/bin/python -m pip install -qq
 .PHONY: test-newest test-lowest pins
 
