@@ -49,9 +49,10 @@ def check_installed() -> None:
         folder = Path(str(package.__file__)).resolve().parent
         if folder.parent != site:
             sys.exit(f"{name} was imported from {folder}, not from {site}.")
-        for path in sorted(folder.glob("*.py")):
-            if path.stem not in {"__init__", "__main__"}:
-                importlib.import_module(f"{name}.{path.stem}")
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(site).with_suffix("").parts
+            if "testing" not in parts and parts[-1] != "__init__":
+                importlib.import_module(".".join(parts))
     if importlib.util.find_spec("flows") is not None:
         sys.exit("There is a module called `flows`: it would break users' own flows/ folders.")
     if "graphql" in sys.modules or "paradime_blocks.testing" in sys.modules:

@@ -13,9 +13,9 @@ from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.client import BoltClient
-from paradime_blocks.endpoints import ENDPOINT_EXAMPLE, check_credentials, check_endpoint, check_proxy
+from paradime_blocks.client.auth import ENDPOINT_EXAMPLE, check_credentials, check_endpoint, check_proxy
+from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
-from paradime_blocks.retrying import RetryPolicy
 from paradime_blocks.settings import ParadimeSettings
 from paradime_blocks.sync import sync_form
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from paradime_blocks.text import clean, one_line
+from paradime_blocks.text.rendering import clean, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

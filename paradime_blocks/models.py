@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, model_validator
 from pydantic.alias_generators import to_camel
 
-from paradime_blocks.text import one_line
+from paradime_blocks.text.rendering import one_line
 
 # A state is part of messages, labels and titles, and what Bolt may call one is not known.
 _STATE_CHARACTERS = 60

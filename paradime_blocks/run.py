@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from prefect.blocks.abstract import JobRun
 
-from paradime_blocks.dbt_errors import failure_facts
+from paradime_blocks.client.inputs import check_id, check_seconds
+from paradime_blocks.client.retry import RetryPolicy, call_with_retries
+from paradime_blocks.dbt.errors import failure_facts
 from paradime_blocks.errors import (
     BoltAuthError,
     BoltCancelUnconfirmed,
@@ -23,8 +25,6 @@ from paradime_blocks.errors import (
     BoltRunTimedOut,
     BoltUnavailable,
 )
-from paradime_blocks.inputs import check_id, check_seconds
-from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import (
     BoltAttempt,
     BoltCommand,
@@ -36,7 +36,7 @@ from paradime_blocks.models import (
     BoltRunStatus,
     run_url,
 )
-from paradime_blocks.observation import (
+from paradime_blocks.polling import (
     Clock,
     Deadline,
     Observation,
@@ -44,10 +44,10 @@ from paradime_blocks.observation import (
     observe,
     system_clock,
 )
-from paradime_blocks.redaction import Redactor
-from paradime_blocks.retrying import RetryPolicy, call_with_retries
+from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
-from paradime_blocks.text import clean
+from paradime_blocks.text.redaction import Redactor
+from paradime_blocks.text.rendering import clean
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient

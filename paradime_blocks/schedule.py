@@ -11,16 +11,16 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
+from paradime_blocks.client.inputs import check_commands, check_text
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError
-from paradime_blocks.inputs import check_commands, check_text
-from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
+from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
-from paradime_blocks.trail import Trail
-from paradime_blocks.trigger import Trigger
-from paradime_blocks.trigger_intent import RunLedger, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.send import Trigger
 
 TIMEOUT_SECONDS = 86_400.0
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0

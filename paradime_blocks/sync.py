@@ -15,7 +15,7 @@ from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 from typing_extensions import ParamSpec
 
-from paradime_blocks.interrupts import signals_held_off
+from paradime_blocks.signals import signals_held_off
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from paradime_blocks.models import BoltAttempt, BoltRunResult, run_url
-from paradime_flows.archive import Archive
-from paradime_flows.archive_context import find_schedule
-from paradime_flows.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
-from paradime_flows.artifacts import ArtifactWriter
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import current_flow_run_id, resolve_credentials
 from paradime_flows.parameters import (
     CredentialsParameter,
     KeepParameter,
@@ -17,7 +11,13 @@ from paradime_flows.parameters import (
     NonEmpty,
     RunId,
 )
-from paradime_flows.summary import RunRecord
+from paradime_flows.prefect_api.artifacts import ArtifactWriter
+from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.archive import Archive
+from paradime_flows.reporting.archive_context import find_schedule
+from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
+from paradime_flows.reporting.run_summary import RunRecord
 
 
 @bolt_flow(

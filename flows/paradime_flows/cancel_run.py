@@ -6,15 +6,15 @@ from prefect.states import Completed
 
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
-from paradime_flows.archive import Archive
-from paradime_flows.archive_context import find_schedule
-from paradime_flows.artifacts import ArtifactWriter
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
-from paradime_flows.driving import as_result
 from paradime_flows.inspect_run import result_of
 from paradime_flows.parameters import CredentialsParameter, GraceSeconds, NonEmpty, RunId
-from paradime_flows.summary import RunRecord
+from paradime_flows.prefect_api.artifacts import ArtifactWriter
+from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.archive import Archive
+from paradime_flows.reporting.archive_context import find_schedule
+from paradime_flows.reporting.run_summary import RunRecord
+from paradime_flows.runner.run import as_result
 
 
 @bolt_flow(

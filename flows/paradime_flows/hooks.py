@@ -23,16 +23,16 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.flows import Flow
 
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.interrupts import signals_held_off
-from paradime_blocks.text import one_line
-from paradime_flows.context import resolve_credentials, run_logger
-from paradime_flows.family import has_its_own_process, subflows_of
-from paradime_flows.holding import Superseded, lost_hold
-from paradime_flows.liveness import lives_beside
-from paradime_flows.orphans import is_cancelled
-from paradime_flows.ownership import FLOW_KEY, Ownership, read_ownerships
-from paradime_flows.settle import settle
-from paradime_flows.watch import cancelled_before_body, state_types
+from paradime_blocks.signals import signals_held_off
+from paradime_blocks.text.rendering import one_line
+from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships
+from paradime_flows.ledger.store import Superseded, lost_hold
+from paradime_flows.prefect_api.context import resolve_credentials, run_logger
+from paradime_flows.prefect_api.flow_runs import has_its_own_process, subflows_of
+from paradime_flows.supervision.heartbeat import lives_beside
+from paradime_flows.supervision.orphans import is_cancelled
+from paradime_flows.supervision.reconcile import settle
+from paradime_flows.supervision.watch import cancelled_before_body, state_types
 
 _AT_ONCE = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from paradime_blocks.dbt_logs import first_error, last_line
+from paradime_blocks.dbt.logs import first_error, last_line
 from paradime_blocks.errors import BoltError
 from paradime_blocks.models import (
     BoltAttempt,
@@ -15,15 +15,15 @@ from paradime_blocks.models import (
     BoltRunState,
     run_url,
 )
-from paradime_blocks.redaction import Redactor
-from paradime_blocks.text import cell, fence
-from paradime_flows.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.causes import cause_of
-from paradime_flows.context import current_flow_run_id, resolve_credentials
-from paradime_flows.dbt_archive import DbtStory
+from paradime_blocks.text.redaction import Redactor
+from paradime_blocks.text.rendering import cell, fence
 from paradime_flows.parameters import CredentialsParameter, RunId
-from paradime_flows.summary import FileRecord, RunRecord, render_summary
+from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
+from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.dbt_results import DbtStory
+from paradime_flows.reporting.failure_cause import cause_of
+from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

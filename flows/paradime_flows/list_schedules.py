@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field
 
 from paradime_blocks.models import BoltRunState
-from paradime_blocks.text import one_line
-from paradime_flows.artifacts import ArtifactWriter
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import current_flow_run_id, resolve_credentials
-from paradime_flows.cron_words import cron_in_words
+from paradime_blocks.text.rendering import one_line
 from paradime_flows.parameters import CredentialsParameter, NonEmpty
+from paradime_flows.prefect_api.artifacts import ArtifactWriter
+from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.cron_words import cron_in_words
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary

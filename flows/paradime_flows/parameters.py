@@ -7,8 +7,8 @@ from typing import Annotated
 from prefect.filesystems import WritableFileSystem
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from paradime_blocks.client.inputs import is_one_line
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.inputs import is_one_line
 from paradime_blocks.schedule import LONGEST_TIMEOUT_SECONDS, BoltSchedule
 from paradime_flows.retry_policy import check_pattern
 

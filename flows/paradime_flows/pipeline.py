@@ -17,7 +17,6 @@ from typing_extensions import Self
 
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.sync import sync_form
-from paradime_flows.context import resolve_credentials
 from paradime_flows.parameters import (
     CommandConfigs,
     Commands,
@@ -28,6 +27,7 @@ from paradime_flows.parameters import (
     Retries,
     TimeoutSeconds,
 )
+from paradime_flows.prefect_api.context import resolve_credentials
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary

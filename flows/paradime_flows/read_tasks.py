@@ -15,9 +15,9 @@ from paradime_blocks.models import (
     BoltScheduleDetail,
     BoltScheduleSummary,
 )
-from paradime_flows.calling import async_form, bolt_task
-from paradime_flows.context import resolve_credentials
 from paradime_flows.parameters import CredentialsParameter, NonEmpty, Offset, PageSize, RunId
+from paradime_flows.prefect_api.context import resolve_credentials
+from paradime_flows.prefect_api.dispatch import async_form, bolt_task
 
 
 @asynccontextmanager

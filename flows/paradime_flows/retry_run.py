@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from paradime_blocks.models import BoltRunResult
-from paradime_flows.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import resolve_credentials, resolve_schedule
-from paradime_flows.driving import drive, schedule_of_run, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.log_lines import LiveLogsMode
-from paradime_flows.ownership import Policy
+from paradime_flows.ledger.entry import Policy
+from paradime_flows.live.log_lines import LiveLogsMode
 from paradime_flows.parameters import (
     CredentialsParameter,
     DelaySeconds,
@@ -25,8 +21,12 @@ from paradime_flows.parameters import (
     RunId,
     TimeoutSeconds,
 )
-from paradime_flows.policies import OnAlreadyRunning, RunPolicies
+from paradime_flows.prefect_api.context import resolve_credentials, resolve_schedule
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
 from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
+from paradime_flows.runner.policies import OnAlreadyRunning, RunPolicies
+from paradime_flows.runner.run import drive, schedule_of_run, trigger_request
 
 
 @bolt_flow(

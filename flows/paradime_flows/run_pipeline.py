@@ -8,21 +8,15 @@ from prefect.client.orchestration import get_client
 from pydantic import BaseModel, Field
 
 from paradime_blocks.errors import BoltPipelineFailed
-from paradime_flows.archive_settings import LOG_LIMIT_BYTES
-from paradime_flows.callers import write_callers
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import resolve_credentials
-from paradime_flows.driving import cancelled, stopped, this_flow_run_id
-from paradime_flows.handing_over import give_way
-from paradime_flows.holding import take_hold
 from paradime_flows.hooks import (
     cancel_owned_runs,
     settle_if_cancelled_before,
     settle_if_cancelled_meanwhile,
 )
-from paradime_flows.liveness import keep_alive
-from paradime_flows.log_lines import LiveLogsMode
-from paradime_flows.ownership import Policy
+from paradime_flows.ledger.callers import write_callers
+from paradime_flows.ledger.entry import Policy
+from paradime_flows.ledger.store import take_hold
+from paradime_flows.live.log_lines import LiveLogsMode
 from paradime_flows.parameters import (
     CredentialsParameter,
     KeepParameter,
@@ -33,10 +27,16 @@ from paradime_flows.parameters import (
     PollIntervalSeconds,
 )
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, OnFailure, Step, check_steps
-from paradime_flows.pipeline_attempts import EarlierAttempts
-from paradime_flows.pipeline_run import PipelineRun
-from paradime_flows.scheduling import StepOutcome, StepState
-from paradime_flows.watch import StoppedByPrefect, cancel_in_prefect, unless_stopped
+from paradime_flows.pipelines.attempts import EarlierAttempts
+from paradime_flows.pipelines.plan import StepOutcome, StepState
+from paradime_flows.pipelines.runner import PipelineRun
+from paradime_flows.prefect_api.context import resolve_credentials
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES
+from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
+from paradime_flows.runner.takeover import give_way
+from paradime_flows.supervision.heartbeat import keep_alive
+from paradime_flows.supervision.watch import StoppedByPrefect, cancel_in_prefect, unless_stopped
 
 
 class PipelineResult(BaseModel):

@@ -5,13 +5,9 @@ from __future__ import annotations
 from prefect.runtime import flow_run as this_flow_run
 
 from paradime_blocks.models import BoltRunResult
-from paradime_flows.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import resolve_schedule
-from paradime_flows.driving import drive, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.log_lines import LiveLogsMode
-from paradime_flows.ownership import Policy
+from paradime_flows.ledger.entry import Policy
+from paradime_flows.live.log_lines import LiveLogsMode
 from paradime_flows.parameters import (
     CommandConfigs,
     Commands,
@@ -30,8 +26,12 @@ from paradime_flows.parameters import (
     ScheduleParameter,
     TimeoutSeconds,
 )
-from paradime_flows.policies import OnAlreadyRunning, RunPolicies
+from paradime_flows.prefect_api.context import resolve_schedule
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
 from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
+from paradime_flows.runner.policies import OnAlreadyRunning, RunPolicies
+from paradime_flows.runner.run import drive, trigger_request
 
 
 def _name_of_the_run() -> str:

@@ -16,22 +16,24 @@ from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltError, BoltRunTimedOut
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.run import BoltRun
-from paradime_blocks.run_search import Verdict
 from paradime_blocks.schedule import TIMEOUT_SECONDS
-from paradime_blocks.text import one_line
-from paradime_blocks.trail import Trail
-from paradime_flows.artifacts import ArtifactWriter
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import current_flow_run_id, resolve_credentials, run_logger
-from paradime_flows.ending import end_in_its_place
-from paradime_flows.holding import Superseded, body_of
-from paradime_flows.liveness import (
+from paradime_blocks.text.rendering import one_line
+from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.search import Verdict
+from paradime_flows.ledger.entry import FlowRunLedger, Ownership, read_ownerships
+from paradime_flows.ledger.store import Superseded, body_of
+from paradime_flows.parameters import CredentialsParameter
+from paradime_flows.prefect_api.artifacts import ArtifactWriter
+from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.supervision.flow_run_end import end_in_its_place
+from paradime_flows.supervision.heartbeat import (
     BEAT_SECONDS,
     alive_for_another,
     last_sign,
     seconds_since_last_sign,
 )
-from paradime_flows.orphans import (
+from paradime_flows.supervision.orphans import (
     LEFT_SECONDS,
     SWEPT,
     candidates,
@@ -43,10 +45,7 @@ from paradime_flows.orphans import (
     may_have_vanished,
     may_live,
 )
-from paradime_flows.ownership import FlowRunLedger, Ownership, read_ownerships
-from paradime_flows.parameters import CredentialsParameter
-from paradime_flows.run_time import remaining_seconds
-from paradime_flows.settle import (
+from paradime_flows.supervision.reconcile import (
     all_have_ended,
     archive_ownership,
     find_run,
@@ -54,6 +53,7 @@ from paradime_flows.settle import (
     see_that_it_is_held,
     settle,
 )
+from paradime_flows.supervision.time_left import remaining_seconds
 
 SweepAction = Literal["cancel", "attach", "report"]
 

@@ -16,23 +16,13 @@ from prefect.runtime import task_run as this_task_run
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
-from paradime_blocks.interrupts import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
-from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows.calling import async_form, bolt_task
-from paradime_flows.context import (
-    current_flow_run_id,
-    current_task_run_id,
-    resolve_credentials,
-    resolve_schedule,
-)
-from paradime_flows.driving import schedule_of_run, trigger_request
-from paradime_flows.hearing import hear_signals
-from paradime_flows.holding import take_hold
-from paradime_flows.lifecycle import RunLifecycle
-from paradime_flows.ownership import FlowRunLedger, Ownership, Policy, read_ownerships
+from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.ledger.entry import FlowRunLedger, Ownership, Policy, read_ownerships
+from paradime_flows.ledger.store import take_hold
 from paradime_flows.parameters import (
     CommandConfigs,
     Commands,
@@ -46,7 +36,14 @@ from paradime_flows.parameters import (
     ScheduleParameter,
     TimeoutSeconds,
 )
-from paradime_flows.policies import RunPolicies
+from paradime_flows.prefect_api.context import (
+    current_flow_run_id,
+    current_task_run_id,
+    resolve_credentials,
+    resolve_schedule,
+)
+from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.signals import hear_signals
 from paradime_flows.read_tasks import (
     adownload_bolt_resource,
     aget_bolt_command,
@@ -73,9 +70,12 @@ from paradime_flows.read_tasks import (
     list_bolt_schedules,
     suspend_bolt_schedule,
 )
-from paradime_flows.run_time import remaining_seconds
-from paradime_flows.settle import settle_interrupted, told_of_run
-from paradime_flows.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
+from paradime_flows.runner.lifecycle import RunLifecycle
+from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.run import schedule_of_run, trigger_request
+from paradime_flows.supervision.reconcile import settle_interrupted, told_of_run
+from paradime_flows.supervision.time_left import remaining_seconds
+from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
 __all__ = [
     "acancel_bolt_run",

@@ -7,11 +7,7 @@ from pydantic import BaseModel
 
 from paradime_blocks.errors import BoltError
 from paradime_blocks.models import run_url
-from paradime_flows.calling import async_form, bolt_flow
-from paradime_flows.context import resolve_schedule, run_logger
-from paradime_flows.driving import as_result, cancelled, stopped, this_flow_run_id, trigger_request
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.lifecycle import RunLifecycle
 from paradime_flows.parameters import (
     CommandConfigs,
     Commands,
@@ -21,9 +17,13 @@ from paradime_flows.parameters import (
     ScheduleParameter,
     TimeoutSeconds,
 )
-from paradime_flows.policies import OnAlreadyRunning, RunPolicies
-from paradime_flows.triggering import Skipped
-from paradime_flows.watch import StoppedByPrefect
+from paradime_flows.prefect_api.context import resolve_schedule, run_logger
+from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.runner.conflict import Skipped
+from paradime_flows.runner.lifecycle import RunLifecycle
+from paradime_flows.runner.policies import OnAlreadyRunning, RunPolicies
+from paradime_flows.runner.run import as_result, cancelled, stopped, this_flow_run_id, trigger_request
+from paradime_flows.supervision.watch import StoppedByPrefect
 
 
 class TriggeredRun(BaseModel):

@@ -63,7 +63,7 @@ async def _pages_only(credentials: ParadimeCredentials, command_id: int) -> floa
 
 
 async def _read(credentials: ParadimeCredentials, run_id: int, journal: Any) -> float:
-    from paradime_flows.live_logs import LiveLogs
+    from paradime_flows.live.log_stream import LiveLogs
 
     async with credentials.get_client() as client:
         status = await client.get_bolt_run(run_id, logs=False)
@@ -78,8 +78,8 @@ async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str
     from prefect.logging import get_run_logger
     from prefect.logging.handlers import APILogHandler
 
-    from paradime_flows.context import current_flow_run_id
-    from paradime_flows.log_journal import FlowRunJournal
+    from paradime_flows.live.log_position import FlowRunJournal
+    from paradime_flows.prefect_api.context import current_flow_run_id
 
     @flow(name="benchmark-ours")
     async def ours() -> float:
@@ -118,9 +118,9 @@ async def _while_it_runs(credentials: ParadimeCredentials, run_id: int, lines: i
     """By how many seconds the newest line of each batch was late when Prefect had taken it."""
     from prefect import flow
 
-    from paradime_flows.context import current_flow_run_id
-    from paradime_flows.live_logs import LiveLogs
-    from paradime_flows.log_journal import FlowRunJournal
+    from paradime_flows.live.log_position import FlowRunJournal
+    from paradime_flows.live.log_stream import LiveLogs
+    from paradime_flows.prefect_api.context import current_flow_run_id
 
     began = time.perf_counter()
     late = []

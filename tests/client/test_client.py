@@ -23,8 +23,8 @@ from paradime_blocks import (
     BoltUnavailable,
     BoltUnsupported,
 )
-from paradime_blocks import operations as ops
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.client import operations as ops
+from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 
 if TYPE_CHECKING:

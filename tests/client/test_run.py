@@ -22,7 +22,7 @@ from paradime_blocks import (
     BoltSchedule,
     BoltUnavailable,
 )
-from paradime_blocks.observation import Clock
+from paradime_blocks.polling import Clock
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 

@@ -12,7 +12,7 @@ from support.credentials import credentials_for
 from tblib import pickling_support
 
 from paradime_blocks import BoltError
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, faults
 
 # Dask has it installed: a pickle of an error then holds what led to it, too.

@@ -16,7 +16,7 @@ from support.credentials import credentials_for
 import paradime_flows
 from paradime_blocks import BoltRun, BoltRunState, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, SimulatedRun
-from paradime_flows.calling import DispatchedFlow, DispatchedTask
+from paradime_flows.prefect_api.dispatch import DispatchedFlow, DispatchedTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from faults.bench import SCHEDULE, credentials_for, outcome_of
 from faults.matrix import CASES, judge
 from support.prefect_api import artifacts_of
 
-from paradime_blocks import observation
+from paradime_blocks import polling
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator
 
@@ -37,14 +37,14 @@ def fast_time() -> Iterator[None]:
     async def sleep(seconds: float) -> None:
         await anyio.sleep(seconds / SPEED)
 
-    clock = observation.Clock(monotonic=lambda: time.monotonic() * SPEED, sleep=sleep)
+    clock = polling.Clock(monotonic=lambda: time.monotonic() * SPEED, sleep=sleep)
     get_client = ParadimeCredentials.get_client
 
     def fast_client(self: ParadimeCredentials, **options: Any) -> Any:
         return get_client(self, sleep=sleep, **options)
 
     with (
-        mock.patch.object(observation, "SYSTEM_CLOCK", clock),
+        mock.patch.object(polling, "SYSTEM_CLOCK", clock),
         mock.patch.object(ParadimeCredentials, "get_client", fast_client),
     ):
         yield

@@ -18,9 +18,9 @@ from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import BoltRunFailed
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_flows.live_logs import LiveLogs
-from paradime_flows.log_journal import FlowRunJournal
-from paradime_flows.log_lines import Record
+from paradime_flows.live.log_lines import Record
+from paradime_flows.live.log_position import FlowRunJournal
+from paradime_flows.live.log_stream import LiveLogs
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ async def test_a_retry_of_the_flow_run_takes_the_log_up_where_it_was(
     bolt_simulator, credentials, monkeypatch
 ):
     """The first attempt breaks off; the second logs what is left, and moves the same artifact."""
-    from paradime_flows import lifecycle
+    from paradime_flows.runner import lifecycle
 
     stdout = numbered(1000)
     bolt_simulator.clock.speed = 4
@@ -405,7 +405,7 @@ async def test_what_prefect_refuses_for_good_is_told_and_not_tried_for_ever(
     bolt_simulator, credentials, posts, caplog, monkeypatch
 ):
     """The record that it is about is left out, and those around it arrive."""
-    monkeypatch.setattr("paradime_flows.log_journal.run_logger", lambda: logging.getLogger("of-a-run"))
+    monkeypatch.setattr("paradime_flows.live.log_position.run_logger", lambda: logging.getLogger("of-a-run"))
     stdout = numbered(3_000) + "error: poison\n" + numbered(3_000, "more") + "error: poison\n"
     run_id = ended_run(bolt_simulator, stdout)
     flow_run_id = await new_flow_run()
@@ -440,7 +440,7 @@ async def test_an_attempt_whose_clock_is_behind_logs_after_the_one_before(monkey
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) - timedelta(hours=1)
 
-    monkeypatch.setattr("paradime_flows.log_journal.datetime", Behind)
+    monkeypatch.setattr("paradime_flows.live.log_position.datetime", Behind)
     second = FlowRunJournal(flow_run_id)
     assert await second.read(1) == "one"
     second.show([Record(logging.INFO, "new"), Record(logging.INFO, "newer")])

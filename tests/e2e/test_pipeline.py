@@ -16,14 +16,14 @@ from support.processes import await_until
 
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows.claims import inherit, succeeding
-from paradime_flows.family import subflows_of
-from paradime_flows.ownership import FLOW_KEY, Ownership
-from paradime_flows.pipeline_attempts import EarlierAttempts, read_outcomes
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.ledger.entry import FLOW_KEY, Ownership
+from paradime_flows.pipelines.attempts import EarlierAttempts, read_outcomes
+from paradime_flows.pipelines.plan import StepState
+from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.scheduling import StepState
+from paradime_flows.runner.resume import inherit, succeeding
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -16,10 +16,10 @@ from prefect.tasks import Task
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows import handing_over
-from paradime_flows.family import subflows_of
+from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.runner import takeover
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run, trigger_bolt_run, wait_for_bolt_run
 
 if TYPE_CHECKING:
@@ -378,13 +378,13 @@ async def test_two_equal_tasks_at_once_do_not_take_over_one_run(
 ) -> None:
     """While the first is about to take over what it has found, the second looks."""
     returned: list[list[int]] = []
-    write_the_end = handing_over.write_the_end
+    write_the_end = takeover.write_the_end
 
     async def slowly(*arguments: Any) -> None:
         await asyncio.sleep(1.5)
         await write_the_end(*arguments)
 
-    monkeypatch.setattr(handing_over, "write_the_end", slowly)
+    monkeypatch.setattr(takeover, "write_the_end", slowly)
 
     async def one(delay: float) -> int:
         await asyncio.sleep(delay)

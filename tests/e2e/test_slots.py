@@ -14,10 +14,10 @@ from support.processes import await_until
 
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trail import Trail
-from paradime_flows import slots
+from paradime_blocks.trigger.decision_log import Trail
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.slots import schedule_slot, slot_name
+from paradime_flows.runner import slot
+from paradime_flows.runner.slot import schedule_slot, slot_name
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -111,7 +111,7 @@ async def test_a_prefect_that_gives_no_slots_costs_no_run(
         msg = "no such feature on this plan"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(slots, "make_limit", refuse)
+    monkeypatch.setattr(slot, "make_limit", refuse)
     await arun_schedule(daily, **QUICK)
     assert len(bolt_simulator.runs()) == 1
     told = await logs_of((await latest_flow_run("run-schedule")).id)

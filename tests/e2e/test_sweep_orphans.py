@@ -24,17 +24,17 @@ from prefect.states import (
 from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run
 
-from paradime_blocks import run_search
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger_intent import TriggerIntent, TriggerRequest
-from paradime_flows import family
+from paradime_blocks.trigger import search
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.holding import LABEL as BODY
-from paradime_flows.liveness import LABEL, _machine
-from paradime_flows.ownership import TAG, Ownership, read_ownerships
+from paradime_flows.ledger.entry import TAG, Ownership, read_ownerships
+from paradime_flows.ledger.store import LABEL as BODY
+from paradime_flows.prefect_api import flow_runs
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.settle import settle_interrupted
+from paradime_flows.supervision.heartbeat import LABEL, _machine
+from paradime_flows.supervision.reconcile import settle_interrupted
 from paradime_flows.sweep_orphans import asweep_orphans
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ async def test_a_trigger_that_was_never_answered_is_looked_into(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between intent and id: the run that it started is found by the intent and cancelled."""
-    monkeypatch.setattr(run_search, "_LONGEST_REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr(search, "_LONGEST_REQUEST_SECONDS", 2.0)
     monkeypatch.setattr(RetryPolicy, "total_seconds", 0.0)
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily", actor="API")
@@ -331,7 +331,7 @@ async def test_many_flow_runs_are_paged_through_by_two_sweepers_at_once(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More flow runs than a page holds, and two sweeps at the same time: all are settled, none makes trouble."""
-    monkeypatch.setattr(family, "_PAGE", 7)
+    monkeypatch.setattr(flow_runs, "_PAGE", 7)
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(24)]
     await asyncio.gather(*(orphan(credentials, run_id, Crashed()) for run_id in run_ids))

@@ -20,16 +20,17 @@ from support.prefect_api import artifacts_of
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
-from paradime_blocks.trail import Trail
-from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows import driving, liveness, settle, watch
-from paradime_flows.family import lineage
+from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs, remember_credentials
-from paradime_flows.ownership import Ownership, read_ownerships
+from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.slots import schedule_slot, slot_name
+from paradime_flows.runner import run as driving
+from paradime_flows.runner.slot import schedule_slot, slot_name
+from paradime_flows.supervision import heartbeat, reconcile, watch
 from paradime_flows.tasks import (
     acancel_bolt_run,
     atrigger_bolt_run,
@@ -233,7 +234,7 @@ async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
     ignored: bool,
 ) -> None:
     """Prefect does not let a cancelled flow run end otherwise: it says how its run did, or that it may go on."""
-    monkeypatch.setattr(settle, "CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(reconcile, "CANCEL_SECONDS", 1.0)
     if ignored:
         workspace.update_schedule("endless", cancel="ignore")
     else:
@@ -458,7 +459,7 @@ async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch, above: bool
 ) -> None:
     """Prefect tells a script nothing, and nothing of ours waits: the signs of life find it cancelled."""
-    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.5)
 
     @flow
     async def busy() -> None:
@@ -522,8 +523,8 @@ async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect wakes the process for the retry only, which can be hours later; its signs of life come from a thread."""
-    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.5)
-    monkeypatch.setattr(liveness, "_LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "_LOOK_SECONDS", 0.5)
     bodies = []
 
     @flow(retries=1, retry_delay_seconds=20)

@@ -18,15 +18,14 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause, TerminationSignal
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, State, Suspended
 
-from paradime_blocks import interrupts
-from paradime_blocks.interrupts import signals_held_off
+from paradime_blocks import signals as interrupts
+from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_flows import liveness
-from paradime_flows.context import current_body, current_flow_run_id
-from paradime_flows.hearing import hear_signals, swallowed_signals_sent_again
-from paradime_flows.liveness import keep_alive
-from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
-from paradime_flows.watch import (
+from paradime_flows.prefect_api.context import current_body, current_flow_run_id
+from paradime_flows.prefect_api.signals import hear_signals, swallowed_signals_sent_again
+from paradime_flows.supervision import heartbeat
+from paradime_flows.supervision.heartbeat import keep_alive
+from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
     reason_to_stop,
@@ -34,6 +33,7 @@ from paradime_flows.watch import (
     stop_request,
     unless_stopped,
 )
+from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def no_signal_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
 
     And its flow runs may be under way still, for all that this process knows.
     """
-    monkeypatch.setattr(liveness, "_kept_alive", {})
+    monkeypatch.setattr(heartbeat, "_kept_alive", {})
     interrupts._heard.clear()
     interrupts._held_off.clear()
     monkeypatch.setattr(interrupts, "_sent_again_for", 0)
@@ -332,7 +332,7 @@ async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Prefect did not answer: a flow run without a thread that gives signs is swept while it lives."""
-    lineage = liveness.lineage
+    lineage = heartbeat.lineage
 
     def no_answer(*_: Any) -> Any:
         raise RuntimeError("503")
@@ -341,13 +341,13 @@ async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
     async def lives() -> None:
         async with get_client() as client:
             flow_run = await client.read_flow_run(this_flow_run())
-            monkeypatch.setattr(liveness, "lineage", no_answer)
+            monkeypatch.setattr(heartbeat, "lineage", no_answer)
             with pytest.raises(RuntimeError, match="503"):
                 await keep_alive(client, flow_run, nothing_to_do)
-            assert flow_run.id not in liveness._kept_alive
-            monkeypatch.setattr(liveness, "lineage", lineage)
+            assert flow_run.id not in heartbeat._kept_alive
+            monkeypatch.setattr(heartbeat, "lineage", lineage)
             await keep_alive(client, flow_run, nothing_to_do)
-            assert liveness._kept_alive[flow_run.id] == flow_run.id
+            assert heartbeat._kept_alive[flow_run.id] == flow_run.id
 
     await lives()
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from paradime_blocks.testing.faults import Exchange
     from paradime_blocks.testing.reply import Later, Reply
     from paradime_blocks.testing.runs import SimulatedRun
-    from paradime_flows.ownership import Ownership
+    from paradime_flows.ledger.entry import Ownership
 
 SCHEDULE = "daily"
 # A request in memory is given up after this time, which nobody waits for.
@@ -179,7 +179,7 @@ def outcome_of(
     began: float,
 ) -> Outcome:
     """Gather what became of a run of the flow; of the artifacts of a key, the last counts."""
-    from paradime_flows.ownership import read_ownerships
+    from paradime_flows.ledger.entry import read_ownerships
 
     ownerships = read_ownerships(flow_run)
     requests = Counter(name for request in simulator.requests for name in request.operations)

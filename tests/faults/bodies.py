@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory
 
     from paradime_blocks.testing import BoltSimulator
-    from paradime_flows.lifecycle import RunLifecycle
-    from paradime_flows.ownership import Ownership
+    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.runner.lifecycle import RunLifecycle
 
 
 def block(simulator: BoltSimulator, **options: Any) -> BoltSchedule:
@@ -27,8 +27,8 @@ async def begun(
     simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any
 ) -> RunLifecycle:
     """Begin a body; what came before it in the flow run's labels is taken up."""
-    from paradime_flows.lifecycle import RunLifecycle
-    from paradime_flows.policies import RunPolicies
+    from paradime_flows.runner.lifecycle import RunLifecycle
+    from paradime_flows.runner.policies import RunPolicies
 
     return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
 
@@ -40,7 +40,7 @@ def running(prefect: PrefectInMemory, *, parent: UUID | None = None) -> UUID:
 
 
 def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
-    from paradime_flows.ownership import read_ownerships
+    from paradime_flows.ledger.entry import read_ownerships
 
     (ownership,) = read_ownerships(prefect.flow_runs[flow_run_id])
     return ownership

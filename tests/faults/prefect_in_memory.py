@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import prefect.client.orchestration
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 
-from paradime_blocks.connection import Connection
+from paradime_blocks.client.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,8 +209,8 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
         archive: Whether logs and resources are archived; stories of triggers and kills do without.
     """
     import paradime_flows.hooks
-    import paradime_flows.liveness
     import paradime_flows.run_schedule
+    import paradime_flows.supervision.heartbeat
     import paradime_flows.sweep_orphans
 
     post = Connection._post
@@ -227,7 +227,7 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
 
     async def keep_alive(_: Any, flow_run: FlowRun, __: Any) -> None:
         """The first sign of life; what later ones are good for, the sweeper's judgement, the stories replace."""
-        await paradime_flows.liveness.beat(prefect_in_memory, flow_run.id)  # type: ignore[arg-type]
+        await paradime_flows.supervision.heartbeat.beat(prefect_in_memory, flow_run.id)  # type: ignore[arg-type]
 
     orchestration = prefect.client.orchestration
     with ExitStack() as stack:
@@ -237,14 +237,14 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
         client = mock.Mock(return_value=prefect_in_memory)
         stack.enter_context(mock.patch.object(orchestration, "PrefectClient", client))
         stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
-        holding = sys.modules["paradime_flows.holding"]
+        holding = sys.modules["paradime_flows.ledger.store"]
         stack.enter_context(mock.patch.object(holding, "current_body", current_body))
-        run_time = sys.modules["paradime_flows.run_time"]
+        run_time = sys.modules["paradime_flows.supervision.time_left"]
         stack.enter_context(mock.patch.object(run_time, "current_body", current_body))
-        for name in ("lifecycle", "run_pipeline"):
+        for name in ("runner.lifecycle", "run_pipeline"):
             if module := sys.modules.get(f"paradime_flows.{name}"):
                 stack.enter_context(mock.patch.object(module, "keep_alive", keep_alive))
         if not archive:
-            archive_module = sys.modules["paradime_flows.archive"]
+            archive_module = sys.modules["paradime_flows.reporting.archive"]
             stack.enter_context(mock.patch.object(archive_module.Archive, "run", no_archive))
         yield

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paradime_blocks import observation
+from paradime_blocks import polling
 from paradime_blocks.errors import (
     BoltAlreadyRunning,
     BoltAuthError,
@@ -16,10 +16,10 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
-from paradime_blocks.observation import Clock, Deadline, next_poll_delay, observe
-from paradime_blocks.run_search import Finding, Fit, Verdict, begun_too_late, first_of, fit, judge
-from paradime_blocks.trigger import may_have_started
-from paradime_blocks.trigger_intent import TriggerIntent
+from paradime_blocks.polling import Clock, Deadline, next_poll_delay, observe
+from paradime_blocks.trigger.request import TriggerIntent
+from paradime_blocks.trigger.search import Finding, Fit, Verdict, begun_too_late, first_of, fit, judge
+from paradime_blocks.trigger.send import may_have_started
 
 RUN, TEST = "dbt run", "dbt test"
 
@@ -343,7 +343,7 @@ async def test_a_refusal_is_an_outage_but_for_refused_credentials() -> None:
 
 async def test_a_look_that_hangs_does_not_hold_up_the_deadline(monkeypatch) -> None:
     """It is broken off at the deadline, or as soon after as one answer may take."""
-    monkeypatch.setattr(observation, "_LEAST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(polling, "_LEAST_LOOK_SECONDS", 0.2)
     began = anyio.current_time()
     observations = observe(lambda: anyio.sleep(60), poll_interval_seconds=1, deadline=Deadline(0.1))  # type: ignore[arg-type]
     seen = await anext(observations)

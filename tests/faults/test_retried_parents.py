@@ -22,11 +22,11 @@ from prefect.client.schemas.objects import StateType
 
 from paradime_blocks.errors import BoltError, BoltRunFailed, BoltRunTimedOut, BoltUnavailable
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_flows import claims
-from paradime_flows.holding import Superseded, body_of
 from paradime_flows.hooks import cancel_owned_runs
+from paradime_flows.ledger.store import Superseded, body_of
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.watch import unless_stopped
+from paradime_flows.runner import resume
+from paradime_flows.supervision.watch import unless_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -229,7 +229,7 @@ class Left:
         self.simulator.finish(run.run_id)
 
     async def settled(self, state: StateType) -> None:
-        from paradime_flows.settle import settle
+        from paradime_flows.supervision.reconcile import settle
 
         await started(self.simulator, self.flow_run_id)
         self.prefect.set_state(self.flow_run_id, state)
@@ -328,8 +328,8 @@ async def test_another_place_has_another_run(simulator, prefect, place) -> None:
 async def test_what_asks_for_something_else_takes_nothing_up(simulator, prefect) -> None:
     """The schedule is the same, and what it is to do is not."""
     from paradime_blocks.schedule import BoltSchedule
-    from paradime_flows.lifecycle import RunLifecycle
-    from paradime_flows.policies import RunPolicies
+    from paradime_flows.runner.lifecycle import RunLifecycle
+    from paradime_flows.runner.policies import RunPolicies
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     where = Place(prefect)
@@ -349,7 +349,7 @@ async def test_what_asks_for_something_else_takes_nothing_up(simulator, prefect)
 @PLACES
 async def test_of_two_equal_tasks_each_takes_up_its_own_run(simulator, prefect, place) -> None:
     """In the order in which they ask; one whose run had failed triggers anew, and so does a third."""
-    from paradime_flows.ownership import read_ownerships
+    from paradime_flows.ledger.entry import read_ownerships
 
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()
@@ -413,7 +413,7 @@ async def test_equal_tasks_in_processes_of_their_own_take_up_a_run_each(simulato
     runs = await in_a_process(before)
     taken, body = [], Process()
     for key in ("another", "one more", "a third"):
-        with mock.patch.dict(claims._heirs, clear=True):
+        with mock.patch.dict(resume._heirs, clear=True):
             taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), body))
     assert taken[:2] == runs
     assert [run.id for run in simulator.runs()] == taken

@@ -17,10 +17,10 @@ from prefect.client.schemas.objects import StateType
 from paradime_blocks.errors import BoltRequestError, BoltRunFailed
 from paradime_blocks.run import BoltRun
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_blocks.trigger import Trigger
+from paradime_blocks.trigger.send import Trigger
 
 if TYPE_CHECKING:
-    from paradime_flows.lifecycle import RunLifecycle
+    from paradime_flows.runner.lifecycle import RunLifecycle
 
 
 @pytest.mark.parametrize("retry_after", [2, 500])
@@ -130,8 +130,8 @@ async def _no_time(*_: Any) -> None:
 
 async def test_a_flow_run_that_answers_for_a_run_can_be_found_by_the_sweeper(simulator, prefect) -> None:
     """It bears the tag before it takes over or triggers anything: its process may be gone the moment after."""
-    from paradime_flows import lifecycle
-    from paradime_flows.ownership import TAG
+    from paradime_flows.ledger.entry import TAG
+    from paradime_flows.runner import lifecycle
 
     flow_run_id = running(prefect)
     tagged = []
@@ -152,7 +152,7 @@ async def test_an_intent_that_is_not_acted_on_is_taken_back_if_nothing_was_sent(
 
     But what was sent before, and had started nothing after twenty seconds, may show itself yet: that stays open.
     """
-    from paradime_flows.ownership import FlowRunLedger
+    from paradime_flows.ledger.entry import FlowRunLedger
 
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
@@ -178,7 +178,7 @@ async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect)
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
     simulator.inject(faults.GraphQLError("Internal error", operation="triggerBoltRun", after_acting=True))
-    hidden = mock.patch.object(sys.modules["paradime_blocks.run_search"], "_newer_runs", _nothing_yet)
+    hidden = mock.patch.object(sys.modules["paradime_blocks.trigger.search"], "_newer_runs", _nothing_yet)
     with hidden, pytest.raises(BoltRequestError):
         await lifecycle.obtain()
     assert ownership_of(prefect, flow_run_id).is_open
@@ -193,7 +193,7 @@ async def _nothing_yet(*_: Any) -> dict[int, Any]:
 
 async def test_a_cancel_while_a_retry_was_awaited_ends_what_still_runs(simulator, prefect) -> None:
     """Trap 5, with a run that goes on: no hook and no body was told, until the body begins again."""
-    from paradime_flows.watch import StoppedByPrefect
+    from paradime_flows.supervision.watch import StoppedByPrefect
 
     flow_run_id = running(prefect)
     await (await begun(simulator, flow_run_id)).obtain()
@@ -284,7 +284,7 @@ async def test_only_the_workspace_that_a_run_is_in_hears_of_its_end(simulator, p
 
 async def test_credentials_of_another_workspace_settle_nothing(simulator, prefect) -> None:
     """As where a hook's process has no others: the error says so, and what to do."""
-    from paradime_flows.settle import settle
+    from paradime_flows.supervision.reconcile import settle
 
     flow_run_id = running(prefect)
     await (await begun(simulator, flow_run_id)).obtain()
@@ -308,8 +308,8 @@ def test_time_counts_from_the_trigger(since, limit, left) -> None:
     """Whoever waits, and however often the wait begins anew."""
     from uuid import uuid4
 
-    from paradime_blocks.trigger_intent import TriggerRequest
-    from paradime_flows.ownership import Ownership
+    from paradime_blocks.trigger.request import TriggerRequest
+    from paradime_flows.ledger.entry import Ownership
 
     ownership = Ownership(
         flow_run_id=uuid4(), request=TriggerRequest(schedule_name="daily"), began_at=time.time() - since

@@ -124,7 +124,7 @@ class Stories(RuleBasedStateMachine):
         self.intents: list[Intent] = []
         self.patches = ExitStack()
         self.patches.enter_context(in_place_of_prefect(self.prefect))
-        orphans = sys.modules["paradime_flows.orphans"]
+        orphans = sys.modules["paradime_flows.supervision.orphans"]
         self.patches.enter_context(mock.patch.object(orphans, "silent_seconds", self._silent_seconds))
         hooks = sys.modules["paradime_flows.hooks"]
         self.patches.enter_context(mock.patch.object(hooks, "credentials_of", self._credentials_of))
@@ -287,7 +287,7 @@ class Stories(RuleBasedStateMachine):
         from paradime_flows.hooks import _in_this_process
 
         _in_this_process.clear()
-        sys.modules["paradime_flows.claims"]._claimed.clear()
+        sys.modules["paradime_flows.runner.resume"]._claimed.clear()
         intent.begun += 1
         intent.process = Process(writes_left=writes)
         self.prefect.set_state(intent.flow_run_id, StateType.RUNNING)

@@ -27,9 +27,9 @@ from paradime_blocks.errors import (
     BoltUnavailable,
 )
 from paradime_blocks.models import BoltRunState
-from paradime_blocks.observation import Deadline
+from paradime_blocks.polling import Deadline
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_blocks.trigger_intent import TriggerIntent
+from paradime_blocks.trigger.request import TriggerIntent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory
 
     from paradime_blocks.testing import BoltSimulator
-    from paradime_flows.lifecycle import RunLifecycle
-    from paradime_flows.policies import OnAlreadyRunning
+    from paradime_flows.runner.lifecycle import RunLifecycle
+    from paradime_flows.runner.policies import OnAlreadyRunning
 
 
 @pytest.fixture
 def no_signs_of_life() -> Iterator[None]:
     """The process that a sweeper finds silent is this one, and lives."""
-    import paradime_flows.orphans as module
+    import paradime_flows.supervision.orphans as module
 
     silent = mock.patch.object(module, "silent_seconds", return_value=float("inf"))
     with silent, mock.patch.object(module, "lives_here", return_value=False):
@@ -55,8 +55,8 @@ def no_signs_of_life() -> Iterator[None]:
 @pytest.fixture
 def taken_slot() -> Iterator[None]:
     """Another flow run holds the schedule's slot in Prefect."""
-    import paradime_flows.driving as module
-    from paradime_flows.slots import SlotTaken
+    import paradime_flows.runner.run as module
+    from paradime_flows.runner.slot import SlotTaken
 
     @asynccontextmanager
     async def taken(*_: Any, wait_seconds: float) -> AsyncIterator[None]:
@@ -70,17 +70,17 @@ def taken_slot() -> Iterator[None]:
 
 async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_run_id: UUID) -> None:
     """What the hook does of a flow run whose process was killed."""
-    from paradime_flows.settle import settle
+    from paradime_flows.supervision.reconcile import settle
 
     await settle(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
 
 
 async def killed_half_way(simulator: BoltSimulator, first: UUID, second: UUID) -> None:
     """Let an heir be killed when it has written what it takes over, and the older flow run has not let go."""
-    from paradime_flows import handing_over
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner import takeover
+    from paradime_flows.runner.resume import succeeding
 
-    killed = mock.patch.object(handing_over, "leave_to", side_effect=Killed)
+    killed = mock.patch.object(takeover, "leave_to", side_effect=Killed)
     with killed, succeeding(first), pytest.raises(Killed):
         await begun(simulator, second)
 
@@ -89,7 +89,7 @@ async def doubled_and_broken_off(
     simulator: BoltSimulator, flow_run_id: UUID, policy: OnAlreadyRunning = "wait"
 ) -> None:
     """Let a gateway send a trigger twice, and its body end before it sees the run that it was refused for."""
-    from paradime_flows.triggering import Triggering
+    from paradime_flows.runner.conflict import Triggering
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
@@ -123,7 +123,7 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_ca
     simulator, prefect
 ) -> None:
     """A parent that is retried has Prefect make a new flow run of a subflow that was interrupted."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -138,7 +138,7 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_ca
 
 async def test_what_was_in_the_way_for_certain_is_not_looked_behind_again(simulator, prefect) -> None:
     """Killed while it waits for somebody else's run: what others start later is not its own."""
-    from paradime_flows.triggering import Triggering
+    from paradime_flows.runner.conflict import Triggering
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     other = simulator.start_run(SCHEDULE)
@@ -161,7 +161,7 @@ async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_fo
     simulator, prefect, taken_slot, policy
 ) -> None:
     """The slot can be held by the killed body still, and what stands in the way then is its run."""
-    from paradime_flows.driving import hold_slot
+    from paradime_flows.runner.run import hold_slot
 
     flow_run_id = running(prefect)
     await doubled_and_broken_off(simulator, flow_run_id, policy)
@@ -194,7 +194,7 @@ async def test_of_two_runs_behind_a_refusal_none_is_guessed_to_be_ours(simulator
 
 async def test_a_run_that_has_only_been_set_up_is_not_taken_for_ours(simulator, prefect) -> None:
     """Somebody's, begun between our look and our trigger: it turns out to do something else."""
-    from paradime_blocks import trigger
+    from paradime_blocks.trigger import send as trigger
 
     setup = SimulatedCommand("git clone it", duration_seconds=10)
     ours = SimulatedCommand("dbt run", duration_seconds=float("inf"))
@@ -217,7 +217,7 @@ async def test_a_run_that_has_only_been_set_up_is_not_taken_for_ours(simulator, 
 
 async def test_a_refusal_is_not_looked_behind_by_who_has_left_it_to_another(simulator, prefect) -> None:
     """Taken over, and begun again later: what it may have started was the other's to tell."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
     await doubled_and_broken_off(simulator, first)
@@ -233,8 +233,8 @@ async def test_a_withdrawal_that_is_broken_off_is_written_as_the_flow_run_is_set
     simulator, prefect
 ) -> None:
     """Else the intent stands, and what somebody else starts is taken for its run, and cancelled."""
-    from paradime_flows.ownership import FlowRunLedger
-    from paradime_flows.watch import StoppedByPrefect
+    from paradime_flows.ledger.entry import FlowRunLedger
+    from paradime_flows.supervision.watch import StoppedByPrefect
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -321,7 +321,7 @@ async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(si
 
 async def test_the_late_run_of_a_retry_is_ours_by_its_parent(simulator, prefect) -> None:
     """The answer of the retry was lost, and the next one refused; nobody else retries that run."""
-    from paradime_blocks.trigger_intent import TriggerRequest
+    from paradime_blocks.trigger.request import TriggerRequest
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -346,7 +346,7 @@ async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
 
     It is not cancelled by whoever settles the flow run: it may be somebody else's.
     """
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     first = running(prefect)
     await doubled_and_broken_off(simulator, first, policy)
@@ -369,7 +369,7 @@ async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
     simulator, prefect, above, refuses
 ) -> None:
     """Its body lets go before it hears of the cancel, and Prefect is not told that it crashed."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     parent = running(prefect)
@@ -397,21 +397,21 @@ async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
 
 async def test_a_cancel_between_the_writes_of_a_hand_over_is_heard(simulator, prefect) -> None:
     """Of the flow run whose end is about to be written."""
-    from paradime_flows import handing_over
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner import takeover
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
-    write_the_end = handing_over.write_the_end
+    write_the_end = takeover.write_the_end
 
     async def cancelled_just_before(*arguments: Any) -> bool:
         prefect.set_state(first, StateType.CANCELLING)
         return await write_the_end(*arguments)
 
     process.set(Process())
-    with succeeding(first), mock.patch.object(handing_over, "write_the_end", cancelled_just_before):
+    with succeeding(first), mock.patch.object(takeover, "write_the_end", cancelled_just_before):
         heir = await begun(simulator, second)
     assert (await heir.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -421,7 +421,7 @@ async def test_a_cancel_that_the_end_of_an_older_flow_run_is_written_over_is_hea
     simulator, prefect
 ) -> None:
     """It comes between the last look at that flow run and the write."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -444,7 +444,7 @@ async def test_a_cancel_that_the_end_of_an_older_flow_run_is_written_over_is_hea
 
 async def test_a_cancel_that_who_was_killed_has_written_over_is_heard(simulator, prefect) -> None:
     """The heir died between writing that the older flow run crashed and seeing what that hid."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -465,7 +465,7 @@ async def test_what_may_show_itself_while_a_busy_bolt_is_waited_for_is_not_ours_
     simulator, prefect
 ) -> None:
     """The answer was lost, no run was seen, and Bolt has too much to do for the next send."""
-    from paradime_blocks.trigger import Trigger
+    from paradime_blocks.trigger.send import Trigger
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -480,7 +480,7 @@ async def test_what_may_show_itself_while_a_busy_bolt_is_waited_for_is_not_ours_
 
 async def test_a_later_refusal_of_the_same_tells_of_runs_since_the_first(simulator, prefect) -> None:
     """What begins long after the first refusal can be behind the second."""
-    from paradime_flows.ownership import FlowRunLedger, Ownership
+    from paradime_flows.ledger.entry import FlowRunLedger, Ownership
 
     ledger = FlowRunLedger(
         Ownership(flow_run_id=running(prefect), request=(await begun(simulator, running(prefect))).request)
@@ -495,7 +495,7 @@ async def test_a_later_refusal_of_the_same_tells_of_runs_since_the_first(simulat
 
 async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, prefect) -> None:
     """The heir was killed half-way; then somebody cancels the older flow run."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -515,7 +515,7 @@ async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancell
     simulator, prefect
 ) -> None:
     """There is nothing to cancel in it, and nobody has been told."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -531,7 +531,7 @@ async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancell
 
 async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simulator, prefect) -> None:
     """Killed when it has written what it takes over, and the older flow run has not let go: else a sweep cancels it."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -550,7 +550,7 @@ async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simu
 
 async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simulator, prefect) -> None:
     """The heir was killed half-way; the older one is begun again, and finds its run; then the heir is begun again."""
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -571,8 +571,8 @@ async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simul
 @pytest.mark.parametrize("late", ["as it writes its own", "as it has the older let go", "killed then"])
 async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) -> None:
     """Equal tasks of a process pool find the same: the last to say so has it, and the other a run of its own."""
-    from paradime_flows import claims, handing_over
-    from paradime_flows.claims import succeeding
+    from paradime_flows.runner import resume, takeover
+    from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, one, other = running(prefect), running(prefect), running(prefect)
@@ -582,11 +582,11 @@ async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) 
 
     async def comes_meanwhile() -> None:
         process.set(Process())
-        with mock.patch.dict(claims._heirs, clear=True), succeeding(first):
+        with mock.patch.dict(resume._heirs, clear=True), succeeding(first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 
     name = "write_ownership" if late == "as it writes its own" else "leave_to"
-    original = getattr(handing_over, name)
+    original = getattr(takeover, name)
 
     async def quicker(*arguments: Any) -> None:
         if not taken:
@@ -597,7 +597,7 @@ async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) 
         await original(*arguments)
 
     process.set(Process())
-    with mock.patch.object(handing_over, name, quicker), succeeding(first):
+    with mock.patch.object(takeover, name, quicker), succeeding(first):
         if late == "killed then":
             with pytest.raises(Killed):
                 await begun(simulator, one)
@@ -667,7 +667,7 @@ async def test_a_run_that_was_left_at_its_time_limit_is_not_said_to_have_ended(s
 
 async def test_what_is_said_of_a_run_that_goes_on_when_its_flow_run_ends(simulator, prefect) -> None:
     """Left on purpose, or for want of a cancel that Bolt carries out."""
-    from paradime_flows.settle import told_of_run
+    from paradime_flows.supervision.reconcile import told_of_run
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -684,8 +684,8 @@ async def test_who_looks_for_a_run_does_not_cancel_it_under_a_body_that_has_foun
     simulator, prefect, no_signs_of_life, by
 ) -> None:
     """Looking can take a minute, in which somebody retries the flow run."""
-    from paradime_flows import settle
-    from paradime_flows.holding import Superseded
+    from paradime_flows.ledger.store import Superseded
+    from paradime_flows.supervision import reconcile as settle
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -881,7 +881,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
     lifecycle = await begun(simulator, flow_run_id)
     run = await lifecycle.obtain()
     day = SimpleNamespace(time=lambda: time.time() + 90_000, monotonic=time.monotonic)
-    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ownership", "run_time")]
+    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.entry", "supervision.time_left")]
     with mock.patch.object(modules[0], "time", day), mock.patch.object(modules[1], "time", day):
         if anew:
             process.set(Process())
@@ -897,7 +897,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
 
 async def test_the_time_of_a_run_that_is_taken_up_goes_by_bolts_clock(simulator, prefect) -> None:
     """This machine's clock was set back: the run gets no time anew."""
-    from paradime_flows.run_time import remaining_seconds
+    from paradime_flows.supervision.time_left import remaining_seconds
 
     simulator.clock.speed = 0
     flow_run_id = running(prefect)
@@ -959,7 +959,7 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
     simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
     """A hook has left its run going, and another flow run drives the schedule now; a retry of a failure does wait."""
-    from paradime_flows import driving
+    from paradime_flows.runner import run as driving
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
@@ -987,7 +987,7 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
 @pytest.mark.parametrize("sent", [False, True], ids=["awaiting its retry", "about to retry"])
 async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
     """Its body has died, and another flow run drives the schedule by now."""
-    from paradime_flows import driving
+    from paradime_flows.runner import run as driving
 
     flow_run_id = running(prefect)
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -1017,8 +1017,8 @@ async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefe
 
 async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefect, taken_slot) -> None:
     """A retry of its flow run is a new intent, and another flow run drives the schedule."""
-    from paradime_flows import driving
-    from paradime_flows.triggering import Skipped
+    from paradime_flows.runner import run as driving
+    from paradime_flows.runner.conflict import Skipped
 
     flow_run_id = running(prefect)
     process.set(Process())

@@ -16,12 +16,12 @@ from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.errors import BoltUnavailable
 from paradime_blocks.models import BoltLogPage, BoltRunStatus
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_flows.live_logs import LiveLogs
-from paradime_flows.log_lines import (
+from paradime_flows.live.log_lines import (
     END_LINES,
     RECORD_CHARACTERS,
     Record,
 )
+from paradime_flows.live.log_stream import LiveLogs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ async def test_a_line_of_any_length_is_logged_whole_in_parts(simulator, credenti
 @pytest.fixture
 def warnings(caplog, monkeypatch) -> Callable[[], list[str]]:
     """What is told besides the output."""
-    monkeypatch.setattr("paradime_flows.live_logs.run_logger", lambda: logging.getLogger("of-a-run"))
+    monkeypatch.setattr("paradime_flows.live.log_stream.run_logger", lambda: logging.getLogger("of-a-run"))
     caplog.set_level(logging.INFO, "of-a-run")
     return lambda: [
         f"{each.levelname}: {each.getMessage()}" for each in caplog.records if each.name == "of-a-run"

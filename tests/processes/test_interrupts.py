@@ -190,7 +190,7 @@ def launch(bench: Bench, case: Case) -> Launched:
 
 def told_by(run: Launched) -> str:
     """What the flow run's labels tell so far."""
-    from paradime_flows.ownership import read_ownerships
+    from paradime_flows.ledger.entry import read_ownerships
 
     return " ".join(
         sentence for ownership in read_ownerships(run.flow_run) for _, sentence in ownership.notes

@@ -13,11 +13,11 @@ pytestmark = pytest.mark.processes
 READ_IN_A_THREAD = """
     import importlib, os, signal, threading, time
     signal.signal(signal.SIGTERM, lambda *_: None)
-    reader = threading.Thread(target=importlib.import_module, args=("paradime_flows.hearing",))
+    reader = threading.Thread(target=importlib.import_module, args=("paradime_flows.prefect_api.signals",))
     reader.start()
     reader.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    from paradime_blocks.interrupts import interrupts_so_far
+    from paradime_blocks.signals import interrupts_so_far
     until = time.monotonic() + 10
     while not interrupts_so_far() and time.monotonic() < until:
         time.sleep(0.01)
@@ -25,8 +25,8 @@ READ_IN_A_THREAD = """
 """
 FORKED = """
     import os, signal, time
-    import paradime_flows.hearing
-    from paradime_blocks.interrupts import interrupts_so_far
+    import paradime_flows.prefect_api.signals
+    from paradime_blocks.signals import interrupts_so_far
     signal.signal(signal.SIGTERM, lambda *_: None)
     child = os.fork()
     if not child:

@@ -65,7 +65,7 @@ def start(bench: Bench, bolt: Bolt, folder: Path, when: str) -> Launched:
         "KILL_DONE": str(folder / "killed"),
         "KILL_WHEN": when,
     }
-    # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.slots`).
+    # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.runner.slot`).
     parameters = {"on_crash": "leave", "one_at_a_time": False}
     parameters |= {"schedule_name": "daily", "credentials": bolt.credentials, "poll_interval_seconds": 0.5}
     deployment_id = bench._deployment("run_schedule", "worker", None, None)

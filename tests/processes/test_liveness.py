@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from paradime_flows.liveness import LABEL, beat, silent_seconds
+from paradime_flows.supervision.heartbeat import LABEL, beat, silent_seconds
 
 pytestmark = pytest.mark.processes
 

@@ -17,9 +17,9 @@ from support.prefect_api import steps_to_go_on_with
 from support.processes import await_until, deploy, wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.family import subflows_of
-from paradime_flows.ownership import read_ownerships
-from paradime_flows.pipeline_attempts import read_outcomes
+from paradime_flows.ledger.entry import read_ownerships
+from paradime_flows.pipelines.attempts import read_outcomes
+from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import run_pipeline
 
 if TYPE_CHECKING:

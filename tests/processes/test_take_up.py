@@ -49,7 +49,7 @@ def completed(run: Launched) -> bool:
 
 def play(bench: Bench, case: Case) -> Launched:
     """Kill a flow run while its Bolt run goes on, let time pass for that, and retry the flow run."""
-    from paradime_flows.ownership import read_ownerships
+    from paradime_flows.ledger.entry import read_ownerships
 
     bolt = bench.bolt()
     bolt.add(return_code=(1, 0) if case.meanwhile == "failed" else 0)
@@ -60,7 +60,7 @@ def play(bench: Bench, case: Case) -> Launched:
 
         simulator.inject(faults.Hang(60, operation="triggerBoltRun", after_acting=True, then="cut"))
     if case.flow == "run_schedule":
-        # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.slots`).
+        # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.runner.slot`).
         parameters |= {"on_crash": "leave", "one_at_a_time": False}
     run = bench.start(case.flow, bolt, via="worker", **parameters)
     if case.meanwhile == "answer_was_lost":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 
 from paradime_blocks import BoltClient
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.client.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator

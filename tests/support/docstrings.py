@@ -36,7 +36,9 @@ class Example(NamedTuple):
 
 def _found() -> list[Example]:
     found = []
-    for path in sorted([*BLOCKS.glob("*.py"), *FLOWS.glob("*.py")]):
+    for path in sorted([*BLOCKS.rglob("*.py"), *FLOWS.rglob("*.py")]):
+        if path.parent.name == "testing":
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue

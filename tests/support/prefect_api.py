@@ -76,8 +76,8 @@ async def logs_of(flow_run_id: UUID) -> list[str]:
 
 async def steps_to_go_on_with(flow_run_id: UUID) -> set[str]:
     """The steps of a pipeline's flow run that have left a Bolt run to go on with."""
-    from paradime_flows.family import subflows_of
-    from paradime_flows.pipeline_attempts import open_predecessors
+    from paradime_flows.pipelines.attempts import open_predecessors
+    from paradime_flows.prefect_api.flow_runs import subflows_of
 
     async with get_client() as client:
         return set(open_predecessors(await subflows_of(client, [flow_run_id])))

@@ -14,7 +14,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from paradime_blocks import observation, trigger
+from paradime_blocks import polling
+from paradime_blocks.trigger import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,12 +99,12 @@ def virtual_time() -> Iterator[None]:
     def wall() -> float:
         return _Now.monotonic + _Now.to_wall
 
-    clock = observation.Clock(monotonic=monotonic, wall=wall, sleep=anyio.sleep)
+    clock = polling.Clock(monotonic=monotonic, wall=wall, sleep=anyio.sleep)
     with (
         mock.patch.object(time, "monotonic", monotonic),
         mock.patch.object(time, "time", wall),
-        mock.patch.object(observation, "SYSTEM_CLOCK", clock),
-        mock.patch.object(trigger, "in_own_thread", in_this_loop),
+        mock.patch.object(polling, "SYSTEM_CLOCK", clock),
+        mock.patch.object(send, "in_own_thread", in_this_loop),
         mock.patch.object(anyio.to_thread, "run_sync", _at_once),
     ):
         yield

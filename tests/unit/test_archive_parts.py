@@ -12,15 +12,15 @@ from prefect.filesystems import LocalFileSystem
 from recorded import RECORDED
 
 from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus
-from paradime_blocks.redaction import Redactor
-from paradime_flows.archive_context import ArchiveContext
-from paradime_flows.archive_settings import ArchiveSettings
-from paradime_flows.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.dbt_archive import DbtStory, manifest_command
-from paradime_flows.keepsakes import Keepsakes, folder_of, safe_path
-from paradime_flows.links import link_expiry, safe_url
-from paradime_flows.summary import FileRecord, RunRecord, render_summary
-from paradime_flows.timeline import Span, render_timeline
+from paradime_blocks.text.redaction import Redactor
+from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
+from paradime_flows.reporting.archive_context import ArchiveContext
+from paradime_flows.reporting.archive_settings import ArchiveSettings
+from paradime_flows.reporting.dbt_results import DbtStory, manifest_command
+from paradime_flows.reporting.links import link_expiry, safe_url
+from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
+from paradime_flows.reporting.storage import Keepsakes, folder_of, safe_path
+from paradime_flows.reporting.timeline import Span, render_timeline
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from paradime_blocks.dbt_artifacts import Manifest, ManifestNode, NodeResult, RunResults
-from paradime_flows.assets import asset_key, emit_assets
+from paradime_blocks.dbt.artifacts import Manifest, ManifestNode, NodeResult, RunResults
+from paradime_flows.reporting.assets import asset_key, emit_assets
 
 
 def a_node(kind: str, relation: str | None, *depends_on: str, **facts: Any) -> ManifestNode:

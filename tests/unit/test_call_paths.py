@@ -10,11 +10,16 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.states import Completed, Crashed, Pending, Running
 
-from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows.callers import LABEL, Caller, TaskAttempt
-from paradime_flows.claims import left_by_tasks
-from paradime_flows.earlier_calls import is_in_its_place, of_its_number, same_calls, same_calls_by_tasks
-from paradime_flows.ownership import Ownership
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.ledger.callers import LABEL, Caller, TaskAttempt
+from paradime_flows.ledger.earlier_calls import (
+    is_in_its_place,
+    of_its_number,
+    same_calls,
+    same_calls_by_tasks,
+)
+from paradime_flows.ledger.entry import Ownership
+from paradime_flows.runner.resume import left_by_tasks
 
 if TYPE_CHECKING:
     from prefect.states import State

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from paradime_blocks.models import BoltRunStatus
-from paradime_blocks.redaction import Redactor
-from paradime_flows.causes import cause_of
-from paradime_flows.dbt_archive import DbtStory
+from paradime_blocks.text.redaction import Redactor
+from paradime_flows.reporting.dbt_results import DbtStory
+from paradime_flows.reporting.failure_cause import cause_of
 
 SECRET = "n33dle-in-the-haystack"
 

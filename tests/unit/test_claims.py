@@ -8,10 +8,10 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from paradime_blocks.errors import BoltRequestError
-from paradime_blocks.trigger_intent import TriggerRequest
-from paradime_flows.claims import claim
-from paradime_flows.holding import Superseded, write_labels
-from paradime_flows.ownership import Ownership
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.ledger.entry import Ownership
+from paradime_flows.ledger.store import Superseded, write_labels
+from paradime_flows.runner.resume import claim
 
 
 def test_a_flow_run_that_answers_for_another_schedules_run_is_refused():

@@ -10,13 +10,13 @@ import pytest
 from prefect.filesystems import LocalFileSystem
 
 from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltRunState, BoltRunStatus
-from paradime_blocks.redaction import REMOVED, Redactor
-from paradime_flows.archive_context import ArchiveContext
-from paradime_flows.archive_settings import ArchiveSettings
-from paradime_flows.artifacts import ArtifactWriter
-from paradime_flows.command_logs import LogArchive, pieces, render_log, shown_streams, utf8_size
-from paradime_flows.keepsakes import Keepsakes
-from paradime_flows.summary import FileRecord, RunRecord
+from paradime_blocks.text.redaction import REMOVED, Redactor
+from paradime_flows.prefect_api.artifacts import ArtifactWriter
+from paradime_flows.reporting.archive_context import ArchiveContext
+from paradime_flows.reporting.archive_settings import ArchiveSettings
+from paradime_flows.reporting.command_logs import LogArchive, pieces, render_log, shown_streams, utf8_size
+from paradime_flows.reporting.run_summary import FileRecord, RunRecord
+from paradime_flows.reporting.storage import Keepsakes
 
 SECRET = "s3cret-value-of-the-key"
 

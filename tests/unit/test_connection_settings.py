@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from paradime_blocks import BoltRequestError
-from paradime_blocks.connection import ConnectionSettings
-from paradime_blocks.endpoints import credential_headers, is_loopback
+from paradime_blocks.client.auth import credential_headers, is_loopback
+from paradime_blocks.client.connection import ConnectionSettings
 from paradime_blocks.run import POLL_INTERVAL_SECONDS
 
 

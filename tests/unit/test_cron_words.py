@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from paradime_flows.cron_words import cron_in_words
+from paradime_flows.reporting.cron_words import cron_in_words
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recorded import RECORDED
 from support.properties import fewer_examples
 
-from paradime_blocks.dbt_logs import LogLine, first_error, last_line, parse_line
+from paradime_blocks.dbt.logs import LogLine, first_error, last_line, parse_line
 
 REVENUE_ERROR = (
     "Runtime Error in model revenue (models/marts/revenue.sql) Conversion Error: "

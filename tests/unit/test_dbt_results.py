@@ -18,7 +18,7 @@ from markdown_it.token import Token
 from recorded import RECORDED
 from support.properties import fewer_examples
 
-from paradime_blocks.dbt_artifacts import (
+from paradime_blocks.dbt.artifacts import (
     FreshnessResult,
     Manifest,
     NodeResult,
@@ -28,10 +28,10 @@ from paradime_blocks.dbt_artifacts import (
     parse_manifest,
     parse_run_results,
 )
-from paradime_blocks.dbt_json import DbtArtifactError
-from paradime_blocks.dbt_results import cause, failures_first, merge, summarise
-from paradime_blocks.text import clean, one_line
-from paradime_flows.dbt_markdown import Bounds, render_freshness, render_results
+from paradime_blocks.dbt.json import DbtArtifactError
+from paradime_blocks.dbt.results import cause, failures_first, merge, summarise
+from paradime_blocks.text.rendering import clean, one_line
+from paradime_flows.reporting.dbt_markdown import Bounds, render_freshness, render_results
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 

@@ -9,8 +9,9 @@ import anyio
 import httpx
 import pytest
 
-from paradime_blocks import BoltRequestError, BoltUnavailable, command_calls
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks import BoltRequestError, BoltUnavailable
+from paradime_blocks.client import commands
+from paradime_blocks.client.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses,
 
 async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
     """Each byte comes in time, and the file never does: httpx's limits are for each read."""
-    monkeypatch.setattr(command_calls, "DOWNLOAD_SECONDS", 0.02)
+    monkeypatch.setattr(commands, "DOWNLOAD_SECONDS", 0.02)
 
     async def dribble():
         while True:

@@ -31,7 +31,7 @@ from paradime_blocks import (
     BoltUnsupported,
     ParadimeCredentials,
 )
-from paradime_blocks.connection import ConnectionSettings
+from paradime_blocks.client.connection import ConnectionSettings
 
 # Dask has it installed: a pickle of an error then holds what led to it, too.
 pickling_support.install()

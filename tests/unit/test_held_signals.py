@@ -10,7 +10,7 @@ import anyio
 import pytest
 from prefect.exceptions import Pause
 
-from paradime_blocks.interrupts import signals_held_off, to_the_end
+from paradime_blocks.signals import signals_held_off, to_the_end
 
 
 @pytest.fixture

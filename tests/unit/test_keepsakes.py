@@ -14,11 +14,11 @@ from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileS
 from pydantic import PrivateAttr
 from support.clients import Naps
 
+from paradime_blocks.client.downloads import fetch_to_file
 from paradime_blocks.errors import BoltRequestError, BoltUnavailable
-from paradime_blocks.fetching import fetch_to_file
-from paradime_flows import uploads
-from paradime_flows.keepsakes import Keepsakes
-from paradime_flows.uploads import upload
+from paradime_flows.reporting import uploads
+from paradime_flows.reporting.storage import Keepsakes
+from paradime_flows.reporting.uploads import upload
 
 CONTENT = bytes(range(256)) * 1000
 

@@ -11,8 +11,8 @@ import pytest
 from recorded import RECORDED
 
 from paradime_blocks.models import BoltRunStatus
-from paradime_blocks.redaction import Redactor
-from paradime_flows.log_lines import (
+from paradime_blocks.text.redaction import Redactor
+from paradime_flows.live.log_lines import (
     RECORD_CHARACTERS,
     CommandLog,
     LevelReader,
@@ -22,7 +22,7 @@ from paradime_flows.log_lines import (
     Record,
     join_lines,
 )
-from paradime_flows.progress import percent_done
+from paradime_flows.live.progress import percent_done
 
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 

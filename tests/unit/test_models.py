@@ -28,7 +28,7 @@ from paradime_blocks.models import (
     parse_bolt_date,
     run_url,
 )
-from paradime_blocks.text import one_line
+from paradime_blocks.text.rendering import one_line
 
 UTC = timezone.utc
 BEGAN = "2023-10-15 16:44:16.986049"

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
 from paradime_flows.pipeline import MOST_STEPS, Pipeline, Step, check_steps, problems_of
-from paradime_flows.pipeline_summary import headline, render_pipeline
+from paradime_flows.pipelines.plan import StepOutcome, StepState, carried_over, decide
+from paradime_flows.pipelines.report import headline, render_pipeline
 from paradime_flows.run_pipeline import run_pipeline
-from paradime_flows.scheduling import StepOutcome, StepState, carried_over, decide
 
 NOWHERE = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
 W, S, F, N = StepState.WAITING, StepState.SUCCEEDED, StepState.FAILED, StepState.NOT_RUN

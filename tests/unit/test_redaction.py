@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.models import BoltRunStatus
-from paradime_blocks.redaction import REMOVED, Redactor
+from paradime_blocks.text.redaction import REMOVED, Redactor
 
 SECRET = "n33dle-in-the-haystack"
 redact = Redactor([SECRET])

@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from paradime_blocks import BoltAlreadyRunning, BoltError, BoltRequestError, BoltUnavailable, BoltUnsupported
-from paradime_blocks.operations import (
+from paradime_blocks.client.operations import (
     BOLT_COMMAND_RESOURCES,
     BOLT_RUN_STATUS,
     BOLT_SCHEDULE_NAME,
     TRIGGER_BOLT_RUN,
 )
-from paradime_blocks.redaction import Redactor
-from paradime_blocks.replies import graphql_error, read_reply
-from paradime_blocks.retrying import RetryPolicy
+from paradime_blocks.client.replies import graphql_error, read_reply
+from paradime_blocks.client.retry import RetryPolicy
+from paradime_blocks.text.redaction import Redactor
 
 NOTHING_SECRET = Redactor([])
 SECRET = "n33dle-in-the-haystack"

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paradime_blocks import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable, BoltUnsupported
-from paradime_blocks.retrying import (
+from paradime_blocks.client.retry import (
     RetryPolicy,
     call_with_retries,
     never_arrived,

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from support.properties import fewer_examples
 
-from paradime_blocks.text import cell, clean, fence, head_and_tail, one_line, shorten
+from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, one_line, shorten
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 

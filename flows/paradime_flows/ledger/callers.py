@@ -1,0 +1,146 @@
+"""Which tasks, in which attempts of theirs, have called a task or a flow.
+
+Prefect numbers what a flow calls, but not what a task calls: so that is written down here, for the attempts to come.
+"""
+
+from __future__ import annotations
+
+from contextvars import Token
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import TaskRunContext
+from pydantic import BaseModel, ValidationError
+
+from paradime_flows.ledger.store import write_labels
+from paradime_flows.prefect_api.flow_runs import lineage
+
+LABEL = "paradime.caller"
+
+
+class TaskAttempt(BaseModel):
+    """An attempt of a task run.
+
+    Attributes:
+        task_run_id: The task run.
+        number: Which attempt of it.
+    """
+
+    task_run_id: UUID
+    number: int
+
+
+class Caller(BaseModel):
+    """The tasks that a call was made in.
+
+    Attributes:
+        flow_run_id: Their flow run.
+        flow_run_attempt: Which attempt of that one it was.
+        tasks: The tasks, from the outermost to the one that has called.
+    """
+
+    flow_run_id: UUID
+    flow_run_attempt: int
+    tasks: list[TaskAttempt]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first attempt of all."""
+        return self.flow_run_attempt <= 1 and all(task.number <= 1 for task in self.tasks)
+
+    def numbers(self, level: int = 0) -> str:
+        """Return what calls of one attempt have in common.
+
+        Args:
+            level: How many of the outermost tasks are to be the same ones; the others may be any.
+        """
+        tasks = " ".join(f"{task.task_run_id}.{task.number}" for task in self.tasks[:level])
+        others = " ".join(str(task.number) for task in self.tasks[level:])
+        return f"{self.flow_run_id}.{self.flow_run_attempt} {tasks} {others}"
+
+    def level_retried_since(self, other: Caller) -> int | None:
+        """Return at which level another call was made in an attempt before this one; None if it was not.
+
+        Returns:
+            How many of the outermost tasks the two have in common, the last of which was retried in between; 0 if the
+            flow was.
+        """
+        if self.flow_run_id != other.flow_run_id:
+            return None
+        for level, (ours, theirs) in enumerate(zip(self.tasks, other.tasks, strict=False), start=1):
+            if ours.task_run_id != theirs.task_run_id:
+                break
+            if ours.number != theirs.number:
+                return level if ours.number > theirs.number else None
+        return 0 if self.flow_run_attempt > other.flow_run_attempt else None
+
+    def comes_after(self, other: Caller) -> bool:
+        """Whether another call was made in an attempt before this one, of the flow or of a task."""
+        return self.level_retried_since(other) is not None
+
+
+def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller | None:
+    """Return the tasks of a flow run that we are in; None if in none.
+
+    Args:
+        flow_run_id: The flow run.
+        but: A task run that does not count: our own.
+    """
+    tasks: list[TaskAttempt] = []
+    attempt = 0
+    context = TaskRunContext.get()
+    while context is not None:
+        # Prefect leaves a task's context to the flows that it calls, and to their tasks, down to the last.
+        if context.task_run.flow_run_id == flow_run_id and context.task_run.id != but:
+            attempt = context.task_run.flow_run_run_count
+            tasks.insert(0, TaskAttempt(task_run_id=context.task_run.id, number=context.task_run.run_count))
+        context = _around(context)
+    if flow_run_id is None or not tasks:
+        return None
+    return Caller(flow_run_id=flow_run_id, flow_run_attempt=attempt, tasks=tasks)
+
+
+def _around(context: TaskRunContext) -> TaskRunContext | None:
+    """Return the context of the task that has called another; Prefect has no name for it, but goes back to it."""
+    token: Token[Any] | None = context._token  # noqa: SLF001
+    before = None if token is None else token.old_value
+    return before if isinstance(before, TaskRunContext) else None
+
+
+async def caller_of(client: PrefectClient, flow_run: FlowRun) -> Caller | None:
+    """Return the tasks that have called a flow run in this process; None if a flow has, or a deployment."""
+    if TaskRunContext.get() is None or flow_run.parent_task_run_id is None:
+        return None
+    call = await client.read_task_run(flow_run.parent_task_run_id)
+    return tasks_around(call.flow_run_id)
+
+
+async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
+    """Write down which tasks of this process have called a flow run, and those above it.
+
+    Args:
+        client: An open client.
+        flow_run: The flow run.
+
+    Returns:
+        The flow run, as it is then.
+    """
+    if TaskRunContext.get() is None:
+        return flow_run
+    written = False
+    async for one in lineage(client, flow_run):
+        caller = await caller_of(client, one)
+        if caller is not None and written_caller(one) != caller:
+            await write_labels(client, one.id, {LABEL: caller.model_dump_json()})
+            written = written or one.id == flow_run.id
+    return await client.read_flow_run(flow_run.id) if written else flow_run
+
+
+def written_caller(flow_run: FlowRun) -> Caller | None:
+    """Return the tasks that have called a flow run, as far as that was written down."""
+    try:
+        return Caller.model_validate_json(str((flow_run.labels or {}).get(LABEL, "")))
+    except ValidationError:
+        return None

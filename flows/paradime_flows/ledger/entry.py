@@ -1,0 +1,347 @@
+"""Which Bolt runs a flow run answers for, written as labels of the flow run.
+
+Labels survive retries, crashes and cancels, and hooks, other processes and the sweeper can read them. They can
+be read by flow run only, so each such flow run also carries one constant tag to be found by. A label's value
+must be a scalar (a None or a list there breaks Prefect's reads), hence the JSON text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.models import BoltAttempt, BoltRunState
+from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_flows.ledger.callers import Caller
+from paradime_flows.ledger.store import Superseded, body_of, write_labels
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.reporting.archive_settings import ArchiveSettings
+from paradime_flows.supervision.time_left import begins_here
+from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop
+
+TAG = "paradime-bolt"
+LABEL_PREFIX = "paradime.bolt."
+FLOW_KEY = "run"
+
+Policy = Literal["cancel", "leave"]
+
+
+class Ownership(BaseModel):
+    """One intent to run a schedule, the Bolt run that it led to, and what is to become of that.
+
+    Attributes:
+        key: Which intent of the flow run this is; a flow has one, a flow of the user's has one per task.
+        flow_run_id: The flow run that it belongs to: labels can be copied, ownership cannot.
+        body: Which body of the flow run (`paradime_flows.ledger.store`) took it up last.
+        asked: What the caller asked for; the request may be a retry of it, or the rest of it.
+        request: What was to be triggered.
+        intent: What was known before the trigger; None until it is about to be sent.
+        refused: What was known before a trigger that Bolt has refused since the schedule runs, and that may have
+            started that run: a gateway that sends a request twice hides one behind the refusal of the second. What
+            is found by it later is not ours to cancel, but nothing is sent beside it.
+        caller: The tasks that have called the flow run; of a task's intent, those around it.
+        taken_from: The flow run that it is about to be taken over from; None once that has let go.
+        taken_by: The flow run that has taken it over.
+        run_id: The Bolt run; None until it is known.
+        state: Its state when last seen by us.
+        owned: Whether the run is ours to cancel; false for one that we only attached to, or that may be ours.
+        left: Whether it is left on purpose as soon as it has been started.
+        closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
+        reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
+        unseen: Bolt was out of reach when the wait for it ended: its flow run's failure says nothing of it.
+        began_at: When its time began to count, in seconds since the epoch.
+        limit_seconds: How long it may take from then, in seconds.
+        api_endpoint: The workspace's endpoint. Only its own workspace's credentials may settle a run.
+        workspace_uid: The workspace that the endpoint's token acts on, if it names one.
+        credentials_block: Name of the `ParadimeCredentials` block; None for the environment's credentials.
+        on_interrupt: What an interrupt without a person's cancel does to it (SIGTERM, Ctrl-C).
+        on_crash: What a crash of the flow run's process does to it.
+        on_timeout: What its time limit does to it, whoever waits for it by then.
+        archive: What to archive of the run, and where.
+        failed_run: The run that failed and is about to be retried, by a retry or by what of it is left to do.
+        attempts: The runs before it, for this same intent.
+        earlier: How many of them had been reported as the flow run's outcome before it was begun again.
+        notes: The decision trail.
+    """
+
+    key: str = FLOW_KEY
+    flow_run_id: UUID
+    body: str = ""
+    asked: TriggerRequest | None = None
+    request: TriggerRequest
+    intent: TriggerIntent | None = None
+    refused: TriggerIntent | None = None
+    caller: Caller | None = None
+    taken_from: UUID | None = None
+    taken_by: UUID | None = None
+    run_id: int | None = None
+    state: BoltRunState | None = None
+    owned: bool = True
+    left: bool = False
+    closed: bool = False
+    reported: bool = False
+    unseen: bool = False
+    began_at: float | None = None
+    limit_seconds: float | None = None
+    api_endpoint: str = ""
+    workspace_uid: str | None = None
+    credentials_block: str | None = None
+    on_interrupt: Policy = "cancel"
+    on_crash: Policy = "cancel"
+    on_timeout: Policy = "cancel"
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    failed_run: int | None = None
+    attempts: list[BoltAttempt] = Field(default_factory=list)
+    earlier: int = 0
+    notes: list[tuple[str, str]] = Field(default_factory=list)
+    _hold: str | None = PrivateAttr(default=None)
+    _is_saved: bool = PrivateAttr(default=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is, or may be, a Bolt run to answer for."""
+        return not self.closed and (self.intent is not None or self.run_id is not None)
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether nobody has been told what became of its run, or of a trigger: who comes next goes on with that."""
+        has_something = self.intent is not None or self.refused is not None or self.run_id is not None
+        return has_something and not self.reported
+
+    @property
+    def has_run_to_tell(self) -> bool:
+        """Whether a trigger was sent whose run is not known, be it that all that may be it have ended."""
+        return self.is_untold and self.run_id is None and self.intent is not None
+
+    @property
+    def schedule(self) -> str:
+        """The schedule's name or slug."""
+        return self.request.label
+
+    def remaining_seconds(self, limit: float) -> float:
+        """Return what is left of a time limit, in seconds; never more than the limit, whatever the clock says."""
+        if self.began_at is None:
+            return limit
+        return min(limit, self.began_at + limit - time.time())
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether its own time limit has passed."""
+        return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
+
+    def is_in(self, credentials: ParadimeCredentials) -> bool:
+        """Whether credentials are those of its workspace."""
+        return (self.api_endpoint, self.workspace_uid) == (
+            credentials.api_endpoint,
+            credentials.workspace_uid,
+        )
+
+    def left_to(self, flow_run: FlowRun, key: str) -> Ownership:
+        """Return a copy that is another flow run's."""
+        heir = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
+        heir.held_by(flow_run)
+        return heir
+
+    def held_by(self, flow_run: FlowRun) -> None:
+        """Take note of the body that drives its flow run."""
+        self._hold = body_of(flow_run)
+        self.body = self._hold or ""
+
+    def trail(self) -> Trail:
+        """Return the trail as kept with the ownership, to be added to."""
+        return Trail(self.notes)
+
+    def to_labels(self) -> dict[str, Any]:
+        """Return the labels that keep this ownership; the second and third are for people."""
+        labels: dict[str, Any] = {f"{LABEL_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
+        if self.key == FLOW_KEY:
+            labels["paradime.schedule"] = self.schedule
+            if self.run_id is not None:
+                labels["paradime.run_id"] = self.run_id
+        return labels
+
+
+def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
+    """Return what a flow run answers for, by its labels; labels that are another flow run's do not count."""
+    found: list[Ownership] = []
+    labels: Mapping[str, Any] = flow_run.labels or {}
+    for name, value in labels.items():
+        if not name.startswith(LABEL_PREFIX):
+            continue
+        try:
+            ownership = Ownership.model_validate_json(str(value))
+        except ValidationError:
+            continue
+        if ownership.flow_run_id == flow_run.id:
+            ownership._hold = body_of(flow_run)  # noqa: SLF001 - not written: whose it was when it was read
+            found.append(ownership)
+    return found
+
+
+async def write_ownership(ownership: Ownership) -> None:
+    """Write an ownership to its flow run's labels.
+
+    Raises:
+        Superseded: Another body has taken up the flow run since the ownership was read, and knows better.
+    """
+    async with get_client() as client:
+        await see_hold(client, ownership)
+        labels = ownership.to_labels()
+        await write_labels(client, ownership.flow_run_id, labels, see=partial(_check_body, ownership))
+
+
+async def see_hold(client: PrefectClient, ownership: Ownership) -> FlowRun:
+    """Return the flow run of an ownership as it is now.
+
+    Raises:
+        Superseded: Another body has taken it up since the ownership was read.
+    """
+    flow_run = await client.read_flow_run(ownership.flow_run_id)
+    _check_body(ownership, flow_run)
+    return flow_run
+
+
+def _check_body(ownership: Ownership, flow_run: FlowRun) -> None:
+    if body_of(flow_run) != ownership._hold:  # noqa: SLF001
+        raise Superseded(flow_run)
+
+
+async def tag_flow_run(flow_run_id: UUID) -> None:
+    """Tag a flow run so that the sweeper finds it."""
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+        if TAG not in flow_run.tags:
+            await client.update_flow_run(flow_run_id, tags=[*flow_run.tags, TAG])
+
+
+class FlowRunLedger:
+    """Writes intent and run id to the flow run (`paradime_blocks.trigger.request.RunLedger`).
+
+    Args:
+        ownership: What is written, and kept up to date.
+        timeout_seconds: How long a run may take from its trigger, in seconds; for who triggers one.
+    """
+
+    def __init__(self, ownership: Ownership, timeout_seconds: float | None = None) -> None:
+        self.ownership = ownership
+        self.timeout_seconds = timeout_seconds
+        self._intended: float | None = None
+
+    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
+        """Write down that a trigger is about to be sent.
+
+        Raises:
+            StoppedByPrefect: The flow run has been cancelled by now; nothing must be sent.
+            Superseded: Another process has taken up the flow run by now, or one above it.
+            Pause: The flow run has been suspended by now.
+            Exception: Prefect could not be told; then nothing must be sent either.
+        """
+        ownership = self.ownership
+        # Nobody tells a script, and what was read of Bolt before this may have taken its time.
+        await self._go_on()
+        ownership.request, ownership.intent = request, intent
+        ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
+        ownership.closed, ownership.reported, ownership.unseen = False, False, False
+        # Not the time of a run before this one.
+        ownership.began_at, ownership.limit_seconds = intent.intended_at, self.timeout_seconds
+        await write_ownership(ownership)
+        self._intended = time.monotonic()
+        # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.
+        await self._go_on()
+
+    async def _go_on(self) -> None:
+        async with get_client() as client:
+            stop = await reason_to_stop(client, self.ownership.flow_run_id)
+        if stop is not None:
+            raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
+
+    async def started(self, run_id: int, *, adopted: bool) -> None:
+        """Write down which run the trigger started; its time has counted since the trigger was sent."""
+        del adopted  # the trail tells
+        intent = self.ownership.intent
+        if self._intended is not None:
+            begins_here(self.ownership, run_id, self._intended)
+        await self._answer_for(run_id, time.time() if intent is None else intent.intended_at)
+
+    async def attached(self, run_id: int) -> None:
+        """Write down that a run which is not ours is waited for; its time counts from now."""
+        # Before the id is written: between the two, an interrupt would cancel somebody else's run.
+        self.ownership.owned = False
+        begins_here(self.ownership, run_id, time.monotonic())
+        await self._answer_for(run_id, time.time())
+
+    async def _answer_for(self, run_id: int, began_at: float) -> None:
+        ownership = self.ownership
+        ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
+        ownership.began_at, ownership.limit_seconds = began_at, self.timeout_seconds
+        ownership.closed = ownership.left
+        ownership.refused, ownership.failed_run = None, None
+        await self.save()
+
+    async def refused(self) -> None:
+        """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of our own."""
+        ownership = self.ownership
+        earlier, intent = ownership.refused, ownership.intent
+        if intent is not None and earlier is not None and earlier.retry_of == intent.retry_of:
+            # The earlier one tells of more runs, and this one of such as began later.
+            intent = replace(intent, latest_run_id=earlier.latest_run_id)
+        ownership.refused = intent or earlier
+        await self.withdraw()
+
+    async def withdraw(self) -> None:
+        """Write down that nothing was started, so that nobody looks for a run.
+
+        If it was to retry a run, that one's failure is what there is to go on with: whoever comes after us retries it.
+        """
+        ownership = self.ownership
+        ownership.intent = None
+        if ownership.failed_run is not None:
+            ownership.run_id = ownership.failed_run
+            ownership.state = next(
+                each.state for each in ownership.attempts if each.run_id == ownership.run_id
+            )
+            ownership.closed, ownership.reported = True, False
+        await self.save()
+
+    async def disown(self) -> None:
+        """Write down that what the trigger may have started is not ours for certain, and not to be cancelled."""
+        self.ownership.owned = False
+        await self.save()
+
+    async def save(self) -> None:
+        """Write after the fact: a Prefect that cannot be told must not lose us the run that there is."""
+        # It can be broken off, too.
+        self.ownership._is_saved = False  # noqa: SLF001 - not written: what this process knows of what is
+        try:
+            await write_ownership(self.ownership)
+        except Superseded:
+            # Whoever has taken up the flow run has read what there was, and has written more since.
+            pass
+        except Exception as error:  # noqa: BLE001
+            run_logger().warning("Prefect could not be told of Bolt run %s: %s", self.ownership.run_id, error)
+            return
+        self.ownership._is_saved = True  # noqa: SLF001
+
+    async def save_again(self) -> None:
+        """Write what could not be written before, if there is anything."""
+        if not self.ownership._is_saved:  # noqa: SLF001
+            await self.save()
+
+    async def close(self, state: BoltRunState | None, *, reported: bool) -> None:
+        """Write down that nobody has to answer for the run any longer."""
+        ownership = self.ownership
+        ownership.state = state or ownership.state
+        ownership.closed, ownership.reported = True, reported
+        if reported:
+            ownership.failed_run = None
+        await self.save()

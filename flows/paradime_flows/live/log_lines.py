@@ -1,0 +1,365 @@
+"""A command's growing output as lines, each with its level, and lines joined to few log records.
+
+Nothing here asks or tells anybody: pieces of output go in, records come out, and the position up to which the
+output has been logged can be kept as plain data and gone on from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple
+
+from paradime_blocks.dbt.logs import LogLine, parse_line
+from paradime_blocks.text.rendering import clean
+
+LiveLogsMode = Literal["all", "head_and_tail", "off"]
+Stream = Literal["STDOUT", "STDERR"]
+
+# Prefect Cloud takes 25,000 characters a record.
+RECORD_CHARACTERS: Final = 20_000
+# What head_and_tail shows of each end of a command's output.
+END_LINES: Final = 100
+# A line that is longer is broken: a program that never ends its line must not be held back for ever.
+LINE_CHARACTERS: Final = 1_000_000
+_STREAMS: Final[tuple[Stream, Stream]] = ("STDOUT", "STDERR")
+# Lines whose levels keep changing make a record each; so many of these, and one more per so many characters.
+_RECORDS_FREELY: Final = 20
+_CHARACTERS_PER_RECORD: Final = 4000
+# Made once: `json.dumps` looks at its options each time, which is most of its cost for a line.
+_AS_JSON: Final = json.JSONEncoder().encode
+_JSON_TIME: Final = re.compile(r'"ts": ?"[0-9-]{10}T([0-9:]{8})')
+
+
+class Record(NamedTuple):
+    """Some lines of one level."""
+
+    level: int
+    text: str
+
+
+def size_of(text: str) -> int:
+    """Return how many bytes of a request a text takes at most."""
+    return len(_AS_JSON(text))
+
+
+class LineSplitter:
+    """Cuts a text that comes in pieces into lines; where the pieces are cut makes no difference."""
+
+    def __init__(self) -> None:
+        self.rest = ""
+
+    def feed(self, text: str) -> list[str]:
+        """Return the lines that the text completes, without their line breaks; the last part is held back."""
+        text = self.rest + text
+        lines = []
+        start = 0
+        while True:
+            end = text.find("\n", start, start + LINE_CHARACTERS)
+            if end >= 0:
+                lines.append(text[start:end])
+                start = end + 1
+            elif len(text) - start >= LINE_CHARACTERS:
+                # At white space if there is any, so that no address and no secret is cut in two.
+                cut = text.rfind(" ", start, start + LINE_CHARACTERS) + 1 or start + LINE_CHARACTERS
+                lines.append(text[start:cut])
+                start = cut
+            else:
+                break
+        self.rest = text[start:]
+        return lines
+
+    def end(self) -> list[str]:
+        """Return what was held back, if anything was."""
+        rest, self.rest = self.rest, ""
+        return [rest] if rest else []
+
+
+class LevelReader:
+    """Tells the level of each line of one stream, in order.
+
+    dbt says the level once per message, at its beginning: what follows without a time belongs to it.
+    Standard error counts as a warning where dbt does not say otherwise.
+
+    Args:
+        stream: Which stream it is.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._usual = logging.WARNING if stream == "STDERR" else logging.INFO
+        self._message: int | None = None
+        self._block: int | None = None
+
+    def read(self, line: str) -> tuple[Record, LogLine]:
+        """Return a line as it is to be shown, and as it is understood."""
+        text = clean(line)
+        parsed = parse_line(text)
+        if parsed.origin == "json":
+            time = _JSON_TIME.search(text)
+            text = f"{time[1]}  {parsed.message}" if time else parsed.message
+        return Record(self._level(parsed, text), text), parsed
+
+    def _level(self, parsed: LogLine, text: str) -> int:
+        if parsed.origin == "plain":
+            return self._level_of_plain(parsed.level, text)
+        said = parsed.origin != "text" or parsed.status is not None or parsed.level > logging.INFO
+        self._message, self._block = (parsed.level if said else self._usual), None
+        return self._message
+
+    def _level_of_plain(self, level: int, text: str) -> int:
+        if level > logging.INFO:
+            self._block = max(level, self._usual)
+            return self._block
+        if self._message is not None:
+            return self._message
+        # What is indented under an error of another program belongs to it.
+        if not text.startswith((" ", "\t")):
+            self._block = None
+        return self._usual if self._block is None else self._block
+
+
+class NodeCount(NamedTuple):
+    """How many of a command's nodes are done."""
+
+    done: int = 0
+    total: int = 0
+
+    def after(self, line: LogLine) -> NodeCount:
+        """Return the count after a line. Hooks count anew, and are left out."""
+        if line.progress is None or line.status is None or " hook: " in line.message:
+            return self
+        total = line.progress[1]
+        if total < self.total:
+            return self
+        done = self.done if total == self.total else 0
+        return NodeCount(min(total, done + (line.status != "START")), total)
+
+
+class Position(NamedTuple):
+    """How far a command's output has been logged.
+
+    Lines are counted per stream, standard output first, so that a position holds whichever way the output is
+    fetched. The cursor is a shortcut: Bolt's, for where `at` lines had been given. `last` counts what was logged
+    of the note and the lines with which `head_and_tail` ends.
+    """
+
+    cursor: str | None = None
+    at: tuple[int, int] = (0, 0)
+    logged: tuple[int, int] = (0, 0)
+    nodes: tuple[int, int] = (0, 0)
+    last: int = 0
+    done: bool = False
+
+
+class _Waiting(NamedTuple):
+    """A line that is to be logged, and how far the output has been once it is."""
+
+    record: Record
+    size: int
+    logged: tuple[int, int]
+    nodes: tuple[int, int]
+    last: int
+
+
+class CommandLog:
+    """One command's output on its way into the log.
+
+    Args:
+        command_id: The command.
+        position: Where an earlier attempt left off.
+        mode: `all`, or the first and last lines only.
+
+    Attributes:
+        waiting_bytes: How much waits to be logged.
+        falls_short: Whether the whole output had less in it than was read before.
+    """
+
+    def __init__(self, command_id: int, position: Position | None = None, mode: LiveLogsMode = "all") -> None:
+        position = position or Position()
+        self.command_id = command_id
+        self.position = position
+        self.cursor = position.cursor
+        self.ended = position.done
+        self.falls_short = False
+        self.nodes = NodeCount(*position.nodes)
+        self.waiting_bytes = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._waits_for_text = True
+        self._splitters = (LineSplitter(), LineSplitter())
+        self._held_back = ["", ""]
+        self._levels = tuple(LevelReader(stream) for stream in _STREAMS)
+        self._read = list(position.at)
+        self._skip = list(position.logged)
+        self._logged = list(position.logged)
+        self._whole = [0, 0]
+        self._known = (position.cursor, position.at)
+        self._head_only = mode == "head_and_tail"
+        self._tail: deque[Record] = deque(maxlen=END_LINES)
+        self._left_out = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to log: empty lines wait for what comes after them."""
+        return bool(self._waiting) and (self.ended or not self._waits_for_text)
+
+    def feed(self, stream: str, text: str) -> None:
+        """Take in what came next on a stream."""
+        number = int(stream == "STDERR")
+        self._take(number, self._splitters[number].feed(text))
+
+    def feed_whole(self, stream: Stream, text: str, most: int) -> bool:
+        """Take in what is new of all that a stream has given since it began.
+
+        Args:
+            stream: The stream.
+            text: All of it.
+            most: How much to take in, in characters.
+
+        Returns:
+            Whether there is more.
+        """
+        number = int(stream == "STDERR")
+        start = self._whole[number]
+        self._whole[number] = max(start, min(len(text), start + most))
+        if start < len(text):
+            self.feed(stream, text[start : start + most])
+        return self._whole[number] < len(text)
+
+    def turn(self, cursor: str) -> None:
+        """Take in the cursor for what comes after all that was fed so far."""
+        self.cursor = cursor
+        # In the middle of a line it is of no use to somebody who does not know the line's beginning.
+        if not any(splitter.rest for splitter in self._splitters):
+            self._known = (cursor, (self._read[0], self._read[1]))
+
+    def begin_anew(self) -> None:
+        """Be ready for `feed_whole` from the beginning: what was read is skipped."""
+        self._held_back = [splitter.rest for splitter in self._splitters]
+        self._splitters = (LineSplitter(), LineSplitter())
+        self._skip = list(map(max, self._skip, self._read))
+        self._read, self._whole, self._known, self.cursor = [0, 0], [0, 0], (None, (0, 0)), None
+
+    def end(self) -> None:
+        """Take in that nothing more will come."""
+        if self.ended:
+            return
+        for number, splitter in enumerate(self._splitters):
+            rest, held_back = splitter.end(), self._held_back[number]
+            if self._read[number] + len(rest) < self._skip[number] + bool(held_back):
+                self.falls_short = True
+                self._read[number] = self._skip[number]
+                rest = [held_back] if held_back else []
+            self._take(number, rest)
+        last = list(self._tail)
+        if self._left_out > len(last):
+            left_out = self._left_out - len(last)
+            note = f"[… {left_out:,} lines left out; the artifact with the command's log has more …]"
+            last.insert(0, Record(logging.INFO, note))
+        # They are read again by whoever goes on from among them, and count then.
+        nodes = self._waiting[-1].nodes if self._waiting else self.position.nodes
+        for n, record in enumerate(last[self.position.last :], self.position.last + 1):
+            self._await(record, nodes, n)
+        self._tail.clear()
+        self.ended = True
+
+    def take(self, most: int | None = None, *, any_size: bool = True) -> tuple[list[Record], Position]:
+        """Return lines that wait to be logged, and the position once they are.
+
+        Args:
+            most: How much to return, in bytes of a request; None for all.
+            any_size: Whether to return the first line even if it is larger.
+        """
+        if not self.ended and not self.is_ready:
+            return [], self.position
+        taken: list[_Waiting] = []
+        size = 0
+        while self._waiting:
+            size += self._waiting[0].size
+            if most is not None and size > most and (taken or not any_size):
+                break
+            taken.append(self._waiting.popleft())
+        self.waiting_bytes -= sum(each.size for each in taken)
+        self._waits_for_text = not any(each.record.text.strip() for each in self._waiting)
+        cursor, at, logged, nodes, last, _ = self.position
+        if taken:
+            _, _, logged, nodes, last = taken[-1]
+        # A cursor for what comes after lines that still wait here would leave these out.
+        if all(known <= done for known, done in zip(self._known[1], logged, strict=True)):
+            cursor, at = self._known
+        self.position = Position(cursor, at, logged, nodes, last, self.ended and not self._waiting)
+        return [each.record for each in taken], self.position
+
+    def _take(self, number: int, lines: Iterable[str]) -> None:
+        levels = self._levels[number]
+        for line in lines:
+            self._read[number] += 1
+            if self._read[number] <= self._skip[number]:
+                continue
+            record, parsed = levels.read(line)
+            self.nodes = self.nodes.after(parsed)
+            if self._head_only and (self._left_out or sum(self._logged) >= END_LINES):
+                self._tail.append(record)
+                self._left_out += 1
+                continue
+            self._logged[number] = self._read[number]
+            self._await(record, self.nodes)
+
+    def _await(self, record: Record, nodes: tuple[int, int], last: int = 0) -> None:
+        size = size_of(record.text)
+        logged = (self._logged[0], self._logged[1])
+        self._waiting.append(_Waiting(record, size, logged, (nodes[0], nodes[1]), last))
+        self.waiting_bytes += size
+        self._waits_for_text = self._waits_for_text and not record.text.strip()
+
+
+def join_lines(lines: Sequence[Record]) -> list[Record]:
+    """Join lines to as few records as their levels allow, each short enough for Prefect Cloud.
+
+    Where levels change so often that the records would flood Prefect, lines of several levels share a record
+    of the highest one.
+    """
+    records = list(_joined(lines))
+    characters = sum(len(text) for _, text in lines)
+    if len(records) > _RECORDS_FREELY + characters // _CHARACTERS_PER_RECORD:
+        records = []
+        for chunk in _chunks(lines):
+            highest = max(level for level, _ in chunk)
+            records += _joined([Record(highest, text) for _, text in chunk])
+    return records
+
+
+def _chunks(lines: Sequence[Record]) -> Iterator[list[Record]]:
+    chunk: list[Record] = []
+    characters = 0
+    for line in lines:
+        if chunk and characters + len(line.text) > RECORD_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(line)
+        characters += len(line.text) + 1
+    if chunk:
+        yield chunk
+
+
+def _joined(lines: Iterable[Record]) -> Iterator[Record]:
+    texts: list[str] = []
+    characters, current = 0, None
+    for level, line in lines:
+        # An empty line goes with its neighbours.
+        if current is not None and line.strip() and level != current and any(text.strip() for text in texts):
+            yield Record(current, "\n".join(texts))
+            texts, characters = [], 0
+        if current is None or line.strip():
+            current = level
+        for start in range(0, len(line), RECORD_CHARACTERS) or (0,):
+            part = line[start : start + RECORD_CHARACTERS]
+            if texts and characters + len(part) > RECORD_CHARACTERS:
+                yield Record(current, "\n".join(texts))
+                texts, characters = [], 0
+            texts.append(part)
+            characters += len(part) + 1
+    if current is not None and any(text.strip() for text in texts):
+        yield Record(current, "\n".join(texts))

@@ -1,0 +1,150 @@
+"""How far a Bolt run has come, and the progress artifact that shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
+
+from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus
+from paradime_flows.prefect_api.context import current_task_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LEAST_SECONDS: Final = 2.0
+_LEAST_CHANGE: Final = 1.0
+# Only success is all of it.
+_MOST_UNFINISHED: Final = 99.0
+_SETUP: Final = ("git clone", "dbt deps")
+
+
+def percent_done(
+    status: BoltRunStatus, planned: Sequence[str], nodes: Mapping[int, tuple[int, int]]
+) -> float:
+    """Return how far a run has come, in percent.
+
+    Each command counts the same, but for those that Bolt puts in front itself; of the one that runs counts
+    the share of its nodes that are done. Where it is not known what is still to come, one more command is
+    assumed.
+
+    Args:
+        status: The run.
+        planned: The schedule's commands, or those that take their place; empty if they are not known.
+        nodes: How many of a command's nodes are done, and of how many, by command.
+    """
+    if status.state == BoltRunState.SUCCESS:
+        return 100.0
+    work = list(status.commands)
+    while work and work[0].command.startswith(_SETUP) and work[0].command not in planned:
+        del work[0]
+    if not work:
+        return 0.0
+    done = sum(_share(command, nodes.get(command.id, (0, 0))) for command in work)
+    return min(_MOST_UNFINISHED, 100.0 * done / (len(work) + _to_come(work, planned)))
+
+
+def _share(command: BoltCommand, nodes: tuple[int, int]) -> float:
+    if command.return_code is not None or command.end_dttm is not None:
+        return 1.0
+    done, total = nodes
+    return done / total if total else 0.0
+
+
+def _to_come(work: Sequence[BoltCommand], planned: Sequence[str]) -> int:
+    """Return how many commands come after those that have begun."""
+    place, last = len(work) - 1, work[-1].command
+    # A retry begins further on, so the place counts only where the command there is the same.
+    if place < len(planned) and planned[place] == last:
+        return len(planned) - 1 - place
+    return len(planned) - 1 - planned.index(last) if last in planned else 1
+
+
+class ProgressArtifact:
+    """One progress artifact of a flow run: created once, updated when it is worth it.
+
+    Args:
+        flow_run_id: The flow run.
+        key: The artifact's key.
+        run_id: The Bolt run that it shows.
+        clock: Seconds that never jump; for tests.
+    """
+
+    def __init__(
+        self, flow_run_id: UUID, key: str, run_id: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.flow_run_id = flow_run_id
+        self.key = key
+        self.percent = 0.0
+        self._label = f"paradime.progress.{run_id}"
+        self._clock = clock
+        self._id: UUID | None = None
+        self._task_run_id = current_task_run_id()
+        self._sought = False
+        self._updated_at = float("-inf")
+
+    async def show(self, percent: float, description: str, *, final: bool = False) -> None:
+        """Show how far it has come; it never goes back.
+
+        Args:
+            percent: 0 to 100.
+            description: What it is that has come so far.
+            final: Whether nothing will come after this.
+
+        Raises:
+            Exception: Prefect could not be told.
+        """
+        percent = max(self.percent, round(percent, 1))
+        if self._id is not None and not self._is_worth_it(percent, final=final):
+            return
+        async with get_client() as client:
+            if not self._sought:
+                await self._find()
+                percent = max(self.percent, percent)
+            if self._id is None:
+                artifact = await client.create_artifact(
+                    ArtifactCreate(
+                        key=self.key,
+                        type="progress",
+                        description=description,
+                        data=percent,
+                        flow_run_id=self.flow_run_id,
+                        task_run_id=self._task_run_id,
+                    )
+                )
+                self._id = artifact.id
+                await client.update_flow_run_labels(self.flow_run_id, {self._label: self._kept()})
+            elif self._is_worth_it(percent, final=final):
+                await client.update_artifact(self._id, ArtifactUpdate(data=percent, description=description))
+            else:
+                return
+        self.percent = percent
+        self._updated_at = self._clock()
+
+    def _is_worth_it(self, percent: float, *, final: bool) -> bool:
+        change = percent - self.percent
+        if final:
+            return change > 0
+        return change >= _LEAST_CHANGE and self._clock() - self._updated_at >= _LEAST_SECONDS
+
+    def _kept(self) -> str:
+        return f"{self.flow_run_id} {self._id}"
+
+    async def _find(self) -> None:
+        """Take up the artifact of an earlier attempt of the flow run."""
+        async with get_client() as client:
+            labels = (await client.read_flow_run(self.flow_run_id)).labels or {}
+            owner, _, kept = str(labels.get(self._label, "")).partition(" ")
+            if owner == str(self.flow_run_id) and kept:
+                found = await client.read_artifacts(
+                    artifact_filter=ArtifactFilter(id=ArtifactFilterId(any_=[UUID(kept)])), limit=1
+                )
+                if found:
+                    self._id = found[0].id
+                    self.percent = float(found[0].data or 0.0)  # type: ignore[arg-type]
+        self._sought = True

@@ -1,0 +1,195 @@
+"""What a person sees of a Bolt run while it runs: its output in the flow run's log, and its progress.
+
+It looks whenever the wait for the run looks, and has no clock of its own. Whatever goes wrong here is told
+once and never ends the wait; what takes long goes on beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import anyio
+
+from paradime_blocks.client.retry import RetryPolicy
+from paradime_blocks.errors import BoltError
+from paradime_blocks.text.redaction import Redactor
+from paradime_blocks.text.rendering import cell, one_line
+from paradime_flows.live.log_position import FlowRunJournal
+from paradime_flows.live.log_stream import LiveLogs
+from paradime_flows.live.progress import ProgressArtifact, percent_done
+from paradime_flows.prefect_api.artifacts import artifact_key
+from paradime_flows.prefect_api.context import run_logger
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from paradime_blocks.models import BoltRunStatus
+    from paradime_blocks.polling import Observation
+    from paradime_blocks.run import BoltRun
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_flows.live.log_lines import LiveLogsMode
+
+# How long a look at the run's state may be kept waiting for its output.
+_PATIENCE_SECONDS: Final = 2.0
+_LAST_FETCH_SECONDS: Final = 10.0
+_LAST_LOOK: Final = RetryPolicy(attempts=2, total_seconds=5.0)
+
+
+class LiveView:
+    """Shows the Bolt runs that a flow run waits for, one after the other.
+
+    On leaving it, the output of a run whose end was not waited for is logged as far as it has come.
+
+    Args:
+        schedule: The schedule that is run.
+        flow_run_id: The flow run.
+        logs: How much of each command's output is logged.
+    """
+
+    def __init__(self, schedule: BoltSchedule, flow_run_id: UUID, logs: LiveLogsMode = "all") -> None:
+        self.schedule = schedule
+        self.flow_run_id = flow_run_id
+        self.logs = logs
+        self._shown: _ShownRun | None = None
+
+    async def watch(self, run: BoltRun, seen: Observation) -> None:
+        """Show what a look at a run gave."""
+        if self._shown is None or self._shown.run.run_id != run.run_id:
+            self._shown = _ShownRun(run, self)
+        await self._shown.watch(seen)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown is not None:
+            await self._shown.close(drain=kind is None or issubclass(kind, Exception))
+
+
+class _ShownRun:
+    """One Bolt run, shown."""
+
+    def __init__(self, run: BoltRun, view: LiveView) -> None:
+        self.run = run
+        self._schedule = view.schedule
+        self._name = view.schedule.schedule_name or f"run {run.run_id}"
+        self._redact = Redactor.of(run.credentials)
+        self._logs = (
+            None
+            if view.logs == "off"
+            else LiveLogs(run.run_id, run.credentials, FlowRunJournal(view.flow_run_id), view.logs)
+        )
+        self._progress = ProgressArtifact(
+            view.flow_run_id, artifact_key("paradime-progress", self._name), run.run_id
+        )
+        self._planned: list[str] | None = None
+        self._fetch: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
+        self._over = False
+
+    async def watch(self, seen: Observation) -> None:
+        """Show what a look gave; whatever fails is told once."""
+        status = seen.status
+        if status is None:
+            return
+        if status.state.is_terminal:
+            await self._finish_fetch()
+            if self._logs is not None:
+                await self._logs.drain(status)
+            self._over = True
+        elif self._logs is not None:
+            if self._fetch is None or self._fetch.done():
+                self._fetch = asyncio.create_task(self._catch_up(self._logs, status))
+            # It may take longer than the wait for the run's end can be kept; then it goes on beside it.
+            await asyncio.wait({self._fetch}, timeout=_PATIENCE_SECONDS)
+        try:
+            await self._show_progress(status)
+        except Exception as error:  # noqa: BLE001 - no progress is worth a run
+            self._tell("progress", error)
+
+    async def close(self, *, drain: bool) -> None:
+        """Stop looking.
+
+        Args:
+            drain: Whether to log what there is, if the end was not seen.
+        """
+        if not drain and self._fetch is not None:
+            self._fetch.cancel()
+        if self._over or not drain or self._logs is None:
+            return
+        await self._finish_fetch()
+        status: BoltRunStatus | None = None
+        try:
+            with anyio.move_on_after(_LAST_FETCH_SECONDS):
+                async with self.run.credentials.get_client(retry_policy=_LAST_LOOK) as client:
+                    status = await client.get_bolt_run(self.run.run_id, logs=False)
+        except BoltError as error:
+            self._tell("output", error)
+        if status is None:
+            return
+        if status.state.is_terminal:
+            await self._logs.drain(status)
+        else:
+            await self._catch_up(self._logs, status)
+
+    async def _catch_up(self, logs: LiveLogs, status: BoltRunStatus) -> None:
+        try:
+            await logs.catch_up(status)
+        except Exception as error:  # noqa: BLE001 - the next look tries again
+            self._tell("output", error)
+        else:
+            self._told.discard("output")
+
+    async def _finish_fetch(self) -> None:
+        """Let the fetch that is under way end: where its post has got to would have to be looked up."""
+        if self._fetch is not None and not self._fetch.done():
+            await asyncio.wait({self._fetch}, timeout=_LAST_FETCH_SECONDS)
+            self._fetch.cancel()
+            await asyncio.wait({self._fetch}, timeout=_PATIENCE_SECONDS)
+
+    async def _show_progress(self, status: BoltRunStatus) -> None:
+        if not status.commands:
+            return
+        if self._planned is None:
+            self._planned = await self._plan()
+        nodes = {}
+        if self._logs is not None:
+            nodes = {command.id: self._logs.nodes(command.id) for command in status.commands}
+        last = status.commands[-1]
+        done, total = nodes.get(last.id, (0, 0))
+        text = (
+            f"Bolt run {self.run.run_id} of {cell(self._name)}: {cell(self._redact(one_line(last.command)))}"
+        )
+        if total and not status.state.is_terminal:
+            text += f" ({done} of {total})"
+        await self._progress.show(
+            percent_done(status, self._planned, nodes), text, final=status.state.is_terminal
+        )
+
+    async def _plan(self) -> list[str]:
+        """Return the commands that are to come; none where Bolt does not tell."""
+        if self._schedule.commands:
+            return list(self._schedule.commands)
+        try:
+            async with self.run.credentials.get_client() as client:
+                name, slug = self._schedule.schedule_name, self._schedule.slug
+                return (await client.get_bolt_schedule(name, slug=slug)).commands
+        except BoltError:
+            return []
+
+    def _tell(self, what: str, error: Exception) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            told = one_line(self._redact(str(error)), 300)
+            run_logger().warning(
+                "The %s of Bolt run %s cannot be shown now; the wait for it goes on: %s",
+                what,
+                self.run.run_id,
+                told,
+            )

@@ -1,0 +1,250 @@
+"""What earlier attempts of a pipeline have left: outcomes to keep, Bolt runs to go on with, flow runs to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import anyio
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.tasks import Task
+from pydantic import ValidationError
+
+from paradime_blocks.models import BoltRunState
+from paradime_flows.ledger.earlier_calls import earlier_calls
+from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.ledger.store import Superseded, body_began_at, supersede
+from paradime_flows.pipelines.plan import StepOutcome, StepState, carried_over
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.flow_runs import has_its_own_process, lineage, subflows_of
+from paradime_flows.run_schedule import run_schedule
+from paradime_flows.runner.resume import can_be_inherited, give_up
+from paradime_flows.runner.takeover import write_the_end
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_flows.pipeline import Step
+
+STEP_LABEL = "paradime.step."
+_AT_ONCE = 16
+_PAGE = 200
+
+
+class EarlierAttempts:
+    """What the attempts before this one have left of a pipeline.
+
+    Args:
+        flow_run: The pipeline's flow run.
+        credentials: The credentials of the workspace.
+        earlier: The flow runs of the attempts before, oldest first, if those were others.
+        attempt: What tells this attempt from the others.
+
+    Attributes:
+        outcomes: The outcome of each step, the newest there is.
+        under_way: When the steps started that were under way when they were last heard of.
+        predecessors: The subflow of each step that has left something to go on with, and has no heir yet.
+    """
+
+    def __init__(
+        self,
+        flow_run: FlowRun,
+        credentials: ParadimeCredentials,
+        earlier: Sequence[FlowRun] = (),
+        attempt: str = "",
+    ) -> None:
+        self.flow_run = flow_run
+        self.credentials = credentials
+        self.earlier = earlier
+        self.attempt = attempt
+        self.outcomes: dict[str, StepOutcome] = {}
+        for one in [*earlier, flow_run]:
+            self.outcomes.update(read_outcomes(one))
+        self.predecessors: dict[str, FlowRun] = {}
+        self._handed_over: set[str] = set()
+        self.under_way = {
+            name: outcome.started_at
+            for name, outcome in self.outcomes.items()
+            if outcome.state is StepState.RUNNING and outcome.started_at is not None
+        }
+
+    @classmethod
+    async def of(
+        cls, client: PrefectClient, flow_run: FlowRun, credentials: ParadimeCredentials
+    ) -> EarlierAttempts:
+        """Read them.
+
+        Args:
+            client: An open client.
+            flow_run: The pipeline's flow run.
+            credentials: The credentials of the workspace.
+        """
+        return cls(
+            flow_run,
+            credentials,
+            await earlier_calls(client, flow_run),
+            await _attempt_of(client, flow_run),
+        )
+
+    def carried_over(self, steps: Sequence[Step]) -> dict[str, StepOutcome]:
+        """Return the outcomes to begin with."""
+        return carried_over(steps, self.outcomes, attempt=self.attempt)
+
+    async def prepare(self, steps: Mapping[str, Step], outcomes: Mapping[str, StepOutcome]) -> None:
+        """Find what the steps can go on with, and end what else is left.
+
+        Args:
+            steps: The steps, by name.
+            outcomes: The outcomes to begin with.
+        """
+        async with get_client() as client:
+            gone = [one for one in self.earlier if not _is_over(one)]
+            for one in gone:
+                # Its process may live: it would begin more steps, and cancel those that go, for its end.
+                # If it is just being begun again, it sees us, and lets go by itself.
+                with suppress(Superseded):
+                    await supersede(client, one.id, self.flow_run)
+            children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
+            if children:
+                await _number_subflows(client, self.flow_run.id)
+        for one in gone:
+            await write_the_end(one.id, self.flow_run)
+        self.predecessors = open_predecessors(children, self.under_way)
+        going = {predecessor.id for predecessor in self.predecessors.values()}
+        for child in children:
+            # Killed or suspended before it had a run.
+            if child.id not in going and not _is_over(child) and not _is_open(child):
+                await write_the_end(child.id, self.flow_run)
+        changed = [name for name in self.predecessors if not self._goes_on(steps.get(name), outcomes)]
+        await self.give_up(changed, f"Flow run {self.flow_run.name!r} does something else for this step.")
+
+    async def give_up(self, names: Iterable[str], reason: str) -> None:
+        """Cancel what steps had under way that are not to go on with it, all at once.
+
+        Args:
+            names: The steps.
+            reason: Why, as a sentence.
+        """
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+        async def one(client: PrefectClient, name: str) -> None:
+            async with limiter:
+                for ownership in await self._left_by(client, name):
+                    await give_up(ownership, self.credentials, reason, self.flow_run)
+            # Not before: whoever is interrupted here has to do it again.
+            del self.predecessors[name]
+
+        async with get_client() as client, anyio.create_task_group() as group:
+            for name in list(names):
+                group.start_soon(one, client, name)
+
+    async def _left_by(self, client: PrefectClient, name: str) -> list[Ownership]:
+        """Return what a step's predecessor answers for: by now, that may be its heir's."""
+        predecessor = self.predecessors[name]
+        try:
+            return read_ownerships(await client.read_flow_run(predecessor.id))
+        except ObjectNotFound:
+            return []
+        except Exception as error:  # noqa: BLE001 - what else is given up must not be left for that
+            run_logger().warning("Flow run %s could not be read: %s", predecessor.id, error)
+            return [] if name in self._handed_over else read_ownerships(predecessor)
+
+    def hand_over(self, name: str) -> UUID | None:
+        """Return the predecessor of a step that is about to begin; the step takes up what it has left."""
+        self._handed_over.add(name)
+        predecessor = self.predecessors.get(name)
+        return None if predecessor is None else predecessor.id
+
+    def _goes_on(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
+        """Whether a step is to do what it did before, on what was before it."""
+        if step is None or not all(outcomes[name].reused for name in step.after):
+            return False
+        before = self.outcomes.get(step.key)
+        return before is None or before.fingerprint == step.fingerprint
+
+
+def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
+    """Return what a flow run's labels say of the steps of its earlier attempts."""
+    found = {}
+    for label, value in (flow_run.labels or {}).items():
+        if not label.startswith(STEP_LABEL):
+            continue
+        try:
+            outcome = StepOutcome.model_validate_json(str(value))
+        except ValidationError:
+            continue
+        found[outcome.name] = outcome
+    return found
+
+
+async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
+    """Return what tells the present attempt of a pipeline's flow run from its others; resumed, it is the same.
+
+    Prefect does not count a flow run that is resumed; but it counts the subflows of one, whose own retries can be told
+    by their states.
+    """
+    outermost, retries = flow_run, 0
+    async for one in lineage(client, flow_run):
+        outermost = one
+        retries += sum(state.name == "AwaitingRetry" for state in await client.read_flow_run_states(one.id))
+        if has_its_own_process(one):
+            break
+    return f"{outermost.id}.{outermost.run_count}.{retries}"
+
+
+def open_predecessors(
+    children: Iterable[FlowRun], under_way: Mapping[str, datetime] | None = None
+) -> dict[str, FlowRun]:
+    """Return the newest subflow of each name that left something to go on with, from earlier attempts.
+
+    Args:
+        children: The subflows of the pipeline's flow run.
+        under_way: When the steps started that were under way when it was last heard of. If the subflow of one
+            has succeeded since, the pipeline died before it could write that down.
+    """
+    found: dict[str, FlowRun] = {}
+    now = datetime.now(timezone.utc)
+    for child in sorted(children, key=lambda child: child.created or now):
+        since = (under_way or {}).get(child.name)
+        unnoticed = since is not None and (body_began_at(child) or since) > since
+        if any(
+            can_be_inherited(ownership) or (unnoticed and ownership.state == BoltRunState.SUCCESS)
+            for ownership in read_ownerships(child)
+        ):
+            found[child.name] = child
+    return found
+
+
+def _is_over(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and flow_run.state.is_final()
+
+
+def _is_open(flow_run: FlowRun) -> bool:
+    return any(ownership.is_open for ownership in read_ownerships(flow_run))
+
+
+async def _number_subflows(client: PrefectClient, flow_run_id: UUID) -> None:
+    """Give the subflows that are yet to come numbers that no other has had.
+
+    Prefect numbers the subflows of a flow run as they are called, and in a body that begins again goes on with the
+    subflow that had the same number: but other steps run now, and in another order.
+    """
+    context = FlowRunContext.get()
+    if context is None:
+        return
+    numbers = [0]
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    while True:
+        page = await client.read_task_runs(flow_run_filter=this, limit=_PAGE, offset=len(numbers) - 1)
+        numbers += [int(task_run.dynamic_key) if task_run.dynamic_key.isdigit() else 0 for task_run in page]
+        if len(page) < _PAGE:
+            break
+    key = Task(name=run_schedule.name, fn=run_schedule.fn).task_key
+    context.task_run_dynamic_keys[key] = max(numbers)

@@ -1,0 +1,109 @@
+"""The one page of a pipeline: its graph, and each step's outcome, times and links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from paradime_blocks.models import run_url
+from paradime_blocks.text.rendering import cell, one_line, shorten
+from paradime_flows.pipelines.plan import StepOutcome, StepState
+from paradime_flows.prefect_api.artifacts import flow_run_url
+
+if TYPE_CHECKING:
+    from paradime_flows.pipeline import Step
+
+_MARKS = {
+    StepState.WAITING: "⏳",
+    StepState.RUNNING: "🏃",
+    StepState.SUCCEEDED: "✅",
+    StepState.FAILED: "❌",
+    StepState.CANCELED: "🛑",
+    StepState.NOT_RUN: "⏭️",
+}
+_HEAD = (
+    "",
+    "Step",
+    "Schedule",
+    "After",
+    "Outcome",
+    "Started (UTC)",
+    "Duration",
+    "Bolt run",
+    "Flow run",
+    "Why",
+)
+_ORDER = (StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELED, StepState.RUNNING, StepState.WAITING)
+
+
+def headline(outcomes: Sequence[StepOutcome]) -> str:
+    """Return how far a pipeline is, in one sentence."""
+    counts = [
+        f"{number} {state}"
+        for state in (*_ORDER, StepState.NOT_RUN)
+        if (number := sum(outcome.state is state for outcome in outcomes))
+    ]
+    return f"{len(outcomes)} steps: {', '.join(counts)}."
+
+
+def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
+    """Return the page of a pipeline as markdown; names and messages are escaped.
+
+    Args:
+        name: The pipeline's name.
+        steps: The steps.
+        outcomes: How far each is.
+    """
+    found = [outcomes[step.key] for step in steps]
+    worst = next(
+        (
+            state
+            for state in (StepState.FAILED, StepState.CANCELED, StepState.RUNNING, StepState.NOT_RUN)
+            if any(outcome.state is state for outcome in found)
+        ),
+        StepState.SUCCEEDED if all(o.state is StepState.SUCCEEDED for o in found) else StepState.WAITING,
+    )
+    rows = [_row(step, outcomes[step.key]) for step in steps]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in [_HEAD, ["---"] * len(_HEAD), *rows])
+    parts = [f"# {_MARKS[worst]} {cell(name)}", headline(found), table]
+    parts += ["## Graph", _graph(steps, outcomes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
+    end = outcome.ended_at or (datetime.now(timezone.utc) if outcome.state is StepState.RUNNING else None)
+    seconds = (end - outcome.started_at).total_seconds() if end and outcome.started_at else None
+    runs = [attempt.run_id for attempt in outcome.attempts] or ([outcome.run_id] if outcome.run_id else [])
+    page = flow_run_url(UUID(outcome.flow_run_id)) if outcome.flow_run_id else None
+    return (
+        _MARKS[outcome.state],
+        cell(step.key),
+        cell(step.schedule_name or step.slug or ""),
+        ", ".join(cell(earlier) for earlier in step.after),
+        f"{outcome.state}{' (earlier attempt)' if outcome.reused else ''}",
+        f"{outcome.started_at:%Y-%m-%d %H:%M:%S}" if outcome.started_at else "",
+        "" if seconds is None else shorten(seconds),
+        ", ".join(f"[{run_id}]({run_url(run_id)})" for run_id in runs),
+        f"[open]({page})" if page else "",
+        cell(outcome.message, 300),
+    )
+
+
+def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
+    """Return the graph for Mermaid: Prefect's newer UI draws it, in the older one it is read as text."""
+    ids = {step.key: f"s{number}" for number, step in enumerate(steps)}
+    lines = [
+        f'    {ids[step.key]}["{_MARKS[outcomes[step.key].state]} {_label(step.key)}"]' for step in steps
+    ]
+    lines += [f"    {ids[earlier]} --> {ids[step.key]}" for step in steps for earlier in step.after]
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def _label(name: str) -> str:
+    # In a quoted label only quotes, markup, entities and a code fence could do harm.
+    return "".join(
+        character if character.isalnum() or character in " -_." else f"#{ord(character)};"
+        for character in one_line(name, 60)
+    )

@@ -1,0 +1,323 @@
+"""Running the steps of a pipeline within one flow run: subflows, awaited in its own event loop.
+
+What is known of a step stands in a label of the pipeline's flow run, so that a rerun leaves out what
+succeeded. A step that was under way when the process died is taken up by its new subflow, which inherits what
+the old one answered for (`paradime_flows.runner.resume`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import anyio
+from prefect.client.orchestration import get_client
+from prefect.exceptions import Pause
+
+from paradime_blocks.errors import BoltRunError
+from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
+from paradime_blocks.signals import INTERRUPTS, to_the_end
+from paradime_blocks.text.rendering import one_line
+from paradime_flows.ledger.entry import read_ownerships
+from paradime_flows.ledger.store import Superseded, check_hold, write_labels
+from paradime_flows.pipelines.attempts import STEP_LABEL, EarlierAttempts
+from paradime_flows.pipelines.plan import StepState, decide
+from paradime_flows.pipelines.report import headline, render_pipeline
+from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.run_schedule import run_schedule
+from paradime_flows.runner.resume import succeeding
+from paradime_flows.supervision.watch import (
+    Stop,
+    StoppedByPrefect,
+    StopRequest,
+    reason_to_stop,
+    see_that_it_is_ours,
+    stop_request,
+)
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, State
+
+    from paradime_flows.ledger.entry import Policy
+    from paradime_flows.pipeline import OnFailure, Step
+
+# A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.
+_STOP_SECONDS = 60.0
+_INTERRUPT_SECONDS = 25.0
+_LETTING_GO_SECONDS = 10.0
+
+
+class PipelineRun:
+    """One attempt of a pipeline's flow run.
+
+    Args:
+        flow_run: The pipeline's flow run.
+        name: The pipeline's name.
+        steps: The steps; they fit together.
+        options: Parameters that all steps' `run_schedule` have in common.
+        before: What the attempts before this one have left.
+        on_failure: What a failure means for the rest.
+        max_parallel: How many steps may run at once.
+        on_interrupt: What an interrupt without a person's cancel does to the Bolt runs.
+
+    Attributes:
+        stop: Has the steps stop, or let go of their Bolt runs.
+    """
+
+    def __init__(
+        self,
+        flow_run: FlowRun,
+        name: str,
+        steps: Sequence[Step],
+        options: Mapping[str, Any],
+        before: EarlierAttempts,
+        *,
+        on_failure: OnFailure,
+        max_parallel: int,
+        on_interrupt: Policy = "cancel",
+    ) -> None:
+        self.flow_run = flow_run
+        self.name = name
+        self.steps = {step.key: step for step in steps}
+        self.options = options
+        self.on_failure: OnFailure = on_failure
+        self.max_parallel = max_parallel
+        self.on_interrupt = on_interrupt
+        self._before = before
+        self.outcomes = self._before.carried_over(steps)
+        self.stop = StopRequest()
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._writer = ArtifactWriter(flow_run.id)
+        self._page: UUID | None = None
+
+    async def run(self) -> None:
+        """Run the steps until there is nothing left to do.
+
+        Raises:
+            StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
+            asyncio.CancelledError: It was interrupted; the steps have been stopped.
+            Superseded: Another process has taken up the flow run; the steps have let go of their Bolt runs.
+            Pause: It was suspended; so have they.
+        """
+        try:
+            await self._prepare()
+            while True:
+                await self._decide()
+                await self._write_page()
+                if not self._tasks:
+                    await self._give_up_what_is_left()
+                    return
+                await self._some_step()
+        except (*INTERRUPTS, StoppedByPrefect):
+            # Prefect's time limits cancel every await in here again.
+            await to_the_end(self._interrupted())
+            raise
+        except (Superseded, Pause) as let_go:
+            await self._let_go(let_go)
+            raise
+
+    async def _prepare(self) -> None:
+        reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
+        if reused:
+            run_logger().info(
+                "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
+            )
+        for name, outcome in self.outcomes.items():
+            before = self._before.outcomes.get(name)
+            if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
+                # Of what an attempt before has run anew, the next one must not take this for a part.
+                await self._note(name)
+        await self._before.prepare(self.steps, self.outcomes)
+
+    async def _decide(self) -> None:
+        decision = decide(
+            list(self.steps.values()),
+            self.outcomes,
+            on_failure=self.on_failure,
+            max_parallel=self.max_parallel,
+            under_way=self._before.predecessors,
+        )
+        for name, reason in decision.drop.items():
+            await self._note(name, state=StepState.NOT_RUN, message=reason)
+        if decision.stop is not None and self.stop.reason is None and self._tasks:
+            run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
+            self.stop.reason = decision.stop
+        for name in decision.start:
+            # The earliest time of a step that never was seen to end: any of its subflows may have succeeded since.
+            started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
+            await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
+            self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
+
+    async def _some_step(self) -> None:
+        """Wait until a step has ended; steps that do not stop when they are asked to are broken off."""
+        stopping = self.stop.reason is not None
+        done, _ = await asyncio.wait(
+            self._tasks, timeout=_STOP_SECONDS if stopping else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            for task in self._tasks:
+                task.cancel()
+            done, _ = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        names = [self._tasks.pop(task) for task in done]
+        for task in done:
+            if not task.cancelled() and isinstance(
+                ended := task.exception(), (Superseded, Pause, *INTERRUPTS)
+            ):
+                raise ended
+        canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
+        if canceled and not stopping and (wish := await self._wish()):
+            # The steps see a cancel of the pipeline by themselves, and may see it first.
+            raise StoppedByPrefect(wish.reason, ends_process=wish.ends_process)
+
+    async def _step(self, name: str) -> None:
+        """Run a step as a subflow and note how it ended."""
+        step = self.steps[name]
+        stop_request.set(self.stop)
+        # The subflow's name is the step's, so that a rerun finds what an earlier attempt of the step left.
+        flow = run_schedule.with_options(flow_run_name=lambda: name)
+        given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
+        try:
+            with succeeding(self._before.hand_over(name)):
+                state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
+            await self._note(name, **await _told_by(state))
+        except INTERRUPTS:
+            # Of a step that has let go, whoever comes after us tells how it ended.
+            with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
+                self._see_that_it_is_kept()
+                await see_that_it_is_ours(self.flow_run.id)
+                await self._note(
+                    name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
+                )
+            raise
+        except Exception as error:  # noqa: BLE001 - one step's trouble is a failure of that step
+            run_logger().exception("Step %r could not be run.", name)
+            await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
+
+    async def _note(self, name: str, **changes: Any) -> None:
+        """Write down what is known of a step; a Prefect that cannot be told must not end the pipeline."""
+        changes["attempt"] = self._before.attempt
+        outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
+        try:
+            async with get_client() as client:
+                label: dict[str, Any] = {
+                    f"{STEP_LABEL}{name}": outcome.model_dump_json(exclude_defaults=True)
+                }
+                await write_labels(client, self.flow_run.id, label, see=check_hold)
+        except Exception as error:  # noqa: BLE001
+            run_logger().warning("Prefect could not be told of step %r: %s", name, error)
+
+    async def _interrupted(self) -> None:
+        """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
+        try:
+            self._see_that_it_is_kept()
+            wish = await self._wish()
+        except (Superseded, Pause) as let_go:
+            await self._let_go(let_go)
+            raise
+        if wish is None and self.on_interrupt == "leave":
+            # Each step leaves its Bolt run going; a rerun takes it up.
+            for task in self._tasks:
+                if getattr(task, "cancelling", int)() == 0:
+                    task.cancel()
+        else:
+            self.stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=_INTERRUPT_SECONDS)
+            for task in pending:
+                task.cancel()
+        if self.stop.reason is not None:
+            await self._give_up_what_is_left()
+        for name, outcome in self.outcomes.items():
+            if outcome.state is StepState.WAITING:
+                await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
+        await self._write_page()
+
+    def _see_that_it_is_kept(self) -> None:
+        """Raise again what was seen before: Prefect may say otherwise by now, or nothing."""
+        if self.stop.let_go is not None:
+            raise self.stop.let_go
+
+    async def _give_up_what_is_left(self) -> None:
+        """Cancel what an earlier attempt left of steps that are not run in this one."""
+        reason = f"Flow run {self.flow_run.name!r} has ended without this step."
+        await self._before.give_up(self._before.predecessors, reason)
+
+    async def _let_go(self, let_go: Superseded | Pause) -> None:
+        """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
+        self.stop.let_go = let_go
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=_LETTING_GO_SECONDS)
+            for task in pending:
+                task.cancel()
+
+    async def _wish(self) -> Stop | None:
+        try:
+            async with get_client() as client:
+                return await reason_to_stop(client, self.flow_run.id)
+        except Exception:  # noqa: BLE001 - without Prefect, it is an interrupt like any other
+            return None
+
+    async def _write_page(self) -> None:
+        steps = list(self.steps.values())
+        page = render_pipeline(self.name, steps, self.outcomes)
+        try:
+            if self._page is None:
+                key = artifact_key("paradime-pipeline", self.name)
+                self._page = await self._writer.markdown(key, page, f"Pipeline {self.name}")
+            else:
+                await self._writer.update(self._page, page)
+        except Exception as error:  # noqa: BLE001
+            run_logger().warning("The pipeline's page could not be written: %s", error)
+
+    def headline(self) -> str:
+        """Return how far the pipeline is, in one sentence."""
+        return headline(list(self.outcomes.values()))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+async def _told_by(state: State[Any]) -> dict[str, Any]:
+    """Return what the end of a step's flow run says of the step."""
+    told: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
+    if state.state_details.flow_run_id is not None:
+        told["flow_run_id"] = str(state.state_details.flow_run_id)
+    outcome = await state.aresult(raise_on_failure=False)
+    if state.is_completed() and isinstance(outcome, BoltRunResult):
+        ok = outcome.state == BoltRunState.SUCCESS
+        told.update(
+            state=StepState.SUCCEEDED if ok else StepState.FAILED,
+            run_id=outcome.run_id,
+            bolt_state=outcome.state,
+            attempts=outcome.attempts,
+            message="" if ok else told["message"],
+        )
+    elif state.is_cancelled() or state.is_crashed():
+        # Crashed, of its own accord, is what has heard of a signal in a thread.
+        told.update(state=StepState.CANCELED, **await _run_of(told.get("flow_run_id")))
+    else:
+        told.update(state=StepState.FAILED, **await _run_of(told.get("flow_run_id")))
+        if isinstance(outcome, BoltRunError):
+            told["message"] = one_line(f"{outcome.what} {outcome.told_of_command}", 500)
+    return told
+
+
+async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
+    """Return the Bolt runs that a step's flow run had, as its labels tell."""
+    if flow_run_id is None:
+        return {}
+    async with get_client() as client:
+        found = read_ownerships(await client.read_flow_run(UUID(flow_run_id)))
+    for ownership in found:
+        if ownership.run_id is not None:
+            state = ownership.state or BoltRunState("UNKNOWN")
+            last = BoltAttempt(run_id=ownership.run_id, state=state)
+            attempts = [attempt for attempt in ownership.attempts if attempt.run_id != last.run_id]
+            return {"run_id": last.run_id, "bolt_state": ownership.state, "attempts": [*attempts, last]}
+    return {}

@@ -1,0 +1,126 @@
+"""Writing artifacts for a flow run, from within it or from outside (a hook, the sweeper)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.settings import get_current_settings
+from slugify import slugify
+
+_KEY_CHARACTERS: Final = 120
+_HASH_CHARACTERS: Final = 8
+_UNNAMED: Final = re.compile(r"run \d+")
+# Names whose key as they stand would be another kind's, of them or of another name.
+_TAKEN: Final = re.compile(
+    r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-dbt-results$|-(?:log|link)-\d+(?:-|$)"
+)
+
+
+def artifact_key(kind: str, name: str, *parts: str) -> str:
+    """Return an artifact's key: Prefect takes lower-case letters, digits and dashes only.
+
+    Two names never share a key, and no name has the key of another one's results, logs or links: a name that
+    is no key as it stands, or that reads like another kind's, is followed by a hash. So is a key that would be
+    too long, or of which nothing is left.
+
+    Args:
+        kind: Our own word, which the key begins with.
+        name: The name of a schedule, a pipeline or a run.
+        parts: What the key ends with. Of these, capitals and marks may be lost: who takes them from outside
+            sees to it that they differ, as `ArchiveContext.key` does.
+
+    Example:
+        >>> artifact_key("paradime", "daily", "dbt results")
+        'paradime-daily-dbt-results'
+        >>> artifact_key("paradime", "Daily run")
+        'paradime-daily-run-b1ee1f0d'
+    """
+    own = slugify(name)
+    # What a run is called whose schedule is not known.
+    if not _UNNAMED.fullmatch(name) and (own != name or _TAKEN.search(name)):
+        own = f"{own}-{short_hash(name)}".strip("-")
+    whole = "-".join(part for part in (kind, name, *parts) if part)
+    key = slugify("-".join([kind, own, *parts]))
+    if len(key) <= _KEY_CHARACTERS and all(slugify(part) for part in parts[-1:]):
+        return key
+    return f"{key[: _KEY_CHARACTERS - _HASH_CHARACTERS - 1].strip('-')}-{short_hash(whole)}".strip("-")
+
+
+def short_hash(text: str) -> str:
+    """Return a few characters that tell a text from others."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_HASH_CHARACTERS]
+
+
+def artifact_url(artifact_id: UUID) -> str | None:
+    """Return an artifact's page in Prefect's UI; None where the UI's address is not known."""
+    return _page(f"artifacts/artifact/{artifact_id}")
+
+
+def flow_run_url(flow_run_id: UUID) -> str | None:
+    """Return a flow run's page in Prefect's UI; None where the UI's address is not known."""
+    return _page(f"runs/flow-run/{flow_run_id}")
+
+
+def _page(path: str) -> str | None:
+    base = get_current_settings().ui_url
+    return f"{base.rstrip('/')}/{path}" if base else None
+
+
+@dataclass(frozen=True)
+class ArtifactWriter:
+    """Writes artifacts for one flow run.
+
+    Prefect renders a description as markdown, too: remote text in it is escaped as it is in the data.
+
+    Attributes:
+        flow_run_id: The flow run; None outside of any.
+        task_run_id: The task run within it, if any.
+    """
+
+    flow_run_id: UUID | None = None
+    task_run_id: UUID | None = None
+
+    async def markdown(self, key: str, markdown: str, description: str) -> UUID:
+        """Write a markdown artifact and return its id."""
+        return await self._create(key, "markdown", markdown, description)
+
+    async def table(self, key: str, rows: list[dict[str, Any]], description: str) -> UUID:
+        """Write a table artifact and return its id."""
+        return await self._create(key, "table", json.dumps(rows, default=str), description)
+
+    async def link(self, key: str, text: str, url: str, description: str) -> UUID:
+        """Write a link artifact, which in Prefect is markdown of a single link, and return its id.
+
+        Args:
+            key: The artifact's key.
+            text: The link's text, escaped.
+            url: The link, from `paradime_flows.reporting.links.safe_url`.
+            description: What is shown beside it.
+        """
+        return await self.markdown(key, f"[{text}]({url})", description)
+
+    async def update(self, artifact_id: UUID, data: str) -> None:
+        """Put other data into an artifact."""
+        async with get_client() as client:
+            await client.update_artifact(artifact_id, ArtifactUpdate(data=data))
+
+    async def _create(self, key: str, kind: str, data: str, description: str) -> UUID:
+        async with get_client() as client:
+            artifact = await client.create_artifact(
+                ArtifactCreate(
+                    key=key,
+                    type=kind,
+                    description=description,
+                    data=data,
+                    flow_run_id=self.flow_run_id,
+                    task_run_id=self.task_run_id,
+                )
+            )
+        return artifact.id

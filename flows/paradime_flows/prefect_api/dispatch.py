@@ -1,0 +1,172 @@
+"""Flows and tasks that sync code can call, too, although their functions are async.
+
+Prefect runs an async flow only where it can be awaited. Ours are async, since only an async body is told of a
+cancel everywhere; called from sync code they run to their end. `.submit()`, `.map()`, deployments and workers
+need none of this and are Prefect's own.
+
+What a task is given is checked in its run, as Prefect checks a flow's parameters: futures have come to their
+values by then.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, get_type_hints
+
+from prefect.cache_policies import NO_CACHE
+from prefect.flows import Flow
+from prefect.tasks import Task
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import ParamSpec
+
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.sync import in_async_context, run_sync
+from paradime_flows.prefect_api.signals import hear_signals
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _finished_for_sync_callers(outcome: Any) -> Any:
+    if inspect.iscoroutine(outcome) and not in_async_context():
+        return run_sync(outcome)
+    return outcome
+
+
+class DispatchedFlow(Flow[P, R]):
+    """An async flow that sync code can call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the flow: to its end for a sync caller, as a coroutine for an async one."""
+        return _finished_for_sync_callers(super().__call__(*args, **kwargs))
+
+    def with_options(self, **options: Any) -> DispatchedFlow[P, R]:
+        """Return a copy of the flow with other options."""
+        copy = super().with_options(**options)
+        # Prefect makes a plain Flow of it.
+        copy.__class__ = type(self)
+        return copy  # type: ignore[return-value]
+
+
+class DispatchedTask(Task[P, R]):
+    """An async task that sync code can call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task: to its end for a sync caller, as a coroutine for an async one."""
+        return _finished_for_sync_callers(super().__call__(*args, **kwargs))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit the task to the task runner; its thread hears of signals by way of this one."""
+        hear_signals()
+        return super().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Map the task over its arguments; its threads hear of signals by way of this one."""
+        hear_signals()
+        return super().map(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> DispatchedTask[P, R]:
+        """Return a copy of the task with other options."""
+        copy = super().with_options(**options)
+        copy.__class__ = type(self)
+        return copy  # type: ignore[return-value]
+
+
+def bolt_flow(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedFlow[P, R]]:
+    """Make a flow of an async function, for sync and async callers.
+
+    Args:
+        options: Options of `prefect.flow`.
+    """
+
+    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedFlow[P, R]:
+        return DispatchedFlow(function, **options)
+
+    return decorate
+
+
+def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedTask[P, R]]:
+    """Make a task of an async function, for sync and async callers; its arguments are checked by their types.
+
+    In a flow that persists its results Prefect would answer a call with what the last one with the same arguments
+    came to: a second trigger with the first one's run, and a look at a run with what it was some time ago.
+
+    Args:
+        options: Options of `prefect.task`.
+    """
+
+    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedTask[P, R]:
+        @functools.wraps(function)
+        async def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            adapters = _adapters(function)
+            for name, value in bound.arguments.items():
+                bound.arguments[name] = _checked_argument(name, value, adapters[name])
+            return await function(*bound.args, **bound.kwargs)
+
+        return DispatchedTask(checked, **{"cache_policy": NO_CACHE, **options})  # type: ignore[arg-type]
+
+    return decorate
+
+
+@functools.cache
+def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
+    # At the first call, not when the module is read: a task's types may stand below it.
+    # Sent to another process, a function lacks what of its module only its annotations name.
+    names = vars(importlib.import_module(function.__module__))
+    hints = get_type_hints(function, names, include_extras=True)
+    return {name: TypeAdapter(hint) for name, hint in hints.items() if name != "return"}
+
+
+def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> object:
+    """Return a task's argument as its type has it.
+
+    Raises:
+        BoltRequestError: It is no good, or a text where a number, or yes or no, is asked for.
+    """
+    given = (
+        f"{name} is {value!r}"
+        if isinstance(value, _PLAIN) and name != "credentials"
+        else f"{name} is no good"
+    )
+    try:
+        read = adapter.validate_python(value)
+    except ValidationError as error:
+        reasons = dict.fromkeys(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
+        msg = f"{given}. Nothing was sent."
+        told = "; or ".join(reason[:1].lower() + reason[1:] for reason in reasons)
+        guidance = f"For {name}, {told}."
+        raise BoltRequestError(msg, guidance=guidance) from None
+    if isinstance(value, _PLAIN) and not _is_of_the_same_kind(value, read):
+        # Pydantic reads "no" as False and True as 1: a guess, where a run may hang on it.
+        msg = f"{given}. Nothing was sent."
+        kind = "True or False" if isinstance(read, bool) else f"a value like {read!r}"
+        raise BoltRequestError(msg, guidance=f"Give {name} as {kind}.")
+    return read
+
+
+_PLAIN = (str, int, float)
+
+
+def _is_of_the_same_kind(value: object, read: object) -> bool:
+    kinds = (bool, str, int)
+    return [isinstance(value, kind) for kind in kinds] == [isinstance(read, kind) for kind in kinds] or (
+        type(value) is int and isinstance(read, float)
+    )
+
+
+def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Return the form of a flow or task for async callers only, typed as such (`ax` beside `x`)."""
+    # Prefect's own call, without our sync form of it.
+    call: Any = Flow.__call__ if isinstance(runnable, Flow) else Task.__call__
+
+    @functools.wraps(runnable.fn)
+    async def form(*args: P.args, **kwargs: P.kwargs) -> R:
+        outcome: R = await call(runnable, *args, **kwargs)
+        return outcome
+
+    form.__name__ = f"a{runnable.fn.__name__}"
+    return form

@@ -1,0 +1,251 @@
+"""The logs of a run's commands, each as an artifact of its own that it cannot break out of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from paradime_blocks.dbt.logs import first_error, last_line
+from paradime_blocks.errors import BoltError, BoltUnavailable
+from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResourceSummary
+from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail
+from paradime_flows.prefect_api.artifacts import artifact_url
+from paradime_flows.reporting.archive_context import ArchiveContext
+from paradime_flows.reporting.links import markdown_link
+from paradime_flows.reporting.run_summary import FileRecord
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+
+STREAMS: Final = ("stdout", "stderr")
+# All logs of a run together, in single limits: a listing returns them at once. The failing command has its
+# own limit in any case.
+_LOGS_IN_ALL: Final = 10
+_LEAST_LOG_BYTES: Final = 10_000
+# Of a log that is longer, only the outer parts are cleaned, which takes time and a copy.
+_MARGIN: Final = 4
+# About as many characters of a log are copied at once.
+_PIECE: Final = 1 << 22
+_ADDRESS_CHARACTERS: Final = 1000
+_END_CHARACTERS: Final = 20_000
+
+
+@dataclass
+class LogArchive:
+    """Archives the logs of a run's commands, one at a time: a log is let go before the next is fetched.
+
+    Attributes:
+        context: The archive.
+        piece_characters: How much of a log is gone through at once, so that no second copy of it is in memory.
+        error: The first error that the failing command's log tells.
+        last: The last line of its log.
+    """
+
+    context: ArchiveContext
+    piece_characters: int = _PIECE
+    error: str | None = None
+    last: str | None = None
+    _bytes: int = 0
+
+    async def archive(self, client: BoltClient, n: int, command: BoltCommand) -> list[BoltResourceSummary]:
+        """Archive the log of a command.
+
+        Args:
+            client: The workspace's client.
+            n: The command's number in its run.
+            command: The command.
+
+        Returns:
+            The command's resources, which Bolt tells with its log.
+        """
+        context = self.context
+        what = f"the log of command {n}, {command.command}"
+        if context.out_of_reach:
+            context.missed(what, BoltUnavailable("Bolt is out of reach."))
+            return []
+        try:
+            detail = await client.get_bolt_command(command.id)
+        except BoltError as error:
+            context.count_outage(error)
+            context.missed(what, error)
+            return []
+        detail = detail.model_copy(update={"command": command.command})
+        failing = context.failing_command
+        limit = context.settings.log_limit_bytes
+        if failing is not None and failing.id == command.id:
+            self.error = self._first_error(detail.stdout) or self._first_error(detail.stderr)
+            self.last = self._last_line(detail.stderr) or self._last_line(detail.stdout)
+        else:
+            limit = max(min(limit, limit * _LOGS_IN_ALL - self._bytes), min(limit, _LEAST_LOG_BYTES))
+        try:
+            await self._write(n, detail, limit)
+        except Exception as error:  # noqa: BLE001 - one log must not keep the others from being archived
+            context.missed(what, error)
+        return [
+            BoltResourceSummary(id=resource.id, path=resource.path, command_id=command.id)
+            for resource in detail.resources
+        ]
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        return pieces(text, self.piece_characters)
+
+    def _last_line(self, text: str) -> str | None:
+        # A secret may lie across a cut, but not across one that is made after it has been taken out.
+        return last_line(self.context.redact(text[-_END_CHARACTERS:]))
+
+    def _first_error(self, text: str) -> str | None:
+        return next(
+            filter(None, (first_error(self.context.redact(piece)) for piece in self._pieces(text))), None
+        )
+
+    async def _write(self, n: int, detail: BoltCommandDetail, limit: int) -> None:
+        context = self.context
+        shown = shown_streams(detail, limit, context.redact)
+        if context.keepsakes is not None and any(stream.omitted for stream in shown):
+            try:
+                await self._keep(n, detail)
+            except OSError as error:
+                context.missed(f"the whole log of command {n}", error)
+        kept = {file.path: file for file in context.record.files if file.n == n and file.kept}
+        markdown = render_log(shown, kept)
+        self._bytes += utf8_size(markdown)
+        written = await context.writer.markdown(
+            context.key("log", str(n), detail.command),
+            markdown,
+            f"Log of command {n} of Bolt run {context.record.run_id}: {cell(detail.command)}",
+        )
+        page = artifact_url(written)
+        if page:
+            context.record.log_pages[n] = page
+
+    async def _keep(self, n: int, detail: BoltCommandDetail) -> None:
+        """Keep the whole log, by way of a file: nothing but a piece of it is copied in memory."""
+        with TemporaryDirectory(prefix="bolt-log-") as folder:
+            for name in STREAMS:
+                path = Path(folder, f"{name}.log")
+                if await anyio.to_thread.run_sync(self._spool, getattr(detail, name), path):
+                    await self.context.keep(n, detail.command, path.name, path)
+
+    def _spool(self, text: str, path: Path) -> int:
+        # Line ends stay what they are.
+        with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+            for piece in self._pieces(text):
+                file.write(self.context.redact(piece))
+        return path.stat().st_size
+
+
+@dataclass(frozen=True)
+class ShownStream:
+    """What is shown of one stream of a log.
+
+    Attributes:
+        name: `stdout` or `stderr`.
+        text: The text, cleaned and without secrets.
+        omitted: How many bytes are left out of it.
+    """
+
+    name: str
+    text: str
+    omitted: int = 0
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def shown_streams(
+    command: BoltCommandDetail, limit_bytes: int, redact: Callable[[str], str] = _as_it_is
+) -> list[ShownStream]:
+    """Return what to show of a command's log: all of it, or head and tail of the streams that are too long.
+
+    Args:
+        command: The command with its output.
+        limit_bytes: How much to show in all, in UTF-8.
+        redact: Takes secrets out of text.
+    """
+    raw = {name: text for name in STREAMS if (text := getattr(command, name)) and not text.isspace()}
+    # What is certainly too long is not cleaned as a whole only to be measured.
+    whole = {
+        name: clean(redact(text)) for name, text in raw.items() if len(text) <= 2 * _MARGIN * limit_bytes
+    }
+    sizes = {name: utf8_size(whole.get(name, text)) for name, text in raw.items()}
+    shown, room = {}, limit_bytes
+    # The shorter one first: what it leaves over is the longer one's.
+    for n, name in enumerate(sorted(sizes, key=lambda name: sizes[name])):
+        limit = room // (len(sizes) - n)
+        if name in whole:
+            shown[name] = ShownStream(name, *head_and_tail(whole[name], limit))
+        else:
+            shown[name] = ShownStream(name, *_outer(raw[name], limit, redact))
+        room -= min(limit, sizes[name])
+    return [shown[name] for name in raw]
+
+
+def _outer(text: str, limit_bytes: int, redact: Callable[[str], str]) -> tuple[str, int]:
+    """Return head and tail of a text that is too long, cleaned, and how many bytes are not in them."""
+    margin = limit_bytes * _MARGIN
+    # At line ends, so that no secret is cut in two before it is seen.
+    start = _after_line(text, margin)
+    end = max(start, text.rfind("\n", 0, len(text) - margin) + 1)
+    head, tail = (clean(redact(part)) for part in (text[:start], text[end:]))
+    between = utf8_size(text, start, end)
+    body, omitted = head_and_tail(f"{head}{tail}", limit_bytes)
+    if omitted:
+        # The joint lies in the middle, which is taken out.
+        return body.replace(f"… {omitted:,} bytes", f"… {omitted + between:,} bytes", 1), omitted + between
+    return (f"{head}\n[… {between:,} bytes left out …]\n{tail}", between) if between else (body, 0)
+
+
+def render_log(shown: Sequence[ShownStream], kept: dict[str, FileRecord] | None = None) -> str:
+    """Render a command's log as markdown, each stream in a fence that it cannot close.
+
+    Args:
+        shown: What to show.
+        kept: The keepsakes that have the whole, by `stdout.log` or `stderr.log`; linked where a stream is cut.
+    """
+    parts = []
+    for stream in shown:
+        told = f"**{stream.name}**"
+        if stream.omitted:
+            told += f", {stream.omitted:,} bytes left out in the middle"
+            file = (kept or {}).get(f"{stream.name}.log")
+            if file is not None and file.kept:
+                whole = markdown_link(file.kept, file.kept_url, _ADDRESS_CHARACTERS, "open")
+                told += f"; the whole is kept as {whole}"
+        parts.append(f"{told}\n\n{fence(stream.text)}")
+    return "\n\n".join(parts) or "*The command wrote no log.*"
+
+
+def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
+    """Iterate over a text in pieces that end with a line, wherever lines are shorter than a piece.
+
+    Args:
+        text: The text.
+        size: About how many characters a piece has.
+    """
+    at = 0
+    while at < len(text):
+        end = _after_line(text, at + size)
+        yield text[at:end]
+        at = end
+
+
+def _after_line(text: str, at: int) -> int:
+    """The place after the line that a place is in; the end of the text if nothing follows."""
+    end = text.find("\n", max(0, at))
+    return len(text) if end < 0 else end + 1
+
+
+def utf8_size(text: str, start: int = 0, end: int | None = None) -> int:
+    """Return the size in bytes of a text, or of a part of it, without a second copy of it."""
+    stop = len(text) if end is None else end
+    if text.isascii():
+        return stop - start
+    return sum(
+        len(text[at : min(at + _PIECE, stop)].encode(errors="replace")) for at in range(start, stop, _PIECE)
+    )

@@ -1,0 +1,71 @@
+"""A cron expression in words; one that is not understood stands as it is."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Final
+
+from cronsim import CronSim, CronSimError
+
+from paradime_blocks.text.rendering import one_line
+
+_MACROS: Final = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+# The values that each field can have.
+_FIELDS: Final = (range(60), range(24), range(1, 32), range(1, 13), range(7))
+_FEW: Final = 7
+_ORDINALS: Final = {"1": "st", "2": "nd", "3": "rd"}
+_ANY_DAY: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
+
+
+def cron_in_words(cron: str | None) -> str:
+    """Return a cron expression in words, such as "At 06:30 on Monday through Friday"; Bolt's times are UTC.
+
+    Args:
+        cron: The expression; None, empty or `OFF` for a schedule without a timer.
+    """
+    text = one_line(cron or "")
+    if not text or text.upper() == "OFF":
+        return "no timer"
+    fields = _MACROS.get(text.lower(), text).split()
+    if len(fields) != len(_FIELDS):
+        return text
+    # Quartz has a question mark where cron has a star.
+    *_, day, _month, weekday = fields = [field.replace("?", "*") for field in fields]
+    if day != "*" and weekday != "*":
+        # Most crons take either day, some only a day that is both.
+        return text
+    plain = [_plainly(field, values) for field, values in zip(fields, _FIELDS, strict=True)]
+    if None in plain:
+        return text
+    try:
+        words = CronSim(" ".join(filter(None, plain)), _ANY_DAY).explain()
+    except CronSimError:
+        return text
+    # It says "the 22th day".
+    return one_line(re.sub(r"\b([23]([123]))th\b", lambda day: day[1] + _ORDINALS[day[2]], words))
+
+
+def _plainly(field: str, values: range) -> str | None:
+    """Return a field without a step that does not go evenly into its whole; None if it cannot be told shortly.
+
+    `*/45` is no three quarters of an hour: it is minute 0 and minute 45 of each hour.
+    """
+    whole = {"*", str(values[0]), f"{values[0]}-{values[-1]}"}
+    parts = []
+    for part in field.split(","):
+        start, _, step = part.partition("/")
+        stops = values[:: int(step)] if start in whole and re.fullmatch(r"[1-9][0-9]?", step) else values[:0]
+        if len(stops) > _FEW and len(values) % int(step):
+            return None
+        uneven = bool(stops) and (len(values) % int(step) or len(stops) == 1)
+        parts.append(",".join(map(str, stops)) if uneven else part)
+    return ",".join(parts)

@@ -1,0 +1,241 @@
+"""dbt's results as markdown for a Prefect artifact: failures first, bounded in size, remote text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from paradime_blocks.dbt.artifacts import FreshnessResult, NodeResult
+from paradime_blocks.dbt.results import FAILED, SKIPPED, SUCCEEDED, WARNED, Summary, failures_first, summarise
+from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, shorten
+
+# A status that is not known gets the question mark: the page must not call it good or bad.
+_MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))
+_CELL_LIMIT: Final = 120
+_COUNTS_BYTES: Final = 50_000
+_COUNTS_COLUMNS: Final = 12
+_COUNTS_ROWS: Final = 30
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much of the results a page shows, in UTF-8.
+
+    Attributes:
+        page_bytes: Of all results, and of the freshness of sources: failures first, as many as there is room
+            for, then warnings, then every node.
+        message_bytes: Of the message of a failure; less where there are so many that not all would be shown.
+        slowest: Nodes in the table of the slowest.
+    """
+
+    page_bytes: int = 500_000
+    message_bytes: int = 2000
+    slowest: int = 10
+
+
+DEFAULT_BOUNDS: Final = Bounds()
+# What failures, and after them warnings, may take of what room there is; the table of all nodes has the rest.
+_FAILURES_SHARE: Final = 0.6
+_WARNINGS_SHARE: Final = 0.3
+# A failure's line of facts, roughly, and what of a message still tells something.
+_FACTS_BYTES: Final = 400
+_LEAST_MESSAGE_BYTES: Final = 200
+# A table keeps its head in any case.
+_LEAST_ROOM: Final = 500
+
+
+def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
+    """Render results: counts, failures with their messages, the slowest, then every node.
+
+    Args:
+        nodes: The results, merged.
+        bounds: How much to show.
+
+    Returns:
+        Markdown, without a heading of its own and without a line break at the end; empty if there are no
+        results.
+    """
+    ordered = failures_first(nodes)
+    if not ordered:
+        return ""
+    summary = summarise(ordered, slowest=bounds.slowest)
+    parts = [_counts(summary)]
+    room = bounds.page_bytes - _size(parts)
+    if summary.slowest:
+        rows = [
+            [node.resource_type.replace("_", " "), node.name, _duration(node.seconds)]
+            for node in summary.slowest
+        ]
+        slowest = ["#### Slowest", *_table(["Type", "Name", "Time"], rows, room, "nodes")]
+    else:
+        slowest = []
+    room -= _size(slowest)
+    if summary.failed:
+        failures = ["#### Failures", *_failures(summary.failed, bounds, int(room * _FAILURES_SHARE))]
+        parts += failures
+        room -= _size(failures)
+    if summary.warned:
+        rows = [
+            [node.name, _found_rows(node), node.message or "", node.path or ""] for node in summary.warned
+        ]
+        header = ["Test", "Rows", "Message", "Path"]
+        warnings = ["#### Warnings", *_table(header, rows, int(room * _WARNINGS_SHARE), "warnings")]
+        parts += warnings
+        room -= _size(warnings)
+    parts += [*slowest, "#### All nodes", *_all_nodes(ordered, room)]
+    return "\n\n".join(parts)
+
+
+def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
+    """Render the freshness of sources, the stale ones first.
+
+    Args:
+        sources: What sources.json says.
+        bounds: How much to show.
+    """
+    if not sources:
+        return ""
+    ordered = sorted(sources, key=lambda source: (source.status not in FAILED, source.status not in WARNED))
+    rows = (
+        [
+            f"{mark(source.status)} {source.status}",
+            source.name,
+            source.error or _duration(source.age_seconds),
+            source.max_loaded_at.strftime("%Y-%m-%d %H:%M:%S %Z") if source.max_loaded_at else "",
+            source.warn_after or "",
+            source.error_after or "",
+        ]
+        for source in ordered
+    )
+    header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after"]
+    return "\n\n".join(_table(header, rows, bounds.page_bytes, "sources", len(ordered)))
+
+
+def mark(status: str) -> str:
+    """A sign that a status is seen by."""
+    return next((sign for sign, statuses in _MARKS if status in statuses), "❔")
+
+
+def _counts(summary: Summary) -> str:
+    totals: dict[str, int] = {}
+    for of_type in summary.counts.values():
+        for status, count in of_type.items():
+            totals[status] = totals.get(status, 0) + count
+    known = [status for _, group in _MARKS for status in sorted(group)]
+    statuses = sorted(totals, key=lambda status: known.index(status) if status in known else len(known))
+    # Statuses and types are remote text too: a hostile file may have thousands, and a cell for each pair is too many.
+    statuses = statuses[: _COUNTS_COLUMNS - 1]
+    kinds = list(summary.counts.items())[1 - _COUNTS_ROWS :]
+    shown = [
+        [kind.replace("_", " "), *(str(of_type.get(status, "")) for status in statuses)]
+        for kind, of_type in kinds
+    ]
+    shown.append(["all", *(str(totals[status]) for status in statuses)])
+    header = ["", *(f"{mark(status)} {status}" for status in statuses)]
+    return "\n\n".join(_table(header, shown, _COUNTS_BYTES, "types"))
+
+
+def _failures(failed: Sequence[NodeResult], bounds: Bounds, room: int) -> list[str]:
+    """Each failure with its message and paths, and a line that says how many there was no room for."""
+    fair = max(_LEAST_MESSAGE_BYTES, room // len(failed) - _FACTS_BYTES)
+    shown: list[str] = []
+    size = 0
+    for node in failed:
+        block = _failure(node, min(bounds.message_bytes, fair))
+        size += _size([block])
+        # The first is shown in any case: it is what the page is opened for.
+        if size > room and shown:
+            break
+        shown.append(block)
+    return [*shown, *_more(len(failed) - len(shown), "failures")]
+
+
+def _failure(node: NodeResult, message_bytes: int) -> str:
+    lines = [f"**{mark(node.status)} {cell(node.resource_type.replace('_', ' '))} {cell(node.name)}**"]
+    facts = {
+        "status": node.status,
+        "command": node.command,
+        "time": _duration(node.seconds),
+        "rows": "" if node.failures is None else str(node.failures),
+        "file": node.path,
+        "compiled": node.compiled_path,
+        "relation": node.relation_name,
+    }
+    lines.append(", ".join(f"{name}: {cell(value)}" for name, value in facts.items() if value))
+    message, _ = head_and_tail(clean(node.message or ""), message_bytes)
+    if message.strip():
+        lines.append(fence(message))
+    return "\n\n".join(lines)
+
+
+def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
+    rows = (
+        [
+            f"{mark(node.status)} {node.status}",
+            node.resource_type.replace("_", " "),
+            node.name,
+            _duration(node.seconds),
+            _rows(node),
+            node.message or "",
+        ]
+        for node in ordered
+    )
+    header = ["Status", "Type", "Name", "Time", "Rows", "Message"]
+    return _table(header, rows, room, "nodes", len(ordered))
+
+
+def _rows(node: NodeResult) -> str:
+    return _found_rows(node) if node.rows_affected is None else f"{node.rows_affected:,}"
+
+
+def _found_rows(node: NodeResult) -> str:
+    return f"{node.failures:,}" if node.failures else ""
+
+
+def _duration(seconds: float | None) -> str:
+    # What was skipped took no time at all.
+    return shorten(seconds) if seconds else ""
+
+
+def _table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    room: int,
+    what: str,
+    count: int | None = None,
+) -> list[str]:
+    """A markdown table of as many rows as there is room for, and a line that says how many are not shown.
+
+    Args:
+        header: The columns' names.
+        rows: The rows; no more of them are made than are shown.
+        room: The size that the table keeps to.
+        what: What the rows are.
+        count: How many rows there are, where they are made one by one.
+    """
+    if count is None:
+        rows = list(rows)
+        count = len(rows)
+    lines = [_row(header), "|" + " --- |" * len(header)]
+    size, room = _size(lines), max(room, _LEAST_ROOM)
+    for row in rows:
+        line = _row(row)
+        size += _size([line])
+        if size > room:
+            break
+        lines.append(line)
+    return ["\n".join(lines), *_more(count - len(lines) + 2, what)]
+
+
+def _size(parts: Iterable[str]) -> int:
+    """The size of some parts of a page, with what lies between them."""
+    return sum(len(part.encode(errors="replace")) + 2 for part in parts)
+
+
+def _row(values: Sequence[str]) -> str:
+    return "| " + " | ".join(cell(value, _CELL_LIMIT) for value in values) + " |"
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"… and {count:,} more {what}"] if count > 0 else []

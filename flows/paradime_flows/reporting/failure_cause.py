@@ -1,0 +1,66 @@
+"""Why a run did not end well, in one sentence that tells the same story as the run's error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paradime_blocks.dbt.results import calls_dbt
+from paradime_blocks.models import BoltRunState
+from paradime_blocks.text.rendering import one_line
+
+if TYPE_CHECKING:
+    from paradime_blocks.models import BoltCommand, BoltRunStatus
+    from paradime_flows.reporting.dbt_results import DbtStory
+
+_COMMAND_CHARACTERS = 120
+_SAID_CHARACTERS = 300
+
+
+def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: str | None) -> str | None:
+    """Say why a run did not end well.
+
+    The command that ended it comes first, as the run's error names it: by its own results, by its log, or at
+    least by its return code. With `continueOnError` others may have failed before; they are counted.
+
+    Args:
+        status: The run's status, without secrets.
+        story: The results of the run's dbt commands, without secrets.
+        error: The first error in the log of the command that ended the run.
+        last: The last line of that log.
+
+    Returns:
+        One line of plain text, not yet escaped for markdown; None if there is nothing to explain.
+    """
+    command = status.decisive_command
+    if status.state == BoltRunState.CANCELED and command is not None and command.return_code is None:
+        return _with(
+            last, f"{one_line(command.command, _COMMAND_CHARACTERS)} was running when the run was canceled"
+        )
+    if status.state not in BoltRunState.FAILURES:
+        return None
+    if command is None:
+        return story.cause()
+    found, others = story.cause_in(command.command) if command.return_code is not None else (None, 0)
+    logged = (
+        f"{one_line(command.command, _COMMAND_CHARACTERS)}: {one_line(error, _SAID_CHARACTERS)}"
+        if error
+        else None
+    )
+    # The folder of a script may hold dbt's files of the command before it.
+    told = (found or logged) if calls_dbt(command.command) else (logged or found)
+    told = told or _with(last, _ended(command))
+    if others:
+        return f"{told}; {others} more failed in other commands"
+    failed = sum(each.failed and each.id != command.id for each in status.commands)
+    return f"{told}; {failed} more {'command' if failed == 1 else 'commands'} failed" if failed else told
+
+
+def _ended(command: BoltCommand) -> str:
+    code = (
+        "without a return code" if command.return_code is None else f"with return code {command.return_code}"
+    )
+    return f"Command {one_line(command.command, _COMMAND_CHARACTERS)} ended {code}"
+
+
+def _with(last: str | None, told: str) -> str:
+    return f"{told}: {one_line(last, _SAID_CHARACTERS)}" if last else told

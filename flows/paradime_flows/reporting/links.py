@@ -1,0 +1,84 @@
+"""Links: when signed ones expire, and how they are written down safely."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from paradime_blocks.models import parse_bolt_date
+from paradime_blocks.text.rendering import cell, one_line
+
+_SIGNED_DATE: Final = "%Y%m%dT%H%M%SZ"
+# A time in seconds since the epoch that lies before 2001 is none.
+_LEAST_EPOCH: Final = 1_000_000_000.0
+
+
+def link_expiry(url: str) -> datetime | None:
+    """Return when a signed link expires, in UTC; None if it does not say.
+
+    Known are the signatures of AWS and Google Cloud (a date and a number of seconds, or a time since the
+    epoch) and of Azure (`se`).
+
+    Args:
+        url: The link.
+    """
+    try:
+        found = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
+    except ValueError:
+        return None
+    for kind in ("amz", "goog"):
+        expiry = _signed(found.get(f"x-{kind}-date"), found.get(f"x-{kind}-expires"))
+        if expiry is not None:
+            return expiry
+    for name in ("expires", "x-expires"):
+        expiry = _since_epoch(found.get(name))
+        if expiry is not None:
+            return expiry
+    azure = parse_bolt_date(found.get("se"))
+    return azure if isinstance(azure, datetime) else None
+
+
+def _signed(date: str | None, seconds: str | None) -> datetime | None:
+    try:
+        signed = datetime.strptime(date or "", _SIGNED_DATE).replace(tzinfo=timezone.utc)
+        return signed + timedelta(seconds=float(seconds or ""))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _since_epoch(seconds: str | None) -> datetime | None:
+    try:
+        value = float(seconds or "")
+        return datetime.fromtimestamp(value, timezone.utc) if value >= _LEAST_EPOCH else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def safe_url(url: str) -> str | None:
+    """Return a URL that can stand in a markdown link; None if it is none that a browser should open.
+
+    Args:
+        url: Remote text.
+    """
+    if not url.lower().startswith(("https://", "http://")):
+        return None
+    # What is percent-encoded already stays; what would end the link, or the table cell around it, does not.
+    return quote(url, safe="%/:?#@!$&'*+,;=-._~")
+
+
+def markdown_link(text: str, url: str | None, limit: int, what: str) -> str:
+    """Return a markdown link with remote text, or the text alone where there is no link.
+
+    Prefect's first UI would show the text's escapes in a link; then the link stands beside the text.
+
+    Args:
+        text: Remote text.
+        url: The link, from `safe_url` or of our own making.
+        limit: The most characters of the text.
+        what: What the link is called where it stands beside the text.
+    """
+    told = cell(text, limit)
+    if url is None:
+        return told
+    return f"[{told}]({url})" if told == one_line(text, limit) else f"{told} ([{what}]({url}))"

@@ -1,0 +1,285 @@
+"""The summary of a Bolt run, as markdown for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Final
+
+from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus, run_url
+from paradime_blocks.text.rendering import cell, one_line, shorten
+from paradime_flows.reporting.links import markdown_link
+from paradime_flows.reporting.timeline import Span, render_timeline
+
+_MARKS: Final = {
+    BoltRunState.SUCCESS: "✅",
+    BoltRunState.FAILED: "❌",
+    BoltRunState.ERROR: "❌",
+    BoltRunState.CANCELED: "🛑",
+    BoltRunState.SKIPPED: "⏭️",
+}
+_ROWS: Final = 200
+_UNITS: Final = 1024
+# Prefect's pages break no line in a table: a long command would push the rest out of sight.
+_COMMAND_CHARACTERS: Final = 56
+_PATH_CHARACTERS: Final = 120
+
+
+@dataclass
+class FileRecord:
+    """A file that a command left behind, and where it can be had.
+
+    Attributes:
+        n: The command's number in its run.
+        path: The file's path, as Bolt tells it.
+        page: The page of its link artifact.
+        expires_at: When the link expires.
+        size: Its size in bytes, if it was fetched.
+        kept: The whole address of its keepsake.
+        kept_url: The same as a link, if there is one.
+    """
+
+    n: int
+    path: str
+    page: str | None = None
+    expires_at: datetime | None = None
+    size: int | None = None
+    kept: str | None = None
+    kept_url: str | None = None
+
+
+@dataclass
+class RunRecord:
+    """What is known of a Bolt run when it is archived.
+
+    Attributes:
+        schedule_name: Its schedule, if known.
+        run_id: The run; None if none was started.
+        state: Its state when last seen.
+        status: Its status when last seen.
+        branch: The branch or commit that was asked for; None for the schedule's own, or if that is not known.
+        git: The branch and commit that Bolt says it checked out.
+        actor: Who or what Bolt says triggered it.
+        flow_run_page: The page of the flow run that triggered it, in Prefect's UI.
+        triggered_at: When its trigger was sent.
+        outcome: What the flow makes of it, as a sentence.
+        cause: Why it failed, as a sentence, from dbt's results or the log.
+        attempts: The runs of this intent before it, oldest first.
+        notes: The decision trail.
+        results_page: The page of the artifact with dbt's results.
+        results_told: dbt's results in short.
+        log_pages: The pages of the log artifacts, by the command's number.
+        files: What the commands left behind.
+        kept_under: Where the keepsakes are.
+        kept_by: Reference of the block that they are kept by, if it is saved.
+        assets_told: How many assets Prefect was told of.
+        problems: What could not be archived, and why.
+    """
+
+    schedule_name: str | None
+    run_id: int | None = None
+    state: BoltRunState | None = None
+    status: BoltRunStatus | None = None
+    branch: str | None = None
+    git: str | None = None
+    actor: str | None = None
+    flow_run_page: str | None = None
+    triggered_at: datetime | None = None
+    outcome: str | None = None
+    cause: str | None = None
+    attempts: Sequence[BoltAttempt] = ()
+    notes: Sequence[tuple[str, str]] = ()
+    results_page: str | None = None
+    results_told: str | None = None
+    log_pages: dict[int, str] = field(default_factory=dict)
+    files: list[FileRecord] = field(default_factory=list)
+    kept_under: str | None = None
+    kept_by: str | None = None
+    assets_told: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What to call the run's schedule."""
+        return self.schedule_name or (f"run {self.run_id}" if self.run_id else "unknown schedule")
+
+
+def render_summary(record: RunRecord, now: datetime | None = None) -> str:
+    """Return the summary of a run as markdown; text that comes from Bolt is escaped.
+
+    Args:
+        record: The run.
+        now: The present time, up to which a run that still goes is drawn.
+    """
+    now = now or datetime.now(timezone.utc)
+    state = str(record.state) if record.state is not None else "no run"
+    mark = _MARKS.get(record.state, "⏳") if record.state is not None else "❔"
+    parts = [f"# {mark} {cell(record.title)}: {cell(state)}"]
+    if record.cause:
+        parts.append(f"**{cell(record.cause, 600)}**")
+    if record.outcome:
+        parts.append(cell(record.outcome, 600))
+    first, *facts = [(name, value) for name, value in _facts(record) if value]
+    parts.append(_table(first, facts))
+    timeline = render_timeline(_spans(record, now))
+    if timeline:
+        parts += ["## Where the time went", timeline]
+    if record.status is not None and record.status.commands:
+        commands = list(enumerate(record.status.commands, 1))
+        rows = [_command_row(n, command, record.log_pages.get(n)) for n, command in commands[:_ROWS]]
+        head = ("", "Command, with its log", "Code", "Started (UTC)", "Took")
+        parts += ["## Commands", _table(head, rows), *_more(len(commands) - _ROWS, "commands")]
+    if record.attempts:
+        parts += ["## Attempts", _attempts(record)]
+    if record.files:
+        parts += ["## Files", *_files(record)]
+    if record.notes:
+        rows = [(cell(_clock(at)), cell(note, 400)) for at, note in list(record.notes)[-_ROWS:]]
+        parts += ["## What was decided", _table(("When (UTC)", "What"), rows)]
+    if record.problems:
+        parts.append("## Not archived")
+        parts.append("\n".join(f"- {cell(problem, 400)}" for problem in record.problems[:_ROWS]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    run = "none" if record.run_id is None else f"[{record.run_id}]({run_url(record.run_id)})"
+    facts = [("Bolt run", run)]
+    trigger = [f"[a Prefect flow run]({record.flow_run_page})" if record.flow_run_page else ""]
+    trigger.append(cell(record.actor) if record.actor else "")
+    facts.append(("Triggered by", ", as ".join(part for part in trigger if part)))
+    # Whoever did not trigger the run does not know what was asked for.
+    asked = record.branch or ("the schedule's own" if record.triggered_at else "")
+    facts.append(("Branch or commit", cell(asked)))
+    facts.append(("Checked out", cell(record.git) if record.git else ""))
+    status = record.status
+    if status is not None:
+        facts.append(("Started (UTC)", _moment(status.started_at)))
+        facts.append(("Ended (UTC)", _moment(status.ended_at)))
+        if status.started_at and status.ended_at:
+            facts.append(("Duration", shorten((status.ended_at - status.started_at).total_seconds())))
+    if record.results_told:
+        told = cell(record.results_told)
+        facts.append(("dbt", f"{told}: [results]({record.results_page})" if record.results_page else told))
+    facts.append(("Assets", cell(record.assets_told) if record.assets_told else ""))
+    return facts
+
+
+def _spans(record: RunRecord, now: datetime) -> list[Span]:
+    """The attempts before, the wait for the first command, and the commands."""
+    spans = [
+        Span(attempt.started_at, attempt.ended_at, f"run {attempt.run_id}", told=str(attempt.state))
+        for attempt in record.attempts
+        if attempt.started_at and attempt.ended_at
+    ]
+    status = record.status
+    if status is None:
+        return spans
+    began = status.started_at
+    if record.triggered_at and began:
+        # Our clock against Bolt's: the wait cannot have begun before the attempt ahead of it had ended.
+        start = max([record.triggered_at, *(span.end for span in spans)])
+        if start < began:
+            spans.append(Span(start, began, "(starting)", waiting=True))
+    for n, command in enumerate(status.commands, 1):
+        end = command.end_dttm or (None if status.state.is_terminal else now)
+        if command.start_dttm and end:
+            told = "FAILED" if command.failed else ("running" if command.end_dttm is None else "")
+            spans.append(Span(command.start_dttm, end, f"{n} {one_line(command.command)}", told=told))
+    return spans
+
+
+def _command_row(n: int, command: BoltCommand, page: str | None) -> tuple[str, ...]:
+    code = "" if command.return_code is None else str(command.return_code)
+    mark = "⏳" if command.return_code is None else ("❌" if command.failed else "✅")
+    seconds = command.duration_seconds
+    return (
+        f"{mark} {n}",
+        markdown_link(command.command, page, _COMMAND_CHARACTERS, "log"),
+        code,
+        "" if command.start_dttm is None else f"{command.start_dttm.astimezone(timezone.utc):%H:%M:%S}",
+        "" if seconds is None else shorten(seconds),
+    )
+
+
+def _attempts(record: RunRecord) -> str:
+    last = (
+        []
+        if record.run_id is None or record.state is None
+        else [_attempt_of(record, record.run_id, record.state)]
+    )
+    rows = [
+        (
+            str(n),
+            f"[{attempt.run_id}]({attempt.url})",
+            f"{_MARKS.get(attempt.state, '⏳')} {cell(str(attempt.state))}",
+            _moment(attempt.started_at),
+            shorten((attempt.ended_at - attempt.started_at).total_seconds())
+            if attempt.started_at and attempt.ended_at
+            else "",
+        )
+        for n, attempt in enumerate([*record.attempts, *last], 1)
+    ]
+    return _table(("", "Bolt run", "State", "Started (UTC)", "Duration"), rows[-_ROWS:])
+
+
+def _attempt_of(record: RunRecord, run_id: int, state: BoltRunState) -> BoltAttempt:
+    status = record.status
+    return BoltAttempt(
+        run_id=run_id,
+        state=state,
+        started_at=status.started_at if status else None,
+        ended_at=status.ended_at if status else None,
+    )
+
+
+def _files(record: RunRecord) -> list[str]:
+    kept = any(file.kept for file in record.files)
+    rows = []
+    for file in record.files[:_ROWS]:
+        row = [
+            str(file.n),
+            markdown_link(file.path, file.page, _PATH_CHARACTERS, "link"),
+            "" if file.size is None else _size(file.size),
+            "" if file.expires_at is None else f"{file.expires_at.astimezone(timezone.utc):%Y-%m-%d %H:%M}",
+        ]
+        row.append(markdown_link(file.kept, file.kept_url, 400, "open") if file.kept else "")
+        rows.append(row if kept else row[:-1])
+    linked = "File, with its link" if any(file.page for file in record.files) else "File"
+    head = ["", linked, "Size", "Link expires (UTC)", "Kept as"]
+    parts = [_table(head if kept else head[:-1], rows), *_more(len(record.files) - _ROWS, "files")]
+    if kept and record.kept_under:
+        by = f", through the block {cell(record.kept_by)}" if record.kept_by else ""
+        parts.append(f"Kept under {cell(record.kept_under, 400)}{by}.")
+    return parts
+
+
+def _size(size: int) -> str:
+    value = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if value < _UNITS:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"  # noqa: PLR2004
+        value /= _UNITS
+    return f"{value:.1f} GB"
+
+
+def _moment(value: datetime | None) -> str:
+    return "" if value is None else f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}"
+
+
+def _clock(at: str) -> str:
+    """A date of the trail, as the other dates of the page."""
+    try:
+        return _moment(datetime.fromisoformat(at))
+    except ValueError:
+        return at
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"… and {count:,} more {what}"] if count > 0 else []

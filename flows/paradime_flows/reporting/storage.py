@@ -1,0 +1,137 @@
+"""Keepsakes: files of a Bolt run, stored through a Prefect file system block before their links expire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import anyio
+from prefect.filesystems import LocalFileSystem, WritableFileSystem
+from slugify import slugify
+
+from paradime_flows.reporting.archive_settings import reference_of
+from paradime_flows.reporting.uploads import upload
+
+_UNSAFE: Final = re.compile(r"[^\w.+=@, -]")
+_SEPARATORS: Final = re.compile(r"[/\\]")
+# How the blocks of Prefect's AWS, GCP and Azure integrations call what they write to.
+_BUCKETS: Final = (("s3", "bucket_name"), ("gs", "bucket"), ("azure", "container_name"))
+_LONGEST_PART: Final = 100
+
+
+@dataclass(frozen=True)
+class Keepsake:
+    """A file that is kept.
+
+    Attributes:
+        where: Its path below the run's folder.
+        address: Its whole address, as fully as its file system tells.
+        url: The address as a link, if it is one that a browser may open.
+        size: Its size in bytes.
+    """
+
+    where: str
+    address: str
+    url: str | None
+    size: int
+
+
+@dataclass
+class Keepsakes:
+    """Where a run's files are kept.
+
+    Attributes:
+        filesystem: The block that they are written through.
+        patterns: Which resources to keep, by path or by name.
+        folder: The run's folder, as `<schedule>/<run id>`.
+    """
+
+    filesystem: WritableFileSystem
+    patterns: Sequence[str]
+    folder: str
+    _written: set[str] = field(default_factory=set)
+
+    def wanted(self, path: str) -> bool:
+        """Whether a resource is one to keep."""
+        plain = path.lstrip("/")
+        name = PurePosixPath(plain).name
+        return any(fnmatchcase(plain, pattern) or fnmatchcase(name, pattern) for pattern in self.patterns)
+
+    async def write(self, n: int, command: str, path: str, source: Path) -> Keepsake:
+        """Keep a file.
+
+        Args:
+            n: The command's number in its run.
+            command: The command.
+            path: The file's path, as Bolt tells it.
+            source: The file's copy here.
+
+        Raises:
+            Exception: Whatever the file system raises.
+        """
+        where = f"{n}-{slugify(command)[:_LONGEST_PART]}/{safe_path(*_SEPARATORS.split(path))}"
+        # Two paths may come to the same once they are safe.
+        if where in self._written:
+            where = f"{where}.{len(self._written)}"
+        self._written.add(where)
+        below = f"{self.folder}/{where}"
+        await upload(self.filesystem, source, below)
+        size = (await anyio.Path(source).stat()).st_size
+        return Keepsake(where, address_of(self.filesystem, below), url_of(self.filesystem, below), size)
+
+
+def folder_of(schedule_name: str | None, run_id: int) -> str:
+    """Return the folder of a run's keepsakes."""
+    return f"{safe_path(schedule_name or 'unnamed')}/{run_id}"
+
+
+def safe_path(*parts: str) -> str:
+    """Return a relative path below where it is put, whatever its parts are: they are remote text.
+
+    Each part becomes one name: without separators, control characters and what file systems or shells take
+    for something else; "." and ".." and empty parts are left out.
+    """
+    names = []
+    for part in parts:
+        name = _UNSAFE.sub("_", part).strip(" .")[:_LONGEST_PART].rstrip(" .")
+        # "strip" above also took the dot of ".env" or "..": a name of dots only is nothing.
+        if name:
+            names.append(f"_{name[1:]}" if name[0] in "-=@+," else name)
+    return "/".join(names) or "unnamed"
+
+
+def address_of(filesystem: WritableFileSystem, path: str) -> str:
+    """Return where a path is, as fully as its file system tells.
+
+    Args:
+        filesystem: The file system.
+        path: A path in it.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        return str(filesystem._resolve_path(path))  # noqa: SLF001 - no public name
+    base = getattr(filesystem, "basepath", None)
+    if isinstance(base, str) and "://" in base:
+        return f"{base.rstrip('/')}/{path}"
+    for scheme, name in _BUCKETS:
+        bucket = getattr(filesystem, name, None)
+        if bucket and isinstance(bucket, str):
+            folder = getattr(filesystem, "bucket_folder", None) or getattr(filesystem, "base_folder", None)
+            below = str(folder or "").strip("/")
+            return f"{scheme}://{bucket}/{below}{'/' if below else ''}{path}"
+    return f"{reference_of(filesystem) or type(filesystem).__name__}: {path}"
+
+
+def url_of(filesystem: WritableFileSystem, path: str) -> str | None:
+    """Return a link to a path; None where its file system has none that a browser opens.
+
+    Args:
+        filesystem: The file system.
+        path: A path in it.
+    """
+    if isinstance(filesystem, LocalFileSystem):
+        return filesystem._resolve_path(path).as_uri()  # noqa: SLF001 - no public name
+    return None

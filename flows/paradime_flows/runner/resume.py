@@ -1,0 +1,277 @@
+"""Which intent a flow run goes on with: its own of an earlier attempt, or one that another left to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks.text.rendering import one_line
+from paradime_flows.ledger.callers import Caller
+from paradime_flows.ledger.earlier_calls import calls_by_tasks, earlier_calls
+from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships
+from paradime_flows.ledger.store import Superseded, body_of, supersede
+from paradime_flows.prefect_api.artifacts import flow_run_url
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.runner.takeover import hand_over, has_something, is_of, leave_to, write_the_end
+from paradime_flows.supervision.reconcile import settle
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_blocks.trigger.request import TriggerRequest
+
+# Which intent of this process has taken up what, in which body: of two tasks that ask for the same, each takes up a run
+# of its own.
+_claimed: dict[tuple[UUID, str, str], tuple[str, Caller | None]] = {}
+# The same of what intents of other flow runs had left.
+_heirs: dict[tuple[UUID, str], tuple[UUID, str]] = {}
+# What a caller has named; None where nobody has, and the call itself tells.
+_named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
+
+
+def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
+    """Return the request with a reason, the flow run unless another is given: Paradime's page shows it."""
+    if request.reason is not None:
+        return request
+    url = flow_run_url(flow_run.id)
+    name = one_line(flow_run.name, 100) or str(flow_run.id)
+    return dataclasses.replace(request, reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
+
+
+def claim(
+    found: list[Ownership], key: str, request: TriggerRequest, body: str, caller: Caller | None = None
+) -> Ownership | None:
+    """Return the ownership that an intent goes on with, of those that stand on its flow run.
+
+    A task run is another one in each body of its flow run, and in each attempt of a task that calls it, so it takes up
+    what an earlier one asked for in the same words.
+
+    Args:
+        found: The flow run's ownerships.
+        key: The intent's key.
+        request: What is to be triggered.
+        body: The present body of the flow run (`paradime_flows.ledger.store`).
+        caller: The tasks that the intent is one of, if any.
+
+    Raises:
+        BoltRequestError: The flow run answers for a run of another schedule.
+    """
+    for ownership in found:
+        if ownership.key == key:
+            _check_schedule(ownership, request)
+            return ownership
+    for ownership in found:
+        mark = (ownership.flow_run_id, ownership.key, body)
+        claimant, claimed_by = _claimed.get(mark, (None, None))
+        # A task that is retried before it has written anything comes back for what it had taken up.
+        is_ours = claimant == key
+        is_earlier = is_ours or ownership.body != body or _is_retried_since(caller, ownership.caller)
+        is_free = is_ours or claimant is None or _is_retried_since(caller, claimed_by)
+        same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
+        if same and is_earlier and is_free:
+            _claimed[mark] = (key, caller)
+            return ownership
+    return None
+
+
+def _is_retried_since(caller: Caller | None, other: Caller | None) -> bool:
+    return caller is not None and other is not None and caller.comes_after(other)
+
+
+def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
+    """Refuse what would make another schedule's run out of this one's.
+
+    Prefect goes on with a flow's subflows by their number: a parent that calls others in its next attempt, or in
+    another order, is given the flow run of another call.
+    """
+    asked = ownership.asked or ownership.request
+    if (asked.schedule_name, asked.slug) != (request.schedule_name, request.slug):
+        raise BoltRequestError(
+            f"This flow run has run {asked.label!r} before and is to run {request.label!r} now.",
+            guidance="Nothing was sent. Call the same sub-flows in the same order in each attempt of a flow, or tasks.",
+            schedule_name=request.label,
+        )
+
+
+def _same(one: TriggerRequest, other: TriggerRequest) -> bool:
+    """Whether two requests ask for the same; the reason names the flow run, and that can be renamed."""
+    return dataclasses.replace(one, reason=None) == dataclasses.replace(other, reason=None)
+
+
+@contextmanager
+def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
+    """Let a subflow that is called within take over what another flow run has left, and no other.
+
+    Args:
+        flow_run_id: That flow run: the same step in an earlier attempt of the parent. None for none.
+    """
+    token = _named.set([] if flow_run_id is None else [flow_run_id])
+    try:
+        yield
+    finally:
+        _named.reset(token)
+
+
+def can_be_inherited(ownership: Ownership) -> bool:
+    """Whether a flow run has left something to be gone on with: a run whose end it has not told, or a trigger."""
+    return ownership.key == FLOW_KEY and ownership.is_untold
+
+
+async def inherit(
+    flow_run: FlowRun,
+    key: str,
+    schedule: BoltSchedule,
+    request: TriggerRequest,
+    caller: Caller | None = None,
+) -> Ownership | None:
+    """Take over what a flow run that this one succeeds has left: an open ownership, or a success.
+
+    Args:
+        flow_run: The heir.
+        key: The intent's key.
+        schedule: What it runs.
+        request: What it is to trigger.
+        caller: The tasks that have called it, if any.
+    """
+    named = _named.get() if key == FLOW_KEY else None
+    async with get_client() as client:
+        predecessors, taken = await _predecessors(client, flow_run, named, caller)
+        if named is None and caller is None:
+            predecessors = [
+                await _let_go(client, one, flow_run) if _concerns(one, schedule, request) else one
+                for one in predecessors
+            ]
+    # One run is not to be the answer to two intents.
+    taken += read_ownerships(flow_run)
+    heir: Ownership | None = None
+    for predecessor in predecessors:
+        found = [old for old in read_ownerships(predecessor) if (old.key == FLOW_KEY) == (key == FLOW_KEY)]
+        for old in found:
+            if heir is not None:
+                # It may have been taken over before, by a process that died before it wrote that down.
+                if old.is_untold and is_of(old, heir):
+                    # Somebody else may be about to take that one's place: then it is theirs to see.
+                    with suppress(Superseded):
+                        await leave_to(heir, old)
+            elif has_something(old, taken) and old.is_in(schedule.credentials):
+                if _same(old.asked or old.request, request):
+                    heir = await _claim(old, flow_run, key, caller, schedule.credentials)
+                elif named is not None:
+                    reason = f"Flow run {flow_run.name!r} does something else for this step."
+                    await give_up(old, schedule.credentials, reason, flow_run)
+        taken += found
+    return heir
+
+
+async def _predecessors(
+    client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None, caller: Caller | None
+) -> tuple[list[FlowRun], list[Ownership]]:
+    """Return the flow runs that may have left something, newest first, and what is other flow runs' already."""
+    if named is not None:
+        found = []
+        for flow_run_id in named:
+            with suppress(ObjectNotFound):
+                found.append(await client.read_flow_run(flow_run_id))
+        return [one for one in found if one.id != flow_run.id], []
+    if caller is None:
+        return (await earlier_calls(client, flow_run))[::-1], []
+    return left_by_tasks(caller, await calls_by_tasks(client, flow_run, caller))
+
+
+def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowRun], list[Ownership]]:
+    """Return the flow runs of earlier attempts of a task, or of the flows above it, and what this attempt's have.
+
+    Args:
+        caller: The task, in the present attempt.
+        others: What it has called, and others of its flow run.
+
+    Returns:
+        Those that may have left something, of the newest attempt first, and in it as they were called; and what is
+        taken already.
+    """
+    attempts: dict[str, list[FlowRun]] = {}
+    taken: list[Ownership] = []
+    for one in sorted(others, key=_age):
+        for ownership in read_ownerships(one):
+            other = ownership.caller
+            if other is None:
+                continue
+            if other.flow_run_id != caller.flow_run_id or caller.comes_after(other):
+                attempts.setdefault(other.numbers(), []).append(one)
+            else:
+                taken.append(ownership)
+    newest_first = sorted(attempts.values(), key=lambda calls: _age(calls[-1]), reverse=True)
+    return [one for calls in newest_first for one in calls], taken
+
+
+def _concerns(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
+    """Whether all that an earlier call answers for, if anything, is what its heir takes over."""
+    return all(
+        _same(old.asked or old.request, request) and old.is_in(schedule.credentials)
+        for old in read_ownerships(one)
+        if old.is_untold
+    )
+
+
+async def _let_go(client: PrefectClient, one: FlowRun, heir: FlowRun) -> FlowRun:
+    """Have an earlier call let go, if its process lives: it may be about to trigger what its heir triggers."""
+    is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
+    if is_over or body_of(one) is None:
+        return one
+    with suppress(Superseded):
+        await supersede(client, one.id, heir)
+        await write_the_end(one.id, heir)
+    return await client.read_flow_run(one.id)
+
+
+def _age(flow_run: FlowRun) -> str:
+    return str(flow_run.created)
+
+
+async def _claim(
+    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Take over an ownership, unless another intent of this process does so."""
+    mark, heir = (old.flow_run_id, old.key), (flow_run.id, key)
+    if _heirs.setdefault(mark, heir) != heir:
+        return None
+    taken_over: Ownership | None = None
+    try:
+        taken_over = await hand_over(old, flow_run, key, caller, credentials)
+    finally:
+        if taken_over is None:
+            # Nobody has it: whoever comes next must not find it taken.
+            del _heirs[mark]
+    return taken_over
+
+
+async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:
+    """Cancel what a step of a pipeline did before, and that nobody comes back for: it may be in the way.
+
+    Args:
+        old: What the step's flow run answers for.
+        credentials: The credentials of the workspace.
+        reason: Why, as a sentence.
+        heir: The flow run that comes after it.
+    """
+    if not old.is_open:
+        return
+    try:
+        await settle(old, credentials, reason)
+    except BoltError as error:
+        # It stays open, for the sweeper.
+        run_logger().error("%s", error)
+    except Superseded as superseded:
+        run_logger().info("%s", superseded)
+    else:
+        await write_the_end(old.flow_run_id, heir)

@@ -1,0 +1,303 @@
+"""From a schedule and its policies to the end of a flow run, for `run_schedule` and `retry_run`."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from prefect.states import Cancelled, Completed, Crashed
+
+from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRunFailed
+from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks.polling import Deadline
+from paradime_flows.live.view import LiveView
+from paradime_flows.prefect_api.context import current_flow_run_id
+from paradime_flows.runner.conflict import Skipped
+from paradime_flows.runner.lifecycle import RunLifecycle
+from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.slot import LEASE_SECONDS, SlotTaken, schedule_slot, slot_name
+from paradime_flows.supervision.reconcile import told_of_run
+from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import State
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks.run import BoltRun
+    from paradime_blocks.schedule import BoltSchedule
+    from paradime_blocks.trigger.request import TriggerRequest
+    from paradime_flows.live.log_lines import LiveLogsMode
+    from paradime_flows.parameters import CommandConfig
+
+R = TypeVar("R")
+# Long enough for one answer of Prefect's.
+_NO_WAIT_SECONDS = 3.0
+# Prefect frees what a lease that has ended held in rounds of its own.
+_REAPED_SECONDS = 15.0
+
+
+async def drive(
+    schedule: BoltSchedule,
+    policies: RunPolicies,
+    *,
+    request: TriggerRequest | None = None,
+    live_logs: LiveLogsMode = "all",
+    one_at_a_time: bool = True,
+) -> BoltRunResult:
+    """Run a schedule for the current flow run, to its end, and archive it.
+
+    Args:
+        schedule: What to run.
+        policies: What is to be done when things do not go straight.
+        request: What to trigger, if not just the schedule.
+        live_logs: How much of each command's output is logged while it runs.
+        one_at_a_time: Whether to hold the schedule's concurrency slot meanwhile.
+
+    Returns:
+        The result; or, as Prefect takes it from a flow, the state that the flow run is to end in.
+
+    Raises:
+        BoltError: As `run_schedule`.
+    """
+    view = LiveView(schedule, this_flow_run_id(), live_logs)
+    try:
+        lifecycle = await RunLifecycle.begin(
+            schedule, this_flow_run_id(), policies, request=request, watcher=view.watch
+        )
+    except StoppedByPrefect as stop:
+        return cancelled(stop.reason, BoltRunResult)
+    try:
+        # The run is settled before the slot is given back: whoever has it next must not meet our run.
+        async with view, AsyncExitStack() as slot, lifecycle.settling():
+            if one_at_a_time:
+                await hold_slot(lifecycle, slot)
+            result = await _to_the_end(lifecycle, await lifecycle.obtain())
+    except Skipped as skipped:
+        await lifecycle.tell(str(skipped))
+        state: State[BoltRunResult] = Completed(
+            name="Skipped", message=str(skipped), data=_skipped(lifecycle, skipped)
+        )
+        return as_result(state, BoltRunResult)
+    except StoppedByPrefect as stop:
+        return await stopped(
+            stop,
+            this_flow_run_id(),
+            BoltRunResult,
+            told_of_run(lifecycle.ownership, by_signal=stop.by_signal),
+        )
+    except Exception as error:
+        await lifecycle.finish(error)
+        if reason := await lifecycle.settle_if_cancelled():
+            return cancelled(f"{reason} {error}", BoltRunResult)
+        raise
+    await lifecycle.finish(None)
+    if reason := await lifecycle.settle_if_cancelled():
+        # Prefect takes no other end from a flow run that is being cancelled.
+        return cancelled(reason, BoltRunResult)
+    return result
+
+
+async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
+    while True:
+        await lifecycle.wait(run)
+        try:
+            return await lifecycle.result(run)
+        except BoltRunFailed as failure:
+            retried = await lifecycle.retry(run, failure)
+            if retried is None:
+                raise
+            run = retried
+
+
+async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
+    """Take the schedule's concurrency slot, as far as `on_already_running` allows waiting for it.
+
+    Args:
+        lifecycle: For whom.
+        stack: Gives it back at its end.
+
+    Raises:
+        Skipped: Another flow run holds it, and the policy is to skip; where Bolt runs nothing, for longer than one that
+            was killed could. A failure that nobody has been told of is not skipped, but no longer retried.
+        BoltAlreadyRunning: The same where the policy is to fail, or for as long as it waits.
+    """
+    policy = lifecycle.policies.on_already_running
+    triggering = lifecycle.triggering
+    await _look_behind_a_refusal(lifecycle)
+    # Who answers for a run already must look after it at once: its time limit runs. One that has ended, and is not to
+    # be retried, needs no slot.
+    ownership = lifecycle.ownership
+    fails = ownership.is_untold and ownership.state in BoltRunState.FAILURES
+    is_retried = fails and lifecycle.policies.retries > 0
+    has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
+    takes_up = (has_run and not is_retried) or ownership.state == BoltRunState.SUCCESS
+    name = slot_name(lifecycle.schedule, await _known_as(lifecycle.schedule))
+    # Whoever holds it for longer than this lives.
+    dead = Deadline(LEASE_SECONDS + _REAPED_SECONDS)
+    while True:
+        left = triggering.waiting.remaining or 0.0
+        seconds = max(left, 0.0) if policy == "wait" and not takes_up else _NO_WAIT_SECONDS
+        slot = schedule_slot(name, lifecycle.trail, wait_seconds=seconds)
+        try:
+            await unless_stopped(lambda: stack.enter_async_context(slot), lifecycle.ownership.flow_run_id)  # noqa: B023
+        except SlotTaken:
+            if takes_up:
+                lifecycle.trail.note(
+                    "Another flow run in Prefect drives the schedule; our run is looked after."
+                )
+                return
+            other, runs = await triggering.run_in_the_way()
+            if not runs and policy != "wait" and not dead.passed and not triggering.waiting.passed:
+                # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
+                continue
+            if policy == "skip" and other is not None:
+                if is_retried:
+                    lifecycle.retry_no_more("Another flow run in Prefect drives the schedule")
+                    return
+                why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
+                skipped = Skipped(other, await other.astate(), why)
+                lifecycle.trail.note(str(skipped))
+                raise skipped from None
+            if policy in {"attach", "replace"} and runs:
+                # Bolt refuses a second run, and then the policy says what to do.
+                lifecycle.trail.note(
+                    "Another flow run in Prefect drives the schedule; asking Bolt all the same."
+                )
+                return
+            if policy in {"wait", "fail"} or triggering.waiting.passed:
+                msg = "Another flow run in Prefect drives the schedule."
+                raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule) from None
+            # It is between two runs: neither one to attach to nor one to replace.
+        else:
+            return
+
+
+async def _look_behind_a_refusal(lifecycle: RunLifecycle) -> None:
+    """See whether it is a run of our own that holds the slot, or stands in the way."""
+    if lifecycle.ownership.refused is not None:
+        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.next_request)
+        await unless_stopped(look, lifecycle.ownership.flow_run_id)
+
+
+async def _known_as(schedule: BoltSchedule) -> str | None:
+    """Return the name of a schedule that was given by its slug, so that both ways lead to one slot."""
+    if schedule.slug is None:
+        return None
+    try:
+        async with schedule.credentials.get_client() as client:
+            async for each in client.iter_bolt_schedules():
+                if each.slug == schedule.slug:
+                    return each.name
+    except BoltError:
+        # Older backends know no slugs; and what is out of reach is told by the trigger.
+        return None
+    return None
+
+
+def trigger_request(
+    schedule: BoltSchedule,
+    *,
+    command_configs: Sequence[CommandConfig] | None = None,
+    continue_on_error: bool | None = None,
+    pr_number: int | None = None,
+    reason: str | None = None,
+    retry_of: int | None = None,
+    retry_everything: bool | None = None,
+) -> TriggerRequest:
+    """Return what a schedule's trigger asks for besides what its block says.
+
+    Args:
+        schedule: The schedule.
+        command_configs: Commands with whether the run goes on when they fail, in place of the schedule's.
+        continue_on_error: Whether the run goes on after a command that failed.
+        pr_number: The pull request that the run belongs to.
+        reason: Who or what triggers the run.
+        retry_of: A run to retry, in place of a new run of the schedule.
+        retry_everything: Whether the retry runs all its commands again.
+
+    Raises:
+        BoltRequestError: Something of it does not go together; nothing has been sent.
+    """
+    changes: dict[str, object] = {
+        "command_configs": tuple(config.sent() for config in command_configs) if command_configs else None,
+        "continue_on_error": continue_on_error,
+        "pr_number": pr_number,
+        "reason": reason,
+        "retry_of": retry_of,
+        "retry_everything": retry_everything,
+    }
+    return schedule.request(**{name: value for name, value in changes.items() if value is not None})
+
+
+async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
+    """Return the schedule that a run belongs to, which Bolt does not tell of a run.
+
+    Args:
+        run_id: The run.
+        credentials: The credentials of its workspace.
+        given: The schedule, if the caller knows it.
+
+    Raises:
+        BoltRequestError: It is not among the newest runs of the active schedules.
+    """
+    if given is not None:
+        return given
+    async with credentials.get_client() as client:
+        found = await client.find_schedule_of_run(run_id)
+    if found is None:
+        msg = "The run is not among the newest runs of the workspace's active schedules."
+        raise BoltRequestError(msg, guidance="Nothing was sent. Give its schedule_name.", run_id=run_id)
+    return found
+
+
+def this_flow_run_id() -> UUID:
+    """Return the flow run that the caller is."""
+    flow_run_id = current_flow_run_id()
+    assert flow_run_id is not None  # noqa: S101 - only flows call this
+    return flow_run_id
+
+
+async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
+    """Return the state of a flow run that was stopped in place of its result.
+
+    Of a signal a thread hears no other way. That is a crash, as it is in the main thread, unless it comes of a cancel.
+
+    Args:
+        stop: Why it was stopped.
+        flow_run_id: The flow run.
+        kind: What the flow returns otherwise.
+        more: What else to say.
+
+    Raises:
+        Superseded: Another process has taken up the flow run.
+        Pause: The flow run is suspended.
+    """
+    reason = f"{stop.reason}{more}"
+    if stop.by_signal:
+        found = await see_that_it_is_ours(flow_run_id)
+        if found is None or not found.is_cancel:
+            return as_result(Crashed(message=reason), kind)
+    return cancelled(reason, kind)
+
+
+def cancelled(reason: str, kind: type[R]) -> R:
+    """Return a cancelled state in place of a flow's result: Prefect takes it for the flow run's end."""
+    return as_result(Cancelled(message=reason), kind)
+
+
+def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - says what the flow returns otherwise
+    """Return a state in place of a flow's result: Prefect takes it for the flow run's end."""
+    return cast("R", state)
+
+
+def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
+    return BoltRunResult(
+        run_id=skipped.run.run_id,
+        schedule_name=lifecycle.ownership.schedule,
+        state=BoltRunState.SKIPPED,
+        url=skipped.run.url,
+    )

@@ -1,0 +1,269 @@
+"""How a flow run takes over what an older one answers for, so that each run has one that answers for it.
+
+Three writes, of which any can be the last of a process that is killed: the older flow run's body is told to let go
+(`paradime_flows.ledger.store.supersede`), the heir writes down what it takes over and from whom, and the
+older one is said to have left it to that heir. The last one decides: an heir that is begun again completes what was
+broken off, or lets go if another has come before it. Who had cancelled the older flow run is heard by the heir.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import anyio
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from paradime_blocks.models import BoltRunState
+from paradime_flows.ledger.earlier_calls import newer_call
+from paradime_flows.ledger.entry import Ownership, read_ownerships, see_hold, write_ownership
+from paradime_flows.ledger.store import Superseded, check_hold, supersede
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.flow_runs import lineage
+from paradime_flows.supervision.flow_run_end import end_in_its_place
+from paradime_flows.supervision.orphans import is_cancelled
+from paradime_flows.supervision.reconcile import settle
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_flows.ledger.callers import Caller
+
+_HAND_OVERS_AT_MOST = 4
+_PAUSE_SECONDS = 1.0
+
+
+class _TakenMeanwhile(Exception):
+    """Another heir has come to the same flow run, and one of the two has to look again."""
+
+
+def has_something(old: Ownership, taken: Iterable[Ownership]) -> bool:
+    """Whether there is something to go on with, which nobody who came later has had.
+
+    Args:
+        old: What an older flow run answers for.
+        taken: What those who came later do.
+    """
+    if old.state != BoltRunState.SUCCESS and not old.is_untold:
+        return False
+    return not any(is_of(old, newer) for newer in taken)
+
+
+def is_of(old: Ownership, newer: Ownership) -> bool:
+    """Whether what an ownership answers for, or answered for, is another's by now."""
+    if old.run_id is None:
+        same_refusal = old.refused is not None and old.refused == newer.refused
+        return same_refusal or (old.intent is not None and old.intent == newer.intent)
+    return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
+
+
+async def hand_over(
+    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Take over an ownership of another flow run; if somebody has cancelled that, its run is cancelled in its place.
+
+    Args:
+        old: That ownership.
+        flow_run: The heir.
+        key: The heir's intent.
+        caller: The tasks that have called the heir, if any.
+        credentials: The credentials of its workspace.
+
+    Returns:
+        The heir's ownership; None if there is nothing to take over any more.
+
+    Raises:
+        Superseded: The heir has an heir itself.
+        BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run; the heir answers for it.
+    """
+    for _ in range(_HAND_OVERS_AT_MOST):
+        try:
+            return await _hand_over(old, flow_run, key, caller, credentials)
+        except _TakenMeanwhile:
+            # Of two heirs at once, each could take the other for the one who has it.
+            await anyio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - nothing secret
+    return None
+
+
+async def _hand_over(
+    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
+) -> Ownership | None:
+    async with get_client() as client:
+        check_hold(await client.read_flow_run(flow_run.id))
+        try:
+            # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
+            predecessor = await supersede(client, old.flow_run_id, flow_run)
+        except Superseded:
+            raise _TakenMeanwhile from None
+    for now in read_ownerships(predecessor):
+        if now.key == old.key and has_something(now, ()):
+            old = now
+            break
+    else:
+        # It has told of its end meanwhile; but it may be about to begin again.
+        await write_the_end(old.flow_run_id, flow_run)
+        return None
+    heir = old.left_to(flow_run, key)
+    heir.caller, heir.taken_from = caller, old.flow_run_id
+    if old.state == BoltRunState.SUCCESS:
+        heir.closed, heir.reported = False, False
+    heir.trail().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
+    # In this order: between the two, two flow runs answer for the run, and not none.
+    await write_ownership(heir)
+    try:
+        await leave_to(heir, old)
+    except Superseded:
+        await _let_go(heir)
+        raise _TakenMeanwhile from None
+    return await _taken_over(heir, old.flow_run_id, flow_run, credentials)
+
+
+async def _taken_over(
+    heir: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Write the end of a flow run that has let go; if somebody has cancelled it, cancel what was taken over.
+
+    Until that end is written it can be cancelled, and nobody but the heir hears of it any more.
+
+    Returns:
+        The heir's ownership; None if there is nothing left of it.
+    """
+    if await write_the_end(taken_from, flow_run) and heir.is_open:
+        reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
+        # A run that is not known yet is looked for until it is certain. The heir's own cancel asks for nothing else.
+        await settle(heir, credentials, reason)
+        if not has_something(heir, ()):
+            return None
+    heir.taken_from = None
+    return heir
+
+
+async def complete_hand_over(
+    heir: Ownership, flow_run: FlowRun, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Complete what an earlier body of the heir may have begun, and not ended.
+
+    Args:
+        heir: What the heir has written.
+        flow_run: The heir.
+        credentials: The credentials of its workspace.
+
+    Returns:
+        The heir's ownership; None if it has to look anew for what there is to take over.
+
+    Raises:
+        BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run.
+    """
+    if heir.taken_from is None:
+        return heir
+    try:
+        is_ours = await _complete(heir, heir.taken_from, flow_run)
+    except Superseded:
+        is_ours = False
+    if not is_ours:
+        await _let_go(heir)
+        return None
+    return await _taken_over(heir, heir.taken_from, flow_run, credentials)
+
+
+async def _complete(heir: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool:
+    try:
+        async with get_client() as client:
+            found = _counterparts(await client.read_flow_run(taken_from), heir)
+            if any(each.is_untold and each.taken_by is None for each in found):
+                found = _counterparts(await supersede(client, taken_from, flow_run), heir)
+    except ObjectNotFound:
+        # Who has been deleted answers for nothing.
+        return True
+    for old in found:
+        # It may have been begun again itself, and have found its run, or have retried that.
+        has_gone_on = not is_of(old, heir)
+        if has_gone_on or old.taken_by not in {None, heir.flow_run_id}:
+            return False
+        await leave_to(heir, old)
+    return True
+
+
+def _counterparts(predecessor: FlowRun, heir: Ownership) -> list[Ownership]:
+    """Return what a flow run answers for, or answered for, of that which an heir has written."""
+    return [
+        each
+        for each in read_ownerships(predecessor)
+        if (is_of(each, heir) or is_of(heir, each))
+        and (each.api_endpoint, each.workspace_uid) == (heir.api_endpoint, heir.workspace_uid)
+    ]
+
+
+async def leave_to(heir: Ownership, old: Ownership) -> None:
+    """Write down that an older attempt answers no longer for what another flow run has taken over.
+
+    Args:
+        heir: What that one has written.
+        old: The older one's; a success that was told stays what it is.
+
+    Raises:
+        Superseded: Yet another flow run takes the older one's place.
+    """
+    if old.closed and old.reported:
+        return
+    old.closed, old.reported, old.taken_by = True, True, heir.flow_run_id
+    old.trail().note(f"Taken over by flow run {heir.flow_run_id}.")
+    await write_ownership(old)
+
+
+async def _let_go(heir: Ownership) -> None:
+    """Write over what an heir has written in vain: nothing has been sent for its intent."""
+    blank = Ownership(key=heir.key, flow_run_id=heir.flow_run_id, request=heir.asked or heir.request)
+    blank.notes = [*heir.notes]
+    blank.trail().note("Another flow run has come to take it over.")
+    async with get_client() as client:
+        blank.held_by(await see_hold(client, heir))
+    await write_ownership(blank)
+
+
+async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
+    """Write the end of a flow run whose process is gone, or lets go, and that nobody else will begin again.
+
+    Args:
+        predecessor: The flow run.
+        heir: The one that takes its place.
+
+    Returns:
+        Whether somebody has cancelled it, or one above it.
+    """
+    cancelled = False
+    try:
+        async with get_client() as client:
+            flow_run = await client.read_flow_run(predecessor)
+            cancelled = await is_cancelled(client, flow_run)
+            told = f"Flow run {heir.name!r} takes its place."
+            cancelled = await end_in_its_place(client, flow_run, told) or cancelled
+    except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
+        run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
+    return cancelled
+
+
+async def give_way(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Let go if another flow run stands in our place by now, or in that of one above us.
+
+    Args:
+        client: An open client.
+        flow_run: Our flow run, which a body has begun late.
+
+    Raises:
+        Superseded: One does. We have ended, and with us those above that were to be succeeded.
+    """
+    newer = await newer_call(client, flow_run)
+    if newer is None:
+        return
+    succeeded, heir = newer
+    async for one in lineage(client, flow_run):
+        # Prefect writes nothing of a body that lets go.
+        await write_the_end(one.id, heir)
+        if one.id == succeeded.id:
+            break
+    raise Superseded(flow_run)

@@ -1,0 +1,171 @@
+"""Which flow runs have lost the Bolt run that they answer for: the judgements of the sweeper, which change nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from paradime_flows.ledger.callers import written_caller
+from paradime_flows.ledger.entry import TAG, Ownership, read_ownerships
+from paradime_flows.ledger.store import body_of
+from paradime_flows.prefect_api.flow_runs import every_flow_run, has_its_own_process, is_suspended, lineage
+from paradime_flows.supervision.heartbeat import (
+    STALE_SECONDS,
+    lives_here,
+    seconds_since_last_sign,
+    silent_seconds,
+)
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+_ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
+# One that awaits a retry lives on in its process; if that is gone, nobody looks after its run.
+SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
+# A sign of life is written in whole seconds.
+_SIGNS_ROUNDED_BY = timedelta(seconds=1)
+# For so long at least a run that is to be left for a retry is left, however soon the sweeper is sent.
+LEFT_SECONDS = 900.0
+
+
+async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun]:
+    """Return all tagged flow runs in a state to be swept; acting comes later, lest pages shift."""
+    since = datetime.now(timezone.utc) - lookback
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=SWEPT)),
+        expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+    )
+    return [
+        flow_run
+        async for flow_run in every_flow_run(client, wanted)
+        if may_have_vanished(flow_run) or any(each.is_open for each in read_ownerships(flow_run))
+    ]
+
+
+def may_have_vanished(flow_run: FlowRun) -> bool:
+    """Whether nothing is left of a flow run in Bolt, while Prefect waits for its end: its process may be gone.
+
+    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled. A
+    run that is not its own does not count. But one whose present body has yet to come to us gives no sign of life, and
+    those of the body before it have ended.
+    """
+    state, body = flow_run.state, body_of(flow_run)
+    answers = any(each.is_open and each.owned for each in read_ownerships(flow_run))
+    if state is None or body is None or answers:
+        return False
+    return state.is_cancelling() or (state.is_running() and body == str(state.id))
+
+
+def idle_seconds(flow_run: FlowRun) -> float:
+    """Return how long a flow run has been over or silent, in seconds; less than nothing if it lives."""
+    state = flow_run.state
+    if state is None:
+        return -1
+    since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
+    silent = silent_seconds(flow_run)
+    if state.type in _ENDED_BADLY:
+        # A worker can write a crash when the flow run has been retried already; the others nobody writes so.
+        lives = silent is not None and silent <= STALE_SECONDS and state.type is StateType.CRASHED
+        return -1 if lives else since_state
+    if lives_here(flow_run):
+        return -1
+    if silent is None:
+        # It has not come to waiting yet, so only time can tell.
+        return since_state if since_state > STALE_SECONDS else -1
+    if state.type in {StateType.PENDING, StateType.SCHEDULED}:
+        # Somebody may have sent it on its way again just now.
+        return min(silent, since_state)
+    # A body that has begun just now may have to give its first sign of life yet.
+    return min(silent, since_state) if silent > STALE_SECONDS else -1
+
+
+def ended_badly(flow_run: FlowRun) -> bool:
+    """Whether a flow run has ended, and not as it should."""
+    return flow_run.state is not None and flow_run.state.type in _ENDED_BADLY
+
+
+def may_live(flow_run: FlowRun) -> bool:
+    """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
+    return not ended_badly(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
+
+
+async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run, or one above it, has been cancelled: if suspended, it had no process that would be told."""
+    return any([_was_cancelled(one) async for one in lineage(client, flow_run)])
+
+
+def _was_cancelled(flow_run: FlowRun) -> bool:
+    state = flow_run.state
+    return state is not None and (state.is_cancelled() or state.is_cancelling())
+
+
+async def is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
+    """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
+    state = flow_run.state
+    # A step of a pipeline that died is Crashed, and the pipeline's next attempt may not have come to it.
+    ended = ended_badly(flow_run) and state is not None and not state.is_crashed()
+    if ended or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
+        return False
+    died = _died(flow_run)
+    async for one in lineage(client, flow_run):
+        if _was_cancelled(one):
+            return False
+        if one.id != flow_run.id and _goes_on(one, died):
+            return True
+        if has_its_own_process(one):
+            return False
+    return False
+
+
+def _died(flow_run: FlowRun) -> datetime | None:
+    """Return when a flow run's process was heard of last, if that is known to be gone."""
+    silent, since_sign = silent_seconds(flow_run), seconds_since_last_sign(flow_run)
+    # One that has ended gives no signs of life, and its process can do something else.
+    is_gone = silent is not None and silent > STALE_SECONDS and not ended_badly(flow_run)
+    if since_sign is None or not (is_gone or silent == float("inf")):
+        return None
+    if written_caller(flow_run) is not None:
+        # A task has called it, and that can have a process of its own.
+        return None
+    return datetime.now(timezone.utc) - timedelta(seconds=since_sign) + _SIGNS_ROUNDED_BY
+
+
+def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
+    """Whether a flow run above another goes on, or is to.
+
+    Args:
+        flow_run: The flow run, of the same process as the other.
+        died: When that process was heard of last, if it is gone.
+    """
+    state = flow_run.state
+    if state is None:
+        return False
+    silent = silent_seconds(flow_run)
+    if is_suspended(flow_run) or (state.is_running() and silent is not None and silent <= STALE_SECONDS):
+        return True
+    if died is not None and state.is_running() and state.timestamp <= died:
+        # It has not been begun again since.
+        return False
+    # One that is on its way, or has begun just now; not one that nobody fetches.
+    due = state.state_details.scheduled_time or state.timestamp
+    return not state.is_final() and (datetime.now(timezone.utc) - due).total_seconds() < LEFT_SECONDS
+
+
+def is_left(ownership: Ownership, flow_run: FlowRun) -> bool:
+    """Whether a run is to be left going for a retry of its flow run to take up."""
+    state = flow_run.state
+    if state is None or _was_cancelled(flow_run) or ownership.time_is_up:
+        return False
+    if state.name == "TimedOut":
+        return ownership.on_interrupt == "leave"
+    return not state.is_failed() and ownership.on_crash == "leave"

@@ -1,0 +1,162 @@
+"""The client's calls about a schedule's latest files: its manifest, its run results, any path."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from paradime_blocks.client import operations as ops
+from paradime_blocks.client.commands import CommandCalls
+from paradime_blocks.client.inputs import LARGEST_PAGE, check_count, check_text
+from paradime_blocks.client.runs import RunCalls
+from paradime_blocks.errors import BoltError, BoltRequestError, BoltUnavailable
+from paradime_blocks.models import BoltLatestArtifact, BoltRunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paradime_blocks.models import BoltRunRecord
+
+MANIFEST = "target/manifest.json"
+# Most often the newest run has it, so the first look is at few.
+_FIRST_LOOK = 3
+_LATER_LOOKS = 25
+
+
+class ArtifactCalls(RunCalls, CommandCalls):
+    """Calls about a schedule's latest files."""
+
+    async def find_latest_artifact(
+        self, schedule: str, path: str, *, command_index: int | None = None, max_runs: int = 50
+    ) -> BoltLatestArtifact:
+        """Find the newest file of a path that a schedule's successful commands left behind.
+
+        Newest run first, last command first; a run of which Bolt has no answer is passed over. The runs'
+        commands, and then the commands' files, are asked for many in one request: three requests if the
+        newest runs have it, whatever the number of commands.
+
+        Args:
+            schedule: The schedule's slug or name.
+            path: The file's path, such as `target/manifest.json`.
+            command_index: Look at this command of each run only, counted from 0; negative from the last.
+            max_runs: How many runs to look at, 1 to 1000. A backend without a list of runs shows the latest.
+
+        Raises:
+            BoltRequestError: No run has left such a file behind.
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        path = check_text("path", path, MANIFEST)
+        limit = check_count("max_runs", max_runs, least=1, most=LARGEST_PAGE)
+        runs = await self.latest_bolt_runs(schedule, limit=limit)
+        if not runs:
+            msg = f"Schedule {schedule!r} has no run."
+            raise BoltRequestError(msg, guidance="Run it first.", schedule_name=schedule)
+        missed: dict[int, BoltError] = {}
+        start, size = 0, _FIRST_LOOK
+        while start < len(runs):
+            found = await self._artifact_among(runs[start : start + size], path, command_index, missed)
+            if found is not None:
+                return found
+            start, size = start + size, _LATER_LOOKS
+        msg = f"No command that succeeded in {len(runs)} runs of {schedule!r} has left {path} behind."
+        for first in [*missed.values()][:1]:
+            msg += f" {len(missed)} of the runs could not be looked at, the first because: {first.what}"
+        raise BoltRequestError(msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule)
+
+    async def _artifact_among(
+        self,
+        runs: Sequence[BoltRunRecord],
+        path: str,
+        command_index: int | None,
+        missed: dict[int, BoltError],
+    ) -> BoltLatestArtifact | None:
+        # A run or a command that is gone, or has no answer, is passed over: an older one may have the file.
+        each = [{"runId": run.id} for run in runs]
+        replies = await self._read_each(ops.BOLT_RUN_STATE, each, BoltRunStatus)
+        wanted: list[tuple[int, int]] = []
+        for run, status in zip(runs, replies, strict=True):
+            if isinstance(status, BoltError):
+                missed[run.id] = status
+                continue
+            commands = status.commands
+            if command_index is not None:
+                in_range = -len(commands) <= command_index < len(commands)
+                commands = [commands[command_index]] if in_range else []
+            wanted += [(run.id, command.id) for command in reversed(commands) if command.return_code == 0]
+        errors: dict[int, BoltError] = {}
+        resources = await self.get_bolt_command_resources(
+            [command_id for _, command_id in wanted], errors=errors
+        )
+        for run_id, command_id in wanted:
+            if command_id in errors:
+                missed.setdefault(run_id, errors[command_id])
+            for resource in resources.get(command_id, ()):
+                if resource.path == path:
+                    return BoltLatestArtifact(
+                        run_id=run_id, command_id=command_id, resource_id=resource.id, path=path
+                    )
+        return None
+
+    async def latest_artifact_url(
+        self, schedule: str, path: str, *, command_index: int | None = None, max_runs: int = 50
+    ) -> str:
+        """Return the signed, expiring URL of a schedule's newest file of a path.
+
+        Args:
+            schedule: As `find_latest_artifact`, like the rest.
+            path: The file's path.
+            command_index: Look at this command of each run only.
+            max_runs: How many runs to look at.
+
+        Raises:
+            BoltError: As `find_latest_artifact`.
+        """
+        found = await self.find_latest_artifact(
+            schedule, path, command_index=command_index, max_runs=max_runs
+        )
+        return await self.get_bolt_resource_url(found.resource_id)
+
+    async def latest_artifact(
+        self, schedule: str, path: str, *, command_index: int | None = None, max_runs: int = 50
+    ) -> bytes:
+        """Return the content of a schedule's newest file of a path.
+
+        Args:
+            schedule: As `find_latest_artifact`, like the rest.
+            path: The file's path.
+            command_index: Look at this command of each run only.
+            max_runs: How many runs to look at.
+
+        Raises:
+            BoltError: As `find_latest_artifact`, or the file could not be fetched.
+        """
+        found = await self.find_latest_artifact(
+            schedule, path, command_index=command_index, max_runs=max_runs
+        )
+        return await self.download_bolt_resource(found.resource_id)
+
+    async def latest_manifest(
+        self, schedule: str, *, command_index: int | None = None, max_runs: int = 50
+    ) -> dict[str, Any]:
+        """Return a schedule's newest dbt manifest.
+
+        Args:
+            schedule: As `find_latest_artifact`, like the rest.
+            command_index: Look at this command of each run only.
+            max_runs: How many runs to look at.
+
+        Raises:
+            BoltError: As `latest_artifact`.
+        """
+        content = await self.latest_artifact(
+            schedule, MANIFEST, command_index=command_index, max_runs=max_runs
+        )
+        try:
+            manifest = json.loads(content)
+        except ValueError as error:
+            msg = f"The newest manifest of {schedule!r} is no JSON."
+            raise BoltUnavailable(msg, operation="resource", schedule_name=schedule) from error
+        if not isinstance(manifest, dict):
+            msg = f"The newest manifest of {schedule!r} is no JSON object."
+            raise BoltUnavailable(msg, operation="resource", schedule_name=schedule)
+        return manifest

@@ -1,0 +1,261 @@
+"""The client's calls about a run's commands: their logs, and the files that they leave behind."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from paradime_blocks.client import operations as ops
+from paradime_blocks.client.auth import is_loopback
+from paradime_blocks.client.inputs import check_id
+from paradime_blocks.client.log_filter import queries_unlogged
+from paradime_blocks.client.log_pages import OWN_CURSOR, log_since
+from paradime_blocks.client.retry import call_with_retries, parse_retry_after
+from paradime_blocks.client.session import BoltSession, sorted_out
+from paradime_blocks.errors import BoltRequestError, BoltUnavailable, BoltUnsupported
+from paradime_blocks.models import BoltCommandDetail, BoltLogLine, BoltLogPage, BoltResource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from paradime_blocks.errors import BoltError
+
+_FIRST_CURSOR = "0:0"
+_REDIRECTS_AT_MOST = 5
+# The largest file that is taken (256 MB) comes in this time at 300 kB a second.
+DOWNLOAD_SECONDS: Final = 900.0
+
+
+def _may_be_fetched(url: str) -> bool:
+    try:
+        return url.startswith("https://") or is_loopback(url)
+    except ValueError:
+        return False
+
+
+class _Url(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    url: str
+
+
+class _Resources(BaseModel):
+    resources: list[BoltResource] | None = None
+
+
+class CommandCalls(BoltSession):
+    """Calls about commands."""
+
+    async def get_bolt_command(self, command_id: int) -> BoltCommandDetail:
+        """Return one command with its output and resources (`reference.txt`: `boltCommand`).
+
+        Args:
+            command_id: The command.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        variables = {"commandId": check_id("command_id", command_id)}
+        return await self._read(ops.BOLT_COMMAND, variables, BoltCommandDetail, id=command_id)
+
+    async def get_bolt_command_resources(
+        self, command_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
+    ) -> dict[int, list[BoltResource]]:
+        """Return the resources of several commands, asked for in as few requests as the backend allows.
+
+        Args:
+            command_ids: The commands.
+            errors: Takes the error of each command whose resources cannot be had, which is then missing
+                from what is returned. Without it, the first such error is raised.
+
+        Returns:
+            The resources by command.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        each = [{"commandId": check_id("command_id", command_id)} for command_id in command_ids]
+        replies = await self._read_each(ops.BOLT_COMMAND_RESOURCES, each, _Resources)
+        found = sorted_out(dict(zip(command_ids, replies, strict=True)), errors)
+        return {id_: reply.resources or [] for id_, reply in found.items()}
+
+    async def get_bolt_resource_urls(
+        self, resource_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
+    ) -> dict[int, str]:
+        """Return the signed, expiring URLs of several resources, in as few requests as the backend allows.
+
+        Args:
+            resource_ids: The resources.
+            errors: Takes the error of each resource whose URL cannot be had, which is then missing from what
+                is returned. Without it, the first such error is raised.
+
+        Returns:
+            The URLs by resource.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        each = [{"resourceId": check_id("resource_id", resource_id)} for resource_id in resource_ids]
+        replies = await self._read_each(ops.BOLT_RESOURCE_URL, each, _Url)
+        found = sorted_out(dict(zip(resource_ids, replies, strict=True)), errors)
+        return {id_: reply.url for id_, reply in found.items()}
+
+    async def get_bolt_resource_url(self, resource_id: int) -> str:
+        """Return the signed, expiring URL of a resource (`reference.txt`: `boltResourceUrl`).
+
+        Args:
+            resource_id: The resource, from a command's `resources`.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        reply = await self._read(
+            ops.BOLT_RESOURCE_URL, {"resourceId": check_id("resource_id", resource_id)}, _Url
+        )
+        return reply.url
+
+    async def get_bolt_command_logs(self, command_id: int, cursor: str | None = None) -> BoltLogPage:
+        """Return a command's log since a cursor (`facts.md`: `boltCommandLogs`).
+
+        A backend that lacks this is asked for the whole log (`boltCommand`), of which the part that is new
+        since the cursor is returned. Such a cursor is our own, and of no use to a backend that has the
+        operation.
+
+        Args:
+            command_id: The command.
+            cursor: The cursor of the page before; None for the beginning.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        if cursor is None or not cursor.startswith(OWN_CURSOR):
+            variables = {"commandId": check_id("command_id", command_id), "cursor": cursor or _FIRST_CURSOR}
+            try:
+                return await self._read(ops.BOLT_COMMAND_LOGS, variables, BoltLogPage)
+            except BoltUnsupported:
+                if cursor not in {None, _FIRST_CURSOR}:
+                    raise
+        return log_since(await self.get_bolt_command(command_id), cursor)
+
+    async def stream_bolt_command_logs(
+        self, command_id: int, *, poll_interval_seconds: float = 2.0
+    ) -> AsyncIterator[BoltLogLine]:
+        """Iterate over a command's log as it comes, to the command's end.
+
+        Args:
+            command_id: The command.
+            poll_interval_seconds: The wait after a look that gave nothing new, in seconds.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        cursor: str | None = None
+        while True:
+            page = await self.get_bolt_command_logs(command_id, cursor)
+            for line in page.lines:
+                yield line
+            if page.finished:
+                return
+            cursor = page.cursor or cursor
+            if not page.lines:
+                await self._sleep(poll_interval_seconds)
+
+    async def download_bolt_resource(self, resource_id: int) -> bytes:
+        """Fetch a resource's content from its signed URL, which is sent no credential.
+
+        Args:
+            resource_id: The resource.
+
+        Raises:
+            BoltError: Bolt refused it, or the content could not be fetched.
+        """
+
+        async def fetch() -> bytes:
+            # A new URL for each try: the one before may have expired.
+            async with self.stream_bolt_resource(resource_id) as chunks:
+                return b"".join([chunk async for chunk in chunks])
+
+        return await call_with_retries(fetch, self.retry_policy, sleep=self._sleep)
+
+    @asynccontextmanager
+    async def stream_bolt_resource(self, resource_id: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Stream a resource's content from its signed URL, which is sent no credential.
+
+        Args:
+            resource_id: The resource.
+
+        Raises:
+            BoltError: Bolt refused it, or the content could not be fetched.
+        """
+        url = await self.get_bolt_resource_url(resource_id)
+        facts: dict[str, Any] = {"operation": "resource", "resource_id": resource_id}
+        if not _may_be_fetched(url):
+            msg = f"Bolt gave no https:// address for resource {resource_id}."
+            raise BoltRequestError(msg, **facts)
+        seconds = self.settings.request_timeout_seconds
+        end = anyio.current_time() + DOWNLOAD_SECONDS
+        failure = ""
+        try:
+            async with self.settings.open_http(self._transport, timeout=seconds) as plain:
+                with anyio.fail_after(seconds):
+                    response = await _follow(plain, url)
+                async with aclosing(response):
+                    if not response.is_success:
+                        # The URL itself is left out: its signature opens the file to whoever reads the message.
+                        raise BoltUnavailable(
+                            f"The store of resource {resource_id} refused its signed URL.",
+                            status_code=response.status_code,
+                            may_have_acted=False,
+                            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
+                            **facts,
+                        )
+                    yield _in_time(response.aiter_bytes(), end)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
+            failure = type(error).__name__
+        if failure:
+            # Not while the error is handled, which would be its context: it holds the signed URL, and is pickled along.
+            msg = f"Resource {resource_id} could not be fetched ({failure})."
+            raise BoltUnavailable(msg, may_have_acted=False, **facts)
+
+
+async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    """Ask for a signed URL and go where it leads, but never from https to plain http; nothing is read yet.
+
+    Raises:
+        httpx.HTTPError: There is no answer, or it leads on and on, or where it must not.
+    """
+    request = client.build_request("GET", url)
+    for _ in range(_REDIRECTS_AT_MOST + 1):
+        with queries_unlogged():
+            response = await client.send(request, stream=True)
+        if response.next_request is None:
+            return response
+        await response.aclose()
+        before, request = request, response.next_request
+        if not _may_be_fetched(str(request.url)) or (before.url.scheme, request.url.scheme) == (
+            "https",
+            "http",
+        ):
+            msg = "It redirects to an address that is no https:// one."
+            raise httpx.UnsupportedProtocol(msg)
+    msg = "It redirects too often."
+    raise httpx.TooManyRedirects(msg, request=request)
+
+
+async def _in_time(chunks: AsyncIterator[bytes], end: float) -> AsyncIterator[bytes]:
+    """Hand on what comes until the end of the time; httpx's own limit is for each read.
+
+    Raises:
+        TimeoutError: There is more than came in time.
+    """
+    while True:
+        try:
+            with anyio.fail_after(max(0.0, end - anyio.current_time())):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        yield chunk

@@ -1,0 +1,247 @@
+"""The client's calls about runs: trigger, retry, cancel, look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paradime_blocks.client import operations as ops
+from paradime_blocks.client.inputs import (
+    LARGEST_PAGE,
+    check_count,
+    check_id,
+    check_text,
+    schedule_variables,
+    trigger_variables,
+)
+from paradime_blocks.client.retry import call_with_retries
+from paradime_blocks.client.session import BoltSession
+from paradime_blocks.errors import BoltAuthError, BoltRequestError, BoltUnsupported
+from paradime_blocks.models import (
+    BoltRunPage,
+    BoltRunRecord,
+    BoltRunState,
+    BoltRunStatus,
+    BoltScheduleDetail,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RunCalls(BoltSession):
+    """Calls about runs."""
+
+    async def trigger_bolt_run(
+        self,
+        schedule_name: str | None = None,
+        *,
+        slug: str | None = None,
+        commands: Sequence[str] | None = None,
+        command_configs: Sequence[dict[str, Any]] | None = None,
+        branch: str | None = None,
+        pr_number: int | None = None,
+        reason: str | None = None,
+        continue_on_error: bool | None = None,
+    ) -> int:
+        """Trigger a run of a schedule; sent again only when Bolt cannot have seen it (`reference.txt`).
+
+        Args:
+            schedule_name: The schedule's name.
+            slug: The newer identifier of a schedule, in place of its name (`facts.md`).
+            commands: Commands that take the place of the schedule's own, for this run only.
+            command_configs: The same as `{"command": ..., "continueOnError": ...}`, in place of `commands`.
+            branch: A branch or commit that takes the place of the schedule's own, for this run only.
+            pr_number: The pull request that the run belongs to.
+            reason: Who or what triggered the run, for Paradime's page.
+            continue_on_error: Whether the run goes on after a command that failed.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            BoltAlreadyRunning: The schedule runs already.
+            BoltUnavailable: The answer was lost; `may_have_acted` says whether a run may have started.
+            BoltRequestError: Bad input, or Bolt refused it.
+            BoltAuthError: Bolt refused the credentials.
+        """
+        variables = trigger_variables(
+            schedule_name,
+            slug=slug,
+            commands=commands,
+            command_configs=command_configs,
+            branch=branch,
+            pr_number=pr_number,
+            reason=reason,
+            continue_on_error=continue_on_error,
+        )
+        return await self._new_run(ops.TRIGGER_BOLT_RUN, variables)
+
+    async def retry_bolt_run(self, run_id: int, *, everything: bool = False) -> int:
+        """Retry a run in a new run; sent again only when Bolt cannot have seen it (`facts.md`).
+
+        Args:
+            run_id: The run to retry.
+            everything: Run all its commands again rather than only what failed.
+
+        Returns:
+            The id of the new run.
+
+        Raises:
+            BoltUnsupported: The backend lacks the operation.
+            BoltError: As `trigger_bolt_run`.
+        """
+        operation = ops.RETRY_ALL_BOLT_RUN if everything else ops.RETRY_BOLT_RUN
+        return await self._new_run(operation, {"scheduleRunId": check_id("run_id", run_id)})
+
+    async def retry_bolt_schedule(self, slug: str) -> int:
+        """Retry a schedule's latest failed run from its failure (`facts.md`: `retryBoltRunFromFailure`).
+
+        A backend that lacks this is asked for the schedule's runs, and to retry the newest that failed.
+
+        Args:
+            slug: The schedule's slug or name.
+
+        Returns:
+            The id of the new run.
+
+        Raises:
+            BoltUnsupported: The backend cannot retry runs at all.
+            BoltError: As `trigger_bolt_run`.
+        """
+        variables = {"slug": check_text("slug", slug, "daily")}
+        try:
+            return await self._new_run(ops.RETRY_BOLT_RUN_FROM_FAILURE, variables)
+        except BoltUnsupported:
+            failed = await self.latest_failed_run(slug)
+        if failed is None:
+            msg = f"Schedule {slug!r} has no failed run to retry."
+            raise BoltRequestError(msg, guidance="Trigger it instead.", schedule_name=slug)
+        return await self.retry_bolt_run(failed)
+
+    async def latest_failed_run(self, slug: str) -> int | None:
+        """Return a schedule's newest run that ended badly; None if there is none among its newest runs.
+
+        Args:
+            slug: The schedule's slug or name.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        for run in await self.latest_bolt_runs(slug):
+            if run.state in BoltRunState.FAILURES:
+                return run.id
+        return None
+
+    async def latest_bolt_runs(self, slug: str, *, limit: int = 50) -> list[BoltRunRecord]:
+        """Return a schedule's newest runs, newest first; where the backend has no list, its latest run only.
+
+        Args:
+            slug: The schedule's slug or name.
+            limit: How many to return at most, 1 to 1000.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        try:
+            return (await self.list_bolt_runs(slug, limit=limit)).runs
+        except BoltUnsupported:
+            variables = schedule_variables(slug)
+            detail = await self._read(ops.BOLT_SCHEDULE_NAME, variables, BoltScheduleDetail)
+        if not detail.latest_run_id:
+            return []
+        status = await self.get_bolt_run(detail.latest_run_id, logs=False)
+        return [BoltRunRecord(id=detail.latest_run_id, state=status.state)]
+
+    async def cancel_bolt_run(self, run_id: int) -> bool:
+        """Ask Bolt to cancel a run (`reference.txt`); safe to repeat.
+
+        Args:
+            run_id: The run.
+
+        Returns:
+            Whether Bolt took the request. That the run has ended is another matter: look at its state.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        reply = await self._call(ops.CANCEL_BOLT_RUN, {"scheduleRunId": check_id("run_id", run_id)})
+        return bool(isinstance(reply, dict) and reply.get("ok"))
+
+    async def get_bolt_run(self, run_id: int, *, logs: bool = True) -> BoltRunStatus:
+        """Return the state and the commands of a run (`reference.txt`: `boltRunStatus`).
+
+        Args:
+            run_id: The run.
+            logs: Whether to fetch the commands' output, too.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        operation = ops.BOLT_RUN_STATUS if logs else ops.BOLT_RUN_STATE
+        return await self._read(operation, {"runId": check_id("run_id", run_id)}, BoltRunStatus)
+
+    async def get_bolt_runs(self, run_ids: Sequence[int]) -> dict[int, BoltRunStatus]:
+        """Return state and commands of several runs without logs, in as few requests as the backend allows.
+
+        Args:
+            run_ids: The runs.
+
+        Returns:
+            The statuses by run.
+
+        Raises:
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        each = [{"runId": check_id("run_id", run_id)} for run_id in run_ids]
+        replies = await self._read_many(ops.BOLT_RUN_STATE, each, BoltRunStatus)
+        return dict(zip(run_ids, replies, strict=True))
+
+    async def list_bolt_runs(self, slug: str, *, offset: int = 0, limit: int = 20) -> BoltRunPage:
+        """Return one page of a schedule's runs, newest first (`facts.md`).
+
+        Args:
+            slug: The schedule's slug or name.
+            offset: How many runs to pass over.
+            limit: How many to return at most, 1 to 1000.
+
+        Raises:
+            BoltUnsupported: The backend lacks the operation.
+            BoltError: Bolt refused it, or no usable answer came.
+        """
+        variables = {
+            "slug": check_text("slug", slug, "daily"),
+            "offset": check_count("offset", offset, least=0),
+            "limit": check_count("limit", limit, least=1, most=LARGEST_PAGE),
+        }
+        return await self._read(ops.LIST_BOLT_RUNS, variables, BoltRunPage)
+
+    async def may_trigger(self) -> bool | None:
+        """Whether the key may trigger and cancel, as far as Bolt tells without anything being executed.
+
+        It sends a cancel whose only field is skipped, of a run that there cannot be: a server that judges a
+        request by its kind refuses it to a key that may only read; any other has nothing to execute, and so
+        nothing to judge.
+
+        Returns:
+            False if Bolt refused it for want of permission; None if that cannot be told.
+
+        Raises:
+            BoltUnavailable: No usable answer came.
+        """
+        operation = ops.CANCEL_BOLT_RUN
+        # The type's name proves that an answer came: all else is skipped. Ids begin at 1: not even a server that
+        # ignored the directive would find a run to cancel.
+        document = "mutation MayTrigger { __typename cancelBoltRun(scheduleRunId: 0) @skip(if: true) { ok } }"
+        connection = self._open_connection()
+        try:
+            await call_with_retries(
+                lambda: connection.send_document(operation, document, {}, name="__typename"),
+                self.retry_policy,
+                sleep=self._sleep,
+            )
+        except BoltAuthError:
+            return False
+        except BoltRequestError as error:
+            words = ("permission", "not allowed", "forbidden", "not authorized", "not authorised")
+            return False if any(word in str(error).lower() for word in words) else None
+        return None

@@ -1,0 +1,326 @@
+"""The session with one Bolt workspace: settings, connection, and how an operation is sent and read."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+
+from paradime_blocks.client import operations as ops
+from paradime_blocks.client.auth import check_credentials, check_endpoint, check_proxy
+from paradime_blocks.client.connection import Connection, ConnectionSettings, shared_connection
+from paradime_blocks.client.retry import RetryPolicy, call_with_retries, never_arrived, should_retry
+from paradime_blocks.errors import (
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltUnavailable,
+    BoltUnsupported,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import httpx
+    from typing_extensions import Self
+
+    from paradime_blocks.client.operations import Operation
+    from paradime_blocks.client.retry import Sleep
+
+Model = TypeVar("Model", bound=BaseModel)
+_INT = TypeAdapter(int)
+_ALIASES = "aliases"
+_ALIASES_PER_REQUEST = 50
+_STEP_SECONDS = 0.1
+
+
+def _understood(
+    operation: Operation, variables: Mapping[str, Any], model: type[Model], reply: Any, **known: Any
+) -> Model:
+    if isinstance(reply, dict) and reply.get("ok") is False:
+        # `ok` is all that the reference shows of a refusal; what there is not cannot be read again.
+        asked = ", ".join(f"{name} {value!r}" for name, value in variables.items())
+        msg = f"Bolt has no answer to {operation.field} for {asked} (ok: false)."
+        raise BoltRequestError(msg, operation=operation.name, guidance="Check that it exists.")
+    if isinstance(reply, dict) and all(value is None for value in reply.values()):
+        # Nothing but nulls must not be read as "no schedules" or "no latest run".
+        msg = f"Bolt answered {operation.field} with nothing but nulls."
+        raise BoltUnavailable(msg, operation=operation.name)
+    try:
+        return model.model_validate({**reply, **known})
+    except (ValidationError, TypeError) as error:
+        msg = f"Bolt answered {operation.field} in a shape that is not the API's."
+        raise BoltUnavailable(msg, operation=operation.name) from error
+
+
+async def _sleep_while(wanted: Callable[[], bool], seconds: float, sleep: Sleep) -> None:
+    """Sleep, but no longer than it is wanted."""
+    while seconds > 0 and wanted():
+        await sleep(min(seconds, _STEP_SECONDS))
+        seconds -= _STEP_SECONDS
+
+
+def _understood_each(
+    operation: Operation, each: Sequence[Mapping[str, Any]], model: type[Model], replies: Sequence[Any]
+) -> Iterator[Model | BoltError]:
+    for asked, reply in zip(each, replies, strict=True):
+        try:
+            yield _understood(operation, asked, model, reply)
+        except BoltError as error:
+            yield error
+
+
+def sorted_out(
+    replies: Mapping[int, Model | BoltError], errors: dict[int, BoltError] | None
+) -> dict[int, Model]:
+    """Return what could be had of several things, and put the errors of the others where they are wanted.
+
+    Args:
+        replies: What came for each of them.
+        errors: Takes the errors; without it, the first is raised.
+    """
+    found: dict[int, Model] = {}
+    for key, reply in replies.items():
+        if isinstance(reply, BoltError):
+            if errors is None:
+                raise reply
+            errors[key] = reply
+        else:
+            found[key] = reply
+    return found
+
+
+class BoltSession:
+    """What all calls of a client share; `paradime_blocks.client.BoltClient` says how to use it."""
+
+    def __init__(
+        self,
+        api_endpoint: str,
+        *,
+        api_key: str | SecretStr | None = None,
+        api_secret: str | SecretStr,
+        workspace_uid: str | None = None,
+        proxy: str | None = None,
+        request_timeout_seconds: float = 30.0,
+        source: str = "the arguments of BoltClient",
+        retry_policy: RetryPolicy | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Sleep = anyio.sleep,
+    ) -> None:
+        key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
+        secret = api_secret.get_secret_value() if isinstance(api_secret, SecretStr) else api_secret
+        try:
+            check_credentials(key, secret, workspace_uid)
+            endpoint = check_endpoint(api_endpoint)
+            proxy = check_proxy(proxy) if proxy else None
+        except ValueError as error:
+            raise BoltRequestError(str(error), guidance="") from None
+        seconds: object = request_timeout_seconds
+        if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+            msg = f"request_timeout_seconds is {request_timeout_seconds!r}."
+            raise BoltRequestError(msg, guidance="Give it as a number of seconds above 0, such as 30.")
+        self.settings = ConnectionSettings(
+            api_endpoint=endpoint,
+            api_key=SecretStr(key) if key else None,
+            api_secret=SecretStr(secret),
+            workspace_uid=workspace_uid or None,
+            proxy=proxy,
+            request_timeout_seconds=request_timeout_seconds,
+            source=source,
+        )
+        self.retry_policy = retry_policy or RetryPolicy()
+        self._transport = transport
+        self._sleep = sleep
+        self._may_send: Callable[[], bool] | None = None
+        self._connection: Connection | None = None
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings.api_endpoint!r})"
+
+    async def __aenter__(self) -> Self:
+        """Open the connection, or join the one that is open.
+
+        Raises:
+            BoltRequestError: The client is open already, or no connection can be set up.
+        """
+        if self._connection is not None:
+            msg = "The client is open already."
+            raise BoltRequestError(msg, guidance="Take a client of its own for each `async with`.")
+        if self._transport is None:
+            self._connection = await self._stack.enter_async_context(shared_connection(self.settings))
+        else:
+            self._connection = Connection.open(self.settings, self._transport)
+            self._stack.push_async_callback(self._connection.http.aclose)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Leave the connection; the last to leave closes it."""
+        self._connection = None
+        await self._stack.aclose()
+
+    def clone(self, *, may_send: Callable[[], bool] | None = None) -> Self:
+        """Return a closed client with the same settings, for another event loop or thread.
+
+        Args:
+            may_send: Asked before a run is started, and while it is waited to try that again; once it says no,
+                nothing is sent any longer.
+        """
+        copy = type(self)(
+            self.settings.api_endpoint,
+            api_key=self.settings.api_key,
+            api_secret=self.settings.api_secret,
+            workspace_uid=self.settings.workspace_uid,
+            proxy=self.settings.proxy,
+            request_timeout_seconds=self.settings.request_timeout_seconds,
+            source=self.settings.source,
+            retry_policy=self.retry_policy,
+            transport=self._transport,
+            sleep=self._sleep,
+        )
+        copy._may_send = may_send  # noqa: SLF001 - its own class
+        return copy
+
+    def bolt_time(self) -> float | None:
+        """Return the time by Bolt's own clock, in seconds since the epoch; None if it has not told it yet."""
+        return self._open_connection().server_time()
+
+    async def _new_run(self, operation: Operation, variables: dict[str, Any]) -> int:
+        may_send = self._may_send or (lambda: True)
+
+        async def call() -> int:
+            if not may_send():
+                msg = "The request was called off before it was sent."
+                raise BoltUnavailable(msg, operation=operation.name, may_have_acted=False)
+            reply = await self._send(operation, variables)
+            try:
+                return _INT.validate_python(reply["runId"])
+            except (ValidationError, KeyError, TypeError) as error:
+                msg = "Bolt answered without the id of a run."
+                raise BoltUnavailable(msg, operation=operation.name) from error
+
+        async def sleep(seconds: float) -> None:
+            await _sleep_while(may_send, seconds, self._sleep)
+
+        return await call_with_retries(
+            call,
+            self.retry_policy,
+            retry=lambda error: never_arrived(error) and may_send(),
+            sleep=self._sleep if self._may_send is None else sleep,
+        )
+
+    async def _read(
+        self, operation: Operation, variables: dict[str, Any], model: type[Model], **known: Any
+    ) -> Model:
+        async def call() -> Model:
+            return _understood(operation, variables, model, await self._send(operation, variables), **known)
+
+        return await call_with_retries(call, self.retry_policy, sleep=self._sleep)
+
+    async def _read_many(
+        self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
+    ) -> list[Model]:
+        """Read the same of several things; what one of them fails with, all fail with."""
+        found: list[Model] = []
+        for reply in await self._read_each(operation, each, model):
+            if isinstance(reply, BoltError):
+                raise reply
+            found.append(reply)
+        return found
+
+    async def _read_each(
+        self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
+    ) -> list[Model | BoltError]:
+        """Read the same of several things through aliases, or one by one where the backend refuses those.
+
+        Where one of them cannot be had, its error stands in its place, and the others are there all the same.
+        An error that is not one thing's own, such as refused credentials or an outage, is raised.
+        """
+        found: list[Model | BoltError] = []
+        for start in range(0, len(each), _ALIASES_PER_REQUEST):
+            chunk = each[start : start + _ALIASES_PER_REQUEST]
+            found.extend(await self._read_chunk(operation, chunk, model))
+        return found
+
+    async def _read_chunk(
+        self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
+    ) -> list[Model | BoltError]:
+        connection = self._open_connection()
+        if len(each) < 2 or _ALIASES in connection.refused:  # noqa: PLR2004 - an alias for one is none
+            return await self._read_singles(operation, each, model)
+        document, variables = operation.aliased(each)
+        latest: list[Model | BoltError] = []
+
+        async def call() -> None:
+            latest.clear()
+            replies = await connection.send_aliased(operation, document, variables, len(each))
+            latest.extend(_understood_each(operation, each, model, replies))
+            # What may be there the next time is asked for again, as it is of one thing.
+            for error in (found for found in latest if isinstance(found, BoltUnavailable)):
+                raise error
+
+        try:
+            await call_with_retries(call, self.retry_policy, sleep=self._sleep)
+        except BoltAuthError:
+            raise
+        except BoltRequestError:
+            # One thing that is not there fails them all, too; the single queries tell which case it is.
+            singles = await self._read_singles(operation, each, model)
+            if not any(isinstance(found, BoltError) for found in singles):
+                connection.refused.add(_ALIASES)
+            return singles
+        except BoltUnavailable:
+            # The last reply came, but for some of the things it is of no use; if it did not come, it is empty.
+            if not any(isinstance(found, BaseModel) for found in latest):
+                raise
+        return latest
+
+    async def _read_singles(
+        self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
+    ) -> list[Model | BoltError]:
+        found: list[Model | BoltError] = []
+        for variables in each:
+            try:
+                found.append(await self._read(operation, variables, model))
+            except (BoltAuthError, BoltUnavailable, BoltUnsupported):
+                # Each of the rest would fail alike, and an outage would be waited for with each.
+                raise
+            except BoltRequestError as error:
+                found.append(error)
+        return found
+
+    async def _call(self, operation: Operation, variables: dict[str, Any]) -> Any:
+        return await call_with_retries(
+            lambda: self._send(operation, variables), self.retry_policy, retry=should_retry, sleep=self._sleep
+        )
+
+    async def _send(self, operation: Operation, variables: dict[str, Any]) -> Any:
+        """Send in the newest way that this backend knows.
+
+        It is sent once but for validation errors: a backend that does not understand a document has executed
+        nothing of it.
+        """
+        connection = self._open_connection()
+        with_newer = bool(operation.newer) and operation.name not in connection.refused
+        while True:
+            try:
+                return await connection.send(operation, variables, with_newer=with_newer)
+            except BoltUnsupported as error:
+                if with_newer and error.missing in operation.newer.split():
+                    connection.refused.add(operation.name)
+                    with_newer = False
+                    continue
+                older = ops.older_way(variables, error.missing)
+                if older is None:
+                    raise
+                variables = older
+
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            msg = "The client is not open."
+            raise BoltRequestError(
+                msg, guidance="Use it as `async with credentials.get_client() as client:`."
+            )
+        return self._connection

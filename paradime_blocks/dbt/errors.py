@@ -1,0 +1,112 @@
+"""What an error tells of the command that failed: dbt's own words, and the end of its log."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from paradime_blocks.client.downloads import fetch_resource
+from paradime_blocks.dbt.artifacts import parse_freshness, parse_run_results
+from paradime_blocks.dbt.json import DbtArtifactError
+from paradime_blocks.dbt.logs import first_error
+from paradime_blocks.dbt.results import (
+    FAILED,
+    calls_dbt,
+    checks_freshness,
+    failures_first,
+    may_have_written,
+    stale_as,
+)
+from paradime_blocks.errors import BoltError
+from paradime_blocks.text.redaction import Redactor
+from paradime_blocks.text.rendering import clean
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResource
+
+ERRORS_AT_MOST: Final = 5
+_CHARACTERS: Final = 220
+_UNCUT: Final = 5000
+_LOG_TAIL_CHARACTERS: Final = 4000
+_FRESHNESS: Final = ("sources.json", "freshness.json")
+_LIMIT_BYTES: Final = 32 * 1024 * 1024
+# The run's outcome waits for this; the archive, which comes after it, has the whole.
+_SECONDS: Final = 60.0
+
+
+async def failure_facts(
+    client: BoltClient, command: BoltCommand, credentials: ParadimeCredentials
+) -> dict[str, Any]:
+    """Return the facts that a `BoltRunError` tells of the command that ended a run, or that its end broke off.
+
+    Args:
+        client: The workspace's client.
+        command: The command, as the run's status has it.
+        credentials: What must not be shown.
+
+    Returns:
+        Command and return code, and the end of its log and dbt's errors as far as they can be fetched: what
+        cannot be must not hide the failure.
+    """
+    redact = Redactor.of(credentials)
+    broken_off = command.return_code is None
+    told = redact(clean(command.command))
+    facts: dict[str, Any] = {"command": told, "return_code": command.return_code}
+    with anyio.move_on_after(_SECONDS):
+        try:
+            detail = await client.get_bolt_command(command.id)
+        except BoltError:
+            return facts
+        ends = [redact.tail(text, _LOG_TAIL_CHARACTERS) for text in (detail.stdout, detail.stderr)]
+        log = "\n".join(end for end in ends if end)
+        facts["log_tail"] = log[-_LOG_TAIL_CHARACTERS:].strip() or None
+        # What lies in dbt's folder is an earlier command's if this one did not come to write its own.
+        files = [] if broken_off else detail.resources
+        detail = detail.model_copy(update={"command": command.command, "resources": files})
+        facts["dbt_errors"] = await dbt_errors_of(client, detail, redact)
+    return facts
+
+
+async def dbt_errors_of(client: BoltClient, command: BoltCommandDetail, redact: Redactor) -> list[str]:
+    """Return one line for each node or source that failed, at most five; or else the first error of the log.
+
+    Args:
+        client: The workspace's client.
+        command: The command that failed, with its output and resources.
+        redact: Takes secrets out of what is told.
+    """
+    # The cut comes last, after secrets have been taken out.
+    logged = first_error(command.stdout, _UNCUT) or first_error(command.stderr, _UNCUT)
+    said = [redact.line(logged, _CHARACTERS)] if logged else []
+    if said and not calls_dbt(command.command):
+        return said
+    for resource in command.resources:
+        try:
+            failed = await _failures(client, resource, command.command)
+        except (BoltError, DbtArtifactError):
+            continue
+        if failed:
+            return [redact.line(line, _CHARACTERS) for line in failed[:ERRORS_AT_MOST]]
+    return said
+
+
+async def _failures(client: BoltClient, resource: BoltResource, command: str) -> list[str]:
+    """Return what failed in a command by one of the files that it left behind, if dbt wrote it."""
+    name = PurePosixPath(resource.path).name
+    if name in _FRESHNESS and checks_freshness(command):
+        sources = parse_freshness(await fetch_resource(client, resource.id, _LIMIT_BYTES))
+        return [stale_as(source) for source in sources if source.status in FAILED]
+    if name != "run_results.json" or checks_freshness(command):
+        return []
+    results = parse_run_results(await fetch_resource(client, resource.id, _LIMIT_BYTES))
+    if not may_have_written(command, results):
+        return []
+    return [
+        f"{node.resource_type.replace('_', ' ')} {node.name}: {node.message or node.status}"
+        for node in failures_first(results.nodes)
+        if node.status in FAILED
+    ]

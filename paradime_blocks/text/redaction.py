@@ -1,0 +1,159 @@
+"""Secrets taken out of text that comes from Bolt, before anybody can read it in Prefect.
+
+Whatever equals one of the credentials in use, the signature of a signed link, and the password in an address
+(`git clone https://user:token@...`) are replaced. All of it is linear in the text, hostile or not.
+
+Where text is cut, it is cut last: half a secret is still most of it, and nobody would know it for one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from paradime_blocks.text.rendering import clean, one_line
+
+if TYPE_CHECKING:
+    from paradime_blocks.models import BoltRunStatus
+
+REMOVED: Final = "[removed]"
+# Less than this is found in every other word, and text without those words would be nonsense.
+_SHORTEST_SECRET: Final = 6
+_LONGEST_USER: Final = 20
+# White space, quotes and brackets end an address in prose, JSON and markdown.
+_WORD: Final = re.compile(r"[^\s\"'<>]+")
+# Up to the last "@" before the path: a password may hold one.
+_USER: Final = re.compile(r"://([^\s/?#\"'<>]+)@")
+_SIGNED: Final = re.compile(
+    r"(?:signature|token|credential|secret|password|api[-_]?key)=|(?<![a-z])sig=", re.IGNORECASE
+)
+_SIGNATURE: Final = re.compile(
+    r"(x-(?:amz|goog)-(?:signature|credential|security-token)=)[^\s&\"'<>]+", re.IGNORECASE
+)
+# Colours and redrawn lines may be most of a text.
+_SEEN_TO_SHOWN: Final = 5
+_DEPTH: Final = 6
+_ENTRIES: Final = 20
+
+
+class Credentials(Protocol):
+    """Whatever holds credentials: the block, or the settings of a connection, which know nothing of Prefect."""
+
+    @property
+    def api_key(self) -> SecretStr | None:
+        """The key of a key pair."""
+
+    @property
+    def api_secret(self) -> SecretStr:
+        """The secret of a key pair, or a token."""
+
+    @property
+    def proxy(self) -> SecretStr | str | None:
+        """The proxy's URL, which may hold a password."""
+
+
+class Redactor:
+    """Takes secrets out of text.
+
+    Args:
+        secrets: What must not be shown; what is empty or too short to be a secret does not count.
+
+    Example:
+        >>> Redactor(["s3cret-value"])("key=s3cret-value https://x.test/a?X-Amz-Signature=ab")
+        'key=[removed] https://x.test/a?[removed]'
+    """
+
+    def __init__(self, secrets: Iterable[str | SecretStr | None]) -> None:
+        known = set()
+        for secret in secrets:
+            value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+            if value and len(value) >= _SHORTEST_SECRET:
+                known |= {value, quote(value, safe="")}
+        # The longest first, so that none is left over in part because another is its beginning.
+        words = sorted(known, key=lambda word: (-len(word), word))
+        self._secrets = re.compile("|".join(map(re.escape, words))) if words else None
+
+    @classmethod
+    def of(cls, credentials: Credentials) -> Redactor:
+        """Return the redactor for what is secret in some credentials: key, secret, the proxy's password."""
+        proxy = credentials.proxy
+        url = proxy.get_secret_value() if isinstance(proxy, SecretStr) else proxy
+        password = urlsplit(url).password if url else None
+        return cls([credentials.api_key, credentials.api_secret, password, unquote(password or "")])
+
+    def __call__(self, text: str) -> str:
+        """Return the text without secrets, line by line the same otherwise."""
+        if self._secrets is not None:
+            text = self._secrets.sub(REMOVED, text)
+        if "://" in text:
+            lines = text.split("\n")
+            text = "\n".join(_WORD.sub(_address, line) if "://" in line else line for line in lines)
+        return _SIGNATURE.sub(rf"\1{REMOVED}", text) if "=" in text else text
+
+    def line(self, text: str, limit: int = 200) -> str:
+        """Return the text without secrets as one line, for a message.
+
+        Args:
+            text: Any text.
+            limit: The most characters of the line.
+        """
+        return one_line(self(clean(text)), limit)
+
+    def tail(self, text: str, limit: int) -> str:
+        """Return the end of a text, cleaned and without secrets.
+
+        Args:
+            text: Any text, of any size.
+            limit: The most characters of it.
+        """
+        start = len(text) - limit * _SEEN_TO_SHOWN
+        if start > 0:
+            # No secret has white space in it, so that none is cut here.
+            text = text[max(text.rfind("\n", 0, start), text.rfind(" ", 0, start)) + 1 :]
+        return self(clean(text)).strip()[-limit:].strip()
+
+    def data(self, value: Any, limit: int = 500, depth: int = _DEPTH) -> Any:
+        """Return JSON without secrets, each of its texts on one line, and bounded in all directions.
+
+        Args:
+            value: What was read from JSON.
+            limit: The most characters of each text.
+            depth: How deep lists and objects may lie in each other; what lies deeper is told as text.
+        """
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if depth > 0 and isinstance(value, dict):
+            entries = list(value.items())[:_ENTRIES]
+            return {self.line(str(name)): self.data(each, limit, depth - 1) for name, each in entries}
+        if depth > 0 and isinstance(value, (list, tuple)):
+            return [self.data(each, limit, depth - 1) for each in value[:_ENTRIES]]
+        return self.line(str(value), limit)
+
+    def status(self, status: BoltRunStatus) -> BoltRunStatus:
+        """Return a run's status without secrets: `git clone https://user:token@...` is a command, too."""
+        commands = [
+            command.model_copy(
+                update={name: self(getattr(command, name)) for name in ("command", "stdout", "stderr")}
+            )
+            for command in status.commands
+        ]
+        return status.model_copy(update={"commands": commands})
+
+
+def _address(match: re.Match[str]) -> str:
+    """Return a word without the secrets of the addresses in it."""
+    word = match[0]
+    if "://" not in word:
+        return word
+    head, mark, query = _USER.sub(_user, word).partition("?")
+    return f"{head}?{REMOVED}" if mark and _SIGNED.search(query) else f"{head}{mark}{query}"
+
+
+def _user(match: re.Match[str]) -> str:
+    """Return what stands before the host: a mere user's name stays, as in `ssh://git@...`."""
+    user = match[1]
+    return f"://{REMOVED}@" if ":" in user or len(user) > _LONGEST_USER else match[0]

@@ -1,0 +1,330 @@
+"""Looking for the run that a trigger may have started.
+
+Bolt offers no idempotency key, so a run is known by what it does: only runs newer than the schedule's latest run
+before the trigger can be ours; when they began, branch, commands and parent are compared. One that fits is it, none
+at all within the window is proof that nothing started, and anything else cannot be told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from paradime_blocks.errors import (
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+    BoltUnsupported,
+)
+from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
+from paradime_blocks.polling import Clock, Deadline, system_clock
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+
+_LOOK_DELAYS = (0.5, 1.0, 2.0, 3.0)
+# A trigger starts its run within this time, or not at all; later runs are somebody else's.
+_LONGEST_START_SECONDS = 600.0
+_LONGEST_REQUEST_SECONDS = 60.0
+_PAGE = 50
+_RUNS_LOOKED_AT = 200
+_COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
+_BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
+SETUP_COMMANDS = ("git clone", "dbt deps")
+
+
+class Verdict(Enum):
+    """What looking for a run came to."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    UNSURE = "unsure"
+
+
+class Fit(Enum):
+    """How well a run fits an intent: it does, nothing speaks against it, it may or may not, or something does."""
+
+    YES = "yes"
+    OPEN = "open"
+    DOUBTFUL = "doubtful"
+    NO = "no"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What looking for a run came to, and the runs that it was about.
+
+    Attributes:
+        verdict: What it came to.
+        candidates: The runs.
+        is_early: Whether it was broken off, so that a run may show itself yet.
+        fits: How well each run fits that was seen in the last look.
+    """
+
+    verdict: Verdict
+    candidates: Sequence[int] = ()
+    is_early: bool = False
+    fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def run_id(self) -> int:
+        """The run that was found."""
+        return self.candidates[0]
+
+
+def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
+    """Judge whether a run can be the one that an intent started.
+
+    Args:
+        intent: The intent.
+        record: The run, newer than the intent's latest run.
+        commands: The run's commands so far.
+    """
+    if record.parent_schedule_run_id != intent.retry_of and (
+        record.parent_schedule_run_id or intent.retry_of
+    ):
+        return Fit.NO
+    if intent.retry_of is not None:
+        return Fit.YES
+    checked_out = _checked_out(intent, record)
+    how = Fit.NO if checked_out is Fit.NO else _commands_fit(intent.commands, commands)
+    if how is not Fit.NO and _BY_THE_CLOCK.search(record.actor or ""):
+        # An inference from its name: enough not to take the run for ours, but no proof that it is not.
+        return Fit.DOUBTFUL
+    return Fit.OPEN if how is Fit.YES and checked_out is Fit.OPEN else how
+
+
+def _checked_out(intent: TriggerIntent, record: BoltRunRecord) -> Fit:
+    """Judge whether a run has checked out what was asked for."""
+    git = record.git_info
+    if intent.branch is None or git is None or not (git.branch or git.commit_hash):
+        return Fit.YES
+    branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
+    if intent.branch.removeprefix("refs/heads/") in {branch, commit} or commit.startswith(intent.branch):
+        return Fit.YES
+    # A branch that was asked for can be shown as the commit that it stood at.
+    return Fit.OPEN if not branch or _COMMIT.fullmatch(branch) else Fit.NO
+
+
+def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
+    """Judge whether a run's commands so far are the beginning of what was asked for."""
+    if not asked or count_setup(shown) == len(shown):
+        return Fit.OPEN
+    return Fit.NO if first_of(asked, shown) is None else Fit.YES
+
+
+def count_setup(shown: Sequence[str]) -> int:
+    """Return how many of a run's commands are such as Bolt puts before those of the schedule (`facts.md`)."""
+    return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
+
+
+def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
+    """Return which of a run's commands is the first that was asked for; None if it does not do what was asked.
+
+    Args:
+        asked: The commands that were asked for; they may begin as Bolt's own do.
+        shown: The run's commands so far, with Bolt's own before them.
+    """
+    expected = [" ".join(command.split()) for command in asked]
+    seen = [" ".join(command.split()) for command in shown]
+    places = range(count_setup(shown), -1, -1)
+    return next((start for start in places if seen[start:] == expected[: len(seen) - start]), None)
+
+
+def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
+    """Judge what was seen in one look; None means to look again.
+
+    Args:
+        fits: The runs that are newer than the intent's latest run, and how well each fits.
+        window_is_over: Whether there has been time enough for a run to show itself.
+    """
+    certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
+    possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
+    if len(certain) == 1 and len(possible) == 1:
+        return Finding(Verdict.FOUND, certain, fits=fits)
+    if not window_is_over:
+        return None
+    if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
+        # Nothing speaks against it, and it is the only one.
+        return Finding(Verdict.FOUND, possible, fits=fits)
+    if not fits:
+        return Finding(Verdict.ABSENT)
+    # Runs that do not seem to fit are no proof of absence: Bolt may write a command otherwise than we do.
+    return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
+
+
+def begun_too_late(
+    intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None
+) -> Fit | None:
+    """Judge whether a run began too late to be the one that an intent started; None if it did not.
+
+    Args:
+        intent: The intent.
+        began: When the run began, by Bolt's clock; None if it has not yet.
+        now: The time by our own clock, which can be wrong.
+        bolt_now: The time by Bolt's; None if Bolt does not tell it.
+    """
+    certain = intent.bolt_time is not None and bolt_now is not None
+    intended, present = (intent.bolt_time, bolt_now) if certain else (intent.intended_at, now)
+    if intended is None or present is None or present <= intended + _LONGEST_START_SECONDS:
+        # There has been no time yet for a run to begin too late, whatever its clock says.
+        return None
+    if (present if began is None else began) <= intended + _LONGEST_START_SECONDS:
+        return None
+    return Fit.NO if certain else Fit.DOUBTFUL
+
+
+def longest_request_seconds(request_timeout_seconds: float) -> float:
+    """Return for how long after it was sent a trigger that nobody has answered may still start its run, in seconds.
+
+    Args:
+        request_timeout_seconds: How long an answer is waited for; a server may well take longer.
+    """
+    return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
+
+
+def _seconds_since(intent: TriggerIntent, now: float, bolt_now: float | None) -> float:
+    """Return how long ago an intent was sent: by Bolt's clock if that is known, since ours can be wrong."""
+    if intent.bolt_time is not None and bolt_now is not None:
+        return max(0.0, bolt_now - intent.bolt_time)
+    return max(0.0, now - intent.intended_at)
+
+
+async def find_triggered_run(
+    client: BoltClient,
+    request: TriggerRequest,
+    intent: TriggerIntent,
+    *,
+    window_seconds: float,
+    max_outage_seconds: float,
+    least_age_seconds: float = 0.0,
+    at_most_seconds: float | None = None,
+    clock: Clock | None = None,
+) -> Finding:
+    """Look for the run that a trigger may have started.
+
+    Args:
+        client: An open client.
+        request: What was to be triggered.
+        intent: What was known before.
+        window_seconds: How long to look until absence is believed, from the first look that succeeds.
+        max_outage_seconds: How long to go on while looks fail.
+        least_age_seconds: How old the intent must be, too, for absence to be believed.
+        at_most_seconds: How long to look at most, from the first look that succeeds; None for as long as it takes.
+        clock: The time; for tests.
+
+    Returns:
+        The finding; `UNSURE` with no candidates when Bolt could not be asked at all.
+
+    Raises:
+        BoltAuthError: The credentials are refused.
+    """
+    clock = clock or system_clock()
+    outage = Deadline(max_outage_seconds, clock)
+    window: Deadline | None = None
+    is_early = False
+    looks = 0
+    while True:
+        try:
+            fits = await _newer_runs(client, request, intent, clock)
+        except BoltAuthError:
+            raise
+        except BoltError:
+            if outage.passed:
+                return Finding(Verdict.UNSURE)
+        else:
+            outage = Deadline(max_outage_seconds, clock)
+            if window is None:
+                age = _seconds_since(intent, clock.wall(), client.bolt_time())
+                needed = max(window_seconds, least_age_seconds - age)
+                is_early = at_most_seconds is not None and at_most_seconds < needed
+                window = Deadline(at_most_seconds if is_early else needed, clock)
+            finding = judge(fits, window_is_over=window.passed)
+            if finding is not None and finding.verdict is Verdict.FOUND:
+                return finding
+            if finding is not None:
+                return replace(finding, verdict=Verdict.UNSURE, is_early=True) if is_early else finding
+        await clock.sleep(_LOOK_DELAYS[min(looks, len(_LOOK_DELAYS) - 1)])
+        looks += 1
+
+
+def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
+    """Return the error of a trigger whose run cannot be told.
+
+    Args:
+        what: What happened, as a sentence.
+        schedule: The schedule's name or slug.
+        finding: What looking for the run came to.
+    """
+    newest = finding.candidates[-1] if finding.candidates else None
+    return BoltTriggerUnknown(
+        what,
+        schedule_name=schedule,
+        candidates=tuple(finding.candidates),
+        url=None if newest is None else run_url(newest),
+    )
+
+
+async def _newer_runs(
+    client: BoltClient, request: TriggerRequest, intent: TriggerIntent, clock: Clock
+) -> dict[int, Fit]:
+    fits: dict[int, Fit] = {}
+    records = await _listed_records(client, request, intent.latest_run_id)
+    behind = records == []
+    if not records:
+        records = await _latest_record(client, request, intent.latest_run_id)
+    for record in records:
+        how = fit(intent, record, ())
+        began = record.start_dttm
+        if how is not Fit.NO:
+            status = await client.get_bolt_run(record.id, logs=False)
+            began = began or status.started_at
+            how = fit(intent, record, [command.command for command in status.commands])
+        if behind and how is Fit.YES:
+            # The list will tell who started it, and for what, once it shows it.
+            how = Fit.OPEN
+        late = begun_too_late(intent, began.timestamp() if began else None, clock.wall(), client.bolt_time())
+        if late is not Fit.NO:
+            fits[record.id] = late if late is not None and how is not Fit.NO else how
+    return fits
+
+
+async def _listed_records(
+    client: BoltClient, request: TriggerRequest, than: int
+) -> list[BoltRunRecord] | None:
+    """Return the schedule's runs newer than one; None on a backend without `listBoltRuns`.
+
+    Raises:
+        BoltUnavailable: There are more than can be looked at, so that none can be told to be missing.
+    """
+    found: list[BoltRunRecord] = []
+    try:
+        while True:
+            page = (
+                await client.list_bolt_runs(request.slug or request.label, offset=len(found), limit=_PAGE)
+            ).runs
+            found += page
+            # Newest first (`facts.md`).
+            if len(page) < _PAGE or page[-1].id <= than:
+                break
+            if len(found) >= _RUNS_LOOKED_AT:
+                msg = f"The schedule has had more than {len(found)} runs since."
+                raise BoltUnavailable(msg, operation="ListBoltRuns")
+    except (BoltUnsupported, BoltRequestError):
+        return None
+    return [record for record in found if record.id > than]
+
+
+async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
+    """Return the schedule's latest run, if newer than one: a list that is empty, or behind, is no proof of absence."""
+    latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
+    if latest is None or latest <= than:
+        return []
+    # Its parent is not shown here, so that a retry's run must be taken on trust.
+    return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]
