@@ -8,7 +8,7 @@ must be a scalar (a None or a list there breaks Prefect's reads), hence the JSON
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -26,7 +26,6 @@ from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.store import Superseded, body_of, write_labels
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.reporting.archive_settings import ArchiveSettings
-from paradime_flows.supervision.time_left import begins_here
 from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop
 
 TAG = "paradime-bolt"
@@ -224,17 +223,28 @@ async def tag_flow_run(flow_run_id: UUID) -> None:
             await client.update_flow_run(flow_run_id, tags=[*flow_run.tags, TAG])
 
 
+NoteStart = Callable[[Ownership, int, float], None]
+
+
 class FlowRunLedger:
     """Writes intent and run id to the flow run (`paradime_blocks.trigger.request.RunLedger`).
 
     Args:
         ownership: What is written, and kept up to date.
         timeout_seconds: How long a run may take from its trigger, in seconds; for who triggers one.
+        note_start: Is told when the time of a run began to count, by the monotonic clock; for who triggers one.
     """
 
-    def __init__(self, ownership: Ownership, timeout_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        ownership: Ownership,
+        timeout_seconds: float | None = None,
+        *,
+        note_start: NoteStart | None = None,
+    ) -> None:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
+        self._note_start = note_start
         self._intended: float | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
@@ -269,15 +279,16 @@ class FlowRunLedger:
         """Write down which run the trigger started; its time has counted since the trigger was sent."""
         del adopted  # the trail tells
         intent = self.ownership.intent
-        if self._intended is not None:
-            begins_here(self.ownership, run_id, self._intended)
+        if self._intended is not None and self._note_start is not None:
+            self._note_start(self.ownership, run_id, self._intended)
         await self._answer_for(run_id, time.time() if intent is None else intent.intended_at)
 
     async def attached(self, run_id: int) -> None:
         """Write down that a run which is not ours is waited for; its time counts from now."""
         # Before the id is written: between the two, an interrupt would cancel somebody else's run.
         self.ownership.owned = False
-        begins_here(self.ownership, run_id, time.monotonic())
+        if self._note_start is not None:
+            self._note_start(self.ownership, run_id, time.monotonic())
         await self._answer_for(run_id, time.time())
 
     async def _answer_for(self, run_id: int, began_at: float) -> None:

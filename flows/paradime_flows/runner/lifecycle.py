@@ -49,7 +49,7 @@ from paradime_flows.supervision.reconcile import (
     summarize,
     told_of_run,
 )
-from paradime_flows.supervision.time_left import remaining_seconds
+from paradime_flows.supervision.time_left import begins_here, remaining_seconds
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     cancel_in_prefect,
@@ -89,7 +89,7 @@ class RunLifecycle:
         self.policies = policies
         self.watcher = watcher
         self.ownership = ownership
-        self.ledger = FlowRunLedger(ownership, schedule.timeout_seconds)
+        self.ledger = FlowRunLedger(ownership, schedule.timeout_seconds, note_start=begins_here)
         self.trail = Trail(ownership.notes, tell=run_logger().info)
         self.triggering = Triggering(schedule, self.ledger, self.trail, policies.on_already_running)
 
