@@ -8,7 +8,7 @@ must be a scalar (a None or a list there breaks Prefect's reads), hence the JSON
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -26,7 +26,6 @@ from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.store import Superseded, body_of, write_labels
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.reporting.archive_settings import ArchiveSettings
-from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop
 
 TAG = "paradime-bolt"
 LABEL_PREFIX = "paradime.bolt."
@@ -223,6 +222,7 @@ async def tag_flow_run(flow_run_id: UUID) -> None:
             await client.update_flow_run(flow_run_id, tags=[*flow_run.tags, TAG])
 
 
+Look = Callable[[UUID], Awaitable[None]]
 NoteStart = Callable[[Ownership, int, float], None]
 
 
@@ -232,6 +232,7 @@ class FlowRunLedger:
     Args:
         ownership: What is written, and kept up to date.
         timeout_seconds: How long a run may take from its trigger, in seconds; for who triggers one.
+        look: Awaited before an intent is written and after; raises an error if nothing must be sent; for who triggers.
         note_start: Is told when the time of a run began to count, by the monotonic clock; for who triggers one.
     """
 
@@ -240,10 +241,12 @@ class FlowRunLedger:
         ownership: Ownership,
         timeout_seconds: float | None = None,
         *,
+        look: Look | None = None,
         note_start: NoteStart | None = None,
     ) -> None:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
+        self._look = look
         self._note_start = note_start
         self._intended: float | None = None
 
@@ -270,10 +273,8 @@ class FlowRunLedger:
         await self._go_on()
 
     async def _go_on(self) -> None:
-        async with get_client() as client:
-            stop = await reason_to_stop(client, self.ownership.flow_run_id)
-        if stop is not None:
-            raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
+        assert self._look is not None  # noqa: S101 - who triggers has given it
+        await self._look(self.ownership.flow_run_id)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write down which run the trigger started; its time has counted since the trigger was sent."""

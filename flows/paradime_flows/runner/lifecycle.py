@@ -53,6 +53,7 @@ from paradime_flows.supervision.time_left import begins_here, remaining_seconds
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     cancel_in_prefect,
+    check_not_stopped,
     see_that_it_is_ours,
     unless_stopped,
 )
@@ -89,7 +90,9 @@ class RunLifecycle:
         self.policies = policies
         self.watcher = watcher
         self.ownership = ownership
-        self.ledger = FlowRunLedger(ownership, schedule.timeout_seconds, note_start=begins_here)
+        self.ledger = FlowRunLedger(
+            ownership, schedule.timeout_seconds, look=check_not_stopped, note_start=begins_here
+        )
         self.trail = Trail(ownership.notes, tell=run_logger().info)
         self.triggering = Triggering(schedule, self.ledger, self.trail, policies.on_already_running)
 

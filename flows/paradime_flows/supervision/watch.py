@@ -164,6 +164,21 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
     return None
 
 
+async def check_not_stopped(flow_run_id: UUID) -> None:
+    """See that the work of a flow run is still wanted; unlike `see_that_it_is_ours`, it needs Prefect's answer.
+
+    Raises:
+        StoppedByPrefect: It is not.
+        Superseded: Another process has taken up the flow run, or one above it.
+        Pause: The flow run is suspended, or one above it.
+        Exception: Prefect cannot be asked.
+    """
+    async with get_client() as client:
+        stop = await reason_to_stop(client, flow_run_id)
+    if stop is not None:
+        raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
+
+
 async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
     """See that no other process has taken up a flow run, or one above it, or will when it is resumed.
 
