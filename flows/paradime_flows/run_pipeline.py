@@ -8,11 +8,7 @@ from prefect.client.orchestration import get_client
 from pydantic import BaseModel, Field
 
 from paradime_blocks.errors import BoltPipelineFailed
-from paradime_flows.hooks import (
-    cancel_owned_runs,
-    settle_if_cancelled_before,
-    settle_if_cancelled_meanwhile,
-)
+from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.callers import write_callers
 from paradime_flows.ledger.entry import Policy
 from paradime_flows.ledger.store import take_hold
@@ -35,6 +31,7 @@ from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES
 from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
 from paradime_flows.runner.takeover import give_way
+from paradime_flows.supervision.cancellation import settle_if_cancelled_before, settle_if_cancelled_meanwhile
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import StoppedByPrefect, cancel_in_prefect, unless_stopped
 

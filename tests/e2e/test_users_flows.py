@@ -22,7 +22,7 @@ from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.hooks import cancel_owned_runs, remember_credentials
+from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.read_tasks import aget_bolt_run
@@ -31,6 +31,7 @@ from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner import run as driving
 from paradime_flows.runner.slot import schedule_slot, slot_name
 from paradime_flows.supervision import heartbeat, reconcile, watch
+from paradime_flows.supervision.cancellation import remember_credentials
 from paradime_flows.tasks import (
     acancel_bolt_run,
     atrigger_bolt_run,

@@ -266,7 +266,7 @@ async def test_a_body_that_has_been_superseded_writes_over_nothing(simulator, pr
 @pytest.mark.parametrize("same_ids", [True, False])
 async def test_only_the_workspace_that_a_run_is_in_hears_of_its_end(simulator, prefect, same_ids) -> None:
     """Two workspaces number their runs alike: a hook cancels ours in each, and nobody else's."""
-    from paradime_flows.hooks import settle_family
+    from paradime_flows.supervision.cancellation import settle_family
 
     elsewhere = bolt("timeout", speed=1, already_running="allow")
     with elsewhere:

@@ -126,8 +126,8 @@ class Stories(RuleBasedStateMachine):
         self.patches.enter_context(in_place_of_prefect(self.prefect))
         orphans = sys.modules["paradime_flows.supervision.orphans"]
         self.patches.enter_context(mock.patch.object(orphans, "silent_seconds", self._silent_seconds))
-        hooks = sys.modules["paradime_flows.hooks"]
-        self.patches.enter_context(mock.patch.object(hooks, "credentials_of", self._credentials_of))
+        cancellation = sys.modules["paradime_flows.supervision.cancellation"]
+        self.patches.enter_context(mock.patch.object(cancellation, "credentials_of", self._credentials_of))
         TALLY.stories += 1
 
     # Steps
@@ -284,7 +284,7 @@ class Stories(RuleBasedStateMachine):
         return fitting[which % len(fitting)] if fitting else None
 
     def _begin(self, intent: Intent, beat: float, writes: int | None = None) -> None:
-        from paradime_flows.hooks import _in_this_process
+        from paradime_flows.supervision.cancellation import _in_this_process
 
         _in_this_process.clear()
         sys.modules["paradime_flows.runner.resume"]._claimed.clear()

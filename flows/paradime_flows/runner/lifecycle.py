@@ -26,11 +26,6 @@ from paradime_blocks.text.rendering import one_line
 from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_blocks.trigger.search import Verdict, unknown_trigger
-from paradime_flows.hooks import (
-    remember_credentials,
-    settle_if_cancelled_before,
-    settle_if_cancelled_meanwhile,
-)
 from paradime_flows.ledger.callers import caller_of, tasks_around, write_callers
 from paradime_flows.ledger.entry import FLOW_KEY, FlowRunLedger, Ownership, read_ownerships, tag_flow_run
 from paradime_flows.ledger.store import body_of, check_hold, take_hold
@@ -41,6 +36,11 @@ from paradime_flows.runner.conflict import Skipped, Triggering
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.resume import claim, inherit, with_reason
 from paradime_flows.runner.takeover import complete_hand_over, give_way
+from paradime_flows.supervision.cancellation import (
+    remember_credentials,
+    settle_if_cancelled_before,
+    settle_if_cancelled_meanwhile,
+)
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.reconcile import (
     archive_ownership,
