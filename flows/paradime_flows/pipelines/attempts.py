@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
@@ -23,12 +23,12 @@ from paradime_flows.ledger.store import Superseded, body_began_at, supersede
 from paradime_flows.pipelines.plan import StepOutcome, StepState, carried_over
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.prefect_api.flow_runs import has_its_own_process, lineage, subflows_of
-from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner.resume import can_be_inherited, give_up
 from paradime_flows.runner.takeover import write_the_end
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
+    from prefect.flows import Flow
 
     from paradime_blocks.credentials import ParadimeCredentials
     from paradime_flows.pipeline import Step
@@ -97,12 +97,15 @@ class EarlierAttempts:
         """Return the outcomes to begin with."""
         return carried_over(steps, self.outcomes, attempt=self.attempt)
 
-    async def prepare(self, steps: Mapping[str, Step], outcomes: Mapping[str, StepOutcome]) -> None:
+    async def prepare(
+        self, steps: Mapping[str, Step], outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]
+    ) -> None:
         """Find what the steps can go on with, and end what else is left.
 
         Args:
             steps: The steps, by name.
             outcomes: The outcomes to begin with.
+            flow: The flow that each step is a run of.
         """
         async with get_client() as client:
             gone = [one for one in self.earlier if not _is_over(one)]
@@ -113,7 +116,7 @@ class EarlierAttempts:
                     await supersede(client, one.id, self.flow_run)
             children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
             if children:
-                await _number_subflows(client, self.flow_run.id)
+                await _number_subflows(client, self.flow_run.id, flow)
         for one in gone:
             await write_the_end(one.id, self.flow_run)
         self.predecessors = open_predecessors(children, self.under_way)
@@ -230,7 +233,7 @@ def _is_open(flow_run: FlowRun) -> bool:
     return any(ownership.is_open for ownership in read_ownerships(flow_run))
 
 
-async def _number_subflows(client: PrefectClient, flow_run_id: UUID) -> None:
+async def _number_subflows(client: PrefectClient, flow_run_id: UUID, flow: Flow[..., Any]) -> None:
     """Give the subflows that are yet to come numbers that no other has had.
 
     Prefect numbers the subflows of a flow run as they are called, and in a body that begins again goes on with the
@@ -246,5 +249,5 @@ async def _number_subflows(client: PrefectClient, flow_run_id: UUID) -> None:
         numbers += [int(task_run.dynamic_key) if task_run.dynamic_key.isdigit() else 0 for task_run in page]
         if len(page) < _PAGE:
             break
-    key = Task(name=run_schedule.name, fn=run_schedule.fn).task_key
+    key = Task(name=flow.name, fn=flow.fn).task_key
     context.task_run_dynamic_keys[key] = max(numbers)

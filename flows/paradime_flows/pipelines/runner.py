@@ -132,7 +132,7 @@ class PipelineRun:
             if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
                 # Of what an attempt before has run anew, the next one must not take this for a part.
                 await self._note(name)
-        await self._before.prepare(self.steps, self.outcomes)
+        await self._before.prepare(self.steps, self.outcomes, run_schedule)
 
     async def _decide(self) -> None:
         decision = decide(
