@@ -29,6 +29,7 @@ from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api.context import resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES
+from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
 from paradime_flows.runner.takeover import give_way
 from paradime_flows.supervision.cancellation import settle_if_cancelled_before, settle_if_cancelled_meanwhile
@@ -158,6 +159,7 @@ async def run_pipeline(
         steps,
         options,
         before,
+        flow=run_schedule,
         on_failure=on_failure,
         max_parallel=max_parallel,
         on_interrupt=on_interrupt,

@@ -29,7 +29,6 @@ from paradime_flows.pipelines.plan import StepState, decide
 from paradime_flows.pipelines.report import headline, render_pipeline
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner.resume import succeeding
 from paradime_flows.supervision.watch import (
     Stop,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from paradime_flows.ledger.entry import Policy
     from paradime_flows.pipeline import OnFailure, Step
+    from paradime_flows.prefect_api.dispatch import DispatchedFlow
 
 # A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.
 _STOP_SECONDS = 60.0
@@ -59,8 +59,9 @@ class PipelineRun:
         flow_run: The pipeline's flow run.
         name: The pipeline's name.
         steps: The steps; they fit together.
-        options: Parameters that all steps' `run_schedule` have in common.
+        options: Parameters that all steps' flow runs have in common.
         before: What the attempts before this one have left.
+        flow: The flow that each step is a run of.
         on_failure: What a failure means for the rest.
         max_parallel: How many steps may run at once.
         on_interrupt: What an interrupt without a person's cancel does to the Bolt runs.
@@ -77,6 +78,7 @@ class PipelineRun:
         options: Mapping[str, Any],
         before: EarlierAttempts,
         *,
+        flow: DispatchedFlow[..., Any],
         on_failure: OnFailure,
         max_parallel: int,
         on_interrupt: Policy = "cancel",
@@ -85,6 +87,7 @@ class PipelineRun:
         self.name = name
         self.steps = {step.key: step for step in steps}
         self.options = options
+        self.flow = flow
         self.on_failure: OnFailure = on_failure
         self.max_parallel = max_parallel
         self.on_interrupt = on_interrupt
@@ -132,7 +135,7 @@ class PipelineRun:
             if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
                 # Of what an attempt before has run anew, the next one must not take this for a part.
                 await self._note(name)
-        await self._before.prepare(self.steps, self.outcomes, run_schedule)
+        await self._before.prepare(self.steps, self.outcomes, self.flow)
 
     async def _decide(self) -> None:
         decision = decide(
@@ -179,7 +182,7 @@ class PipelineRun:
         step = self.steps[name]
         stop_request.set(self.stop)
         # The subflow's name is the step's, so that a rerun finds what an earlier attempt of the step left.
-        flow = run_schedule.with_options(flow_run_name=lambda: name)
+        flow = self.flow.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
         try:
             with succeeding(self._before.hand_over(name)):
