@@ -42,7 +42,7 @@ help:
 	@echo "make test-all       what that leaves: every combination, the vendor's SDK, Dask, benchmarks (BUDGET=seconds)"
 	@echo "make test-nightly   all of it, and the process tests ten times (ROUNDS=10)"
 	@echo "make figures        the README's table of figures: all fault and process tests, counted"
-	@echo "make lint           ruff, format check, mypy (make format: puts right what can be)"
+	@echo "make lint           ruff, format check, mypy, who imports whom (make format: puts right what can be)"
 	@echo "make wheel-check    builds the wheel, installs it into an empty environment, runs the smallest flow"
 	@echo "make clean          removes what these have made"
 
@@ -127,6 +127,7 @@ lint: $(READY)
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m deptry paradime_blocks flows/paradime_flows
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 types: $(READY)
 	@$(PY) -m mypy

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import inspect
 from pathlib import Path
 
@@ -120,39 +118,3 @@ def test_no_call_of_ours_has_one_form_only(kind):
     ours = {name for name in vars(kind) if not name.startswith("_")}
     async_forms = {name for name in ours if inspect.iscoroutinefunction(vars(kind)[name])}
     assert {f"a{case.values[1]}" for case in FORMS if case.values[0] is kind} == async_forms
-
-
-@pytest.mark.parametrize(
-    "module",
-    ["client", "models", "client.operations", "errors", "client.connection", "client.retry", "client.inputs"],
-)
-def test_the_client_knows_nothing_of_prefect(module):
-    """It and all of ours that it imports: imports run downwards."""
-    seen: set[str] = set()
-    left = [f"paradime_blocks.{module}"]
-    while left:
-        name = left.pop()
-        if name in seen or not name.startswith("paradime_blocks."):
-            continue
-        seen.add(name)
-        source = inspect.getsource(importlib.import_module(name))
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom) and node.module == "paradime_blocks":
-                left += [f"paradime_blocks.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                left.append(node.module or "")
-                assert not (node.module or "").startswith(("prefect", "paradime_flows")), name
-            elif isinstance(node, ast.Import):
-                assert not any(alias.name.split(".")[0] == "prefect" for alias in node.names), name
-
-
-def test_the_simulator_imports_nothing_of_ours():
-    """It must be able to disagree with the client."""
-    for path in (ROOT / "testing").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level <= 1:
-                module = node.module or ""
-                ours = node.level == 0 and module.split(".")[0] in {"paradime_blocks", "paradime_flows"}
-                assert not ours or module.startswith("paradime_blocks.testing"), path.name
-            elif isinstance(node, ast.ImportFrom):
-                pytest.fail(f"{path.name} imports from above")
