@@ -40,7 +40,13 @@ async def in_the_loop(name: str, credentials: ParadimeCredentials) -> int:
     return (await arun_schedule(name, credentials, **QUICK)).run_id
 
 
-@pytest.mark.parametrize("how", ["submitted", "gathered", "one after the other"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "gathered",
+        *(pytest.param(how, marks=pytest.mark.full) for how in ("submitted", "one after the other")),
+    ],
+)
 async def test_each_call_by_a_task_is_a_subflow_with_a_run_of_its_own(
     workspace: BoltSimulator, credentials: ParadimeCredentials, how: str
 ) -> None:

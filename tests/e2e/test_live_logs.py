@@ -323,7 +323,7 @@ class Killed(BaseException):
     """Stands for the end of a process."""
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["after", pytest.param("before", marks=pytest.mark.full)])
 async def test_an_attempt_that_ends_around_a_post_loses_and_repeats_nothing(
     bolt_simulator, credentials, posts, when
 ):
@@ -382,6 +382,7 @@ async def test_no_request_is_large_however_much_waits(bolt_simulator, credential
     assert "".join(shown) == "".join(outputs).replace("\n", "")
 
 
+@pytest.mark.full
 async def test_a_server_that_takes_less_at_once_gets_less(bolt_simulator, credentials, posts):
     """What is refused as too large is sent in parts; from then on no request is so large."""
     stdout = numbered(30_000)

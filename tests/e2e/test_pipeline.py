@@ -94,6 +94,7 @@ async def run_again(flow_run: FlowRun, credentials: ParadimeCredentials, **optio
     return await run_flow_async(run_pipeline, flow_run=fresh, parameters=parameters, return_type="state")
 
 
+@pytest.mark.full
 async def test_twelve_schedules_run_in_the_order_of_their_dependencies(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

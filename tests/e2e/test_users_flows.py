@@ -136,6 +136,7 @@ async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("acts", [True, False], ids=["it had started a run", "it had not"])
 async def test_a_cancel_is_heard_of_while_a_lost_answer_is_looked_into(
     workspace: BoltSimulator, credentials: ParadimeCredentials, acts: bool
@@ -198,6 +199,7 @@ class UntilACancel(faults.Fault):
         return Reply(503)
 
 
+@pytest.mark.full
 async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -227,7 +229,7 @@ class EndsFirst(faults.Fault):
         return exchange.act()
 
 
-@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("ignored", [True, pytest.param(False, marks=pytest.mark.full)])
 async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
     workspace: BoltSimulator,
     credentials: ParadimeCredentials,
@@ -284,6 +286,7 @@ async def test_a_crash_leaves_what_was_started_by_a_deployment_to_its_own_proces
             assert workspace.run(run_id).state == left
 
 
+@pytest.mark.full
 async def test_a_run_of_another_workspace_with_the_same_id_is_not_ours(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -386,7 +389,10 @@ async def test_a_retry_links_the_run_that_it_retries(
     assert f"run_id/{failed}" in str(summary.data)
 
 
-@pytest.mark.parametrize("older", [False, True], ids=["retryBoltRun", "older backend"])
+@pytest.mark.parametrize(
+    "older",
+    [pytest.param(False, id="retryBoltRun"), pytest.param(True, id="older backend", marks=pytest.mark.full)],
+)
 async def test_a_retry_begins_with_the_first_command_that_failed(
     workspace: BoltSimulator, credentials: ParadimeCredentials, older: bool
 ) -> None:
