@@ -1,0 +1,217 @@
+"""Which flow runs stood in a flow run's place before, as Prefect's engine makes them: flows of all shapes, retried.
+
+The judgement itself is a table, tests/unit/test_call_paths.py; here it is asked by flows that do nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.deployments import arun_deployment
+from prefect.flow_engine import run_flow_async
+from prefect.runtime import flow_run as this_flow_run
+
+from paradime_flows.ledger.callers import write_callers
+from paradime_flows.ledger.earlier_calls import earlier_calls
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+# What a place in a flow does.
+Work = Callable[[], Awaitable[Any]]
+# The flow runs of one attempt: each with those that it takes to have stood in its place.
+Attempt = list[tuple["UUID", list["UUID"]]]
+
+
+class AnotherStepFailedError(Exception):
+    """What has an attempt retried."""
+
+
+async def who_stood_here() -> tuple[UUID, list[UUID]]:
+    """Return the flow run that this is in, and those that stood in its place, oldest first."""
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(this_flow_run.id)
+        flow_run = await write_callers(client, flow_run)
+        return flow_run.id, [one.id for one in await earlier_calls(client, flow_run)]
+
+
+@flow
+async def a_flow() -> Any:
+    return await who_stood_here()
+
+
+@flow
+async def a_flow_that_calls_it() -> Any:
+    return await a_flow()
+
+
+@task
+async def a_task_that_calls_it() -> Any:
+    return await a_flow()
+
+
+@task
+async def a_task_that_calls_a_flow() -> Any:
+    return await a_flow_that_calls_it()
+
+
+@flow
+async def a_flow_that_calls_a_task() -> Any:
+    return await a_task_that_calls_it()
+
+
+@task
+async def a_task_in_a_task() -> Any:
+    return await a_task_that_calls_it()
+
+
+async def retried(work: Callable[[int], Awaitable[Attempt]], by: str, attempts: int = 2) -> list[Attempt]:
+    """Have a flow, or a task in it, do some work in several attempts; the work is told which one it is."""
+    seen: list[Attempt] = []
+    times = {"retries": attempts - 1, "retry_delay_seconds": 0}
+
+    @task(**(times if by == "task" else {}))
+    async def step() -> None:
+        await attempt()
+
+    @flow(**({} if by == "task" else times))
+    async def parent() -> None:
+        await (attempt() if by == "flow" else step())
+
+    async def attempt() -> None:
+        seen.append(await work(len(seen)))
+        if len(seen) < attempts:
+            raise AnotherStepFailedError
+
+    await parent()
+    return seen
+
+
+def by_place(seen: list[Attempt]) -> None:
+    """See that the first flow run of each attempt goes back to the first of those before, and so on."""
+    places: dict[int, list[UUID]] = {}
+    for attempt in seen:
+        for number, (flow_run_id, before) in enumerate(attempt):
+            assert before == places.setdefault(number, [])
+            places[number].append(flow_run_id)
+
+
+longer = pytest.mark.exhaustive
+
+
+@pytest.mark.parametrize(
+    "called, by",
+    [
+        pytest.param(a_flow, "flow", id="a flow, its caller retried"),
+        pytest.param(a_flow_that_calls_it, "flow", id="a flow of a flow", marks=longer),
+        pytest.param(a_flow_that_calls_a_task, "flow", id="a flow of a task of a flow"),
+        pytest.param(a_task_that_calls_it, "flow", id="a flow of a task", marks=longer),
+        pytest.param(a_task_in_a_task, "flow", id="a flow of a task in a task", marks=longer),
+        pytest.param(a_flow, "flow of a task", id="the flow retried whose task calls it", marks=longer),
+        pytest.param(
+            a_flow_that_calls_it, "flow of a task", id="the flow retried whose task calls a flow of it"
+        ),
+        pytest.param(
+            a_task_that_calls_it, "flow of a task", id="the flow retried, a task in a task", marks=longer
+        ),
+        pytest.param(a_flow, "task", id="a task retried that calls it"),
+        pytest.param(a_flow_that_calls_it, "task", id="a task retried that calls a flow of it", marks=longer),
+        pytest.param(a_task_that_calls_it, "task", id="a task retried, a task in it"),
+        pytest.param(
+            a_task_that_calls_a_flow, "task", id="a task retried, a flow of a task in it", marks=longer
+        ),
+        pytest.param(
+            a_flow_that_calls_a_task, "task", id="a task retried, a task of a flow in it", marks=longer
+        ),
+    ],
+)
+async def test_each_attempt_goes_back_to_those_before(called: Work, by: str) -> None:
+    """One that calls more than the attempts before has something new in that place."""
+
+    async def work(number: int) -> Attempt:
+        return [await called() for _ in range(1 if number == 0 else 2)]
+
+    by_place(await retried(work, by, attempts=3 if called is a_flow_that_calls_a_task else 2))
+
+
+async def test_a_flow_that_a_task_calls_goes_back_by_its_own_retry() -> None:
+    """The task is the same, in the same attempt; but the flow that it called is in another."""
+    seen: list[Attempt] = []
+
+    @flow(retries=1, retry_delay_seconds=0)
+    async def called() -> None:
+        seen.append([await a_flow()])
+        if len(seen) < 2:
+            raise AnotherStepFailedError
+
+    @task
+    async def step() -> None:
+        await called()
+
+    @flow
+    async def parent() -> None:
+        await step()
+
+    await parent()
+    by_place(seen)
+
+
+async def test_tasks_of_one_attempt_have_a_place_each() -> None:
+    """They call the same, one after the other and at once; each goes back to one of the attempt before."""
+
+    async def work(_: int) -> Attempt:
+        one_by_one = [await a_task_that_calls_it() for _ in range(2)]
+        return one_by_one + await asyncio.gather(a_task_that_calls_it(), a_task_that_calls_it())
+
+    first, second = await retried(work, "flow")
+    assert [before for _, before in first] == [[]] * 4
+    assert [len(before) for _, before in second] == [1] * 4
+    assert {one for _, before in second for one in before} == {one for one, _ in first}
+
+
+@flow(name="load")
+async def loads() -> Any:
+    return await who_stood_here()
+
+
+@flow(name="load")
+async def loads_as_well() -> Any:
+    return await who_stood_here()
+
+
+async def test_two_flows_of_one_name_are_two() -> None:
+    """Prefect gives them one id, and numbers each from nought."""
+
+    async def work(_: int) -> Attempt:
+        return [await loads(), await loads_as_well()]
+
+    by_place(await retried(work, "flow"))
+
+
+async def test_a_flow_that_was_edited_before_its_parent_is_retried_is_the_same() -> None:
+    """Prefect's key for it is another one, as also where a worker has fetched the code into another folder."""
+
+    async def work(number: int) -> Attempt:
+        return [await (loads_as_well if number else loads)()]
+
+    by_place(await retried(work, "flow"))
+
+
+async def test_what_a_task_outside_of_a_flow_calls_twice_has_two_places() -> None:
+    """Prefect has one key for all that it calls."""
+    async with get_client() as client:
+        await client.create_deployment(flow_id=await client.create_flow(a_flow), name="twice")
+
+    @task
+    async def refresh() -> list[Any]:
+        return [await arun_deployment("a-flow/twice", timeout=0) for _ in range(2)]
+
+    seen = [await run_flow_async(a_flow, flow_run=flow_run) for flow_run in await refresh()]
+    assert [before for _, before in seen] == [[], []]
