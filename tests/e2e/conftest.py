@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
     from paradime_blocks.testing import BoltSimulator
 
 pytestmark = pytest.mark.e2e
@@ -26,3 +29,18 @@ def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
     }.items():
         bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
     return bolt_simulator
+
+
+@pytest.fixture
+def swept_tag(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tag of the test's own: sweeps look at the flow runs that bear it, and not at those of other tests."""
+    from paradime_flows import sweep_orphans as module
+
+    tag = f"swept-{uuid4().hex[:12]}"
+    candidates = module.candidates
+
+    async def of_this_test(client: Any, lookback: Any) -> list[FlowRun]:
+        return [one for one in await candidates(client, lookback) if tag in one.tags]
+
+    monkeypatch.setattr(module, "candidates", of_this_test)
+    return tag
