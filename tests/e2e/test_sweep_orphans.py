@@ -20,10 +20,10 @@ from support.prefect_api import artifacts_of, latest_flow_run
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.store import LABEL as BODY
-from paradime_flows.supervision.heartbeat import LABEL, beat
 from paradime_flows.ledger.entry import TAG, Ownership, read_ownerships
+from paradime_flows.ledger.store import LABEL as BODY
 from paradime_flows.run_schedule import run_schedule
+from paradime_flows.supervision.heartbeat import LABEL, beat
 from paradime_flows.sweep_orphans import asweep_orphans
 
 if TYPE_CHECKING:

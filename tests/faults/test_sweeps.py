@@ -28,9 +28,9 @@ from prefect.states import (
 
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
+from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.ledger.store import LABEL as BODY
 from paradime_flows.supervision.heartbeat import LABEL, beat
-from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.supervision.reconcile import settle_interrupted
 
 if TYPE_CHECKING:

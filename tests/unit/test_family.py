@@ -9,7 +9,7 @@ import pytest
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 
-from paradime_flows.family import every_flow_run
+from paradime_flows.prefect_api.flow_runs import every_flow_run
 
 
 class Pages:
