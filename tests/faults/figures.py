@@ -17,7 +17,7 @@ import pytest
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
-EVERY_CASE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "exhaustive or not exhaustive"]
+EVERY_CASE = ["-n", "3", "--include", "full", "--include", "exhaustive"]
 COLUMNS = ("cases", "kills", "started", "left_over")
 HEAD = ("Test", "Cases", "Kills", "Bolt runs started", "Runs left over", "Failed")
 
