@@ -19,14 +19,15 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
-    """`quick` succeeds, `once` fails at first, `failing` always does, `endless` does not end."""
+    """`quick` succeeds, `once` fails at first, `failing` always does, `endless` does not end; all leave no files."""
     bolt_simulator.clock.speed = 60
-    for name, command in {
-        "quick": SimulatedCommand("dbt run"),
-        "once": SimulatedCommand("dbt run", return_code=(1, 0)),
-        "failing": SimulatedCommand("dbt run", return_code=1),
-        "endless": SimulatedCommand("dbt run", duration_seconds=100_000),
+    for name, options in {
+        "quick": {},
+        "once": {"return_code": (1, 0)},
+        "failing": {"return_code": 1},
+        "endless": {"duration_seconds": 100_000},
     }.items():
+        command = SimulatedCommand("dbt run", resources={}, **options)
         bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
     return bolt_simulator
 
