@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
     from xdist.scheduler import LoadScopeScheduling
 
-# By folder, in the order in which they are begun: those that wait most first, the short ones last, so that no process
-# of xdist is idle at the end.
+# By folder, in the order in which they are begun: processes first, which mostly wait; then what needs no server, while
+# that starts; the tests of the real server last, handed out one by one, so that no process of xdist is idle at the end.
 LAYERS = {
     "processes": "processes",
-    "faults": "memory",
+    "unit": "unit",
+    "simulator": "simulator",
+    "client": "simulator",
     "memory": "memory",
+    "faults": "memory",
     "ui": "ui",
     "e2e": "e2e",
-    "client": "simulator",
-    "simulator": "simulator",
-    "unit": "unit",
 }
+# Their tests share what takes a while to set up, or blocks of fixed names.
+WHOLE_FILES = ("e2e/test_docstrings.py",)
 # Marks of what `make test` leaves to longer runs, the longest first: `-m full` runs what is left to that one alone,
 # `--include full` that as well.
 LEFT_OUT = ("exhaustive", "full")
@@ -93,7 +95,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
                 # They share a worker and a `serve` program, which take longer to start than most of them to run.
                 return layer
             # A real flow takes seconds; of the others a file is handed out as a whole.
-            return nodeid if layer == "e2e" else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return nodeid if layer == "e2e" and not file.endswith(WHOLE_FILES) else file
 
     # In the order that they have been put in.
     config.option.loadscopereorder = False
@@ -131,7 +134,7 @@ class LayerTimes:
     def lines(self) -> Iterable[str]:
         """A line for each layer; at once with others, a layer's tests take longer than its share of the whole."""
         yield f"{'layer':<12}{'tests':>8}{'from first to last':>20}{'summed':>10}"
-        for layer in reversed(dict.fromkeys(LAYERS.values())):
+        for layer in dict.fromkeys(LAYERS.values()):
             if layer in self.times:
                 times = self.times[layer]
                 whole = f"{times.ended - times.begun:.1f} s"

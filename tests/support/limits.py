@@ -86,12 +86,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         return (yield)
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    try:
-        return (yield)
-    finally:
-        _watch.end()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Watch no longer: what ends with the last test of a process, of whatever layer, may be a server."""
+    _watch.end()
 
 
 @contextmanager
