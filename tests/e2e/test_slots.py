@@ -14,7 +14,7 @@ from support.processes import await_until
 
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.send.decision_log import Trail
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner import slot
 from paradime_flows.runner.slot import schedule_slot, slot_name

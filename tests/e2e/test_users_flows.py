@@ -20,7 +20,7 @@ from support.prefect_api import artifacts_of
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.send.decision_log import Trail
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
@@ -423,7 +423,7 @@ async def test_nobody_starts_a_run_while_another_awaits_its_retry(
     monkeypatch.setattr(driving, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(driving, "_REAPED_SECONDS", 0.0)
     first = asyncio.create_task(
-        run_schedule("failing", credentials, retries=1, retry_delay_seconds=20, return_state=True, **FLOW)
+        run_schedule("failing", credentials, retries=1, retry_delay_seconds=3600, return_state=True, **FLOW)
     )
     await asyncio.to_thread(
         workspace.wait_for,
@@ -435,8 +435,10 @@ async def test_nobody_starts_a_run_while_another_awaits_its_retry(
     assert "Another flow run in Prefect drives the schedule" in str(state.message)
     assert len(workspace.runs()) == 1
     assert "paradime-failing" in await artifacts_of(state.state_details.flow_run_id)
-    await first
-    assert len(workspace.runs()) == 2
+    assert not first.done()
+    first.cancel()
+    await asyncio.wait([first])
+    assert len(workspace.runs()) == 1
 
 
 async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
@@ -450,7 +452,7 @@ async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
     async def dead() -> None:
         async with schedule_slot(slot_name(schedule), Trail(), wait_seconds=1.0):
             held.set()
-            await asyncio.sleep(5)
+            await asyncio.sleep(4)
 
     held = asyncio.Event()
     lease = asyncio.create_task(dead())
@@ -534,7 +536,7 @@ async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once
     monkeypatch.setattr(heartbeat, "_LOOK_SECONDS", 0.5)
     bodies = []
 
-    @flow(retries=1, retry_delay_seconds=20)
+    @flow(retries=1, retry_delay_seconds=3600)
     async def fails() -> None:
         bodies.append(this_flow_run.id)
         await atrigger_bolt_run("endless", credentials)
@@ -546,7 +548,8 @@ async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once
         while "AwaitingRetry" not in str((await client.read_flow_run(bodies[0])).state):  # noqa: ASYNC110 - the server's
             await asyncio.sleep(0.1)
         await client.set_flow_run_state(bodies[0], Cancelling())
-    await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 15)
+    await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 30)
+    work.cancel()
+    await asyncio.wait([work])
     assert len(bodies) == 1
-    await work
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
