@@ -1,4 +1,4 @@
-"""Runs what `make test` leaves, part by part, within a time: `rest.py [--seconds N]`.
+"""Runs what `make test` leaves, part by part, in a given time: `rest.py [--seconds N]`.
 
 A part is begun only if it can be expected to end in time; those that were left out are named at the end. Without a
 time, all of them run. Stops at the first that fails, with its exit code.
@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 
 PYTEST = [sys.executable, "-m", "pytest", "-n", "3", "-q"]
+PROCESSES = "tests/processes/test_{}.py"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Part:
     """A part of the tests.
 
     Attributes:
-        name: What it proves.
+        name: What it is about.
         command: What runs it.
         seconds: How long it takes on two cores.
         env: Environment variables to add.
@@ -33,10 +34,41 @@ class Part:
     env: dict[str, str] = field(default_factory=dict)
 
 
+def processes(mark: str, seconds: float, *names: str) -> Part:
+    """A part of the tests of processes: the files of these names."""
+    files = [PROCESSES.format(name) for name in names]
+    return Part(f"processes ({mark}): {', '.join(names)}", [*PYTEST, "-m", mark, *files], seconds)
+
+
 # What is proven nowhere else comes first, and every combination of what has been sampled last.
 PARTS = [
     Part("the vendor's SDK", ["make", "--no-print-directory", "test-contract"], 120),
-    Part("processes", [*PYTEST, "-m", "full", "tests/processes"], 400),
+    Part("400 random stories, 100,000 lines", [*PYTEST, "-m", "(full or exhaustive) and memory"], 120),
+    Part(
+        "Dask, process pools, deployments",
+        [*PYTEST, "-m", "full or exhaustive", "tests/e2e", PROCESSES.format("deployment")],
+        180,
+    ),
+    processes("full", 200, "interrupts", "supervisors"),
+    processes("full", 200, "shapes", "take_up"),
+    processes("full", 150, "traps", "pipelines", "secrets", "live_logs"),
+    Part(
+        "300 examples of each property",
+        [*PYTEST, "-m", "hypothesis", "-o", "unit_limit_seconds=inf"],
+        120,
+        {"HYPOTHESIS_PROFILE": "nightly"},
+    ),
+    Part(
+        "benchmark: live logs",
+        [sys.executable, "tests/benchmarks/live_logs.py"],
+        120,
+        {"PYTHONPATH": ".:flows:deployments"},
+    ),
+    Part("benchmark: memory of an archive", [sys.executable, "tests/benchmarks/archive_memory.py"], 120),
+    processes("exhaustive", 600, "interrupts"),
+    processes("exhaustive", 600, "shapes"),
+    processes("exhaustive", 300, "supervisors"),
+    processes("exhaustive", 200, "take_up", "traps", "pipelines", "live_logs"),
 ]
 
 
@@ -55,17 +87,17 @@ def main() -> int:
         print(f"== {part.name}", flush=True)
         start = time.monotonic()
         code, last = run(part)
-        took = f"{time.monotonic() - start:.0f} s, of {part.seconds:.0f} s expected"
+        took = f"{time.monotonic() - start:.0f} s ({part.seconds:.0f} s expected)"
         if code:
             print(f"== {part.name} FAILED after {took}")
             return code
         print(f"== {part.name} passed after {took}", flush=True)
         closing += [f"{part.name}:", last]
+    print("== summary")
     if left:
-        print(f"Left out, since they do not fit into {seconds:.0f} s:")
+        print(f"Left out, since they do not fit into {seconds:.0f} s; `make test-nightly` runs all:")
         for part in left:
             print(f"  {part.name} ({part.seconds:.0f} s)")
-        print("`make test-nightly` runs all of them.")
     print(*closing, sep="\n")
     return 0
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
@@ -26,8 +32,6 @@ if TYPE_CHECKING:
 
     from paradime_blocks.testing import BoltSimulator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.processes]
-
 PREFECT_YAML = Path(__file__).resolve().parents[2] / "deployments" / "prefect.yaml"
 LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 
@@ -35,10 +39,11 @@ LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 @pytest.fixture
 def worker(processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
     """What prefect.yaml declares is deployed, and a worker serves its pool with the simulator's credentials."""
-    # The README's example, which another test has run on this server, must not get this worker.
+    # What another test has asked for in that pool must not get this worker.
     waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=["bolt"]))
     with get_client(sync_client=True) as client:
-        for flow_run in client.read_flow_runs(flow_run_filter=waiting):
+        for flow_run in client.read_flow_runs(flow_run_filter=waiting, work_pool_filter=pool):
             client.delete_flow_run(flow_run.id)
     made = processes.prefect("work-pool", "create", "--type", "process", "--overwrite", "bolt")
     assert made.wait() == 0, made.output
