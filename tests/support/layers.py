@@ -34,8 +34,8 @@ LAYERS = {
     "ui": "ui",
     "e2e": "e2e",
 }
-# Their tests share what takes a while to set up, or blocks of fixed names.
-WHOLE_FILES = ("e2e/test_docstrings.py",)
+# Documents whose examples save blocks of the same names: one process runs them, one after the other.
+DOCUMENTS = ("e2e/test_docstrings.py", "e2e/test_readme.py")
 # Marks of what `make test` leaves to longer runs, the longest first: `-m full` runs what is left to that one alone,
 # `--include full` that as well.
 LEFT_OUT = ("exhaustive", "full")
@@ -94,9 +94,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
             if layer == "processes":
                 # They share a worker and a `serve` program, which take longer to start than most of them to run.
                 return layer
-            # A real flow takes seconds; of the others a file is handed out as a whole.
             file = nodeid.partition("::")[0]
-            return nodeid if layer == "e2e" and not file.endswith(WHOLE_FILES) else file
+            if file.endswith(DOCUMENTS):
+                return "documents"
+            # A real flow takes seconds; of the others a file is handed out as a whole.
+            return nodeid if layer == "e2e" else file
 
     # In the order that they have been put in.
     config.option.loadscopereorder = False
