@@ -26,7 +26,8 @@ NAMES = ("orders", "customers")
 def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
     bolt_simulator.clock.speed = 20
     for name in NAMES:
-        bolt_simulator.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=20)])
+        command = SimulatedCommand("dbt run", duration_seconds=20, resources={})
+        bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
     return bolt_simulator
 
 

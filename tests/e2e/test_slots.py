@@ -31,9 +31,8 @@ QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
 def daily(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> BoltSchedule:
     """A schedule of which Bolt itself would allow two runs at once."""
     bolt_simulator.clock.speed = 60
-    bolt_simulator.add_schedule(
-        "daily", commands=[SimulatedCommand("dbt run", duration_seconds=120)], already_running="allow"
-    )
+    command = SimulatedCommand("dbt run", duration_seconds=60, resources={})
+    bolt_simulator.add_schedule("daily", commands=[command], setup_commands=False, already_running="allow")
     return BoltSchedule(credentials=credentials, schedule_name="daily")
 
 
@@ -58,10 +57,13 @@ async def test_a_flow_run_that_waits_for_its_slot_hears_of_a_cancel(
     bolt_simulator: BoltSimulator, daily: BoltSchedule
 ) -> None:
     """It ends as cancelled, has triggered nothing, and leaves the slot to who has it."""
+    name = f"waits for its slot {bolt_simulator.api_endpoint}"
     async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
-        flow = run_schedule.with_options(flow_run_name="waits-for-its-slot")
+        flow = run_schedule.with_options(flow_run_name=name)
         waiting = asyncio.create_task(flow(daily, return_state=True, **QUICK))
-        flow_run = await await_until(_waiting_run, "a flow run that waits for the slot")
+        flow_run = await await_until(
+            lambda: _waiting_run(name), "a flow run that waits for the slot", every=0.4
+        )
         async with get_client() as client:
             await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
         assert (await waiting).is_cancelled()
@@ -70,9 +72,9 @@ async def test_a_flow_run_that_waits_for_its_slot_hears_of_a_cancel(
     assert await slots_taken(daily) == 0
 
 
-async def _waiting_run() -> FlowRun | None:
+async def _waiting_run(name: str) -> FlowRun | None:
     async with get_client() as client:
-        named = FlowRunFilter(name=FlowRunFilterName(any_=["waits-for-its-slot"]))
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
         found = await client.read_flow_runs(flow_run_filter=named)
     if not found:
         return None

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect import flow, tags, task
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags, TaskRunFilter, TaskRunFilterName
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterName,
+)
 from prefect.states import Cancelling
 from support.processes import wait_until
 
@@ -58,10 +64,12 @@ def flow_run_of(tag: str) -> Any:
         return next(iter(client.read_flow_runs(flow_run_filter=tagged)), None)
 
 
-def is_waited_for(run_id: int) -> bool:
+def is_waited_for(run_id: int, flow_run_id: UUID) -> bool:
     with get_client(sync_client=True) as client:
-        named = TaskRunFilter(name=TaskRunFilterName(any_=[f"wait for {run_id}"]))
-        found = client.read_task_runs(task_run_filter=named)
+        found = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+            task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=[f"wait for {run_id}"])),
+        )
     return any(task_run.state is not None and task_run.state.is_running() for task_run in found)
 
 
@@ -81,8 +89,8 @@ def test_tasks_run_in_other_processes_and_a_cancel_leaves_nothing_running(
 
     def cancel() -> UUID:
         (run,) = wait_until(lambda: workspace.runs("endless"), "the endless run")
-        wait_until(lambda: is_waited_for(run.id), "somebody to wait for it")
         flow_run = flow_run_of(tag)
+        wait_until(lambda: is_waited_for(run.id, flow_run.id), "somebody to wait for it")
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
         return flow_run.id
