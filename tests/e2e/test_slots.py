@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from paradime_blocks.trigger.send.decision_log import Trail
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.states import Cancelling
@@ -15,6 +14,7 @@ from support.processes import await_until
 
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.trigger.decision_log import Trail
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner import slot
 from paradime_flows.runner.slot import schedule_slot, slot_name

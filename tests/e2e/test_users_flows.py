@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from paradime_blocks.trigger.send.decision_log import Trail
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
@@ -21,6 +20,7 @@ from support.prefect_api import artifacts_of
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
+from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
