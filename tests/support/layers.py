@@ -34,6 +34,8 @@ LAYERS = {
     "ui": "ui",
     "e2e": "e2e",
 }
+# What a process has had of signals is its own, and counts on: each of these files has a process to itself meanwhile.
+SIGNALLED = ("e2e/test_users_flows.py", "e2e/test_watching.py")
 # Documents whose examples save blocks of the same names: one process runs them, one after the other.
 DOCUMENTS = ("e2e/test_docstrings.py", "e2e/test_readme.py")
 # Marks of what `make test` leaves to longer runs, the longest first: `-m full` runs what is left to that one alone,
@@ -73,7 +75,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unwanted = set(left_out)
         items[:] = [item for item in items if item not in unwanted]
     order = list(dict.fromkeys(LAYERS.values()))
-    items.sort(key=lambda item: order.index(layer_of(item.nodeid) or ""))
+    whole = (*DOCUMENTS, *SIGNALLED)
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        """By layer; within one, what is handed out as a whole first."""
+        file = item.nodeid.partition("::")[0]
+        return order.index(layer_of(item.nodeid) or ""), not file.endswith(whole)
+
+    items.sort(key=place)
 
 
 def _length(item: pytest.Item) -> str | None:
@@ -98,7 +107,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
             if file.endswith(DOCUMENTS):
                 return "documents"
             # A real flow takes seconds; of the others a file is handed out as a whole.
-            return nodeid if layer == "e2e" else file
+            return nodeid if layer == "e2e" and not file.endswith(SIGNALLED) else file
 
     # In the order that they have been put in.
     config.option.loadscopereorder = False
