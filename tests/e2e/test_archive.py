@@ -57,7 +57,7 @@ async def test_a_run_that_failed_is_told_with_its_cause_first(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Summary, results and error name what failed, in dbt's words; the state's message stays short."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("shop", commands=recorded_commands("failure"))
     with pytest.raises(BoltRunFailed) as raised:
         await arun_schedule("shop", credentials, **QUICK)
@@ -130,7 +130,7 @@ async def test_a_command_without_results_is_explained_from_its_log(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """dbt that fails before it runs a node leaves no results; its first error is the cause then."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("broken", commands=recorded_commands("compilation_error"))
     with pytest.raises(BoltRunFailed) as raised:
         await arun_schedule("broken", credentials, **QUICK)
@@ -144,7 +144,7 @@ async def test_the_command_that_ended_a_run_is_its_cause(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """dbt build failed, too, and the run went on; the error and the summary name the script alike."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 100
     upload = SimulatedCommand(
         "python upload.py", return_code=3, stdout="ERROR: bucket is gone\n", resources={}
     )
@@ -376,8 +376,8 @@ async def test_the_runs_of_a_schedule_share_the_summarys_key(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Prefect's page of the key is the schedule's history: one artifact for each run, the newest on top."""
-    bolt_simulator.clock.speed = 50
-    bolt_simulator.add_schedule("history-of-one", commands=["dbt run"])
+    bolt_simulator.clock.speed = 100
+    bolt_simulator.add_schedule("history-of-one", commands=["dbt run"], setup_commands=False)
     ids = [(await arun_schedule("history-of-one", credentials, **QUICK)).run_id for _ in range(2)]
     # Archived by somebody who knows the run's id alone, it joins them all the same.
     ids.append(bolt_simulator.start_run("history-of-one"))
@@ -447,7 +447,7 @@ async def test_a_retried_run_is_told_with_all_its_attempts(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The attempt that failed and the one that did not stand in the summary, with their times."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("retried", commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
     result = await arun_schedule("retried", credentials, retries=1, retry_delay_seconds=0, **QUICK)
     text = text_of((await archived("run-schedule"))["paradime-retried"])

@@ -32,14 +32,19 @@ from paradime_flows.run_schedule import arun_schedule, run_schedule
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
-LONG = SimulatedCommand("dbt run", duration_seconds=10_000)
+# What leaves nothing to archive but its log.
+PLAIN: dict[str, Any] = {"commands": [SimulatedCommand("dbt run", resources={})], "setup_commands": False}
+LONG: dict[str, Any] = {
+    "commands": [SimulatedCommand("dbt run", duration_seconds=10_000, resources={})],
+    "setup_commands": False,
+}
 
 
 async def test_a_schedule_that_succeeds_returns_its_result_as_json(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The result names run, schedule, state, times, commands, resources and attempts, and survives JSON."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 60
     command = SimulatedCommand("dbt build", resources={"target/manifest.json": b"{}"})
     bolt_simulator.add_schedule("daily", commands=[command])
     result = await arun_schedule("daily", credentials, **QUICK)
@@ -61,8 +66,8 @@ def test_sync_code_calls_the_flow_and_gets_the_result(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The plain name runs the flow to its end for a caller that cannot await."""
-    bolt_simulator.clock.speed = 20
-    bolt_simulator.add_schedule("daily")
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule("daily", **PLAIN)
     assert run_schedule("daily", credentials, **QUICK).state == BoltRunState.SUCCESS
 
 
@@ -72,8 +77,8 @@ async def test_the_environment_serves_where_no_credentials_are_given(
     """Credentials absent means the PARADIME_* environment."""
     for name, value in bolt_simulator.environment().items():
         monkeypatch.setenv(name, value)
-    bolt_simulator.clock.speed = 20
-    bolt_simulator.add_schedule("daily")
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule("daily", **PLAIN)
     assert (await arun_schedule("daily", **QUICK)).state == BoltRunState.SUCCESS
 
 
@@ -81,8 +86,8 @@ async def test_a_schedule_block_brings_its_credentials_commands_and_branch(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """A BoltSchedule serves wherever a name and credentials do."""
-    bolt_simulator.clock.speed = 20
-    bolt_simulator.add_schedule("daily")
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule("daily", **PLAIN)
     block = BoltSchedule(
         credentials=credentials, schedule_name="daily", commands=["dbt compile"], branch="feature"
     )
@@ -97,7 +102,9 @@ async def test_starting_and_unknown_states_are_waited_through(
 ) -> None:
     """Neither STARTING nor a state that nobody knows is an end."""
     bolt_simulator.clock.speed = 5
-    bolt_simulator.add_schedule("daily", starting_seconds=20, intermediate_states=("POLISHING", "STARTING"))
+    bolt_simulator.add_schedule(
+        "daily", **PLAIN, starting_seconds=20, intermediate_states=("POLISHING", "STARTING")
+    )
     assert (await arun_schedule("daily", credentials, **QUICK)).state == BoltRunState.SUCCESS
     messages = "\n".join(await logs_of((await latest_flow_run("run-schedule")).id))
     assert "is POLISHING" in messages or "is STARTING" in messages
@@ -119,8 +126,8 @@ async def test_a_run_that_ends_badly_raises_its_own_error(
     error: type[Exception],
 ) -> None:
     """Each bad end has an error of its own, which names the run and its page."""
-    bolt_simulator.clock.speed = 20
-    bolt_simulator.add_schedule("daily", **options)
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule("daily", **{**PLAIN, **options})
     with pytest.raises(error) as caught:
         await arun_schedule("daily", credentials, **QUICK)
     (run,) = bolt_simulator.runs("daily")
@@ -132,7 +139,7 @@ async def test_the_state_message_of_a_failed_flow_run_tells_the_story(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Command, return code and the end of its log are in the flow run's state message and in the error's fields."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 60
     log = "\n".join([*(f"line {n}" for n in range(2000)), "Compilation Error in model orders"])
     bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt build", return_code=2, stdout=log)])
     with pytest.raises(BoltRunFailed) as caught:
@@ -154,7 +161,7 @@ async def test_summary_logs_and_links_are_archived(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, *, fails: bool
 ) -> None:
     """On success and on failure alike there are a summary, a log per command and a link per resource."""
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule(
         "daily",
         commands=[
@@ -210,7 +217,7 @@ async def test_a_time_limit_may_leave_the_run_going(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """With on_timeout="leave" the run goes on, and the error says so."""
-    bolt_simulator.add_schedule("daily", commands=[LONG])
+    bolt_simulator.add_schedule("daily", **LONG)
     with pytest.raises(BoltRunTimedOut, match="left going"):
         await arun_schedule("daily", credentials, timeout_seconds=1, on_timeout="leave", **QUICK)
     assert len(bolt_simulator.active_runs()) == 1
@@ -220,7 +227,7 @@ async def test_a_cancel_that_bolt_does_not_carry_out_is_an_error_that_names_the_
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Bolt takes the cancel and the run goes on: the error says that it may still be going."""
-    bolt_simulator.add_schedule("daily", commands=[LONG], cancel="ignore")
+    bolt_simulator.add_schedule("daily", **LONG, cancel="ignore")
     with pytest.raises(BoltCancelUnconfirmed, match="may still be going") as caught:
         await arun_schedule("daily", credentials, timeout_seconds=1, cancel_grace_seconds=2, **QUICK)
     assert caught.value.run_id == bolt_simulator.runs()[0].id
@@ -255,8 +262,10 @@ async def test_an_outage_while_waiting_is_survived(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Bolt out of reach for a while neither ends the wait nor cancels the run."""
-    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=60)])
-    bolt_simulator.clock.speed = 20
+    bolt_simulator.add_schedule(
+        "daily", commands=[SimulatedCommand("dbt run", duration_seconds=60)], setup_commands=False
+    )
+    bolt_simulator.clock.speed = 60
     bolt_simulator.inject(faults.Status(503, operation="boltRunStatus", nth=2, times=4))
     assert (await arun_schedule("daily", credentials, **QUICK)).state == BoltRunState.SUCCESS
     assert bolt_simulator.runs()[0].cancel_requests == 0
@@ -266,7 +275,7 @@ async def test_an_outage_beyond_its_bound_ends_the_wait_and_leaves_the_run(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Past max_outage_seconds the flow fails, says that the run may be going, and does not cancel it."""
-    bolt_simulator.add_schedule("daily", commands=[LONG])
+    bolt_simulator.add_schedule("daily", **LONG)
     bolt_simulator.inject(faults.Status(503, operation="boltRunStatus", nth=2, times=None))
     with pytest.raises(BoltUnavailable, match="may still be going"):
         await arun_schedule("daily", credentials, max_outage_seconds=1, **QUICK)
@@ -285,7 +294,7 @@ async def test_a_schedule_that_does_not_exist_is_refused_before_anything_is_sent
 
 async def test_a_wrong_key_names_where_it_is_kept(bolt_simulator: BoltSimulator) -> None:
     """HTTP 401 is not retried, and the message says which block holds the credentials."""
-    bolt_simulator.add_schedule("daily")
+    bolt_simulator.add_schedule("daily", **PLAIN)
     wrong = credentials_for(bolt_simulator, api_secret="wrong-secret")
     await wrong.save("wrong-key", overwrite=True)
     with pytest.raises(BoltAuthError, match="paradime-credentials/wrong-key") as caught:
@@ -294,15 +303,24 @@ async def test_a_wrong_key_names_where_it_is_kept(bolt_simulator: BoltSimulator)
     assert len(bolt_simulator.requests) == 1
 
 
+async def end_when_waited_for(simulator: BoltSimulator, run_id: int) -> None:
+    """Let a run end when it has been asked for twice."""
+    await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1, timeout=120)
+    simulator.finish(run_id)
+
+
 async def test_a_running_schedule_is_waited_for_by_default(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """`wait` lets the other run end and then triggers our own."""
-    bolt_simulator.clock.speed = 20
-    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=20)])
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule("daily", **LONG)
     other = bolt_simulator.start_run("daily")
-    result = await arun_schedule("daily", credentials, **QUICK)
-    assert result.run_id != other
+    bolt_simulator.update_schedule("daily", commands=PLAIN["commands"])
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_when_waited_for, bolt_simulator, other)
+        result = await arun_schedule("daily", credentials, **QUICK)
+    assert [run.id for run in bolt_simulator.runs()] == [other, result.run_id]
     assert bolt_simulator.run(other).state == "SUCCESS"
 
 
@@ -311,23 +329,16 @@ async def test_each_policy_for_a_running_schedule_does_what_it_says(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, policy: Any
 ) -> None:
     """attach returns the other run, fail raises, skip returns SKIPPED, replace cancels the other."""
-    bolt_simulator.add_schedule("daily", commands=[LONG])
+    bolt_simulator.add_schedule("daily", **LONG)
     other = bolt_simulator.start_run("daily")
-    bolt_simulator.update_schedule("daily", commands=["dbt run"])
+    bolt_simulator.update_schedule("daily", commands=PLAIN["commands"])
     if policy == "fail":
         with pytest.raises(BoltAlreadyRunning, match=str(other)):
             await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
         return
-
-    async def end_the_other() -> None:
-        await asyncio.to_thread(
-            bolt_simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1, timeout=120
-        )
-        bolt_simulator.finish(other)
-
     async with anyio.create_task_group() as group:
         if policy == "attach":
-            group.start_soon(end_the_other)
+            group.start_soon(end_when_waited_for, bolt_simulator, other)
         result = await arun_schedule("daily", credentials, on_already_running=policy, **QUICK)
     runs = {run.id: run.state for run in bolt_simulator.runs()}
     if policy == "replace":
@@ -344,8 +355,12 @@ async def test_a_failed_run_is_retried_from_its_failure_and_both_attempts_are_to
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """With retries the second attempt may succeed; the result and the summary link both."""
-    bolt_simulator.clock.speed = 20
-    bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule(
+        "daily",
+        commands=[SimulatedCommand("dbt run", return_code=(1, 0), resources={})],
+        setup_commands=False,
+    )
     result = await arun_schedule("daily", credentials, retries=1, retry_delay_seconds=0.1, **QUICK)
     first, second = sorted(run.id for run in bolt_simulator.runs())
     assert [attempt.run_id for attempt in result.attempts] == [first, second]
