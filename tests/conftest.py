@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -87,6 +88,15 @@ def _tagged(request: pytest.FixtureRequest) -> Iterator[None]:
     from support.prefect_api import tagged_as_ours
 
     with tagged_as_ours():
+        yield
+
+
+@pytest.fixture
+def bolts_deployment(prefect_server: LocalPrefectServer) -> Iterator[None]:
+    """Have the deployment `run-schedule/bolt`, which the READMEs and prefect.yaml make, to oneself."""
+    with (prefect_server.home / "run-schedule-bolt.lock").open("w") as file:
+        # Other tests of the run are in other processes.
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -87,7 +87,9 @@ def test_the_example_of_dask_runs_as_a_program(workspace: BoltSimulator, process
 
 @pytest.mark.full
 @pytest.mark.processes
-def test_the_example_of_a_deployment_runs_on_a_worker(workspace: BoltSimulator, bench) -> None:
+def test_the_example_of_a_deployment_runs_on_a_worker(
+    bolts_deployment: None, workspace: BoltSimulator, bench
+) -> None:
     """`run_deployment`, with a process worker whose jobs have the credentials in their environment."""
     env = {**workspace.environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     deploy(run_schedule, "bolt", work_pool=bench.shared_pool(), job_variables={"env": env})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
+from support.prefect_server import prefect_settings
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 
@@ -41,28 +47,51 @@ def snippets(readme: Path) -> list[Snippet]:
     return found
 
 
-@pytest.mark.full
-@pytest.mark.e2e
+@pytest.mark.parametrize("shell", [False, pytest.param(True, marks=pytest.mark.full)], ids=["", "in a shell"])
 def test_the_readme_can_be_followed_from_top_to_bottom(
-    prefect_server: LocalPrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prefect_server: LocalPrefectServer,
+    bolts_deployment: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shell: bool,
 ) -> None:
-    """Each block runs in the order of the page, the shell's in a shell, those with tests under pytest."""
+    """Each block runs in the order of the page, those with tests under pytest.
+
+    Prefect's commands, which take seconds to start, run in this process; in the longer run in a shell.
+    """
     blocks = snippets(ROOT / "README.md")
     assert {block.language for block in blocks} == {"python", "bash"}
-    with BoltSimulator(speed=100) as simulator:
+    # A profile of its own for the commands that change it; the server is named in the environment.
+    settings = {**prefect_server.client_settings, "PREFECT_HOME": str(tmp_path / "prefect")}
+    with BoltSimulator(speed=100) as simulator, prefect_settings(settings):
         simulator.add_schedule("daily", already_running="allow")
         simulator.add_schedule("hourly")
         simulator.add_schedule(
             "broken", commands=[SimulatedCommand("dbt test", return_code=1, stdout="1 failed")]
         )
-        for name, value in {**prefect_server.env, **simulator.environment()}.items():
+        for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
-        # A profile of its own for the commands that change it; the server is named in the environment.
-        monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.chdir(ROOT)
         for block in blocks:
-            _run(block, tmp_path)
+            if block.language == "bash" and not shell:
+                _run_commands_here(block)
+            else:
+                _run(block, tmp_path)
+
+
+def _run_commands_here(block: Snippet) -> None:
+    for line in block.text.splitlines():
+        command = shlex.split(line, comments=True)
+        told = io.StringIO()
+        with (
+            mock.patch.object(sys, "argv", command),
+            contextlib.redirect_stdout(told),
+            contextlib.redirect_stderr(told),
+            pytest.raises(SystemExit) as end,
+        ):
+            runpy.run_module(command[0], run_name="__main__")
+        assert end.value.code in {None, 0}, f"README.md, line {block.line}: {line}\n{told.getvalue()}"
 
 
 @pytest.mark.full

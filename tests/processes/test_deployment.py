@@ -37,7 +37,7 @@ LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 
 
 @pytest.fixture
-def worker(processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
+def worker(bolts_deployment: None, processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
     """What prefect.yaml declares is deployed, and a worker serves its pool with the simulator's credentials."""
     # What another test has asked for in that pool must not get this worker.
     waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
