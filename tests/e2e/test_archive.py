@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.filesystems import LocalFileSystem
 from recorded import RECORDED, recorded_commands
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
@@ -384,12 +385,12 @@ async def test_the_runs_of_a_schedule_share_the_summarys_key(
     bolt_simulator.clock.advance(1000)
     await aarchive_run(ids[-1], credentials)
     async with get_client() as client:
-        reply = await client._client.post(
-            "/artifacts/filter", json={"artifacts": {"key": {"any_": ["paradime-history-of-one"]}}}
+        history = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["paradime-history-of-one"]))
         )
     assert sorted(str(run_id) for run_id in ids) == sorted(
-        re.search(r"\[(\d+)\]\(https://app", each["data"])[1]  # type: ignore[index]
-        for each in reply.json()
+        re.search(r"\[(\d+)\]\(https://app", str(each.data))[1]  # type: ignore[index]
+        for each in history
     )
 
 
@@ -507,7 +508,7 @@ async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     async with get_client() as client:
         for _ in range(50):
-            events = (await client._client.post("/events/filter", json=body)).json()["events"]
+            events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
             if len(events) >= at_least - 1:
                 break
             await anyio.sleep(0.2)

@@ -103,7 +103,7 @@ def by_place(seen: list[Attempt]) -> None:
             places[number].append(flow_run_id)
 
 
-longer = pytest.mark.exhaustive
+longer = pytest.mark.full
 
 
 @pytest.mark.parametrize(

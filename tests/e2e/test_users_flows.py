@@ -421,7 +421,6 @@ async def test_nobody_starts_a_run_while_another_awaits_its_retry(
 ) -> None:
     """The schedule is driven, although Bolt has no run of it just now: `skip` skips, and starts nothing."""
     monkeypatch.setattr(driving, "LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(driving, "_REAPED_SECONDS", 0.0)
     first = asyncio.create_task(
         run_schedule("failing", credentials, retries=1, retry_delay_seconds=3600, return_state=True, **FLOW)
     )
@@ -529,13 +528,11 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
     assert ownership.on_crash == ("leave" if left else "cancel")
 
 
-@pytest.mark.full
 async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect wakes the process for the retry only, which can be hours later; its signs of life come from a thread."""
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.5)
-    monkeypatch.setattr(heartbeat, "_LOOK_SECONDS", 0.5)
     bodies = []
 
     @flow(retries=1, retry_delay_seconds=3600)

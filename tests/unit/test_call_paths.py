@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, TaskRun
@@ -19,7 +19,7 @@ from paradime_flows.ledger.earlier_calls import (
     same_calls_by_tasks,
 )
 from paradime_flows.ledger.entry import Ownership
-from paradime_flows.runner.resume import left_by_tasks
+from paradime_flows.runner.resume import claim, left_by_tasks
 
 if TYPE_CHECKING:
     from prefect.states import State
@@ -358,3 +358,46 @@ def test_what_tasks_of_earlier_attempts_have_left(before, ours, found, taken):
     others = [has_had(flow_run(name, minute), each) for minute, (name, each) in enumerate(before.items())]
     left, others_own = left_by_tasks(ours, reversed(others))
     assert (names(left), [one.key for one in others_own]) == (found, taken)
+
+
+def task_has(key: str, one: Caller | None, body: str = "this body") -> Ownership:
+    """What a task of this flow run answers for."""
+    request = TriggerRequest(schedule_name="daily")
+    return Ownership(
+        key=key, body=body, flow_run_id=uuid4(), request=request, asked=request, run_id=1, caller=one
+    )
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, body, is_taken",
+    [
+        pytest.param(FIRST, RETRIED, "this body", True, id="the task that calls it was retried"),
+        pytest.param(FIRST, FIRST, "this body", False, id="another of the same attempt"),
+        pytest.param(RETRIED, FIRST, "this body", False, id="of a later attempt"),
+        pytest.param(FIRST, caller(1, ("beside", 2)), "this body", False, id="another task was retried"),
+        pytest.param(None, RETRIED, "this body", False, id="the flow has called it"),
+        pytest.param(FIRST, None, "this body", False, id="the flow calls it"),
+        pytest.param(FIRST, FLOW_RETRIED, "another body", True, id="the flow was retried"),
+        pytest.param(None, None, "another body", True, id="the flow was retried, and has called it"),
+    ],
+)
+def test_a_task_goes_on_with_what_one_of_an_earlier_attempt_had_asked_for(theirs, ours, body, is_taken):
+    """It is another task run, which asks for the same in the same words."""
+    had = task_has("before", theirs, body)
+    claimed = claim([had], "now", TriggerRequest(schedule_name="daily"), "this body", ours)
+    assert (claimed is had) is is_taken
+
+
+def test_equal_tasks_of_a_task_that_is_retried_go_on_with_one_each():
+    """And again those of the attempt after that, though these have written nothing of their own."""
+    request = TriggerRequest(schedule_name="daily")
+    inner = [caller(1, OUTER, (name, 1)) for name in ("a", "b", "c")]
+    found = [task_has(f"before {number}", one) for number, one in enumerate(inner)]
+    for number in (2, 3):
+        anew = [caller(1, ("outer", number), (name, 1)) for name in ("a", "b", "c")]
+        claimed = [
+            claim(found, f"{name} of attempt {number}", request, "this body", one)
+            for name, one in zip("abc", anew, strict=True)
+        ]
+        assert claimed == found
+        assert claim(found, f"one more of attempt {number}", request, "this body", anew[0]) is None
