@@ -21,7 +21,7 @@ from paradime_flows.prefect_api.dispatch import DispatchedFlow, DispatchedTask
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server", "swept_tag")]
 
 PATH = "target/run_results.json"
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}

@@ -9,7 +9,7 @@ from support.docstrings import EXAMPLES, run_example
 from paradime_blocks import BoltSchedule
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("swept_tag")]
 
 WITH_PREFECT = [each for each in EXAMPLES if each.needs_prefect]
 # The id of a run in the examples; Bolt's reference has it.

@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect import tags
 from prefect.client.orchestration import get_client
+from prefect.states import Cancelled, Crashed
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import (
@@ -20,7 +22,7 @@ from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.cancel_run import acancel_run, cancel_run
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.inspect_run import ainspect_run, inspect_run
-from paradime_flows.ledger.entry import read_ownerships
+from paradime_flows.ledger.entry import TAG, read_ownerships
 from paradime_flows.list_schedules import alist_schedules, list_schedules
 from paradime_flows.retry_run import aretry_run, retry_run
 from paradime_flows.run_schedule import arun_schedule
@@ -51,19 +53,19 @@ def broken(
 
 
 async def test_a_run_that_was_only_triggered_is_left_to_itself(
-    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, swept_tag: str
 ) -> None:
     """Neither the hook nor the sweeper cancels it, whatever becomes of the flow run."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
-    found = await atrigger_only("daily", credentials, branch="dev")
+    with tags(swept_tag):
+        found = await atrigger_only("daily", credentials, branch="dev")
     (run,) = bolt_simulator.active_runs()
     assert (found.run_id, found.schedule_name, found.started) == (run.id, "daily", True)
     assert run.branch == "dev"
     flow_run = await latest_flow_run("trigger-only")
     (ownership,) = read_ownerships(flow_run)
     assert (ownership.run_id, ownership.is_open) == (run.id, False)
-    from prefect.states import Cancelled, Crashed
-
+    assert {TAG, swept_tag} <= set(flow_run.tags)
     for state in (Crashed(), Cancelled()):
         await cancel_owned_runs(trigger_only, flow_run, state)
     async with get_client() as client:

@@ -19,7 +19,6 @@ from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.entry import FLOW_KEY, Ownership
 from paradime_flows.pipelines.attempts import EarlierAttempts, read_outcomes
-from paradime_flows.pipelines.plan import StepState
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
@@ -442,12 +441,7 @@ async def test_steps_that_do_not_fit_are_refused_before_anything_starts(
     assert workspace.requests == []
 
 
-def test_sync_code_runs_a_pipeline(workspace: BoltSimulator, credentials: ParadimeCredentials) -> None:
-    """The plain name runs it to its end for a caller that cannot await."""
-    result = run_pipeline(STEPS[:2], credentials, **QUICK)
-    assert [step.state for step in result.steps] == [StepState.SUCCEEDED] * 2
-
-
+@pytest.mark.full
 async def test_no_more_steps_run_at_once_than_allowed(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
