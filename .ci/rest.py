@@ -44,11 +44,8 @@ def processes(mark: str, seconds: float, *names: str) -> Part:
 PARTS = [
     Part("the vendor's SDK", ["make", "--no-print-directory", "test-contract"], 120),
     Part("400 random stories, 100,000 lines", [*PYTEST, "-m", "(full or exhaustive) and memory"], 120),
-    Part(
-        "Dask, process pools, deployments",
-        [*PYTEST, "-m", "full or exhaustive", "tests/e2e", PROCESSES.format("deployment")],
-        180,
-    ),
+    Part("more on the real server", [*PYTEST, "-m", "(full or exhaustive) and e2e", "tests/e2e"], 180),
+    processes("full or exhaustive", 120, "deployment"),
     processes("full", 200, "interrupts", "supervisors"),
     processes("full", 200, "shapes", "take_up"),
     processes("full", 150, "traps", "pipelines", "secrets", "live_logs"),

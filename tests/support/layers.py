@@ -34,10 +34,16 @@ LAYERS = {
     "ui": "ui",
     "e2e": "e2e",
 }
-# What a process has had of signals is its own, and counts on: each of these files has a process to itself meanwhile.
-SIGNALLED = ("e2e/test_users_flows.py", "e2e/test_watching.py")
-# Documents whose examples save blocks of the same names: one process runs them, one after the other.
-DOCUMENTS = ("e2e/test_docstrings.py", "e2e/test_readme.py")
+# Tests of the real server that are not handed out one by one: those of one name go to one process, one after the other.
+TOGETHER = {
+    # What a process has had of signals is its own, and counts on.
+    "e2e/test_users_flows.py": "users' flows",
+    "e2e/test_watching.py": "watching",
+    # Their examples save blocks of the same names, and deploy the same flow.
+    "e2e/test_docstrings.py": "documents",
+    "e2e/test_readme.py": "documents",
+    "e2e/test_composing.py::test_the_example_of_a_deployment": "documents",
+}
 # Marks of what `make test` leaves to longer runs, the longest first: `-m full` runs what is left to that one alone,
 # `--include full` that as well.
 LEFT_OUT = ("exhaustive", "full")
@@ -75,19 +81,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unwanted = set(left_out)
         items[:] = [item for item in items if item not in unwanted]
     order = list(dict.fromkeys(LAYERS.values()))
-    whole = (*DOCUMENTS, *SIGNALLED)
-
-    def place(item: pytest.Item) -> tuple[int, bool]:
-        """By layer; within one, what is handed out as a whole first."""
-        file = item.nodeid.partition("::")[0]
-        return order.index(layer_of(item.nodeid) or ""), not file.endswith(whole)
-
-    items.sort(key=place)
+    # Of one layer, those first that are handed out as a whole.
+    items.sort(key=lambda item: (order.index(layer_of(item.nodeid) or ""), not _together(item.nodeid)))
 
 
 def _length(item: pytest.Item) -> str | None:
     """Return the longer run that a test is left to."""
     return next((mark for mark in LEFT_OUT if item.get_closest_marker(mark)), None)
+
+
+def _together(nodeid: str) -> str | None:
+    return next((name for begin, name in TOGETHER.items() if f"tests/{begin}" in nodeid), None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -103,11 +107,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
             if layer == "processes":
                 # They share a worker and a `serve` program, which take longer to start than most of them to run.
                 return layer
-            file = nodeid.partition("::")[0]
-            if file.endswith(DOCUMENTS):
-                return "documents"
             # A real flow takes seconds; of the others a file is handed out as a whole.
-            return nodeid if layer == "e2e" and not file.endswith(SIGNALLED) else file
+            return (_together(nodeid) or nodeid) if layer == "e2e" else nodeid.partition("::")[0]
 
     # In the order that they have been put in.
     config.option.loadscopereorder = False
