@@ -43,15 +43,15 @@ _FACT_TITLES = {
 }
 
 
-def _rebuild(cls: type[BoltError], what: str, facts: Mapping[str, Any]) -> BoltError:
-    return cls(what, **facts)
+def _rebuild(cls: type[BoltError], message: str, facts: Mapping[str, Any]) -> BoltError:
+    return cls(message, **facts)
 
 
 class BoltError(Exception):
     """Base of every error that this package raises about Bolt.
 
     Args:
-        what: One sentence: what happened.
+        message: One sentence: what happened.
         guidance: One sentence: what to do next. Each class has a default.
         schedule_name: The schedule concerned.
         run_id: The Bolt run concerned.
@@ -73,7 +73,7 @@ class BoltError(Exception):
 
     def __init__(
         self,
-        what: str,
+        message: str,
         *,
         guidance: str | None = None,
         schedule_name: str | None = None,
@@ -82,7 +82,7 @@ class BoltError(Exception):
         url: str | None = None,
         **facts: Any,
     ) -> None:
-        self.what = what
+        self.message = message
         self.schedule_name = schedule_name
         self.run_id = run_id
         self.state = state
@@ -107,7 +107,7 @@ class BoltError(Exception):
             for name in _FACTS_IN_MESSAGE
             if self._facts.get(name) not in (None, "", ())
         ]
-        told = f"{self.what} ({', '.join(facts)})" if facts else self.what
+        told = f"{self.message} ({', '.join(facts)})" if facts else self.message
         parts = [told, *self._details()]
         if self.guidance:
             parts.append(self.guidance)
@@ -117,23 +117,23 @@ class BoltError(Exception):
         """Lines between the facts and the guidance; classes with more to tell override it."""
         return []
 
-    def with_facts(self, *, what: str | None = None, **facts: Any) -> BoltError:
+    def with_facts(self, *, message: str | None = None, **facts: Any) -> BoltError:
         """Return a copy that knows more, for a caller that knows the schedule or the run.
 
         Facts that the error already has are kept.
 
         Args:
-            what: What happened, as the caller sees it; as it was by default.
+            message: What happened, as the caller sees it; unchanged by default.
             facts: Further facts.
         """
         known = {name: value for name, value in self._facts.items() if value is not None}
-        copy = type(self)(what or self.what, **{**facts, **known})
+        copy = type(self)(message or self.message, **{**facts, **known})
         copy.__cause__ = self.__cause__
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Prefect pickles exceptions; rebuild from the facts, not from the finished message."""
-        return _rebuild, (type(self), self.what, dict(self._facts))
+        return _rebuild, (type(self), self.message, dict(self._facts))
 
 
 def _last_lines(text: str, characters: int) -> str:
@@ -262,7 +262,7 @@ class BoltRunError(BoltError):
     waited_seconds: float | None = None
 
     @property
-    def told_of_command(self) -> str:
+    def command_summary(self) -> str:
         """What became of the command, as a sentence; empty if none is known."""
         if self.command is None:
             return ""
@@ -270,7 +270,7 @@ class BoltRunError(BoltError):
         return f'Command "{one_line(self.command, _FACT_CHARACTERS)}" {ended}.'
 
     def _details(self) -> list[str]:
-        lines = [self.told_of_command] if self.told_of_command else []
+        lines = [self.command_summary] if self.command_summary else []
         said = [one_line(line, _DBT_ERROR_CHARACTERS) for line in self.dbt_errors]
         lines.extend(said)
         # Prefect shows the message as the state's, in lists, too: what dbt says goes before the log.

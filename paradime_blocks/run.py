@@ -243,8 +243,8 @@ class BoltRun(JobRun[BoltRunResult]):
                             **self._facts(told.state),
                         ) from seen.error
             except BoltAuthError as error:
-                what = f"{error.what} {_LEFT_GOING}"
-                raise error.with_facts(what=what, **self._facts(told.state)) from error
+                what = f"{error.message} {_LEFT_GOING}"
+                raise error.with_facts(message=what, **self._facts(told.state)) from error
             finally:
                 await observations.aclose()  # type: ignore[attr-defined]
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from paradime_blocks.models import BoltAttempt, BoltRunResult, run_url
 from paradime_flows.parameters import (
     CredentialsParameter,
-    KeepParameter,
-    KeepsakesParameter,
     LogBytes,
     NonEmpty,
     RunId,
+    StorageParameter,
+    StoragePatterns,
 )
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
@@ -31,8 +31,8 @@ async def archive_run(
     *,
     schedule_name: NonEmpty | None = None,
     log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
-    keepsakes: KeepsakesParameter = None,
-    keep: KeepParameter | None = None,
+    storage: StorageParameter = None,
+    storage_patterns: StoragePatterns | None = None,
     assets: bool = False,
 ) -> BoltRunResult:
     """Archive a Bolt run: summary, dbt results, logs, links, and what else is asked for.
@@ -48,9 +48,9 @@ async def archive_run(
             it is not found, the artifacts are named for the run.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes. Of a longer one: head and
             tail.
-        keepsakes: The file system block to keep resources and long logs in, such as
+        storage: The file system block to keep resources and long logs in, such as
             local-file-system/archive. Empty: nothing is kept but in artifacts.
-        keep: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
+        storage_patterns: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
             sources.
         assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets. Each time this
             runs, they count as materialised again.
@@ -59,7 +59,7 @@ async def archive_run(
         What is known of the run, whatever its state.
 
     Raises:
-        BoltError: The run cannot be seen, or the block for keepsakes cannot be used.
+        BoltError: The run cannot be seen, or the block for storage cannot be used.
 
     Example:
         ```python
@@ -80,7 +80,7 @@ async def archive_run(
     """
     resolved = await resolve_credentials(credentials)
     settings = await ArchiveSettings.resolve(
-        log_limit_bytes=log_limit_bytes, keepsakes=keepsakes, keep=keep, assets=assets
+        log_limit_bytes=log_limit_bytes, storage=storage, storage_patterns=storage_patterns, assets=assets
     )
     async with resolved.get_client() as client:
         status = await client.get_bolt_run(run_id, logs=False)

@@ -155,7 +155,7 @@ class _Inspection:
         self._logs.append(f"## Log of command {n}: {cell(command.command, 80)}{told}\n\n{body}")
 
     def _missed(self, what: str, error: BoltError) -> None:
-        self.record.problems.append(f"{what}: {self.redact.line(error.what, 300)}")
+        self.record.problems.append(f"{what}: {self.redact.line(error.message, 300)}")
 
     def page(self) -> str:
         """Return all of it as markdown."""

@@ -31,7 +31,7 @@ def _one_line(text: str) -> str:
 
 
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
-NeverRetry = list[
+NonRetryableErrors = list[
     Annotated[str, AfterValidator(check_pattern), WithJsonSchema({"type": "string", "minLength": 1})]
 ]
 ScheduleParameter = NonEmpty | BoltSchedule
@@ -48,8 +48,8 @@ GraceSeconds = Annotated[float, Field(gt=0, le=3600)]
 Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
-KeepsakesParameter = WritableFileSystem | NonEmpty | None
-KeepParameter = Annotated[list[NonEmpty], Field(min_length=1)]
+StorageParameter = WritableFileSystem | NonEmpty | None
+StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 
 
 class CommandConfig(BaseModel):

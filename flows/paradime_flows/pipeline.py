@@ -22,8 +22,8 @@ from paradime_flows.parameters import (
     Commands,
     CredentialsParameter,
     DelaySeconds,
-    NeverRetry,
     NonEmpty,
+    NonRetryableErrors,
     Retries,
     TimeoutSeconds,
 )
@@ -88,7 +88,7 @@ class Step(BaseModel):
     retry_delay_seconds: DelaySeconds = Field(
         default=30.0, description="The wait before each retry, in seconds."
     )
-    never_retry: NeverRetry | None = Field(
+    non_retryable_errors: NonRetryableErrors | None = Field(
         default=None, description="Regular expressions: a failure whose log fits one is not retried."
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # What these say stays so until a person changes something: the project, the git branch, the credentials. A
 # test that failed is not among them, since data arrive late; nor is an error that may be an outage.
-DEFAULT_NEVER_RETRY: tuple[str, ...] = (
+DEFAULT_NON_RETRYABLE_ERRORS: tuple[str, ...] = (
     # dbt cannot read the project, or not make SQL of it.
     r"compilation error",
     r"parsing error",

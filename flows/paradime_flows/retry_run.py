@@ -10,21 +10,21 @@ from paradime_flows.parameters import (
     CredentialsParameter,
     DelaySeconds,
     GraceSeconds,
-    KeepParameter,
-    KeepsakesParameter,
     LogBytes,
-    NeverRetry,
     NonEmpty,
+    NonRetryableErrors,
     OutageSeconds,
     PollIntervalSeconds,
     Retries,
     RunId,
+    StorageParameter,
+    StoragePatterns,
     TimeoutSeconds,
 )
 from paradime_flows.prefect_api.context import resolve_credentials, resolve_schedule
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
-from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
+from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 from paradime_flows.runner.policies import OnAlreadyRunning, RunPolicies
 from paradime_flows.runner.run import drive, schedule_of_run, trigger_request
 
@@ -49,7 +49,7 @@ async def retry_run(
     poll_interval_seconds: PollIntervalSeconds | None = None,
     retries: Retries = 0,
     retry_delay_seconds: DelaySeconds = 30.0,
-    never_retry: NeverRetry | None = None,
+    non_retryable_errors: NonRetryableErrors | None = None,
     on_already_running: OnAlreadyRunning = "wait",
     max_outage_seconds: OutageSeconds | None = None,
     cancel_grace_seconds: GraceSeconds | None = None,
@@ -59,8 +59,8 @@ async def retry_run(
     one_at_a_time: bool = True,
     live_logs: LiveLogsMode = "all",
     log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
-    keepsakes: KeepsakesParameter = None,
-    keep: KeepParameter | None = None,
+    storage: StorageParameter = None,
+    storage_patterns: StoragePatterns | None = None,
     assets: bool = False,
 ) -> BoltRunResult:
     """Retry a Bolt run in a new run: from the command that failed, or everything; wait for it and archive it.
@@ -80,7 +80,7 @@ async def retry_run(
         poll_interval_seconds: The longest time between two looks at the run, in seconds. Empty: 15.
         retries: How often the new run is retried in its turn when it fails.
         retry_delay_seconds: The wait before each of those retries, in seconds.
-        never_retry: As for run-schedule.
+        non_retryable_errors: As for run-schedule.
         on_already_running: What to do when the schedule runs already, as for run-schedule.
         max_outage_seconds: How long Bolt may be out of reach before waiting is given up. Empty: 600.
         cancel_grace_seconds: How long a cancelled run may take until it has ended. Empty: 60.
@@ -90,8 +90,8 @@ async def retry_run(
         one_at_a_time: Whether to hold a concurrency slot of the schedule in Prefect.
         live_logs: How much of each command's output is logged here while it runs.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes.
-        keepsakes: The file system block to keep resources and long logs in. Empty: nothing is kept.
-        keep: Which resources to keep, as patterns of their path or name. Empty: dbt's results and manifest.
+        storage: The file system block to keep resources and long logs in. Empty: nothing is kept.
+        storage_patterns: Which resources to keep, as patterns of their path or name. Empty: dbt's results and manifest.
         assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets.
 
     Returns:
@@ -120,13 +120,15 @@ async def retry_run(
     policies = RunPolicies(
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
-        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else tuple(never_retry),
+        non_retryable_errors=DEFAULT_NON_RETRYABLE_ERRORS
+        if non_retryable_errors is None
+        else tuple(non_retryable_errors),
         on_already_running=on_already_running,
         on_timeout=on_timeout,
         on_interrupt=on_interrupt,
         on_crash=on_crash,
         archive=await ArchiveSettings.resolve(
-            log_limit_bytes=log_limit_bytes, keepsakes=keepsakes, keep=keep, assets=assets
+            log_limit_bytes=log_limit_bytes, storage=storage, storage_patterns=storage_patterns, assets=assets
         ),
     )
     request = trigger_request(schedule, reason=reason, retry_of=run_id, retry_everything=everything)

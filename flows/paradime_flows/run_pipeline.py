@@ -15,12 +15,12 @@ from paradime_flows.ledger.store import take_hold
 from paradime_flows.live.log_lines import LiveLogsMode
 from paradime_flows.parameters import (
     CredentialsParameter,
-    KeepParameter,
-    KeepsakesParameter,
     LogBytes,
     NonEmpty,
     OutageSeconds,
     PollIntervalSeconds,
+    StorageParameter,
+    StoragePatterns,
 )
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, OnFailure, Step, check_steps
 from paradime_flows.pipelines.attempts import EarlierAttempts
@@ -73,8 +73,8 @@ async def run_pipeline(
     one_at_a_time: bool = True,
     live_logs: LiveLogsMode = "all",
     log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
-    keepsakes: KeepsakesParameter = None,
-    keep: KeepParameter | None = None,
+    storage: StorageParameter = None,
+    storage_patterns: StoragePatterns | None = None,
     assets: bool = False,
 ) -> PipelineResult:
     """Run schedules that depend on each other: each as soon as what it needs has succeeded.
@@ -100,8 +100,8 @@ async def run_pipeline(
         one_at_a_time: Whether each step holds a concurrency slot of its schedule in Prefect.
         live_logs: How much of each command's output is logged in the step's flow run while it runs.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes.
-        keepsakes: The file system block to keep resources and long logs in. Empty: nothing is kept.
-        keep: Which resources to keep, as patterns of their path or name. Empty: dbt's results and manifest.
+        storage: The file system block to keep resources and long logs in. Empty: nothing is kept.
+        storage_patterns: Which resources to keep, as patterns of their path or name. Empty: dbt's results and manifest.
         assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets.
 
     Returns:
@@ -149,8 +149,8 @@ async def run_pipeline(
         "one_at_a_time": one_at_a_time,
         "live_logs": live_logs,
         "log_limit_bytes": log_limit_bytes,
-        "keepsakes": keepsakes,
-        "keep": keep,
+        "storage": storage,
+        "storage_patterns": storage_patterns,
         "assets": assets,
     }
     pipeline = PipelineRun(

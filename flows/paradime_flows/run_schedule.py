@@ -14,22 +14,22 @@ from paradime_flows.parameters import (
     CredentialsParameter,
     DelaySeconds,
     GraceSeconds,
-    KeepParameter,
-    KeepsakesParameter,
     LogBytes,
-    NeverRetry,
     NonEmpty,
+    NonRetryableErrors,
     OutageSeconds,
     PollIntervalSeconds,
     PullRequest,
     Retries,
     ScheduleParameter,
+    StorageParameter,
+    StoragePatterns,
     TimeoutSeconds,
 )
 from paradime_flows.prefect_api.context import resolve_schedule
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
-from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
+from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 from paradime_flows.runner.policies import OnAlreadyRunning, RunPolicies
 from paradime_flows.runner.run import drive, trigger_request
 
@@ -66,7 +66,7 @@ async def run_schedule(
     poll_interval_seconds: PollIntervalSeconds | None = None,
     retries: Retries = 0,
     retry_delay_seconds: DelaySeconds = 30.0,
-    never_retry: NeverRetry | None = None,
+    non_retryable_errors: NonRetryableErrors | None = None,
     on_already_running: OnAlreadyRunning = "wait",
     max_outage_seconds: OutageSeconds | None = None,
     cancel_grace_seconds: GraceSeconds | None = None,
@@ -76,8 +76,8 @@ async def run_schedule(
     one_at_a_time: bool = True,
     live_logs: LiveLogsMode = "all",
     log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
-    keepsakes: KeepsakesParameter = None,
-    keep: KeepParameter | None = None,
+    storage: StorageParameter = None,
+    storage_patterns: StoragePatterns | None = None,
     assets: bool = False,
 ) -> BoltRunResult:
     """Run a Bolt schedule: trigger it, wait for the run, archive what it leaves behind.
@@ -103,9 +103,9 @@ async def run_schedule(
             more often. Empty: the schedule block's, or 15.
         retries: How often a run that failed is retried from the command that failed.
         retry_delay_seconds: The wait before each retry, in seconds.
-        never_retry: Regular expressions. A failure whose log or dbt error fits one is not retried. Empty: those
-            of failures that stay until a person changes something, such as bad credentials and compilation
-            errors. An empty list: every failure is retried.
+        non_retryable_errors: Regular expressions. A failure whose log or dbt error fits one is not retried.
+            Empty: those of failures that stay until a person changes something, such as bad credentials and
+            compilation errors. An empty list: every failure is retried.
         on_already_running: What to do when the schedule runs already. wait: until it ends, then trigger; attach:
             wait for that run instead; fail; skip; replace: cancel it, then trigger.
         max_outage_seconds: How long Bolt may be out of reach before waiting is given up, in seconds. The run is
@@ -122,9 +122,9 @@ async def run_schedule(
         live_logs: How much of each command's output is logged here while it runs. all; head_and_tail: its first
             and last 100 lines; off: none, and then the progress within a command is not shown either.
         log_limit_bytes: How much of a command's log an artifact holds, in bytes. Of a longer one: head and tail.
-        keepsakes: The file system block to keep resources and long logs in, such as local-file-system/archive.
+        storage: The file system block to keep resources and long logs in, such as local-file-system/archive.
             Empty: nothing is kept but in artifacts.
-        keep: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
+        storage_patterns: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
             sources.
         assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets.
 
@@ -170,13 +170,15 @@ async def run_schedule(
     policies = RunPolicies(
         retries=retries,
         retry_delay_seconds=retry_delay_seconds,
-        never_retry=DEFAULT_NEVER_RETRY if never_retry is None else tuple(never_retry),
+        non_retryable_errors=DEFAULT_NON_RETRYABLE_ERRORS
+        if non_retryable_errors is None
+        else tuple(non_retryable_errors),
         on_already_running=on_already_running,
         on_timeout=on_timeout,
         on_interrupt=on_interrupt,
         on_crash=on_crash,
         archive=await ArchiveSettings.resolve(
-            log_limit_bytes=log_limit_bytes, keepsakes=keepsakes, keep=keep, assets=assets
+            log_limit_bytes=log_limit_bytes, storage=storage, storage_patterns=storage_patterns, assets=assets
         ),
     )
     request = trigger_request(

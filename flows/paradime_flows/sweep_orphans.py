@@ -222,7 +222,7 @@ class _Sweep:
             try:
                 await self._act(client, entry, ownership, flow_run)
             except BoltError as error:
-                entry.done = f"not done: {error.what}"
+                entry.done = f"not done: {error.message}"
                 run_logger().error("%s", error)
             except Superseded:
                 entry.done = "the flow run has been taken up again"

@@ -130,7 +130,7 @@ async def trigger_only(
     except StoppedByPrefect as stop:
         return await stopped(stop, this_flow_run_id(), TriggeredRun)
     except BoltError as error:
-        await lifecycle.tell(error.what)
+        await lifecycle.tell(error.message)
         raise
     await lifecycle.tell("The run was started, and goes on by itself.")
     run_logger().info("Bolt run %s goes on by itself: %s", run.run_id, run.url)

@@ -60,7 +60,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
             start, size = start + size, _LATER_LOOKS
         msg = f"No command that succeeded in {len(runs)} runs of {schedule!r} has left {path} behind."
         for first in [*missed.values()][:1]:
-            msg += f" {len(missed)} of the runs could not be looked at, the first because: {first.what}"
+            msg += f" {len(missed)} of the runs could not be looked at, the first because: {first.message}"
         raise BoltRequestError(msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule)
 
     async def _artifact_among(

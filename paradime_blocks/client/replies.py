@@ -93,7 +93,7 @@ def read_reply(
             raise refusal
         # Half an answer must not be read as "no commands" or "no schedules", and the other half may come yet.
         path = getattr(refusal, "path", None)
-        raise unavailable(operation, f"answered in part only: {refusal.what}", path=path) from refusal
+        raise unavailable(operation, f"answered in part only: {refusal.message}", path=path) from refusal
     if isinstance(data, dict) and operation.field in data and operation.field not in fields:
         msg = "This workspace's Bolt backend answers aliased fields under their own name."
         raise BoltUnsupported(msg, missing="aliases", operation=operation.name)

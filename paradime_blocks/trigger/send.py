@@ -150,10 +150,10 @@ class Trigger:
                 # What is a retry of that run is ours, whenever it shows itself.
                 await self.ledger.save()
             what = (
-                f"{error.what} The answer to an earlier send of this trigger was lost ({self._lost}); no run of it has "
-                f"been seen since, and a retry of this flow run looks once more."
+                f"{error.message} The answer to an earlier send of this trigger was lost ({self._lost}); no run of it "
+                f"has been seen since, and a retry of this flow run looks once more."
             )
-            raise error.with_facts(what=what) from error
+            raise error.with_facts(message=what) from error
 
     async def _run(self) -> int:
         busy = Deadline(self.max_outage_seconds, self.clock)
@@ -183,7 +183,7 @@ class Trigger:
                     found = await self._look_again(intent)
                 else:
                     found = await self._look_after(error, intent)
-                    sent, self._lost = sent + 1, error.what
+                    sent, self._lost = sent + 1, error.message
                 if found is None:
                     continue
                 self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
@@ -258,13 +258,13 @@ class Trigger:
         elif not may_have_started(error):
             raise error
         elif isinstance(error, BoltUnavailable):
-            self.trail.note(f"The answer to the trigger was lost ({error.what}); looking for its run.")
+            self.trail.note(f"The answer to the trigger was lost ({error.message}); looking for its run.")
             if not error.was_answered:
                 window = max(window, longest_request_seconds(self.client.settings.request_timeout_seconds))
         else:
             # A trigger that has begun its run can end in an error, too; it was answered, so the run shows soon.
             self.trail.note(
-                f"Bolt refused the trigger ({error.what}); looking whether a run began all the same."
+                f"Bolt refused the trigger ({error.message}); looking whether a run began all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
         finding = await self._look(intent, window)
@@ -290,7 +290,7 @@ class Trigger:
             )
         except BoltAuthError as error:
             # Credentials that end now say nothing of the trigger that was sent with them before.
-            self.trail.note(f"Bolt could not be asked: {error.what}")
+            self.trail.note(f"Bolt could not be asked: {error.message}")
             return Finding(Verdict.UNSURE)
 
     def _unknown(self, finding: Finding) -> BoltTriggerUnknown:

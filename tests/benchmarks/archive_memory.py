@@ -2,7 +2,7 @@
 
     python tests/benchmarks/archive_memory.py            # ten commands with 10 MB each
     python tests/benchmarks/archive_memory.py 1 100      # one command with 100 MB
-    python tests/benchmarks/archive_memory.py 10 10 keep # with keepsakes: the whole logs are kept, too, and a
+    python tests/benchmarks/archive_memory.py 10 10 keep # with storage: the whole logs are kept, too, and a
     file as large as all of them
 
 The simulator and the Prefect server are processes of their own: what is measured is the archive's process
@@ -69,13 +69,13 @@ def main(count: int = 10, megabytes: int = 10, *, keep: bool = False) -> None:
             api_endpoint=endpoint, api_key=key, api_secret=secret, request_timeout_seconds=120
         )
         filesystem = LocalFileSystem(basepath=str(home / "kept")) if keep else None
-        archive_run(small, credentials, schedule_name="small", keepsakes=filesystem)
+        archive_run(small, credentials, schedule_name="small", storage=filesystem)
         before = _peak_megabytes()
         began = time.monotonic()
         keep_too = ["*.bin", "*.json"]
-        archive_run(large, credentials, schedule_name="large", keepsakes=filesystem, keep=keep_too)
+        archive_run(large, credentials, schedule_name="large", storage=filesystem, storage_patterns=keep_too)
         print(
-            f"{count} commands with {megabytes} MB of log each, keepsakes {'on' if keep else 'off'}: "
+            f"{count} commands with {megabytes} MB of log each, storage {'on' if keep else 'off'}: "
             f"peak RSS {before:.0f} MB -> {_peak_megabytes():.0f} MB "
             f"(+{_peak_megabytes() - before:.0f} MB), {time.monotonic() - began:.1f} s"
         )

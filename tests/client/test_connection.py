@@ -305,7 +305,7 @@ async def test_what_an_error_quotes_of_an_answer_is_bounded_and_holds_no_credent
             with pytest.raises(BoltError) as caught:
                 await client.get_bolt_run(1)
     error = caught.value
-    told = f"{error} {error.what} {vars(error)} {error.__cause__}"
+    told = f"{error} {error.message} {vars(error)} {error.__cause__}"
     assert [part for part in (SECRET[:12], "\x1b", "\\x1b", "hunter2") if part in told] == []
     assert len(str(error)) < 1200
     assert len(told) < 8000

@@ -203,7 +203,7 @@ async def test_a_log_is_archived_as_a_whole_up_to_the_limit(
 async def test_a_long_log_shows_head_and_tail_and_is_kept_as_a_whole(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
-    """The artifact keeps to the limit, says what is left out, and names the keepsake that has all of it."""
+    """The artifact keeps to the limit, says what is left out, and names the stored file that has all of it."""
     log = "".join(f"line {n} of the log\n" for n in range(20_000))
     run_id = ended_run(bolt_simulator, "long", [SimulatedCommand("dbt run", stdout=log, resources={})])
     await aarchive_run(
@@ -211,7 +211,7 @@ async def test_a_long_log_shows_head_and_tail_and_is_kept_as_a_whole(
         credentials,
         schedule_name="long",
         log_limit_bytes=10_000,
-        keepsakes=LocalFileSystem(basepath=str(tmp_path / "kept")),
+        storage=LocalFileSystem(basepath=str(tmp_path / "kept")),
     )
     found = await archived()
     shown = text_of(found["paradime-long-log-1-dbt-run"])
@@ -265,13 +265,13 @@ async def test_each_resource_has_a_link_that_says_when_it_expires(
     assert not any("X-Signature" in line for line in await logs_of(run.id))
 
 
-async def test_keepsakes_are_the_files_themselves(
+async def test_stored_files_are_the_files_themselves(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
     """By default manifest, run results and sources are kept, byte for byte; a block is found by its name."""
-    await LocalFileSystem(basepath=str(tmp_path / "kept")).save("keepsakes-test", overwrite=True)  # type: ignore[misc]
+    await LocalFileSystem(basepath=str(tmp_path / "kept")).save("storage-test", overwrite=True)  # type: ignore[misc]
     run_id = ended_run(bolt_simulator, "kept", recorded_commands("success"))
-    await aarchive_run(run_id, credentials, schedule_name="kept", keepsakes="keepsakes-test")
+    await aarchive_run(run_id, credentials, schedule_name="kept", storage="storage-test")
     folder = tmp_path / "kept" / "kept" / str(run_id)
     names = {path.name for path in files_below(folder)}
     assert {"manifest.json", "run_results.json"} <= names
@@ -279,36 +279,40 @@ async def test_keepsakes_are_the_files_themselves(
     original = RECORDED / "success" / "2-dbt-seed" / "resources" / "target" / "run_results.json"
     assert (folder / "2-dbt-seed" / "target" / "run_results.json").read_bytes() == original.read_bytes()
     summary = text_of((await archived())["paradime-kept"])
-    assert f"Kept under {folder}, through the block local-file-system/keepsakes-test." in summary
+    assert f"Kept under {folder}, through the block local-file-system/storage-test." in summary
 
 
 async def test_a_resources_path_cannot_leave_its_folder(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
-    """Whatever a path says, its keepsake lies below the run's folder."""
+    """Whatever a path says, its stored file lies below the run's folder."""
     # Paths with ".." are in the unit tests: an HTTP client would take them out of the link.
     paths = [str(tmp_path / "absolute.json"), "~/home.json", "C:\\windows.json"]
     command = SimulatedCommand("../dbt run /etc", resources=dict.fromkeys(paths, b"{}"))
     run_id = ended_run(bolt_simulator, "../..", [command])
     kept = tmp_path / "kept"
     await aarchive_run(
-        run_id, credentials, schedule_name="../..", keepsakes=LocalFileSystem(basepath=str(kept)), keep=["*"]
+        run_id,
+        credentials,
+        schedule_name="../..",
+        storage=LocalFileSystem(basepath=str(kept)),
+        storage_patterns=["*"],
     )
     written = [path for path in files_below(tmp_path) if path.read_bytes() == b"{}"]
     assert len(written) == len(paths)
     assert all(kept / "_" / str(run_id) in path.parents for path in written)
 
 
-async def test_a_keepsake_that_cannot_be_written_is_told_and_hides_nothing(
+async def test_a_file_that_cannot_be_stored_is_reported_and_hides_nothing(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
     """The summary says what is missing; results and links are there all the same."""
     (tmp_path / "file").write_text("in the way")
     run_id = ended_run(bolt_simulator, "unwritable", recorded_commands("success"))
     filesystem = LocalFileSystem(basepath=str(tmp_path / "file"))
-    await aarchive_run(run_id, credentials, schedule_name="unwritable", keepsakes=filesystem)
+    await aarchive_run(run_id, credentials, schedule_name="unwritable", storage=filesystem)
     found = await archived()
-    assert "the keepsake of target/run_results.json" in text_of(found["paradime-unwritable"]).replace(
+    assert "the stored file of target/run_results.json" in text_of(found["paradime-unwritable"]).replace(
         "\\_", "_"
     )
     assert "paradime-unwritable-dbt-results" in found
@@ -330,15 +334,15 @@ async def test_resources_that_cannot_be_fetched_are_told_and_hide_nothing(
     assert "paradime-refused-dbt-results" not in found
 
 
-async def test_a_keepsakes_block_that_does_not_exist_is_told_before_anything_is_sent(
+async def test_a_storage_block_that_does_not_exist_is_told_before_anything_is_sent(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The error says how to name a block, and no run has been triggered."""
     bolt_simulator.add_schedule("daily")
-    with pytest.raises(BoltRequestError, match="no block 'nowhere' for keepsakes"):
-        await arun_schedule("daily", credentials, keepsakes="nowhere")
+    with pytest.raises(BoltRequestError, match="no block 'nowhere' for storage"):
+        await arun_schedule("daily", credentials, storage="nowhere")
     with pytest.raises(BoltRequestError, match=r"no block 's3-bucket/nowhere'|needs a Prefect integration"):
-        await arun_schedule("daily", credentials, keepsakes="s3-bucket/nowhere")
+        await arun_schedule("daily", credentials, storage="s3-bucket/nowhere")
     assert bolt_simulator.runs("daily") == []
 
 

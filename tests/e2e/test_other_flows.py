@@ -143,13 +143,13 @@ async def test_an_older_backend_is_triggered_without_a_reason(
 async def test_a_failure_that_a_person_must_mend_is_not_retried(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """By default for compilation errors and the like, or as `never_retry` says."""
+    """By default for compilation errors and the like, or as `non_retryable_errors` says."""
     broken(bolt_simulator, log="Compilation Error in model orders")
     with pytest.raises(BoltRunFailed):
         await arun_schedule("broken", credentials, retries=2, retry_delay_seconds=0, **QUICK)
     assert len(bolt_simulator.runs()) == 1
     result = await arun_schedule(
-        "broken", credentials, retries=2, retry_delay_seconds=0, never_retry=["quota"], **QUICK
+        "broken", credentials, retries=2, retry_delay_seconds=0, non_retryable_errors=["quota"], **QUICK
     )
     assert result.state == BoltRunState.SUCCESS
 

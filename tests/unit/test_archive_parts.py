@@ -1,4 +1,4 @@
-"""The parts of an archive that need no server: keepsakes, links, timeline, summary, keys, settings."""
+"""The parts of an archive that need no server: storage, links, timeline, summary, keys, settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.dbt_results import DbtStory, manifest_command
 from paradime_flows.reporting.links import link_expiry, safe_url
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
-from paradime_flows.reporting.storage import Keepsakes, folder_of, safe_path
+from paradime_flows.reporting.storage import Storage, folder_of, safe_path
 from paradime_flows.reporting.timeline import Span, render_timeline
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
@@ -30,7 +30,7 @@ def after(seconds: float) -> datetime:
 
 
 def file_with(folder: Path, content: bytes) -> Path:
-    """A file of that content, outside of where keepsakes go."""
+    """A file of that content, outside of the storage folder."""
     path = folder / "source"
     path.write_bytes(content)
     return path
@@ -51,20 +51,20 @@ def file_with(folder: Path, content: bytes) -> Path:
         pytest.param(". /./ .. /x", id="dots and spaces"),
     ],
 )
-async def test_a_keepsake_stays_below_its_folder(path: str, tmp_path: Path) -> None:
+async def test_a_stored_file_stays_below_its_folder(path: str, tmp_path: Path) -> None:
     """Whatever the remote path says, what is written lies below the run's folder."""
-    keepsakes = Keepsakes(LocalFileSystem(basepath=str(tmp_path)), ["*"], folder_of("../..", 7))
-    kept = await keepsakes.write(1, "dbt run ../..", path, file_with(tmp_path, b"content"))
-    written = (tmp_path / keepsakes.folder / kept.where).resolve()
+    storage = Storage(LocalFileSystem(basepath=str(tmp_path)), ["*"], folder_of("../..", 7))
+    kept = await storage.write(1, "dbt run ../..", path, file_with(tmp_path, b"content"))
+    written = (tmp_path / storage.folder / kept.where).resolve()
     assert written.read_bytes() == b"content"
     assert (tmp_path / "_" / "7" / "1-dbt-run") in written.parents
 
 
 async def test_two_paths_that_come_to_the_same_are_both_kept(tmp_path: Path) -> None:
     """The second gets a name of its own rather than the first one's place."""
-    keepsakes = Keepsakes(LocalFileSystem(basepath=str(tmp_path)), ["*"], "daily/7")
-    first = await keepsakes.write(1, "dbt run", "target/a?.json", file_with(tmp_path, b"1"))
-    second = await keepsakes.write(1, "dbt run", "target/a*.json", file_with(tmp_path, b"2"))
+    storage = Storage(LocalFileSystem(basepath=str(tmp_path)), ["*"], "daily/7")
+    first = await storage.write(1, "dbt run", "target/a?.json", file_with(tmp_path, b"1"))
+    second = await storage.write(1, "dbt run", "target/a*.json", file_with(tmp_path, b"2"))
     assert first.where == "1-dbt-run/target/a_.json"
     assert first.address == str(tmp_path / "daily" / "7" / first.where)
     assert (tmp_path / "daily" / "7" / first.where).read_bytes() == b"1"
@@ -73,10 +73,10 @@ async def test_two_paths_that_come_to_the_same_are_both_kept(tmp_path: Path) -> 
 
 def test_patterns_fit_names_and_paths() -> None:
     """A pattern without a folder fits the file wherever it is."""
-    keepsakes = Keepsakes(LocalFileSystem(), ["manifest.json", "target/run/*"], "x")
-    assert keepsakes.wanted("target/manifest.json")
-    assert keepsakes.wanted("target/run/a.sql")
-    assert not keepsakes.wanted("target/catalog.json")
+    storage = Storage(LocalFileSystem(), ["manifest.json", "target/run/*"], "x")
+    assert storage.wanted("target/manifest.json")
+    assert storage.wanted("target/run/a.sql")
+    assert not storage.wanted("target/catalog.json")
 
 
 def test_ordinary_names_are_kept_as_they_are() -> None:
@@ -285,8 +285,8 @@ def test_stale_results_count_for_the_command_that_wrote_them(generated_at: str |
 async def test_settings_outlive_their_process_as_plain_data() -> None:
     """They stand on the flow run as JSON; a block that is not saved is known to its own process only."""
     filesystem = LocalFileSystem()
-    settings = await ArchiveSettings.resolve(keepsakes=filesystem, keep=["*.json"], assets=True)
+    settings = await ArchiveSettings.resolve(storage=filesystem, storage_patterns=["*.json"], assets=True)
     assert await settings.filesystem() is filesystem
     again = ArchiveSettings.model_validate_json(settings.model_dump_json())
-    assert (again.keep, again.assets) == (["*.json"], True)
+    assert (again.storage_patterns, again.assets) == (["*.json"], True)
     assert await again.filesystem() is None

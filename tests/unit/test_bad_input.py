@@ -332,8 +332,18 @@ BAD = [
         "on one line",
         id="flow: two lines in a command's settings",
     ),
-    bad(flow(never_retry=["("]), "never_retry.0", "no regular expression", id="flow: no pattern"),
-    bad(flow(never_retry=["quota", ""]), "never_retry.1", "empty pattern", id="flow: empty pattern"),
+    bad(
+        flow(non_retryable_errors=["("]),
+        "non_retryable_errors.0",
+        "no regular expression",
+        id="flow: no pattern",
+    ),
+    bad(
+        flow(non_retryable_errors=["quota", ""]),
+        "non_retryable_errors.1",
+        "empty pattern",
+        id="flow: empty pattern",
+    ),
     # The schedule comes first: no credentials are set up here.
     bad(a_call_of_the_flow(), "No schedule is given", "schedule_name, or its slug", id="flow: nothing"),
     bad(a_call_of_the_flow(schedule_name="daily", slug="daily"), "and not both", id="flow: name and slug"),

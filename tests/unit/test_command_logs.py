@@ -16,7 +16,7 @@ from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.command_logs import LogArchive, pieces, render_log, shown_streams, utf8_size
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
-from paradime_flows.reporting.storage import Keepsakes
+from paradime_flows.reporting.storage import Storage
 
 SECRET = "s3cret-value-of-the-key"
 
@@ -60,10 +60,10 @@ def an_archive(folder: Path | None, limit: int, **options: Any) -> LogArchive:
         BoltRunState.FAILED,
         BoltRunStatus(state=BoltRunState.FAILED, commands=[command]),
     )
-    keepsakes = folder and Keepsakes(LocalFileSystem(basepath=str(folder)), ["*"], "daily/7")
+    storage = folder and Storage(LocalFileSystem(basepath=str(folder)), ["*"], "daily/7")
     settings = ArchiveSettings(log_limit_bytes=limit)
     Written.texts.clear()
-    context = ArchiveContext(Written(), record, settings, Redactor([SECRET]), keepsakes or None)
+    context = ArchiveContext(Written(), record, settings, Redactor([SECRET]), storage or None)
     return LogArchive(context, **options)
 
 
@@ -104,7 +104,7 @@ async def test_what_fits_is_not_cut(stdout: str, stderr: str) -> None:
     ],
 )
 async def test_what_is_cut_is_kept_as_a_whole(stdout: str, stderr: str, tmp_path: Path) -> None:
-    """Whenever a byte is left out, the keepsake has it, and the artifact says where, with a link."""
+    """Whenever a byte is left out, the stored file has it, and the artifact says where, with a link."""
     text = await archived(an_archive(tmp_path, 10_000), stdout=stdout, stderr=stderr)
     assert "bytes left out in the middle; the whole is kept as " in text
     assert len(text.encode()) < 11_000
@@ -152,7 +152,7 @@ def test_a_log_of_little_but_colours_says_what_it_leaves_out() -> None:
 async def test_no_secret_is_left_over_where_a_long_log_is_cut_into_pieces(
     before: int, tmp_path: Path
 ) -> None:
-    """Pieces end with lines, so that a secret is in one of them; the keepsake has none either."""
+    """Pieces end with lines, so that a secret is in one of them; the stored file has none either."""
     text = "." * before + "\n" + f"key {SECRET} and on\n" * 2000
     shown = await archived(an_archive(tmp_path, 1000, piece_characters=37), stdout=text)
     kept = (tmp_path / "daily" / "7" / "1-dbt-run" / "stdout.log").read_text()
@@ -161,7 +161,7 @@ async def test_no_secret_is_left_over_where_a_long_log_is_cut_into_pieces(
     assert "value-of" not in shown
 
 
-def test_a_keepsake_without_a_link_is_told_by_its_address() -> None:
+def test_a_stored_file_without_a_link_is_told_by_its_address() -> None:
     """An address that no browser opens is text, and nothing in it is markup."""
     kept = {"stdout.log": FileRecord(1, "stdout.log", kept="s3://bucket/a*b*/stdout.log")}
     shown = shown_streams(a_command(stdout="x\n" * 1000), 100)

@@ -167,7 +167,7 @@ def test_an_error_survives_with_its_facts_and_its_message(kind, facts, told, thr
     assert type(again) is kind
     assert str(again) == str(error)
     assert {name: getattr(again, name) for name in facts} == facts
-    assert (again.what, again.guidance) == (error.what, error.guidance)
+    assert (again.message, again.guidance) == (error.message, error.guidance)
 
 
 @pytest.mark.parametrize("state", [BoltRunState.FAILED, BoltRunState("POLISHING")], ids=str)

@@ -90,8 +90,8 @@ def test_a_key_that_a_step_does_not_have_is_refused() -> None:
 
 def test_a_pattern_that_is_none_is_refused() -> None:
     """Where the step is made, so that the form says it beside the field."""
-    with pytest.raises(ValidationError, match=r"never_retry.0\n.*no regular expression"):
-        Step(schedule_name="a", never_retry=["("])
+    with pytest.raises(ValidationError, match=r"non_retryable_errors.0\n.*no regular expression"):
+        Step(schedule_name="a", non_retryable_errors=["("])
 
 
 def test_one_schedule_may_be_several_steps_by_name() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from paradime_blocks import BoltRunFailed
 from paradime_flows.retry_policy import (
-    DEFAULT_NEVER_RETRY,
+    DEFAULT_NON_RETRYABLE_ERRORS,
     check_pattern,
     why_not_retry,
 )
@@ -32,7 +32,7 @@ from paradime_flows.retry_policy import (
 )
 def test_what_only_a_person_can_mend_is_not_retried(log: str) -> None:
     """The reason is the line of the log that says so."""
-    reason = why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NEVER_RETRY)
+    reason = why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NON_RETRYABLE_ERRORS)
     assert reason is not None
     assert reason in log
 
@@ -50,13 +50,13 @@ def test_what_only_a_person_can_mend_is_not_retried(log: str) -> None:
 )
 def test_what_may_pass_is_retried(log: str | None) -> None:
     """Outages, data that came late, and failures that say nothing."""
-    assert why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NEVER_RETRY) is None
+    assert why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NON_RETRYABLE_ERRORS) is None
 
 
 def test_dbts_own_errors_count_as_the_log_does() -> None:
     """Where the log's end does not hold them."""
     error = BoltRunFailed("It failed.", dbt_errors=["model.shop.orders: Compilation Error: no such column"])
-    assert why_not_retry(error, DEFAULT_NEVER_RETRY) is not None
+    assert why_not_retry(error, DEFAULT_NON_RETRYABLE_ERRORS) is not None
     assert why_not_retry(error, ["quota"]) is None
     assert why_not_retry(error, []) is None
 

@@ -307,7 +307,7 @@ async def _told_by(state: State[Any]) -> dict[str, Any]:
     else:
         told.update(state=StepState.FAILED, **await _run_of(told.get("flow_run_id")))
         if isinstance(outcome, BoltRunError):
-            told["message"] = one_line(f"{outcome.what} {outcome.told_of_command}", 500)
+            told["message"] = one_line(f"{outcome.message} {outcome.command_summary}", 500)
     return told
 
 

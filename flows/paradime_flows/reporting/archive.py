@@ -1,4 +1,4 @@
-"""What a Bolt run leaves behind in Prefect: summary, dbt results, logs, links, keepsakes, assets."""
+"""What a Bolt run leaves behind in Prefect: summary, dbt results, logs, links, storage, assets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.resources import ResourceArchive
 from paradime_flows.reporting.run_summary import RunRecord, render_summary
-from paradime_flows.reporting.storage import Keepsakes, address_of, folder_of
+from paradime_flows.reporting.storage import Storage, address_of, folder_of
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -94,7 +94,7 @@ class Archive:
             await self._status(client, run_id)
             # Whoever cuts the archive short, as Prefect does after a cancel, leaves this at least.
             await self.summary()
-            await self._open_keepsakes(run_id)
+            await self._open_storage(run_id)
             await self._origin(client, run_id)
             for n, command in enumerate(self._context.commands, 1):
                 self.resources += await logs.archive(client, n, command)
@@ -113,17 +113,17 @@ class Archive:
             return
         self.record.status, self.record.state = self._context.redact.status(status), status.state
 
-    async def _open_keepsakes(self, run_id: int) -> None:
+    async def _open_storage(self, run_id: int) -> None:
         try:
             filesystem = await self.settings.filesystem()
             if filesystem is None:
                 return
             folder = folder_of(self.record.schedule_name, run_id)
-            self._context.keepsakes = Keepsakes(filesystem, self.settings.keep, folder)
+            self._context.storage = Storage(filesystem, self.settings.storage_patterns, folder)
             self.record.kept_under = address_of(filesystem, folder)
-            self.record.kept_by = self.settings.keepsakes
+            self.record.kept_by = self.settings.storage
         except Exception as error:  # noqa: BLE001 - whatever a file system raises
-            self._context.missed("the keepsakes", error)
+            self._context.missed("the storage of files", error)
 
     async def _origin(self, client: BoltClient, run_id: int) -> None:
         """Complete who triggered the run, what it checked out, and when earlier attempts ran: extras."""

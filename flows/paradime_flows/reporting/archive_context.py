@@ -15,7 +15,7 @@ from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key, s
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
-from paradime_flows.reporting.storage import Keepsakes
+from paradime_flows.reporting.storage import Storage
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -41,7 +41,7 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
         try:
             found = await client.find_schedule_of_run(run_id)
         except BoltError as error:
-            reason = error.what
+            reason = error.message
         else:
             if found is not None:
                 return found
@@ -60,14 +60,14 @@ class ArchiveContext:
         record: What is known of the run; completed by what is fetched.
         settings: What to archive, and where.
         redact: Takes secrets out of text.
-        keepsakes: Where files are kept, if they are.
+        storage: Where files are kept, if they are.
     """
 
     writer: ArtifactWriter
     record: RunRecord
     settings: ArchiveSettings
     redact: Redactor
-    keepsakes: Keepsakes | None = None
+    storage: Storage | None = None
     _outages: int = 0
     _keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -100,7 +100,7 @@ class ArchiveContext:
 
     def missed(self, what: str, error: Exception) -> None:
         """Write down what could not be archived; it hides nothing else."""
-        reason = error.what if isinstance(error, BoltError) else str(error) or type(error).__name__
+        reason = error.message if isinstance(error, BoltError) else str(error) or type(error).__name__
         told = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
         self.record.problems.append(told)
         run_logger().warning("Not archived of Bolt run %s: %s", self.record.run_id, told)
@@ -116,11 +116,11 @@ class ArchiveContext:
 
     async def keep(self, n: int, command: str, path: str, source: Path) -> None:
         """Keep a file, if files are kept."""
-        if self.keepsakes is None:
+        if self.storage is None:
             return
         try:
-            kept = await self.keepsakes.write(n, command, path, source)
+            kept = await self.storage.write(n, command, path, source)
         except Exception as error:  # noqa: BLE001 - whatever a file system raises
-            self.missed(f"the keepsake of {path} of command {n}", error)
+            self.missed(f"the stored file of {path} of command {n}", error)
         else:
             self.file(n, path, kept=kept.address, kept_url=kept.url, size=kept.size)

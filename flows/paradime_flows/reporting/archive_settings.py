@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page
 # slow.
 LOG_LIMIT_BYTES: Final = 1_000_000
-DEFAULT_KEEP: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
+DEFAULT_STORAGE_PATTERNS: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
 # The types that a name alone is looked up in, in this order: Prefect's own, then those of its integrations.
 _FILESYSTEM_TYPES: Final = (
     "local-file-system",
@@ -32,26 +32,26 @@ class ArchiveSettings(BaseModel):
 
     Attributes:
         log_limit_bytes: How much of a command's log an artifact holds; of a longer one, head and tail.
-        keepsakes: Reference of the file system block for keepsakes, as `type/name`.
-        keep: Patterns of the resources to keep, each for the whole path or for the file's name.
+        storage: Reference of the file system block for storage, as `type/name`.
+        storage_patterns: Patterns of the resources to keep, each for the whole path or for the file's name.
         assets: Whether to tell Prefect of the models, seeds and snapshots as assets.
     """
 
     log_limit_bytes: int = LOG_LIMIT_BYTES
-    keepsakes: str | None = None
-    keep: list[str] = Field(default_factory=lambda: list(DEFAULT_KEEP))
+    storage: str | None = None
+    storage_patterns: list[str] = Field(default_factory=lambda: list(DEFAULT_STORAGE_PATTERNS))
     assets: bool = False
     # A block that was made in code and not saved; only this process knows it.
     _filesystem: WritableFileSystem | None = PrivateAttr(default=None)
 
     async def filesystem(self) -> WritableFileSystem | None:
-        """Return the file system for keepsakes; None if none are wanted.
+        """Return the file system for storage; None if none are wanted.
 
         Raises:
             BoltRequestError: There is no such block, or it cannot write.
         """
-        if self._filesystem is None and self.keepsakes is not None:
-            self._filesystem = await load_filesystem(self.keepsakes)
+        if self._filesystem is None and self.storage is not None:
+            self._filesystem = await load_filesystem(self.storage)
         return self._filesystem
 
     @classmethod
@@ -59,24 +59,26 @@ class ArchiveSettings(BaseModel):
         cls,
         *,
         log_limit_bytes: int = LOG_LIMIT_BYTES,
-        keepsakes: WritableFileSystem | str | None = None,
-        keep: Sequence[str] | None = None,
+        storage: WritableFileSystem | str | None = None,
+        storage_patterns: Sequence[str] | None = None,
         assets: bool = False,
     ) -> ArchiveSettings:
         """Make settings of a flow's parameters; what they name is looked up now, before anything is sent.
 
         Raises:
-            BoltRequestError: The block for keepsakes cannot be used.
+            BoltRequestError: The block for storage cannot be used.
         """
         settings = cls(
-            log_limit_bytes=log_limit_bytes, keep=list(DEFAULT_KEEP if keep is None else keep), assets=assets
+            log_limit_bytes=log_limit_bytes,
+            storage_patterns=list(DEFAULT_STORAGE_PATTERNS if storage_patterns is None else storage_patterns),
+            assets=assets,
         )
-        if isinstance(keepsakes, str):
-            settings._filesystem = await load_filesystem(keepsakes)
-        elif keepsakes is not None:
-            settings._filesystem = keepsakes
+        if isinstance(storage, str):
+            settings._filesystem = await load_filesystem(storage)
+        elif storage is not None:
+            settings._filesystem = storage
         if settings._filesystem is not None:
-            settings.keepsakes = reference_of(settings._filesystem)
+            settings.storage = reference_of(settings._filesystem)
         return settings
 
 
@@ -87,7 +89,7 @@ def reference_of(filesystem: WritableFileSystem) -> str | None:
 
 
 async def load_filesystem(reference: str) -> WritableFileSystem:
-    """Load the block that keepsakes are written to.
+    """Load the block that storage are written to.
 
     Args:
         reference: `type/name`, such as `s3-bucket/archive`; or the name alone, which is looked up in
@@ -107,7 +109,7 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
             continue
         except (UnknownBlockType, RuntimeError) as error:
             # Its class belongs to an integration that is not installed here, or is of another version.
-            msg = f"The block {slug!r} for keepsakes cannot be loaded: {str(error).splitlines()[0]}"
+            msg = f"The block {slug!r} for storage cannot be loaded: {str(error).splitlines()[0]}"
             raise BoltRequestError(msg, guidance="Nothing was sent.") from error
         if isinstance(block, WritableFileSystem):
             return block
@@ -115,6 +117,6 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
         raise BoltRequestError(
             msg, guidance="Name a block that implements WritableFileSystem. Nothing was sent."
         )
-    msg = f"There is no block {reference!r} for keepsakes. {reason if slash else ''}".strip()
+    msg = f"There is no block {reference!r} for storage. {reason if slash else ''}".strip()
     guidance = "Give it as type/name, such as local-file-system/archive. Nothing was sent."
     raise BoltRequestError(msg, guidance=guidance)

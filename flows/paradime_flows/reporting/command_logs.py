@@ -106,7 +106,7 @@ class LogArchive:
     async def _write(self, n: int, detail: BoltCommandDetail, limit: int) -> None:
         context = self.context
         shown = shown_streams(detail, limit, context.redact)
-        if context.keepsakes is not None and any(stream.omitted for stream in shown):
+        if context.storage is not None and any(stream.omitted for stream in shown):
             try:
                 await self._keep(n, detail)
             except OSError as error:
@@ -206,7 +206,7 @@ def render_log(shown: Sequence[ShownStream], kept: dict[str, FileRecord] | None 
 
     Args:
         shown: What to show.
-        kept: The keepsakes that have the whole, by `stdout.log` or `stderr.log`; linked where a stream is cut.
+        kept: The stored files that have the whole, by `stdout.log` or `stderr.log`; linked where a stream is cut.
     """
     parts = []
     for stream in shown:

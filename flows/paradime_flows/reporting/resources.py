@@ -75,7 +75,7 @@ class ResourceArchive:
         # The manifest that is read comes first: it knows the paths of what the others tell of.
         for each in sorted(found, key=lambda each: not (each.kind == "manifest" and each.n == chosen)):
             kind = each.kind if each.kind != "manifest" or each.n == chosen else None
-            keep = self.context.keepsakes is not None and self.context.keepsakes.wanted(each.resource.path)
+            keep = self.context.storage is not None and self.context.storage.wanted(each.resource.path)
             if kind or keep:
                 wanted.append((each, kind, keep))
         for at, (each, kind, keep) in enumerate(wanted):

@@ -36,7 +36,7 @@ class FileRecord:
         page: The page of its link artifact.
         expires_at: When the link expires.
         size: Its size in bytes, if it was fetched.
-        kept: The whole address of its keepsake.
+        kept: The whole address of its stored file.
         kept_url: The same as a link, if there is one.
     """
 
@@ -71,7 +71,7 @@ class RunRecord:
         results_told: dbt's results in short.
         log_pages: The pages of the log artifacts, by the command's number.
         files: What the commands left behind.
-        kept_under: Where the keepsakes are.
+        kept_under: The folder of the stored files.
         kept_by: Reference of the block that they are kept by, if it is saved.
         assets_told: How many assets Prefect was told of.
         problems: What could not be archived, and why.

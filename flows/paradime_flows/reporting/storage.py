@@ -1,4 +1,4 @@
-"""Keepsakes: files of a Bolt run, stored through a Prefect file system block before their links expire."""
+"""Storage: files of a Bolt run, stored through a Prefect file system block before their links expire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_PART: Final = 100
 
 
 @dataclass(frozen=True)
-class Keepsake:
+class StoredFile:
     """A file that is kept.
 
     Attributes:
@@ -41,7 +41,7 @@ class Keepsake:
 
 
 @dataclass
-class Keepsakes:
+class Storage:
     """Where a run's files are kept.
 
     Attributes:
@@ -61,7 +61,7 @@ class Keepsakes:
         name = PurePosixPath(plain).name
         return any(fnmatchcase(plain, pattern) or fnmatchcase(name, pattern) for pattern in self.patterns)
 
-    async def write(self, n: int, command: str, path: str, source: Path) -> Keepsake:
+    async def write(self, n: int, command: str, path: str, source: Path) -> StoredFile:
         """Keep a file.
 
         Args:
@@ -81,11 +81,11 @@ class Keepsakes:
         below = f"{self.folder}/{where}"
         await upload(self.filesystem, source, below)
         size = (await anyio.Path(source).stat()).st_size
-        return Keepsake(where, address_of(self.filesystem, below), url_of(self.filesystem, below), size)
+        return StoredFile(where, address_of(self.filesystem, below), url_of(self.filesystem, below), size)
 
 
 def folder_of(schedule_name: str | None, run_id: int) -> str:
-    """Return the folder of a run's keepsakes."""
+    """Return the folder of a run's storage."""
     return f"{safe_path(schedule_name or 'unnamed')}/{run_id}"
 
 

@@ -323,7 +323,7 @@ class RunLifecycle:
         done = len([attempt for attempt in before if attempt.state in BoltRunState.FAILURES])
         if done >= self.policies.retries:
             return None
-        reason = why_not_retry(error, self.policies.never_retry)
+        reason = why_not_retry(error, self.policies.non_retryable_errors)
         if reason is not None:
             self.trail.note(f"Bolt run {run.run_id} failed, and a retry would fail, too: {one_line(reason)}")
             return None
@@ -370,7 +370,7 @@ class RunLifecycle:
         ownership = self.ownership
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
             ownership.state = BoltRunState(str(outcome.state))
-        sentence = outcome.what if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
+        sentence = outcome.message if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
             self.trail.note(sentence)
         async with swallowed_signals_sent_again():
@@ -414,8 +414,8 @@ class RunLifecycle:
 
 def _story(outcome: BaseException | None) -> str | None:
     """Return what went wrong, for the top of the summary."""
-    if isinstance(outcome, BoltRunError) and outcome.told_of_command:
-        return f"{outcome.what} {outcome.told_of_command}"
+    if isinstance(outcome, BoltRunError) and outcome.command_summary:
+        return f"{outcome.message} {outcome.command_summary}"
     if isinstance(outcome, BoltError):
-        return f"{outcome.what} {outcome.guidance}"
+        return f"{outcome.message} {outcome.guidance}"
     return str(outcome) if outcome is not None else None

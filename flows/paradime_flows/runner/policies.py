@@ -7,7 +7,7 @@ from typing import Literal
 
 from paradime_flows.ledger.entry import Policy
 from paradime_flows.reporting.archive_settings import ArchiveSettings
-from paradime_flows.retry_policy import DEFAULT_NEVER_RETRY
+from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 
 OnAlreadyRunning = Literal["wait", "attach", "fail", "skip", "replace"]
 
@@ -19,7 +19,7 @@ class RunPolicies:
     Attributes:
         retries: How often a failed run is retried from its failure.
         retry_delay_seconds: The wait before each retry, in seconds.
-        never_retry: Regular expressions; a failure whose log or dbt error fits one is not retried.
+        non_retryable_errors: Regular expressions; a failure whose log or dbt error fits one is not retried.
         on_already_running: What to do when the schedule runs already.
         on_timeout: What the time limit does to the Bolt run.
         on_interrupt: What an interrupt without a person's cancel does to it.
@@ -30,7 +30,7 @@ class RunPolicies:
 
     retries: int = 0
     retry_delay_seconds: float = 30.0
-    never_retry: tuple[str, ...] = DEFAULT_NEVER_RETRY
+    non_retryable_errors: tuple[str, ...] = DEFAULT_NON_RETRYABLE_ERRORS
     on_already_running: OnAlreadyRunning = "wait"
     on_timeout: Policy = "cancel"
     on_interrupt: Policy = "cancel"

@@ -173,7 +173,7 @@ async def _settle(
     try:
         state = await run.acancel()
     except BoltError as error:
-        trail.note(f"Bolt run {run.run_id} could not be cancelled: {error.what}")
+        trail.note(f"Bolt run {run.run_id} could not be cancelled: {error.message}")
         await ledger.save()
         raise
     if state == BoltRunState.CANCELED:

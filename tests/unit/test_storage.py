@@ -1,4 +1,4 @@
-"""Keepsakes through file systems of every make: what arrives, how much memory it takes, where it is told to be."""
+"""Storage through file systems of every make: what arrives, how much memory it takes, where it is told to be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.clients import Naps
 from paradime_blocks.client.downloads import fetch_to_file
 from paradime_blocks.errors import BoltRequestError, BoltUnavailable
 from paradime_flows.reporting import uploads
-from paradime_flows.reporting.storage import Keepsakes
+from paradime_flows.reporting.storage import Storage
 from paradime_flows.reporting.uploads import upload
 
 CONTENT = bytes(range(256)) * 1000
@@ -140,7 +140,7 @@ async def test_a_file_arrives_whatever_the_block_can_do(make: Callable[[], Keepi
 async def test_prefects_own_file_systems_are_written_piece_by_piece(source: Path, tmp_path: Path) -> None:
     """Local folders and whatever fsspec reaches, each as its own `write_path` names them."""
     local = LocalFileSystem(basepath=str(tmp_path / "local"))
-    memory = RemoteFileSystem(basepath="memory://keepsakes")
+    memory = RemoteFileSystem(basepath="memory://storage")
     for filesystem in (local, memory):
         await upload(filesystem, source, "daily/7/a.json")
     assert (tmp_path / "local/daily/7/a.json").read_bytes() == CONTENT
@@ -171,25 +171,25 @@ async def test_a_file_too_large_for_memory_is_refused_where_it_has_to_be_in_memo
         pytest.param(S3Like(), "s3://bucket/archive/daily/7/1-dbt-run/a.json", id="s3"),
         pytest.param(AzureLike(), "azure://container/daily/7/1-dbt-run/a.json", id="azure"),
         pytest.param(
-            RemoteFileSystem(basepath="memory://keepsakes/"),
-            "memory://keepsakes/daily/7/1-dbt-run/a.json",
+            RemoteFileSystem(basepath="memory://storage/"),
+            "memory://storage/daily/7/1-dbt-run/a.json",
             id="fsspec",
         ),
         pytest.param(Keeping(), "Keeping: daily/7/1-dbt-run/a.json", id="unknown"),
     ],
 )
-async def test_a_keepsake_tells_its_whole_address(
+async def test_a_stored_file_tells_its_whole_address(
     filesystem: WritableFileSystem, address: str, source: Path
 ) -> None:
     """Bucket, folder and name; what no browser opens is no link."""
-    kept = await Keepsakes(filesystem, ["*"], "daily/7").write(1, "dbt run", "a.json", source)
+    kept = await Storage(filesystem, ["*"], "daily/7").write(1, "dbt run", "a.json", source)
     assert (kept.address, kept.url, kept.size) == (address, None, len(CONTENT))
 
 
-async def test_a_local_keepsake_is_a_link(source: Path, tmp_path: Path) -> None:
+async def test_a_local_stored_file_is_a_link(source: Path, tmp_path: Path) -> None:
     """Which markdown cannot be ended by, whatever the folder is called."""
     filesystem = LocalFileSystem(basepath=str(tmp_path / "kept (old)"))
-    kept = await Keepsakes(filesystem, ["*"], "my daily/7").write(1, "dbt run", "a.json", source)
+    kept = await Storage(filesystem, ["*"], "my daily/7").write(1, "dbt run", "a.json", source)
     assert kept.address == str(tmp_path / "kept (old)/my daily/7/1-dbt-run/a.json")
     assert kept.url == f"{tmp_path.as_uri()}/kept%20%28old%29/my%20daily/7/1-dbt-run/a.json"
 
@@ -231,13 +231,13 @@ async def test_a_download_without_an_end_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_large_resource_is_never_in_memory(tmp_path: Path) -> None:
-    """From the store to the keepsake, hardly more than a chunk at a time."""
-    keepsakes = Keepsakes(LocalFileSystem(basepath=str(tmp_path / "kept")), ["*"], "daily/7")
+    """From the store to the stored file, hardly more than a chunk at a time."""
+    storage = Storage(LocalFileSystem(basepath=str(tmp_path / "kept")), ["*"], "daily/7")
 
     async def keep(chunks: int) -> int:
         client: Any = Streaming(chunks)
         size = await fetch_to_file(client, 1, tmp_path / "file")
-        kept = await keepsakes.write(1, "dbt run", "a.json", tmp_path / "file")
+        kept = await storage.write(1, "dbt run", "a.json", tmp_path / "file")
         assert kept.size == size
         return size
 
