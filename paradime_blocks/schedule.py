@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import JobBlock
-from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
+from pydantic import Field, ValidationInfo, field_validator
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.client.inputs import check_commands, check_text
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError
 from paradime_blocks.models import BoltRunResult
+from paradime_blocks.options import LONGEST_TIMEOUT_SECONDS, TriggerOptions, chosen
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
@@ -22,8 +22,10 @@ from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
 from paradime_blocks.trigger.send import Trigger
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 TIMEOUT_SECONDS = 86_400.0
-LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
 _WHILE_IT_RUNS = (
     "Trigger it again when that run has ended, or wait for that run: attach(run_id).wait_for_completion(). "
     "The flow run_schedule does either by itself (on_already_running)."
@@ -60,8 +62,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
 
     Args:
         credentials: The credentials of the schedule's workspace.
-        schedule_name: The schedule's name as Paradime shows it.
-        slug: Its slug, in place of its name.
+        schedule_name: The schedule's name as Paradime shows it, or its slug.
         commands: Commands that take the place of the schedule's own.
         branch: A branch or commit that takes the place of the schedule's own.
         timeout_seconds: How long a run may take, in seconds from its trigger.
@@ -96,17 +97,11 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     credentials: ParadimeCredentials = Field(
         default=..., title="Credentials", description="The credentials of the schedule's Paradime workspace."
     )
-    schedule_name: str | None = Field(
-        default=None,
+    schedule_name: str = Field(
+        default=...,
         title="Schedule name",
-        description="The schedule's name as Paradime shows it. Either this or the slug is needed.",
+        description="The schedule's name as Paradime shows it, or its slug.",
         examples=["daily"],
-        json_schema_extra=_ONE_LINE,
-    )
-    slug: str | None = Field(
-        default=None,
-        title="Schedule slug",
-        description="The schedule's slug, in place of its name; only newer Paradime workspaces know it.",
         json_schema_extra=_ONE_LINE,
     )
     commands: list[str] | None = Field(
@@ -152,42 +147,47 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         description="How long a cancelled run may take until it has ended, in seconds.",
     )
 
-    @field_validator("schedule_name", "slug", "branch", mode="before")
+    @field_validator("branch", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         # A form field that was left empty arrives as an empty text.
         return None if isinstance(value, str) and not value.strip() else value
 
-    @field_validator("schedule_name", "slug", "branch")
+    @field_validator("schedule_name", "branch")
     @classmethod
-    def _text_is_fit(cls, value: str | None) -> str | None:
-        return None if value is None else _as_value_error(check_text, "the text", value, "daily")
+    def _text_is_valid(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _as_value_error(check_text, info.field_name, value, "daily")
 
     @field_validator("commands")
     @classmethod
     def _commands_are_fit(cls, value: list[str] | None) -> list[str] | None:
         return None if value is None or not value else _as_value_error(check_commands, value)
 
-    @model_validator(mode="after")
-    def _one_identifier(self) -> Self:
-        if (self.schedule_name is None) == (self.slug is None):
-            msg = "a schedule is needed: type its name in schedule_name, or its slug in slug, and not both"
-            raise ValueError(msg)
-        return self
-
-    def request(self, **changes: Any) -> TriggerRequest:
+    def request(
+        self,
+        *,
+        retry_of: int | None = None,
+        retry_everything: bool = False,
+        **options: Unpack[TriggerOptions],
+    ) -> TriggerRequest:
         """Return what a trigger of this schedule asks for.
 
         Args:
-            changes: Fields of `TriggerRequest` to set otherwise.
+            retry_of: A run to retry, in place of a new run of the schedule.
+            retry_everything: Whether the retry runs all commands again.
+            options: What to ask for beyond what the block says: `TriggerOptions` describes each.
+
+        Raises:
+            BoltRequestError: Something of it is invalid; nothing has been sent.
         """
-        given: dict[str, Any] = {
-            "schedule_name": self.schedule_name,
-            "slug": self.slug,
-            "commands": tuple(self.commands) if self.commands else None,
-            "branch": self.branch,
-        }
-        return TriggerRequest(**{**given, **changes})
+        given: dict[str, Any] = {"commands": self.commands or None, "branch": self.branch}
+        given.update(chosen(TriggerOptions, options))
+        return TriggerRequest(
+            self.schedule_name,
+            chosen(TriggerOptions, given),
+            retry_of=retry_of,
+            retry_everything=retry_everything,
+        )
 
     async def atrigger(
         self,
@@ -195,7 +195,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         request: TriggerRequest | None = None,
         ledger: RunLedger | None = None,
         trail: Trail | None = None,
-        **changes: Any,
+        **options: Unpack[TriggerOptions],
     ) -> BoltRun:
         """Trigger a run, at most one.
 
@@ -206,7 +206,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
             request: What to trigger; what the block says by default.
             ledger: Where intent and run id are written; nowhere by default.
             trail: Where decisions are told; the log by default.
-            changes: Fields of `TriggerRequest` to set otherwise for this run.
+            options: What to ask for beyond what the block says: `TriggerOptions` describes each.
 
         Returns:
             The handle of the run, which is ours to cancel.
@@ -221,7 +221,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
             async with self.credentials.get_client() as client:
                 run_id = await Trigger(
                     client,
-                    request or self.request(**changes),
+                    request or self.request(**options),
                     ledger or memory,
                     trail or Trail(tell=logging.getLogger(__name__).info),
                     max_outage_seconds=self.max_outage_seconds,
@@ -246,7 +246,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         return BoltRun(
             run_id=run_id,
             credentials=self.credentials,
-            schedule_name=self.schedule_name or self.slug,
+            schedule_name=self.schedule_name,
             cancel_on_timeout=owned,
             cancel_on_interrupt=owned,
             timeout_seconds=self.timeout_seconds,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from typing_extensions import Unpack
+
 from paradime_blocks.models import BoltAttempt, BoltRunResult, run_url
-from paradime_flows.parameters import (
-    CredentialsParameter,
-    LogBytes,
-    NonEmpty,
-    RunId,
-    StorageParameter,
-    StoragePatterns,
-)
+from paradime_blocks.options import NonEmpty
+from paradime_flows.parameters import ArchiveOptions, CredentialsParameter, RunId
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.archive_context import find_schedule
-from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES, ArchiveSettings
+from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import RunRecord
 
 
@@ -30,14 +26,11 @@ async def archive_run(
     credentials: CredentialsParameter = None,
     *,
     schedule_name: NonEmpty | None = None,
-    log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
-    storage: StorageParameter = None,
-    storage_patterns: StoragePatterns | None = None,
-    assets: bool = False,
+    **options: Unpack[ArchiveOptions],
 ) -> BoltRunResult:
     """Archive a Bolt run: summary, dbt results, logs, links, and what else is asked for.
 
-    The run may be any of the workspace, also one that Prefect did not start. Of a run that still goes,
+    The run may be any of the workspace, also one that Prefect did not start. Of a run that is still running,
     what there is so far is archived. How the run ended is no failure of this flow.
 
     Args:
@@ -46,14 +39,7 @@ async def archive_run(
         schedule_name: The run's schedule, so that the artifacts join those of its other runs; Bolt does not
             tell it of a run. Empty: it is looked for among the newest runs of the active schedules, and where
             it is not found, the artifacts are named for the run.
-        log_limit_bytes: How much of a command's log an artifact holds, in bytes. Of a longer one: head and
-            tail.
-        storage: The file system block to keep resources and long logs in, such as
-            local-file-system/archive. Empty: nothing is kept but in artifacts.
-        storage_patterns: Which resources to keep, as patterns of their path or name. Empty: manifest, run results and
-            sources.
-        assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets. Each time this
-            runs, they count as materialised again.
+        options: What to archive, and where.
 
     Returns:
         What is known of the run, whatever its state.
@@ -79,9 +65,7 @@ async def archive_run(
         ```
     """
     resolved = await resolve_credentials(credentials)
-    settings = await ArchiveSettings.resolve(
-        log_limit_bytes=log_limit_bytes, storage=storage, storage_patterns=storage_patterns, assets=assets
-    )
+    settings = await ArchiveSettings.resolve(options)
     async with resolved.get_client() as client:
         status = await client.get_bolt_run(run_id, logs=False)
         schedule_name = await find_schedule(client, run_id, schedule_name)

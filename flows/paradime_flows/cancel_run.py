@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect.states import Completed
 
 from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks.options import GraceSeconds, NonEmpty
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_flows.inspect_run import result_of
-from paradime_flows.parameters import CredentialsParameter, GraceSeconds, NonEmpty, RunId
+from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials, run_logger
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field
 
 from paradime_blocks.models import BoltRunState
+from paradime_blocks.options import NonEmpty
 from paradime_blocks.text.rendering import one_line
-from paradime_flows.parameters import CredentialsParameter, NonEmpty
+from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow

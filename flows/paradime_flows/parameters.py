@@ -1,50 +1,33 @@
-"""The flows' parameters: what the Prefect UI's form explains, and what it refuses."""
+"""The flows' parameters: what each means, what the form in Prefect's UI says of it, and what is refused.
 
-from __future__ import annotations
+A flow that takes one of the groups below takes each of its options as a keyword argument of its own:
+`prefect_api/signatures.py` makes signature and docstring from the types, descriptions and defaults here.
+"""
 
+# No postponed annotations here: they are read when a flow's module is imported.
 from typing import Annotated
 
 from prefect.filesystems import WritableFileSystem
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import Doc, TypedDict
 
-from paradime_blocks.client.inputs import is_one_line
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.schedule import LONGEST_TIMEOUT_SECONDS, BoltSchedule
+from paradime_blocks.options import Default, NonEmpty, PollOptions, TriggerOptions, WaitOptions
+from paradime_blocks.schedule import BoltSchedule
+from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
 from paradime_flows.retry_policy import check_pattern
 
-# What the form refuses by itself; the validators below say the same of a call, in words.
-_ONE_LINE = {
-    "type": "string",
-    "minLength": 1,
-    "pattern": r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*$",
-}
+# A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page slow.
+LOG_LIMIT_BYTES = 1_000_000
 
-
-def _one_line(text: str) -> str:
-    if not text.strip():
-        msg = "it is blank: type some text, or leave it out"
-        raise ValueError(msg)
-    if not is_one_line(text):
-        msg = "it holds a line break or another control character: type it again, on one line"
-        raise ValueError(msg)
-    return text
-
-
-NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
 NonRetryableErrors = list[
     Annotated[str, AfterValidator(check_pattern), WithJsonSchema({"type": "string", "minLength": 1})]
 ]
 ScheduleParameter = NonEmpty | BoltSchedule
 CredentialsParameter = ParadimeCredentials | NonEmpty | None
 RunId = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Commands = Annotated[list[NonEmpty], Field(min_length=1)]
 PageSize = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
-PullRequest = Annotated[int, Field(ge=1, le=2**31 - 1)]
-TimeoutSeconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
-PollIntervalSeconds = Annotated[float, Field(ge=0.5, le=3600)]
-OutageSeconds = Annotated[float, Field(ge=0, le=LONGEST_TIMEOUT_SECONDS)]
-GraceSeconds = Annotated[float, Field(gt=0, le=3600)]
 Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
@@ -52,21 +35,127 @@ StorageParameter = WritableFileSystem | NonEmpty | None
 StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 
 
-class CommandConfig(BaseModel):
-    """A command of a run, and whether the run goes on when it fails."""
+class RetryOptions(TypedDict, total=False):
+    """Whether a run that failed is retried in Bolt."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    retries: Annotated[
+        Retries, Doc("How often a run that failed is retried from the command that failed."), Default(0)
+    ]
+    retry_delay_seconds: Annotated[
+        DelaySeconds, Doc("The wait before each retry, in seconds."), Default(30.0)
+    ]
+    non_retryable_errors: Annotated[
+        NonRetryableErrors | None,
+        Doc(
+            "Regular expressions. A failure whose log or dbt error matches one is not retried. Empty: those of "
+            "failures that stay until a person changes something, such as bad credentials and compilation errors. "
+            "An empty list: every failure is retried."
+        ),
+    ]
 
-    command: NonEmpty = Field(default=..., description="The command, such as `dbt test`.")
-    continue_on_error: bool | None = Field(
-        default=None,
-        alias="continueOnError",
-        description="Whether the run goes on when the command fails. Empty: as the schedule says.",
-    )
 
-    def sent(self) -> dict[str, object]:
-        """Return it as Bolt takes it."""
-        return self.model_dump(by_alias=True, exclude_none=True)
+class InterruptOptions(TypedDict, total=False):
+    """What an interrupt or a crash does to a run that this flow run triggered."""
+
+    on_interrupt: Annotated[
+        Policy,
+        Doc(
+            "Whether an interrupt of the process (SIGTERM, Ctrl-C) or Prefect's own time limit cancels the run in "
+            "Bolt or leaves it running. A cancel in Prefect always cancels."
+        ),
+        Default("cancel"),
+    ]
+    on_crash: Annotated[
+        Policy,
+        Doc(
+            "Whether a crash of the process cancels the run in Bolt or leaves it running. Choose leave where crashed "
+            "flow runs are retried: the retry then resumes the run."
+        ),
+        Default("cancel"),
+    ]
 
 
-CommandConfigs = Annotated[list[CommandConfig], Field(min_length=1)]
+class SafetyOptions(InterruptOptions, total=False):
+    """What happens to a run when something goes wrong around it."""
+
+    on_timeout: Annotated[
+        Policy,
+        Doc("Whether the time limit cancels the run in Bolt or leaves it running."),
+        Default("cancel"),
+    ]
+    one_at_a_time: Annotated[
+        bool,
+        Doc(
+            "Whether to hold a concurrency slot of the schedule in Prefect, so that no two flow runs trigger it at "
+            "once: the next one waits as long as on_already_running and timeout_seconds allow."
+        ),
+        Default(True),  # noqa: FBT003 - the one value that it holds
+    ]
+
+
+class ArchiveOptions(TypedDict, total=False):
+    """What is archived of a run."""
+
+    log_limit_bytes: Annotated[
+        LogBytes,
+        Doc("How much of a command's log an artifact holds, in bytes. Of a longer one: head and tail."),
+        Default(LOG_LIMIT_BYTES),
+    ]
+    storage: Annotated[
+        StorageParameter,
+        Doc(
+            "The file system block that stores resources and long logs, such as local-file-system/archive. "
+            "Empty: nothing is stored beyond the artifacts."
+        ),
+    ]
+    storage_patterns: Annotated[
+        StoragePatterns | None,
+        Doc(
+            "Which resources to store, as patterns of their path or name. Empty: manifest, run results and sources."
+        ),
+    ]
+    assets: Annotated[
+        bool,
+        Doc(
+            "Whether to report dbt's models, seeds and snapshots to Prefect as assets, each time that this runs."
+        ),
+        Default(False),  # noqa: FBT003 - the one value that it holds
+    ]
+
+
+class ShownOptions(ArchiveOptions, total=False):
+    """What is shown of a run while it runs, and archived after it."""
+
+    live_logs: Annotated[
+        LiveLogsMode,
+        Doc(
+            "How much of each command's output is logged here while it runs. all; head_and_tail: its first and last "
+            "100 lines; off: none, and then the progress within a command is not shown either."
+        ),
+        Default("all"),
+    ]
+
+
+class ConflictOptions(TypedDict, total=False):
+    """What to do when the schedule runs already."""
+
+    on_already_running: Annotated[
+        OnAlreadyRunning,
+        Doc(
+            "What to do when the schedule runs already. wait: until it ends, then trigger; attach: wait for that run "
+            "instead; fail; skip; replace: cancel it, then trigger."
+        ),
+        Default("wait"),
+    ]
+
+
+class RetriedRunOptions(WaitOptions, RetryOptions, ConflictOptions, SafetyOptions, ShownOptions, total=False):
+    """What a run is waited for with, whatever began it."""
+
+
+class RunOptions(TriggerOptions, RetriedRunOptions, total=False):
+    """All options of a run that is triggered, waited for and archived."""
+
+
+class PipelineOptions(PollOptions, SafetyOptions, ShownOptions, total=False):
+    """The options that a pipeline hands on to each of its steps."""

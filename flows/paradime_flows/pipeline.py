@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -16,23 +16,28 @@ from ruamel.yaml.error import YAMLError
 from typing_extensions import Self
 
 from paradime_blocks.errors import BoltRequestError
-from paradime_blocks.sync import sync_form
-from paradime_flows.parameters import (
-    CommandConfigs,
+from paradime_blocks.options import (
     Commands,
+    NonEmpty,
+    TimeoutSeconds,
+    TriggerOptions,
+    described,
+    option_types,
+)
+from paradime_blocks.sync import sync_form
+from paradime_flows.choices import OnFailure
+from paradime_flows.parameters import (
     CredentialsParameter,
     DelaySeconds,
-    NonEmpty,
     NonRetryableErrors,
     Retries,
-    TimeoutSeconds,
+    RunOptions,
 )
 from paradime_flows.prefect_api.context import resolve_credentials
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
 
-OnFailure = Literal["stop", "finish", "continue"]
 # Far more than anybody draws; it bounds the labels on the flow run.
 MOST_STEPS = 500
 MAX_PARALLEL = 10
@@ -52,12 +57,8 @@ class Step(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schedule_name: NonEmpty | None = Field(
-        default=None,
-        description="The schedule's name as Paradime shows it. Either this or the slug is needed.",
-    )
-    slug: NonEmpty | None = Field(
-        default=None, description="The schedule's slug, in place of its name; newer workspaces know it."
+    schedule_name: NonEmpty = Field(
+        default=..., description="The schedule's name as Paradime shows it, or its slug."
     )
     name: NonEmpty | None = Field(
         default=None, description="The step's own name, if the schedule's will not do; no two may be alike."
@@ -66,55 +67,29 @@ class Step(BaseModel):
         default_factory=list,
         description="Names of the steps that must have succeeded before this one starts.",
     )
-    commands: Commands | None = Field(
-        default=None, description="Commands that take the place of the schedule's own, for this run only."
-    )
-    command_configs: CommandConfigs | None = Field(
-        default=None,
-        description="Commands in place of the schedule's own, each with whether the run goes on when it fails.",
-    )
-    continue_on_error: bool | None = Field(
-        default=None, description="Whether the run goes on after a command that failed."
-    )
-    branch: NonEmpty | None = Field(
-        default=None, description="A git branch or commit in place of the schedule's own, for this run only."
-    )
-    timeout_seconds: TimeoutSeconds | None = Field(
-        default=None, description="How long the run may take, in seconds from its trigger. Empty: 24 hours."
-    )
-    retries: Retries = Field(
-        default=0, description="How often a run that failed is retried from the command that failed."
-    )
-    retry_delay_seconds: DelaySeconds = Field(
-        default=30.0, description="The wait before each retry, in seconds."
-    )
-    non_retryable_errors: NonRetryableErrors | None = Field(
-        default=None, description="Regular expressions: a failure whose log fits one is not retried."
-    )
+    commands: Commands | None = described(RunOptions, "commands")
+    continue_on_error: bool | None = described(RunOptions, "continue_on_error")
+    branch: NonEmpty | None = described(RunOptions, "branch")
+    timeout_seconds: TimeoutSeconds | None = described(RunOptions, "timeout_seconds")
+    retries: Retries = described(RunOptions, "retries", default=0)
+    retry_delay_seconds: DelaySeconds = described(RunOptions, "retry_delay_seconds", default=30.0)
+    non_retryable_errors: NonRetryableErrors | None = described(RunOptions, "non_retryable_errors")
 
     @property
     def key(self) -> str:
         """The step's name: its own, or its schedule's."""
-        return self.name or self.schedule_name or self.slug or ""
+        return self.name or self.schedule_name
 
     @property
     def fingerprint(self) -> str:
         """What tells whether a step that succeeded earlier did what is asked for now."""
-        asked = self.model_dump(
-            mode="json",
-            include={"schedule_name", "slug", "commands", "command_configs", "continue_on_error", "branch"},
-        )
+        asked = self.model_dump(mode="json", include={"schedule_name", *option_types(TriggerOptions)})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def problems_of(steps: Sequence[Step]) -> list[str]:
     """Return what is wrong with a set of steps, each as a sentence; empty if it can be run."""
     problems = []
-    for number, step in enumerate(steps, 1):
-        if (step.schedule_name is None) == (step.slug is None):
-            problems.append(f"Step {number} needs a schedule_name, or a slug, and not both.")
-        if step.commands is not None and step.command_configs is not None:
-            problems.append(f"Step {step.key!r} has both commands and command_configs.")
     names = [step.key for step in steps]
     double = sorted({name for name in names if names.count(name) > 1})
     problems += [f"Two steps are called {name!r}; give one of them a name of its own." for name in double]

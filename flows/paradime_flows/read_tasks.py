@@ -15,7 +15,8 @@ from paradime_blocks.models import (
     BoltScheduleDetail,
     BoltScheduleSummary,
 )
-from paradime_flows.parameters import CredentialsParameter, NonEmpty, Offset, PageSize, RunId
+from paradime_blocks.options import NonEmpty
+from paradime_flows.parameters import CredentialsParameter, Offset, PageSize, RunId
 from paradime_flows.prefect_api.context import resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_task
 
@@ -125,17 +126,13 @@ async def list_bolt_schedules(
 
 @bolt_task(name="get-bolt-schedule")
 async def get_bolt_schedule(
-    schedule_name: NonEmpty | None = None,
-    credentials: CredentialsParameter = None,
-    *,
-    slug: NonEmpty | None = None,
+    schedule_name: NonEmpty, credentials: CredentialsParameter = None
 ) -> BoltScheduleDetail:
     """Return a schedule with the id of its latest run (`boltScheduleName`).
 
     Args:
-        schedule_name: The schedule's name.
+        schedule_name: The schedule's name or slug.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        slug: Its slug, in place of its name.
 
     Raises:
         BoltError: Bolt refused it, or no usable answer came.
@@ -148,17 +145,21 @@ async def get_bolt_schedule(
         ```
     """
     async with _client(credentials) as client:
-        return await client.get_bolt_schedule(schedule_name, slug=slug)
+        return await client.get_bolt_schedule(schedule_name)
 
 
-@bolt_task(name="list-bolt-runs", task_run_name="list runs of {schedule}")
+@bolt_task(name="list-bolt-runs", task_run_name="list runs of {schedule_name}")
 async def list_bolt_runs(
-    schedule: NonEmpty, credentials: CredentialsParameter = None, *, limit: PageSize = 20, offset: Offset = 0
+    schedule_name: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    limit: PageSize = 20,
+    offset: Offset = 0,
 ) -> list[BoltRunRecord]:
     """Return runs of a schedule, newest first (`listBoltRuns`).
 
     Args:
-        schedule: The schedule's slug or name.
+        schedule_name: The schedule's name or slug.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         limit: How many to return at most.
         offset: How many to pass over.
@@ -176,17 +177,17 @@ async def list_bolt_runs(
         ```
     """
     async with _client(credentials) as client:
-        return (await client.list_bolt_runs(schedule, limit=limit, offset=offset)).runs
+        return (await client.list_bolt_runs(schedule_name, limit=limit, offset=offset)).runs
 
 
-@bolt_task(name="suspend-bolt-schedule", task_run_name="suspend {schedule}: {suspend}")
+@bolt_task(name="suspend-bolt-schedule", task_run_name="suspend {schedule_name}: {suspend}")
 async def suspend_bolt_schedule(
-    schedule: NonEmpty, credentials: CredentialsParameter = None, *, suspend: bool = True
+    schedule_name: NonEmpty, credentials: CredentialsParameter = None, *, suspend: bool = True
 ) -> bool:
     """Suspend a schedule's timer, or resume it (`suspendBoltSchedule`); only schedules of Bolt's UI or API.
 
     Args:
-        schedule: The schedule's slug or name.
+        schedule_name: The schedule's name or slug.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         suspend: Whether to suspend; False to resume.
 
@@ -206,7 +207,7 @@ async def suspend_bolt_schedule(
         ```
     """
     async with _client(credentials) as client:
-        return await client.suspend_bolt_schedule(schedule, suspend=suspend)
+        return await client.suspend_bolt_schedule(schedule_name, suspend=suspend)
 
 
 @bolt_task(name="get-bolt-command-logs", task_run_name="get log of {command_id}")
@@ -260,9 +261,9 @@ async def download_bolt_resource(resource_id: RunId, credentials: CredentialsPar
         return await client.download_bolt_resource(resource_id)
 
 
-@bolt_task(name="latest-artifact", task_run_name="latest {path} of {schedule}")
+@bolt_task(name="latest-artifact", task_run_name="latest {path} of {schedule_name}")
 async def latest_artifact(
-    schedule: NonEmpty,
+    schedule_name: NonEmpty,
     path: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
@@ -272,7 +273,7 @@ async def latest_artifact(
     """Return the newest file of a path that a schedule's successful commands left behind.
 
     Args:
-        schedule: The schedule's slug or name.
+        schedule_name: The schedule's name or slug.
         path: The file's path, such as `target/run_results.json`.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         command_index: Look at this command of each run only, counted from 0; negative from the last.
@@ -290,12 +291,14 @@ async def latest_artifact(
         ```
     """
     async with _client(credentials) as client:
-        return await client.latest_artifact(schedule, path, command_index=command_index, max_runs=max_runs)
+        return await client.latest_artifact(
+            schedule_name, path, command_index=command_index, max_runs=max_runs
+        )
 
 
-@bolt_task(name="latest-artifact-url", task_run_name="URL of the latest {path} of {schedule}")
+@bolt_task(name="latest-artifact-url", task_run_name="URL of the latest {path} of {schedule_name}")
 async def latest_artifact_url(
-    schedule: NonEmpty,
+    schedule_name: NonEmpty,
     path: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
@@ -305,7 +308,7 @@ async def latest_artifact_url(
     """Return the signed, expiring URL of a schedule's newest file of a path: who has it can read the file.
 
     Args:
-        schedule: As `latest_artifact`, like the rest.
+        schedule_name: As `latest_artifact`, like the rest.
         path: The file's path.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         command_index: Look at this command of each run only.
@@ -323,13 +326,13 @@ async def latest_artifact_url(
     """
     async with _client(credentials) as client:
         return await client.latest_artifact_url(
-            schedule, path, command_index=command_index, max_runs=max_runs
+            schedule_name, path, command_index=command_index, max_runs=max_runs
         )
 
 
-@bolt_task(name="latest-manifest", task_run_name="latest manifest of {schedule}")
+@bolt_task(name="latest-manifest", task_run_name="latest manifest of {schedule_name}")
 async def latest_manifest(
-    schedule: NonEmpty,
+    schedule_name: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
     command_index: int | None = None,
@@ -338,7 +341,7 @@ async def latest_manifest(
     """Return a schedule's newest dbt manifest.
 
     Args:
-        schedule: The schedule's slug or name.
+        schedule_name: The schedule's name or slug.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         command_index: Look at this command of each run only.
         max_runs: How many runs to look at.
@@ -354,7 +357,7 @@ async def latest_manifest(
         ```
     """
     async with _client(credentials) as client:
-        return await client.latest_manifest(schedule, command_index=command_index, max_runs=max_runs)
+        return await client.latest_manifest(schedule_name, command_index=command_index, max_runs=max_runs)
 
 
 aget_bolt_run = async_form(get_bolt_run)

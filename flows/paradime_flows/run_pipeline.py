@@ -6,29 +6,21 @@ from typing import Annotated, Literal
 
 from prefect.client.orchestration import get_client
 from pydantic import BaseModel, Field
+from typing_extensions import Unpack
 
 from paradime_blocks.errors import BoltPipelineFailed
+from paradime_blocks.options import NonEmpty
+from paradime_flows.choices import OnFailure
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.callers import write_callers
-from paradime_flows.ledger.entry import Policy
 from paradime_flows.ledger.store import take_hold
-from paradime_flows.live.log_lines import LiveLogsMode
-from paradime_flows.parameters import (
-    CredentialsParameter,
-    LogBytes,
-    NonEmpty,
-    OutageSeconds,
-    PollIntervalSeconds,
-    StorageParameter,
-    StoragePatterns,
-)
-from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, OnFailure, Step, check_steps
+from paradime_flows.parameters import CredentialsParameter, PipelineOptions
+from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
 from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api.context import resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.reporting.archive_settings import LOG_LIMIT_BYTES
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
 from paradime_flows.runner.takeover import give_way
@@ -65,22 +57,12 @@ async def run_pipeline(
     max_parallel: Annotated[int, Field(ge=1, le=100)] = MAX_PARALLEL,
     name: NonEmpty = "pipeline",
     on_already_running: Literal["wait", "attach", "fail", "replace"] = "wait",
-    poll_interval_seconds: PollIntervalSeconds | None = None,
-    max_outage_seconds: OutageSeconds | None = None,
-    on_timeout: Policy = "cancel",
-    on_interrupt: Policy = "cancel",
-    on_crash: Policy = "cancel",
-    one_at_a_time: bool = True,
-    live_logs: LiveLogsMode = "all",
-    log_limit_bytes: LogBytes = LOG_LIMIT_BYTES,
-    storage: StorageParameter = None,
-    storage_patterns: StoragePatterns | None = None,
-    assets: bool = False,
+    **options: Unpack[PipelineOptions],
 ) -> PipelineResult:
     """Run schedules that depend on each other: each as soon as what it needs has succeeded.
 
     Each step is a subflow, a run of run-schedule. A retry of this flow run starts from what failed: steps
-    that succeeded are not run again, and one that was under way when the process died is taken up. Cancelling
+    that succeeded are not run again, and one that was running when the process died is resumed. Cancelling
     this flow run cancels all of its Bolt runs.
 
     Args:
@@ -91,18 +73,7 @@ async def run_pipeline(
         max_parallel: How many steps may run at once.
         name: The pipeline's name, for its page: runs of the same name share a history.
         on_already_running: What a step does when its schedule runs already, as for run-schedule.
-        poll_interval_seconds: The longest time between two looks at a run, in seconds. Empty: 15.
-        max_outage_seconds: How long Bolt may be out of reach before a wait is given up. Empty: 600 seconds.
-        on_timeout: Whether a step's time limit cancels its run in Bolt or leaves it going.
-        on_interrupt: Whether an interrupt of the process or Prefect's own time limit cancels the runs in Bolt.
-        on_crash: Whether a crash of the process cancels the runs in Bolt. Choose leave where crashed flow runs are
-            retried: the retry then takes up the runs.
-        one_at_a_time: Whether each step holds a concurrency slot of its schedule in Prefect.
-        live_logs: How much of each command's output is logged in the step's flow run while it runs.
-        log_limit_bytes: How much of a command's log an artifact holds, in bytes.
-        storage: The file system block to keep resources and long logs in. Empty: nothing is kept.
-        storage_patterns: Which resources to keep, as patterns of their path or name. Empty: dbt's results and manifest.
-        assets: Whether to tell Prefect of dbt's models, seeds and snapshots as assets.
+        options: How each step is waited for, and what is archived of it.
 
     Returns:
         The outcome of each step; all have succeeded.
@@ -138,31 +109,17 @@ async def run_pipeline(
         before = await EarlierAttempts.of(client, flow_run, found)
     if reason is not None:
         return cancelled(reason, PipelineResult)
-    options = {
-        "credentials": found,
-        "on_already_running": on_already_running,
-        "poll_interval_seconds": poll_interval_seconds,
-        "max_outage_seconds": max_outage_seconds,
-        "on_timeout": on_timeout,
-        "on_interrupt": on_interrupt,
-        "on_crash": on_crash,
-        "one_at_a_time": one_at_a_time,
-        "live_logs": live_logs,
-        "log_limit_bytes": log_limit_bytes,
-        "storage": storage,
-        "storage_patterns": storage_patterns,
-        "assets": assets,
-    }
+    shared = {**options, "credentials": found, "on_already_running": on_already_running}
     pipeline = PipelineRun(
         flow_run,
         name,
         steps,
-        options,
+        shared,
         before,
         flow=run_schedule,
         on_failure=on_failure,
         max_parallel=max_parallel,
-        on_interrupt=on_interrupt,
+        on_interrupt=options["on_interrupt"],
     )
     try:
         await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)

@@ -8,34 +8,26 @@ flow run is cancelled while `wait_for_bolt_run` waits for it. Put the hook
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run as this_task_run
+from typing_extensions import Unpack
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.models import BoltRunResult, BoltRunState
-from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
+from paradime_blocks.options import GraceSeconds, NonEmpty, TriggerOptions, WaitOptions, chosen
+from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS, BoltSchedule
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.entry import FlowRunLedger, Ownership, Policy, read_ownerships
+from paradime_flows.choices import Policy
+from paradime_flows.ledger.entry import FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.ledger.store import take_hold
-from paradime_flows.parameters import (
-    CommandConfigs,
-    Commands,
-    CredentialsParameter,
-    GraceSeconds,
-    NonEmpty,
-    OutageSeconds,
-    PollIntervalSeconds,
-    PullRequest,
-    RunId,
-    ScheduleParameter,
-    TimeoutSeconds,
-)
+from paradime_flows.parameters import CredentialsParameter, RunId, ScheduleParameter
 from paradime_flows.prefect_api.context import (
     current_flow_run_id,
     current_task_run_id,
@@ -72,7 +64,7 @@ from paradime_flows.read_tasks import (
 )
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import schedule_of_run, trigger_request
+from paradime_flows.runner.run import schedule_of_run
 from paradime_flows.supervision.reconcile import settle_interrupted, told_of_run
 from paradime_flows.supervision.time_left import remaining_seconds
 from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
@@ -116,42 +108,27 @@ __all__ = [
 
 
 def _name_of_the_trigger() -> str:
-    given = this_task_run.parameters
-    schedule = given.get("schedule_name") or given.get("slug")
-    return (
-        f"trigger {getattr(schedule, 'schedule_name', None) or getattr(schedule, 'slug', None) or schedule}"
-    )
+    schedule = this_task_run.parameters.get("schedule_name")
+    return f"trigger {getattr(schedule, 'schedule_name', None) or schedule}"
 
 
 @bolt_task(name="trigger-bolt-run", task_run_name=_name_of_the_trigger)
 async def trigger_bolt_run(
-    schedule_name: ScheduleParameter | None = None,
+    schedule_name: ScheduleParameter,
     credentials: CredentialsParameter = None,
     *,
-    slug: NonEmpty | None = None,
-    commands: Commands | None = None,
-    command_configs: CommandConfigs | None = None,
-    continue_on_error: bool | None = None,
-    branch: NonEmpty | None = None,
-    pr_number: PullRequest | None = None,
-    reason: NonEmpty | None = None,
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
+    **options: Unpack[TriggerOptions],
 ) -> int:
-    """Trigger a run of a schedule, at most one, and let the flow run answer for it.
+    """Trigger a run of a schedule, at most one, and let the flow run own it.
 
     Args:
-        schedule_name: The schedule's name, or a `BoltSchedule` block.
+        schedule_name: The schedule's name or slug, or a `BoltSchedule` block.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        slug: The schedule's slug, in place of its name.
-        commands: Commands that take the place of the schedule's own.
-        command_configs: Commands in place of the schedule's own, each with whether the run goes on when it fails.
-        continue_on_error: Whether the run goes on after a command that failed.
-        branch: A branch or commit that takes the place of the schedule's own.
-        pr_number: The pull request that the run belongs to.
-        reason: Who or what triggers the run; None for the name of the flow run.
         on_interrupt: Whether an interrupt of the process cancels the run; a cancel in Prefect always does.
         on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+        options: What to run.
 
     Returns:
         The id of the run. One that began as the trigger was on its way, and for which Bolt refused it, can be our own,
@@ -163,14 +140,8 @@ async def trigger_bolt_run(
         prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect.
         BoltError: Nothing was started, as far as looking could tell.
     """
-    schedule = await resolve_schedule(schedule_name, credentials, slug=slug, commands=commands, branch=branch)
-    request = trigger_request(
-        schedule,
-        command_configs=command_configs,
-        continue_on_error=continue_on_error,
-        pr_number=pr_number,
-        reason=reason,
-    )
+    schedule = await resolve_schedule(schedule_name, credentials)
+    request = schedule.request(**options)
     return await _start(schedule, request, on_interrupt, on_crash)
 
 
@@ -272,21 +243,17 @@ async def wait_for_bolt_run(
     credentials: CredentialsParameter = None,
     *,
     schedule_name: NonEmpty | None = None,
-    timeout_seconds: TimeoutSeconds = TIMEOUT_SECONDS,
-    poll_interval_seconds: PollIntervalSeconds = POLL_INTERVAL_SECONDS,
-    max_outage_seconds: OutageSeconds = MAX_OUTAGE_SECONDS,
-    cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
+    **options: Unpack[WaitOptions],
 ) -> BoltRunResult:
     """Wait for a run to succeed. One that this flow run triggered is cancelled on time-out and on interrupt.
+
+    The time limit of a run of our own counts from its trigger, of any other from now.
 
     Args:
         run_id: The run.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
         schedule_name: Its schedule, for messages.
-        timeout_seconds: How long to wait, in seconds; for a run of our own, counted from its trigger.
-        poll_interval_seconds: The longest time between two looks, in seconds.
-        max_outage_seconds: How long Bolt may be out of reach, in seconds.
-        cancel_grace_seconds: How long a cancel may take until the run has ended, in seconds.
+        options: How to wait.
 
     Returns:
         The result of the run.
@@ -300,6 +267,7 @@ async def wait_for_bolt_run(
         BoltError: Any other trouble, as the class says.
     """
     hear_signals()
+    limits: dict[str, Any] = {"timeout_seconds": TIMEOUT_SECONDS, **chosen(WaitOptions, options)}
     found = await resolve_credentials(credentials)
     flow_run_id = current_flow_run_id()
     ownership = await _ownership_of(run_id, flow_run_id, found)
@@ -309,22 +277,16 @@ async def wait_for_bolt_run(
         credentials=found,
         schedule_name=schedule_name or (ownership.schedule if ownership else None),
         cancel_on_timeout=owned,
-        timeout_seconds=timeout_seconds,
-        poll_interval_seconds=poll_interval_seconds,
-        max_outage_seconds=max_outage_seconds,
-        cancel_grace_seconds=cancel_grace_seconds,
+        **limits,
     )
     if flow_run_id is None:
         await run.await_for_completion()
         return await run.afetch_result()
 
     async def wait() -> None:
-        left = (
-            timeout_seconds
-            if ownership is None
-            else await remaining_seconds(ownership, found, timeout_seconds)
-        )
-        await run.await_for_completion(left, whole_seconds=timeout_seconds)
+        limit = limits["timeout_seconds"]
+        left = limit if ownership is None else await remaining_seconds(ownership, found, limit)
+        await run.await_for_completion(left, whole_seconds=limit)
 
     try:
         await unless_stopped(wait, flow_run_id)

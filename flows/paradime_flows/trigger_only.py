@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from prefect.states import Completed
 from pydantic import BaseModel
+from typing_extensions import Unpack
 
 from paradime_blocks.errors import BoltError
 from paradime_blocks.models import run_url
+from paradime_blocks.options import TimeoutSeconds, TriggerOptions
+from paradime_flows.choices import OnAlreadyRunning
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.parameters import (
-    CommandConfigs,
-    Commands,
     CredentialsParameter,
-    NonEmpty,
-    PullRequest,
     ScheduleParameter,
-    TimeoutSeconds,
 )
 from paradime_flows.prefect_api.context import resolve_schedule, run_logger
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import OnAlreadyRunning, RunPolicies
-from paradime_flows.runner.run import as_result, cancelled, stopped, this_flow_run_id, trigger_request
+from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.run import as_result, cancelled, stopped, this_flow_run_id
 from paradime_flows.supervision.watch import StoppedByPrefect
 
 
@@ -51,39 +49,27 @@ class TriggeredRun(BaseModel):
     on_failure=[cancel_owned_runs],
 )
 async def trigger_only(
-    schedule_name: ScheduleParameter | None = None,
+    schedule_name: ScheduleParameter,
     credentials: CredentialsParameter = None,
     *,
-    slug: NonEmpty | None = None,
-    commands: Commands | None = None,
-    command_configs: CommandConfigs | None = None,
-    continue_on_error: bool | None = None,
-    branch: NonEmpty | None = None,
-    pr_number: PullRequest | None = None,
-    reason: NonEmpty | None = None,
     on_already_running: OnAlreadyRunning = "fail",
     timeout_seconds: TimeoutSeconds | None = None,
+    **options: Unpack[TriggerOptions],
 ) -> TriggeredRun:
     """Trigger a Bolt schedule, at most one run, and leave the run to itself.
 
     Nothing that happens to this flow run later cancels the Bolt run, and no sweeper does. While it triggers,
-    it is as careful as run-schedule: a lost answer is looked into, and a retry of this flow run takes up the
+    it is as careful as run-schedule: a lost answer is looked into, and a retry of this flow run returns the
     run that was started.
 
     Args:
-        schedule_name: The schedule's name as Paradime shows it, or a Bolt Schedule block.
+        schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
         credentials: A Paradime Credentials block or the name of one. Empty: those of the schedule's block, or
             else of the environment.
-        slug: The schedule's slug, in place of its name; only newer Paradime workspaces know it.
-        commands: Commands that take the place of the schedule's own, for this run only.
-        command_configs: Commands in place of the schedule's own, each with whether the run goes on when it fails.
-        continue_on_error: Whether the run goes on after a command that failed. Empty: as the schedule says.
-        branch: A git branch or commit that takes the place of the schedule's own, for this run only.
-        pr_number: The number of the pull request that the run belongs to.
-        reason: Who or what triggers the run, for Paradime's page. Empty: the name of the flow run in Prefect.
         on_already_running: What to do when the schedule runs already. wait: until it ends, then trigger;
             attach: return that run; fail; skip; replace: cancel it, then trigger.
-        timeout_seconds: How long to wait for a run that is in the way, in seconds. Empty: 24 hours.
+        timeout_seconds: How long to wait for a run that conflicts, in seconds. Empty: 24 hours.
+        options: What to run.
 
     Returns:
         The run.
@@ -100,21 +86,8 @@ async def trigger_only(
         print(trigger_only("daily", "production").url)
         ```
     """
-    schedule = await resolve_schedule(
-        schedule_name,
-        credentials,
-        slug=slug,
-        commands=commands,
-        branch=branch,
-        timeout_seconds=timeout_seconds,
-    )
-    request = trigger_request(
-        schedule,
-        command_configs=command_configs,
-        continue_on_error=continue_on_error,
-        pr_number=pr_number,
-        reason=reason,
-    )
+    schedule = await resolve_schedule(schedule_name, credentials, timeout_seconds=timeout_seconds)
+    request = schedule.request(**options)
     policies = RunPolicies(on_already_running=on_already_running, leave=True)
     try:
         lifecycle = await RunLifecycle.begin(schedule, this_flow_run_id(), policies, request=request)
@@ -125,7 +98,7 @@ async def trigger_only(
             run = await lifecycle.obtain()
     except Skipped as skipped:
         await lifecycle.tell(str(skipped))
-        there = _triggered(skipped.run.run_id, schedule.request().label, started=False)
+        there = _triggered(skipped.run.run_id, schedule.schedule_name, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
         return await stopped(stop, this_flow_run_id(), TriggeredRun)

@@ -27,7 +27,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
     """Calls about a schedule's latest files."""
 
     async def find_latest_artifact(
-        self, schedule: str, path: str, *, command_index: int | None = None, max_runs: int = 50
+        self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> BoltLatestArtifact:
         """Find the newest file of a path that a schedule's successful commands left behind.
 
@@ -36,7 +36,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
         newest runs have it, whatever the number of commands.
 
         Args:
-            schedule: The schedule's slug or name.
+            schedule_name: The schedule's name or slug.
             path: The file's path, such as `target/manifest.json`.
             command_index: Look at this command of each run only, counted from 0; negative from the last.
             max_runs: How many runs to look at, 1 to 1000. A backend without a list of runs shows the latest.
@@ -47,10 +47,10 @@ class ArtifactCalls(RunCalls, CommandCalls):
         """
         path = check_text("path", path, MANIFEST)
         limit = check_count("max_runs", max_runs, least=1, most=LARGEST_PAGE)
-        runs = await self.latest_bolt_runs(schedule, limit=limit)
+        runs = await self.latest_bolt_runs(schedule_name, limit=limit)
         if not runs:
-            msg = f"Schedule {schedule!r} has no run."
-            raise BoltRequestError(msg, guidance="Run it first.", schedule_name=schedule)
+            msg = f"Schedule {schedule_name!r} has no run."
+            raise BoltRequestError(msg, guidance="Run it first.", schedule_name=schedule_name)
         missed: dict[int, BoltError] = {}
         start, size = 0, _FIRST_LOOK
         while start < len(runs):
@@ -58,10 +58,12 @@ class ArtifactCalls(RunCalls, CommandCalls):
             if found is not None:
                 return found
             start, size = start + size, _LATER_LOOKS
-        msg = f"No command that succeeded in {len(runs)} runs of {schedule!r} has left {path} behind."
+        msg = f"No command that succeeded in {len(runs)} runs of {schedule_name!r} has left {path} behind."
         for first in [*missed.values()][:1]:
             msg += f" {len(missed)} of the runs could not be looked at, the first because: {first.message}"
-        raise BoltRequestError(msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule)
+        raise BoltRequestError(
+            msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule_name
+        )
 
     async def _artifact_among(
         self,
@@ -98,12 +100,12 @@ class ArtifactCalls(RunCalls, CommandCalls):
         return None
 
     async def latest_artifact_url(
-        self, schedule: str, path: str, *, command_index: int | None = None, max_runs: int = 50
+        self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> str:
         """Return the signed, expiring URL of a schedule's newest file of a path.
 
         Args:
-            schedule: As `find_latest_artifact`, like the rest.
+            schedule_name: As `find_latest_artifact`, like the rest.
             path: The file's path.
             command_index: Look at this command of each run only.
             max_runs: How many runs to look at.
@@ -112,17 +114,17 @@ class ArtifactCalls(RunCalls, CommandCalls):
             BoltError: As `find_latest_artifact`.
         """
         found = await self.find_latest_artifact(
-            schedule, path, command_index=command_index, max_runs=max_runs
+            schedule_name, path, command_index=command_index, max_runs=max_runs
         )
         return await self.get_bolt_resource_url(found.resource_id)
 
     async def latest_artifact(
-        self, schedule: str, path: str, *, command_index: int | None = None, max_runs: int = 50
+        self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> bytes:
         """Return the content of a schedule's newest file of a path.
 
         Args:
-            schedule: As `find_latest_artifact`, like the rest.
+            schedule_name: As `find_latest_artifact`, like the rest.
             path: The file's path.
             command_index: Look at this command of each run only.
             max_runs: How many runs to look at.
@@ -131,17 +133,17 @@ class ArtifactCalls(RunCalls, CommandCalls):
             BoltError: As `find_latest_artifact`, or the file could not be fetched.
         """
         found = await self.find_latest_artifact(
-            schedule, path, command_index=command_index, max_runs=max_runs
+            schedule_name, path, command_index=command_index, max_runs=max_runs
         )
         return await self.download_bolt_resource(found.resource_id)
 
     async def latest_manifest(
-        self, schedule: str, *, command_index: int | None = None, max_runs: int = 50
+        self, schedule_name: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> dict[str, Any]:
         """Return a schedule's newest dbt manifest.
 
         Args:
-            schedule: As `find_latest_artifact`, like the rest.
+            schedule_name: As `find_latest_artifact`, like the rest.
             command_index: Look at this command of each run only.
             max_runs: How many runs to look at.
 
@@ -149,14 +151,14 @@ class ArtifactCalls(RunCalls, CommandCalls):
             BoltError: As `latest_artifact`.
         """
         content = await self.latest_artifact(
-            schedule, MANIFEST, command_index=command_index, max_runs=max_runs
+            schedule_name, MANIFEST, command_index=command_index, max_runs=max_runs
         )
         try:
             manifest = json.loads(content)
         except ValueError as error:
-            msg = f"The newest manifest of {schedule!r} is no JSON."
-            raise BoltUnavailable(msg, operation="resource", schedule_name=schedule) from error
+            msg = f"The newest manifest of {schedule_name!r} is no JSON."
+            raise BoltUnavailable(msg, operation="resource", schedule_name=schedule_name) from error
         if not isinstance(manifest, dict):
-            msg = f"The newest manifest of {schedule!r} is no JSON object."
-            raise BoltUnavailable(msg, operation="resource", schedule_name=schedule)
+            msg = f"The newest manifest of {schedule_name!r} is no JSON object."
+            raise BoltUnavailable(msg, operation="resource", schedule_name=schedule_name)
         return manifest

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import ValidationError
 
 from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.options import Command, TriggerOptions, is_one_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # GraphQL's Int is a signed 32-bit number.
 _LARGEST_INT = 2**31 - 1
 LARGEST_PAGE = 1000
-_CONFIGS_EXAMPLE = "Give command_configs as [{'command': 'dbt test', 'continueOnError': True}]."
+_COMMANDS_EXAMPLE = (
+    "Give commands as a list, such as ['dbt run', {'command': 'dbt test', 'continue_on_error': True}], "
+    "or leave it out to run the schedule's own."
+)
 
 
 def _refuse(what: str, guidance: str) -> NoReturn:
@@ -89,92 +99,100 @@ def check_text(name: str, value: object, example: str) -> str:
     return text
 
 
-def check_commands(commands: object) -> list[str]:
-    """Return the commands that take the place of the schedule's own.
+def check_commands(commands: object) -> list[str | Command]:
+    """Return the commands that replace the schedule's own, each as a text unless it says what its failure does.
 
     Raises:
-        BoltRequestError: They are no list, or an empty one, or one of them says nothing or holds control characters.
+        BoltRequestError: They are no list, or an empty one, or one of them is blank or holds control characters.
     """
-    example = (
-        "Give commands as a list, such as ['dbt run', 'dbt test'], or leave it out to run the schedule's own."
-    )
     if isinstance(commands, (str, bytes)) or not isinstance(commands, Sequence):
-        _refuse(f"commands is {commands!r}, not a list.", example)
+        _refuse(f"commands is {commands!r}, not a list.", _COMMANDS_EXAMPLE)
     if not commands:
-        _refuse("commands is an empty list.", example)
-    for command in commands:
-        if not _is_command(command):
-            _refuse(f"commands holds {command!r}.", example)
-    return [command.strip() for command in commands]
+        _refuse("commands is an empty list.", _COMMANDS_EXAMPLE)
+    return [_command(command) for command in commands]
 
 
-def trigger_variables(
-    schedule_name: str | None = None,
-    *,
-    slug: str | None = None,
-    commands: Sequence[str] | None = None,
-    command_configs: Sequence[dict[str, Any]] | None = None,
-    branch: str | None = None,
-    pr_number: int | None = None,
-    reason: str | None = None,
-    continue_on_error: bool | None = None,
-) -> dict[str, Any]:
+def _command(value: object) -> str | Command:
+    try:
+        command = Command(command=value) if isinstance(value, str) else Command.model_validate(value)
+    except ValidationError:
+        _refuse(f"commands holds {value!r}.", _COMMANDS_EXAMPLE)
+    text = command.command.strip()
+    if command.continue_on_error is None:
+        return text
+    return Command(command=text, continue_on_error=command.continue_on_error)
+
+
+def command_text(command: str | Command) -> str:
+    """Return a command as a shell would be given it."""
+    return command if isinstance(command, str) else command.command
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """An argument of the trigger mutation: its name and type in GraphQL, and what checks its value."""
+
+    name: str
+    type: str
+    check: Callable[[Any], Any]
+
+
+# The option of `TriggerOptions` -> what is sent. `commands` is sent under one of two names.
+_ARGUMENTS = {
+    "branch": _Argument("branch", "String!", lambda value: check_text("branch", value, "main")),
+    "pr_number": _Argument("prNumber", "Int!", lambda value: check_count("pr_number", value, least=1)),
+    "reason": _Argument(
+        "reason", "String!", lambda value: check_text("reason", value, "triggered by Prefect")
+    ),
+    "continue_on_error": _Argument(
+        "continueOnError", "Boolean!", lambda value: check_flag("continue_on_error", value)
+    ),
+}
+TRIGGER_ARGUMENTS = {
+    "scheduleName": "String!",
+    "commands": "[String!]!",
+    "commandConfigs": "[BoltCommandInput!]!",
+    **{argument.name: argument.type for argument in _ARGUMENTS.values()},
+}
+
+
+def trigger_variables(schedule_name: str, **options: Unpack[TriggerOptions]) -> dict[str, Any]:
     """Return the variables of a trigger: only what is given.
 
+    Args:
+        schedule_name: The schedule's name or slug.
+        options: What else to ask for.
+
     Raises:
-        BoltRequestError: Something of it is bad, or does not go together.
+        BoltRequestError: Something of it is invalid.
     """
-    if commands is not None and command_configs is not None:
-        _refuse("A trigger takes either commands or command_configs.", "Give one of the two.")
-    variables = schedule_variables(schedule_name, slug=slug)
-    given: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-        "commands": (commands, check_commands),
-        "commandConfigs": (command_configs, _check_command_configs),
-        "branch": (branch, lambda value: check_text("branch", value, "main")),
-        "prNumber": (pr_number, lambda value: check_count("pr_number", value, least=1)),
-        "reason": (reason, lambda value: check_text("reason", value, "triggered by Prefect")),
-        "continueOnError": (continue_on_error, lambda value: check_flag("continue_on_error", value)),
-    }
-    variables.update({name: check(value) for name, (value, check) in given.items() if value is not None})
+    variables = {"scheduleName": check_schedule(schedule_name)}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "commands" in given:
+        variables.update(_commands_as_sent(check_commands(given.pop("commands"))))
+    for name, value in given.items():
+        argument = _ARGUMENTS[name]
+        variables[argument.name] = argument.check(value)
     return variables
 
 
-def schedule_variables(schedule_name: str | None = None, *, slug: str | None = None) -> dict[str, Any]:
-    """Return the variables that name a schedule.
+def _commands_as_sent(commands: list[str | Command]) -> dict[str, Any]:
+    """Return the commands as every backend takes them, or as newer ones do (`facts.md`)."""
+    if all(isinstance(command, str) for command in commands):
+        return {"commands": commands}
+    configs = [
+        {"command": command}
+        if isinstance(command, str)
+        else {"command": command.command, "continueOnError": command.continue_on_error}
+        for command in commands
+    ]
+    return {"commandConfigs": configs}
+
+
+def check_schedule(schedule_name: object) -> str:
+    """Return the name or slug of a schedule; Bolt takes either for the other (`facts.md`).
 
     Raises:
-        BoltRequestError: There is neither name nor slug, or both, or it is bad.
+        BoltRequestError: It is no text, blank, or holds control characters.
     """
-    if (schedule_name is None) == (slug is None):
-        _refuse(
-            "A schedule's name or its slug is needed, and not both.", "Give one of schedule_name and slug."
-        )
-    if schedule_name is not None:
-        return {"scheduleName": check_text("schedule_name", schedule_name, "daily")}
-    return {"slug": check_text("slug", slug, "daily")}
-
-
-def _check_command_configs(configs: object) -> list[dict[str, Any]]:
-    if isinstance(configs, (str, bytes)) or not isinstance(configs, Sequence) or not configs:
-        _refuse(f"command_configs is {configs!r}.", f"{_CONFIGS_EXAMPLE} Or leave it out.")
-    return [_command_config(config) for config in configs]
-
-
-def _command_config(config: object) -> dict[str, Any]:
-    if not isinstance(config, dict) or set(config) - {"command", "continueOnError"}:
-        _refuse(f"command_configs holds {config!r}.", _CONFIGS_EXAMPLE)
-    command = config.get("command")
-    if not _is_command(command) or not isinstance(config.get("continueOnError", False), bool):
-        _refuse(f"command_configs holds {config!r}.", _CONFIGS_EXAMPLE)
-    return {**config, "command": str(command).strip()}
-
-
-def _is_command(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and is_one_line(value.strip())
-
-
-def is_one_line(text: str) -> bool:
-    """Whether a text holds no control character, nor the half of one that broken decoding leaves (no UTF-8)."""
-    return not any(
-        character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text
-    )
+    return check_text("schedule_name", schedule_name, "daily")

@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from paradime_blocks.client.inputs import TRIGGER_ARGUMENTS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -98,8 +100,6 @@ def older_way(variables: Mapping[str, Any], missing: str | None) -> dict[str, An
     rest = {other: value for other, value in variables.items() if other != name}
     if name == "reason":
         return rest
-    if name == "slug":
-        return {**rest, "scheduleName": variables["slug"]}
     if name == "commandConfigs" and not any(each.get("continueOnError") for each in variables[name]):
         return {**rest, "commands": [each["command"] for each in variables[name]]}
     return None
@@ -110,16 +110,7 @@ TRIGGER_BOLT_RUN = Operation(
     field="triggerBoltRun",
     kind="mutation",
     resend=False,
-    arguments={
-        "scheduleName": "String!",
-        "slug": "String!",
-        "commands": "[String!]!",
-        "commandConfigs": "[BoltCommandInput!]!",
-        "branch": "String!",
-        "prNumber": "Int!",
-        "reason": "String!",
-        "continueOnError": "Boolean!",
-    },
+    arguments=TRIGGER_ARGUMENTS,
     selection="runId",
 )
 CANCEL_BOLT_RUN = Operation(
@@ -184,7 +175,7 @@ LIST_BOLT_SCHEDULES = Operation(
 BOLT_SCHEDULE_NAME = Operation(
     name="BoltScheduleName",
     field="boltScheduleName",
-    arguments={"scheduleName": "String!", "slug": "String!"},
+    arguments={"scheduleName": "String!"},
     selection="ok latestRunId commands owner schedule uuid source #newer",
     newer="suspended",
 )

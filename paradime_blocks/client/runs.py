@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paradime_blocks.client import operations as ops
 from paradime_blocks.client.inputs import (
     LARGEST_PAGE,
     check_count,
     check_id,
-    check_text,
-    schedule_variables,
+    check_schedule,
     trigger_variables,
 )
 from paradime_blocks.client.retry import call_with_retries
@@ -27,33 +26,20 @@ from paradime_blocks.models import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Unpack
+
+    from paradime_blocks.options import TriggerOptions
+
 
 class RunCalls(BoltSession):
     """Calls about runs."""
 
-    async def trigger_bolt_run(
-        self,
-        schedule_name: str | None = None,
-        *,
-        slug: str | None = None,
-        commands: Sequence[str] | None = None,
-        command_configs: Sequence[dict[str, Any]] | None = None,
-        branch: str | None = None,
-        pr_number: int | None = None,
-        reason: str | None = None,
-        continue_on_error: bool | None = None,
-    ) -> int:
+    async def trigger_bolt_run(self, schedule_name: str, **options: Unpack[TriggerOptions]) -> int:
         """Trigger a run of a schedule; sent again only when Bolt cannot have seen it (`reference.txt`).
 
         Args:
-            schedule_name: The schedule's name.
-            slug: The newer identifier of a schedule, in place of its name (`facts.md`).
-            commands: Commands that take the place of the schedule's own, for this run only.
-            command_configs: The same as `{"command": ..., "continueOnError": ...}`, in place of `commands`.
-            branch: A branch or commit that takes the place of the schedule's own, for this run only.
-            pr_number: The pull request that the run belongs to.
-            reason: Who or what triggered the run, for Paradime's page.
-            continue_on_error: Whether the run goes on after a command that failed.
+            schedule_name: The schedule's name or slug.
+            options: What else to ask for: `TriggerOptions` describes each.
 
         Returns:
             The id of the run.
@@ -64,16 +50,7 @@ class RunCalls(BoltSession):
             BoltRequestError: Bad input, or Bolt refused it.
             BoltAuthError: Bolt refused the credentials.
         """
-        variables = trigger_variables(
-            schedule_name,
-            slug=slug,
-            commands=commands,
-            command_configs=command_configs,
-            branch=branch,
-            pr_number=pr_number,
-            reason=reason,
-            continue_on_error=continue_on_error,
-        )
+        variables = trigger_variables(schedule_name, **options)
         return await self._new_run(ops.TRIGGER_BOLT_RUN, variables)
 
     async def retry_bolt_run(self, run_id: int, *, everything: bool = False) -> int:
@@ -93,13 +70,13 @@ class RunCalls(BoltSession):
         operation = ops.RETRY_ALL_BOLT_RUN if everything else ops.RETRY_BOLT_RUN
         return await self._new_run(operation, {"scheduleRunId": check_id("run_id", run_id)})
 
-    async def retry_bolt_schedule(self, slug: str) -> int:
+    async def retry_bolt_schedule(self, schedule_name: str) -> int:
         """Retry a schedule's latest failed run from its failure (`facts.md`: `retryBoltRunFromFailure`).
 
         A backend that lacks this is asked for the schedule's runs, and to retry the newest that failed.
 
         Args:
-            slug: The schedule's slug or name.
+            schedule_name: The schedule's name or slug.
 
         Returns:
             The id of the new run.
@@ -108,44 +85,44 @@ class RunCalls(BoltSession):
             BoltUnsupported: The backend cannot retry runs at all.
             BoltError: As `trigger_bolt_run`.
         """
-        variables = {"slug": check_text("slug", slug, "daily")}
+        variables = {"slug": check_schedule(schedule_name)}
         try:
             return await self._new_run(ops.RETRY_BOLT_RUN_FROM_FAILURE, variables)
         except BoltUnsupported:
-            failed = await self.latest_failed_run(slug)
+            failed = await self.latest_failed_run(schedule_name)
         if failed is None:
-            msg = f"Schedule {slug!r} has no failed run to retry."
-            raise BoltRequestError(msg, guidance="Trigger it instead.", schedule_name=slug)
+            msg = f"Schedule {schedule_name!r} has no failed run to retry."
+            raise BoltRequestError(msg, guidance="Trigger it instead.", schedule_name=schedule_name)
         return await self.retry_bolt_run(failed)
 
-    async def latest_failed_run(self, slug: str) -> int | None:
+    async def latest_failed_run(self, schedule_name: str) -> int | None:
         """Return a schedule's newest run that ended badly; None if there is none among its newest runs.
 
         Args:
-            slug: The schedule's slug or name.
+            schedule_name: The schedule's name or slug.
 
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
         """
-        for run in await self.latest_bolt_runs(slug):
+        for run in await self.latest_bolt_runs(schedule_name):
             if run.state in BoltRunState.FAILURES:
                 return run.id
         return None
 
-    async def latest_bolt_runs(self, slug: str, *, limit: int = 50) -> list[BoltRunRecord]:
+    async def latest_bolt_runs(self, schedule_name: str, *, limit: int = 50) -> list[BoltRunRecord]:
         """Return a schedule's newest runs, newest first; where the backend has no list, its latest run only.
 
         Args:
-            slug: The schedule's slug or name.
+            schedule_name: The schedule's name or slug.
             limit: How many to return at most, 1 to 1000.
 
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
         """
         try:
-            return (await self.list_bolt_runs(slug, limit=limit)).runs
+            return (await self.list_bolt_runs(schedule_name, limit=limit)).runs
         except BoltUnsupported:
-            variables = schedule_variables(slug)
+            variables = {"scheduleName": check_schedule(schedule_name)}
             detail = await self._read(ops.BOLT_SCHEDULE_NAME, variables, BoltScheduleDetail)
         if not detail.latest_run_id:
             return []
@@ -196,11 +173,11 @@ class RunCalls(BoltSession):
         replies = await self._read_many(ops.BOLT_RUN_STATE, each, BoltRunStatus)
         return dict(zip(run_ids, replies, strict=True))
 
-    async def list_bolt_runs(self, slug: str, *, offset: int = 0, limit: int = 20) -> BoltRunPage:
+    async def list_bolt_runs(self, schedule_name: str, *, offset: int = 0, limit: int = 20) -> BoltRunPage:
         """Return one page of a schedule's runs, newest first (`facts.md`).
 
         Args:
-            slug: The schedule's slug or name.
+            schedule_name: The schedule's name or slug.
             offset: How many runs to pass over.
             limit: How many to return at most, 1 to 1000.
 
@@ -209,7 +186,7 @@ class RunCalls(BoltSession):
             BoltError: Bolt refused it, or no usable answer came.
         """
         variables = {
-            "slug": check_text("slug", slug, "daily"),
+            "slug": check_schedule(schedule_name),
             "offset": check_count("offset", offset, least=0),
             "limit": check_count("limit", limit, least=1, most=LARGEST_PAGE),
         }

@@ -10,8 +10,7 @@ from paradime_blocks.client.inputs import (
     check_count,
     check_flag,
     check_id,
-    check_text,
-    schedule_variables,
+    check_schedule,
 )
 from paradime_blocks.client.session import BoltSession
 from paradime_blocks.errors import BoltError, BoltUnsupported
@@ -76,28 +75,25 @@ class ScheduleCalls(BoltSession):
             if not page.schedules or (page.total_count is not None and offset >= page.total_count):
                 return
 
-    async def get_bolt_schedule(
-        self, schedule_name: str | None = None, *, slug: str | None = None
-    ) -> BoltScheduleDetail:
+    async def get_bolt_schedule(self, schedule_name: str) -> BoltScheduleDetail:
         """Return one schedule with the id of its latest run (`reference.txt`: `boltScheduleName`).
 
         Args:
-            schedule_name: The schedule's name.
-            slug: Its slug, in place of its name (`facts.md`).
+            schedule_name: The schedule's name or slug.
 
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
         """
-        variables = schedule_variables(schedule_name, slug=slug)
+        variables = {"scheduleName": check_schedule(schedule_name)}
         return await self._read(ops.BOLT_SCHEDULE_NAME, variables, BoltScheduleDetail)
 
-    async def suspend_bolt_schedule(self, slug: str, *, suspend: bool = True) -> bool:
+    async def suspend_bolt_schedule(self, schedule_name: str, *, suspend: bool = True) -> bool:
         """Suspend a schedule's timer, or resume it (`facts.md`); safe to repeat.
 
         Bolt does so only for schedules that were made in its UI or by API. Triggers work all the same.
 
         Args:
-            slug: The schedule's slug or name.
+            schedule_name: The schedule's name or slug.
             suspend: Whether to suspend; False to resume.
 
         Returns:
@@ -108,7 +104,7 @@ class ScheduleCalls(BoltSession):
             BoltError: Bolt refused it, or no usable answer came.
         """
         variables = {
-            "slug": check_text("slug", slug, "daily"),
+            "slug": check_schedule(schedule_name),
             "suspend": check_flag("suspend", suspend),
         }
         reply = await self._call(ops.SUSPEND_BOLT_SCHEDULE, variables)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
-from paradime_blocks.client.inputs import trigger_variables
+from paradime_blocks.client.inputs import command_text, trigger_variables
+from paradime_blocks.options import TriggerOptions, chosen
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from paradime_blocks.client import BoltClient
 
 
@@ -16,26 +19,14 @@ class TriggerRequest:
     """What to trigger: a schedule, or the retry of a run.
 
     Attributes:
-        schedule_name: The schedule's name.
-        slug: Its slug, in place of its name.
-        commands: Commands in place of the schedule's own.
-        command_configs: The same with their `continueOnError`, in place of `commands`.
-        branch: Branch or commit in place of the schedule's own.
-        pr_number: The pull request that the run belongs to.
-        reason: Who or what triggers.
-        continue_on_error: Whether the run goes on after a command that failed.
+        schedule_name: The schedule's name or slug.
+        options: What else is asked for; only what is given.
         retry_of: A run to retry from its failure, in place of a new run of the schedule.
         retry_everything: Whether the retry runs all commands again.
     """
 
-    schedule_name: str | None = None
-    slug: str | None = None
-    commands: tuple[str, ...] | None = None
-    command_configs: tuple[dict[str, object], ...] | None = None
-    branch: str | None = None
-    pr_number: int | None = None
-    reason: str | None = None
-    continue_on_error: bool | None = None
+    schedule_name: str
+    options: TriggerOptions = field(default_factory=TriggerOptions)
     retry_of: int | None = None
     retry_everything: bool = False
 
@@ -43,30 +34,31 @@ class TriggerRequest:
         """Refuse bad input before anything is sent.
 
         Raises:
-            BoltRequestError: Something of it is bad, or does not go together.
+            BoltRequestError: Something of it is invalid.
         """
-        trigger_variables(self.schedule_name, slug=self.slug, **self._options())
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "commands": self.commands,
-            "command_configs": self.command_configs,
-            "branch": self.branch,
-            "pr_number": self.pr_number,
-            "reason": self.reason,
-            "continue_on_error": self.continue_on_error,
-        }
+        trigger_variables(self.schedule_name, **self.options)
 
     @property
-    def label(self) -> str:
-        """The schedule's name or slug, for a person."""
-        return self.schedule_name or self.slug or ""
+    def commands(self) -> tuple[str, ...] | None:
+        """The text of each command that replaces the schedule's own."""
+        given = self.options.get("commands")
+        return None if given is None else tuple(command_text(command) for command in given)
+
+    @property
+    def branch(self) -> str | None:
+        """The branch or commit that replaces the schedule's own."""
+        return self.options.get("branch")
+
+    def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
+        """Return the same request with other options; None leaves an option out."""
+        changed = chosen(TriggerOptions, {**self.options, **options})
+        return replace(self, options=changed)
 
     async def send(self, client: BoltClient) -> int:
         """Send the mutation and return the id of the run that it started."""
         if self.retry_of is not None:
             return await client.retry_bolt_run(self.retry_of, everything=self.retry_everything)
-        return await client.trigger_bolt_run(self.schedule_name, slug=self.slug, **self._options())
+        return await client.trigger_bolt_run(self.schedule_name, **self.options)
 
 
 @dataclass(frozen=True)

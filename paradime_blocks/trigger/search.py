@@ -306,9 +306,7 @@ async def _listed_records(
     found: list[BoltRunRecord] = []
     try:
         while True:
-            page = (
-                await client.list_bolt_runs(request.slug or request.label, offset=len(found), limit=_PAGE)
-            ).runs
+            page = (await client.list_bolt_runs(request.schedule_name, offset=len(found), limit=_PAGE)).runs
             found += page
             # Newest first (`facts.md`).
             if len(page) < _PAGE or page[-1].id <= than:
@@ -323,7 +321,7 @@ async def _listed_records(
 
 async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
     """Return the schedule's latest run, if newer than one: a list that is empty, or behind, is no proof of absence."""
-    latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
+    latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id
     if latest is None or latest <= than:
         return []
     # Its parent is not shown here, so that a retry's run must be taken on trust.

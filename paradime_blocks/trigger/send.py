@@ -79,15 +79,12 @@ async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock)
     Raises:
         BoltError: The schedule does not exist, or Bolt cannot be reached; nothing has been sent.
     """
-    schedule = await client.get_bolt_schedule(request.schedule_name, slug=request.slug)
-    commands = request.commands
-    if commands is None and request.command_configs is not None:
-        commands = tuple(str(config["command"]) for config in request.command_configs)
+    schedule = await client.get_bolt_schedule(request.schedule_name)
     return TriggerIntent(
         latest_run_id=schedule.latest_run_id or 0,
         intended_at=clock.wall(),
         bolt_time=client.bolt_time(),
-        commands=tuple(schedule.commands) if commands is None else commands,
+        commands=tuple(schedule.commands) if request.commands is None else request.commands,
         branch=request.branch,
         retry_of=request.retry_of,
     )
@@ -196,7 +193,7 @@ class Trigger:
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
             f"The last time: {self._lost}"
         )
-        raise BoltUnavailable(msg, schedule_name=self.request.label, operation="TriggerBoltRun")
+        raise BoltUnavailable(msg, schedule_name=self.request.schedule_name, operation="TriggerBoltRun")
 
     async def _intend(self, busy: Deadline) -> TriggerIntent:
         """Read what must be known before the trigger is sent, and write down that it will be."""
@@ -232,14 +229,12 @@ class Trigger:
         request = self.request
         if request.retry_of is not None:
             what = "all of it" if request.retry_everything else "what failed"
-            return f"Bolt is asked to retry {what} of run {request.retry_of} of schedule {request.label!r}"
-        configured = [str(config["command"]) for config in request.command_configs or ()]
-        commands = [*(request.commands or ()), *configured]
+            return f"Bolt is asked to retry {what} of run {request.retry_of} of schedule {request.schedule_name!r}"
         asked = [f"branch or commit {request.branch}"] if request.branch else []
-        asked += [f"commands {', '.join(commands)}"] if commands else []
+        asked += [f"commands {', '.join(request.commands)}"] if request.commands else []
         redact = Redactor.of(self.client.settings)
         told = f" ({redact.line('; '.join(asked), _TOLD_CHARACTERS)})" if asked else ""
-        return f"Bolt is asked to run schedule {request.label!r}{told}"
+        return f"Bolt is asked to run schedule {request.schedule_name!r}{told}"
 
     async def _look_again(self, intent: TriggerIntent) -> int | None:
         """Return the run of a trigger whose answer was lost before; None if it may be sent again."""
@@ -253,7 +248,7 @@ class Trigger:
         window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
             if self._lost is None:
-                raise error.with_facts(schedule_name=self.request.label) from error
+                raise error.with_facts(schedule_name=self.request.schedule_name) from error
             self.trail.note("Bolt says that the schedule runs already; looking whether that is our own run.")
         elif not may_have_started(error):
             raise error
@@ -296,7 +291,7 @@ class Trigger:
     def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
         self.trail.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
         what = "The answer to the trigger was lost, and it cannot be told whether a run started."
-        return unknown_trigger(what, self.request.label, finding)
+        return unknown_trigger(what, self.request.schedule_name, finding)
 
     async def _started(self, run_id: int, *, adopted: bool) -> None:
         # From here on there is a run to answer for: no cancel may come between it and its record.

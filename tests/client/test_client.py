@@ -25,6 +25,7 @@ from paradime_blocks import (
 )
 from paradime_blocks.client import operations as ops
 from paradime_blocks.client.retry import RetryPolicy
+from paradime_blocks.options import Command
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 
 if TYPE_CHECKING:
@@ -284,15 +285,24 @@ async def test_trigger_starts_one_run_with_what_was_asked(simulator, client_of):
         pytest.param(
             ["reason"], {"schedule_name": "daily", "reason": "a test"}, {"scheduleName"}, id="reason"
         ),
-        pytest.param(["slug"], {"slug": "daily"}, {"scheduleName"}, id="slug"),
         pytest.param(
             ["commandConfigs"],
-            {"schedule_name": "daily", "command_configs": [{"command": "dbt test"}]},
+            {
+                "schedule_name": "daily",
+                "commands": ["dbt run", {"command": "dbt test", "continue_on_error": False}],
+            },
             {"scheduleName", "commands"},
             id="commandConfigs",
         ),
         pytest.param(
-            ["slug", "reason"], {"slug": "daily", "reason": "a test"}, {"scheduleName"}, id="two arguments"
+            ["commandConfigs", "reason"],
+            {
+                "schedule_name": "daily",
+                "commands": [{"command": "dbt test", "continue_on_error": False}],
+                "reason": "a test",
+            },
+            {"scheduleName", "commands"},
+            id="two arguments",
         ),
     ],
 )
@@ -315,8 +325,8 @@ async def test_an_older_backend_is_triggered_in_the_way_of_the_vendors_page(
         pytest.param("continueOnError", {"continue_on_error": True}, id="continueOnError"),
         pytest.param(
             "commandConfigs",
-            {"command_configs": [{"command": "dbt test", "continueOnError": True}]},
-            id="commandConfigs that go on",
+            {"commands": [{"command": "dbt test", "continue_on_error": True}]},
+            id="commandConfigs that continue",
         ),
     ],
 )
@@ -333,12 +343,28 @@ async def test_what_an_older_backend_cannot_do_is_refused_and_not_left_out(
     assert simulator.runs() == []
 
 
-async def test_a_schedule_is_found_by_its_slug_on_an_older_backend(simulator, client_of):
-    """`slug` is the newer name of the same identifier."""
-    simulator.add_schedule("daily")
-    simulator.lacks(arguments=["boltScheduleName.slug"])
+async def test_a_schedule_is_found_by_its_name_and_by_its_slug(simulator, client_of):
+    """Bolt takes either as the name."""
+    simulator.add_schedule("Daily run", slug="daily-run")
     async with client_of(simulator) as client:
-        assert (await client.get_bolt_schedule(slug="daily")).ok is True
+        for schedule_name in ("Daily run", "daily-run"):
+            assert (await client.get_bolt_schedule(schedule_name)).ok is True
+
+
+async def test_commands_that_say_what_their_failure_does_are_sent_as_configs(simulator, client_of):
+    """The others are sent as the vendor's page has them."""
+    simulator.add_schedule("daily", already_running="allow")
+    async with client_of(simulator) as client:
+        await client.trigger_bolt_run("daily", commands=["dbt run", {"command": "dbt test"}])
+        await client.trigger_bolt_run(
+            "daily", commands=["dbt run", Command(command="dbt test", continue_on_error=True)]
+        )
+    first, second = [request.variables for request in simulator.requests]
+    assert first == {"scheduleName": "daily", "commands": ["dbt run", "dbt test"]}
+    assert second == {
+        "scheduleName": "daily",
+        "commandConfigs": [{"command": "dbt run"}, {"command": "dbt test", "continueOnError": True}],
+    }
 
 
 async def test_an_operation_that_a_backend_lacks_is_named(simulator, client_of):

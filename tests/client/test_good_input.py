@@ -14,7 +14,7 @@ GOOD = [
     pytest.param(a_run(1, timeout_seconds=0, max_outage_seconds=0), id="handle whose time has run out"),
     pytest.param(a_task("get_bolt_schedule", "daily"), id="task"),
     pytest.param(
-        a_task("trigger_bolt_run", "daily", command_configs=[{"command": "dbt run"}]), id="task: plain data"
+        a_task("trigger_bolt_run", "daily", commands=[{"command": "dbt run"}]), id="task: plain data"
     ),
     pytest.param(flow(commands=["dbt run"], retries=2), id="flow"),
 ]

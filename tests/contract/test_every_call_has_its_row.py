@@ -108,7 +108,7 @@ def test_reads_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
     artifact = bolt.list_command_artifacts(command.id)[0]
     schedules, schedule, runs, status, logs, streamed, resources, url, none = ours(
         ("list_bolt_schedules", {}),
-        ("get_bolt_schedule", {"slug": "daily"}),
+        ("get_bolt_schedule", "daily", {}),
         ("list_bolt_runs", "daily", {}),
         ("get_bolt_run", run_id, {}),
         ("get_bolt_command_logs", command.id, {}),
@@ -190,7 +190,8 @@ def test_triggers_do_the_same(shop: Any, bolt: Any, ours: Callable[..., Any]) ->
         reason="why",
         continue_on_error=False,
     )
-    options = {"slug": "daily", "command_configs": configs, "branch": "dev"}
+    commands = [{"command": "dbt run", "continue_on_error": True}, "dbt test"]
+    options = {"schedule_name": "daily", "commands": commands, "branch": "dev"}
     mine = ours(
         ("trigger_bolt_run", {**options, "pr_number": 7, "reason": "why", "continue_on_error": False})
     )["value"]

@@ -100,7 +100,7 @@ async def test_trigger_only_beside_a_run_that_is_going(
 def test_sync_code_triggers_only(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
     """By slug, too."""
     bolt_simulator.add_schedule("Daily run", slug="daily-run", commands=[LONG])
-    assert trigger_only(credentials=credentials, slug="daily-run").started
+    assert trigger_only("daily-run", credentials).started
 
 
 # What a trigger says besides
@@ -118,7 +118,7 @@ async def test_paradime_is_told_which_flow_run_triggers(
         credentials,
         reason="because",
         pr_number=7,
-        command_configs=[{"command": "dbt test", "continue_on_error": True}],
+        commands=[{"command": "dbt test", "continue_on_error": True}],
     )
     first, second = bolt_simulator.runs()
     assert first.reason is not None

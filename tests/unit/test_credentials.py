@@ -128,8 +128,8 @@ def test_a_form_field_left_empty_is_absent():
     """The UI sends an empty text."""
     credentials = ParadimeCredentials(**FIELDS, proxy="", workspace_uid="  ")
     assert (credentials.proxy, credentials.workspace_uid) == (None, None)
-    schedule = BoltSchedule(credentials=credentials, schedule_name="daily", slug="", branch=" ", commands=[])
-    assert (schedule.slug, schedule.branch, schedule.commands) == (None, None, None)
+    schedule = BoltSchedule(credentials=credentials, schedule_name="daily", branch=" ", commands=[])
+    assert (schedule.branch, schedule.commands) == (None, None)
 
 
 @pytest.fixture

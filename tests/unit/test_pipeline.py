@@ -44,7 +44,6 @@ def outcomes(states: str) -> dict[str, StepOutcome]:
 def test_a_step_is_called_as_its_schedule_unless_it_has_a_name() -> None:
     """The name is what `after` refers to."""
     assert Step(schedule_name="a").key == "a"
-    assert Step(slug="a").key == "a"
     assert Step(schedule_name="a", name="b").key == "b"
 
 
@@ -64,13 +63,6 @@ def test_a_step_is_called_as_its_schedule_unless_it_has_a_name() -> None:
             ],
             "in a circle",
             id="circle",
-        ),
-        pytest.param([{"after": []}], "Step 1 needs a schedule_name", id="no schedule"),
-        pytest.param([{"schedule_name": "a", "slug": "a"}], "not both", id="two schedules"),
-        pytest.param(
-            [{"schedule_name": "a", "commands": ["x"], "command_configs": [{"command": "x"}]}],
-            "both commands",
-            id="two lists of commands",
         ),
     ],
 )
@@ -316,8 +308,8 @@ def test_the_form_takes_a_pipeline(form: dict[str, Any]) -> None:
 
 
 def test_the_form_explains_every_field(form: dict[str, Any]) -> None:
-    """Of the pipeline, of a step, and of a command's configuration."""
-    shown = {"": form, **{name: form["definitions"][name] for name in ("Step", "CommandConfig")}}
+    """Of the pipeline, of a step, and of a command."""
+    shown = {"": form, **{name: form["definitions"][name] for name in ("Step", "Command")}}
     bare = [
         f"{of}.{name}"
         for of, schema in shown.items()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -22,6 +22,7 @@ from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.models import BoltAttempt, BoltRunState
 from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_flows.choices import Policy
 from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.store import Superseded, body_of, write_labels
 from paradime_flows.prefect_api.context import run_logger
@@ -30,8 +31,6 @@ from paradime_flows.reporting.archive_settings import ArchiveSettings
 TAG = "paradime-bolt"
 LABEL_PREFIX = "paradime.bolt."
 FLOW_KEY = "run"
-
-Policy = Literal["cancel", "leave"]
 
 
 class Ownership(BaseModel):
@@ -124,7 +123,7 @@ class Ownership(BaseModel):
     @property
     def schedule(self) -> str:
         """The schedule's name or slug."""
-        return self.request.label
+        return self.request.schedule_name
 
     def remaining_seconds(self, limit: float) -> float:
         """Return what is left of a time limit, in seconds; never more than the limit, whatever the clock says."""

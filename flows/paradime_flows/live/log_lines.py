@@ -15,8 +15,8 @@ from typing import Final, Literal, NamedTuple
 
 from paradime_blocks.dbt.logs import LogLine, parse_line
 from paradime_blocks.text.rendering import clean
+from paradime_flows.choices import LiveLogsMode
 
-LiveLogsMode = Literal["all", "head_and_tail", "off"]
 Stream = Literal["STDOUT", "STDERR"]
 
 # Prefect Cloud takes 25,000 characters a record.

@@ -28,7 +28,6 @@ from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.text.rendering import one_line
 from paradime_flows.live.log_lines import (
     CommandLog,
-    LiveLogsMode,
     Position,
     Record,
     Stream,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.credentials import ParadimeCredentials
     from paradime_blocks.models import BoltCommand, BoltRunStatus
+    from paradime_flows.choices import LiveLogsMode
 
 # The next look fetches again by itself.
 _FETCH_POLICY: Final = RetryPolicy(attempts=1, total_seconds=5.0)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from paradime_blocks.polling import Observation
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
-    from paradime_flows.live.log_lines import LiveLogsMode
+    from paradime_flows.choices import LiveLogsMode
 
 # How long a look at the run's state may be kept waiting for its output.
 _PATIENCE_SECONDS: Final = 2.0
@@ -178,8 +178,7 @@ class _ShownRun:
             return list(self._schedule.commands)
         try:
             async with self.run.credentials.get_client() as client:
-                name, slug = self._schedule.schedule_name, self._schedule.slug
-                return (await client.get_bolt_schedule(name, slug=slug)).commands
+                return (await client.get_bolt_schedule(self._schedule.schedule_name)).commands
         except BoltError:
             return []
 

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 from paradime_blocks.models import BoltAttempt, BoltRunState
 
 if TYPE_CHECKING:
-    from paradime_flows.pipeline import OnFailure, Step
+    from paradime_flows.choices import OnFailure
+    from paradime_flows.pipeline import Step
 
 
 class StepState(str, Enum):

@@ -80,7 +80,7 @@ def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
     return (
         _MARKS[outcome.state],
         cell(step.key),
-        cell(step.schedule_name or step.slug or ""),
+        cell(step.schedule_name),
         ", ".join(cell(earlier) for earlier in step.after),
         f"{outcome.state}{' (earlier attempt)' if outcome.reused else ''}",
         f"{outcome.started_at:%Y-%m-%d %H:%M:%S}" if outcome.started_at else "",

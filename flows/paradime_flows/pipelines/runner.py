@@ -42,8 +42,8 @@ from paradime_flows.supervision.watch import (
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
-    from paradime_flows.ledger.entry import Policy
-    from paradime_flows.pipeline import OnFailure, Step
+    from paradime_flows.choices import OnFailure, Policy
+    from paradime_flows.pipeline import Step
     from paradime_flows.prefect_api.dispatch import DispatchedFlow
 
 # A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.

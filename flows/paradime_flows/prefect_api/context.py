@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.options import WaitOptions, chosen
 from paradime_blocks.schedule import BoltSchedule
 
 _PROCESS = str(uuid4())
@@ -129,35 +130,20 @@ async def resolve_credentials(
 
 
 async def resolve_schedule(
-    schedule: str | BoltSchedule | None,
-    credentials: ParadimeCredentials | str | None,
-    *,
-    command_configs: object = None,
-    **given: object,
+    schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
 ) -> BoltSchedule:
     """Return the schedule to run: the block given or a new one, with what is given besides.
 
     Args:
-        schedule: A block, or a schedule's name; None if `given` has its slug.
+        schedule: A block, or a schedule's name or slug.
         credentials: As for `resolve_credentials`.
-        command_configs: No field of a schedule, but what `given["commands"]` must not come together with.
-        given: Fields of `BoltSchedule`; None leaves the block's own value or the default.
+        given: Values for the block's own limits (`WaitOptions`); None leaves the block's value or the default. What
+            is no limit is for the trigger, and passed over.
 
     Raises:
-        BoltRequestError: Something of it is no good; the message says what to type.
+        BoltRequestError: Something of it is invalid; the message says what to type.
     """
-    changes = {name: value for name, value in given.items() if value is not None}
-    # Before the credentials: whoever names no schedule should not be told to set up credentials.
-    if schedule is not None and "slug" in changes:
-        msg = "A schedule and a slug are given, and either is enough."
-        raise BoltRequestError(msg, guidance="Nothing was sent. Give schedule_name or slug, and not both.")
-    if schedule is None and "slug" not in changes:
-        msg = "No schedule is given."
-        guidance = "Nothing was sent. Give the schedule's name as schedule_name, or its slug as slug."
-        raise BoltRequestError(msg, guidance=guidance)
-    if command_configs is not None and "commands" in changes:
-        msg = "commands and command_configs are given, and either takes the place of the schedule's own."
-        raise BoltRequestError(msg, guidance="Nothing was sent. Give one of the two.")
+    changes: dict[str, Any] = dict(chosen(WaitOptions, given))
     if isinstance(schedule, BoltSchedule):
         if credentials is not None:
             changes["credentials"] = await resolve_credentials(credentials)
@@ -165,10 +151,7 @@ async def resolve_schedule(
         # A copy is not checked, and one that is made anew would not know its own block document.
         _checked(dict(copy))
         return copy
-    fields: dict[str, Any] = {
-        "schedule_name": schedule,
-        "credentials": await resolve_credentials(credentials),
-    }
+    fields = {"schedule_name": schedule, "credentials": await resolve_credentials(credentials)}
     return _checked({**fields, **changes})
 
 

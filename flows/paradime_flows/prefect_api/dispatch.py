@@ -11,10 +11,9 @@ values by then.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.flows import Flow
@@ -25,6 +24,7 @@ from typing_extensions import ParamSpec
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_flows.prefect_api.signals import hear_signals
+from paradime_flows.prefect_api.signatures import spread_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,7 +83,7 @@ def bolt_flow(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedFlow[P, R]:
-        return DispatchedFlow(function, **options)
+        return DispatchedFlow(spread_options(function), **options)
 
     return decorate
 
@@ -99,7 +99,7 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedTask[P, R]:
-        @functools.wraps(function)
+        @functools.wraps(spread_options(function))
         async def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = inspect.signature(function).bind(*args, **kwargs)
             adapters = _adapters(function)
@@ -114,11 +114,9 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 
 @functools.cache
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    # At the first call, not when the module is read: a task's types may stand below it.
-    # Sent to another process, a function lacks what of its module only its annotations name.
-    names = vars(importlib.import_module(function.__module__))
-    hints = get_type_hints(function, names, include_extras=True)
-    return {name: TypeAdapter(hint) for name, hint in hints.items() if name != "return"}
+    # At the first call: making them takes time.
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: TypeAdapter(each.annotation) for each in parameters}
 
 
 def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> object:

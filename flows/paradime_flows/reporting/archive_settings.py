@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prefect.blocks.core import Block, UnknownBlockType
 from prefect.filesystems import WritableFileSystem
 from pydantic import BaseModel, Field, PrivateAttr
 
 from paradime_blocks.errors import BoltRequestError
+from paradime_flows.parameters import LOG_LIMIT_BYTES, ArchiveOptions
+from paradime_flows.prefect_api.signatures import filled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
-# A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page
-# slow.
-LOG_LIMIT_BYTES: Final = 1_000_000
 DEFAULT_STORAGE_PATTERNS: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
 # The types that a name alone is looked up in, in this order: Prefect's own, then those of its integrations.
 _FILESYSTEM_TYPES: Final = (
@@ -55,23 +54,21 @@ class ArchiveSettings(BaseModel):
         return self._filesystem
 
     @classmethod
-    async def resolve(
-        cls,
-        *,
-        log_limit_bytes: int = LOG_LIMIT_BYTES,
-        storage: WritableFileSystem | str | None = None,
-        storage_patterns: Sequence[str] | None = None,
-        assets: bool = False,
-    ) -> ArchiveSettings:
-        """Make settings of a flow's parameters; what they name is looked up now, before anything is sent.
+    async def resolve(cls, options: Mapping[str, Any]) -> ArchiveSettings:
+        """Make settings of a flow's options; what they name is looked up now, before anything is sent.
+
+        Args:
+            options: Those of `ArchiveOptions` that are given, and any others.
 
         Raises:
             BoltRequestError: The block for storage cannot be used.
         """
+        given = filled(ArchiveOptions, options)
+        storage = given["storage"]
         settings = cls(
-            log_limit_bytes=log_limit_bytes,
-            storage_patterns=list(DEFAULT_STORAGE_PATTERNS if storage_patterns is None else storage_patterns),
-            assets=assets,
+            log_limit_bytes=given["log_limit_bytes"],
+            storage_patterns=list(given["storage_patterns"] or DEFAULT_STORAGE_PATTERNS),
+            assets=given["assets"],
         )
         if isinstance(storage, str):
             settings._filesystem = await load_filesystem(storage)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from paradime_blocks.client.inputs import command_text
 from paradime_blocks.errors import (
     BoltAlreadyRunning,
     BoltError,
@@ -30,12 +31,13 @@ from paradime_blocks.trigger.send import Trigger
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunState
+    from paradime_blocks.options import Command
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger.decision_log import Trail
     from paradime_blocks.trigger.request import TriggerIntent
+    from paradime_flows.choices import OnAlreadyRunning
     from paradime_flows.ledger.entry import FlowRunLedger, Ownership
-    from paradime_flows.runner.policies import OnAlreadyRunning
 
 _REPLACEMENTS_AT_MOST = 3
 _MOST_DOUBLINGS = 12
@@ -196,11 +198,11 @@ class Triggering:
         async with self.schedule.credentials.get_client() as client:
             # A backend that cannot list runs tells of the latest only.
             with suppress(BoltRequestError):
-                runs = (await client.list_bolt_runs(request.slug or request.label)).runs
+                runs = (await client.list_bolt_runs(request.schedule_name)).runs
                 going = next((run.id for run in runs if not run.state.is_terminal), None)
                 if going is not None:
                     return self.schedule.attach(going), True
-            latest = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).latest_run_id
+            latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id
         if latest is None:
             return None, False
         run = self.schedule.attach(latest)
@@ -293,20 +295,15 @@ class Triggering:
         request = replace(request, retry_of=None)
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
-            planned = (await client.get_bolt_schedule(request.schedule_name, slug=request.slug)).commands
+            schedule = await client.get_bolt_schedule(request.schedule_name)
         shown = [command.command for command in status.commands]
         begin = status.first_failed_command
         failed = next((n for n, each in enumerate(status.commands) if each is begin), 0)
-        if request.command_configs is not None:
-            planned = [str(config["command"]) for config in request.command_configs]
-        elif request.commands is not None:
-            planned = list(request.commands)
-        first = first_of(planned, shown)
+        planned: list[str | Command] = [*(request.options.get("commands") or schedule.commands)]
+        first = first_of([command_text(command) for command in planned], shown)
         if first is None:
             # It had commands of its own; of those, Bolt only tells what has started.
             first = count_setup(shown)
-            planned = shown[first:]
+            planned = [*shown[first:]]
         start = 0 if everything else max(failed - first, 0)
-        if request.command_configs is not None:
-            return replace(request, command_configs=request.command_configs[start:])
-        return replace(request, commands=tuple(planned[start:]) or None)
+        return request.with_options(commands=planned[start:] or None)

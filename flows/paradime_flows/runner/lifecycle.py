@@ -353,13 +353,8 @@ class RunLifecycle:
         await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
 
     def _retry_request(self, run: BoltRun) -> TriggerRequest:
-        return replace(
-            self.ownership.request,
-            commands=None,
-            command_configs=None,
-            retry_of=run.run_id,
-            retry_everything=False,
-        )
+        same = self.ownership.request.with_options(commands=None)
+        return replace(same, retry_of=run.run_id, retry_everything=False)
 
     async def tell(self, outcome: str | None) -> None:
         """Write the summary of a run that is not waited for, or of none at all."""

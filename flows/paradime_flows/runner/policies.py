@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
-from paradime_flows.ledger.entry import Policy
+from paradime_flows.choices import OnAlreadyRunning, Policy
+from paradime_flows.parameters import RetriedRunOptions
+from paradime_flows.prefect_api.signatures import filled
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
-
-OnAlreadyRunning = Literal["wait", "attach", "fail", "skip", "replace"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,23 @@ class RunPolicies:
     on_crash: Policy = "cancel"
     leave: bool = False
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+
+    @classmethod
+    async def of(cls, options: RetriedRunOptions) -> RunPolicies:
+        """Return the policies that a flow's options ask for.
+
+        Raises:
+            BoltRequestError: The block for storage cannot be used.
+        """
+        given: dict[str, Any] = filled(RetriedRunOptions, options)
+        patterns = given["non_retryable_errors"]
+        return cls(
+            retries=given["retries"],
+            retry_delay_seconds=given["retry_delay_seconds"],
+            non_retryable_errors=DEFAULT_NON_RETRYABLE_ERRORS if patterns is None else tuple(patterns),
+            on_already_running=given["on_already_running"],
+            on_timeout=given["on_timeout"],
+            on_interrupt=given["on_interrupt"],
+            on_crash=given["on_crash"],
+            archive=await ArchiveSettings.resolve(options),
+        )

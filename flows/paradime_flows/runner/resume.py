@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -41,11 +40,11 @@ _named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
 
 def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
     """Return the request with a reason, the flow run unless another is given: Paradime's page shows it."""
-    if request.reason is not None:
+    if request.options.get("reason") is not None:
         return request
     url = flow_run_url(flow_run.id)
     name = one_line(flow_run.name, 100) or str(flow_run.id)
-    return dataclasses.replace(request, reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
+    return request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
 
 
 def claim(
@@ -95,17 +94,17 @@ def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
     another order, is given the flow run of another call.
     """
     asked = ownership.asked or ownership.request
-    if (asked.schedule_name, asked.slug) != (request.schedule_name, request.slug):
+    if asked.schedule_name != request.schedule_name:
         raise BoltRequestError(
-            f"This flow run has run {asked.label!r} before and is to run {request.label!r} now.",
+            f"This flow run has run {asked.schedule_name!r} before and is to run {request.schedule_name!r} now.",
             guidance="Nothing was sent. Call the same sub-flows in the same order in each attempt of a flow, or tasks.",
-            schedule_name=request.label,
+            schedule_name=request.schedule_name,
         )
 
 
 def _same(one: TriggerRequest, other: TriggerRequest) -> bool:
     """Whether two requests ask for the same; the reason names the flow run, and that can be renamed."""
-    return dataclasses.replace(one, reason=None) == dataclasses.replace(other, reason=None)
+    return one.with_options(reason=None) == other.with_options(reason=None)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed, Crashed
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRunFailed
+from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.polling import Deadline
 from paradime_flows.live.view import LiveView
@@ -21,7 +21,6 @@ from paradime_flows.supervision.reconcile import told_of_run
 from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from uuid import UUID
 
     from prefect.client.schemas.objects import State
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger.request import TriggerRequest
-    from paradime_flows.live.log_lines import LiveLogsMode
-    from paradime_flows.parameters import CommandConfig
+    from paradime_flows.choices import LiveLogsMode
 
 R = TypeVar("R")
 # Long enough for one answer of Prefect's.
@@ -135,7 +133,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     is_retried = fails and lifecycle.policies.retries > 0
     has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
     takes_up = (has_run and not is_retried) or ownership.state == BoltRunState.SUCCESS
-    name = slot_name(lifecycle.schedule, await _known_as(lifecycle.schedule))
+    name = slot_name(lifecycle.schedule)
     # Whoever holds it for longer than this lives.
     dead = Deadline(LEASE_SECONDS + _REAPED_SECONDS)
     while True:
@@ -181,56 +179,6 @@ async def _look_behind_a_refusal(lifecycle: RunLifecycle) -> None:
     if lifecycle.ownership.refused is not None:
         look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.next_request)
         await unless_stopped(look, lifecycle.ownership.flow_run_id)
-
-
-async def _known_as(schedule: BoltSchedule) -> str | None:
-    """Return the name of a schedule that was given by its slug, so that both ways lead to one slot."""
-    if schedule.slug is None:
-        return None
-    try:
-        async with schedule.credentials.get_client() as client:
-            async for each in client.iter_bolt_schedules():
-                if each.slug == schedule.slug:
-                    return each.name
-    except BoltError:
-        # Older backends know no slugs; and what is out of reach is told by the trigger.
-        return None
-    return None
-
-
-def trigger_request(
-    schedule: BoltSchedule,
-    *,
-    command_configs: Sequence[CommandConfig] | None = None,
-    continue_on_error: bool | None = None,
-    pr_number: int | None = None,
-    reason: str | None = None,
-    retry_of: int | None = None,
-    retry_everything: bool | None = None,
-) -> TriggerRequest:
-    """Return what a schedule's trigger asks for besides what its block says.
-
-    Args:
-        schedule: The schedule.
-        command_configs: Commands with whether the run goes on when they fail, in place of the schedule's.
-        continue_on_error: Whether the run goes on after a command that failed.
-        pr_number: The pull request that the run belongs to.
-        reason: Who or what triggers the run.
-        retry_of: A run to retry, in place of a new run of the schedule.
-        retry_everything: Whether the retry runs all its commands again.
-
-    Raises:
-        BoltRequestError: Something of it does not go together; nothing has been sent.
-    """
-    changes: dict[str, object] = {
-        "command_configs": tuple(config.sent() for config in command_configs) if command_configs else None,
-        "continue_on_error": continue_on_error,
-        "pr_number": pr_number,
-        "reason": reason,
-        "retry_of": retry_of,
-        "retry_everything": retry_everything,
-    }
-    return schedule.request(**{name: value for name, value in changes.items() if value is not None})
 
 
 async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:

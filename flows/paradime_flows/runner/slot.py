@@ -34,20 +34,19 @@ class SlotTaken(Exception):
     """Another flow run held the slot for as long as it was waited for."""
 
 
-def slot_name(schedule: BoltSchedule, name: str | None = None) -> str:
+def slot_name(schedule: BoltSchedule) -> str:
     """Return the name of a schedule's concurrency limit, the same in every process.
 
     Prefect forbids some characters in it, so a schedule's name that has any is told apart by a hash.
 
     Args:
         schedule: The schedule.
-        name: Its name, where it is known by its slug only.
     """
     settings = schedule.credentials
     workspace = hashlib.sha256(
         f"{settings.api_endpoint} {settings.workspace_uid or ''}".encode()
     ).hexdigest()[:10]
-    label = name or schedule.schedule_name or schedule.slug or ""
+    label = schedule.schedule_name
     plain = slugify(label, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
     if plain != label:
         plain = f"{plain[:60]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

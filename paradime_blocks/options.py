@@ -1,0 +1,171 @@
+"""The options of a trigger and of a wait, described once.
+
+The client, the blocks, the tasks and the flows take these as keyword arguments; signatures, docstrings and the forms in
+Prefect's UI are made from the descriptions here. `paradime_flows.parameters` adds the options that only flows have.
+"""
+
+# No postponed annotations here: they are read when the module that takes the options is imported.
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from typing_extensions import Doc, TypedDict, get_type_hints
+
+LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
+T = TypeVar("T")
+
+# What a form refuses on its own; the validator below says the same of a call, in words.
+_ONE_LINE = {
+    "type": "string",
+    "minLength": 1,
+    "pattern": r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*$",
+}
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text holds no control character, nor the half of one that broken decoding leaves (no UTF-8)."""
+    return not any(
+        character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text
+    )
+
+
+def _one_line(text: str) -> str:
+    if not text.strip():
+        msg = "it is blank: type some text, or leave it out"
+        raise ValueError(msg)
+    if not is_one_line(text):
+        msg = "it holds a line break or another control character: type it again, on one line"
+        raise ValueError(msg)
+    return text
+
+
+NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
+PullRequest = Annotated[int, Field(ge=1, le=2**31 - 1)]
+TimeoutSeconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
+PollIntervalSeconds = Annotated[float, Field(ge=0.5, le=3600)]
+OutageSeconds = Annotated[float, Field(ge=0, le=LONGEST_TIMEOUT_SECONDS)]
+GraceSeconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class Default:
+    """The default of an option, where it is not None."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+class Command(BaseModel):
+    """A command of a run, with whether the run continues when the command fails.
+
+    Example:
+        ```python
+        from paradime_blocks.options import Command
+
+        commands = ["dbt seed", Command(command="dbt test", continue_on_error=True), "dbt docs generate"]
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: NonEmpty = Field(default=..., description="The command, such as `dbt test`.")
+    continue_on_error: bool | None = Field(
+        default=None,
+        description="Whether the run continues when the command fails. Empty: as the schedule says.",
+    )
+
+
+def _kind_of_command(value: object) -> str:
+    return "text" if isinstance(value, str) else "command"
+
+
+# Told apart by hand, so that an error names one of the two and not both.
+_TextOrCommand = Annotated[
+    Annotated[NonEmpty, Tag("text")] | Annotated[Command, Tag("command")], Discriminator(_kind_of_command)
+]
+Commands = Annotated[list[_TextOrCommand], Field(min_length=1)]
+
+
+class TriggerOptions(TypedDict, total=False):
+    """What a trigger may ask for besides its schedule."""
+
+    commands: Annotated[
+        Commands | None,
+        Doc(
+            "Commands that replace the schedule's own, for this run only. Each is a text, or a command with "
+            "continue_on_error: whether the run continues when it fails."
+        ),
+    ]
+    continue_on_error: Annotated[
+        bool | None,
+        Doc("Whether the run continues after a command that failed. Empty: as the schedule says."),
+    ]
+    branch: Annotated[
+        NonEmpty | None, Doc("A git branch or commit that replaces the schedule's own, for this run only.")
+    ]
+    pr_number: Annotated[PullRequest | None, Doc("The number of the pull request that the run belongs to.")]
+    reason: Annotated[
+        NonEmpty | None,
+        Doc("Who or what triggers the run, for Paradime's page. Empty: the name of the flow run in Prefect."),
+    ]
+
+
+class PollOptions(TypedDict, total=False):
+    """How a run is polled."""
+
+    poll_interval_seconds: Annotated[
+        PollIntervalSeconds | None,
+        Doc(
+            "The longest time between two polls of a run, in seconds. New runs are polled more often. Empty: 15."
+        ),
+    ]
+    max_outage_seconds: Annotated[
+        OutageSeconds | None,
+        Doc(
+            "How long Bolt may be unreachable before the wait fails, in seconds. The run is not cancelled then. "
+            "Empty: 600."
+        ),
+    ]
+
+
+class WaitOptions(PollOptions, total=False):
+    """How a run is waited for."""
+
+    timeout_seconds: Annotated[
+        TimeoutSeconds | None, Doc("How long a run may take, in seconds from its trigger. Empty: 24 hours.")
+    ]
+    cancel_grace_seconds: Annotated[
+        GraceSeconds | None,
+        Doc("How long a cancelled run may take until it has ended, in seconds. Empty: 60."),
+    ]
+
+
+def option_types(kind: type) -> dict[str, Any]:
+    """Return the types of a group of options, each with its description and default, in their order."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def doc_of(annotation: object) -> str:
+    """Return the description that stands in a type."""
+    return next((each.documentation for each in get_args(annotation) if isinstance(each, Doc)), "")
+
+
+def default_of(annotation: object) -> Any:
+    """Return the default of an option: None unless its type says otherwise."""
+    return next((each.value for each in get_args(annotation) if isinstance(each, Default)), None)
+
+
+def described(kind: type, name: str, **more: Any) -> Any:
+    """Return a model's field for an option: with its description, and None as its default.
+
+    Args:
+        kind: The group of options.
+        name: The option.
+        more: Further arguments of `pydantic.Field`.
+    """
+    return Field(**{"default": None, "description": doc_of(option_types(kind)[name]), **more})
+
+
+def chosen(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Return those options that belong to a group and are given."""
+    names = option_types(kind)
+    return {name: value for name, value in options.items() if name in names and value is not None}  # type: ignore[return-value]
