@@ -285,7 +285,9 @@ def test_stale_results_count_for_the_command_that_wrote_them(generated_at: str |
 async def test_settings_outlive_their_process_as_plain_data() -> None:
     """They stand on the flow run as JSON; a block that is not saved is known to its own process only."""
     filesystem = LocalFileSystem()
-    settings = await ArchiveSettings.resolve(storage=filesystem, storage_patterns=["*.json"], assets=True)
+    settings = await ArchiveSettings.resolve(
+        {"storage": filesystem, "storage_patterns": ["*.json"], "assets": True}
+    )
     assert await settings.filesystem() is filesystem
     again = ArchiveSettings.model_validate_json(settings.model_dump_json())
     assert (again.storage_patterns, again.assets) == (["*.json"], True)

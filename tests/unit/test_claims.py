@@ -17,7 +17,7 @@ from paradime_flows.runner.resume import claim
 def test_a_flow_run_that_answers_for_another_schedules_run_is_refused():
     """Prefect gives a parent that calls others in its next attempt the flow run of another call."""
     old = Ownership(flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), run_id=1)
-    same = TriggerRequest(schedule_name="extract", commands=["dbt run"])
+    same = TriggerRequest(schedule_name="extract", options={"commands": ["dbt run"]})
     assert claim([old], old.key, same, "body") is old
     with pytest.raises(BoltRequestError, match="'extract' before and is to run 'orders' now"):
         claim([old], old.key, TriggerRequest(schedule_name="orders"), "body")

@@ -13,6 +13,7 @@ from paradime_blocks.client.operations import (
     BOLT_COMMAND_RESOURCES,
     BOLT_RUN_STATUS,
     BOLT_SCHEDULE_NAME,
+    LIST_BOLT_RUNS,
     TRIGGER_BOLT_RUN,
 )
 from paradime_blocks.client.replies import graphql_error, read_reply
@@ -204,8 +205,6 @@ def test_an_error_of_the_execution_is_no_lack_of_an_argument():
     "text, missing",
     [
         pytest.param("Unsupported field 'suspended'", "suspended", id="field"),
-        pytest.param("no such argument: `slug`", "slug", id="argument"),
-        pytest.param('variable "$slug" is not defined', "slug", id="variable"),
         pytest.param(
             "BoltSchedule does not have a 'suspended' field", "suspended", id="name before its kind"
         ),
@@ -227,6 +226,14 @@ def test_what_a_read_lacks_is_understood_in_other_words_too(text: str, missing: 
     error = graphql_error(BOLT_SCHEDULE_NAME, [{"message": text}], NOTHING_SECRET)
     assert type(error) is (BoltUnsupported if missing else BoltRequestError)
     assert getattr(error, "missing", None) == missing
+
+
+@pytest.mark.parametrize("text", ["no such argument: `slug`", 'variable "$slug" is not defined'])
+def test_an_argument_that_a_read_lacks_is_understood_in_other_words_too(text: str) -> None:
+    """Of an operation that takes it."""
+    error = graphql_error(LIST_BOLT_RUNS, [{"message": text}], NOTHING_SECRET)
+    assert isinstance(error, BoltUnsupported)
+    assert error.missing == "slug"
 
 
 HALF_ANSWERS = [
