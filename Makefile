@@ -31,7 +31,7 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
 	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui test test-all test-nightly test-unit test-rounds test-contract figures screenshots coverage lint format types check build wheel-check clean
+.PHONY: help setup demo demo-ui test test-all test-nightly test-unit test-rounds test-contract figures guarantees screenshots coverage lint format types check build wheel-check clean
 # A target that failed half-way is made again, not taken for made.
 .DELETE_ON_ERROR:
 
@@ -41,8 +41,9 @@ help:
 	@echo "make test           what a change must pass: 8 minutes on two cores (make test-unit: its quickest layer)"
 	@echo "make test-all       what that leaves: every combination, the vendor's SDK, Dask, benchmarks (BUDGET=seconds)"
 	@echo "make test-nightly   all of it, and the process tests ten times (ROUNDS=10)"
-	@echo "make figures        the README's table of figures: all fault and process tests, counted"
-	@echo "make lint           ruff, format check, mypy, who imports whom (make format: puts right what can be)"
+	@echo "make guarantees     writes flows/GUARANTEES.md from the marks on the tests"
+	@echo "make figures        runs every fault and process test once, and counts them: tests/faults/FIGURES.md"
+	@echo "make lint           ruff, format check, mypy, who imports whom, fresh guarantees (make format: fixes what it can)"
 	@echo "make wheel-check    builds the wheel, installs it into an empty environment, runs the smallest flow"
 	@echo "make clean          removes what these have made"
 
@@ -103,9 +104,13 @@ test-rounds: $(READY)
 		$(PY) -m pytest $(PARALLEL) -q tests/processes --include full $(PYTEST_ARGS) || exit 1; \
 	done
 
-# The figures of the README's table, counted in a run of all fault and process tests; it writes them there.
+# All fault and process tests, counted in one run: tests/faults/FIGURES.md.
 figures: $(READY)
 	@$(PY) tests/faults/figures.py $(PYTEST_ARGS)
+
+# flows/GUARANTEES.md, from the marks on the tests.
+guarantees: $(READY)
+	@$(PY) tests/support/guarantees.py
 
 # Its own pytest and configuration: ours asks for plugins, and for packages, that are not there.
 test-contract: $(READY) $(CONTRACT_READY)
@@ -128,6 +133,7 @@ lint: $(READY)
 	@$(PY) -m mypy
 	@$(PY) -m deptry paradime_blocks flows/paradime_flows
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(PY) tests/support/guarantees.py --check
 
 types: $(READY)
 	@$(PY) -m mypy

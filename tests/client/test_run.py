@@ -178,6 +178,16 @@ async def test_a_run_that_ends_while_its_cancel_is_put_off_is_seen_to_have_ended
     assert time_of_day.slept == [20, 20, 20]
 
 
+@pytest.mark.guarantee(
+    "Bolt is unreachable, busy, or refuses us",
+    "Bolt refuses the credentials while a run is waited for (a firewall's 403, say)",
+    prefect="Running",
+    bolt="The run keeps running",
+    result=(
+        "Waited out for a minute, or `max_outage_seconds` if that is less. After that: `BoltAuthError` "
+        "with the run's link"
+    ),
+)
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_that_passes_ends_no_wait(simulator, run, time_of_day, status):
     """A firewall blocks a look or two of a run that was seen with the same credentials: it is seen again."""
@@ -197,6 +207,10 @@ async def test_a_refusal_at_the_end_hides_no_success(simulator, run):
     assert (await run.afetch_result()).state is BoltRunState.SUCCESS
 
 
+@pytest.mark.guarantee(
+    "Bolt is unreachable, busy, or refuses us",
+    "Bolt refuses the credentials while a run is waited for (a firewall's 403, say)",
+)
 @pytest.mark.parametrize("longest_outage, least, most", [(600, 60, 90), (20, 20, 40), (0, 0, 2)])
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_that_lasts_is_told_with_the_run_that_is_left(

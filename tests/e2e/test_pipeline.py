@@ -240,6 +240,13 @@ async def left_under_way(
     return flow_run
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    'The process of a pipeline dies (`on_crash="leave"`), and the pipeline is run again with other steps',
+    prefect="As it ends",
+    bolt="What no step resumes is CANCELED at once",
+    result="The other runs are resumed",
+)
 @pytest.mark.full
 async def test_what_a_rerun_has_no_use_for_is_cancelled(
     workspace: BoltSimulator, credentials: ParadimeCredentials
@@ -272,6 +279,10 @@ async def test_what_a_rerun_has_no_use_for_is_cancelled(
         assert (await client.read_flow_run(lost.id)).state.is_crashed()
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    'The process of a pipeline dies (`on_crash="leave"`), and the pipeline is run again with other steps',
+)
 @pytest.mark.full
 async def test_a_rerun_that_ends_early_leaves_nothing_of_the_attempt_before(
     workspace: BoltSimulator, credentials: ParadimeCredentials
@@ -285,6 +296,10 @@ async def test_a_rerun_that_ends_early_leaves_nothing_of_the_attempt_before(
     assert ran(workspace) == {"extract": ["CANCELED"], "events": ["FAILED"]}
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
+)
 async def test_a_retry_of_a_flow_that_runs_a_pipeline_starts_from_what_failed(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

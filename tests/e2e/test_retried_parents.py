@@ -85,6 +85,16 @@ async def is_waited_for(workspace: BoltSimulator, more: int = 1) -> None:
     await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= asked + more, 60)
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
+    prefect="As the run ends",
+    bolt="No second run, unless the first one had failed",
+    result=(
+        "The new sub-flow run, and all that it calls, resumes what is still running and returns what has "
+        "succeeded. So do tasks and flows that a task of yours calls. A pipeline starts from what failed"
+    ),
+)
 @pytest.mark.parametrize(
     "called",
     [
@@ -118,6 +128,10 @@ async def test_a_retried_parent_takes_up_what_goes_on(
     assert [(run.id, run.state) for run in workspace.runs()] == [(run_id, "SUCCESS")]
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
+)
 @pytest.mark.parametrize(
     "called, by",
     [
@@ -330,6 +344,13 @@ async def test_a_deployment_that_is_called_again_runs_again_what_had_failed(
     assert [run.state for run in workspace.runs()] == ["FAILED", "SUCCESS"]
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A parent is retried while a flow run that it had started by a deployment is still running",
+    prefect="Crashed; the new flow run as the run ends",
+    bolt="One run, which keeps running",
+    result="The new flow run takes over, and the older one stops, even before its trigger",
+)
 @pytest.mark.parametrize(
     "what, cancelled",
     [
@@ -364,6 +385,13 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
     assert len(workspace.runs()) == 1
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A parent is retried, and the deployment's older flow run starts only after the new one",
+    prefect="Crashed; the new flow run as the run ends",
+    bolt="One run, which keeps running",
+    result="The older flow run stops as it starts",
+)
 @longer
 @pytest.mark.parametrize("what", [run_schedule, calls_a_pipeline], ids=lambda what: what.name)
 async def test_a_deployments_flow_run_that_begins_late_gives_way_to_the_one_in_its_place(

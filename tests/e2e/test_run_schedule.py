@@ -196,6 +196,13 @@ async def test_summary_logs_and_links_are_archived(
     assert any("run-results" in key for key in links)
 
 
+@pytest.mark.guarantee(
+    "Time limit, and cancels that Bolt does not carry out",
+    "`timeout_seconds` is reached",
+    prefect="Failed",
+    bolt="CANCELED",
+    result="`BoltRunTimedOut`",
+)
 async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -258,6 +265,16 @@ async def test_an_error_of_bolt_that_quotes_the_secret_reaches_prefect_without_i
     assert [part for part in (secret, "\x1b", "z" * 1000) if part in shown] == []
 
 
+@pytest.mark.guarantee(
+    "Bolt is unreachable, busy, or refuses us",
+    "Bolt is unreachable while a run is waited for",
+    prefect="Running",
+    bolt="The run keeps running",
+    result=(
+        "The outage is waited out, for `max_outage_seconds` at most. After that: `BoltUnavailable`; a "
+        "retry of the flow run resumes the run, or else the sweeper deals with it"
+    ),
+)
 async def test_an_outage_while_waiting_is_survived(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -324,6 +341,13 @@ async def test_a_running_schedule_is_waited_for_by_default(
     assert bolt_simulator.run(other).state == "SUCCESS"
 
 
+@pytest.mark.guarantee(
+    "The schedule is running already",
+    "The schedule is running already",
+    prefect="As `on_already_running` says",
+    bolt="Never two runs at once",
+    result="As `on_already_running` says",
+)
 @pytest.mark.parametrize("policy", ["attach", "fail", "skip", "replace"])
 async def test_each_policy_for_a_running_schedule_does_what_it_says(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, policy: Any

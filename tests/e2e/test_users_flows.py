@@ -61,6 +61,13 @@ async def cancel_flow_run(name: str) -> None:
         await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
 
 
+@pytest.mark.guarantee(
+    "Flows of your own",
+    "A flow fails while a run that one of its tasks has triggered is still running (with the hook)",
+    prefect="Failed",
+    bolt="CANCELED",
+    result="Your flow's error",
+)
 async def test_what_a_failed_flow_still_has_under_way_is_cancelled(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -77,6 +84,10 @@ async def test_what_a_failed_flow_still_has_under_way_is_cancelled(
     assert [run.state for run in workspace.runs("endless")] == ["CANCELED"]
 
 
+@pytest.mark.guarantee(
+    "Flows of your own",
+    "A flow fails while a run that one of its tasks has triggered is still running (with the hook)",
+)
 async def test_a_wait_that_was_submitted_ends_with_its_flow(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -116,6 +127,13 @@ async def test_an_outage_that_ends_the_wait_cancels_nothing(
     assert run.cancel_requests == 0
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "A script's flow run is cancelled while one of its tasks waits for a run",
+    prefect="Cancelling, then Cancelled (for a flow of your own when Prefect writes it, five minutes later)",
+    bolt="CANCELED",
+    result="The task raises `prefect.exceptions.CancelledRun`, so that nothing after it is run",
+)
 async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
@@ -136,6 +154,13 @@ async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "The flow run is cancelled while the run of a lost answer is searched for",
+    prefect="Cancelled",
+    bolt="CANCELED, or no run was started",
+    result="Nothing is sent again",
+)
 @pytest.mark.full
 @pytest.mark.parametrize("acts", [True, False], ids=["it had started a run", "it had not"])
 async def test_a_cancel_is_heard_of_while_a_lost_answer_is_looked_into(
@@ -229,6 +254,21 @@ class EndsFirst(faults.Fault):
         return exchange.act()
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "The run ends by itself while it is cancelled with its flow run",
+    prefect="Cancelled",
+    bolt="As it ended",
+    result="The flow run's state, log and summary say how the run ended",
+)
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "Bolt does not carry out the cancel of a run whose flow run is cancelled, within the 12 s that "
+    "there are for it",
+    prefect="Cancelled",
+    bolt="May keep running until the sweeper cancels it",
+    result="The flow run's state, log and summary name the run. Look in Paradime",
+)
 @pytest.mark.parametrize("ignored", [True, pytest.param(False, marks=pytest.mark.full)])
 async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
     workspace: BoltSimulator,
@@ -462,6 +502,13 @@ async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
     await lease
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "A script's flow run is cancelled while it does something else than wait for its run",
+    prefect="Cancelling, then Cancelled (for a flow of your own when Prefect writes it, five minutes later)",
+    bolt="CANCELED within about 10 s",
+    result="Nothing to do",
+)
 @pytest.mark.parametrize("above", [False, True], ids=["the flow run", "the one above it"])
 async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch, above: bool
@@ -528,6 +575,10 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
     assert ownership.on_crash == ("leave" if left else "cancel")
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "The flow run is cancelled while a retry by Prefect is waited for",
+)
 async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -352,6 +352,13 @@ async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
     await lives()
 
 
+@pytest.mark.guarantee(
+    "Flows of your own",
+    "A parent completes or crashes before a flow run that it started by a deployment",
+    prefect="As each ends",
+    bolt="The run keeps running",
+    result="That flow run's own result. A cancel or a failure of the parent ends it, too",
+)
 async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:
     """A subflow is begun again by its parent's next body; what the parent started by a deployment is by nobody."""
 

@@ -2,12 +2,11 @@
 
 Each case records what it did (`record_figures`): the runs that Bolt started for it, the processes killed, and
 the runs that were still going at its end without anybody being told. Without arguments, every case is run, and the
-table put in the README's place for it. The exit code is pytest's.
+table written to FIGURES.md. The exit code is pytest's.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import Counter
@@ -15,8 +14,14 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
+PAGE = Path(__file__).with_name("FIGURES.md")
+INTRODUCTION = """\
+# Figures
+
+One run of all fault and process tests, counted by `make figures`. A run is left over if it is still running in Bolt
+when the flow run has ended and the sweeper has run, and nobody was told of it.
+
+"""
 EVERY_CASE = ["-n", "3", "--include", "full", "--include", "exhaustive"]
 COLUMNS = ("cases", "kills", "started", "left_over")
 HEAD = ("Test", "Cases", "Kills", "Bolt runs started", "Runs left over", "Failed")
@@ -60,8 +65,7 @@ def main(arguments: list[str]) -> int:
     seconds = time.monotonic() - began
     sys.stdout.write(f"\n{figures.table()}\n\nComputed from one run of {seconds:.0f} s.\n")
     if not arguments and code == pytest.ExitCode.OK:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(PLACE.sub(lambda _: f"{figures.table()}\n", text), encoding="utf-8")
+        PAGE.write_text(f"{INTRODUCTION}{figures.table()}\n", encoding="utf-8")
     return int(code)
 
 

@@ -48,6 +48,10 @@ def untouched(simulator: BoltSimulator) -> bool:
     return foreign.is_active and not foreign.cancel_requests
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
+)
 @pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
 async def test_a_trigger_that_a_gateway_sends_twice(simulator, policy) -> None:
     """Bolt starts our run and refuses the second request, which is what we hear: it is waited for, not doubled.
@@ -86,6 +90,13 @@ async def test_skip(simulator) -> None:
     assert untouched(simulator)
 
 
+@pytest.mark.guarantee(
+    "The schedule is running already",
+    "The schedule is running again when a failed run is to be retried, and `on_already_running` is `skip`",
+    prefect="Failed",
+    bolt="The other run keeps running; none is started",
+    result="`BoltRunFailed`: a failure is reported, not skipped",
+)
 async def test_skip_hides_no_failure(simulator) -> None:
     """Ours fails, and somebody else's run is in the way of its retry: that is not sent, and the failure is told."""
     simulator.finish(simulator.runs()[0].id)

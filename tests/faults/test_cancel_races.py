@@ -48,6 +48,13 @@ async def test_a_cancel_that_hangs_leaves_time_for_another() -> None:
         assert simulator.count("cancelBoltRun") == 2
 
 
+@pytest.mark.guarantee(
+    "Time limit, and cancels that Bolt does not carry out",
+    "The run ends by itself while it is cancelled for its time limit",
+    prefect="As the run ended",
+    bolt="As it ended",
+    result="The run's result, or its error",
+)
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILED"])
 async def test_a_run_that_ends_while_it_is_cancelled_is_what_it_was(simulator, state) -> None:
     """It is reported as it ended, by the cancel and by a wait whose time limit cancelled it."""
@@ -68,6 +75,14 @@ async def test_cancelling_what_has_ended_is_no_error(simulator) -> None:
     assert await run.acancel() is BoltRunState.CANCELED
 
 
+@pytest.mark.guarantee(
+    "Time limit, and cancels that Bolt does not carry out",
+    "Bolt refuses or ignores the cancel of a run whose time limit is reached, or the one that "
+    "`cancel_run` asks for",
+    prefect="Failed",
+    bolt="May keep running",
+    result="`BoltCancelUnconfirmed` with the run's link. Look in Paradime",
+)
 @pytest.mark.parametrize("how", ["refuse", "not_ok", "ignore"])
 async def test_a_cancel_that_is_not_carried_out_is_said(simulator, how, record_figures) -> None:
     """Within the grace time, by an error that names the run and its last state."""

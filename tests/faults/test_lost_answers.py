@@ -94,6 +94,14 @@ def block(simulator: BoltSimulator, *, patience: float = 5.0, **options) -> Bolt
     )
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "The answer is lost: a time-out, a cut connection, HTTP 5xx, a GraphQL error that says the same, "
+    "or garbage",
+    prefect="Running; the log says which answer was lost",
+    bolt="One run",
+    result="The run is found among the schedule's newest runs, by branch and commands, and waited for",
+)
 async def test_the_run_is_adopted(simulator, record_figures) -> None:
     """The answer is lost, the run is found; the trail tells it."""
     simulator.inject(LOST)
@@ -108,6 +116,17 @@ async def test_the_run_is_adopted(simulator, record_figures) -> None:
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs())
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "The answer is lost, and no run was started",
+    prefect="Running",
+    bolt="One run",
+    result=(
+        "The trigger is sent again once it is certain that no run was started: 20 s after an answer that "
+        "says nothing, a minute after a cut connection; after a time-out only by a retry of the flow run, "
+        "two minutes later at least"
+    ),
+)
 async def test_what_has_not_started_is_sent_again(simulator, record_figures) -> None:
     """No run within the window: the trigger is sent a second time, and no more often than three times."""
     simulator.inject(LOST_BEFORE)
@@ -122,6 +141,16 @@ async def test_what_has_not_started_is_sent_again(simulator, record_figures) -> 
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs(), cases=2)
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "The answer is lost, and two runs may be ours",
+    prefect="Failed",
+    bolt="Both keep running",
+    result=(
+        "`BoltTriggerUnknown` names both. Nothing is sent again, not by a retry either. Look in Paradime "
+        "which one is yours"
+    ),
+)
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
 async def test_two_runs_that_fit_are_not_guessed_between(simulator, first) -> None:
     """Somebody starts the same at the same time: the error names both, and nothing is sent again."""
@@ -254,6 +283,7 @@ async def test_a_trigger_that_is_carried_out_late_is_found(simulator, record_fig
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs())
 
 
+@pytest.mark.guarantee("The trigger's answer is lost", "The answer is lost, and no run was started")
 async def test_a_run_that_starts_half_a_minute_after_the_connection_was_cut_is_found(simulator) -> None:
     """No telling how far the server had come: absence is believed when no server works at a request any longer."""
     simulator.inject(ActsLater(35, faults.CutConnection(), operation="triggerBoltRun"))
@@ -357,6 +387,16 @@ async def test_what_never_arrived_is_sent_again_at_once(simulator, retry_after) 
     assert simulator.count("listBoltRuns") == 0
 
 
+@pytest.mark.guarantee(
+    "Bolt is unreachable, busy, or refuses us",
+    "Bolt is too busy to take a trigger (HTTP 429)",
+    prefect="Running",
+    bolt="One run",
+    result=(
+        "The trigger is tried again when Bolt says (`Retry-After`), within `max_outage_seconds`. If Bolt "
+        "asks for longer: `BoltUnavailable`, which says how long"
+    ),
+)
 @pytest.mark.parametrize("operation", ["triggerBoltRun", "boltScheduleName"])
 async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(simulator, operation) -> None:
     """However long that is, within the longest outage, and what others start meanwhile is not taken for ours."""
@@ -371,6 +411,10 @@ async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(sim
     assert [others, run.run_id] == [each.id for each in simulator.runs()]
 
 
+@pytest.mark.guarantee(
+    "Bolt is unreachable, busy, or refuses us",
+    "Bolt is too busy to take a trigger (HTTP 429)",
+)
 @pytest.mark.parametrize("asked, sent, longest", [(90, 1, 60), (90, 7, 600), (3600, 1, 600)])
 async def test_bolt_that_asks_for_more_than_an_outage_is_told_with_what_it_asks(
     simulator, asked, sent, longest

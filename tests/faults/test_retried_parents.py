@@ -516,6 +516,10 @@ async def test_one_that_lives_goes_on_until_its_place_is_taken(simulator, prefec
     assert [run.id for run in simulator.runs()] == [done, going.id]
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A parent is retried while a flow run that it had started by a deployment is still running",
+)
 @DEPLOYED
 async def test_the_next_attempt_triggers_in_place_of_one_that_waits_to(simulator, prefect, place) -> None:
     """Both find the schedule running; the first lets go, and what it waited for is triggered once."""

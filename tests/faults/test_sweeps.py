@@ -136,6 +136,13 @@ async def test_a_report_changes_nothing(simulator, prefect) -> None:
     assert simulator.run(run_id).cancel_requests == 0
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "The answer is lost, and the only run that may be ours may also be one of Bolt's own scheduler",
+    prefect="Failed",
+    bolt="It keeps running",
+    result="`BoltTriggerUnknown`. The sweeper leaves the run alone, too",
+)
 async def test_a_run_of_bolts_own_scheduler_is_not_taken_for_ours(simulator, prefect) -> None:
     """The trigger never arrived, and Bolt's clock has started the schedule since: told, and not touched."""
     run_id = simulator.start_run(SCHEDULE, actor="Scheduler")

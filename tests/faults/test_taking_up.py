@@ -103,6 +103,14 @@ def told(lifecycle: RunLifecycle) -> str:
     return " ".join(sentence for _, sentence in lifecycle.ownership.notes)
 
 
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "`trigger_only` is killed before it has its answer, or a flow run that has attached to a run is "
+    "killed; then a retry",
+    prefect="Crashed, then as the run ends",
+    bolt="One run, which keeps running",
+    result="The retry resumes the same run",
+)
 async def test_what_trigger_only_has_started_is_not_started_again_by_its_retry(simulator, prefect) -> None:
     """Killed with the trigger in flight: the hook finds the run and leaves it, and nobody was told of it."""
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -173,6 +181,10 @@ async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_fo
     assert (await body.obtain()).run_id == ours.id
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
+)
 @pytest.mark.parametrize("actor", ["an API key", "Scheduler"])
 async def test_of_two_runs_behind_a_refusal_none_is_guessed_to_be_ours(simulator, prefect, actor) -> None:
     """Before its next body begins, somebody else has started another that does the same: each retry names both."""
@@ -268,6 +280,17 @@ async def test_a_withdrawal_that_is_broken_off_is_written_as_the_flow_run_is_set
 LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "The answer is lost, Bolt refuses the trigger when it is sent again (HTTP 401, or 429 for too "
+    "long), and the first one's run appears later",
+    prefect="Failed; after a retry as the run ends",
+    bolt="One run",
+    result=(
+        "`BoltAuthError` or `BoltUnavailable`. A retry searches first, and waits for what it finds, "
+        "without ever cancelling it"
+    ),
+)
 @pytest.mark.parametrize("when", ["before the retry", "before the hook", "while the retry looks"])
 @pytest.mark.parametrize(
     "refusal",
@@ -336,6 +359,17 @@ async def test_the_late_run_of_a_retry_is_ours_by_its_parent(simulator, prefect)
     assert ownership_of(prefect, flow_run_id).owned
 
 
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
+    prefect="As the run ends",
+    bolt="One run",
+    result=(
+        "The run's result, whatever `on_already_running` says, also when the process is killed before it "
+        "has seen the run. The run is not cancelled, since it may be somebody else's. Where two runs fit, "
+        "`BoltTriggerUnknown` names them"
+    ),
+)
 @pytest.mark.parametrize("policy", ["wait", "replace", "attach", "fail", "skip"])
 @pytest.mark.parametrize("ended", [False, True])
 @pytest.mark.parametrize("heir", [False, True])
@@ -363,6 +397,13 @@ async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
     assert not ownership_of(prefect, next_flow_run).owned
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A parent is retried, and somebody cancels the deployment's older flow run before it has stopped",
+    prefect="Cancelled; the new flow run as its run ends",
+    bolt="CANCELED; a new run for the new flow run",
+    result="The result of the new run",
+)
 @pytest.mark.parametrize("above", [False, True], ids=["itself", "the one above it"])
 @pytest.mark.parametrize("refuses", [False, True], ids=["", "Bolt refuses"])
 async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
@@ -610,6 +651,11 @@ async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) 
     assert simulator.count("triggerBoltRun") == 2
 
 
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "`trigger_only` is killed before it has its answer, or a flow run that has attached to a run is "
+    "killed; then a retry",
+)
 async def test_a_run_that_is_attached_to_is_attached_to_by_a_retry(simulator, prefect) -> None:
     """It has even ended meanwhile: that is what the flow run was to wait for, not the start of a run of its own."""
     flow_run_id = running(prefect)
@@ -679,6 +725,13 @@ async def test_what_is_said_of_a_run_that_goes_on_when_its_flow_run_ends(simulat
     assert f"Bolt run {run.run_id} may still be going" in told_of_run(ownership)
 
 
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "A killed flow run is retried while the hook or the sweeper still searches for its run",
+    prefect="As the newer process ends it",
+    bolt="One run, which keeps running",
+    result="The hook or the sweeper stops; the retry has the run",
+)
 @pytest.mark.parametrize("by", ["hook", "sweeper"])
 async def test_who_looks_for_a_run_does_not_cancel_it_under_a_body_that_has_found_it_meanwhile(
     simulator, prefect, no_signs_of_life, by
@@ -718,6 +771,7 @@ async def test_who_looks_for_a_run_does_not_cancel_it_under_a_body_that_has_foun
     assert ownership_of(prefect, flow_run_id).is_open
 
 
+@pytest.mark.guarantee("The trigger's answer is lost", "The answer is lost, and two runs may be ours")
 async def test_two_runs_that_fit_are_named_to_each_retry_and_swept_no_longer_than_they_run(
     simulator, prefect, no_signs_of_life
 ) -> None:
@@ -873,6 +927,13 @@ async def test_a_sweep_that_attaches_waits_until_the_time_limit(
     assert await sweep() == []
 
 
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "A clock is set forward or back",
+    prefect="As the run ends",
+    bolt="The run keeps running",
+    result="The time limit is measured by a clock that cannot be set, and in another process by Bolt's",
+)
 @pytest.mark.parametrize("anew", [False, True], ids=["the same process", "another process"])
 async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, anew) -> None:
     """The clock of this machine is set a day ahead after the trigger; Bolt's, and the monotonic one, are not."""
@@ -895,6 +956,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
         assert await wait == "SUCCESS"
 
 
+@pytest.mark.guarantee("Signals, kills, clocks", "A clock is set forward or back")
 async def test_the_time_of_a_run_that_is_taken_up_goes_by_bolts_clock(simulator, prefect) -> None:
     """This machine's clock was set back: the run gets no time anew."""
     from paradime_flows.supervision.time_left import remaining_seconds
@@ -984,6 +1046,10 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
     assert simulator.count("triggerBoltRun") == 1
 
 
+@pytest.mark.guarantee(
+    "The schedule is running already",
+    "The schedule is running again when a failed run is to be retried, and `on_already_running` is `skip`",
+)
 @pytest.mark.parametrize("sent", [False, True], ids=["awaiting its retry", "about to retry"])
 async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
     """Its body has died, and another flow run drives the schedule by now."""

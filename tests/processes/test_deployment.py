@@ -66,6 +66,7 @@ async def test_a_worker_runs_what_prefect_yaml_deploys(
     assert "paradime-daily" in await artifacts_of(created.id)
 
 
+@pytest.mark.guarantee("Worker or machine lost", "The worker or `serve` is stopped, or the machine is lost")
 @pytest.mark.exhaustive
 async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
     worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator
@@ -82,6 +83,13 @@ async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
     assert [run.state for run in bolt_simulator.runs("daily")] == ["CANCELED"]
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A suspended flow run is cancelled",
+    prefect="Cancelled",
+    bolt="CANCELED by the sweeper, which an automation of `deployments/prefect.yaml` starts",
+    result="The sweeper's table names the run",
+)
 @pytest.mark.exhaustive
 async def test_a_cancel_of_a_suspended_flow_run_sends_the_sweeper(
     worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator

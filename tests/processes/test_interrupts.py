@@ -212,6 +212,28 @@ def play(bench: Bench, case: Case) -> Launched:
     return run
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "A flow run is cancelled in the UI, by the API or by `prefect flow-run cancel`; it runs under "
+    "`serve`, a worker or in a script",
+    prefect="Cancelled",
+    bolt="CANCELED",
+    result="Nothing to do",
+)
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "SIGTERM or Ctrl-C reaches the flow run's process",
+    prefect="Crashed",
+    bolt="CANCELED",
+    result="`CancelledError` or `KeyboardInterrupt`",
+)
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "SIGKILL ends the flow run's process under a worker or `serve` (a flow of your own needs the hook)",
+    prefect="Crashed",
+    bolt="CANCELED by the hook",
+    result="Nothing to do",
+)
 @pytest.mark.parametrize("case", cases())
 def test_bolt_has_exactly_the_runs_that_it_should_have(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures

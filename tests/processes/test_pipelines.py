@@ -116,6 +116,13 @@ async def test_a_killed_pipeline_is_run_again_from_where_it_was(
     assert states == {"extract": ["SUCCESS"], "orders": arm, "publish": ["SUCCESS"]}
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A pipeline is suspended and resumed",
+    prefect="Suspended, then as it ends",
+    bolt="Each run keeps running, once",
+    result="Its steps resume their runs; steps that had succeeded or failed stay so",
+)
 async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_is_resumed(
     workspace: BoltSimulator, bench: Bench
 ) -> None:

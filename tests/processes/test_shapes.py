@@ -105,6 +105,14 @@ def play(bench: Bench, case: Case) -> Launched:
     return run
 
 
+@pytest.mark.guarantee(
+    "Flows of your own",
+    "Prefect's own `timeout_seconds`, a cancel or a kill ends a flow whose tasks are awaited, "
+    "submitted, mapped, called by tasks or threads of your own, or that has sub-flows",
+    prefect="Failed, Cancelled or Crashed",
+    bolt="CANCELED",
+    result="Prefect's error",
+)
 @pytest.mark.parametrize("case", cases())
 def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
@@ -127,6 +135,13 @@ def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
         labels_are_sound(flow_run)
 
 
+@pytest.mark.guarantee(
+    "Flows of your own",
+    "A parent flow fails while its sub-flow waits for a run",
+    prefect="Failed",
+    bolt="CANCELED",
+    result="The parent's error",
+)
 @pytest.mark.full
 def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Bench, tmp_path: Path) -> None:
     """The subflow's Bolt run is for nobody once the parent has failed beside it."""
@@ -141,6 +156,13 @@ def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Benc
     assert bolt.states() == ["CANCELED"]
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "The flow run is cancelled while a retry by Prefect is waited for",
+    prefect="Cancelled. A flow of your own: Failed, when its process wakes for the retry",
+    bolt="CANCELED; no second run is started",
+    result="A flow of your own: `CancelledRun`",
+)
 @pytest.mark.full
 def test_a_cancel_while_the_parent_awaits_its_retry_starts_no_second_run(bench: Bench) -> None:
     """Trap 5, a generation up: Prefect runs the parent's body again although it was cancelled."""

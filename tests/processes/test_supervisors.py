@@ -98,6 +98,16 @@ def strike(supervisor: TestProcess, event: str) -> None:
         supervisor.send(getattr(signal, event))
 
 
+@pytest.mark.guarantee(
+    "Worker or machine lost",
+    "The worker or `serve` is stopped, or the machine is lost",
+    prefect="Running, and silent",
+    bolt="Keeps running until the sweeper cancels it",
+    result=(
+        "The sweeper's table names the run; with the automation of `deployments/prefect.yaml` within two "
+        "minutes"
+    ),
+)
 @pytest.mark.parametrize("case", cases())
 def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures

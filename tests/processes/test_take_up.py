@@ -94,6 +94,13 @@ def play(bench: Bench, case: Case) -> Launched:
     return run
 
 
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    'SIGKILL ends the process with `on_crash="leave"`, and the flow run is retried',
+    prefect="Crashed, then as the run ends",
+    bolt="The run keeps running",
+    result="The retry resumes the same run",
+)
 @pytest.mark.parametrize("case", [case_of(case, always=case is CASES[0], sampled=True) for case in CASES])
 def test_a_retry_takes_up_the_run_of_the_attempt_that_crashed(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
@@ -152,6 +159,13 @@ def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> 
     assert bolt.states() == ["FAILED", "SUCCESS"]
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "Prefect starts a flow run again while its process is still running",
+    prefect="As the newer process ends it",
+    bolt="One run, which keeps running",
+    result="The older process stops without an error",
+)
 @pytest.mark.full
 def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run(bench: Bench) -> None:
     """Prefect lets two processes run one flow run; the older lets go of the Bolt run, and the newer reports it."""
@@ -172,6 +186,13 @@ def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run
     assert bolt.simulator.count("triggerBoltRun") == 1
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A flow run is suspended while it waits for a run",
+    prefect="Suspended, then as the run ends",
+    bolt="One run, which keeps running",
+    result="The process ends. When the flow run is resumed, it resumes the same run",
+)
 @pytest.mark.parametrize("flow", ["run_schedule", pytest.param("called_tasks", marks=pytest.mark.exhaustive)])
 def test_a_flow_run_that_is_suspended_while_it_waits_leaves_its_run_and_takes_it_up_when_it_is_resumed(
     bench: Bench, flow: str

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.full
 
 
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "A second signal arrives before the cancel was sent to Bolt",
+    prefect="Crashed",
+    bolt="CANCELED",
+    result="`CancelledError` or `KeyboardInterrupt`. Signals are held off for half a minute at most",
+)
 @pytest.mark.parametrize(
     "flow, via, signum",
     [

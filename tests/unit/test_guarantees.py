@@ -1,0 +1,51 @@
+"""flows/GUARANTEES.md: what the marks on the tests say, and which marks are refused."""
+
+from __future__ import annotations
+
+import pytest
+from support.guarantees import GROUPS, MarkError, marks_in, render, rows_of
+
+SAID = f"""
+@pytest.mark.guarantee({GROUPS[0]!r}, "It rains", prefect="Wet", bolt="Dry", result="An " "umbrella")
+@pytest.mark.parametrize("drops", [1])
+def test_rain(drops): ...
+"""
+REPEATED = f"""
+@pytest.mark.guarantee({GROUPS[0]!r}, "It rains")
+async def test_rain_again(): ...
+"""
+
+
+def page(*texts: str) -> str:
+    return render(
+        rows_of(mark for n, text in enumerate(texts) for mark in marks_in(f"e2e/test_{n}.py", text))
+    )
+
+
+def test_a_row_has_what_its_first_test_says_and_all_tests_that_prove_it():
+    """Wherever they stand, and however their texts are broken."""
+    links = "[test_rain_again](../tests/e2e/test_0.py), [test_rain](../tests/e2e/test_1.py)"
+    text = page(REPEATED, SAID)
+    assert f"| It rains | Wet | Dry | An umbrella | {links} |" in text.splitlines()
+    assert f"## {GROUPS[0]}" in text
+    assert f"## {GROUPS[1]}" not in text
+
+
+@pytest.mark.parametrize(
+    "texts, told",
+    [
+        pytest.param([REPEATED], "e2e/test_0.py:2: no test says what comes of 'It rains'", id="unsaid"),
+        pytest.param([SAID, SAID], "e2e/test_1.py:2: tests/e2e/test_0.py:2 says this already", id="twice"),
+        pytest.param([SAID.replace('bolt="Dry", ', "")], "a mark says prefect, bolt, result", id="in part"),
+        pytest.param([SAID.replace('"Dry"', '""')], "a mark says prefect, bolt, result", id="empty"),
+        pytest.param([SAID.replace(GROUPS[0], "Weather")], "there is no group 'Weather'", id="group"),
+        pytest.param([SAID.replace("Wet", "W|et")], "would break the table", id="bar"),
+        pytest.param([SAID.replace('"Wet"', "WET")], "plain texts", id="no text"),
+        pytest.param([SAID.replace('"It rains", ', "")], "plain texts", id="no event"),
+    ],
+)
+def test_a_mark_that_makes_no_row_is_refused(texts: list[str], told: str):
+    """With the place where it stands."""
+    with pytest.raises(MarkError) as caught:
+        page(*texts)
+    assert told in str(caught.value)
