@@ -124,6 +124,18 @@ def test_the_table_of_operations_names_what_there_is() -> None:
     assert told_methods <= set(dir(BoltClient))
 
 
+def test_the_table_of_parameters_names_what_there_is() -> None:
+    """Every parameter of `run_schedule`, and no other."""
+    table = TEXT.split("\n## Parameters of `run_schedule`\n")[1].split("\n## ")[0]
+    told = {
+        name
+        for line in table.splitlines()
+        for name in re.findall(r"`(\w+)`", line.split(" | ")[0])
+        if "|" in line
+    }
+    assert told == set(run_schedule.parameters.properties)
+
+
 def test_every_flow_and_task_has_both_forms() -> None:
     """`x` for sync callers, `ax` for async ones, beside each other."""
     for name in tasks.__all__:

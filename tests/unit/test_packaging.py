@@ -109,7 +109,24 @@ def test_all_links_lead_to_one_repository():
     assert f"## {section.capitalize()}\n" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt"])
+@pytest.mark.parametrize(
+    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("flows/*.md")), ids=lambda page: page.name
+)
+def test_links_of_a_page_lead_to_files_and_headings_that_there_are(page):
+    """A page that was moved, or a section that was renamed, would leave them behind."""
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        name, _, section = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if section:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+            assert section in anchors, link
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "constraints.txt"]
+)
 def test_the_sdist_holds_what_is_needed_to_test_it(name):
     """Whoever packages this for a distribution starts from the sdist."""
     assert f"/{name}" in PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
