@@ -20,10 +20,10 @@ from support.prefect_api import artifacts_of, latest_flow_run
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.entry import TAG, Ownership, read_ownerships
-from paradime_flows.ledger.store import LABEL as BODY
+from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.prefect_api.labels import ALIVE, EXECUTION, TAG
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.supervision.heartbeat import LABEL, beat
+from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.sweep_orphans import asweep_orphans
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ async def dies_here(flow_run: FlowRun) -> None:
     async with get_client() as client:
         await beat(client, flow_run.id)
         labels = (await client.read_flow_run(flow_run.id)).labels
-        at, _, _, machine = str(labels[LABEL]).split(" ", 3)
-        await client.update_flow_run_labels(flow_run.id, {LABEL: f"{int(at) + 1} {2**22} 1 {machine}"})
+        at, _, _, machine = str(labels[ALIVE]).split(" ", 3)
+        await client.update_flow_run_labels(flow_run.id, {ALIVE: f"{int(at) + 1} {2**22} 1 {machine}"})
 
 
 async def again(flow_run: FlowRun) -> FlowRun:
@@ -166,7 +166,7 @@ async def test_what_is_none_of_its_business_is_left_alone(
     await orphan(run_ids[3], Crashed(), of=elsewhere)
     alive = await orphan(run_ids[4], Running())
     async with get_client() as client:
-        await client.update_flow_run_labels(alive.id, {LABEL: f"{time.time():.0f} 1 0 elsewhere"})
+        await client.update_flow_run_labels(alive.id, {ALIVE: f"{time.time():.0f} 1 0 elsewhere"})
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     await orphan(run_ids[5], Crashed())
     assert await asweep_orphans(credentials, older_than_seconds=900) == []
@@ -199,7 +199,7 @@ async def test_a_crashed_step_is_its_pipelines_to_take_up(
         call = await client.create_task_run(
             Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
         )
-        await client.update_flow_run_labels(parent.id, {LABEL: f"{time.time():.0f} 1 0 elsewhere"})
+        await client.update_flow_run_labels(parent.id, {ALIVE: f"{time.time():.0f} 1 0 elsewhere"})
     await orphan(run_id, Crashed(), parent_task_run_id=call.id)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     async with get_client() as client:
@@ -217,7 +217,7 @@ async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in
     flow_run = await orphan(run_id, Running(), closed=True, reported=True)
     assert flow_run.state is not None
     async with get_client() as client:
-        await client.update_flow_run_labels(flow_run.id, {BODY: str(flow_run.state.id)})
+        await client.update_flow_run_labels(flow_run.id, {EXECUTION: str(flow_run.state.id)})
     await dies_here(flow_run)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     state = (await again(flow_run)).state

@@ -130,7 +130,7 @@ async def _no_time(*_: Any) -> None:
 
 async def test_a_flow_run_that_answers_for_a_run_can_be_found_by_the_sweeper(simulator, prefect) -> None:
     """It bears the tag before it takes over or triggers anything: its process may be gone the moment after."""
-    from paradime_flows.ledger.entry import TAG
+    from paradime_flows.prefect_api.labels import TAG
     from paradime_flows.runner import lifecycle
 
     flow_run_id = running(prefect)

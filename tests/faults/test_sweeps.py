@@ -29,8 +29,8 @@ from prefect.states import (
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.ledger.store import LABEL as BODY
-from paradime_flows.supervision.heartbeat import LABEL, beat
+from paradime_flows.prefect_api.labels import ALIVE, EXECUTION
+from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.supervision.reconcile import settle_interrupted
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ async def dies_here(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
     """Have the last sign of life come from a process of this machine that is no longer; it is not a second old."""
     await beat(prefect, flow_run_id)
     labels = prefect.flow_runs[flow_run_id].labels
-    at, _, _, machine = str(labels[LABEL]).split(" ", 3)
-    labels[LABEL] = f"{int(at) + 1} {2**22} 1 {machine}"
+    at, _, _, machine = str(labels[ALIVE]).split(" ", 3)
+    labels[ALIVE] = f"{int(at) + 1} {2**22} 1 {machine}"
 
 
 def lives_elsewhere(prefect: PrefectInMemory, flow_run_id: UUID, ago: float = 0) -> None:
     flow_run = prefect.flow_runs[flow_run_id]
-    labels = {**flow_run.labels, LABEL: f"{time.time() - ago:.0f} 1 0 elsewhere"}
+    labels = {**flow_run.labels, ALIVE: f"{time.time() - ago:.0f} 1 0 elsewhere"}
     # Who has read it before has the one before.
     prefect.flow_runs[flow_run_id] = flow_run.model_copy(update={"labels": labels})
 
@@ -202,7 +202,7 @@ async def test_a_flow_run_that_is_begun_again_is_not_swept(simulator, prefect, m
     settle = module.settle
 
     async def retried_meanwhile(*arguments: Any, **options: Any) -> Any:
-        prefect.flow_runs[flow_run_id].labels[BODY] = "another body"
+        prefect.flow_runs[flow_run_id].labels[EXECUTION] = "another body"
         return await settle(*arguments, **options)
 
     monkeypatch.setattr(module, "settle", retried_meanwhile)
@@ -240,13 +240,13 @@ async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in
         labels.clear()
     begun = state_of(prefect, flow_run_id)
     await dies_here(prefect, flow_run_id)
-    labels[BODY] = "the body before"
+    labels[EXECUTION] = "the body before"
     if kind is StateType.RUNNING:
         # Its present body has not come to us yet.
         assert await swept(simulator) == []
         assert state_of(prefect, flow_run_id).id == begun.id
     # It lives, as far as anybody can tell; and then it does not.
-    labels[BODY] = str(begun.id)
+    labels[EXECUTION] = str(begun.id)
     lives_elsewhere(prefect, flow_run_id)
     assert await swept(simulator) == []
     assert state_of(prefect, flow_run_id).id == begun.id

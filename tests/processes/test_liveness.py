@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from paradime_flows.supervision.heartbeat import LABEL, beat, silent_seconds
+from paradime_flows.prefect_api.labels import ALIVE
+from paradime_flows.supervision.heartbeat import beat, silent_seconds
 
 pytestmark = pytest.mark.processes
 
@@ -40,9 +41,9 @@ async def test_a_process_that_has_ended_and_was_not_asked_for_is_dead() -> None:
     await beat(client, uuid4())
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # noqa: ASYNC220
     # The sign of life that the process would give of itself.
-    at, _, _, machine = client.written[LABEL].split(" ", 3)
+    at, _, _, machine = client.written[ALIVE].split(" ", 3)
     flow_run = FlowRun(
-        flow_id=uuid4(), labels={LABEL: f"{at} {process.pid} {stat(process.pid)[19]} {machine}"}
+        flow_id=uuid4(), labels={ALIVE: f"{at} {process.pid} {stat(process.pid)[19]} {machine}"}
     )
     try:
         alive = silent_seconds(flow_run)

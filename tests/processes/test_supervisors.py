@@ -114,7 +114,8 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
 ) -> None:
     """Traps 1 and 7: stopped, it takes the flow run's process along at once, and no hook runs, unless it cancels its
     flow runs first. Killed, it leaves the process, which sees a cancel by itself."""
-    from paradime_flows.ledger.entry import TAG, read_ownerships
+    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.prefect_api.labels import TAG
     from paradime_flows.sweep_orphans import sweep_orphans
 
     run = outcomes[case].result()

@@ -26,10 +26,9 @@ from paradime_flows.choices import Policy
 from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.store import Superseded, body_of, write_labels
 from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.labels import LEDGER_PREFIX, RUN_ID, SCHEDULE, TAG
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
-TAG = "paradime-bolt"
-LABEL_PREFIX = "paradime.bolt."
 FLOW_KEY = "run"
 
 
@@ -160,11 +159,11 @@ class Ownership(BaseModel):
 
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that keep this ownership; the second and third are for people."""
-        labels: dict[str, Any] = {f"{LABEL_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
+        labels: dict[str, Any] = {f"{LEDGER_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
         if self.key == FLOW_KEY:
-            labels["paradime.schedule"] = self.schedule
+            labels[SCHEDULE] = self.schedule
             if self.run_id is not None:
-                labels["paradime.run_id"] = self.run_id
+                labels[RUN_ID] = self.run_id
         return labels
 
 
@@ -173,7 +172,7 @@ def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
     found: list[Ownership] = []
     labels: Mapping[str, Any] = flow_run.labels or {}
     for name, value in labels.items():
-        if not name.startswith(LABEL_PREFIX):
+        if not name.startswith(LEDGER_PREFIX):
             continue
         try:
             ownership = Ownership.model_validate_json(str(value))

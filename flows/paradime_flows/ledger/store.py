@@ -22,9 +22,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
 
 from paradime_flows.prefect_api.context import current_body, current_body_began_at
+from paradime_flows.prefect_api.labels import EXECUTION, EXECUTION_BEGAN
 
-LABEL = "paradime.body"
-_BEGAN_LABEL = "paradime.body.began"
 _WRITES_AT_MOST = 5
 
 _held: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
@@ -84,7 +83,7 @@ async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
     body = current_body()
     if (flow_run_id, body) not in _written:
         began_at = current_body_began_at().isoformat()
-        await write_labels(client, flow_run_id, {LABEL: body, _BEGAN_LABEL: began_at})
+        await write_labels(client, flow_run_id, {EXECUTION: body, EXECUTION_BEGAN: began_at})
         _written.add((flow_run_id, body))
     _held.set({**_held.get(), flow_run_id: body})
 
@@ -104,7 +103,7 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, heir: FlowRun) -> 
         Superseded: Yet another has taken its place by now.
     """
     body = body_of(heir) or current_body()
-    await write_labels(client, flow_run_id, {LABEL: body})
+    await write_labels(client, flow_run_id, {EXECUTION: body})
     flow_run = await client.read_flow_run(flow_run_id)
     if body_of(flow_run) != body:
         raise Superseded(flow_run)
@@ -124,14 +123,14 @@ def check_hold(flow_run: FlowRun) -> None:
 
 def body_of(flow_run: FlowRun) -> str | None:
     """Return which body drives a flow run, or drove it last; None if none of ours did."""
-    body = (flow_run.labels or {}).get(LABEL)
+    body = (flow_run.labels or {}).get(EXECUTION)
     return None if body is None else str(body)
 
 
 def body_began_at(flow_run: FlowRun) -> datetime | None:
     """Return when the body began that drove a flow run last, by the clock of its own machine."""
     try:
-        return datetime.fromisoformat(str((flow_run.labels or {}).get(_BEGAN_LABEL, "")))
+        return datetime.fromisoformat(str((flow_run.labels or {}).get(EXECUTION_BEGAN, "")))
     except ValueError:
         return None
 

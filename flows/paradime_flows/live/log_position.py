@@ -30,6 +30,7 @@ from prefect.settings import get_current_settings
 from paradime_blocks.text.rendering import one_line
 from paradime_flows.live.log_lines import Record, size_of
 from paradime_flows.prefect_api.context import current_task_run_id, run_logger
+from paradime_flows.prefect_api.labels import LOGS_PREFIX
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -116,7 +117,7 @@ class FlowRunJournal:
 
     @staticmethod
     def _label(run_id: int) -> str:
-        return f"paradime.logs.{run_id}"
+        return f"{LOGS_PREFIX}{run_id}"
 
     async def read(self, run_id: int) -> str | None:
         """Return what this flow run kept; labels that were copied from another one do not count."""

@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
 
 from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus
 from paradime_flows.prefect_api.context import current_task_run_id
+from paradime_flows.prefect_api.labels import PROGRESS_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +82,7 @@ class ProgressArtifact:
         self.flow_run_id = flow_run_id
         self.key = key
         self.percent = 0.0
-        self._label = f"paradime.progress.{run_id}"
+        self._label = f"{PROGRESS_PREFIX}{run_id}"
         self._clock = clock
         self._id: UUID | None = None
         self._task_run_id = current_task_run_id()

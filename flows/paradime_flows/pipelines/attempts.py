@@ -23,6 +23,7 @@ from paradime_flows.ledger.store import Superseded, body_began_at, supersede
 from paradime_flows.pipelines.plan import StepOutcome, StepState, carried_over
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.prefect_api.flow_runs import has_its_own_process, lineage, subflows_of
+from paradime_flows.prefect_api.labels import STEP_PREFIX
 from paradime_flows.runner.resume import can_be_inherited, give_up
 from paradime_flows.runner.takeover import write_the_end
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
     from paradime_flows.pipeline import Step
 
-STEP_LABEL = "paradime.step."
 _AT_ONCE = 16
 _PAGE = 200
 
@@ -177,7 +177,7 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
     """Return what a flow run's labels say of the steps of its earlier attempts."""
     found = {}
     for label, value in (flow_run.labels or {}).items():
-        if not label.startswith(STEP_LABEL):
+        if not label.startswith(STEP_PREFIX):
             continue
         try:
             outcome = StepOutcome.model_validate_json(str(value))

@@ -24,11 +24,12 @@ from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text.rendering import one_line
 from paradime_flows.ledger.entry import read_ownerships
 from paradime_flows.ledger.store import Superseded, check_hold, write_labels
-from paradime_flows.pipelines.attempts import STEP_LABEL, EarlierAttempts
+from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepState, decide
 from paradime_flows.pipelines.report import headline, render_pipeline
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.labels import STEP_PREFIX
 from paradime_flows.runner.resume import succeeding
 from paradime_flows.supervision.watch import (
     Stop,
@@ -208,7 +209,7 @@ class PipelineRun:
         try:
             async with get_client() as client:
                 label: dict[str, Any] = {
-                    f"{STEP_LABEL}{name}": outcome.model_dump_json(exclude_defaults=True)
+                    f"{STEP_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)
                 }
                 await write_labels(client, self.flow_run.id, label, see=check_hold)
         except Exception as error:  # noqa: BLE001

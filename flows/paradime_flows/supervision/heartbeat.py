@@ -26,8 +26,8 @@ from prefect.exceptions import ObjectNotFound
 
 from paradime_flows.ledger.store import lost_hold
 from paradime_flows.prefect_api.flow_runs import lineage
+from paradime_flows.prefect_api.labels import ALIVE
 
-LABEL = "paradime.alive"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 3 * BEAT_SECONDS
 # While a retry is awaited, or a flow does something else than wait, nobody else in the process looks at the flow run.
@@ -69,7 +69,7 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write a sign of life of this process to a flow run."""
     pid = os.getpid()
     value = f"{time.time():.0f} {pid} {_started(pid)} {_machine()}"
-    await client.update_flow_run_labels(flow_run_id, {LABEL: value})
+    await client.update_flow_run_labels(flow_run_id, {ALIVE: value})
 
 
 async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> None:
@@ -178,7 +178,7 @@ class _Sign(NamedTuple):
 
 
 def _sign(flow_run: FlowRun) -> _Sign | None:
-    at, pid, started, machine, *_ = [*str((flow_run.labels or {}).get(LABEL, "")).split(" ", 3), "", "", ""]
+    at, pid, started, machine, *_ = [*str((flow_run.labels or {}).get(ALIVE, "")).split(" ", 3), "", "", ""]
     return _Sign(int(at), int(pid), started, machine) if at.isdigit() and pid.isdigit() else None
 
 
@@ -203,7 +203,7 @@ def seconds_since_last_sign(flow_run: FlowRun) -> float | None:
 
 def last_sign(flow_run: FlowRun) -> str:
     """Return the last sign of life as it was written: another one means that somebody lives."""
-    return str((flow_run.labels or {}).get(LABEL, ""))
+    return str((flow_run.labels or {}).get(ALIVE, ""))
 
 
 def lives_here(flow_run: FlowRun) -> bool:

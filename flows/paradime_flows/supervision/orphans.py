@@ -15,9 +15,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_flows.ledger.callers import written_caller
-from paradime_flows.ledger.entry import TAG, Ownership, read_ownerships
+from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.ledger.store import body_of
 from paradime_flows.prefect_api.flow_runs import every_flow_run, has_its_own_process, is_suspended, lineage
+from paradime_flows.prefect_api.labels import TAG
 from paradime_flows.supervision.heartbeat import (
     STALE_SECONDS,
     lives_here,
