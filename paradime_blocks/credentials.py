@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
@@ -18,6 +18,7 @@ from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.settings import ParadimeSettings
 from paradime_blocks.sync import sync_form
+from paradime_blocks.text.reasons import reasons
 
 _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
 _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
@@ -200,7 +201,7 @@ class ParadimeCredentials(CredentialsBlock):
         except ValueError as error:
             raise _environment_error(error) from None
         given = {name: value for name, value in settings.model_dump().items() if value is not None}
-        missing = [f"PARADIME_{name.upper()}" for name in ("api_endpoint", "api_secret") if name not in given]
+        missing = [_variable(name) for name in ("api_endpoint", "api_secret") if name not in given]
         if missing:
             msg = f"No credentials: the environment does not set {' and '.join(missing)}."
             guidance = "Set them, or pass a ParadimeCredentials block as `credentials`."
@@ -297,14 +298,15 @@ class ParadimeCredentials(CredentialsBlock):
     check = sync_form(acheck)  # type: ignore[pydantic-field]
 
 
+def _variable(field: str) -> str:
+    """Return the variable that sets a field."""
+    return f"PARADIME_{field.upper()}"
+
+
 def _environment_error(error: ValueError) -> BoltRequestError:
     """Say what is wrong with the variables, by their names, and without their values."""
-    reasons = []
-    for detail in getattr(error, "errors", list)():
-        reason = str(detail["msg"]).removeprefix("Value error, ")
-        field = "_".join(str(part) for part in detail["loc"])
-        reasons.append(f"PARADIME_{field.upper()}: {reason}" if field else reason)
-    msg = f"The PARADIME_* environment variables are no good: {'; '.join(reasons) or error}."
+    said = reasons(error, _variable) if isinstance(error, ValidationError) else str(error)
+    msg = f"The PARADIME_* environment variables are invalid: {said}."
     return BoltRequestError(msg, guidance="Nothing was sent.")
 
 

@@ -1,0 +1,42 @@
+"""What pydantic says of invalid values, without the values: one of them may be a secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import ValidationError
+
+
+def each_reason(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the place and the reason of each invalid value; the place of a model as a whole is empty."""
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    return [
+        (".".join(str(part) for part in detail["loc"]), detail["msg"].removeprefix("Value error, "))
+        for detail in details
+    ]
+
+
+def reasons(error: ValidationError, name: Callable[[str], str] = str) -> str:
+    """Return why the values are invalid, as one text that names each place.
+
+    Args:
+        error: The error.
+        name: Returns the name of a place as the user wrote it.
+
+    Example:
+        >>> from pydantic import BaseModel, ValidationError
+        >>> class Limits(BaseModel):
+        ...     seconds: float
+        >>> try:
+        ...     Limits(seconds="hush")
+        ... except ValidationError as error:
+        ...     print(reasons(error))
+        seconds: Input should be a valid number, unable to parse string as a number
+    """
+    found = [(name(place) if place else "", reason) for place, reason in each_reason(error)]
+    return "; ".join(
+        f"{place}: {reason}" if place and not reason.startswith(place) else reason for place, reason in found
+    )
