@@ -231,6 +231,10 @@ class BoltRun(JobRun[BoltRunResult]):
                     if watcher is not None:
                         await watcher(seen)
                     if seen.status is not None and seen.status.state.is_terminal:
+                        # After the watcher, which shows what the run printed until then.
+                        self.logger.info(
+                            "Bolt run %s ended as %s. %s", self.run_id, seen.status.state, self.url
+                        )
                         return seen.status.state
                     if seen.past_deadline:
                         return None
@@ -269,7 +273,7 @@ class BoltRun(JobRun[BoltRunResult]):
             # The interrupt is what the caller must see; what is left over stands in the log.
             self.logger.error("%s", error)  # noqa: TRY400 - the message says it all
         else:
-            self.logger.warning("Bolt run %s is %s.", self.run_id, state)
+            self.logger.warning("Bolt run %s ended as %s.", self.run_id, state)
 
     async def acancel(self, grace_seconds: float | None = None) -> BoltRunState:
         """Cancel the run in Bolt and see that it has ended; a run that has ended already is left as it is.
@@ -483,4 +487,5 @@ class _Told:
         self._running = seen.status.unfinished_command
         if seen.status.state != self.state:
             self.state = seen.status.state
-            self.run.logger.info("Bolt run %s is %s. %s", self.run.run_id, self.state, self.run.url)
+            if not self.state.is_terminal:
+                self.run.logger.info("Bolt run %s is %s. %s", self.run.run_id, self.state, self.run.url)

@@ -205,7 +205,10 @@ class Trigger:
             with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
-        self.trail.note(f"{self._told()}, whose latest run was {intent.latest_run_id or 'none'}.")
+        earlier = (
+            f"its latest run is {intent.latest_run_id}" if intent.latest_run_id else "it has not run before"
+        )
+        self.trail.note(f"{self._told()}; {earlier}.")
         return intent
 
     async def _make_intent(self, busy: Deadline) -> TriggerIntent:
