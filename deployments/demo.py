@@ -1,7 +1,7 @@
 """`make demo`: a Bolt schedule run from Prefect, with nothing installed but this package.
 
-Starts the Bolt simulator and a real Prefect server of its own, registers and saves the blocks, runs
-`run_schedule` on a schedule that succeeds and on one that fails, and prints what Prefect then knows about it.
+Starts the Bolt simulator and a real Prefect server of its own, registers and saves the blocks, runs `run_schedule` on a
+schedule that succeeds and on one that fails, and prints what Prefect then shows.
 Leaves no process behind; with `--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
 
 With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, in the environment or
@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ from recorded import recorded_commands
 if TYPE_CHECKING:
     from types import FrameType
 
-    from paradime_blocks import ParadimeCredentials
+    from paradime_blocks import BoltError, ParadimeCredentials
 
 ROOT = Path(__file__).resolve().parents[1]
 SUCCEEDS = "daily"
@@ -38,10 +40,26 @@ FAILS = "hourly"
 
 SCHEDULE_VARIABLE = "PARADIME_SCHEDULE"
 
-# Prefect's own lines, as part of a story: without the level and the random name of the flow run on each.
-LOG_FORMATS = {
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "  %(asctime)s  %(message)s",
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "  %(asctime)s  %(task_run_name)s: %(message)s",
+# What the log says of each flow run, and the demo says in its own place.
+SAID_ELSEWHERE = (
+    "Beginning flow run",
+    "View at ",
+    "Finished in state",
+    "Running hook ",
+    "Hook ",
+    "The Bolt run failed.",
+)
+# What dbt prints before each line: the time at which it was recorded.
+DBT_TIME = re.compile(r"^\d\d:\d\d:\d\d  ?", re.MULTILINE)
+# Of the recorded output, the lines that are worth a place in the story.
+TELLING = re.compile(r"── |Done\.|\d+ of \d+ (?:WARN|ERROR|FAIL|SKIP)\b")
+PARADIME_LINK = re.compile(r" https://app\.paradime\.io/\S+")
+# Part of an artifact's key, what it is called, and what several are called. The summary's key has none of them.
+KINDS = {
+    "dbt-results": ("dbt results", "dbt results"),
+    "log": ("a command's log", "logs of commands"),
+    "link": ("a link to a file", "links to files"),
+    "progress": ("progress", "progress"),
 }
 
 
@@ -51,10 +69,17 @@ class DemoFailedError(Exception):
 
 @dataclass(frozen=True)
 class Bolt:
-    """Where Bolt is, and the schedules to run there: name, whether it should succeed (None: not known)."""
+    """Where Bolt is, and the schedules to run there.
+
+    Attributes:
+        credentials: What opens it.
+        schedules: The schedules, each with whether it should succeed; None if that is not known.
+        simulated: Whether it is the simulator.
+    """
 
     credentials: ParadimeCredentials
     schedules: tuple[tuple[str, bool | None], ...]
+    simulated: bool = False
 
 
 def main() -> int:
@@ -86,38 +111,47 @@ def main() -> int:
 
 
 def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
-    _say("Starting a Prefect server (half a minute on a slow machine)")
-    started = time.monotonic()
+    _say("Starting a Prefect server, which takes up to half a minute")
     server = stack.enter_context(LocalPrefectServer(home, ui=True))
-    _done(f"{server.ui_url}, after {time.monotonic() - started:.0f} s")
+    _done("ready")
 
     stack.enter_context(talking_to(server))
-    os.environ |= LOG_FORMATS
+    tell_on_the_console(Story(simulated=bolt.simulated))
     # Prefect reads a `.env` where it runs: not the clone's.
     os.chdir(home)
 
-    _say("Registering the blocks, and saving one with the credentials")
+    _say("Saving the credentials as a Prefect block")
     _save_blocks(bolt.credentials)
     _done("paradime-credentials/demo")
 
     ok = True
     for schedule_name, should_succeed in bolt.schedules:
-        _title(
-            {
-                True: f"A schedule that succeeds: {schedule_name}",
-                False: f"A schedule that fails: {schedule_name}",
-                None: f"The schedule {schedule_name}",
-            }[should_succeed]
-        )
-        ok = run_one(server, bolt.credentials, schedule_name, should_succeed=should_succeed) and ok
+        about = {True: ", which succeeds", False: ", which fails", None: ""}[should_succeed]
+        _title(f'run_schedule("{schedule_name}"){about}')
+        ok = run_one(server, bolt, schedule_name, should_succeed=should_succeed, links=keep_ui) and ok
 
-    print()
+    _title("What you saw")
+    print(closing(bolt))
     if keep_ui:
-        print(f"Prefect's UI: {server.ui_url}/runs    (Ctrl-C stops it)")
+        print(f"Prefect's UI is at {server.ui_url}/runs until you press Ctrl-C.")
+        if bolt.simulated:
+            print("Bolt is simulated: links to app.paradime.io lead nowhere.")
         _wait_for_ctrl_c()
     else:
-        print(f"Prefect's UI, which was at {server.ui_url}, shows all of it; `make demo-ui` keeps it up.")
+        print("Next: `make demo-ui` does the same and keeps Prefect's UI up; README.md has the code for it.")
     return 0 if ok else 1
+
+
+def closing(bolt: Bolt) -> str:
+    """Say what the demo has shown."""
+    if not bolt.simulated:
+        return (
+            "A schedule of your workspace was run as a flow run of Prefect, with its log and its artifacts."
+        )
+    return (
+        "Two schedules were run as flow runs of Prefect. The flow run of the failed one failed, too, with dbt's own "
+        "reasons.\nEach has the whole output in its log, and a summary, dbt's results and links to files as artifacts."
+    )
 
 
 def real_bolt() -> Bolt | None:
@@ -144,6 +178,10 @@ def real_bolt() -> Bolt | None:
             f"{SCHEDULE_VARIABLE} is set, so this runs a schedule of the real service. {error} "
             f"Or unset {SCHEDULE_VARIABLE} to use the simulator."
         ) from None
+    print(
+        f"This demo runs the schedule {settings.schedule!r} of your Paradime workspace from Prefect, on a Prefect "
+        "server of its own.\nIt takes as long as the schedule takes, and a minute more.\n"
+    )
     _say(f"Asking {credentials.api_endpoint} about the credentials")
     found = credentials.check()
     _done(found.status)
@@ -159,12 +197,17 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
 
-    _say("Starting the Bolt simulator")
+    print(
+        "This demo runs two Bolt schedules from Prefect: one that succeeds and one that fails.\n"
+        "Bolt is simulated, with the output of a real dbt project; the Prefect server is real.\n"
+        "It takes about half a minute, a minute on a slow machine, and leaves nothing running.\n"
+    )
+    _say("Starting a simulated Bolt")
     simulator = stack.enter_context(BoltSimulator())
     # What real dbt printed and wrote, one run that succeeded and one that failed.
     simulator.add_schedule(SUCCEEDS, commands=recorded_commands("success", seconds=0.6), setup_commands=False)
     simulator.add_schedule(FAILS, commands=recorded_commands("failure", seconds=0.6), setup_commands=False)
-    _done(simulator.api_endpoint)
+    _done("ready")
     credentials = ParadimeCredentials(
         api_endpoint=simulator.api_endpoint,
         api_key=SecretStr(simulator.api_key),
@@ -172,7 +215,7 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
         # A proxy that the environment names has no business between us and the loopback interface.
         proxy=SecretStr("none"),
     )
-    return Bolt(credentials, schedules=((SUCCEEDS, True), (FAILS, False)))
+    return Bolt(credentials, schedules=((SUCCEEDS, True), (FAILS, False)), simulated=True)
 
 
 def _save_blocks(credentials: ParadimeCredentials) -> None:
@@ -185,27 +228,27 @@ def _save_blocks(credentials: ParadimeCredentials) -> None:
 
 def run_one(
     server: LocalPrefectServer,
-    credentials: ParadimeCredentials,
+    bolt: Bolt,
     schedule_name: str,
     *,
     should_succeed: bool | None,
+    links: bool,
 ) -> bool:
-    """Run a schedule and print what Prefect shows of it; whether it ended as it should."""
+    """Run a schedule and print what came of it; whether it ended as it should."""
     from paradime_blocks import BoltError
     from paradime_flows.run_schedule import run_schedule
 
-    tidy_the_console()
     succeeded = True
     try:
-        result = run_schedule(schedule_name, credentials=credentials)
+        result = run_schedule(schedule_name, credentials=bolt.credentials)
         print(
-            f"\n  returned     {type(result).__name__} {result.run_id}: {_name(result.state)}, {result.url}"
+            f"\n  Returned:   a {type(result).__name__}, with run_id {result.run_id} and state {_name(result.state)}"
         )
     except BoltError as error:
-        # What it says is the flow run's message, below.
         succeeded = False
-        print(f"\n  raised       {type(error).__name__}")
-    has_artifacts = show(server)
+        print(f"\n  Raised:     {type(error).__name__}")
+        print("".join(f"              {line}\n" for line in gist(error)), end="")
+    has_artifacts = show(server, links=links)
     if should_succeed is None:
         return succeeded
     if succeeded != should_succeed:
@@ -217,7 +260,15 @@ def run_one(
     return True
 
 
-def show(server: LocalPrefectServer) -> bool:
+def gist(error: BoltError) -> list[str]:
+    """What an error says, without the end of the log, which was shown."""
+    from paradime_blocks.errors import BoltRunError
+
+    details = [error.command_summary, *error.dbt_errors] if isinstance(error, BoltRunError) else []
+    return [line for line in [error.message, *details, error.guidance] if line]
+
+
+def show(server: LocalPrefectServer, *, links: bool) -> bool:
     """Print what Prefect's API tells about the latest flow run; whether it has artifacts."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter
@@ -230,39 +281,72 @@ def show(server: LocalPrefectServer) -> bool:
             sort=FlowRunSort.START_TIME_DESC,
             limit=1,
         )
-        everything = client.read_artifacts(
+        artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])),
             sort=ArtifactSort.KEY_ASC,
         )
     # Prefect keeps a record of results without a key, which its UI does not show among the artifacts.
-    artifacts = [artifact for artifact in everything if artifact.key]
-    print(f"  flow run     {run.name}, {server.ui_url}/runs/flow-run/{run.id}")
-    print(f"  end state    {run.state_name}")
-    message = (run.state.message if run.state else None) or ""
-    if message:
-        print("  message      " + message.strip().replace("\n", "\n               "))
-    print(f"  artifacts    {len(artifacts)}")
-    width = max((len(artifact.key or "") for artifact in artifacts), default=0)
-    for artifact in artifacts:
-        link = f"{server.ui_url}/artifacts/artifact/{artifact.id}"
-        print(f"    {artifact.type or '':<9}  {artifact.key or '':<{width}}  {link}")
-    return bool(artifacts)
+    keys = [artifact.key for artifact in artifacts if artifact.key]
+    print(f"  Flow run:   {run.name}, {run.state_name}")
+    print(f"  Artifacts:  {kinds_of(keys)}")
+    if links:
+        print(f"  Look at:    {server.ui_url}/runs/flow-run/{run.id}")
+    return bool(keys)
 
 
-def tidy_the_console() -> None:
-    """Leave out of the console what tells nothing new."""
+def kinds_of(keys: list[str]) -> str:
+    """Return what a flow run's artifacts are, as a phrase."""
+    kinds = Counter(next((kind for kind in KINDS if f"-{kind}" in key), "") for key in keys)
+    told = ["summary"] if kinds[""] else []
+    for kind, (one, many) in KINDS.items():
+        if kinds[kind]:
+            told.append(one if kinds[kind] == 1 else f"{kinds[kind]} {many}")
+    return ", ".join(told) or "none"
+
+
+class Story(logging.Formatter):
+    """What the console tells of a log record: each line once, by one clock.
+
+    Args:
+        simulated: Whether Bolt is simulated: then its links lead nowhere, and most of the recorded output is left out.
+    """
+
+    def __init__(self, *, simulated: bool) -> None:
+        super().__init__()
+        self.simulated = simulated
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text; empty if it tells nothing new."""
+        text = record.getMessage()
+        if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
+            # A failed run's traceback and end are in the error that the demo prints.
+            if record.exc_info is not None or text.startswith(SAID_ELSEWHERE):
+                return ""
+        elif record.levelno < logging.WARNING:
+            return ""
+        # Live logs send their lines to Prefect's API themselves.
+        is_output = getattr(record, "send_to_api", True) is False
+        if is_output:
+            text = DBT_TIME.sub("", text)
+        if self.simulated:
+            text = PARADIME_LINK.sub("", text)
+            if is_output:
+                text = "\n".join(line for line in text.splitlines() if TELLING.match(line))
+        if not text:
+            return ""
+        time_of_day = self.formatTime(record, "%H:%M:%S")
+        indent = "" if text.startswith("── ") or not is_output else "   "
+        return f"  {time_of_day}  {indent}" + text.replace("\n", f"\n{' ' * 12}{indent}")
+
+
+def tell_on_the_console(story: Story) -> None:
+    """Have Prefect's console handlers tell the story."""
     from prefect.logging.configuration import setup_logging
 
     setup_logging()
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_tells_something_new)
-
-
-def _tells_something_new(record: logging.LogRecord) -> bool:
-    """Not a failed run's traceback and end, whose gist the state tells; nor the engine's copy of a run's line."""
-    if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
-        return record.exc_info is None and not record.getMessage().startswith("Finished in state")
-    return record.name != "prefect.engine" or record.levelno >= logging.WARNING
+        handler.setFormatter(story)
+        handler.addFilter(lambda record: bool(story.format(record)))
 
 
 def _name(state: object) -> str:

@@ -1,7 +1,8 @@
-"""The demo against the real service: who is let in, and what is said to the others, before anything starts."""
+"""The demo: whom the real service lets in, before anything starts; and what the console tells of a run."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,22 +70,100 @@ def test_a_missing_variable_is_named(monkeypatch, arguments, capsys):
 
 
 @pytest.mark.parametrize("schedule", ["dayly", "broken"])
-def test_an_error_of_any_kind_ends_the_story_in_order(monkeypatch, schedule):
-    """A schedule that there is not, as well as a run that fails: what Prefect shows of it is printed."""
+def test_an_error_of_any_kind_ends_the_story_in_order(monkeypatch, capsys, schedule):
+    """A schedule that there is not, as well as a run that fails: what it says is told once, with what to do."""
     from paradime_blocks import BoltRequestError, BoltRunFailed
     from paradime_flows import run_schedule as module
 
-    error = BoltRequestError("There is none.") if schedule == "dayly" else BoltRunFailed("It failed.")
+    reason = "model revenue: no such column"
+    error = (
+        BoltRequestError("There is none.", guidance="Check its name.")
+        if schedule == "dayly"
+        else BoltRunFailed(
+            "It failed.",
+            command="dbt run",
+            return_code=1,
+            dbt_errors=[reason],
+            log_tail=f"12:00:00  {reason}",
+        )
+    )
     shown = []
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(module, "run_schedule", fail)
-    monkeypatch.setattr(demo, "tidy_the_console", lambda: None)
-    monkeypatch.setattr(demo, "show", lambda server: shown.append(server) or True)
-    assert demo.run_one("the server", None, schedule, should_succeed=None) is False
-    assert shown == ["the server"]
+    monkeypatch.setattr(demo, "show", lambda server, *, links: shown.append((server, links)) or True)
+    bolt = demo.Bolt(credentials=None, schedules=())
+    assert demo.run_one("the server", bolt, schedule, should_succeed=None, links=True) is False
+    assert shown == [("the server", True)]
+    told = capsys.readouterr().out
+    assert f"Raised:     {type(error).__name__}" in told
+    assert error.message in told
+    assert error.guidance in told
+    assert told.count(reason) == (schedule == "broken")
+
+
+def told_of(text: str, *, simulated: bool = True, name: str = "prefect.flow_runs", **more: object) -> str:
+    record = logging.makeLogRecord(
+        {"name": name, "levelno": logging.INFO, "msg": text, "created": 0.0, **more}
+    )
+    return demo.Story(simulated=simulated).format(record)[12:]
+
+
+OUTPUT = {"send_to_api": False}
+
+
+@pytest.mark.parametrize(
+    "text, more, told",
+    [
+        pytest.param("Beginning flow run 'daily' for flow 'run-schedule'", {}, "", id="Prefect's beginning"),
+        pytest.param("Running hook 'cancel_owned_runs' in response to …", {}, "", id="Prefect's hook"),
+        pytest.param("It failed.", {"exc_info": (None, None, None)}, "", id="a traceback"),
+        pytest.param("Created deployment", {"name": "prefect.engine"}, "", id="the engine"),
+        pytest.param("Bolt run 7 was started.", {}, "Bolt run 7 was started.", id="a decision"),
+        pytest.param(
+            "Bolt run 7 is RUNNING. https://app.paradime.io/bolt/run_id/7",
+            {},
+            "Bolt run 7 is RUNNING.",
+            id="link",
+        ),
+        pytest.param("── Command 2, dbt build ──", OUTPUT, "── Command 2, dbt build ──", id="a heading"),
+        pytest.param(
+            "01:30:35  1 of 9 OK created model a [OK]\n01:30:35  2 of 9 ERROR creating model b [ERROR]\n01:30:36  ",
+            OUTPUT,
+            "   2 of 9 ERROR creating model b [ERROR]",
+            id="what went wrong",
+        ),
+        pytest.param("01:30:35  Done. PASS=1\n", OUTPUT, "   Done. PASS=1", id="the sum"),
+        pytest.param("01:30:35  Running with dbt=1.11", OUTPUT, "", id="output that tells nothing"),
+    ],
+)
+def test_the_console_tells_each_thing_once_by_one_clock(text, more, told):
+    """Without dbt's own times, which were recorded, links that lead nowhere, and what Prefect says of itself."""
+    assert told_of(text, **more) == told
+
+
+def test_the_console_tells_all_that_a_schedule_of_the_real_service_prints():
+    """Its links lead somewhere, and nobody has seen its output before."""
+    printed = "01:30:35  Running with dbt=1.11\n01:30:35  1 of 9 OK created model a [OK]"
+    assert told_of(printed, simulated=False, **OUTPUT).split() == printed.replace("01:30:35", "").split()
+    link = "Bolt run 7 is RUNNING. https://app.paradime.io/bolt/run_id/7"
+    assert told_of(link, simulated=False) == link
+
+
+def test_artifacts_are_told_by_their_kinds():
+    """Thirteen addresses tell less."""
+    keys = [
+        "paradime-daily",
+        "paradime-daily-dbt-results",
+        "paradime-progress-daily",
+        "paradime-daily-link-1-a-json",
+    ]
+    logs = ["paradime-daily-log-1-dbt-run", "paradime-daily-log-2-dbt-test"]
+    told = "summary, dbt results, 2 logs of commands, a link to a file, progress"
+    assert demo.kinds_of([*keys, *logs]) == told
+    assert demo.kinds_of([]) == "none"
 
 
 def test_without_a_schedule_the_simulator_is_used(monkeypatch, capsys):
