@@ -344,9 +344,12 @@ async def test_a_running_schedule_is_waited_for_by_default(
 @pytest.mark.guarantee(
     "The schedule is running already",
     "The schedule is running already",
-    prefect="As `on_already_running` says",
+    prefect="Running while it waits; with `skip` Skipped, with `fail` Failed",
     bolt="Never two runs at once",
-    result="As `on_already_running` says",
+    result=(
+        "`wait` (default): a run once the other one has ended; `attach`: the result of the other one; `skip`: a "
+        "result with the state SKIPPED; `fail`: `BoltAlreadyRunning`; `replace`: a run, and the other one is CANCELED"
+    ),
 )
 @pytest.mark.parametrize("policy", ["attach", "fail", "skip", "replace"])
 async def test_each_policy_for_a_running_schedule_does_what_it_says(
