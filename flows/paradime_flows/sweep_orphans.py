@@ -26,15 +26,14 @@ from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials, run_logger
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.supervision.flow_run_end import end_in_its_place
 from paradime_flows.supervision.heartbeat import (
-    BEAT_SECONDS,
     alive_for_another,
     last_sign,
     seconds_since_last_sign,
 )
 from paradime_flows.supervision.orphans import (
-    LEFT_SECONDS,
     SWEPT,
     candidates,
     ended_badly,
@@ -58,7 +57,6 @@ from paradime_flows.supervision.time_left import remaining_seconds
 SweepAction = Literal["cancel", "attach", "report"]
 
 _AT_ONCE = 8
-_TWO_BEATS_SECONDS = 2.5 * BEAT_SECONDS
 
 
 class _CancelledMeanwhile(Exception):
@@ -134,7 +132,7 @@ async def sweep_orphans(
         run_logger().info("%d flow runs looked at, %d to be swept.", len(flow_runs), len(orphans))
         if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
             # Their clocks may be behind ours. Whoever lives writes another sign, or settles a cancel, within this time.
-            await anyio.sleep(_TWO_BEATS_SECONDS)
+            await anyio.sleep(timing().two_beats_seconds)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
         async def one(flow_run: FlowRun) -> None:
@@ -251,7 +249,7 @@ class _Sweep:
         # A process that is known to be dead may have died just now.
         since_sign = seconds_since_last_sign(flow_run)
         idle = idle_seconds(flow_run)
-        young = min(idle, idle if since_sign is None else since_sign) < LEFT_SECONDS
+        young = min(idle, idle if since_sign is None else since_sign) < timing().left_for_retry_seconds
         cancelled = await is_cancelled(client, flow_run)
         left = young and is_left(ownership, flow_run) and not cancelled
         # Nobody comes back for the run of a flow run that was cancelled.

@@ -25,12 +25,12 @@ from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.flow_runs import lineage
+from paradime_flows.prefect_api.timing import Timing, going_by
 from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner import run as driving
 from paradime_flows.runner.slot import schedule_slot, slot_name
-from paradime_flows.supervision import heartbeat, reconcile, watch
+from paradime_flows.supervision import watch
 from paradime_flows.supervision.cancellation import remember_credentials
 from paradime_flows.tasks import (
     acancel_bolt_run,
@@ -273,11 +273,9 @@ class EndsFirst(faults.Fault):
 async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
     workspace: BoltSimulator,
     credentials: ParadimeCredentials,
-    monkeypatch: pytest.MonkeyPatch,
     ignored: bool,
 ) -> None:
     """Prefect does not let a cancelled flow run end otherwise: it says how its run did, or that it may go on."""
-    monkeypatch.setattr(reconcile, "CANCEL_SECONDS", 1.0)
     if ignored:
         workspace.update_schedule("endless", cancel="ignore")
     else:
@@ -289,7 +287,8 @@ async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
 
     name = f"ignored {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
-    state, _ = await asyncio.gather(named("endless", credentials, return_state=True, **FLOW), cancel())
+    with going_by(Timing(cancel_seconds=1.0)):
+        state, _ = await asyncio.gather(named("endless", credentials, return_state=True, **FLOW), cancel())
     (run,) = workspace.runs()
     assert state.is_cancelled()
     if ignored:
@@ -457,10 +456,9 @@ async def test_a_retry_begins_with_the_first_command_that_failed(
 
 @pytest.mark.full
 async def test_nobody_starts_a_run_while_another_awaits_its_retry(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+    workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The schedule is driven, although Bolt has no run of it just now: `skip` skips, and starts nothing."""
-    monkeypatch.setattr(driving, "LEASE_SECONDS", 1.0)
     first = asyncio.create_task(
         run_schedule("failing", credentials, retries=1, retry_delay_seconds=3600, return_state=True, **FLOW)
     )
@@ -469,7 +467,10 @@ async def test_nobody_starts_a_run_while_another_awaits_its_retry(
         lambda bolt: bolt.runs() and not bolt.active_runs() and bolt.count("boltCommand"),
         30,
     )
-    state = await run_schedule("failing", credentials, on_already_running="skip", return_state=True, **FLOW)
+    with going_by(Timing(slot_dead_seconds=1.0)):
+        state = await run_schedule(
+            "failing", credentials, on_already_running="skip", return_state=True, **FLOW
+        )
     assert state.name == "Skipped"
     assert "Another flow run in Prefect drives the schedule" in str(state.message)
     assert len(workspace.runs()) == 1
@@ -511,10 +512,9 @@ async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
 )
 @pytest.mark.parametrize("above", [False, True], ids=["the flow run", "the one above it"])
 async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch, above: bool
+    workspace: BoltSimulator, credentials: ParadimeCredentials, above: bool
 ) -> None:
     """Prefect tells a script nothing, and nothing of ours waits: the signs of life find it cancelled."""
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.5)
 
     @flow
     async def busy() -> None:
@@ -529,7 +529,8 @@ async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
     async def parent() -> None:
         await busy()
 
-    await (parent if above else busy)(return_state=True)
+    with going_by(Timing(beat_seconds=0.5)):
+        await (parent if above else busy)(return_state=True)
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
@@ -580,10 +581,9 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
     "The flow run is cancelled while a retry by Prefect is waited for",
 )
 async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+    workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Prefect wakes the process for the retry only, which can be hours later; its signs of life come from a thread."""
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.5)
     bodies = []
 
     @flow(retries=1, retry_delay_seconds=3600)
@@ -592,7 +592,8 @@ async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once
         await atrigger_bolt_run("endless", credentials)
         raise RuntimeError("Something else has failed.")
 
-    work = asyncio.create_task(fails(return_state=True))
+    with going_by(Timing(beat_seconds=0.5)):
+        work = asyncio.create_task(fails(return_state=True))
     await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.active_runs(), 30)
     async with get_client() as client:
         while "AwaitingRetry" not in str((await client.read_flow_run(bodies[0])).state):  # noqa: ASYNC110 - the server's

@@ -30,6 +30,7 @@ from support.virtual_time import VirtualTimeLoop, until
 
 from paradime_blocks.testing import faults
 from paradime_blocks.testing.commands import SimulatedCommand
+from paradime_flows.prefect_api.timing import Timing, going_by
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -266,7 +267,7 @@ class Stories(RuleBasedStateMachine):
             WORLD.call(until(lambda: all(request.answered for request in self.simulator.requests)))
             WORLD.call(until(lambda: not self.prefect.is_busy))
             # Not even what was to be left for a retry is left for ever.
-            with mock.patch.object(sys.modules["paradime_flows.sweep_orphans"], "LEFT_SECONDS", 0.0):
+            with going_by(Timing(left_for_retry_seconds=0.0)):
                 self._sweep()
             self.one_live_run_for_each_intent()
             TALLY.started += len(self.simulator.runs())

@@ -30,6 +30,7 @@ from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.labels import ALIVE, EXECUTION
+from paradime_flows.prefect_api.timing import Timing, going_by
 from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.supervision.reconcile import settle_interrupted
 
@@ -154,9 +155,8 @@ async def test_a_run_of_bolts_own_scheduler_is_not_taken_for_ours(simulator, pre
     assert len(ownership_of(prefect, flow_run_id).notes) == 2, "each sweep tells the same again"
 
 
-async def test_what_lives_is_left_alone_whatever_its_clock_says(simulator, prefect, monkeypatch) -> None:
+async def test_what_lives_is_left_alone_whatever_its_clock_says(simulator, prefect) -> None:
     """A machine whose clock is twenty minutes behind gives signs of life all the same."""
-    monkeypatch.setattr(module, "_TWO_BEATS_SECONDS", 1.0)
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
     lives_elsewhere(prefect, flow_run_id, 1200)
@@ -179,9 +179,7 @@ async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(simula
 
 
 @pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, and known to be dead"])
-async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(
-    simulator, prefect, monkeypatch, state
-) -> None:
+async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(simulator, prefect, state) -> None:
     """`on_crash="leave"`: for a quarter of an hour it is told of, and then cancelled."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, state, on_crash="leave")
@@ -189,8 +187,8 @@ async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(
     (found,) = await swept(simulator)
     assert (found.run_id, found.done) == (run_id, "left for a retry, as its policy says")
     assert simulator.run(run_id).cancel_requests == 0
-    monkeypatch.setattr(module, "LEFT_SECONDS", 0.0)
-    (found,) = await swept(simulator)
+    with going_by(Timing(left_for_retry_seconds=0.0)):
+        (found,) = await swept(simulator)
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
@@ -269,11 +267,8 @@ async def test_a_body_that_has_begun_just_now_is_not_swept_for_the_silence_of_th
 
 
 @pytest.mark.parametrize("state", [Suspended(), Scheduled(name="Resuming")], ids=lambda state: state.name)
-async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(
-    simulator, prefect, monkeypatch, state
-) -> None:
+async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(simulator, prefect, state) -> None:
     """Its process has ended, and its run goes on for whoever takes it up; when the parent is cancelled, for nobody."""
-    monkeypatch.setattr(module, "_TWO_BEATS_SECONDS", 0.1)
     run_id = simulator.start_run(SCHEDULE)
     parent = prefect.new_flow_run()
     in_state(prefect, parent, state.model_copy(update={"timestamp": datetime.now(timezone.utc)}))

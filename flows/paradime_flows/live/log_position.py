@@ -31,6 +31,7 @@ from paradime_blocks.text.rendering import one_line
 from paradime_flows.live.log_lines import Record, size_of
 from paradime_flows.prefect_api.context import current_task_run_id, run_logger
 from paradime_flows.prefect_api.labels import LOGS_PREFIX
+from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
 _REQUEST_BYTES: Final = 500_000
 # What a record takes besides its text.
 _RECORD_BYTES: Final = 400
-# A server may keep times less exactly than we write them. It gives so many records at once.
-_NEARBY: Final = timedelta(milliseconds=1)
+# A server gives so many at once.
 _MOST_RECORDS: Final = 200
 _TOO_LARGE: Final = 413
 # These are about what was sent: a part of it may be taken.
@@ -223,7 +223,8 @@ class FlowRunJournal:
         self._in_flight = self._posting
 
     async def _has_arrived(self, client: PrefectClient, last: _Last) -> bool:
-        nearby = LogFilterTimestamp(after_=last.timestamp - _NEARBY, before_=last.timestamp + _NEARBY)
+        around = timedelta(seconds=timing().log_precision_seconds)
+        nearby = LogFilterTimestamp(after_=last.timestamp - around, before_=last.timestamp + around)
         wanted = LogFilter(flow_run_id=self._ours(), timestamp=nearby)
         found = await self._find(client, wanted, limit=_MOST_RECORDS)
         return any(_Last.of(record).checksum == last.checksum for record in found)

@@ -36,6 +36,7 @@ from paradime_flows.live.log_lines import (
 )
 from paradime_flows.live.log_position import Journal
 from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -43,21 +44,11 @@ if TYPE_CHECKING:
     from paradime_blocks.models import BoltCommand, BoltRunStatus
     from paradime_flows.choices import LiveLogsMode
 
-# The next look fetches again by itself.
-_FETCH_POLICY: Final = RetryPolicy(attempts=1, total_seconds=5.0)
 # So much is logged at once: a batch is one request to Prefect, which the journal keeps below twice that.
 _BATCH_BYTES: Final = 250_000
-# So long may a batch wait to be filled.
-_HELD_SECONDS: Final = 2.0
 # Without cursors every fetch brings all there is: it may take so much of the time, and of the line.
 _REST_PER_FETCH: Final = 4.0
-_QUICK_SECONDS: Final = 0.5
 _CHARACTERS_PER_SECOND: Final = 500_000
-# What is left is fetched as long as it keeps coming, within reason.
-_DRAIN_SECONDS: Final = 300.0
-_QUIET_SECONDS: Final = 3.0
-_OUTAGE_SECONDS: Final = 10.0
-_DRAIN_PAUSE_SECONDS: Final = 0.3
 
 
 class LiveLogs:
@@ -114,7 +105,9 @@ class LiveLogs:
             # While Prefect is out of reach nothing more is fetched: it would only pile up here.
             await self._write()
         await self._learn(status.commands)
-        async with self.credentials.get_client(retry_policy=_FETCH_POLICY) as client:
+        # The next look fetches again by itself.
+        policy = RetryPolicy(attempts=1, total_seconds=timing().log_fetch_seconds)
+        async with self.credentials.get_client(retry_policy=policy) as client:
             try:
                 await self._fetch(client, status, at_once=at_once)
             except Exception:
@@ -129,7 +122,7 @@ class LiveLogs:
         moved = time.monotonic()
         failure: Exception | None = None
         finished = True
-        with anyio.move_on_after(_DRAIN_SECONDS):
+        with anyio.move_on_after(timing().drain_seconds):
             while not self.has_all(status):
                 before = self._progress()
                 failure = None
@@ -140,16 +133,16 @@ class LiveLogs:
                 now = time.monotonic()
                 moved = now if self._progress() != before else moved
                 if failure is not None:
-                    if now - moved > _OUTAGE_SECONDS:
+                    if now - moved > timing().drain_outage_seconds:
                         break
-                elif self._paged and now - moved > _QUIET_SECONDS:
+                elif self._paged and now - moved > timing().drain_quiet_seconds:
                     # Bolt does not call the log finished, and it may lag: the output itself has all.
                     self._leave_pages()
                     moved, finished = now, False
                 if not self.has_all(status):
-                    await anyio.sleep(_DRAIN_PAUSE_SECONDS)
+                    await anyio.sleep(timing().drain_pause_seconds)
         if not self.has_all(status):
-            with anyio.move_on_after(_OUTAGE_SECONDS):
+            with anyio.move_on_after(timing().drain_outage_seconds):
                 try:
                     await self._write()
                 except Exception as error:  # noqa: BLE001
@@ -174,7 +167,7 @@ class LiveLogs:
                 "Bolt did not call the log of Bolt run %s finished; all that its commands' output had %s s after "
                 "the end is logged.",
                 self.run_id,
-                round(_QUIET_SECONDS),
+                round(timing().drain_quiet_seconds),
             )
 
     async def _learn(self, commands: Sequence[BoltCommand]) -> None:
@@ -206,7 +199,7 @@ class LiveLogs:
                     await self._fetch_whole(client, log, over=over)
 
     async def _fetch_pages(self, client: BoltClient, log: CommandLog) -> None:
-        due = time.monotonic() + _HELD_SECONDS
+        due = time.monotonic() + timing().log_batch_seconds
         while not log.ended:
             page = await client.get_bolt_command_logs(log.command_id, log.cursor)
             if page.cursor is not None and page.cursor.startswith(OWN_CURSOR):
@@ -227,7 +220,7 @@ class LiveLogs:
             # While a command prints as fast as it is read, there is always another page.
             await self._write(full=time.monotonic() < due)
             if time.monotonic() >= due:
-                due = time.monotonic() + _HELD_SECONDS
+                due = time.monotonic() + timing().log_batch_seconds
 
     async def _fetch_whole(self, client: BoltClient, log: CommandLog, *, over: bool) -> None:
         """Take in all output of a command.
@@ -247,7 +240,7 @@ class LiveLogs:
         if over or _has_ended(command):
             log.end()
         rest = (len(command.stdout) + len(command.stderr)) / _CHARACTERS_PER_SECOND
-        if took > _QUICK_SECONDS:
+        if took > timing().log_quick_seconds:
             rest = max(rest, _REST_PER_FETCH * took)
         self._rest_until[log.command_id] = time.monotonic() + rest
 

@@ -14,11 +14,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
 from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus
 from paradime_flows.prefect_api.context import current_task_run_id
 from paradime_flows.prefect_api.labels import PROGRESS_PREFIX
+from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LEAST_SECONDS: Final = 2.0
 _LEAST_CHANGE: Final = 1.0
 # Only success is all of it.
 _MOST_UNFINISHED: Final = 99.0
@@ -131,7 +131,9 @@ class ProgressArtifact:
         change = percent - self.percent
         if final:
             return change > 0
-        return change >= _LEAST_CHANGE and self._clock() - self._updated_at >= _LEAST_SECONDS
+        return (
+            change >= _LEAST_CHANGE and self._clock() - self._updated_at >= timing().progress_interval_seconds
+        )
 
     def _kept(self) -> str:
         return f"{self.flow_run_id} {self._id}"

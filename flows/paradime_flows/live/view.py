@@ -7,7 +7,7 @@ once and never ends the wait; what takes long goes on beside it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import anyio
@@ -21,6 +21,7 @@ from paradime_flows.live.log_stream import LiveLogs
 from paradime_flows.live.progress import ProgressArtifact, percent_done
 from paradime_flows.prefect_api.artifacts import artifact_key
 from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
     from paradime_flows.choices import LiveLogsMode
-
-# How long a look at the run's state may be kept waiting for its output.
-_PATIENCE_SECONDS: Final = 2.0
-_LAST_FETCH_SECONDS: Final = 10.0
-_LAST_LOOK: Final = RetryPolicy(attempts=2, total_seconds=5.0)
 
 
 class LiveView:
@@ -107,7 +103,7 @@ class _ShownRun:
             if self._fetch is None or self._fetch.done():
                 self._fetch = asyncio.create_task(self._catch_up(self._logs, status))
             # It may take longer than the wait for the run's end can be kept; then it goes on beside it.
-            await asyncio.wait({self._fetch}, timeout=_PATIENCE_SECONDS)
+            await asyncio.wait({self._fetch}, timeout=timing().output_patience_seconds)
         try:
             await self._show_progress(status)
         except Exception as error:  # noqa: BLE001 - no progress is worth a run
@@ -125,9 +121,10 @@ class _ShownRun:
             return
         await self._finish_fetch()
         status: BoltRunStatus | None = None
+        policy = RetryPolicy(attempts=2, total_seconds=timing().last_status_seconds)
         try:
-            with anyio.move_on_after(_LAST_FETCH_SECONDS):
-                async with self.run.credentials.get_client(retry_policy=_LAST_LOOK) as client:
+            with anyio.move_on_after(timing().last_fetch_seconds):
+                async with self.run.credentials.get_client(retry_policy=policy) as client:
                     status = await client.get_bolt_run(self.run.run_id, logs=False)
         except BoltError as error:
             self._tell("output", error)
@@ -149,9 +146,9 @@ class _ShownRun:
     async def _finish_fetch(self) -> None:
         """Let the fetch that is under way end: where its post has got to would have to be looked up."""
         if self._fetch is not None and not self._fetch.done():
-            await asyncio.wait({self._fetch}, timeout=_LAST_FETCH_SECONDS)
+            await asyncio.wait({self._fetch}, timeout=timing().last_fetch_seconds)
             self._fetch.cancel()
-            await asyncio.wait({self._fetch}, timeout=_PATIENCE_SECONDS)
+            await asyncio.wait({self._fetch}, timeout=timing().output_patience_seconds)
 
     async def _show_progress(self, status: BoltRunStatus) -> None:
         if not status.commands:

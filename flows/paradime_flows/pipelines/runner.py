@@ -30,6 +30,7 @@ from paradime_flows.pipelines.report import headline, render_pipeline
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.prefect_api.labels import STEP_PREFIX
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.runner.resume import succeeding
 from paradime_flows.supervision.watch import (
     Stop,
@@ -46,11 +47,6 @@ if TYPE_CHECKING:
     from paradime_flows.choices import OnFailure, Policy
     from paradime_flows.pipeline import Step
     from paradime_flows.prefect_api.dispatch import DispatchedFlow
-
-# A step that is asked to stop cancels its Bolt run and archives it; one that hangs there is broken off.
-_STOP_SECONDS = 60.0
-_INTERRUPT_SECONDS = 25.0
-_LETTING_GO_SECONDS = 10.0
 
 
 class PipelineRun:
@@ -161,12 +157,14 @@ class PipelineRun:
         """Wait until a step has ended; steps that do not stop when they are asked to are broken off."""
         stopping = self.stop.reason is not None
         done, _ = await asyncio.wait(
-            self._tasks, timeout=_STOP_SECONDS if stopping else None, return_when=asyncio.FIRST_COMPLETED
+            self._tasks,
+            timeout=timing().step_stop_seconds if stopping else None,
+            return_when=asyncio.FIRST_COMPLETED,
         )
         if not done:
             for task in self._tasks:
                 task.cancel()
-            done, _ = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+            done, _ = await asyncio.wait(self._tasks, timeout=timing().step_stop_seconds)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
             if not task.cancelled() and isinstance(
@@ -231,7 +229,7 @@ class PipelineRun:
         else:
             self.stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=_INTERRUPT_SECONDS)
+            _, pending = await asyncio.wait(self._tasks, timeout=timing().step_interrupt_seconds)
             for task in pending:
                 task.cancel()
         if self.stop.reason is not None:
@@ -255,7 +253,7 @@ class PipelineRun:
         """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
         self.stop.let_go = let_go
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=_LETTING_GO_SECONDS)
+            _, pending = await asyncio.wait(self._tasks, timeout=timing().step_release_seconds)
             for task in pending:
                 task.cancel()
 

@@ -19,8 +19,8 @@ from paradime_blocks.signals import (
     terminations_so_far,
 )
 from paradime_flows.prefect_api.context import current_body, current_flow_run_id
+from paradime_flows.prefect_api.timing import timing
 
-INTERVAL_SECONDS = 0.25
 # Whoever reads our flows or tasks may call them from threads only.
 have_main_thread_listen()
 
@@ -69,7 +69,7 @@ async def swallowed_signals_sent_again() -> AsyncIterator[None]:
     async def listen() -> None:
         while True:
             swallowed.look()
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(timing().signal_interval_seconds)
 
     listener = asyncio.create_task(listen())
     try:

@@ -13,6 +13,7 @@ from paradime_blocks.models import BoltCommand
 from paradime_blocks.text.redaction import Redactor
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key, short_hash
 from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 from paradime_flows.reporting.storage import Storage
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # An outage that lasts is not waited for again with each command; one command's log may be too much for Bolt.
 _OUTAGES_AT_MOST: Final = 2
 # A schedule's name is worth two requests, not an outage's patience.
-_SCHEDULE_SECONDS: Final = 30.0
 
 
 async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
@@ -37,7 +37,7 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
     if given is not None:
         return given
     reason = "it is not among the newest runs of the active schedules"
-    with anyio.move_on_after(_SCHEDULE_SECONDS) as scope:
+    with anyio.move_on_after(timing().schedule_search_seconds) as scope:
         try:
             found = await client.find_schedule_of_run(run_id)
         except BoltError as error:
@@ -46,7 +46,7 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
             if found is not None:
                 return found
     if scope.cancelled_caught:
-        reason = f"Bolt did not tell it within {_SCHEDULE_SECONDS:g} s"
+        reason = f"Bolt did not tell it within {timing().schedule_search_seconds:g} s"
     run_logger().info("The schedule of Bolt run %s is not known: %s.", run_id, reason.rstrip("."))
     return None
 

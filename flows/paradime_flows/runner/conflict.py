@@ -28,6 +28,7 @@ from paradime_blocks.trigger.search import (
     unknown_trigger,
 )
 from paradime_blocks.trigger.send import Trigger
+from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunState
@@ -41,11 +42,6 @@ if TYPE_CHECKING:
 
 _REPLACEMENTS_AT_MOST = 3
 _MOST_DOUBLINGS = 12
-# A run that Bolt refuses a trigger for may not be shown yet.
-_SHOWS_WITHIN_SECONDS = 8.0
-_LOOK_SECONDS = 1.0
-# Checking out and `dbt deps`, as a rule.
-_SETUP_SECONDS = 30.0
 
 
 class Skipped(Exception):
@@ -170,12 +166,12 @@ class Triggering:
 
     async def _reason_of(self) -> tuple[BoltRun | None, bool]:
         """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late."""
-        showing = Deadline(_SHOWS_WITHIN_SECONDS)
+        showing = Deadline(timing().conflict_appears_seconds)
         while True:
             other, runs = await self.run_in_the_way()
             if runs or showing.passed:
                 return other, runs
-            await showing.clock.sleep(_LOOK_SECONDS)
+            await showing.clock.sleep(timing().conflict_look_seconds)
 
     async def _wait_for_nobody(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
         """Wait for a run that is in the way and that Bolt does not show, if the policy is to wait for one.
@@ -226,7 +222,7 @@ class Triggering:
         finding = await self._look_behind(request, refused, 0.0)
         if Fit.OPEN in finding.fits.values():
             # It may have come to its set-up only; what it runs then can be something else.
-            finding = await self._look_behind(request, refused, _SETUP_SECONDS)
+            finding = await self._look_behind(request, refused, timing().conflict_setup_seconds)
         may_be_it = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
         if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
             why = "it cannot be told which it is" if finding.candidates else "Bolt cannot be asked for it"

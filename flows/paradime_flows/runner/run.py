@@ -13,10 +13,11 @@ from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.polling import Deadline
 from paradime_flows.live.view import LiveView
 from paradime_flows.prefect_api.context import current_flow_run_id
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.slot import LEASE_SECONDS, SlotTaken, schedule_slot, slot_name
+from paradime_flows.runner.slot import SlotTaken, schedule_slot, slot_name
 from paradime_flows.supervision.reconcile import told_of_run
 from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
 
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from paradime_flows.choices import LiveLogsMode
 
 R = TypeVar("R")
-# Long enough for one answer of Prefect's.
-_NO_WAIT_SECONDS = 3.0
-# Prefect frees what a lease that has ended held in rounds of its own.
-_REAPED_SECONDS = 15.0
 
 
 async def drive(
@@ -134,11 +131,10 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
     takes_up = (has_run and not is_retried) or ownership.state == BoltRunState.SUCCESS
     name = slot_name(lifecycle.schedule)
-    # Whoever holds it for longer than this lives.
-    dead = Deadline(LEASE_SECONDS + _REAPED_SECONDS)
+    dead = Deadline(timing().slot_dead_seconds)
     while True:
         left = triggering.waiting.remaining or 0.0
-        seconds = max(left, 0.0) if policy == "wait" and not takes_up else _NO_WAIT_SECONDS
+        seconds = max(left, 0.0) if policy == "wait" and not takes_up else timing().slot_try_seconds
         slot = schedule_slot(name, lifecycle.trail, wait_seconds=seconds)
         try:
             await unless_stopped(lambda: stack.enter_async_context(slot), lifecycle.ownership.flow_run_id)  # noqa: B023

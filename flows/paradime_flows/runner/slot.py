@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 from prefect.client.orchestration import get_client
@@ -20,14 +20,11 @@ from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, conc
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from slugify import slugify
 
+from paradime_flows.prefect_api.timing import timing
+
 if TYPE_CHECKING:
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger.decision_log import Trail
-
-# The shortest that Prefect takes: after a SIGKILL the slot is free again when the lease has ended.
-LEASE_SECONDS: Final = 60.0
-_WAITING_IS_TOLD_AFTER_SECONDS: Final = 2.0
-_RELEASE_SECONDS: Final = 10.0
 
 
 class SlotTaken(Exception):
@@ -81,7 +78,7 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
     release = asyncio.Event()
     holder = asyncio.create_task(_hold(name, wait_seconds, acquired, release), name=f"slot of {name}")
     try:
-        told_after = min(wait_seconds, _WAITING_IS_TOLD_AFTER_SECONDS)
+        told_after = min(wait_seconds, timing().slot_told_after_seconds)
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
             trail.note(
@@ -103,7 +100,7 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
         if not acquired.done():
             holder.cancel()
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([holder], timeout=_RELEASE_SECONDS)
+            await asyncio.wait([holder], timeout=timing().slot_release_seconds)
 
 
 async def _hold(
@@ -112,7 +109,7 @@ async def _hold(
     try:
         await make_limit(name)
         async with concurrency(
-            name, occupy=1, timeout_seconds=wait_seconds, strict=False, lease_duration=LEASE_SECONDS
+            name, occupy=1, timeout_seconds=wait_seconds, strict=False, lease_duration=timing().lease_seconds
         ):
             if not acquired.done():
                 acquired.set_result(None)

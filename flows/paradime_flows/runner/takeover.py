@@ -23,6 +23,7 @@ from paradime_flows.ledger.entry import Ownership, read_ownerships, see_hold, wr
 from paradime_flows.ledger.store import Superseded, check_hold, supersede
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.prefect_api.flow_runs import lineage
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.supervision.flow_run_end import end_in_its_place
 from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import settle
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from paradime_flows.ledger.callers import Caller
 
 _HAND_OVERS_AT_MOST = 4
-_PAUSE_SECONDS = 1.0
 
 
 class _TakenMeanwhile(Exception):
@@ -85,7 +85,7 @@ async def hand_over(
             return await _hand_over(old, flow_run, key, caller, credentials)
         except _TakenMeanwhile:
             # Of two heirs at once, each could take the other for the one who has it.
-            await anyio.sleep(random.uniform(0, _PAUSE_SECONDS))  # noqa: S311 - nothing secret
+            await anyio.sleep(random.uniform(0, timing().takeover_pause_seconds))  # noqa: S311 - nothing secret
     return None
 
 

@@ -27,11 +27,7 @@ from prefect.exceptions import ObjectNotFound
 from paradime_flows.ledger.store import lost_hold
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.prefect_api.labels import ALIVE
-
-BEAT_SECONDS = 10.0
-STALE_SECONDS = 3 * BEAT_SECONDS
-# While a retry is awaited, or a flow does something else than wait, nobody else in the process looks at the flow run.
-_LOOK_SECONDS = 3.0
+from paradime_flows.prefect_api.timing import timing
 
 Look = Callable[[PrefectClient, FlowRun], Awaitable[bool]]
 
@@ -101,17 +97,19 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
 async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
     try:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(timing().beat_seconds)
             next_beat = 0.0
             try:
                 # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
-                        if time.monotonic() + _LOOK_SECONDS > next_beat:
+                        if time.monotonic() + timing().beat_look_seconds > next_beat:
                             await beat(client, flow_run_id)
-                            next_beat = time.monotonic() + BEAT_SECONDS
+                            next_beat = time.monotonic() + timing().beat_seconds
                         is_awaited = await look(client, flow_run)
-                        await asyncio.sleep(_LOOK_SECONDS if is_awaited else BEAT_SECONDS)
+                        await asyncio.sleep(
+                            timing().beat_look_seconds if is_awaited else timing().beat_seconds
+                        )
                     await look(client, flow_run)
             except ObjectNotFound:
                 return
@@ -149,7 +147,7 @@ async def alive_for_another(flow_run_id: UUID) -> AsyncIterator[None]:
                     await beat(client, flow_run_id)
             except Exception:  # noqa: BLE001, S110
                 pass
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(timing().beat_seconds)
 
     beats = asyncio.create_task(beat_on())
     try:

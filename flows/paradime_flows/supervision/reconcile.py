@@ -19,20 +19,16 @@ from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run,
 from paradime_flows.ledger.entry import FlowRunLedger, Ownership, see_hold
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.prefect_api.context import clients_of_our_own, run_logger
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
 from paradime_flows.supervision.orphans import is_cancelled
-from paradime_flows.supervision.watch import ANSWER_SECONDS, StoppedByPrefect, see_that_it_is_ours
+from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from paradime_blocks.credentials import ParadimeCredentials
-
-# Prefect gives a cancelled flow run 30 s to clean up: the cancel goes first and must fit, then the archive.
-CANCEL_SECONDS = 12.0
-ARCHIVE_SECONDS = 8.0
-_LOOK_SECONDS = 6.0
 
 
 async def find_run(
@@ -58,13 +54,13 @@ async def find_run(
     oldest = longest + RetryPolicy.total_seconds
     finding = Finding(Verdict.UNSURE)
     # A look in an outage takes the client's own patience.
-    with anyio.move_on_after(float("inf") if seconds is None else seconds + ANSWER_SECONDS):
+    with anyio.move_on_after(float("inf") if seconds is None else seconds + timing().prefect_answer_seconds):
         async with credentials.get_client() as client:
             finding = await find_triggered_run(
                 client,
                 ownership.request,
                 ownership.intent,
-                window_seconds=_LOOK_SECONDS,
+                window_seconds=timing().search_seconds,
                 max_outage_seconds=oldest if seconds is None else seconds,
                 least_age_seconds=oldest,
                 at_most_seconds=seconds,
@@ -121,7 +117,7 @@ async def settle(
     try:
         return await _settle(ownership, credentials, trail, look_seconds)
     finally:
-        with anyio.move_on_after(ARCHIVE_SECONDS):
+        with anyio.move_on_after(timing().archive_seconds):
             await archive_ownership(ownership, credentials, outcome=reason)
 
 
@@ -132,7 +128,7 @@ async def see_that_it_is_held(ownership: Ownership) -> None:
         Superseded: One has.
     """
     # Without Prefect, what was read last must do.
-    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
         async with get_client() as client:
             await see_hold(client, ownership)
 
@@ -168,7 +164,7 @@ async def _settle(
         run_id=ownership.run_id,
         credentials=credentials,
         schedule_name=ownership.schedule,
-        cancel_grace_seconds=CANCEL_SECONDS,
+        cancel_grace_seconds=timing().cancel_seconds,
     )
     try:
         state = await run.acancel()
@@ -187,7 +183,7 @@ async def _settle(
 
 async def is_known_to_be_cancelled(flow_run_id: UUID) -> bool:
     """Whether Prefect says, now, that a flow run has been cancelled, or one above it; not if it cannot be asked."""
-    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
         async with get_client() as client:
             return await is_cancelled(client, await client.read_flow_run(flow_run_id))
     return False
@@ -237,9 +233,9 @@ async def _settle_interrupted(
     if not ownership.is_open:
         ownership.trail().note(reason or "The flow run was interrupted.")
         # Where an intent stands that was not to be sent, a run that somebody else starts would be taken for its own.
-        with anyio.move_on_after(ANSWER_SECONDS):
+        with anyio.move_on_after(timing().prefect_answer_seconds):
             await FlowRunLedger(ownership).save_again()
-        with anyio.move_on_after(ARCHIVE_SECONDS):
+        with anyio.move_on_after(timing().archive_seconds):
             await summarize(ownership, credentials, outcome=reason)
         return
     if reason is None and ownership.on_interrupt == "leave":
@@ -250,7 +246,10 @@ async def _settle_interrupted(
         return
     try:
         await settle(
-            ownership, credentials, reason or "The flow run was interrupted.", look_seconds=_LOOK_SECONDS
+            ownership,
+            credentials,
+            reason or "The flow run was interrupted.",
+            look_seconds=timing().search_seconds,
         )
     except BoltError as error:
         run_logger().error("%s", error)

@@ -15,12 +15,12 @@ import anyio
 
 from paradime_blocks.errors import BoltError
 from paradime_flows.prefect_api.context import current_body
+from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
     from paradime_flows.ledger.entry import Ownership
 
-_ANSWER_SECONDS = 5.0
 # When this body of a flow run sent the trigger of a run, or attached to it, by the monotonic clock.
 _began_here: dict[tuple[str, UUID, str, int], float] = {}
 
@@ -51,7 +51,7 @@ async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentia
     if intended is not None:
         now = None
         # Whoever waits next has the patience for an outage.
-        with suppress(BoltError), anyio.move_on_after(_ANSWER_SECONDS):
+        with suppress(BoltError), anyio.move_on_after(timing().bolt_time_seconds):
             async with credentials.get_client() as client:
                 await client.get_bolt_run(ownership.run_id, logs=False)
                 now = client.bolt_time()

@@ -26,14 +26,12 @@ from paradime_blocks.signals import (
 from paradime_flows.ledger.store import Superseded, check_hold
 from paradime_flows.prefect_api.context import current_task_run_id
 from paradime_flows.prefect_api.flow_runs import has_its_own_process, is_suspended, lineage
-from paradime_flows.prefect_api.signals import INTERVAL_SECONDS as HEARING_SECONDS
 from paradime_flows.prefect_api.signals import Swallowed, hear_signals
+from paradime_flows.prefect_api.timing import timing
 from paradime_flows.supervision.heartbeat import ends_the_process
 
 T = TypeVar("T")
 
-WATCH_INTERVAL_SECONDS = 3.0
-ANSWER_SECONDS = 3.0
 _SIGNALLED = (TerminationSignal, KeyboardInterrupt)
 _CANCELLED_THEN_RUNNING = (
     [StateType.CANCELLING, StateType.RUNNING],
@@ -112,7 +110,7 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
     """
     flow_run: FlowRun | None = None
     # Prefect's client tries again for longer than there is time to cancel anything in.
-    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
     if flow_run is None:
@@ -194,7 +192,7 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
         # Prefect may say otherwise by now.
         raise asked.let_go
     # Prefect's client tries again for longer than there is time to cancel anything in.
-    with suppress(Exception), anyio.move_on_after(ANSWER_SECONDS):
+    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
         async with get_client() as client:
             return await reason_to_stop(client, flow_run_id)
     return None
@@ -204,7 +202,7 @@ async def unless_stopped(
     work: Callable[[], Awaitable[T]],
     flow_run_id: UUID,
     *,
-    interval_seconds: float = WATCH_INTERVAL_SECONDS,
+    interval_seconds: float | None = None,
     parts: StopRequest | None = None,
 ) -> T:
     """Do some work while watching the flow run that it belongs to.
@@ -212,7 +210,7 @@ async def unless_stopped(
     Args:
         work: What to do; it is cancelled when the flow run is.
         flow_run_id: The flow run.
-        interval_seconds: Time between two looks at the flow run.
+        interval_seconds: Time between two looks at the flow run, if not as usual.
         parts: What the parts of the work ask; it hears of a reason to let go before they are stopped.
 
     Returns:
@@ -226,7 +224,7 @@ async def unless_stopped(
             of it.
         Exception: What the work raised.
     """
-    watch = _Watch(flow_run_id, interval_seconds, parts)
+    watch = _Watch(flow_run_id, interval_seconds or timing().watch_interval_seconds, parts)
     result: list[T] = []
     failure: list[BaseException] = []
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
@@ -283,7 +281,7 @@ class _Watch:
         try:
             async with get_client() as client:
                 while self.stop is None and self.let_go is None:
-                    await anyio.sleep(min(self.interval_seconds, HEARING_SECONDS))
+                    await anyio.sleep(min(self.interval_seconds, timing().signal_interval_seconds))
                     self.stop = self._reason_in_this_process()
                     if self.stop is None and self.let_go is None:
                         self.stop = await self._reason_in_prefect(client)
