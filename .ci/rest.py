@@ -42,6 +42,7 @@ def processes(mark: str, seconds: float, *names: str) -> Part:
 
 # What is proven nowhere else comes first, and every combination of what has been sampled last.
 PARTS = [
+    Part("the demo", ["make", "--no-print-directory", "demo"], 60),
     Part("the vendor's SDK", ["make", "--no-print-directory", "test-contract"], 120),
     Part("400 random stories, 100,000 lines", [*PYTEST, "-m", "(full or exhaustive) and memory"], 120),
     Part("more on the real server", [*PYTEST, "-m", "(full or exhaustive) and e2e", "tests/e2e"], 180),
