@@ -12,12 +12,15 @@ import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field, model_validator
 from pydantic.alias_generators import to_camel
 
 from paradime_blocks.text.rendering import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # A state is part of messages, labels and titles, and what Bolt may call one is not known.
 _STATE_CHARACTERS = 60
@@ -472,3 +475,36 @@ class BoltRunResult(BaseModel):
     commands: list[BoltCommandSummary] = Field(default_factory=list)
     resources: list[BoltResourceSummary] = Field(default_factory=list)
     attempts: list[BoltAttempt] = Field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        run_id: int,
+        status: BoltRunStatus | None,
+        *,
+        schedule_name: str | None = None,
+        state: BoltRunState | None = None,
+        resources: Iterable[BoltResourceSummary] = (),
+    ) -> BoltRunResult:
+        """Return what is known of one run, whatever its state.
+
+        Args:
+            run_id: The run.
+            status: Its status when last seen, its secrets redacted; None if it was not seen.
+            schedule_name: Its schedule, if it is known.
+            state: Its state, where no status tells it.
+            resources: The files that its commands left behind.
+        """
+        seen = state or BoltRunState("UNKNOWN") if status is None else status.state
+        started, ended = (None, None) if status is None else (status.started_at, status.ended_at)
+        return cls(
+            run_id=run_id,
+            schedule_name=schedule_name,
+            state=seen,
+            url=run_url(run_id),
+            started_at=started,
+            ended_at=ended,
+            commands=[BoltCommandSummary.of(command) for command in status.commands] if status else [],
+            resources=list(resources),
+            attempts=[BoltAttempt(run_id=run_id, state=seen, started_at=started, ended_at=ended)],
+        )

@@ -26,9 +26,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
 )
 from paradime_blocks.models import (
-    BoltAttempt,
     BoltCommand,
-    BoltCommandSummary,
     BoltResource,
     BoltResourceSummary,
     BoltRunResult,
@@ -392,27 +390,14 @@ class BoltRun(JobRun[BoltRunResult]):
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
         resources = await self._resources_of(client, status)
         # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
-        commands = Redactor.of(self.credentials).status(status).commands
-        return BoltRunResult(
-            run_id=self.run_id,
+        return BoltRunResult.of(
+            self.run_id,
+            Redactor.of(self.credentials).status(status),
             schedule_name=self.schedule_name,
-            state=status.state,
-            url=self.url,
-            started_at=status.started_at,
-            ended_at=status.ended_at,
-            commands=[BoltCommandSummary.of(command) for command in commands],
             resources=[
                 BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
                 for command_id, found in resources.items()
                 for resource in found
-            ],
-            attempts=[
-                BoltAttempt(
-                    run_id=self.run_id,
-                    state=status.state,
-                    started_at=status.started_at,
-                    ended_at=status.ended_at,
-                )
             ],
         )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing_extensions import Unpack
 
-from paradime_blocks.models import BoltAttempt, BoltRunResult, run_url
+from paradime_blocks.models import BoltRunResult
 from paradime_blocks.options import NonEmpty
 from paradime_flows.parameters import ArchiveOptions, CredentialsParameter, RunId
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
+from paradime_flows.prefect_api.context import current_flow_run_id
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import find_schedule, resolve_credentials
 from paradime_flows.reporting.archive import Archive
-from paradime_flows.reporting.archive_context import find_schedule
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import RunRecord
 
@@ -74,22 +74,7 @@ async def archive_run(
         record.outcome = f"The run has not ended yet ({status.state}); this is what there is so far."
     archive = Archive(resolved, ArtifactWriter(flow_run_id=current_flow_run_id()), record, settings)
     await archive.run()
-    status = record.status or status
-    return BoltRunResult(
-        run_id=run_id,
-        schedule_name=schedule_name,
-        state=status.state,
-        url=run_url(run_id),
-        started_at=status.started_at,
-        ended_at=status.ended_at,
-        commands=archive.commands,
-        resources=archive.resources,
-        attempts=[
-            BoltAttempt(
-                run_id=run_id, state=status.state, started_at=status.started_at, ended_at=status.ended_at
-            )
-        ],
-    )
+    return BoltRunResult.of(run_id, record.status, schedule_name=schedule_name, resources=archive.resources)
 
 
 aarchive_run = async_form(archive_run)

@@ -7,13 +7,12 @@ from prefect.states import Completed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.options import GraceSeconds, NonEmpty
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
-from paradime_flows.inspect_run import result_of
 from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.prefect_api.context import current_flow_run_id, run_logger
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import find_schedule, resolve_credentials
 from paradime_flows.reporting.archive import Archive
-from paradime_flows.reporting.archive_context import find_schedule
 from paradime_flows.reporting.run_summary import RunRecord
 from paradime_flows.runner.run import as_result
 
@@ -69,7 +68,9 @@ async def cancel_run(
     record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=state, outcome=outcome)
     archive = Archive(found, ArtifactWriter(flow_run_id=current_flow_run_id()), record)
     await archive.run()
-    result = result_of(record, archive.resources)
+    result = BoltRunResult.of(
+        run_id, record.status, schedule_name=schedule_name, state=record.state, resources=archive.resources
+    )
     if before.is_terminal:
         return as_result(Completed(name="AlreadyEnded", message=outcome, data=result), BoltRunResult)
     return result

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Final
 from paradime_blocks.dbt.logs import first_error, last_line
 from paradime_blocks.errors import BoltError
 from paradime_blocks.models import (
-    BoltAttempt,
-    BoltCommandSummary,
     BoltResourceSummary,
     BoltRunResult,
-    BoltRunState,
-    run_url,
 )
 from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.text.rendering import cell, fence
 from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
+from paradime_flows.prefect_api.context import current_flow_run_id
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_credentials
 from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
@@ -73,7 +70,9 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
     writer = ArtifactWriter(current_flow_run_id())
     key = artifact_key("paradime-inspect", str(run_id))
     await writer.markdown(key, inspection.page(), f"Bolt run {run_id} is {record.state}.")
-    return result_of(record, inspection.resources)
+    return BoltRunResult.of(
+        run_id, record.status, schedule_name=record.schedule_name, resources=inspection.resources
+    )
 
 
 ainspect_run = async_form(inspect_run)
@@ -163,28 +162,3 @@ class _Inspection:
         earlier = len(commands) - _LOGS_AT_MOST
         note = [f"*The logs of the first {earlier:,} commands are left out.*"] if earlier > 0 else []
         return "\n\n".join([render_summary(self.record).rstrip(), *note, *self._logs]) + "\n"
-
-
-def result_of(record: RunRecord, resources: Sequence[BoltResourceSummary]) -> BoltRunResult:
-    """Return what is known of a run as a result, whatever its state.
-
-    Args:
-        record: What is known of it.
-        resources: The files that it left behind.
-    """
-    assert record.run_id is not None  # noqa: S101 - the callers have looked at it
-    status = record.status
-    state = status.state if status is not None else record.state or BoltRunState("UNKNOWN")
-    started = status.started_at if status is not None else None
-    ended = status.ended_at if status is not None else None
-    return BoltRunResult(
-        run_id=record.run_id,
-        schedule_name=record.schedule_name,
-        state=state,
-        url=run_url(record.run_id),
-        started_at=started,
-        ended_at=ended,
-        commands=[BoltCommandSummary.of(command) for command in status.commands] if status else [],
-        resources=list(resources),
-        attempts=[BoltAttempt(run_id=record.run_id, state=state, started_at=started, ended_at=ended)],
-    )

@@ -12,9 +12,11 @@ from paradime_blocks.options import NonEmpty
 from paradime_blocks.text.rendering import one_line
 from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials
+from paradime_flows.prefect_api.context import current_flow_run_id
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_credentials
 from paradime_flows.reporting.cron_words import cron_in_words
+from paradime_flows.reporting.markdown import moment
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
@@ -82,8 +84,8 @@ class ListedSchedule(BaseModel):
             "Timer (UTC)": self.timer,
             "Owner": one_line(self.owner or ""),
             "Last state": one_line(self.last_state or "never run"),
-            "Last run (UTC)": _moment(self.last_run_at),
-            "Next run (UTC)": _moment(self.next_run_at),
+            "Last run (UTC)": moment(self.last_run_at, seconds=False),
+            "Next run (UTC)": moment(self.next_run_at, seconds=False),
             "Suspended": "" if self.suspended is None else "yes" if self.suspended else "no",
         }
 
@@ -144,7 +146,3 @@ async def list_schedules(
 
 
 alist_schedules = async_form(list_schedules)
-
-
-def _moment(value: datetime | None) -> str:
-    return "" if value is None else f"{value:%Y-%m-%d %H:%M}"

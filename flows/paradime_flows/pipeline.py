@@ -25,6 +25,7 @@ from paradime_blocks.options import (
     option_types,
 )
 from paradime_blocks.sync import sync_form
+from paradime_blocks.text.reasons import reasons
 from paradime_flows.choices import OnFailure
 from paradime_flows.parameters import (
     CredentialsParameter,
@@ -33,7 +34,7 @@ from paradime_flows.parameters import (
     Retries,
     RunOptions,
 )
-from paradime_flows.prefect_api.context import resolve_credentials
+from paradime_flows.prefect_api.inputs import resolve_credentials
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
@@ -171,7 +172,7 @@ class Pipeline(BaseModel):
         except (OSError, YAMLError) as error:
             raise BoltRequestError(f"The pipeline cannot be read: {error}", guidance="") from error
         except ValidationError as error:
-            raise BoltRequestError(f"The YAML is no pipeline: {_reasons(error)}", guidance="") from None
+            raise BoltRequestError(f"The YAML is no pipeline: {reasons(error)}", guidance="") from None
 
     @classmethod
     async def afrom_bolt(cls, credentials: CredentialsParameter = None) -> Self:
@@ -220,12 +221,3 @@ def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
     while seen != goal and after.get(seen):
         (seen,) = after[seen]
     return seen == goal
-
-
-def _reasons(error: ValidationError) -> str:
-    reasons = []
-    for detail in error.errors():
-        where = ".".join(str(part) for part in detail["loc"])
-        reason = detail["msg"].removeprefix("Value error, ")
-        reasons.append(f"{where}: {reason}" if where else reason)
-    return "; ".join(reasons)

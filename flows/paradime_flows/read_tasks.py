@@ -17,8 +17,8 @@ from paradime_blocks.models import (
 )
 from paradime_blocks.options import NonEmpty
 from paradime_flows.parameters import CredentialsParameter, Offset, PageSize, RunId
-from paradime_flows.prefect_api.context import resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.inputs import resolve_credentials
 
 
 @asynccontextmanager

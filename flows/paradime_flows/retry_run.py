@@ -8,10 +8,10 @@ from paradime_blocks.models import BoltRunResult
 from paradime_blocks.options import NonEmpty
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.parameters import CredentialsParameter, RetriedRunOptions, RunId
-from paradime_flows.prefect_api.context import resolve_credentials, resolve_schedule
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_credentials, resolve_schedule, schedule_of_run
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import drive, schedule_of_run
+from paradime_flows.runner.run import drive
 
 
 @bolt_flow(

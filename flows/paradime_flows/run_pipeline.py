@@ -19,8 +19,8 @@ from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
 from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.runner import PipelineRun
-from paradime_flows.prefect_api.context import resolve_credentials
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_credentials
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
 from paradime_flows.runner.takeover import give_way

@@ -9,8 +9,8 @@ from paradime_blocks.models import BoltRunResult
 from paradime_blocks.options import TriggerOptions, chosen
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.parameters import CredentialsParameter, RunOptions, ScheduleParameter
-from paradime_flows.prefect_api.context import resolve_schedule
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_schedule
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.run import drive
 

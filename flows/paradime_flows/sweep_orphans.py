@@ -24,8 +24,9 @@ from paradime_flows.ledger.entry import FlowRunLedger, Ownership, read_ownership
 from paradime_flows.ledger.store import Superseded, body_of
 from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id, resolve_credentials, run_logger
+from paradime_flows.prefect_api.context import current_flow_run_id, run_logger
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_credentials
 from paradime_flows.prefect_api.timing import timing
 from paradime_flows.supervision.flow_run_end import end_in_its_place
 from paradime_flows.supervision.heartbeat import (

@@ -28,13 +28,9 @@ from paradime_flows.choices import Policy
 from paradime_flows.ledger.entry import FlowRunLedger, Ownership, read_ownerships
 from paradime_flows.ledger.store import take_hold
 from paradime_flows.parameters import CredentialsParameter, RunId, ScheduleParameter
-from paradime_flows.prefect_api.context import (
-    current_flow_run_id,
-    current_task_run_id,
-    resolve_credentials,
-    resolve_schedule,
-)
+from paradime_flows.prefect_api.context import current_flow_run_id, current_task_run_id
 from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.inputs import resolve_credentials, resolve_schedule, schedule_of_run
 from paradime_flows.prefect_api.signals import hear_signals
 from paradime_flows.read_tasks import (
     adownload_bolt_resource,
@@ -64,7 +60,6 @@ from paradime_flows.read_tasks import (
 )
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import schedule_of_run
 from paradime_flows.supervision.reconcile import settle_interrupted, told_of_run
 from paradime_flows.supervision.time_left import remaining_seconds
 from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped

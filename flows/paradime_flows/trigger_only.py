@@ -15,8 +15,9 @@ from paradime_flows.parameters import (
     CredentialsParameter,
     ScheduleParameter,
 )
-from paradime_flows.prefect_api.context import resolve_schedule, run_logger
+from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
+from paradime_flows.prefect_api.inputs import resolve_schedule
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies

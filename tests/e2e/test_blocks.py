@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentCreate
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
-from paradime_flows.prefect_api.context import resolve_credentials
+from paradime_flows.prefect_api.inputs import resolve_credentials
 
 pytestmark = pytest.mark.e2e
 

@@ -318,6 +318,17 @@ def test_a_log_page_must_say_whether_it_is_the_last(finished):
         BoltLogPage.model_validate({"lines": [], "finished": finished})
 
 
+def test_a_result_tells_what_is_known_of_a_run():
+    """Of one that was seen, its status counts; of one that was not, the state that is known otherwise, if any is."""
+    status = BoltRunStatus.model_validate({"state": "RUNNING", "commands": [command()]})
+    seen = BoltRunResult.of(7, status, state=BoltRunState.CANCELED)
+    assert (seen.state, seen.started_at, seen.attempts[0].state) == ("RUNNING", status.started_at, "RUNNING")
+    assert [each.id for each in seen.commands] == [status.commands[0].id]
+    known = BoltRunResult.of(7, None, schedule_name="daily", state=BoltRunState.CANCELED)
+    assert (known.state, known.url, known.commands) == ("CANCELED", run_url(7), [])
+    assert BoltRunResult.of(7, None).state == "UNKNOWN"
+
+
 def test_a_result_survives_json():
     """Prefect stores it as JSON, and users read it back."""
     status = BoltRunStatus.model_validate({"state": "SUCCESS", "commands": [command()]})

@@ -11,6 +11,7 @@ from paradime_blocks.models import run_url
 from paradime_blocks.text.rendering import cell, one_line, shorten
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.prefect_api.artifacts import flow_run_url
+from paradime_flows.reporting.markdown import moment, table
 
 if TYPE_CHECKING:
     from paradime_flows.pipeline import Step
@@ -66,8 +67,7 @@ def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, Ste
         StepState.SUCCEEDED if all(o.state is StepState.SUCCEEDED for o in found) else StepState.WAITING,
     )
     rows = [_row(step, outcomes[step.key]) for step in steps]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in [_HEAD, ["---"] * len(_HEAD), *rows])
-    parts = [f"# {_MARKS[worst]} {cell(name)}", headline(found), table]
+    parts = [f"# {_MARKS[worst]} {cell(name)}", headline(found), table(_HEAD, rows)]
     parts += ["## Graph", _graph(steps, outcomes)]
     return "\n\n".join(parts) + "\n"
 
@@ -83,7 +83,7 @@ def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
         cell(step.schedule_name),
         ", ".join(cell(earlier) for earlier in step.after),
         f"{outcome.state}{' (earlier attempt)' if outcome.reused else ''}",
-        f"{outcome.started_at:%Y-%m-%d %H:%M:%S}" if outcome.started_at else "",
+        moment(outcome.started_at),
         "" if seconds is None else shorten(seconds),
         ", ".join(f"[{run_id}]({run_url(run_id)})" for run_id in runs),
         f"[open]({page})" if page else "",

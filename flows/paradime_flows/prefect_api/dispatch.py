@@ -23,6 +23,7 @@ from typing_extensions import ParamSpec
 
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
+from paradime_blocks.text.reasons import each_reason
 from paradime_flows.prefect_api.signals import hear_signals
 from paradime_flows.prefect_api.signatures import spread_options
 
@@ -133,7 +134,7 @@ def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> ob
     try:
         read = adapter.validate_python(value)
     except ValidationError as error:
-        reasons = dict.fromkeys(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
+        reasons = dict.fromkeys(reason for _, reason in each_reason(error))
         msg = f"{given}. Nothing was sent."
         told = "; or ".join(reason[:1].lower() + reason[1:] for reason in reasons)
         guidance = f"For {name}, {told}."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from paradime_blocks.errors import BoltError
-from paradime_blocks.models import BoltCommandSummary, BoltResourceSummary, run_url
+from paradime_blocks.models import BoltResourceSummary, run_url
 from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.text.rendering import cell
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_url
@@ -58,11 +58,6 @@ class Archive:
         if self.record.status is not None:
             self.record.status = redact.status(self.record.status)
         self._context = ArchiveContext(self.writer, self.record, self.settings, redact)
-
-    @property
-    def commands(self) -> list[BoltCommandSummary]:
-        """The run's commands, as far as they are known."""
-        return [BoltCommandSummary.of(command) for command in self._context.commands]
 
     async def run(self) -> None:
         """Write all artifacts: the summary as soon as the run's state is known, and anew at the end."""

@@ -4,51 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import anyio
+from typing import Any, Final
 
 from paradime_blocks.errors import BoltError, BoltUnavailable
 from paradime_blocks.models import BoltCommand
 from paradime_blocks.text.redaction import Redactor
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key, short_hash
 from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.timing import timing
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 from paradime_flows.reporting.storage import Storage
 
-if TYPE_CHECKING:
-    from paradime_blocks.client import BoltClient
-
 # An outage that lasts is not waited for again with each command; one command's log may be too much for Bolt.
 _OUTAGES_AT_MOST: Final = 2
-# A schedule's name is worth two requests, not an outage's patience.
-
-
-async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
-    """Return the schedule of a run as far as it can be found, so that its runs share their artifacts' keys.
-
-    Args:
-        client: The workspace's client.
-        run_id: The run.
-        given: The schedule, if the caller knows it.
-    """
-    if given is not None:
-        return given
-    reason = "it is not among the newest runs of the active schedules"
-    with anyio.move_on_after(timing().schedule_search_seconds) as scope:
-        try:
-            found = await client.find_schedule_of_run(run_id)
-        except BoltError as error:
-            reason = error.message
-        else:
-            if found is not None:
-                return found
-    if scope.cancelled_caught:
-        reason = f"Bolt did not tell it within {timing().schedule_search_seconds:g} s"
-    run_logger().info("The schedule of Bolt run %s is not known: %s.", run_id, reason.rstrip("."))
-    return None
 
 
 @dataclass

@@ -9,10 +9,10 @@ from typing import Final
 from paradime_blocks.dbt.artifacts import FreshnessResult, NodeResult
 from paradime_blocks.dbt.results import FAILED, SKIPPED, SUCCEEDED, WARNED, Summary, failures_first, summarise
 from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, shorten
+from paradime_flows.reporting.markdown import and_more, bounded_table, size_of
 
 # A status that is not known gets the question mark: the page must not call it good or bad.
 _MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))
-_CELL_LIMIT: Final = 120
 _COUNTS_BYTES: Final = 50_000
 _COUNTS_COLUMNS: Final = 12
 _COUNTS_ROWS: Final = 30
@@ -41,8 +41,6 @@ _WARNINGS_SHARE: Final = 0.3
 # A failure's line of facts, roughly, and what of a message still tells something.
 _FACTS_BYTES: Final = 400
 _LEAST_MESSAGE_BYTES: Final = 200
-# A table keeps its head in any case.
-_LEAST_ROOM: Final = 500
 
 
 def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
@@ -61,28 +59,28 @@ def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS)
         return ""
     summary = summarise(ordered, slowest=bounds.slowest)
     parts = [_counts(summary)]
-    room = bounds.page_bytes - _size(parts)
+    room = bounds.page_bytes - size_of(parts)
     if summary.slowest:
         rows = [
             [node.resource_type.replace("_", " "), node.name, _duration(node.seconds)]
             for node in summary.slowest
         ]
-        slowest = ["#### Slowest", *_table(["Type", "Name", "Time"], rows, room, "nodes")]
+        slowest = ["#### Slowest", *bounded_table(["Type", "Name", "Time"], rows, room, "nodes")]
     else:
         slowest = []
-    room -= _size(slowest)
+    room -= size_of(slowest)
     if summary.failed:
         failures = ["#### Failures", *_failures(summary.failed, bounds, int(room * _FAILURES_SHARE))]
         parts += failures
-        room -= _size(failures)
+        room -= size_of(failures)
     if summary.warned:
         rows = [
             [node.name, _found_rows(node), node.message or "", node.path or ""] for node in summary.warned
         ]
         header = ["Test", "Rows", "Message", "Path"]
-        warnings = ["#### Warnings", *_table(header, rows, int(room * _WARNINGS_SHARE), "warnings")]
+        warnings = ["#### Warnings", *bounded_table(header, rows, int(room * _WARNINGS_SHARE), "warnings")]
         parts += warnings
-        room -= _size(warnings)
+        room -= size_of(warnings)
     parts += [*slowest, "#### All nodes", *_all_nodes(ordered, room)]
     return "\n\n".join(parts)
 
@@ -109,7 +107,7 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
         for source in ordered
     )
     header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after"]
-    return "\n\n".join(_table(header, rows, bounds.page_bytes, "sources", len(ordered)))
+    return "\n\n".join(bounded_table(header, rows, bounds.page_bytes, "sources", len(ordered)))
 
 
 def mark(status: str) -> str:
@@ -133,7 +131,7 @@ def _counts(summary: Summary) -> str:
     ]
     shown.append(["all", *(str(totals[status]) for status in statuses)])
     header = ["", *(f"{mark(status)} {status}" for status in statuses)]
-    return "\n\n".join(_table(header, shown, _COUNTS_BYTES, "types"))
+    return "\n\n".join(bounded_table(header, shown, _COUNTS_BYTES, "types"))
 
 
 def _failures(failed: Sequence[NodeResult], bounds: Bounds, room: int) -> list[str]:
@@ -143,12 +141,12 @@ def _failures(failed: Sequence[NodeResult], bounds: Bounds, room: int) -> list[s
     size = 0
     for node in failed:
         block = _failure(node, min(bounds.message_bytes, fair))
-        size += _size([block])
+        size += size_of([block])
         # The first is shown in any case: it is what the page is opened for.
         if size > room and shown:
             break
         shown.append(block)
-    return [*shown, *_more(len(failed) - len(shown), "failures")]
+    return [*shown, *and_more(len(failed) - len(shown), "failures")]
 
 
 def _failure(node: NodeResult, message_bytes: int) -> str:
@@ -182,7 +180,7 @@ def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
         for node in ordered
     )
     header = ["Status", "Type", "Name", "Time", "Rows", "Message"]
-    return _table(header, rows, room, "nodes", len(ordered))
+    return bounded_table(header, rows, room, "nodes", len(ordered))
 
 
 def _rows(node: NodeResult) -> str:
@@ -196,46 +194,3 @@ def _found_rows(node: NodeResult) -> str:
 def _duration(seconds: float | None) -> str:
     # What was skipped took no time at all.
     return shorten(seconds) if seconds else ""
-
-
-def _table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    room: int,
-    what: str,
-    count: int | None = None,
-) -> list[str]:
-    """A markdown table of as many rows as there is room for, and a line that says how many are not shown.
-
-    Args:
-        header: The columns' names.
-        rows: The rows; no more of them are made than are shown.
-        room: The size that the table keeps to.
-        what: What the rows are.
-        count: How many rows there are, where they are made one by one.
-    """
-    if count is None:
-        rows = list(rows)
-        count = len(rows)
-    lines = [_row(header), "|" + " --- |" * len(header)]
-    size, room = _size(lines), max(room, _LEAST_ROOM)
-    for row in rows:
-        line = _row(row)
-        size += _size([line])
-        if size > room:
-            break
-        lines.append(line)
-    return ["\n".join(lines), *_more(count - len(lines) + 2, what)]
-
-
-def _size(parts: Iterable[str]) -> int:
-    """The size of some parts of a page, with what lies between them."""
-    return sum(len(part.encode(errors="replace")) + 2 for part in parts)
-
-
-def _row(values: Sequence[str]) -> str:
-    return "| " + " | ".join(cell(value, _CELL_LIMIT) for value in values) + " |"
-
-
-def _more(count: int, what: str) -> list[str]:
-    return [f"… and {count:,} more {what}"] if count > 0 else []

@@ -10,6 +10,7 @@ from typing import Final
 from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus, run_url
 from paradime_blocks.text.rendering import cell, one_line, shorten
 from paradime_flows.reporting.links import markdown_link
+from paradime_flows.reporting.markdown import and_more, moment, size, table
 from paradime_flows.reporting.timeline import Span, render_timeline
 
 _MARKS: Final = {
@@ -20,7 +21,6 @@ _MARKS: Final = {
     BoltRunState.SKIPPED: "⏭️",
 }
 _ROWS: Final = 200
-_UNITS: Final = 1024
 # Prefect's pages break no line in a table: a long command would push the rest out of sight.
 _COMMAND_CHARACTERS: Final = 56
 _PATH_CHARACTERS: Final = 120
@@ -121,7 +121,7 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
     if record.outcome:
         parts.append(cell(record.outcome, 600))
     first, *facts = [(name, value) for name, value in _facts(record) if value]
-    parts.append(_table(first, facts))
+    parts.append(table(first, facts))
     timeline = render_timeline(_spans(record, now))
     if timeline:
         parts += ["## Where the time went", timeline]
@@ -129,14 +129,14 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
         commands = list(enumerate(record.status.commands, 1))
         rows = [_command_row(n, command, record.log_pages.get(n)) for n, command in commands[:_ROWS]]
         head = ("", "Command, with its log", "Code", "Started (UTC)", "Took")
-        parts += ["## Commands", _table(head, rows), *_more(len(commands) - _ROWS, "commands")]
+        parts += ["## Commands", table(head, rows), *and_more(len(commands) - _ROWS, "commands")]
     if record.attempts:
         parts += ["## Attempts", _attempts(record)]
     if record.files:
         parts += ["## Files", *_files(record)]
     if record.notes:
         rows = [(cell(_clock(at)), cell(note, 400)) for at, note in list(record.notes)[-_ROWS:]]
-        parts += ["## What was decided", _table(("When (UTC)", "What"), rows)]
+        parts += ["## What was decided", table(("When (UTC)", "What"), rows)]
     if record.problems:
         parts.append("## Not archived")
         parts.append("\n".join(f"- {cell(problem, 400)}" for problem in record.problems[:_ROWS]))
@@ -155,8 +155,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     facts.append(("Checked out", cell(record.git) if record.git else ""))
     status = record.status
     if status is not None:
-        facts.append(("Started (UTC)", _moment(status.started_at)))
-        facts.append(("Ended (UTC)", _moment(status.ended_at)))
+        facts.append(("Started (UTC)", moment(status.started_at)))
+        facts.append(("Ended (UTC)", moment(status.ended_at)))
         if status.started_at and status.ended_at:
             facts.append(("Duration", shorten((status.ended_at - status.started_at).total_seconds())))
     if record.results_told:
@@ -214,14 +214,14 @@ def _attempts(record: RunRecord) -> str:
             str(n),
             f"[{attempt.run_id}]({attempt.url})",
             f"{_MARKS.get(attempt.state, '⏳')} {cell(str(attempt.state))}",
-            _moment(attempt.started_at),
+            moment(attempt.started_at),
             shorten((attempt.ended_at - attempt.started_at).total_seconds())
             if attempt.started_at and attempt.ended_at
             else "",
         )
         for n, attempt in enumerate([*record.attempts, *last], 1)
     ]
-    return _table(("", "Bolt run", "State", "Started (UTC)", "Duration"), rows[-_ROWS:])
+    return table(("", "Bolt run", "State", "Started (UTC)", "Duration"), rows[-_ROWS:])
 
 
 def _attempt_of(record: RunRecord, run_id: int, state: BoltRunState) -> BoltAttempt:
@@ -241,45 +241,23 @@ def _files(record: RunRecord) -> list[str]:
         row = [
             str(file.n),
             markdown_link(file.path, file.page, _PATH_CHARACTERS, "link"),
-            "" if file.size is None else _size(file.size),
-            "" if file.expires_at is None else f"{file.expires_at.astimezone(timezone.utc):%Y-%m-%d %H:%M}",
+            "" if file.size is None else size(file.size),
+            moment(file.expires_at, seconds=False),
         ]
         row.append(markdown_link(file.kept, file.kept_url, 400, "open") if file.kept else "")
         rows.append(row if kept else row[:-1])
     linked = "File, with its link" if any(file.page for file in record.files) else "File"
     head = ["", linked, "Size", "Link expires (UTC)", "Kept as"]
-    parts = [_table(head if kept else head[:-1], rows), *_more(len(record.files) - _ROWS, "files")]
+    parts = [table(head if kept else head[:-1], rows), *and_more(len(record.files) - _ROWS, "files")]
     if kept and record.kept_under:
         by = f", through the block {cell(record.kept_by)}" if record.kept_by else ""
         parts.append(f"Kept under {cell(record.kept_under, 400)}{by}.")
     return parts
 
 
-def _size(size: int) -> str:
-    value = float(size)
-    for unit in ("bytes", "kB", "MB"):
-        if value < _UNITS:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"  # noqa: PLR2004
-        value /= _UNITS
-    return f"{value:.1f} GB"
-
-
-def _moment(value: datetime | None) -> str:
-    return "" if value is None else f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}"
-
-
 def _clock(at: str) -> str:
     """A date of the trail, as the other dates of the page."""
     try:
-        return _moment(datetime.fromisoformat(at))
+        return moment(datetime.fromisoformat(at))
     except ValueError:
         return at
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _more(count: int, what: str) -> list[str]:
-    return [f"… and {count:,} more {what}"] if count > 0 else []

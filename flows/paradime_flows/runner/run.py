@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed, Crashed
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltRunFailed
+from paradime_blocks.errors import BoltAlreadyRunning, BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
 from paradime_blocks.polling import Deadline
 from paradime_flows.live.view import LiveView
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
-    from paradime_blocks.credentials import ParadimeCredentials
     from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger.request import TriggerRequest
@@ -177,27 +176,6 @@ async def _look_behind_a_refusal(lifecycle: RunLifecycle) -> None:
         await unless_stopped(look, lifecycle.ownership.flow_run_id)
 
 
-async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
-    """Return the schedule that a run belongs to, which Bolt does not tell of a run.
-
-    Args:
-        run_id: The run.
-        credentials: The credentials of its workspace.
-        given: The schedule, if the caller knows it.
-
-    Raises:
-        BoltRequestError: It is not among the newest runs of the active schedules.
-    """
-    if given is not None:
-        return given
-    async with credentials.get_client() as client:
-        found = await client.find_schedule_of_run(run_id)
-    if found is None:
-        msg = "The run is not among the newest runs of the workspace's active schedules."
-        raise BoltRequestError(msg, guidance="Nothing was sent. Give its schedule_name.", run_id=run_id)
-    return found
-
-
 def this_flow_run_id() -> UUID:
     """Return the flow run that the caller is."""
     flow_run_id = current_flow_run_id()
@@ -239,9 +217,8 @@ def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - says wha
 
 
 def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
-    return BoltRunResult(
-        run_id=skipped.run.run_id,
-        schedule_name=lifecycle.ownership.schedule,
-        state=BoltRunState.SKIPPED,
-        url=skipped.run.url,
+    found = BoltRunResult.of(
+        skipped.run.run_id, None, schedule_name=lifecycle.ownership.schedule, state=BoltRunState.SKIPPED
     )
+    # The run that conflicts is no attempt of ours.
+    return found.model_copy(update={"attempts": []})

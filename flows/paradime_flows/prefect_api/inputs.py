@@ -1,0 +1,138 @@
+"""From what a caller gives to what is used: credentials, schedules, and the schedule of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+from pydantic import ValidationError
+
+from paradime_blocks.client import BoltClient
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks.options import WaitOptions, chosen
+from paradime_blocks.schedule import BoltSchedule
+from paradime_blocks.text.reasons import each_reason, reasons
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.timing import timing
+
+
+async def resolve_credentials(
+    credentials: ParadimeCredentials | str | None, schedule: str | BoltSchedule | None = None
+) -> ParadimeCredentials:
+    """Return the credentials to use.
+
+    Args:
+        credentials: A block, the name of one, or None.
+        schedule: A `BoltSchedule` brings its own.
+
+    Returns:
+        The credentials given; else those of the schedule; else those of the environment.
+
+    Raises:
+        BoltRequestError: There is no such block, or its values are no good, or the environment lacks a variable.
+    """
+    if isinstance(credentials, str):
+        name = credentials.removeprefix("paradime-credentials/")
+        try:
+            return await ParadimeCredentials.aload(name)
+        except RuntimeError as error:
+            # The UI's form makes blocks without running their validators; Prefect's own words advise to load it
+            # without them.
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            told = reasons(error.__cause__)
+            msg = f"The ParadimeCredentials block {name!r} is no good: {told}."
+            guidance = "Nothing was sent. Edit the block on its page in the Prefect UI, or save it again."
+            raise BoltRequestError(msg, guidance=guidance) from None
+        except ValueError as error:
+            msg = f"There is no ParadimeCredentials block named {name!r}. Nothing was sent."
+            guidance = f"Save one: ParadimeCredentials(...).save({name!r})."
+            raise BoltRequestError(msg, guidance=guidance) from error
+    if credentials is not None:
+        return credentials
+    if isinstance(schedule, BoltSchedule):
+        return schedule.credentials
+    return ParadimeCredentials.from_env()
+
+
+async def resolve_schedule(
+    schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
+) -> BoltSchedule:
+    """Return the schedule to run: the block given or a new one, with what is given besides.
+
+    Args:
+        schedule: A block, or a schedule's name or slug.
+        credentials: As for `resolve_credentials`.
+        given: Values for the block's own limits (`WaitOptions`); None leaves the block's value or the default. What
+            is no limit is for the trigger, and passed over.
+
+    Raises:
+        BoltRequestError: Something of it is invalid; the message says what to type.
+    """
+    changes: dict[str, Any] = dict(chosen(WaitOptions, given))
+    if isinstance(schedule, BoltSchedule):
+        if credentials is not None:
+            changes["credentials"] = await resolve_credentials(credentials)
+        copy = schedule.model_copy(update=changes)
+        # A copy is not checked, and one that is made anew would not know its own block document.
+        _checked(dict(copy))
+        return copy
+    fields = {"schedule_name": schedule, "credentials": await resolve_credentials(credentials)}
+    return _checked({**fields, **changes})
+
+
+def _checked(fields: dict[str, Any]) -> BoltSchedule:
+    try:
+        return BoltSchedule(**fields)
+    except ValidationError as error:
+        raise BoltRequestError(
+            "; ".join(reason for _, reason in each_reason(error)), guidance="Nothing was sent."
+        ) from None
+
+
+async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
+    """Return the schedule that a run belongs to, which Bolt does not tell of a run.
+
+    Args:
+        run_id: The run.
+        credentials: The credentials of its workspace.
+        given: The schedule, if the caller knows it.
+
+    Raises:
+        BoltRequestError: It is not among the newest runs of the active schedules.
+    """
+    if given is not None:
+        return given
+    async with credentials.get_client() as client:
+        found = await client.find_schedule_of_run(run_id)
+    if found is None:
+        msg = "The run is not among the newest runs of the workspace's active schedules."
+        raise BoltRequestError(msg, guidance="Nothing was sent. Give its schedule_name.", run_id=run_id)
+    return found
+
+
+async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
+    """Return the schedule of a run as far as it can be found, so that its runs share their artifacts' keys.
+
+    Args:
+        client: The workspace's client.
+        run_id: The run.
+        given: The schedule, if the caller knows it.
+    """
+    if given is not None:
+        return given
+    # A schedule's name is worth two requests, not an outage's patience.
+    reason = "it is not among the newest runs of the active schedules"
+    with anyio.move_on_after(timing().schedule_search_seconds) as scope:
+        try:
+            found = await client.find_schedule_of_run(run_id)
+        except BoltError as error:
+            reason = error.message
+        else:
+            if found is not None:
+                return found
+    if scope.cancelled_caught:
+        reason = f"Bolt did not tell it within {timing().schedule_search_seconds:g} s"
+    run_logger().info("The schedule of Bolt run %s is not known: %s.", run_id, reason.rstrip("."))
+    return None
