@@ -12,13 +12,20 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
-from paradime_blocks.client import BoltClient
-from paradime_blocks.client.auth import ENDPOINT_EXAMPLE, check_credentials, check_endpoint, check_proxy
+from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
+from paradime_blocks.client.auth import (
+    ENDPOINT_EXAMPLE,
+    BoltAuth,
+    check_credentials,
+    check_endpoint,
+    check_proxy,
+)
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.settings import ParadimeSettings
 from paradime_blocks.sync import sync_form
 from paradime_blocks.text.reasons import reasons
+from paradime_blocks.text.redaction import passwords_in
 
 _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
 _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
@@ -239,16 +246,23 @@ class ParadimeCredentials(CredentialsBlock):
         Returns:
             The client, not yet open.
         """
-        return BoltClient(
+        settings = ConnectionSettings(
             self.api_endpoint,
-            api_key=self.api_key,
-            api_secret=self.api_secret,
-            workspace_uid=self.workspace_uid,
+            self._auth(),
             proxy=self.proxy.get_secret_value() if self.proxy else None,
             request_timeout_seconds=self.request_timeout_seconds,
             source=self.source,
-            **options,
         )
+        return BoltClient(settings, **options)
+
+    def _auth(self) -> BoltAuth:
+        return auth_for(self.api_key, self.api_secret, self.workspace_uid)
+
+    def secrets(self) -> list[str | SecretStr]:
+        """Return what no message, log or artifact may show."""
+        key = [self.api_key] if self.api_key else []
+        proxy = self.proxy.get_secret_value() if self.proxy else None
+        return [*key, *self._auth().secrets(), *passwords_in(proxy)]
 
     async def acheck(self) -> CredentialsCheck:
         """Find out whether Bolt accepts these credentials; starts and changes nothing.

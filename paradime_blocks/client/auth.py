@@ -1,12 +1,17 @@
-"""Which addresses are fit to be sent credentials, and which token goes in which header."""
+"""Authentication: which credentials are valid, where they may be sent, and in which header."""
 
 from __future__ import annotations
 
 import importlib.util
 import ipaddress
+from collections.abc import Generator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import SecretStr
+
+from paradime_blocks.errors import BoltRequestError
 
 WORKSPACE_TOKEN_PREFIX = "prdm_wsp_"  # noqa: S105 - a prefix is no secret
 COMPANY_TOKEN_PREFIX = "prdm_cmp_"  # noqa: S105
@@ -98,16 +103,6 @@ def _text(name: str, value: object) -> str:
     return value.strip()
 
 
-def credential_headers(key: str | None, secret: str, workspace_uid: str | None) -> dict[str, str]:
-    """Return the headers that authenticate a request: a bearer token by its prefix, else the key pair."""
-    if not is_bearer_token(secret):
-        return {"X-API-KEY": key or "", "X-API-SECRET": secret}
-    headers = {"Authorization": f"Bearer {secret}"}
-    if workspace_uid:
-        headers["X-Paradime-Workspace"] = workspace_uid
-    return headers
-
-
 def check_credentials(key: str | None, secret: str | None, workspace_uid: str | None) -> None:
     """Refuse a combination of key, secret and workspace that Bolt could only refuse.
 
@@ -146,3 +141,86 @@ def check_credentials(key: str | None, secret: str | None, workspace_uid: str | 
             "or use a token that begins with prdm_wsp_ or prdm_cmp_ as the secret"
         )
         raise ValueError(msg)
+
+
+class BoltAuth(httpx.Auth):
+    """Authenticates requests to Bolt.
+
+    Clients share a connection if their settings are equal, so two that send the same must be equal and hashable. A
+    token that expires is a subclass that gets a new one in `auth_flow`, as httpx describes it.
+    """
+
+    def secrets(self) -> list[SecretStr]:
+        """Return what no message, log or artifact may show."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class KeyPair(BoltAuth):
+    """An API key and its secret.
+
+    Attributes:
+        key: The key.
+        secret: The secret.
+    """
+
+    key: SecretStr
+    secret: SecretStr
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send key and secret, each in its header."""
+        request.headers["X-API-KEY"] = self.key.get_secret_value()
+        request.headers["X-API-SECRET"] = self.secret.get_secret_value()
+        yield request
+
+    def secrets(self) -> list[SecretStr]:
+        """Return key and secret."""
+        return [self.key, self.secret]
+
+
+@dataclass(frozen=True)
+class BearerToken(BoltAuth):
+    """A token of a workspace or of a company (`facts.md`).
+
+    Attributes:
+        token: The token.
+        workspace_uid: The workspace that a company token acts on.
+    """
+
+    token: SecretStr
+    workspace_uid: str | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send the token, and the workspace if there is one."""
+        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        if self.workspace_uid:
+            request.headers["X-Paradime-Workspace"] = self.workspace_uid
+        yield request
+
+    def secrets(self) -> list[SecretStr]:
+        """Return the token."""
+        return [self.token]
+
+
+def auth_for(
+    api_key: str | SecretStr | None, api_secret: str | SecretStr, workspace_uid: str | None = None
+) -> BoltAuth:
+    """Return what authenticates requests: a bearer token by its prefix, else the key pair.
+
+    Args:
+        api_key: The API key; not needed with a bearer token.
+        api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
+        workspace_uid: The workspace that a company token acts on.
+
+    Raises:
+        BoltRequestError: The credentials are invalid; the message says what to type.
+    """
+    key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
+    secret = api_secret.get_secret_value() if isinstance(api_secret, SecretStr) else api_secret
+    try:
+        check_credentials(key, secret, workspace_uid)
+    except ValueError as error:
+        raise BoltRequestError(str(error), guidance="") from None
+    if is_bearer_token(secret):
+        return BearerToken(SecretStr(secret), workspace_uid or None)
+    return KeyPair(SecretStr(key or ""), SecretStr(secret))

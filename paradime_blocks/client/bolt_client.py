@@ -14,30 +14,22 @@ class BoltClient(ArtifactCalls, ScheduleCalls):
     by the policy; a trigger is sent again only when Bolt cannot have seen it.
 
     Args:
-        api_endpoint: The workspace's GraphQL endpoint.
-        api_key: The API key; not needed with a bearer token.
-        api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
-        workspace_uid: The workspace that a company token acts on.
-        proxy: A proxy's URL; `none` for no proxy; None for what the environment says.
-        request_timeout_seconds: How long one request may take as a whole.
-        source: Where the credentials are kept, for messages.
+        settings: Where Bolt is, what authenticates the requests, and how long one may take.
         retry_policy: How often and how long a request is tried.
         transport: Takes the place of the network; for tests.
         sleep: How to wait between tries; for tests.
-
-    Raises:
-        BoltRequestError: An argument is no good; the message says what to type.
+        may_send: Asked before a run is started, and while the client waits to try that again; once it says no,
+            nothing is sent any longer.
 
     Example:
         ```python
         import asyncio
-        from paradime_blocks import BoltClient
+        from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
         from paradime_blocks.testing import BoltSimulator
 
         async def main(simulator):
-            async with BoltClient(
-                simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
-            ) as client:
+            auth = auth_for(simulator.api_key, simulator.api_secret)
+            async with BoltClient(ConnectionSettings(simulator.api_endpoint, auth)) as client:
                 run_id = await client.trigger_bolt_run("daily", commands=["dbt compile"])
                 print((await client.get_bolt_run(run_id)).state)
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
-import ssl
 import time
 import weakref
 from contextlib import asynccontextmanager
@@ -15,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 
-from paradime_blocks.client.auth import credential_headers, is_loopback
 from paradime_blocks.client.replies import ERROR_CHARACTERS, EXCERPT_CHARACTERS, read_reply, unavailable
 from paradime_blocks.client.retry import parse_date
-from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.text.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from pydantic import SecretStr
-
+    from paradime_blocks.client.connection_settings import ConnectionSettings
     from paradime_blocks.client.operations import Operation
 
 # With these, nothing of the request can have reached the server: httpx raises them before it writes.
@@ -41,86 +35,6 @@ _NEVER_SENT = (
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=55.0)
 
 
-def _certificates() -> ssl.SSLContext:
-    """Return the certificates that the environment says to trust."""
-    return _read_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-
-
-@functools.lru_cache(maxsize=4)
-def _read_certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
-    # Reading them takes a good part of the time that it takes to open a connection; httpx reads the variables.
-    return httpx.create_ssl_context()
-
-
-@dataclass(frozen=True)
-class ConnectionSettings:
-    """All that it takes to talk to one workspace.
-
-    Attributes:
-        api_endpoint: The workspace's GraphQL endpoint.
-        api_key: The key of a key pair; None with a bearer token.
-        api_secret: The secret of a key pair, or a bearer token.
-        workspace_uid: The workspace that a company token acts on.
-        proxy: The proxy's URL; `none` for no proxy; None for what the environment says.
-        request_timeout_seconds: How long one request may take as a whole.
-        source: Where the credentials are kept, for messages.
-    """
-
-    api_endpoint: str
-    api_key: SecretStr | None
-    api_secret: SecretStr
-    workspace_uid: str | None = None
-    # It may hold a password.
-    proxy: str | None = field(default=None, repr=False)
-    request_timeout_seconds: float = 30.0
-    source: str = "the arguments of BoltClient"
-
-    def http_options(self) -> dict[str, Any]:
-        """Return httpx's options for reaching the endpoint.
-
-        Without `trust_env` httpx looks at the environment for neither proxies nor certificates: those are ours
-        to pass on, since a proxy that opens TLS is what most people set SSL_CERT_FILE for.
-        """
-        if self.proxy and self.proxy != "none":
-            certificates = _certificates()
-            proxy: httpx.Proxy | str = self.proxy
-            if self.proxy.startswith("https:"):
-                proxy = httpx.Proxy(self.proxy, ssl_context=certificates)
-            return {"proxy": proxy, "verify": certificates, "trust_env": False}
-        # A proxy of the environment cannot reach this machine's own loopback.
-        if self.proxy is None and not is_loopback(self.api_endpoint):
-            return {"trust_env": True}
-        return {"verify": _certificates(), "trust_env": False}
-
-    def open_http(
-        self, transport: httpx.AsyncBaseTransport | None = None, **options: Any
-    ) -> httpx.AsyncClient:
-        """Open an HTTP client that goes by the proxy and the certificates of these settings.
-
-        Args:
-            transport: Takes the place of the network; for tests.
-            options: Further options of `httpx.AsyncClient`.
-
-        Raises:
-            BoltRequestError: The environment's proxy or certificates are no good.
-        """
-        try:
-            # A redirect could carry the credentials to another host, or a signed link over plain http.
-            return httpx.AsyncClient(
-                follow_redirects=False,
-                **({"transport": transport} if transport is not None else self.http_options()),
-                **options,
-            )
-        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-            msg = f"No connection can be set up ({type(error).__name__})."
-            guidance = (
-                "Check the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, "
-                "or set the credentials' proxy: a URL, or none."
-            )
-            # What httpx says may quote a proxy's URL, and with it a password.
-            raise BoltRequestError(msg, guidance=guidance) from None
-
-
 @dataclass
 class Connection:
     """An open connection to one workspace."""
@@ -133,9 +47,10 @@ class Connection:
     # Names of newer fields' operations that this backend has refused, so that it is not asked again.
     refused: set[str] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        """Know what no message may quote of an answer."""
-        self.redact = Redactor.of(self.settings)
+    @property
+    def redact(self) -> Redactor:
+        """What takes the secrets out of whatever a message quotes of an answer."""
+        return Redactor.of(self.settings)
 
     @classmethod
     def open(
@@ -146,11 +61,10 @@ class Connection:
         Raises:
             BoltRequestError: The environment's proxy or certificates are no good.
         """
-        key = settings.api_key.get_secret_value() if settings.api_key else None
         seconds = settings.request_timeout_seconds
         http = settings.open_http(
             transport,
-            headers=credential_headers(key, settings.api_secret.get_secret_value(), settings.workspace_uid),
+            auth=settings.auth,
             # Well within the request's own limit, so that a connection that was never made is told apart
             # from an answer that never came: only the first leaves no doubt that Bolt has done nothing.
             timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2),

@@ -6,11 +6,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from paradime_blocks.client import operations as ops
-from paradime_blocks.client.auth import check_credentials, check_endpoint, check_proxy
-from paradime_blocks.client.connection import Connection, ConnectionSettings, shared_connection
+from paradime_blocks.client.connection import Connection, shared_connection
 from paradime_blocks.client.retry import RetryPolicy, call_with_retries, never_arrived, should_retry
 from paradime_blocks.errors import (
     BoltAuthError,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Self
 
+    from paradime_blocks.client.connection_settings import ConnectionSettings
     from paradime_blocks.client.operations import Operation
     from paradime_blocks.client.retry import Sleep
 
@@ -97,43 +97,18 @@ class BoltSession:
 
     def __init__(
         self,
-        api_endpoint: str,
+        settings: ConnectionSettings,
         *,
-        api_key: str | SecretStr | None = None,
-        api_secret: str | SecretStr,
-        workspace_uid: str | None = None,
-        proxy: str | None = None,
-        request_timeout_seconds: float = 30.0,
-        source: str = "the arguments of BoltClient",
         retry_policy: RetryPolicy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = anyio.sleep,
+        may_send: Callable[[], bool] | None = None,
     ) -> None:
-        key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
-        secret = api_secret.get_secret_value() if isinstance(api_secret, SecretStr) else api_secret
-        try:
-            check_credentials(key, secret, workspace_uid)
-            endpoint = check_endpoint(api_endpoint)
-            proxy = check_proxy(proxy) if proxy else None
-        except ValueError as error:
-            raise BoltRequestError(str(error), guidance="") from None
-        seconds: object = request_timeout_seconds
-        if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-            msg = f"request_timeout_seconds is {request_timeout_seconds!r}."
-            raise BoltRequestError(msg, guidance="Give it as a number of seconds above 0, such as 30.")
-        self.settings = ConnectionSettings(
-            api_endpoint=endpoint,
-            api_key=SecretStr(key) if key else None,
-            api_secret=SecretStr(secret),
-            workspace_uid=workspace_uid or None,
-            proxy=proxy,
-            request_timeout_seconds=request_timeout_seconds,
-            source=source,
-        )
+        self.settings = settings
         self.retry_policy = retry_policy or RetryPolicy()
         self._transport = transport
         self._sleep = sleep
-        self._may_send: Callable[[], bool] | None = None
+        self._may_send = may_send
         self._connection: Connection | None = None
         self._stack = AsyncExitStack()
 
@@ -165,23 +140,15 @@ class BoltSession:
         """Return a closed client with the same settings, for another event loop or thread.
 
         Args:
-            may_send: Asked before a run is started, and while it is waited to try that again; once it says no,
-                nothing is sent any longer.
+            may_send: As for the client.
         """
-        copy = type(self)(
-            self.settings.api_endpoint,
-            api_key=self.settings.api_key,
-            api_secret=self.settings.api_secret,
-            workspace_uid=self.settings.workspace_uid,
-            proxy=self.settings.proxy,
-            request_timeout_seconds=self.settings.request_timeout_seconds,
-            source=self.settings.source,
+        return type(self)(
+            self.settings,
             retry_policy=self.retry_policy,
             transport=self._transport,
             sleep=self._sleep,
+            may_send=may_send,
         )
-        copy._may_send = may_send  # noqa: SLF001 - its own class
-        return copy
 
     def bolt_time(self) -> float | None:
         """Return the time by Bolt's own clock, in seconds since the epoch; None if it has not told it yet."""

@@ -40,20 +40,17 @@ _DEPTH: Final = 6
 _ENTRIES: Final = 20
 
 
-class Credentials(Protocol):
-    """Whatever holds credentials: the block, or the settings of a connection, which know nothing of Prefect."""
+class HasSecrets(Protocol):
+    """The block, or the settings of a connection."""
 
-    @property
-    def api_key(self) -> SecretStr | None:
-        """The key of a key pair."""
+    def secrets(self) -> Iterable[str | SecretStr]:
+        """Return what no message, log or artifact may show."""
 
-    @property
-    def api_secret(self) -> SecretStr:
-        """The secret of a key pair, or a token."""
 
-    @property
-    def proxy(self) -> SecretStr | str | None:
-        """The proxy's URL, which may hold a password."""
+def passwords_in(url: str | None) -> list[str]:
+    """Return the password in a URL, as it is written there and as it is meant."""
+    password = urlsplit(url).password if url else None
+    return [password, unquote(password)] if password else []
 
 
 class Redactor:
@@ -67,23 +64,20 @@ class Redactor:
         'key=[removed] https://x.test/a?[removed]'
     """
 
-    def __init__(self, secrets: Iterable[str | SecretStr | None]) -> None:
+    def __init__(self, secrets: Iterable[str | SecretStr]) -> None:
         known = set()
         for secret in secrets:
             value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-            if value and len(value) >= _SHORTEST_SECRET:
+            if len(value) >= _SHORTEST_SECRET:
                 known |= {value, quote(value, safe="")}
         # The longest first, so that none is left over in part because another is its beginning.
         words = sorted(known, key=lambda word: (-len(word), word))
         self._secrets = re.compile("|".join(map(re.escape, words))) if words else None
 
     @classmethod
-    def of(cls, credentials: Credentials) -> Redactor:
+    def of(cls, credentials: HasSecrets) -> Redactor:
         """Return the redactor for what is secret in some credentials: key, secret, the proxy's password."""
-        proxy = credentials.proxy
-        url = proxy.get_secret_value() if isinstance(proxy, SecretStr) else proxy
-        password = urlsplit(url).password if url else None
-        return cls([credentials.api_key, credentials.api_secret, password, unquote(password or "")])
+        return cls(credentials.secrets())
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets, line by line the same otherwise."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from paradime_blocks import BoltClient, BoltError
+from paradime_blocks import BoltError
+from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
 
 
 async def answer(client: BoltClient, call: dict[str, Any]) -> Any:
@@ -35,11 +36,8 @@ def plain(value: Any) -> Any:
 
 async def main() -> None:
     """Answer all calls of standard input, in order."""
-    async with BoltClient(
-        os.environ["PARADIME_API_ENDPOINT"],
-        api_key=os.environ["PARADIME_API_KEY"],
-        api_secret=os.environ["PARADIME_API_SECRET"],
-    ) as client:
+    auth = auth_for(os.environ["PARADIME_API_KEY"], os.environ["PARADIME_API_SECRET"])
+    async with BoltClient(ConnectionSettings(os.environ["PARADIME_API_ENDPOINT"], auth)) as client:
         answers = [await answer(client, call) for call in json.load(sys.stdin)]
     json.dump(answers, sys.stdout, default=plain)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-from paradime_blocks import BoltClient, BoltRun, BoltSchedule, ParadimeCredentials
+from support.clients import client_for
+
+from paradime_blocks import BoltRun, BoltSchedule, ParadimeCredentials
 from paradime_flows import tasks
 from paradime_flows.run_schedule import run_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from paradime_blocks import BoltClient
 
     Attempt = Callable[["Bolt"], Any]
 
@@ -26,16 +30,7 @@ class Bolt(Protocol):
 def a_client(**settings: Any) -> Attempt:
     """Make a client with these settings."""
 
-    def attempt(bolt: Bolt) -> BoltClient:
-        good = {
-            "api_endpoint": bolt.api_endpoint,
-            "api_key": bolt.api_key,
-            "api_secret": bolt.api_secret,
-        }
-        settings_now = {**good, **settings}
-        return BoltClient(settings_now.pop("api_endpoint"), **settings_now)
-
-    return attempt
+    return lambda bolt: client_for(bolt, **settings)
 
 
 def a_call(call: Callable[[BoltClient], Awaitable[Any]]) -> Attempt:

@@ -7,10 +7,11 @@ import ssl
 import httpx
 import pytest
 from pydantic import SecretStr
+from support.clients import client_for
 
 from paradime_blocks import BoltRequestError
-from paradime_blocks.client.auth import credential_headers, is_loopback
-from paradime_blocks.client.connection import ConnectionSettings
+from paradime_blocks.client import ConnectionSettings, auth_for
+from paradime_blocks.client.auth import BoltAuth, is_loopback
 from paradime_blocks.run import POLL_INTERVAL_SECONDS
 
 
@@ -31,7 +32,47 @@ from paradime_blocks.run import POLL_INTERVAL_SECONDS
 )
 def test_the_secrets_prefix_chooses_the_headers(key, secret, workspace, headers):
     """A token travels as a bearer token and without a key."""
-    assert credential_headers(key, secret, workspace) == headers
+    bare = httpx.Request("GET", "https://api.paradime.io/g")
+    sent = next(auth_for(key, secret, workspace).auth_flow(bare))
+    assert set(sent.headers) - {"host"} == {name.lower() for name in headers}
+    assert {name: sent.headers[name] for name in headers} == headers
+
+
+class ExpiringToken(BoltAuth):
+    """A token that is good for one request, and a new one whenever Bolt says that it has expired."""
+
+    def __init__(self):
+        self.tokens = ["token-1"]
+
+    def auth_flow(self, request):
+        request.headers["Authorization"] = f"Bearer {self.tokens[-1]}"
+        response = yield request
+        if response.status_code == 401:
+            self.tokens.append(f"token-{len(self.tokens) + 1}")
+            request.headers["Authorization"] = f"Bearer {self.tokens[-1]}"
+            yield request
+
+    def secrets(self):
+        return [SecretStr(token) for token in self.tokens]
+
+
+async def test_a_token_that_expires_is_renewed_by_its_auth():
+    """Nothing else knows that there is such a token; each that there was is kept out of messages."""
+    accepted = "Bearer token-2"
+
+    def answer(request):
+        if request.headers["Authorization"] != accepted:
+            return httpx.Response(401)
+        return httpx.Response(200, json={"errors": [{"message": "odd: token-1 token-2"}]})
+
+    auth = ExpiringToken()
+    async with client_for(
+        "https://api.paradime.io/g", auth=auth, transport=httpx.MockTransport(answer)
+    ) as client:
+        with pytest.raises(BoltRequestError) as caught:
+            await client.cancel_bolt_run(1)
+    assert auth.tokens == ["token-1", "token-2"]
+    assert "odd: [removed] [removed]" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +111,7 @@ def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
 )
 def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, proxy, options):
     """`none` unsets it; a proxy of the environment cannot reach our own loopback."""
-    settings = ConnectionSettings(endpoint, SecretStr("k"), SecretStr("s"), proxy=proxy)
+    settings = ConnectionSettings(endpoint, auth_for("k", "s"), proxy=proxy)
     found = settings.http_options()
     assert ("verify" in found) is (found["trust_env"] is False), "httpx then looks for no certificates itself"
     assert {name: value for name, value in found.items() if name != "verify"} == options

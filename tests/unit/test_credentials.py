@@ -13,6 +13,7 @@ from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 from pydantic import SecretStr
 
 from paradime_blocks import BoltRequestError, BoltSchedule, ParadimeCredentials
+from paradime_blocks.client import auth_for
 
 ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
 FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_secret": "a-secret"}
@@ -120,8 +121,8 @@ def test_good_credentials_make_a_client(fields):
     credentials = ParadimeCredentials(**fields)
     settings = credentials.get_client().settings
     assert settings.api_endpoint == fields["api_endpoint"].strip()
-    assert settings.api_secret.get_secret_value() == fields["api_secret"]
-    assert settings.workspace_uid == ((fields.get("workspace_uid") or "").strip() or None)
+    workspace_uid = (fields.get("workspace_uid") or "").strip() or None
+    assert settings.auth == auth_for(fields.get("api_key"), fields["api_secret"], workspace_uid)
 
 
 def test_a_form_field_left_empty_is_absent():

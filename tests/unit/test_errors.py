@@ -9,13 +9,13 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from support.clients import client_for
 from tblib import pickling_support
 
 from paradime_blocks import (
     BoltAlreadyRunning,
     BoltAuthError,
     BoltCancelUnconfirmed,
-    BoltClient,
     BoltError,
     BoltPipelineFailed,
     BoltRequestError,
@@ -31,7 +31,7 @@ from paradime_blocks import (
     BoltUnsupported,
     ParadimeCredentials,
 )
-from paradime_blocks.client.connection import ConnectionSettings
+from paradime_blocks.client import ConnectionSettings
 
 # Dask has it installed: a pickle of an error then holds what led to it, too.
 pickling_support.install()
@@ -326,9 +326,8 @@ def test_bad_settings_are_refused_without_showing_the_secret(fields):
     """The block and the client say what is wrong with a value, and not the value."""
     with pytest.raises(ValueError, match="ParadimeCredentials") as block_error:
         _credentials(**fields)
-    given = {"api_endpoint": "https://api.paradime.io/g", "api_key": "k", "api_secret": NEEDLE, **fields}
     with pytest.raises(BoltRequestError) as client_error:
-        BoltClient(given.pop("api_endpoint"), **given)
+        client_for("https://api.paradime.io/g", **{"api_secret": NEEDLE, **fields})
     assert NEEDLE not in str(block_error.value) + repr(block_error.value)
     assert NEEDLE not in str(client_error.value) + repr(client_error.value)
     assert NEEDLE not in "".join(str(frame) for frame in traceback.format_exception(client_error.value))

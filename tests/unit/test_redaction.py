@@ -117,4 +117,4 @@ def test_the_commands_of_a_status_are_redacted() -> None:
 
 def test_hidden_secrets_count_too() -> None:
     """As a credentials block holds them."""
-    assert Redactor([SecretStr(SECRET), None])(SECRET) == REMOVED
+    assert Redactor([SecretStr(SECRET)])(SECRET) == REMOVED

@@ -1,0 +1,117 @@
+"""The settings of a connection to Bolt: endpoint, authentication, proxy and certificates."""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from paradime_blocks.client.auth import check_endpoint, check_proxy, is_loopback
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.text.redaction import passwords_in
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from paradime_blocks.client.auth import BoltAuth
+
+
+def _certificates() -> ssl.SSLContext:
+    """Return the certificates that the environment says to trust."""
+    return _read_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    # Reading them takes a good part of the time that it takes to open a connection; httpx reads the variables.
+    return httpx.create_ssl_context()
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """All that it takes to talk to one workspace.
+
+    Args:
+        api_endpoint: The workspace's GraphQL endpoint.
+        auth: What authenticates the requests; `auth_for` makes it of a key pair or a token.
+        proxy: A proxy's URL; `none` for no proxy; None for what the environment says.
+        request_timeout_seconds: How long one request may take as a whole.
+        source: Where the credentials are kept, for messages.
+
+    Raises:
+        BoltRequestError: A setting is invalid; the message says what to type.
+    """
+
+    api_endpoint: str
+    auth: BoltAuth
+    # It may hold a password.
+    proxy: str | None = field(default=None, repr=False)
+    request_timeout_seconds: float = 30.0
+    source: str = "the arguments of BoltClient"
+
+    def __post_init__(self) -> None:
+        """Check the settings, and take the space around them away."""
+        seconds: object = self.request_timeout_seconds
+        if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+            msg = f"request_timeout_seconds is {seconds!r}."
+            raise BoltRequestError(msg, guidance="Give it as a number of seconds above 0, such as 30.")
+        try:
+            endpoint = check_endpoint(self.api_endpoint)
+            proxy = check_proxy(self.proxy) if self.proxy else None
+        except ValueError as error:
+            raise BoltRequestError(str(error), guidance="") from None
+        object.__setattr__(self, "api_endpoint", endpoint)
+        object.__setattr__(self, "proxy", proxy)
+
+    def secrets(self) -> list[str | SecretStr]:
+        """Return what no message, log or artifact may show."""
+        return [*self.auth.secrets(), *passwords_in(self.proxy)]
+
+    def http_options(self) -> dict[str, Any]:
+        """Return httpx's options for reaching the endpoint.
+
+        Without `trust_env` httpx looks at the environment for neither proxies nor certificates: those are ours
+        to pass on, since a proxy that opens TLS is what most people set SSL_CERT_FILE for.
+        """
+        if self.proxy and self.proxy != "none":
+            certificates = _certificates()
+            proxy: httpx.Proxy | str = self.proxy
+            if self.proxy.startswith("https:"):
+                proxy = httpx.Proxy(self.proxy, ssl_context=certificates)
+            return {"proxy": proxy, "verify": certificates, "trust_env": False}
+        # A proxy of the environment cannot reach this machine's own loopback.
+        if self.proxy is None and not is_loopback(self.api_endpoint):
+            return {"trust_env": True}
+        return {"verify": _certificates(), "trust_env": False}
+
+    def open_http(
+        self, transport: httpx.AsyncBaseTransport | None = None, **options: Any
+    ) -> httpx.AsyncClient:
+        """Open an HTTP client that goes by the proxy and the certificates of these settings.
+
+        Args:
+            transport: Takes the place of the network; for tests.
+            options: Further options of `httpx.AsyncClient`.
+
+        Raises:
+            BoltRequestError: The environment's proxy or certificates are no good.
+        """
+        try:
+            # A redirect could carry the credentials to another host, or a signed link over plain http.
+            return httpx.AsyncClient(
+                follow_redirects=False,
+                **({"transport": transport} if transport is not None else self.http_options()),
+                **options,
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            msg = f"No connection can be set up ({type(error).__name__})."
+            guidance = (
+                "Check the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, "
+                "or set the credentials' proxy: a URL, or none."
+            )
+            # What httpx says may quote a proxy's URL, and with it a password.
+            raise BoltRequestError(msg, guidance=guidance) from None
