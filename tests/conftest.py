@@ -1,4 +1,4 @@
-"""What every test has: no settings of the user's, and, if it asks, the test run's one Prefect server."""
+"""The base of every test: no settings of the user's, and the shared Prefect server for tests that ask for it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
 
-# Before Prefect is imported, which reads them: the user's own Prefect and Bolt must play no part in a test. A
-# test that needs a server asks for one (`prefect_server`); it does not get a slow one behind its back.
+# Set before Prefect is imported, which reads them: the user's own Prefect and Bolt must not affect a test. A test
+# that needs a server requests `prefect_server`; Prefect must not start a slow one on its own.
 for _name in [name for name in os.environ if name.startswith(("PREFECT_", "PARADIME_"))]:
     del os.environ[_name]
 _HOME = Path(tempfile.mkdtemp(prefix="prefect-paradime-tests-"))
@@ -35,7 +35,7 @@ os.environ.update(
         "PREFECT_HOME": str(_HOME),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "DO_NOT_TRACK": "1",
-        # Each of Prefect's clients reads all its certificates anew; the tests' servers speak http and need none.
+        # Each Prefect client loads all its certificates again; the tests' servers use http and need none.
         "SSL_CERT_FILE": str(_HOME / "one-certificate.pem"),
     }
 )
@@ -45,8 +45,8 @@ os.environ.update(
     encoding="utf-8",
 )
 
-# The same examples each time: what a run finds must be found again. HYPOTHESIS_PROFILE=nightly has ten times as many,
-# HYPOTHESIS_PROFILE=default looks for others.
+# The same examples each time, so that a failure can be repeated. HYPOTHESIS_PROFILE=nightly has ten times as many;
+# HYPOTHESIS_PROFILE=default tries other examples.
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
 settings.register_profile("nightly", settings.get_profile("steady"), max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
@@ -60,7 +60,7 @@ pytest_plugins = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGTERM end a test run as Ctrl-C does: fixtures are torn down, and with them their processes."""
+    """Let SIGTERM end a test run as Ctrl-C does: fixtures are torn down, and their processes end."""
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -68,20 +68,20 @@ def pytest_configure(config: pytest.Config) -> None:
     previous = signal.signal(signal.SIGTERM, interrupt)
     config.add_cleanup(lambda: signal.signal(signal.SIGTERM, previous))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # In the background of a script, it is ignored; so it would be by the processes that are started here.
+        # A background script ignores SIGINT, and the processes started here would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.add_cleanup(lambda: shutil.rmtree(_HOME, ignore_errors=True))
 
 
 @pytest.fixture(autouse=True)
 def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run each test in an empty folder: pydantic-settings and Prefect read a `.env` where they run."""
+    """Run each test in an empty folder: pydantic-settings and Prefect read a `.env` file from the current folder."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def _tagged(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tag a test's flow runs as its own: other processes' tests use the same server (`support.prefect_api`)."""
+    """Tag a test's flow runs, because tests in other processes use the same server (`support.prefect_api`)."""
     if "prefect_server" not in request.fixturenames:
         yield
         return
@@ -93,16 +93,16 @@ def _tagged(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def bolts_deployment(prefect_server: LocalPrefectServer) -> Iterator[None]:
-    """Have the deployment `run-schedule/bolt`, which the READMEs and prefect.yaml make, to oneself."""
+    """Use the deployment `run-schedule/bolt` of the READMEs and prefect.yaml alone."""
     with (prefect_server.home / "run-schedule-bolt.lock").open("w") as file:
-        # Other tests of the run are in other processes.
+        # Other tests run in other processes.
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @pytest.fixture
 def processes(prefect_server: LocalPrefectServer, tmp_path: Path) -> Iterator[Processes]:
-    """Starts scripts, `serve` programs and workers that talk to the server; ends them after the test."""
+    """Starts scripts, `serve` programs and workers that use the server; ends them after the test."""
     from support.processes import Processes
 
     started = Processes(tmp_path, prefect_server.env)
@@ -114,7 +114,7 @@ def processes(prefect_server: LocalPrefectServer, tmp_path: Path) -> Iterator[Pr
 
 @pytest.fixture(scope="session")
 def bench(prefect_server: LocalPrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Starts flow runs as processes; its worker and its `serve` program are shared by all tests."""
+    """Starts flow runs as processes. All tests share its worker and its `serve` program."""
     from support.bench import Bench
 
     bench = Bench(tmp_path_factory.mktemp("bench"), prefect_server.env)
@@ -126,7 +126,7 @@ def bench(prefect_server: LocalPrefectServer, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def credentials(bolt_simulator: BoltSimulator) -> ParadimeCredentials:
-    """Credentials of the test's own simulator."""
+    """Credentials for the test's own simulator."""
     from support.credentials import credentials_for
 
     return credentials_for(bolt_simulator, request_timeout_seconds=5)
@@ -134,7 +134,7 @@ def credentials(bolt_simulator: BoltSimulator) -> ParadimeCredentials:
 
 @pytest.fixture
 def record_figures(record_property) -> Callable[..., None]:
-    """Record what a case came to, for `make figures`: `record_figures("One fault", runs=…, left_over=…)`."""
+    """Record a case's numbers for `make figures`: `record_figures("One fault", runs=…, left_over=…)`."""
 
     def record(
         group: str, *, runs: Sized | int, left_over: Sized | int, kills: int = 0, cases: int = 1

@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow_async
 from prefect.states import AwaitingRetry, Cancelling, Running
 from prefect.tasks import Task
-from support.prefect_api import artifacts_of, latest_flow_run, steps_to_go_on_with
+from support.prefect_api import artifacts_of, latest_flow_run, steps_with_a_run_to_resume
 from support.processes import await_until
 
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
@@ -201,7 +201,7 @@ async def test_a_rerun_takes_up_a_step_that_was_under_way(
     dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
     await await_until(lambda: _is_true(len(workspace.runs("load")) == 1), "the second step's run")
     flow_run = await latest_flow_run("run-pipeline")
-    await await_until(lambda: steps_to_go_on_with(flow_run.id), "the subflow's record of its run", every=0.4)
+    await await_until(lambda: steps_with_a_run_to_resume(flow_run.id), "the subflow's record of its run", every=0.4)
     dying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dying
@@ -209,7 +209,7 @@ async def test_a_rerun_takes_up_a_step_that_was_under_way(
     state = await run_again(flow_run, credentials, steps=steps)
     assert state.is_completed(), state.message
     assert ran(workspace) == {"extract": ["SUCCESS"], "load": ["SUCCESS"]}
-    assert await steps_to_go_on_with(flow_run.id) == set()
+    assert await steps_with_a_run_to_resume(flow_run.id) == set()
 
 
 async def _is_true(value: bool) -> bool:
@@ -229,7 +229,7 @@ async def left_under_way(
         if {run.schedule_name for run in workspace.active_runs()} != going:
             return False
         found = await latest_flow_run("run-pipeline")
-        return await steps_to_go_on_with(found.id) == going
+        return await steps_with_a_run_to_resume(found.id) == going
 
     await await_until(all_are_known, "the steps' record of their runs", every=0.4)
     flow_run = await latest_flow_run("run-pipeline")

@@ -13,7 +13,7 @@ from prefect.deployments import run_deployment
 from prefect.flow_runs import suspend_flow_run
 from prefect.states import Cancelling, Scheduled
 from support.bench import Bench, flow_processes
-from support.prefect_api import steps_to_go_on_with
+from support.prefect_api import steps_with_a_run_to_resume
 from support.processes import await_until, deploy, wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
@@ -71,7 +71,7 @@ async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: 
     flow_run = await run_deployment(f"run-pipeline/{name}", parameters=given, timeout=0)
 
     async def they_run() -> bool:
-        return await steps_to_go_on_with(flow_run.id) == long and len(workspace.active_runs()) == len(long)
+        return await steps_with_a_run_to_resume(flow_run.id) == long and len(workspace.active_runs()) == len(long)
 
     await await_until(they_run, "the long steps")
     return flow_run.id

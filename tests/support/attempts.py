@@ -1,4 +1,4 @@
-"""Things that a user does with what was typed, each made to be done later, with a Bolt that is handed in."""
+"""What a user does with a value that was typed. Each function returns an action to run later with a given Bolt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Bolt(Protocol):
-    """Where a Bolt is, and what opens it: a simulator, say."""
+    """The address of a Bolt and its credentials: those of a simulator, say."""
 
     api_endpoint: str
     api_key: str
@@ -34,7 +34,7 @@ def a_client(**settings: Any) -> Attempt:
 
 
 def a_call(call: Callable[[BoltClient], Awaitable[Any]]) -> Attempt:
-    """Call an open client."""
+    """Call a method of an open client."""
 
     def attempt(bolt: Bolt) -> Any:
         async def run() -> Any:
@@ -68,17 +68,17 @@ def schedule(**fields: Any) -> Attempt:
 
 
 def a_trigger(**changes: Any) -> Attempt:
-    """Trigger a schedule block's run with changes."""
+    """Trigger a run of a schedule block with changes."""
     return lambda bolt: schedule()(bolt).trigger(**changes)
 
 
 def a_run(run_id: Any, **fields: Any) -> Attempt:
-    """Make the handle of a run."""
+    """Create the handle of a run."""
     return lambda bolt: BoltRun(run_id, credentials()(bolt), **fields)
 
 
 def a_wait(timeout_seconds: Any) -> Attempt:
-    """Wait for a run's end."""
+    """Wait until a run has ended."""
     return lambda bolt: a_run(1)(bolt).wait_for_completion(timeout_seconds)
 
 
@@ -88,7 +88,7 @@ def a_cancel(grace_seconds: Any) -> Attempt:
 
 
 def a_task(name: str, *args: Any, **arguments: Any) -> Attempt:
-    """Call what a task does in its run; by then, futures have come to their values."""
+    """Call a task's function as in its run; futures have been resolved by then."""
 
     def attempt(bolt: Bolt) -> Any:
         return asyncio.run(
@@ -99,7 +99,7 @@ def a_task(name: str, *args: Any, **arguments: Any) -> Attempt:
 
 
 def flow(**parameters: Any) -> Attempt:
-    """Have Prefect check the parameters of `run_schedule`, as it does before a flow run begins."""
+    """Let Prefect check the parameters of `run_schedule`, as it does before a flow run begins."""
 
     def attempt(bolt: Bolt) -> Any:
         return run_schedule.validate_parameters({"schedule_name": "daily", **parameters})
@@ -108,7 +108,7 @@ def flow(**parameters: Any) -> Attempt:
 
 
 def a_call_of_the_flow(**parameters: Any) -> Attempt:
-    """Run the body of `run_schedule`, as Prefect does once each parameter by itself is good."""
+    """Run the function of `run_schedule`, as Prefect does once each parameter is valid by itself."""
 
     def attempt(bolt: Bolt) -> Any:
         return asyncio.run(run_schedule.fn(**parameters))

@@ -1,7 +1,7 @@
-"""Flow runs in processes of their own, each against a Bolt of its own: started, struck, and judged.
+"""Flow runs in their own processes, each with its own Bolt: start them, disturb them, and check them.
 
-A flow run is started as a script, through `serve` or through a worker; all three look the same to a test.
-Each has a `BoltSimulator` to itself, so that many can run at once and faults hit the flow run that is meant.
+A flow run starts as a script, through `serve` or through a worker. All three look the same to a test.
+Each has its own `BoltSimulator`, so that many can run at once and a fault hits the intended flow run.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ SERVED = (
     "triggered_then_busy",
 )
 SHARED_POOL = "bench"
-# A Bolt run must have ended this long after its flow run.
+# A Bolt run must end within this time after its flow run.
 LIMIT_SECONDS = 10.0
-# After a SIGKILL, a worker starts a process for the hook, which imports Prefect beside all else that runs here.
+# After a SIGKILL, a worker starts a process for the hook. It imports Prefect while everything else runs.
 HOOK_PROCESS_SECONDS = 90.0
 FOREVER = float("inf")
 
 
 class Bench:
-    """Starts flow runs; what they share (a worker, a `serve` program) is started once, when first asked for.
+    """Starts flow runs. The shared worker and `serve` program start when they are first needed.
 
     Args:
-        folder: For the processes' output.
-        env: The environment of a process that is to talk to the Prefect server.
+        folder: For the output of the processes.
+        env: The environment of a process that uses the Prefect server.
     """
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
@@ -75,7 +75,7 @@ class Bench:
             bolt.simulator.stop()
 
     def bolt(self, **options: Any) -> Bolt:
-        """A Bolt with a credentials block that names it."""
+        """A Bolt with a credentials block for it."""
         simulator = BoltSimulator(**options).start()
         bolt = Bolt(simulator, _save_credentials(simulator))
         self.bolts.append(bolt)
@@ -85,7 +85,7 @@ class Bench:
         return self.processes.worker(pool, **options)
 
     def shared_pool(self) -> str:
-        """The work pool of the worker that is shared. A test that stops or kills a worker starts its own."""
+        """The work pool of the shared worker. A test that stops or kills a worker starts its own."""
         with self._lock:
             if self._worker is None:
                 self._worker = self.worker(SHARED_POOL)
@@ -106,14 +106,14 @@ class Bench:
         program: str = "call.py",
         **parameters: Any,
     ) -> Launched:
-        """Start a run of one of `process_flows`.
+        """Start a run of one of the flows in `process_flows`.
 
         Args:
             flow: Its name there.
-            bolt: Where it triggers; the schedule is `daily` unless the parameters say otherwise.
+            bolt: The Bolt to trigger; the schedule is `daily` unless the parameters name another.
             via: A script, the shared `serve` program or the shared worker.
-            pool: A work pool of the test's own.
-            deployment: A deployment that a `serve` program of the test's own serves.
+            pool: The test's own work pool.
+            deployment: A deployment served by the test's own `serve` program.
             env: Further environment variables for a script.
             program: The script that calls the flow.
             parameters: The flow's parameters.
@@ -160,7 +160,7 @@ class Bolt:
     credentials: str
 
     def add(self, name: str = "daily", *, seconds: float = FOREVER, return_code: Any = 0) -> None:
-        """Add a schedule of one command that takes so long and ends so."""
+        """Add a schedule of one command with this duration and this result."""
         command = SimulatedCommand("dbt run", duration_seconds=seconds, return_code=return_code)
         self.simulator.add_schedule(name, commands=[command], setup_commands=False)
 
@@ -179,7 +179,7 @@ class Launched:
     struck_at: float = field(default=0.0)
 
     def find(self) -> Any:
-        """The flow run; None while there is none. Subflows carry its tag, too."""
+        """The flow run; None while there is none. Subflows have its tag too."""
         with _client() as client:
             from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
@@ -199,7 +199,7 @@ class Launched:
 
     @property
     def flow_run(self) -> Any:
-        """The flow run as it is now; waits until there is one."""
+        """The flow run as it is now; wait until there is one."""
 
         def found_or_over() -> Any:
             return self.find() or (self.process is not None and not self.process.running)
@@ -210,7 +210,7 @@ class Launched:
         return found
 
     def reach(self, condition: Callable[[BoltSimulator], object]) -> None:
-        """Wait until the Bolt has seen it; a script that ends before tells what it printed."""
+        """Wait until Bolt shows it; if a script ends before that, report its output."""
 
         def reached_or_over() -> bool:
             over = self.process is not None and not self.process.running
@@ -229,20 +229,20 @@ class Launched:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that run the flow; not those that run its hooks."""
+        """The processes that run the flow, without those of its hooks."""
         if self.process is not None:
             return [self.process.pid] if self.process.running else []
         return flow_processes(self.flow_run.id)
 
     def send(self, signum: signal.Signals) -> None:
-        """A signal to the process of the flow run."""
+        """Send a signal to the flow run's process."""
         self.struck_at = time.time()
         pids = wait_until(lambda: self.pids, "a process that runs the flow")
         for pid in pids:
             os.kill(pid, signum)
 
     def cancel(self) -> None:
-        """What the UI's button and `prefect flow-run cancel` do."""
+        """Cancel as the UI's button and `prefect flow-run cancel` do."""
         from prefect.states import Cancelling
 
         self.struck_at = time.time()
@@ -255,14 +255,14 @@ class Launched:
         assert command.wait() == 0, command.output
 
     def retry(self) -> None:
-        """What `prefect flow-run retry` does for a run of a deployment."""
+        """Retry as `prefect flow-run retry` does for a run of a deployment."""
         from prefect.states import Scheduled
 
         with _client() as client:
             client.set_flow_run_state(self.flow_run.id, Scheduled(message="Retried by a test"), force=True)
 
     def suspend(self) -> None:
-        """What the UI's button and the API do."""
+        """Suspend as the UI's button and the API do."""
         from prefect.flow_runs import suspend_flow_run
 
         suspend_flow_run(flow_run_id=self.flow_run.id, timeout=600)
@@ -272,7 +272,7 @@ class Launched:
             client.resume_flow_run(self.flow_run.id)
 
     def ended(self) -> Any:
-        """Wait until the flow run is over for Prefect, and for its processes; return it."""
+        """Wait until Prefect and the processes are done with the flow run; return it."""
 
         seen: Any = None
 
@@ -294,7 +294,7 @@ class Launched:
         wait_until(lambda: not self.pids, "the end of the flow run's processes", every=0.2)
 
     def bolt_at_rest(self, within: float = LIMIT_SECONDS) -> float:
-        """No Bolt run is going soon after the flow run's end; returns how long after it the last one ended."""
+        """Check that no Bolt run is active soon after the flow run ended; return the delay of the last one."""
         ended = self.flow_run.end_time
         wait_until(
             lambda: not self.bolt.simulator.active_runs(),
@@ -316,13 +316,13 @@ class Launched:
 
 
 def case_of(case: Any, *, always: bool, sampled: bool) -> Any:
-    """A case as a parameter: of every run, of the longer run, or of the one that leaves nothing out."""
+    """A case as a parameter: for every test run, for the longer one, or for the complete one."""
     marks = [] if always else [pytest.mark.full if sampled else pytest.mark.exhaustive]
     return pytest.param(case, id=str(case), marks=marks)
 
 
 def flow_processes(flow_run_id: uuid.UUID) -> list[int]:
-    """The processes that a runner or a worker has started for a flow run, but for those of its hooks."""
+    """The processes that a runner or a worker started for a flow run, without those of its hooks."""
     wanted = f"PREFECT__FLOW_RUN_ID={flow_run_id}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -330,7 +330,7 @@ def flow_processes(flow_run_id: uuid.UUID) -> list[int]:
             if wanted not in (folder / "environ").read_bytes().split(b"\0"):
                 continue
             arguments = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it has ended meanwhile, or is somebody else's
+        except OSError:  # it has ended, or belongs to another user
             continue
         if b"hook" not in arguments and arguments != [b""]:
             found.append(int(folder.name))
@@ -338,7 +338,7 @@ def flow_processes(flow_run_id: uuid.UUID) -> list[int]:
 
 
 def labels_are_sound(flow_run: Any) -> None:
-    """Trap 10: anything but a scalar in a label breaks Prefect's reads of the flow run."""
+    """Trap 10: a label that is not a scalar breaks Prefect's reads of the flow run."""
     for name, value in flow_run.labels.items():
         assert isinstance(value, (str, int, float, bool)), f"label {name} is {value!r}"
 
@@ -347,7 +347,7 @@ def _client() -> Any:
     from prefect.client.orchestration import get_client
 
     for _ in range(5):
-        # httpx reads the environment, in which pytest writes and unwrites the name of the present test.
+        # httpx reads the environment, where pytest sets and deletes the name of the current test.
         with suppress(KeyError):
             return get_client(sync_client=True)
     return get_client(sync_client=True)
@@ -362,7 +362,7 @@ def _save_credentials(simulator: BoltSimulator) -> str:
 
 
 def _deploy(flow: str, name: str, pool: str) -> uuid.UUID:
-    """Deploy one of `process_flows` as prefect.yaml does for a flow of an importable module."""
+    """Deploy one of `process_flows` as prefect.yaml does: a flow of an importable module."""
     import sys
 
     from prefect.deployments.runner import RunnerDeployment

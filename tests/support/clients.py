@@ -1,4 +1,4 @@
-"""Clients that do not wait between their tries."""
+"""Clients that do not wait between attempts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETTINGS = {field.name for field in dataclasses.fields(ConnectionSettings)}
 
 
 class Naps(list[float]):
-    """Takes the place of a sleep: notes how long it was to be, and is over at once."""
+    """Replaces a sleep: records the requested time and returns at once."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -26,7 +26,7 @@ class Naps(list[float]):
 
 
 def client_for(target: BoltSimulator | str, **options: Any) -> BoltClient:
-    """A client of a simulator, or of an endpoint that no credentials are needed for, whose waits have no jitter.
+    """A client of a simulator, or of an endpoint without credentials. Its waits have no jitter.
 
     Args:
         target: The simulator or the endpoint.

@@ -15,7 +15,7 @@ def credentials_for(simulator: BoltSimulator, **fields: Any) -> ParadimeCredenti
 
     Args:
         simulator: The simulator, started.
-        fields: Further fields of `ParadimeCredentials`, or others in place of the right ones.
+        fields: More fields of `ParadimeCredentials`; they replace the valid ones.
     """
     good = {
         "api_endpoint": simulator.api_endpoint,

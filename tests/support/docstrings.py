@@ -16,7 +16,7 @@ import paradime_flows
 BLOCKS = Path(paradime_blocks.__file__).resolve().parent
 FLOWS = Path(str(paradime_flows.__file__)).resolve().parent
 _FENCED = re.compile(r"^( *)```python\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-# What shows that an example needs a Prefect server: blocks that are saved there, flows and tasks.
+# Words that show that an example needs a Prefect server: it saves blocks, or has flows and tasks.
 _ON_A_SERVER = (".save(", ".load(", "from paradime_flows.")
 
 
@@ -24,7 +24,7 @@ class Example(NamedTuple):
     """A fenced Python block of a docstring.
 
     Attributes:
-        name: The module, and what the docstring is of.
+        name: The module, and the name of the documented object.
         code: The code.
         needs_prefect: Whether it needs a Prefect server.
     """
@@ -53,6 +53,6 @@ EXAMPLES = _found()
 
 
 def run_example(code: str) -> None:
-    """Run an example; what it sets in the environment is taken back."""
+    """Run an example, and restore the environment afterwards."""
     with mock.patch.dict(os.environ):
         exec(compile(code, "<docstring>", "exec"), {"__name__": "__example__"})  # noqa: S102 - our own docstrings

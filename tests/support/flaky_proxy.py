@@ -1,4 +1,4 @@
-"""A proxy before a Prefect server that answers 503 to some requests, as the server does on a locked database."""
+"""A proxy for a Prefect server. It answers some requests with 503, as the server does when its database is locked."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HOP_BY_HOP = {
 
 
 class FlakyProxy:
-    """Passes requests on, but for the first few of one kind; WebSockets are refused.
+    """Passes requests on, except the first few of one kind. It refuses WebSockets.
 
     Args:
         api_url: The server's API.
-        path_ends_with: Which requests to refuse at first.
-        times: How many of them.
+        path_ends_with: The kind of requests to refuse at first.
+        times: How many of them to refuse.
     """
 
     def __init__(self, api_url: str, *, path_ends_with: str, times: int) -> None:

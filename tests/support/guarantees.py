@@ -1,13 +1,13 @@
-"""Writes flows/GUARANTEES.md from the tests that prove it: `python tests/support/guarantees.py [--check]`.
+"""Writes flows/GUARANTEES.md from the marks on the tests: `python tests/support/guarantees.py [--check]`.
 
-A test is marked with what it proves:
+The mark on a test says what the test proves:
 
     @pytest.mark.guarantee(
         "Cancelled in Prefect", "A flow run is cancelled", prefect="Cancelled", bolt="CANCELED", result="…"
     )
 
-The first test of a row says all of it; others of the same row repeat group and event only. The tests are read, not
-imported: no pytest, no Prefect. With `--check`, nothing is written, and the exit code says whether the page is fresh.
+The first test of a row has all the texts; other tests of the row repeat only group and event. The tests are parsed, not
+imported, so pytest and Prefect are not needed. `--check` writes nothing; the exit code says whether the page is fresh.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "flows" / "GUARANTEES.md"
-# In the order of the page.
+# The order of the page.
 GROUPS = (
     "The trigger's answer is lost",
     "Bolt is unreachable, busy, or refuses us",
@@ -33,7 +33,7 @@ GROUPS = (
     "The schedule is running already",
 )
 OUTCOME = ("prefect", "bolt", "result")
-# The closer to the real thing, the further up.
+# The more realistic layers come first.
 FOLDERS = ("processes", "e2e", "faults", "client")
 
 HEAD = """\
@@ -59,7 +59,7 @@ test-nightly` the processes ten times over. `make figures` runs every case once 
 
 
 class MarkError(Exception):
-    """A mark that makes no row; the message names its place."""
+    """An invalid mark; the message says where it is."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Mark:
     """A `guarantee` mark on a test.
 
     Attributes:
-        group: The table that it belongs to.
+        group: The table that it is part of.
         event: What happens.
-        outcome: What Prefect shows, what Bolt does and what the user gets; empty if another test says it.
+        outcome: What Prefect shows, what Bolt does and what the user gets; empty if another test has these texts.
         path: The test's file, below `tests`.
-        line: Where the mark stands.
+        line: The line of the mark.
         test: The test's name.
     """
 
@@ -89,7 +89,7 @@ class Mark:
 
 @dataclass
 class Row:
-    """A row of a table: the mark that says it, and the tests that prove it."""
+    """A row of a table: the mark with the texts, and the tests that prove it."""
 
     said: Mark
     tests: list[Mark] = field(default_factory=list)
@@ -123,7 +123,7 @@ def rows_of(marks: Iterable[Mark]) -> dict[str, list[Row]]:
     """Return the rows of each group, in order.
 
     Raises:
-        MarkError: A mark is of no group, says something twice or not at all, or breaks the table.
+        MarkError: A mark has no group, repeats or lacks a text, or breaks the table.
     """
     marks = sorted(marks, key=_order)
     rows: dict[tuple[str, str], Row] = {}

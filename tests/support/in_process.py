@@ -1,4 +1,4 @@
-"""The simulator without a socket: httpx's own transport is led to it, and reaches nothing else."""
+"""The simulator without a socket: httpx's own transport calls it, and can reach nothing else."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-# From the request to the simulator, and from there back.
+# From the request to the simulator, and back.
 ONE_WAY_SECONDS = 0.01
 _ports = itertools.count(20_001)
 _serving: dict[int, BoltInProcess] = {}
-# What a simulator does goes on when its client has gone: the event loop keeps no task alive by itself.
+# A simulator finishes its work after its client has gone. The event loop itself keeps no reference to a task.
 _tasks: set[asyncio.Task[Any]] = set()
 
 
 def _now() -> float:
-    # Virtual time replaces it.
+    # Virtual time replaces this function.
     return time.monotonic()
 
 
 class BoltInProcess(BoltSimulator):
-    """A simulator that is reached without a socket, within `bolt_in_process`; its time is the event loop's."""
+    """A simulator without a socket, for use within `bolt_in_process`. Its time is the event loop's."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(port=next(_ports), monotonic=_now, **options)
@@ -89,7 +89,7 @@ async def _handle(_: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.
         {name.lower(): value for name, value in request.headers.items()},
         await request.aread(),
     )
-    # The simulator acts whatever becomes of its client.
+    # The simulator acts even if its client has gone.
     task = asyncio.get_running_loop().create_task(_answer(simulator, incoming))
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
@@ -103,6 +103,6 @@ async def _handle(_: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.
 
 @contextmanager
 def bolt_in_process() -> Iterator[None]:
-    """Lead all requests of httpx to the simulators of this process; there is no network within."""
+    """Direct all requests of httpx to the simulators of this process; there is no network inside."""
     with mock.patch.object(httpx.AsyncHTTPTransport, "handle_async_request", _handle):
         yield

@@ -1,4 +1,4 @@
-"""A pytest plugin: the folder of a test is its layer, which marks it, places it and adds up its time.
+"""A pytest plugin: the folder of a test is its layer. The layer sets its mark and its order, and sums its time.
 
 unit        no socket, no process, no Prefect server; a tenth of a second at most (`support.limits`)
 memory      the simulator in this process, Prefect in memory, virtual time
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from xdist.scheduler import LoadScopeScheduling
 
-# By folder, in the order in which they are begun: processes first, which mostly wait; then what needs no server, while
-# that starts; the tests of the real server last, handed out one by one, so that no process of xdist is idle at the end.
+# By folder, in starting order: first the process tests, which mostly wait; then tests without a server, while it
+# starts; the tests on the real server last and one by one, so that no xdist process is idle at the end.
 LAYERS = {
     "processes": "processes",
     "unit": "unit",
@@ -34,23 +34,23 @@ LAYERS = {
     "ui": "ui",
     "e2e": "e2e",
 }
-# Tests of the real server that are not handed out one by one: those of one name go to one process, one after the other.
+# Tests on the real server that are not distributed one by one. Those of one name run in one process, in order.
 TOGETHER = {
-    # What a process has had of signals is its own, and counts on.
+    # They count on the signals that their own process has received.
     "e2e/test_users_flows.py": "users' flows",
     "e2e/test_watching.py": "watching",
-    # Their examples save blocks of the same names, and deploy the same flow.
+    # Their examples save blocks of the same names and deploy the same flow.
     "e2e/test_docstrings.py": "documents",
     "e2e/test_readme.py": "documents",
     "e2e/test_composing.py::test_the_example_of_a_deployment": "documents",
 }
-# Marks of what `make test` leaves to longer runs, the longest first: `-m full` runs what is left to that one alone,
-# `--include full` that as well.
+# Marks of tests that `make test` leaves to longer runs, the longest first: `-m full` runs only those,
+# `--include full` runs them as well.
 LEFT_OUT = ("exhaustive", "full")
 
 
 def layer_of(nodeid: str) -> str | None:
-    """Return the layer of a test by its id; None in a folder that is none, or not ours."""
+    """Return the layer of a test by its id; None for a test outside the layers' folders."""
     _, _, below = nodeid.partition("tests/")
     return LAYERS.get(below.partition("/")[0])
 
@@ -61,13 +61,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         choices=LEFT_OUT,
-        help="run the tests of this mark, too, which are left to longer runs",
+        help="also run the tests of this mark, which are left to longer runs",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test with its layer, leave out what longer runs are for, and begin with what takes longest."""
+    """Mark each test with its layer, deselect tests of longer runs, and sort by duration, longest first."""
     for item in items:
         layer = layer_of(item.nodeid)
         if layer is None:
@@ -81,12 +81,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unwanted = set(left_out)
         items[:] = [item for item in items if item not in unwanted]
     order = list(dict.fromkeys(LAYERS.values()))
-    # Of one layer, those first that are handed out as a whole.
+    # Within a layer, groups of tests that stay together come first.
     items.sort(key=lambda item: (order.index(layer_of(item.nodeid) or ""), not _together(item.nodeid)))
 
 
 def _length(item: pytest.Item) -> str | None:
-    """Return the longer run that a test is left to."""
+    """Return the mark of the longer run that a test is left to."""
     return next((mark for mark in LEFT_OUT if item.get_closest_marker(mark)), None)
 
 
@@ -96,7 +96,7 @@ def _together(nodeid: str) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """Hand out tests as their layer asks for, unless another way than xdist's own default was asked for."""
+    """Distribute tests by layer, unless another way than xdist's default was requested."""
     if config.getoption("dist") != "load":
         return None
     from xdist.scheduler import LoadScopeScheduling
@@ -105,12 +105,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
         def _split_scope(self, nodeid: str) -> str:
             layer = layer_of(nodeid)
             if layer == "processes":
-                # They share a worker and a `serve` program, which take longer to start than most of them to run.
+                # They share a worker and a `serve` program, which take longer to start than most tests take to run.
                 return layer
-            # A real flow takes seconds; of the others a file is handed out as a whole.
+            # A real flow takes seconds, so these are distributed one by one; other files stay together.
             return (_together(nodeid) or nodeid) if layer == "e2e" else nodeid.partition("::")[0]
 
-    # In the order that they have been put in.
+    # In the order in which they were added.
     config.option.loadscopereorder = False
     return ByLayer(config, log)
 
@@ -124,7 +124,7 @@ class _Times:
 
 
 class LayerTimes:
-    """Adds up the reports of a test run, wherever its tests have run."""
+    """Sums the reports of a test run from all processes."""
 
     def __init__(self) -> None:
         self.times: dict[str, _Times] = defaultdict(_Times)
@@ -144,7 +144,7 @@ class LayerTimes:
             terminalreporter.write_line(line)
 
     def lines(self) -> Iterable[str]:
-        """A line for each layer; at once with others, a layer's tests take longer than its share of the whole."""
+        """A line for each layer. Layers run at the same time, so a layer takes longer than its share of the total."""
         yield f"{'layer':<12}{'tests':>8}{'from first to last':>20}{'summed':>10}"
         for layer in dict.fromkeys(LAYERS.values()):
             if layer in self.times:
@@ -154,6 +154,6 @@ class LayerTimes:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add up where the test run is told of: not in the processes of xdist, which report to it."""
+    """Sum in the process that gets all reports, not in the xdist processes that send them."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(LayerTimes(), "layer-times")

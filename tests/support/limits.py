@@ -1,7 +1,7 @@
-"""A pytest plugin: a unit test that opens a socket, starts a process or takes long fails, and is told why.
+"""A pytest plugin: a unit test fails, with the reason, if it opens a socket, starts a process or takes too long.
 
-How long it takes is the time that it had a processor, so that a busy machine fails nobody; only who waits for seconds
-fails by the clock. The tests in memory may take their time, and nothing else of that.
+The limit counts processor time, so that a busy machine fails no test. Wall time counts only for a test that sleeps for
+seconds. Memory tests have no time limit; the other rules apply to them too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import pytest
 from support.layers import layer_of
 
 _LIMITED = {"unit", "memory"}
-# More than a busy machine keeps a test from going on.
+# Longer than a busy machine interrupts a test.
 _ASLEEP_SECONDS = 5.0
 _ELSEWHERE = "such a test belongs to another layer (tests/support/layers.py)."
-# The same code takes up to twice as long on Python 3.10 as on those after it.
+# The same code takes up to twice as long on Python 3.10 as on later versions.
 _SLOWER = 2 if sys.version_info < (3, 11) else 1
 _PROCESSES = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 
 
 class _Watch:
-    """Forbids what such a test must not do while one runs; Python tells it of all that is done."""
+    """Forbids sockets and processes while a limited test runs; Python's audit hook reports them."""
 
     def __init__(self) -> None:
         self.forbidden = ""
@@ -36,24 +36,24 @@ class _Watch:
 
     def begin(self) -> None:
         self.forbidden = ""
-        # Those of a library, say, that tests before this one have left: it cannot help what they do.
+        # Threads from earlier tests, such as a library's: this test is not responsible for them.
         self._others = {thread.ident or 0 for thread in threading.enumerate()} - {threading.get_ident()}
 
     def end(self) -> None:
         self._others = None
 
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Stop what is forbidden. An event loop's own pair of sockets is not: it is of the family AF_UNIX."""
+    def check(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Stop a forbidden action. The event loop's own socket pair is allowed: its family is AF_UNIX."""
         if self._others is None:
             return
-        told = ""
+        problem = ""
         if event == "socket.__new__" and arguments[1] in {socket.AF_INET, socket.AF_INET6}:
-            told = "It opens a socket"
+            problem = "It opens a socket"
         elif event in _PROCESSES:
-            told = "It starts a process"
-        if told and threading.get_ident() not in self._others:
-            self.forbidden = told
-            raise RuntimeError(f"{told}: {_ELSEWHERE}")
+            problem = "It starts a process"
+        if problem and threading.get_ident() not in self._others:
+            self.forbidden = problem
+            raise RuntimeError(f"{problem}: {_ELSEWHERE}")
 
 
 _watch = _Watch()
@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    sys.addaudithook(_watch.hear)
+    sys.addaudithook(_watch.check)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -90,13 +90,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown() -> None:
-    """Watch no longer: what ends with the last test of a process, of whatever layer, may be a server."""
+    """Stop watching: a teardown that follows may end a server, whatever the layer."""
     _watch.end()
 
 
 @contextmanager
 def _nothing_forbidden() -> Generator[None]:
-    """Tell of what was forbidden, whatever the test has made of that."""
+    """Report a forbidden action, even if the test has swallowed the error."""
     try:
         yield
     except BaseException:
@@ -108,8 +108,8 @@ def _nothing_forbidden() -> Generator[None]:
 
 @contextmanager
 def _takes_at_most(limit: float) -> Generator[None]:
-    """Fail what takes more of a processor's time, or sleeps: on a busy machine, the clock would tell of others."""
-    # What others have left to collect is no part of this test.
+    """Fail a test that uses too much processor time, or sleeps. Wall time would count other processes' work."""
+    # Garbage of other tests does not count.
     gc.disable()
     began, cpu = time.perf_counter(), time.thread_time()
     try:
@@ -118,7 +118,7 @@ def _takes_at_most(limit: float) -> Generator[None]:
         gc.enable()
     seconds, whole = time.thread_time() - cpu, time.perf_counter() - began
     if seconds > limit or whole > seconds + _ASLEEP_SECONDS:
-        told = (
+        problem = (
             f"It takes {seconds:.2f} s of a processor, and {whole:.2f} s in all; a unit test has {limit:g} s"
         )
-        pytest.fail(f"{told}: {_ELSEWHERE}", pytrace=False)
+        pytest.fail(f"{problem}: {_ELSEWHERE}", pytrace=False)

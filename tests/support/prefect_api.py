@@ -1,4 +1,4 @@
-"""What Prefect's API knows of a flow run, for tests to assert on."""
+"""What Prefect's API knows about a flow run, for tests to check."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _OURS = "test-"
 
 @contextmanager
 def tagged_as_ours() -> Iterator[None]:
-    """Tag the flow runs that are called within, so that `latest_flow_run` finds no other test's."""
+    """Tag the flow runs called inside, so that `latest_flow_run` finds no other test's."""
     with tags(f"{_OURS}{uuid4().hex[:12]}"):
         yield
 
 
 async def latest_flow_run(flow_name: str) -> FlowRun:
-    """Return the run of a flow that was made last of those that the test itself has called.
+    """Return the latest run of a flow among those that the test itself called.
 
-    Others can be on the server: those that it calls have a parent, and those of its deployments a deployment.
+    The server may have others: those called by flow runs have a parent, and those of a deployment have its id.
     """
     (ours,) = (tag for tag in TagsContext.get().current_tags if tag.startswith(_OURS))
     async with get_client() as client:
@@ -56,7 +56,7 @@ async def latest_flow_run(flow_name: str) -> FlowRun:
 
 
 async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
-    """Return the artifacts of a flow run by key; the newest of each."""
+    """Return the artifacts of a flow run by key, the newest of each."""
     async with get_client() as client:
         found = await client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
@@ -66,7 +66,7 @@ async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
 
 
 async def logs_of(flow_run_id: UUID) -> list[str]:
-    """Return the log messages of a flow run, as far as they have been sent."""
+    """Return the log messages of a flow run that have been sent so far."""
     async with get_client() as client:
         found = await client.read_logs(
             log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
@@ -74,8 +74,8 @@ async def logs_of(flow_run_id: UUID) -> list[str]:
     return [log.message for log in found]
 
 
-async def steps_to_go_on_with(flow_run_id: UUID) -> set[str]:
-    """The steps of a pipeline's flow run that have left a Bolt run to go on with."""
+async def steps_with_a_run_to_resume(flow_run_id: UUID) -> set[str]:
+    """Return the steps of a pipeline's flow run that have a Bolt run to resume."""
     from paradime_flows.pipelines.attempts import open_predecessors
     from paradime_flows.prefect_api.flow_runs import subflows_of
 

@@ -1,4 +1,4 @@
-"""The tests' Prefect server is the demo's, deployments/local_server.py; pytest's `pythonpath` finds it."""
+"""The tests use the demo's Prefect server, deployments/local_server.py; pytest's `pythonpath` finds it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class StartedElsewhere(LocalPrefectServer):
-    """A server that another process has started and will stop."""
+    """A server that another process started and will stop."""
 
     def __init__(self, home: Path, url: str) -> None:
         super().__init__(home)

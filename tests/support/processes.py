@@ -1,7 +1,7 @@
-"""Processes of a test's own: scripts, `serve` programs and workers, with their output, ended by pid.
+"""A test's own processes: scripts, `serve` programs and workers. Their output is kept, and they are ended by pid.
 
-Nothing here sleeps for a time that was tuned to a machine: a test waits for a condition, up to a generous
-limit, and on reaching the limit is told what it waited for and what the process had printed.
+Nothing here sleeps for a time tuned to a machine. A test waits for a condition, up to a generous limit; when the limit
+is reached, the error says what the test waited for and what the process printed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Far beyond what a slow machine needs: reached only by a test that has failed.
+# Far more than a slow machine needs: only a failed test reaches it.
 WAIT_SECONDS = 180.0
 POLL_SECONDS = 0.1
 STOP_SECONDS = 20.0
 
-# Every process that descends from a test carries this variable, by which the last of them is found.
+# All descendants of a test carry this variable, so that the last of them can be found.
 MARKER = "PARADIME_TEST_PROCESS"
 
-# Workers and `serve` look for work every second, and not every ten.
+# Workers and `serve` poll for work every second instead of every ten.
 QUICK_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
@@ -39,7 +39,7 @@ QUICK_SETTINGS = {
 
 
 class ConditionNotMetError(AssertionError):
-    """What a test waited for did not come."""
+    """The condition that a test waited for did not become true."""
 
 
 def wait_until(
@@ -49,7 +49,7 @@ def wait_until(
     within: float = WAIT_SECONDS,
     every: float = POLL_SECONDS,
 ) -> T:
-    """Wait until the condition is true, and return its value. The last look is at the deadline."""
+    """Wait until the condition is true, and return its value. The last check is at the deadline."""
     deadline = time.monotonic() + within
     while True:
         late = time.monotonic() >= deadline
@@ -68,7 +68,7 @@ async def await_until(
     within: float = WAIT_SECONDS,
     every: float = POLL_SECONDS,
 ) -> T:
-    """The same for a condition that is awaited."""
+    """The same for an async condition."""
     deadline = time.monotonic() + within
     while True:
         late = time.monotonic() >= deadline
@@ -81,7 +81,7 @@ async def await_until(
 
 
 class TestProcess:
-    """A process in a session and a process group of its own, with its output in a file."""
+    """A process in its own session and process group, with its output in a file."""
 
     __test__ = False
 
@@ -115,7 +115,7 @@ class TestProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, or None while the process runs. A negative number is the signal that ended it."""
+        """The exit code; None while the process runs. A negative number is the signal that ended it."""
         return self._popen.poll()
 
     @property
@@ -127,20 +127,20 @@ class TestProcess:
         return self.log_path.read_text(errors="replace")
 
     def send(self, signum: signal.Signals) -> None:
-        """A signal to the process alone, as `kill` sends it."""
+        """Send a signal to the process alone, as `kill` does."""
         if self.running:
             os.kill(self.pid, signum)
 
     def ctrl_c(self) -> None:
-        """SIGINT to the whole process group, as a terminal sends it."""
+        """Send SIGINT to the whole process group, as a terminal does."""
         self._send_to_group(signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL to the process alone; its children live on."""
+        """Send SIGKILL to the process alone; its children stay alive."""
         self.send(signal.SIGKILL)
 
     def wait(self, within: float = WAIT_SECONDS) -> int:
-        """Wait for the process's own end, and return its exit code."""
+        """Wait until the process ends on its own, and return its exit code."""
         try:
             return self._popen.wait(within)
         except subprocess.TimeoutExpired:
@@ -149,7 +149,7 @@ class TestProcess:
             ) from None
 
     def wait_for_output(self, text: str, *, within: float = WAIT_SECONDS) -> str:
-        """Wait until the text stands in the output, and return the whole output."""
+        """Wait until the output contains the text, and return the whole output."""
 
         def seen_or_ended() -> bool:
             ended = not self.running
@@ -167,7 +167,7 @@ class TestProcess:
         return output
 
     def stop(self, within: float = STOP_SECONDS) -> int:
-        """End the process: SIGTERM, and SIGKILL a while later; then whatever is left in its process group."""
+        """End the process: SIGTERM, then SIGKILL after some time, then the rest of its process group."""
         self.send(signal.SIGTERM)
         try:
             self._popen.wait(within)
@@ -180,16 +180,16 @@ class TestProcess:
     def _send_to_group(self, signum: signal.Signals) -> None:
         try:
             os.killpg(self.pid, signum)
-        except (ProcessLookupError, PermissionError):  # nobody is left in it (macOS says the second)
+        except (ProcessLookupError, PermissionError):  # the group is empty (macOS raises the second)
             return
 
 
 class Processes:
-    """Starts processes for a test, and ends all of them, with all that they started, when the test is over.
+    """Starts processes for a test, and ends them and all their descendants after the test.
 
     Args:
-        folder: For their output, and their working directory.
-        env: The environment to give them: a `LocalPrefectServer`'s `env`, say.
+        folder: Their working directory, and the place for their output.
+        env: Their environment: the `env` of a `LocalPrefectServer`, say.
     """
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
@@ -210,7 +210,7 @@ class Processes:
         return process
 
     def script(self, path: Path, *arguments: str, env: Mapping[str, str] | None = None) -> TestProcess:
-        """Start a Python program with this Python."""
+        """Start a Python program with the same Python."""
         return self.start(sys.executable, str(path), *arguments, name=path.stem, env=env)
 
     def serve(self, path: Path, *arguments: str, env: Mapping[str, str] | None = None) -> TestProcess:
@@ -220,13 +220,13 @@ class Processes:
         return process
 
     def worker(self, pool: str, *, env: Mapping[str, str] | None = None) -> TestProcess:
-        """Start a process worker, and wait until it polls for work; makes the work pool if there is none."""
+        """Start a process worker, and wait until it polls for work; create the work pool if there is none."""
         process = self.prefect("worker", "start", "--type", "process", "--pool", pool, name="worker", env=env)
         process.wait_for_output("started!")
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
 
-        # It says so although a loaded server has refused it the pool; then it asks again.
+        # The worker prints this even if a busy server refused to create the pool; then it asks again.
         deadline = time.monotonic() + 60
         with get_client(sync_client=True) as client:
             while True:
@@ -241,11 +241,11 @@ class Processes:
     def prefect(
         self, *arguments: str, name: str = "prefect", env: Mapping[str, str] | None = None
     ) -> TestProcess:
-        """Start a command of Prefect's command line."""
+        """Start a command of the `prefect` command line."""
         return self.start(sys.executable, "-m", "prefect", *arguments, name=name, env=env)
 
     def stop_all(self) -> None:
-        """End everything, last started first; then what outlived its parent, as a killed worker's runs do."""
+        """End all processes, newest first; then those that outlived their parent, such as a killed worker's runs."""
         for process in reversed(self._started):
             process.stop()
         for pid in self.survivors():
@@ -255,14 +255,14 @@ class Processes:
                 continue
 
     def survivors(self) -> list[int]:
-        """Descendants of this test's processes that run now, whoever their parent is. Linux only."""
+        """The descendants of this test's processes that are alive, whatever their parent. Linux only."""
         wanted = f"{MARKER}={self._marker}".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if wanted in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
-            except OSError:  # it has ended meanwhile, or is somebody else's
+            except OSError:  # it has ended, or belongs to another user
                 continue
         return found
 
@@ -284,7 +284,7 @@ def wait_for_flow_run(
     what: str = "a final state",
     within: float = WAIT_SECONDS,
 ) -> Any:
-    """Wait until the flow run's state is accepted (by default: final), and return the flow run."""
+    """Wait until the flow run's state is accepted (by default: a final state), and return the flow run."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

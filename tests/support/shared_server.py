@@ -1,8 +1,8 @@
-"""A pytest plugin: one Prefect server for a whole test run, also where xdist runs the tests in several processes.
+"""A pytest plugin: one Prefect server for a whole test run, also when xdist runs the tests in several processes.
 
-With xdist, the process that hands out the tests starts the server, once it knows that one of them asks for it, and
-puts its address into a folder that all know; so the tests that need no server run meanwhile. Without xdist, the first
-test that asks starts it.
+With xdist, the controller process starts the server once it knows that a test needs it, and writes its address to a
+folder that all processes know. Tests without a server run in the meantime. Without xdist, the first test that needs the
+server starts it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from support.prefect_server import LocalPrefectServer
 
 _FOLDER = "prefect_server_folder"
-# The start has limits of its own, and tells of its failure.
+# The start has its own time limits and reports its own failure.
 _START_SECONDS = 1000.0
 
 
 class SharedServer:
-    """The server as the process that hands out the tests has it.
+    """The server as seen by the controller process.
 
     Args:
-        folder: For the server, and for what the other processes are told of it.
+        folder: For the server, and for the messages to the other processes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class SharedServer:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Any) -> None:
-        """Start the server without waiting for it, if a test that is to run needs it."""
+        """Start the server in the background if a selected test needs it."""
         if self._starting is None and _wanted(self.folder).exists():
             self._starting = threading.Thread(target=self._start)
             self._starting.start()
@@ -56,13 +56,13 @@ class SharedServer:
         server = LocalPrefectServer(self.folder / "home", ui=True, in_memory=True)
         try:
             server.start()
-        except Exception as error:  # noqa: BLE001 - told to the tests that wait for it
-            told = {"error": str(error)}
+        except Exception as error:  # noqa: BLE001 - reported to the tests that wait for it
+            message = {"error": str(error)}
         else:
             self._server = server
-            told = {"home": str(server.home), "url": server.url}
+            message = {"home": str(server.home), "url": server.url}
         draft = self.folder / "draft.json"
-        draft.write_text(json.dumps(told), encoding="utf-8")
+        draft.write_text(json.dumps(message), encoding="utf-8")
         draft.rename(_address(self.folder))
 
     def pytest_unconfigure(self) -> None:
@@ -81,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Say that a server is wanted, before xdist tells that the tests have been collected."""
+    """Announce that a server is needed, before xdist reports that the tests are collected."""
     given = getattr(session.config, "workerinput", {})
     if _FOLDER in given and any("prefect_server" in item.fixturenames for item in session.items):
         _wanted(Path(given[_FOLDER])).touch()
@@ -89,7 +89,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def prefect_server(request: pytest.FixtureRequest) -> Iterator[LocalPrefectServer]:
-    """The test run's real Prefect server; this process's flows talk to it."""
+    """The shared Prefect server; this process's flows use it."""
     from support.prefect_server import LocalPrefectServer, StartedElsewhere, talking_to
 
     given = getattr(request.config, "workerinput", None)
@@ -98,19 +98,21 @@ def prefect_server(request: pytest.FixtureRequest) -> Iterator[LocalPrefectServe
         with LocalPrefectServer(folder / "home", ui=True, in_memory=True) as server, talking_to(server):
             yield server
         return
-    told = _told(Path(given[_FOLDER]))
-    with talking_to(StartedElsewhere(Path(told["home"]), told["url"])) as server:
+    message = _read_message(Path(given[_FOLDER]))
+    with talking_to(StartedElsewhere(Path(message["home"]), message["url"])) as server:
         yield server
 
 
-def _told(folder: Path) -> dict[str, str]:
+def _read_message(folder: Path) -> dict[str, str]:
     """Wait for the server's address."""
-    assert _wanted(folder).exists(), "Name `prefect_server` as a fixture: who starts it looks for that."
+    assert _wanted(folder).exists(), (
+        "Request the fixture `prefect_server` by name: its name starts the server."
+    )
     wait_until(_address(folder).exists, "the Prefect server's address", within=_START_SECONDS)
-    told: dict[str, str] = json.loads(_address(folder).read_text(encoding="utf-8"))
-    if "error" in told:
-        pytest.fail(told["error"], pytrace=False)
-    return told
+    message: dict[str, str] = json.loads(_address(folder).read_text(encoding="utf-8"))
+    if "error" in message:
+        pytest.fail(message["error"], pytrace=False)
+    return message
 
 
 def _wanted(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""An event loop whose time jumps: what waits for an hour is over at once, and in the same order each time."""
+"""An event loop whose time jumps: a wait of an hour ends at once, and the order is the same each time."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _real_monotonic = time.monotonic
-# How long something outside of the loop is waited for, in real seconds, before a test is taken for stuck.
+# How long to wait, in real seconds, for something outside of the loop before a test counts as stuck.
 _STUCK_SECONDS = 20.0
 
 
 class _Now:
-    """The time of all virtual loops; real outside of `virtual_time`."""
+    """The time of all virtual loops; real time outside of `virtual_time`."""
 
     monotonic = _real_monotonic()
-    # What to add for the time of day.
+    # The difference to the time of day.
     to_wall = 0.0
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Runs what is ready; when nothing is, its time jumps to the next timer."""
+    """Runs everything that is ready; then its time jumps to the next timer."""
 
     def __init__(self) -> None:
         super().__init__(_JumpingSelector())
@@ -44,24 +44,24 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Waits for no timer: where a real selector would, it lets the loop's time jump."""
+    """Does not wait for timers: where a real selector would wait, it makes the loop's time jump."""
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
         if events or (timeout is not None and timeout <= 0):
             return events
         if timeout is None:
-            # No timer: only a thread can wake the loop.
+            # There is no timer: only a thread can wake the loop.
             events = super().select(_STUCK_SECONDS)
             if not events:
-                raise RuntimeError("Everything waits for something that nobody will do.")
+                raise RuntimeError("Every task is waiting, and nothing can wake any of them.")
             return events
         _Now.monotonic += timeout
         return []
 
 
 def in_this_loop(work: Callable[[], Any]) -> Future[int]:
-    """Start the request that triggers as a task that no cancel of the caller reaches, in place of a thread."""
+    """Start the trigger's request as a task instead of a thread; a cancel of the caller does not reach it."""
     future: Future[int] = Future()
     future.set_running_or_notify_cancel()
 
@@ -79,16 +79,16 @@ def in_this_loop(work: Callable[[], Any]) -> Future[int]:
 
 
 async def _at_once(function: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
-    """Do in this thread what belongs into another: virtual time must not pass meanwhile."""
+    """Run the work of another thread in this one, so that virtual time does not pass during it."""
     await anyio.lowlevel.checkpoint()
     return function(*arguments)
 
 
 @contextmanager
 def virtual_time() -> Iterator[None]:
-    """Let the package, and the simulator, go by the time of a `VirtualTimeLoop`.
+    """Make the package and the simulator use the time of a `VirtualTimeLoop`.
 
-    Threads are replaced: the trigger's by a task, others by doing the work at once.
+    Threads are replaced: the trigger's by a task, the others by running their work at once.
     """
     _Now.monotonic = _real_monotonic()
     _Now.to_wall = time.time() - _Now.monotonic
@@ -111,9 +111,9 @@ def virtual_time() -> Iterator[None]:
 
 
 async def until(condition: Callable[[], object], *, within: float = 3600.0) -> None:
-    """Let virtual time pass until something holds."""
+    """Let virtual time pass until a condition is true."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     while not condition():
-        assert loop.time() < deadline, "What was waited for did not come about."
+        assert loop.time() < deadline, "The condition did not become true."
         await asyncio.sleep(0.01)
