@@ -1,18 +1,18 @@
-# `make demo` and `make test` are all that a fresh machine needs: Python 3.10 to 3.13, pip and make.
-# Every target does its own set-up, and may be repeated.
+# A fresh machine needs only `make demo` and `make test`, with Python 3.10 to 3.13, pip and make.
+# Every target does its own set-up and can be repeated.
 #
 #   PYTHON=python3.12       which Python the virtual environments are made with
 #   PYTEST_ARGS='-k wait'   further arguments for pytest (test, test-unit, test-rounds, test-contract)
-#   BUDGET=600              how many seconds test-all may take: what does not fit is left out, and named
+#   BUDGET=600              time limit of test-all in seconds; it lists the parts that it leaves out
 
 VENV := .venv
 CONTRACT_VENV := .venv-contract
 BUILD := build
 
-# What this package is tested on; `python3` may be another.
+# The Python versions that this package is tested on; `python3` may be another one.
 RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))
 ifndef PYTHON
-# The one that .venv was made with, if there is one; else the first on the path that will do.
+# The Python that made .venv, if there is one; otherwise the first suitable one on the path.
 PYTHON := $(shell $(VENV)/bin/python -c 'import sys; print(sys._base_executable)' 2>/dev/null)
 endif
 ifeq ($(PYTHON),)
@@ -21,35 +21,35 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 endif
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
-# Named after the Python, so that another PYTHON= makes the environment anew.
+# The name contains the Python version, so that another PYTHON= creates a new environment.
 READY := $(VENV)/.ready-$(PYTHON_VERSION)
 CONTRACT_READY := $(CONTRACT_VENV)/.ready-$(PYTHON_VERSION)
 
 PY := $(VENV)/bin/python
-# The constraints hold for what a package is built with, too: PIP_CONSTRAINT for older pips, the other for newer.
+# Constraints apply to build dependencies too: PIP_CONSTRAINT for older pips, the other variable for newer ones.
 PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
 	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-ui test test-all test-nightly test-unit test-rounds test-contract figures guarantees screenshots coverage lint format types check build wheel-check clean
-# A target that failed half-way is made again, not taken for made.
+# A target that failed half-way is built again.
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           runs a Bolt schedule from Prefect: simulator, Prefect server, flow, artifacts"
 	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
 	@echo "make test           what a change must pass: 8 minutes on two cores (make test-unit: its quickest layer)"
-	@echo "make test-all       what that leaves: every combination, the vendor's SDK, Dask, benchmarks (BUDGET=seconds)"
+	@echo "make test-all       the rest: every combination, the vendor's SDK, Dask, benchmarks (BUDGET=seconds)"
 	@echo "make test-nightly   all of it, and the process tests ten times (ROUNDS=10)"
 	@echo "make guarantees     writes flows/GUARANTEES.md from the marks on the tests"
 	@echo "make figures        runs every fault and process test once, and counts them: tests/faults/FIGURES.md"
-	@echo "make lint           ruff, format check, mypy, who imports whom, fresh guarantees (make format: fixes what it can)"
+	@echo "make lint           ruff, format check, mypy, import contracts, fresh guarantees (make format fixes)"
 	@echo "make wheel-check    builds the wheel, installs it into an empty environment, runs the smallest flow"
-	@echo "make clean          removes what these have made"
+	@echo "make clean          removes what these targets have created"
 
 setup: $(READY)
 
-# $(call make_venv,FOLDER): a virtual environment there, of this Python: an older one of another is emptied.
+# $(call make_venv,FOLDER): create a virtual environment with this Python; clear one made with another Python.
 define make_venv
 	@test -n "$(PYTHON_VERSION)" || { \
 		echo "No Python 3.10 to 3.13 with venv was found. Install one, or name it: make PYTHON=/path/to/python3.12"; \
@@ -67,7 +67,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(call PIP_INSTALL,$(PY)) -c constraints.txt -e '.[testing,dev]'
 	@touch $@
 
-# The vendor's SDK brings 60 packages with old pins: an environment of its own.
+# The vendor's SDK has 60 dependencies with old pins, so it gets its own environment.
 $(CONTRACT_READY): tests/contract/requirements.txt
 	$(call make_venv,$(CONTRACT_VENV))
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(CONTRACT_VENV)/bin/python -m pip install -qq -r $<
@@ -79,7 +79,7 @@ demo: $(READY)
 demo-ui: $(READY)
 	@$(PY) deployments/demo.py --ui
 
-# Three processes: many tests wait for servers and processes of their own. tests/support/layers.py hands them out.
+# Three processes: many tests wait for servers and processes. tests/support/layers.py distributes the tests.
 PARALLEL := -n 3
 ROUNDS := 10
 
@@ -89,7 +89,7 @@ test: $(READY)
 test-unit: $(READY)
 	@$(PY) -m pytest $(PARALLEL) tests/unit $(PYTEST_ARGS)
 
-# All that `make test` leaves, part by part.
+# All tests that `make test` leaves out, part by part.
 test-all: $(READY)
 	@$(PY) .ci/rest.py $(if $(BUDGET),--seconds $(BUDGET))
 
@@ -97,22 +97,22 @@ test-nightly: test
 	@$(MAKE) --no-print-directory test-all BUDGET=
 	@$(MAKE) --no-print-directory test-rounds
 
-# The process tests, again and again: a race shows in one round of many.
+# The process tests many times: a race shows in few rounds.
 test-rounds: $(READY)
 	@for round in $$(seq $(ROUNDS)); do \
 		echo "== round $$round of $(ROUNDS)"; \
 		$(PY) -m pytest $(PARALLEL) -q tests/processes --include full $(PYTEST_ARGS) || exit 1; \
 	done
 
-# All fault and process tests, counted in one run: tests/faults/FIGURES.md.
+# Runs all fault and process tests once and counts them: tests/faults/FIGURES.md.
 figures: $(READY)
 	@$(PY) tests/faults/figures.py $(PYTEST_ARGS)
 
-# flows/GUARANTEES.md, from the marks on the tests.
+# Writes flows/GUARANTEES.md from the marks on the tests.
 guarantees: $(READY)
 	@$(PY) tests/support/guarantees.py
 
-# Its own pytest and configuration: ours asks for plugins, and for packages, that are not there.
+# It has its own pytest and configuration: ours needs plugins and packages that are not installed there.
 test-contract: $(READY) $(CONTRACT_READY)
 	@cd tests/contract && PARADIME_SIMULATOR_PYTHON="$(abspath $(PY))" \
 		"$(abspath $(CONTRACT_VENV))/bin/python" -m pytest \
@@ -123,7 +123,7 @@ coverage: $(READY)
 	@$(PY) -m coverage run -m pytest -o unit_limit_seconds=inf $(PYTEST_ARGS)
 	@$(PY) -m coverage report
 
-# Pictures of the Prefect UI for the README, taken by a headless Chromium.
+# Screenshots of the Prefect UI for the README, from a headless Chromium.
 screenshots: $(READY)
 	@$(PY) tests/ui/screenshots.py
 
@@ -142,9 +142,9 @@ format: $(READY)
 	@$(PY) -m ruff check --fix-only -q .
 	@$(PY) -m ruff format .
 
-# Both ends of what pyproject.toml allows: what pip takes today, and the lowest version of each direct dependency. The
-# environments are made anew each time: what pip takes today is not what it took yesterday. How long a unit test may
-# take is a question to our code, and `make test` asks it.
+# Both ends of the range in pyproject.toml: the versions that pip installs today, and the lowest version of each
+# direct dependency. The environments are created anew each time, since pip's choice changes from day to day. The time
+# limit of unit tests does not apply here; `make test` checks it.
 NEWEST_VENV := .venv-newest
 LOWEST_VENV := .venv-lowest
 ENDS_TESTS := tests/unit tests/client tests/simulator tests/memory tests/e2e/test_run_schedule.py \
@@ -164,12 +164,12 @@ test-lowest:
 	@$(call PIP_PLAIN,$(LOWEST_VENV)) -c $(LOWEST_VENV)/lowest.txt -e '.[testing,dev]'
 	@$(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) $(ENDS_TESTS) $(PYTEST_ARGS)
 
-# constraints.txt anew: the newest versions that go together, for all supported Pythons at once.
+# Writes constraints.txt: the newest versions that work together, for all supported Pythons.
 pins: $(READY)
 	@$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
 		--no-annotate --no-python-downloads --custom-compile-command "make pins" -q -o constraints.txt
 
-# The wheel is built from the sdist: so the sdist is known to hold all that it needs.
+# The wheel is built from the sdist, which proves that the sdist is complete.
 build: $(READY)
 	@rm -rf dist
 	@$(PY) -m build --no-isolation --outdir dist . > $(BUILD).log || { cat $(BUILD).log; exit 1; }

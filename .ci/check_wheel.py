@@ -1,9 +1,9 @@
-"""Look at the wheel as a user gets it.
+"""Checks the wheel that users get.
 
-`check_wheel.py contents DIST` looks into the wheel of a folder; `check_wheel.py installed`, run by the Python
-of an environment into which it was installed and nothing else, imports it; `check_wheel.py runs README`, run by that
-Python once the extra `testing` is there, too, runs the README's smallest flow as a user would: on the server that
-Prefect starts for a script by itself.
+`check_wheel.py contents DIST` checks the contents of the wheel in a folder. `check_wheel.py installed` imports the
+package; run it with the Python of an environment that has only the wheel installed. `check_wheel.py runs README` runs
+the README's smallest flow as a user would, on the server that Prefect starts for a script; run it with the same Python
+after installing the extra `testing`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 PACKAGES = {"paradime_blocks", "paradime_flows"}
-# Prefect's own limit for its server is 20 s, and a slow machine needs a minute. The whole flow is bounded, too.
+# Prefect's own limit for its server is 20 s, but a slow machine needs a minute. The whole flow has a limit too.
 SERVER_START_SECONDS = 240
 FLOW_SECONDS = 420
 
 
 def check_contents(dist: Path) -> None:
-    """The wheel holds the two import packages, both typed, and nothing else that could be imported."""
+    """The wheel holds the two import packages, both typed, and no other importable module."""
     (wheel,) = dist.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
@@ -42,7 +42,7 @@ def check_contents(dist: Path) -> None:
 
 
 def check_installed() -> None:
-    """Both packages and every module of theirs come from site-packages and can be imported."""
+    """Both packages and all of their modules come from site-packages and can be imported."""
     site = Path(sysconfig.get_paths()["purelib"]).resolve()
     for name in sorted(PACKAGES):
         package = importlib.import_module(name)
@@ -64,7 +64,7 @@ def check_installed() -> None:
 
 
 def check_runs(readme: Path) -> None:
-    """The first Python block of the README runs: the versions that were installed go together."""
+    """The README's first Python block runs: the installed versions work together."""
     found = re.search(r"^```python\n(.*?)^```$", readme.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     if found is None:
         sys.exit(f"{readme.name} shows no Python.")

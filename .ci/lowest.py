@@ -1,4 +1,4 @@
-"""Print constraints for pip: the lowest version of each direct dependency that pyproject.toml claims to work with."""
+"""Prints constraints for pip: the lowest version of each direct dependency that pyproject.toml allows."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["pro
 for text in [*project["dependencies"], *project["optional-dependencies"]["testing"]]:
     requirement = Requirement(text)
     floors = [bound.version for bound in requirement.specifier if bound.operator == ">="]
-    # Without a floor it is there for its upper bound: that of fastapi, which the lowest Prefect needs on any Python.
+    # A dependency may be listed only for its upper bound, as fastapi is: the lowest Prefect needs that on any Python.
     print(f"{requirement.name}=={floors[0]}" if floors else f"{requirement.name}{requirement.specifier}")

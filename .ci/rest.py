@@ -1,7 +1,7 @@
-"""Runs what `make test` leaves, part by part, in a given time: `rest.py [--seconds N]`.
+"""Runs the tests that `make test` leaves out, part by part, within a time: `rest.py [--seconds N]`.
 
-A part is begun only if it can be expected to end in time; those that were left out are named at the end. Without a
-time, all of them run. Stops at the first that fails, with its exit code.
+A part starts only if it should end in time. The parts left out are listed at the end. Without a time limit, all parts
+run. The first failure stops the program with its exit code.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Part:
     """A part of the tests.
 
     Attributes:
-        name: What it is about.
-        command: What runs it.
+        name: Its subject.
+        command: The command that runs it.
         seconds: How long it takes on two cores.
         env: Environment variables to add.
     """
@@ -35,12 +35,12 @@ class Part:
 
 
 def processes(mark: str, seconds: float, *names: str) -> Part:
-    """A part of the tests of processes: the files of these names."""
+    """A part of the process tests: the files with these names."""
     files = [PROCESSES.format(name) for name in names]
     return Part(f"processes ({mark}): {', '.join(names)}", [*PYTEST, "-m", mark, *files], seconds)
 
 
-# What is proven nowhere else comes first, and every combination of what has been sampled last.
+# First the tests that have no sample in `make test`; last the full combinations of those that have one.
 PARTS = [
     Part("the demo", ["make", "--no-print-directory", "demo"], 60),
     Part("the vendor's SDK", ["make", "--no-print-directory", "test-contract"], 120),
@@ -93,7 +93,7 @@ def main() -> int:
         closing += [f"{part.name}:", last]
     print("== summary")
     if left:
-        print(f"Left out, since they do not fit into {seconds:.0f} s; `make test-nightly` runs all:")
+        print(f"Left out, since they do not fit into {seconds:.0f} s (`make test-nightly` runs all):")
         for part in left:
             print(f"  {part.name} ({part.seconds:.0f} s)")
     print(*closing, sep="\n")
@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def run(part: Part) -> tuple[int, str]:
-    """Run a part and show what it prints; return its exit code and its last line."""
+    """Run a part and print its output; return its exit code and its last line."""
     last = ""
     with subprocess.Popen(
         part.command, env=os.environ | part.env, stdout=subprocess.PIPE, text=True
