@@ -1,4 +1,4 @@
-"""`python -m paradime_blocks.testing`: a simulator to play with, until it is interrupted."""
+"""`python -m paradime_blocks.testing`: a simulator to try things with; it runs until it is interrupted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        arguments: The command line; that of the process unless given.
+        arguments: The command line. By default, the process's own.
 
     Returns:
         The exit code.
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with simulator:
         for name, value in sorted(simulator.environment().items()):
             sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
-        # Whoever started this may be reading a pipe.
+        # The process that started this one may be reading a pipe.
         sys.stdout.flush()
         ended.wait()
     return 0
@@ -60,24 +60,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
     parser.add_argument("--speed", type=float, default=1.0, help="virtual seconds per second (default: 1)")
-    parser.add_argument("--api-key", default="simulated-key", help="the API key to let in")
-    parser.add_argument("--api-secret", help="the API secret to let in (default: a random one)")
-    parser.add_argument("--read-only", action="store_true", help="let the key read only")
-    parser.add_argument("--bearer", help="a prdm_ token to let in, in place of key and secret")
+    parser.add_argument("--api-key", default="simulated-key", help="the API key to accept")
+    parser.add_argument("--api-secret", help="the API secret to accept (default: a random one)")
+    parser.add_argument("--read-only", action="store_true", help="allow the key to read only")
+    parser.add_argument("--bearer", help="a prdm_ token to accept instead of key and secret")
     parser.add_argument(
-        "--workspace-uid", default="simulated-workspace", help="what a company token must select"
+        "--workspace-uid",
+        default="simulated-workspace",
+        help="the workspace that a company token must select",
     )
     parser.add_argument(
         "--schedules",
         type=Path,
-        help="a JSON file: a list of objects with the arguments of BoltSimulator.add_schedule, commands being"
-        " texts or objects with the arguments of SimulatedCommand (default: the samples daily, hourly and broken)",
+        help="a JSON file: a list of objects with the arguments of BoltSimulator.add_schedule; each command is a"
+        " text or an object with the arguments of SimulatedCommand (default: the samples daily, hourly and broken)",
     )
     return parser
 
 
 def add_samples(simulator: BoltSimulator) -> None:
-    """Add schedules that show something: `daily`, `hourly` and `broken`."""
+    """Add three sample schedules: `daily`, `hourly` and `broken`."""
     simulator.add_schedule(
         "daily",
         commands=[
@@ -104,7 +106,7 @@ def add_samples(simulator: BoltSimulator) -> None:
 
 
 def add_from_file(simulator: BoltSimulator, path: Path) -> None:
-    """Add the schedules of a JSON file, as `--schedules` says."""
+    """Add the schedules of a JSON file, as described for `--schedules`."""
     for entry in json.loads(path.read_text(encoding="utf-8")):
         simulator.add_schedule(**{**entry, "commands": [_command(each) for each in entry["commands"]]})
 

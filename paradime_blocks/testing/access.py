@@ -1,4 +1,4 @@
-"""Who is let in, and to do what."""
+"""Which credentials the simulator accepts, and what they allow."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 
 from .reply import Reply
 
-# No object store may ever see these.
+# These must never reach an object store.
 CREDENTIAL_HEADERS = ("x-api-key", "x-api-secret", "authorization", "x-paradime-workspace")
 
 
 @dataclass(frozen=True)
 class Access:
-    """Which credentials are right, and what they may do."""
+    """The valid credentials, and what they allow."""
 
     api_key: str
     api_secret: str
@@ -24,14 +24,14 @@ class Access:
     read_only: Literal[False, "status", "graphql"]
 
     def refuse(self, headers: Mapping[str, str]) -> Reply | None:
-        """The answer to wrong credentials; None if they are right."""
+        """Return the response to wrong credentials; None if they are right."""
         wanted = {"authorization": f"Bearer {self.bearer}"}
         if self.bearer is None:
             wanted = {"x-api-key": self.api_key, "x-api-secret": self.api_secret}
         given = ((headers.get(name, ""), value) for name, value in wanted.items())
         if not all(hmac.compare_digest(there.encode(), here.encode()) for there, here in given):
             return Reply.of_error(401, "Invalid API credentials.")
-        # That a wrong workspace is answered 403 is an inference.
+        # Status 403 for a wrong workspace is an inference.
         selects = self.bearer is not None and self.bearer.startswith("prdm_cmp_")
         if selects and headers.get("x-paradime-workspace") != self.workspace_uid:
             return Reply.of_error(

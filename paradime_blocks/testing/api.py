@@ -1,4 +1,4 @@
-"""GraphQL in, JSON out: documents are checked against the schema as a real server checks them."""
+"""GraphQL in, JSON out. Documents are checked against the schema, as a real server checks them."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _CACHED_DOCUMENTS = 500
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that has been read and checked.
+    """A request that has been parsed and checked.
 
     Attributes:
         operations: The names of its root fields.
-        selected: For each key of the answer's data, the keys below it.
-        is_mutation: Whether it changes something.
-        errors: Why it cannot be carried out, as GraphQL says it.
-        not_understood: The same for people; None if the backend is merely said to lack something.
+        selected: For each key of the response's data, the keys below it.
+        is_mutation: Whether it is a mutation.
+        errors: Why it cannot be executed, as GraphQL errors.
+        not_understood: The same for the test's report. None if the only cause is a backend made to lack something.
     """
 
     operations: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Prepared:
     operation_name: str | None = None
 
     def nothing(self, *, ok: bool | None) -> dict[str, Any]:
-        """The answer's data with null for all that was selected, but for `ok`."""
+        """Return the response's data with null for every selected field except `ok`."""
         return {
             key: {each: ok if each == "ok" else None for each in below}
             for key, below in self.selected.items()
@@ -70,25 +70,25 @@ class Prepared:
 
 
 _Checked: TypeAlias = tuple[DocumentNode, list[GraphQLError], str | None]
-# Documents that were checked against the whole schema, which all simulators of a process share.
+# Documents already checked against the whole schema. All simulators of a process share them.
 _checked_by_all: dict[str, _Checked] = {}
 
 
 @functools.cache
 def _whole_schema() -> tuple[SchemaText, GraphQLSchema]:
-    """The schema with nothing left out; made once, since that takes longer than most tests."""
+    """Build the whole schema; once, since that takes longer than most tests."""
     text = SchemaText()
     return text, text.build()
 
 
 class GraphQLApi:
-    """Checks and carries out GraphQL requests."""
+    """Checks and executes GraphQL requests."""
 
     def __init__(self, workspace: Workspace, resolvers: Resolvers) -> None:
-        """Begin with the whole schema.
+        """Start with the whole schema.
 
         Args:
-            workspace: Whose lock a request is carried out under.
+            workspace: Requests run under its lock.
             resolvers: The functions behind the root fields.
         """
         self._workspace = workspace
@@ -99,11 +99,11 @@ class GraphQLApi:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The names of all root fields of the whole schema."""
+        """The names of all root fields in the whole schema."""
         return self._whole_text.operations
 
     def restore(self) -> None:
-        """Have the whole schema again."""
+        """Go back to the whole schema."""
         self._text = self._whole_text
         self._schema = self._whole
         self._no_aliases = False
@@ -117,14 +117,14 @@ class GraphQLApi:
         fields: Iterable[str] = (),
         aliases: bool = False,
     ) -> None:
-        """Lose operations, arguments, fields or aliases; see `SchemaText.without`."""
+        """Remove operations, arguments, fields or aliases; see `SchemaText.without`."""
         self._text = self._text.without(operations=operations, arguments=arguments, fields=fields)
         self._schema = self._text.build()
         self._no_aliases = self._no_aliases or aliases
         self._checked = {}
 
     def prepare(self, query: str, variables: Mapping[str, Any], operation_name: str | None) -> Prepared:
-        """Read and check a request."""
+        """Parse and check a request."""
         try:
             document, errors, blame = self._check(query)
         except GraphQLError as error:
@@ -133,8 +133,8 @@ class GraphQLApi:
         if operation is None:
             message = "Give an operation name that the document has: it must be clear what to execute."
             return Prepared(errors=({"message": message},), not_understood=message)
-        # A field that @skip leaves out is not asked for; in a faulty request, all of them count.
-        # A dict from graphql-core 3.2, a class of its own from 3.3; only graphql-core reads it.
+        # A field excluded by @skip is not requested. In an invalid request, all fields count.
+        # graphql-core 3.2 returns a dict here, 3.3 a class of its own. Only graphql-core reads it.
         values: Any = None
         if not errors:
             declared = get_variable_values(
@@ -157,14 +157,14 @@ class GraphQLApi:
         )
 
     def act(self, prepared: Prepared, *, read_only: bool = False) -> tuple[dict[str, Any], str | None]:
-        """Carry out a request, once, as one step.
+        """Execute a request once, as one step.
 
         Args:
             prepared: The request.
-            read_only: Whether each mutation in it is refused, as it would be for lack of a permission.
+            read_only: Whether to refuse each mutation in it for lack of permission.
 
         Returns:
-            The answer, and what went wrong inside the simulator itself, if anything did.
+            The response, and the simulator's own failure if it had one.
         """
         if prepared.errors or prepared.document is None:
             return {"errors": list(prepared.errors)}, None
@@ -183,14 +183,14 @@ class GraphQLApi:
         known = self._checked.get(query)
         if known is not None:
             return known
-        # Checking takes milliseconds, and clients send the same few documents over and over.
+        # A check takes milliseconds, and clients send the same few documents again and again.
         if len(self._checked) >= _CACHED_DOCUMENTS:
             self._checked.clear()
         document = parse(query)
         errors = validate(self._schema, document)
         blame = errors[0].message if errors else None
         if errors and self._schema is not self._whole and not validate(self._whole, document):
-            # The request is right, and only the backend is said to be older.
+            # The request is valid; only the backend is set to be older.
             blame = None
         aliases = _aliases(document) if self._no_aliases and not errors else 0
         if aliases:
@@ -204,7 +204,7 @@ def _no_permission(_info: object, **_arguments: object) -> dict[str, Any]:
 
 
 def _fields(selection: SelectionSetNode, document: DocumentNode, values: Any) -> Iterator[FieldNode]:
-    """The fields of a selection, those in fragments too, less those that directives leave out."""
+    """Yield the fields of a selection, including those in fragments, without those that directives exclude."""
     for node in selection.selections:
         if values is not None and not _is_wanted(node, values):
             continue

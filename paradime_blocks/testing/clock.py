@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 
 
 class Clock:
-    """Virtual time, which a test can speed up, stop (speed 0) or move forward.
+    """Virtual time. A test can speed it up, stop it (speed 0) or move it forward.
 
-    It starts at the real time of day, so that dates look right to a client that compares them with its own.
-    Nothing ticks: whoever wants to know what has happened asks for the time and works it out.
+    It starts at the real time of day, so that dates look right to a client that compares them with its own clock.
+    Nothing ticks: the state is computed from the time whenever it is read.
 
     Example:
         >>> clock = Clock(speed=0)
@@ -27,7 +27,7 @@ class Clock:
 
         Args:
             speed: Virtual seconds per real second; 0 stops the clock, so that only `advance` moves it.
-            monotonic: Where real time comes from.
+            monotonic: The source of real time.
         """
         self._lock = threading.Lock()
         self._monotonic = monotonic
@@ -43,7 +43,7 @@ class Clock:
     @speed.setter
     def speed(self, speed: float) -> None:
         with self._lock:
-            # What has gone by so far went by at the old speed.
+            # The time until now passed at the old speed.
             self._at_mark = self._seconds()
             self._mark = self._monotonic()
             self._speed = _checked_speed(speed)
@@ -52,7 +52,7 @@ class Clock:
         """Move virtual time forward at once.
 
         Args:
-            seconds: How far; not negative, since what has happened cannot be undone.
+            seconds: How far. It cannot be negative, since nothing can be undone.
 
         Raises:
             ValueError: If `seconds` is negative.
@@ -82,7 +82,7 @@ def as_datetime(seconds: float) -> datetime:
 
 
 def as_text(seconds: float) -> str:
-    """Seconds since 1970 as Bolt writes dates: UTC, no zone, a space in the middle.
+    """Seconds since 1970 in Bolt's date format: UTC, no zone, a space in the middle.
 
     Example:
         >>> as_text(1697388256.986049)

@@ -1,4 +1,4 @@
-"""What a command does when the simulator runs it: how long it takes, what it prints and leaves behind."""
+"""What a simulated command does: how long it takes, what it prints, and which files it writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 Content = bytes | str | Path
 
-# `dbt retry` takes up these where they failed; anything else is run again as it stands.
+# `dbt retry` resumes these commands where they failed. Any other command is run again unchanged.
 _RETRYABLE = (
     "build", "clone", "compile", "docs generate", "run", "run-operation", "seed", "snapshot", "test",
 )  # fmt: skip
@@ -22,14 +22,14 @@ class SimulatedCommand:
 
     Attributes:
         command: The text of the command, such as `dbt run`.
-        duration_seconds: How long it takes, in virtual seconds. `math.inf` never ends by itself.
-        return_code: What it ends with. A tuple gives one code for each run that the command takes part in
-            (its last value stands for all later ones): `(1, 0)` fails once and then succeeds.
-        stdout: All that it prints in the end; it grows line by line while the command runs. None prints
-            something that looks like dbt.
+        duration_seconds: How long it takes, in virtual seconds. With `math.inf` it never ends on its own.
+        return_code: Its exit code. A tuple has one code for each run that includes the command
+            (the last one also applies to all later runs): `(1, 0)` fails once and then succeeds.
+        stdout: Its whole output; it grows line by line while the command runs. None prints
+            something that looks like dbt's output.
         stderr: The same for the error stream.
-        resources: The files it leaves behind, by path. None leaves what dbt would; `{}` leaves nothing.
-        continue_on_error: Whether the run goes on when this command fails; None leaves it to the run.
+        resources: The files it writes, by path. None writes dbt's usual files; `{}` writes none.
+        continue_on_error: Whether the run continues when this command fails. None uses the run's own setting.
 
     Example:
         >>> SimulatedCommand("dbt test", duration_seconds=30, return_code=(1, 0)).code(execution=5)
@@ -45,7 +45,7 @@ class SimulatedCommand:
     continue_on_error: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could never happen, so that a slip in a test is seen where it was made."""
+        """Reject what could never happen, so that a mistake in a test fails where it was made."""
         if not self.command.strip():
             message = "A command needs some text."
             raise ValueError(message)
@@ -63,21 +63,21 @@ class SimulatedCommand:
         return self.return_code[min(execution, len(self.return_code) - 1)]
 
     def output(self, return_code: int) -> str:
-        """All of the standard output, for the given end."""
+        """The whole standard output, for the given return code."""
         return _usual_output(self.command, return_code) if self.stdout is None else self.stdout
 
     def files(self, return_code: int) -> Mapping[str, Content]:
-        """The files left behind, for the given end."""
+        """The files it writes, for the given return code."""
         return _usual_files(self.command, return_code) if self.resources is None else self.resources
 
     @property
     def is_setup(self) -> bool:
-        """Whether Bolt put it in front itself: a retry leaves such commands out."""
+        """Whether Bolt added the command itself; a retry leaves such commands out."""
         return self.command.startswith("git clone") or self.command.strip() == "dbt deps"
 
     @property
     def text_for_retry(self) -> str:
-        """What a retry runs in its place: `dbt retry` where dbt can take up a failed command."""
+        """What a retry runs instead: `dbt retry` where dbt can resume a failed command."""
         words = self.command.split()
         rest = " ".join(words[1:])
         fits = words[0] == "dbt" and any(rest == verb or rest.startswith(f"{verb} ") for verb in _RETRYABLE)
@@ -85,12 +85,12 @@ class SimulatedCommand:
 
 
 def as_command(command: str | SimulatedCommand) -> SimulatedCommand:
-    """A plain text is a command that takes a second and succeeds."""
+    """Turn a plain text into a command that takes a second and succeeds."""
     return SimulatedCommand(command) if isinstance(command, str) else command
 
 
 def setup_commands(branch: str) -> tuple[SimulatedCommand, ...]:
-    """The commands that Bolt puts before those of the schedule."""
+    """The commands that Bolt runs before those of the schedule."""
     return (
         SimulatedCommand(
             "git clone https://git.example.com/acme/jaffle-shop.git",

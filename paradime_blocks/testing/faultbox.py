@@ -1,4 +1,4 @@
-"""Which faults have been injected, and which call each of them hits."""
+"""Which faults have been injected, and which calls they hit."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class _Active:
 
 
 class FaultBox:
-    """The faults that have been injected and are not used up."""
+    """The faults that have been injected and can still hit a call."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start without faults."""
         self._lock = threading.Lock()
         self._active: list[_Active] = []
 
     def inject(self, *faults: Fault) -> None:
-        """Add faults, after those that are in already."""
+        """Add faults after those already injected."""
         with self._lock:
             self._active += [_Active(fault) for fault in faults]
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
             self._active = []
 
@@ -48,7 +48,7 @@ class FaultBox:
             return tuple(active.fault for active in self._active)
 
     def take(self, operations: Collection[str]) -> Fault | None:
-        """Count a call with each fault that fits it, and use up the first that is due."""
+        """Count a call for each fault that fits it, and use up the first fault that is due."""
         with self._lock:
             fitting = [active for active in self._active if active.fits(operations)]
             for active in fitting:

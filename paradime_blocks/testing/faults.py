@@ -1,15 +1,15 @@
-"""Faults: small frozen values that say what goes wrong, with which call, and how often.
+"""Faults: small frozen values that define what goes wrong, in which call, and how often.
 
-Each takes the same keyword arguments:
+All faults take these keyword arguments:
 
 * `operation`: the root field whose calls it hits (`"triggerBoltRun"`), or `"resource"` for the download of a
   signed resource URL; None hits any call.
 * `nth`: the first matching call that it hits, counted from the injection.
-* `times`: how many calls it hits; None means for ever.
+* `times`: how many calls it hits; None means all later ones.
 
-Those that lose an answer also take `after_acting`: True means that the server has carried out what was
-asked (the run *did* start) before the answer was lost. If several faults fit a call, the one injected first
-is used up.
+A fault that loses a response also takes `after_acting`. True means that the server executed the request
+(the run *did* start) before the response was lost. If several faults fit a call, the one injected first
+is used.
 
 Example:
     >>> from paradime_blocks.testing import faults
@@ -32,59 +32,59 @@ _HTML = b"<!doctype html>\n<html><head><title>Please stand by</title></head><bod
 
 
 class Exchange(Protocol):
-    """What a fault can do with a call that it has hit."""
+    """What a fault can do with the call that it hits."""
 
     def act(self) -> Reply:
-        """Carry out what was asked, and give the answer that should have been sent."""
+        """Execute the request, and return the normal response."""
 
     def nothing(self, *, ok: bool | None) -> dict[str, Any]:
-        """The selected fields, each of them null (but `ok`, if asked for, as given)."""
+        """Return the selected fields, all null; `ok`, if selected, has the given value."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What all faults have in common."""
+    """The base of all faults."""
 
     operation: str | None = field(default=None, kw_only=True)
     nth: int = field(default=1, kw_only=True)
     times: int | None = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse counts that would never hit anything."""
+        """Reject counts that would never hit a call."""
         if self.nth < 1 or (self.times is not None and self.times < 1):
             message = f"nth and times count from 1: {self!r}"
             raise ValueError(message)
 
     def answer(self, exchange: Exchange) -> Reply | Later | None:
-        """What the client gets, now or later; None resets its connection."""
+        """Return what the client gets, now or later; None resets its connection."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class LosingFault(Fault):
-    """A fault that loses the proper answer, before or after the server has acted."""
+    """A fault that loses the normal response, before or after the server has acted."""
 
     after_acting: bool = field(default=False, kw_only=True)
 
     def answer(self, exchange: Exchange) -> Reply | Later | None:
-        """Act if the fault comes after that, and send what `instead` makes of it."""
+        """Act first if `after_acting` is set, then send the response of `instead`."""
         if self.after_acting:
             exchange.act()
         return self.instead(exchange)
 
     def instead(self, exchange: Exchange) -> Reply | None:
-        """What is sent in place of the answer."""
+        """Return the response to send instead."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Status(LosingFault):
-    """Answers with a status code, such as 503 or 429.
+    """Responds with a status code, such as 503 or 429.
 
     Attributes:
         status: The status code.
         retry_after: The Retry-After header: seconds, or an HTTP date as text.
-        body: The body; a line of plain text unless given.
+        body: The body. By default, a line of plain text.
     """
 
     status: int
@@ -92,9 +92,9 @@ class Status(LosingFault):
     body: str | bytes | None = None
 
     def instead(self, exchange: Exchange) -> Reply:
-        """A short answer with the status."""
+        """A short response with the status."""
         del exchange
-        body = f"The simulator was told to answer {self.status}.\n" if self.body is None else self.body
+        body = f"The simulator was set to respond with {self.status}.\n" if self.body is None else self.body
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -103,38 +103,38 @@ class Status(LosingFault):
 
 @dataclass(frozen=True)
 class CutConnection(LosingFault):
-    """Resets the connection and answers nothing."""
+    """Resets the connection without a response."""
 
     def instead(self, exchange: Exchange) -> None:
-        """Nothing at all."""
+        """Nothing."""
         del exchange
 
 
 @dataclass(frozen=True)
 class Hang(LosingFault):
-    """Holds the call for some real seconds, longer than the client will wait.
+    """Holds the call for some real seconds, longer than the client waits.
 
-    With `after_acting`, the server acts at once and holds the answer back. Without, it acts only at the end
-    of the wait, when the client may be long gone: the most treacherous of lost answers. With `then="cut"` the
-    connection is reset in the end, and without `after_acting` nothing is ever done.
+    With `after_acting`, the server acts at once and holds the response back. Without it, the server acts only at
+    the end of the wait, when the client may be gone: the hardest case of a lost response. With `then="cut"`, the
+    connection is reset at the end, and without `after_acting` the request is never executed.
 
     Attributes:
-        seconds: How long, in real seconds. The simulator's `stop` ends it at once, and nothing is done then.
-        then: What happens in the end.
+        seconds: How long, in real seconds. The simulator's `stop` ends the wait at once; nothing is executed then.
+        then: What happens at the end.
     """
 
     seconds: float
     then: Literal["answer", "cut"] = "answer"
 
     def answer(self, exchange: Exchange) -> Later:
-        """Answer or cut, later."""
+        """Respond or cut the connection, later."""
         reply = exchange.act() if self.after_acting else None
         return Later(self.seconds, lambda: None if self.then == "cut" else reply or exchange.act())
 
 
 @dataclass(frozen=True)
 class Slow(Fault):
-    """Acts at once, and answers properly some real seconds later.
+    """Acts at once, and sends the normal response some real seconds later.
 
     Attributes:
         seconds: How much later.
@@ -143,18 +143,18 @@ class Slow(Fault):
     seconds: float
 
     def answer(self, exchange: Exchange) -> Later:
-        """The proper answer, late."""
+        """The normal response, late."""
         reply = exchange.act()
         return Later(self.seconds, lambda: reply)
 
 
 @dataclass(frozen=True)
 class Garbage(LosingFault):
-    """Answers 200 with something that is no JSON: a page for people, as proxies like to send.
+    """Responds with 200 and a body that is not JSON: an HTML page, as many proxies send.
 
     Attributes:
-        body: What is sent.
-        content_type: What it claims to be.
+        body: The body.
+        content_type: Its declared content type.
     """
 
     body: bytes = _HTML
@@ -168,17 +168,17 @@ class Garbage(LosingFault):
 
 @dataclass(frozen=True)
 class Truncated(LosingFault):
-    """Sends the first half of the answer.
+    """Sends the first half of the response.
 
     Attributes:
-        mid_transfer: True announces the whole length and then resets the connection halfway; False sends a
-            well-formed HTTP answer whose body is cut short.
+        mid_transfer: True declares the full length and resets the connection halfway; False sends a
+            valid HTTP response whose body is cut short.
     """
 
     mid_transfer: bool = False
 
     def answer(self, exchange: Exchange) -> Reply:
-        """Half of the proper answer, or of one full of nulls if the server is not to act."""
+        """Half of the normal response; if the server is not to act, half of one in which every field is null."""
         whole = exchange.act() if self.after_acting else Reply.of_json({"data": exchange.nothing(ok=None)})
         body = whole.body.read_bytes() if isinstance(whole.body, Path) else whole.body
         announced = len(body) if self.mid_transfer else None
@@ -187,11 +187,11 @@ class Truncated(LosingFault):
 
 @dataclass(frozen=True)
 class GraphQLError(LosingFault):
-    """Answers 200 with a GraphQL error.
+    """Responds with 200 and a GraphQL error.
 
     Attributes:
         message: The text of the error.
-        data: What `data` holds besides.
+        data: The value of `data` beside the error.
     """
 
     message: str
@@ -206,7 +206,7 @@ class GraphQLError(LosingFault):
 
 @dataclass(frozen=True)
 class MissingData(LosingFault):
-    """Answers 200 with well-formed JSON that lacks what was asked for.
+    """Responds with 200 and valid JSON that lacks the requested data.
 
     Attributes:
         shape: `"data"`: `data` is null. `"empty"`: no `data` at all. `"field"`: the root field is null.
@@ -216,7 +216,7 @@ class MissingData(LosingFault):
     shape: Literal["data", "empty", "field", "nulls", "not_ok"] = "data"
 
     def instead(self, exchange: Exchange) -> Reply:
-        """JSON with a hole in it."""
+        """JSON without the data."""
         if self.shape == "data":
             return Reply.of_json({"data": None})
         if self.shape == "empty":
@@ -229,10 +229,10 @@ class MissingData(LosingFault):
 
 @dataclass(frozen=True)
 class Redirect(Fault):
-    """Sends the client elsewhere: does it take its credentials along?
+    """Redirects the client. Tests use it to see whether credentials are sent to the new address.
 
     Attributes:
-        location: Where to.
+        location: The new address.
         status: 307 keeps the method and body; 301, 302 and 303 make most clients GET.
     """
 
@@ -247,10 +247,10 @@ class Redirect(Fault):
 
 @dataclass(frozen=True)
 class Duplicated(Fault):
-    """Acts twice, as when a gateway on the way resends a request; the client hears one of the answers.
+    """Acts twice, as when a gateway resends a request. The client receives one of the two responses.
 
     Attributes:
-        hears: Which of the two.
+        hears: Which of the two responses it receives.
     """
 
     hears: Literal["first", "last"] = "last"

@@ -1,4 +1,4 @@
-"""The simulator's outside: how it is set up, where it listens, who is let in."""
+"""The simulator's outside: its settings, the address it listens on, and which credentials it accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SimulatorHost:
-    """A workspace behind a socket that can be opened and closed; `BoltSimulator` is what tests use."""
+    """A workspace behind a socket that can be opened and closed. Tests use `BoltSimulator`."""
 
     def __init__(
         self,
@@ -45,22 +45,22 @@ class SimulatorHost:
         """Set up a workspace with no schedules.
 
         Args:
-            speed: Virtual seconds per real second; 0 lets time move only by `clock.advance`.
+            speed: Virtual seconds per real second. With 0, time moves only through `clock.advance`.
             host: The address to listen on.
-            port: The port to listen on; 0 takes a free one, and an endpoint that no other simulator has had, even if
-                the port was another's before: a workspace is told by its endpoint.
-            api_key: The only API key that is let in.
-            api_secret: The secret that goes with it; a random one unless given.
+            port: The port to listen on. 0 takes a free port and an endpoint that no other simulator has had, even if
+                another one used that port before: a workspace is identified by its endpoint.
+            api_key: The only API key that is accepted.
+            api_secret: The secret for this key. By default, a random one.
             read_only: Whether the key may only read. Mutations are then answered with status 403 (True or
                 `"status"`), or with a GraphQL error for each of their fields (`"graphql"`).
-            bearer: A token (`prdm_wsp_...`, `prdm_cmp_...`) that is let in, in place of the key pair.
+            bearer: A token (`prdm_wsp_...`, `prdm_cmp_...`) that is accepted instead of the key pair.
             workspace_uid: The workspace that a company token (`prdm_cmp_...`) must select.
-            resource_url_seconds: How long the URL of a resource is good for, in virtual seconds.
-            validation_status: The HTTP status of answers to documents that don't fit the schema: 200, or
-                400 as some GraphQL servers have it.
-            unfinished_end: The `endDttm` of a command that still runs: an empty text, or null.
-            log_batch_lines: How many lines `boltCommandLogs` gives at once.
-            monotonic: Where real time comes from.
+            resource_url_seconds: How long the URL of a resource is valid, in virtual seconds.
+            validation_status: The HTTP status of responses to documents that do not fit the schema: 200, or
+                400 as some GraphQL servers use.
+            unfinished_end: The `endDttm` of a command that is still running: an empty text, or null.
+            log_batch_lines: How many lines one call of `boltCommandLogs` returns.
+            monotonic: The source of real time.
         """
         self.api_key = "" if bearer else api_key
         self.api_secret = bearer or api_secret or f"simulated-{secrets.token_hex(8)}"
@@ -101,16 +101,16 @@ class SimulatorHost:
         self.bad_requests_allowed = False
 
     def start(self) -> Self:
-        """Begin to serve; does nothing if it does already."""
+        """Start serving; do nothing if it serves already."""
         if self._server is None:
             self._server = SimulatorServer(self._address, self.service)
-            # The same port again after a stop: clients keep their address through an outage.
+            # The same port again after a stop: clients keep their address during an outage.
             self._address = (self._address[0], self._server.server_port)
             self._server.start()
         return self
 
     def stop(self) -> None:
-        """Refuse connections, reset those that are open, and end all faults that hold an answer."""
+        """Refuse new connections, reset open ones, and end all faults that hold a response back."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -131,16 +131,16 @@ class SimulatorHost:
         if port == 0:
             message = "The simulator has no address before it has been started."
             raise RuntimeError(message)
-        # Listening on all addresses is not an address that can be called.
+        # The wildcard address cannot be called.
         return f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{port}"  # noqa: S104
 
     @property
     def api_endpoint(self) -> str:
-        """The GraphQL endpoint, as one would copy it from the workspace's settings."""
+        """The GraphQL endpoint, as shown in the workspace's settings."""
         return f"{self.url}{self.service.graphql_path}"
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that point a client here."""
+        """The environment variables that point a client to this simulator."""
         environment = {"PARADIME_API_ENDPOINT": self.api_endpoint, "PARADIME_API_SECRET": self.api_secret}
         if self.bearer is None:
             environment["PARADIME_API_KEY"] = self.api_key

@@ -19,12 +19,12 @@ CancelPolicy = Literal["honour", "refuse", "not_ok", "ignore"]
 
 
 class Refused(Exception):
-    """Bolt says no; the text is what the GraphQL error says."""
+    """Bolt refuses the request; the text is the GraphQL error's message."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule and how its runs behave; `BoltSimulator.add_schedule` says what each field means."""
+    """A schedule and how its runs behave. `BoltSimulator.add_schedule` describes each field."""
 
     id: int
     name: str
@@ -47,13 +47,13 @@ class Schedule:
 
     @property
     def uuid(self) -> str:
-        """The same for the same name, so that logs of two test runs can be compared."""
+        """An id derived from the name, so that the logs of two test runs can be compared."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"bolt-simulator/{self.name}"))
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a trigger asks for, besides the schedule."""
+    """What a trigger asks for, apart from the schedule."""
 
     commands: Sequence[str] | None = None
     branch: str | None = None
@@ -65,19 +65,19 @@ class RunRequest:
 
 
 class Planner:
-    """Lays out runs, and hands out the numbers of their commands and resources."""
+    """Plans runs, and assigns the numbers of their commands and resources."""
 
     def __init__(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._executions: Counter[tuple[str, str]] = Counter()
-        # Numbers like those in the vendor's examples, far enough apart that a mix-up is noticed.
+        # Numbers like those in the vendor's examples, far enough apart that a mix-up shows.
         self._command_ids = itertools.count(243281)
         self._resource_ids = itertools.count(2023484)
 
     def plan(
         self, schedule: Schedule, steps: Iterable[Step], begin: float
     ) -> tuple[tuple[PlannedCommand, ...], RunEnd]:
-        """Give each command that will be started its number and its place in time, and the run its end."""
+        """Give each command that will start its number and its times, and the run its end."""
         planned: list[PlannedCommand] = []
         state, at = SUCCESS, begin
         for step in steps:
@@ -103,7 +103,7 @@ class Planner:
             )
             at = planned[-1].end
             if code != 0:
-                # A run that went on past a failed command still counts as failed (an inference).
+                # A run that continued after a failed command still counts as failed (an inference).
                 state = FAILED
                 if not step.continue_on_error:
                     break
@@ -111,10 +111,10 @@ class Planner:
 
 
 def steps_for(schedule: Schedule, request: RunRequest) -> list[Step]:
-    """What a run is to carry out, set-up included.
+    """Return what a run executes, set-up included.
 
     Raises:
-        Refused: If the request makes no sense.
+        Refused: If the request is contradictory.
     """
     if request.commands is not None and request.command_configs is not None:
         message = "Give at most one of `commands` and `commandConfigs`."
@@ -124,12 +124,12 @@ def steps_for(schedule: Schedule, request: RunRequest) -> list[Step]:
         wanted = [(text, None) for text in request.commands]
     elif request.command_configs is not None:
         wanted = list(request.command_configs)
-    # What Bolt makes of an empty list is not known: refusing it keeps clients from relying on anything.
+    # It is not known what Bolt does with an empty list. Refusing it stops clients from relying on anything.
     if not wanted or not all(text.strip() for text, _ in wanted):
         message = "A run needs at least one command, and no command may be empty."
         raise Refused(message)
     goes_on = schedule.continue_on_error if request.continue_on_error is None else request.continue_on_error
-    # A command that the schedule knows behaves as it does there, whoever asks for it.
+    # A command that is part of the schedule behaves as defined there, whoever requests it.
     known = {command.command: command for command in schedule.commands}
     first = setup_commands(request.branch or schedule.branch) if schedule.setup_commands else ()
     steps = [Step(command.command, command, continue_on_error=False) for command in first]
@@ -141,12 +141,12 @@ def steps_for(schedule: Schedule, request: RunRequest) -> list[Step]:
 
 
 def looks_like_commit(branch: str) -> bool:
-    """Whether a branch argument names a commit rather than a branch."""
+    """Return whether a branch argument is a commit hash, not a branch name."""
     return re.fullmatch(r"[0-9a-f]{40}", branch) is not None
 
 
 def steps_to_retry(run: Run, now: float) -> list[Step]:
-    """The first command that did not succeed, as `dbt retry` where dbt can, and all commands after it."""
+    """The first command that did not succeed, as `dbt retry` if dbt supports that, and all commands after it."""
     outcome = {place: command.return_code for place, command in enumerate(run.commands(now))}
     steps: list[Step] = []
     for place, step in enumerate(run.steps):
@@ -155,5 +155,5 @@ def steps_to_retry(run: Run, now: float) -> list[Step]:
         failed_here = not steps and outcome.get(place) not in (None, 0)
         text = step.behaviour.text_for_retry if failed_here else step.text
         steps.append(dataclasses.replace(step, text=text))
-    # All of its commands succeeded, and it failed nevertheless: there is nothing to leave out.
+    # All commands succeeded, but the run failed: there is nothing to leave out.
     return steps or [step for step in run.steps if not step.behaviour.is_setup]

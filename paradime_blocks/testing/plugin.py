@@ -1,6 +1,6 @@
 """A pytest plugin: the fixture `bolt_simulator`.
 
-Put `pytest_plugins = ["paradime_blocks.testing.plugin"]` into the `conftest.py` at the top of your tests.
+Put `pytest_plugins = ["paradime_blocks.testing.plugin"]` into your top-level `conftest.py`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .simulator import BoltSimulator
 def bolt_simulator() -> Iterator[BoltSimulator]:
     """A fresh Bolt simulator for one test.
 
-    Sets no environment variables: do that with `monkeypatch` and `bolt_simulator.environment()`, if your code
-    reads them. A request that the simulator could not understand fails the test at its end, unless the test
-    has called `bolt_simulator.allow_bad_requests()`: the real service would not have understood it either.
+    It sets no environment variables. If your code reads them, set them with `monkeypatch` and
+    `bolt_simulator.environment()`. The test fails at its end if the simulator received a request that it could not
+    understand, because the real service would reject it too. `bolt_simulator.allow_bad_requests()` turns this off.
     """
     with BoltSimulator() as simulator:
         yield simulator
@@ -26,7 +26,7 @@ def bolt_simulator() -> Iterator[BoltSimulator]:
 
 
 def complain_about_bad_requests(simulator: BoltSimulator) -> None:
-    """Fail the test if the simulator got what it could not understand; for fixtures of your own."""
+    """Fail the test if the simulator received requests it could not understand; for fixtures of your own."""
     if simulator.bad_requests and not simulator.bad_requests_allowed:
         lines = [
             f"{request.method} {request.path}: {request.not_understood}\n"
@@ -34,5 +34,6 @@ def complain_about_bad_requests(simulator: BoltSimulator) -> None:
             for request in simulator.bad_requests
         ]
         pytest.fail(
-            "The Bolt simulator got requests that it did not understand:\n" + "\n".join(lines), pytrace=False
+            "The Bolt simulator received requests that it did not understand:\n" + "\n".join(lines),
+            pytrace=False,
         )

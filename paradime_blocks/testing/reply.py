@@ -1,4 +1,4 @@
-"""An HTTP answer, before it is sent."""
+"""An HTTP response before it is sent."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer.
+    """An HTTP response.
 
     Attributes:
         status: The status code.
-        body: The bytes to send, or the file to send them from.
+        body: The bytes to send, or the file that holds them.
         headers: Headers besides Content-Length and Date.
-        announced_length: What Content-Length claims, if that is not the truth.
+        announced_length: The Content-Length to send, if it is not the real one.
     """
 
     status: int
@@ -26,27 +26,27 @@ class Reply:
 
     @classmethod
     def of_json(cls, content: object, status: int = 200) -> Reply:
-        """An answer with a JSON body."""
+        """A response with a JSON body."""
         return cls(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     @classmethod
     def of_error(cls, status: int, message: str) -> Reply:
-        """An answer that says what is wrong, as GraphQL says it."""
+        """A response with an error message in GraphQL's format."""
         return cls.of_json({"errors": [{"message": message}]}, status)
 
     @property
     def size(self) -> int:
-        """How many bytes the body has."""
+        """The body's size in bytes."""
         return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
 
 
 @dataclass(frozen=True)
 class Later:
-    """An answer that is held back.
+    """A response that is held back.
 
     Attributes:
-        seconds: How long it is held back, in real seconds.
-        then: What makes the answer then; it returns None to reset the connection.
+        seconds: How long, in real seconds.
+        then: Makes the response after that time; it returns None to reset the connection.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""The log of what clients have asked for, for tests to look at."""
+"""The log of client requests, for tests to read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .faults import Fault
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request as the simulator got it, and what became of it.
+    """A request that the simulator received, and its outcome.
 
     Attributes:
-        at: When it came, in virtual time.
+        at: When it arrived, in virtual time.
         monotonic: The same in real seconds (`time.monotonic`), to measure the time between two requests.
         method: The HTTP method.
         path: The path, with its query string.
@@ -26,12 +26,12 @@ class RecordedRequest:
         query: The GraphQL document.
         variables: Its variables.
         authorized: Whether the credentials were right.
-        status: The status of the answer; None while there is none yet, and if the connection was cut.
+        status: The status of the response. None while there is none, and if the connection was cut.
         answered: Whether the exchange is over.
         fault: The fault that hit it.
-        bytes: How many bytes of body were sent in answer.
-        request_bytes: How many bytes of body it had itself.
-        not_understood: Why it was no proper request, if it was none; makes the pytest fixture fail the test.
+        bytes: The size of the response's body.
+        request_bytes: The size of its own body.
+        not_understood: Why it was not a valid request; None if it was. The pytest fixture fails the test then.
     """
 
     at: datetime
@@ -52,7 +52,7 @@ class RecordedRequest:
 
 
 class RequestLog:
-    """All requests, in the order in which they came; safe to use from many threads."""
+    """All requests in the order of arrival; safe to use from many threads."""
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -61,10 +61,10 @@ class RequestLog:
         self._cleared = 0
 
     def add(self, request: RecordedRequest) -> Callable[..., None]:
-        """Note a request as soon as it comes.
+        """Record a request on arrival.
 
         Returns:
-            A function that changes the given fields of this entry later on.
+            A function that changes the given fields of this entry later.
         """
         with self._changed:
             place, cleared = len(self._requests), self._cleared
@@ -73,7 +73,7 @@ class RequestLog:
 
         def update(**changes: Any) -> None:
             with self._changed:
-                # What was asked before the log was cleared is of no interest any more.
+                # Requests from before the log was cleared are of no interest any more.
                 if cleared == self._cleared:
                     self._requests[place] = dataclasses.replace(self._requests[place], **changes)
                 self._changed.notify_all()
@@ -92,6 +92,6 @@ class RequestLog:
             self._cleared += 1
 
     def wait_for_change(self, seconds: float) -> None:
-        """Wait until something is noted, but no longer than the given real seconds."""
+        """Wait until something is recorded, at most the given real seconds."""
         with self._changed:
             self._changed.wait(seconds)

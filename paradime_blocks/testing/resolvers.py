@@ -19,7 +19,7 @@ _LONGEST_LIST = 1000
 
 
 class Resolvers:
-    """The operations of the API. A call runs under the workspace's lock: see `GraphQLApi.act`."""
+    """The operations of the API. Each call runs under the workspace's lock: see `GraphQLApi.act`."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Resolvers:
         """Serve a workspace.
 
         Args:
-            workspace: What is served.
-            resource_url: Makes a signed URL of a resource's id and path.
-            unfinished_end: The `endDttm` of a command that still runs.
-            log_batch_lines: How many lines `boltCommandLogs` gives at once.
+            workspace: The workspace to serve.
+            resource_url: Makes a signed URL from a resource's id and path.
+            unfinished_end: The `endDttm` of a command that is still running.
+            log_batch_lines: How many lines one call of `boltCommandLogs` returns.
         """
         self._workspace = workspace
         self._resource_url = resource_url
@@ -43,7 +43,7 @@ class Resolvers:
         self._log_batch_lines = log_batch_lines
 
     def root(self) -> dict[str, Resolver]:
-        """The functions by the name of their field, as graphql-core takes them."""
+        """The functions by field name, in the form that graphql-core takes."""
         return {
             "boltRunStatus": self._run_status,
             "boltCommand": self._command,
@@ -92,7 +92,7 @@ class Resolvers:
         cursor: str | None = None,
     ) -> dict[str, Any]:
         command = self._workspace.command(commandId)
-        # The vendor calls the cursor opaque: this one counts lines of each stream, and no client may know.
+        # The vendor calls the cursor opaque. This one counts the lines of each stream; clients must not rely on that.
         match = re.fullmatch(r"(\d+):(\d+)", cursor or "0:0")
         if match is None:
             message = f"Not a cursor: {cursor!r}."
@@ -126,7 +126,7 @@ class Resolvers:
         schedules = [
             schedule
             for schedule in self._workspace.schedules()
-            # The flag asks for inactive schedules in place of the active ones, not besides them.
+            # The flag asks for the inactive schedules instead of the active ones, not in addition to them.
             if schedule.active is not showInactive and suspended in (None, schedule.suspended)
         ]
         page = [self._schedule_fields(schedule) for schedule in schedules[offset : offset + limit]]
@@ -236,7 +236,7 @@ class Resolvers:
 
 
 def _name(which: dict[str, Any]) -> str:
-    """The one of `slug` and `scheduleName` that was given; both name the same thing."""
+    """Return the one of `slug` and `scheduleName` that was given; both identify the same schedule."""
     given = [name for name in (which.get("slug"), which.get("scheduleName")) if name]
     if len(given) != 1:
         message = "Give exactly one of `slug` and `scheduleName`."
@@ -262,7 +262,7 @@ def _commit(branch: str) -> str:
 
 
 def _next_run(schedule: Schedule, now: datetime) -> str | None:
-    """When a daily schedule runs next; null for the rest, since the simulator starts nothing by itself."""
+    """When a daily schedule runs next. Null for other schedules: the simulator starts nothing on its own."""
     match = re.fullmatch(r"(\d{1,2}) (\d{1,2}) \* \* \*", schedule.cron)
     if match is None or schedule.suspended:
         return None

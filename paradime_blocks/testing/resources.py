@@ -1,4 +1,4 @@
-"""Signed links to resources, as object stores hand them out."""
+"""Signed links to resources, like those of object stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PREFIX = "/storage/bolt-resources/"
 
 
 class SignedPaths:
-    """Makes and checks paths that are good for a while and can't be guessed.
+    """Makes and checks paths that are valid for some time and cannot be guessed.
 
     Example:
         >>> paths = SignedPaths(Clock(speed=0), lifetime_seconds=60)
@@ -22,28 +22,28 @@ class SignedPaths:
     """
 
     def __init__(self, clock: Clock, lifetime_seconds: float) -> None:
-        """Make a key of its own.
+        """Create a signing key.
 
         Args:
-            clock: What time it is.
-            lifetime_seconds: How long a path is good for, in virtual seconds.
+            clock: The current time.
+            lifetime_seconds: How long a path is valid, in virtual seconds.
         """
         self._clock = clock
         self._lifetime = lifetime_seconds
         self._key = secrets.token_bytes(16)
 
     def sign(self, resource_id: int, name: str) -> str:
-        """The path and query string for a resource."""
+        """Return the path and query string for a resource."""
         path = f"{PREFIX}{resource_id}/{quote(name)}"
         expires = f"{self._clock.seconds() + self._lifetime:.3f}"
         return f"{path}?X-Expires={expires}&X-Signature={self._signature(path, expires)}"
 
     def check(self, target: str) -> int | None:
-        """The id of the resource that a path is for; None if it is forged or has expired."""
+        """Return the id of the path's resource; None if the path is forged or has expired."""
         parts = urlsplit(target)
         query = parse_qs(parts.query)
         expires, signature = query.get("X-Expires", [""])[0], query.get("X-Signature", [""])[0]
-        # A client may spell the path in another, equal way.
+        # A client may encode the path in another, equivalent way.
         path = quote(unquote(parts.path))
         if not hmac.compare_digest(signature.encode(), self._signature(path, expires).encode()):
             return None

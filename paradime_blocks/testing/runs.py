@@ -1,4 +1,4 @@
-"""One run, from its start to its end: a timeline that is laid out at once and read off the clock."""
+"""One run from start to end: a timeline that is planned once and read by the clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERROR = "ERROR"
 
 @dataclass(frozen=True)
 class SimulatedResource:
-    """A file that a command left behind."""
+    """A file that a command wrote."""
 
     id: int
     path: str
@@ -29,19 +29,19 @@ class SimulatedResource:
 
 @dataclass(frozen=True)
 class SimulatedRunCommand:
-    """A command of a run, as it stood when it was looked at.
+    """A command of a run at one moment.
 
     Attributes:
-        id: What `boltCommand` knows it by.
-        run_id: The run that it belongs to.
+        id: Its id for `boltCommand`.
+        run_id: The run that it is part of.
         command: Its text.
-        state: `RUNNING`, `SUCCESS`, `FAILED`, or `CANCELED` if it was broken off.
-        return_code: None while it runs, and if it was broken off.
+        state: `RUNNING`, `SUCCESS`, `FAILED`, or `CANCELED` if it was interrupted.
+        return_code: None while it runs, and if it was interrupted.
         stdout: What it has printed so far.
         stderr: The same for the error stream.
         started_at: When it began, in virtual time.
         ended_at: When it ended; None while it runs.
-        resources: The files it left behind; none before its end.
+        resources: The files it wrote; none before its end.
     """
 
     id: int
@@ -58,22 +58,22 @@ class SimulatedRunCommand:
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A run, as it stood when it was looked at.
+    """A run at one moment.
 
     Attributes:
         id: The run id.
-        schedule_name: The schedule that it is a run of.
-        state: What `boltRunStatus` would say.
+        schedule_name: The schedule of the run.
+        state: Its state in `boltRunStatus`.
         branch: The branch or commit that it runs on.
         commands: The commands that have started, in order.
-        reason: What the trigger gave as its reason.
+        reason: The reason that the trigger gave.
         pr_number: The pull request that the trigger named.
-        parent_run_id: The run that this one is a retry of.
+        parent_run_id: The run that this one retries.
         actor: Who started it.
         started_at: When it was triggered, in virtual time.
         ended_at: When it ended; None while it is active.
         canceled: Whether it ended because it was cancelled.
-        cancel_requests: How many cancels were asked of it, whatever became of them.
+        cancel_requests: How many cancels were requested, whatever their outcome.
         planned_commands: The texts of all commands that it was started with.
     """
 
@@ -94,13 +94,13 @@ class SimulatedRun:
 
     @property
     def is_active(self) -> bool:
-        """Whether it is still going."""
+        """Whether it is still running."""
         return self.ended_at is None
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command that a run is to carry out: what it is called there, and how it behaves."""
+    """A command that a run will execute: its text there, and how it behaves."""
 
     text: str
     behaviour: SimulatedCommand
@@ -109,7 +109,7 @@ class Step:
 
 @dataclass(frozen=True)
 class PlannedCommand:
-    """A command with its place in time, in virtual seconds since 1970."""
+    """A command with its start and end, in virtual seconds since 1970."""
 
     id: int
     text: str
@@ -131,7 +131,7 @@ class RunEnd:
 
 @dataclass
 class Run:
-    """A run. Its state is worked out from the time each time it is asked for; nothing ticks."""
+    """A run. Its state is computed from the time whenever it is read; nothing ticks."""
 
     id: int
     schedule_name: str
@@ -149,25 +149,25 @@ class Run:
     interruption: RunEnd | None = None
 
     def end(self) -> RunEnd:
-        """How it will end, as far as is known now."""
-        # Whatever ends by itself before a cancel takes hold, ends as it would have.
+        """How it will end, as far as known now."""
+        # A run that ends before a cancel takes effect ends as it would have without the cancel.
         if self.interruption is not None and self.interruption.at < self.natural.at:
             return self.interruption
         return self.natural
 
     def is_active(self, now: float) -> bool:
-        """Whether it is still going."""
+        """Whether it is still running."""
         return now < self.end().at
 
     def state(self, now: float) -> str:
-        """What Bolt calls its state."""
+        """Bolt's name for its state."""
         end = self.end()
         if now >= end.at:
             return end.state
         return next((state for until, state in self.starting if now < until), RUNNING)
 
     def interrupt(self, at: float, state: str) -> None:
-        """End it at the given time, unless it ends by itself, or was to be ended, before that."""
+        """End it at the given time, unless it ends before that."""
         if self.interruption is None or at < self.interruption.at:
             self.interruption = RunEnd(at, state)
 
@@ -189,7 +189,7 @@ class Run:
             ended_at, return_code = as_datetime(command.end), command.return_code
             state = SUCCESS if return_code == 0 else FAILED
         elif broken_off and broken_off.at <= now:
-            # That a command which was broken off has an end but no return code is an inference.
+            # An interrupted command has an end but no return code: this is an inference.
             ended_at = as_datetime(broken_off.at)
             return_code = {SUCCESS: 0, FAILED: 1}.get(broken_off.state)
             state = broken_off.state if return_code is not None else CANCELED
@@ -205,12 +205,12 @@ class Run:
             stderr=_first_lines(command.stderr, share),
             started_at=as_datetime(command.start),
             ended_at=ended_at,
-            # Files show when the command has ended, be it badly; one that was broken off wrote none.
+            # Files appear when the command has ended, even if it failed. An interrupted command wrote none.
             resources=command.resources if whole else (),
         )
 
     def snapshot(self, now: float) -> SimulatedRun:
-        """The run as it stands."""
+        """The run as it is now."""
         end = self.end()
         ended = now >= end.at
         return SimulatedRun(
@@ -234,9 +234,9 @@ class Run:
 def starting_states(
     begin: float, seconds: float, states: Sequence[str]
 ) -> tuple[tuple[tuple[float, str], ...], float]:
-    """The states before RUNNING, each with the time until which it shows, and when RUNNING begins.
+    """The states before RUNNING, each with the time it lasts until, and the time when RUNNING begins.
 
-    Named states share the time evenly; if there is none to share, each shows for one virtual second.
+    The named states share the time evenly. If there is none to share, each lasts one virtual second.
     """
     if not states:
         return (((begin + seconds, "STARTING"),) if seconds > 0 else ()), begin + seconds
@@ -247,7 +247,7 @@ def starting_states(
 
 def _share(command: PlannedCommand, now: float) -> float:
     duration = command.end - command.start
-    # A command that never ends prints a line a second, so that there is something to watch.
+    # A command that never ends prints a line each second, so that its log grows.
     if math.isinf(duration):
         lines = max(1, len(command.stdout.splitlines()), len(command.stderr.splitlines()))
         return min(1.0, (now - command.start) / lines)
@@ -256,5 +256,5 @@ def _share(command: PlannedCommand, now: float) -> float:
 
 def _first_lines(text: str, share: float) -> str:
     lines = text.splitlines(keepends=True)
-    # The small allowance makes up for times that are kept as fractions.
+    # The small allowance compensates for the rounding of times.
     return "".join(lines[: math.floor(len(lines) * share + 1e-6)])

@@ -1,4 +1,4 @@
-"""The GraphQL schema of the Bolt API, written out, and how to take pieces out of it."""
+"""The GraphQL schema of the Bolt API as text, and how to remove parts of it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from graphql import (
 )
 from graphql.language import ListTypeNode
 
-# What is asked for and what comes back are the vendor's published facts. The names of object types, and which
-# fields may be null, are inferences: no introspection of the real service was at hand. Names of input types
-# are facts, since clients spell them in their variable declarations.
+# Arguments and fields are the vendor's published facts. The names of object types, and which fields may be null,
+# are inferences: no introspection of the real service was available. The names of input types are facts, since
+# clients use them in their variable declarations.
 SDL = """
 type Query {
   boltRunStatus(runId: Int!): BoltRunStatusType
@@ -155,7 +155,7 @@ _ROOTS = ("Query", "Mutation")
 
 
 class SchemaText:
-    """The schema as text that can lose operations, arguments and fields, as an older backend lacks them.
+    """The schema as text that can lose operations, arguments and fields, to act as an older backend.
 
     Example:
         >>> schema = SchemaText().without(operations=["listBoltRuns"]).build()
@@ -164,10 +164,10 @@ class SchemaText:
     """
 
     def __init__(self, document: DocumentNode | None = None) -> None:
-        """Begin with the whole schema.
+        """Start with the whole schema.
 
         Args:
-            document: The parsed text, if some of it has gone already.
+            document: The parsed text, if parts of it are already removed.
         """
         self._document = document or parse(SDL, no_location=True)
         self._types = {
@@ -184,7 +184,7 @@ class SchemaText:
 
     @property
     def mutations(self) -> tuple[str, ...]:
-        """The names of the root fields that change something."""
+        """The names of the mutations."""
         return tuple(field.name.value for field in self._types["Mutation"].fields or ())
 
     def build(self) -> GraphQLSchema:
@@ -198,19 +198,19 @@ class SchemaText:
         arguments: Iterable[str] = (),
         fields: Iterable[str] = (),
     ) -> SchemaText:
-        """A copy that lacks what is named.
+        """Return a copy without the named parts.
 
         Args:
             operations: Root fields, such as `listBoltRuns`.
             arguments: Arguments of root fields, such as `triggerBoltRun.reason`.
-            fields: Fields by type (`BoltScheduleType.suspended`) or by the way to them from an operation
+            fields: Fields by type (`BoltScheduleType.suspended`) or by their path from an operation
                 (`listBoltSchedules.schedules.suspended`).
 
         Returns:
             The reduced schema.
 
         Raises:
-            ValueError: If the schema has nothing of such a name: a slip would otherwise test nothing.
+            ValueError: If the schema has no such name; the test would check nothing.
         """
         gone: set[int] = set()
         for name in operations:

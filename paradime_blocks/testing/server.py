@@ -18,12 +18,12 @@ from .service import IncomingRequest, Service
 
 
 class SimulatorServer(ThreadingHTTPServer):
-    """One thread per connection; all of them end at `close`."""
+    """One thread per connection. `close` ends all of them."""
 
     daemon_threads = True
     request_queue_size = 128
     allow_reuse_address = True
-    # Should the knock at the door in `close` get lost, this is how soon it is closed all the same.
+    # If the connection that `close` makes to wake the thread fails, the thread ends after this time.
     timeout = 0.5
 
     def __init__(self, address: tuple[str, int], service: Service) -> None:
@@ -31,7 +31,7 @@ class SimulatorServer(ThreadingHTTPServer):
 
         Args:
             address: Host and port.
-            service: What is served.
+            service: Handles the requests.
         """
         self.service = service
         self.stopping = threading.Event()
@@ -41,20 +41,20 @@ class SimulatorServer(ThreadingHTTPServer):
         self._thread = threading.Thread(target=self._serve, daemon=True, name="bolt-simulator")
 
     def server_bind(self) -> None:
-        """Bind without asking a name server for our own name, which can take seconds."""
+        """Bind without a DNS lookup of our own name, which can take seconds."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def start(self) -> None:
-        """Serve from a thread of its own."""
+        """Serve from a thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, break off what is being answered, and reset all connections."""
+        """Stop listening, abort requests in progress, and reset all connections."""
         self.stopping.set()
-        # Somebody at the door wakes the thread, which then sees that it is closed.
+        # A connection wakes the thread, which then finds the server closed.
         with contextlib.suppress(OSError):
             socket.create_connection(self.socket.getsockname()[:2], timeout=1).close()
         self._thread.join()
@@ -69,23 +69,23 @@ class SimulatorServer(ThreadingHTTPServer):
             self.handle_request()
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Let nobody in once the server is being closed."""
+        """Accept no connection once the server is closing."""
         del request, client_address
         return not self.stopping.is_set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Hand a connection to a thread of its own, and remember it for `close`."""
+        """Give a connection a thread of its own, and remember it for `close`."""
         with self._open_lock:
             self._open.add(request)
         super().process_request(request, client_address)
 
     def forget(self, connection: socket.socket) -> None:
-        """Forget a connection that is gone."""
+        """Forget a closed connection."""
         with self._open_lock:
             self._open.discard(connection)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep quiet about clients that go away, which tests make them do all the time."""
+        """Stay silent about clients that disconnect; tests do that all the time."""
         if self.stopping.is_set():
             return
         super().handle_error(request, client_address)  # type: ignore[arg-type]
@@ -105,11 +105,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             super().handle_one_request()
         except OSError:
-            # The client has gone.
+            # The client has disconnected.
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's.
-        """Tests want a quiet server; the request log has it all."""
+        """Log nothing: tests want a quiet server, and the request log has everything."""
 
     def do_POST(self) -> None:
         announced = int(self.headers.get("Content-Length") or 0)
@@ -143,18 +143,18 @@ class _Handler(BaseHTTPRequestHandler):
             with reply.body.open("rb") as source:
                 shutil.copyfileobj(source, self.wfile)
         else:
-            # One write for both, so that they travel together.
+            # One write for both, so that they are sent together.
             shutil.copyfileobj(BytesIO(head.encode("latin-1") + reply.body), self.wfile, 1 << 20)
         if reply.announced_length not in {None, reply.size}:
             self._cut()
 
     def _cut(self) -> None:
-        """Close the connection with a reset, so that the client sees it broken rather than ended."""
+        """Close the connection with a reset, so that the client sees it broken, not ended."""
         self.close_connection = True
         self.server.forget(self.connection)
         with contextlib.suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # The socket closes only when the file made of it is closed too.
+        # The socket closes only when the file made from it is closed too.
         self.rfile.close()
         self.connection.close()
 

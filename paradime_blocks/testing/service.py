@@ -1,4 +1,4 @@
-"""What the simulator answers to a request, however the request came: over a socket, or within the process."""
+"""How the simulator responds to a request, from a socket or from within the process."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class IncomingRequest:
         method: `POST` for GraphQL, `GET` for the download of a resource.
         path: The path with its query.
         headers: The headers, their names in lower case.
-        body: The body, as far as it came.
-        complete: Whether all of the body came.
+        body: The part of the body that arrived.
+        complete: Whether the whole body arrived.
     """
 
     method: str
@@ -47,7 +47,7 @@ class Call:
     """A request that has been handled.
 
     Attributes:
-        answer: What to send: now, or later; None resets the connection.
+        answer: The response: now, or later; None resets the connection.
         update: Changes the request's entry in the log.
     """
 
@@ -55,7 +55,7 @@ class Call:
     update: Callable[..., None]
 
     def note_answer(self, reply: Reply | None) -> None:
-        """Note the answer in the log; before it is sent, so that who has it finds it there."""
+        """Record the response in the log. This happens before it is sent, so a client that has it finds it there."""
         if reply is None:
             self.update(answered=True)
         else:
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass
 class _Exchange:
-    """A call in the hands of a fault (or of none)."""
+    """A call together with its fault, if any."""
 
     act: Callable[[], Reply]
     nothing: Callable[..., dict[str, Any]]
@@ -72,7 +72,7 @@ class _Exchange:
 
 @dataclass(frozen=True)
 class Service:
-    """All that a request may need."""
+    """Everything that handling a request needs."""
 
     api: GraphQLApi
     workspace: Workspace
@@ -85,7 +85,7 @@ class Service:
     graphql_path: str
 
     def handle(self, request: IncomingRequest) -> Call:
-        """Note a request, carry it out, and say what is to be sent."""
+        """Record a request, execute it, and return what to send."""
         update = self.log.add(
             RecordedRequest(
                 at=self.clock.now(),
@@ -102,9 +102,9 @@ class Service:
         return Call(answer, update)
 
     def headers(self, reply: Reply) -> dict[str, str]:
-        """The headers of an answer."""
+        """The headers of a response."""
         length = reply.size if reply.announced_length is None else reply.announced_length
-        # One world, one clock: what a run's times are compared with.
+        # Same clock as the runs: clients compare the runs' times with this header.
         date = format_datetime(self.clock.now(), usegmt=True)
         return {"Date": date, **reply.headers, "Content-Length": str(length)}
 
@@ -112,7 +112,7 @@ class Service:
 
     def _graphql(self, request: IncomingRequest, update: Callable[..., None]) -> Reply | Later | None:
         if not request.complete:
-            # The client has gone in the middle of its request, as one that is cancelled does: nothing was asked.
+            # The client disconnected in the middle of its request, as a cancelled client does: execute nothing.
             return None
         if urlsplit(request.path).path != self.graphql_path:
             return Reply.of_error(404, "There is no API endpoint at this address.")
@@ -126,7 +126,7 @@ class Service:
 
         def act() -> Reply:
             read_only = self.access.read_only
-            # A gateway judges the request by its kind; GraphQL judges each field that it comes to carry out.
+            # A gateway judges the request by its type; GraphQL judges each field that it executes.
             if read_only == "status" and prepared.is_mutation and not prepared.errors:
                 return Reply.of_error(403, NO_PERMISSION)
             answer, broken = self.api.act(prepared, read_only=bool(read_only))
@@ -172,7 +172,7 @@ class Service:
         return Reply(200, content, {"Content-Type": kind})
 
     def _prepare(self, request: IncomingRequest, update: Callable[..., None]) -> Prepared | Reply:
-        """Read the envelope of a GraphQL request; what to answer if it is none."""
+        """Parse the envelope of a GraphQL request; return a response if it is invalid."""
         problem = "The body must be JSON with a text `query` and, if any, an object `variables`."
         try:
             payload = json.loads(request.body)

@@ -1,4 +1,4 @@
-"""The simulator as tests see it: a Bolt workspace behind a real socket, with handles for everything."""
+"""The simulator that tests use: a Bolt workspace behind a real socket, with a method for everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BoltSimulator(SimulatorHost):
     """A Bolt workspace that lives in this process and speaks the Bolt API over HTTP.
 
     Use it as a context manager, or call `start` and `stop`. A stopped simulator refuses connections and keeps
-    what it knows; started again, it is back on the same port: that makes an outage.
+    its data. Started again, it is back on the same port: that simulates an outage.
 
     Example:
         >>> with BoltSimulator(speed=60) as simulator:
@@ -55,30 +55,30 @@ class BoltSimulator(SimulatorHost):
         continue_on_error: bool = False,
         source: str = "UI",
     ) -> None:
-        """Add a schedule, or change the one of that name for all runs to come.
+        """Add a schedule, or change the one of that name for all future runs.
 
         Args:
             name: Its name.
-            commands: What it runs, in order.
-            slug: The newer identifier; the name itself unless given.
+            commands: Its commands, in order.
+            slug: The newer identifier. By default, the name.
             branch: The branch that it runs on.
-            cron: When it would run by itself; the simulator starts nothing by itself.
+            cron: When it would run on its own. The simulator starts nothing on its own.
             owner: The email of its owner.
-            starting_seconds: How long a run shows STARTING, in virtual seconds.
+            starting_seconds: How long a run stays in STARTING, in virtual seconds.
             suspended: Whether its timer is suspended.
             active: Whether it is active; inactive ones are listed with `showInactive` only.
-            final_state: What each run ends as, whatever its commands do: `ERROR`, `SKIPPED` (which carries
-                out no command), or a state that nobody has heard of.
-            intermediate_states: The states to show, in turn, before RUNNING, in place of STARTING. They share
+            final_state: The final state of each run, whatever its commands do: `ERROR`, `SKIPPED` (which
+                executes no command), or a state unknown to clients.
+            intermediate_states: The states before RUNNING, in order, instead of STARTING. They share
                 `starting_seconds` evenly, or last a virtual second each.
-            already_running: What a trigger gets while a run is active: `"refuse"` answers an
+            already_running: What a trigger gets while a run is active: `"refuse"` responds with an
                 AlreadyRunningException.
-            cancel: `"honour"` cancels; `"refuse"` answers an error and `"not_ok"` answers `ok: false`;
-                `"ignore"` answers `ok: true`, and the run goes on.
+            cancel: `"honour"` cancels; `"refuse"` responds with an error and `"not_ok"` with `ok: false`;
+                `"ignore"` responds with `ok: true`, and the run continues.
             cancel_seconds: How long a cancelled run takes to be CANCELED, in virtual seconds.
-            setup_commands: Whether runs begin with `git clone` and `dbt deps`, as Bolt's do.
-            continue_on_error: Whether a run goes on after a failed command.
-            source: Where it is defined; one from `"YAML"` cannot be suspended by API.
+            setup_commands: Whether runs begin with `git clone` and `dbt deps`, as in Bolt.
+            continue_on_error: Whether a run continues after a failed command.
+            source: Where it is defined. A schedule from `"YAML"` cannot be suspended through the API.
         """
         schedule = Schedule(
             id=0,
@@ -103,7 +103,7 @@ class BoltSimulator(SimulatorHost):
         self._workspace.put_schedule(schedule)
 
     def update_schedule(self, name: str, **changes: Any) -> None:
-        """Change some of a schedule, for runs to come (`cancel` and `cancel_seconds` at once)."""
+        """Change a schedule for future runs (`cancel` and `cancel_seconds` take effect at once)."""
         if "commands" in changes:
             changes["commands"] = tuple(as_command(command) for command in changes["commands"])
         with self._workspace.lock:
@@ -121,16 +121,16 @@ class BoltSimulator(SimulatorHost):
         continue_on_error: bool | None = None,
         actor: str = "Scheduler",
     ) -> int:
-        """Start a run as somebody else would, without a request, and even if one is active.
+        """Start a run as another client would: without a request, even if a run is active.
 
         Args:
             schedule_name: The schedule.
-            commands: What to run in place of its own commands.
-            branch: What to run on in place of its own branch.
-            pr_number: The pull request that it is for.
+            commands: What to run instead of its own commands.
+            branch: What to run on instead of its own branch.
+            pr_number: The run's pull request.
             reason: Why it was started.
-            command_configs: Commands with whether to go on when they fail.
-            continue_on_error: Whether the run goes on after a failed command.
+            command_configs: Commands, each with whether to continue when it fails.
+            continue_on_error: Whether the run continues after a failed command.
             actor: Who started it.
 
         Returns:
@@ -149,7 +149,7 @@ class BoltSimulator(SimulatorHost):
         return self._workspace.trigger(schedule_name, request, even_if_running=True).id
 
     def finish(self, run_id: int, state: str = "SUCCESS") -> None:
-        """End a run now; one that has ended stays as it is."""
+        """End a run now; a run that has ended does not change."""
         self.run(run_id)
         self._workspace.finish(run_id, state)
 
@@ -174,7 +174,7 @@ class BoltSimulator(SimulatorHost):
                 raise KeyError(str(refusal)) from None
 
     def active_runs(self) -> list[SimulatedRun]:
-        """The runs that are still going."""
+        """The runs that have not ended."""
         return [run for run in self.runs() if run.is_active]
 
     def _schedule(self, name: str) -> Schedule:
@@ -183,15 +183,15 @@ class BoltSimulator(SimulatorHost):
         except Refused as refusal:
             raise KeyError(str(refusal)) from None
 
-    # What clients have asked for
+    # What clients have requested
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """All requests so far, in the order in which they came."""
+        """All requests so far, in the order of arrival."""
         return self._log.all()
 
     def count(self, operation: str) -> int:
-        """How many requests with that root field (or `"resource"`) got past the credentials, answered or not.
+        """Count the requests with that root field (or `"resource"`) that had valid credentials, answered or not.
 
         Raises:
             ValueError: If the API has no such operation.
@@ -201,41 +201,41 @@ class BoltSimulator(SimulatorHost):
 
     @property
     def bad_requests(self) -> list[RecordedRequest]:
-        """The requests that the simulator could not understand: slips of the client, not faults."""
+        """The requests that the simulator could not understand: mistakes of the client, not faults."""
         return [request for request in self.requests if request.not_understood is not None]
 
     def allow_bad_requests(self) -> None:
-        """Keep the pytest fixture from failing the test because of `bad_requests`."""
+        """Do not let the pytest fixture fail the test because of `bad_requests`."""
         self.bad_requests_allowed = True
 
     def wait_for(self, predicate: Callable[[BoltSimulator], object], timeout: float = 10.0) -> None:
-        """Wait, in real time, until something holds of the simulator.
+        """Wait, in real time, until a condition is true.
 
-        It blocks: in async code, `await asyncio.to_thread(simulator.wait_for, ...)`.
+        It blocks. In async code, use `await asyncio.to_thread(simulator.wait_for, ...)`.
 
         Args:
-            predicate: Is handed the simulator; anything true ends the wait.
-            timeout: How long to wait at most, in real seconds.
+            predicate: Takes the simulator; a true result ends the wait.
+            timeout: The longest wait, in real seconds.
 
         Raises:
-            TimeoutError: If it does not come to hold in time.
+            TimeoutError: If the condition is not true in time.
         """
         deadline = time.monotonic() + timeout
         while not predicate(self):
             left = deadline - time.monotonic()
             if left <= 0:
-                message = f"What was waited for did not come about within {timeout} s; runs: {self.runs()}"
+                message = f"The condition was not true within {timeout} s; runs: {self.runs()}"
                 raise TimeoutError(message)
-            # Requests wake it; what comes about by the clock alone is found by looking again soon.
+            # A request wakes the wait. What only the clock changes is found by checking again soon.
             self._log.wait_for_change(min(left, _GLANCE_SECONDS))
 
     # What goes wrong
 
     def inject(self, *faults: Fault) -> None:
-        """Make calls go wrong; see `paradime_blocks.testing.faults`.
+        """Make calls fail; see `paradime_blocks.testing.faults`.
 
         Raises:
-            ValueError: If a fault waits for an operation that the API does not have.
+            ValueError: If a fault names an operation that the API does not have.
         """
         for fault in faults:
             if fault.operation is not None:
@@ -243,7 +243,7 @@ class BoltSimulator(SimulatorHost):
         self._faults.inject(*faults)
 
     def clear_faults(self) -> None:
-        """Take back all faults that are not used up."""
+        """Remove all faults that are not used up."""
         self._faults.clear()
 
     @property
@@ -259,22 +259,22 @@ class BoltSimulator(SimulatorHost):
         fields: Iterable[str] = (),
         aliases: bool = False,
     ) -> None:
-        """Be an older backend, which does not know some of the API and says so as GraphQL does.
+        """Act as an older backend, which lacks parts of the API and reports that with GraphQL errors.
 
         Args:
             operations: Root fields, such as `listBoltRuns`.
             arguments: Arguments of root fields, such as `triggerBoltRun.reason`.
-            fields: Fields by type (`BoltScheduleType.suspended`) or by the way to them from an operation
+            fields: Fields by type (`BoltScheduleType.suspended`) or by their path from an operation
                 (`boltScheduleName.suspended`).
             aliases: Refuse documents that use aliases.
 
         Raises:
-            ValueError: If the schema has nothing of such a name.
+            ValueError: If the schema has no such name.
         """
         self._api.reduce(operations=operations, arguments=arguments, fields=fields, aliases=aliases)
 
     def reset(self) -> None:
-        """Be as new: no schedules, runs, requests, faults or lacks, and the clock at its first speed."""
+        """Reset everything: no schedules, runs, requests, faults or lacks, and the clock at its first speed."""
         self._workspace.clear()
         self._faults.clear()
         self._log.clear()

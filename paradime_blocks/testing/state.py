@@ -1,4 +1,4 @@
-"""What the simulated Bolt workspace holds and does: schedules, runs, commands, resources. No HTTP here."""
+"""What the simulated Bolt workspace stores and does: schedules, runs, commands, resources. No HTTP here."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CAN_BE_RETRIED = (FAILED, ERROR, CANCELED)
 
 
 class Workspace:
-    """All that the simulated service remembers. Each public method is one step under one lock."""
+    """Everything that the simulated service stores. Each public method is one step under one lock."""
 
     def __init__(self, clock: Clock) -> None:
-        """Begin with no schedules and no runs.
+        """Start with no schedules and no runs.
 
         Args:
-            clock: The time that runs live by.
+            clock: The time that runs depend on.
         """
         self.clock = clock
         self.lock = threading.RLock()
@@ -55,14 +55,14 @@ class Workspace:
     # Schedules
 
     def put_schedule(self, schedule: Schedule) -> None:
-        """Add a schedule, or take it in place of the one of the same name."""
+        """Add a schedule, or replace the one of the same name."""
         with self.lock:
             known = self._schedules.get(schedule.name)
             number = known.id if known else next(self._schedule_ids)
             self._schedules[schedule.name] = dataclasses.replace(schedule, id=number)
 
     def schedule(self, name: str) -> Schedule:
-        """The schedule of that name or slug.
+        """Return the schedule with that name or slug.
 
         Raises:
             Refused: If there is none.
@@ -82,10 +82,10 @@ class Workspace:
             return list(self._schedules.values())
 
     def suspend(self, name: str, *, suspend: bool) -> None:
-        """Suspend a schedule or take it up again.
+        """Suspend a schedule or resume it.
 
         Raises:
-            Refused: If it comes from a file in the repository: only those made in the UI or by API can be.
+            Refused: If it comes from a file in the repository: only schedules from the UI or the API can be suspended.
         """
         with self.lock:
             schedule = self.schedule(name)
@@ -103,10 +103,10 @@ class Workspace:
             return [run for run in self._runs.values() if wanted in (None, run.schedule_name)]
 
     def run(self, run_id: int) -> Run:
-        """The run of that id.
+        """Return the run with that id.
 
         Raises:
-            Refused: If there is none. That Bolt answers an error then, rather than `ok: false`, is inferred.
+            Refused: If there is none. Bolt reporting an error here, not `ok: false`, is an inference.
         """
         with self.lock:
             if run_id in self._runs:
@@ -118,20 +118,20 @@ class Workspace:
         """Start a run.
 
         Raises:
-            Refused: If the request makes no sense, or the schedule is running and does not allow two.
+            Refused: If the request is contradictory, or the schedule is running and does not allow a second run.
         """
         with self.lock:
             schedule = self.schedule(name)
             if not even_if_running:
                 self._refuse_second_run(schedule)
-            # A suspended schedule can be triggered all the same: suspending stops its timer (an inference).
+            # A suspended schedule can still be triggered: only its timer is suspended (an inference).
             return self._start(schedule, steps_for(schedule, request), request)
 
     def retry(self, run_id: int, *, everything: bool = False) -> Run:
-        """Start a run that does again what a run did not do, or all of it.
+        """Start a run that repeats what a run did not complete, or all of it.
 
         Raises:
-            Refused: If the run has not ended, or (but for `everything`) has not failed.
+            Refused: If the run has not ended, or has not failed (with `everything`, it need not have failed).
         """
         with self.lock:
             now = self.clock.seconds()
@@ -145,7 +145,7 @@ class Workspace:
             steps = [step for step in old.steps if not step.behaviour.is_setup]
             if not everything:
                 steps = steps_to_retry(old, now)
-            # A schedule that was changed meanwhile, say mended, behaves as it does now.
+            # The run uses the schedule as it is now, with any change made since.
             known = {command.command: command for command in schedule.commands}
             steps = [
                 dataclasses.replace(step, behaviour=known.get(step.behaviour.command, step.behaviour))
@@ -155,10 +155,10 @@ class Workspace:
             return self._start(schedule, steps, request, parent_run_id=old.id)
 
     def retry_latest_failure(self, name: str) -> Run:
-        """Retry the latest run of a schedule that failed.
+        """Retry the latest failed run of a schedule.
 
         Raises:
-            Refused: If none has.
+            Refused: If no run has failed.
         """
         with self.lock:
             now = self.clock.seconds()
@@ -169,10 +169,10 @@ class Workspace:
         raise Refused(message)
 
     def cancel(self, run_id: int) -> bool:
-        """Ask for a run to be cancelled.
+        """Request the cancel of a run.
 
         Returns:
-            What `ok` says. A run that has ended is left as it is, and `ok` is true (an inference).
+            The value of `ok`. A run that has ended does not change, and `ok` is true (an inference).
 
         Raises:
             Refused: If the schedule refuses cancels.
@@ -190,7 +190,7 @@ class Workspace:
             return schedule.cancel != "not_ok"
 
     def finish(self, run_id: int, state: str) -> None:
-        """End a run now; one that has ended stays as it is."""
+        """End a run now; a run that has ended does not change."""
         with self.lock:
             run, now = self.run(run_id), self.clock.seconds()
             if run.is_active(now):
@@ -199,7 +199,7 @@ class Workspace:
     # Commands and resources
 
     def command(self, command_id: int) -> SimulatedRunCommand:
-        """The command of that id.
+        """Return the command with that id.
 
         Raises:
             Refused: If no run has started such a command.
@@ -213,10 +213,10 @@ class Workspace:
         raise Refused(message)
 
     def resource(self, resource_id: int) -> SimulatedResource:
-        """The resource of that id.
+        """Return the resource with that id.
 
         Raises:
-            Refused: If no command has left such a thing.
+            Refused: If no command has written it.
         """
         with self.lock:
             if resource_id in self._resources:
@@ -249,7 +249,7 @@ class Workspace:
         steps = tuple(steps)
         created = self.clock.seconds()
         starting, begin = starting_states(created, schedule.starting_seconds, schedule.intermediate_states)
-        # A skipped run carries out nothing.
+        # A skipped run executes nothing.
         planned, natural = self._planner.plan(
             schedule, () if schedule.final_state == SKIPPED else steps, begin
         )

@@ -71,7 +71,7 @@ def test_connections_are_kept_alive(simulator: BoltSimulator, post: Callable[...
     assert len({stream.get_extra_info("client_addr") for stream in streams}) == 1
 
 
-def test_waiting_ends_when_the_thing_comes_about(simulator: BoltSimulator) -> None:
+def test_a_wait_ends_when_its_condition_is_true(simulator: BoltSimulator) -> None:
     """By the clock alone, too."""
     simulator.add_schedule("daily")
     simulator.start_run("daily")
@@ -79,9 +79,9 @@ def test_waiting_ends_when_the_thing_comes_about(simulator: BoltSimulator) -> No
     simulator.wait_for(lambda s: not s.active_runs())
 
 
-def test_waiting_in_vain_ends_with_an_error(simulator: BoltSimulator) -> None:
+def test_a_wait_that_times_out_raises(simulator: BoltSimulator) -> None:
     """After the time it was given, naming the runs there are."""
-    with pytest.raises(TimeoutError, match="did not come about"):
+    with pytest.raises(TimeoutError, match="The condition was not true"):
         simulator.wait_for(lambda s: s.runs(), timeout=0.05)
 
 
