@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +19,7 @@ from paradime_blocks.client.auth import (
     check_endpoint,
     check_proxy,
 )
+from paradime_blocks.client.replies import BAD_CREDENTIALS
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.settings import ParadimeSettings
@@ -324,17 +324,6 @@ def _environment_error(error: ValueError) -> BoltRequestError:
     return BoltRequestError(msg, guidance="Nothing was sent.")
 
 
-# Bolt's own words for a refusal with HTTP 200 are not known: these are the customary ones.
-_OF_A_BAD_KEY = re.compile(
-    r"(invalid|incorrect|wrong|unknown|missing|expired|revoked|bad|no) "
-    r"(api[ -_]?(key|secret|credentials?|token)|credentials?|key|secret|token|signature)"
-    r"|(key|secret|token|credentials?) (is |are |has |have )?(been )?"
-    r"(not valid|invalid|incorrect|unknown|expired|revoked)"
-    r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
-    re.IGNORECASE,
-)
-
-
 def _judge(error: BoltError) -> CredentialsCheck:
     """Tell from how a read was refused whether key, workspace or something else is to blame.
 
@@ -352,7 +341,7 @@ def _judge(error: BoltError) -> CredentialsCheck:
     if not entries and getattr(error, "status_code", None) is not None:
         return CredentialsCheck(status="bad_workspace", message=message)
     told = " ".join(f"{entry.get('message')} {entry.get('extensions') or ''}" for entry in entries)
-    if _OF_A_BAD_KEY.search(told):
+    if BAD_CREDENTIALS.search(told):
         guidance = "Create a key pair or token in the Paradime workspace settings and store it there."
         return CredentialsCheck(status="bad_key", message=f"{message} {guidance}")
     if "workspace" in told.lower():

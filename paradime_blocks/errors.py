@@ -193,10 +193,12 @@ class BoltUnsupported(BoltRequestError):
 
 
 class BoltUnavailable(BoltError):
-    """No usable answer came: connection lost, timed out, HTTP 429 or 5xx, or a reply that is no answer.
+    """No usable answer came: connection lost, timed out, HTTP 429 or 5xx, an internal error, or no GraphQL reply.
 
     Attributes:
         operation: The GraphQL operation.
+        path: Where in the reply the GraphQL error points.
+        graphql_errors: The `errors` of the reply, without secrets, long texts cut.
         status_code: The HTTP status, if there was a reply.
         may_have_acted: False only where Bolt cannot have acted on the request.
         may_still_act: True where Bolt may yet act on it (a timeout leaves the request with the server).
@@ -205,6 +207,8 @@ class BoltUnavailable(BoltError):
     """
 
     operation: str | None = None
+    path: Sequence[str | int] | None = None
+    graphql_errors: Sequence[Mapping[str, Any]] = ()
     status_code: int | None = None
     may_have_acted: bool = True
     may_still_act: bool = False

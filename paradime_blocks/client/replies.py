@@ -19,7 +19,7 @@ from paradime_blocks.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from paradime_blocks.client.operations import Operation
     from paradime_blocks.text.redaction import Redactor
@@ -43,6 +43,25 @@ _QUOTED: Final = re.compile(r"(?<!\w)([\"'`]).*?\1(?!\w)", re.DOTALL)
 _OF_THE_REQUEST: Final = re.compile(
     r"not found|no such|does(?: not|n't) exist|unknown (?!error)|invalid (?!response)|not allowed|permission|denied"
     r"|forbidden|unauthori[sz]ed|quota|required|must\b|suspended|disabled|\b(?:argument|parameter|variable|field)",
+    re.IGNORECASE,
+)
+# Bolt's own words for a refusal with HTTP 200 are not known: these are the customary ones.
+BAD_CREDENTIALS: Final = re.compile(
+    r"(invalid|incorrect|wrong|unknown|missing|expired|revoked|bad|no) "
+    r"(api[ -_]?(key|secret|credentials?|token)|credentials?|key|secret|token|signature)"
+    r"|(key|secret|token|credentials?) (is |are |has |have )?(been )?"
+    r"(not valid|invalid|incorrect|unknown|expired|revoked)"
+    r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
+    re.IGNORECASE,
+)
+# A read that ends in any other words is asked again: it may have failed inside Bolt, and it does no harm.
+_FINAL: Final = re.compile(
+    rf"{_OF_THE_REQUEST.pattern}|{BAD_CREDENTIALS.pattern}|there is no|is unknown|syntax|unsupported|alias"
+    r"|not (?:implemented|supported|recogni[sz]ed)|deleted|(?:cannot|can't|could not|couldn't) (?:be )?f(?:ind|ound)",
+    re.IGNORECASE,
+)
+_FINAL_CODE: Final = re.compile(
+    r"validation|syntax|parse|bad_?user_?input|bad_?request|unauthenticated|unauthori[sz]ed|forbidden|not_?found",
     re.IGNORECASE,
 )
 
@@ -71,7 +90,8 @@ def read_reply(
         BoltAuthError: HTTP 401 or 403.
         BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
         BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply, or lacks the field or, with
-            errors beside it, a part of it; or an error that tells of a gateway, where a run was to be started.
+            errors beside it, a part of it; an error that tells of a gateway, where a run was to be started; or, to a
+            read, any error that is about neither the request nor the credentials.
     """
     _check_status(operation, response, source, redact)
     body = _json_of(response)
@@ -168,6 +188,12 @@ def _status_meant(text: str) -> int | None:
     return next((status for words, status in _OF_A_GATEWAY if words.search(told)), None)
 
 
+def _is_final(text: str, entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a read that was refused in these words will be refused again: request or credentials are wrong."""
+    codes = " ".join(str(entry.get("extensions") or "") for entry in entries)
+    return bool(_FINAL.search(_QUOTED.sub("", text)) or _FINAL_CODE.search(codes))
+
+
 def _json_of(response: httpx.Response) -> Any:
     """Read a body as JSON; the error of one that is none would hold all of it, and goes no further."""
     try:
@@ -211,6 +237,8 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
         missing = redact.line(missing)
         msg = f"This workspace's Bolt backend does not know {missing!r}: {told}"
         return BoltUnsupported(msg, missing=missing, **facts)
+    if operation.kind == "query" and "status_code" not in facts and not _is_final(text, entries):
+        return BoltUnavailable(f"Bolt could not answer {operation.field}: {told}", **facts)
     lost_as = None if operation.resend else _status_meant(text)
     if lost_as is not None:
         msg = f"Bolt could not answer {operation.field}: {told}"

@@ -232,17 +232,19 @@ class BoltSession:
             await call_with_retries(call, self.retry_policy, sleep=self._sleep)
         except BoltAuthError:
             raise
-        except BoltRequestError:
-            # One thing that is not there fails them all, too; the single queries tell which case it is.
-            singles = await self._read_singles(operation, each, model)
-            if not any(isinstance(found, BoltError) for found in singles):
-                connection.refused.add(_ALIASES)
-            return singles
-        except BoltUnavailable:
-            # The last reply came, but for some of the things it is of no use; if it did not come, it is empty.
-            if not any(isinstance(found, BaseModel) for found in latest):
+        except (BoltRequestError, BoltUnavailable) as error:
+            if any(isinstance(found, BaseModel) for found in latest):
+                # The last reply came, and for some of the things it is of use.
+                return latest
+            if isinstance(error, BoltUnavailable) and not error.graphql_errors:
                 raise
-        return latest
+        else:
+            return latest
+        # One thing that is not there fails them all, too; the single queries tell which case it is.
+        singles = await self._read_singles(operation, each, model)
+        if not any(isinstance(found, BoltError) for found in singles):
+            connection.refused.add(_ALIASES)
+        return singles
 
     async def _read_singles(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]

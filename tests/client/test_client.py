@@ -825,3 +825,48 @@ def test_every_operation_is_written_once():
     """One document per name: a second writing of it would drift from the first."""
     written = [value for value in vars(ops).values() if isinstance(value, ops.Operation)]
     assert len({operation.name for operation in written}) == len(written)
+
+
+def test_a_client_of_another_event_loop_says_so(simulator, client_of):
+    """A task that Prefect runs by itself has a loop of its own, and the client that its flow opened is handed to it."""
+    simulator.add_schedule("daily")
+
+    async def lend() -> None:
+        async with client_of(simulator) as client:
+            await anyio.to_thread.run_sync(asyncio.run, client.get_bolt_schedule("daily"))
+
+    with pytest.raises(BoltRequestError, match="another event loop") as caught:
+        asyncio.run(lend())
+    assert "async with credentials.get_client() as client:" in str(caught.value)
+    assert simulator.count("boltScheduleName") == 0
+
+
+def internal_error(operation: str, times: int | None) -> faults.GraphQLError:
+    return faults.GraphQLError("Internal error", operation=operation, times=times)
+
+
+async def test_an_internal_error_before_a_trigger_is_survived(simulator, client_of, naps):
+    """A read that fails inside Bolt is asked again within the usual bounds, like one that gets no answer."""
+    simulator.add_schedule("daily")
+    simulator.inject(internal_error("boltScheduleName", 2))
+    async with client_of(simulator) as client:
+        assert (await client.get_bolt_schedule("daily")).ok
+    assert (simulator.count("boltScheduleName"), len(naps)) == (3, 2)
+
+
+async def test_an_internal_error_that_lasts_ends_a_read_within_its_bounds(simulator, client_of):
+    """What Bolt said is told."""
+    simulator.inject(internal_error("boltScheduleName", None))
+    async with client_of(simulator, retry_policy=RetryPolicy(attempts=3)) as client:
+        with pytest.raises(BoltUnavailable, match="Internal error"):
+            await client.get_bolt_schedule("daily")
+    assert simulator.count("boltScheduleName") == 3
+
+
+async def test_words_about_aliases_that_nobody_knows_lead_to_single_reads(client_of, simulator):
+    """A backend that refuses several reads in one request may say so in any words."""
+    simulator.add_schedule("daily", ["dbt run"], setup_commands=False, already_running="allow")
+    runs = [simulator.start_run("daily") for _ in range(2)]
+    simulator.inject(faults.GraphQLError("One at a time, please.", operation="boltRunStatus", times=2))
+    async with client_of(simulator, retry_policy=RetryPolicy(attempts=2)) as client:
+        assert list(await client.get_bolt_runs(runs)) == runs

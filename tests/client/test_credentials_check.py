@@ -73,7 +73,9 @@ async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trig
         pytest.param("User is not authenticated", "bad_key", id="authenticated"),
         pytest.param("UNAUTHENTICATED", "bad_key", id="code"),
         pytest.param("There is no workspace 'acme'", "bad_workspace", id="workspace"),
-        pytest.param("Internal server error", "refused", id="something else"),
+        pytest.param("The workspace's plan has no API: not allowed", "bad_workspace", id="workspace's plan"),
+        pytest.param("The API is disabled", "refused", id="something else"),
+        pytest.param("Internal server error", "unreachable", id="trouble inside Bolt"),
     ],
 )
 async def test_a_check_reads_what_a_graphql_error_says(simulator, message, status):

@@ -13,6 +13,7 @@ from paradime_blocks.client.operations import (
     BOLT_COMMAND_RESOURCES,
     BOLT_RUN_STATUS,
     BOLT_SCHEDULE_NAME,
+    CANCEL_BOLT_RUN,
     LIST_BOLT_RUNS,
     TRIGGER_BOLT_RUN,
 )
@@ -39,7 +40,7 @@ def test_the_facts_of_a_graphql_error_are_cleaned_too():
         "extensions": {"trace": [f"{SECRET}\x1b" + "x" * 9999] * 99},
     }
     error = graphql_error(BOLT_RUN_STATUS, [entry], Redactor([SECRET]))
-    assert isinstance(error, BoltRequestError)
+    assert isinstance(error, BoltUnavailable)
     assert error.path == ["[removed]", 0]
     told = f"{error} {error.graphql_errors}"
     assert SECRET not in told
@@ -84,11 +85,55 @@ def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kin
     assert getattr(error, "missing", None) == missing
 
 
+@pytest.mark.parametrize(
+    "message, code",
+    [
+        pytest.param("Internal error", None, id="internal error"),
+        pytest.param("Unknown error", None, id="unknown error"),
+        pytest.param("could not connect to server", None, id="database"),
+        pytest.param("Oops", "INTERNAL_SERVER_ERROR", id="code of Apollo"),
+        pytest.param("Schedule 'not found' failed to load", None, id="words of a refusal in a name"),
+    ],
+)
+def test_a_read_that_may_have_failed_inside_bolt_is_asked_again(message, code):
+    """Asking again does no harm; a mutation that Bolt refuses in the same words is refused."""
+    entry = {"message": message, "extensions": {"code": code}}
+    assert isinstance(graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET), BoltUnavailable)
+    assert type(graphql_error(CANCEL_BOLT_RUN, [entry], NOTHING_SECRET)) is BoltRequestError
+
+
+@pytest.mark.parametrize(
+    "message, code",
+    [
+        pytest.param("Schedule 'daily' not found", None, id="not found"),
+        pytest.param("There is no workspace 'acme'", None, id="no workspace"),
+        pytest.param("Could not find run 5", None, id="could not find"),
+        pytest.param("Syntax Error: Expected Name, found '{'.", None, id="syntax"),
+        pytest.param("Oops", "GRAPHQL_VALIDATION_FAILED", id="validation by its code"),
+        pytest.param("User is not authenticated", None, id="authentication"),
+        pytest.param("Token has expired", None, id="token"),
+        pytest.param("Oops", "UNAUTHENTICATED", id="authentication by its code"),
+        pytest.param("You may not do this: permission denied", None, id="permission"),
+    ],
+)
+def test_a_read_that_bolt_refuses_for_good_is_not_asked_again(message, code):
+    """Validation, what is not there, and credentials: the same request is refused again."""
+    entry = {"message": message, "extensions": {"code": code}}
+    assert type(graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET)) is BoltRequestError
+
+
+def test_a_graphql_error_with_a_status_of_the_client_is_a_refusal():
+    """Whatever it says: HTTP 400 says that the request is wrong."""
+    entry = {"message": "Internal error"}
+    error = graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET, status_code=400)
+    assert type(error) is BoltRequestError
+
+
 @pytest.mark.parametrize("errors", [["just text"], [{"msg": "no message"}], [{"message": None}], [7]])
 def test_odd_graphql_errors_are_told_as_they_came(errors):
     """A server that breaks the specification is still quoted."""
     error = graphql_error(BOLT_RUN_STATUS, errors, NOTHING_SECRET)
-    assert isinstance(error, BoltRequestError)
+    assert isinstance(error, BoltUnavailable)
     assert str(next(iter(errors[0].values())) if isinstance(errors[0], dict) else errors[0]) in str(error)
 
 
