@@ -159,14 +159,14 @@ def real_bolt() -> Bolt | None:
     from pydantic_settings import BaseSettings
 
     from paradime_blocks import BoltRequestError, ParadimeCredentials
-    from paradime_blocks.settings import ParadimeSettings
+    from paradime_blocks.settings import ParadimeSettings, read_settings
 
     class DemoSettings(BaseSettings):
         model_config = ParadimeSettings.model_config
         schedule: str | None = None
         api_endpoint: str | None = None
 
-    settings = DemoSettings()
+    settings, _ = read_settings(DemoSettings)
     if settings.schedule is None:
         if settings.api_endpoint is not None:
             print(f"{SCHEDULE_VARIABLE} is not set, so this uses the simulator, and not your workspace.")

@@ -22,7 +22,7 @@ from paradime_blocks.client.auth import (
 from paradime_blocks.client.replies import BAD_CREDENTIALS
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
-from paradime_blocks.settings import ParadimeSettings
+from paradime_blocks.settings import ParadimeSettings, read_settings
 from paradime_blocks.sync import sync_form
 from paradime_blocks.text.reasons import reasons
 from paradime_blocks.text.redaction import passwords_in
@@ -91,6 +91,7 @@ class ParadimeCredentials(CredentialsBlock):
         api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
         workspace_uid: The uid of the workspace that a company token acts on.
         proxy: A proxy's URL; `none` for no proxy; empty for what the environment says.
+        ca_bundle: The path of a file with certificates to trust besides the usual ones.
         request_timeout_seconds: How long one request may take, in seconds.
 
     Raises:
@@ -153,6 +154,14 @@ class ParadimeCredentials(CredentialsBlock):
         ),
         json_schema_extra=_in_the_schema(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
     )
+    ca_bundle: str | None = Field(
+        default=None,
+        title="CA bundle",
+        description=(
+            "The path, on the worker, of a PEM file with certificates to trust besides the usual ones: "
+            "those of a proxy that opens TLS, for instance."
+        ),
+    )
     request_timeout_seconds: float = Field(
         default=30.0,
         gt=0,
@@ -166,7 +175,7 @@ class ParadimeCredentials(CredentialsBlock):
     def _endpoint_is_fit(cls, value: str) -> str:
         return check_endpoint(value)
 
-    @field_validator("workspace_uid", "proxy", mode="before")
+    @field_validator("workspace_uid", "proxy", "ca_bundle", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
         # A form field that was left empty arrives as an empty text.
@@ -204,18 +213,20 @@ class ParadimeCredentials(CredentialsBlock):
             ```
         """
         try:
-            settings = ParadimeSettings()
-        except ValueError as error:
+            settings, unread = read_settings(ParadimeSettings)
+        except ValidationError as error:
             raise _environment_error(error) from None
         given = {name: value for name, value in settings.model_dump().items() if value is not None}
         missing = [_variable(name) for name in ("api_endpoint", "api_secret") if name not in given]
         if missing:
             msg = f"No credentials: the environment does not set {' and '.join(missing)}."
-            guidance = "Set them, or pass a ParadimeCredentials block as `credentials`."
+            guidance = " ".join(
+                [*filter(None, [unread]), "Set them, or pass a ParadimeCredentials block as `credentials`."]
+            )
             raise BoltRequestError(msg, guidance=guidance)
         try:
             return cls(**given)
-        except ValueError as error:
+        except ValidationError as error:
             raise _environment_error(error) from None
 
     @property
@@ -250,6 +261,7 @@ class ParadimeCredentials(CredentialsBlock):
             self.api_endpoint,
             self._auth(),
             proxy=self.proxy.get_secret_value() if self.proxy else None,
+            ca_bundle=self.ca_bundle,
             request_timeout_seconds=self.request_timeout_seconds,
             source=self.source,
         )
@@ -317,10 +329,9 @@ def _variable(field: str) -> str:
     return f"PARADIME_{field.upper()}"
 
 
-def _environment_error(error: ValueError) -> BoltRequestError:
+def _environment_error(error: ValidationError) -> BoltRequestError:
     """Say what is wrong with the variables, by their names, and without their values."""
-    said = reasons(error, _variable) if isinstance(error, ValidationError) else str(error)
-    msg = f"The PARADIME_* environment variables are invalid: {said}."
+    msg = f"The PARADIME_* environment variables are invalid: {reasons(error, _variable)}."
     return BoltRequestError(msg, guidance="Nothing was sent.")
 
 

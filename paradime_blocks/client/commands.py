@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from paradime_blocks.client import operations as ops
 from paradime_blocks.client.auth import is_loopback
+from paradime_blocks.client.connection_settings import TRUST, is_of_trust
 from paradime_blocks.client.inputs import check_id
 from paradime_blocks.client.log_filter import queries_unlogged
 from paradime_blocks.client.log_pages import OWN_CURSOR, log_since
@@ -198,7 +199,7 @@ class CommandCalls(BoltSession):
             raise BoltRequestError(msg, **facts)
         seconds = self.settings.request_timeout_seconds
         end = anyio.current_time() + DOWNLOAD_SECONDS
-        failure = ""
+        failure, guidance = "", None
         try:
             async with self.settings.open_http(self._transport, timeout=seconds) as plain:
                 with anyio.fail_after(seconds):
@@ -215,11 +216,11 @@ class CommandCalls(BoltSession):
                         )
                     yield _in_time(response.aiter_bytes(), end)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
-            failure = type(error).__name__
+            failure, guidance = type(error).__name__, TRUST if is_of_trust(error) else None
         if failure:
             # Not while the error is handled, which would be its context: it holds the signed URL, and is pickled along.
             msg = f"Resource {resource_id} could not be fetched ({failure})."
-            raise BoltUnavailable(msg, may_have_acted=False, **facts)
+            raise BoltUnavailable(msg, may_have_acted=False, guidance=guidance, **facts)
 
 
 async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:

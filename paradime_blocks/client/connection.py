@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 
+from paradime_blocks.client.connection_settings import TRUST, is_of_trust
 from paradime_blocks.client.replies import ERROR_CHARACTERS, EXCERPT_CHARACTERS, read_reply, unavailable
 from paradime_blocks.client.retry import parse_date
 from paradime_blocks.text.redaction import Redactor
@@ -59,7 +60,7 @@ class Connection:
         """Open a connection; `transport` takes the place of the network in tests.
 
         Raises:
-            BoltRequestError: The environment's proxy or certificates are no good.
+            BoltRequestError: The proxy or the certificates are invalid.
         """
         seconds = settings.request_timeout_seconds
         http = settings.open_http(
@@ -112,7 +113,10 @@ class Connection:
         except _NEVER_SENT as error:
             forget_request(error)
             told = self._reason(error)
-            raise unavailable(operation, told, may_have_acted=False) from self._quotable(error)
+            guidance = TRUST if is_of_trust(error) else None
+            raise unavailable(operation, told, may_have_acted=False, guidance=guidance) from self._quotable(
+                error
+            )
         except (TimeoutError, httpx.TimeoutException) as error:
             forget_request(error)
             what = f"did not answer within {seconds:g} s"

@@ -20,15 +20,33 @@ if TYPE_CHECKING:
     from paradime_blocks.client.auth import BoltAuth
 
 
-def _certificates() -> ssl.SSLContext:
-    """Return the certificates that the environment says to trust."""
-    return _read_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+# What a certificate that is not trusted needs. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are for other libraries.
+TRUST = (
+    "The certificate is not trusted. If it is your company's own, give its CA certificates as a PEM file: as ca_bundle "
+    "of the ParadimeCredentials block, as PARADIME_CA_BUNDLE, or as SSL_CERT_FILE or SSL_CERT_DIR in the environment "
+    "of the worker. REQUESTS_CA_BUNDLE does not count."
+)
 
 
 @functools.lru_cache(maxsize=4)
-def _read_certificates(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+def _read_certificates(_file: str | None, _folder: str | None, ca_bundle: str | None) -> ssl.SSLContext:
     # Reading them takes a good part of the time that it takes to open a connection; httpx reads the variables.
-    return httpx.create_ssl_context()
+    context = httpx.create_ssl_context()
+    if ca_bundle is not None:
+        try:
+            context.load_verify_locations(cafile=ca_bundle)
+        except (OSError, ValueError) as error:
+            msg = f"ca_bundle {ca_bundle!r} cannot be read ({type(error).__name__})."
+            guidance = "Set it to the path of a PEM file with certificates that this process can read."
+            raise BoltRequestError(msg, guidance=guidance) from error
+    return context
+
+
+def is_of_trust(error: BaseException | None) -> bool:
+    """Whether an error comes of a certificate that is not trusted."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class ConnectionSettings:
         api_endpoint: The workspace's GraphQL endpoint.
         auth: What authenticates the requests; `auth_for` makes it of a key pair or a token.
         proxy: A proxy's URL; `none` for no proxy; None for what the environment says.
+        ca_bundle: The path of a PEM file with certificates to trust besides the usual ones.
         request_timeout_seconds: How long one request may take as a whole.
         source: Where the credentials are kept, for messages.
 
@@ -50,6 +69,7 @@ class ConnectionSettings:
     auth: BoltAuth
     # It may hold a password.
     proxy: str | None = field(default=None, repr=False)
+    ca_bundle: str | None = None
     request_timeout_seconds: float = 30.0
     source: str = "the arguments of BoltClient"
 
@@ -74,19 +94,19 @@ class ConnectionSettings:
     def http_options(self) -> dict[str, Any]:
         """Return httpx's options for reaching the endpoint.
 
-        Without `trust_env` httpx looks at the environment for neither proxies nor certificates: those are ours
-        to pass on, since a proxy that opens TLS is what most people set SSL_CERT_FILE for.
+        Raises:
+            BoltRequestError: `ca_bundle` cannot be read.
         """
+        file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+        certificates = _read_certificates(file, folder, self.ca_bundle)
         if self.proxy and self.proxy != "none":
-            certificates = _certificates()
             proxy: httpx.Proxy | str = self.proxy
             if self.proxy.startswith("https:"):
                 proxy = httpx.Proxy(self.proxy, ssl_context=certificates)
             return {"proxy": proxy, "verify": certificates, "trust_env": False}
         # A proxy of the environment cannot reach this machine's own loopback.
-        if self.proxy is None and not is_loopback(self.api_endpoint):
-            return {"trust_env": True}
-        return {"verify": _certificates(), "trust_env": False}
+        from_environment = self.proxy is None and not is_loopback(self.api_endpoint)
+        return {"verify": certificates, "trust_env": from_environment}
 
     def open_http(
         self, transport: httpx.AsyncBaseTransport | None = None, **options: Any
@@ -98,7 +118,7 @@ class ConnectionSettings:
             options: Further options of `httpx.AsyncClient`.
 
         Raises:
-            BoltRequestError: The environment's proxy or certificates are no good.
+            BoltRequestError: The proxy or the certificates are invalid.
         """
         try:
             # A redirect could carry the credentials to another host, or a signed link over plain http.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 _INT = TypeAdapter(int)
+_OPENED = "`async with credentials.get_client() as client:`"
 _ALIASES = "aliases"
 _ALIASES_PER_REQUEST = 50
 _STEP_SECONDS = 0.1
@@ -110,6 +112,7 @@ class BoltSession:
         self._sleep = sleep
         self._may_send = may_send
         self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -129,6 +132,7 @@ class BoltSession:
         else:
             self._connection = Connection.open(self.settings, self._transport)
             self._stack.push_async_callback(self._connection.http.aclose)
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -289,7 +293,11 @@ class BoltSession:
     def _open_connection(self) -> Connection:
         if self._connection is None:
             msg = "The client is not open."
-            raise BoltRequestError(
-                msg, guidance="Use it as `async with credentials.get_client() as client:`."
+            raise BoltRequestError(msg, guidance=f"Use it as {_OPENED}.")
+        if self._loop is not asyncio.get_running_loop():
+            msg = "The client was opened in another event loop, and its connection belongs to that one."
+            guidance = (
+                f"Open a client in each event loop, thus in each task that Prefect runs by itself: {_OPENED}."
             )
+            raise BoltRequestError(msg, guidance=guidance)
         return self._connection

@@ -170,6 +170,32 @@ def test_the_environment_goes_before_dotenv(environment):
     assert found.api_key == SecretStr("from-the-file")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_dotenv_is_read_with_and_without_a_mark_of_its_encoding(encoding):
+    """Some editors begin a file with one."""
+    lines = [f"PARADIME_{name.upper()}={value}" for name, value in FIELDS.items()]
+    Path(".env").write_text("\n".join(lines), encoding=encoding)
+    assert ParadimeCredentials.from_env().api_endpoint == ENDPOINT
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_dotenv_of_another_tool_does_not_matter(environment, encoding):
+    """What the environment sets needs no file."""
+    Path(".env").write_text("# gültig für alle\nOTHER=1\n", encoding=encoding)
+    environment(**FIELDS)
+    found = ParadimeCredentials.from_env()
+    assert found.api_endpoint == ENDPOINT
+    assert "PARADIME_API_SECRET" in found.source
+
+
+def test_a_dotenv_that_is_needed_and_cannot_be_read_is_named():
+    """As PowerShell writes it, say."""
+    lines = [f"PARADIME_{name.upper()}={value}" for name, value in FIELDS.items()]
+    Path(".env").write_text("\n".join(lines), encoding="utf-16")
+    with pytest.raises(BoltRequestError, match=r"file \.env .* not in UTF-8"):
+        ParadimeCredentials.from_env()
+
+
 def test_an_empty_variable_is_absent(environment):
     """As a CI system sets one that it has no value for."""
     environment(api_endpoint=ENDPOINT, api_secret="prdm_wsp_t", api_key="", proxy="")
