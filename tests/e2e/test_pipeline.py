@@ -201,7 +201,9 @@ async def test_a_rerun_takes_up_a_step_that_was_under_way(
     dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
     await await_until(lambda: _is_true(len(workspace.runs("load")) == 1), "the second step's run")
     flow_run = await latest_flow_run("run-pipeline")
-    await await_until(lambda: steps_with_a_run_to_resume(flow_run.id), "the subflow's record of its run", every=0.4)
+    await await_until(
+        lambda: steps_with_a_run_to_resume(flow_run.id), "the subflow's record of its run", every=0.4
+    )
     dying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dying

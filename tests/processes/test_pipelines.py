@@ -71,7 +71,9 @@ async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: 
     flow_run = await run_deployment(f"run-pipeline/{name}", parameters=given, timeout=0)
 
     async def they_run() -> bool:
-        return await steps_with_a_run_to_resume(flow_run.id) == long and len(workspace.active_runs()) == len(long)
+        return await steps_with_a_run_to_resume(flow_run.id) == long and len(workspace.active_runs()) == len(
+            long
+        )
 
     await await_until(they_run, "the long steps")
     return flow_run.id

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from paradime_blocks.dbt.logs import LogLine, parse_line
-from paradime_blocks.text.rendering import clean
+from paradime_blocks.dbt.log_dialects import TIME, LogLine
+from paradime_blocks.dbt.log_levels import LevelReader, Piece, Record, Stream
 from paradime_flows.choices import LiveLogsMode
-
-Stream = Literal["STDOUT", "STDERR"]
 
 # Prefect Cloud takes 25,000 characters a record.
 RECORD_CHARACTERS: Final = 20_000
@@ -31,14 +29,10 @@ _RECORDS_FREELY: Final = 20
 _CHARACTERS_PER_RECORD: Final = 4000
 # Made once: `json.dumps` looks at its options each time, which is most of its cost for a line.
 _AS_JSON: Final = json.JSONEncoder().encode
-_JSON_TIME: Final = re.compile(r'"ts": ?"[0-9-]{10}T([0-9:]{8})')
-
-
-class Record(NamedTuple):
-    """Some lines of one level."""
-
-    level: int
-    text: str
+# Every line "n of m ..." of a text; the line break makes the search fast.
+_NODES: Final = re.compile(
+    rf"\n(?:{TIME})?[0-9]{{1,9}} of ([0-9]{{1,9}}) ([A-Z][A-Z-]*)\b( hook: | (?:creat(?:ing|ed) )?batch )?"
+)
 
 
 def size_of(text: str) -> int:
@@ -55,6 +49,9 @@ class LineSplitter:
     def feed(self, text: str) -> list[str]:
         """Return the lines that the text completes, without their line breaks; the last part is held back."""
         text = self.rest + text
+        if len(text) <= LINE_CHARACTERS:
+            *lines, self.rest = text.split("\n")
+            return lines
         lines = []
         start = 0
         while True:
@@ -78,49 +75,6 @@ class LineSplitter:
         return [rest] if rest else []
 
 
-class LevelReader:
-    """Tells the level of each line of one stream, in order.
-
-    dbt says the level once per message, at its beginning: what follows without a time belongs to it.
-    Standard error counts as a warning where dbt does not say otherwise.
-
-    Args:
-        stream: Which stream it is.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._usual = logging.WARNING if stream == "STDERR" else logging.INFO
-        self._message: int | None = None
-        self._block: int | None = None
-
-    def read(self, line: str) -> tuple[Record, LogLine]:
-        """Return a line as it is to be shown, and as it is understood."""
-        text = clean(line)
-        parsed = parse_line(text)
-        if parsed.origin == "json":
-            time = _JSON_TIME.search(text)
-            text = f"{time[1]}  {parsed.message}" if time else parsed.message
-        return Record(self._level(parsed, text), text), parsed
-
-    def _level(self, parsed: LogLine, text: str) -> int:
-        if parsed.origin == "plain":
-            return self._level_of_plain(parsed.level, text)
-        said = parsed.origin != "text" or parsed.status is not None or parsed.level > logging.INFO
-        self._message, self._block = (parsed.level if said else self._usual), None
-        return self._message
-
-    def _level_of_plain(self, level: int, text: str) -> int:
-        if level > logging.INFO:
-            self._block = max(level, self._usual)
-            return self._block
-        if self._message is not None:
-            return self._message
-        # What is indented under an error of another program belongs to it.
-        if not text.startswith((" ", "\t")):
-            self._block = None
-        return self._usual if self._block is None else self._block
-
-
 class NodeCount(NamedTuple):
     """How many of a command's nodes are done."""
 
@@ -136,6 +90,17 @@ class NodeCount(NamedTuple):
             return self
         done = self.done if total == self.total else 0
         return NodeCount(min(total, done + (line.status != "START")), total)
+
+    def after_text(self, text: str) -> NodeCount:
+        """Return the count after lines that were not looked at one by one."""
+        if " of " not in text:
+            return self
+        found = Counter(_NODES.findall("\n" + text))
+        total = max([self.total, *(int(of) for of, _, other in found if not other)])
+        ended = sum(
+            n for (of, word, other), n in found.items() if not other and int(of) == total and word != "START"
+        )
+        return NodeCount(min(total, (self.done if total == self.total else 0) + ended), total)
 
 
 class Position(NamedTuple):
@@ -292,20 +257,35 @@ class CommandLog:
         self.position = Position(cursor, at, logged, nodes, last, self.ended and not self._waiting)
         return [each.record for each in taken], self.position
 
-    def _take(self, number: int, lines: Iterable[str]) -> None:
-        levels = self._levels[number]
-        for line in lines:
-            self._read[number] += 1
-            if self._read[number] <= self._skip[number]:
-                continue
-            record, parsed = levels.read(line)
-            self.nodes = self.nodes.after(parsed)
-            if self._head_only and (self._left_out or sum(self._logged) >= END_LINES):
-                self._tail.append(record)
-                self._left_out += 1
-                continue
-            self._logged[number] = self._read[number]
-            self._await(record, self.nodes)
+    def _take(self, number: int, lines: Sequence[str]) -> None:
+        known = min(len(lines), max(0, self._skip[number] - self._read[number]))
+        self._read[number] += known
+        lines = lines[known:]
+        if self._head_only:
+            # The beginning is logged line by line, as far as it goes; of the rest the last lines are kept.
+            room = 0 if self._left_out else max(0, END_LINES - sum(self._logged))
+            for piece in self._levels[number].read_all(lines[:room]):
+                self._log(number, piece)
+            for piece in self._levels[number].read_all(lines[room:]):
+                self._read[number] += piece.lines
+                self._left_out += piece.lines
+                self.nodes = self._nodes_after(piece)
+                texts = piece.record.text.split("\n") if piece.line is None else [piece.record.text]
+                self._tail.extend(Record(piece.record.level, text) for text in texts[-END_LINES:])
+            return
+        for piece in self._levels[number].read_all(lines):
+            self._log(number, piece)
+
+    def _log(self, number: int, piece: Piece) -> None:
+        self._read[number] += piece.lines
+        self._logged[number] = self._read[number]
+        self.nodes = self._nodes_after(piece)
+        self._await(piece.record, self.nodes)
+
+    def _nodes_after(self, piece: Piece) -> NodeCount:
+        if piece.line is None:
+            return self.nodes.after_text(piece.record.text)
+        return self.nodes.after(piece.line)
 
     def _await(self, record: Record, nodes: tuple[int, int], last: int = 0) -> None:
         size = size_of(record.text)

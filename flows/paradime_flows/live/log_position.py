@@ -27,8 +27,9 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFil
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import get_current_settings
 
+from paradime_blocks.dbt.log_levels import Record
 from paradime_blocks.text.rendering import one_line
-from paradime_flows.live.log_lines import Record, size_of
+from paradime_flows.live.log_lines import size_of
 from paradime_flows.prefect_api.context import current_task_run_id, run_logger
 from paradime_flows.prefect_api.labels import LOGS_PREFIX
 from paradime_flows.prefect_api.timing import timing

@@ -17,22 +17,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from paradime_blocks.client.log_pages import OWN_CURSOR
 from paradime_blocks.client.retry import RetryPolicy
+from paradime_blocks.dbt.log_levels import Record, Stream
 from paradime_blocks.errors import BoltAuthError, BoltRequestError
 from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.text.rendering import one_line
 from paradime_flows.live.log_lines import (
     CommandLog,
     Position,
-    Record,
-    Stream,
     join_lines,
-    size_of,
 )
 from paradime_flows.live.log_position import Journal
 from paradime_flows.prefect_api.context import run_logger
@@ -206,8 +205,8 @@ class LiveLogs:
                 # The client has asked for the whole output in place of a page.
                 self._leave_pages()
                 return
-            for stream, lines in groupby(page.lines, key=lambda line: line.stream.upper()):
-                log.feed(stream, "".join(line.line for line in lines))
+            for stream, lines in groupby(page.lines, key=attrgetter("stream")):
+                log.feed(stream.upper(), "".join([line.line for line in lines]))
             if page.finished:
                 log.end()
             elif page.lines and page.cursor in {None, log.cursor}:
@@ -285,14 +284,15 @@ class LiveLogs:
         room = _BATCH_BYTES
         for log in self.commands.values():
             again = any(log.position.logged)
+            before_bytes = log.waiting_bytes
             lines, _ = log.take(room, any_size=not shown)
+            room -= before_bytes - log.waiting_bytes
             records = join_lines([Record(level, self._redact(text)) for level, text in lines])
             if records and self._headed != log.command_id:
                 self._headed = log.command_id
                 heading = f"── {self._headings[log.command_id]}{' (continued)' if again else ''} ──"
                 records.insert(0, Record(logging.INFO, heading))
             shown += records
-            room -= sum(size_of(text) for _, text in lines)
             if log.is_ready:
                 break
         if before == [log.position for log in self.commands.values()]:

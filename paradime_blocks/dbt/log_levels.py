@@ -1,0 +1,212 @@
+"""The level of each line of a command's output: what belongs to an error, and where it ends.
+
+dbt says the level once per message, at its beginning. What follows without a time belongs to it; dbt 1.5 and
+older give each further line of a message its own time, and indent it. A message of dbt Fusion or of another
+program is followed by what is indented; a traceback ends with the exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from typing import Final, Literal, NamedTuple
+
+from paradime_blocks.dbt.log_dialects import (
+    DECLARED,
+    GIT,
+    HEAD,
+    TIME,
+    LogLine,
+    Origin,
+    is_git_progress,
+    understand,
+)
+from paradime_blocks.text.rendering import clean
+
+Stream = Literal["STDOUT", "STDERR"]
+
+_JSON_TIME: Final = re.compile(r'"(?:ts|timestamp|time)": ?"[0-9-]{10}[T ]([0-9:]{8})')
+TRACEBACK: Final = "Traceback (most recent call last)"
+CHAINED: Final = ("During handling of the above", "The above exception was")
+# dbt tells the content of these in the message after them.
+ANNOUNCES: Final = ("Failure in ", "Warning in ")
+# dbt Fusion prints the rows of a unit test's difference as they are.
+_TABLES: Final = "Test failed"
+# Whole lines that say nothing of their level go together, up to so many characters.
+_TOGETHER_CHARACTERS: Final = 5000
+# Where a line may begin that is of another level than the usual one; what matches is looked at closely. The line
+# break is part of it: a search for a character that must be there is many times as fast as one for a place.
+_LOUD: Final = (
+    # What most lines of dbt look like is passed over first.
+    r"\n(?![0-9:]{8}  [0-9]{1,9} of [0-9]{1,9} (?:START|OK|PASS) )(?:\{"
+    rf"|(?:{TIME}|(?![0-9]{{2}}:[0-9]{{2}}:))(?:{HEAD.replace('(?P<warning>', '(?:').replace('(?P<error>', '(?:')}"
+    rf"|{DECLARED}"
+    r"|(?:Batch )?[0-9]{1,9} of [0-9]{1,9} (?:ERROR|FAIL|WARN|SKIP)"
+    r"| {0,7}(?:Failed|Errored|Stale|Warned|Cancelled) "
+)
+_LOUD_LINE: Final[dict[str, re.Pattern[str]]] = {
+    "STDOUT": re.compile(_LOUD + "))"),
+    # There, what is known for harmless is not of the usual level either.
+    "STDERR": re.compile(
+        _LOUD + rf"|(?:Batch )?[0-9]{{1,9}} of |{GIT}|(?=[^\n]{{10}} ) {{0,7}}[A-Z][a-z]{{2,9}} ))",
+        re.MULTILINE,
+    ),
+}
+
+
+class Record(NamedTuple):
+    """Some lines of one level."""
+
+    level: int
+    text: str
+
+
+class Piece(NamedTuple):
+    """One line, or some that go together.
+
+    Attributes:
+        record: The level, and the text as it is to be shown.
+        lines: How many lines of the output it is.
+        line: The line, understood; None for lines of the usual level, which were not looked at one by one.
+    """
+
+    record: Record
+    lines: int
+    line: LogLine | None
+
+
+class _Reach(Enum):
+    """What belongs to the message that was read last, beside its first line."""
+
+    NOTHING = auto()
+    INDENTED = auto()
+    TRACEBACK = auto()
+    TO_BLANK = auto()
+    UNTIMED = auto()
+
+
+class LevelReader:
+    """Says the level of each line of one stream, in order.
+
+    Standard error counts as a warning where neither dbt nor git says otherwise.
+
+    Args:
+        stream: Which stream it is.
+
+    Attributes:
+        continues: Whether the last line belongs to the message before it.
+        is_node: Whether it is dbt Fusion's line of a node.
+    """
+
+    def __init__(self, stream: Stream = "STDOUT") -> None:
+        self.continues = False
+        self.is_node = False
+        self._usual = logging.WARNING if stream == "STDERR" else logging.INFO
+        self._loud = _LOUD_LINE[stream]
+        self._level = self._usual
+        self._reach = _Reach.NOTHING
+        self._announced = False
+
+    def read(self, line: str) -> tuple[Record, LogLine]:
+        """Return a line as it is to be shown, and as it is understood.
+
+        Args:
+            line: The line, without its line break.
+        """
+        return self._read(clean(line))
+
+    def read_all(self, lines: Sequence[str]) -> Iterator[Piece]:
+        """Iterate over lines, those together that say nothing of their level: most lines do not.
+
+        Args:
+            lines: The lines, without their line breaks.
+        """
+        if not lines:
+            return
+        text = "\n" + clean("\n".join(lines))
+        at, end = 0, len(text)
+        while at < end:
+            if self._reach is _Reach.NOTHING and not self._announced:
+                loud = self._loud.search(text, at)
+                quiet = loud.start() if loud else end
+                while at < quiet:
+                    stop = quiet
+                    if quiet - at > _TOGETHER_CHARACTERS:
+                        cut = text.rfind("\n", at + 1, at + _TOGETHER_CHARACTERS)
+                        stop = cut if cut > 0 else text.find("\n", at + 1, quiet)
+                        stop = stop if stop > 0 else quiet
+                    self.continues = False
+                    part = text[at + 1 : stop]
+                    yield Piece(Record(self._usual, part), part.count("\n") + 1, None)
+                    at = stop
+                if at == end:
+                    return
+            stop = text.find("\n", at + 1)
+            stop = stop if stop > 0 else end
+            record, line = self._read(text[at + 1 : stop])
+            yield Piece(record, 1, line)
+            at = stop
+
+    def _read(self, text: str) -> tuple[Record, LogLine]:
+        line, origin = understand(text)
+        self.is_node = origin == "fusion"
+        level = self._follow(line, origin, text)
+        if origin == "json":
+            time = _JSON_TIME.search(text)
+            text = f"{time[1]}  {line.message}" if time else line.message
+        return Record(level, text), line
+
+    def _follow(self, line: LogLine, origin: Origin, text: str) -> int:
+        """Return the line's level; take in what may follow it."""
+        announced, self._announced = self._announced, False
+        self.continues = True
+        if origin == "plain" and self._reach is not _Reach.NOTHING and self._takes(line, text):
+            return self._level
+        if origin == "text" and self._takes_timed(line, announced=announced):
+            self._reach = _Reach.UNTIMED
+            return self._level
+        self.continues = False
+        self._level, self._reach = self._begin(line, origin, text)
+        self._announced = origin != "json" and line.message.startswith(ANNOUNCES)
+        return self._level
+
+    def _takes(self, line: LogLine, text: str) -> bool:
+        """Whether a line without a time belongs to the message before it."""
+        if self._reach is _Reach.UNTIMED:
+            return True
+        if self._reach is _Reach.TO_BLANK:
+            return bool(text.strip())
+        if self._reach is _Reach.TRACEBACK:
+            # Frames, and the code and the marks below them, are indented.
+            if text.strip() and not text[0].isspace() and not text.startswith(TRACEBACK):
+                self._reach = _Reach.INDENTED
+            return True
+        return line.level == logging.INFO and bool(text.strip()) and text[0].isspace()
+
+    def _takes_timed(self, line: LogLine, *, announced: bool) -> bool:
+        """Whether a line with a time belongs to the error or warning before it."""
+        if line.status is not None:
+            return False
+        if announced:
+            return True
+        open_ = self._reach is _Reach.UNTIMED and self._level >= max(line.level, logging.WARNING)
+        return open_ and line.message.startswith("  ")
+
+    def _begin(self, line: LogLine, origin: Origin, text: str) -> tuple[int, _Reach]:
+        """Return the level of a message by its first line, and what will belong to it."""
+        # A line of progress, and an event as JSON, is whole.
+        if origin in {"json", "fusion"} or line.status is not None:
+            return line.level, _Reach.NOTHING
+        if origin == "debug":
+            return line.level, _Reach.UNTIMED
+        if line.level == logging.INFO:
+            usual = logging.INFO if is_git_progress(text) else self._usual
+            return usual, _Reach.NOTHING
+        level = max(line.level, self._usual)
+        if origin == "text":
+            return level, _Reach.UNTIMED
+        if text.startswith((TRACEBACK, *CHAINED)):
+            return level, _Reach.TRACEBACK
+        return level, _Reach.TO_BLANK if text.startswith(_TABLES) else _Reach.INDENTED
