@@ -215,7 +215,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @fewer_examples
-@given(st.lists(FRAGMENTS, max_size=30), st.sampled_from(["STDOUT", "STDERR"]), st.integers(1, 8))
+@given(st.lists(FRAGMENTS, max_size=12), st.sampled_from(["STDOUT", "STDERR"]), st.integers(1, 8))
 def test_lines_together_have_the_levels_that_they_have_one_by_one(lines, stream, size) -> None:
     """Lines that say nothing are passed over at once, which changes nothing."""
     one, many, counts = LevelReader(stream), LevelReader(stream), [NodeCount(), NodeCount()]
