@@ -14,7 +14,7 @@ from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.prefect_api.context import current_flow_run_id
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_credentials
+from paradime_flows.prefect_api.inputs import bolt_client
 from paradime_flows.reporting.cron_words import cron_in_words
 from paradime_flows.reporting.markdown import moment
 
@@ -125,7 +125,7 @@ async def list_schedules(
             print(schedule.name, schedule.timer, schedule.last_state)
         ```
     """
-    async with (await resolve_credentials(credentials)).get_client() as client:
+    async with bolt_client(credentials) as client:
         found = [schedule async for schedule in client.iter_bolt_schedules(show_inactive=show_inactive)]
     now = datetime.now(timezone.utc)
     late = timedelta(seconds=overdue_after_seconds)

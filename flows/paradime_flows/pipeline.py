@@ -34,7 +34,7 @@ from paradime_flows.parameters import (
     Retries,
     RunOptions,
 )
-from paradime_flows.prefect_api.inputs import resolve_credentials
+from paradime_flows.prefect_api.inputs import bolt_client
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
@@ -188,7 +188,7 @@ class Pipeline(BaseModel):
             BoltRequestError: There is no such schedule, or there are more than a pipeline has steps.
             BoltError: Bolt refused it, or no usable answer came.
         """
-        async with (await resolve_credentials(credentials)).get_client() as client:
+        async with bolt_client(credentials) as client:
             found = [schedule async for schedule in client.iter_bolt_schedules()]
         schedules = {schedule.name: schedule for schedule in found if not schedule.suspended}
         if not schedules:

@@ -26,7 +26,6 @@ from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.prefect_api.timing import Timing, going_by
-from paradime_flows.read_tasks import aget_bolt_run
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner.slot import schedule_slot, slot_name
@@ -34,6 +33,7 @@ from paradime_flows.supervision import watch
 from paradime_flows.supervision.cancellation import remember_credentials
 from paradime_flows.tasks import (
     acancel_bolt_run,
+    aget_bolt_run,
     atrigger_bolt_run,
     await_for_bolt_run,
     trigger_bolt_run,

@@ -18,10 +18,10 @@ def test_what_readers_look_up_first_has_an_example():
         *("run_schedule", "run_pipeline", "archive_run", "retry_run", "cancel_run", "trigger_only"),
         *("list_schedules", "inspect_run", "sweep_orphans"),
     }
-    tree = ast.parse((FLOWS / "read_tasks.py").read_text())
     tasks = {
-        f"read_tasks.{node.name}"
-        for node in tree.body
+        f"{module}.{node.name}"
+        for module in ("runs", "schedules", "files")
+        for node in ast.parse((FLOWS / "tasks" / f"{module}.py").read_text()).body
         if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_")
     }
     assert len(tasks) > 10

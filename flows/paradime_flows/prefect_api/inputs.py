@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -54,6 +56,13 @@ async def resolve_credentials(
     if isinstance(schedule, BoltSchedule):
         return schedule.credentials
     return ParadimeCredentials.from_env()
+
+
+@asynccontextmanager
+async def bolt_client(credentials: ParadimeCredentials | str | None) -> AsyncIterator[BoltClient]:
+    """Open a client for the credentials that `resolve_credentials` returns."""
+    async with (await resolve_credentials(credentials)).get_client() as client:
+        yield client
 
 
 async def resolve_schedule(

@@ -1,0 +1,164 @@
+"""Tasks that fetch what commands left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paradime_blocks.options import NonEmpty
+from paradime_flows.parameters import CredentialsParameter, PageSize, RunId
+from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.inputs import bolt_client
+
+
+@bolt_task(name="get-bolt-resource-url", task_run_name="get resource {resource_id}")
+async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsParameter = None) -> str:
+    """Return the signed, expiring URL of a resource (`boltResourceUrl`). Whoever has it can read the file.
+
+    Args:
+        resource_id: The resource, from a command's `resources`.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+
+    Raises:
+        BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_command, get_bolt_resource_url, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[-1]
+        resource = get_bolt_command(command.id, "production").resources[0]
+        print(get_bolt_resource_url(resource.id, "production"))
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.get_bolt_resource_url(resource_id)
+
+
+@bolt_task(name="download-bolt-resource", task_run_name="download {resource_id}")
+async def download_bolt_resource(resource_id: RunId, credentials: CredentialsParameter = None) -> bytes:
+    """Return the content of a resource, from its signed URL.
+
+    Args:
+        resource_id: The resource, from a command's `resources`.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+
+    Raises:
+        BoltError: Bolt refused it, or the content could not be fetched.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import download_bolt_resource, get_bolt_command, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[-1]
+        resource = get_bolt_command(command.id, "production").resources[0]
+        content = download_bolt_resource(resource.id, "production")
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.download_bolt_resource(resource_id)
+
+
+@bolt_task(name="latest-artifact", task_run_name="latest {path} of {schedule_name}")
+async def latest_artifact(
+    schedule_name: NonEmpty,
+    path: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    command_index: int | None = None,
+    max_runs: PageSize = 50,
+) -> bytes:
+    """Return the newest file of a path that a schedule's successful commands left behind.
+
+    Args:
+        schedule_name: The schedule's name or slug.
+        path: The file's path, such as `target/run_results.json`.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        command_index: Look at this command of each run only, counted from 0; negative from the last.
+        max_runs: How many runs to look at.
+
+    Raises:
+        BoltRequestError: No run has left such a file behind.
+        BoltError: Bolt refused it, or the file could not be fetched.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import latest_artifact
+
+        content = latest_artifact("daily", "target/run_results.json", "production")
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.latest_artifact(
+            schedule_name, path, command_index=command_index, max_runs=max_runs
+        )
+
+
+@bolt_task(name="latest-artifact-url", task_run_name="URL of the latest {path} of {schedule_name}")
+async def latest_artifact_url(
+    schedule_name: NonEmpty,
+    path: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    command_index: int | None = None,
+    max_runs: PageSize = 50,
+) -> str:
+    """Return the signed, expiring URL of a schedule's newest file of a path: who has it can read the file.
+
+    Args:
+        schedule_name: As `latest_artifact`, like the rest.
+        path: The file's path.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        command_index: Look at this command of each run only.
+        max_runs: How many runs to look at.
+
+    Raises:
+        BoltError: As `latest_artifact`.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import latest_artifact_url
+
+        print(latest_artifact_url("daily", "target/manifest.json", "production"))
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.latest_artifact_url(
+            schedule_name, path, command_index=command_index, max_runs=max_runs
+        )
+
+
+@bolt_task(name="latest-manifest", task_run_name="latest manifest of {schedule_name}")
+async def latest_manifest(
+    schedule_name: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    command_index: int | None = None,
+    max_runs: PageSize = 50,
+) -> dict[str, Any]:
+    """Return a schedule's newest dbt manifest.
+
+    Args:
+        schedule_name: The schedule's name or slug.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        command_index: Look at this command of each run only.
+        max_runs: How many runs to look at.
+
+    Raises:
+        BoltError: As `latest_artifact`.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import latest_manifest
+
+        print(len(latest_manifest("daily", "production")["nodes"]))
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.latest_manifest(schedule_name, command_index=command_index, max_runs=max_runs)
+
+
+aget_bolt_resource_url = async_form(get_bolt_resource_url)
+adownload_bolt_resource = async_form(download_bolt_resource)
+alatest_artifact = async_form(latest_artifact)
+alatest_artifact_url = async_form(latest_artifact_url)
+alatest_manifest = async_form(latest_manifest)

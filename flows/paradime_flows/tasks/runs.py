@@ -1,0 +1,119 @@
+"""Tasks that ask Bolt for runs, commands and their logs, and change nothing."""
+
+from __future__ import annotations
+
+from paradime_blocks.models import BoltCommandDetail, BoltLogPage, BoltRunRecord, BoltRunStatus
+from paradime_blocks.options import NonEmpty
+from paradime_flows.parameters import CredentialsParameter, Offset, PageSize, RunId
+from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.inputs import bolt_client
+
+
+@bolt_task(name="get-bolt-run", task_run_name="get {run_id}")
+async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) -> BoltRunStatus:
+    """Return a run's state and its commands with their output (`boltRunStatus`).
+
+    Args:
+        run_id: The run.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+
+    Raises:
+        BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_run
+
+        print(get_bolt_run(76035, "production").state)
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.get_bolt_run(run_id)
+
+
+@bolt_task(name="get-bolt-command", task_run_name="get command {command_id}")
+async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter = None) -> BoltCommandDetail:
+    """Return a command with its output, its run and its resources (`boltCommand`).
+
+    Args:
+        command_id: The command.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+
+    Raises:
+        BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_command, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[-1]
+        print(get_bolt_command(command.id, "production").resources)
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.get_bolt_command(command_id)
+
+
+@bolt_task(name="get-bolt-command-logs", task_run_name="get log of {command_id}")
+async def get_bolt_command_logs(
+    command_id: RunId, credentials: CredentialsParameter = None, *, cursor: NonEmpty | None = None
+) -> BoltLogPage:
+    """Return a command's log since a cursor (`boltCommandLogs`; else what `boltCommand` has that is new).
+
+    Args:
+        command_id: The command.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        cursor: The cursor of the page before; None for the beginning.
+
+    Raises:
+        BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import get_bolt_command_logs, get_bolt_run
+
+        command = get_bolt_run(76035, "production").commands[0]
+        page = get_bolt_command_logs(command.id, "production")
+        print("".join(line.line for line in page.lines))
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return await client.get_bolt_command_logs(command_id, cursor)
+
+
+@bolt_task(name="list-bolt-runs", task_run_name="list runs of {schedule_name}")
+async def list_bolt_runs(
+    schedule_name: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    limit: PageSize = 20,
+    offset: Offset = 0,
+) -> list[BoltRunRecord]:
+    """Return runs of a schedule, newest first (`listBoltRuns`).
+
+    Args:
+        schedule_name: The schedule's name or slug.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        limit: How many to return at most.
+        offset: How many to pass over.
+
+    Raises:
+        BoltUnsupported: The backend lacks the operation; `get_bolt_schedule` tells the latest run's id.
+        BoltError: Bolt refused it, or no usable answer came.
+
+    Example:
+        ```python
+        from paradime_flows.tasks import list_bolt_runs
+
+        for run in list_bolt_runs("daily", "production", limit=5):
+            print(run.id, run.state)
+        ```
+    """
+    async with bolt_client(credentials) as client:
+        return (await client.list_bolt_runs(schedule_name, limit=limit, offset=offset)).runs
+
+
+aget_bolt_run = async_form(get_bolt_run)
+aget_bolt_command = async_form(get_bolt_command)
+aget_bolt_command_logs = async_form(get_bolt_command_logs)
+alist_bolt_runs = async_form(list_bolt_runs)

@@ -1,0 +1,156 @@
+"""Tasks that start a Bolt run, which the flow run then answers for."""
+
+from __future__ import annotations
+
+from prefect.exceptions import CancelledRun
+from prefect.runtime import task_run as this_task_run
+from typing_extensions import Unpack
+
+from paradime_blocks.errors import BoltRequestError
+from paradime_blocks.options import NonEmpty, TriggerOptions
+from paradime_blocks.schedule import BoltSchedule
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.choices import Policy
+from paradime_flows.parameters import CredentialsParameter, RunId, ScheduleParameter
+from paradime_flows.prefect_api.context import current_flow_run_id, current_task_run_id
+from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.inputs import resolve_credentials, resolve_schedule, schedule_of_run
+from paradime_flows.runner.lifecycle import RunLifecycle
+from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.supervision.reconcile import told_of_run
+from paradime_flows.supervision.watch import StoppedByPrefect
+
+
+def _name_of_the_trigger() -> str:
+    schedule = this_task_run.parameters.get("schedule_name")
+    return f"trigger {getattr(schedule, 'schedule_name', None) or schedule}"
+
+
+@bolt_task(name="trigger-bolt-run", task_run_name=_name_of_the_trigger)
+async def trigger_bolt_run(
+    schedule_name: ScheduleParameter,
+    credentials: CredentialsParameter = None,
+    *,
+    on_interrupt: Policy = "cancel",
+    on_crash: Policy = "cancel",
+    **options: Unpack[TriggerOptions],
+) -> int:
+    """Trigger a run of a schedule, at most one, and let the flow run own it.
+
+    Args:
+        schedule_name: The schedule's name or slug, or a `BoltSchedule` block.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        on_interrupt: Whether an interrupt of the process cancels the run; a cancel in Prefect always does.
+        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+        options: What to run.
+
+    Returns:
+        The id of the run. One that began as the trigger was on its way, and for which Bolt refused it, can be our own,
+        sent twice by a gateway: it is returned, and not cancelled.
+
+    Raises:
+        BoltAlreadyRunning: The schedule runs already.
+        BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
+        prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect.
+        BoltError: Nothing was started, as far as looking could tell.
+    """
+    schedule = await resolve_schedule(schedule_name, credentials)
+    request = schedule.request(**options)
+    return await _start(schedule, request, on_interrupt, on_crash)
+
+
+async def _start(
+    schedule: BoltSchedule, request: TriggerRequest, on_interrupt: Policy, on_crash: Policy
+) -> int:
+    """Start a run that the flow run answers for; outside of any, nobody does."""
+    flow_run_id = current_flow_run_id()
+    if flow_run_id is None:
+        return (await schedule.atrigger(request=request)).run_id
+    policies = RunPolicies(on_already_running="fail", on_interrupt=on_interrupt, on_crash=on_crash)
+    key = str(current_task_run_id())
+    try:
+        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request=request, key=key)
+    except StoppedByPrefect as stop:
+        raise CancelledRun(stop.reason) from None
+    try:
+        async with lifecycle.settling():
+            return (await lifecycle.obtain()).run_id
+    except StoppedByPrefect as stop:
+        told = told_of_run(lifecycle.ownership, by_signal=stop.by_signal)
+        raise CancelledRun(f"{stop.reason}{told}") from None
+
+
+@bolt_task(name="retry-bolt-run", task_run_name="retry {run_id}")
+async def retry_bolt_run(
+    run_id: RunId,
+    credentials: CredentialsParameter = None,
+    *,
+    everything: bool = False,
+    schedule_name: NonEmpty | None = None,
+    on_interrupt: Policy = "cancel",
+    on_crash: Policy = "cancel",
+) -> int:
+    """Retry a run in a new run, at most one, and let the flow run answer for it.
+
+    `retryBoltRun` or `retryAllBoltRun`; on a backend without them, a trigger with the command that failed and
+    those after it.
+
+    Args:
+        run_id: The run to retry.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        everything: Whether to run all its commands again rather than only what failed.
+        schedule_name: Its schedule; None to look for it.
+        on_interrupt: Whether an interrupt of the process cancels the new run.
+        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+
+    Returns:
+        The id of the new run.
+
+    Raises:
+        BoltRequestError: Bolt does not retry this run, or its schedule cannot be told.
+        BoltError: As `trigger_bolt_run`.
+    """
+    found = await resolve_credentials(credentials)
+    schedule = await resolve_schedule(await schedule_of_run(run_id, found, schedule_name), found)
+    request = schedule.request(retry_of=run_id, retry_everything=everything)
+    return await _start(schedule, request, on_interrupt, on_crash)
+
+
+@bolt_task(name="retry-bolt-schedule", task_run_name="retry {schedule_name}")
+async def retry_bolt_schedule(
+    schedule_name: NonEmpty,
+    credentials: CredentialsParameter = None,
+    *,
+    on_interrupt: Policy = "cancel",
+    on_crash: Policy = "cancel",
+) -> int:
+    """Retry a schedule's latest failed run from its failure, as `retryBoltRunFromFailure` does.
+
+    That run is looked for first, and then it is retried by its id: so a lost answer can be looked into.
+
+    Args:
+        schedule_name: The schedule's name or slug.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        on_interrupt: Whether an interrupt of the process cancels the new run.
+        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+
+    Returns:
+        The id of the new run.
+
+    Raises:
+        BoltRequestError: The schedule has no failed run.
+        BoltError: As `trigger_bolt_run`.
+    """
+    found = await resolve_credentials(credentials)
+    async with found.get_client() as client:
+        failed = await client.latest_failed_run(schedule_name)
+    if failed is None:
+        msg = "The schedule has no failed run to retry."
+        raise BoltRequestError(msg, guidance="Trigger it instead.", schedule_name=schedule_name)
+    schedule = await resolve_schedule(schedule_name, found)
+    return await _start(schedule, schedule.request(retry_of=failed), on_interrupt, on_crash)
+
+
+atrigger_bolt_run = async_form(trigger_bolt_run)
+aretry_bolt_run = async_form(retry_bolt_run)
+aretry_bolt_schedule = async_form(retry_bolt_schedule)

@@ -1,0 +1,154 @@
+"""Tasks that see a Bolt run to its end: wait for it, or cancel it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import CancelledRun
+from typing_extensions import Unpack
+
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
+from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
+from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
+from paradime_blocks.schedule import TIMEOUT_SECONDS
+from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
+from paradime_flows.ledger.entry import FlowRunLedger, Ownership, read_ownerships
+from paradime_flows.ledger.store import take_hold
+from paradime_flows.parameters import CredentialsParameter, RunId
+from paradime_flows.prefect_api.context import current_flow_run_id
+from paradime_flows.prefect_api.dispatch import async_form, bolt_task
+from paradime_flows.prefect_api.inputs import resolve_credentials
+from paradime_flows.prefect_api.signals import hear_signals
+from paradime_flows.supervision.reconcile import settle_interrupted, told_of_run
+from paradime_flows.supervision.time_left import remaining_seconds
+from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
+
+
+@bolt_task(name="wait-for-bolt-run", task_run_name="wait for {run_id}")
+async def wait_for_bolt_run(
+    run_id: RunId,
+    credentials: CredentialsParameter = None,
+    *,
+    schedule_name: NonEmpty | None = None,
+    **options: Unpack[WaitOptions],
+) -> BoltRunResult:
+    """Wait for a run to succeed. One that this flow run triggered is cancelled on time-out and on interrupt.
+
+    The time limit of a run of our own counts from its trigger, of any other from now.
+
+    Args:
+        run_id: The run.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        schedule_name: Its schedule, for messages.
+        options: How to wait.
+
+    Returns:
+        The result of the run.
+
+    Raises:
+        BoltRunFailed: It ended FAILED or ERROR.
+        BoltRunCanceled: It ended CANCELED.
+        BoltRunSkipped: It ended SKIPPED.
+        BoltRunTimedOut: The time limit was reached.
+        prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect, and with it a run of its own.
+        BoltError: Any other trouble, as the class says.
+    """
+    hear_signals()
+    limits: dict[str, Any] = {"timeout_seconds": TIMEOUT_SECONDS, **chosen(WaitOptions, options)}
+    found = await resolve_credentials(credentials)
+    flow_run_id = current_flow_run_id()
+    ownership = await _ownership_of(run_id, flow_run_id, found)
+    owned = ownership is not None and ownership.owned
+    run = BoltRun(
+        run_id=run_id,
+        credentials=found,
+        schedule_name=schedule_name or (ownership.schedule if ownership else None),
+        cancel_on_timeout=owned,
+        **limits,
+    )
+    if flow_run_id is None:
+        await run.await_for_completion()
+        return await run.afetch_result()
+
+    async def wait() -> None:
+        limit = limits["timeout_seconds"]
+        left = limit if ownership is None else await remaining_seconds(ownership, found, limit)
+        await run.await_for_completion(left, whole_seconds=limit)
+
+    try:
+        await unless_stopped(wait, flow_run_id)
+        result = await run.afetch_result()
+    except (StoppedByPrefect, *INTERRUPTS) as error:
+        stop = error if isinstance(error, StoppedByPrefect) else None
+        if ownership is not None:
+            # Prefect's time limits cancel every await in here again.
+            with signals_held_off():
+                await to_the_end(settle_interrupted(ownership, found, stop))
+        if stop is not None:
+            told = "" if ownership is None else told_of_run(ownership, by_signal=stop.by_signal)
+            raise CancelledRun(f"{stop.reason}{told}") from None
+        raise
+    except BoltError as error:
+        if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
+            # What failed the wait says nothing of the run: a hook must not cancel it for that.
+            ownership.unseen = True
+            await FlowRunLedger(ownership).save()
+        # A suspension hides what is raised here: then it has not been reported.
+        await see_that_it_is_ours(flow_run_id)
+        await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
+        raise
+    await see_that_it_is_ours(flow_run_id)
+    await _close(ownership, result.state)
+    return result
+
+
+async def _ownership_of(
+    run_id: int, flow_run_id: UUID | None, credentials: ParadimeCredentials
+) -> Ownership | None:
+    """Return what makes a run this flow run's own; another workspace's runs can bear the same ids."""
+    if flow_run_id is None:
+        return None
+    async with get_client() as client:
+        await take_hold(client, flow_run_id)
+        found = read_ownerships(await client.read_flow_run(flow_run_id))
+    return next((one for one in found if one.run_id == run_id and one.is_in(credentials)), None)
+
+
+async def _close(ownership: Ownership | None, state: BoltRunState | None) -> None:
+    if ownership is not None and state is not None and state.is_terminal:
+        await FlowRunLedger(ownership).close(state, reported=True)
+
+
+@bolt_task(name="cancel-bolt-run", task_run_name="cancel {run_id}")
+async def cancel_bolt_run(
+    run_id: RunId,
+    credentials: CredentialsParameter = None,
+    *,
+    cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
+) -> BoltRunState:
+    """Cancel a run and see that it has ended (`cancelBoltRun`); one that has ended already is left as it is.
+
+    Args:
+        run_id: The run.
+        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        cancel_grace_seconds: How long it may take until the run has ended, in seconds.
+
+    Returns:
+        The state in which the run ended.
+
+    Raises:
+        BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
+        BoltError: Any other trouble, as the class says.
+    """
+    found = await resolve_credentials(credentials)
+    state = await BoltRun(run_id=run_id, credentials=found).acancel(cancel_grace_seconds)
+    await _close(await _ownership_of(run_id, current_flow_run_id(), found), state)
+    return state
+
+
+await_for_bolt_run = async_form(wait_for_bolt_run)
+acancel_bolt_run = async_form(cancel_bolt_run)
