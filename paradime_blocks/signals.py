@@ -35,11 +35,9 @@ _HOLD_SECONDS = 30.0
 # From a signal to the clean-up that it leads to, on a slow machine.
 _REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# What this process has had of them, and when: all, and those of them that were held off and not handed on.
-_heard: list[tuple[float, int]] = []
-_held_off: list[tuple[float, int]] = []
-# For how many of the SIGTERMs another has been sent.
-_sent_again_for = 0
+# Who counts. Never changed in place: a handler may interrupt whoever changes it.
+_counts: tuple[SignalCount, ...] = ()
+_counts_lock = threading.Lock()
 _ear: socket.socket | None = None
 
 
@@ -68,46 +66,66 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-def interrupts_so_far() -> int:
-    """Return how many signals to stop this process has had while it listened."""
-    return len(_heard)
+class SignalCount:
+    """Counts the signals to stop this process, from when it is made until `end`.
 
-
-def terminations_so_far() -> int:
-    """The same for SIGTERM alone, which asyncio can swallow; Ctrl-C it cannot. Not those that were held off."""
-    return _had(signal.SIGTERM)
-
-
-def _had(number: int | None = None, *, since: float = 0.0) -> int:
-    """Return how many signals have had an effect, all or those of one kind."""
-    return sum(
-        sign
-        for signals, sign in ((_heard, 1), (_held_off, -1))
-        for at, one in signals
-        if at >= since and number in {None, one}
-    )
-
-
-def send_again_if_swallowed(known: int) -> None:
-    """Send this process SIGTERM again, if asyncio has swallowed one; once for each, however many look.
-
-    Args:
-        known: How many had come before the caller began to look. In the main thread a further one should have ended
-            at once what the caller is at.
+    Attributes:
+        heard: All of them, and when they came.
+        held_off: Those of them that were held off and not handed on.
+        sent_again_for: For how many of the SIGTERMs another has been sent.
     """
-    global _sent_again_for  # noqa: PLW0603 - a signal is the whole process's
-    had = terminations_so_far()
-    if had <= max(known, _sent_again_for) or not in_main_thread():
-        return
-    _sent_again_for = had
-    # As soon as the main thread has had time to come to rest.
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon, timer.name = True, "bolt-signal-again"
-    timer.start()
+
+    def __init__(self) -> None:
+        global _counts  # noqa: PLW0603 - a signal is the whole process's
+        self.heard: list[tuple[float, int]] = []
+        self.held_off: list[tuple[float, int]] = []
+        self.sent_again_for = 0
+        listen_for_interrupts()
+        with _counts_lock:
+            _counts = (*_counts, self)
+
+    def end(self) -> None:
+        """Count no further."""
+        global _counts  # noqa: PLW0603
+        with _counts_lock:
+            _counts = tuple(each for each in _counts if each is not self)
+
+    @property
+    def interrupts(self) -> int:
+        """How many there were."""
+        return len(self.heard)
+
+    @property
+    def terminations(self) -> int:
+        """How many SIGTERMs, which asyncio can swallow; Ctrl-C it cannot. Not those that were held off."""
+        return self.had(signal.SIGTERM)
+
+    def had(self, number: int | None = None, *, since: float = 0.0) -> int:
+        """Return how many have had an effect, all or those of one kind."""
+        return sum(
+            sign
+            for signals, sign in ((self.heard, 1), (self.held_off, -1))
+            for at, one in signals
+            if at >= since and number in {None, one}
+        )
+
+    def send_again_if_swallowed(self) -> None:
+        """Send this process SIGTERM again, if asyncio has swallowed one; once for each, however many count.
+
+        In the main thread it should have ended at once what the caller is at.
+        """
+        if self.terminations <= self.sent_again_for or not in_main_thread():
+            return
+        for each in _counts:
+            each.sent_again_for = each.terminations
+        # As soon as the main thread has had time to come to rest.
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon, timer.name = True, "bolt-signal-again"
+        timer.start()
 
 
 def listen_for_interrupts() -> None:
-    """Count signals from now on; only the main thread can arrange it, elsewhere this does nothing.
+    """Have signals counted from now on; only the main thread can arrange it, elsewhere this does nothing.
 
     A signal that ends the process at once, or is ignored, is not heard of.
     """
@@ -160,7 +178,9 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 def _count(ear: socket.socket) -> None:
     while heard := ear.recv(64):
-        _heard.extend((time.monotonic(), number) for number in heard if number in _SIGNALS)
+        signals = [(time.monotonic(), number) for number in heard if number in _SIGNALS]
+        for each in _counts:
+            each.heard.extend(signals)
 
 
 @contextmanager
@@ -213,7 +233,8 @@ class Hold:
             self._previous[signal.Signals(number)](number, frame)
         else:
             self._swallowed.append(number)
-            _held_off.append((time.monotonic(), number))
+            for each in _counts:
+                each.held_off.append((time.monotonic(), number))
 
     def keep(self) -> None:
         """Hand no signal on: what led here makes an end of all that there is to end."""
@@ -228,7 +249,7 @@ class Hold:
             # Whoever has put another in its place meanwhile must not lose that.
             if signal.getsignal(number) == self._swallow:
                 signal.signal(number, handler)
-        after_a_signal = _had(since=self._began_at - _REACTION_SECONDS) > 0
+        after_a_signal = any(each.had(since=self._began_at - _REACTION_SECONDS) > 0 for each in _counts)
         if self._swallowed and not self._kept and not after_a_signal:
             signal.raise_signal(self._swallowed[0])
 

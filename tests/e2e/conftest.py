@@ -10,11 +10,22 @@ import pytest
 from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prefect.client.schemas.objects import FlowRun
 
     from paradime_blocks.testing import BoltSimulator
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def _of_its_own() -> Iterator[None]:
+    """A test's flow runs, and the signals that they are sent, are nothing to the tests after it."""
+    from paradime_flows.prefect_api.supervisor import begin_anew
+
+    yield
+    begin_anew()
 
 
 @pytest.fixture

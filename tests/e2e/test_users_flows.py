@@ -18,6 +18,7 @@ from support.credentials import credentials_for
 from support.prefect_api import artifacts_of
 
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
+from paradime_blocks.signals import SignalCount
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trigger.decision_log import Trail
@@ -545,22 +546,26 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
 ) -> None:
     """A crash, of which a run that is to be left can be taken up again; a cancel only where it comes of one."""
 
-    def signals() -> int:
-        if workspace.count("boltRunStatus") < 2:
-            return heard
-        if cancelled and not sent:
-            sent.append(True)
-            with get_client(sync_client=True) as client:
-                (flow_run,) = client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-                )
-                client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
-        return heard + 1
+    class OneSignal(SignalCount):
+        is_sent = False
 
-    # Another test of this process may have been sent some.
-    heard = watch.interrupts_so_far()
-    sent: list[bool] = []
-    monkeypatch.setattr(watch, "interrupts_so_far", signals)
+        @property
+        def interrupts(self) -> int:
+            if workspace.count("boltRunStatus") < 2:
+                return 0
+            if cancelled and not self.is_sent:
+                self.is_sent = True
+                with get_client(sync_client=True) as client:
+                    (flow_run,) = client.read_flow_runs(
+                        flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+                    )
+                    client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+            return 1
+
+    heard = OneSignal()
+    # It counts none that is really sent.
+    heard.end()
+    monkeypatch.setattr(watch, "hear_signals", lambda: heard)
     name = f"in a thread {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
     state = await asyncio.to_thread(

@@ -18,11 +18,11 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause, TerminationSignal
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, State, Suspended
 
-from paradime_blocks import signals as interrupts
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_body, current_flow_run_id
 from paradime_flows.prefect_api.signals import hear_signals, swallowed_signals_sent_again
+from paradime_flows.prefect_api.supervisor import supervisor
 from paradime_flows.supervision import heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
@@ -55,18 +55,6 @@ def outer_handler() -> Iterator[None]:
         if thread.name == "bolt-signal-again":
             thread.join()
     signal.signal(signal.SIGTERM, previous)
-
-
-@pytest.fixture(autouse=True)
-def no_signal_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal of the test before may be so recent that it would be taken for what led to a clean-up here.
-
-    And its flow runs may be under way still, for all that this process knows.
-    """
-    monkeypatch.setattr(heartbeat, "_kept_alive", {})
-    interrupts._heard.clear()
-    interrupts._held_off.clear()
-    monkeypatch.setattr(interrupts, "_sent_again_for", 0)
 
 
 def this_flow_run() -> UUID:
@@ -344,10 +332,10 @@ async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
             monkeypatch.setattr(heartbeat, "lineage", no_answer)
             with pytest.raises(RuntimeError, match="503"):
                 await keep_alive(client, flow_run, nothing_to_do)
-            assert flow_run.id not in heartbeat._kept_alive
+            assert supervisor().of(flow_run.id).alive_for is None
             monkeypatch.setattr(heartbeat, "lineage", lineage)
             await keep_alive(client, flow_run, nothing_to_do)
-            assert heartbeat._kept_alive[flow_run.id] == flow_run.id
+            assert supervisor().of(flow_run.id).alive_for == flow_run.id
 
     await lives()
 

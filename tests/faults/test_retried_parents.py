@@ -10,7 +10,6 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 from uuid import UUID, uuid4
 
 import anyio
@@ -24,8 +23,8 @@ from paradime_blocks.errors import BoltError, BoltRunFailed, BoltRunTimedOut, Bo
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.store import Superseded, body_of
+from paradime_flows.prefect_api.supervisor import begin_anew
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner import resume
 from paradime_flows.supervision.watch import unless_stopped
 
 if TYPE_CHECKING:
@@ -413,8 +412,8 @@ async def test_equal_tasks_in_processes_of_their_own_take_up_a_run_each(simulato
     runs = await in_a_process(before)
     taken, body = [], Process()
     for key in ("another", "one more", "a third"):
-        with mock.patch.dict(resume._heirs, clear=True):
-            taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), body))
+        begin_anew()
+        taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), body))
     assert taken[:2] == runs
     assert [run.id for run in simulator.runs()] == taken
 

@@ -30,6 +30,7 @@ from support.virtual_time import VirtualTimeLoop, until
 
 from paradime_blocks.testing import faults
 from paradime_blocks.testing.commands import SimulatedCommand
+from paradime_flows.prefect_api.supervisor import begin_anew
 from paradime_flows.prefect_api.timing import Timing, going_by
 
 if TYPE_CHECKING:
@@ -285,10 +286,7 @@ class Stories(RuleBasedStateMachine):
         return fitting[which % len(fitting)] if fitting else None
 
     def _begin(self, intent: Intent, beat: float, writes: int | None = None) -> None:
-        from paradime_flows.supervision.cancellation import _in_this_process
-
-        _in_this_process.clear()
-        sys.modules["paradime_flows.runner.resume"]._claimed.clear()
+        begin_anew()
         intent.begun += 1
         intent.process = Process(writes_left=writes)
         self.prefect.set_state(intent.flow_run_id, StateType.RUNNING)

@@ -612,7 +612,8 @@ async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simul
 @pytest.mark.parametrize("late", ["as it writes its own", "as it has the older let go", "killed then"])
 async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) -> None:
     """Equal tasks of a process pool find the same: the last to say so has it, and the other a run of its own."""
-    from paradime_flows.runner import resume, takeover
+    from paradime_flows.prefect_api.supervisor import begin_anew
+    from paradime_flows.runner import takeover
     from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -623,7 +624,8 @@ async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) 
 
     async def comes_meanwhile() -> None:
         process.set(Process())
-        with mock.patch.dict(resume._heirs, clear=True), succeeding(first):
+        begin_anew()
+        with succeeding(first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 
     name = "write_ownership" if late == "as it writes its own" else "leave_to"

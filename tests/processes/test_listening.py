@@ -13,20 +13,24 @@ pytestmark = pytest.mark.processes
 READ_IN_A_THREAD = """
     import importlib, os, signal, threading, time
     signal.signal(signal.SIGTERM, lambda *_: None)
-    reader = threading.Thread(target=importlib.import_module, args=("paradime_flows.prefect_api.signals",))
+    counts = []
+    def read():
+        importlib.import_module("paradime_flows.prefect_api.signals")
+        counts.append(importlib.import_module("paradime_blocks.signals").SignalCount())
+    reader = threading.Thread(target=read)
     reader.start()
     reader.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    from paradime_blocks.signals import interrupts_so_far
     until = time.monotonic() + 10
-    while not interrupts_so_far() and time.monotonic() < until:
+    while not counts[0].interrupts and time.monotonic() < until:
         time.sleep(0.01)
-    print(interrupts_so_far())
+    print(counts[0].interrupts)
 """
 FORKED = """
     import os, signal, time
     import paradime_flows.prefect_api.signals
-    from paradime_blocks.signals import interrupts_so_far
+    from paradime_blocks.signals import SignalCount
+    count = SignalCount()
     signal.signal(signal.SIGTERM, lambda *_: None)
     child = os.fork()
     if not child:
@@ -35,12 +39,12 @@ FORKED = """
         os._exit(0)
     os.waitpid(child, 0)
     time.sleep(0.2)
-    heard = interrupts_so_far()
+    heard = count.interrupts
     os.kill(os.getpid(), signal.SIGTERM)
     until = time.monotonic() + 10
-    while interrupts_so_far() == heard and time.monotonic() < until:
+    while count.interrupts == heard and time.monotonic() < until:
         time.sleep(0.01)
-    print(heard, interrupts_so_far())
+    print(heard, count.interrupts)
 """
 
 

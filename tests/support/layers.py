@@ -36,9 +36,6 @@ LAYERS = {
 }
 # Tests on the real server that are not distributed one by one. Those of one name run in one process, in order.
 TOGETHER = {
-    # They count on the signals that their own process has received.
-    "e2e/test_users_flows.py": "users' flows",
-    "e2e/test_watching.py": "watching",
     # Their examples save blocks of the same names and deploy the same flow.
     "e2e/test_docstrings.py": "documents",
     "e2e/test_readme.py": "documents",

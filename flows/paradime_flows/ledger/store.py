@@ -23,12 +23,11 @@ from prefect.exceptions import Abort
 
 from paradime_flows.prefect_api.context import current_body, current_body_began_at
 from paradime_flows.prefect_api.labels import EXECUTION, EXECUTION_BEGAN
+from paradime_flows.prefect_api.supervisor import supervisor
 
 _WRITES_AT_MOST = 5
 
 _held: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
-# What this process has written: a body with many tasks writes its token once, lest it take back what it lost.
-_written: set[tuple[UUID, str]] = set()
 
 
 class Superseded(Abort):
@@ -81,10 +80,12 @@ async def write_labels(
 async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
     body = current_body()
-    if (flow_run_id, body) not in _written:
+    # A body with many tasks writes its token once, lest it take back what it lost.
+    tokens = supervisor().tokens.setdefault(flow_run_id, set())
+    if body not in tokens:
         began_at = current_body_began_at().isoformat()
         await write_labels(client, flow_run_id, {EXECUTION: body, EXECUTION_BEGAN: began_at})
-        _written.add((flow_run_id, body))
+        tokens.add(body)
     _held.set({**_held.get(), flow_run_id: body})
 
 
@@ -137,5 +138,5 @@ def body_began_at(flow_run: FlowRun) -> datetime | None:
 
 def lost_hold(flow_run: FlowRun) -> bool:
     """Whether this process has driven a flow run, and another does now."""
-    ours = {body for flow_run_id, body in _written if flow_run_id == flow_run.id}
+    ours = supervisor().tokens.get(flow_run.id, set())
     return bool(ours) and body_of(flow_run) not in {None, *ours}

@@ -14,8 +14,9 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.logging.loggers import flow_run_logger
 
+from paradime_flows.prefect_api.supervisor import supervisor
+
 _PROCESS = str(uuid4())
-_bodies: dict[tuple[UUID, datetime], str] = {}
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -66,7 +67,7 @@ def current_body() -> str:
         return _PROCESS
     state = context.flow_run.state
     body = str(state.id) if state is not None and state.is_running() else context.start_time.isoformat()
-    return _bodies.setdefault((context.flow_run.id, context.start_time), body)
+    return supervisor().of(context.flow_run.id).executions.setdefault(context.start_time, body)
 
 
 def current_body_began_at() -> datetime:

@@ -17,6 +17,7 @@ class Timing:
         watch_interval_seconds: Between two looks at the own flow run while a Bolt run is waited for.
         prefect_answer_seconds: For one answer of Prefect's, where there is no time for its client's own retries.
         beat_seconds: Between two signs of life of a flow run's process.
+        hooks_seconds: For the hooks of a flow run that has ended here: so long it is remembered.
         beat_look_seconds: Between two looks at the flow run, where nobody else in its process looks: while a retry
             is awaited, or a flow does something else than wait.
         cancel_seconds: For cancelling a Bolt run. Prefect gives a cancelled flow run 30 s to clean up: the cancel goes
@@ -61,6 +62,7 @@ class Timing:
     watch_interval_seconds: float = 3.0
     prefect_answer_seconds: float = 3.0
     beat_seconds: float = 10.0
+    hooks_seconds: float = 60.0
     beat_look_seconds: float = 3.0
     cancel_seconds: float = 12.0
     archive_seconds: float = 8.0

@@ -19,6 +19,7 @@ from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships
 from paradime_flows.ledger.store import Superseded, body_of, supersede
 from paradime_flows.prefect_api.artifacts import flow_run_url
 from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.supervisor import supervisor
 from paradime_flows.runner.takeover import hand_over, has_something, is_of, leave_to, write_the_end
 from paradime_flows.supervision.reconcile import settle
 
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger.request import TriggerRequest
 
-# Which intent of this process has taken up what, in which body: of two tasks that ask for the same, each takes up a run
-# of its own.
-_claimed: dict[tuple[UUID, str, str], tuple[str, Caller | None]] = {}
-# The same of what intents of other flow runs had left.
-_heirs: dict[tuple[UUID, str], tuple[UUID, str]] = {}
 # What a caller has named; None where nobody has, and the call itself tells.
 _named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
 
@@ -70,15 +66,15 @@ def claim(
             _check_schedule(ownership, request)
             return ownership
     for ownership in found:
-        mark = (ownership.flow_run_id, ownership.key, body)
-        claimant, claimed_by = _claimed.get(mark, (None, None))
+        claimed = supervisor().of(ownership.flow_run_id).claimed
+        claimant, claimed_by = claimed.get((ownership.key, body), (None, None))
         # A task that is retried before it has written anything comes back for what it had taken up.
         is_ours = claimant == key
         is_earlier = is_ours or ownership.body != body or _is_retried_since(caller, ownership.caller)
         is_free = is_ours or claimant is None or _is_retried_since(caller, claimed_by)
         same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
         if same and is_earlier and is_free:
-            _claimed[mark] = (key, caller)
+            claimed[ownership.key, body] = (key, caller)
             return ownership
     return None
 
@@ -241,8 +237,8 @@ async def _claim(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
     """Take over an ownership, unless another intent of this process does so."""
-    mark, heir = (old.flow_run_id, old.key), (flow_run.id, key)
-    if _heirs.setdefault(mark, heir) != heir:
+    left = (old.flow_run_id, old.key)
+    if not supervisor().take_over(left, flow_run.id, key):
         return None
     taken_over: Ownership | None = None
     try:
@@ -250,7 +246,7 @@ async def _claim(
     finally:
         if taken_over is None:
             # Nobody has it: whoever comes next must not find it taken.
-            del _heirs[mark]
+            supervisor().of(flow_run.id).taken_over.pop(left, None)
     return taken_over
 
 

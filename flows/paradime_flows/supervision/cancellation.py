@@ -15,6 +15,7 @@ from paradime_flows.ledger.store import Superseded, lost_hold
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.prefect_api.flow_runs import has_its_own_process, subflows_of
 from paradime_flows.prefect_api.inputs import resolve_credentials
+from paradime_flows.prefect_api.supervisor import supervisor
 from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import settle
 from paradime_flows.supervision.watch import cancelled_before_body, state_types
@@ -22,16 +23,12 @@ from paradime_flows.supervision.watch import cancelled_before_body, state_types
 _AT_ONCE = 16
 
 _CANCELLED_WHILE_SCHEDULED = [StateType.SCHEDULED, StateType.CANCELLED]
-# Flow runs of this process whose cancel has been seen once, while they had something under way.
-_heard_of: set[UUID] = set()
-# Credentials that were given in code and are in no block: known to this process only.
-_in_this_process: dict[tuple[UUID, str, str | None], ParadimeCredentials] = {}
 
 
 def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) -> None:
     """Keep the credentials of what a flow run answers for, for hooks that run in this process."""
-    workspace = (flow_run_id, credentials.api_endpoint, credentials.workspace_uid)
-    _in_this_process[workspace] = credentials
+    workspace = (credentials.api_endpoint, credentials.workspace_uid)
+    supervisor().of(flow_run_id).credentials[workspace] = credentials
 
 
 async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
@@ -40,9 +37,10 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
     Raises:
         BoltRequestError: There are none.
     """
-    workspace = (ownership.flow_run_id, ownership.api_endpoint, ownership.workspace_uid)
-    kept = _in_this_process.get(workspace)
-    return kept or await resolve_credentials(ownership.credentials_block)
+    workspace = (ownership.api_endpoint, ownership.workspace_uid)
+    # Those that were given in code are in no block.
+    given = supervisor().of(ownership.flow_run_id).credentials.get(workspace)
+    return given or await resolve_credentials(ownership.credentials_block)
 
 
 async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
@@ -81,8 +79,9 @@ async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
         why = "while it waited for its retry"
     elif not state.is_final() and _has_triggered(flow_run) and await is_cancelled(client, flow_run):
-        why = "while it did something else" if flow_run.id in _heard_of else None
-        _heard_of.add(flow_run.id)
+        known = supervisor().of(flow_run.id)
+        why = "while it did something else" if known.cancel_seen else None
+        known.cancel_seen = True
     if why is not None:
         reason = f"Flow run {flow_run.name!r} was cancelled {why}."
         await settle_family(client, flow_run, lambda _: reason)

@@ -27,12 +27,10 @@ from prefect.exceptions import ObjectNotFound
 from paradime_flows.ledger.store import lost_hold
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.prefect_api.labels import ALIVE
+from paradime_flows.prefect_api.supervisor import Supervised, supervisor
 from paradime_flows.prefect_api.timing import timing
 
 Look = Callable[[PrefectClient, FlowRun], Awaitable[bool]]
-
-# Flow runs that a thread of this process gives signs of life for, each with the one above it that nobody called.
-_kept_alive: dict[UUID, UUID] = {}
 
 
 def _read(path: str) -> str:
@@ -78,23 +76,24 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
             fails, again. It returns whether it is to be handed it every few seconds.
     """
     await beat(client, flow_run.id)
-    if flow_run.id in _kept_alive:
+    if supervisor().of(flow_run.id).alive_for is not None:
         return
     outermost = [one.id async for one in lineage(client, flow_run)][-1]
-    if flow_run.id in _kept_alive:
+    known = supervisor().of(flow_run.id)
+    if known.alive_for is not None:
         return
     # From here to the thread's start nothing may fail.
-    _kept_alive[flow_run.id] = outermost
+    known.alive_for = outermost
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
     threading.Thread(
-        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, look)),
+        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, look, known)),
         name="paradime-alive",
         daemon=True,
     ).start()
 
 
-async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
+async def _beat_until_over(flow_run_id: UUID, look: Look, known: Supervised) -> None:
     try:
         while True:
             await asyncio.sleep(timing().beat_seconds)
@@ -118,7 +117,7 @@ async def _beat_until_over(flow_run_id: UUID, look: Look) -> None:
             else:
                 return
     finally:
-        _kept_alive.pop(flow_run_id, None)
+        known.alive_for = None
 
 
 def _is_over(flow_run: FlowRun) -> bool:
@@ -133,7 +132,8 @@ def ends_the_process(flow_run: FlowRun) -> bool:
     """
     if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
         return True
-    return flow_run.parent_task_run_id is None and set(_kept_alive.values()) <= {flow_run.id}
+    outermost = {known.alive_for for known in supervisor().all()}
+    return flow_run.parent_task_run_id is None and outermost <= {None, flow_run.id}
 
 
 @asynccontextmanager

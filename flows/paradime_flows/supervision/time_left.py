@@ -9,29 +9,26 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import anyio
 
 from paradime_blocks.errors import BoltError
 from paradime_flows.prefect_api.context import current_body
+from paradime_flows.prefect_api.supervisor import supervisor
 from paradime_flows.prefect_api.timing import timing
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
     from paradime_flows.ledger.entry import Ownership
 
-# When this body of a flow run sent the trigger of a run, or attached to it, by the monotonic clock.
-_began_here: dict[tuple[str, UUID, str, int], float] = {}
 
-
-def _mark(ownership: Ownership, run_id: int) -> tuple[str, UUID, str, int]:
-    return current_body(), ownership.flow_run_id, ownership.api_endpoint, run_id
+def _mark(ownership: Ownership, run_id: int) -> tuple[str, str, int]:
+    return current_body(), ownership.api_endpoint, run_id
 
 
 def begins_here(ownership: Ownership, run_id: int, began: float) -> None:
     """Note when the time of a run began to count, by the monotonic clock of this process."""
-    _began_here[_mark(ownership, run_id)] = began
+    supervisor().of(ownership.flow_run_id).began[_mark(ownership, run_id)] = began
 
 
 async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentials, limit: float) -> float:
@@ -44,7 +41,7 @@ async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentia
     """
     if ownership.run_id is None:
         return limit
-    began = _began_here.get(_mark(ownership, ownership.run_id))
+    began = supervisor().of(ownership.flow_run_id).began.get(_mark(ownership, ownership.run_id))
     if began is not None:
         return max(0.0, limit - (time.monotonic() - began))
     intended = ownership.intent.bolt_time if ownership.intent is not None and ownership.owned else None

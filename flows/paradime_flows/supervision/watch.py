@@ -20,7 +20,6 @@ from prefect.exceptions import ObjectNotFound, Pause, TerminationSignal
 
 from paradime_blocks.signals import (
     in_main_thread,
-    interrupts_so_far,
     signals_held_off,
 )
 from paradime_flows.ledger.store import Superseded, check_hold
@@ -271,7 +270,7 @@ class _Watch:
         self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
         self._heard = hear_signals()
-        self._swallowed = Swallowed(self._heard.terminations)
+        self._swallowed = Swallowed(self._heard)
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
         self._in_task = current_task_run_id() is not None
@@ -295,7 +294,7 @@ class _Watch:
         scope.cancel()
 
     def _reason_in_this_process(self) -> Stop | None:
-        if interrupts_so_far() > self._heard.interrupts and not in_main_thread():
+        if self._heard.interrupts and not in_main_thread():
             self.by_signal = True
             return Stop("The process of the flow run was interrupted.")
         self._swallowed.look()
