@@ -12,7 +12,7 @@ def test_what_readers_look_up_first_has_an_example():
     names = {each.name for each in EXAMPLES}
     classes = {
         *("bolt_client.BoltClient", "credentials.ParadimeCredentials", "credentials.CredentialsCheck"),
-        *("schedule.BoltSchedule", "run.BoltRun", "models.BoltRunResult", "errors.BoltError"),
+        *("schedule.BoltSchedule", "run.BoltRun", "results.BoltRunResult", "errors.BoltError"),
     }
     flows = {
         *("run_schedule", "run_pipeline", "archive_run", "retry_run", "cancel_run", "trigger_only"),

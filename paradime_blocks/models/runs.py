@@ -1,0 +1,150 @@
+"""Runs and their commands."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from paradime_blocks.models.dates import BoltDate
+from paradime_blocks.models.reply import Reply, Text, empty_for_none
+from paradime_blocks.models.states import BoltRunState
+
+RUN_PAGE = "https://app.paradime.io/bolt/run_id/{run_id}"
+
+
+def run_url(run_id: int) -> str:
+    """Return the page of a run for a person."""
+    return RUN_PAGE.format(run_id=run_id)
+
+
+class BoltResource(Reply):
+    """A file that a command left behind, for instance `target/manifest.json`."""
+
+    id: int
+    path: Text
+
+
+class BoltCommand(Reply):
+    """One command of a run, as `boltRunStatus` lists it; one that has not started is not listed."""
+
+    id: int
+    command: Text
+    start_dttm: BoltDate = None
+    end_dttm: BoltDate = None
+    stdout: Text = Field(default="", repr=False)
+    stderr: Text = Field(default="", repr=False)
+    return_code: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the command ended with a return code other than 0."""
+        return self.return_code not in (None, 0)
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """How long the command took, in seconds; None while it runs."""
+        if self.start_dttm is None or self.end_dttm is None:
+            return None
+        return (self.end_dttm - self.start_dttm).total_seconds()
+
+
+class BoltCommandDetail(BoltCommand):
+    """One command with its resources and its run, as `boltCommand` gives it (which has no id of its own)."""
+
+    schedule_run_id: int | None = None
+    resources: Annotated[list[BoltResource], BeforeValidator(empty_for_none)] = Field(default_factory=list)
+    ok: bool | None = None
+
+
+class BoltRunStatus(Reply):
+    """State and commands of a run."""
+
+    ok: bool | None = None
+    state: BoltRunState
+    commands: Annotated[list[BoltCommand], BeforeValidator(empty_for_none)] = Field(default_factory=list)
+
+    @property
+    def failing_command(self) -> BoltCommand | None:
+        """The command that ended the run badly: the last that failed; None if none did.
+
+        With `continueOnError` a command may fail and the run go on, so the first failure is not the cause. Of a
+        run that ended badly without a return code other than 0, it is the last command that was broken off. One
+        that ended with 0 is never to blame: Bolt itself may have failed.
+        """
+        failed = [command for command in self.commands if command.failed]
+        if not failed and self._ended_badly:
+            failed = [command for command in self.commands if command.return_code is None]
+        return failed[-1] if failed else None
+
+    @property
+    def unfinished_command(self) -> BoltCommand | None:
+        """The last command if it has no return code: it is running, or the run's end broke it off."""
+        last = self.commands[-1] if self.commands else None
+        return last if last is not None and last.return_code is None else None
+
+    @property
+    def decisive_command(self) -> BoltCommand | None:
+        """The command that a person asks for when the run did not end well.
+
+        Of a run that was cancelled, what it was at, whatever failed before; else what failed, or what has no
+        return code because the run's end broke it off.
+        """
+        if self.state == BoltRunState.CANCELED:
+            return self.unfinished_command or self.failing_command
+        return self.failing_command or self.unfinished_command
+
+    @property
+    def first_failed_command(self) -> BoltCommand | None:
+        """The command from which a retry must start: the first that failed or was broken off, or else the last.
+
+        With `continueOnError` the run went on after it, and what came later may have been spoilt by it.
+        """
+        codes = (None, 0) if not self._ended_badly else (0,)
+        unfinished = (command for command in self.commands if command.return_code not in codes)
+        return next(unfinished, self.commands[-1] if self.commands and self._ended_badly else None)
+
+    @property
+    def _ended_badly(self) -> bool:
+        return self.state in BoltRunState.FAILURES or self.state == BoltRunState.CANCELED
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the first command began."""
+        return min((c.start_dttm for c in self.commands if c.start_dttm), default=None)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last command ended; None while the run goes on."""
+        if not self.state.is_terminal:
+            return None
+        return max((c.end_dttm for c in self.commands if c.end_dttm), default=None)
+
+
+class BoltGitInfo(Reply):
+    """What a run checked out."""
+
+    branch: str | None = None
+    commit_hash: str | None = None
+    pull_request_id: Any = None
+
+
+class BoltRunRecord(Reply):
+    """A run as `listBoltRuns` lists it."""
+
+    id: int
+    state: BoltRunState
+    actor: str | None = None
+    actor_email: str | None = None
+    start_dttm: BoltDate = None
+    end_dttm: BoltDate = None
+    parent_schedule_run_id: int | None = None
+    git_info: BoltGitInfo | None = None
+
+
+class BoltRunPage(Reply):
+    """One page of a schedule's runs, newest first."""
+
+    ok: bool | None = None
+    runs: Annotated[list[BoltRunRecord], BeforeValidator(empty_for_none)] = Field(default_factory=list)
