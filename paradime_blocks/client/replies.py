@@ -190,8 +190,9 @@ def _status_meant(text: str) -> int | None:
 
 def _is_final(text: str, entries: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a read that was refused in these words will be refused again: request or credentials are wrong."""
-    codes = " ".join(str(entry.get("extensions") or "") for entry in entries)
-    return bool(_FINAL.search(_QUOTED.sub("", text)) or _FINAL_CODE.search(codes))
+    extensions = [entry["extensions"] for entry in entries if isinstance(entry.get("extensions"), dict)]
+    codes = [str(each.get(name)) for each in extensions for name in ("code", "classification")]
+    return bool(_FINAL.search(_QUOTED.sub("", text))) or any(map(_FINAL_CODE.search, codes))
 
 
 def _json_of(response: httpx.Response) -> Any:
