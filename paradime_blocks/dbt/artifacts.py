@@ -17,10 +17,16 @@ from typing import Any, Final
 
 from paradime_blocks.dbt.json import integer, load, mapping, mappings, number, sequence, text, time
 
+# What dbt calls its commands in its files, where it does not call them as they are typed.
+_WHICH: Final = {
+    **dict.fromkeys(("docs", "docs generate", "docs.generate"), "generate"),
+    **dict.fromkeys(("source", "source-freshness", "snapshot-freshness", "source freshness"), "freshness"),
+    "ls": "list",
+}
 # These write a run_results.json too, but in it "success" only says that a node compiles.
-_COMPILE_ONLY: Final = frozenset(
-    {"generate", "docs", "docs generate", "compile", "list", "ls", "parse", "show"}
-)
+_COMPILE_ONLY: Final = frozenset({"generate", "compile", "list", "parse", "show"})
+_NEWEST_SCHEMA: Final = 6
+_SCHEMA: Final = re.compile(r"/v([0-9]{1,9})(?:\.json|/|$)")
 _COMPILED_AT: Final = re.compile(r"compiled (?:code|sql) at ([^\s\x00-\x1f]{1,500})", re.IGNORECASE)
 _DEFINED_IN: Final = re.compile(r"Error in [a-z_ ]{1,20} [^\s()]{1,300} \(([^()\n]{1,500})\)")
 _TEST_HASH: Final = re.compile(r"[0-9a-f]{10}")
@@ -39,7 +45,9 @@ class NodeResult:
         started_at: When work on it began.
         completed_at: When work on it ended.
         rows_affected: What the warehouse reported, where it reports it.
-        failures: The rows that a test found.
+        failures: The rows that a test found; other nodes have a number there that means nothing.
+        batches: How many batches a microbatch model had.
+        failed_batches: When each batch that failed begins.
         message: dbt's message, as it is.
         path: The file that defines the node.
         compiled_path: The file with its compiled code.
@@ -56,6 +64,8 @@ class NodeResult:
     completed_at: datetime | None = None
     rows_affected: int | None = None
     failures: int | None = None
+    batches: int | None = None
+    failed_batches: tuple[str, ...] = ()
     message: str | None = None
     path: str | None = None
     compiled_path: str | None = None
@@ -65,7 +75,12 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What one run_results.json says, or several of one Bolt run merged; ``which`` is dbt's kind of command."""
+    """What one run_results.json says, or several of one Bolt run merged.
+
+    Attributes:
+        which: dbt's kind of command, such as ``build``; None if the file does not say.
+        unread: What of the file cannot be read.
+    """
 
     nodes: tuple[NodeResult, ...] = ()
     command: str | None = None
@@ -74,11 +89,12 @@ class RunResults:
     elapsed_seconds: float | None = None
     compile_only: bool = False
     which: str | None = None
+    unread: str | None = None
 
 
 @dataclass(frozen=True)
 class FreshnessResult:
-    """How fresh one source was found; of a check whose query failed, ``error`` says why."""
+    """How fresh a command found one source; of a check whose query failed, ``error`` says why."""
 
     unique_id: str
     name: str
@@ -88,6 +104,7 @@ class FreshnessResult:
     warn_after: str | None = None
     error_after: str | None = None
     error: str | None = None
+    command: str | None = None
 
 
 # A manifest may have a hundred thousand of these: slots halve what they cost.
@@ -126,28 +143,65 @@ def parse_run_results(
         content: The file.
         manifest: The manifest of the same command, which knows the nodes' paths.
         command: The command as Bolt ran it. The file only has its kind, and after ``dbt retry`` that of the
-            command
-            that was retried.
+            command that was retried.
 
     Raises:
         DbtArtifactError: The file is no JSON object.
     """
     document = load(content)
     args, metadata = mapping(document, "args"), mapping(document, "metadata")
-    which = text(args, "which") or text(args, "rpc_method")
+    which = (text(args, "which") or text(args, "rpc_method") or "").strip().lower() or None
+    which = _WHICH.get(which, which) if which else None
     if command is None and which is not None:
         command = "dbt docs generate" if which == "generate" else f"dbt {which}"
     known = manifest.nodes if manifest else {}
-    found = (_node_result(entry, known, command) for entry in mappings(document, "results"))
+    entries = mappings(document, "results")
     return RunResults(
-        nodes=tuple(node for node in found if node),
+        nodes=tuple(node for entry in entries if (node := _node_result(entry, known, command))),
         command=command,
         dbt_version=text(metadata, "dbt_version"),
         generated_at=time(metadata, "generated_at"),
         elapsed_seconds=number(document, "elapsed_time"),
-        compile_only=which in _COMPILE_ONLY,
+        compile_only=which in _COMPILE_ONLY if which else _only_compiled(entries),
         which=which,
+        unread=_unread(document),
     )
+
+
+def _only_compiled(entries: list[Mapping[str, Any]]) -> bool:
+    """Whether no node has been run, by what the results leave out."""
+    ran = any(
+        text(each, "message") or each.get("adapter_response") or each.get("failures") for each in entries
+    )
+    return not ran and any(_status(entry) == "success" for entry in entries)
+
+
+def _unread(document: Mapping[str, Any]) -> str | None:
+    """Say what of a file cannot be read, if anything."""
+    metadata = mapping(document, "metadata")
+    schema = _SCHEMA.search(text(metadata, "dbt_schema_version") or "")
+    version = f"dbt {text(metadata, 'dbt_version') or 'of an unknown version'}"
+    results = document.get("results")
+    if not isinstance(results, list):
+        return f"has no list of results ({version})"
+    lost = sum(not (isinstance(entry, dict) and text(entry, "unique_id")) for entry in results)
+    if lost:
+        return f"has {lost:,} of {len(results):,} results without an id ({version})"
+    if schema and int(schema[1]) > _NEWEST_SCHEMA:
+        return f"has a newer schema than is known, v{schema[1]}: some of it may be missing here ({version})"
+    return None
+
+
+def unread_freshness(content: bytes) -> str | None:
+    """Say what of a sources.json, or freshness.json, cannot be read; None if all of it can.
+
+    Args:
+        content: The file.
+
+    Raises:
+        DbtArtifactError: The file is no JSON object.
+    """
+    return _unread(load(content))
 
 
 def _node_result(
@@ -165,6 +219,8 @@ def _node_result(
         seconds = (completed - started).total_seconds()
     rows = integer(mapping(entry, "adapter_response"), "rows_affected")
     message = text(entry, "message")
+    batches = mapping(entry, "batch_results")
+    failed_batches = [_batch(batch) for batch in sequence(batches, "failed")]
     return NodeResult(
         unique_id=unique_id,
         resource_type=(node.resource_type if node else "") or unique_id.partition(".")[0],
@@ -176,6 +232,8 @@ def _node_result(
         # Databases that don't know say -1.
         rows_affected=rows if rows is not None and rows >= 0 else None,
         failures=integer(entry, "failures"),
+        batches=len(failed_batches) + len(sequence(batches, "successful")) if batches else None,
+        failed_batches=tuple(failed_batches),
         message=message,
         path=(node.path if node else None) or _found(_DEFINED_IN, message),
         # dbt before 1.8 wrote it into the message.
@@ -185,13 +243,20 @@ def _node_result(
     )
 
 
-def parse_freshness(content: bytes) -> tuple[FreshnessResult, ...]:
+def _batch(bounds: Any) -> str:
+    """When a batch begins; a midnight is not told."""
+    first = bounds[0] if isinstance(bounds, list) and bounds else bounds
+    return re.sub(r"T00:00:00(?:\.0+)?(?:Z|\+00:00)?$", "", str(first))
+
+
+def parse_freshness(content: bytes, *, command: str | None = None) -> tuple[FreshnessResult, ...]:
     """Read a sources.json, or the freshness.json of dbt Fusion.
 
     A source whose query failed is missing from what dbt 1.11 writes; only the command's log tells of it.
 
     Args:
         content: The file.
+        command: The command that checked them, as Bolt ran it.
 
     Raises:
         DbtArtifactError: The file is no JSON object.
@@ -210,6 +275,7 @@ def parse_freshness(content: bytes) -> tuple[FreshnessResult, ...]:
                 warn_after=_period(criteria, "warn_after"),
                 error_after=_period(criteria, "error_after"),
                 error=text(entry, "error"),
+                command=command,
             )
             results.append(result)
     return tuple(results)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from paradime_blocks.client.downloads import fetch_resource
-from paradime_blocks.dbt.artifacts import parse_freshness, parse_run_results
+from paradime_blocks.dbt.artifacts import NodeResult, parse_freshness, parse_run_results
 from paradime_blocks.dbt.json import DbtArtifactError
-from paradime_blocks.dbt.logs import first_error
+from paradime_blocks.dbt.reasons import LogReasons, explain, explain_freshness, reasons_in
 from paradime_blocks.dbt.results import (
     FAILED,
     calls_dbt,
-    checks_freshness,
+    failed_as,
     failures_first,
+    may_have_checked,
     may_have_written,
     stale_as,
 )
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 ERRORS_AT_MOST: Final = 5
 _CHARACTERS: Final = 220
-_UNCUT: Final = 5000
 _LOG_TAIL_CHARACTERS: Final = 4000
 _FRESHNESS: Final = ("sources.json", "freshness.json")
 _LIMIT_BYTES: Final = 32 * 1024 * 1024
@@ -79,34 +79,40 @@ async def dbt_errors_of(client: BoltClient, command: BoltCommandDetail, redact: 
         command: The command that failed, with its output and resources.
         redact: Takes secrets out of what is told.
     """
+    # A log may be large, and others wait for this loop.
+    log = await anyio.to_thread.run_sync(reasons_in, [command.stdout, command.stderr])
     # The cut comes last, after secrets have been taken out.
-    logged = first_error(command.stdout, _UNCUT) or first_error(command.stderr, _UNCUT)
-    said = [redact.line(logged, _CHARACTERS)] if logged else []
+    said = [redact.line(error, _CHARACTERS) for error in log.errors[:1]]
     if said and not calls_dbt(command.command):
         return said
+    failed: list[str] = []
     for resource in command.resources:
         try:
-            failed = await _failures(client, resource, command.command)
+            failed += await _failures(client, resource, command.command, log)
         except (BoltError, DbtArtifactError):
             continue
-        if failed:
-            return [redact.line(line, _CHARACTERS) for line in failed[:ERRORS_AT_MOST]]
-    return said
+    return [redact.line(line, _CHARACTERS) for line in failed[:ERRORS_AT_MOST]] or said
 
 
-async def _failures(client: BoltClient, resource: BoltResource, command: str) -> list[str]:
+async def _failures(client: BoltClient, resource: BoltResource, command: str, log: LogReasons) -> list[str]:
     """Return what failed in a command by one of the files that it left behind, if dbt wrote it."""
     name = PurePosixPath(resource.path).name
-    if name in _FRESHNESS and checks_freshness(command):
-        sources = parse_freshness(await fetch_resource(client, resource.id, _LIMIT_BYTES))
-        return [stale_as(source) for source in sources if source.status in FAILED]
-    if name != "run_results.json" or checks_freshness(command):
+    if name in _FRESHNESS and may_have_checked(command):
+        found = parse_freshness(await fetch_resource(client, resource.id, _LIMIT_BYTES))
+        return [stale_as(source) for source in explain_freshness(found, log) if source.status in FAILED]
+    if name != "run_results.json":
         return []
     results = parse_run_results(await fetch_resource(client, resource.id, _LIMIT_BYTES))
     if not may_have_written(command, results):
         return []
     return [
-        f"{node.resource_type.replace('_', ' ')} {node.name}: {node.message or node.status}"
-        for node in failures_first(results.nodes)
+        f"{node.resource_type.replace('_', ' ')} {node.name}{_reason(node)}"
+        for node in failures_first(explain(results, log).nodes)
         if node.status in FAILED
     ]
+
+
+def _reason(node: NodeResult) -> str:
+    if node.failed_batches:
+        return f" {failed_as(node)}"
+    return f": {node.message or node.status}"

@@ -54,14 +54,18 @@ def mappings(entry: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 
 
 def text(entry: Mapping[str, Any], key: str) -> str | None:
-    """The string there, or the number as one."""
+    """The string there, or the number as one; None if it is blank."""
     value = entry.get(key)
     # A message was a number once.
-    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    return str(value) if str(value).strip() else None
 
 
 def number(entry: Mapping[str, Any], key: str) -> float | None:
     """The number there, also from a string; None if it is none or not finite."""
+    if isinstance(entry.get(key), bool):
+        return None
     try:
         value = float(entry.get(key))  # type: ignore[arg-type]  # whatever it is, float() judges it
     except (TypeError, ValueError, OverflowError):

@@ -13,12 +13,53 @@ FAILED: Final = frozenset({"error", "fail", "runtime error", "partial success"})
 WARNED: Final = frozenset({"warn"})
 SKIPPED: Final = frozenset({"skipped"})
 SUCCEEDED: Final = frozenset({"success", "pass", "no-op", "reused"})
+# Each status is in one of these, or is neither good nor bad: dbt's of tomorrow, or none at all.
+GROUPS: Final = {"failed": FAILED, "warned": WARNED, "skipped": SKIPPED, "succeeded": SUCCEEDED}
 
 # Failures first, then what deserves a look: a status that is not known comes before all that went well.
 _ORDER: Final = (FAILED, WARNED, SKIPPED)
 # A command may be longer than what there is to say of it.
 _CALLED_CHARACTERS: Final = 120
-_TESTS: Final = frozenset({"test", "unit_test"})
+TESTS: Final = frozenset({"test", "unit_test"})
+# What was not run took no time, whatever the file says.
+_NOT_RUN: Final = SKIPPED | {"no-op", "reused"}
+_BATCHES_NAMED: Final = 5
+_DBT_COMMANDS: Final = frozenset(
+    {
+        *(
+            "build",
+            "clean",
+            "clone",
+            "compile",
+            "debug",
+            "deps",
+            "docs",
+            "init",
+            "list",
+            "ls",
+            "parse",
+            "retry",
+        ),
+        *("run", "run-operation", "seed", "show", "snapshot", "source", "test"),
+    }
+)
+# Options of dbt itself that stand before the command, and have a value.
+_WITH_VALUE: Final = frozenset(
+    {
+        *(
+            "--log-format",
+            "--log-level",
+            "--log-path",
+            "--profile",
+            "--profiles-dir",
+            "--project-dir",
+            "--target",
+        ),
+        *("--target-path", "--vars", "--warn-error-options", "-t"),
+    }
+)
+_AS_IN_FILES: Final = {"docs": "generate", "ls": "list", "source": "freshness"}
+_WHICH_KNOWN: Final = _DBT_COMMANDS | {*_AS_IN_FILES.values()}
 
 
 @dataclass(frozen=True)
@@ -30,7 +71,7 @@ class Summary:
         failed: The failures, models and the like before tests, each in dbt's order.
         warned: The warnings.
         skipped: What dbt skipped, mostly because of the failures.
-        slowest: The nodes that took longest, the longest first.
+        slowest: The nodes that took longest, the longest first; what was skipped or reused is none of them.
         total_seconds: The time of all nodes; more than the clock's where dbt used several threads.
     """
 
@@ -85,7 +126,8 @@ def summarise(nodes: Iterable[NodeResult], slowest: int = 10) -> Summary:
     for node in ordered:
         of_type = counts.setdefault(node.resource_type, {})
         of_type[node.status] = of_type.get(node.status, 0) + 1
-    timed = sorted((node for node in ordered if node.seconds), key=lambda node: -(node.seconds or 0.0))
+    ran = (node for node in ordered if node.seconds and node.status not in _NOT_RUN)
+    timed = sorted(ran, key=lambda node: -(node.seconds or 0.0))
     return Summary(
         counts={kind: counts[kind] for kind in sorted(counts)},
         failed=tuple(node for node in ordered if node.status in FAILED),
@@ -104,7 +146,7 @@ def failures_first(nodes: Iterable[NodeResult]) -> tuple[NodeResult, ...]:
 def _rank(node: NodeResult) -> tuple[int, bool]:
     for rank, statuses in enumerate(_ORDER):
         if node.status in statuses:
-            return rank, node.resource_type in _TESTS
+            return rank, node.resource_type in TESTS
     return len(_ORDER) + (node.status in SUCCEEDED), False
 
 
@@ -131,10 +173,10 @@ def cause(
     if summary.failed:
         first = summary.failed[0]
         called = one_line(command or first.command or "", _CALLED_CHARACTERS)
-        told = f"{first.resource_type.replace('_', ' ')} {first.name} {_failed_as(first)}"
+        told = f"{first.resource_type.replace('_', ' ')} {first.name} {failed_as(first)}"
         more = len(summary.failed) - 1 + len(stale)
     elif stale:
-        called = one_line(command or "dbt source freshness", _CALLED_CHARACTERS)
+        called = one_line(command or stale[0].command or "dbt source freshness", _CALLED_CHARACTERS)
         told = stale_as(stale[0])
         more = len(stale) - 1
     else:
@@ -148,10 +190,28 @@ def cause(
     return head + tail
 
 
-def _failed_as(node: NodeResult) -> str:
-    verb = "succeeded in part" if node.status == "partial success" else "failed"
+def failed_as(node: NodeResult) -> str:
+    """Say of a node that failed how, and why if anything says it.
+
+    Args:
+        node: The node.
+    """
+    how = "succeeded in part" if node.status == "partial success" else "failed"
+    if node.failed_batches:
+        how += f": {told_batches(node)} failed"
     # dbt Fusion leaves the message out.
-    return f"{verb}: {node.message}" if node.message and node.message.strip() else verb
+    return f"{how}: {node.message}" if node.message and node.message.strip() else how
+
+
+def told_batches(node: NodeResult) -> str:
+    """Say which batches of a microbatch model failed, as "1 of 2 batches (2024-01-01)".
+
+    Args:
+        node: The model.
+    """
+    named = ", ".join(node.failed_batches[:_BATCHES_NAMED])
+    more = ", …" if len(node.failed_batches) > _BATCHES_NAMED else ""
+    return f"{len(node.failed_batches):,} of {node.batches or 0:,} batches ({named}{more})"
 
 
 def stale_as(source: FreshnessResult) -> str:
@@ -160,8 +220,9 @@ def stale_as(source: FreshnessResult) -> str:
     Args:
         source: What the check found.
     """
-    if source.error:
-        return f"the freshness of source {source.name} could not be checked: {source.error}"
+    if source.error or source.status == "runtime error":
+        why = f": {source.error}" if source.error else ""
+        return f"the freshness of source {source.name} could not be checked{why}"
     limit = f" (more than {source.error_after} old)" if source.error_after else ""
     return f"source {source.name} is stale{limit}"
 
@@ -184,15 +245,33 @@ def may_have_written(command: str, results: RunResults) -> bool:
     """
     if not calls_dbt(command):
         return "dbt" in command
-    words = command.split()
+    asked = command_asked(command)
     # After `dbt retry` the file has the kind of the command that was retried.
-    return results.which is None or "retry" in words or results.which.replace(".", " ").split()[-1] in words
+    return asked in {None, "retry", results.which} or results.which not in _WHICH_KNOWN
 
 
-def checks_freshness(command: str) -> bool:
-    """Whether a command checks sources; a sources.json beside any other is an earlier command's.
+def may_have_checked(command: str) -> bool:
+    """Whether sources that were found with a command are its own; beside most there lie those of an earlier one.
 
     Args:
         command: The command as Bolt shows it.
     """
-    return "freshness" in command
+    return calls_dbt(command) and command_asked(command) in {None, "retry", "freshness"}
+
+
+def command_asked(command: str) -> str | None:
+    """Return which of dbt's commands a command line asks for, as dbt's files call it; None if none that is known.
+
+    It is the word in its place: whatever is selected, or set, may be called like a command.
+
+    Args:
+        command: The command as Bolt shows it.
+    """
+    words = command.split()
+    start = next((at for at, word in enumerate(words) if word == "dbt" or word.endswith("/dbt")), len(words))
+    before = ""
+    for word in words[start + 1 :]:
+        if word in _DBT_COMMANDS and before not in _WITH_VALUE:
+            return _AS_IN_FILES.get(word, word)
+        before = word
+    return None

@@ -87,12 +87,18 @@ async def test_a_dbt_command_that_wrote_no_results_tells_its_log() -> None:
 
 
 async def test_stale_sources_are_told_from_what_the_check_wrote() -> None:
-    """As real dbt writes it; its log has no more than the source's name."""
+    """As real dbt writes it; of a source whose query failed, only the log knows."""
     folder = RECORDED / "stale_sources" / "3-dbt-source-freshness"
     sources = {"target/sources.json": (folder / "resources/target/sources.json").read_bytes()}
     log = (folder / "stdout.txt").read_text(encoding="utf-8")
     error = await failure_of(failed("dbt source freshness", log, {**results("build"), **sources}))
-    assert error.dbt_errors == ["source app.customers is stale (more than 12 hours old)"]
+    assert error.dbt_errors == [
+        "source app.customers is stale (more than 12 hours old)",
+        (
+            "the freshness of source app.refunds could not be checked: Runtime Error in source refunds "
+            '(models/schema.yml) Catalog Error: Table with name refunds does not exist! Did you mean "raw_orders"?'
+        ),
+    ]
     later = await failure_of(failed("dbt build", "Compilation Error\n", sources))
     assert later.dbt_errors == ["Compilation Error"]
 

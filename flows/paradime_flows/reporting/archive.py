@@ -94,6 +94,9 @@ class Archive:
             for n, command in enumerate(self._context.commands, 1):
                 self.resources += await logs.archive(client, n, command)
             await files.archive(client, self.resources)
+        for command in self._context.commands:
+            if command.id in logs.reasons and command.failed:
+                files.story.explain(command, logs.reasons[command.id])
         files.story.redact(self._context.redact)
         if self.record.status is not None:
             self.record.cause = cause_of(self.record.status, files.story, logs.error, logs.last)

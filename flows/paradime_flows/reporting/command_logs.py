@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from paradime_blocks.dbt.logs import first_error, last_line
+from paradime_blocks.dbt.logs import last_line
+from paradime_blocks.dbt.reasons import LogReasons, reasons_in
 from paradime_blocks.errors import BoltError, BoltUnavailable
 from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResourceSummary
-from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail
+from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, one_line
 from paradime_flows.prefect_api.artifacts import artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.links import markdown_link
@@ -33,6 +34,7 @@ _MARGIN: Final = 4
 _PIECE: Final = 1 << 22
 _ADDRESS_CHARACTERS: Final = 1000
 _END_CHARACTERS: Final = 20_000
+_ERROR_CHARACTERS: Final = 500
 
 
 @dataclass
@@ -44,12 +46,14 @@ class LogArchive:
         piece_characters: How much of a log is gone through at once, so that no second copy of it is in memory.
         error: The first error that the failing command's log tells.
         last: The last line of its log.
+        reasons: What went wrong by the logs of the commands that failed, by command id.
     """
 
     context: ArchiveContext
     piece_characters: int = _PIECE
     error: str | None = None
     last: str | None = None
+    reasons: dict[int, LogReasons] = field(default_factory=dict)
     _bytes: int = 0
 
     async def archive(self, client: BoltClient, n: int, command: BoltCommand) -> list[BoltResourceSummary]:
@@ -77,8 +81,12 @@ class LogArchive:
         detail = detail.model_copy(update={"command": command.command})
         failing = context.failing_command
         limit = context.settings.log_limit_bytes
-        if failing is not None and failing.id == command.id:
-            self.error = self._first_error(detail.stdout) or self._first_error(detail.stderr)
+        decisive = failing is not None and failing.id == command.id
+        if decisive or command.failed:
+            found = self.reasons[command.id] = await anyio.to_thread.run_sync(self._reasons_in, detail)
+            if decisive and found.errors:
+                self.error = one_line(found.errors[0], _ERROR_CHARACTERS)
+        if decisive:
             self.last = self._last_line(detail.stderr) or self._last_line(detail.stdout)
         else:
             limit = max(min(limit, limit * _LOGS_IN_ALL - self._bytes), min(limit, _LEAST_LOG_BYTES))
@@ -98,10 +106,9 @@ class LogArchive:
         # A secret may lie across a cut, but not across one that is made after it has been taken out.
         return last_line(self.context.redact(text[-_END_CHARACTERS:]))
 
-    def _first_error(self, text: str) -> str | None:
-        return next(
-            filter(None, (first_error(self.context.redact(piece)) for piece in self._pieces(text))), None
-        )
+    def _reasons_in(self, detail: BoltCommandDetail) -> LogReasons:
+        texts = (detail.stdout, detail.stderr)
+        return reasons_in(self.context.redact(piece) for text in texts for piece in self._pieces(text))
 
     async def _write(self, n: int, detail: BoltCommandDetail, limit: int) -> None:
         context = self.context

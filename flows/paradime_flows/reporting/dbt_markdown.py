@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from paradime_blocks.dbt.artifacts import FreshnessResult, NodeResult
-from paradime_blocks.dbt.results import FAILED, SKIPPED, SUCCEEDED, WARNED, Summary, failures_first, summarise
+from paradime_blocks.dbt.results import (
+    FAILED,
+    SKIPPED,
+    SUCCEEDED,
+    TESTS,
+    WARNED,
+    Summary,
+    failures_first,
+    summarise,
+    told_batches,
+)
 from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, shorten
 from paradime_flows.reporting.markdown import and_more, bounded_table, size_of
 
@@ -74,9 +84,7 @@ def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS)
         parts += failures
         room -= size_of(failures)
     if summary.warned:
-        rows = [
-            [node.name, _found_rows(node), node.message or "", node.path or ""] for node in summary.warned
-        ]
+        rows = [[node.name, _rows(node), node.message or "", node.path or ""] for node in summary.warned]
         header = ["Test", "Rows", "Message", "Path"]
         warnings = ["#### Warnings", *bounded_table(header, rows, int(room * _WARNINGS_SHARE), "warnings")]
         parts += warnings
@@ -155,7 +163,8 @@ def _failure(node: NodeResult, message_bytes: int) -> str:
         "status": node.status,
         "command": node.command,
         "time": _duration(node.seconds),
-        "rows": "" if node.failures is None else str(node.failures),
+        "batches that failed": told_batches(node) if node.failed_batches else "",
+        "rows": _rows(node),
         "file": node.path,
         "compiled": node.compiled_path,
         "relation": node.relation_name,
@@ -184,11 +193,9 @@ def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
 
 
 def _rows(node: NodeResult) -> str:
-    return _found_rows(node) if node.rows_affected is None else f"{node.rows_affected:,}"
-
-
-def _found_rows(node: NodeResult) -> str:
-    return f"{node.failures:,}" if node.failures else ""
+    """The rows that a test found, or that another node wrote: the other number of each means nothing."""
+    rows = node.failures if node.resource_type in TESTS else node.rows_affected
+    return "" if rows is None else f"{rows:,}"
 
 
 def _duration(seconds: float | None) -> str:

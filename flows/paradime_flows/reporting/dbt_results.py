@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath
@@ -11,23 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from paradime_blocks.dbt.artifacts import (
     FreshnessResult,
     Manifest,
-    NodeResult,
     RunResults,
     parse_freshness,
     parse_manifest,
     parse_run_results,
+    unread_freshness,
 )
+from paradime_blocks.dbt.reasons import LogReasons, explain, explain_freshness
 from paradime_blocks.dbt.results import (
     FAILED,
-    SKIPPED,
-    WARNED,
+    GROUPS,
+    calls_dbt,
     cause,
-    checks_freshness,
+    may_have_checked,
     may_have_written,
     merge,
 )
 from paradime_blocks.models import BoltCommand
-from paradime_blocks.text.rendering import cell
+from paradime_blocks.text.rendering import cell, one_line
 from paradime_flows.reporting.dbt_markdown import mark, render_freshness, render_results
 
 if TYPE_CHECKING:
@@ -36,11 +38,24 @@ if TYPE_CHECKING:
 Found = TypeVar("Found", bound=Any)
 Kind = Literal["manifest", "results", "freshness"]
 
+_ERROR_CHARACTERS = 300
+_NOTES_AT_MOST = 20
 _KINDS: dict[str, Kind] = {
     "manifest.json": "manifest",
     "run_results.json": "results",
     "sources.json": "freshness",
     "freshness.json": "freshness",
+}
+
+
+# What the status of a source comes to.
+_SOURCES = {
+    "error": "stale",
+    "fail": "stale",
+    "runtime error": "not checked",
+    "warn": "warned",
+    "pass": "checked",
+    "success": "checked",
 }
 
 
@@ -72,11 +87,15 @@ class DbtStory:
         parts: What each run_results.json says, in the order of the commands.
         freshness: What the source freshness checks say.
         manifest: The manifest, if there is one.
+        besides: The commands of dbt that failed without any failure in their files, each with its error.
+        notes: What of the files could not be read.
     """
 
     parts: list[RunResults] = field(default_factory=list)
     freshness: list[FreshnessResult] = field(default_factory=list)
     manifest: Manifest | None = None
+    besides: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _read: set[bytes] = field(default_factory=set)
 
     def read(self, kind: Kind, content: bytes, command: str) -> None:
@@ -92,22 +111,62 @@ class DbtStory:
         """
         if kind == "manifest":
             self.manifest = parse_manifest(content)
-        elif kind == "freshness":
-            found = parse_freshness(content)
-            checked = {source.unique_id for source in found}
-            self.freshness = [source for source in self.freshness if source.unique_id not in checked] + [
-                *found
-            ]
-        else:
-            # A command that wrote none may find, and leave, that of the command before it. Not every dbt says
-            # when it wrote a file, so the content itself is compared, too.
-            digest = hashlib.sha256(content).digest()
-            if digest in self._read:
-                return
-            self._read.add(digest)
-            results = parse_run_results(content, self.manifest, command=command)
-            if not any(_same(results, part) for part in self.parts):
-                self.parts.append(results)
+            return
+        # A command that wrote none may find, and leave, that of the command before it. Not every dbt says
+        # when it wrote a file, so the content itself is compared, too.
+        digest = hashlib.sha256(content).digest()
+        if digest in self._read:
+            return
+        self._read.add(digest)
+        if kind == "freshness":
+            self._check(parse_freshness(content, command=command))
+            self._note("The file with the freshness of sources", unread_freshness(content), command)
+            return
+        results = parse_run_results(content, self.manifest, command=command)
+        if not any(_same(results, part) for part in self.parts):
+            self.parts.append(results)
+            self._note("run_results.json", results.unread, command)
+
+    def _check(self, found: Sequence[FreshnessResult]) -> None:
+        checked = {source.unique_id for source in found}
+        self.freshness = [*(each for each in self.freshness if each.unique_id not in checked), *found]
+
+    def _note(self, what: str, unread: str | None, command: str) -> None:
+        if unread:
+            self.notes.append(f"{what} of {one_line(command, 80)} {unread}.")
+
+    def explain(self, command: BoltCommand, log: LogReasons) -> None:
+        """Take in what the log of a command that failed says besides its files.
+
+        Args:
+            command: The command.
+            log: What went wrong by its log.
+        """
+        text = command.command
+        if not calls_dbt(text):
+            return
+        own = [
+            (at, part)
+            for at, part in enumerate(self.parts)
+            if part.command == text and may_have_written(text, part)
+        ]
+        failed = False
+        if own:
+            at, part = next((each for each in own if _failures(each[1].nodes)), own[-1])
+            self.parts[at] = explain(part, log)
+            failed = bool(_failures(self.parts[at].nodes))
+        if may_have_checked(text):
+            checked = [source for source in self.freshness if source.command == text]
+            self._check(explain_freshness(checked, log, text))
+            failed = failed or bool(_failures(self._checked_by(text)))
+        if not failed:
+            code = f"ended with return code {command.return_code}"
+            self.besides[text] = one_line(log.errors[0], _ERROR_CHARACTERS) if log.errors else code
+
+    def _checked_by(self, command: str) -> list[FreshnessResult]:
+        return [
+            source for source in self.freshness if source.command == command and may_have_checked(command)
+        ]
 
     def redact(self, redact: Redactor) -> None:
         """Take the secrets out of all that is told of what was read.
@@ -120,6 +179,8 @@ class DbtStory:
             for part in self.parts
         ]
         self.freshness = [_redacted(source, redact) for source in self.freshness]
+        self.besides = {redact(command): redact(error) for command, error in self.besides.items()}
+        self.notes = [redact(note) for note in self.notes]
 
     @property
     def results(self) -> RunResults:
@@ -134,11 +195,14 @@ class DbtStory:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to tell."""
-        return not self.freshness and not any(part.nodes for part in self.parts)
+        return not self.freshness and not self.notes and not any(part.nodes for part in self.parts)
 
     def cause(self) -> str | None:
         """Say in one sentence what failed; None if nothing did."""
-        return cause(self.results.nodes, self.freshness)
+        found = cause(self.results.nodes, self.freshness)
+        return found or next(
+            (f"{one_line(command)}: {error}" for command, error in self.besides.items()), None
+        )
 
     def cause_in(self, command: str) -> tuple[str | None, int]:
         """Say in one sentence what failed in a command, and how much failed in the others.
@@ -149,44 +213,32 @@ class DbtStory:
         Returns:
             The sentence, None if its results tell of no failure; and the failures that it does not count.
         """
-        if checks_freshness(command):
-            own: Sequence[NodeResult] = ()
-            told = cause((), self.freshness)
-        else:
-            parts = [part for part in self.parts if part.command == command]
-            own = parts[-1].nodes if parts and may_have_written(command, parts[-1]) else ()
-            told = cause(own)
-        counted = {node.unique_id for node in own}
-        failed = [node for node in self.results.nodes if node.status in FAILED]
-        stale = (
-            [] if checks_freshness(command) else [each for each in self.freshness if each.status in FAILED]
-        )
-        return told, sum(node.unique_id not in counted for node in failed) + len(stale)
+        parts = [part for part in self.parts if part.command == command]
+        own = parts[-1].nodes if parts and may_have_written(command, parts[-1]) else ()
+        checked = self._checked_by(command)
+        counted = {node.unique_id for node in own} | {source.unique_id for source in checked}
+        failed = {each.unique_id for each in _failures(self.results.nodes)}
+        failed |= {each.unique_id for each in _failures(self.freshness)}
+        return cause(own, checked), len(failed - counted)
 
     def told(self) -> str:
         """Return the counts in one line."""
-        counts: dict[str, int] = {}
-        for node in self.results.nodes:
-            word = next(
-                (
-                    word
-                    for word, group in (("failed", FAILED), ("warned", WARNED), ("skipped", SKIPPED))
-                    if node.status in group
-                ),
-                "succeeded",
-            )
-            counts[word] = counts.get(word, 0) + 1
-        stale = sum(source.status in FAILED for source in self.freshness)
-        told = [
-            f"{counts[word]:,} {word}"
-            for word in ("failed", "warned", "skipped", "succeeded")
-            if word in counts
+        counts = Counter(_group(node.status) for node in self.results.nodes)
+        told = [f"{counts[word]:,} {word}" for word in (*GROUPS, "unknown") if word in counts]
+        sources = Counter(_SOURCES.get(source.status, "unknown") for source in self.freshness)
+        told += [
+            f"{n:,} {'source' if n == 1 else 'sources'} {word}"
+            for word in (*_SOURCES.values(), "unknown")
+            if (n := sources.pop(word, 0)) and (word != "checked" or not told)
         ]
-        if stale:
-            told.append(f"{stale:,} {'source' if stale == 1 else 'sources'} stale")
-        elif self.freshness and not told:
-            told.append(f"{len(self.freshness):,} sources checked")
         return ", ".join(told)
+
+    def _worst(self) -> str:
+        statuses = {node.status for node in self.results.nodes} | {each.status for each in self.freshness}
+        groups = {_group(status) for status in statuses}
+        if self.notes or "unknown" in groups:
+            return "unknown"
+        return "warn" if "warned" in groups else "success"
 
     def render(self, title: str, url: str | None) -> str:
         """Return the results as markdown.
@@ -197,14 +249,12 @@ class DbtStory:
         """
         results = self.results
         why = self.cause()
-        worst = (
-            "error"
-            if why
-            else ("warn" if any(node.status in WARNED for node in results.nodes) else "success")
-        )
-        parts = [f"# {mark(worst)} dbt results: {cell(title)}"]
+        parts = [f"# {mark('error' if why else self._worst())} dbt results: {cell(title)}"]
         if why:
             parts.append(f"**{cell(why, 600)}**")
+        besides = [f"{one_line(command, 120)}: {error}" for command, error in self.besides.items()]
+        parts += [f"**{cell(told, 600)}**" for told in besides[:_NOTES_AT_MOST] if told != why]
+        parts += [f"*{cell(note, 400)}*" for note in self.notes[:_NOTES_AT_MOST]]
         facts = [
             f"[Bolt run]({url})" if url else "",
             f"dbt {cell(results.dbt_version)}" if results.dbt_version else "",
@@ -219,6 +269,15 @@ class DbtStory:
         if self.freshness:
             parts += ["#### Source freshness", render_freshness(self.freshness)]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _group(status: str) -> str:
+    """Return what a status comes to; a status that is not known is neither good nor bad."""
+    return next((word for word, statuses in GROUPS.items() if status in statuses), "unknown")
+
+
+def _failures(found: Iterable[Found]) -> list[Found]:
+    return [each for each in found if each.status in FAILED]
 
 
 def _redacted(found: Found, redact: Redactor) -> Found:

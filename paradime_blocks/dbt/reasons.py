@@ -1,0 +1,143 @@
+"""What a command's log adds to its results: reasons that the files leave out, and failures that they do not have.
+
+dbt writes no message for an operation, and dbt Fusion for no node at all; dbt before 1.9 writes nothing of a hook
+that failed, and from 1.9 on nothing of a source whose query failed. The log has all of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from paradime_blocks.dbt.artifacts import FreshnessResult, NodeResult, RunResults
+from paradime_blocks.dbt.logs import errors_in
+from paradime_blocks.dbt.results import FAILED
+from paradime_blocks.text.rendering import clean
+
+# "ERROR", "PARTIAL SUCCESS (1/2)": a status once more, and no reason.
+_NO_REASON: Final = re.compile(r"(?:[A-Z]+[ -]?){1,3}(?:\([0-9]+/[0-9]+\))?")
+_HOOK: Final = re.compile(r"\s*((?:[^\s]{1,200}\.)?on-run-(?:start|end)(?:\.[0-9]{1,9})?) failed, error:\s*")
+_CHECK: Final = re.compile(
+    r" of [0-9]{1,9} ERROR freshness of ([^\s]{1,300})|Failed \[[^\]\n]{1,12}\] source +([^\s]{1,300})"
+)
+# A node's name may be any word; what stands before it tells that it is one.
+_NAMED: Final = re.compile(
+    r"(?:\b(?:model|test|seed|snapshot|source|unit_test|operation|macro|function|exposure) |[/.'\"`\\])([A-Za-z0-9_]+)"
+)
+_SOURCES_AT_MOST: Final = 1000
+
+
+@dataclass(frozen=True)
+class LogReasons:
+    """What went wrong by a command's log.
+
+    Attributes:
+        errors: The errors, each with the lines that belong to it.
+        sources: The sources whose check failed to run, such as ``app.orders``.
+    """
+
+    errors: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+def reasons_in(pieces: Iterable[str]) -> LogReasons:
+    """Read what went wrong off a command's output.
+
+    Args:
+        pieces: The output, in pieces that end with a line.
+    """
+    sources: list[str] = []
+
+    def seen() -> Iterator[str]:
+        for piece in pieces:
+            text = clean(piece)
+            if len(sources) < _SOURCES_AT_MOST:
+                sources.extend(dbt or fusion for dbt, fusion in _CHECK.findall(text))
+            yield text
+
+    errors = tuple(errors_in(seen()))
+    return LogReasons(errors, tuple(dict.fromkeys(sources[:_SOURCES_AT_MOST])))
+
+
+def explain(results: RunResults, log: LogReasons) -> RunResults:
+    """Return results with the reasons that the log has, and with the hooks that failed.
+
+    Args:
+        results: The results of a command that failed.
+        log: What its log says.
+    """
+    silent = [node for node in results.nodes if node.status in FAILED and not _has_reason(node)]
+    words = [(error, frozenset(_NAMED.findall(error))) for error in log.errors]
+    own = {
+        node.unique_id: error
+        for node in silent
+        if (error := next((error for error, named in words if _is_about(error, named, node)), None))
+    }
+    others = [
+        error for error, named in words if not any(_is_about(error, named, node) for node in results.nodes)
+    ]
+    hooks = [(error, hook) for error in log.errors if (hook := _HOOK.match(error))]
+    free = [error for error in others if not _HOOK.match(error)]
+    left = [node.unique_id for node in silent if node.unique_id not in own]
+    # Which of several errors is whose cannot be known; one of either is clear.
+    if free and (len(free) == 1 or len(left) == 1):
+        own.update(dict.fromkeys(left, free[0]))
+    nodes = [replace(node, message=own.get(node.unique_id, node.message)) for node in results.nodes]
+    if not any(node.resource_type == "operation" and node.status in FAILED for node in nodes):
+        nodes += [
+            NodeResult(
+                unique_id=f"operation.{hook[1]}",
+                resource_type="operation",
+                name=hook[1],
+                status="error",
+                message=error[hook.end() :] or None,
+                command=results.command,
+            )
+            for error, hook in hooks
+        ]
+    return replace(results, nodes=tuple(nodes))
+
+
+def explain_freshness(
+    sources: Sequence[FreshnessResult], log: LogReasons, command: str | None = None
+) -> tuple[FreshnessResult, ...]:
+    """Return what a check of sources found, with those whose query failed.
+
+    Args:
+        sources: What its file says.
+        log: What its log says.
+        command: The command.
+    """
+    errors = {
+        name: next((error for error in log.errors if name.rpartition(".")[2] in _NAMED.findall(error)), None)
+        for name in log.sources
+    }
+    known = [
+        replace(source, error=source.error or errors.get(source.name)) if source.status in FAILED else source
+        for source in sources
+    ]
+    found = {source.name for source in known}
+    return (
+        *known,
+        *(
+            FreshnessResult(
+                unique_id=f"source.{name}",
+                name=name,
+                status="runtime error",
+                error=errors[name],
+                command=command,
+            )
+            for name in log.sources
+            if name not in found
+        ),
+    )
+
+
+def _has_reason(node: NodeResult) -> bool:
+    return bool(node.message and node.message.strip() and not _NO_REASON.fullmatch(node.message.strip()))
+
+
+def _is_about(error: str, named: frozenset[str], node: NodeResult) -> bool:
+    return bool(node.path and node.path in error) or node.name.partition(".")[0] in named
