@@ -223,9 +223,9 @@ def _harmless(case: Case) -> bool:
 
 
 def _is_told(outcome: Outcome) -> bool:
-    """Whether what is left over is known to the caller, and to the sweeper."""
-    told = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
-    return told and outcome.ownership is not None and outcome.ownership.is_open
+    """Whether the caller and the sweeper know of a run that is left over."""
+    known = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
+    return known and outcome.ownership is not None and outcome.ownership.is_open
 
 
 def _check_the_end_of(case: Case, outcome: Outcome) -> None:

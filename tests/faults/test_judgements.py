@@ -81,7 +81,7 @@ def test_commands_tell_whose_run_it_is(commands, seen, expected) -> None:
         pytest.param("dev", "main", "abc", Fit.NO, id="another branch"),
         pytest.param("e987a71", None, "e987a71966bf", Fit.YES, id="a commit, shortened"),
         pytest.param("e987a71", "main", "0123456", Fit.NO, id="another commit"),
-        pytest.param("dev", None, None, Fit.YES, id="not told"),
+        pytest.param("dev", None, None, Fit.YES, id="unknown"),
     ],
 )
 def test_the_branch_tells_whose_run_it_is(asked, branch, commit, expected) -> None:

@@ -46,10 +46,10 @@ class NothingYet(Fault):
     simulator: BoltSimulator
 
     def answer(self, exchange) -> Reply:
-        told = exchange.act()
+        reply = exchange.act()
         if self.simulator.count("triggerBoltRun") > 1:
-            return told
-        data = json.loads(bytes(told.body))["data"]
+            return reply
+        data = json.loads(bytes(reply.body))["data"]
         if "listBoltRuns" in data:
             data["listBoltRuns"]["runs"] = []
         else:
@@ -109,9 +109,9 @@ async def test_the_run_is_adopted(simulator, record_figures) -> None:
     run = await block(simulator).atrigger(trail=trail)
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert run.cancel_on_timeout
-    told = " ".join(sentence for _, sentence in trail.notes)
-    assert "was lost" in told
-    assert "adopted" in told
+    decisions = " ".join(sentence for _, sentence in trail.notes)
+    assert "was lost" in decisions
+    assert "adopted" in decisions
     await run.acancel()
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs())
 

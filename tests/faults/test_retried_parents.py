@@ -1,7 +1,7 @@
-"""Flows that are begun again, and call anew what they have called before: each intent keeps its one Bolt run.
+"""Retried flows that repeat their calls: each intent keeps its one Bolt run.
 
-Which flow runs stood in a place before is the table of tests/unit/test_call_paths.py; here is what becomes of what
-those have left. One case of each shape runs on a real Prefect server, in tests/e2e.
+tests/unit/test_call_paths.py has the table of which flow run precedes which. Here is what happens to the runs that the
+earlier flow runs left. tests/e2e has one case of each shape on a real Prefect server.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Place:
-    """A place at which a flow calls another, in each attempt anew.
+    """A place where a flow calls another one; each attempt calls it again.
 
     Attributes:
         prefect: The server.
-        depth: How many flow runs each attempt makes there, one below the other; the last one is that of ours.
-        deployed: Whether the first of them is started by a deployment, and has a process of its own.
+        depth: The number of nested flow runs that each attempt creates; the innermost is ours.
+        deployed: Whether a deployment starts the outermost of them, in its own process.
     """
 
     prefect: PrefectInMemory
@@ -60,21 +60,21 @@ class Place:
         self.flow_ids = [uuid4() for _ in range(self.depth)]
 
     def called(self) -> UUID:
-        """Return the flow run of ours that the next attempt makes; it is scheduled."""
+        """Return our flow run of the next attempt; it is scheduled."""
         one = self.flow_run_id
         for level in range(self.depth):
             one = self._below(one, level)
         return one
 
     def begun(self) -> UUID:
-        """The same, and those that were made run."""
+        """The same, with all its new flow runs set to Running."""
         one = self.called()
         for each in self.lineage(one):
             self.prefect.set_state(each, StateType.RUNNING)
         return one
 
     def lineage(self, flow_run_id: UUID) -> list[UUID]:
-        """A flow run and those above it that were made with it."""
+        """A flow run, and those above it that were created with it."""
         found = [flow_run_id]
         while len(found) < self.depth:
             call = self.prefect.flow_runs[found[-1]].parent_task_run_id
@@ -83,7 +83,7 @@ class Place:
         return found
 
     def beside(self, flow_run_id: UUID) -> UUID:
-        """Return what the one above a flow run calls besides; it runs."""
+        """Return another flow run that the parent calls; it is running."""
         call = self.prefect.flow_runs[flow_run_id].parent_task_run_id
         assert call is not None
         one = running(self.prefect, parent=self.prefect.calls[call])
@@ -96,7 +96,7 @@ class Place:
         assert flow_run.parent_task_run_id is not None
         call = self.calls.setdefault(above, flow_run.parent_task_run_id)
         if call != flow_run.parent_task_run_id:
-            # The call of a flow run that is begun again is the same.
+            # A retried flow run repeats the same call.
             del self.prefect.calls[flow_run.parent_task_run_id]
         self.last = max(self.last + timedelta(microseconds=1), datetime.now(timezone.utc))
         flow_run.parent_task_run_id, flow_run.flow_id, flow_run.created = (
@@ -131,7 +131,7 @@ DEPLOYED = pytest.mark.parametrize(
 def in_a_process(
     work: Callable[[], Coroutine[Any, Any, Any]], where: Process | None = None
 ) -> asyncio.Task[Any]:
-    """Do some work in a process of its own, as the body of a flow run or a part of one."""
+    """Run some work in its own process, as an attempt or a part of one."""
 
     async def run() -> Any:
         process.set(where or Process())
@@ -146,7 +146,7 @@ async def until(accept: Callable[[], Any]) -> None:
 
 
 async def to_the_end(simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any) -> int:
-    """What a body does of an intent, from its beginning to its end."""
+    """Run an attempt from the start to the end of its intent."""
     body = await begun(simulator, flow_run_id, key, **policies)
     run = await body.obtain()
     try:
@@ -160,7 +160,7 @@ async def to_the_end(simulator: BoltSimulator, flow_run_id: UUID, key: str = "ru
 
 
 async def started(simulator: BoltSimulator, flow_run_id: UUID, **options: Any) -> int:
-    """What a body does until it is killed as it waits."""
+    """Run an attempt until it is killed while it waits."""
     return (await (await begun(simulator, flow_run_id, **options)).obtain()).run_id
 
 
@@ -169,38 +169,38 @@ def never_ends(simulator: BoltSimulator) -> None:
 
 
 def ends(simulator: BoltSimulator, *return_codes: int) -> None:
-    """Have the schedule's runs end at once, each with the next return code."""
+    """Let the schedule's runs end at once, each with the next return code."""
     simulator.update_schedule(SCHEDULE, commands=[SimulatedCommand("dbt run", return_code=return_codes)])
 
 
 @dataclass(frozen=True)
 class Left:
-    """What an attempt does, and what becomes of its run before the next one.
+    """What an attempt does, and what happens to its run before the next attempt.
 
     Attributes:
         simulator: Bolt.
-        prefect: The server.
-        flow_run_id: The flow run of ours in that attempt.
+        prefect: Prefect.
+        flow_run_id: Our flow run in that attempt.
     """
 
     simulator: BoltSimulator
     prefect: PrefectInMemory
     flow_run_id: UUID
 
-    async def goes_on(self) -> None:
+    async def still_running(self) -> None:
         await started(self.simulator, self.flow_run_id)
 
     async def not_answered(self) -> None:
         await started(self.simulator, self.flow_run_id)
         unanswered(self.prefect, self.flow_run_id)
 
-    async def ended_unseen(self, state: str = "SUCCESS") -> None:
+    async def ended_unnoticed(self, state: str = "SUCCESS") -> None:
         self.simulator.finish(await started(self.simulator, self.flow_run_id), state=state)
 
-    async def failed_unseen(self) -> None:
-        await self.ended_unseen("FAILED")
+    async def failed_unnoticed(self) -> None:
+        await self.ended_unnoticed("FAILED")
 
-    async def out_of_reach(self) -> None:
+    async def bolt_unreachable(self) -> None:
         body = await begun(self.simulator, self.flow_run_id)
         body.schedule = body.schedule.model_copy(update={"max_outage_seconds": 10})
         run = await body.obtain()
@@ -221,13 +221,13 @@ class Left:
             await to_the_end(self.simulator, self.flow_run_id)
         never_ends(self.simulator)
 
-    async def left_at_its_limit(self) -> None:
+    async def left_at_the_time_limit(self) -> None:
         body = await begun(self.simulator, self.flow_run_id, on_timeout="leave")
         run = await body.obtain()
         await body.finish(BoltRunTimedOut("Time is up.", state="RUNNING", run_id=run.run_id))
         self.simulator.finish(run.run_id)
 
-    async def settled(self, state: StateType) -> None:
+    async def cleaned_up(self, state: StateType) -> None:
         from paradime_flows.supervision.reconcile import settle
 
         await started(self.simulator, self.flow_run_id)
@@ -236,10 +236,10 @@ class Left:
         await settle(ownership, credentials_for(self.simulator), "The flow run is over.")
 
     async def crashed(self) -> None:
-        await self.settled(StateType.CRASHED)
+        await self.cleaned_up(StateType.CRASHED)
 
     async def cancelled(self) -> None:
-        await self.settled(StateType.CANCELLED)
+        await self.cleaned_up(StateType.CANCELLED)
 
     async def nothing(self) -> None:
         await begun(self.simulator, self.flow_run_id)
@@ -247,41 +247,39 @@ class Left:
 
 @PLACES
 @pytest.mark.parametrize(
-    "left, is_taken_up",
+    "left, is_resumed",
     [
-        pytest.param(Left.goes_on, True, id="its run goes on"),
+        pytest.param(Left.still_running, True, id="its run is still running"),
         pytest.param(Left.not_answered, True, id="its trigger was not answered"),
-        pytest.param(Left.ended_unseen, True, id="its run succeeded, and nobody saw it"),
-        pytest.param(Left.failed_unseen, True, id="its run failed, and nobody saw it"),
-        pytest.param(Left.out_of_reach, True, id="Bolt was out of reach"),
+        pytest.param(Left.ended_unnoticed, True, id="its run succeeded unnoticed"),
+        pytest.param(Left.failed_unnoticed, True, id="its run failed unnoticed"),
+        pytest.param(Left.bolt_unreachable, True, id="Bolt was unreachable"),
         pytest.param(Left.succeeded, True, id="it succeeded"),
         pytest.param(Left.failed, False, id="it failed"),
-        pytest.param(Left.left_at_its_limit, False, id="it left its run at the time limit"),
+        pytest.param(Left.left_at_the_time_limit, False, id="it left its run at the time limit"),
         pytest.param(Left.crashed, False, id="it crashed, and its run was cancelled"),
-        pytest.param(Left.cancelled, False, id="somebody cancelled it"),
+        pytest.param(Left.cancelled, False, id="a person cancelled it"),
         pytest.param(Left.nothing, False, id="it was killed before it triggered"),
     ],
 )
-async def test_what_an_attempt_has_left_is_taken_up_by_the_next(
-    simulator, prefect, place, left, is_taken_up
+async def test_the_next_attempt_resumes_what_an_attempt_left(
+    simulator, prefect, place, left, is_resumed
 ) -> None:
-    """Unless the attempt was told of its end: then the next one is a new intent. A success is not run again."""
+    """Unless the attempt reported an end: then the next one is a new intent. A success is not repeated."""
     where = Place(prefect, **place)
     first = where.begun()
     await in_a_process(lambda: left(Left(simulator, prefect, first)))
     before = [run.id for run in simulator.runs()]
     second = where.begun()
     taken = await in_a_process(lambda: started(simulator, second))
-    assert (taken in before) is is_taken_up
-    assert len(simulator.runs()) == len(before) + (not is_taken_up)
+    assert (taken in before) is is_resumed
+    assert len(simulator.runs()) == len(before) + (not is_resumed)
     assert ownership_of(prefect, second).run_id == taken
 
 
 @PLACES
-async def test_each_attempt_goes_on_with_what_the_one_before_it_had_taken_up(
-    simulator, prefect, place
-) -> None:
-    """What the last one took over hides behind none of those before."""
+async def test_each_attempt_resumes_the_run_of_the_attempt_before(simulator, prefect, place) -> None:
+    """What the last attempt took over is found, whatever attempts came before."""
     where = Place(prefect, **place)
     attempts = [where.begun()]
     first = await in_a_process(lambda: started(simulator, attempts[0]))
@@ -298,11 +296,11 @@ async def test_each_attempt_goes_on_with_what_the_one_before_it_had_taken_up(
 
 
 @PLACES
-async def test_a_failure_that_nobody_saw_is_told_once(simulator, prefect, place) -> None:
-    """To the attempt that takes it up; the one after that runs anew."""
+async def test_an_unnoticed_failure_is_reported_once(simulator, prefect, place) -> None:
+    """The attempt that resumes it reports it; the attempt after that starts a new run."""
     where = Place(prefect, **place)
     first, second, third = (where.begun() for _ in range(3))
-    await in_a_process(lambda: Left(simulator, prefect, first).failed_unseen())
+    await in_a_process(lambda: Left(simulator, prefect, first).failed_unnoticed())
     with pytest.raises(BoltRunFailed):
         await in_a_process(lambda: to_the_end(simulator, second))
     ends(simulator, 0)
@@ -311,8 +309,8 @@ async def test_a_failure_that_nobody_saw_is_told_once(simulator, prefect, place)
 
 
 @PLACES
-async def test_another_place_has_another_run(simulator, prefect, place) -> None:
-    """Which asks for the same."""
+async def test_a_call_at_another_place_has_its_own_run(simulator, prefect, place) -> None:
+    """Even if it asks for the same."""
     simulator.update_schedule(SCHEDULE, already_running="allow")
     where, elsewhere = Place(prefect, **place), Place(prefect, **place)
     there = elsewhere.begun()
@@ -324,8 +322,8 @@ async def test_another_place_has_another_run(simulator, prefect, place) -> None:
     assert ownership_of(prefect, there).is_open
 
 
-async def test_what_asks_for_something_else_takes_nothing_up(simulator, prefect) -> None:
-    """The schedule is the same, and what it is to do is not."""
+async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
+    """The schedule is the same, but the commands are not."""
     from paradime_blocks.schedule import BoltSchedule
     from paradime_flows.runner.lifecycle import RunLifecycle
     from paradime_flows.runner.policies import RunPolicies
@@ -346,8 +344,8 @@ async def test_what_asks_for_something_else_takes_nothing_up(simulator, prefect)
 
 
 @PLACES
-async def test_of_two_equal_tasks_each_takes_up_its_own_run(simulator, prefect, place) -> None:
-    """In the order in which they ask; one whose run had failed triggers anew, and so does a third."""
+async def test_each_of_two_equal_tasks_resumes_its_own_run(simulator, prefect, place) -> None:
+    """They do so in the order of their calls. A task whose run had failed triggers again, and so does a third task."""
     from paradime_flows.ledger.entry import read_ownerships
 
     where = Place(prefect, **place)
@@ -375,8 +373,8 @@ async def test_of_two_equal_tasks_each_takes_up_its_own_run(simulator, prefect, 
     }
 
 
-async def test_equal_tasks_at_once_take_up_a_run_each(simulator, prefect, monkeypatch) -> None:
-    """While one is about to take over what it has found, the others look."""
+async def test_equal_tasks_at_once_resume_one_run_each(simulator, prefect, monkeypatch) -> None:
+    """While one of them takes over the run it found, the others search."""
     simulator.update_schedule(SCHEDULE, already_running="allow")
     where = Place(prefect, depth=2)
     first, second = where.begun(), where.begun()
@@ -400,8 +398,8 @@ async def test_equal_tasks_at_once_take_up_a_run_each(simulator, prefect, monkey
     assert sorted(await in_a_process(again)) == runs == [run.id for run in simulator.runs()]
 
 
-async def test_equal_tasks_in_processes_of_their_own_take_up_a_run_each(simulator, prefect) -> None:
-    """Of one body, but none knows of the others but by what stands in Prefect."""
+async def test_equal_tasks_in_other_processes_resume_one_run_each(simulator, prefect) -> None:
+    """They are part of one attempt, but know of each other only through Prefect."""
     where = Place(prefect)
     first, second = where.begun(), where.begun()
     ends(simulator, 0)
@@ -418,8 +416,8 @@ async def test_equal_tasks_in_processes_of_their_own_take_up_a_run_each(simulato
     assert [run.id for run in simulator.runs()] == taken
 
 
-async def test_what_a_flow_runs_is_not_for_its_tasks_to_take_up(simulator, prefect) -> None:
-    """One is the schedule that a flow of ours is for, the other what a user's flow triggers."""
+async def test_a_task_does_not_resume_its_flows_own_run(simulator, prefect) -> None:
+    """One is the schedule of our own flow, the other was triggered by a task of a user's flow."""
     simulator.update_schedule(SCHEDULE, already_running="allow")
     where = Place(prefect)
     first, second = where.begun(), where.begun()
@@ -428,13 +426,15 @@ async def test_what_a_flow_runs_is_not_for_its_tasks_to_take_up(simulator, prefe
     assert ownership_of(prefect, first).is_open
 
 
-# The first attempt's process lives: what a deployment has started outlives its parent.
+# The first attempt's process is alive: a flow run of a deployment outlives its parent.
 
 
 @DEPLOYED
-@pytest.mark.parametrize("cancelled", [False, True], ids=["", "and the first is cancelled"])
-async def test_the_next_attempt_takes_over_from_one_that_lives(simulator, prefect, place, cancelled) -> None:
-    """The first lets go of the run: it is the second's to wait for and to cancel."""
+@pytest.mark.parametrize("cancelled", [False, True], ids=["", "the first is cancelled"])
+async def test_the_next_attempt_takes_over_from_one_that_is_alive(
+    simulator, prefect, place, cancelled
+) -> None:
+    """The first flow run releases the run; now the second waits for it and may cancel it."""
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()
     older = in_a_process(lambda: to_the_end(simulator, first))
@@ -456,8 +456,8 @@ async def test_the_next_attempt_takes_over_from_one_that_lives(simulator, prefec
 
 
 @DEPLOYED
-async def test_one_that_begins_late_gives_way_to_the_one_in_its_place(simulator, prefect, place) -> None:
-    """Its worker was down, and the parent has been retried meanwhile."""
+async def test_a_flow_run_that_starts_late_stops_for_the_newer_one(simulator, prefect, place) -> None:
+    """Its worker was down, and the parent was retried in the meantime."""
     where = Place(prefect, **place)
     late, second = where.called(), where.begun()
     run = await in_a_process(lambda: started(simulator, second))
@@ -473,8 +473,10 @@ async def test_one_that_begins_late_gives_way_to_the_one_in_its_place(simulator,
 
 
 @DEPLOYED
-async def test_one_that_has_sent_nothing_yet_lets_go_of_its_place(simulator, prefect, place) -> None:
-    """It waits for the schedule's slot, or is about to trigger: the next attempt does that."""
+async def test_a_flow_run_that_has_not_triggered_yet_stops_for_the_newer_one(
+    simulator, prefect, place
+) -> None:
+    """It waits for the schedule's slot, or is about to trigger; the next attempt does that instead."""
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()
 
@@ -490,8 +492,8 @@ async def test_one_that_has_sent_nothing_yet_lets_go_of_its_place(simulator, pre
     assert prefect.flow_runs[first].state.type is StateType.CRASHED
 
 
-async def test_one_that_lives_goes_on_until_its_place_is_taken(simulator, prefect) -> None:
-    """Another step of it is still to come, as the newer flow run comes to the first."""
+async def test_a_flow_run_continues_until_the_newer_one_reaches_it(simulator, prefect) -> None:
+    """It has another step to run while the newer flow run is at the first one."""
     where = Place(prefect, depth=2, deployed=True)
     older_step, newer_step = where.begun(), where.begun()
     ends(simulator, 0)
@@ -520,8 +522,8 @@ async def test_one_that_lives_goes_on_until_its_place_is_taken(simulator, prefec
     "A parent is retried while a flow run that it had started by a deployment is still running",
 )
 @DEPLOYED
-async def test_the_next_attempt_triggers_in_place_of_one_that_waits_to(simulator, prefect, place) -> None:
-    """Both find the schedule running; the first lets go, and what it waited for is triggered once."""
+async def test_the_next_attempt_triggers_instead_of_one_that_waits(simulator, prefect, place) -> None:
+    """Both find the schedule running. The first stops, and the run that it waited to trigger is triggered once."""
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     in_the_way = simulator.start_run(SCHEDULE)
     where = Place(prefect, **place)

@@ -1,4 +1,4 @@
-"""What is left when a body ends before its Bolt run does: found again, ended, or left to who has taken it up."""
+"""An attempt ends before its Bolt run does: the run is found again, cancelled, or left to the next attempt."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("retry_after", [2, 500])
-async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator, retry_after) -> None:
-    """Bolt had asked to come back later; once the caller has gone, nobody comes."""
+async def test_a_trigger_waiting_to_be_sent_again_is_dropped_on_cancel(simulator, retry_after) -> None:
+    """Bolt asked for a later try; when the caller has gone, there is none."""
     simulator.inject(faults.Status(429, operation="triggerBoltRun", retry_after=retry_after))
     trigger = asyncio.create_task(block(simulator).atrigger())
     await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 1)
@@ -37,8 +37,8 @@ async def test_a_trigger_that_waits_to_be_sent_again_is_called_off(simulator, re
     assert simulator.runs() == []
 
 
-async def test_a_run_that_a_block_starts_while_its_caller_is_interrupted_is_cancelled(simulator) -> None:
-    """The answer is waited for, and what it names is nobody's any longer."""
+async def test_a_run_started_during_an_interrupt_is_cancelled(simulator) -> None:
+    """The answer is waited for, and the run that it names is cancelled."""
     simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
     trigger = asyncio.create_task(block(simulator).atrigger())
     await reached(simulator, lambda bolt: bolt.runs())
@@ -48,8 +48,8 @@ async def test_a_run_that_a_block_starts_while_its_caller_is_interrupted_is_canc
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
 
 
-async def test_the_answer_is_waited_for_where_looking_could_not_tell(simulator, prefect) -> None:
-    """Trap 3: another run fits as well, so that only the trigger's own answer says which one is ours."""
+async def test_the_answer_is_waited_for_when_a_search_could_not_decide(simulator, prefect) -> None:
+    """Trap 3: another run fits as well, so that only the trigger's own answer identifies ours."""
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
     simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
@@ -70,8 +70,8 @@ async def test_the_answer_is_waited_for_where_looking_could_not_tell(simulator, 
     assert list(states.values()) == ["CANCELED"]
 
 
-async def test_a_prefect_that_does_not_answer_holds_up_no_cancel(simulator, prefect) -> None:
-    """The id of the run cannot be written down; but who is interrupted knows it, and cancels."""
+async def test_a_cancel_does_not_wait_for_an_unresponsive_prefect(simulator, prefect) -> None:
+    """The run's id cannot be stored, but the interrupted attempt knows it and cancels the run."""
     flow_run_id = running(prefect)
     simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
     lifecycle = await begun(simulator, flow_run_id)
@@ -98,8 +98,8 @@ async def test_a_prefect_that_does_not_answer_holds_up_no_cancel(simulator, pref
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
 
 
-async def test_a_trigger_that_may_yet_start_a_run_is_left_for_the_sweeper(simulator, prefect) -> None:
-    """Bolt is slow: nothing is there when the interrupted body looks, nor when it has to end. It comes later."""
+async def test_a_trigger_that_may_still_start_a_run_is_left_to_the_sweeper(simulator, prefect) -> None:
+    """Bolt is slow: no run exists when the interrupted attempt searches or has to end. It starts later."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -125,11 +125,11 @@ async def test_a_trigger_that_may_yet_start_a_run_is_left_for_the_sweeper(simula
 
 
 async def _no_time(*_: Any) -> None:
-    """Prefect kills the process before the answer is there."""
+    """Prefect kills the process before the answer arrives."""
 
 
-async def test_a_flow_run_that_answers_for_a_run_can_be_found_by_the_sweeper(simulator, prefect) -> None:
-    """It bears the tag before it takes over or triggers anything: its process may be gone the moment after."""
+async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect) -> None:
+    """The flow run has the tag before it takes over or triggers anything: its process may die right after."""
     from paradime_flows.prefect_api.labels import TAG
     from paradime_flows.runner import lifecycle
 
@@ -145,12 +145,10 @@ async def test_a_flow_run_that_answers_for_a_run_can_be_found_by_the_sweeper(sim
 
 
 @pytest.mark.parametrize("sent", [0, 1], ids=["nothing was sent", "a first one was sent"])
-async def test_an_intent_that_is_not_acted_on_is_taken_back_if_nothing_was_sent(
-    simulator, prefect, sent
-) -> None:
-    """Prefect breaks down after it has taken the label: no later run is to be taken for ours.
+async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, prefect, sent) -> None:
+    """Prefect fails after it has stored the label: no later run may count as ours.
 
-    But what was sent before, and had started nothing after twenty seconds, may show itself yet: that stays open.
+    But what was sent before, and had started nothing after twenty seconds, may still appear: that intent stays open.
     """
     from paradime_flows.ledger.entry import FlowRunLedger
 
@@ -171,8 +169,8 @@ async def test_an_intent_that_is_not_acted_on_is_taken_back_if_nothing_was_sent(
     assert ownership_of(prefect, flow_run_id).is_open is bool(sent)
 
 
-async def test_a_refusal_after_the_deed_is_looked_into_again(simulator, prefect) -> None:
-    """The run shows itself after the look for it has ended: the intent stays, and the sweeper finds the run."""
+async def test_a_run_that_appears_after_a_refusal_is_found_by_the_sweeper(simulator, prefect) -> None:
+    """The run appears after the search for it has ended: the intent stays open, and the sweeper finds the run."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -191,8 +189,8 @@ async def _nothing_yet(*_: Any) -> dict[int, Any]:
     return {}
 
 
-async def test_a_cancel_while_a_retry_was_awaited_ends_what_still_runs(simulator, prefect) -> None:
-    """Trap 5, with a run that goes on: no hook and no body was told, until the body begins again."""
+async def test_a_cancel_before_a_retry_ends_the_run_at_the_next_attempt(simulator, prefect) -> None:
+    """Trap 5, with a run that is still running: no hook and no attempt knew of the cancel until the next attempt."""
     from paradime_flows.supervision.watch import StoppedByPrefect
 
     flow_run_id = running(prefect)
@@ -207,8 +205,8 @@ async def test_a_cancel_while_a_retry_was_awaited_ends_what_still_runs(simulator
     assert not ownership_of(prefect, flow_run_id).is_open
 
 
-async def test_a_retry_that_was_refused_is_the_next_bodys(simulator, prefect) -> None:
-    """Somebody else's run was in its way when the body died: what failed is retried, and not all run anew."""
+async def test_a_refused_retry_is_sent_by_the_next_attempt(simulator, prefect) -> None:
+    """Another client's run blocked the retry when the attempt died: the failed run is retried, not all run again."""
     fails = SimulatedCommand("dbt run", return_code=(1, 0))
     endless = SimulatedCommand("dbt run", duration_seconds=100_000)
     simulator.update_schedule(SCHEDULE, commands=[fails], already_running="refuse")
@@ -248,24 +246,24 @@ async def test_a_retry_that_was_refused_is_the_next_bodys(simulator, prefect) ->
     assert await lifecycle.wait(retried) == "SUCCESS"
 
 
-async def test_a_body_that_has_been_superseded_writes_over_nothing(simulator, prefect) -> None:
-    """What a newer body has written of the flow run's runs stays as it is."""
+async def test_a_superseded_attempt_overwrites_nothing(simulator, prefect) -> None:
+    """The records that a newer attempt has written for the flow run stay as they are."""
     flow_run_id = running(prefect)
     older = await begun(simulator, flow_run_id)
     await older.obtain()
     process.set(Process())
     newer = await begun(simulator, flow_run_id)
-    newer.trail.note("The newer body was here.")
+    newer.trail.note("The newer attempt was here.")
     await newer.ledger.save()
     await older.ledger.close(None, reported=True)
     ownership = ownership_of(prefect, flow_run_id)
     assert ownership.is_open
-    assert any("newer body" in told for _, told in ownership.notes)
+    assert any("newer attempt" in note for _, note in ownership.notes)
 
 
 @pytest.mark.parametrize("same_ids", [True, False])
-async def test_only_the_workspace_that_a_run_is_in_hears_of_its_end(simulator, prefect, same_ids) -> None:
-    """Two workspaces number their runs alike: a hook cancels ours in each, and nobody else's."""
+async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, same_ids) -> None:
+    """Two workspaces can have equal run ids: a hook cancels our run in each, and no other run."""
     from paradime_flows.supervision.cancellation import settle_family
 
     elsewhere = bolt("timeout", speed=1, already_running="allow")
@@ -282,8 +280,8 @@ async def test_only_the_workspace_that_a_run_is_in_hears_of_its_end(simulator, p
         assert list(states.values()) == ["CANCELED"]
 
 
-async def test_credentials_of_another_workspace_settle_nothing(simulator, prefect) -> None:
-    """As where a hook's process has no others: the error says so, and what to do."""
+async def test_credentials_of_another_workspace_cancel_nothing(simulator, prefect) -> None:
+    """A hook's process may have no others: the error says so, and what to do."""
     from paradime_flows.supervision.reconcile import settle
 
     flow_run_id = running(prefect)
@@ -299,13 +297,13 @@ async def test_credentials_of_another_workspace_settle_nothing(simulator, prefec
 @pytest.mark.parametrize(
     "since,limit,left",
     [
-        pytest.param(100, 120, 20, id="a part is used up"),
-        pytest.param(500, 120, -380, id="it is over"),
-        pytest.param(-5000, 120, 120, id="the clock was set back: never more than the limit"),
+        pytest.param(100, 120, 20, id="part of the time is used"),
+        pytest.param(500, 120, -380, id="the time is over"),
+        pytest.param(-5000, 120, 120, id="the clock was set back, so never more than the limit"),
     ],
 )
 def test_time_counts_from_the_trigger(since, limit, left) -> None:
-    """Whoever waits, and however often the wait begins anew."""
+    """It does not matter who waits, or how often the wait starts again."""
     from uuid import uuid4
 
     from paradime_blocks.trigger.request import TriggerRequest
@@ -317,8 +315,8 @@ def test_time_counts_from_the_trigger(since, limit, left) -> None:
     assert abs(ownership.remaining_seconds(limit) - left) < 5
 
 
-async def test_a_run_that_is_found_again_gets_no_time_anew(simulator, prefect) -> None:
-    """Killed before the answer was written down: the time has counted since the trigger was sent."""
+async def test_a_run_that_is_found_again_gets_no_extra_time(simulator, prefect) -> None:
+    """It was killed before the answer was stored: its time counts since the trigger was sent."""
     flow_run_id = running(prefect)
     first = await begun(simulator, flow_run_id)
     await first.obtain()

@@ -1,4 +1,4 @@
-"""Random stories of triggers, faults, kills, retries, cancels, sweeps: one run per intent, none left over."""
+"""Random stories of triggers, faults, kills, retries, cancels and sweeps: one run per intent, none left over."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from paradime_blocks.credentials import ParadimeCredentials
 
-# From nothing at all to the midst of the wait: a body triggers after some 0.15 s.
+# From the very start to the middle of the wait: an attempt triggers after about 0.15 s.
 BEATS = st.sampled_from([0.0, 0.02, 0.05, 0.08, 0.12, 0.16, 0.25, 1.0, 4.0])
-# After which of its writes to Prefect a process is killed; mostly, it is not.
+# The number of writes to Prefect before a process is killed; usually, it is not killed.
 WRITES = st.none() | st.none() | st.integers(1, 10)
 POLICIES = st.sampled_from(["cancel", "leave"])
 MOST_TIMES = 5
@@ -69,7 +69,7 @@ OPERATIONS = [
 
 @dataclass
 class Intent:
-    """One flow run, whose body may be begun again and again, each time in a process of its own."""
+    """One flow run. Its attempts run one after another, each in its own process."""
 
     flow_run_id: UUID
     schedule: str
@@ -78,18 +78,18 @@ class Intent:
     begun: int = 0
     cancelled: bool = False
     on_crash: str = "cancel"
-    # Older processes of the same flow run that Prefect has written off, but that live.
+    # Older processes of the same flow run that Prefect counts as crashed, but that are alive.
     others: list[tuple[Process, asyncio.Task[Any]]] = field(default_factory=list)
 
     @property
     def lives(self) -> bool:
-        """Whether the process that was begun last is there to give signs of life."""
+        """Whether the latest process is alive and can send heartbeats."""
         return self.task is not None and not self.task.done()
 
 
 @dataclass
 class Tally:
-    """What all stories came to."""
+    """The totals of all stories."""
 
     stories: int = 0
     kills: int = 0
@@ -116,7 +116,7 @@ WORLD: World
 
 
 class Stories(RuleBasedStateMachine):
-    """The steps of a story; Hypothesis strings them together."""
+    """The steps of a story; Hypothesis combines them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Stories(RuleBasedStateMachine):
     @precondition(lambda self: len(self.intents) < 2)
     @rule(on_crash=POLICIES, beat=BEATS, writes=WRITES)
     def trigger(self, on_crash, beat, writes) -> None:
-        """Somebody wants a schedule run."""
+        """A flow run triggers the schedule."""
         # Bolt does not help: it would start two runs of one schedule.
         name = f"schedule-{len(self.intents)}"
         self.simulator.add_schedule(
@@ -157,7 +157,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 4]), beat=BEATS)
     def poll(self, seconds, beat) -> None:
-        """Some time goes by, in Bolt and here."""
+        """Some time passes, in Bolt and here."""
         self.simulator.clock.advance(seconds)
         self._wait(beat)
 
@@ -165,24 +165,24 @@ class Stories(RuleBasedStateMachine):
         kind=st.sampled_from(sorted(FAULTS)), operation=st.sampled_from(OPERATIONS), times=st.integers(1, 3)
     )
     def fault(self, kind, operation, times) -> None:
-        """Something will go wrong."""
+        """A fault is injected."""
         self.simulator.inject(FAULTS[kind](operation=operation, times=times))
 
     @rule(seconds=st.sampled_from([0.5, 3, 20]), ahead=st.integers(0, 3))
     def late_write(self, seconds, ahead) -> None:
-        """Prefect answers a write with HTTP 503, and its client sends it again: it lands late."""
+        """Prefect answers a write with HTTP 503, and its client repeats it: it arrives late."""
         self.prefect.late_by = [*self.prefect.late_by, *[ONE_WAY_SECONDS] * ahead, seconds]
 
     @rule(which=st.integers(0, 1))
     def kill(self, which) -> None:
-        """The process is killed: what it had in memory is gone, and it can clean nothing up."""
+        """The process is killed: its memory is lost, and it cannot clean up."""
         intent = self._pick(which, running=True)
         if intent is not None:
             self._kill(intent)
 
     @rule(which=st.integers(0, 1), beat=BEATS)
     def kill_and_retry(self, which, beat) -> None:
-        """The process is killed, and the flow run is begun again at once."""
+        """The process is killed, and the flow run is retried at once."""
         intent = self._pick(which, running=True)
         if intent is None:
             return
@@ -192,7 +192,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), retry_after=st.none() | BEATS, writes=WRITES)
     def kill_under_a_worker(self, which, retry_after, writes) -> None:
-        """The process is killed, and another one runs the hook; the flow run may be begun again meanwhile."""
+        """The process is killed, and another one runs the hook; the flow run may be retried in the meantime."""
         intent = self._pick(which, running=True)
         if intent is None:
             return
@@ -205,7 +205,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), beat=BEATS)
     def begin_twice(self, which, beat) -> None:
-        """Prefect takes the process for dead, and the flow run is begun again while it lives."""
+        """Prefect takes the process for dead, and the flow run starts again while it is alive."""
         intent = self._pick(which, running=True)
         if intent is None or intent.cancelled or intent.begun >= MOST_TIMES or intent.task.done():
             return
@@ -216,7 +216,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def interrupt(self, which) -> None:
-        """The process is told to end, and has the time to clean up."""
+        """The process is asked to end, and has time to clean up."""
         intent = self._pick(which, running=True)
         if intent is None:
             return
@@ -225,14 +225,14 @@ class Stories(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), beat=BEATS, writes=WRITES)
     def retry(self, which, beat, writes) -> None:
-        """The flow run is begun again, from its labels."""
+        """The flow run starts again, from its labels."""
         intent = self._pick(which, running=False)
         if intent is not None and not intent.cancelled and intent.begun < MOST_TIMES:
             self._begin(intent, beat, writes)
 
     @rule(which=st.integers(0, 1))
     def cancel(self, which) -> None:
-        """A person cancels the flow run; its process looks at Prefect, and sees it."""
+        """A person cancels the flow run; its process polls Prefect and sees that."""
         intent = self._pick(which, running=True)
         if intent is None or intent.task.done():
             return
@@ -242,7 +242,7 @@ class Stories(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """The sweeper looks for what flow runs that are over have left."""
+        """The sweeper searches for what ended flow runs have left."""
         self._sweep()
 
     @invariant()
@@ -252,7 +252,7 @@ class Stories(RuleBasedStateMachine):
             assert len([run for run in runs if run.is_active]) <= 1, (intent, runs)
             assert len(runs) <= intent.begun, (intent, runs)
             for one, next_one in itertools.pairwise(runs):
-                # A new run only where the one before had come to an end, and to none that would do.
+                # A new run only if the one before had ended without success.
                 assert one.ended_at is not None, runs
                 assert one.ended_at <= next_one.started_at, runs
                 assert one.state != "SUCCESS", runs
@@ -267,7 +267,7 @@ class Stories(RuleBasedStateMachine):
                 self._kill(intent)
             WORLD.call(until(lambda: all(request.answered for request in self.simulator.requests)))
             WORLD.call(until(lambda: not self.prefect.is_busy))
-            # Not even what was to be left for a retry is left for ever.
+            # Even what was left for a retry is not left for ever.
             with going_by(Timing(left_for_retry_seconds=0.0)):
                 self._sweep()
             self.one_live_run_for_each_intent()
@@ -281,7 +281,7 @@ class Stories(RuleBasedStateMachine):
     # How
 
     def _pick(self, which: int, *, running: bool) -> Intent | None:
-        """Return an intent that a step can be done to; a precondition would make the story depend on the time."""
+        """Return an intent for a step, if any; a precondition would make the story depend on the time."""
         fitting = [intent for intent in self.intents if (intent.task is not None) == running]
         return fitting[which % len(fitting)] if fitting else None
 
@@ -308,7 +308,7 @@ class Stories(RuleBasedStateMachine):
         self._wait(beat)
 
     def _wait(self, seconds: float) -> None:
-        """Let the bodies come some way, and write down how those that have ended did."""
+        """Let the attempts continue for a while, and record the end of those that have ended."""
         WORLD.call(asyncio.sleep(seconds))
         for intent in self.intents:
             if intent.task is not None and intent.task.done():
@@ -366,7 +366,7 @@ class Stories(RuleBasedStateMachine):
             task.exception()
 
     async def _hook(self, intent: Intent) -> None:
-        """Run the hook of a crash, or a cancel, in a process of its own."""
+        """Run the hook of a crash or a cancel in its own process."""
         process.set(Process())
         flow_run = await self.prefect.read_flow_run(intent.flow_run_id)
         flow = sys.modules["paradime_flows.run_schedule"].run_schedule
@@ -391,7 +391,7 @@ def world():
 
     global WORLD  # noqa: PLW0603 - Hypothesis makes the machines, so they find their world here
     WORLD = World()
-    # What a killed process leaves unfinished is nobody's error.
+    # What a killed process leaves unfinished is no error.
     WORLD.loop.set_exception_handler(lambda *_: None)
     with WORLD.simulator:
         yield WORLD
@@ -400,7 +400,7 @@ def world():
 
 @pytest.mark.parametrize("stories", [100, pytest.param(400, marks=pytest.mark.exhaustive)])
 def test_at_most_one_run_per_intent_and_none_left_over(world, stories, record_figures) -> None:
-    """Whatever happens in whatever order; every process that dies is killed for good."""
+    """Whatever happens in whatever order, as long as every process that dies stays dead."""
     global TALLY  # noqa: PLW0603 - as above
     TALLY = Tally()
     try:

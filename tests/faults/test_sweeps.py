@@ -1,6 +1,6 @@
-"""`sweep_orphans`: what it does about the flow runs that Prefect lists, and what it leaves alone.
+"""`sweep_orphans`: what it does with the flow runs that Prefect lists, and what it leaves alone.
 
-Which ones Prefect lists is in tests/e2e/test_sweep_orphans.py.
+tests/e2e/test_sweep_orphans.py shows which flow runs Prefect lists.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def orphan(
     parent: UUID | None = None,
     **changes: Any,
 ) -> UUID:
-    """Make a flow run that answers for a Bolt run and is in a state that Prefect holds it for."""
+    """Create a flow run with a Bolt run, in a state that Prefect reports for it."""
     flow_run_id = prefect.new_flow_run(parent=parent)
-    # A state of its own: those of the tables are as old as the test run.
+    # A state of its own: the states in the tables are as old as the test run.
     in_state(prefect, flow_run_id, State(type=state.type, name=state.name))
     ownership = Ownership(
         flow_run_id=flow_run_id,
@@ -73,7 +73,7 @@ def orphan(
 
 
 async def dies_here(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
-    """Have the last sign of life come from a process of this machine that is no longer; it is not a second old."""
+    """Let the last heartbeat, not a second old, come from a process of this machine that has ended."""
     await beat(prefect, flow_run_id)
     labels = prefect.flow_runs[flow_run_id].labels
     at, _, _, machine = str(labels[ALIVE]).split(" ", 3)
@@ -83,7 +83,7 @@ async def dies_here(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
 def lives_elsewhere(prefect: PrefectInMemory, flow_run_id: UUID, ago: float = 0) -> None:
     flow_run = prefect.flow_runs[flow_run_id]
     labels = {**flow_run.labels, ALIVE: f"{time.time() - ago:.0f} 1 0 elsewhere"}
-    # Who has read it before has the one before.
+    # A reader may still have the previous version.
     prefect.flow_runs[flow_run_id] = flow_run.model_copy(update={"labels": labels})
 
 
@@ -109,13 +109,13 @@ def state_of(prefect: PrefectInMemory, flow_run_id: UUID) -> State[Any]:
         (Failed(), "Failed"),
         (Running(), "Crashed"),
         (Pending(), "Crashed"),
-        # A person's cancel stays one, though nobody was there to hear it.
+        # A person's cancel still counts, although no process noticed it.
         (Cancelling(), "Cancelled"),
     ],
     ids=lambda state: getattr(state, "name", ""),
 )
 async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled(simulator, prefect, state, end) -> None:
-    """The Bolt run is CANCELED, the ownership closed, and the flow run's end written; once."""
+    """The Bolt run is CANCELED, the record closed, and the flow run's end written, once."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, state)
     await dies_here(prefect, flow_run_id)
@@ -128,7 +128,7 @@ async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled(simulator, pr
 
 
 async def test_a_report_changes_nothing(simulator, prefect) -> None:
-    """It tells of the run each time, and leaves it."""
+    """It reports the run each time, and leaves it."""
     run_id = simulator.start_run(SCHEDULE)
     orphan(simulator, prefect, run_id, Crashed())
     for _ in range(2):
@@ -144,19 +144,19 @@ async def test_a_report_changes_nothing(simulator, prefect) -> None:
     bolt="It keeps running",
     result="`BoltTriggerUnknown`. The sweeper leaves the run alone, too",
 )
-async def test_a_run_of_bolts_own_scheduler_is_not_taken_for_ours(simulator, prefect) -> None:
-    """The trigger never arrived, and Bolt's clock has started the schedule since: told, and not touched."""
+async def test_a_run_of_bolts_own_scheduler_does_not_count_as_ours(simulator, prefect) -> None:
+    """The trigger never arrived, and Bolt's scheduler has started a run since: it is reported, and not touched."""
     run_id = simulator.start_run(SCHEDULE, actor="Scheduler")
     flow_run_id = orphan(simulator, prefect, None, Crashed(), intended_ago=100)
     for _ in range(2):
         (found,) = await swept(simulator)
         assert (found.run_id, found.done) == (None, "the Bolt run cannot be told")
     assert simulator.run(run_id).cancel_requests == 0
-    assert len(ownership_of(prefect, flow_run_id).notes) == 2, "each sweep tells the same again"
+    assert len(ownership_of(prefect, flow_run_id).notes) == 2, "each sweep reports the same again"
 
 
-async def test_what_lives_is_left_alone_whatever_its_clock_says(simulator, prefect) -> None:
-    """A machine whose clock is twenty minutes behind gives signs of life all the same."""
+async def test_a_live_flow_run_is_left_alone_whatever_its_clock_says(simulator, prefect) -> None:
+    """A machine whose clock is twenty minutes behind still sends heartbeats."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
     lives_elsewhere(prefect, flow_run_id, 1200)
@@ -168,7 +168,7 @@ async def test_what_lives_is_left_alone_whatever_its_clock_says(simulator, prefe
 
 
 async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(simulator, prefect) -> None:
-    """Bolt refuses the cancel: the sweep says so, and nothing is called settled."""
+    """Bolt refuses the cancel: the sweep reports that, and does not count the flow run as done."""
     simulator.update_schedule(SCHEDULE, cancel="refuse")
     flow_run_id = orphan(simulator, prefect, simulator.start_run(SCHEDULE), Running())
     await dies_here(prefect, flow_run_id)
@@ -178,9 +178,9 @@ async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(simula
     assert ownership_of(prefect, flow_run_id).is_open
 
 
-@pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, and known to be dead"])
-async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(simulator, prefect, state) -> None:
-    """`on_crash="leave"`: for a quarter of an hour it is told of, and then cancelled."""
+@pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, but its process is dead"])
+async def test_a_run_left_for_a_retry_is_swept_later(simulator, prefect, state) -> None:
+    """With `on_crash="leave"`, it is only reported for a quarter of an hour, and then cancelled."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, state, on_crash="leave")
     await dies_here(prefect, flow_run_id)
@@ -192,8 +192,8 @@ async def test_a_run_that_is_left_for_a_retry_is_left_for_a_while(simulator, pre
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
-async def test_a_flow_run_that_is_begun_again_is_not_swept(simulator, prefect, monkeypatch) -> None:
-    """A retry takes the flow run up between the sweeper's look and its deed: nothing is cancelled or written."""
+async def test_a_flow_run_retried_during_the_sweep_is_not_swept(simulator, prefect, monkeypatch) -> None:
+    """A retry resumes the flow run between the sweeper's check and its action: nothing is cancelled or written."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
     await dies_here(prefect, flow_run_id)
@@ -209,8 +209,8 @@ async def test_a_flow_run_that_is_begun_again_is_not_swept(simulator, prefect, m
     assert state_of(prefect, flow_run_id).is_running()
 
 
-async def test_a_subflow_whose_parent_nobody_fetches_is_swept(simulator, prefect) -> None:
-    """Its parent has been late for an hour: whoever was to take the run up has not come."""
+async def test_a_subflow_whose_parent_no_worker_starts_is_swept(simulator, prefect) -> None:
+    """Its parent has been late for an hour: no process will resume the run."""
     run_id = simulator.start_run(SCHEDULE)
     hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
     parent = prefect.new_flow_run()
@@ -230,7 +230,7 @@ async def test_a_subflow_whose_parent_nobody_fetches_is_swept(simulator, prefect
 async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in_bolt(
     simulator, prefect, left, kind, end
 ) -> None:
-    """As that of one of several subflows at once, when another fails: Prefect is not told of it."""
+    """One of several subflows can end like this when another fails: Prefect does not learn of it."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, State(type=kind), closed=True, reported=True)
     labels = prefect.flow_runs[flow_run_id].labels
@@ -240,10 +240,10 @@ async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in
     await dies_here(prefect, flow_run_id)
     labels[EXECUTION] = "the body before"
     if kind is StateType.RUNNING:
-        # Its present body has not come to us yet.
+        # Its present attempt has not called us yet.
         assert await swept(simulator) == []
         assert state_of(prefect, flow_run_id).id == begun.id
-    # It lives, as far as anybody can tell; and then it does not.
+    # It seems to be alive, and then it does not.
     labels[EXECUTION] = str(begun.id)
     lives_elsewhere(prefect, flow_run_id)
     assert await swept(simulator) == []
@@ -256,10 +256,8 @@ async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in
     assert simulator.run(run_id).state == "RUNNING"
 
 
-async def test_a_body_that_has_begun_just_now_is_not_swept_for_the_silence_of_the_one_before(
-    simulator, prefect
-) -> None:
-    """It is Running again, and has not come to what it answers for."""
+async def test_a_new_attempt_is_not_swept_for_the_silence_of_the_last_one(simulator, prefect) -> None:
+    """It is Running again, and has not reached the call that resumes its run."""
     flow_run_id = orphan(simulator, prefect, simulator.start_run(SCHEDULE), Running())
     await dies_here(prefect, flow_run_id)
     assert await swept(simulator, older_than_seconds=60) == []
@@ -267,8 +265,8 @@ async def test_a_body_that_has_begun_just_now_is_not_swept_for_the_silence_of_th
 
 
 @pytest.mark.parametrize("state", [Suspended(), Scheduled(name="Resuming")], ids=lambda state: state.name)
-async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(simulator, prefect, state) -> None:
-    """Its process has ended, and its run goes on for whoever takes it up; when the parent is cancelled, for nobody."""
+async def test_a_subflow_of_a_suspended_flow_run_is_not_swept(simulator, prefect, state) -> None:
+    """Its process has ended, and its run is left for the resumed one. A cancel of the parent ends that."""
     run_id = simulator.start_run(SCHEDULE)
     parent = prefect.new_flow_run()
     in_state(prefect, parent, state.model_copy(update={"timestamp": datetime.now(timezone.utc)}))
@@ -277,13 +275,13 @@ async def test_a_subflow_of_a_suspended_flow_run_awaits_its_resumption(simulator
     assert await swept(simulator) == []
     assert simulator.run(run_id).state == "RUNNING"
     prefect.set_state(parent, StateType.CANCELLED)
-    # However young: a person's cancel leaves nothing to come back for.
+    # Even a young run: after a person's cancel, nothing is to be resumed.
     (found,) = await swept(simulator, older_than_seconds=900)
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
 async def test_a_crashed_step_is_its_pipelines_to_take_up(simulator, prefect) -> None:
-    """The pipeline's next attempt lives, and has not come to the step; when that has ended, nobody takes it up."""
+    """The pipeline's next attempt is alive and has not reached the step. When it has ended, no one resumes the step."""
     run_id = simulator.start_run(SCHEDULE)
     parent = prefect.new_flow_run()
     prefect.set_state(parent, StateType.RUNNING)
@@ -296,10 +294,8 @@ async def test_a_crashed_step_is_its_pipelines_to_take_up(simulator, prefect) ->
 
 
 @pytest.mark.parametrize("is_swept", [False, True], ids=["interrupted", "swept"])
-async def test_a_cancel_of_the_parent_is_a_cancel_whatever_the_policy_for_interrupts(
-    simulator, prefect, is_swept
-) -> None:
-    """A signal can come of it that the subflow hears of first; or the subflow has crashed of that signal."""
+async def test_a_cancel_of_the_parent_overrides_the_interrupt_policy(simulator, prefect, is_swept) -> None:
+    """A signal may reach the subflow before the cancel does; or that signal made the subflow crash."""
     run_id = simulator.start_run(SCHEDULE)
     parent = prefect.new_flow_run()
     prefect.set_state(parent, StateType.CANCELLING)

@@ -1,4 +1,4 @@
-"""A body dies, something settles for it, and the next body begins: it takes up what there is, and starts no second."""
+"""An attempt dies, a hook or the sweeper cleans up, and the next attempt resumes the run without starting a second."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def no_signs_of_life() -> Iterator[None]:
-    """The process that a sweeper finds silent is this one, and lives."""
+    """The silent process that a sweeper finds is this one, which is alive."""
     import paradime_flows.supervision.orphans as module
 
     silent = mock.patch.object(module, "silent_seconds", return_value=float("inf"))
@@ -54,7 +54,7 @@ def no_signs_of_life() -> Iterator[None]:
 
 @pytest.fixture
 def taken_slot() -> Iterator[None]:
-    """Another flow run holds the schedule's slot in Prefect."""
+    """Another flow run has the schedule's slot in Prefect."""
     import paradime_flows.runner.run as module
     from paradime_flows.runner.slot import SlotTaken
 
@@ -69,14 +69,14 @@ def taken_slot() -> Iterator[None]:
 
 
 async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_run_id: UUID) -> None:
-    """What the hook does of a flow run whose process was killed."""
+    """Do what the hook does for a flow run whose process was killed."""
     from paradime_flows.supervision.reconcile import settle
 
     await settle(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
 
 
-async def killed_half_way(simulator: BoltSimulator, first: UUID, second: UUID) -> None:
-    """Let an heir be killed when it has written what it takes over, and the older flow run has not let go."""
+async def killed_during_takeover(simulator: BoltSimulator, first: UUID, second: UUID) -> None:
+    """Kill the new flow run after it has written its own record and before the previous one has released the run."""
     from paradime_flows.runner import takeover
     from paradime_flows.runner.resume import succeeding
 
@@ -85,10 +85,10 @@ async def killed_half_way(simulator: BoltSimulator, first: UUID, second: UUID) -
         await begun(simulator, second)
 
 
-async def doubled_and_broken_off(
+async def doubled_and_interrupted(
     simulator: BoltSimulator, flow_run_id: UUID, policy: OnAlreadyRunning = "wait"
 ) -> None:
-    """Let a gateway send a trigger twice, and its body end before it sees the run that it was refused for."""
+    """Let a gateway double a trigger, and end the attempt before it sees the run that its refusal was about."""
     from paradime_flows.runner.conflict import Triggering
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
@@ -99,7 +99,7 @@ async def doubled_and_broken_off(
         await (await begun(simulator, flow_run_id, on_already_running=policy)).obtain()
 
 
-def told(lifecycle: RunLifecycle) -> str:
+def decisions_of(lifecycle: RunLifecycle) -> str:
     return " ".join(sentence for _, sentence in lifecycle.ownership.notes)
 
 
@@ -111,8 +111,8 @@ def told(lifecycle: RunLifecycle) -> str:
     bolt="One run, which keeps running",
     result="The retry resumes the same run",
 )
-async def test_what_trigger_only_has_started_is_not_started_again_by_its_retry(simulator, prefect) -> None:
-    """Killed with the trigger in flight: the hook finds the run and leaves it, and nobody was told of it."""
+async def test_a_retry_of_trigger_only_finds_the_run_it_started(simulator, prefect) -> None:
+    """It is killed with the trigger in flight. The hook finds the run and leaves it; nothing was reported."""
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
     process.set(Process())
@@ -124,13 +124,11 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_its_retry(s
     assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
     assert [each.state for each in simulator.runs()] == ["RUNNING"]
-    assert "not ours" not in told(retry)
+    assert "not ours" not in decisions_of(retry)
 
 
-async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_call_of_its_parent(
-    simulator, prefect
-) -> None:
-    """A parent that is retried has Prefect make a new flow run of a subflow that was interrupted."""
+async def test_a_retried_parent_finds_the_run_that_trigger_only_started(simulator, prefect) -> None:
+    """When a parent is retried, Prefect creates a new flow run for an interrupted subflow."""
     from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -139,13 +137,13 @@ async def test_what_trigger_only_has_started_is_not_started_again_by_the_next_ca
     run = await (await begun(simulator, first, leave=True)).obtain()
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second, leave=True)
-    assert (await heir.obtain()).run_id == run.run_id
+        newer = await begun(simulator, second, leave=True)
+    assert (await newer.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_what_was_in_the_way_for_certain_is_not_looked_behind_again(simulator, prefect) -> None:
-    """Killed while it waits for somebody else's run: what others start later is not its own."""
+async def test_a_conflict_that_was_confirmed_is_not_searched_again(simulator, prefect) -> None:
+    """It is killed while it waits for another client's run: a run that others start later is not its own."""
     from paradime_flows.runner.conflict import Triggering
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
@@ -165,14 +163,14 @@ async def test_what_was_in_the_way_for_certain_is_not_looked_behind_again(simula
 
 
 @pytest.mark.parametrize("policy", ["wait", "skip", "fail"])
-async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_for(
+async def test_our_run_behind_a_refusal_is_searched_before_the_slot_is_awaited(
     simulator, prefect, taken_slot, policy
 ) -> None:
-    """The slot can be held by the killed body still, and what stands in the way then is its run."""
+    """The killed attempt may still have the slot. Then the conflicting run is its own."""
     from paradime_flows.runner.run import hold_slot
 
     flow_run_id = running(prefect)
-    await doubled_and_broken_off(simulator, flow_run_id, policy)
+    await doubled_and_interrupted(simulator, flow_run_id, policy)
     (ours,) = simulator.active_runs()
     process.set(Process())
     body = await begun(simulator, flow_run_id, on_already_running=policy)
@@ -186,10 +184,10 @@ async def test_a_run_behind_a_refusal_is_looked_for_before_the_slot_is_waited_fo
     "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
 )
 @pytest.mark.parametrize("actor", ["an API key", "Scheduler"])
-async def test_of_two_runs_behind_a_refusal_none_is_guessed_to_be_ours(simulator, prefect, actor) -> None:
-    """Before its next body begins, somebody else has started another that does the same: each retry names both."""
+async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect, actor) -> None:
+    """Before the next attempt, another client has started a run that does the same: each retry names both."""
     flow_run_id = running(prefect)
-    await doubled_and_broken_off(simulator, flow_run_id)
+    await doubled_and_interrupted(simulator, flow_run_id)
     (ours,) = simulator.active_runs()
     simulator.finish(ours.id)
     other = simulator.start_run(SCHEDULE, actor=actor)
@@ -204,8 +202,8 @@ async def test_of_two_runs_behind_a_refusal_none_is_guessed_to_be_ours(simulator
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_a_run_that_has_only_been_set_up_is_not_taken_for_ours(simulator, prefect) -> None:
-    """Somebody's, begun between our look and our trigger: it turns out to do something else."""
+async def test_a_run_that_has_only_run_its_setup_does_not_count_as_ours(simulator, prefect) -> None:
+    """Another client started it between our search and our trigger; later commands show that it does something else."""
     from paradime_blocks.trigger import send as trigger
 
     setup = SimulatedCommand("git clone it", duration_seconds=10)
@@ -227,24 +225,22 @@ async def test_a_run_that_has_only_been_set_up_is_not_taken_for_ours(simulator, 
     assert (refused.value.run_id, other.cancel_requests) == (other.id, 0)
 
 
-async def test_a_refusal_is_not_looked_behind_by_who_has_left_it_to_another(simulator, prefect) -> None:
-    """Taken over, and begun again later: what it may have started was the other's to tell."""
+async def test_a_flow_run_that_was_taken_over_does_not_search_again(simulator, prefect) -> None:
+    """A newer flow run took over, and then the older one starts again: what it may have started is the newer one's."""
     from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
-    await doubled_and_broken_off(simulator, first)
+    await doubled_and_interrupted(simulator, first)
     process.set(Process())
     with succeeding(first):
-        heir = await (await begun(simulator, second)).obtain()
-    simulator.finish(heir.run_id)
+        newer = await (await begun(simulator, second)).obtain()
+    simulator.finish(newer.run_id)
     process.set(Process())
-    assert (await (await begun(simulator, first)).obtain()).run_id != heir.run_id
+    assert (await (await begun(simulator, first)).obtain()).run_id != newer.run_id
 
 
-async def test_a_withdrawal_that_is_broken_off_is_written_as_the_flow_run_is_settled(
-    simulator, prefect
-) -> None:
-    """Else the intent stands, and what somebody else starts is taken for its run, and cancelled."""
+async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator, prefect) -> None:
+    """Otherwise the intent stays open, and another client's later run is taken for its run and cancelled."""
     from paradime_flows.ledger.entry import FlowRunLedger
     from paradime_flows.supervision.watch import StoppedByPrefect
 
@@ -299,10 +295,10 @@ LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
         pytest.param(faults.Status(429, retry_after=3600, operation="triggerBoltRun"), id="429"),
     ],
 )
-async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect, refusal, when) -> None:
-    """The first answer was lost and no run of it was seen, the second trigger is refused, and then a run shows itself.
+async def test_a_refusal_does_not_close_an_earlier_lost_trigger(simulator, prefect, refusal, when) -> None:
+    """The first answer was lost without a visible run, and the second trigger was refused; then a run appears.
 
-    No second is started beside it. But it can be one that somebody has started by hand since, and is not cancelled.
+    No second run is started. But the run may be another client's, started by hand since, so it is not cancelled.
     """
     flow_run_id = running(prefect)
     process.set(Process())
@@ -327,8 +323,8 @@ async def test_a_refusal_says_nothing_of_what_was_sent_before(simulator, prefect
     assert not ownership_of(prefect, flow_run_id).owned
 
 
-async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
-    """Then it is looked once more, before anything is sent."""
+async def test_a_busy_bolt_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
+    """One more search comes before anything is sent."""
     flow_run_id = running(prefect)
     process.set(Process())
     simulator.inject(LOST_ON_ITS_WAY)
@@ -342,8 +338,8 @@ async def test_bolt_that_has_too_much_to_do_after_a_lost_answer_is_waited_for(si
     assert len(simulator.runs()) == 1
 
 
-async def test_the_late_run_of_a_retry_is_ours_by_its_parent(simulator, prefect) -> None:
-    """The answer of the retry was lost, and the next one refused; nobody else retries that run."""
+async def test_a_late_retry_is_identified_by_the_run_it_retries(simulator, prefect) -> None:
+    """The answer of the retry was lost, and the next one was refused; no other client retries that run."""
     from paradime_blocks.trigger.request import TriggerRequest
 
     flow_run_id = running(prefect)
@@ -372,25 +368,25 @@ async def test_the_late_run_of_a_retry_is_ours_by_its_parent(simulator, prefect)
 )
 @pytest.mark.parametrize("policy", ["wait", "replace", "attach", "fail", "skip"])
 @pytest.mark.parametrize("ended", [False, True])
-@pytest.mark.parametrize("heir", [False, True])
-async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
-    simulator, prefect, heir, ended, policy
+@pytest.mark.parametrize("taken_over", [False, True])
+async def test_the_next_attempt_knows_a_trigger_that_a_gateway_doubled(
+    simulator, prefect, taken_over, ended, policy
 ) -> None:
-    """Broken off while it looks for the run in the way: that is the run of its own trigger, and may have ended since.
+    """The attempt ends while it searches for the conflicting run: that run is from its own trigger, and may have ended.
 
-    It is not cancelled by whoever settles the flow run: it may be somebody else's.
+    The clean-up does not cancel it, since it may be another client's.
     """
     from paradime_flows.runner.resume import succeeding
 
     first = running(prefect)
-    await doubled_and_broken_off(simulator, first, policy)
+    await doubled_and_interrupted(simulator, first, policy)
     await crash_hook(simulator, prefect, first)
     (ours,) = simulator.active_runs()
     if ended:
         simulator.finish(ours.id)
     process.set(Process())
-    with succeeding(first if heir else None):
-        next_flow_run = running(prefect) if heir else first
+    with succeeding(first if taken_over else None):
+        next_flow_run = running(prefect) if taken_over else first
         body = await begun(simulator, next_flow_run, on_already_running=policy)
     assert (await body.obtain()).run_id == ours.id
     assert [each.id for each in simulator.runs()] == [ours.id]
@@ -404,12 +400,12 @@ async def test_what_a_gateway_has_doubled_is_known_to_the_next_body(
     bolt="CANCELED; a new run for the new flow run",
     result="The result of the new run",
 )
-@pytest.mark.parametrize("above", [False, True], ids=["itself", "the one above it"])
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "its parent"])
 @pytest.mark.parametrize("refuses", [False, True], ids=["", "Bolt refuses"])
-async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
+async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     simulator, prefect, above, refuses
 ) -> None:
-    """Its body lets go before it hears of the cancel, and Prefect is not told that it crashed."""
+    """Its attempt stops before it notices the cancel, and it is not set to Crashed in Prefect."""
     from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -425,19 +421,19 @@ async def test_what_somebody_has_cancelled_is_cancelled_by_who_takes_its_place(
         if refuses:
             with pytest.raises(BoltAuthError):
                 await begun(simulator, second)
-            # The sweeper goes on with it.
+            # The sweeper continues with it.
             assert ownership_of(prefect, second).is_open
         else:
-            heir = await begun(simulator, second)
-            assert (await heir.obtain()).run_id != run.run_id
+            newer = await begun(simulator, second)
+            assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == (["RUNNING"] if refuses else ["CANCELED", "RUNNING"])
     end = prefect.flow_runs[first].state
     assert end is not None
     assert end.type is (StateType.CRASHED if above else StateType.CANCELLED)
 
 
-async def test_a_cancel_between_the_writes_of_a_hand_over_is_heard(simulator, prefect) -> None:
-    """Of the flow run whose end is about to be written."""
+async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
+    """The cancelled flow run is the one whose end is about to be written."""
     from paradime_flows.runner import takeover
     from paradime_flows.runner.resume import succeeding
 
@@ -453,15 +449,13 @@ async def test_a_cancel_between_the_writes_of_a_hand_over_is_heard(simulator, pr
 
     process.set(Process())
     with succeeding(first), mock.patch.object(takeover, "write_the_end", cancelled_just_before):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id != run.run_id
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
 
 
-async def test_a_cancel_that_the_end_of_an_older_flow_run_is_written_over_is_heard(
-    simulator, prefect
-) -> None:
-    """It comes between the last look at that flow run and the write."""
+async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simulator, prefect) -> None:
+    """It comes between the last read of that flow run and the write."""
     from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -477,14 +471,14 @@ async def test_a_cancel_that_the_end_of_an_older_flow_run_is_written_over_is_hea
 
     process.set(Process())
     with succeeding(first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id != run.run_id
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
     assert [each.type for each in prefect.states[first]][-2:] == [StateType.CRASHED, StateType.CANCELLED]
 
 
-async def test_a_cancel_that_who_was_killed_has_written_over_is_heard(simulator, prefect) -> None:
-    """The heir died between writing that the older flow run crashed and seeing what that hid."""
+async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, prefect) -> None:
+    """The new flow run died after it set the older one to Crashed, and before it saw that this hid a cancel."""
     from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -492,20 +486,18 @@ async def test_a_cancel_that_who_was_killed_has_written_over_is_heard(simulator,
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_half_way(simulator, first, second)
+    await killed_during_takeover(simulator, first, second)
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id != run.run_id
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
 
 
-async def test_what_may_show_itself_while_a_busy_bolt_is_waited_for_is_not_ours_to_cancel(
-    simulator, prefect
-) -> None:
-    """The answer was lost, no run was seen, and Bolt has too much to do for the next send."""
+async def test_a_run_that_appears_while_bolt_is_busy_is_not_cancelled(simulator, prefect) -> None:
+    """The answer was lost, no run appeared, and Bolt is too busy for the next send."""
     from paradime_blocks.trigger.send import Trigger
 
     flow_run_id = running(prefect)
@@ -519,8 +511,8 @@ async def test_what_may_show_itself_while_a_busy_bolt_is_waited_for_is_not_ours_
     assert (ownership.is_open, ownership.owned) == (True, False)
 
 
-async def test_a_later_refusal_of_the_same_tells_of_runs_since_the_first(simulator, prefect) -> None:
-    """What begins long after the first refusal can be behind the second."""
+async def test_a_second_refusal_counts_runs_since_the_first(simulator, prefect) -> None:
+    """A run that started long after the first refusal can be the reason for the second."""
     from paradime_flows.ledger.entry import FlowRunLedger, Ownership
 
     ledger = FlowRunLedger(
@@ -534,8 +526,8 @@ async def test_a_later_refusal_of_the_same_tells_of_runs_since_the_first(simulat
     assert (refused.latest_run_id, refused.intended_at) == (7, 900.0)
 
 
-async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, prefect) -> None:
-    """The heir was killed half-way; then somebody cancels the older flow run."""
+async def test_a_cancel_before_a_takeover_completes_is_noticed(simulator, prefect) -> None:
+    """The new flow run was killed during the takeover; then a person cancels the older one."""
     from paradime_flows.runner.resume import succeeding
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -543,19 +535,17 @@ async def test_a_cancel_before_a_hand_over_is_completed_is_heard(simulator, pref
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_half_way(simulator, first, second)
+    await killed_during_takeover(simulator, first, second)
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id != run.run_id
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
 
 
-async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancelled(
-    simulator, prefect
-) -> None:
-    """There is nothing to cancel in it, and nobody has been told."""
+async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:
+    """There is nothing to cancel, and the end was not reported."""
     from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
@@ -565,32 +555,32 @@ async def test_a_run_that_had_ended_by_itself_is_taken_over_from_who_was_cancell
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id == run.run_id
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id == run.run_id
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
 
 
-async def test_a_hand_over_that_is_broken_off_is_completed_by_the_next_body(simulator, prefect) -> None:
-    """Killed when it has written what it takes over, and the older flow run has not let go: else a sweep cancels it."""
+async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect) -> None:
+    """It was killed before the older flow run had released the run; otherwise, a sweep would cancel the run."""
     from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_half_way(simulator, first, second)
+    await killed_during_takeover(simulator, first, second)
     assert ownership_of(prefect, first).is_open
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second)
+        newer = await begun(simulator, second)
     assert not ownership_of(prefect, first).is_untold
-    assert (await heir.obtain()).run_id == run.run_id
+    assert (await newer.obtain()).run_id == run.run_id
     assert ownership_of(prefect, second).is_open
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simulator, prefect) -> None:
-    """The heir was killed half-way; the older one is begun again, and finds its run; then the heir is begun again."""
+async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resumed(simulator, prefect) -> None:
+    """The new flow run was killed during the takeover. The older one resumes its run; then the new one starts again."""
     from paradime_flows.runner.resume import succeeding
 
     first, second = running(prefect), running(prefect)
@@ -598,20 +588,22 @@ async def test_an_heir_gives_back_what_the_older_flow_run_has_gone_on_with(simul
     run = await (await begun(simulator, first)).obtain()
     unanswered(prefect, first)
     process.set(Process())
-    await killed_half_way(simulator, first, second)
+    await killed_during_takeover(simulator, first, second)
     process.set(Process())
     assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
     process.set(Process())
     with succeeding(first):
-        heir = await begun(simulator, second)
-    assert (await heir.obtain()).run_id == run.run_id
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id == run.run_id
     assert [ownership_of(prefect, each).is_open for each in (first, second)] == [False, True]
     assert simulator.count("triggerBoltRun") == 1
 
 
-@pytest.mark.parametrize("late", ["as it writes its own", "as it has the older let go", "killed then"])
-async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) -> None:
-    """Equal tasks of a process pool find the same: the last to say so has it, and the other a run of its own."""
+@pytest.mark.parametrize(
+    "late", ["while it writes its own record", "while the older one releases it", "killed after that"]
+)
+async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, late) -> None:
+    """Equal tasks of a process pool find the same run: the last to claim it gets it, the other starts its own run."""
     from paradime_flows.prefect_api.supervisor import begin_anew
     from paradime_flows.runner import takeover
     from paradime_flows.runner.resume import succeeding
@@ -622,26 +614,26 @@ async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) 
     run = await (await begun(simulator, first)).obtain()
     taken: list[int] = []
 
-    async def comes_meanwhile() -> None:
+    async def second_claim() -> None:
         process.set(Process())
         begin_anew()
         with succeeding(first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 
-    name = "write_ownership" if late == "as it writes its own" else "leave_to"
+    name = "write_ownership" if late == "while it writes its own record" else "leave_to"
     original = getattr(takeover, name)
 
-    async def quicker(*arguments: Any) -> None:
+    async def interrupted_by_second_claim(*arguments: Any) -> None:
         if not taken:
             taken.append(0)
-            await asyncio.create_task(comes_meanwhile(), context=copy_context())
-            if late == "killed then":
+            await asyncio.create_task(second_claim(), context=copy_context())
+            if late == "killed after that":
                 raise Killed
         await original(*arguments)
 
     process.set(Process())
-    with mock.patch.object(takeover, name, quicker), succeeding(first):
-        if late == "killed then":
+    with mock.patch.object(takeover, name, interrupted_by_second_claim), succeeding(first):
+        if late == "killed after that":
             with pytest.raises(Killed):
                 await begun(simulator, one)
             process.set(Process())
@@ -658,8 +650,8 @@ async def test_two_processes_do_not_take_over_one_run(simulator, prefect, late) 
     "`trigger_only` is killed before it has its answer, or a flow run that has attached to a run is "
     "killed; then a retry",
 )
-async def test_a_run_that_is_attached_to_is_attached_to_by_a_retry(simulator, prefect) -> None:
-    """It has even ended meanwhile: that is what the flow run was to wait for, not the start of a run of its own."""
+async def test_a_retry_attaches_to_the_same_run(simulator, prefect) -> None:
+    """The other run has ended by then: that end is what the flow run waits for, and no new run is started."""
     flow_run_id = running(prefect)
     other = simulator.start_run(SCHEDULE)
     process.set(Process())
@@ -673,14 +665,12 @@ async def test_a_run_that_is_attached_to_is_attached_to_by_a_retry(simulator, pr
     assert run.run_id == other
     assert await retry.wait(run) == "SUCCESS"
     assert len(simulator.runs()) == 1
-    assert "which was reported" not in told(retry)
+    assert "which was reported" not in decisions_of(retry)
 
 
 @pytest.mark.parametrize("cancelled", ["the flow run itself", "its parent"])
-async def test_what_a_person_has_cancelled_the_wait_for_is_not_reported_by_a_retry(
-    simulator, prefect, cancelled
-) -> None:
-    """The next day's retry is a new intent, not yesterday's run."""
+async def test_a_retry_does_not_report_a_run_whose_wait_was_cancelled(simulator, prefect, cancelled) -> None:
+    """A retry on the next day is a new intent, without yesterday's run."""
     parent = running(prefect)
     flow_run_id = running(prefect, parent=parent)
     other = simulator.start_run(SCHEDULE)
@@ -697,8 +687,8 @@ async def test_what_a_person_has_cancelled_the_wait_for_is_not_reported_by_a_ret
     assert (await retry.obtain()).run_id != other
 
 
-async def test_a_run_that_was_left_at_its_time_limit_is_not_said_to_have_ended(simulator, prefect) -> None:
-    """What the next attempt says of it."""
+async def test_a_run_left_at_its_time_limit_is_not_reported_as_ended(simulator, prefect) -> None:
+    """The next attempt's log entry says so."""
     from paradime_blocks.errors import BoltRunTimedOut
 
     flow_run_id = running(prefect)
@@ -710,11 +700,13 @@ async def test_a_run_that_was_left_at_its_time_limit_is_not_said_to_have_ended(s
     process.set(Process())
     retry = await begun(simulator, flow_run_id, on_timeout="leave")
     assert (await retry.obtain()).run_id != run.run_id
-    assert f"Bolt run {run.run_id} was left going at its time limit, which was reported" in told(retry)
+    assert f"Bolt run {run.run_id} was left going at its time limit, which was reported" in decisions_of(
+        retry
+    )
 
 
-async def test_what_is_said_of_a_run_that_goes_on_when_its_flow_run_ends(simulator, prefect) -> None:
-    """Left on purpose, or for want of a cancel that Bolt carries out."""
+async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, prefect) -> None:
+    """It was left on purpose, or Bolt did not execute the cancel."""
     from paradime_flows.supervision.reconcile import told_of_run
 
     flow_run_id = running(prefect)
@@ -735,10 +727,10 @@ async def test_what_is_said_of_a_run_that_goes_on_when_its_flow_run_ends(simulat
     result="The hook or the sweeper stops; the retry has the run",
 )
 @pytest.mark.parametrize("by", ["hook", "sweeper"])
-async def test_who_looks_for_a_run_does_not_cancel_it_under_a_body_that_has_found_it_meanwhile(
+async def test_a_search_does_not_cancel_a_run_that_a_new_attempt_adopted(
     simulator, prefect, no_signs_of_life, by
 ) -> None:
-    """Looking can take a minute, in which somebody retries the flow run."""
+    """The search can take a minute, and the flow run may be retried in that time."""
     from paradime_flows.ledger.store import Superseded
     from paradime_flows.supervision import reconcile as settle
     from paradime_flows.sweep_orphans import sweep_orphans
@@ -774,10 +766,10 @@ async def test_who_looks_for_a_run_does_not_cancel_it_under_a_body_that_has_foun
 
 
 @pytest.mark.guarantee("The trigger's answer is lost", "The answer is lost, and two runs may be ours")
-async def test_two_runs_that_fit_are_named_to_each_retry_and_swept_no_longer_than_they_run(
+async def test_two_fitting_runs_are_named_to_each_retry_and_swept_while_active(
     simulator, prefect, no_signs_of_life
 ) -> None:
-    """While one goes on, the sweeper comes back; when both have ended, nothing can be left over."""
+    """While one run is active, the sweeper comes back; when both have ended, nothing can be left over."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -810,7 +802,7 @@ async def test_two_runs_that_fit_are_named_to_each_retry_and_swept_no_longer_tha
 
 
 async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(simulator, prefect) -> None:
-    """A person's cancel is one, whatever is to become of the runs of crashed flow runs."""
+    """A person's cancel counts, whatever the policy for runs of crashed flow runs."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -823,10 +815,10 @@ async def test_a_sweep_that_attaches_cancels_for_a_flow_run_that_was_cancelled(s
 
 
 @pytest.mark.parametrize("state", [StateType.RUNNING, StateType.CANCELLING], ids=lambda state: state.name)
-async def test_the_end_of_a_vanished_process_is_written_whatever_it_has_attached_to(
+async def test_a_vanished_process_that_was_attached_gets_its_end_written(
     simulator, prefect, no_signs_of_life, state
 ) -> None:
-    """That run is somebody else's, and goes on; but the flow run is over."""
+    """That run belongs to another client and continues, but the flow run is over."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
@@ -849,7 +841,7 @@ async def test_the_end_of_a_vanished_process_is_written_whatever_it_has_attached
 async def test_a_sweep_ends_the_run_of_a_subflow_whose_parent_died_with_it(
     simulator, prefect, no_signs_of_life, begun_again
 ) -> None:
-    """The parent, which gives no signs of life itself, was in the same process; unless it has been begun again."""
+    """The parent, which sends no heartbeat itself, was in the same process, unless it has started again."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     parent = running(prefect)
@@ -864,9 +856,9 @@ async def test_a_sweep_ends_the_run_of_a_subflow_whose_parent_died_with_it(
     assert [each.state for each in simulator.runs()] == ["RUNNING" if begun_again else "CANCELED"]
 
 
-@pytest.mark.parametrize("above", [False, True], ids=["itself", "the one above it"])
-async def test_a_sweep_that_attaches_hears_of_a_cancel(simulator, prefect, no_signs_of_life, above) -> None:
-    """While it waits: nobody else would, for as long as the Bolt run goes on."""
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "its parent"])
+async def test_a_sweep_that_attaches_notices_a_cancel(simulator, prefect, no_signs_of_life, above) -> None:
+    """No one else would cancel the Bolt run while the sweeper waits for it."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     parent = running(prefect)
@@ -887,10 +879,10 @@ async def test_a_sweep_that_attaches_hears_of_a_cancel(simulator, prefect, no_si
     assert end.type is (StateType.CRASHED if above else StateType.CANCELLED)
 
 
-async def test_a_sweep_that_attaches_lets_go_of_what_is_begun_again(
+async def test_a_sweep_that_attaches_stops_when_the_flow_run_is_retried(
     simulator, prefect, no_signs_of_life
 ) -> None:
-    """Whoever has begun the flow run again waits for the run: the sweep ends, and changes nothing."""
+    """The process that retried the flow run waits for the run: the sweep ends and changes nothing."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -912,7 +904,7 @@ async def test_a_sweep_that_attaches_lets_go_of_what_is_begun_again(
 async def test_a_sweep_that_attaches_waits_until_the_time_limit(
     simulator, prefect, no_signs_of_life, on_timeout, state
 ) -> None:
-    """Nobody else cancels it then; one that its policy leaves is left, and swept no more."""
+    """No one else would cancel it then. If the policy says leave, the run is left and not swept any more."""
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -938,7 +930,7 @@ async def test_a_sweep_that_attaches_waits_until_the_time_limit(
 )
 @pytest.mark.parametrize("anew", [False, True], ids=["the same process", "another process"])
 async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, anew) -> None:
-    """The clock of this machine is set a day ahead after the trigger; Bolt's, and the monotonic one, are not."""
+    """After the trigger, this machine's clock is set a day ahead; Bolt's clock and the monotonic clock are not."""
     flow_run_id = running(prefect)
     process.set(Process())
     lifecycle = await begun(simulator, flow_run_id)
@@ -959,8 +951,8 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
 
 
 @pytest.mark.guarantee("Signals, kills, clocks", "A clock is set forward or back")
-async def test_the_time_of_a_run_that_is_taken_up_goes_by_bolts_clock(simulator, prefect) -> None:
-    """This machine's clock was set back: the run gets no time anew."""
+async def test_the_time_of_a_resumed_run_is_measured_by_bolts_clock(simulator, prefect) -> None:
+    """This machine's clock was set back: the run gets no extra time."""
     from paradime_flows.supervision.time_left import remaining_seconds
 
     simulator.clock.speed = 0
@@ -972,12 +964,12 @@ async def test_the_time_of_a_run_that_is_taken_up_goes_by_bolts_clock(simulator,
     ownership = ownership_of(prefect, flow_run_id)
     assert 590 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 605
     simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
-    # Bolt tells no time: this machine's has to do.
+    # Bolt's response has no date: this machine's clock must do.
     assert 3400 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 3600
 
 
-async def test_an_outage_before_a_retry_does_not_tell_of_the_failure_before_it(simulator, prefect) -> None:
-    """The flow run ends for want of Bolt: its next attempt retries what has failed, and does not run all anew."""
+async def test_an_outage_before_a_retry_does_not_report_the_failure_before_it(simulator, prefect) -> None:
+    """The flow run ends because Bolt is unreachable: the next attempt retries what failed, and does not start over."""
     simulator.update_schedule(SCHEDULE, commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
     flow_run_id = running(prefect)
     process.set(Process())
@@ -1003,8 +995,8 @@ async def test_an_outage_before_a_retry_does_not_tell_of_the_failure_before_it(s
     assert (simulator.count("triggerBoltRun"), simulator.count("retryBoltRun")) == (1, 1)
 
 
-async def test_a_run_that_is_taken_up_goes_by_what_its_present_attempt_says(simulator, prefect) -> None:
-    """Not by what an interrupt or an outage of the attempt before had written down for the hooks."""
+async def test_a_resumed_run_follows_the_policies_of_its_present_attempt(simulator, prefect) -> None:
+    """An interrupt or outage of the attempt before may have stored other policies for the hooks; they do not count."""
     flow_run_id = running(prefect)
     process.set(Process())
     await (await begun(simulator, flow_run_id)).obtain()
@@ -1019,10 +1011,10 @@ async def test_a_run_that_is_taken_up_goes_by_what_its_present_attempt_says(simu
 
 @pytest.mark.parametrize("policy", ["wait", "fail"])
 @pytest.mark.parametrize("ended, retries", [(None, 1), ("SUCCESS", 1), ("FAILED", 0), ("FAILED", 1)])
-async def test_who_has_a_run_to_look_after_needs_no_slot(
+async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
-    """A hook has left its run going, and another flow run drives the schedule now; a retry of a failure does wait."""
+    """A hook left its run running, and another flow run has the schedule now. A retry of a failure does wait."""
     from paradime_flows.runner import run as driving
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -1053,8 +1045,8 @@ async def test_who_has_a_run_to_look_after_needs_no_slot(
     "The schedule is running again when a failed run is to be retried, and `on_already_running` is `skip`",
 )
 @pytest.mark.parametrize("sent", [False, True], ids=["awaiting its retry", "about to retry"])
-async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
-    """Its body has died, and another flow run drives the schedule by now."""
+async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
+    """Its attempt has died, and another flow run has the schedule by now."""
     from paradime_flows.runner import run as driving
 
     flow_run_id = running(prefect)
@@ -1077,14 +1069,14 @@ async def test_a_failure_that_nobody_was_told_of_is_not_skipped(simulator, prefe
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
         await driving.hold_slot(again, stack)
-        with pytest.raises(BoltRunFailed) as told:
+        with pytest.raises(BoltRunFailed) as failure:
             await driving._to_the_end(again, await again.obtain())
-    assert told.value.run_id == run.run_id
+    assert failure.value.run_id == run.run_id
     assert [each.id for each in simulator.runs()] == [other, run.run_id]
 
 
-async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefect, taken_slot) -> None:
-    """A retry of its flow run is a new intent, and another flow run drives the schedule."""
+async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot) -> None:
+    """A retry of its flow run is a new intent, and another flow run has the schedule."""
     from paradime_flows.runner import run as driving
     from paradime_flows.runner.conflict import Skipped
 
@@ -1105,8 +1097,8 @@ async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefe
             await driving.hold_slot(again, stack)
 
 
-async def test_a_new_trigger_has_the_whole_of_its_time(simulator, prefect) -> None:
-    """Killed before its answer, it is not taken for a run whose time was up with that of the run before it."""
+async def test_a_new_trigger_gets_its_full_time_limit(simulator, prefect) -> None:
+    """It is killed before its answer: the previous run's time limit does not apply to it."""
     flow_run_id = running(prefect)
     process.set(Process())
     run = await (await begun(simulator, flow_run_id)).obtain()
