@@ -75,7 +75,7 @@ async def on_the_server(
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in SAMPLED])
-async def test_one_fault_starts_one_run_and_leaves_none_over(case, prefect_server, record_figures) -> None:
+async def test_one_fault_starts_one_run_and_leaves_none_behind(case, prefect_server, record_figures) -> None:
     """As in memory: one Bolt run, or none with a clear error; its end is told; none is left over."""
     outcome = await case.run({}, on_the_server, BoltSimulator)
     record_figures("One fault", runs=outcome.runs, left_over=outcome.active)

@@ -1,4 +1,4 @@
-"""The fault tests' workbench: a Bolt that moves by being asked, whole runs of the flow in memory."""
+"""The fault tests' workbench: a Bolt whose clock moves with each request, and whole runs of the flow in memory."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
     from paradime_flows.ledger.entry import Ownership
 
 SCHEDULE = "daily"
-# A request in memory is given up after this time, which nobody waits for.
+# The time limit of a request in memory; virtual time, so nobody waits for it.
 credentials_for = functools.partial(_credentials_for, request_timeout_seconds=8.0)
 STEP_SECONDS = 0.8
-# A second each: with STEP_SECONDS the run has ended when it is asked for the fourth time.
+# A second each: with STEP_SECONDS, the run has ended at the fourth status request.
 FIRST, SECOND = "dbt seed", "dbt run"
 LOG_OF = {FIRST: "the seeds are sown", SECOND: "the models are built"}
 
 
 @dataclass(frozen=True)
 class Stepping(Fault):
-    """Moves Bolt's clock with each status that is asked for, so that calls can be counted and named.
+    """Moves Bolt's clock with each status request, so that calls can be counted and named.
 
     Attributes:
-        simulator: The simulator whose clock stands still otherwise.
-        inner: What goes wrong, once.
-        call: With which call it does, from 1.
-        ended: Whether only calls count at which a run has ended.
+        simulator: The simulator; its clock does not move otherwise.
+        inner: The fault, which happens once.
+        call: The call that the fault hits, counted from 1.
+        ended: Whether to count only calls after the run has ended.
     """
 
     simulator: BoltSimulator
@@ -60,13 +60,13 @@ class Stepping(Fault):
     seen: list[int] = field(default_factory=list, compare=False, repr=False)
 
     def answer(self, exchange: Exchange) -> Reply | Later | None:
-        """Answer, or hand over to the fault if this is its call; then move on."""
+        """Pass the call to the fault if it is the right one; then move the clock."""
         runs = self.simulator.runs()
         counts = not self.ended or (bool(runs) and not any(run.is_active for run in runs))
         if counts:
             self.seen.append(1)
         hit = counts and len(self.seen) == self.call
-        # What is asked of the server now is answered for now, however long a fault holds it.
+        # The answer is the state at the time of the request, however long a fault holds it back.
         reply = None if hit and self.inner is not None else exchange.act()
         self.simulator.clock.advance(STEP_SECONDS)
         if hit and self.inner is not None:
@@ -75,12 +75,12 @@ class Stepping(Fault):
 
     @property
     def calls(self) -> int:
-        """How many calls have counted."""
+        """How many calls were counted."""
         return len(self.seen)
 
     @property
     def has_hit(self) -> bool:
-        """Whether the fault has had its call."""
+        """Whether the fault has hit its call."""
         return len(self.seen) >= self.call
 
 
@@ -91,7 +91,7 @@ def bolt(
     simulator_class: type[BoltSimulator] = BoltInProcess,
     **schedule: Any,
 ) -> BoltSimulator:
-    """Return a Bolt, not started, whose clock stands still unless told, with one schedule that ends as told."""
+    """Return a Bolt, not started, whose clock only moves when told, with one schedule and the given end."""
     simulator = simulator_class(speed=speed)
     second = {
         "success": SimulatedCommand(SECOND),
@@ -107,17 +107,17 @@ def bolt(
 
 @dataclass
 class Outcome:
-    """What became of one run of the flow.
+    """The outcome of one run of the flow.
 
     Attributes:
         state: The flow run's state in Prefect.
         error: What the flow raised.
         result: What it returned.
         runs: The Bolt runs at the end, oldest first.
-        ownership: What stands on the flow run.
+        ownership: The record in the flow run's labels.
         artifacts: The artifacts by key.
-        requests: How often each operation was asked for.
-        seconds: How long it took.
+        requests: The number of requests by operation.
+        seconds: The duration.
     """
 
     state: State[Any]
@@ -131,7 +131,7 @@ class Outcome:
 
     @property
     def active(self) -> list[SimulatedRun]:
-        """The runs that are still going."""
+        """The runs that have not ended."""
         return [run for run in self.runs if run.is_active]
 
     @property
@@ -141,7 +141,7 @@ class Outcome:
 
     @property
     def logs(self) -> set[str]:
-        """The commands whose log is in an artifact."""
+        """The commands that have a log artifact."""
         texts = [text for key, text in self.artifacts.items() if key != f"paradime-{SCHEDULE}"]
         return {command for command, log in LOG_OF.items() if any(log in text for text in texts)}
 
@@ -154,7 +154,7 @@ class Outcome:
 async def run_flow(
     simulator: BoltSimulator, *, request_timeout_seconds: float = 8.0, **parameters: Any
 ) -> Outcome:
-    """Run `run_schedule` against a started simulator, with a Prefect of its own, and gather what became of it."""
+    """Run `run_schedule` against a started simulator with its own Prefect, and collect the outcome."""
     from paradime_flows.run_schedule import run_schedule
 
     began = time.monotonic()
@@ -178,7 +178,7 @@ def outcome_of(
     artifacts: Iterable[Artifact | ArtifactCreate],
     began: float,
 ) -> Outcome:
-    """Gather what became of a run of the flow; of the artifacts of a key, the last counts."""
+    """Collect the outcome of a flow run. Of several artifacts with one key, the last counts."""
     from paradime_flows.ledger.entry import read_ownerships
 
     ownerships = read_ownerships(flow_run)
@@ -196,10 +196,10 @@ def outcome_of(
 
 
 async def reached(simulator: BoltSimulator, condition: Callable[[BoltSimulator], object]) -> None:
-    """Let time pass until something holds of the simulator."""
+    """Let time pass until a condition on the simulator is true."""
     await until(lambda: condition(simulator))
 
 
 def is_clear(error: BaseException | None) -> bool:
-    """Whether an error is one of ours, which says what happened and what to do."""
+    """Whether an error is one of ours, so that it says what happened and what to do."""
     return isinstance(error, BoltError) and bool(str(error))

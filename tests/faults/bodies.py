@@ -1,4 +1,4 @@
-"""Bodies of flow runs, begun by hand, and what their flow runs answer for."""
+"""Attempts of flow runs, started by hand, and the records of their flow runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def block(simulator: BoltSimulator, **options: Any) -> BoltSchedule:
 async def begun(
     simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any
 ) -> RunLifecycle:
-    """Begin a body; what came before it in the flow run's labels is taken up."""
+    """Begin an attempt; it resumes what the flow run's labels record."""
     from paradime_flows.runner.lifecycle import RunLifecycle
     from paradime_flows.runner.policies import RunPolicies
 
@@ -47,7 +47,7 @@ def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
 
 
 def unanswered(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
-    """Leave the flow run as a body does that is killed before the trigger's answer: the intent stands, and no id."""
+    """Leave the flow run as an attempt that was killed before the trigger's answer: an open intent without a run id."""
     ownership = ownership_of(prefect, flow_run_id)
     ownership.run_id, ownership.state, ownership.closed = None, None, False
     prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())

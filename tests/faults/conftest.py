@@ -1,4 +1,4 @@
-"""Bolt and Prefect for what flow runs do, in one process, with no network and in virtual time."""
+"""Bolt and Prefect in one process, for flow runs without a network and in virtual time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pytest_asyncio_loop_factories(
 
 @functools.cache
 def _quiet() -> Settings:
-    """Settings with which Prefect logs nothing; made once, which takes longer than most tests."""
+    """Settings that make Prefect log nothing. Made once, since that takes longer than most tests."""
     quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
     with temporary_settings(quiet) as settings:
         return settings
@@ -48,14 +48,14 @@ def _in_memory() -> Iterator[None]:
 
 @pytest.fixture
 def simulator() -> Iterator[BoltSimulator]:
-    """A Bolt whose runs go on for ever."""
+    """A Bolt whose runs never end."""
     with bolt("timeout", speed=1) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def prefect() -> Iterator[PrefectInMemory]:
-    """A Prefect that is a dictionary."""
+    """A Prefect in memory."""
     prefect = PrefectInMemory()
     with in_place_of_prefect(prefect):
         yield prefect

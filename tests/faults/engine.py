@@ -1,4 +1,4 @@
-"""What Prefect's engine does for a flow run, in memory: its context around the body, and its state after it."""
+"""The part of Prefect's engine that a flow run needs, in memory: its context, and its final state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def flow_run_context(prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[..., Any]) -> FlowRunContext:
-    """Return what a flow's body finds around it: which flow run, of which flow, begun when."""
+    """Return the context of a flow's function: its flow run, its flow, and its start time."""
     return FlowRunContext.model_construct(
         flow=flow,
         flow_run=prefect.flow_runs[flow_run_id].model_copy(deep=True),
@@ -31,7 +31,7 @@ def flow_run_context(prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[...
 async def in_flow_run(
     prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[..., Any], *arguments: Any, **parameters: Any
 ) -> tuple[State[Any], Any, BaseException | None]:
-    """Run a flow's body as a flow run.
+    """Run a flow's function as a flow run.
 
     Returns:
         The flow run's state, what the flow returned, and what it raised.

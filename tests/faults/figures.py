@@ -1,8 +1,8 @@
-"""The table of figures: `python tests/faults/figures.py [pytest arguments]` runs the fault tests and adds up.
+"""The table of figures: `python tests/faults/figures.py [pytest arguments]` runs the fault tests and sums them.
 
-Each case records what it did (`record_figures`): the runs that Bolt started for it, the processes killed, and
-the runs that were still going at its end without anybody being told. Without arguments, every case is run, and the
-table written to FIGURES.md. The exit code is pytest's.
+Each case records what it did (`record_figures`): the Bolt runs it started, the processes it killed, and the Bolt runs
+that were still running at its end without any report. Without arguments, it runs every case and writes the
+table to FIGURES.md. The exit code is pytest's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAD = ("Test", "Cases", "Kills", "Bolt runs started", "Runs left over", "Failed
 
 
 class Figures:
-    """A pytest plugin that adds up what the tests recorded."""
+    """A pytest plugin that sums what the tests recorded."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Counter[str]] = {}

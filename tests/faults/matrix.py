@@ -1,4 +1,4 @@
-"""The fault matrix: what goes wrong x with which operation x at which call, for runs that end in each way."""
+"""The fault matrix: which fault x in which operation x at which call, for runs with each kind of end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from paradime_blocks.testing.faults import Fault
 
 PATIENCE = 0.5
-"""How long a request may take where an answer hangs, in seconds."""
+"""The time limit of a request where an answer hangs, in seconds."""
 # Live logs and the slot in Prefect would double the time; the logs have cases of their own.
 QUICK = {"live_logs": "off", "one_at_a_time": False}
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -56,12 +56,12 @@ KINDS: dict[str, Callable[..., Fault]] = {
     "redirect": lambda **at: faults.Redirect("https://elsewhere.example.com/", **at),
     "duplicated": lambda **at: faults.Duplicated(hears="first", **at),
 }
-# Bolt says no, in so many words: before anything was sent, that is the end of it.
+# Bolt clearly refuses: nothing was executed, so that ends the flow run.
 REFUSALS = {"graphql-error", "not-ok", "redirect"}
-# These leave open what the server did, each before and after it has acted; 429 and redirects never act.
+# The server may have acted or not, so each comes before and after the action. 429 and redirects never act.
 UNCLEAR = ["500", "503-retry-after", "504", "cut", "hang", "garbage", "truncated", "truncated-mid-transfer"]
 UNCLEAR += ["graphql-error", "no-data", "empty", "no-field", "nulls", "not-ok"]
-# What can go wrong with a download, which is no GraphQL.
+# Faults of a download, which is not GraphQL.
 OF_ANY_HTTP = [
     "500",
     "503-retry-after",
@@ -78,16 +78,16 @@ ENDINGS = ("success", "failure", "timeout")
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that goes wrong.
+    """One fault.
 
     Attributes:
-        ending: How the run would end: success, failure, timeout; recovery fails once and then succeeds.
-        operation: What is asked for when it goes wrong.
-        kind: What goes wrong.
-        place: With which call: first, middle, last; for a status also `end` (first after the run ended)
+        ending: The run's end without the fault: success, failure, timeout; recovery fails once and then succeeds.
+        operation: The operation that the fault hits.
+        kind: The kind of fault.
+        place: The call that it hits: first, middle, last; for a status also `end` (the first after the run's end)
             and `result` (the one after it).
-        acts: Whether the server has acted before the answer was lost.
-        lost_trigger: Whether the answer to the trigger has been lost before, so that the run is looked for.
+        acts: Whether the server acts before the answer is lost.
+        lost_trigger: Whether the answer to the trigger was lost earlier, so that the run is searched for.
     """
 
     ending: str
@@ -104,14 +104,14 @@ class Case:
 
     @property
     def counts_from_the_end(self) -> bool:
-        """Whether only the calls count at which the run has ended."""
+        """Whether only calls after the run's end count."""
         return self.operation == "boltRunStatus" and self.place in {"end", "result", "last"}
 
     def call(self, usual: Mapping[str, int]) -> int:
-        """Which call of the operation it is, given how many of each there are when nothing goes wrong."""
+        """Which call of the operation it is, given the usual number of calls without faults."""
         whole = usual.get("after the end" if self.counts_from_the_end else self.operation, 1)
         by_place = {"first": 1, "end": 1, "result": 2, "last": whole, "middle": (whole + 1) // 2}
-        # How often a run is looked at before its time limit is not always the same.
+        # The number of polls before the time limit varies.
         return 3 if (self.operation, self.place) == ("boltRunStatus", "middle") else by_place[self.place]
 
     async def run(
@@ -123,8 +123,8 @@ class Case:
         """Run the flow and let the fault hit it.
 
         Args:
-            usual: How often each operation is called when nothing goes wrong.
-            run_flow: What runs it; in memory unless given.
+            usual: The number of calls of each operation without faults.
+            run_flow: Runs the flow; by default in memory.
             simulator_class: The kind of simulator to run it against.
         """
         at: dict[str, Any] = {"operation": self.operation, "nth": self.call(usual)}
@@ -156,7 +156,7 @@ class Case:
 
 
 def _cases() -> Iterator[Case]:
-    """Every kind with every operation at every place, for runs that end in each way."""
+    """Every kind of fault in every operation at every place, for runs with each kind of end."""
     places = {
         "boltRunStatus": ("first", "middle", "end", "result", "last"),
         "boltCommand": ("first", "middle", "last"),
@@ -170,7 +170,7 @@ def _cases() -> Iterator[Case]:
         if operation == faults.RESOURCE and kind not in OF_ANY_HTTP:
             continue
         for place in at:
-            # After a time-out the run's end is seen by the cancel, and then by the archive.
+            # After a time-out, the cancel sees the run's end first, and then the archive.
             once = (operation, ending, place) == ("boltRunStatus", "timeout", "result")
             lost = operation == "listBoltRuns"
             yield Case(ending, operation, kind, "end" if once else place, lost_trigger=lost)
@@ -189,7 +189,7 @@ CASES = sorted(set(_cases()), key=lambda case: case.id)
 
 
 def judge(case: Case, outcome: Outcome) -> None:
-    """See that there is one Bolt run, or none with a clear error, that its end is told, and that none is left over."""
+    """Check for one Bolt run, or none and a clear error; the end is reported, and no run is left over."""
     expected = 2 if case.ending == "recovery" else 1
     assert len(outcome.runs) <= expected, outcome
     assert not outcome.active or _is_told(outcome), outcome
@@ -199,10 +199,10 @@ def judge(case: Case, outcome: Outcome) -> None:
         return
     assert len(outcome.runs) == expected, outcome
     _check_the_end_of(case, outcome)
-    # What cannot be fetched for the archive is told there, and hinders nothing else.
+    # The archive reports what it could not fetch; everything else still works.
     spoken = outcome.runs[-1].commands
     missing = {each.command for each in spoken if LOG_OF.get(each.command, "?") in each.stdout} - outcome.logs
-    # The first is asked for again by the archive; but after a time-out it is the archive that asks first.
+    # The archive requests the first one again. After a time-out, though, the archive is the first to request it.
     first = (case.operation, case.place) == ("boltCommand", "first") and case.ending != "timeout"
     refused = case.kind in REFUSALS and not first
     if refused and case.operation in {"boltCommand", "boltResourceUrl"}:
@@ -213,9 +213,9 @@ def judge(case: Case, outcome: Outcome) -> None:
 
 
 def _harmless(case: Case) -> bool:
-    """Whether nobody but a reader of the trail may notice the fault."""
+    """Whether the fault may show only in the decision log."""
     before_anything = case.operation == "boltScheduleName" and case.kind in REFUSALS
-    # The request may still lie with the server, or the server said no: nothing is sent a second time.
+    # The request may still reach the server, or the server refused it: nothing is sent again.
     not_sent_again = case.operation in {"triggerBoltRun", "retryBoltRun"} and (
         not case.acts and case.kind in {"504", "redirect"}
     )
@@ -224,12 +224,12 @@ def _harmless(case: Case) -> bool:
 
 def _is_told(outcome: Outcome) -> bool:
     """Whether the caller and the sweeper know of a run that is left over."""
-    known = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
-    return known and outcome.ownership is not None and outcome.ownership.is_open
+    told = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
+    return told and outcome.ownership is not None and outcome.ownership.is_open
 
 
 def _check_the_end_of(case: Case, outcome: Outcome) -> None:
-    """The flow run tells of the Bolt run what it came to, or else why it could not."""
+    """The flow run reports the Bolt run's end, or why it could not."""
     assert outcome.ownership is not None
     if (
         not outcome.runs
@@ -252,6 +252,6 @@ def _check_the_end_of(case: Case, outcome: Outcome) -> None:
             assert isinstance(outcome.error, error), outcome
             assert outcome.error.run_id == last.id
         assert outcome.state.is_failed(), outcome
-    # A retry that Bolt refused for want of a better answer may have begun its run yet: the sweeper looks again.
+    # A retry that Bolt refused with an unclear error may still have started its run: the sweeper searches again.
     looked_for = not _harmless(case) and outcome.ownership.run_id is None
     assert looked_for or not outcome.ownership.is_open, outcome

@@ -1,4 +1,4 @@
-"""A Prefect that is a dictionary: what flow runs carry survives in it, and nothing else survives a kill."""
+"""A Prefect in memory. What flow runs store in it survives a kill, and nothing else does."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from prefect.client.schemas.filters import LogFilter
     from typing_extensions import Self
 
-# From a request to the server, and from there back.
+# From a request to the server, and back.
 ONE_WAY_SECONDS = 0.005
 
 
 class Killed(BaseException):
-    """The process is dead: nothing that it still tries to do happens."""
+    """The process is dead: nothing that it still tries to do has an effect."""
 
 
 @dataclass
 class Process:
-    """What a flow run's body runs in.
+    """The process of a flow run's attempt.
 
     Attributes:
-        dead: Whether it has been killed.
-        body: What tells the body from others of its flow run.
-        writes_left: After how many more writes to Prefect it is killed; None for never.
+        dead: Whether it was killed.
+        body: Identifies the attempt among those of its flow run.
+        writes_left: The number of writes to Prefect before it is killed; None for no limit.
     """
 
     dead: bool = False
@@ -57,11 +57,11 @@ def _die_if_dead() -> None:
 
 @dataclass
 class PrefectInMemory:
-    """The server, and the client that asks it: flow runs by id, with labels, tags, states and artifacts.
+    """The server and its client in one: flow runs by id, with labels, tags, states and artifacts.
 
     Attributes:
-        late_by: How many seconds each of the next writes takes to land, whatever becomes of the process that wrote:
-            Prefect's client repeats a write that was answered HTTP 503.
+        late_by: The delays of the next writes, in seconds. They arrive even if the process that wrote dies:
+            Prefect's client repeats a write after HTTP 503.
     """
 
     flow_runs: dict[UUID, FlowRun] = field(default_factory=dict)
@@ -76,11 +76,11 @@ class PrefectInMemory:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stay open: others have the same client."""
+        """Stay open: other code has the same client."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether something that was written has not landed yet."""
+        """Whether a write has not arrived yet."""
         return bool(self._landing)
 
     async def _read(self) -> None:
@@ -100,7 +100,7 @@ class PrefectInMemory:
                 writer.writes_left -= 1
                 writer.dead = writer.dead or writer.writes_left <= 0
 
-        # What has been sent lands, be its sender killed or cancelled meanwhile.
+        # A request that was sent arrives, even if its sender is killed or cancelled.
         landing = asyncio.get_running_loop().create_task(arrive())
         self._landing.add(landing)
         landing.add_done_callback(self._landing.discard)
@@ -110,7 +110,7 @@ class PrefectInMemory:
         _die_if_dead()
 
     def new_flow_run(self, *, parent: UUID | None = None) -> UUID:
-        """Make a flow run; with a parent, the subflow that a task of the parent's stands for."""
+        """Create a flow run. With a parent, it is a subflow, with a task run of the parent for it."""
         flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), name="intent", labels={}, tags=[], run_count=0)
         if parent is not None:
             flow_run.parent_task_run_id = uuid4()
@@ -127,7 +127,7 @@ class PrefectInMemory:
         self.states[flow_run_id].append(state)
         return state
 
-    # What the package asks of Prefect's client
+    # The methods of Prefect's client that the package uses
 
     async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
         await self._read()
@@ -202,11 +202,11 @@ class PrefectInMemory:
 
 @contextmanager
 def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = False) -> Iterator[None]:
-    """Let the package's flows talk to it, and let a dead process reach neither it nor Bolt.
+    """Let the package's flows use it. A dead process can reach neither it nor Bolt.
 
     Args:
         prefect_in_memory: The server.
-        archive: Whether logs and resources are archived; stories of triggers and kills do without.
+        archive: Whether logs and resources are archived; stories of triggers and kills do not need that.
     """
     import paradime_flows.hooks
     import paradime_flows.run_schedule
@@ -226,12 +226,12 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
         return process.get().body
 
     async def keep_alive(_: Any, flow_run: FlowRun, __: Any) -> None:
-        """The first sign of life; what later ones are good for, the sweeper's judgement, the stories replace."""
+        """Write the first heartbeat only. The stories set how the sweeper judges later ones."""
         await paradime_flows.supervision.heartbeat.beat(prefect_in_memory, flow_run.id)  # type: ignore[arg-type]
 
     orchestration = prefect.client.orchestration
     with ExitStack() as stack:
-        # What `get_client` looks up and makes, for every module that asks for a client.
+        # The client that `get_client` returns, for every module that calls it.
         address = SimpleNamespace(value=lambda: "in memory")
         stack.enter_context(mock.patch.object(orchestration, "PREFECT_API_URL", address))
         client = mock.Mock(return_value=prefect_in_memory)

@@ -1,4 +1,4 @@
-"""The schedule runs already: each policy does what it says, within bounds, and never harms the other run."""
+"""The schedule is already running: each policy works within its bounds and never harms the other run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def simulator(simulator):
-    """A Bolt in which somebody else's run goes on for ever; ours would, too."""
+    """A Bolt in which another client's run never ends; neither would ours."""
     simulator.start_run(SCHEDULE)
     return simulator
 
 
 @pytest.fixture
 def idle_simulator():
-    """A Bolt in which nothing runs; ours would succeed."""
+    """A Bolt without runs; ours would succeed."""
     with bolt("success", speed=1) as simulator:
         yield simulator
 
@@ -53,10 +53,10 @@ def untouched(simulator: BoltSimulator) -> bool:
     "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
 )
 @pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
-async def test_a_trigger_that_a_gateway_sends_twice(simulator, policy) -> None:
-    """Bolt starts our run and refuses the second request, which is what we hear: it is waited for, not doubled.
+async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator, policy) -> None:
+    """Bolt starts our run and refuses the second request. We get the refusal, and wait for the run.
 
-    It is not cancelled: it may be somebody else's, who was quicker.
+    The run is not cancelled: another client may have started it just before us.
     """
     simulator.finish(simulator.runs()[0].id)
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
@@ -70,7 +70,7 @@ async def test_a_trigger_that_a_gateway_sends_twice(simulator, policy) -> None:
 
 
 async def test_fail(simulator) -> None:
-    """The error names the run in the way; nothing was started, nothing touched."""
+    """The error names the conflicting run; nothing was started or changed."""
     outcome = await run(simulator, "fail")
     assert isinstance(outcome.error, BoltAlreadyRunning)
     assert outcome.error.run_id == outcome.runs[0].id
@@ -81,7 +81,7 @@ async def test_fail(simulator) -> None:
 
 
 async def test_skip(simulator) -> None:
-    """Completed, with a name that says it."""
+    """The flow run is completed, and its state's name says that it was skipped."""
     outcome = await run(simulator, "skip")
     assert outcome.state.is_completed()
     assert outcome.state.name == "Skipped"
@@ -97,8 +97,8 @@ async def test_skip(simulator) -> None:
     bolt="The other run keeps running; none is started",
     result="`BoltRunFailed`: a failure is reported, not skipped",
 )
-async def test_skip_hides_no_failure(simulator) -> None:
-    """Ours fails, and somebody else's run is in the way of its retry: that is not sent, and the failure is told."""
+async def test_skip_still_reports_a_failure(simulator) -> None:
+    """Our run fails, and another run conflicts with its retry: no retry is sent, and the failure is reported."""
     simulator.finish(simulator.runs()[0].id)
 
     async def end_ours() -> None:
@@ -115,7 +115,7 @@ async def test_skip_hides_no_failure(simulator) -> None:
 
 
 async def test_wait_is_bounded(simulator) -> None:
-    """The other run does not end: the time limit says so, and the other run is left alone."""
+    """The other run does not end: the time limit's error says so, and the other run is not touched."""
     outcome = await run(simulator, "wait")
     assert isinstance(outcome.error, BoltAlreadyRunning)
     assert outcome.error.run_id == outcome.runs[0].id
@@ -124,8 +124,8 @@ async def test_wait_is_bounded(simulator) -> None:
 
 
 @pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
-async def test_a_run_in_the_way_that_bolt_does_not_show(idle_simulator, policy) -> None:
-    """As Bolt may while it starts one: who waits goes on to wait, and then triggers."""
+async def test_wait_when_bolt_does_not_list_the_conflicting_run(idle_simulator, policy) -> None:
+    """Bolt may not list a run while it starts. `wait` keeps waiting, and then triggers."""
     refusal = f"AlreadyRunningException: schedule {SCHEDULE!r} is already running"
     idle_simulator.inject(faults.GraphQLError(refusal, operation="triggerBoltRun", times=3))
     outcome = await run(idle_simulator, policy, timeout_seconds=3600.0)
@@ -137,8 +137,8 @@ async def test_a_run_in_the_way_that_bolt_does_not_show(idle_simulator, policy) 
         assert [each.state for each in outcome.runs] == ["SUCCESS"]
 
 
-async def test_wait_then_trigger_our_own(simulator) -> None:
-    """When the other run has ended, ours begins."""
+async def test_wait_triggers_when_the_other_run_has_ended(simulator) -> None:
+    """When the other run has ended, ours starts."""
 
     async def end_it() -> None:
         await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > 1)
@@ -153,7 +153,7 @@ async def test_wait_then_trigger_our_own(simulator) -> None:
 
 
 async def test_attach_waits_for_the_other_and_never_cancels_it(simulator) -> None:
-    """Neither its own time limit nor an interrupt of the flow does."""
+    """Neither its own time limit nor an interrupt of the flow cancels it."""
     outcome = await run(simulator, "attach")
     assert isinstance(outcome.error, BoltRunTimedOut)
     assert "left going" in str(outcome.error)
@@ -164,8 +164,8 @@ async def test_attach_waits_for_the_other_and_never_cancels_it(simulator) -> Non
     assert len(simulator.runs()) == 1
 
 
-async def test_attach_returns_the_other_result(simulator) -> None:
-    """The result is the other run's."""
+async def test_attach_returns_the_result_of_the_other_run(simulator) -> None:
+    """The result is that of the other run."""
 
     async def end_it() -> None:
         await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > 1)
@@ -177,7 +177,7 @@ async def test_attach_returns_the_other_result(simulator) -> None:
 
 
 async def test_replace(simulator) -> None:
-    """The other run is cancelled, once; then ours runs, and its time limit cancels it."""
+    """The other run is cancelled once; then ours runs, and its time limit cancels it."""
     outcome = await run(simulator, "replace")
     assert isinstance(outcome.error, BoltRunTimedOut), outcome
     assert [each.state for each in outcome.runs] == ["CANCELED", "CANCELED"]
@@ -186,7 +186,7 @@ async def test_replace(simulator) -> None:
 
 
 async def test_replace_is_bounded(simulator) -> None:
-    """Bolt does not cancel the other run: the error names it, and nothing was started."""
+    """Bolt does not cancel the other run: the error names that run, and nothing was started."""
     simulator.update_schedule(SCHEDULE, cancel="ignore")
     outcome = await run(simulator, "replace", cancel_grace_seconds=5.0)
     assert isinstance(outcome.error, BoltCancelUnconfirmed)
@@ -195,9 +195,9 @@ async def test_replace_is_bounded(simulator) -> None:
 
 
 async def test_waiting_does_not_hammer_bolt(simulator) -> None:
-    """The latest run has ended, and an older one goes on: triggers are not sent without a pause."""
+    """The latest run has ended, but an older one is active: triggers are sent with pauses."""
     simulator.finish(simulator.start_run(SCHEDULE))
     outcome = await run(simulator, "wait", timeout_seconds=40.0)
     assert isinstance(outcome.error, BoltAlreadyRunning)
-    # In 40 s, with a pause of five and more between two tries.
+    # In 40 s, with at least five seconds between two tries.
     assert outcome.requests["triggerBoltRun"] <= 8, outcome.requests

@@ -1,4 +1,4 @@
-"""Cancelling while something else happens: what the run was stays true, and what is unsure is said."""
+"""A cancel while something else happens: the run's real end is reported, and uncertainty is reported too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paradime_blocks.testing.faults import Fault
 
 @dataclass(frozen=True)
 class EndsFirst(Fault):
-    """The run ends by itself in the moment before it is cancelled."""
+    """The run ends just before the cancel arrives."""
 
     simulator: BoltSimulator
     state: str
@@ -39,8 +39,8 @@ async def started(simulator, *, patience: float = 5.0, **options):
     return await block.atrigger()
 
 
-async def test_a_cancel_that_hangs_leaves_time_for_another() -> None:
-    """The request's own time limit is longer than the grace; nothing has been done when it hangs up."""
+async def test_a_cancel_that_hangs_is_sent_again_within_the_grace_period() -> None:
+    """The request's own time limit is longer than the grace period; the cancel was not executed when it ends."""
     with bolt("timeout") as simulator:
         run = await started(simulator, patience=120.0)
         simulator.inject(faults.Hang(120, operation="cancelBoltRun"))
@@ -56,8 +56,8 @@ async def test_a_cancel_that_hangs_leaves_time_for_another() -> None:
     result="The run's result, or its error",
 )
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILED"])
-async def test_a_run_that_ends_while_it_is_cancelled_is_what_it_was(simulator, state) -> None:
-    """It is reported as it ended, by the cancel and by a wait whose time limit cancelled it."""
+async def test_a_run_that_ends_during_its_cancel_keeps_its_state(simulator, state) -> None:
+    """Both the cancel and a wait whose time limit cancelled it report the run's real end."""
     run = await started(simulator)
     simulator.inject(EndsFirst(simulator, state, operation="cancelBoltRun"))
     assert await run.acancel() == BoltRunState(state)
@@ -66,8 +66,8 @@ async def test_a_run_that_ends_while_it_is_cancelled_is_what_it_was(simulator, s
     assert await run.await_for_completion() == BoltRunState(state)
 
 
-async def test_cancelling_what_has_ended_is_no_error(simulator) -> None:
-    """Twice, and even if Bolt itself calls it one."""
+async def test_cancelling_an_ended_run_is_no_error(simulator) -> None:
+    """Not even twice, or if Bolt returns an error for it."""
     run = await started(simulator)
     assert await run.acancel() is BoltRunState.CANCELED
     assert await run.acancel() is BoltRunState.CANCELED
@@ -84,8 +84,8 @@ async def test_cancelling_what_has_ended_is_no_error(simulator) -> None:
     result="`BoltCancelUnconfirmed` with the run's link. Look in Paradime",
 )
 @pytest.mark.parametrize("how", ["refuse", "not_ok", "ignore"])
-async def test_a_cancel_that_is_not_carried_out_is_said(simulator, how, record_figures) -> None:
-    """Within the grace time, by an error that names the run and its last state."""
+async def test_an_unconfirmed_cancel_is_an_error(simulator, how, record_figures) -> None:
+    """Within the grace period, an error names the run and its last state."""
     run = await started(simulator)
     simulator.update_schedule(SCHEDULE, cancel=how)
     began = time.monotonic()
@@ -101,16 +101,16 @@ async def test_a_cancel_that_is_not_carried_out_is_said(simulator, how, record_f
         await run.await_for_completion()
 
 
-async def test_a_cancel_takes_the_time_that_it_takes(simulator) -> None:
-    """A run that ends slowly is waited for; the cancel is asked for once."""
+async def test_a_slow_cancel_is_waited_for(simulator) -> None:
+    """A run that ends slowly is waited for; the cancel is sent once."""
     run = await started(simulator)
     simulator.update_schedule(SCHEDULE, cancel_seconds=8)
     assert await run.acancel() is BoltRunState.CANCELED
     assert simulator.count("cancelBoltRun") == 1
 
 
-async def test_a_cancel_that_is_lost_is_asked_for_again(simulator) -> None:
-    """An outage in the middle of a cancel does not end it."""
+async def test_a_lost_cancel_is_sent_again(simulator) -> None:
+    """An outage during a cancel does not stop it."""
     run = await started(simulator)
     simulator.inject(
         faults.CutConnection(operation="cancelBoltRun", times=5),
@@ -120,7 +120,7 @@ async def test_a_cancel_that_is_lost_is_asked_for_again(simulator) -> None:
 
 
 async def test_a_cancel_that_hangs_is_bounded(simulator) -> None:
-    """Bolt answers nothing at all: the grace time and one request later, that is said."""
+    """Bolt does not respond: one request after the grace period, an error says so."""
     run = await started(simulator, patience=0.4)
     simulator.inject(faults.Hang(30, times=None))
     began = time.monotonic()
@@ -130,7 +130,7 @@ async def test_a_cancel_that_hangs_is_bounded(simulator) -> None:
 
 
 async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
-    """Neither the time limit nor an interrupt of the wait cancels a run that was attached to."""
+    """Neither the time limit nor an interrupt of the wait cancels an attached run."""
     ours = await started(simulator)
     block = BoltSchedule(credentials=ours.credentials, schedule_name=SCHEDULE, timeout_seconds=3)
     foreign = block.attach(ours.run_id)
@@ -142,8 +142,8 @@ async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
 
 
 @pytest.mark.parametrize("how", ["asyncio", "anyio"])
-async def test_an_interrupt_cancels_what_is_ours(simulator, how) -> None:
-    """Either kind of cancel of the waiting coroutine."""
+async def test_an_interrupt_cancels_our_run(simulator, how) -> None:
+    """This holds for both kinds of cancel of the waiting coroutine."""
     run = await started(simulator, timeout_seconds=3600)
     if how == "anyio":
         with anyio.move_on_after(0.3):
@@ -154,8 +154,8 @@ async def test_an_interrupt_cancels_what_is_ours(simulator, how) -> None:
     assert simulator.run(run.run_id).state == "CANCELED"
 
 
-async def test_an_interrupt_does_not_break_off_the_cancel_of_the_time_limit(simulator) -> None:
-    """The time limit is cancelling, the request hangs, and then the wait is interrupted, too."""
+async def test_an_interrupt_does_not_stop_a_time_limits_cancel(simulator) -> None:
+    """The time limit cancels the run, the request hangs, and then the wait is interrupted as well."""
     run = await started(simulator, timeout_seconds=2)
     simulator.inject(faults.Hang(1.0, then="cut", operation="cancelBoltRun"))
     waiting = asyncio.create_task(run.await_for_completion())
@@ -167,7 +167,7 @@ async def test_an_interrupt_does_not_break_off_the_cancel_of_the_time_limit(simu
 
 
 async def test_an_outage_never_cancels(simulator) -> None:
-    """The wait gives up after its longest outage, and leaves the healthy run alone."""
+    """The wait stops after its longest outage and does not touch the healthy run."""
     run = await started(simulator, timeout_seconds=3600, max_outage_seconds=5)
     simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
     with pytest.raises(BoltUnavailable, match="not cancelled") as caught:

@@ -1,4 +1,4 @@
-"""The judgements, without any I/O: what fits, what is found, when to look again, when time is up."""
+"""The decisions without I/O: which run fits, what a search finds, when to poll next, when time is up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUN, TEST = "dbt run", "dbt test"
 
 
 class FakeClock:
-    """A clock whose sleep adds to its own time."""
+    """A clock that moves when it sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -57,35 +57,42 @@ def record(branch: str | None = None, commit: str | None = None, parent: int | N
     "commands,seen,expected",
     [
         pytest.param((RUN, TEST), (RUN, TEST), Fit.YES, id="the same"),
-        pytest.param((RUN, TEST), (RUN,), Fit.YES, id="as far as it has come"),
+        pytest.param((RUN, TEST), (RUN,), Fit.YES, id="its commands so far"),
         pytest.param((RUN, TEST), ("git clone x", "dbt deps", RUN), Fit.YES, id="after Bolt's own two"),
-        pytest.param((RUN, TEST), ("git clone x", "dbt deps"), Fit.OPEN, id="only Bolt's own so far"),
+        pytest.param(
+            (RUN, TEST), ("git clone x", "dbt deps"), Fit.OPEN, id="only Bolt's own commands so far"
+        ),
         pytest.param((RUN, TEST), (), Fit.OPEN, id="none so far"),
-        pytest.param((), (RUN,), Fit.OPEN, id="none known of the schedule"),
-        pytest.param(("dbt deps", RUN), ("git clone x", "dbt deps", RUN), Fit.YES, id="dbt deps of its own"),
+        pytest.param((), (RUN,), Fit.OPEN, id="the schedule's commands are unknown"),
+        pytest.param(
+            ("dbt deps", RUN),
+            ("git clone x", "dbt deps", RUN),
+            Fit.YES,
+            id="the schedule has its own dbt deps",
+        ),
         pytest.param((RUN,), ("dbt   run ",), Fit.YES, id="other spaces"),
         pytest.param((RUN, TEST), (TEST,), Fit.NO, id="others"),
-        pytest.param((RUN,), (RUN, TEST), Fit.NO, id="more than asked for"),
+        pytest.param((RUN,), (RUN, TEST), Fit.NO, id="more than requested"),
     ],
 )
-def test_commands_tell_whose_run_it_is(commands, seen, expected) -> None:
-    """A run fits as far as its commands are those asked for, whatever Bolt puts before them."""
+def test_commands_identify_our_run(commands, seen, expected) -> None:
+    """A run fits if its commands so far are the requested ones; Bolt's own commands before them do not count."""
     assert fit(TriggerIntent(7, 0.0, commands), record(), seen) is expected
 
 
 @pytest.mark.parametrize(
     "asked,branch,commit,expected",
     [
-        pytest.param(None, "main", None, Fit.YES, id="nothing asked for"),
+        pytest.param(None, "main", None, Fit.YES, id="nothing requested"),
         pytest.param("dev", "dev", "abc", Fit.YES, id="the branch"),
         pytest.param("dev", "main", "abc", Fit.NO, id="another branch"),
-        pytest.param("e987a71", None, "e987a71966bf", Fit.YES, id="a commit, shortened"),
+        pytest.param("e987a71", None, "e987a71966bf", Fit.YES, id="a shortened commit"),
         pytest.param("e987a71", "main", "0123456", Fit.NO, id="another commit"),
         pytest.param("dev", None, None, Fit.YES, id="unknown"),
     ],
 )
-def test_the_branch_tells_whose_run_it_is(asked, branch, commit, expected) -> None:
-    """A run on another branch or commit than was asked for is not ours."""
+def test_the_branch_identifies_our_run(asked, branch, commit, expected) -> None:
+    """A run on another branch or commit than requested is not ours."""
     assert fit(TriggerIntent(7, 0.0, (RUN,), asked), record(branch, commit), [RUN]) is expected
 
 
@@ -95,12 +102,12 @@ def test_the_branch_tells_whose_run_it_is(asked, branch, commit, expected) -> No
         pytest.param(None, None, Fit.YES, id="neither"),
         pytest.param(5, 5, Fit.YES, id="the run to be retried"),
         pytest.param(4, 5, Fit.NO, id="another run's retry"),
-        pytest.param(None, 5, Fit.NO, id="no retry at all"),
-        pytest.param(5, None, Fit.NO, id="a retry where none was asked for"),
+        pytest.param(None, 5, Fit.NO, id="not a retry"),
+        pytest.param(5, None, Fit.NO, id="a retry, but none was requested"),
     ],
 )
-def test_the_parent_tells_whose_run_it_is(parent, retry_of, expected) -> None:
-    """A retry is known by the run that it retries."""
+def test_the_retried_run_identifies_our_run(parent, retry_of, expected) -> None:
+    """A retry is identified by the run that it retries."""
     assert fit(TriggerIntent(7, 0.0, (RUN,), retry_of=retry_of), record(parent=parent), [RUN]) is expected
 
 
@@ -112,7 +119,7 @@ def test_the_parent_tells_whose_run_it_is(parent, retry_of, expected) -> None:
             {8: Fit.YES}, Finding(Verdict.FOUND, [8]), Finding(Verdict.FOUND, [8]), id="one that fits"
         ),
         pytest.param({8: Fit.OPEN}, None, Finding(Verdict.FOUND, [8]), id="one that may fit"),
-        pytest.param({8: Fit.NO}, None, Finding(Verdict.UNSURE, [8]), id="one that does not seem to fit"),
+        pytest.param({8: Fit.NO}, None, Finding(Verdict.UNSURE, [8]), id="one that seems not to fit"),
         pytest.param({8: Fit.YES, 9: Fit.YES}, None, Finding(Verdict.UNSURE, [8, 9]), id="two that fit"),
         pytest.param({8: Fit.YES, 9: Fit.OPEN}, None, Finding(Verdict.UNSURE, [8, 9]), id="a second may fit"),
         pytest.param(
@@ -121,7 +128,9 @@ def test_the_parent_tells_whose_run_it_is(parent, retry_of, expected) -> None:
             Finding(Verdict.FOUND, [9]),
             id="another's beside",
         ),
-        pytest.param({8: Fit.DOUBTFUL}, None, Finding(Verdict.UNSURE, [8]), id="one that may be another's"),
+        pytest.param(
+            {8: Fit.DOUBTFUL}, None, Finding(Verdict.UNSURE, [8]), id="one that may be another client's"
+        ),
         pytest.param(
             {8: Fit.YES, 9: Fit.DOUBTFUL},
             None,
@@ -129,12 +138,15 @@ def test_the_parent_tells_whose_run_it_is(parent, retry_of, expected) -> None:
             id="one that fits, and a doubt",
         ),
         pytest.param(
-            {8: Fit.NO, 9: Fit.OPEN}, None, Finding(Verdict.FOUND, [9]), id="another's, and one that may"
+            {8: Fit.NO, 9: Fit.OPEN},
+            None,
+            Finding(Verdict.FOUND, [9]),
+            id="another client's run, and one that may fit",
         ),
     ],
 )
 def test_a_run_is_adopted_only_when_it_is_the_only_one(fits, early, late) -> None:
-    """One run that fits is ours; absence takes the whole window; two that fit are never guessed between."""
+    """One run that fits is ours. Only the whole window proves absence. Of two that fit, none is chosen."""
     assert judge(fits, window_is_over=False) == early
     assert judge(fits, window_is_over=True) == late
 
@@ -143,19 +155,30 @@ def test_a_run_is_adopted_only_when_it_is_the_only_one(fits, early, late) -> Non
     "asked,shown,first",
     [
         pytest.param(
-            ["dbt run", "dbt test"], ["git clone x", "dbt deps", "dbt  run"], 2, id="behind Bolt's own"
+            ["dbt run", "dbt test"],
+            ["git clone x", "dbt deps", "dbt  run"],
+            2,
+            id="after Bolt's own commands",
         ),
         pytest.param(["dbt run"], ["dbt run"], 0, id="nothing before"),
         pytest.param(
-            ["dbt deps", "dbt run"], ["git clone x", "dbt deps", "dbt deps", "dbt run"], 2, id="begins alike"
+            ["dbt deps", "dbt run"],
+            ["git clone x", "dbt deps", "dbt deps", "dbt run"],
+            2,
+            id="begins like Bolt's own",
         ),
-        pytest.param(["dbt deps", "dbt run"], ["dbt deps", "dbt run"], 0, id="begins alike, nothing before"),
-        pytest.param(["dbt run"], ["git clone x"], 1, id="only Bolt's own so far"),
+        pytest.param(
+            ["dbt deps", "dbt run"],
+            ["dbt deps", "dbt run"],
+            0,
+            id="begins like Bolt's own, with nothing before",
+        ),
+        pytest.param(["dbt run"], ["git clone x"], 1, id="only Bolt's own commands so far"),
         pytest.param(["dbt run"], ["git clone x", "dbt build"], None, id="something else"),
     ],
 )
-def test_which_command_is_the_first_that_was_asked_for(asked, shown, first) -> None:
-    """Bolt puts its own commands before them, and a schedule's own may look the same."""
+def test_finds_the_first_requested_command(asked, shown, first) -> None:
+    """Bolt adds its own commands in front, and a schedule's own commands may look the same."""
     assert first_of(asked, shown) == first
 
 
@@ -163,23 +186,23 @@ def test_which_command_is_the_first_that_was_asked_for(asked, shown, first) -> N
     "began,now,bolt_time,bolt_now,expected",
     [
         pytest.param(100.0, 100.0, 50.0, 100.0, None, id="in time"),
-        pytest.param(9000.0, 300.0, None, None, None, id="no time has passed, whatever the run's clock says"),
-        pytest.param(9000.0, -5000.0, None, None, None, id="our clock has been set back"),
+        pytest.param(9000.0, 300.0, None, None, None, id="no time has passed by our clock"),
+        pytest.param(9000.0, -5000.0, None, None, None, id="our clock was set back"),
         pytest.param(9000.0, 9100.0, None, None, Fit.DOUBTFUL, id="late by our clock, which may be wrong"),
         pytest.param(9000.0, 100.0, 50.0, 9100.0, Fit.NO, id="late by Bolt's own clock"),
-        pytest.param(300.0, 9100.0, 50.0, 9100.0, None, id="long past, and in time"),
-        pytest.param(None, 100.0, 50.0, 9100.0, Fit.NO, id="it has not begun yet"),
+        pytest.param(300.0, 9100.0, 50.0, 9100.0, None, id="late by our clock, in time by Bolt's"),
+        pytest.param(None, 100.0, 50.0, 9100.0, Fit.NO, id="it has not started yet"),
     ],
 )
-def test_a_run_that_began_too_late_is_not_ours(began, now, bolt_time, bolt_now, expected) -> None:
-    """By Bolt's clock that is certain; by our own it is no more than a doubt."""
+def test_a_run_that_started_too_late_is_not_ours(began, now, bolt_time, bolt_now, expected) -> None:
+    """Bolt's clock makes that certain; our own clock only makes it doubtful."""
     intent = TriggerIntent(7, 60.0, bolt_time=bolt_time)
     assert begun_too_late(intent, began, now, bolt_now) is expected
 
 
 @given(st.dictionaries(st.integers(1, 99), st.sampled_from(Fit), max_size=5), st.booleans())
-def test_no_guess_is_ever_made(fits, over) -> None:
-    """Whatever is seen: found means that no other run can be it, absent means that there is none."""
+def test_the_verdict_is_never_a_guess(fits, over) -> None:
+    """In any case: found means that no other run can be ours, absent means that no run exists."""
     finding = judge(fits, window_is_over=over)
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
     if finding is None:
@@ -204,18 +227,18 @@ def test_no_guess_is_ever_made(fits, over) -> None:
         pytest.param(BoltRequestError("bad input"), False, id="refused before it was sent"),
         pytest.param(BoltUnsupported("no such field", operation="RetryBoltRun"), False, id="not validated"),
         pytest.param(BoltAlreadyRunning("runs"), False, id="runs already"),
-        pytest.param(BoltAuthError("no"), False, id="not let in"),
+        pytest.param(BoltAuthError("no"), False, id="wrong credentials"),
         pytest.param(RuntimeError("?"), True, id="anything else"),
     ],
 )
-def test_what_may_have_started_a_run(error, expected) -> None:
-    """Only what proves that nothing was started counts as such."""
+def test_which_errors_prove_that_nothing_started(error, expected) -> None:
+    """Nothing was started only if the error proves it."""
     assert may_have_started(error) is expected
 
 
 @given(st.floats(0, 1e7), st.floats(0.5, 3600), st.one_of(st.none(), st.floats(-1e6, 1e6)), st.floats(0, 1e6))
-def test_a_sleep_is_bounded_and_never_shortens_with_time(elapsed, ceiling, remaining, more) -> None:
-    """Never longer than the ceiling, never past the deadline, never negative; longer as the run goes on."""
+def test_a_sleep_is_bounded_and_never_gets_shorter(elapsed, ceiling, remaining, more) -> None:
+    """Never longer than the ceiling or the deadline, never negative; it grows while the run continues."""
     delay = next_poll_delay(elapsed, ceiling, remaining)
     assert 0 <= delay <= ceiling
     if remaining is not None:
@@ -223,14 +246,14 @@ def test_a_sleep_is_bounded_and_never_shortens_with_time(elapsed, ceiling, remai
     assert next_poll_delay(elapsed + more, ceiling, remaining) >= delay
 
 
-def test_the_end_of_a_run_is_seen_late_by_a_tenth_at_most() -> None:
-    """Half a second at first, a tenth of the time waited later, the ceiling at last."""
+def test_a_runs_end_is_noticed_within_a_tenth_of_the_wait() -> None:
+    """Half a second at first, later a tenth of the time waited, at most the ceiling."""
     assert [next_poll_delay(elapsed, 15, None) for elapsed in (0, 4, 60, 3600)] == [0.5, 0.5, 6, 15]
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
-def test_a_wall_clock_that_jumps_does_no_harm(jump) -> None:
-    """A deadline goes by time that does not jump."""
+def test_a_jump_of_the_wall_clock_does_not_move_the_deadline(jump) -> None:
+    """A deadline uses a clock that does not jump."""
     fake = FakeClock()
     deadline = Deadline(60, fake.clock)
     fake.wall += jump
@@ -245,8 +268,8 @@ def status(state: str) -> BoltRunStatus:
     return BoltRunStatus(state=BoltRunState(state), commands=[])
 
 
-async def test_the_last_sleep_ends_at_the_deadline_which_is_tested_after_looking() -> None:
-    """The run that ends in the very last moment has ended, not timed out."""
+async def test_the_last_poll_is_at_the_deadline() -> None:
+    """A run that ends at the last moment counts as ended, not as timed out."""
     fake = FakeClock()
     deadline = Deadline(10, fake.clock)
 
@@ -262,8 +285,8 @@ async def test_the_last_sleep_ends_at_the_deadline_which_is_tested_after_looking
     assert [each.past_deadline for each in seen] == [False] * (len(seen) - 1) + [True]
 
 
-async def test_an_outage_is_counted_from_the_last_look_that_succeeded() -> None:
-    """It counts on while looks fail and is over with the first that succeeds."""
+async def test_an_outage_counts_from_the_last_successful_poll() -> None:
+    """It grows while polls fail, and the first successful poll ends it."""
     fake = FakeClock()
     answers = iter(["RUNNING", None, None, "RUNNING", None, "SUCCESS"])
 
@@ -291,8 +314,8 @@ async def test_an_outage_is_counted_from_the_last_look_that_succeeded() -> None:
         pytest.param(3600, [60, 60, 60], id="a minute at most"),
     ],
 )
-async def test_bolt_is_left_alone_as_long_as_it_asks(asked, slept) -> None:
-    """`Retry-After` counts in the wait as it does in a call, whatever the poll interval."""
+async def test_polling_waits_as_long_as_bolt_asks(asked, slept) -> None:
+    """`Retry-After` counts during a wait as it does in a call, whatever the poll interval."""
     fake = FakeClock()
 
     async def look() -> BoltRunStatus:
@@ -307,8 +330,8 @@ async def test_bolt_is_left_alone_as_long_as_it_asks(asked, slept) -> None:
     assert fake.slept == slept
 
 
-async def test_the_deadline_comes_before_what_bolt_asks_for() -> None:
-    """The last sleep ends at it, and the last look is made then."""
+async def test_the_deadline_overrides_retry_after() -> None:
+    """The last sleep ends at the deadline, and the last poll follows."""
     fake = FakeClock()
     looks = []
 
@@ -325,8 +348,8 @@ async def test_the_deadline_comes_before_what_bolt_asks_for() -> None:
     assert looks == [0, 20, 30]
 
 
-async def test_a_refusal_is_an_outage_but_for_refused_credentials() -> None:
-    """The run exists, whatever Bolt says; but a key that nothing was ever read with is not tried again."""
+async def test_a_refused_poll_counts_as_an_outage_unless_credentials_are_wrong() -> None:
+    """The run exists, whatever Bolt says. But a key that has never read anything is not tried again."""
     fake = FakeClock()
     errors = iter([BoltRequestError("no such run"), BoltAuthError("no")])
 
@@ -341,8 +364,8 @@ async def test_a_refusal_is_an_outage_but_for_refused_credentials() -> None:
         await anext(observations)
 
 
-async def test_a_look_that_hangs_does_not_hold_up_the_deadline(monkeypatch) -> None:
-    """It is broken off at the deadline, or as soon after as one answer may take."""
+async def test_a_poll_that_hangs_does_not_delay_the_deadline(monkeypatch) -> None:
+    """It is stopped at the deadline, or as soon after it as one response may take."""
     monkeypatch.setattr(polling, "_LEAST_LOOK_SECONDS", 0.2)
     began = anyio.current_time()
     observations = observe(lambda: anyio.sleep(60), poll_interval_seconds=1, deadline=Deadline(0.1))  # type: ignore[arg-type]
@@ -353,8 +376,8 @@ async def test_a_look_that_hangs_does_not_hold_up_the_deadline(monkeypatch) -> N
     await observations.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_run_of_an_unknown_state_is_waited_for_on() -> None:
-    """A state that nobody has heard of is not an end."""
+async def test_waiting_continues_while_the_state_is_unknown() -> None:
+    """A state that we do not know is not an end."""
     fake = FakeClock()
     states = iter(["STARTING", "POLISHING", "SKIPPED"])
 

@@ -1,4 +1,4 @@
-"""The answer to a trigger is lost: what is looked for, what is adopted, and what is never guessed."""
+"""The answer to a trigger is lost: what is searched for, what is adopted, and when nothing is guessed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOST_BEFORE = faults.CutConnection(operation="triggerBoltRun")
 
 @dataclass(frozen=True)
 class Meanwhile(Fault):
-    """Somebody else starts a run at the same time, before or after ours; then the answer is lost."""
+    """Another client starts a run at the same time, before or after ours; then the answer is lost."""
 
     simulator: BoltSimulator
     first: bool = True
@@ -41,7 +41,7 @@ class Meanwhile(Fault):
 
 @dataclass(frozen=True)
 class NothingYet(Fault):
-    """What tells of runs has not caught up before a second trigger is sent."""
+    """Bolt's run list does not show the run yet when the second trigger is sent."""
 
     simulator: BoltSimulator
 
@@ -59,7 +59,7 @@ class NothingYet(Fault):
 
 @dataclass(frozen=True)
 class NoRuns(Fault):
-    """A list of runs without any."""
+    """A run list without runs."""
 
     runs: list[object] | None
 
@@ -69,7 +69,7 @@ class NoRuns(Fault):
 
 @dataclass(frozen=True)
 class ActsLater(Fault):
-    """Something else is answered at once; the server works on, and starts the run all the same."""
+    """The client gets another response at once; the server continues, and starts the run."""
 
     seconds: float
     inner: Fault
@@ -102,8 +102,8 @@ def block(simulator: BoltSimulator, *, patience: float = 5.0, **options) -> Bolt
     bolt="One run",
     result="The run is found among the schedule's newest runs, by branch and commands, and waited for",
 )
-async def test_the_run_is_adopted(simulator, record_figures) -> None:
-    """The answer is lost, the run is found; the trail tells it."""
+async def test_the_run_of_a_lost_answer_is_adopted(simulator, record_figures) -> None:
+    """The answer is lost, and the run is found; the decision log shows it."""
     simulator.inject(LOST)
     trail = Trail()
     run = await block(simulator).atrigger(trail=trail)
@@ -127,8 +127,8 @@ async def test_the_run_is_adopted(simulator, record_figures) -> None:
         "two minutes later at least"
     ),
 )
-async def test_what_has_not_started_is_sent_again(simulator, record_figures) -> None:
-    """No run within the window: the trigger is sent a second time, and no more often than three times."""
+async def test_a_trigger_that_started_nothing_is_sent_again(simulator, record_figures) -> None:
+    """No run appears within the window: the trigger is sent again, at most three times in all."""
     simulator.inject(LOST_BEFORE)
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -152,14 +152,14 @@ async def test_what_has_not_started_is_sent_again(simulator, record_figures) -> 
     ),
 )
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
-async def test_two_runs_that_fit_are_not_guessed_between(simulator, first) -> None:
-    """Somebody starts the same at the same time: the error names both, and nothing is sent again."""
+async def test_of_two_runs_that_fit_none_is_chosen(simulator, first) -> None:
+    """Another client starts the same at the same time: the error names both runs, and nothing is sent again."""
     simulator.inject(Meanwhile(simulator, first=first, operation="triggerBoltRun"))
     with pytest.raises(BoltTriggerUnknown) as caught:
         await block(simulator).atrigger()
     both = tuple(each.id for each in simulator.runs())
     assert len(both) == 2
-    # The first look may have come between the two; never once the second is there, which here it always is.
+    # The first poll may have come between the two, but not after the second appeared, and here it always has.
     assert tuple(caught.value.candidates) == both
     assert all(str(run_id) in str(caught.value) for run_id in both)
     assert simulator.count("triggerBoltRun") == 1
@@ -170,8 +170,8 @@ async def test_two_runs_that_fit_are_not_guessed_between(simulator, first) -> No
     "changes",
     [pytest.param({"commands": [SECOND]}, id="commands"), pytest.param({"branch": "main"}, id="branch")],
 )
-async def test_ours_is_told_from_another(simulator, changes, first) -> None:
-    """A run of other commands or another branch is not ours; ours beside it is adopted."""
+async def test_our_run_is_distinguished_from_another(simulator, changes, first) -> None:
+    """A run with other commands or another branch is not ours; our run beside it is adopted."""
     simulator.inject(Meanwhile(simulator, first=first, changes=changes, operation="triggerBoltRun"))
     run = await block(simulator, commands=[FIRST, SECOND], branch="dev").atrigger()
     assert simulator.run(run.run_id).branch == "dev"
@@ -179,8 +179,8 @@ async def test_ours_is_told_from_another(simulator, changes, first) -> None:
     assert len(simulator.runs()) == 2
 
 
-async def test_only_another_than_ours_is_no_proof_of_absence(simulator) -> None:
-    """A run that does not seem to be ours may be all the same: nothing is sent again."""
+async def test_another_run_does_not_prove_that_ours_is_absent(simulator) -> None:
+    """A run that seems not to be ours may still be ours: nothing is sent again."""
     simulator.inject(
         Meanwhile(simulator, acts=False, changes={"commands": [SECOND]}, operation="triggerBoltRun")
     )
@@ -190,8 +190,8 @@ async def test_only_another_than_ours_is_no_proof_of_absence(simulator) -> None:
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_already_running_after_a_lost_answer_is_our_own_run(simulator, record_figures) -> None:
-    """The run shows itself late; meanwhile the trigger is sent again, and refused because of it."""
+async def test_already_running_after_a_lost_answer_means_our_own_run(simulator, record_figures) -> None:
+    """The run appears late. Until then the trigger is sent again, and refused because of that run."""
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     behind = [
         NothingYet(simulator, operation=each, times=None) for each in ("listBoltRuns", "boltScheduleName")
@@ -204,8 +204,8 @@ async def test_already_running_after_a_lost_answer_is_our_own_run(simulator, rec
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs())
 
 
-async def test_already_running_of_a_run_that_was_there_before_is_believed(simulator) -> None:
-    """A lost answer, then a refusal, and no newer run: the one in the way is not ours."""
+async def test_already_running_because_of_an_earlier_run_is_believed(simulator) -> None:
+    """An answer is lost, the next trigger is refused, and no run is newer: the conflicting run is not ours."""
     simulator.start_run(SCHEDULE)
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     simulator.inject(LOST_BEFORE)
@@ -216,7 +216,7 @@ async def test_already_running_of_a_run_that_was_there_before_is_believed(simula
 
 @pytest.mark.parametrize("acts", [True, False])
 async def test_a_backend_that_cannot_list_runs(simulator, acts) -> None:
-    """The schedule's latest run serves in its place."""
+    """The schedule's latest run is used instead."""
     simulator.lacks(operations=["listBoltRuns"])
     simulator.inject(LOST if acts else LOST_BEFORE)
     run = await block(simulator).atrigger()
@@ -226,8 +226,8 @@ async def test_a_backend_that_cannot_list_runs(simulator, acts) -> None:
 
 
 @pytest.mark.parametrize("runs", [None, []], ids=["null", "empty"])
-async def test_a_list_of_runs_that_has_none_is_no_proof_of_absence(simulator, runs) -> None:
-    """The schedule itself tells of a newer run, be the list behind or broken."""
+async def test_an_empty_run_list_does_not_prove_absence(simulator, runs) -> None:
+    """The schedule itself names a newer run, while the list is late or broken."""
     simulator.inject(LOST, NoRuns(runs, operation="listBoltRuns", times=None))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -236,8 +236,8 @@ async def test_a_list_of_runs_that_has_none_is_no_proof_of_absence(simulator, ru
 
 @pytest.mark.parametrize("status", [302, 400, 499])
 @pytest.mark.parametrize("acts", [True, False], ids=["acts", "does not"])
-async def test_a_gateway_that_refuses_in_its_own_words_is_not_believed(simulator, status, acts) -> None:
-    """It may have passed the trigger on: its run is looked for, for a short while."""
+async def test_a_gateways_own_refusal_is_not_believed(simulator, status, acts) -> None:
+    """The gateway may have forwarded the trigger: its run is searched for, for a short time."""
     simulator.inject(faults.Status(status, operation="triggerBoltRun", after_acting=acts))
     if acts:
         run = await block(simulator).atrigger()
@@ -249,8 +249,8 @@ async def test_a_gateway_that_refuses_in_its_own_words_is_not_believed(simulator
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_an_outage_during_the_look_is_waited_out(simulator) -> None:
-    """Absence is believed only of a Bolt that answers."""
+async def test_the_search_waits_for_the_end_of_an_outage(simulator) -> None:
+    """Only a Bolt that responds can prove that no run exists."""
     simulator.inject(
         LOST,
         faults.Status(503, operation="listBoltRuns", times=8),
@@ -261,8 +261,8 @@ async def test_an_outage_during_the_look_is_waited_out(simulator) -> None:
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_an_outage_that_does_not_end_is_told(simulator) -> None:
-    """Who cannot look does not know: the error says so, and nothing is sent again."""
+async def test_an_endless_outage_during_the_search_is_an_error(simulator) -> None:
+    """Without responses, nothing is known: the error says so, and nothing is sent again."""
     simulator.inject(
         LOST,
         faults.Status(503, operation="listBoltRuns", times=None),
@@ -273,8 +273,8 @@ async def test_an_outage_that_does_not_end_is_told(simulator) -> None:
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_a_trigger_that_is_carried_out_late_is_found(simulator, record_figures) -> None:
-    """The server acts only when the client has long stopped to wait for it."""
+async def test_the_run_of_a_trigger_executed_late_is_found(simulator, record_figures) -> None:
+    """The server acts long after the client has stopped waiting."""
     simulator.inject(faults.Hang(0.6, operation="triggerBoltRun"))
     run = await block(simulator, patience=0.3).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -284,8 +284,8 @@ async def test_a_trigger_that_is_carried_out_late_is_found(simulator, record_fig
 
 
 @pytest.mark.guarantee("The trigger's answer is lost", "The answer is lost, and no run was started")
-async def test_a_run_that_starts_half_a_minute_after_the_connection_was_cut_is_found(simulator) -> None:
-    """No telling how far the server had come: absence is believed when no server works at a request any longer."""
+async def test_a_run_that_starts_30_s_after_a_cut_connection_is_found(simulator) -> None:
+    """It is not known how far the server got. Absence is proven only when the server cannot be working any more."""
     simulator.inject(ActsLater(35, faults.CutConnection(), operation="triggerBoltRun"))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -299,8 +299,8 @@ async def test_a_run_that_starts_half_a_minute_after_the_connection_was_cut_is_f
         pytest.param(faults.Status(504, operation="triggerBoltRun"), id="504"),
     ],
 )
-async def test_what_may_still_come_is_not_sent_again(simulator, fault) -> None:
-    """After a time-out, what is not there can still come: two runs are worse than an error."""
+async def test_a_trigger_that_may_still_start_is_not_sent_again(simulator, fault) -> None:
+    """After a time-out, the run may still start: two runs are worse than an error."""
     simulator.inject(fault)
     with pytest.raises(BoltTriggerUnknown):
         await block(simulator, patience=0.3).atrigger()
@@ -308,8 +308,8 @@ async def test_what_may_still_come_is_not_sent_again(simulator, fault) -> None:
     assert not simulator.runs()
 
 
-async def test_an_error_that_comes_of_a_run_that_has_begun(simulator) -> None:
-    """GraphQL answers 200 with an error although the run has started: it is found and adopted."""
+async def test_a_graphql_error_after_the_run_started(simulator) -> None:
+    """GraphQL returns 200 with an error although the run has started: the run is found and adopted."""
     simulator.inject(
         faults.GraphQLError("Internal server error", operation="triggerBoltRun", after_acting=True)
     )
@@ -327,8 +327,8 @@ async def test_an_error_that_comes_of_a_run_that_has_begun(simulator) -> None:
         pytest.param("Bad Gateway: invalid response from the server", 35, id="gateway"),
     ],
 )
-async def test_a_gateway_that_speaks_graphql_has_lost_an_answer(simulator, text, after_seconds) -> None:
-    """What began its run later than a refusal is looked into is found all the same."""
+async def test_a_gateway_error_in_graphql_counts_as_a_lost_answer(simulator, text, after_seconds) -> None:
+    """A run that such a request starts later is found too, where a plain refusal would end the search earlier."""
     simulator.inject(ActsLater(after_seconds, faults.GraphQLError(text), operation="triggerBoltRun"))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -336,8 +336,8 @@ async def test_a_gateway_that_speaks_graphql_has_lost_an_answer(simulator, text,
 
 
 @pytest.mark.parametrize("text", ["request to upstream timed out", "Gateway Timeout", "timeout of 30000ms"])
-async def test_a_gateway_that_gave_up_leaves_open_what_comes(simulator, text) -> None:
-    """The request may still lie with the server, as after HTTP 504: it is not sent again, nor called a refusal."""
+async def test_a_gateway_time_out_in_graphql_is_not_a_refusal(simulator, text) -> None:
+    """As after HTTP 504, the request may still reach the server: it is not sent again, nor reported as a refusal."""
     simulator.inject(faults.GraphQLError(text, operation="triggerBoltRun"))
     with pytest.raises(BoltTriggerUnknown):
         await block(simulator).atrigger()
@@ -353,8 +353,8 @@ async def test_a_gateway_that_gave_up_leaves_open_what_comes(simulator, text) ->
         "Argument timeout must be below 3600",
     ],
 )
-async def test_an_error_that_is_a_refusal_stays_one(simulator, text) -> None:
-    """Bolt said no and started nothing: that is what is raised, and nothing is sent again."""
+async def test_a_refusal_is_raised_as_a_refusal(simulator, text) -> None:
+    """Bolt refused and started nothing: that error is raised, and nothing is sent again."""
     simulator.inject(faults.GraphQLError(text, operation="triggerBoltRun"))
     with pytest.raises(BoltRequestError, match=text):
         await block(simulator).atrigger()
@@ -370,8 +370,8 @@ async def test_an_error_that_is_a_refusal_stays_one(simulator, text) -> None:
         pytest.param(faults.MissingData("nulls", operation="triggerBoltRun", after_acting=True), id="no id"),
     ],
 )
-async def test_an_answer_that_is_none(simulator, fault) -> None:
-    """Whatever came in its place, the run is looked for."""
+async def test_an_unreadable_answer_is_a_lost_answer(simulator, fault) -> None:
+    """Whatever came instead of the answer, the run is searched for."""
     simulator.inject(fault)
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -379,8 +379,8 @@ async def test_an_answer_that_is_none(simulator, fault) -> None:
 
 
 @pytest.mark.parametrize("retry_after", [None, 2])
-async def test_what_never_arrived_is_sent_again_at_once(simulator, retry_after) -> None:
-    """A server that says 'too many' has not acted: no look is needed."""
+async def test_a_rate_limited_trigger_is_sent_again_without_a_search(simulator, retry_after) -> None:
+    """A server that responds 'too many requests' has not acted: no search is needed."""
     simulator.inject(faults.Status(429, retry_after=retry_after, operation="triggerBoltRun", times=2))
     run = await block(simulator).atrigger()
     assert [run.run_id] == [each.id for each in simulator.runs()]
@@ -398,8 +398,8 @@ async def test_what_never_arrived_is_sent_again_at_once(simulator, retry_after) 
     ),
 )
 @pytest.mark.parametrize("operation", ["triggerBoltRun", "boltScheduleName"])
-async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(simulator, operation) -> None:
-    """However long that is, within the longest outage, and what others start meanwhile is not taken for ours."""
+async def test_the_trigger_waits_as_long_as_bolt_asks(simulator, operation) -> None:
+    """However long that is, up to the longest outage. Runs that others start meanwhile do not count as ours."""
     simulator.inject(faults.Status(429, retry_after=90, operation=operation, times=3))
     began = time.monotonic()
     trigger = asyncio.create_task(block(simulator).atrigger())
@@ -416,10 +416,8 @@ async def test_bolt_is_left_alone_as_long_as_it_asks_before_a_run_is_started(sim
     "Bolt is too busy to take a trigger (HTTP 429)",
 )
 @pytest.mark.parametrize("asked, sent, longest", [(90, 1, 60), (90, 7, 600), (3600, 1, 600)])
-async def test_bolt_that_asks_for_more_than_an_outage_is_told_with_what_it_asks(
-    simulator, asked, sent, longest
-) -> None:
-    """It is not waited for in vain; nothing was started."""
+async def test_a_retry_after_beyond_the_longest_outage_is_an_error(simulator, asked, sent, longest) -> None:
+    """There is no wait that would fail anyway, and nothing was started."""
     simulator.inject(faults.Status(429, retry_after=asked, operation="triggerBoltRun", times=None))
     with pytest.raises(BoltUnavailable, match=f"asks to be left alone for {asked} s") as caught:
         await block(simulator, max_outage_seconds=longest).atrigger()
@@ -428,7 +426,7 @@ async def test_bolt_that_asks_for_more_than_an_outage_is_told_with_what_it_asks(
     assert simulator.runs() == []
 
 
-async def test_a_refused_connection_is_no_lost_answer(simulator) -> None:
+async def test_a_refused_connection_is_not_a_lost_answer(simulator) -> None:
     """Bolt is down from the start: nothing was sent, and the error says what to do."""
     schedule = block(simulator)
     simulator.stop()
@@ -437,10 +435,10 @@ async def test_a_refused_connection_is_no_lost_answer(simulator) -> None:
     assert not caught.value.may_have_acted
 
 
-async def test_a_trigger_that_a_gateway_sends_twice(simulator) -> None:
-    """Bolt gets it twice, starts one run, and refuses the second; the refusal is what arrives, and is believed.
+async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator) -> None:
+    """Bolt receives it twice, starts one run, and refuses the second. The client gets the refusal and believes it.
 
-    `run_schedule` knows better: see `test_a_trigger_that_a_gateway_sends_twice` of the already running.
+    `run_schedule` does better: see the test of the same name in test_already_running.py.
     """
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))

@@ -1,4 +1,4 @@
-"""The whole fault matrix: each case is the flow in memory and in virtual time, with a Bolt of its own."""
+"""The whole fault matrix. Each case runs the flow in memory and in virtual time, with its own Bolt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _usual: dict[str, dict[str, int]] = {}
 
 
 async def usual_calls(ending: str) -> dict[str, int]:
-    """Return how often each operation is called when nothing goes wrong."""
+    """Return the number of calls of each operation without faults."""
     if ending not in _usual:
         _usual[ending] = await _count_calls(ending)
     return _usual[ending]
@@ -26,8 +26,8 @@ async def _count_calls(ending: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
-async def test_one_fault_starts_one_run_and_leaves_none_over(case, record_figures) -> None:
-    """Whatever goes wrong: one Bolt run, or none with a clear error; its end is told; none is left over."""
+async def test_one_fault_starts_one_run_and_leaves_none_behind(case, record_figures) -> None:
+    """Whatever fails: there is one Bolt run, or none and a clear error; its end is reported; none is left over."""
     outcome = await case.run(await usual_calls(case.ending))
     record_figures("One fault", runs=outcome.runs, left_over=outcome.active)
     judge(case, outcome)
