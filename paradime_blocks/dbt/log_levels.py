@@ -39,18 +39,19 @@ _TOGETHER_CHARACTERS: Final = 5000
 # Where a line may begin that is of another level than the usual one; what matches is looked at closely. The line
 # break is part of it: a search for a character that must be there is many times as fast as one for a place.
 _LOUD: Final = (
-    # What most lines of dbt look like is passed over first.
-    r"\n(?![0-9:]{8}  [0-9]{1,9} of [0-9]{1,9} (?:START|OK|PASS) )(?:\{"
+    r"(?:\{"
     rf"|(?:{TIME}|(?![0-9]{{2}}:[0-9]{{2}}:))(?:{HEAD.replace('(?P<warning>', '(?:').replace('(?P<error>', '(?:')}"
     rf"|{DECLARED}"
     r"|(?:Batch )?[0-9]{1,9} of [0-9]{1,9} (?:ERROR|FAIL|WARN|SKIP)"
     r"| {0,7}(?:Failed|Errored|Stale|Warned|Cancelled) "
 )
+# What most lines of dbt look like is passed over first.
+_COMMON: Final = r"(?![0-9:]{8}  [0-9]{1,9} of [0-9]{1,9} (?:START|OK|PASS) )"
 _LOUD_LINE: Final[dict[str, re.Pattern[str]]] = {
-    "STDOUT": re.compile(_LOUD + "))"),
+    "STDOUT": re.compile(r"\n" + _COMMON + _LOUD + "))"),
     # There, what is known for harmless is not of the usual level either.
     "STDERR": re.compile(
-        _LOUD + rf"|(?:Batch )?[0-9]{{1,9}} of |{GIT}|(?=[^\n]{{10}} ) {{0,7}}[A-Z][a-z]{{2,9}} ))",
+        r"\n" + _LOUD + rf"|(?:Batch )?[0-9]{{1,9}} of |{GIT}|(?=[^\n]{{10}} ) {{0,7}}[A-Z][a-z]{{2,9}} ))",
         re.MULTILINE,
     ),
 }

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from recorded import RECORDED
 from support.properties import fewer_examples
@@ -214,6 +214,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@example(["10:00:00  1 of 1 START test a"], "STDERR", 1)
 @fewer_examples
 @given(st.lists(FRAGMENTS, max_size=12), st.sampled_from(["STDOUT", "STDERR"]), st.integers(1, 8))
 def test_lines_together_have_the_levels_that_they_have_one_by_one(lines, stream, size) -> None:
