@@ -55,13 +55,12 @@ def no_signs_of_life() -> Iterator[None]:
 @pytest.fixture
 def taken_slot() -> Iterator[None]:
     """Another flow run has the schedule's slot in Prefect."""
-    import paradime_flows.runner.run as module
-    from paradime_flows.runner.slot import SlotTaken
+    import paradime_flows.runner.slot as module
 
     @asynccontextmanager
     async def taken(*_: Any, wait_seconds: float) -> AsyncIterator[None]:
         await asyncio.sleep(min(wait_seconds, 1))
-        raise SlotTaken
+        raise module.SlotTaken
         yield
 
     with mock.patch.object(module, "schedule_slot", taken):
@@ -167,7 +166,7 @@ async def test_our_run_behind_a_refusal_is_searched_before_the_slot_is_awaited(
     simulator, prefect, taken_slot, policy
 ) -> None:
     """The killed attempt may still have the slot. Then the conflicting run is its own."""
-    from paradime_flows.runner.run import hold_slot
+    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     await doubled_and_interrupted(simulator, flow_run_id, policy)
@@ -1015,7 +1014,7 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
     """A hook left its run running, and another flow run has the schedule now. A retry of a failure does wait."""
-    from paradime_flows.runner import run as driving
+    from paradime_flows.runner.slot import hold_slot
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
@@ -1033,9 +1032,9 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     async with AsyncExitStack() as stack:
         if ended == "FAILED" and retries:
             with pytest.raises(BoltAlreadyRunning):
-                await driving.hold_slot(retry, stack)
+                await hold_slot(retry, stack)
         else:
-            await driving.hold_slot(retry, stack)
+            await hold_slot(retry, stack)
             assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
 
@@ -1048,6 +1047,7 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
 async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
     """Its attempt has died, and another flow run has the schedule by now."""
     from paradime_flows.runner import run as driving
+    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -1068,17 +1068,18 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     process.set(Process())
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
-        await driving.hold_slot(again, stack)
-        with pytest.raises(BoltRunFailed) as failure:
+        await hold_slot(again, stack)
+        with pytest.raises(BoltRunFailed) as told:
             await driving._to_the_end(again, await again.obtain())
     assert failure.value.run_id == run.run_id
     assert [each.id for each in simulator.runs()] == [other, run.run_id]
 
-
-async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot) -> None:
     """A retry of its flow run is a new intent, and another flow run has the schedule."""
-    from paradime_flows.runner import run as driving
+
+
+async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefect, taken_slot) -> None:
     from paradime_flows.runner.conflict import Skipped
+    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -1094,7 +1095,7 @@ async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot)
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
         with pytest.raises(Skipped):
-            await driving.hold_slot(again, stack)
+            await hold_slot(again, stack)
 
 
 async def test_a_new_trigger_gets_its_full_time_limit(simulator, prefect) -> None:

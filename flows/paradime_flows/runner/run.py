@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed, Crashed
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltRunFailed
+from paradime_blocks.errors import BoltRunFailed
 from paradime_blocks.models import BoltRunResult, BoltRunState
-from paradime_blocks.polling import Deadline
 from paradime_flows.live.view import LiveView
 from paradime_flows.prefect_api.context import current_flow_run_id
-from paradime_flows.prefect_api.timing import timing
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.slot import SlotTaken, schedule_slot, slot_name
+from paradime_flows.runner.slot import hold_slot
 from paradime_flows.supervision.reconcile import told_of_run
-from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
+from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -105,75 +102,6 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
             if retried is None:
                 raise
             run = retried
-
-
-async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
-    """Take the schedule's concurrency slot, as far as `on_already_running` allows waiting for it.
-
-    Args:
-        lifecycle: For whom.
-        stack: Gives it back at its end.
-
-    Raises:
-        Skipped: Another flow run holds it, and the policy is to skip; where Bolt runs nothing, for longer than one that
-            was killed could. A failure that nobody has been told of is not skipped, but no longer retried.
-        BoltAlreadyRunning: The same where the policy is to fail, or for as long as it waits.
-    """
-    policy = lifecycle.policies.on_already_running
-    triggering = lifecycle.triggering
-    await _look_behind_a_refusal(lifecycle)
-    # Who answers for a run already must look after it at once: its time limit runs. One that has ended, and is not to
-    # be retried, needs no slot.
-    ownership = lifecycle.ownership
-    fails = ownership.is_untold and ownership.state in BoltRunState.FAILURES
-    is_retried = fails and lifecycle.policies.retries > 0
-    has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
-    takes_up = (has_run and not is_retried) or ownership.state == BoltRunState.SUCCESS
-    name = slot_name(lifecycle.schedule)
-    dead = Deadline(timing().slot_dead_seconds)
-    while True:
-        left = triggering.waiting.remaining or 0.0
-        seconds = max(left, 0.0) if policy == "wait" and not takes_up else timing().slot_try_seconds
-        slot = schedule_slot(name, lifecycle.trail, wait_seconds=seconds)
-        try:
-            await unless_stopped(lambda: stack.enter_async_context(slot), lifecycle.ownership.flow_run_id)  # noqa: B023
-        except SlotTaken:
-            if takes_up:
-                lifecycle.trail.note(
-                    "Another flow run in Prefect drives the schedule; our run is looked after."
-                )
-                return
-            other, runs = await triggering.run_in_the_way()
-            if not runs and policy != "wait" and not dead.passed and not triggering.waiting.passed:
-                # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
-                continue
-            if policy == "skip" and other is not None:
-                if is_retried:
-                    lifecycle.retry_no_more("Another flow run in Prefect drives the schedule")
-                    return
-                why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
-                skipped = Skipped(other, await other.astate(), why)
-                lifecycle.trail.note(str(skipped))
-                raise skipped from None
-            if policy in {"attach", "replace"} and runs:
-                # Bolt refuses a second run, and then the policy says what to do.
-                lifecycle.trail.note(
-                    "Another flow run in Prefect drives the schedule; asking Bolt all the same."
-                )
-                return
-            if policy in {"wait", "fail"} or triggering.waiting.passed:
-                msg = "Another flow run in Prefect drives the schedule."
-                raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule) from None
-            # It is between two runs: neither one to attach to nor one to replace.
-        else:
-            return
-
-
-async def _look_behind_a_refusal(lifecycle: RunLifecycle) -> None:
-    """See whether it is a run of our own that holds the slot, or stands in the way."""
-    if lifecycle.ownership.refused is not None:
-        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.next_request)
-        await unless_stopped(look, lifecycle.ownership.flow_run_id)
 
 
 def this_flow_run_id() -> UUID:

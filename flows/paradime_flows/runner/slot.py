@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,15 +21,115 @@ from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, conc
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from slugify import slugify
 
+from paradime_blocks.errors import BoltAlreadyRunning
+from paradime_blocks.models import BoltRunState
+from paradime_blocks.polling import Deadline
 from paradime_flows.prefect_api.timing import timing
+from paradime_flows.runner.conflict import Skipped
+from paradime_flows.supervision.watch import unless_stopped
 
 if TYPE_CHECKING:
+    from paradime_blocks.run import BoltRun
     from paradime_blocks.schedule import BoltSchedule
     from paradime_blocks.trigger.decision_log import Trail
+    from paradime_flows.runner.lifecycle import RunLifecycle
 
 
 class SlotTaken(Exception):
     """Another flow run held the slot for as long as it was waited for."""
+
+
+async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
+    """Take the schedule's concurrency slot, as far as `on_already_running` allows waiting for it.
+
+    Args:
+        lifecycle: For whom.
+        stack: Gives it back at its end.
+
+    Raises:
+        Skipped: Another flow run holds it, and the policy is to skip; where Bolt runs nothing, for longer than one that
+            was killed could. A failure that nobody has been told of is not skipped, but no longer retried.
+        BoltAlreadyRunning: The same where the policy is to fail, or for as long as it waits.
+    """
+    flow_run_id = lifecycle.ownership.flow_run_id
+    if lifecycle.ownership.refused is not None:
+        # What holds the slot, or stands in the way, can be a run of our own.
+        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.next_request)
+        await unless_stopped(look, flow_run_id)
+    needs_none = _has_run_to_look_after(lifecycle)
+    waits = lifecycle.policies.on_already_running == "wait" and not needs_none
+    dead = Deadline(timing().slot_dead_seconds)
+    while True:
+        left = max(lifecycle.triggering.waiting.remaining or 0.0, 0.0)
+        slot = schedule_slot(
+            slot_name(lifecycle.schedule),
+            lifecycle.trail,
+            wait_seconds=left if waits else timing().slot_try_seconds,
+        )
+        with suppress(SlotTaken):
+            await unless_stopped(partial(stack.enter_async_context, slot), flow_run_id)
+            return
+        if needs_none:
+            lifecycle.trail.note("Another flow run in Prefect drives the schedule; our run is looked after.")
+            return
+        if await _goes_on_without(lifecycle, dead):
+            return
+
+
+def _fails(lifecycle: RunLifecycle) -> bool:
+    """Whether there is a failure that nobody has been told of."""
+    return lifecycle.ownership.is_untold and lifecycle.ownership.state in BoltRunState.FAILURES
+
+
+def _has_run_to_look_after(lifecycle: RunLifecycle) -> bool:
+    """Whether there is a run that must be looked after at once: its time limit runs.
+
+    One that has ended, and is not to be retried, needs no slot either.
+    """
+    ownership = lifecycle.ownership
+    if ownership.state == BoltRunState.SUCCESS:
+        return True
+    has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
+    return has_run and not (_fails(lifecycle) and lifecycle.policies.retries > 0)
+
+
+async def _goes_on_without(lifecycle: RunLifecycle, dead: Deadline) -> bool:
+    """Do as the policy says where another flow run holds the slot.
+
+    Args:
+        lifecycle: For whom.
+        dead: Whoever holds it for longer than this lives.
+
+    Returns:
+        Whether to go on without the slot; if not, it is to be waited for again.
+    """
+    policy, waiting = lifecycle.policies.on_already_running, lifecycle.triggering.waiting
+    other, runs = await lifecycle.triggering.run_in_the_way()
+    if not runs and policy != "wait" and not dead.passed and not waiting.passed:
+        # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
+        return False
+    if policy == "skip" and other is not None:
+        await _skip(lifecycle, other)
+        return True
+    if policy in {"attach", "replace"} and runs:
+        # Bolt refuses a second run, and then the policy says what to do.
+        lifecycle.trail.note("Another flow run in Prefect drives the schedule; asking Bolt all the same.")
+        return True
+    if policy in {"wait", "fail"} or waiting.passed:
+        msg = "Another flow run in Prefect drives the schedule."
+        raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule)
+    # It is between two runs: neither one to attach to nor one to replace.
+    return False
+
+
+async def _skip(lifecycle: RunLifecycle, other: BoltRun) -> None:
+    if _fails(lifecycle) and lifecycle.policies.retries > 0:
+        lifecycle.retry_no_more("Another flow run in Prefect drives the schedule")
+        return
+    why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
+    skipped = Skipped(other, await other.astate(), why)
+    lifecycle.trail.note(str(skipped))
+    raise skipped
 
 
 def slot_name(schedule: BoltSchedule) -> str:
