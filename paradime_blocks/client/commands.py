@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from paradime_blocks.client import operations as ops
 from paradime_blocks.client.auth import is_loopback
@@ -19,6 +19,7 @@ from paradime_blocks.client.retry import call_with_retries, parse_retry_after
 from paradime_blocks.client.session import BoltSession, sorted_out
 from paradime_blocks.errors import BoltRequestError, BoltUnavailable, BoltUnsupported
 from paradime_blocks.models import BoltCommandDetail, BoltLogLine, BoltLogPage, BoltResource
+from paradime_blocks.models.reply import readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -45,7 +46,7 @@ class _Url(BaseModel):
 
 
 class _Resources(BaseModel):
-    resources: list[BoltResource] | None = None
+    resources: Annotated[list[BoltResource], readable(BoltResource)] = Field(default_factory=list)
 
 
 class CommandCalls(BoltSession):
@@ -82,7 +83,7 @@ class CommandCalls(BoltSession):
         each = [{"commandId": check_id("command_id", command_id)} for command_id in command_ids]
         replies = await self._read_each(ops.BOLT_COMMAND_RESOURCES, each, _Resources)
         found = sorted_out(dict(zip(command_ids, replies, strict=True)), errors)
-        return {id_: reply.resources or [] for id_, reply in found.items()}
+        return {id_: reply.resources for id_, reply in found.items()}
 
     async def get_bolt_resource_urls(
         self, resource_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None

@@ -71,8 +71,8 @@ class ScheduleCalls(BoltSession):
             page = await self.list_bolt_schedules(offset=offset, limit=page_size, show_inactive=show_inactive)
             for schedule in page.schedules:
                 yield schedule
-            offset += len(page.schedules)
-            if not page.schedules or (page.total_count is not None and offset >= page.total_count):
+            offset += page.received
+            if not page.received or (page.total_count is not None and offset >= page.total_count):
                 return
 
     async def get_bolt_schedule(self, schedule_name: str) -> BoltScheduleDetail:

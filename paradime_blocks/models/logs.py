@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from paradime_blocks.models.reply import Reply, Text, empty_for_none
+from paradime_blocks.models.reply import Reply, Text, readable
 
 
 class BoltLogLine(Reply):
@@ -19,6 +19,6 @@ class BoltLogLine(Reply):
 class BoltLogPage(Reply):
     """The log of a command since a cursor."""
 
-    lines: Annotated[list[BoltLogLine], BeforeValidator(empty_for_none)] = Field(default_factory=list)
+    lines: Annotated[list[BoltLogLine], readable(BoltLogLine)] = Field(default_factory=list)
     cursor: str | None = None
     finished: bool = False

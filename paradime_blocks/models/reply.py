@@ -2,19 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import logging
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from paradime_blocks.models.dates import parse_bolt_date
+from paradime_blocks.text.reasons import reasons
 
+T = TypeVar("T")
+_logger = logging.getLogger(__name__)
+
+
+def _none_if_unreadable(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+# One odd value must not hide the record that it stands in, nor one odd record the others of its list.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+IfReadable = Annotated[T | None, WrapValidator(_none_if_unreadable)]
 
 
 def empty_for_none(value: object) -> object:
     """Return an empty list where Bolt gives none."""
     return [] if value is None else value
+
+
+def readable(model: type[Reply], *, at_least_one: bool = False) -> BeforeValidator:
+    """Return what reads a list of records and leaves out those that cannot be read.
+
+    Args:
+        model: The model of a record.
+        at_least_one: Whether the list is invalid if none of its records can be read: it must not pass for empty.
+    """
+
+    def read(records: object) -> object:
+        if not isinstance(records, list):
+            return empty_for_none(records)
+        found = []
+        for record in records:
+            try:
+                found.append(model.model_validate(record))
+            except ValidationError as error:
+                _logger.warning("Left out a %s that cannot be read: %s.", model.__name__, reasons(error))
+        return records if at_least_one and not found else found
+
+    return BeforeValidator(read)
+
+
+def with_count(values: Any, name: str) -> Any:
+    """Return a page's values with the number of records that Bolt sent, those that cannot be read included."""
+    records = values.get(name) if isinstance(values, dict) else None
+    return {**values, "received": len(records)} if isinstance(records, list) else values
 
 
 class Reply(BaseModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from paradime_blocks.models.dates import BoltDate
-from paradime_blocks.models.reply import Reply, Text, empty_for_none
+from paradime_blocks.models.reply import IfReadable, Reply, Text, readable, with_count
 from paradime_blocks.models.states import BoltRunState
 
 RUN_PAGE = "https://app.paradime.io/bolt/run_id/{run_id}"
@@ -35,7 +35,7 @@ class BoltCommand(Reply):
     end_dttm: BoltDate = None
     stdout: Text = Field(default="", repr=False)
     stderr: Text = Field(default="", repr=False)
-    return_code: int | None = None
+    return_code: IfReadable[int] = None
 
     @property
     def failed(self) -> bool:
@@ -53,9 +53,9 @@ class BoltCommand(Reply):
 class BoltCommandDetail(BoltCommand):
     """One command with its resources and its run, as `boltCommand` gives it (which has no id of its own)."""
 
-    schedule_run_id: int | None = None
-    resources: Annotated[list[BoltResource], BeforeValidator(empty_for_none)] = Field(default_factory=list)
-    ok: bool | None = None
+    schedule_run_id: IfReadable[int] = None
+    resources: Annotated[list[BoltResource], readable(BoltResource)] = Field(default_factory=list)
+    ok: IfReadable[bool] = None
 
 
 class BoltRunStatus(Reply):
@@ -63,7 +63,7 @@ class BoltRunStatus(Reply):
 
     ok: bool | None = None
     state: BoltRunState
-    commands: Annotated[list[BoltCommand], BeforeValidator(empty_for_none)] = Field(default_factory=list)
+    commands: Annotated[list[BoltCommand], readable(BoltCommand)] = Field(default_factory=list)
 
     @property
     def failing_command(self) -> BoltCommand | None:
@@ -125,8 +125,8 @@ class BoltRunStatus(Reply):
 class BoltGitInfo(Reply):
     """What a run checked out."""
 
-    branch: str | None = None
-    commit_hash: str | None = None
+    branch: IfReadable[str] = None
+    commit_hash: IfReadable[str] = None
     pull_request_id: Any = None
 
 
@@ -134,9 +134,9 @@ class BoltRunRecord(Reply):
     """A run as `listBoltRuns` lists it."""
 
     id: int
-    state: BoltRunState
-    actor: str | None = None
-    actor_email: str | None = None
+    state: Annotated[BoltRunState, BeforeValidator(lambda value: value or "UNKNOWN")]
+    actor: IfReadable[str] = None
+    actor_email: IfReadable[str] = None
     start_dttm: BoltDate = None
     end_dttm: BoltDate = None
     parent_schedule_run_id: int | None = None
@@ -144,7 +144,20 @@ class BoltRunRecord(Reply):
 
 
 class BoltRunPage(Reply):
-    """One page of a schedule's runs, newest first."""
+    """One page of a schedule's runs, newest first.
+
+    Attributes:
+        runs: The runs that can be read.
+        received: How many runs Bolt sent.
+    """
 
     ok: bool | None = None
-    runs: Annotated[list[BoltRunRecord], BeforeValidator(empty_for_none)] = Field(default_factory=list)
+    runs: Annotated[list[BoltRunRecord], readable(BoltRunRecord, at_least_one=True)] = Field(
+        default_factory=list
+    )
+    received: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count(cls, values: Any) -> Any:
+        return with_count(values, "runs")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from paradime_blocks.models.dates import BoltDate
-from paradime_blocks.models.reply import Reply, Text, empty_for_none
+from paradime_blocks.models.reply import (
+    IfReadable,
+    Reply,
+    Text,
+    empty_for_none,
+    readable,
+    with_count,
+)
 
 
 class BoltTurboCi(Reply):
     """A schedule's Turbo CI settings."""
 
-    enabled: bool | None = None
-    deferred_schedule_name: str | None = None
-    successful_run_only: bool | None = None
+    enabled: IfReadable[bool] = None
+    deferred_schedule_name: IfReadable[str] = None
+    successful_run_only: IfReadable[bool] = None
 
 
 class BoltDeferredSchedule(BoltTurboCi):
@@ -26,33 +33,45 @@ class BoltScheduleSummary(Reply):
     """A schedule as `listBoltSchedules` lists it."""
 
     name: Text
-    schedule: str | None = None
-    owner: str | None = None
+    schedule: IfReadable[str] = None
+    owner: IfReadable[str] = None
     last_run_at: BoltDate = None
-    last_run_state: str | None = None
+    last_run_state: IfReadable[str] = None
     next_run_at: BoltDate = None
-    id: int | None = None
-    uuid: str | None = None
-    source: str | None = None
-    turbo_ci: BoltTurboCi | None = None
-    deferred_schedule: BoltDeferredSchedule | None = None
+    id: IfReadable[int] = None
+    uuid: IfReadable[str] = None
+    source: IfReadable[str] = None
+    turbo_ci: IfReadable[BoltTurboCi] = None
+    deferred_schedule: IfReadable[BoltDeferredSchedule] = None
     commands: Annotated[list[Text], BeforeValidator(empty_for_none)] = Field(default_factory=list)
-    git_branch: str | None = None
+    git_branch: IfReadable[str] = None
     slack_on: Any = None
     slack_notify: Any = None
     email_on: Any = None
     email_notify: Any = None
-    slug: str | None = None
-    suspended: bool | None = None
+    slug: IfReadable[str] = None
+    suspended: IfReadable[bool] = None
 
 
 class BoltSchedulePage(Reply):
-    """One page of schedules."""
+    """One page of schedules.
 
-    schedules: Annotated[list[BoltScheduleSummary], BeforeValidator(empty_for_none)] = Field(
+    Attributes:
+        schedules: The schedules that can be read.
+        total_count: How many schedules there are on all pages.
+        received: How many schedules Bolt sent.
+    """
+
+    schedules: Annotated[list[BoltScheduleSummary], readable(BoltScheduleSummary, at_least_one=True)] = Field(
         default_factory=list
     )
-    total_count: int | None = None
+    total_count: IfReadable[int] = None
+    received: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count(cls, values: Any) -> Any:
+        return with_count(values, "schedules")
 
 
 class BoltScheduleDetail(Reply):
@@ -61,8 +80,8 @@ class BoltScheduleDetail(Reply):
     ok: bool | None = None
     latest_run_id: int | None = None
     commands: Annotated[list[Text], BeforeValidator(empty_for_none)] = Field(default_factory=list)
-    owner: str | None = None
-    schedule: str | None = None
-    uuid: str | None = None
-    source: str | None = None
-    suspended: bool | None = None
+    owner: IfReadable[str] = None
+    schedule: IfReadable[str] = None
+    uuid: IfReadable[str] = None
+    source: IfReadable[str] = None
+    suspended: IfReadable[bool] = None

@@ -304,15 +304,17 @@ async def _listed_records(
         BoltUnavailable: There are more than can be looked at, so that none can be told to be missing.
     """
     found: list[BoltRunRecord] = []
+    received = 0
     try:
         while True:
-            page = (await client.list_bolt_runs(request.schedule_name, offset=len(found), limit=_PAGE)).runs
-            found += page
+            page = await client.list_bolt_runs(request.schedule_name, offset=received, limit=_PAGE)
+            found += page.runs
+            received += page.received
             # Newest first (`facts.md`).
-            if len(page) < _PAGE or page[-1].id <= than:
+            if page.received < _PAGE or (page.runs and page.runs[-1].id <= than):
                 break
-            if len(found) >= _RUNS_LOOKED_AT:
-                msg = f"The schedule has had more than {len(found)} runs since."
+            if received >= _RUNS_LOOKED_AT:
+                msg = f"The schedule has had more than {received} runs since."
                 raise BoltUnavailable(msg, operation="ListBoltRuns")
     except (BoltUnsupported, BoltRequestError):
         return None

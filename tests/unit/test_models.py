@@ -22,6 +22,7 @@ from paradime_blocks.models import (
     BoltLogPage,
     BoltResource,
     BoltResourceSummary,
+    BoltRunPage,
     BoltRunStatus,
     BoltSchedulePage,
     BoltScheduleSummary,
@@ -107,6 +108,56 @@ def test_a_reply_of_another_shape_is_not_quoted_in_a_traceback():
     with pytest.raises(ValueError, match="path") as caught:
         BoltResource.model_validate({"id": 1, "path": {"url": "https://x.test/?X-Signature=abcdef"}})
     assert "abcdef" not in str(caught.value)
+
+
+RUN = {"id": 7, "state": "SUCCESS", "actor": "ann"}
+
+
+def test_a_run_whose_state_is_null_is_listed_as_unknown():
+    """It is one more run, and nobody takes it for ended."""
+    page = BoltRunPage.model_validate({"runs": [RUN, {**dict.fromkeys(RUN), "id": 5}]})
+    assert [(run.id, run.state) for run in page.runs] == [(7, "SUCCESS"), (5, "UNKNOWN")]
+    assert not page.runs[1].state.is_terminal
+
+
+@pytest.mark.parametrize("odd", [None, "text", {**RUN, "id": None}, {**RUN, "state": ["SUCCESS"]}, {}])
+def test_a_run_that_cannot_be_read_costs_only_itself(odd, caplog):
+    """The page tells how many runs came, so that the next page begins after them."""
+    page = BoltRunPage.model_validate({"runs": [odd, RUN]})
+    assert ([run.id for run in page.runs], page.received) == ([7], 2)
+    assert "Left out a BoltRunRecord" in caplog.text
+
+
+def test_an_odd_value_costs_only_itself():
+    """An owner that is no text does not hide the schedule."""
+    odd = {
+        "name": "daily",
+        "owner": ["a", "b"],
+        "id": "x",
+        "turboCi": "yes",
+        "suspended": "perhaps",
+        "slug": "d",
+    }
+    (schedule,) = BoltSchedulePage.model_validate({"schedules": [odd]}).schedules
+    assert (schedule.name, schedule.slug) == ("daily", "d")
+    assert (schedule.owner, schedule.id, schedule.turbo_ci, schedule.suspended) == (None,) * 4
+
+
+@pytest.mark.parametrize("model, name", [(BoltRunPage, "runs"), (BoltSchedulePage, "schedules")])
+def test_a_page_of_which_nothing_can_be_read_is_not_empty(model, name):
+    """An API that has changed must not look like a schedule without runs."""
+    with pytest.raises(ValidationError):
+        model.model_validate({name: [{"name": 5, "id": None}]})
+    assert model.model_validate({name: []}).received == 0
+
+
+def test_a_command_that_cannot_be_read_does_not_hide_its_run(caplog):
+    """The wait goes by the run's state; the log names the field and holds no value."""
+    odd = command(id=None, command="--token n33dle")
+    status = BoltRunStatus.model_validate({"state": "SUCCESS", "commands": [odd, command(id=2)]})
+    assert (status.state, [each.id for each in status.commands]) == (BoltRunState.SUCCESS, [2])
+    assert "Left out a BoltCommand that cannot be read: id: " in caplog.text
+    assert "n33dle" not in caplog.text
 
 
 def test_an_unknown_state_does_not_join_the_known_ones():
