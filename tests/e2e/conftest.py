@@ -1,4 +1,4 @@
-"""End-to-end tests: a real Prefect server, the flow itself, and the simulator over a socket."""
+"""End-to-end tests: a real Prefect server, the flow, and the simulator behind a socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _of_its_own() -> Iterator[None]:
 
 @pytest.fixture
 def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
-    """`quick` succeeds, `once` fails at first, `failing` always does, `endless` does not end; all leave no files."""
+    """`quick` succeeds, `once` fails at first, `failing` always fails, `endless` never ends; no files are written."""
     bolt_simulator.clock.speed = 60
     for name, options in {
         "quick": {},
@@ -45,7 +45,7 @@ def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
 
 @pytest.fixture
 def swept_tag(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tag of the test's own: sweeps look at the flow runs that bear it, and not at those of other tests."""
+    """The test's own tag: sweeps check the flow runs with this tag, and not those of other tests."""
     from paradime_flows import sweep_orphans as module
 
     tag = f"swept-{uuid4().hex[:12]}"

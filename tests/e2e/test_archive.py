@@ -1,4 +1,4 @@
-"""What a Bolt run leaves behind in Prefect, read back through Prefect's API; the dbt files are real dbt's."""
+"""What a Bolt run leaves in Prefect, read back through Prefect's API. The dbt files come from a real dbt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOSTILE = (
 
 
 def ended_run(simulator: BoltSimulator, name: str, commands: list[Any], **options: Any) -> int:
-    """Return the id of a run that nobody in Prefect started, and that has ended."""
+    """Return the id of a run that ended and was not started from Prefect."""
     simulator.add_schedule(name, commands=commands, setup_commands=False, **options)
     run_id = simulator.start_run(name)
     simulator.clock.advance(100_000)
@@ -54,10 +54,10 @@ def text_of(artifact: Artifact) -> str:
     return str(artifact.data)
 
 
-async def test_a_run_that_failed_is_told_with_its_cause_first(
+async def test_a_failed_run_is_reported_with_its_cause_first(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Summary, results and error name what failed, in dbt's words; the state's message stays short."""
+    """Summary, results and error name the failed nodes in dbt's words; the state's message stays short."""
     bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("shop", commands=recorded_commands("failure"))
     with pytest.raises(BoltRunFailed) as raised:
@@ -89,7 +89,7 @@ async def test_a_run_that_failed_is_told_with_its_cause_first(
 async def test_dbt_results_of_all_commands_are_merged_with_failures_first(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """What `dbt seed` and `dbt run` built before stands beside what `dbt build` failed, each node once."""
+    """The nodes that `dbt seed` and `dbt run` built stand beside those that `dbt build` failed, each node once."""
     run_id = ended_run(bolt_simulator, "merged", recorded_commands("failure"))
     await aarchive_run(run_id, credentials, schedule_name="merged")
     text = text_of((await archived())["paradime-merged-dbt-results"])
@@ -106,7 +106,7 @@ async def test_dbt_results_of_all_commands_are_merged_with_failures_first(
 async def test_a_retry_counts_for_what_it_retried(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """After `dbt retry` has succeeded, nothing is told as failed, and the cause is not looked for."""
+    """After `dbt retry` succeeded, nothing is reported as failed, and no cause is searched for."""
     commands = recorded_commands("retry")
     run_id = ended_run(bolt_simulator, "again", commands, continue_on_error=True, final_state="SUCCESS")
     await aarchive_run(run_id, credentials, schedule_name="again")
@@ -115,10 +115,10 @@ async def test_a_retry_counts_for_what_it_retried(
     assert "#### Failures" not in text_of(found["paradime-again-dbt-results"])
 
 
-async def test_source_freshness_is_told_beside_the_results(
+async def test_source_freshness_is_shown_beside_the_results(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Stale sources come first, and the cause names the first of them."""
+    """Stale sources come first, and the cause names the first one."""
     run_id = ended_run(bolt_simulator, "fresh", recorded_commands("stale_sources"))
     result = await aarchive_run(run_id, credentials, schedule_name="fresh")
     assert result.state in BoltRunState.FAILURES
@@ -130,7 +130,7 @@ async def test_source_freshness_is_told_beside_the_results(
 async def test_a_command_without_results_is_explained_from_its_log(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """dbt that fails before it runs a node leaves no results; its first error is the cause then."""
+    """dbt writes no results if it fails before it runs a node; its first error is then the cause."""
     bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("broken", commands=recorded_commands("compilation_error"))
     with pytest.raises(BoltRunFailed) as raised:
@@ -144,7 +144,7 @@ async def test_a_command_without_results_is_explained_from_its_log(
 async def test_the_command_that_ended_a_run_is_its_cause(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """dbt build failed, too, and the run went on; the error and the summary name the script alike."""
+    """dbt build failed as well, but the run continued; error and summary both name the script."""
     bolt_simulator.clock.speed = 100
     upload = SimulatedCommand(
         "python upload.py", return_code=3, stdout="ERROR: bucket is gone\n", resources={}
@@ -158,10 +158,10 @@ async def test_the_command_that_ended_a_run_is_its_cause(
     assert cause == "**python upload.py: ERROR: bucket is gone; 3 more failed in other commands**"
 
 
-async def test_a_failure_of_no_known_words_has_a_cause(
+async def test_an_unknown_failure_has_a_cause_too(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The command, its return code and its last line."""
+    """It consists of the command, its return code and its last line."""
     command = SimulatedCommand("./load.sh", return_code=7, stdout="loading\nit is all over\n", resources={})
     run_id = ended_run(bolt_simulator, "odd", [command])
     await aarchive_run(run_id, credentials, schedule_name="odd")
@@ -172,7 +172,7 @@ async def test_a_failure_of_no_known_words_has_a_cause(
 async def test_secrets_in_what_dbt_wrote_reach_no_artifact(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A driver's message may quote a connection string, and a signed link."""
+    """A driver's message may contain a connection string or a signed link."""
     secret = bolt_simulator.api_secret
     message = f"{'p' * 100}{secret} https://s3.test/x?X-Amz-Signature=abcdef"
     node = {"unique_id": "model.shop.orders", "status": "error", "message": message}
@@ -186,10 +186,10 @@ async def test_secrets_in_what_dbt_wrote_reach_no_artifact(
     assert [part for part in (secret[:15], "abcdef") if part in shown] == []
 
 
-async def test_a_log_is_archived_as_a_whole_up_to_the_limit(
+async def test_a_log_within_the_limit_is_archived_whole(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Each line of the log is there, without its colours, in a block of its own."""
+    """Every line of the log is there, without colours, in one block."""
     run_id = ended_run(bolt_simulator, "logs", recorded_commands("failure"))
     await aarchive_run(run_id, credentials, schedule_name="logs")
     log = text_of((await archived())["paradime-logs-log-4-dbt-build"])
@@ -200,10 +200,10 @@ async def test_a_log_is_archived_as_a_whole_up_to_the_limit(
     assert "\x1b" not in log
 
 
-async def test_a_long_log_shows_head_and_tail_and_is_kept_as_a_whole(
+async def test_a_long_log_shows_head_and_tail_and_is_stored_whole(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
-    """The artifact keeps to the limit, says what is left out, and names the stored file that has all of it."""
+    """The artifact respects the limit, says what is left out, and names the stored file with the whole log."""
     log = "".join(f"line {n} of the log\n" for n in range(20_000))
     run_id = ended_run(bolt_simulator, "long", [SimulatedCommand("dbt run", stdout=log, resources={})])
     await aarchive_run(
@@ -227,7 +227,7 @@ async def test_a_long_log_shows_head_and_tail_and_is_kept_as_a_whole(
 async def test_a_hostile_log_stays_in_its_block(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Backticks cannot close the block, control characters are gone, and nothing else shows it raw."""
+    """Backticks cannot close the block, control characters are removed, and no other place shows the raw text."""
     command = SimulatedCommand(
         "echo '<script>alert(3)</script>' ```", return_code=1, stdout=HOSTILE, resources={}
     )
@@ -250,7 +250,7 @@ async def test_a_hostile_log_stays_in_its_block(
 async def test_each_resource_has_a_link_that_says_when_it_expires(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The link is named by command and path; its signature is in no log line."""
+    """The link is named after command and path; its signature is in no log line."""
     run_id = ended_run(bolt_simulator, "links", recorded_commands("success"))
     await aarchive_run(run_id, credentials, schedule_name="links")
     found = await archived()
@@ -268,7 +268,7 @@ async def test_each_resource_has_a_link_that_says_when_it_expires(
 async def test_stored_files_are_the_files_themselves(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
-    """By default manifest, run results and sources are kept, byte for byte; a block is found by its name."""
+    """By default, manifest, run results and sources are stored unchanged; a block is found by its name."""
     await LocalFileSystem(basepath=str(tmp_path / "kept")).save("storage-test", overwrite=True)  # type: ignore[misc]
     run_id = ended_run(bolt_simulator, "kept", recorded_commands("success"))
     await aarchive_run(run_id, credentials, schedule_name="kept", storage="storage-test")
@@ -285,8 +285,8 @@ async def test_stored_files_are_the_files_themselves(
 async def test_a_resources_path_cannot_leave_its_folder(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
-    """Whatever a path says, its stored file lies below the run's folder."""
-    # Paths with ".." are in the unit tests: an HTTP client would take them out of the link.
+    """Whatever the path is, its file is stored below the run's folder."""
+    # The unit tests have paths with "..": an HTTP client would remove them from the link.
     paths = [str(tmp_path / "absolute.json"), "~/home.json", "C:\\windows.json"]
     command = SimulatedCommand("../dbt run /etc", resources=dict.fromkeys(paths, b"{}"))
     run_id = ended_run(bolt_simulator, "../..", [command])
@@ -306,7 +306,7 @@ async def test_a_resources_path_cannot_leave_its_folder(
 async def test_a_file_that_cannot_be_stored_is_reported_and_hides_nothing(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, tmp_path: Path
 ) -> None:
-    """The summary says what is missing; results and links are there all the same."""
+    """The summary says what is missing; results and links still exist."""
     (tmp_path / "file").write_text("in the way")
     run_id = ended_run(bolt_simulator, "unwritable", recorded_commands("success"))
     filesystem = LocalFileSystem(basepath=str(tmp_path / "file"))
@@ -318,10 +318,10 @@ async def test_a_file_that_cannot_be_stored_is_reported_and_hides_nothing(
     assert "paradime-unwritable-dbt-results" in found
 
 
-async def test_resources_that_cannot_be_fetched_are_told_and_hide_nothing(
+async def test_resources_that_cannot_be_fetched_are_reported_and_hide_nothing(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A store that answers 403 costs the results, not the summary, the logs and the links."""
+    """A store that responds with 403 costs the results, but not the summary, the logs and the links."""
     run_id = ended_run(bolt_simulator, "refused", recorded_commands("failure"))
     bolt_simulator.inject(faults.Status(403, operation="resource", times=None))
     await aarchive_run(run_id, credentials, schedule_name="refused")
@@ -334,10 +334,10 @@ async def test_resources_that_cannot_be_fetched_are_told_and_hide_nothing(
     assert "paradime-refused-dbt-results" not in found
 
 
-async def test_a_storage_block_that_does_not_exist_is_told_before_anything_is_sent(
+async def test_a_missing_storage_block_is_an_error_before_anything_is_sent(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The error says how to name a block, and no run has been triggered."""
+    """The error says how to name a block, and no run was triggered."""
     bolt_simulator.add_schedule("daily")
     with pytest.raises(BoltRequestError, match="no block 'nowhere' for storage"):
         await arun_schedule("daily", credentials, storage="nowhere")
@@ -346,10 +346,10 @@ async def test_a_storage_block_that_does_not_exist_is_told_before_anything_is_se
     assert bolt_simulator.runs("daily") == []
 
 
-async def test_a_run_that_still_goes_is_archived_as_far_as_it_has_come(
+async def test_a_run_that_is_still_running_is_archived_so_far(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The summary says so; what has ended is there."""
+    """The summary says so; everything that has ended is there."""
     commands = [SimulatedCommand("dbt seed"), SimulatedCommand("dbt run", duration_seconds=10_000)]
     bolt_simulator.clock.speed = 0
     bolt_simulator.add_schedule("going", commands=commands, setup_commands=False)
@@ -364,10 +364,10 @@ async def test_a_run_that_still_goes_is_archived_as_far_as_it_has_come(
     assert "paradime-going-dbt-results" in found
 
 
-def test_a_run_that_prefect_did_not_start_is_archived_from_sync_code(
+def test_sync_code_archives_a_run_started_outside_prefect(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Neither the schedule's name nor a flow run that triggered it is needed; how it ended is no failure."""
+    """It needs neither the schedule's name nor a flow run that triggered it. A failed run does not fail the flow."""
     run_id = ended_run(bolt_simulator, "foreign", recorded_commands("failure"))
     result = archive_run(run_id, credentials)
     assert result.state == BoltRunState.FAILED
@@ -380,11 +380,11 @@ def test_a_run_that_prefect_did_not_start_is_archived_from_sync_code(
 async def test_the_runs_of_a_schedule_share_the_summarys_key(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Prefect's page of the key is the schedule's history: one artifact for each run, the newest on top."""
+    """Prefect's page of the key is the schedule's history: one artifact for each run, newest first."""
     bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("history-of-one", commands=["dbt run"], setup_commands=False)
     ids = [(await arun_schedule("history-of-one", credentials, **QUICK)).run_id for _ in range(2)]
-    # Archived by somebody who knows the run's id alone, it joins them all the same.
+    # Archived by the run's id alone, it still joins the others.
     ids.append(bolt_simulator.start_run("history-of-one"))
     bolt_simulator.clock.advance(1000)
     await aarchive_run(ids[-1], credentials)
@@ -398,10 +398,10 @@ async def test_the_runs_of_a_schedule_share_the_summarys_key(
     )
 
 
-async def test_a_run_that_somebody_else_started_is_told_as_far_as_it_is_known(
+async def test_a_run_of_another_client_shows_what_is_known(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Its schedule is looked for; who triggered it and what it checked out is Bolt's to say, not ours to guess."""
+    """Its schedule is searched for. Who triggered it and what it checked out comes from Bolt; we do not guess."""
     bolt_simulator.add_schedule("elsewhere", commands=["dbt run"], setup_commands=False)
     run_id = bolt_simulator.start_run("elsewhere", branch="feature-x", actor="jane")
     bolt_simulator.clock.advance(1000)
@@ -416,7 +416,7 @@ async def test_a_run_that_somebody_else_started_is_told_as_far_as_it_is_known(
 async def test_a_run_whose_schedule_cannot_be_found_is_archived_by_its_id(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Trouble in looking for it costs nothing else."""
+    """A failed search costs nothing else."""
     run_id = ended_run(bolt_simulator, "nowhere", [SimulatedCommand("dbt run", resources={})])
     bolt_simulator.inject(faults.GraphQLError("No.", operation="listBoltSchedules", times=None))
     result = await aarchive_run(run_id, credentials)
@@ -425,10 +425,10 @@ async def test_a_run_whose_schedule_cannot_be_found_is_archived_by_its_id(
     assert "## Not archived" not in text_of(found[f"paradime-run-{run_id}"])
 
 
-async def test_one_link_that_bolt_does_not_give_costs_the_others_nothing(
+async def test_a_missing_link_does_not_affect_the_others(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The summary says which one is missing."""
+    """The summary says which link is missing."""
     resources = {f"target/{n}.json": b"{}" for n in range(3)}
     run_id = ended_run(bolt_simulator, "gap", [SimulatedCommand("dbt run", resources=resources)])
     asked_for = BoltClient.get_bolt_resource_urls
@@ -448,10 +448,10 @@ async def test_one_link_that_bolt_does_not_give_costs_the_others_nothing(
     assert "the link to target/0.json of command 1" in text_of(found["paradime-gap"]).split("Not archived")[1]
 
 
-async def test_a_retried_run_is_told_with_all_its_attempts(
+async def test_a_retried_run_shows_all_its_attempts(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The attempt that failed and the one that did not stand in the summary, with their times."""
+    """The summary has both the failed and the successful attempt, with their times."""
     bolt_simulator.clock.speed = 100
     bolt_simulator.add_schedule("retried", commands=[SimulatedCommand("dbt run", return_code=(1, 0))])
     result = await arun_schedule("retried", credentials, retries=1, retry_delay_seconds=0, **QUICK)
@@ -465,7 +465,7 @@ async def test_a_retried_run_is_told_with_all_its_attempts(
 async def test_secrets_are_in_no_artifact(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A log that prints the credentials, or an address with a password, is archived without them."""
+    """A log that contains the credentials, or an address with a password, is archived without them."""
     secret = credentials.api_secret.get_secret_value()
     command = "git clone https://bot:hunter2-token@git.example.com/shop.git"
     log = f"PARADIME_API_SECRET={secret}\nhttps://bot:hunter2-token@git.example.com\n"
@@ -481,7 +481,7 @@ async def test_secrets_are_in_no_artifact(
 async def test_models_become_assets_as_prefect_dbt_keys_them(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """What was built is a materialisation, what failed a failed one, each with what it is made from."""
+    """A built model is a materialisation, a failed one a failed materialisation, each with its upstream nodes."""
     run_id = ended_run(bolt_simulator, "assets", recorded_commands("failure"))
     await aarchive_run(run_id, credentials, schedule_name="assets", assets=True)
     run = await latest_flow_run("archive-run")
@@ -522,7 +522,7 @@ async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:
 async def test_an_older_artifact_is_no_error(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Files that are no dbt artifacts at all are told, and the rest is archived."""
+    """Files that are not dbt artifacts are reported, and the rest is archived."""
     command = replace(
         recorded_commands("success")[1],
         resources={"target/run_results.json": b"<html>", "target/manifest.json": json.dumps([1]).encode()},

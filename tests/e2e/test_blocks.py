@@ -1,4 +1,4 @@
-"""Blocks that were saved in Prefect."""
+"""Blocks saved in Prefect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_sec
 
 
 @pytest.mark.parametrize(
-    "data, told",
+    "data, texts",
     [
         pytest.param(
             {"api_endpoint": "http://api.paradime.io/g", "api_key": "k", "api_secret": "a-secret"},
@@ -41,8 +41,8 @@ FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_sec
         ),
     ],
 )
-async def test_a_bad_block_of_the_ui_is_told_by_its_name_and_field(prefect_server, data, told):
-    """Prefect's UI makes blocks without running a validator of ours; the flow that loads one must explain."""
+async def test_the_error_for_an_invalid_ui_block_names_block_and_field(prefect_server, data, texts):
+    """Prefect's UI creates blocks without running our validators; the flow that loads such a block must explain."""
     name = f"made-in-the-ui-{uuid4().hex[:8]}"
     await ParadimeCredentials.register_type_and_schema()
     async with get_client() as client:
@@ -57,6 +57,6 @@ async def test_a_bad_block_of_the_ui_is_told_by_its_name_and_field(prefect_serve
                 await resolve_credentials(name)
         finally:
             await client.delete_block_document(made.id)
-    assert [text for text in (f"'{name}'", *told) if text not in str(caught.value)] == []
+    assert [text for text in (f"'{name}'", *texts) if text not in str(caught.value)] == []
     assert "a-secret" not in str(caught.value)
     assert "validate=False" not in str(caught.value)

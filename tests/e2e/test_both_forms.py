@@ -1,4 +1,4 @@
-"""Each flow, task and call of a block has a form for sync callers and one for async ones; both do the same."""
+"""Each flow, task and block method has a sync form and an async form; both do the same."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
 
 @dataclass
 class World:
-    """A Bolt with a schedule that succeeds, one that fails the first time, and one that goes on for ever."""
+    """A Bolt with three schedules: one succeeds, one fails the first time, one never ends."""
 
     bolt: BoltSimulator
     credentials: ParadimeCredentials
 
     def ended(self, schedule: str = "daily") -> SimulatedRun:
-        """A run of it that has ended."""
+        """An ended run of the schedule."""
         run_id = self.bolt.start_run(schedule)
         self.bolt.wait_for(lambda bolt: not bolt.run(run_id).is_active)
         return self.bolt.run(run_id)
 
     def going(self) -> SimulatedRun:
-        """A run that goes on."""
+        """A run that is active."""
         return self.bolt.run(self.bolt.start_run("endless"))
 
     @property
@@ -68,7 +68,7 @@ def world() -> Iterator[World]:
         yield World(bolt, credentials)
 
 
-# What a call is given, and what there must be to be said of its answer.
+# The arguments of a call, and what its result must contain.
 Given = Callable[[World], tuple[tuple[Any, ...], dict[str, Any]]]
 Good = Callable[[World, Any], object]
 CALLS: dict[str, tuple[Given, Good]] = {
@@ -179,7 +179,7 @@ CALLS: dict[str, tuple[Given, Good]] = {
         lambda w, answer: "nodes" in answer,
     ),
 }
-# Of the blocks: on what, by what name, with what.
+# Block methods: the object, the method's name, its arguments.
 BLOCK_CALLS: dict[str, tuple[Callable[[World], Any], Good]] = {
     "check": (lambda w: w.credentials, lambda w, answer: answer.ok),
     "trigger": (lambda w: w.schedule, lambda w, answer: [answer.run_id] == [run.id for run in w.bolt.runs()]),
@@ -213,21 +213,21 @@ def _modules() -> Iterator[Any]:
 
 
 def in_both_forms(call: Any, form: str, *arguments: Any, **options: Any) -> Any:
-    """Call the sync form where no event loop runs, or the async one in a loop of its own."""
+    """Call the sync form without an event loop, or the async form in its own loop."""
     answer = call(*arguments, **options)
     assert inspect.iscoroutine(answer) == (form == "async")
     return asyncio.run(answer) if form == "async" else answer
 
 
-def test_no_flow_and_no_task_is_left_out() -> None:
+def test_the_table_has_all_flows_and_tasks() -> None:
     """A new one needs its line above."""
     assert set(public()) == set(CALLS)
 
 
 @pytest.mark.parametrize("form", ["sync", "async"])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_flow_or_task_answers_in_either_form(name: str, form: str, world: World) -> None:
-    """`x` to its end, `ax` as a coroutine."""
+def test_a_flow_or_task_works_in_both_forms(name: str, form: str, world: World) -> None:
+    """`x` runs to its end, `ax` is a coroutine."""
     runnable = public()[name]
     module = importlib.import_module(runnable.fn.__module__)
     call = runnable if form == "sync" else getattr(module, f"a{name}")
@@ -239,8 +239,8 @@ def test_a_flow_or_task_answers_in_either_form(name: str, form: str, world: Worl
 
 @pytest.mark.parametrize("form", ["sync", "async"])
 @pytest.mark.parametrize("name", BLOCK_CALLS)
-def test_a_call_of_a_block_answers_in_either_form(name: str, form: str, world: World) -> None:
-    """`x` to its end, `ax` as a coroutine."""
+def test_a_block_method_works_in_both_forms(name: str, form: str, world: World) -> None:
+    """`x` runs to its end, `ax` is a coroutine."""
     on, good = BLOCK_CALLS[name]
     answer = in_both_forms(getattr(on(world), name if form == "sync" else f"a{name}"), form)
     assert good(world, answer), answer

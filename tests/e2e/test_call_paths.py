@@ -1,6 +1,6 @@
-"""Which flow runs stood in a flow run's place before, as Prefect's engine makes them: flows of all shapes, retried.
+"""Which flow runs preceded a flow run at its place, as Prefect's engine creates them: flows of all shapes, retried.
 
-The judgement itself is a table, tests/unit/test_call_paths.py; here it is asked by flows that do nothing else.
+The decision itself is a table in tests/unit/test_call_paths.py. These flows only ask for it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
-# What a place in a flow does.
+# The code at a place in a flow.
 Work = Callable[[], Awaitable[Any]]
-# The flow runs of one attempt: each with those that it takes to have stood in its place.
+# The flow runs of one attempt, each with those found as its predecessors.
 Attempt = list[tuple["UUID", list["UUID"]]]
 
 
 class AnotherStepFailedError(Exception):
-    """What has an attempt retried."""
+    """Causes a retry of the attempt."""
 
 
 async def who_stood_here() -> tuple[UUID, list[UUID]]:
-    """Return the flow run that this is in, and those that stood in its place, oldest first."""
+    """Return the current flow run and its predecessors, oldest first."""
     async with get_client() as client:
         flow_run = await client.read_flow_run(this_flow_run.id)
         flow_run = await write_callers(client, flow_run)
@@ -73,7 +73,7 @@ async def a_task_in_a_task() -> Any:
 
 
 async def retried(work: Callable[[int], Awaitable[Attempt]], by: str, attempts: int = 2) -> list[Attempt]:
-    """Have a flow, or a task in it, do some work in several attempts; the work is told which one it is."""
+    """Have a flow, or a task in it, do some work in several attempts; the work gets the number of the attempt."""
     seen: list[Attempt] = []
     times = {"retries": attempts - 1, "retry_delay_seconds": 0}
 
@@ -95,7 +95,7 @@ async def retried(work: Callable[[int], Awaitable[Attempt]], by: str, attempts: 
 
 
 def by_place(seen: list[Attempt]) -> None:
-    """See that the first flow run of each attempt goes back to the first of those before, and so on."""
+    """Check that the first flow run of each attempt has the first ones of earlier attempts before it, and so on."""
     places: dict[int, list[UUID]] = {}
     for attempt in seen:
         for number, (flow_run_id, before) in enumerate(attempt):
@@ -109,31 +109,46 @@ longer = pytest.mark.full
 @pytest.mark.parametrize(
     "called, by",
     [
-        pytest.param(a_flow, "flow", id="a flow, its caller retried"),
+        pytest.param(a_flow, "flow", id="a flow; its caller is retried"),
         pytest.param(a_flow_that_calls_it, "flow", id="a flow of a flow", marks=longer),
         pytest.param(a_flow_that_calls_a_task, "flow", id="a flow of a task of a flow"),
         pytest.param(a_task_that_calls_it, "flow", id="a flow of a task", marks=longer),
         pytest.param(a_task_in_a_task, "flow", id="a flow of a task in a task", marks=longer),
-        pytest.param(a_flow, "flow of a task", id="the flow retried whose task calls it", marks=longer),
         pytest.param(
-            a_flow_that_calls_it, "flow of a task", id="the flow retried whose task calls a flow of it"
+            a_flow, "flow of a task", id="a flow in a task; the task's flow is retried", marks=longer
         ),
         pytest.param(
-            a_task_that_calls_it, "flow of a task", id="the flow retried, a task in a task", marks=longer
-        ),
-        pytest.param(a_flow, "task", id="a task retried that calls it"),
-        pytest.param(a_flow_that_calls_it, "task", id="a task retried that calls a flow of it", marks=longer),
-        pytest.param(a_task_that_calls_it, "task", id="a task retried, a task in it"),
-        pytest.param(
-            a_task_that_calls_a_flow, "task", id="a task retried, a flow of a task in it", marks=longer
+            a_flow_that_calls_it,
+            "flow of a task",
+            id="a flow of a flow in a task; the task's flow is retried",
         ),
         pytest.param(
-            a_flow_that_calls_a_task, "task", id="a task retried, a task of a flow in it", marks=longer
+            a_task_that_calls_it,
+            "flow of a task",
+            id="a flow in a task in a task; the task's flow is retried",
+            marks=longer,
+        ),
+        pytest.param(a_flow, "task", id="a task is retried and calls it"),
+        pytest.param(
+            a_flow_that_calls_it, "task", id="a task is retried and calls a flow of it", marks=longer
+        ),
+        pytest.param(a_task_that_calls_it, "task", id="a task is retried, with a task in it"),
+        pytest.param(
+            a_task_that_calls_a_flow,
+            "task",
+            id="a task is retried, with a flow of a task in it",
+            marks=longer,
+        ),
+        pytest.param(
+            a_flow_that_calls_a_task,
+            "task",
+            id="a task is retried, with a task of a flow in it",
+            marks=longer,
         ),
     ],
 )
-async def test_each_attempt_goes_back_to_those_before(called: Work, by: str) -> None:
-    """One that calls more than the attempts before has something new in that place."""
+async def test_each_attempt_finds_its_predecessors(called: Work, by: str) -> None:
+    """A call beyond those of earlier attempts has no predecessor."""
 
     async def work(number: int) -> Attempt:
         return [await called() for _ in range(1 if number == 0 else 2)]
@@ -141,8 +156,8 @@ async def test_each_attempt_goes_back_to_those_before(called: Work, by: str) -> 
     by_place(await retried(work, by, attempts=3 if called is a_flow_that_calls_a_task else 2))
 
 
-async def test_a_flow_that_a_task_calls_goes_back_by_its_own_retry() -> None:
-    """The task is the same, in the same attempt; but the flow that it called is in another."""
+async def test_a_retried_flow_in_a_task_finds_its_predecessor() -> None:
+    """It is the same task in the same attempt, but the flow that it called has another attempt."""
     seen: list[Attempt] = []
 
     @flow(retries=1, retry_delay_seconds=0)
@@ -163,8 +178,8 @@ async def test_a_flow_that_a_task_calls_goes_back_by_its_own_retry() -> None:
     by_place(seen)
 
 
-async def test_tasks_of_one_attempt_have_a_place_each() -> None:
-    """They call the same, one after the other and at once; each goes back to one of the attempt before."""
+async def test_tasks_of_one_attempt_have_separate_places() -> None:
+    """They make the same call, one after the other and at once; each has one predecessor in the attempt before."""
 
     async def work(_: int) -> Attempt:
         one_by_one = [await a_task_that_calls_it() for _ in range(2)]
@@ -186,8 +201,8 @@ async def loads_as_well() -> Any:
     return await who_stood_here()
 
 
-async def test_two_flows_of_one_name_are_two() -> None:
-    """Prefect gives them one id, and numbers each from nought."""
+async def test_two_flows_with_one_name_are_different() -> None:
+    """Prefect gives both the same id, and counts the runs of each from zero."""
 
     async def work(_: int) -> Attempt:
         return [await loads(), await loads_as_well()]
@@ -196,7 +211,7 @@ async def test_two_flows_of_one_name_are_two() -> None:
 
 
 async def test_a_flow_that_was_edited_before_its_parent_is_retried_is_the_same() -> None:
-    """Prefect's key for it is another one, as also where a worker has fetched the code into another folder."""
+    """Prefect's key for it changes, as it does when a worker has fetched the code into another folder."""
 
     async def work(number: int) -> Attempt:
         return [await (loads_as_well if number else loads)()]
@@ -204,8 +219,8 @@ async def test_a_flow_that_was_edited_before_its_parent_is_retried_is_the_same()
     by_place(await retried(work, "flow"))
 
 
-async def test_what_a_task_outside_of_a_flow_calls_twice_has_two_places() -> None:
-    """Prefect has one key for all that it calls."""
+async def test_two_calls_of_a_task_outside_a_flow_have_two_places() -> None:
+    """Prefect has one key for all flows that it calls."""
     async with get_client() as client:
         await client.create_deployment(flow_id=await client.create_flow(a_flow), name="twice")
 

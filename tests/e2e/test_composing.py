@@ -1,4 +1,4 @@
-"""flows/README.md, from top to bottom: every example runs as it stands there, on a real Prefect server."""
+"""Every example of flows/README.md runs unchanged, in the order of the page, on a real Prefect server."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TEXT = README.read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[tuple[int, str]]:
-    """The README's blocks of a language, each with its line."""
+    """The README's blocks of a language, each with its line number."""
     found = re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     return [(TEXT[: match.start()].count("\n") + 1, match[1]) for match in found]
 
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoltSimulator]:
-    """The schedules that the README speaks of, and their credentials in the environment."""
+    """The schedules named in the README, with their credentials in the environment."""
     with BoltSimulator(speed=100) as simulator:
         for name in ("extract", "orders", "customers", "publish"):
             simulator.add_schedule(name, commands=[SimulatedCommand("dbt build", stdout="done\n")])
@@ -47,7 +47,7 @@ def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoltSimulator]:
 
 
 def run(line: int, text: str) -> None:
-    """Run a block as a file, so that Prefect can read its flows' source."""
+    """Run a block as a file, so that Prefect can read the source of its flows."""
     path = Path(f"readme_line_{line}.py")
     path.write_text(text, encoding="utf-8")
     runpy.run_path(str(path), run_name=path.stem)
@@ -62,7 +62,7 @@ def run(line: int, text: str) -> None:
     ],
 )
 def test_an_example_runs_as_it_stands(line: int, text: str, workspace: BoltSimulator) -> None:
-    """And leaves nothing running; files that the README shows are there."""
+    """Afterwards nothing is running, and the files that the README shows exist."""
     for _, example in blocks("yaml"):
         if name := re.match(r"# (\S+\.yaml)\n", example):
             Path(name[1]).write_text(example, encoding="utf-8")
@@ -90,7 +90,7 @@ def test_the_example_of_dask_runs_as_a_program(workspace: BoltSimulator, process
 def test_the_example_of_a_deployment_runs_on_a_worker(
     bolts_deployment: None, workspace: BoltSimulator, bench
 ) -> None:
-    """`run_deployment`, with a process worker whose jobs have the credentials in their environment."""
+    """It uses `run_deployment`, with a process worker whose jobs have the credentials in their environment."""
     env = {**workspace.environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     deploy(run_schedule, "bolt", work_pool=bench.shared_pool(), job_variables={"env": env})
     ((line, text),) = [block for block in blocks("python") if "run_deployment" in block[1]]
@@ -99,7 +99,7 @@ def test_the_example_of_a_deployment_runs_on_a_worker(
 
 
 def test_the_examples_of_yaml_and_json_are_pipelines() -> None:
-    """What stands in the file, in prefect.yaml and in the UI is what `run_pipeline` takes."""
+    """`run_pipeline` accepts what the file, prefect.yaml and the UI contain."""
     shown = [YAML(typ="safe").load(text) for _, text in blocks("yaml")]
     assert len(shown) == 2
     for data in shown:
@@ -110,7 +110,7 @@ def test_the_examples_of_yaml_and_json_are_pipelines() -> None:
     assert [step.key for step in Pipeline(steps=found["steps"]).steps] == ["extract", "orders"]
 
 
-def test_the_table_of_operations_names_what_there_is() -> None:
+def test_the_table_of_operations_is_complete() -> None:
     """Every task has its row, and every task and client method in a row exists."""
     from paradime_blocks import BoltClient
 
@@ -124,20 +124,20 @@ def test_the_table_of_operations_names_what_there_is() -> None:
     assert told_methods <= set(dir(BoltClient))
 
 
-def test_the_table_of_parameters_names_what_there_is() -> None:
-    """Every parameter of `run_schedule`, and no other."""
+def test_the_table_of_parameters_is_complete() -> None:
+    """The table has every parameter of `run_schedule`, and no other."""
     table = TEXT.split("\n## Parameters of `run_schedule`\n")[1].split("\n## ")[0]
-    told = {
+    documented = {
         name
         for line in table.splitlines()
         for name in re.findall(r"`(\w+)`", line.split(" | ")[0])
         if "|" in line
     }
-    assert told == set(run_schedule.parameters.properties)
+    assert documented == set(run_schedule.parameters.properties)
 
 
 def test_every_flow_and_task_has_both_forms() -> None:
-    """`x` for sync callers, `ax` for async ones, beside each other."""
+    """`x` for sync callers and `ax` for async ones stand side by side."""
     for name in tasks.__all__:
         assert callable(getattr(tasks, name))
     plain = [name for name in tasks.__all__ if not name.startswith("a")]

@@ -1,6 +1,6 @@
-"""Some cases of the fault matrix against a real Prefect server and a simulator behind a socket.
+"""Some cases of the fault matrix on a real Prefect server and a simulator behind a socket.
 
-All of them run in memory: `tests/faults/test_matrix.py`. What the real server adds is the same for each.
+`tests/faults/test_matrix.py` runs all of them in memory. The difference of a real server is the same for each.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from faults.bench import Outcome
 
 SPEED = 25.0
-# Which call of an operation is hit does not depend on how often the flow polls.
+# The call that is hit must not depend on how often the flow polls.
 SAMPLED = [case for case in CASES if case.place in {"first", "end", "result"}][::31]
 
 
 @contextmanager
 def fast_time() -> Iterator[None]:
-    """Let every wait of the package pass faster; requests and their time limits stay real."""
+    """Shorten every wait of the package; requests and their time limits stay real."""
 
     async def sleep(seconds: float) -> None:
         await anyio.sleep(seconds / SPEED)
@@ -76,7 +76,7 @@ async def on_the_server(
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in SAMPLED])
 async def test_one_fault_starts_one_run_and_leaves_none_behind(case, prefect_server, record_figures) -> None:
-    """As in memory: one Bolt run, or none with a clear error; its end is told; none is left over."""
+    """As in memory: there is one Bolt run, or none and a clear error; its end is reported; none is left over."""
     outcome = await case.run({}, on_the_server, BoltSimulator)
     record_figures("One fault", runs=outcome.runs, left_over=outcome.active)
     judge(case, outcome)

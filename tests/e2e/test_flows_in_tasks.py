@@ -1,4 +1,4 @@
-"""Our flows, called by tasks of the user's own: each call is a subflow, with a Bolt run of its own."""
+"""Our flows, called by tasks of the user's: each call is a subflow with its own Bolt run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def in_the_loop(name: str, credentials: ParadimeCredentials) -> int:
 async def test_each_call_by_a_task_is_a_subflow_with_a_run_of_its_own(
     workspace: BoltSimulator, credentials: ParadimeCredentials, how: str
 ) -> None:
-    """What it answers for stands on the subflow, and nothing on the parent."""
+    """The record is on the subflow; the parent has none."""
 
     @flow
     async def nightly() -> tuple[list[int], Any]:
@@ -79,7 +79,7 @@ async def test_each_call_by_a_task_is_a_subflow_with_a_run_of_its_own(
 def test_the_same_schedule_with_other_commands_is_another_intent(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The second call is not answered with what the first one came to."""
+    """The second call does not return the result of the first."""
 
     @flow
     def twice() -> list[int]:

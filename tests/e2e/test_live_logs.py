@@ -41,7 +41,7 @@ def numbered(count: int, word: str = "line", more: str = "") -> str:
     return "".join(f"{word} {n} of the output{more}\n" for n in range(count))
 
 
-# More than two requests' worth.
+# More than two requests can hold.
 MUCH = 6_000
 
 
@@ -51,7 +51,7 @@ def much() -> str:
 
 async def records_of(flow_run_id: Any) -> list[Log]:
     """All log records of a flow run, by time."""
-    # Prefect's own records may still be on their way.
+    # Prefect's own records may not have arrived yet.
     await APILogHandler.aflush()
     found: list[Log] = []
     wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
@@ -62,14 +62,14 @@ async def records_of(flow_run_id: Any) -> list[Log]:
 
 
 async def lines_of(flow_run_id: Any, word: str) -> list[str]:
-    """The lines of the log that begin so."""
+    """The lines of the log with this prefix."""
     lines = [line for record in await records_of(flow_run_id) for line in record.message.split("\n")]
     return [line for line in lines if line.startswith(word)]
 
 
 @pytest.mark.parametrize("lacking", BACKENDS)
 async def test_each_line_reaches_the_flow_runs_log_once_and_in_order(bolt_simulator, credentials, lacking):
-    """Two commands with both streams, while the run goes on; stderr is a warning."""
+    """Two commands print on both streams while the run is active; stderr is logged as a warning."""
     bolt_simulator.lacks(operations=lacking)
     bolt_simulator.clock.speed = 5
     first, second, err = numbered(1500, "first"), numbered(40, "second"), numbered(30, "err")
@@ -89,13 +89,13 @@ async def test_each_line_reaches_the_flow_runs_log_once_and_in_order(bolt_simula
         n for n, record in enumerate(records) for word in ("first 0 ", "second 0 ") if word in record.message
     ]
     (ended,) = [n for n, record in enumerate(records) if "ended as SUCCESS" in record.message]
-    # In the order of the commands, and the end after all of it.
+    # The commands come in order, and the end comes last.
     assert places == sorted(places)
     assert places[-1] < ended
 
 
-async def test_real_dbt_output_keeps_its_levels_and_moves_the_progress(bolt_simulator, credentials):
-    """A recorded build that failed: its errors are errors; the artifact moved, and stays short of 100."""
+async def test_real_dbt_output_keeps_its_levels_and_advances_the_progress(bolt_simulator, credentials):
+    """A recorded build failed: its errors are errors; the progress moved, and stays below 100."""
     bolt_simulator.clock.speed = 5
     stdout = (RECORDED / "failure/4-dbt-build/stdout.txt").read_text(encoding="utf-8")
     command = SimulatedCommand("dbt build", duration_seconds=15, return_code=1, stdout=stdout)
@@ -120,7 +120,7 @@ async def test_real_dbt_output_keeps_its_levels_and_moves_the_progress(bolt_simu
 async def test_the_progress_artifact_is_created_once_and_ends_at_100(
     bolt_simulator, credentials, monkeypatch
 ):
-    """It moves while the run goes on, without ever going back."""
+    """It grows while the run is active, and never goes back."""
     created: list[Any] = []
     updated: list[Any] = []
     create, update = PrefectClient.create_artifact, PrefectClient.update_artifact
@@ -150,15 +150,13 @@ async def test_the_progress_artifact_is_created_once_and_ends_at_100(
     assert artifact.data == 100.0
     assert len(created) == 1
     assert updated == sorted(updated)
-    # A run of six seconds, an update every two seconds at most, and one at the end.
+    # A run of six seconds: at most an update every two seconds, and one at the end.
     assert 2 <= len(updated) <= 4
     assert 0 < updated[0] < 100
 
 
-async def test_a_retry_of_the_flow_run_takes_the_log_up_where_it_was(
-    bolt_simulator, credentials, monkeypatch
-):
-    """The first attempt breaks off; the second logs what is left, and moves the same artifact."""
+async def test_a_retry_of_the_flow_run_continues_the_log(bolt_simulator, credentials, monkeypatch):
+    """The first attempt stops halfway. The second logs the rest, and continues the same artifact."""
     from paradime_flows.runner import lifecycle
 
     stdout = numbered(1000)
@@ -191,8 +189,8 @@ async def test_a_retry_of_the_flow_run_takes_the_log_up_where_it_was(
     assert artifacts["paradime-progress-retried"].data == 100.0
 
 
-async def test_a_log_out_of_reach_never_ends_the_wait(bolt_simulator, credentials):
-    """It is told once, and made up for as soon as the log can be fetched."""
+async def test_an_unreachable_log_never_ends_the_wait(bolt_simulator, credentials):
+    """It is reported once, and the log catches up as soon as it can be fetched."""
     bolt_simulator.clock.speed = 3
     stdout = numbered(500)
     bolt_simulator.add_schedule(
@@ -209,7 +207,7 @@ async def test_a_log_out_of_reach_never_ends_the_wait(bolt_simulator, credential
 
 
 async def test_a_log_that_hangs_delays_the_end_by_seconds_only(bolt_simulator, credentials):
-    """The state goes on being looked at while a fetch of the log hangs."""
+    """The state is still polled while a fetch of the log hangs."""
     bolt_simulator.clock.speed = 2
     bolt_simulator.add_schedule(
         "hanging", commands=[SimulatedCommand("dbt run", duration_seconds=8, stdout=numbered(10))]
@@ -219,12 +217,12 @@ async def test_a_log_that_hangs_delays_the_end_by_seconds_only(bolt_simulator, c
     flow_run = await latest_flow_run("run-schedule")
     assert await lines_of(flow_run.id, "line") == numbered(10).splitlines()
     states = [request for request in bolt_simulator.requests if "boltRunStatus" in request.operations]
-    # Looks at most every two seconds or so, though the fetch took five.
+    # Polls come about every two seconds, although the fetch took five.
     assert len(states) >= 3
 
 
-async def test_off_logs_nothing_and_asks_for_nothing(bolt_simulator, credentials):
-    """No request for the log, no line of it; the progress ends at 100 all the same."""
+async def test_off_logs_nothing_and_requests_nothing(bolt_simulator, credentials):
+    """The log is not requested, and no line is logged; the progress still ends at 100."""
     bolt_simulator.clock.speed = 20
     bolt_simulator.add_schedule("off", commands=[SimulatedCommand("dbt run", stdout=numbered(10))])
     await arun_schedule("off", credentials, live_logs="off", **QUICK)
@@ -235,7 +233,7 @@ async def test_off_logs_nothing_and_asks_for_nothing(bolt_simulator, credentials
 
 
 async def test_a_run_cancelled_by_the_time_limit_has_its_last_lines_logged(bolt_simulator, credentials):
-    """The end is not seen by the wait, so what is left is fetched afterwards."""
+    """The wait does not see the end, so the rest of the log is fetched afterwards."""
     from paradime_blocks import BoltRunTimedOut
 
     bolt_simulator.clock.speed = 1
@@ -253,7 +251,7 @@ async def test_a_run_cancelled_by_the_time_limit_has_its_last_lines_logged(bolt_
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.full)])
 async def test_many_lines_reach_prefect(bolt_simulator, credentials, count):
-    """In a record for some hundred of them, each short enough for Prefect Cloud, in order and complete."""
+    """A record holds some hundred lines and is short enough for Prefect Cloud; they are in order and complete."""
     stdout = numbered(count)
     bolt_simulator.clock.speed = 10
     bolt_simulator.add_schedule(
@@ -271,7 +269,7 @@ async def test_many_lines_reach_prefect(bolt_simulator, credentials, count):
 
 @flow
 def logged_for() -> None:
-    """Stands for a flow run that is not running now: what is logged for it is all its own."""
+    """Stands for a flow run that is not running now; it has no other log records."""
 
 
 async def new_flow_run() -> UUID:
@@ -280,7 +278,7 @@ async def new_flow_run() -> UUID:
 
 
 async def log_all(run_id: int, credentials: ParadimeCredentials, flow_run_id: UUID) -> None:
-    """What one attempt of a flow run does at the end of a Bolt run."""
+    """Do what one attempt of a flow run does at the end of a Bolt run."""
     async with credentials.get_client() as client:
         status = await client.get_bolt_run(run_id, logs=False)
     await LiveLogs(run_id, credentials, FlowRunJournal(flow_run_id)).drain(status)
@@ -299,7 +297,7 @@ def ended_run(bolt_simulator: Any, *outputs: str, duration_seconds: float = 1) -
 
 @pytest.fixture
 def posts(monkeypatch: pytest.MonkeyPatch) -> Posts:
-    """The posts of log records, as they are on their way to Prefect."""
+    """The posts of log records in transit."""
     posts = Posts()
     pass_on = httpx.AsyncHTTPTransport.handle_async_request
 
@@ -319,7 +317,7 @@ def posts(monkeypatch: pytest.MonkeyPatch) -> Posts:
 
 
 class Posts:
-    """What befalls posts, and those that have arrived."""
+    """What happens to posts, and the posts that have arrived."""
 
     def __init__(self) -> None:
         self.arrived: list[bytes] = []
@@ -335,7 +333,7 @@ class Killed(BaseException):
 async def test_an_attempt_that_ends_around_a_post_loses_and_repeats_nothing(
     bolt_simulator, credentials, posts, when
 ):
-    """It ends when the second batch is announced and not posted, or posted and not written down."""
+    """It ends when the second batch is announced but not posted, or posted but not recorded."""
     stdout = much()
     run_id = ended_run(bolt_simulator, stdout)
     flow_run_id = await new_flow_run()
@@ -354,8 +352,8 @@ async def test_an_attempt_that_ends_around_a_post_loses_and_repeats_nothing(
     assert await lines_of(flow_run_id, "line") == stdout.splitlines()
 
 
-async def test_a_post_whose_answer_was_lost_is_there_once(bolt_simulator, credentials, posts):
-    """Prefect's client sends it again, and it is seen before that it has arrived."""
+async def test_a_post_whose_answer_was_lost_is_stored_once(bolt_simulator, credentials, posts):
+    """Before Prefect's client repeats it, the log is checked, and the post has arrived."""
     stdout = much()
     run_id = ended_run(bolt_simulator, stdout)
     flow_run_id = await new_flow_run()
@@ -369,8 +367,8 @@ async def test_a_post_whose_answer_was_lost_is_there_once(bolt_simulator, creden
     assert await lines_of(flow_run_id, "line") == stdout.splitlines()
 
 
-async def test_no_request_is_large_however_much_waits(bolt_simulator, credentials, posts):
-    """Much output of several commands, lines of any length, text that JSON writes with many more bytes."""
+async def test_every_request_is_small_however_much_output_waits(bolt_simulator, credentials, posts):
+    """Much output of several commands, lines of any length, and text that needs many more bytes in JSON."""
     bolt_simulator.lacks(operations=["boltCommandLogs"])
     snow = "\N{SNOWMAN}" * 40
     outputs = [
@@ -390,8 +388,8 @@ async def test_no_request_is_large_however_much_waits(bolt_simulator, credential
     assert "".join(shown) == "".join(outputs).replace("\n", "")
 
 
-async def test_a_server_that_takes_less_at_once_gets_less(bolt_simulator, credentials, posts):
-    """What is refused as too large is sent in parts; from then on no request is so large."""
+async def test_a_server_with_a_lower_limit_gets_smaller_requests(bolt_simulator, credentials, posts):
+    """A request that is refused as too large is sent in parts; later requests stay below that size."""
     stdout = much()
     run_id = ended_run(bolt_simulator, stdout)
     flow_run_id = await new_flow_run()
@@ -409,10 +407,10 @@ async def test_a_server_that_takes_less_at_once_gets_less(bolt_simulator, creden
     assert len(refused) <= 3
 
 
-async def test_what_prefect_refuses_for_good_is_told_and_not_tried_for_ever(
+async def test_a_record_that_prefect_refuses_is_reported_and_skipped(
     bolt_simulator, credentials, posts, caplog, monkeypatch
 ):
-    """The record that it is about is left out, and those around it arrive."""
+    """The record that causes the error is left out, and those around it arrive."""
     monkeypatch.setattr("paradime_flows.live.log_position.run_logger", lambda: logging.getLogger("of-a-run"))
     stdout = numbered(3_000) + "error: poison\n" + numbered(3_000, "more") + "error: poison\n"
     run_id = ended_run(bolt_simulator, stdout)
@@ -429,14 +427,14 @@ async def test_what_prefect_refuses_for_good_is_told_and_not_tried_for_ever(
     assert await lines_of(flow_run_id, "line") == numbered(3_000).splitlines()
     assert await lines_of(flow_run_id, "more") == numbered(3_000, "more").splitlines()
     assert await lines_of(flow_run_id, "error: poison") == []
-    told = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert len(told) == 1
-    assert "422: no such text" in told[0]
+    warnings = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "422: no such text" in warnings[0]
     assert len(asked) < 20
 
 
-async def test_an_attempt_whose_clock_is_behind_logs_after_the_one_before(monkeypatch):
-    """Prefect sorts by time alone, so an hour's difference must not mix the two."""
+async def test_an_attempt_with_a_slow_clock_logs_after_the_one_before(monkeypatch):
+    """Prefect sorts by time only, so an hour's difference must not mix the two."""
     flow_run_id = await new_flow_run()
     first = FlowRunJournal(flow_run_id)
     assert await first.read(1) is None
@@ -457,8 +455,8 @@ async def test_an_attempt_whose_clock_is_behind_logs_after_the_one_before(monkey
 
 
 @pytest.mark.parametrize("label", ["nonsense", "{id} kept\nnonsense", "{id} kept\nnonsense 7\tnext"])
-async def test_a_label_that_somebody_else_wrote_does_no_harm(label):
-    """What cannot be read of it counts as not there."""
+async def test_a_label_written_by_others_does_no_harm(label):
+    """An unreadable entry counts as missing."""
     flow_run_id = await new_flow_run()
     async with get_client() as client:
         await client.update_flow_run_labels(flow_run_id, {"paradime.logs.1": label.format(id=flow_run_id)})

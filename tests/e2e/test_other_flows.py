@@ -42,7 +42,7 @@ LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 def broken(
     simulator: BoltSimulator, code: int | tuple[int, ...] = (1, 0), log: str = "Database Error"
 ) -> None:
-    """A schedule whose second command fails, the first time."""
+    """A schedule whose second command fails the first time."""
     simulator.clock.speed = 60
     simulator.add_schedule(
         "broken",
@@ -53,10 +53,10 @@ def broken(
 # trigger_only
 
 
-async def test_a_run_that_was_only_triggered_is_left_to_itself(
+async def test_a_run_of_trigger_only_is_never_cancelled(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, swept_tag: str
 ) -> None:
-    """Neither the hook nor the sweeper cancels it, whatever becomes of the flow run."""
+    """Neither the hook nor the sweeper cancels it, whatever happens to the flow run."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     with tags(swept_tag):
         found = await atrigger_only("daily", credentials, branch="dev")
@@ -75,20 +75,20 @@ async def test_a_run_that_was_only_triggered_is_left_to_itself(
     assert bolt_simulator.run(run.id).is_active
 
 
-async def test_a_lost_answer_of_trigger_only_is_looked_into(
+async def test_trigger_only_searches_for_the_run_of_a_lost_answer(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The run is found, and no second one is started."""
+    """The run is found, and no second run is started."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     bolt_simulator.inject(faults.CutConnection(operation="triggerBoltRun", after_acting=True))
     found = await atrigger_only("daily", credentials)
     assert [run.id for run in bolt_simulator.runs()] == [found.run_id]
 
 
-async def test_trigger_only_beside_a_run_that_is_going(
+async def test_trigger_only_while_the_schedule_is_running(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """It fails by default, and returns that run where it is told to attach."""
+    """It fails by default, and returns that run with `attach`."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     with pytest.raises(BoltAlreadyRunning):
@@ -99,18 +99,18 @@ async def test_trigger_only_beside_a_run_that_is_going(
 
 
 def test_sync_code_triggers_only(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
-    """By slug, too."""
+    """The schedule can also be named by its slug."""
     bolt_simulator.add_schedule("Daily run", slug="daily-run", commands=[LONG])
     assert trigger_only("daily-run", credentials).started
 
 
-# What a trigger says besides
+# The other options of a trigger
 
 
-async def test_paradime_is_told_which_flow_run_triggers(
+async def test_the_reason_names_the_flow_run_that_triggers(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The reason names it, unless another is given; the other options arrive as they are."""
+    """The reason names it, unless another reason is given; the other options arrive unchanged."""
     bolt_simulator.add_schedule("daily", commands=["dbt run", "dbt test"], already_running="allow")
     await atrigger_only("daily", credentials)
     name = (await latest_flow_run("trigger-only")).name
@@ -130,7 +130,7 @@ async def test_paradime_is_told_which_flow_run_triggers(
 async def test_an_older_backend_is_triggered_without_a_reason(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A validation error proves that nothing ran, so it is sent again without it: one run."""
+    """A validation error proves that nothing ran, so the trigger is sent again without the reason: one run."""
     bolt_simulator.lacks(arguments=["triggerBoltRun.reason"])
     bolt_simulator.add_schedule("daily", commands=[LONG])
     await atrigger_only("daily", credentials)
@@ -141,10 +141,10 @@ async def test_an_older_backend_is_triggered_without_a_reason(
 # Retries
 
 
-async def test_a_failure_that_a_person_must_mend_is_not_retried(
+async def test_a_failure_that_a_person_must_fix_is_not_retried(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """By default for compilation errors and the like, or as `non_retryable_errors` says."""
+    """These are compilation errors and the like by default, or those in `non_retryable_errors`."""
     broken(bolt_simulator, log="Compilation Error in model orders")
     with pytest.raises(BoltRunFailed):
         await arun_schedule("broken", credentials, retries=2, retry_delay_seconds=0, **QUICK)
@@ -159,7 +159,7 @@ async def test_a_failure_that_a_person_must_mend_is_not_retried(
 async def test_a_run_is_retried_from_its_failure(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, older: bool
 ) -> None:
-    """`retry_run` finds the schedule; an older backend triggers the failed command and those after it."""
+    """`retry_run` finds the schedule. On an older backend it triggers the failed command and those after it."""
     broken(bolt_simulator)
     failed = bolt_simulator.start_run("broken", reason="first")
     bolt_simulator.clock.advance(60)
@@ -177,7 +177,7 @@ async def test_a_run_is_retried_from_its_failure(
 async def test_a_run_is_retried_as_a_whole(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """`everything` runs all commands again, also of a run that succeeded."""
+    """`everything` runs all commands again, even those of a successful run."""
     broken(bolt_simulator, code=0)
     done = bolt_simulator.start_run("broken")
     bolt_simulator.clock.advance(60)
@@ -186,24 +186,24 @@ async def test_a_run_is_retried_as_a_whole(
     assert commands == ["dbt seed", "dbt run", "dbt test"]
 
 
-def test_a_run_of_no_known_schedule_is_not_retried(
+def test_a_run_without_a_known_schedule_is_not_retried(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The error says to name the schedule; nothing is sent."""
+    """The error asks for the schedule's name; nothing is sent."""
     broken(bolt_simulator)
     with pytest.raises(BoltRequestError, match="Give its schedule_name"):
         retry_run(1, credentials, **QUICK)
     assert bolt_simulator.count("retryBoltRun") == 0
 
 
-# Looking and cancelling
+# Inspecting and cancelling
 
 
 @pytest.mark.parametrize("sync", [False, True])
 async def test_a_run_is_cancelled_and_archived(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, sync: bool
 ) -> None:
-    """The flow ends when the run has ended; a second cancel tells that it had ended already."""
+    """The flow ends when the run has ended; a second cancel reports that it had already ended."""
     import asyncio
 
     bolt_simulator.add_schedule("daily", commands=[LONG])
@@ -219,10 +219,10 @@ async def test_a_run_is_cancelled_and_archived(
     assert (state.name, (await state.aresult()).state) == ("AlreadyEnded", BoltRunState.CANCELED)
 
 
-async def test_a_run_is_shown_as_it_stands(
+async def test_inspect_run_shows_the_present_state(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """State, commands, the ends of their logs and their files in one page; a failed run fails no flow."""
+    """One page has its state, its commands, the ends of their logs and their files. A failed run fails no flow."""
     broken(bolt_simulator, log="Database Error ```")
     run_id = bolt_simulator.start_run("broken")
     bolt_simulator.clock.advance(60)
@@ -238,7 +238,7 @@ async def test_a_run_is_shown_as_it_stands(
 async def test_a_run_is_shown_without_secrets_and_within_bounds(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Tokens and signatures stand in no page and no result; of a long log there is the end; files are listed."""
+    """No page and no result has tokens or signatures; of a long log it shows the end; files are listed."""
     secret = bolt_simulator.api_secret
     log = (
         f"SECRET={secret}\nhttps://s3.test/x?X-Amz-Signature=abcdef\n" + "y" * 300_000 + "\nERROR: it broke\n"
@@ -257,14 +257,14 @@ async def test_a_run_is_shown_without_secrets_and_within_bounds(
     assert "ERROR: it broke" in page.split("\n\n")[1]
     assert "the end of 300," in page
     assert len(page) < 50_000
-    # What the schedule's name could not be found for hides nothing else.
+    # A failed search for the schedule's name hides nothing else.
     assert "target/manifest.json" in page.split("## Files")[1]
     assert [resource.path for resource in result.resources] == ["target/manifest.json"]
     assert "the schedule: Bolt refused" in page
 
 
 def test_sync_code_inspects_a_run(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
-    """Also one that is going."""
+    """An active run can be inspected too."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     assert inspect_run(bolt_simulator.start_run("daily"), credentials).state == BoltRunState.RUNNING
 
@@ -272,7 +272,7 @@ def test_sync_code_inspects_a_run(bolt_simulator: BoltSimulator, credentials: Pa
 async def test_schedules_are_listed_with_those_that_need_a_look_first(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A table artifact: overdue, failing, then the rest by name."""
+    """The table artifact has overdue schedules first, then failing ones, then the rest by name."""
     bolt_simulator.add_schedule("fine", cron="*/15 * * * *", owner="ann@example.com")
     bolt_simulator.add_schedule("bad", commands=[SimulatedCommand("dbt run", return_code=1)])
     bolt_simulator.add_schedule("resting", suspended=True)
@@ -294,7 +294,7 @@ async def test_schedules_are_listed_with_those_that_need_a_look_first(
 
 
 def test_sync_code_lists_schedules(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
-    """An overdue one comes first: its next run lies in the past."""
+    """An overdue schedule comes first: its next run is in the past."""
     bolt_simulator.add_schedule("a")
     (found,) = list_schedules(credentials, owner="data-team")
     assert not found.overdue

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
-# A diamond (load → orders, customers → joined), a side branch, and an end that needs both.
+# A diamond (load → orders, customers → joined), a side branch, and a last step that needs both.
 AFTER: dict[str, list[str]] = {
     "extract": [],
     "load": ["extract"],
@@ -41,7 +41,7 @@ AFTER: dict[str, list[str]] = {
     "report": ["sessions", "joined"],
 }
 STEPS: list[dict[str, Any]] = [{"schedule_name": name, "after": after} for name, after in AFTER.items()]
-# The same without what is beside and between.
+# The same without the side branch and the steps in between.
 FEWER: list[dict[str, Any]] = [
     {"schedule_name": "extract"},
     {"schedule_name": "load", "after": ["extract"]},
@@ -60,7 +60,7 @@ def seconds(duration: float) -> list[SimulatedCommand]:
 
 @pytest.fixture
 def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
-    """Schedules of a minute each; a minute takes half a second."""
+    """Schedules with runs of a minute; the simulator takes half a second for it."""
     bolt_simulator.clock.speed = 120
     for name in AFTER:
         bolt_simulator.add_schedule(name, commands=seconds(60), setup_commands=False)
@@ -73,7 +73,7 @@ def ran(simulator: BoltSimulator) -> dict[str, list[str]]:
 
 
 def orders_of(flow_run: FlowRun, run_id: int, credentials: ParadimeCredentials) -> Ownership:
-    """What the flow run of the step `orders` answers for."""
+    """The record of the flow run of the step `orders`."""
     return Ownership(
         flow_run_id=flow_run.id,
         request=TriggerRequest(schedule_name="orders"),
@@ -89,7 +89,7 @@ async def states_of(flow_run: FlowRun) -> dict[str, str]:
 
 
 async def run_again(flow_run: FlowRun, credentials: ParadimeCredentials, **options: Any) -> Any:
-    """Run a flow run once more, as a worker does for `prefect flow-run retry`."""
+    """Run a flow run again, as a worker does after `prefect flow-run retry`."""
     async with get_client() as client:
         await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
         fresh = await client.read_flow_run(flow_run.id)
@@ -101,9 +101,9 @@ async def run_again(flow_run: FlowRun, credentials: ParadimeCredentials, **optio
 async def test_steps_run_in_the_order_of_their_dependencies_and_the_page_shows_it(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Each starts after all that it needs has ended, and those that do not need each other run together.
+    """Each step starts after all that it needs has ended; independent steps run at the same time.
 
-    One markdown artifact for the pipeline has its graph, and a row for each step.
+    The pipeline has one markdown artifact with its graph and a row for each step.
     """
     result = await arun_pipeline(STEPS, credentials, name="nightly", **QUICK)
     assert [step.name for step in result.steps] == list(AFTER)
@@ -148,9 +148,9 @@ async def test_a_failure_in_the_middle_and_a_rerun(
     events: str,
     sessions: str,
 ) -> None:
-    """`load` fails while `events` runs; the rest is as `on_failure` says, and nothing is left running.
+    """`load` fails while `events` runs; the rest follows `on_failure`, and nothing is left running.
 
-    The rerun starts from there: what succeeded is not run again, all else is, and in its order.
+    The rerun starts there: succeeded steps are not run again, all others are, in their order.
     """
     fail(workspace, "load")
     workspace.add_schedule("events", commands=seconds(1e9), setup_commands=False)
@@ -192,10 +192,10 @@ async def test_a_failure_in_the_middle_and_a_rerun(
     assert workspace.active_runs() == []
 
 
-async def test_a_rerun_takes_up_a_step_that_was_under_way(
+async def test_a_rerun_resumes_a_running_step(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """When the process dies, the rerun's subflow inherits the Bolt run of the one before: one run only."""
+    """When the process dies, the rerun's subflow resumes the Bolt run of the one before: one run only."""
     workspace.add_schedule("load", commands=seconds(600), setup_commands=False)
     steps = STEPS[:2]
     dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
@@ -221,13 +221,13 @@ async def _is_true(value: bool) -> bool:
 async def left_under_way(
     workspace: BoltSimulator, credentials: ParadimeCredentials, steps: list[dict[str, Any]], going: set[str]
 ) -> FlowRun:
-    """A pipeline whose process has died, and has left the runs of some steps."""
+    """A pipeline whose process has died and left the runs of some steps."""
     for name in going:
         workspace.add_schedule(name, commands=seconds(100_000), setup_commands=False)
     dying = asyncio.create_task(arun_pipeline(steps, credentials, on_interrupt="leave", **QUICK))
 
     async def all_are_known() -> bool:
-        # A step is known by its intent, too; the run comes after it.
+        # A step is known by its intent too; the run's id comes later.
         if {run.schedule_name for run in workspace.active_runs()} != going:
             return False
         found = await latest_flow_run("run-pipeline")
@@ -250,10 +250,10 @@ async def left_under_way(
     result="The other runs are resumed",
 )
 @pytest.mark.full
-async def test_what_a_rerun_has_no_use_for_is_cancelled(
+async def test_a_rerun_cancels_runs_that_no_step_resumes(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A step that is gone, one behind a step that has been changed; and one that had no run yet is over."""
+    """One step was removed, another follows a changed step; a third, which had no run yet, is over."""
     steps: list[dict[str, Any]] = [
         {"schedule_name": "extract"},
         {"schedule_name": "load", "after": ["extract"]},
@@ -286,10 +286,10 @@ async def test_what_a_rerun_has_no_use_for_is_cancelled(
     'The process of a pipeline dies (`on_crash="leave"`), and the pipeline is run again with other steps',
 )
 @pytest.mark.full
-async def test_a_rerun_that_ends_early_leaves_nothing_of_the_attempt_before(
+async def test_a_rerun_that_ends_early_leaves_no_older_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The second step has no room until the first has ended, and that one fails."""
+    """The second step must wait until the first has ended, and the first fails."""
     steps = [{"schedule_name": "events"}, {"schedule_name": "extract"}]
     flow_run = await left_under_way(workspace, credentials, steps, {"events", "extract"})
     workspace.finish(workspace.runs("events")[0].id, "FAILED")
@@ -302,10 +302,10 @@ async def test_a_rerun_that_ends_early_leaves_nothing_of_the_attempt_before(
     "Retried, suspended, resumed",
     "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
 )
-async def test_a_retry_of_a_flow_that_runs_a_pipeline_starts_from_what_failed(
+async def test_a_retried_parent_restarts_its_pipeline_from_the_failed_step(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Prefect makes a new flow run of the pipeline; twice, to see that the second hands on what the first did."""
+    """Prefect creates a new flow run of the pipeline. This happens twice, so the second one must pass results on."""
     fails = SimulatedCommand("dbt build", return_code=(1, 1, 0))
     workspace.add_schedule("load", commands=[fails], setup_commands=False)
 
@@ -323,7 +323,7 @@ async def test_a_retry_of_a_flow_that_runs_a_pipeline_starts_from_what_failed(
 
 
 async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> None:
-    """Prefect counts it once more then; by a retry of its own, or of a flow above it, it is in another."""
+    """Prefect counts it once more; after a retry of the pipeline or of a parent, it is in another attempt."""
     generations: list[FlowRun] = []
     async with get_client() as client:
         for _ in range(3):
@@ -351,10 +351,10 @@ async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> No
         assert len({first[1], *(name for _, name in retried)}) == 4
 
 
-async def test_what_cannot_be_read_does_not_keep_the_rest_from_being_given_up(
+async def test_an_unreadable_step_does_not_stop_the_cancel_of_the_others(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The flow run of a step was deleted, and the pipeline is cancelled: the others' runs end all the same."""
+    """The flow run of one step was deleted, and the pipeline is cancelled: the other steps' runs still end."""
     workspace.add_schedule("orders", commands=seconds(100_000))
     run_id = workspace.start_run("orders")
     async with get_client() as client:
@@ -370,10 +370,10 @@ async def test_what_cannot_be_read_does_not_keep_the_rest_from_being_given_up(
 
 
 @pytest.mark.full
-async def test_a_success_that_is_to_be_repeated_counts_no_longer(
+async def test_a_success_that_must_be_repeated_no_longer_counts(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """What it comes after is changed, and the process dies before it is come to: the next attempt repeats it, too."""
+    """An earlier step is changed, and the process dies before it reaches this one: the next attempt repeats it too."""
     workspace.add_schedule("events", commands=[SimulatedCommand("dbt run", return_code=1)])
     steps: list[dict[str, Any]] = [
         {"schedule_name": "extract"},
@@ -396,7 +396,7 @@ async def test_a_success_that_is_to_be_repeated_counts_no_longer(
 async def test_cancelling_the_pipeline_leaves_nothing_running(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A cancel in Prefect cancels every Bolt run that is going; no step starts after it."""
+    """A cancel in Prefect cancels every active Bolt run; no step starts after it."""
     for name in ("load", "events"):
         workspace.add_schedule(name, commands=seconds(100_000), setup_commands=False)
     running = asyncio.create_task(run_pipeline(STEPS, credentials, return_state=True, **QUICK))
@@ -416,7 +416,7 @@ async def test_cancelling_the_pipeline_leaves_nothing_running(
 async def test_an_interrupt_of_the_pipeline_cancels_its_runs(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """What SIGTERM and Ctrl-C do to the pipeline's coroutine: the steps cancel their Bolt runs first."""
+    """SIGTERM and Ctrl-C cancel the pipeline's coroutine: the steps cancel their Bolt runs first."""
     workspace.add_schedule("extract", commands=seconds(100_000), setup_commands=False)
     running = asyncio.create_task(arun_pipeline(STEPS[:2], credentials, **QUICK))
     await await_until(lambda: _is_true(bool(workspace.active_runs())), "a run")
@@ -438,7 +438,7 @@ async def test_prefects_own_time_limit_cancels_its_runs(
 
 
 @pytest.mark.parametrize(
-    "steps, told",
+    "steps, message",
     [
         pytest.param(
             [{"schedule_name": "a", "after": ["b"]}, {"schedule_name": "b", "after": ["a"]}],
@@ -449,11 +449,11 @@ async def test_prefects_own_time_limit_cancels_its_runs(
         pytest.param([{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps", id="double step"),
     ],
 )
-async def test_steps_that_do_not_fit_are_refused_before_anything_starts(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, steps: list[dict[str, Any]], told: str
+async def test_invalid_steps_are_refused_before_anything_starts(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, steps: list[dict[str, Any]], message: str
 ) -> None:
     """Nothing is sent to Bolt."""
-    with pytest.raises(BoltRequestError, match=told):
+    with pytest.raises(BoltRequestError, match=message):
         await arun_pipeline(steps, credentials, **QUICK)
     assert workspace.requests == []
 
@@ -462,7 +462,7 @@ async def test_steps_that_do_not_fit_are_refused_before_anything_starts(
 async def test_no_more_steps_run_at_once_than_allowed(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """`max_parallel` bounds what runs."""
+    """`max_parallel` limits the number of running steps."""
     steps = [{"schedule_name": name} for name in ("extract", "load", "events")]
     await arun_pipeline(steps, credentials, max_parallel=1, **QUICK)
     runs = sorted((workspace.runs(name)[0] for name in ("extract", "load", "events")), key=lambda run: run.id)
@@ -471,10 +471,10 @@ async def test_no_more_steps_run_at_once_than_allowed(
 
 
 @pytest.mark.parametrize("name", ["orders", "customers"])
-async def test_a_step_that_was_changed_inherits_nothing(
+async def test_a_changed_step_resumes_nothing(
     workspace: BoltSimulator, credentials: ParadimeCredentials, name: str
 ) -> None:
-    """What the step did before, on another schedule, is not what it is to do now, and is cancelled."""
+    """The step ran another schedule before: that run is not resumed, and is cancelled."""
     workspace.add_schedule("orders", commands=seconds(100_000))
     run_id = workspace.start_run("orders")
     async with get_client() as client:

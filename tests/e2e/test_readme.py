@@ -1,4 +1,4 @@
-"""Every snippet of the READMEs runs as it stands there."""
+"""Every snippet of the READMEs runs unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN_ONLY = re.compile(r"<!-- shown only: .+ -->\s*\Z")
 
 @dataclass(frozen=True)
 class Snippet:
-    """A fenced block of a README that is to be run."""
+    """A fenced block of a README to run."""
 
     line: int
     language: str
@@ -55,13 +55,13 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
     monkeypatch: pytest.MonkeyPatch,
     shell: bool,
 ) -> None:
-    """Each block runs in the order of the page, those with tests under pytest.
+    """Every block runs in the order of the page; blocks with tests run under pytest.
 
-    Prefect's commands, which take seconds to start, run in this process; in the longer run in a shell.
+    Prefect's commands are slow to start, so they run in this process; the longer run uses a shell.
     """
     blocks = snippets(ROOT / "README.md")
     assert {block.language for block in blocks} == {"python", "bash"}
-    # A profile of its own for the commands that change it; the server is named in the environment.
+    # Its own profile for the commands that change it; the environment names the server.
     settings = {**prefect_server.client_settings, "PREFECT_HOME": str(tmp_path / "prefect")}
     with BoltSimulator(speed=100) as simulator, prefect_settings(settings):
         simulator.add_schedule("daily", already_running="allow")
@@ -83,20 +83,20 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
 def _run_commands_here(block: Snippet) -> None:
     for line in block.text.splitlines():
         command = shlex.split(line, comments=True)
-        told = io.StringIO()
+        printed = io.StringIO()
         with (
             mock.patch.object(sys, "argv", command),
-            contextlib.redirect_stdout(told),
-            contextlib.redirect_stderr(told),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
             pytest.raises(SystemExit) as end,
         ):
             runpy.run_module(command[0], run_name="__main__")
-        assert end.value.code in {None, 0}, f"README.md, line {block.line}: {line}\n{told.getvalue()}"
+        assert end.value.code in {None, 0}, f"README.md, line {block.line}: {line}\n{printed.getvalue()}"
 
 
 @pytest.mark.full
 def test_the_simulators_readme_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
-    """It promises that nothing but the package is needed."""
+    """It says that only the package is needed."""
     readme = ROOT / "paradime_blocks" / "testing" / "README.md"
     blocks = snippets(readme)
     assert len(blocks) > 5
@@ -104,8 +104,8 @@ def test_the_simulators_readme_can_be_followed_from_top_to_bottom(tmp_path: Path
         _run(block, tmp_path, readme.name)
 
 
-def test_every_block_of_code_is_run_or_says_why_not() -> None:
-    """A fence in a language that the tests do not run would slip through."""
+def test_every_code_block_is_run_or_marked_as_shown_only() -> None:
+    """Otherwise a block in an unknown language would not be run."""
     there_are = {
         "README.md": "bash",
         "paradime_blocks/testing/README.md": "bash",

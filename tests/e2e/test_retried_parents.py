@@ -1,7 +1,7 @@
-"""Flows that are begun again, and call anew what they have called before: each intent keeps its one Bolt run.
+"""Retried flows that repeat their calls: each intent keeps its one Bolt run.
 
-One test for each shape. Which flow runs stood in a place before is in test_call_paths.py, here and in tests/unit; what
-becomes of all that they can have left in tests/faults/test_retried_parents.py.
+One test for each shape. test_call_paths.py, here and in tests/unit, tests which flow run precedes which.
+tests/faults/test_retried_parents.py tests what happens to everything that the earlier ones can have left.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ longer = pytest.mark.exhaustive
 
 
 class AnotherStepFailedError(Exception):
-    """What has an attempt retried."""
+    """Causes a retry of the attempt."""
 
 
 async def runs_itself(schedule: str, credentials: ParadimeCredentials) -> int:
@@ -80,7 +80,7 @@ async def calls_the_pipeline(schedule: str, credentials: ParadimeCredentials) ->
 
 
 async def is_waited_for(workspace: BoltSimulator, more: int = 1) -> None:
-    """Return when the status of runs has been asked for so many times more."""
+    """Return after this many more status requests."""
     asked = workspace.count("boltRunStatus")
     await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= asked + more, 60)
 
@@ -105,10 +105,10 @@ async def is_waited_for(workspace: BoltSimulator, more: int = 1) -> None:
         pytest.param(calls_the_pipeline, id="a pipeline of a sub-flow", marks=longer),
     ],
 )
-async def test_a_retried_parent_takes_up_what_goes_on(
+async def test_a_retried_parent_resumes_the_active_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials, called: Any
 ) -> None:
-    """Its first attempt is broken off as it waits, and Prefect makes a new flow run for the one that was called."""
+    """Its first attempt is interrupted while it waits, and Prefect creates a new flow run for the subflow."""
     attempts = []
 
     @flow(retries=1, retry_delay_seconds=0)
@@ -135,25 +135,29 @@ async def test_a_retried_parent_takes_up_what_goes_on(
 @pytest.mark.parametrize(
     "called, by",
     [
-        pytest.param(calls_a_subflow, "flow", id="a sub-flow of a sub-flow, the flow"),
-        pytest.param(calls_tasks, "flow", id="tasks of a sub-flow, the flow", marks=longer),
-        pytest.param(calls_the_pipeline, "flow", id="a pipeline, the flow", marks=longer),
-        pytest.param(runs_itself, "task", id="a flow, the task"),
-        pytest.param(calls_a_subflow, "task", id="a flow of a flow, the task", marks=longer),
-        pytest.param(calls_tasks.fn, "task", id="our tasks, the task", marks=longer),
-        pytest.param(runs_as_a_task, "task", id="a flow of a task, the task", marks=longer),
-        pytest.param(calls_a_task, "task", id="a task of a flow, the task", marks=longer),
-        pytest.param(runs_a_pipeline, "task", id="a pipeline, the task", marks=longer),
-        pytest.param(runs_itself, "flow of the task", id="a flow, the task's flow", marks=longer),
-        pytest.param(calls_tasks.fn, "flow of the task", id="our tasks, the task's flow"),
-        pytest.param(calls_a_task, "flow of the task", id="a task of a flow, the task's flow", marks=longer),
-        pytest.param(runs_a_pipeline, "flow of the task", id="a pipeline, the task's flow", marks=longer),
+        pytest.param(calls_a_subflow, "flow", id="a sub-flow of a sub-flow; the flow is retried"),
+        pytest.param(calls_tasks, "flow", id="tasks of a sub-flow; the flow is retried", marks=longer),
+        pytest.param(calls_the_pipeline, "flow", id="a pipeline; the flow is retried", marks=longer),
+        pytest.param(runs_itself, "task", id="a flow; the task is retried"),
+        pytest.param(calls_a_subflow, "task", id="a flow of a flow; the task is retried", marks=longer),
+        pytest.param(calls_tasks.fn, "task", id="our tasks; the task is retried", marks=longer),
+        pytest.param(runs_as_a_task, "task", id="a flow of a task; the task is retried", marks=longer),
+        pytest.param(calls_a_task, "task", id="a task of a flow; the task is retried", marks=longer),
+        pytest.param(runs_a_pipeline, "task", id="a pipeline; the task is retried", marks=longer),
+        pytest.param(runs_itself, "flow of the task", id="a flow; the task's flow is retried", marks=longer),
+        pytest.param(calls_tasks.fn, "flow of the task", id="our tasks; the task's flow is retried"),
+        pytest.param(
+            calls_a_task, "flow of the task", id="a task of a flow; the task's flow is retried", marks=longer
+        ),
+        pytest.param(
+            runs_a_pipeline, "flow of the task", id="a pipeline; the task's flow is retried", marks=longer
+        ),
     ],
 )
-async def test_what_has_succeeded_is_not_run_again_by_a_retry_of(
+async def test_a_success_is_not_run_again_by_a_retry(
     workspace: BoltSimulator, credentials: ParadimeCredentials, called: Any, by: str
 ) -> None:
-    """Nobody kept the result, so Prefect has it run again; a second run of the same is another intent."""
+    """No result was stored, so Prefect runs the call again. A second call of the same is another intent."""
     returned: list[list[int]] = []
     retried = {"retries": 1, "retry_delay_seconds": 0}
 
@@ -176,10 +180,10 @@ async def test_what_has_succeeded_is_not_run_again_by_a_retry_of(
     assert returned == [[first], [first, second]]
 
 
-async def test_of_two_equal_tasks_of_a_retried_parents_subflow_each_takes_up_its_own_run(
+async def test_equal_tasks_in_a_retried_parents_subflow_resume_their_own_runs(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The one whose run had failed triggers anew."""
+    """The task whose run had failed triggers again."""
     returned: list[list[int]] = []
 
     @flow
@@ -202,16 +206,16 @@ async def test_of_two_equal_tasks_of_a_retried_parents_subflow_each_takes_up_its
 
 @longer
 @pytest.mark.parametrize("retried", ["task", "flow"])
-async def test_equal_tasks_that_tasks_call_at_once_keep_a_run_each(
+async def test_equal_tasks_called_at_once_keep_one_run_each(
     workspace: BoltSimulator, credentials: ParadimeCredentials, retried: str
 ) -> None:
-    """Each finds the runs of the attempt before, and none of them twice."""
+    """Each resumes one run of the attempt before, and no run is resumed twice."""
     workspace.update_schedule("quick", already_running="allow")
     returned: list[list[int]] = []
 
     @task
     async def inner(delay: float) -> int:
-        # Apart from each other in the first attempt, so that it can be told which run each has started.
+        # They start one by one in the first attempt, so that each task's run is known.
         await asyncio.sleep(0 if returned else delay)
         return await calls_tasks.fn("quick", credentials)
 
@@ -231,10 +235,10 @@ async def test_equal_tasks_that_tasks_call_at_once_keep_a_run_each(
     assert len(workspace.runs()) == 3
 
 
-def test_what_a_retried_task_of_a_plain_flow_calls_is_run_once(
+def test_a_call_in_a_retried_task_of_a_sync_flow_runs_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The forms that are not awaited; the wait of the first attempt was cut off."""
+    """The sync forms are called; the wait of the first attempt was interrupted."""
     returned: list[int] = []
 
     @task(retries=1, retry_delay_seconds=0)
@@ -253,18 +257,18 @@ def test_what_a_retried_task_of_a_plain_flow_calls_is_run_once(
     assert returned == [run.id for run in workspace.runs()] * 2
 
 
-# Flow runs that `run_deployment` has started: each has a process of its own, and outlives its parent.
+# Flow runs started by `run_deployment`: each has its own process and outlives its parent.
 
 
 @dataclass
 class Deployed:
-    """A deployment that a flow has started at one place, in each of its attempts anew.
+    """A deployment that a flow starts at one place, again in each attempt.
 
     Attributes:
         deployment_id: The deployment.
-        call_id: The task run that stands for the place.
+        call_id: The task run of the call.
         what: The deployed flow.
-        parameters: Those of all its flow runs, but for credentials, which Prefect would have to write down.
+        parameters: The parameters of all its flow runs, without credentials, which Prefect would store.
         credentials: The credentials.
     """
 
@@ -288,27 +292,27 @@ class Deployed:
         return cls(deployment_id, call.id, what, parameters, credentials)
 
     async def called(self) -> FlowRun:
-        """Return the flow run that the next attempt of the parent starts."""
+        """Return the flow run that the parent's next attempt starts."""
         async with get_client() as client:
             return await client.create_flow_run_from_deployment(
                 self.deployment_id, parent_task_run_id=self.call_id, parameters=self.parameters
             )
 
     def begun(self, flow_run: FlowRun) -> asyncio.Task[Any]:
-        """Have a flow run begin; it does not end with the one that has started it."""
+        """Start a flow run; it does not end with its parent."""
         given = {**self.parameters, "credentials": self.credentials}
         call = run_flow_async(self.what, flow_run=flow_run, parameters=given, return_type="state")
         return asyncio.create_task(call)
 
 
 async def has_crashed(flow_run: FlowRun) -> None:
-    """Wait until Prefect says so of a flow run, or of one that it has called: who takes its place writes that."""
+    """Wait until Prefect shows a flow run, or one that it called, as crashed; its replacement writes that."""
     while "Crashed" not in await states_of_the_family(flow_run):  # noqa: ASYNC110 - Prefect tells nobody
         await asyncio.sleep(0.1)
 
 
 async def states_of_the_family(flow_run: FlowRun) -> set[str | None]:
-    """Return the names of the states of a flow run and of those that it has called."""
+    """Return the names of the states of a flow run and its subflows."""
     async with get_client() as client:
         found = [await client.read_flow_run(flow_run.id), *await subflows_of(client, [flow_run.id])]
     return {one.state and one.state.name for one in found}
@@ -334,10 +338,10 @@ def parameters_of(what: Flow[Any, Any], schedule: str) -> dict[str, Any]:
 
 @longer
 @pytest.mark.parametrize("what", [calls_a_schedule, run_pipeline], ids=lambda what: what.name)
-async def test_a_deployment_that_is_called_again_runs_again_what_had_failed(
+async def test_a_deployment_called_again_reruns_a_failed_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any]
 ) -> None:
-    """In another process, and as another attempt than the one before."""
+    """The second flow run is in another process and another attempt."""
     deployed = await Deployed.at(what, parameters_of(what, "once"), credentials)
     states = [await deployed.begun(await deployed.called()) for _ in range(2)]
     assert [state.name for state in states] == ["Failed", "Completed"]
@@ -360,10 +364,10 @@ async def test_a_deployment_that_is_called_again_runs_again_what_had_failed(
         pytest.param(calls_a_pipeline, True, id="calls-a-pipeline, the first is cancelled", marks=longer),
     ],
 )
-async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its_run_over(
+async def test_a_deployment_called_again_takes_over_from_a_live_flow_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any], cancelled: bool
 ) -> None:
-    """The first lets go of it, and so do its steps: it is the second's to wait for and to cancel."""
+    """The first flow run and its steps release the run; now the second waits for it and may cancel it."""
     deployed = await Deployed.at(what, parameters_of(what, "endless"), credentials)
     one = await deployed.called()
     first = deployed.begun(one)
@@ -373,7 +377,7 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
     assert first.done()
     await asyncio.wait_for(has_crashed(one), 30)
     if cancelled:
-        # The second has taken it over when it asks for it.
+        # Its first status request shows that the second has taken the run over.
         await is_waited_for(workspace)
         async with get_client() as client:
             await client.set_flow_run_state(one.id, Cancelling(), force=True)
@@ -394,10 +398,10 @@ async def test_a_deployment_that_is_called_again_while_the_first_lives_takes_its
 )
 @longer
 @pytest.mark.parametrize("what", [run_schedule, calls_a_pipeline], ids=lambda what: what.name)
-async def test_a_deployments_flow_run_that_begins_late_gives_way_to_the_one_in_its_place(
+async def test_a_deployments_flow_run_that_starts_late_stops(
     workspace: BoltSimulator, credentials: ParadimeCredentials, what: Flow[Any, Any]
 ) -> None:
-    """Its worker was down, and the parent has been retried meanwhile."""
+    """Its worker was down, and the parent was retried in the meantime."""
     deployed = await Deployed.at(what, parameters_of(what, "endless"), credentials)
     one, two = await deployed.called(), await deployed.called()
     second = deployed.begun(two)

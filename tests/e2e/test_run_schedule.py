@@ -1,4 +1,4 @@
-"""`run_schedule` from end to end: what it returns, raises, cancels and leaves behind."""
+"""`run_schedule` from end to end: its results, its errors, its cancels and what it archives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from paradime_flows.run_schedule import arun_schedule, run_schedule
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
-# What leaves nothing to archive but its log.
+# Leaves nothing to archive except its log.
 PLAIN: dict[str, Any] = {"commands": [SimulatedCommand("dbt run", resources={})], "setup_commands": False}
 LONG: dict[str, Any] = {
     "commands": [SimulatedCommand("dbt run", duration_seconds=10_000, resources={})],
@@ -43,19 +43,19 @@ LONG: dict[str, Any] = {
 async def test_a_schedule_that_succeeds_returns_its_result_as_json(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The result names run, schedule, state, times, commands, resources and attempts, and survives JSON."""
+    """The result has run, schedule, state, times, commands, resources and attempts, and can be converted to JSON."""
     bolt_simulator.clock.speed = 60
     command = SimulatedCommand("dbt build", resources={"target/manifest.json": b"{}"})
     bolt_simulator.add_schedule("daily", commands=[command])
     result = await arun_schedule("daily", credentials, **QUICK)
     (run,) = bolt_simulator.runs("daily")
-    told = json.loads(result.model_dump_json())
-    assert told["run_id"] == run.id
-    assert told["state"] == "SUCCESS"
-    assert told["url"].endswith(f"/bolt/run_id/{run.id}")
-    assert [entry["command"] for entry in told["commands"]][-1] == "dbt build"
-    assert [entry["path"] for entry in told["resources"]][-1] == "target/manifest.json"
-    assert [attempt["run_id"] for attempt in told["attempts"]] == [run.id]
+    data = json.loads(result.model_dump_json())
+    assert data["run_id"] == run.id
+    assert data["state"] == "SUCCESS"
+    assert data["url"].endswith(f"/bolt/run_id/{run.id}")
+    assert [entry["command"] for entry in data["commands"]][-1] == "dbt build"
+    assert [entry["path"] for entry in data["resources"]][-1] == "target/manifest.json"
+    assert [attempt["run_id"] for attempt in data["attempts"]] == [run.id]
     assert result.started_at is not None
     assert result.ended_at is not None
     assert result.started_at.tzinfo is not None
@@ -65,16 +65,16 @@ async def test_a_schedule_that_succeeds_returns_its_result_as_json(
 def test_sync_code_calls_the_flow_and_gets_the_result(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The plain name runs the flow to its end for a caller that cannot await."""
+    """The name without `a` runs the flow to its end for a caller that cannot await."""
     bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule("daily", **PLAIN)
     assert run_schedule("daily", credentials, **QUICK).state == BoltRunState.SUCCESS
 
 
-async def test_the_environment_serves_where_no_credentials_are_given(
+async def test_without_credentials_the_environment_is_used(
     bolt_simulator: BoltSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Credentials absent means the PARADIME_* environment."""
+    """Without credentials, the flow uses the PARADIME_* environment."""
     for name, value in bolt_simulator.environment().items():
         monkeypatch.setenv(name, value)
     bolt_simulator.clock.speed = 60
@@ -82,10 +82,10 @@ async def test_the_environment_serves_where_no_credentials_are_given(
     assert (await arun_schedule("daily", **QUICK)).state == BoltRunState.SUCCESS
 
 
-async def test_a_schedule_block_brings_its_credentials_commands_and_branch(
+async def test_a_schedule_block_provides_credentials_commands_and_branch(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """A BoltSchedule serves wherever a name and credentials do."""
+    """A BoltSchedule can replace a name and credentials."""
     bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule("daily", **PLAIN)
     block = BoltSchedule(
@@ -100,7 +100,7 @@ async def test_a_schedule_block_brings_its_credentials_commands_and_branch(
 async def test_starting_and_unknown_states_are_waited_through(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Neither STARTING nor a state that nobody knows is an end."""
+    """Neither STARTING nor an unknown state is an end."""
     bolt_simulator.clock.speed = 5
     bolt_simulator.add_schedule(
         "daily", **PLAIN, starting_seconds=20, intermediate_states=("POLISHING", "STARTING")
@@ -119,13 +119,13 @@ async def test_starting_and_unknown_states_are_waited_through(
         pytest.param({"final_state": "CANCELED"}, BoltRunCanceled, id="CANCELED"),
     ],
 )
-async def test_a_run_that_ends_badly_raises_its_own_error(
+async def test_each_kind_of_failure_raises_its_own_error(
     bolt_simulator: BoltSimulator,
     credentials: ParadimeCredentials,
     options: dict[str, Any],
     error: type[Exception],
 ) -> None:
-    """Each bad end has an error of its own, which names the run and its page."""
+    """Each kind of failure has its own error, which names the run and its page."""
     bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule("daily", **{**PLAIN, **options})
     with pytest.raises(error) as caught:
@@ -135,7 +135,7 @@ async def test_a_run_that_ends_badly_raises_its_own_error(
     assert f"/bolt/run_id/{run.id}" in str(caught.value)
 
 
-async def test_the_state_message_of_a_failed_flow_run_tells_the_story(
+async def test_the_state_message_of_a_failed_flow_run_explains_the_failure(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Command, return code and the end of its log are in the flow run's state message and in the error's fields."""
@@ -160,7 +160,7 @@ async def test_the_state_message_of_a_failed_flow_run_tells_the_story(
 async def test_summary_logs_and_links_are_archived(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, *, fails: bool
 ) -> None:
-    """On success and on failure alike there are a summary, a log per command and a link per resource."""
+    """Both after success and after failure, there are a summary, a log per command and a link per resource."""
     bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule(
         "daily",
@@ -203,10 +203,10 @@ async def test_summary_logs_and_links_are_archived(
     bolt="CANCELED",
     result="`BoltRunTimedOut`",
 )
-async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
+async def test_a_time_limit_cancels_the_run_and_archives_its_log(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The run is CANCELED when the flow ends, and its log up to then is in Prefect."""
+    """The run is CANCELED when the flow ends, and its log so far is in Prefect."""
     command = SimulatedCommand("dbt run", duration_seconds=10_000, stdout="first line\n" * 5000)
     bolt_simulator.add_schedule("daily", commands=[command])
     bolt_simulator.clock.speed = 100
@@ -220,20 +220,20 @@ async def test_a_time_limit_cancels_the_run_in_bolt_and_archives_what_there_is(
     assert any("first line" in str(artifact.data) for artifact in artifacts.values())
 
 
-async def test_a_time_limit_may_leave_the_run_going(
+async def test_a_time_limit_may_leave_the_run_running(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """With on_timeout="leave" the run goes on, and the error says so."""
+    """With on_timeout="leave" the run continues, and the error says so."""
     bolt_simulator.add_schedule("daily", **LONG)
     with pytest.raises(BoltRunTimedOut, match="left going"):
         await arun_schedule("daily", credentials, timeout_seconds=1, on_timeout="leave", **QUICK)
     assert len(bolt_simulator.active_runs()) == 1
 
 
-async def test_a_cancel_that_bolt_does_not_carry_out_is_an_error_that_names_the_run(
+async def test_an_unconfirmed_cancel_names_the_run(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Bolt takes the cancel and the run goes on: the error says that it may still be going."""
+    """Bolt accepts the cancel, but the run continues: the error says that it may still be running."""
     bolt_simulator.add_schedule("daily", **LONG, cancel="ignore")
     with pytest.raises(BoltCancelUnconfirmed, match="may still be going") as caught:
         await arun_schedule("daily", credentials, timeout_seconds=1, cancel_grace_seconds=2, **QUICK)
@@ -241,10 +241,10 @@ async def test_a_cancel_that_bolt_does_not_carry_out_is_an_error_that_names_the_
 
 
 @pytest.mark.parametrize("operation", ["boltRunStatus", "triggerBoltRun"])
-async def test_an_error_of_bolt_that_quotes_the_secret_reaches_prefect_without_it(
+async def test_a_secret_in_bolts_error_does_not_reach_prefect(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, operation: str
 ) -> None:
-    """Nor at length: in no log line, state message, label or artifact."""
+    """Even in a long error, it is in no log line, state message, label or artifact."""
     secret = bolt_simulator.api_secret
     quoted = faults.GraphQLError(f"bad key {secret} \x1b[31m" + "z" * 30_000, operation=operation, times=4)
     bolt_simulator.inject(quoted)
@@ -253,12 +253,12 @@ async def test_an_error_of_bolt_that_quotes_the_secret_reaches_prefect_without_i
     state = await arun_schedule("daily", credentials, return_state=True, **QUICK)
     run = await latest_flow_run("run-schedule")
 
-    async def told() -> list[str]:
+    async def reported() -> list[str]:
         messages = [*await logs_of(run.id), state.message or ""]
         return messages if any("bad key [removed]" in message for message in messages) else []
 
-    messages = await await_until(told, "the error in the log or the state")
-    # Prefect logs the traceback, too.
+    messages = await await_until(reported, "the error in the log or the state")
+    # Prefect logs the traceback as well.
     assert max(map(len, messages)) < 20_000
     artifacts = [str(artifact.data) for artifact in (await artifacts_of(run.id)).values()]
     shown = "\n".join([*messages, *artifacts, str(run.labels)])
@@ -278,7 +278,7 @@ async def test_an_error_of_bolt_that_quotes_the_secret_reaches_prefect_without_i
 async def test_an_outage_while_waiting_is_survived(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Bolt out of reach for a while neither ends the wait nor cancels the run."""
+    """An outage of limited length neither ends the wait nor cancels the run."""
     bolt_simulator.add_schedule(
         "daily", commands=[SimulatedCommand("dbt run", duration_seconds=60)], setup_commands=False
     )
@@ -288,10 +288,10 @@ async def test_an_outage_while_waiting_is_survived(
     assert bolt_simulator.runs()[0].cancel_requests == 0
 
 
-async def test_an_outage_beyond_its_bound_ends_the_wait_and_leaves_the_run(
+async def test_an_outage_that_is_too_long_ends_the_wait_and_leaves_the_run(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Past max_outage_seconds the flow fails, says that the run may be going, and does not cancel it."""
+    """After max_outage_seconds the flow fails, says that the run may be running, and does not cancel it."""
     bolt_simulator.add_schedule("daily", **LONG)
     bolt_simulator.inject(faults.Status(503, operation="boltRunStatus", nth=2, times=None))
     with pytest.raises(BoltUnavailable, match="may still be going"):
@@ -309,7 +309,7 @@ async def test_a_schedule_that_does_not_exist_is_refused_before_anything_is_sent
     assert bolt_simulator.count("triggerBoltRun") == 0
 
 
-async def test_a_wrong_key_names_where_it_is_kept(bolt_simulator: BoltSimulator) -> None:
+async def test_the_error_for_a_wrong_key_names_its_block(bolt_simulator: BoltSimulator) -> None:
     """HTTP 401 is not retried, and the message says which block holds the credentials."""
     bolt_simulator.add_schedule("daily", **PLAIN)
     wrong = credentials_for(bolt_simulator, api_secret="wrong-secret")
@@ -321,7 +321,7 @@ async def test_a_wrong_key_names_where_it_is_kept(bolt_simulator: BoltSimulator)
 
 
 async def end_when_waited_for(simulator: BoltSimulator, run_id: int) -> None:
-    """Let a run end when it has been asked for twice."""
+    """Let a run end after two status requests."""
     await asyncio.to_thread(simulator.wait_for, lambda bolt: bolt.count("boltRunStatus") > 1, timeout=120)
     simulator.finish(run_id)
 
@@ -329,7 +329,7 @@ async def end_when_waited_for(simulator: BoltSimulator, run_id: int) -> None:
 async def test_a_running_schedule_is_waited_for_by_default(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """`wait` lets the other run end and then triggers our own."""
+    """`wait` lets the other run end, and then triggers our own."""
     bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule("daily", **LONG)
     other = bolt_simulator.start_run("daily")
@@ -352,10 +352,10 @@ async def test_a_running_schedule_is_waited_for_by_default(
     ),
 )
 @pytest.mark.parametrize("policy", ["attach", "fail", "skip", "replace"])
-async def test_each_policy_for_a_running_schedule_does_what_it_says(
+async def test_each_policy_for_a_running_schedule(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, policy: Any
 ) -> None:
-    """attach returns the other run, fail raises, skip returns SKIPPED, replace cancels the other."""
+    """attach returns the other run, fail raises, skip returns SKIPPED, replace cancels the other run."""
     bolt_simulator.add_schedule("daily", **LONG)
     other = bolt_simulator.start_run("daily")
     bolt_simulator.update_schedule("daily", commands=PLAIN["commands"])
@@ -378,10 +378,10 @@ async def test_each_policy_for_a_running_schedule_does_what_it_says(
         assert result.state == ("SKIPPED" if policy == "skip" else "SUCCESS")
 
 
-async def test_a_failed_run_is_retried_from_its_failure_and_both_attempts_are_told(
+async def test_a_failed_run_is_retried_and_both_attempts_are_reported(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """With retries the second attempt may succeed; the result and the summary link both."""
+    """The second attempt may succeed; the result and the summary link both."""
     bolt_simulator.clock.speed = 60
     bolt_simulator.add_schedule(
         "daily",
@@ -398,7 +398,7 @@ async def test_a_failed_run_is_retried_from_its_failure_and_both_attempts_are_to
 
 
 def test_the_form_in_the_ui_explains_every_parameter() -> None:
-    """Each parameter has a description in the schema that Prefect's form is drawn from."""
+    """Each parameter has a description in the schema of Prefect's form."""
     schema = run_schedule.parameters.model_dump() if hasattr(run_schedule.parameters, "model_dump") else {}
     properties = schema["properties"]
     assert set(properties) >= {
@@ -408,5 +408,5 @@ def test_the_form_in_the_ui_explains_every_parameter() -> None:
         "retries",
         "on_already_running",
     }
-    missing = [name for name, told in properties.items() if not told.get("description")]
+    missing = [name for name, field in properties.items() if not field.get("description")]
     assert missing == []

@@ -1,4 +1,4 @@
-"""The same schedule is never driven twice at once by our own flows: a concurrency slot for each schedule."""
+"""Our flows never run one schedule twice at once: there is a concurrency slot for each schedule."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
 
 @pytest.fixture
 def daily(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> BoltSchedule:
-    """A schedule of which Bolt itself would allow two runs at once."""
+    """A schedule for which Bolt itself would allow two runs at once."""
     bolt_simulator.clock.speed = 60
     command = SimulatedCommand("dbt run", duration_seconds=60, resources={})
     bolt_simulator.add_schedule("daily", commands=[command], setup_commands=False, already_running="allow")
@@ -42,10 +42,10 @@ async def slots_taken(schedule: BoltSchedule) -> float:
     return limit.active_slots
 
 
-async def test_two_flow_runs_drive_a_schedule_one_after_the_other(
+async def test_two_flow_runs_of_a_schedule_run_one_after_the_other(
     bolt_simulator: BoltSimulator, daily: BoltSchedule
 ) -> None:
-    """Although Bolt would allow both; the second waits for the first to end, and the slot is free at last."""
+    """Bolt would allow both, but the second waits until the first ends; then the slot is free."""
     await asyncio.gather(arun_schedule(daily, **QUICK), arun_schedule(daily, **QUICK))
     first, second = bolt_simulator.runs("daily")
     assert first.ended_at is not None
@@ -53,10 +53,10 @@ async def test_two_flow_runs_drive_a_schedule_one_after_the_other(
     assert await slots_taken(daily) == 0
 
 
-async def test_a_flow_run_that_waits_for_its_slot_hears_of_a_cancel(
+async def test_a_flow_run_that_waits_for_its_slot_notices_a_cancel(
     bolt_simulator: BoltSimulator, daily: BoltSchedule
 ) -> None:
-    """It ends as cancelled, has triggered nothing, and leaves the slot to who has it."""
+    """It ends as cancelled and has triggered nothing; the slot stays with its holder."""
     name = f"waits for its slot {bolt_simulator.api_endpoint}"
     async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
         flow = run_schedule.with_options(flow_run_name=name)
@@ -78,10 +78,10 @@ async def _waiting_run(name: str) -> FlowRun | None:
         found = await client.read_flow_runs(flow_run_filter=named)
     if not found:
         return None
-    told = await logs_of(found[0].id)
+    messages = await logs_of(found[0].id)
     return (
         found[0]
-        if any("Waiting for the schedule's concurrency slot" in message for message in told)
+        if any("Waiting for the schedule's concurrency slot" in message for message in messages)
         else None
     )
 
@@ -90,24 +90,24 @@ async def _waiting_run(name: str) -> FlowRun | None:
 async def test_the_wait_for_a_slot_is_bounded(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
 ) -> None:
-    """By the time limit, and for who does not want to wait by a moment."""
+    """The limit is the time limit, and a moment for a policy that does not wait."""
     async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
         with pytest.raises(BoltAlreadyRunning, match="Another flow run"):
             await arun_schedule(daily, on_already_running=policy, timeout_seconds=4, **QUICK)
     assert bolt_simulator.runs() == []
 
 
-async def test_a_flow_run_may_do_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
+async def test_a_flow_run_can_run_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
     """`one_at_a_time=False`."""
     async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
         await arun_schedule(daily, one_at_a_time=False, **QUICK)
     assert len(bolt_simulator.runs()) == 1
 
 
-async def test_a_prefect_that_gives_no_slots_costs_no_run(
+async def test_a_prefect_without_slots_does_not_stop_a_run(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run goes on without, and says so."""
+    """The run continues without a slot, and the log says so."""
 
     async def refuse(_name: str) -> None:
         msg = "no such feature on this plan"
@@ -116,14 +116,14 @@ async def test_a_prefect_that_gives_no_slots_costs_no_run(
     monkeypatch.setattr(slot, "make_limit", refuse)
     await arun_schedule(daily, **QUICK)
     assert len(bolt_simulator.runs()) == 1
-    told = await logs_of((await latest_flow_run("run-schedule")).id)
-    assert any("going on without" in message for message in told)
+    messages = await logs_of((await latest_flow_run("run-schedule")).id)
+    assert any("going on without" in message for message in messages)
 
 
 async def test_names_that_prefect_would_refuse_are_kept_apart(
     daily: BoltSchedule, credentials: ParadimeCredentials
 ) -> None:
-    """A limit is made for a schedule of any name; no two names share one."""
+    """A schedule of any name gets a limit; no two names share one."""
     names = set()
     for name in ("daily", "a/b", "a b", "a%b", "ä & ö > ü", "x" * 300):
         schedule = BoltSchedule(credentials=credentials, schedule_name=name)
@@ -134,10 +134,10 @@ async def test_names_that_prefect_would_refuse_are_kept_apart(
 
 
 @pytest.mark.parametrize("end", ["failure", "time limit"])
-async def test_the_slot_is_given_back_however_the_run_ends(
+async def test_the_slot_is_released_however_the_run_ends(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, end: str
 ) -> None:
-    """A run that fails, and one whose time is up: whoever is next need not wait for a lease to end."""
+    """After a failed run or a time-out, the next flow run need not wait for a lease to expire."""
     command = SimulatedCommand("dbt run", duration_seconds=1 if end == "failure" else 100_000, return_code=1)
     bolt_simulator.add_schedule("daily", commands=[command])
     state = await run_schedule(daily, timeout_seconds=3, return_state=True, **QUICK)

@@ -1,6 +1,6 @@
 """`sweep_orphans` on a real Prefect server: which flow runs it finds there, and what it leaves behind.
 
-What it does about each kind of them is in tests/faults/test_sweeps.py.
+tests/faults/test_sweeps.py shows what it does with each kind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Orphan = Callable[..., Awaitable["FlowRun"]]
 
 @pytest.fixture
 def orphan(credentials: ParadimeCredentials, swept_tag: str) -> Orphan:
-    """Makes a flow run that answers for a Bolt run and is in a state that Prefect holds it for."""
+    """Creates a flow run with a Bolt run, in a state that Prefect reports for it."""
 
     async def make(
         run_id: int | None,
@@ -71,7 +71,7 @@ def orphan(credentials: ParadimeCredentials, swept_tag: str) -> Orphan:
 
 
 async def dies_here(flow_run: FlowRun) -> None:
-    """Have the last sign of life come from a process of this machine that is no longer; it is not a second old."""
+    """Let the last heartbeat, not a second old, come from a process of this machine that has ended."""
     async with get_client() as client:
         await beat(client, flow_run.id)
         labels = (await client.read_flow_run(flow_run.id)).labels
@@ -80,16 +80,16 @@ async def dies_here(flow_run: FlowRun) -> None:
 
 
 async def again(flow_run: FlowRun) -> FlowRun:
-    """Read a flow run as it is now."""
+    """Read a flow run's present version."""
     async with get_client() as client:
         return await client.read_flow_run(flow_run.id)
 
 
 @pytest.mark.parametrize("state", [Crashed(), Running()], ids=lambda state: state.name)
-async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled_and_told(
+async def test_a_run_of_an_ended_or_silent_flow_run_is_cancelled_and_reported(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan, state: State[Any]
 ) -> None:
-    """The Bolt run is CANCELED, the ownership closed, and a table tells of it."""
+    """The Bolt run is CANCELED, the record closed, and a table reports it."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     flow_run = await orphan(run_id, state)
@@ -110,7 +110,7 @@ async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled_and_told(
 async def test_attaching_waits_for_the_end_and_archives_to_the_flow_run(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan
 ) -> None:
-    """The healthy run ends by itself, and its summary stands with the flow run that had lost it."""
+    """The healthy run ends, and its summary is on the flow run that had lost it."""
     bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=20)])
     bolt_simulator.clock.speed = 60
     run_id = bolt_simulator.start_run("daily")
@@ -121,13 +121,13 @@ async def test_attaching_waits_for_the_end_and_archives_to_the_flow_run(
     assert bolt_simulator.run(run_id).cancel_requests == 0
 
 
-async def test_one_flow_run_that_makes_trouble_does_not_end_the_sweep(
+async def test_one_broken_flow_run_does_not_end_the_sweep(
     bolt_simulator: BoltSimulator,
     credentials: ParadimeCredentials,
     orphan: Orphan,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Deleted between the list and the look, or with labels that trip us: the others are swept, the table written."""
+    """It was deleted after the listing, or its labels are broken: the others are swept, and the table is written."""
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(3)]
     deleted, bad, good = [await orphan(run_id, Crashed()) for run_id in run_ids]
@@ -153,10 +153,10 @@ async def test_one_flow_run_that_makes_trouble_does_not_end_the_sweep(
     assert found == {bad.id: "not done: trouble", good.id: "cancelled"}
 
 
-async def test_what_is_none_of_its_business_is_left_alone(
+async def test_flow_runs_that_need_no_cleanup_are_left_alone(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan
 ) -> None:
-    """Too young, of another workspace, settled, only attached to, completed, or alive: nothing is touched."""
+    """Too young, of another workspace, cleaned up, only attached to, completed, or alive: nothing is touched."""
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(6)]
     await orphan(run_ids[0], Completed())
@@ -176,7 +176,7 @@ async def test_what_is_none_of_its_business_is_left_alone(
 async def test_two_sweepers_at_once_do_not_disturb_each_other(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan
 ) -> None:
-    """All are settled, and none makes trouble."""
+    """All flow runs are cleaned up, and neither sweep reports trouble."""
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(10)]
     await asyncio.gather(*(orphan(run_id, Crashed()) for run_id in run_ids))
@@ -188,10 +188,10 @@ async def test_two_sweepers_at_once_do_not_disturb_each_other(
     assert {found.done for found in [*first, *second]} <= {"cancelled", "had ended by itself as CANCELED"}
 
 
-async def test_a_crashed_step_is_its_pipelines_to_take_up(
+async def test_a_crashed_step_is_left_for_its_pipeline(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan
 ) -> None:
-    """The pipeline's next attempt lives, and has not come to the step; when that has ended, nobody takes it up."""
+    """The pipeline's next attempt is alive and has not reached the step. When it has ended, no one resumes the step."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     async with get_client() as client:
@@ -208,10 +208,10 @@ async def test_a_crashed_step_is_its_pipelines_to_take_up(
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
-async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in_bolt(
+async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan
 ) -> None:
-    """As that of one of several subflows at once, when another fails: Prefect is not told of it."""
+    """One of several subflows can end like this when another fails: Prefect does not learn of it."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     flow_run = await orphan(run_id, Running(), closed=True, reported=True)

@@ -1,6 +1,6 @@
 """Tasks in other processes than their flow: Prefect's process pool, and Dask and Ray where they are installed.
 
-The thread pool, Prefect's own choice, has its tests in tests/processes.
+Prefect's default, the thread pool, is tested in tests/processes.
 """
 
 from __future__ import annotations
@@ -110,14 +110,14 @@ def test_tasks_run_in_other_processes_and_a_cancel_leaves_nothing_running(
 
 @task
 def of_the_user() -> None:
-    """Submitted before any of ours, it has the process pool keep the context that all others are sent."""
+    """Submitted first, it sets the context that the process pool then gives to all later tasks."""
 
 
 @pytest.mark.full
-def test_tasks_in_other_processes_belong_to_their_flows_body_whoever_was_submitted_first(
+def test_tasks_in_other_processes_belong_to_their_flow_runs_attempt(
     workspace: BoltSimulator,
 ) -> None:
-    """None takes the flow run from the body, nor from one another; and the user's task is none of ours."""
+    """No task takes the lease from the flow run's attempt, or from another task; the user's task is not one of ours."""
 
     @flow(task_runner=process_pool())
     def composed() -> list[str]:

@@ -1,4 +1,4 @@
-"""Flows of the user's own that fail, are cancelled or retried while runs of theirs go on."""
+"""A user's flows that fail, are cancelled or are retried while their Bolt runs are active."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FLOW: dict[str, Any] = {**QUICK, "live_logs": "off"}
 
 
 async def is_waited_for(workspace: BoltSimulator) -> None:
-    """Return when a run's status has been asked for twice."""
+    """Return after two status requests for a run."""
     await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.count("boltRunStatus") >= 2, 30)
 
 
@@ -69,10 +69,10 @@ async def cancel_flow_run(name: str) -> None:
     bolt="CANCELED",
     result="Your flow's error",
 )
-async def test_what_a_failed_flow_still_has_under_way_is_cancelled(
+async def test_a_failed_flow_cancels_its_active_runs(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """One of its runs fails, and nobody waits for the other any longer."""
+    """One of its runs fails, and no task waits for the other any longer."""
 
     @flow(**HOOKS)
     async def both() -> None:
@@ -89,10 +89,10 @@ async def test_what_a_failed_flow_still_has_under_way_is_cancelled(
     "Flows of your own",
     "A flow fails while a run that one of its tasks has triggered is still running (with the hook)",
 )
-async def test_a_wait_that_was_submitted_ends_with_its_flow(
+async def test_a_submitted_wait_ends_with_its_flow(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The flow fails beside it: the thread hears of it, and ends the run."""
+    """The flow fails in the meantime: the thread notices that and ends the run."""
 
     @flow
     async def beside() -> None:
@@ -110,7 +110,7 @@ async def test_a_wait_that_was_submitted_ends_with_its_flow(
 async def test_an_outage_that_ends_the_wait_cancels_nothing(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The flow fails because Bolt is out of reach: its hook leaves the healthy run alone."""
+    """The flow fails because Bolt is unreachable: its hook leaves the healthy run alone."""
 
     @flow(**HOOKS)
     async def cut_off() -> None:
@@ -135,10 +135,10 @@ async def test_an_outage_that_ends_the_wait_cancels_nothing(
     bolt="CANCELED",
     result="The task raises `prefect.exceptions.CancelledRun`, so that nothing after it is run",
 )
-async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
+async def test_a_cancelled_flow_stops_at_the_wait(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """In a script nobody else tells it: the task raises, and what comes after the wait is not done."""
+    """In a script, only the task can stop the flow: it raises, and the code after the wait does not run."""
     behind = []
 
     @flow
@@ -164,10 +164,10 @@ async def test_a_cancelled_flow_does_not_go_on_behind_the_wait(
 )
 @pytest.mark.full
 @pytest.mark.parametrize("acts", [True, False], ids=["it had started a run", "it had not"])
-async def test_a_cancel_is_heard_of_while_a_lost_answer_is_looked_into(
+async def test_a_cancel_is_noticed_during_the_search_for_a_lost_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials, acts: bool
 ) -> None:
-    """Looking takes longer than the cancel may: the run ends before it is known for ours, and no second is sent."""
+    """A search takes longer than the cancel allows: the run ends before it is identified, and no second is sent."""
     long_setup = SimulatedCommand("git clone", duration_seconds=100_000)
     workspace.add_schedule("sets up", commands=[long_setup], setup_commands=False)
     workspace.inject(faults.CutConnection(operation="triggerBoltRun", after_acting=acts))
@@ -185,15 +185,15 @@ async def test_a_cancel_is_heard_of_while_a_lost_answer_is_looked_into(
     assert [run.state for run in workspace.runs()] == ["CANCELED"] * acts
     async with get_client() as client:
         found = read_ownerships(await client.read_flow_run(state.state_details.flow_run_id))
-    told = " ".join(sentence for ownership in found for _, sentence in ownership.notes)
-    assert "cancelled in Prefect" in told
-    assert "adopted" not in told
+    decisions = " ".join(sentence for ownership in found for _, sentence in ownership.notes)
+    assert "cancelled in Prefect" in decisions
+    assert "adopted" not in decisions
 
 
-async def test_what_a_suspension_hides_has_not_been_reported(
+async def test_an_end_during_a_suspension_is_reported_by_the_resumed_attempt(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The run fails as the flow run is suspended: the body that is resumed is told, and triggers nothing anew."""
+    """The run fails while the flow run is suspended: the resumed attempt reports that, and triggers nothing new."""
 
     flow_run_ids = []
 
@@ -215,7 +215,7 @@ async def test_what_a_suspension_hides_has_not_been_reported(
 
 @dataclass(frozen=True)
 class UntilACancel(faults.Fault):
-    """Bolt is out of reach for whoever asks how the run is, until it is asked to cancel it."""
+    """Bolt is unreachable for status requests until it is asked to cancel the run."""
 
     simulator: BoltSimulator
 
@@ -229,7 +229,7 @@ class UntilACancel(faults.Fault):
 async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The flow run ends as Cancelled, so that nobody comes back for its run."""
+    """The flow run ends as Cancelled, so that no one returns to its run."""
 
     async def cancel() -> None:
         await is_waited_for(workspace)
@@ -246,7 +246,7 @@ async def test_a_cancel_during_an_outage_that_ends_the_wait_cancels_the_run(
 
 @dataclass(frozen=True)
 class EndsFirst(faults.Fault):
-    """The run ends by itself right before its cancel arrives."""
+    """The run ends right before its cancel arrives."""
 
     simulator: BoltSimulator
 
@@ -271,12 +271,12 @@ class EndsFirst(faults.Fault):
     result="The flow run's state, log and summary name the run. Look in Paradime",
 )
 @pytest.mark.parametrize("ignored", [True, pytest.param(False, marks=pytest.mark.full)])
-async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
+async def test_a_cancelled_flow_runs_state_names_a_run_it_could_not_cancel(
     workspace: BoltSimulator,
     credentials: ParadimeCredentials,
     ignored: bool,
 ) -> None:
-    """Prefect does not let a cancelled flow run end otherwise: it says how its run did, or that it may go on."""
+    """A cancelled flow run can end in no other state in Prefect: the message says how its run ended or may continue."""
     if ignored:
         workspace.update_schedule("endless", cancel="ignore")
     else:
@@ -299,7 +299,7 @@ async def test_what_a_cancelled_flow_run_could_not_cancel_is_told_by_its_state(
         assert f"Bolt run {run.id} had ended by itself as SUCCESS" in str(state.message)
 
 
-async def test_a_crash_leaves_what_was_started_by_a_deployment_to_its_own_process(
+async def test_a_crash_leaves_flow_runs_of_deployments_to_their_own_processes(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """The parent's hook cancels for the subflows of its process; a cancel is for all."""
@@ -330,7 +330,7 @@ async def test_a_crash_leaves_what_was_started_by_a_deployment_to_its_own_proces
 async def test_a_run_of_another_workspace_with_the_same_id_is_not_ours(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """It is waited for, and neither cancelled when time is up, nor taken for the end of ours."""
+    """It is waited for. A time limit does not cancel it, and its end does not count as the end of ours."""
     with BoltSimulator() as elsewhere:
         elsewhere.add_schedule("endless", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
         theirs = credentials_for(elsewhere)
@@ -350,10 +350,10 @@ async def test_a_run_of_another_workspace_with_the_same_id_is_not_ours(
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
 
-async def test_a_flow_that_persists_its_results_is_answered_anew(
+async def test_a_flow_that_persists_results_gets_new_answers(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Two triggers start two runs, and what is asked twice has changed: by itself Prefect would cache both."""
+    """Two triggers start two runs, and a second read returns the new state: Prefect's cache would hide both."""
     seen = []
 
     @flow(persist_result=True)
@@ -373,7 +373,7 @@ async def test_a_flow_that_persists_its_results_is_answered_anew(
 async def test_a_persisted_trigger_is_sent_again_when_its_flow_is_retried(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The run of the first body has failed, and was reported: the second is not told of it once more."""
+    """The first attempt's run failed, and that was reported: the second attempt does not report it again."""
     workspace.add_schedule(
         "recovers", commands=[SimulatedCommand("dbt run", return_code=(1, 0))], setup_commands=False
     )
@@ -389,10 +389,10 @@ async def test_a_persisted_trigger_is_sent_again_when_its_flow_is_retried(
 
 
 @pytest.mark.full
-async def test_each_body_of_a_flow_run_has_its_own_retries(
+async def test_each_attempt_of_a_flow_run_has_its_own_retries(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """What the first has reported does not count against the second."""
+    """The retries that the first attempt used do not count for the second."""
     twice = run_schedule.with_options(retries=1, retry_delay_seconds=0)
     state = await twice("failing", credentials, retries=1, retry_delay_seconds=0, return_state=True, **FLOW)
     assert state.is_failed()
@@ -404,7 +404,7 @@ async def test_each_body_of_a_flow_run_has_its_own_retries(
 async def test_a_retry_links_the_run_that_it_retries(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """In its result and its summary; and its own retries start from the failure, whatever was asked for first."""
+    """It is in its result and its summary; its own retries start from the failure, whatever the first request was."""
     workspace.add_schedule(
         "flaky", commands=[SimulatedCommand("dbt run", return_code=(1, 1, 0))], setup_commands=False
     )
@@ -433,10 +433,10 @@ async def test_a_retry_links_the_run_that_it_retries(
     "older",
     [pytest.param(False, id="retryBoltRun"), pytest.param(True, id="older backend", marks=pytest.mark.full)],
 )
-async def test_a_retry_begins_with_the_first_command_that_failed(
+async def test_a_retry_starts_with_the_first_failed_command(
     workspace: BoltSimulator, credentials: ParadimeCredentials, older: bool
 ) -> None:
-    """With `continueOnError` the run went on after it; on an older backend all from there is triggered."""
+    """With `continueOnError` the run continued after it; on an older backend, all commands from there are triggered."""
     commands = ["dbt run", "dbt test", "dbt run", "dbt docs"]
     codes: list[Any] = [0, (1, 0), 0, (1, 0)]
     workspace.add_schedule(
@@ -456,10 +456,10 @@ async def test_a_retry_begins_with_the_first_command_that_failed(
 
 
 @pytest.mark.full
-async def test_nobody_starts_a_run_while_another_awaits_its_retry(
+async def test_no_run_is_started_while_another_awaits_its_retry(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The schedule is driven, although Bolt has no run of it just now: `skip` skips, and starts nothing."""
+    """The schedule is in use, although Bolt has no active run of it: `skip` skips, and starts nothing."""
     first = asyncio.create_task(
         run_schedule("failing", credentials, retries=1, retry_delay_seconds=3600, return_state=True, **FLOW)
     )
@@ -482,10 +482,10 @@ async def test_nobody_starts_a_run_while_another_awaits_its_retry(
     assert len(workspace.runs()) == 1
 
 
-async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
+async def test_the_slot_of_a_dead_flow_run_blocks_no_one(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Its lease goes on for a while after it was killed; but Bolt has no run of the schedule to skip for."""
+    """Its lease is valid for a while after the kill, but Bolt has no run of the schedule that would justify `skip`."""
     run_id = workspace.start_run("quick")
     workspace.finish(run_id)
     schedule = BoltSchedule(schedule_name="quick", credentials=credentials)
@@ -511,11 +511,11 @@ async def test_the_slot_of_a_dead_flow_run_keeps_nobody_from_starting(
     bolt="CANCELED within about 10 s",
     result="Nothing to do",
 )
-@pytest.mark.parametrize("above", [False, True], ids=["the flow run", "the one above it"])
-async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
+@pytest.mark.parametrize("above", [False, True], ids=["the flow run", "its parent"])
+async def test_a_cancel_is_noticed_while_a_flow_does_something_else(
     workspace: BoltSimulator, credentials: ParadimeCredentials, above: bool
 ) -> None:
-    """Prefect tells a script nothing, and nothing of ours waits: the signs of life find it cancelled."""
+    """A script gets no message from Prefect, and no code of ours is waiting: the heartbeat finds the cancel."""
 
     @flow
     async def busy() -> None:
@@ -537,14 +537,14 @@ async def test_a_cancel_is_heard_of_while_a_flow_does_something_else(
 
 @pytest.mark.parametrize("on_interrupt", ["cancel", "leave"])
 @pytest.mark.parametrize("cancelled", [False, True], ids=["a signal alone", "the signal of a cancel"])
-async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
+async def test_a_signal_means_the_same_in_a_thread_as_in_the_main_thread(
     workspace: BoltSimulator,
     credentials: ParadimeCredentials,
     monkeypatch: pytest.MonkeyPatch,
     on_interrupt: Any,
     cancelled: bool,
 ) -> None:
-    """A crash, of which a run that is to be left can be taken up again; a cancel only where it comes of one."""
+    """It is a crash, and a run that is to be left can be resumed. It is a cancel only if a cancel caused it."""
 
     class OneSignal(SignalCount):
         is_sent = False
@@ -585,10 +585,10 @@ async def test_a_signal_is_to_a_thread_what_it_is_to_the_main_thread(
     "Cancelled in Prefect",
     "The flow run is cancelled while a retry by Prefect is waited for",
 )
-async def test_a_cancel_while_a_retry_is_awaited_cancels_what_still_runs_at_once(
+async def test_a_cancel_before_a_retry_cancels_active_runs_at_once(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Prefect wakes the process for the retry only, which can be hours later; its signs of life come from a thread."""
+    """Prefect wakes the process only for the retry, perhaps hours later; but the heartbeat runs in a thread."""
     bodies = []
 
     @flow(retries=1, retry_delay_seconds=3600)

@@ -1,4 +1,4 @@
-"""The watch over our own flow run, and what tells one body of it from another; with the engine's own doings."""
+"""The watch over our own flow run, and how its attempts are told apart, with Prefect's real engine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
 @pytest.fixture
 def outer_handler() -> Iterator[None]:
-    """Prefect hands SIGTERM on to the handler that was there before its own; pytest's ends the test run."""
+    """Prefect passes SIGTERM to the handler that existed before its own; pytest's would end the test run."""
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     yield
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -69,7 +69,7 @@ async def cancel_this_flow_run() -> None:
 
 
 class ClearsUp:
-    """Work without an end, which takes a second to clear up when it is stopped; a signal comes in the midst."""
+    """Endless work that needs a second to clean up when it is stopped; a signal arrives in that second."""
 
     done = False
 
@@ -84,8 +84,8 @@ class ClearsUp:
 
 
 @pytest.mark.usefixtures("outer_handler")
-async def test_the_runners_signal_for_a_cancel_that_we_have_seen_has_no_effect() -> None:
-    """Neither on who clears up, nor on who waits beside it and has not seen the cancel yet; the handler raises."""
+async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -> None:
+    """It affects neither the clean-up nor a wait beside it that has not noticed the cancel; the handler raises."""
     work = ClearsUp()
 
     @flow
@@ -107,8 +107,8 @@ async def test_the_runners_signal_for_a_cancel_that_we_have_seen_has_no_effect()
 
 
 @pytest.mark.usefixtures("outer_handler")
-async def test_a_signal_while_only_a_part_of_the_process_is_stopped_is_handed_on() -> None:
-    """A pipeline stops its steps: SIGTERM is for the process."""
+async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None:
+    """A pipeline stops its steps, but SIGTERM is for the process."""
     work = ClearsUp()
     request = StopRequest()
 
@@ -127,8 +127,8 @@ async def test_a_signal_while_only_a_part_of_the_process_is_stopped_is_handed_on
 
 
 @pytest.mark.usefixtures("outer_handler")
-def test_a_signal_that_is_swallowed_while_a_run_is_archived_is_sent_again() -> None:
-    """Nothing waits for Bolt then, and what the handler raises within a callback asyncio only logs."""
+def test_a_signal_swallowed_during_the_archiving_is_sent_again() -> None:
+    """No wait for Bolt is active then, and asyncio only logs what the handler raises inside a callback."""
 
     def handle(number: int, _: Any) -> None:
         raise TerminationSignal(signal=number)
@@ -145,8 +145,8 @@ def test_a_signal_that_is_swallowed_while_a_run_is_archived_is_sent_again() -> N
 
 
 @pytest.mark.usefixtures("outer_handler")
-def test_a_signal_that_was_swallowed_before_a_wait_is_sent_again_in_it() -> None:
-    """Requests to Bolt and Prefect are made outside of waits, too, and asyncio swallows what is raised there."""
+def test_a_signal_swallowed_before_a_wait_is_sent_again_in_it() -> None:
+    """Requests to Bolt and Prefect happen outside of waits too, and asyncio swallows an exception raised there."""
 
     @flow
     async def swallowed() -> None:
@@ -161,8 +161,8 @@ def test_a_signal_that_was_swallowed_before_a_wait_is_sent_again_in_it() -> None
 
 
 @pytest.mark.usefixtures("outer_handler")
-def test_a_swallowed_signal_is_sent_again_by_one_alone() -> None:
-    """Several wait, and each sees that it was swallowed: a third would break off the clean-up after the second."""
+def test_a_swallowed_signal_is_sent_again_only_once() -> None:
+    """Several waits see that it was swallowed; a third signal would interrupt the clean-up after the second."""
     signals = []
 
     def handle(number: int, _: Any) -> None:
@@ -196,8 +196,8 @@ def test_a_swallowed_signal_is_sent_again_by_one_alone() -> None:
 
 
 @pytest.mark.usefixtures("outer_handler")
-def test_a_signal_before_a_wait_in_a_thread_is_heard_in_it() -> None:
-    """A submitted task's thread is told of nothing; the signal came while its flow was at the task before."""
+def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
+    """A submitted task's thread receives no signals; this one came while its flow was at the task before."""
 
     def in_a_thread() -> None:
         asyncio.run(unless_stopped(lambda: anyio.sleep(10), this_flow_run()))
@@ -215,12 +215,12 @@ def test_a_signal_before_a_wait_in_a_thread_is_heard_in_it() -> None:
 
 
 async def nothing_to_do(*_: Any) -> None:
-    """When the flow run is over."""
+    """A hook for the end of the flow run."""
 
 
 @pytest.mark.usefixtures("outer_handler")
-def test_a_signal_while_one_of_two_flow_runs_of_a_script_is_cancelled_is_for_the_other() -> None:
-    """It is no runner's for the cancel: in a script there is none, and the other flow run is nobody's part."""
+def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
+    """It is not a runner's signal for the cancel: a script has no runner, and the other flow run is independent."""
     work = ClearsUp()
 
     @flow
@@ -241,8 +241,8 @@ def test_a_signal_while_one_of_two_flow_runs_of_a_script_is_cancelled_is_for_the
     assert work.done
 
 
-async def test_ctrl_c_in_the_midst_of_the_work_comes_out_as_it_is() -> None:
-    """Not in a group, which nobody would take for an interrupt; here it is caught before asyncio sees it."""
+async def test_ctrl_c_during_the_work_is_raised_unchanged() -> None:
+    """It is not wrapped in a group, which no one would recognise as an interrupt. Here it is caught before asyncio."""
     caught = []
 
     async def work() -> None:
@@ -259,10 +259,10 @@ async def test_ctrl_c_in_the_midst_of_the_work_comes_out_as_it_is() -> None:
     assert caught
 
 
-async def test_a_time_limit_does_not_break_off_what_a_cancel_has_begun(
+async def test_a_time_limit_does_not_interrupt_a_cancel(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Prefect's own limit falls within the cancel of the Bolt run; the flow has no hook that would mend it."""
+    """Prefect's own time limit expires during the cancel of the Bolt run; the flow has no hook that would help."""
     bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", duration_seconds=100_000)])
     bolt_simulator.inject(faults.Hang(5, operation="cancelBoltRun", then="cut"))
 
@@ -276,8 +276,8 @@ async def test_a_time_limit_does_not_break_off_what_a_cancel_has_begun(
     assert [run.state for run in bolt_simulator.runs()] == ["CANCELED"]
 
 
-async def test_who_is_to_let_go_does_so_although_the_flow_run_goes_on_by_now() -> None:
-    """A pipeline that was suspended, and resumed before each of its steps had seen the one or the other."""
+async def test_a_step_asked_to_stop_stops_although_the_flow_run_is_running_again() -> None:
+    """A pipeline was suspended, and resumed before each of its steps had noticed the suspension."""
     request = StopRequest(let_go=Pause(state=Suspended()))
 
     @flow
@@ -294,8 +294,8 @@ async def test_who_is_to_let_go_does_so_although_the_flow_run_goes_on_by_now() -
     await lets_go()
 
 
-async def test_the_parts_of_the_work_hear_that_they_are_to_let_go_before_it_is_stopped() -> None:
-    """Whoever asks Prefect then may be told that the flow run goes on, and would cancel what they have started."""
+async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops() -> None:
+    """A step that polled Prefect after that could find the flow run running, and would cancel its run."""
     parts = StopRequest()
     heard = []
 
@@ -316,10 +316,10 @@ async def test_the_parts_of_the_work_hear_that_they_are_to_let_go_before_it_is_s
     assert [type(one) for one in heard] == [Pause]
 
 
-async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
+async def test_the_heartbeat_starts_again_after_a_failed_first_try(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Prefect did not answer: a flow run without a thread that gives signs is swept while it lives."""
+    """Prefect did not respond: a flow run without a heartbeat thread would be swept while it is alive."""
     lineage = heartbeat.lineage
 
     def no_answer(*_: Any) -> Any:
@@ -347,8 +347,8 @@ async def test_signs_of_life_are_begun_again_where_the_first_attempt_failed(
     bolt="The run keeps running",
     result="That flow run's own result. A cancel or a failure of the parent ends it, too",
 )
-async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:
-    """A subflow is begun again by its parent's next body; what the parent started by a deployment is by nobody."""
+async def test_only_the_flow_runs_of_one_attempt_are_suspended_together() -> None:
+    """The parent's next attempt restarts a subflow; no attempt restarts a flow run of a deployment."""
 
     @flow
     def called() -> None: ...
@@ -375,8 +375,8 @@ async def test_only_the_flow_runs_of_one_body_are_suspended_together() -> None:
         )
 
 
-async def test_a_task_that_outlives_its_body_is_not_taken_for_another() -> None:
-    """The engine makes another state of the flow run's when the body ends, and again for the next body."""
+async def test_a_task_that_outlives_its_attempt_does_not_count_for_another() -> None:
+    """The engine replaces the flow run's state object when the attempt ends, and again for the next attempt."""
     contexts: list[Context] = []
     tokens: list[str] = []
 
@@ -385,7 +385,7 @@ async def test_a_task_that_outlives_its_body_is_not_taken_for_another() -> None:
         contexts.append(copy_context())
         tokens.append(current_body())
         if len(tokens) == 1:
-            msg = "the first body fails"
+            msg = "the first attempt fails"
             raise ValueError(msg)
 
     await twice()

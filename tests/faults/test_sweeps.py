@@ -114,7 +114,7 @@ def state_of(prefect: PrefectInMemory, flow_run_id: UUID) -> State[Any]:
     ],
     ids=lambda state: getattr(state, "name", ""),
 )
-async def test_a_run_whose_flow_run_is_over_or_silent_is_cancelled(simulator, prefect, state, end) -> None:
+async def test_a_run_of_an_ended_or_silent_flow_run_is_cancelled(simulator, prefect, state, end) -> None:
     """The Bolt run is CANCELED, the record closed, and the flow run's end written, once."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, state)
@@ -227,7 +227,7 @@ async def test_a_subflow_whose_parent_no_worker_starts_is_swept(simulator, prefe
     [(StateType.RUNNING, "Crashed"), (StateType.CANCELLING, "Cancelled")],
     ids=["", "cancelled"],
 )
-async def test_the_end_of_a_vanished_process_is_written_where_nothing_is_left_in_bolt(
+async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
     simulator, prefect, left, kind, end
 ) -> None:
     """One of several subflows can end like this when another fails: Prefect does not learn of it."""
@@ -280,7 +280,7 @@ async def test_a_subflow_of_a_suspended_flow_run_is_not_swept(simulator, prefect
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
-async def test_a_crashed_step_is_its_pipelines_to_take_up(simulator, prefect) -> None:
+async def test_a_crashed_step_is_left_for_its_pipeline(simulator, prefect) -> None:
     """The pipeline's next attempt is alive and has not reached the step. When it has ended, no one resumes the step."""
     run_id = simulator.start_run(SCHEDULE)
     parent = prefect.new_flow_run()

@@ -1069,15 +1069,14 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
         await hold_slot(again, stack)
-        with pytest.raises(BoltRunFailed) as told:
+        with pytest.raises(BoltRunFailed) as failure:
             await driving._to_the_end(again, await again.obtain())
     assert failure.value.run_id == run.run_id
     assert [each.id for each in simulator.runs()] == [other, run.run_id]
 
-    """A retry of its flow run is a new intent, and another flow run has the schedule."""
-
 
 async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefect, taken_slot) -> None:
+    """A retry of its flow run is a new intent, and another flow run has the schedule."""
     from paradime_flows.runner.conflict import Skipped
     from paradime_flows.runner.slot import hold_slot
 
