@@ -1075,7 +1075,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     assert [each.id for each in simulator.runs()] == [other, run.run_id]
 
 
-async def test_a_failure_that_was_told_is_no_reason_not_to_skip(simulator, prefect, taken_slot) -> None:
+async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot) -> None:
     """A retry of its flow run is a new intent, and another flow run has the schedule."""
     from paradime_flows.runner.conflict import Skipped
     from paradime_flows.runner.slot import hold_slot
