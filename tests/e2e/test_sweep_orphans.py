@@ -23,6 +23,7 @@ from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.labels import ALIVE, EXECUTION, TAG
 from paradime_flows.run_schedule import run_schedule
+from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.sweep_orphans import asweep_orphans
 
@@ -131,7 +132,7 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(3)]
     deleted, bad, good = [await orphan(run_id, Crashed()) for run_id in run_ids]
-    settle = module.settle
+    settle = sweep.settle
 
     async def trouble(ownership: Ownership, *arguments: Any, **options: Any) -> Any:
         if ownership.flow_run_id == bad.id:
@@ -145,7 +146,7 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
         await client.delete_flow_run(deleted.id)
         return found
 
-    monkeypatch.setattr(module, "settle", trouble)
+    monkeypatch.setattr(sweep, "settle", trouble)
     monkeypatch.setattr(module, "candidates", then_one_is_deleted)
     found = {
         entry.flow_run_id: entry.done for entry in await asweep_orphans(credentials, older_than_seconds=0)

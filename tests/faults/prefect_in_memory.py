@@ -241,7 +241,7 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
         stack.enter_context(mock.patch.object(holding, "current_body", current_body))
         run_time = sys.modules["paradime_flows.supervision.time_left"]
         stack.enter_context(mock.patch.object(run_time, "current_body", current_body))
-        for name in ("runner.lifecycle", "run_pipeline"):
+        for name in ("runner.begin", "run_pipeline"):
             if module := sys.modules.get(f"paradime_flows.{name}"):
                 stack.enter_context(mock.patch.object(module, "keep_alive", keep_alive))
         if not archive:

@@ -131,7 +131,7 @@ async def _no_time(*_: Any) -> None:
 async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect) -> None:
     """The flow run has the tag before it takes over or triggers anything: its process may die right after."""
     from paradime_flows.prefect_api.labels import TAG
-    from paradime_flows.runner import lifecycle
+    from paradime_flows.runner import begin
 
     flow_run_id = running(prefect)
     tagged = []
@@ -139,7 +139,7 @@ async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect
     async def inherit(*_: Any) -> None:
         tagged.append(TAG in prefect.flow_runs[flow_run_id].tags)
 
-    with mock.patch.object(lifecycle, "inherit", inherit):
+    with mock.patch.object(begin, "inherit", inherit):
         await begun(simulator, flow_run_id)
     assert tagged == [True]
 
@@ -150,7 +150,7 @@ async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, pref
 
     But what was sent before, and had started nothing after twenty seconds, may still appear: that intent stays open.
     """
-    from paradime_flows.ledger.entry import FlowRunLedger
+    from paradime_flows.ledger.writer import FlowRunLedger
 
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)

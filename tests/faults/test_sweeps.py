@@ -31,6 +31,7 @@ from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.labels import ALIVE, EXECUTION
 from paradime_flows.prefect_api.timing import Timing, going_by
+from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.supervision.reconcile import settle_interrupted
 
@@ -197,13 +198,13 @@ async def test_a_flow_run_retried_during_the_sweep_is_not_swept(simulator, prefe
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
     await dies_here(prefect, flow_run_id)
-    settle = module.settle
+    settle = sweep.settle
 
     async def retried_meanwhile(*arguments: Any, **options: Any) -> Any:
         prefect.flow_runs[flow_run_id].labels[EXECUTION] = "another body"
         return await settle(*arguments, **options)
 
-    monkeypatch.setattr(module, "settle", retried_meanwhile)
+    monkeypatch.setattr(sweep, "settle", retried_meanwhile)
     await swept(simulator)
     assert simulator.run(run_id).cancel_requests == 0
     assert state_of(prefect, flow_run_id).is_running()

@@ -240,7 +240,7 @@ async def test_a_flow_run_that_was_taken_over_does_not_search_again(simulator, p
 
 async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator, prefect) -> None:
     """Otherwise the intent stays open, and another client's later run is taken for its run and cancelled."""
-    from paradime_flows.ledger.entry import FlowRunLedger
+    from paradime_flows.ledger.writer import FlowRunLedger
     from paradime_flows.supervision.watch import StoppedByPrefect
 
     flow_run_id = running(prefect)
@@ -512,7 +512,8 @@ async def test_a_run_that_appears_while_bolt_is_busy_is_not_cancelled(simulator,
 
 async def test_a_second_refusal_counts_runs_since_the_first(simulator, prefect) -> None:
     """A run that started long after the first refusal can be the reason for the second."""
-    from paradime_flows.ledger.entry import FlowRunLedger, Ownership
+    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.writer import FlowRunLedger
 
     ledger = FlowRunLedger(
         Ownership(flow_run_id=running(prefect), request=(await begun(simulator, running(prefect))).request)

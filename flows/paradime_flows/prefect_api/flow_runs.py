@@ -1,4 +1,4 @@
-"""Which flow runs belong together: the one that called a flow run, and those that it called."""
+"""Flow runs as Prefect has them: which belong together, which states one has been in, and how one is ended for good."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled, Crashed
 
 _PAGE = 200
 _GENERATIONS = 10
+_CANCELS = {StateType.CANCELLING, StateType.CANCELLED}
 
 
 async def every_flow_run(client: PrefectClient, wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:
@@ -75,3 +77,35 @@ async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> li
     """Return the flow runs that some flow runs called as their subflows, ended ones as well."""
     parents = FlowRunFilterParentFlowRunId(any_=list(flow_run_ids))
     return [child async for child in every_flow_run(client, FlowRunFilter(parent_flow_run_id=parents))]
+
+
+async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
+    """Return the types of the states that a flow run has been in, oldest first."""
+    states = await client.read_flow_run_states(flow_run_id)
+    return [state.type for state in sorted(states, key=lambda state: state.timestamp)]
+
+
+async def end_in_its_place(client: PrefectClient, flow_run: FlowRun, message: str) -> bool:
+    """Write the end of a flow run that nobody drives any longer: crashed, or cancelled if somebody asked for that.
+
+    One that has ended keeps its end, but for a crash that hides a cancel.
+
+    Args:
+        client: An open client.
+        flow_run: The flow run, as just read.
+        message: What to say of it.
+
+    Returns:
+        Whether somebody has cancelled it, be it since it was read.
+    """
+    seen = flow_run.state
+    if seen is not None and seen.is_final() and not seen.is_crashed():
+        return seen.is_cancelled()
+    if seen is None or not seen.is_cancelling():
+        if seen is None or not seen.is_crashed():
+            await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
+        # A crash can have been written over a cancel: just now, or by one who was killed before it saw that.
+        if not _CANCELS.intersection((await state_types(client, flow_run.id))[-2:]):
+            return False
+    await client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)
+    return True

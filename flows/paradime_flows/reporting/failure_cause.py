@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paradime_blocks.dbt.results import calls_dbt
+from paradime_blocks.errors import BoltError, BoltRunError
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.text.rendering import one_line
 
@@ -64,3 +65,12 @@ def _ended(command: BoltCommand) -> str:
 
 def _with(last: str | None, told: str) -> str:
     return f"{told}: {one_line(last, _SAID_CHARACTERS)}" if last else told
+
+
+def told_of(outcome: BaseException | None) -> str | None:
+    """Return what went wrong, for the top of the summary."""
+    if isinstance(outcome, BoltRunError) and outcome.command_summary:
+        return f"{outcome.message} {outcome.command_summary}"
+    if isinstance(outcome, BoltError):
+        return f"{outcome.message} {outcome.guidance}"
+    return str(outcome) if outcome is not None else None

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from paradime_blocks.trigger.decision_log import Trail
     from paradime_blocks.trigger.request import TriggerIntent
     from paradime_flows.choices import OnAlreadyRunning
-    from paradime_flows.ledger.entry import FlowRunLedger, Ownership
+    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.writer import FlowRunLedger
 
 _REPLACEMENTS_AT_MOST = 3
 _MOST_DOUBLINGS = 12

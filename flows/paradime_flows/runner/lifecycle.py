@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import anyio
-from prefect.client.orchestration import get_client
 
 from paradime_blocks.errors import (
     BoltError,
@@ -26,22 +25,15 @@ from paradime_blocks.text.rendering import one_line
 from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_blocks.trigger.search import Verdict, unknown_trigger
-from paradime_flows.ledger.callers import caller_of, tasks_around, write_callers
-from paradime_flows.ledger.entry import FLOW_KEY, FlowRunLedger, Ownership, read_ownerships, tag_flow_run
-from paradime_flows.ledger.store import body_of, check_hold, take_hold
-from paradime_flows.prefect_api.context import current_task_run_id, run_logger
-from paradime_flows.prefect_api.signals import hear_signals, swallowed_signals_sent_again
+from paradime_flows.ledger.entry import FLOW_KEY, Ownership
+from paradime_flows.ledger.writer import FlowRunLedger
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.signals import swallowed_signals_sent_again
+from paradime_flows.reporting.failure_cause import told_of
 from paradime_flows.retry_policy import why_not_retry
+from paradime_flows.runner.begin import open_intent
 from paradime_flows.runner.conflict import Skipped, Triggering
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.resume import claim, inherit, with_reason
-from paradime_flows.runner.takeover import complete_hand_over, give_way
-from paradime_flows.supervision.cancellation import (
-    remember_credentials,
-    settle_if_cancelled_before,
-    settle_if_cancelled_meanwhile,
-)
-from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.reconcile import (
     archive_ownership,
     find_run,
@@ -114,46 +106,7 @@ class RunLifecycle:
             Superseded: Another flow run stands in its place by now.
             BoltError: A flow run whose place it takes was cancelled, and Bolt does not cancel its run.
         """
-        hear_signals()
-        async with get_client() as client:
-            # Before anything is read that there may be to take up.
-            await take_hold(client, flow_run_id)
-            flow_run = await client.read_flow_run(flow_run_id)
-            check_hold(flow_run)
-            remember_credentials(flow_run_id, schedule.credentials)
-            reason = await settle_if_cancelled_before(client, flow_run)
-            if reason is not None:
-                raise StoppedByPrefect(reason)
-            await give_way(client, flow_run)
-            await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
-            flow_run = await write_callers(client, flow_run)
-            called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
-            around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
-        # Before it answers for anything: the sweeper must find it then.
-        await tag_flow_run(flow_run_id)
-        request = with_reason(request or schedule.request(), flow_run)
-        claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "", around)
-        if claimed is not None and not await complete_hand_over(claimed, flow_run, schedule.credentials):
-            claimed = None
-            # What it had written of that is written off, and is in the way of nothing.
-            async with get_client() as client:
-                flow_run = await client.read_flow_run(flow_run_id)
-            check_hold(flow_run)
-        ownership = (
-            claimed
-            or await inherit(flow_run, key, schedule, request, called_by)
-            or Ownership(key=key, flow_run_id=flow_run_id, request=request)
-        )
-        ownership.held_by(flow_run)
-        if ownership.reported:
-            ownership.refused = None
-        ownership.asked, ownership.caller = request, around
-        ownership.api_endpoint = schedule.credentials.api_endpoint
-        ownership.workspace_uid = schedule.credentials.workspace_uid
-        ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
-        ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
-        ownership.on_timeout = policies.on_timeout
-        ownership.archive, ownership.left = policies.archive, policies.leave
+        ownership, request = await open_intent(schedule, flow_run_id, policies, request, key)
         return cls(schedule, ownership, policies, request=request, watcher=watcher)
 
     @property
@@ -331,7 +284,7 @@ class RunLifecycle:
         state = BoltRunState(str(error.state))
         self.ownership.state = state
         # The next attempt's logs take the place of these.
-        await archive_ownership(self.ownership, self.schedule.credentials, outcome=_story(error))
+        await archive_ownership(self.ownership, self.schedule.credentials, outcome=told_of(error))
         self._count(run.run_id, state)
         self.ownership.failed_run = run.run_id
         self.trail.note(
@@ -369,7 +322,7 @@ class RunLifecycle:
         if sentence:
             self.trail.note(sentence)
         async with swallowed_signals_sent_again():
-            await archive_ownership(ownership, self.schedule.credentials, outcome=_story(outcome))
+            await archive_ownership(ownership, self.schedule.credentials, outcome=told_of(outcome))
         # Who has taken up the flow run must find the run still open.
         await see_that_it_is_ours(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
@@ -405,12 +358,3 @@ class RunLifecycle:
             cancel = StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
             await settle_interrupted(self.ownership, self.schedule.credentials, cancel)
         return f"{stop.reason}{told_of_run(self.ownership)}"
-
-
-def _story(outcome: BaseException | None) -> str | None:
-    """Return what went wrong, for the top of the summary."""
-    if isinstance(outcome, BoltRunError) and outcome.command_summary:
-        return f"{outcome.message} {outcome.command_summary}"
-    if isinstance(outcome, BoltError):
-        return f"{outcome.message} {outcome.guidance}"
-    return str(outcome) if outcome is not None else None

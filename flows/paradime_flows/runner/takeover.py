@@ -22,9 +22,8 @@ from paradime_flows.ledger.earlier_calls import newer_call
 from paradime_flows.ledger.entry import Ownership, read_ownerships, see_hold, write_ownership
 from paradime_flows.ledger.store import Superseded, check_hold, supersede
 from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.flow_runs import lineage
+from paradime_flows.prefect_api.flow_runs import end_in_its_place, lineage
 from paradime_flows.prefect_api.timing import timing
-from paradime_flows.supervision.flow_run_end import end_in_its_place
 from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import settle
 

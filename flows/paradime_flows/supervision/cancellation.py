@@ -13,12 +13,12 @@ from paradime_blocks.credentials import ParadimeCredentials
 from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships
 from paradime_flows.ledger.store import Superseded, lost_hold
 from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.flow_runs import has_its_own_process, subflows_of
+from paradime_flows.prefect_api.flow_runs import has_its_own_process, state_types, subflows_of
 from paradime_flows.prefect_api.inputs import resolve_credentials
 from paradime_flows.prefect_api.supervisor import supervisor
 from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import settle
-from paradime_flows.supervision.watch import cancelled_before_body, state_types
+from paradime_flows.supervision.watch import cancelled_before_body
 
 _AT_ONCE = 16
 

@@ -16,7 +16,8 @@ from paradime_blocks.run import BoltRun
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.trigger.decision_log import Trail
 from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run, longest_request_seconds
-from paradime_flows.ledger.entry import FlowRunLedger, Ownership, see_hold
+from paradime_flows.ledger.entry import Ownership, see_hold
+from paradime_flows.ledger.writer import FlowRunLedger
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, flow_run_url
 from paradime_flows.prefect_api.context import clients_of_our_own, run_logger
 from paradime_flows.prefect_api.timing import timing

@@ -24,7 +24,7 @@ from paradime_blocks.signals import (
 )
 from paradime_flows.ledger.store import Superseded, check_hold
 from paradime_flows.prefect_api.context import current_task_run_id
-from paradime_flows.prefect_api.flow_runs import has_its_own_process, is_suspended, lineage
+from paradime_flows.prefect_api.flow_runs import has_its_own_process, is_suspended, lineage, state_types
 from paradime_flows.prefect_api.signals import Swallowed, hear_signals
 from paradime_flows.prefect_api.timing import timing
 from paradime_flows.supervision.heartbeat import ends_the_process
@@ -82,12 +82,6 @@ class StopRequest:
 
 
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
-
-
-async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
-    """Return the types of the states that a flow run has been in, oldest first."""
-    states = await client.read_flow_run_states(flow_run_id)
-    return [state.type for state in sorted(states, key=lambda state: state.timestamp)]
 
 
 async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:

@@ -16,8 +16,9 @@ from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
-from paradime_flows.ledger.entry import FlowRunLedger, Ownership, read_ownerships
+from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.ledger.store import take_hold
+from paradime_flows.ledger.writer import FlowRunLedger
 from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api.context import current_flow_run_id
 from paradime_flows.prefect_api.dispatch import async_form, bolt_task

@@ -1,0 +1,89 @@
+"""Beginning an intent of a flow run, or beginning it again: what there is to go on with, and who may."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+
+from paradime_blocks.schedule import BoltSchedule
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.ledger.callers import caller_of, tasks_around, write_callers
+from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships, tag_flow_run
+from paradime_flows.ledger.store import body_of, check_hold, take_hold
+from paradime_flows.prefect_api.context import current_task_run_id
+from paradime_flows.prefect_api.signals import hear_signals
+from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.resume import claim, inherit, with_reason
+from paradime_flows.runner.takeover import complete_hand_over, give_way
+from paradime_flows.supervision.cancellation import (
+    remember_credentials,
+    settle_if_cancelled_before,
+    settle_if_cancelled_meanwhile,
+)
+from paradime_flows.supervision.heartbeat import keep_alive
+from paradime_flows.supervision.watch import StoppedByPrefect
+
+
+async def open_intent(
+    schedule: BoltSchedule,
+    flow_run_id: UUID,
+    policies: RunPolicies,
+    request: TriggerRequest | None,
+    key: str,
+) -> tuple[Ownership, TriggerRequest]:
+    """Return what a flow run answers for by an intent, from its labels or new, and what is to be triggered.
+
+    Args:
+        schedule: What to run.
+        flow_run_id: The flow run.
+        policies: What is to be done when things do not go straight.
+        request: What to trigger, if not just the schedule.
+        key: The intent's key.
+
+    Raises:
+        StoppedByPrefect: The flow run was cancelled before this attempt of it began.
+        Superseded: Another flow run stands in its place by now.
+        BoltError: A flow run whose place it takes was cancelled, and Bolt does not cancel its run.
+    """
+    hear_signals()
+    async with get_client() as client:
+        # Before anything is read that there may be to take up.
+        await take_hold(client, flow_run_id)
+        flow_run = await client.read_flow_run(flow_run_id)
+        check_hold(flow_run)
+        remember_credentials(flow_run_id, schedule.credentials)
+        reason = await settle_if_cancelled_before(client, flow_run)
+        if reason is not None:
+            raise StoppedByPrefect(reason)
+        await give_way(client, flow_run)
+        await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
+        flow_run = await write_callers(client, flow_run)
+        called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
+        around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
+    # Before it answers for anything: the sweeper must find it then.
+    await tag_flow_run(flow_run_id)
+    request = with_reason(request or schedule.request(), flow_run)
+    claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "", around)
+    if claimed is not None and not await complete_hand_over(claimed, flow_run, schedule.credentials):
+        claimed = None
+        # What it had written of that is written off, and is in the way of nothing.
+        async with get_client() as client:
+            flow_run = await client.read_flow_run(flow_run_id)
+        check_hold(flow_run)
+    ownership = (
+        claimed
+        or await inherit(flow_run, key, schedule, request, called_by)
+        or Ownership(key=key, flow_run_id=flow_run_id, request=request)
+    )
+    ownership.held_by(flow_run)
+    if ownership.reported:
+        ownership.refused = None
+    ownership.asked, ownership.caller = request, around
+    ownership.api_endpoint = schedule.credentials.api_endpoint
+    ownership.workspace_uid = schedule.credentials.workspace_uid
+    ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
+    ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
+    ownership.on_timeout = policies.on_timeout
+    ownership.archive, ownership.left = policies.archive, policies.leave
+    return ownership, request

@@ -1,0 +1,261 @@
+"""One sweep: acts on flow runs that are over, or silent, while they answer for a Bolt run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Literal
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel
+
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.errors import BoltError, BoltRunTimedOut
+from paradime_blocks.models import BoltRunState
+from paradime_blocks.run import BoltRun
+from paradime_blocks.schedule import TIMEOUT_SECONDS
+from paradime_blocks.text.rendering import one_line
+from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.search import Verdict
+from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.ledger.store import Superseded, body_of
+from paradime_flows.ledger.writer import FlowRunLedger
+from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api.flow_runs import end_in_its_place
+from paradime_flows.prefect_api.timing import timing
+from paradime_flows.supervision.heartbeat import (
+    alive_for_another,
+    last_sign,
+    seconds_since_last_sign,
+)
+from paradime_flows.supervision.orphans import (
+    SWEPT,
+    ended_badly,
+    idle_seconds,
+    is_cancelled,
+    is_left,
+    is_taken_up_from_above,
+    may_have_vanished,
+    may_live,
+)
+from paradime_flows.supervision.reconcile import (
+    all_have_ended,
+    archive_ownership,
+    find_run,
+    is_known_to_be_cancelled,
+    see_that_it_is_held,
+    settle,
+)
+from paradime_flows.supervision.time_left import remaining_seconds
+
+SweepAction = Literal["cancel", "attach", "report"]
+
+
+class _CancelledMeanwhile(Exception):
+    """Somebody has cancelled the flow run whose Bolt run the sweep waits for."""
+
+
+class SweptRun(BaseModel):
+    """What the sweep found of one flow run, and did.
+
+    Attributes:
+        flow_run_id: The flow run.
+        flow_run_name: Its name.
+        flow_run_state: The state that Prefect holds it for.
+        schedule_name: The schedule that it ran.
+        run_id: The Bolt run; None if it could not be told.
+        state: The Bolt run's state after the sweep; None if it could not be told.
+        done: What was done, as a sentence.
+    """
+
+    flow_run_id: UUID
+    flow_run_name: str
+    flow_run_state: str
+    schedule_name: str
+    run_id: int | None = None
+    state: BoltRunState | None = None
+    done: str = ""
+
+
+class Sweep:
+    """One sweep: judges flow runs and settles what they answer for."""
+
+    def __init__(
+        self, credentials: ParadimeCredentials, action: SweepAction, older_than_seconds: float
+    ) -> None:
+        self.credentials = credentials
+        self.action = action
+        self.older_than_seconds = older_than_seconds
+        self.swept: list[SweptRun] = []
+
+    async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
+        """Whether a flow run has been over or silent for long enough while it answers for a run of this workspace.
+
+        So is one of which nothing is left in Bolt, if Prefect still waits for its end. One that was cancelled need not
+        have been: nobody comes back for its run.
+        """
+        if not (self._open(flow_run) or may_have_vanished(flow_run)) or idle_seconds(flow_run) < 0:
+            return False
+        return not self.is_young(flow_run) or await is_cancelled(client, flow_run)
+
+    def is_young(self, flow_run: FlowRun) -> bool:
+        """Whether a flow run has been over or silent for a short time only."""
+        return idle_seconds(flow_run) < self.older_than_seconds
+
+    def _open(self, flow_run: FlowRun) -> list[Ownership]:
+        return [
+            ownership
+            for ownership in read_ownerships(flow_run)
+            if ownership.is_open and ownership.owned and ownership.is_in(self.credentials)
+        ]
+
+    async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
+        """Read a flow run again, and act on it if it still is an orphan.
+
+        Args:
+            client: An open client.
+            seen: The flow run as it was listed.
+        """
+        try:
+            await self._sweep(client, seen)
+        except ObjectNotFound:
+            run_logger().info("Flow run %s has been deleted meanwhile.", seen.id)
+        except Superseded as superseded:
+            run_logger().info("%s", superseded)
+        except Exception as error:  # noqa: BLE001 - one flow run's trouble must not end the sweep
+            run_logger().error("Flow run %s could not be swept: %s", seen.id, error)
+            told = f"not done: {one_line(str(error), 200)}"
+            self.swept += [self._entry(seen, ownership, told) for ownership in self._open(seen)]
+
+    async def _sweep(self, client: PrefectClient, seen: FlowRun) -> None:
+        flow_run = await client.read_flow_run(seen.id)
+        lives = may_live(flow_run) and last_sign(flow_run) != last_sign(seen)
+        if (
+            lives
+            or flow_run.state is None
+            or flow_run.state.type not in SWEPT
+            or not await self.is_orphan(client, flow_run)
+            or await is_taken_up_from_above(client, flow_run)
+        ):
+            return
+        settled = True
+        for ownership in self._open(flow_run):
+            entry = self._entry(flow_run, ownership)
+            self.swept.append(entry)
+            try:
+                await self._act(client, entry, ownership, flow_run)
+            except BoltError as error:
+                entry.done = f"not done: {error.message}"
+                run_logger().error("%s", error)
+            except Superseded:
+                entry.done = "the flow run has been taken up again"
+                raise
+            entry.run_id = ownership.run_id
+            settled = settled and not ownership.is_open
+        if settled and self.action != "report":
+            await _write_the_end(client, flow_run)
+
+    @staticmethod
+    def _entry(flow_run: FlowRun, ownership: Ownership, done: str = "") -> SweptRun:
+        state = flow_run.state
+        return SweptRun(
+            flow_run_id=flow_run.id,
+            flow_run_name=flow_run.name,
+            flow_run_state=(state.name or state.type.value) if state else "",
+            schedule_name=ownership.schedule,
+            run_id=ownership.run_id,
+            done=done,
+        )
+
+    async def _act(
+        self, client: PrefectClient, entry: SweptRun, ownership: Ownership, flow_run: FlowRun
+    ) -> None:
+        why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was not settled."
+        # A process that is known to be dead may have died just now.
+        since_sign = seconds_since_last_sign(flow_run)
+        idle = idle_seconds(flow_run)
+        young = min(idle, idle if since_sign is None else since_sign) < timing().left_for_retry_seconds
+        cancelled = await is_cancelled(client, flow_run)
+        left = young and is_left(ownership, flow_run) and not cancelled
+        # Nobody comes back for the run of a flow run that was cancelled.
+        if (self.action == "cancel" and not left) or (self.action == "attach" and cancelled):
+            entry.state = await settle(ownership, self.credentials, why)
+            entry.done = _done(ownership, entry.state)
+            return
+        finding = await find_run(ownership, self.credentials, Trail(ownership.notes))
+        if finding.verdict is not Verdict.FOUND or ownership.run_id is None:
+            absent = finding.verdict is Verdict.ABSENT
+            entry.done = "no Bolt run was started" if absent else "the Bolt run cannot be told"
+            if absent and self.action != "report":
+                await FlowRunLedger(ownership).withdraw()
+            elif self.action == "attach" and await all_have_ended(finding, self.credentials):
+                await FlowRunLedger(ownership).close(None, reported=False)
+            return
+        run = BoltRun(ownership.run_id, self.credentials, ownership.schedule)
+        if self.action != "attach":
+            entry.state = await run.astate()
+            entry.done = (
+                "reported only" if self.action == "report" else "left for a retry, as its policy says"
+            )
+            return
+        await self._attach(entry, ownership, run, why)
+
+    async def _attach(self, entry: SweptRun, ownership: Ownership, run: BoltRun, why: str) -> None:
+        """Wait for a run in place of its flow run: until its end, its time limit, or a cancel."""
+        limit = ownership.limit_seconds or TIMEOUT_SECONDS
+
+        async def look(_: object) -> None:
+            await see_that_it_is_held(ownership)
+            if await is_known_to_be_cancelled(ownership.flow_run_id):
+                raise _CancelledMeanwhile
+
+        async with alive_for_another(ownership.flow_run_id):
+            remaining = await remaining_seconds(ownership, self.credentials, limit)
+            try:
+                entry.state = await run.await_for_completion(
+                    max(1.0, remaining), watcher=look, whole_seconds=limit
+                )
+                entry.done = f"waited for; it ended as {entry.state}"
+            except _CancelledMeanwhile:
+                why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
+                entry.state = await settle(ownership, self.credentials, why)
+                entry.done = _done(ownership, entry.state)
+                return
+            except BoltRunTimedOut:
+                why = f"{why} Its time limit has passed."
+                is_to_end = ownership.owned and ownership.on_timeout == "cancel"
+                # Not without a look at whose it is by now.
+                settled = await settle(ownership, self.credentials, why) if is_to_end else None
+                entry.state = settled or await run.astate()
+                entry.done = f"waited for until its time limit; it is {entry.state}"
+                if is_to_end:
+                    return
+        ownership.state = entry.state
+        ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
+        await see_that_it_is_held(ownership)
+        await archive_ownership(ownership, self.credentials, outcome=why)
+        # Whoever retries the flow run is told how it ended.
+        await FlowRunLedger(ownership).close(entry.state, reported=False)
+
+
+async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
+    """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
+    now = await client.read_flow_run(flow_run.id)
+    same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
+    # Somebody may have cancelled it while it was waited for.
+    same = same or (now.state is not None and now.state.is_cancelling())
+    if ended_badly(flow_run) or not same or body_of(now) != body_of(flow_run):
+        return
+    message = "The process of this flow run has vanished; nothing of it is left to look after in Bolt."
+    run_logger().info("The process of flow run %r has vanished; its end is written.", flow_run.name)
+    await end_in_its_place(client, now, message)
+
+
+def _done(ownership: Ownership, state: BoltRunState | None) -> str:
+    if ownership.run_id in {None, ownership.failed_run}:
+        return "no Bolt run was started" if ownership.intent is None else "the Bolt run cannot be told"
+    if state == BoltRunState.CANCELED:
+        return "cancelled"
+    return f"had ended by itself as {state}" if state is not None else "left as it is"
