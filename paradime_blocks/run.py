@@ -34,6 +34,7 @@ from paradime_blocks.models import (
     BoltRunStatus,
     run_url,
 )
+from paradime_blocks.models.ends import SETTLING_SECONDS, end_by_commands
 from paradime_blocks.polling import (
     Clock,
     Deadline,
@@ -453,6 +454,7 @@ class _Told:
         self.state: BoltRunState | None = None
         self._running: BoltCommand | None = None
         self._in_outage = False
+        self._warned = ""
 
     @property
     def running_command(self) -> str | None:
@@ -474,3 +476,23 @@ class _Told:
             self.state = seen.status.state
             if not self.state.is_terminal:
                 self.run.logger.info("Bolt run %s is %s. %s", self.run.run_id, self.state, self.run.url)
+        self._tell_of_unknown_state(seen.status)
+
+    def _tell_of_unknown_state(self, status: BoltRunStatus) -> None:
+        """Warn once that no command is running although the state is not known, and once of the end that follows."""
+        end = end_by_commands(status)
+        if status.reported_state is not None:
+            text = (
+                f"Bolt run {self.run.run_id} is {status.reported_state} in Bolt, a state that is not known. Its "
+                f"commands have ended, so the run counts as {status.state}."
+            )
+        elif end is not None:
+            text = (
+                f"Bolt run {self.run.run_id} is {status.state}, a state that is not known, and none of its commands "
+                f"is running. If this lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
+            )
+        else:
+            return
+        if text != self._warned:
+            self._warned = text
+            self.run.logger.warning("%s", text)

@@ -22,6 +22,7 @@ from paradime_blocks.models import (
     BoltRunStatus,
     BoltScheduleDetail,
 )
+from paradime_blocks.models.ends import settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +148,9 @@ class RunCalls(BoltSession):
     async def get_bolt_run(self, run_id: int, *, logs: bool = True) -> BoltRunStatus:
         """Return the state and the commands of a run (`reference.txt`: `boltRunStatus`).
 
+        If Bolt's state is not known and has lasted for two minutes since the last command ended, the state is what
+        the commands tell, and `reported_state` is Bolt's.
+
         Args:
             run_id: The run.
             logs: Whether to fetch the commands' output, too.
@@ -155,7 +159,8 @@ class RunCalls(BoltSession):
             BoltError: Bolt refused it, or no usable answer came.
         """
         operation = ops.BOLT_RUN_STATUS if logs else ops.BOLT_RUN_STATE
-        return await self._read(operation, {"runId": check_id("run_id", run_id)}, BoltRunStatus)
+        status = await self._read(operation, {"runId": check_id("run_id", run_id)}, BoltRunStatus)
+        return settled(status, self.bolt_time())
 
     async def get_bolt_runs(self, run_ids: Sequence[int]) -> dict[int, BoltRunStatus]:
         """Return state and commands of several runs without logs, in as few requests as the backend allows.
@@ -171,7 +176,8 @@ class RunCalls(BoltSession):
         """
         each = [{"runId": check_id("run_id", run_id)} for run_id in run_ids]
         replies = await self._read_many(ops.BOLT_RUN_STATE, each, BoltRunStatus)
-        return dict(zip(run_ids, replies, strict=True))
+        now = self.bolt_time()
+        return {id_: settled(reply, now) for id_, reply in zip(run_ids, replies, strict=True)}
 
     async def list_bolt_runs(self, schedule_name: str, *, offset: int = 0, limit: int = 20) -> BoltRunPage:
         """Return one page of a schedule's runs, newest first (`facts.md`).

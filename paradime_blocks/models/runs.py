@@ -59,10 +59,17 @@ class BoltCommandDetail(BoltCommand):
 
 
 class BoltRunStatus(Reply):
-    """State and commands of a run."""
+    """State and commands of a run.
+
+    Attributes:
+        state: The state.
+        commands: The commands that have started.
+        reported_state: What Bolt calls the state, if `state` is what the commands tell instead.
+    """
 
     ok: bool | None = None
     state: BoltRunState
+    reported_state: BoltRunState | None = None
     commands: Annotated[list[BoltCommand], readable(BoltCommand)] = Field(default_factory=list)
 
     @property

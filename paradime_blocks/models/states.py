@@ -9,13 +9,22 @@ from paradime_blocks.text.rendering import one_line
 
 # A state is part of messages, labels and titles, and what Bolt may call one is not known.
 _STATE_CHARACTERS = 60
+# Other spellings of an end.
+_SPELLINGS = {
+    "CANCELLED": "CANCELED",
+    "FAILURE": "FAILED",
+    "TIMED_OUT": "FAILED",
+    "TIMEOUT": "FAILED",
+    "SUCCEEDED": "SUCCESS",
+}
 
 
 class BoltRunState(str, Enum):
     """The state of a Bolt run.
 
     A state that is not listed becomes a member of its own name, so that nothing is lost; it is in none of the
-    sets, so that nobody takes it for an end.
+    sets, so that nobody takes it for an end. `CANCELLED`, `FAILURE`, `TIMED_OUT`, `TIMEOUT` and `SUCCEEDED` are other
+    spellings of listed ones.
 
     Attributes:
         TERMINAL: The run has ended.
@@ -47,6 +56,7 @@ class BoltRunState(str, Enum):
             return None
         # What has nothing to show is still a state, and no end.
         name = one_line(value.upper(), _STATE_CHARACTERS) or "UNKNOWN"
+        name = _SPELLINGS.get(name, name)
         if name in cls.__members__:
             return cls.__members__[name]
         unknown = str.__new__(cls, name)
@@ -56,6 +66,11 @@ class BoltRunState(str, Enum):
 
     def __str__(self) -> str:
         return str(self.value)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this package knows what the state means."""
+        return self.value in BoltRunState.__members__
 
     @property
     def is_terminal(self) -> bool:

@@ -22,6 +22,7 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
+from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Clock, Deadline, system_clock
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _PAGE = 50
 _RUNS_LOOKED_AT = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
-SETUP_COMMANDS = ("git clone", "dbt deps")
 
 
 class Verdict(Enum):
@@ -117,11 +117,6 @@ def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
     if not asked or count_setup(shown) == len(shown):
         return Fit.OPEN
     return Fit.NO if first_of(asked, shown) is None else Fit.YES
-
-
-def count_setup(shown: Sequence[str]) -> int:
-    """Return how many of a run's commands are such as Bolt puts before those of the schedule (`facts.md`)."""
-    return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
 
 
 def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:

@@ -272,3 +272,34 @@ async def test_a_block_says_what_to_do_while_its_schedule_runs(credentials, run)
     with pytest.raises(BoltAlreadyRunning, match=r"attach\(run_id\)\.wait_for_completion\(\)") as caught:
         await block.atrigger()
     assert "run_schedule's on_already_running" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "code, end, error", [(0, BoltRunState.SUCCESS, None), (1, BoltRunState.FAILED, BoltRunFailed)]
+)
+async def test_an_end_that_nobody_knows_by_name_is_told_by_the_commands(
+    simulator, credentials, caplog, code, end, error
+):
+    """Well before the time limit, with a warning as soon as no command is running, and one at the end."""
+    command = SimulatedCommand("dbt run", duration_seconds=20, return_code=code)
+    simulator.add_schedule("daily", [command], setup_commands=False, final_state="PETRIFIED")
+    run_id = simulator.start_run("daily")
+    time_of_both = FakeClock()
+
+    async def sleep(seconds: float) -> None:
+        simulator.clock.advance(seconds)
+        await time_of_both.sleep(seconds)
+
+    clock = replace(time_of_both.clock, sleep=sleep)
+    run = BoltRun(run_id, credentials, timeout_seconds=86_400, clock=clock)
+    with caplog.at_level("WARNING"):
+        assert await run.await_for_completion() == end
+    assert 120 < time_of_both.now < 200
+    warned = [record.getMessage() for record in caplog.records if "not known" in record.getMessage()]
+    assert ["If this lasts for 2 minutes" in text for text in warned] == [True, False]
+    assert all("PETRIFIED" in text and str(end) in text for text in warned)
+    if error is None:
+        assert (await run.afetch_result()).state == end
+    else:
+        with pytest.raises(error, match="dbt run"):
+            await run.afetch_result()

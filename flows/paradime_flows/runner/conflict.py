@@ -16,13 +16,13 @@ from paradime_blocks.errors import (
     BoltRunError,
     BoltUnsupported,
 )
+from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Deadline
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,
     Verdict,
-    count_setup,
     find_triggered_run,
     first_of,
     unknown_trigger,

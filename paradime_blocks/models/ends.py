@@ -1,0 +1,60 @@
+"""The end of a run whose state is not known by its name: its commands tell it.
+
+Bolt's states are not documented in full. One that is not known is never taken for an end by its name alone; but if it
+lasts although no command is running, waiting for another one would take until the time limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from paradime_blocks.models.states import BoltRunState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paradime_blocks.models.runs import BoltRunStatus
+
+# From one command's end to the next one's start, or to the run's end, it takes seconds.
+SETTLING_SECONDS = 120.0
+SETUP_COMMANDS = ("git clone", "dbt deps")
+_BAD = re.compile(r"cancel|fail|err|time|abort|kill|stop|terminat|reject|expire|skip", re.IGNORECASE)
+
+
+def count_setup(shown: Sequence[str]) -> int:
+    """Return how many of a run's commands are such as Bolt puts before those of the schedule (`facts.md`)."""
+    return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
+
+
+def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
+    """Return the end that a run's commands tell if its state is not known; None while they tell none.
+
+    They tell none before a command of the schedule has ended, and while a command is running.
+
+    Args:
+        status: The run's status.
+    """
+    commands = status.commands
+    running = any(command.return_code is None and command.end_dttm is None for command in commands)
+    if status.state.is_known or running or not commands:
+        return None
+    if any(command.return_code != 0 for command in commands):
+        return BoltRunState.FAILED
+    if count_setup([command.command for command in commands]) == len(commands):
+        return None
+    return BoltRunState.FAILED if _BAD.search(status.state) else BoltRunState.SUCCESS
+
+
+def settled(status: BoltRunStatus, now: float | None) -> BoltRunStatus:
+    """Return a run's status with the end that its commands tell, if a state that is not known has lasted since then.
+
+    Args:
+        status: The status, as Bolt gave it.
+        now: The time by Bolt's clock, in seconds since the epoch; None if it is not known.
+    """
+    end = end_by_commands(status)
+    ended = max((command.end_dttm for command in status.commands if command.end_dttm), default=None)
+    if end is None or ended is None or now is None or now - ended.timestamp() < SETTLING_SECONDS:
+        return status
+    return status.model_copy(update={"state": end, "reported_state": status.state})
