@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
     from support.bench import Bench
 
-# More would only wait for one another: a flow run's process imports Prefect first.
+# More would slow each other down: a flow run's process first imports Prefect.
 AT_ONCE = 4
 
 
 @pytest.fixture(scope="session")
 def outcomes(bench: Bench, request: pytest.FixtureRequest) -> Iterator[dict[object, Future[object]]]:
-    """What `play(bench, case)` of a case's module returns for each case that is to be tested, several played at once.
+    """The result of `play(bench, case)` for each selected case; several cases run at the same time.
 
-    Most of a case is waiting. One that comes later is played while an earlier one is judged.
+    A case mostly waits, so later cases run while an earlier one is checked.
     """
     pool = ThreadPoolExecutor(AT_ONCE)
     played = {}

@@ -1,4 +1,4 @@
-"""deployments/prefect.yaml as a user deploys it, and what its sweeper does when a machine is lost."""
+"""deployments/prefect.yaml as a user deploys it, and its sweeper after the loss of a machine."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ LONG = SimulatedCommand("dbt run", duration_seconds=100_000)
 
 @pytest.fixture
 def worker(bolts_deployment: None, processes: Processes, bolt_simulator: BoltSimulator) -> TestProcess:
-    """What prefect.yaml declares is deployed, and a worker serves its pool with the simulator's credentials."""
-    # What another test has asked for in that pool must not get this worker.
+    """Deploys prefect.yaml; a worker serves its pool with the simulator's credentials."""
+    # Work that another test has left in that pool must not reach this worker.
     waiting = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
     pool = WorkPoolFilter(name=WorkPoolFilterName(any_=["bolt"]))
     with get_client(sync_client=True) as client:
@@ -56,7 +56,7 @@ def worker(bolts_deployment: None, processes: Processes, bolt_simulator: BoltSim
 async def test_a_worker_runs_what_prefect_yaml_deploys(
     worker: TestProcess, bolt_simulator: BoltSimulator
 ) -> None:
-    """The deployed flow runs from the installed package, on a worker that knows no folder of ours."""
+    """The deployed flow runs from the installed package, on a worker without access to our folders."""
     bolt_simulator.clock.speed = 50
     bolt_simulator.add_schedule("daily")
     created = await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
@@ -71,7 +71,7 @@ async def test_a_worker_runs_what_prefect_yaml_deploys(
 async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
     worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator
 ) -> None:
-    """Worker and flow run are killed at once, so that no hook runs; another worker's sweeper cancels the run."""
+    """Worker and flow run are killed together, so no hook runs; another worker's sweeper cancels the run."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
     bolt_simulator.wait_for(lambda simulator: simulator.count("boltRunStatus") > 1, timeout=120)
@@ -91,10 +91,10 @@ async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
     result="The sweeper's table names the run",
 )
 @pytest.mark.exhaustive
-async def test_a_cancel_of_a_suspended_flow_run_sends_the_sweeper(
+async def test_a_cancel_of_a_suspended_flow_run_starts_the_sweeper(
     worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator
 ) -> None:
-    """It has no process that would be told, and Prefect calls no hook: the automation starts the sweeper."""
+    """It has no process to notify, and Prefect calls no hook: the automation starts the sweeper."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     created = await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
     bolt_simulator.wait_for(lambda simulator: simulator.count("boltRunStatus") > 1, timeout=120)

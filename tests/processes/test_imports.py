@@ -1,4 +1,4 @@
-"""What comes with an import, seen in a process of its own."""
+"""The modules that an import loads, checked in a separate process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.processes
 
 
 def test_the_simulator_is_not_imported_with_the_package():
-    """It is a test aid with requirements of its own; and it shares no code with what it is to judge."""
+    """It is a test aid with its own requirements, and it shares no code with the client that it tests."""
     aids = "('paradime_blocks.testing', 'graphql')"
     code = f"import sys, paradime_blocks; print([m for m in sys.modules if m.startswith({aids})])"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A flow run is cancelled, signalled or killed at each phase; then Bolt is asked which runs there were and are."""
+"""A flow run is cancelled, signalled or killed at each phase; then the test checks which runs Bolt has had."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PHASES = (
     "lost",
     "waiting",
     "archiving",
-    # Prefect's own retry of the flow run, the wait before ours of the Bolt run, and that one's `retryBoltRun`.
+    # Prefect's own retry of the flow run; the wait before our retry of the Bolt run; and that retry's `retryBoltRun`.
     "awaiting_retry",
     "pausing",
     "retry_in_flight",
@@ -54,17 +54,17 @@ class Case:
 
     @property
     def is_left_alone(self) -> bool:
-        """A script that is killed runs no hook; nothing but a sweeper can know."""
+        """A killed script runs no hook; only a sweeper can find out."""
         return self.via == "script" and self.event == "SIGKILL"
 
     @property
-    def is_told_late(self) -> bool:
-        """Prefect may be asking for Running just then, to be told to wait; the server can take that after the crash."""
+    def may_be_reported_late(self) -> bool:
+        """Prefect may be requesting Running at that moment; the server can process that after the crash."""
         return self.via == "script" and self.phase == "awaiting_retry" and self.event in {"SIGINT", "SIGTERM"}
 
     @property
     def bolt_states(self) -> list[str]:
-        """What must become of the Bolt runs, all that ever started."""
+        """The expected states of all Bolt runs that were ever started."""
         ended = {
             "before": [],
             "archiving": ["SUCCESS"],
@@ -80,7 +80,7 @@ class Case:
             return {"AwaitingRetry"} if self.phase == "awaiting_retry" else {"Running"}
         if self.event == "cancel":
             return {"Cancelled"}
-        return {"Crashed", "Running"} if self.is_told_late else {"Crashed"}
+        return {"Crashed", "Running"} if self.may_be_reported_late else {"Crashed"}
 
 
 ALL = [
@@ -88,10 +88,10 @@ ALL = [
     for via in ("script", "serve", "worker")
     for phase in PHASES
     for event in EVENTS
-    # Nobody has a terminal from which to send Ctrl-C to what a worker has started.
+    # A worker's flow run has no terminal to send Ctrl-C from.
     if event != "SIGINT" or via == "script"
 ]
-# Each event through each vehicle, at the phase that says most.
+# Each event with each way to start, at the phase that shows most.
 ALWAYS = {
     "script-waiting-cancel",
     "script-in_flight-SIGTERM",
@@ -102,8 +102,8 @@ ALWAYS = {
     "worker-waiting-SIGTERM",
     "worker-waiting-SIGKILL",
 }
-# Each event at each phase, and through each vehicle that has it; Ctrl-C and SIGTERM, which are one to our code, in
-# turns at the phases after the trigger.
+# Each event at each phase, with each way to start that has it. Ctrl-C and SIGTERM are the same to our code, so they
+# alternate at the phases after the trigger.
 SAMPLED = {
     "script": {
         "before": ("SIGINT",),
@@ -147,7 +147,7 @@ def cases() -> list[Any]:
 
 
 def launch(bench: Bench, case: Case) -> Launched:
-    """Start a flow run and let it get as far as the case's phase."""
+    """Start a flow run and wait until it reaches the case's phase."""
     bolt = bench.bolt()
     simulator = bolt.simulator
     seconds = {"archiving": 0.5, "awaiting_retry": 0.5}.get(case.phase, FOREVER)
@@ -157,7 +157,7 @@ def launch(bench: Bench, case: Case) -> Launched:
         parameters = {"retries": 1, "retry_delay_seconds": 60.0 if case.phase == "pausing" else 0.0}
         first = SimulatedCommand("dbt run", duration_seconds=0.5, return_code=(1, 0))
         simulator.update_schedule("daily", commands=[first, SimulatedCommand("dbt test", FOREVER)])
-    # Long enough for the event to come first on any machine. A script hears of a cancel only after the read.
+    # Long enough for the event to come first on any machine. A script notices a cancel only after the read.
     hang = 12 if case.event == "cancel" and case.via == "script" else 60
     if case.phase == "before":
         simulator.inject(faults.Hang(hang, operation="boltScheduleName"))
@@ -174,7 +174,9 @@ def launch(bench: Bench, case: Case) -> Launched:
     if case.phase == "awaiting_retry":
         run.reach_state("AwaitingRetry")
     elif case.phase == "pausing":
-        wait_until(lambda: "; retry 1 of 1 in 60 s" in told_by(run), "the wait before the retry", every=0.5)
+        wait_until(
+            lambda: "; retry 1 of 1 in 60 s" in decisions_of(run), "the wait before the retry", every=0.5
+        )
     else:
         awaited, times = {
             "before": ("boltScheduleName", 1),
@@ -188,8 +190,8 @@ def launch(bench: Bench, case: Case) -> Launched:
     return run
 
 
-def told_by(run: Launched) -> str:
-    """What the flow run's labels tell so far."""
+def decisions_of(run: Launched) -> str:
+    """The decision log in the flow run's labels so far."""
     from paradime_flows.ledger.entry import read_ownerships
 
     return " ".join(
@@ -198,13 +200,13 @@ def told_by(run: Launched) -> str:
 
 
 def play(bench: Bench, case: Case) -> Launched:
-    """Start a flow run, strike it at its phase, and wait for its end."""
+    """Start a flow run, send the event at its phase, and wait for its end."""
     run = launch(bench, case)
     if case.event == "cancel":
         run.cancel()
     else:
         run.send(SIGNALS[case.event])
-    if case.is_left_alone or case.is_told_late:
+    if case.is_left_alone or case.may_be_reported_late:
         run.process_gone()
     else:
         run.ended()
@@ -235,10 +237,10 @@ def play(bench: Bench, case: Case) -> Launched:
     result="Nothing to do",
 )
 @pytest.mark.parametrize("case", cases())
-def test_bolt_has_exactly_the_runs_that_it_should_have(
+def test_bolt_has_exactly_the_expected_runs(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
-    """None is started twice, none goes on for nobody; a killed script's goes on until the sweep.
+    """No run is started twice, and none continues without an owner; a killed script's run continues until the sweep.
 
     Traps 1, 3, 5, 6, 8, 10.
     """
@@ -246,11 +248,11 @@ def test_bolt_has_exactly_the_runs_that_it_should_have(
 
     run = outcomes[case].result()
     flow_run = run.flow_run
-    told = f"{flow_run.state!r}; labels {flow_run.labels}; log:\n{run.logs()}"
-    assert run.bolt.states() == case.bolt_states, told
+    details = f"{flow_run.state!r}; labels {flow_run.labels}; log:\n{run.logs()}"
+    assert run.bolt.states() == case.bolt_states, details
     sent = run.bolt.simulator.count("triggerBoltRun") + run.bolt.simulator.count("retryBoltRun")
-    assert sent == len(case.bolt_states), told
-    assert flow_run.state.name in case.prefect_states, told
+    assert sent == len(case.bolt_states), details
+    assert flow_run.state.name in case.prefect_states, details
     labels_are_sound(flow_run)
     if case.is_left_alone:
         sweep_orphans(run.bolt.credentials, older_than_seconds=0)
@@ -261,4 +263,4 @@ def test_bolt_has_exactly_the_runs_that_it_should_have(
         left_over=left_over,
         kills=int(case.event != "cancel"),
     )
-    assert not left_over, told
+    assert not left_over, details

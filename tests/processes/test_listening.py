@@ -1,4 +1,4 @@
-"""Who hears of signals: the process from the time it imports us, whatever thread does, and not what it forks."""
+"""Which processes notice a signal: one that has imported us, in any thread, but not its forked children."""
 
 from __future__ import annotations
 
@@ -51,12 +51,14 @@ FORKED = """
 @pytest.mark.parametrize(
     "program,printed",
     [
-        pytest.param(READ_IN_A_THREAD, "1", id="read by a thread, as Prefect reads a deployment's flows"),
+        pytest.param(
+            READ_IN_A_THREAD, "1", id="imported in a thread, as Prefect imports a deployment's flows"
+        ),
         pytest.param(FORKED, "0 1", id="forked"),
     ],
 )
-def test_a_process_hears_of_its_own_signals_alone(program, printed) -> None:
-    """By the time the main thread goes on, it listens."""
+def test_a_process_notices_only_its_own_signals(program, printed) -> None:
+    """The process listens by the time the main thread continues."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,

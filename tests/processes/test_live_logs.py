@@ -1,4 +1,4 @@
-"""Live logs of a flow run whose process is killed outright, and which is retried in another process."""
+"""Live logs of a flow run that is killed with SIGKILL and retried in another process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.full
 
-# Python imports a module of this name at its start: the process kills itself once, at its second post of output.
+# Python imports a module of this name when it starts: the process kills itself once, at its second post of output.
 KILLS_ITSELF = """
 import os, signal
 from pathlib import Path
@@ -56,7 +56,7 @@ def lines_of(run: Launched) -> list[str]:
 
 
 def start(bench: Bench, bolt: Bolt, folder: Path, when: str) -> Launched:
-    """Start a flow run through the worker, whose first process kills itself."""
+    """Start a flow run through the worker; its first process kills itself."""
     from prefect.client.orchestration import get_client
 
     (folder / "sitecustomize.py").write_text(KILLS_ITSELF)
@@ -65,7 +65,7 @@ def start(bench: Bench, bolt: Bolt, folder: Path, when: str) -> Launched:
         "KILL_DONE": str(folder / "killed"),
         "KILL_WHEN": when,
     }
-    # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.runner.slot`).
+    # The slot of a killed flow run is released only a minute later (`paradime_flows.runner.slot`).
     parameters = {"on_crash": "leave", "one_at_a_time": False}
     parameters |= {"schedule_name": "daily", "credentials": bolt.credentials, "poll_interval_seconds": 0.5}
     deployment_id = bench._deployment("run_schedule", "worker", None, None)
@@ -99,7 +99,7 @@ def start(bench: Bench, bolt: Bolt, folder: Path, when: str) -> Launched:
 def test_a_process_killed_around_a_post_loses_and_repeats_no_line(
     bench: Bench, tmp_path: Path, lacking: tuple[str, ...], when: str
 ) -> None:
-    """SIGKILL between the announcement and the post, or between the post and the label; then a new process."""
+    """SIGKILL comes between announcement and post, or between post and label; then a new process starts."""
     bolt = bench.bolt()
     bolt.simulator.lacks(operations=lacking)
     stdout = "".join(f"line {n}\n" for n in range(3000))

@@ -1,4 +1,4 @@
-"""Which process is alive."""
+"""Which processes are alive."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Labels:
 
 
 def stat(pid: int) -> list[str]:
-    """What the kernel tells of a process, from its state on: proc(5), the third field and those after it."""
+    """The kernel's data on a process from its state on: proc(5), the third field and those after it."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_a_process_that_has_ended_and_was_not_asked_for_is_dead() -> None:
-    """In a container whose first process asks for no one, it stays as a zombie for good."""
+async def test_a_zombie_process_counts_as_dead() -> None:
+    """In a container whose first process reaps no children, it stays a zombie for ever."""
     client: Any = Labels()
     await beat(client, uuid4())
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # noqa: ASYNC220
-    # The sign of life that the process would give of itself.
+    # The heartbeat that the process would write.
     at, _, _, machine = client.written[ALIVE].split(" ", 3)
     flow_run = FlowRun(
         flow_id=uuid4(), labels={ALIVE: f"{at} {process.pid} {stat(process.pid)[19]} {machine}"}

@@ -1,4 +1,4 @@
-"""A pipeline on a process worker: cancelled, and killed and run again."""
+"""A pipeline on a process worker is cancelled, or killed and run again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEPS = [
     {"schedule_name": "customers", "after": ["extract"]},
     {"schedule_name": "publish", "after": ["orders", "customers"]},
 ]
-# Twelve: the same diamond with more before and behind it, and a branch of its own.
+# Twelve steps: the same diamond with more steps before and after it, and a separate branch.
 TWELVE = [
     *STEPS[:3],
     {"schedule_name": "returns", "after": ["extract"]},
@@ -62,9 +62,9 @@ def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
 
 
 async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: Any) -> UUID:
-    """Run the pipeline on the worker until its long steps run in Bolt, and Prefect knows of them."""
+    """Run the pipeline on the worker until its long steps are running in Bolt and recorded in Prefect."""
     env = {**workspace.environment(), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    # In a thread: it is sync, and Prefect would return a coroutine here.
+    # In a thread: the call is sync, and Prefect would return a coroutine here.
     await asyncio.to_thread(deploy, run_pipeline, name, work_pool=pool, job_variables={"env": env})
     given = {"steps": STEPS, "poll_interval_seconds": 0.5, **parameters}
     long = LONG & {step["schedule_name"] for step in given["steps"]}
@@ -80,7 +80,7 @@ async def started(workspace: BoltSimulator, pool: str, name: str, **parameters: 
 
 
 async def test_a_cancelled_pipeline_leaves_nothing_running(workspace: BoltSimulator, bench: Bench) -> None:
-    """Of twelve, from the UI or the API, on a worker: when the flow run has ended, so have all Bolt runs."""
+    """It has twelve steps and is cancelled from the UI or the API: when the flow run ends, all Bolt runs have ended."""
     flow_run_id = await started(workspace, bench.shared_pool(), "cancelled", steps=TWELVE)
     async with get_client() as client:
         await client.set_flow_run_state(flow_run_id, Cancelling(), force=True)
@@ -93,24 +93,24 @@ async def test_a_cancelled_pipeline_leaves_nothing_running(workspace: BoltSimula
 @pytest.mark.timeout(600)
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("on_crash", ["leave", "cancel"])
-async def test_a_killed_pipeline_is_run_again_from_where_it_was(
+async def test_a_killed_pipeline_continues_where_it_was(
     workspace: BoltSimulator, bench: Bench, on_crash: str
 ) -> None:
-    """leave: its steps' runs are taken up; cancel: they are cancelled by the hook, and run again."""
+    """leave: the steps' runs are resumed; cancel: the hook cancels them, and they run again."""
     flow_run_id = await started(workspace, bench.shared_pool(), f"killed-{on_crash}", on_crash=on_crash)
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
         os.kill(int(str(flow_run.labels["paradime.alive"]).split()[1]), signal.SIGKILL)
         assert wait_for_flow_run(flow_run_id).state.is_crashed()
         if on_crash == "cancel":
-            # The hook runs in a process of its own, after the flow run has been written off.
+            # The hook runs in its own process, after Prefect has set the flow run to Crashed.
             await asyncio.to_thread(workspace.wait_for, lambda simulator: not simulator.active_runs(), 60)
         assert len(workspace.active_runs()) == (2 if on_crash == "leave" else 0)
         for name in ("orders", "customers"):
             workspace.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=30)])
     for run in workspace.active_runs():
         workspace.finish(run.id)
-    # After a SIGKILL the schedules' slots are free again when their leases have ended: a minute, or two.
+    # After a SIGKILL, the schedules' slots are released when their leases expire: after one or two minutes.
     ended = await await_until(lambda: retried(flow_run_id), "the end of the rerun", within=400, every=2)
     assert ended.state.is_completed(), ended.state.message
     states = {name: [run.state for run in workspace.runs(name)] for name in ("extract", "orders", "publish")}
@@ -125,12 +125,12 @@ async def test_a_killed_pipeline_is_run_again_from_where_it_was(
     bolt="Each run keeps running, once",
     result="Its steps resume their runs; steps that had succeeded or failed stay so",
 )
-async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_is_resumed(
+async def test_a_suspended_pipeline_leaves_its_runs_and_resumes_them(
     workspace: BoltSimulator, bench: Bench
 ) -> None:
-    """Trap 12, with steps: none is cancelled, none is doubled, and each is taken up by its own schedule's step.
+    """Trap 12, with steps: no run is cancelled or doubled, and each is resumed by the step of its schedule.
 
-    The one that had failed is not tried again, since nobody has asked for that.
+    The failed step is not tried again, since that was not requested.
     """
     workspace.add_schedule("broken", commands=[SimulatedCommand("dbt run", return_code=1)])
     steps = [*STEPS, {"schedule_name": "broken"}]
@@ -176,10 +176,10 @@ async def test_a_pipeline_that_is_suspended_leaves_its_runs_and_goes_on_when_it_
 
 
 @pytest.mark.exhaustive
-async def test_a_pipeline_that_is_begun_again_while_its_process_lives_runs_no_schedule_twice(
+async def test_a_pipeline_started_twice_runs_no_schedule_twice(
     workspace: BoltSimulator, bench: Bench
 ) -> None:
-    """The older process lets go of its steps' runs, and the newer takes them up."""
+    """The older process releases its steps' runs, and the newer one resumes them."""
     flow_run_id = await started(workspace, bench.shared_pool(), "twice")
     (older,) = flow_processes(flow_run_id)
     async with get_client() as client:
@@ -199,9 +199,9 @@ async def test_a_pipeline_that_is_begun_again_while_its_process_lives_runs_no_sc
 
 
 async def retried(flow_run_id: UUID) -> FlowRun | None:
-    """Retry the flow run as soon as it has crashed: the worker writes a crash twice, and late.
+    """Retry the flow run as soon as it has crashed: the worker writes a crash twice, the second time late.
 
-    So it is retried twice, and for a while two processes run it.
+    So it is retried twice, and for some time two processes run it.
     """
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)

@@ -1,4 +1,4 @@
-"""No secret reaches Prefect in readable form, however the credentials are given. (Trap 11.)"""
+"""No secret reaches Prefect in readable form, whatever way the credentials are given. (Trap 11.)"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LISTINGS = (
 
 
 def everything(api_url: str, flow_run_ids: Iterable[object]) -> dict[str, str]:
-    """All that Prefect's API shows, as text, by listing; and the states and the inputs of these flow runs."""
+    """Everything that Prefect's API lists, as text, and the states and inputs of these flow runs."""
     found = {}
     with httpx.Client(base_url=api_url, timeout=60, trust_env=False) as http:
         for listing in LISTINGS:
@@ -58,7 +58,7 @@ def everything(api_url: str, flow_run_ids: Iterable[object]) -> dict[str, str]:
 def test_no_secret_is_readable_in_prefect(
     bench: Bench, prefect_server: LocalPrefectServer, tmp_path: Path
 ) -> None:
-    """By block name, by block reference, by environment and in code; for runs that succeed and that fail."""
+    """Given by block name, by block reference, by environment and in code; for runs that succeed and that fail."""
     from paradime_blocks import ParadimeCredentials
 
     runs = []
@@ -86,7 +86,7 @@ def test_no_secret_is_readable_in_prefect(
     secrets = [bolt.simulator.api_secret for bolt in bench.bolts]
     found = everything(prefect_server.api_url, [run.flow_run.id for run in runs])
     assert all(found[listing] != "[[]]" for listing in ("flow_runs", "logs", "artifacts", "deployments"))
-    # Whoever changes the search can see by this that it would find one.
+    # This proves that the search would find a secret.
     assert runs[0].bolt.simulator.api_endpoint in found["flow_runs"]
     for secret in secrets:
         for where, text in found.items():

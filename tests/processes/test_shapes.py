@@ -1,4 +1,4 @@
-"""Flows of the user's own: tasks awaited, called, submitted and mapped, subflows, Prefect's own time limits."""
+"""Flows of users: tasks awaited, called, submitted and mapped, subflows, Prefect's own time limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SAMPLED = {
     "parent": {"worker-cancel", "worker-SIGKILL"},
     "triggered_then_busy": {"worker-SIGKILL"},
 }
-# Without our hook on them, nobody hears of the end of a process that was killed.
+# Without our hook on them, no code runs after a kill of the process.
 WITHOUT_HOOK = {"sync_flow", "gathered"}
 
 
@@ -54,8 +54,8 @@ class Case:
     @property
     def prefect_states(self) -> set[str]:
         if self.via == "script" and self.event == "cancel":
-            # Prefect takes no end but Cancelled from a flow run that is being cancelled, and a flow of the user's
-            # that is told of it by an exception offers Failed. The server writes Cancelled 300 s later.
+            # A flow run that is being cancelled can only end as Cancelled. A user's flow that gets an exception for it
+            # proposes Failed. The server writes Cancelled 300 s later.
             return {"Cancelling", "Cancelled"}
         return {
             "cancel": {"Cancelled"},
@@ -82,7 +82,7 @@ def cases() -> list[Any]:
 
 
 def play(bench: Bench, case: Case) -> Launched:
-    """Start a flow run, strike it while its Bolt run goes on, and wait for its end."""
+    """Start a flow run, send the event while its Bolt run is active, and wait for its end."""
     bolt = bench.bolt()
     bolt.add()
     names: Any = "daily"
@@ -117,11 +117,11 @@ def play(bench: Bench, case: Case) -> Launched:
 def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
-    """However it calls us, and whatever ends it. (Traps 2, 3, 4, 6, 8.)"""
+    """This holds however the flow calls us, and whatever ends it. (Traps 2, 3, 4, 6, 8.)"""
     run = outcomes[case].result()
-    told = f"{run.flow_run.state!r}; labels {run.flow_run.labels}; log:\n{run.logs()}"
+    details = f"{run.flow_run.state!r}; labels {run.flow_run.labels}; log:\n{run.logs()}"
     if run.process is not None:
-        told += f"\nIt printed:\n{run.process.output}"
+        details += f"\nIt printed:\n{run.process.output}"
     expected = ["CANCELED", "CANCELED"] if case.flow in TWO_SCHEDULES else ["CANCELED"]
     record_figures(
         "Real processes: flows of users",
@@ -129,8 +129,8 @@ def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
         left_over=run.bolt.simulator.active_runs(),
         kills=int(case.event in SIGNALS),
     )
-    assert run.bolt.states() == expected, told
-    assert run.flow_run.state.name in case.prefect_states, told
+    assert run.bolt.states() == expected, details
+    assert run.flow_run.state.name in case.prefect_states, details
     for flow_run in run.family():
         labels_are_sound(flow_run)
 
@@ -143,8 +143,8 @@ def test_the_bolt_runs_of_a_users_flow_are_cancelled_with_it(
     result="The parent's error",
 )
 @pytest.mark.full
-def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Bench, tmp_path: Path) -> None:
-    """The subflow's Bolt run is for nobody once the parent has failed beside it."""
+def test_a_failed_parent_cancels_the_bolt_run_of_its_subflow(bench: Bench, tmp_path: Path) -> None:
+    """The subflow's Bolt run has no use once the parent has failed beside it."""
     bolt = bench.bolt()
     bolt.add()
     fail_at = tmp_path / "now"
@@ -165,7 +165,7 @@ def test_a_parent_that_fails_takes_the_bolt_run_of_its_subflow_along(bench: Benc
 )
 @pytest.mark.full
 def test_a_cancel_while_the_parent_awaits_its_retry_starts_no_second_run(bench: Bench) -> None:
-    """Trap 5, a generation up: Prefect runs the parent's body again although it was cancelled."""
+    """Trap 5, one level up: Prefect runs the parent's function again although it was cancelled."""
     bolt = bench.bolt()
     bolt.add(seconds=0.5, return_code=1)
     run = bench.start("retried_parent", bolt)

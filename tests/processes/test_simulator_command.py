@@ -1,4 +1,4 @@
-"""`python -m paradime_blocks.testing`, as a process of its own."""
+"""`python -m paradime_blocks.testing` in its own process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def exported(line: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_it_prints_where_it_listens_and_ends_on_a_signal(number: signal.Signals) -> None:
-    """The lines can be eval'ed by a shell; the end is a clean one."""
+def test_it_prints_its_address_and_ends_on_a_signal(number: signal.Signals) -> None:
+    """A shell can eval the lines; the exit code is 0."""
     command = [sys.executable, "-m", "paradime_blocks.testing", "--speed", "10"]
     folder = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(folder)}

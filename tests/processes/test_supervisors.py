@@ -1,4 +1,4 @@
-"""The worker or the `serve` process itself is stopped or killed: what Prefect never tells anybody."""
+"""The worker or the `serve` process is stopped or killed, and Prefect reports it to no one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Case:
 
     @property
     def is_cancelled_in_good_order(self) -> bool:
-        """From 3.9 on Prefect's `serve` cancels its flow runs when it is told to stop, and waits for them."""
+        """From 3.9 on, Prefect's `serve` cancels its flow runs when it is stopped, and waits for them."""
         return (self.via, self.event) == ("serve", "SIGTERM") and Version(prefect.__version__) >= Version(
             "3.9"
         )
@@ -48,7 +48,7 @@ def cases() -> list[Any]:
 
 
 def play(bench: Bench, case: Case) -> Launched:
-    """Strike the process above a flow run's; of one that lives on without it, cancel the flow run then."""
+    """Stop the process above a flow run's; if the flow run continues without it, cancel the flow run then."""
     from paradime_blocks.testing import faults
 
     bolt = bench.bolt()
@@ -80,11 +80,11 @@ def play(bench: Bench, case: Case) -> Launched:
     try:
         supervisor.wait(_ONE_SIGNAL_SECONDS)
     except ConditionNotMetError:
-        # Seen: asyncio swallowed the signal within a callback of Prefect's own runner, which then ran on.
+        # Seen: asyncio swallowed the signal in a callback of Prefect's own runner, which then continued.
         strike(supervisor, case.event)
         supervisor.wait()
     if case.event == "SIGKILL":
-        # The flow run's process lives on; nobody but itself can hear of a cancel now.
+        # The flow run's process is alive; only the process itself can notice a cancel now.
         assert run.pids
         run.cancel()
     run.process_gone()
@@ -112,8 +112,8 @@ def strike(supervisor: TestProcess, event: str) -> None:
 def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
-    """Traps 1 and 7: stopped, it takes the flow run's process along at once, and no hook runs, unless it cancels its
-    flow runs first. Killed, it leaves the process, which sees a cancel by itself."""
+    """Traps 1 and 7: a stopped supervisor takes the flow run's process with it, and no hook runs, unless it cancels its
+    flow runs first. A killed supervisor leaves the process, which notices a cancel on its own."""
     from paradime_flows.ledger.entry import read_ownerships
     from paradime_flows.prefect_api.labels import TAG
     from paradime_flows.sweep_orphans import sweep_orphans
@@ -121,9 +121,9 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     run = outcomes[case].result()
     flow_run = run.flow_run
     states = run.bolt.states()
-    told = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
+    details = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
     ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
-    assert TAG in flow_run.tags, told
+    assert TAG in flow_run.tags, details
     sweep_orphans(run.bolt.credentials, older_than_seconds=0)
     record_figures(
         "Real processes: worker or serve lost",
@@ -131,24 +131,24 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
         left_over=run.bolt.simulator.active_runs(),
         kills=1,
     )
-    assert not run.bolt.simulator.active_runs(), told
+    assert not run.bolt.simulator.active_runs(), details
     if case.is_cancelled_in_good_order:
-        assert states == ended.get(case.phase, ["CANCELED"]), told
-        assert flow_run.state.name == "Cancelled", told
+        assert states == ended.get(case.phase, ["CANCELED"]), details
+        assert flow_run.state.name == "Cancelled", details
         return
     if case.event == "SIGKILL":
-        assert states == ended.get(case.phase, ["CANCELED"]), told
-        # Without its runner, the process takes the signal for a crash, or leaves it to the server to end Cancelling.
-        assert flow_run.state.name in {"Cancelled", "Cancelling", "Crashed"}, told
+        assert states == ended.get(case.phase, ["CANCELED"]), details
+        # Without its runner, the process counts the signal as a crash, or the server has to end Cancelling.
+        assert flow_run.state.name in {"Cancelled", "Cancelling", "Crashed"}, details
         return
-    # Ctrl-C reaches a flow run's process that shares the terminal, which may have had time to clean up.
+    # Ctrl-C reaches a flow run's process that shares the terminal; it may have had time to clean up.
     left = {("RUNNING",), ("CANCELED",)} if case.event == "ctrl_c" else {("RUNNING",)}
-    assert tuple(states) in ({tuple(ended[case.phase])} if case.phase in ended else left), told
+    assert tuple(states) in ({tuple(ended[case.phase])} if case.phase in ended else left), details
     if states == ["RUNNING"]:
-        assert flow_run.state.name == "Running", told
+        assert flow_run.state.name == "Running", details
         (ownership,) = read_ownerships(flow_run)
-        assert ownership.is_open, told
+        assert ownership.is_open, details
         if case.phase == "waiting":
-            assert ownership.run_id == run.bolt.simulator.runs()[0].id, told
+            assert ownership.run_id == run.bolt.simulator.runs()[0].id, details
         else:
-            assert ownership.intent is not None, told
+            assert ownership.intent is not None, details

@@ -1,4 +1,4 @@
-"""A flow run that crashed, was retried, suspended or followed by another one: which Bolt run is whose."""
+"""A flow run crashed and was retried, was suspended, or is followed by another: which Bolt run is whose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """A crashed flow run, whose Bolt run was left; what became of that meanwhile, and what the retry makes of it."""
+    """A crashed flow run that left its Bolt run, what happened to the run next, and what the retry does with it."""
 
     meanwhile: str
     retries: int = 0
@@ -39,8 +39,8 @@ CASES = [
 
 
 def completed(run: Launched) -> bool:
-    """Whether a flow run has completed; it is retried once more where its worker has written the crash a second time,
-    over the first retry, as it does when the hook is done."""
+    """Whether a flow run has completed. It is retried once more if its worker has written the crash a second time, over
+    the first retry, as it does when the hook has ended."""
     state = run.flow_run.state.name
     if state == "Crashed":
         run.retry()
@@ -48,7 +48,7 @@ def completed(run: Launched) -> bool:
 
 
 def play(bench: Bench, case: Case) -> Launched:
-    """Kill a flow run while its Bolt run goes on, let time pass for that, and retry the flow run."""
+    """Kill a flow run while its Bolt run is active, let `meanwhile` happen, and retry the flow run."""
     from paradime_flows.ledger.entry import read_ownerships
 
     bolt = bench.bolt()
@@ -60,7 +60,7 @@ def play(bench: Bench, case: Case) -> Launched:
 
         simulator.inject(faults.Hang(60, operation="triggerBoltRun", after_acting=True, then="cut"))
     if case.flow == "run_schedule":
-        # The slot of a flow run that was killed is free again only a minute later (`paradime_flows.runner.slot`).
+        # The slot of a killed flow run is released only a minute later (`paradime_flows.runner.slot`).
         parameters |= {"on_crash": "leave", "one_at_a_time": False}
     run = bench.start(case.flow, bolt, via="worker", **parameters)
     if case.meanwhile == "answer_was_lost":
@@ -73,7 +73,7 @@ def play(bench: Bench, case: Case) -> Launched:
     if case.meanwhile in {"succeeded", "failed"}:
         simulator.finish(left.id, "SUCCESS" if case.meanwhile == "succeeded" else "FAILED")
     if case.retries:
-        # The run that Bolt makes of a retry ends by itself.
+        # Bolt's run for a retry ends without help.
         simulator.update_schedule("daily", commands=["dbt run"])
     if case.flow == "trigger_only":
         # The hook comes first: it finds the run, and leaves it.
@@ -82,7 +82,7 @@ def play(bench: Bench, case: Case) -> Launched:
         )
         wait_until(lambda: completed(run), "the retry", every=1.0)
         simulator.finish(left.id, "SUCCESS")
-        # Of a retry that the crash was written over, the process may come now, and begin the flow run once more.
+        # If the crash was written over a retry, that retry's process may start now and run the flow run once more.
         run.ended()
         return run
     seen = simulator.count("boltRunStatus")
@@ -102,33 +102,33 @@ def play(bench: Bench, case: Case) -> Launched:
     result="The retry resumes the same run",
 )
 @pytest.mark.parametrize("case", [case_of(case, always=case is CASES[0], sampled=True) for case in CASES])
-def test_a_retry_takes_up_the_run_of_the_attempt_that_crashed(
+def test_a_retry_resumes_the_run_of_the_crashed_attempt(
     case: Case, outcomes: dict[Case, Future[Launched]], record_figures
 ) -> None:
-    """Still running, it is waited for; ended, its end is the flow run's; a second one is started by policy only."""
+    """A running run is waited for; the end of an ended run is the flow run's; only the policy starts a second run."""
     run = outcomes[case].result()
     flow_run = run.flow_run
     simulator = run.bolt.simulator
-    told = f"{flow_run.state!r}; {simulator.runs()}; {run.logs()}"
+    details = f"{flow_run.state!r}; {simulator.runs()}; {run.logs()}"
     record_figures(
         "Real processes: taken up again",
         runs=simulator.runs(),
         left_over=simulator.active_runs(),
         kills=1,
     )
-    assert simulator.count("triggerBoltRun") == 1, told
+    assert simulator.count("triggerBoltRun") == 1, details
     if case.meanwhile == "failed":
-        assert simulator.count("retryBoltRun") == case.retries, told
-        assert flow_run.state.name == ("Completed" if case.retries else "Failed"), told
-        assert len(run.bolt.states()) == 1 + case.retries, told
+        assert simulator.count("retryBoltRun") == case.retries, details
+        assert flow_run.state.name == ("Completed" if case.retries else "Failed"), details
+        assert len(run.bolt.states()) == 1 + case.retries, details
     else:
-        assert flow_run.state.name == "Completed", told
-        assert run.bolt.states() == ["SUCCESS"], told
+        assert flow_run.state.name == "Completed", details
+        assert run.bolt.states() == ["SUCCESS"], details
 
 
 @pytest.mark.full
-def test_the_next_flow_run_and_a_retry_after_a_report_trigger_anew(bench: Bench) -> None:
-    """What has been reported is over: neither the next day's run nor a retry reports it again."""
+def test_after_a_report_the_next_flow_run_and_a_retry_trigger_anew(bench: Bench) -> None:
+    """A reported end is final: neither the next day's run nor a retry reports it again."""
     bolt = bench.bolt()
     bolt.add(seconds=0.5, return_code=(1, 0))
     first = bench.start("run_schedule", bolt, via="worker")
@@ -144,8 +144,8 @@ def test_the_next_flow_run_and_a_retry_after_a_report_trigger_anew(bench: Bench)
 
 
 @pytest.mark.full
-def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> None:
-    """Yesterday's failure, which nobody has reported, stays yesterday's."""
+def test_a_crashed_flow_run_does_not_affect_the_next_one(bench: Bench) -> None:
+    """Yesterday's failure, which was not reported, does not affect today's flow run."""
     bolt = bench.bolt()
     bolt.add()
     crashed = bench.start("run_schedule", bolt, via="worker", on_crash="leave", one_at_a_time=False)
@@ -167,8 +167,8 @@ def test_the_next_flow_run_is_not_troubled_by_one_that_crashed(bench: Bench) -> 
     result="The older process stops without an error",
 )
 @pytest.mark.full
-def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run(bench: Bench) -> None:
-    """Prefect lets two processes run one flow run; the older lets go of the Bolt run, and the newer reports it."""
+def test_a_flow_run_with_two_processes_has_one_bolt_run(bench: Bench) -> None:
+    """Prefect lets two processes run one flow run; the older releases the Bolt run, and the newer reports it."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start("run_schedule", bolt, via="worker")
@@ -194,10 +194,8 @@ def test_a_flow_run_that_is_begun_again_while_its_process_lives_has_one_bolt_run
     result="The process ends. When the flow run is resumed, it resumes the same run",
 )
 @pytest.mark.parametrize("flow", ["run_schedule", pytest.param("called_tasks", marks=pytest.mark.exhaustive)])
-def test_a_flow_run_that_is_suspended_while_it_waits_leaves_its_run_and_takes_it_up_when_it_is_resumed(
-    bench: Bench, flow: str
-) -> None:
-    """Trap 12: suspended from outside with our code at work, which ends; the run neither ends nor is doubled."""
+def test_a_flow_run_suspended_during_a_wait_resumes_its_run(bench: Bench, flow: str) -> None:
+    """Trap 12: it is suspended from outside while our code runs. The code stops; the run continues, once."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start(flow, bolt, via="worker")
@@ -210,8 +208,8 @@ def test_a_flow_run_that_is_suspended_while_it_waits_leaves_its_run_and_takes_it
 
 
 @pytest.mark.full
-def test_a_flow_run_that_suspends_itself_beside_a_wait_leaves_its_run(bench: Bench, tmp_path: Path) -> None:
-    """Trap 12: Prefect's Pause breaks off the wait as an interrupt would, and is none."""
+def test_a_flow_run_that_suspends_itself_during_a_wait_leaves_its_run(bench: Bench, tmp_path: Path) -> None:
+    """Trap 12: Prefect's Pause stops the wait as an interrupt would, but it is not an interrupt."""
     bolt = bench.bolt()
     bolt.add()
     suspend_at = tmp_path / "now"
@@ -226,7 +224,7 @@ def test_a_flow_run_that_suspends_itself_beside_a_wait_leaves_its_run(bench: Ben
 
 @pytest.mark.exhaustive
 def test_a_flow_run_that_suspends_itself_before_a_wait_leaves_its_run(bench: Bench) -> None:
-    """Trap 12: with none of our code at work; later the body begins anew."""
+    """Trap 12: none of our code is running; later, a new attempt starts."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start("approved", bolt, via="worker")
@@ -237,7 +235,7 @@ def test_a_flow_run_that_suspends_itself_before_a_wait_leaves_its_run(bench: Ben
 
 
 def resume_and_finish(run: Launched) -> None:
-    """Resume a suspended flow run; it is to wait for the one Bolt run that it has, and to end with it."""
+    """Resume a suspended flow run; it must wait for its one Bolt run and end with it."""
     seen = run.bolt.simulator.count("boltRunStatus")
     run.resume()
     run.reach(lambda s: s.count("boltRunStatus") >= seen + 2)

@@ -1,4 +1,4 @@
-"""What is left of the thirteen traps of Prefect (the other files' docstrings name theirs), and its command line."""
+"""The rest of the thirteen traps of Prefect (other files' docstrings name theirs), and Prefect's command line."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ pytestmark = pytest.mark.full
         pytest.param("run_schedule", "worker", signal.SIGTERM, marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_second_signal_does_not_save_the_run_from_its_cancel(
+def test_a_second_signal_does_not_stop_the_cancel(
     bench: Bench, flow: str, via: str, signum: signal.Signals
 ) -> None:
-    """Trap 9: it would break off the clean-up, here while a cancel is under way that never comes to Bolt."""
+    """Trap 9: it would interrupt the clean-up, here during a cancel that never reaches Bolt."""
     bolt = bench.bolt()
     bolt.add()
     bolt.simulator.inject(faults.Hang(5, operation="cancelBoltRun", then="cut"))
@@ -61,8 +61,8 @@ def test_a_second_signal_does_not_save_the_run_from_its_cancel(
     assert run.ended().state.name == "Crashed"
 
 
-def test_a_signal_while_a_cancel_is_carried_out_makes_no_crash_of_it(bench: Bench) -> None:
-    """A runner sends one with each cancel, and our watch may have seen the cancel before."""
+def test_a_signal_during_a_cancel_does_not_make_it_a_crash(bench: Bench) -> None:
+    """A runner sends a signal with each cancel, and our watch may have noticed the cancel before."""
     bolt = bench.bolt()
     bolt.add()
     bolt.simulator.inject(faults.Hang(3, operation="cancelBoltRun", then="cut"))
@@ -81,10 +81,8 @@ def test_a_signal_while_a_cancel_is_carried_out_makes_no_crash_of_it(bench: Benc
 @pytest.mark.parametrize(
     "flow", [pytest.param("run_schedule", marks=pytest.mark.exhaustive), "awaited_tasks_unhooked"]
 )
-def test_a_signal_that_comes_in_the_midst_of_our_code_is_an_interrupt_like_any_other(
-    bench: Bench, flow: str
-) -> None:
-    """Most meet the event loop as it waits, and cancel its tasks; this one is raised within a task."""
+def test_a_signal_raised_inside_our_code_is_an_interrupt(bench: Bench, flow: str) -> None:
+    """Most signals reach the event loop while it waits, and cancel its tasks; this one is raised inside a task."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start(flow, bolt, program="call_interrupted.py")
@@ -102,8 +100,8 @@ def test_a_signal_that_comes_in_the_midst_of_our_code_is_an_interrupt_like_any_o
         *(pytest.param(flow, marks=pytest.mark.exhaustive) for flow in ("sync_flow", "awaited_tasks")),
     ],
 )
-def test_a_signal_that_asyncio_swallows_is_heard_all_the_same(bench: Bench, flow: str) -> None:
-    """SIGTERM in the midst of a transport's work: Prefect's exception for it is taken for a broken connection."""
+def test_a_signal_that_asyncio_swallows_is_noticed(bench: Bench, flow: str) -> None:
+    """SIGTERM during a transport's work: asyncio takes Prefect's exception for a broken connection."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start(flow, bolt, program="call_swallowing.py")
@@ -113,7 +111,7 @@ def test_a_signal_that_asyncio_swallows_is_heard_all_the_same(bench: Bench, flow
 
 
 def test_the_command_line_cancels(bench: Bench) -> None:
-    """`prefect flow-run cancel`, as a person types it."""
+    """`prefect flow-run cancel`, as typed by a person."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start("run_schedule", bolt, via="worker")
@@ -124,15 +122,15 @@ def test_the_command_line_cancels(bench: Bench) -> None:
     assert bolt.states() == ["CANCELED"]
 
 
-def test_a_killed_process_has_its_bolt_run_ended_within_seconds(bench: Bench) -> None:
-    """Trap 6: the hook finds the run although the labels that it is handed are stale; here with nothing beside it."""
+def test_the_bolt_run_of_a_killed_process_ends_within_seconds(bench: Bench) -> None:
+    """Trap 6: the hook finds the run although its labels are stale; here nothing else is running."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start("run_schedule", bolt, via="worker")
     run.reach(lambda s: s.count("boltRunStatus") >= 2)
     run.send(signal.SIGKILL)
     with ThreadPoolExecutor() as beside:
-        # The yardstick: under the same load, what it takes just to start such a process as runs the hook.
+        # For comparison: the time to start a process like the hook's, under the same load.
         start = beside.submit(seconds_to_start_a_process)
         assert run.ended().state.name == "Crashed"
         late = run.bolt_at_rest(HOOK_PROCESS_SECONDS)
@@ -146,8 +144,8 @@ def seconds_to_start_a_process() -> float:
     return time.monotonic() - began
 
 
-def test_an_interrupt_leaves_the_run_where_it_is_told_to(bench: Bench) -> None:
-    """`on_interrupt="leave"` holds although Prefect calls the interrupt a crash, which would cancel."""
+def test_an_interrupt_leaves_the_run_if_the_policy_says_so(bench: Bench) -> None:
+    """`on_interrupt="leave"` applies although Prefect calls the interrupt a crash, whose policy would cancel."""
     bolt = bench.bolt()
     bolt.add()
     run = bench.start("run_schedule", bolt, on_interrupt="leave")
@@ -158,8 +156,8 @@ def test_an_interrupt_leaves_the_run_where_it_is_told_to(bench: Bench) -> None:
     assert bolt.simulator.count("cancelBoltRun") == 0
 
 
-def test_a_locked_prefect_database_costs_no_label(bench: Bench, prefect_server: LocalPrefectServer) -> None:
-    """Trap 13: Prefect's server answers 503 when its SQLite database is locked; then nothing may be lost or doubled."""
+def test_a_locked_prefect_database_loses_no_label(bench: Bench, prefect_server: LocalPrefectServer) -> None:
+    """Trap 13: Prefect's server answers 503 when its SQLite database is locked; nothing may be lost or doubled then."""
     bolt = bench.bolt()
     bolt.add(seconds=1.0)
     with FlakyProxy(prefect_server.api_url, path_ends_with="/labels", times=3) as proxy:

@@ -1,4 +1,4 @@
-"""A script that calls one of `process_flows`: its name, a tag to find the flow run by, and its parameters as JSON."""
+"""Calls one of `process_flows`. Arguments: its name, a tag to find the flow run by, and its parameters as JSON."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
-"""Does what `call.py` does; as a task asks for a run's status for the third time, the process gets SIGTERM, and
-Prefect's handler raises there and then, within that task."""
+"""Like `call.py`, but at a task's third status request for a run, the process gets SIGTERM, and Prefect's handler
+raises immediately, inside that task."""
 
 import os
 import signal

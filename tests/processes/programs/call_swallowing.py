@@ -1,5 +1,5 @@
-"""Does what `call.py` does; in the midst of asking for a run's status, the process gets SIGTERM, and asyncio swallows
-what Prefect's handler raises there, as `_SelectorSocketTransport.write` does with all but KeyboardInterrupt."""
+"""Like `call.py`, but during a status request for a run, the process gets SIGTERM, and asyncio swallows what Prefect's
+handler raises, as `_SelectorSocketTransport.write` does with everything except KeyboardInterrupt."""
 
 import asyncio.selector_events
 import os

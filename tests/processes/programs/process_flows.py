@@ -1,4 +1,4 @@
-"""Flows as users write them, for the tests that start, stop and kill processes; workers import this module."""
+"""Flows as users write them, for tests that start, stop and kill processes; workers import this module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
 
 __all__ = ["trigger_only"]
 
-# Long enough to be seen in AwaitingRetry on a slow machine.
+# Long enough for a slow machine to see the state AwaitingRetry.
 retried = run_schedule.with_options(retries=1, retry_delay_seconds=15)
 
 
@@ -89,13 +89,13 @@ def run_as_a_subflow(name: str, credentials: str | None) -> None:
 
 @flow(**HOOKS)
 def in_users_tasks(schedule_name: list[str], credentials: str | None = None) -> None:
-    """None of our code is called in the main thread."""
+    """None of our code runs in the main thread."""
     wait([run_in_a_task.submit(name, credentials) for name in schedule_name])
 
 
 @flow(**HOOKS)
 def in_threads(schedule_name: list[str], credentials: str | None = None) -> None:
-    """The same, by threads that Prefect knows nothing of."""
+    """The same, in threads that Prefect does not know."""
     with ThreadPoolExecutor() as pool:
         for name in schedule_name:
             pool.submit(copy_context().run, run_in_a_task.fn, name, credentials)
@@ -118,10 +118,10 @@ async def parent(schedule_name: str, credentials: str | None = None) -> None:
 
 @flow(**HOOKS)
 async def failing_parent(schedule_name: str, credentials: str | None = None, *, fail_at: str) -> None:
-    """Fails beside its subflow as soon as there is a file of that name."""
+    """Fails beside its subflow as soon as a file of that name exists."""
 
     async def fail() -> None:
-        while not Path(fail_at).exists():  # noqa: ASYNC110, ASYNC240 - told by another process
+        while not Path(fail_at).exists():  # noqa: ASYNC110, ASYNC240 - another process creates it
             await asyncio.sleep(0.2)
         msg = "The parent failed beside its subflow."
         raise RuntimeError(msg)
@@ -129,7 +129,7 @@ async def failing_parent(schedule_name: str, credentials: str | None = None, *, 
     await asyncio.gather(arun_schedule(schedule_name, credentials, **QUICK), fail())
 
 
-# Each has a time limit of Prefect's own; what it limits has begun long before on any machine.
+# Each has a time limit of Prefect's own; by then, the limited work has started on any machine.
 LIMIT_SECONDS = 12
 
 
@@ -163,7 +163,7 @@ async def limited_trigger(schedule_name: str, credentials: str | None = None) ->
 
 @flow(**HOOKS)
 async def approved(schedule_name: str, credentials: str | None = None) -> int:
-    """Suspends itself between trigger and wait, as for a person's approval."""
+    """Suspends itself between trigger and wait, as for an approval by a person."""
     run_id = await trigger_bolt_run(schedule_name, credentials)
     await suspend_flow_run(timeout=600, key="approval")
     return (await await_for_bolt_run(run_id, credentials, **QUICK)).run_id
@@ -171,11 +171,11 @@ async def approved(schedule_name: str, credentials: str | None = None) -> int:
 
 @flow(**HOOKS)
 async def approved_meanwhile(schedule_name: str, credentials: str | None = None, *, suspend_at: str) -> int:
-    """Suspends itself beside the wait, as soon as there is a file of that name."""
+    """Suspends itself during the wait, as soon as a file of that name exists."""
     run_id = await trigger_bolt_run(schedule_name, credentials)
 
     async def approval() -> None:
-        while not Path(suspend_at).exists():  # noqa: ASYNC110, ASYNC240 - told by another process
+        while not Path(suspend_at).exists():  # noqa: ASYNC110, ASYNC240 - another process creates it
             await asyncio.sleep(0.2)
         await suspend_flow_run(timeout=600, key="approval")
 
@@ -198,5 +198,5 @@ async def awaited_tasks_left(schedule_name: str, credentials: str | None = None)
 
 
 def in_code(schedule_name: str) -> None:
-    """No flow of its own: calls ours with credentials that are in no block."""
+    """Has no flow of its own: calls ours with credentials that are in no block."""
     run_schedule(schedule_name, ParadimeCredentials.from_env(), **QUICK)

@@ -1,4 +1,4 @@
-"""A program that serves the flows of `process_flows` named on its command line, under the deployment name given."""
+"""Serves flows of `process_flows`. Arguments: the deployment's name and the names of the flows."""
 
 import sys
 
@@ -12,7 +12,7 @@ def main(deployment: str, *names: str) -> None:
     for name in names:
         flow = getattr(process_flows, name)
         runner = flow.to_deployment(f"{deployment}-{name}", entrypoint_type=EntrypointType.MODULE_PATH)
-        # A flow with other options than its function's own is found by the name that it has here.
+        # A flow with other options than its function's own is found by its name here.
         runner.entrypoint = f"process_flows.{name}"
         served.append(runner)
     serve(*served, limit=50)
