@@ -22,6 +22,7 @@ from paradime_blocks.client.auth import (
 from paradime_blocks.client.replies import BAD_CREDENTIALS
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
+from paradime_blocks.options import Plain
 from paradime_blocks.settings import ParadimeSettings, read_settings
 from paradime_blocks.sync import sync_form
 from paradime_blocks.text.reasons import reasons
@@ -123,7 +124,7 @@ class ParadimeCredentials(CredentialsBlock):
         examples=[ENDPOINT_EXAMPLE],
         json_schema_extra=_in_the_schema(r"^\s*(https://|http://(localhost|127\.|\[::1\]))[^\s<>]+\s*$"),
     )
-    api_key: SecretStr | None = Field(
+    api_key: Plain[SecretStr] = Field(
         default=None,
         title="API key",
         description="The API key that belongs to the secret. Leave it empty with a bearer token.",
@@ -137,14 +138,14 @@ class ParadimeCredentials(CredentialsBlock):
         ),
         json_schema_extra=_in_the_schema(r"^[!-~]+$"),
     )
-    workspace_uid: str | None = Field(
+    workspace_uid: Plain[str] = Field(
         default=None,
         title="Workspace uid",
         description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
         json_schema_extra=_in_the_schema(r"^\s*[!-~]*\s*$", least=0),
     )
     # Its URL may hold a password.
-    proxy: SecretStr | None = Field(
+    proxy: Plain[SecretStr] = Field(
         default=None,
         title="Proxy",
         description=(
@@ -154,7 +155,7 @@ class ParadimeCredentials(CredentialsBlock):
         ),
         json_schema_extra=_in_the_schema(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
     )
-    ca_bundle: str | None = Field(
+    ca_bundle: Plain[str] = Field(
         default=None,
         title="CA bundle",
         description=(

@@ -8,7 +8,18 @@ Prefect's UI are made from the descriptions here. `paradime_flows.parameters` ad
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from typing_extensions import Doc, TypedDict, get_type_hints
 
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
@@ -40,6 +51,8 @@ def _one_line(text: str) -> str:
 
 
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
+# A choice of three in a form, where a switch has only two.
+Flag = Annotated[bool, WithJsonSchema({"enum": [True, False]})]
 PullRequest = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
 PollIntervalSeconds = Annotated[float, Field(ge=0.5, le=3600)]
@@ -52,6 +65,34 @@ class Default:
 
     def __init__(self, value: object) -> None:
         self.value = value
+
+
+class _NoNullDefault(dict[str, Any]):
+    """A schema that takes null for no default: a form would send it, and the field does not take it."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key != "default" or value is not None:
+            super().__setitem__(key, value)
+
+
+class PlainBox:
+    """Has a form draw a plain field for a value that may be absent, and not a choice between it and None."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Leave null out of what the schema takes."""
+        schema = _NoNullDefault(handler(core))
+        kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            schema.update(kinds[0])
+        elif kinds:
+            schema["anyOf"] = kinds
+        return schema
+
+
+# A field that may be left empty.
+Plain = Annotated[T | None, PlainBox()]
 
 
 class Command(BaseModel):
@@ -78,15 +119,31 @@ def _kind_of_command(value: object) -> str:
     return "text" if isinstance(value, str) else "command"
 
 
+class _TextsOrCommands:
+    """Has a form draw a list of texts, or else a list of both: its first interface draws no choice within a list."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core)
+        text, command = schema["items"]["oneOf"]
+        return {
+            "anyOf": [
+                {**schema, "title": "texts", "items": text},
+                {**schema, "title": "texts and commands", "items": {"anyOf": [text, command]}},
+            ]
+        }
+
+
 # Told apart by hand, so that an error names one of the two and not both.
 _TextOrCommand = Annotated[
     Annotated[NonEmpty, Tag("text")] | Annotated[Command, Tag("command")], Discriminator(_kind_of_command)
 ]
-Commands = Annotated[list[_TextOrCommand], Field(min_length=1)]
+Commands = Annotated[list[_TextOrCommand], Field(min_length=1), _TextsOrCommands()]
 
 
-class TriggerOptions(TypedDict, total=False):
-    """What a trigger may ask for besides its schedule."""
+class TriggerMain(TypedDict, total=False):
+    """What a trigger asks for besides its schedule, as a rule."""
 
     commands: Annotated[
         Commands | None,
@@ -95,12 +152,17 @@ class TriggerOptions(TypedDict, total=False):
             "continue_on_error: whether the run continues when it fails."
         ),
     ]
-    continue_on_error: Annotated[
-        bool | None,
-        Doc("Whether the run continues after a command that failed. Empty: as the schedule says."),
-    ]
     branch: Annotated[
         NonEmpty | None, Doc("A git branch or commit that replaces the schedule's own, for this run only.")
+    ]
+
+
+class TriggerDetails(TypedDict, total=False):
+    """What a trigger may ask for besides."""
+
+    continue_on_error: Annotated[
+        Flag | None,
+        Doc("Whether the run continues after a command that failed. Empty: as the schedule says."),
     ]
     pr_number: Annotated[PullRequest | None, Doc("The number of the pull request that the run belongs to.")]
     reason: Annotated[
@@ -109,8 +171,20 @@ class TriggerOptions(TypedDict, total=False):
     ]
 
 
+class TriggerOptions(TriggerMain, TriggerDetails, total=False):
+    """All that a trigger may ask for besides its schedule."""
+
+
+class TimeoutOptions(TypedDict, total=False):
+    """How long a run is waited for."""
+
+    timeout_seconds: Annotated[
+        TimeoutSeconds | None, Doc("How long a run may take, in seconds from its trigger. Empty: 24 hours.")
+    ]
+
+
 class PollOptions(TypedDict, total=False):
-    """How a run is polled."""
+    """How often a run is polled."""
 
     poll_interval_seconds: Annotated[
         PollIntervalSeconds | None,
@@ -118,6 +192,11 @@ class PollOptions(TypedDict, total=False):
             "The longest time between two polls of a run, in seconds. New runs are polled more often. Empty: 15."
         ),
     ]
+
+
+class OutageOptions(TypedDict, total=False):
+    """How long Bolt may keep a wait waiting."""
+
     max_outage_seconds: Annotated[
         OutageSeconds | None,
         Doc(
@@ -125,18 +204,14 @@ class PollOptions(TypedDict, total=False):
             "Empty: 600."
         ),
     ]
-
-
-class WaitOptions(PollOptions, total=False):
-    """How a run is waited for."""
-
-    timeout_seconds: Annotated[
-        TimeoutSeconds | None, Doc("How long a run may take, in seconds from its trigger. Empty: 24 hours.")
-    ]
     cancel_grace_seconds: Annotated[
         GraceSeconds | None,
         Doc("How long a cancelled run may take until it has ended, in seconds. Empty: 60."),
     ]
+
+
+class WaitOptions(TimeoutOptions, PollOptions, OutageOptions, total=False):
+    """How a run is waited for."""
 
 
 def option_types(kind: type) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from paradime_blocks.client.inputs import check_commands, check_text
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError
 from paradime_blocks.models import BoltRunResult
-from paradime_blocks.options import LONGEST_TIMEOUT_SECONDS, TriggerOptions, chosen
+from paradime_blocks.options import LONGEST_TIMEOUT_SECONDS, Plain, TriggerOptions, chosen
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
@@ -104,13 +104,13 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         examples=["daily"],
         json_schema_extra=_ONE_LINE,
     )
-    commands: list[str] | None = Field(
+    commands: Plain[list[str]] = Field(
         default=None,
         title="Commands",
         description="Commands that take the place of the schedule's own, in order. Leave it empty to run those.",
         examples=[["dbt run", "dbt test"]],
     )
-    branch: str | None = Field(
+    branch: Plain[str] = Field(
         default=None,
         title="Branch or commit",
         description="The git branch or commit to run in place of the schedule's own. Leave it empty to run that.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field
 
 from paradime_blocks.models import BoltRunState
-from paradime_blocks.options import NonEmpty
+from paradime_blocks.options import Flag, NonEmpty
 from paradime_blocks.text.rendering import one_line
 from paradime_flows.parameters import CredentialsParameter
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
@@ -98,7 +98,7 @@ async def list_schedules(
     credentials: CredentialsParameter = None,
     *,
     show_inactive: bool = False,
-    suspended: bool | None = None,
+    suspended: Flag | None = None,
     owner: NonEmpty | None = None,
     overdue_after_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 600,
 ) -> list[ListedSchedule]:

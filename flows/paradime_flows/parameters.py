@@ -12,9 +12,18 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from typing_extensions import Doc, TypedDict
 
 from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.options import Default, NonEmpty, PollOptions, TriggerOptions, WaitOptions
+from paradime_blocks.options import (
+    Default,
+    NonEmpty,
+    OutageOptions,
+    PollOptions,
+    TimeoutOptions,
+    TriggerDetails,
+    TriggerMain,
+)
 from paradime_blocks.schedule import BoltSchedule
 from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
+from paradime_flows.forms import form_group
 from paradime_flows.retry_policy import check_pattern
 
 # A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page slow.
@@ -31,7 +40,7 @@ Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
-StorageParameter = WritableFileSystem | NonEmpty | None
+StorageParameter = NonEmpty | WritableFileSystem | None
 StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 
 
@@ -41,55 +50,18 @@ class RetryOptions(TypedDict, total=False):
     retries: Annotated[
         Retries, Doc("How often a run that failed is retried from the command that failed."), Default(0)
     ]
-    retry_delay_seconds: Annotated[
-        DelaySeconds, Doc("The wait before each retry, in seconds."), Default(30.0)
-    ]
-    non_retryable_errors: Annotated[
-        NonRetryableErrors | None,
+
+
+class ConflictOptions(TypedDict, total=False):
+    """What to do when the schedule runs already."""
+
+    on_already_running: Annotated[
+        OnAlreadyRunning,
         Doc(
-            "Regular expressions. A failure whose log or dbt error matches one is not retried. Empty: those of "
-            "failures that stay until a person changes something, such as bad credentials and compilation errors. "
-            "An empty list: every failure is retried."
+            "What to do when the schedule runs already. wait: until it ends, then trigger; attach: wait for that run "
+            "instead; fail; skip; replace: cancel it, then trigger."
         ),
-    ]
-
-
-class InterruptOptions(TypedDict, total=False):
-    """What an interrupt or a crash does to a run that this flow run triggered."""
-
-    on_interrupt: Annotated[
-        Policy,
-        Doc(
-            "Whether an interrupt of the process (SIGTERM, Ctrl-C) or Prefect's own time limit cancels the run in "
-            "Bolt or leaves it running. A cancel in Prefect always cancels."
-        ),
-        Default("cancel"),
-    ]
-    on_crash: Annotated[
-        Policy,
-        Doc(
-            "Whether a crash of the process cancels the run in Bolt or leaves it running. Choose leave where crashed "
-            "flow runs are retried: the retry then resumes the run."
-        ),
-        Default("cancel"),
-    ]
-
-
-class SafetyOptions(InterruptOptions, total=False):
-    """What happens to a run when something goes wrong around it."""
-
-    on_timeout: Annotated[
-        Policy,
-        Doc("Whether the time limit cancels the run in Bolt or leaves it running."),
-        Default("cancel"),
-    ]
-    one_at_a_time: Annotated[
-        bool,
-        Doc(
-            "Whether to hold a concurrency slot of the schedule in Prefect, so that no two flow runs trigger it at "
-            "once: the next one waits as long as on_already_running and timeout_seconds allow."
-        ),
-        Default(True),  # noqa: FBT003 - the one value that it holds
+        Default("wait"),
     ]
 
 
@@ -123,8 +95,8 @@ class ArchiveOptions(TypedDict, total=False):
     ]
 
 
-class ShownOptions(ArchiveOptions, total=False):
-    """What is shown of a run while it runs, and archived after it."""
+class LogOptions(TypedDict, total=False):
+    """What is logged of a run while it runs."""
 
     live_logs: Annotated[
         LiveLogsMode,
@@ -136,26 +108,97 @@ class ShownOptions(ArchiveOptions, total=False):
     ]
 
 
-class ConflictOptions(TypedDict, total=False):
-    """What to do when the schedule runs already."""
+class ShownOptions(LogOptions, ArchiveOptions, total=False):
+    """What is shown of a run while it runs, and archived after it."""
 
-    on_already_running: Annotated[
-        OnAlreadyRunning,
+
+class SafetyOptions(TypedDict, total=False):
+    """What happens to a run when something goes wrong around it."""
+
+    on_timeout: Annotated[
+        Policy,
+        Doc("Whether the time limit cancels the run in Bolt or leaves it running."),
+        Default("cancel"),
+    ]
+    on_interrupt: Annotated[
+        Policy,
         Doc(
-            "What to do when the schedule runs already. wait: until it ends, then trigger; attach: wait for that run "
-            "instead; fail; skip; replace: cancel it, then trigger."
+            "Whether an interrupt of the process (SIGTERM, Ctrl-C) or Prefect's own time limit cancels the run in "
+            "Bolt or leaves it running. A cancel in Prefect always cancels."
         ),
-        Default("wait"),
+        Default("cancel"),
+    ]
+    on_crash: Annotated[
+        Policy,
+        Doc(
+            "Whether a crash of the process cancels the run in Bolt or leaves it running. Choose leave where crashed "
+            "flow runs are retried: the retry then resumes the run."
+        ),
+        Default("cancel"),
+    ]
+    one_at_a_time: Annotated[
+        bool,
+        Doc(
+            "Whether to hold a concurrency slot of the schedule in Prefect, so that no two flow runs trigger it at "
+            "once: the next one waits as long as on_already_running and timeout_seconds allow."
+        ),
+        Default(True),  # noqa: FBT003 - the one value that it holds
     ]
 
 
-class RetriedRunOptions(WaitOptions, RetryOptions, ConflictOptions, SafetyOptions, ShownOptions, total=False):
-    """What a run is waited for with, whatever began it."""
+class GuardOptions(SafetyOptions, OutageOptions, total=False):
+    """What happens to a run when something goes wrong around it, and how long an outage or a cancel may take."""
 
 
-class RunOptions(TriggerOptions, RetriedRunOptions, total=False):
+class RetryDetails(TypedDict, total=False):
+    """How a run that failed is retried in Bolt."""
+
+    retry_delay_seconds: Annotated[
+        DelaySeconds, Doc("The wait before each retry, in seconds."), Default(30.0)
+    ]
+    non_retryable_errors: Annotated[
+        NonRetryableErrors | None,
+        Doc(
+            "Regular expressions. A failure whose log or dbt error matches one is not retried. Empty: those of "
+            "failures that stay until a person changes something, such as bad credentials and compilation errors. "
+            "An empty list: every failure is retried."
+        ),
+    ]
+
+
+class RetriedRunDetails(PollOptions, RetryDetails, total=False):
+    """What few runs need: polling and retries."""
+
+
+class RunDetails(TriggerDetails, RetriedRunDetails, total=False):
+    """What few runs need: polling, retries, and rare options of a trigger."""
+
+
+class RetriedRunOptions(
+    TimeoutOptions, RetryOptions, ConflictOptions, ShownOptions, GuardOptions, RetriedRunDetails, total=False
+):
+    """All options of a run that is waited for and archived, whatever began it."""
+
+
+class RunOptions(
+    TriggerMain,
+    TimeoutOptions,
+    RetryOptions,
+    ConflictOptions,
+    ShownOptions,
+    GuardOptions,
+    RunDetails,
+    total=False,
+):
     """All options of a run that is triggered, waited for and archived."""
 
 
-class PipelineOptions(PollOptions, SafetyOptions, ShownOptions, total=False):
+class PipelineOptions(PollOptions, ShownOptions, GuardOptions, total=False):
     """The options that a pipeline hands on to each of its steps."""
+
+
+# The boxes of the forms. In Python, each of their fields is a keyword argument by itself.
+LogsAndArchive = form_group("LogsAndArchive", "Logs and archive", ShownOptions, module=__name__)
+Safety = form_group("Safety", "Safety", GuardOptions, module=__name__)
+Advanced = form_group("Advanced", "Advanced", RunDetails, module=__name__)
+AdvancedRetry = form_group("AdvancedRetry", "Advanced", RetriedRunDetails, module=__name__)

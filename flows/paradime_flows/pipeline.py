@@ -18,7 +18,9 @@ from typing_extensions import Self
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.options import (
     Commands,
+    Flag,
     NonEmpty,
+    Plain,
     TimeoutSeconds,
     TriggerOptions,
     described,
@@ -61,20 +63,20 @@ class Step(BaseModel):
     schedule_name: NonEmpty = Field(
         default=..., description="The schedule's name as Paradime shows it, or its slug."
     )
-    name: NonEmpty | None = Field(
+    name: Plain[NonEmpty] = Field(
         default=None, description="The step's own name, if the schedule's will not do; no two may be alike."
     )
     after: list[NonEmpty] = Field(
         default_factory=list,
         description="Names of the steps that must have succeeded before this one starts.",
     )
-    commands: Commands | None = described(RunOptions, "commands")
-    continue_on_error: bool | None = described(RunOptions, "continue_on_error")
-    branch: NonEmpty | None = described(RunOptions, "branch")
-    timeout_seconds: TimeoutSeconds | None = described(RunOptions, "timeout_seconds")
+    commands: Plain[Commands] = described(RunOptions, "commands")
+    continue_on_error: Plain[Flag] = described(RunOptions, "continue_on_error")
+    branch: Plain[NonEmpty] = described(RunOptions, "branch")
+    timeout_seconds: Plain[TimeoutSeconds] = described(RunOptions, "timeout_seconds")
     retries: Retries = described(RunOptions, "retries", default=0)
     retry_delay_seconds: DelaySeconds = described(RunOptions, "retry_delay_seconds", default=30.0)
-    non_retryable_errors: NonRetryableErrors | None = described(RunOptions, "non_retryable_errors")
+    non_retryable_errors: Plain[NonRetryableErrors] = described(RunOptions, "non_retryable_errors")
 
     @property
     def key(self) -> str:

@@ -6,8 +6,16 @@ from typing_extensions import Unpack
 
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.options import NonEmpty
+from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.parameters import CredentialsParameter, RetriedRunOptions, RunId
+from paradime_flows.parameters import (
+    AdvancedRetry,
+    CredentialsParameter,
+    LogsAndArchive,
+    RetriedRunOptions,
+    RunId,
+    Safety,
+)
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.prefect_api.inputs import resolve_credentials, resolve_schedule, schedule_of_run
 from paradime_flows.runner.policies import RunPolicies
@@ -18,6 +26,7 @@ from paradime_flows.runner.run import drive
     name="retry-run",
     description="Retries a Paradime Bolt run from its failure, or as a whole, and waits for the new run.",
     flow_run_name="retry-{run_id}",
+    boxes={"logs_and_archive": LogsAndArchive, "safety": Safety, "advanced": AdvancedRetry},
     retries=0,
     on_cancellation=[cancel_owned_runs],
     on_crashed=[cancel_owned_runs],
@@ -61,6 +70,7 @@ async def retry_run(
         result = retry_run(76035, "production")
         ```
     """
+    options = flat(options)
     found = await resolve_credentials(credentials)
     name = await schedule_of_run(run_id, found, schedule_name)
     schedule = await resolve_schedule(name, found, **options)

@@ -11,10 +11,11 @@ from typing_extensions import Unpack
 from paradime_blocks.errors import BoltPipelineFailed
 from paradime_blocks.options import NonEmpty
 from paradime_flows.choices import OnFailure
+from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.callers import write_callers
 from paradime_flows.ledger.store import take_hold
-from paradime_flows.parameters import CredentialsParameter, PipelineOptions
+from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, PipelineOptions, Safety
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
 from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepOutcome, StepState
@@ -44,6 +45,7 @@ class PipelineResult(BaseModel):
 @bolt_flow(
     name="run-pipeline",
     description="Runs Paradime Bolt schedules in the order in which they depend on each other.",
+    boxes={"logs_and_archive": LogsAndArchive, "safety": Safety},
     retries=0,
     on_cancellation=[cancel_owned_runs],
     on_crashed=[cancel_owned_runs],
@@ -96,6 +98,7 @@ async def run_pipeline(
         )
         ```
     """
+    options = flat(options)
     check_steps(steps)
     found = await resolve_credentials(credentials)
     async with get_client() as client:

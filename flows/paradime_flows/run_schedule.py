@@ -7,8 +7,16 @@ from typing_extensions import Unpack
 
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.options import TriggerOptions, chosen
+from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.parameters import CredentialsParameter, RunOptions, ScheduleParameter
+from paradime_flows.parameters import (
+    Advanced,
+    CredentialsParameter,
+    LogsAndArchive,
+    RunOptions,
+    Safety,
+    ScheduleParameter,
+)
 from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
 from paradime_flows.prefect_api.inputs import resolve_schedule
 from paradime_flows.runner.policies import RunPolicies
@@ -26,6 +34,7 @@ def _name_of_the_run() -> str:
     name="run-schedule",
     description="Triggers a Paradime Bolt schedule, waits for the run, and archives its logs and resources.",
     flow_run_name=_name_of_the_run,
+    boxes={"logs_and_archive": LogsAndArchive, "safety": Safety, "advanced": Advanced},
     # A Prefect retry begins the body anew, even after a cancel; what is to be retried in Bolt says `retries`.
     retries=0,
     on_cancellation=[cancel_owned_runs],
@@ -75,6 +84,7 @@ async def run_schedule(
             print(result.state, result.url)
         ```
     """
+    options = flat(options)
     schedule = await resolve_schedule(schedule_name, credentials, **options)
     policies = await RunPolicies.of(options)
     request = schedule.request(**chosen(TriggerOptions, options))

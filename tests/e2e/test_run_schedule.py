@@ -395,18 +395,3 @@ async def test_a_failed_run_is_retried_and_both_attempts_are_reported(
     summary = str((await artifacts_of((await latest_flow_run("run-schedule")).id))["paradime-daily"].data)
     assert str(first) in summary
     assert str(second) in summary
-
-
-def test_the_form_in_the_ui_explains_every_parameter() -> None:
-    """Each parameter has a description in the schema of Prefect's form."""
-    schema = run_schedule.parameters.model_dump() if hasattr(run_schedule.parameters, "model_dump") else {}
-    properties = schema["properties"]
-    assert set(properties) >= {
-        "schedule_name",
-        "credentials",
-        "timeout_seconds",
-        "retries",
-        "on_already_running",
-    }
-    missing = [name for name, field in properties.items() if not field.get("description")]
-    assert missing == []

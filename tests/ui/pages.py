@@ -6,6 +6,7 @@ a test looks for on an open page, it asks of `PrefectPages.page` with Playwright
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -96,6 +97,25 @@ class PrefectPages:
     def open_run_form(self, deployment_id: UUID) -> None:
         """Open the form that starts a run of a deployment with parameters of one's own."""
         self._open(f"deployments/deployment/{deployment_id}/run")
+
+    def open_block_form(self, block_type: str) -> None:
+        """Open the form that makes a block.
+
+        Args:
+            block_type: The slug of its type.
+        """
+        self._open(f"blocks/catalog/{block_type}/create")
+
+    def fill_in(self, *texts: str) -> None:
+        """Type texts into the form's boxes, from the first one on."""
+        boxes = self.page.locator("input, textarea")
+        expect(boxes.nth(len(texts) - 1)).to_be_visible()
+        for box, text in zip(boxes.all(), texts, strict=False):
+            box.fill(text)
+
+    def press(self, *names: str) -> None:
+        """Press the first button that has one of these names."""
+        self.page.get_by_role("button", name=re.compile(f"^({'|'.join(names)})$")).first.click()
 
     def choose_tab(self, name: str) -> None:
         # The first interface marks its tabs as items of a list, the second as tabs.

@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterId,
+)
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging.handlers import APILogHandler
 from recorded import recorded_commands
 from support.credentials import credentials_for
+from support.processes import wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_flows.run_schedule import run_schedule
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from prefect.client.schemas.objects import FlowRun
 
 # Whatever of it acted would change the title, alert, or ask for one of these addresses.
 HOSTILE = (
@@ -85,7 +94,25 @@ def run_schedule_form() -> ShownForm:
     with get_client(sync_client=True) as client:
         schema = client.read_deployment(deployment_id).parameter_openapi_schema
     fields = sorted(schema["properties"].items(), key=lambda item: item[1]["position"])
-    return ShownForm(deployment_id, {name: field["description"] for name, field in fields})
+    texts = {
+        name: field.get("description") or _description_of_the_box(schema, field) for name, field in fields
+    }
+    return ShownForm(deployment_id, texts)
+
+
+def _description_of_the_box(schema: dict[str, Any], field: dict[str, Any]) -> str:
+    return str(schema["definitions"][field["$ref"].rsplit("/", 1)[1]]["description"])
+
+
+def newest_run_of(deployment_id: UUID) -> FlowRun:
+    """Return the newest flow run of a deployment, when it has ended."""
+    with get_client(sync_client=True) as client:
+        (newest,) = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=1,
+        )
+    return wait_for_flow_run(newest.id)
 
 
 def _run(simulator: BoltSimulator, name: str, **parameters: Any) -> ShownRun:

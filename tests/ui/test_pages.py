@@ -18,10 +18,14 @@ from ui.pages import PREFIXES, PrefectPages, chromium, find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from uuid import UUID
 
     from playwright.sync_api import BrowserContext
+    from prefect.client.schemas.objects import FlowRun
     from support.prefect_server import LocalPrefectServer
     from ui.runs import ShownForm, ShownRun
+
+    from paradime_blocks.testing import BoltSimulator
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None and not os.environ.get("CI"), reason="no Chromium is installed"
@@ -60,6 +64,42 @@ def form(prefect_server: LocalPrefectServer) -> ShownForm:
 
     with ThreadPoolExecutor() as threads:
         return threads.submit(run_schedule_form).result()
+
+
+@dataclass(frozen=True)
+class OnAWorker:
+    """A deployment of `run_schedule`, a worker that runs it, and the Bolt that it asks."""
+
+    deployment_id: UUID
+    simulator: BoltSimulator
+
+    def newest_run(self) -> FlowRun:
+        """Wait for the deployment's newest flow run to end."""
+        from ui.runs import newest_run_of
+
+        with ThreadPoolExecutor() as threads:
+            return threads.submit(newest_run_of, self.deployment_id).result()
+
+
+@pytest.fixture(scope="module")
+def on_a_worker(
+    prefect_server: LocalPrefectServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OnAWorker]:
+    from support.processes import Processes, deploy
+
+    from paradime_blocks.testing import BoltSimulator
+    from paradime_flows.run_schedule import run_schedule
+
+    processes = Processes(tmp_path_factory.mktemp("worker"), prefect_server.env)
+    with BoltSimulator(speed=100) as simulator, ThreadPoolExecutor() as threads:
+        simulator.add_schedule("daily", commands=["dbt run"])
+        try:
+            processes.prefect("block", "register", "-m", "paradime_blocks").wait()
+            threads.submit(processes.worker, "by-form").result()
+            deployed = threads.submit(deploy, run_schedule, "by-form", work_pool="by-form").result()
+            yield OnAWorker(deployed, simulator)
+        finally:
+            processes.stop_all()
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +196,29 @@ def test_the_form_shows_each_parameter_with_its_help(form: ShownForm, pages: Pre
     for name, help_text in form.help_texts.items():
         expect(pages.page.get_by_text(re.compile(rf"^{name}( \(Optional\))?$")).first).to_be_visible()
         expect(pages.text(help_text)).to_be_visible()
+
+
+def test_a_person_makes_credentials_and_starts_a_run(on_a_worker: OnAWorker, pages: PrefectPages) -> None:
+    """By forms alone: a block of credentials, then a run that uses it; a worker runs it, and it succeeds."""
+    name = f"made-in-{pages.interface}"
+    simulator = on_a_worker.simulator
+    pages.open_block_form("paradime-credentials")
+    pages.fill_in(name, simulator.api_endpoint, simulator.api_key, simulator.api_secret)
+    pages.press("Create", "Save")
+    expect(pages.page).to_have_url(re.compile(r"/blocks/block/"))
+    pages.open_run_form(on_a_worker.deployment_id)
+    schedule = pages.page.locator("textarea").first
+    schedule.fill("daily")
+    # Credentials, the second field, are a picker of blocks, a text or None.
+    pages.page.get_by_text("str", exact=True).nth(1).click()
+    pages.page.locator("textarea").nth(1).fill(name)
+    pages.press("Submit")
+    expect(pages.page).to_have_url(re.compile(r"tab=Runs"))
+    flow_run = on_a_worker.newest_run()
+    assert flow_run.state.is_completed(), flow_run.state
+    assert flow_run.parameters["credentials"] == name
+    pages.open_flow_run(flow_run.id)
+    expect(pages.text("Completed")).to_be_visible()
 
 
 def nothing_acted(pages: PrefectPages) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from prefect.cache_policies import NO_CACHE
@@ -24,6 +24,7 @@ from typing_extensions import ParamSpec
 from paradime_blocks.errors import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_blocks.text.reasons import each_reason
+from paradime_flows.forms import FormGroup, grouped
 from paradime_flows.prefect_api.signals import hear_signals
 from paradime_flows.prefect_api.signatures import spread_options
 
@@ -42,7 +43,11 @@ class DispatchedFlow(Flow[P, R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow: to its end for a sync caller, as a coroutine for an async one."""
-        return _finished_for_sync_callers(super().__call__(*args, **kwargs))
+        return _finished_for_sync_callers(super().__call__(*args, **grouped(self.fn, kwargs)))
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Check a flow run's parameters; options may stand by themselves there, too, as in a call."""
+        return super().validate_parameters(grouped(self.fn, parameters))
 
     def with_options(self, **options: Any) -> DispatchedFlow[P, R]:
         """Return a copy of the flow with other options."""
@@ -76,15 +81,18 @@ class DispatchedTask(Task[P, R]):
         return copy  # type: ignore[return-value]
 
 
-def bolt_flow(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedFlow[P, R]]:
+def bolt_flow(
+    *, boxes: Mapping[str, type[FormGroup]] | None = None, **options: Any
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedFlow[P, R]]:
     """Make a flow of an async function, for sync and async callers.
 
     Args:
+        boxes: The boxes of the flow's form, by the parameter's name.
         options: Options of `prefect.flow`.
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedFlow[P, R]:
-        return DispatchedFlow(spread_options(function), **options)
+        return DispatchedFlow(spread_options(function, boxes), **options)
 
     return decorate
 
@@ -164,7 +172,8 @@ def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callabl
 
     @functools.wraps(runnable.fn)
     async def form(*args: P.args, **kwargs: P.kwargs) -> R:
-        outcome: R = await call(runnable, *args, **kwargs)
+        given = grouped(runnable.fn, kwargs)
+        outcome: R = await call(runnable, *args, **given)
         return outcome
 
     form.__name__ = f"a{runnable.fn.__name__}"

@@ -5,31 +5,50 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from paradime_blocks.options import default_of, doc_of, option_types
+from paradime_blocks.options import PlainBox, default_of, doc_of, option_types
+from paradime_flows.forms import FormGroup
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def spread_options(function: F) -> F:
+def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = None) -> F:
     """Give a function that takes `**options: Unpack[Group]` a signature and a docstring with each option by itself.
 
     Prefect makes parameters, checks and forms from the signature, and their help from the docstring. The annotations
     are evaluated, so that they survive being sent to another process.
+
+    Args:
+        function: The function; it is changed.
+        boxes: The boxes of the form, by the parameter's name; their options are in no other place.
     """
     signature = inspect.signature(function, eval_str=True)
     parameters = [*signature.parameters.values()]
     if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
         (group,) = get_args(parameters.pop().annotation)
-        options = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default_of(hint), annotation=hint)
-            for name, hint in option_types(group).items()
-        ]
-        parameters += options
-        function.__doc__ = _with_arguments(function.__doc__ or "", options)
+        boxes = boxes or {}
+        boxed = {option for box in boxes.values() for option in box.model_fields}
+        options = {name: hint for name, hint in option_types(group).items() if name not in boxed}
+        parameters += [_keyword(name, hint, default_of(hint)) for name, hint in options.items()]
+        parameters += [_keyword(name, box, box()) for name, box in boxes.items()]
+        described = {name: doc_of(hint) for name, hint in options.items()}
+        described.update({name: str(box.__doc__) for name, box in boxes.items()})
+        function.__doc__ = _with_arguments(function.__doc__ or "", described)
+    parameters = [_drawn_plainly(each) for each in parameters]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return function
+
+
+def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _drawn_plainly(parameter: inspect.Parameter) -> inspect.Parameter:
+    # Prefect draws a picker of blocks only where the parameter may be None.
+    if parameter.default is not None or parameter.name == "credentials":
+        return parameter
+    return parameter.replace(annotation=Annotated[parameter.annotation, PlainBox()])
 
 
 def filled(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,15 +59,15 @@ def filled(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
 _OPTIONS = "        options: "
 
 
-def _with_arguments(docstring: str, options: list[inspect.Parameter]) -> str:
+def _with_arguments(docstring: str, options: Mapping[str, str]) -> str:
     """Return a docstring whose line about `options` is replaced by a line about each."""
     lines = docstring.splitlines()
     (at,) = [n for n, line in enumerate(lines) if line.startswith(_OPTIONS)]
     described = [
         line
-        for each in options
+        for name, text in options.items()
         for line in textwrap.wrap(
-            f"{each.name}: {doc_of(each.annotation)}",
+            f"{name}: {text}",
             width=110,
             initial_indent=" " * 8,
             subsequent_indent=" " * 12,

@@ -1,0 +1,156 @@
+"""The forms in Prefect's UI: what a person sees of a flow's parameters, and what the form refuses."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError as RefusedByTheForm
+from prefect.utilities.schema_tools.validation import validate
+
+from paradime_blocks import BoltSchedule, ParadimeCredentials
+from paradime_flows.archive_run import archive_run
+from paradime_flows.cancel_run import cancel_run
+from paradime_flows.forms import flat, grouped
+from paradime_flows.inspect_run import inspect_run
+from paradime_flows.list_schedules import list_schedules
+from paradime_flows.retry_run import retry_run
+from paradime_flows.run_pipeline import run_pipeline
+from paradime_flows.run_schedule import run_schedule
+from paradime_flows.sweep_orphans import sweep_orphans
+from paradime_flows.trigger_only import trigger_only
+
+FLOWS = [
+    run_schedule,
+    run_pipeline,
+    archive_run,
+    retry_run,
+    cancel_run,
+    trigger_only,
+    list_schedules,
+    inspect_run,
+    sweep_orphans,
+]
+NULL = {"type": "null"}
+
+
+@functools.cache
+def schema_of(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The parameter schema that a deployment of a flow stores."""
+    return parameter_schema(flow).model_dump_for_openapi()
+
+
+def fields_of(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The fields of a form and of its boxes."""
+    boxes = {
+        name: field["$ref"].rsplit("/", 1)[1]
+        for name, field in schema["properties"].items()
+        if "$ref" in field
+    }
+    inner = {
+        f"{name}.{each}": field
+        for name, box in boxes.items()
+        for each, field in schema["definitions"][box]["properties"].items()
+    }
+    return {name: field for name, field in schema["properties"].items() if name not in boxes} | inner
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_a_form_has_a_dozen_fields_and_no_choice_of_none(flow: Flow[..., Any]) -> None:
+    """Each field has a sentence of help. Only the picker of credentials offers None, which Prefect needs to draw it."""
+    schema = schema_of(flow)
+    assert len(schema["properties"]) <= 12
+    for field, shown in fields_of(schema).items():
+        assert shown.get("description", "").endswith("."), field
+        if field != "credentials":
+            assert NULL not in shown.get("anyOf", []), field
+            assert "default" not in shown or shown["default"] is not None, field
+
+
+@pytest.mark.parametrize("flow", [run_schedule, trigger_only], ids=lambda flow: flow.name)
+def test_the_schedule_is_the_first_field_and_the_one_that_is_needed(flow: Flow[..., Any]) -> None:
+    """It opens on a plain box for text."""
+    schema = schema_of(flow)
+    first = min(schema["properties"].items(), key=lambda item: item[1]["position"])
+    assert first[0] == "schedule_name"
+    assert first[1]["anyOf"][0]["type"] == "string"
+    assert schema["required"] == ["schedule_name"]
+
+
+@pytest.mark.parametrize("block", [ParadimeCredentials, BoltSchedule])
+def test_a_blocks_form_has_plain_fields(block: type[Any]) -> None:
+    """Key, secret and proxy are boxes for passwords."""
+    for field, shown in block.model_json_schema()["properties"].items():
+        assert "anyOf" not in shown, field
+        if field in {"api_key", "api_secret", "proxy"}:
+            assert shown["format"] == "password"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"schedule_name": "daily"}, id="the schedule alone"),
+        pytest.param({"schedule_name": "daily", "commands": ["dbt run"]}, id="commands as texts"),
+        pytest.param(
+            {"schedule_name": "daily", "commands": ["a", {"command": "b", "continue_on_error": True}]},
+            id="a command with its setting",
+        ),
+        pytest.param({"schedule_name": "daily", "safety": {"on_crash": "leave"}}, id="a field of a box"),
+    ],
+)
+def test_the_form_takes_what_the_flow_takes(given: dict[str, Any]) -> None:
+    """What a person leaves empty is left out."""
+    validate(given, schema_of(run_schedule), raise_on_error=True)
+    run_schedule.validate_parameters(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({}, id="no schedule"),
+        pytest.param({"schedule_name": " "}, id="a blank schedule"),
+        pytest.param({"schedule_name": "daily", "commands": [" "]}, id="a blank command"),
+        pytest.param({"schedule_name": "daily", "timeout_seconds": 0}, id="no time"),
+        pytest.param({"schedule_name": "daily", "on_already_running": "panic"}, id="an unknown choice"),
+        pytest.param({"schedule_name": "daily", "safety": {"on_crash": "explode"}}, id="a choice in a box"),
+        pytest.param({"schedule_name": "daily", "advanced": {"pr_number": 0}}, id="a number in a box"),
+        pytest.param({"schedule_name": "daily", "advanced": {"nonsense": 1}}, id="an unknown field in a box"),
+    ],
+)
+def test_the_form_refuses_nonsense_before_the_run(given: dict[str, Any]) -> None:
+    """Prefect's server does, by the same schema."""
+    with pytest.raises(RefusedByTheForm):
+        validate(given, schema_of(run_schedule), raise_on_error=True)
+
+
+def test_an_option_may_stand_by_itself_or_in_its_box() -> None:
+    """As a keyword argument in Python, and in the parameters of a deployment's run."""
+    by_itself = {"schedule_name": "daily", "assets": True, "on_crash": "leave", "reason": "why"}
+    in_boxes = {
+        "schedule_name": "daily",
+        "logs_and_archive": {"assets": True},
+        "safety": {"on_crash": "leave"},
+        "advanced": {"reason": "why"},
+    }
+    assert grouped(run_schedule.fn, by_itself) == in_boxes
+    first, second = (run_schedule.validate_parameters(given) for given in (by_itself, in_boxes))
+    assert first == second
+    assert {**flat(first), **by_itself} == flat(first)
+    assert flat(first)["live_logs"] == "all"
+
+
+def test_an_option_by_itself_goes_before_the_one_in_its_box() -> None:
+    """A pipeline's options are boxes already, and a step's own stand beside them."""
+    box = run_schedule.validate_parameters({"schedule_name": "a", "on_crash": "leave"})["safety"]
+    both = {"schedule_name": "a", "safety": box, "on_timeout": "leave"}
+    found = flat(run_schedule.validate_parameters(both))
+    assert (found["on_crash"], found["on_timeout"], found["on_interrupt"]) == ("leave", "leave", "cancel")
+
+
+def test_a_refused_option_of_a_box_is_named() -> None:
+    """With its box, and what it takes."""
+    with pytest.raises(Exception, match=r"safety\.on_crash: Input should be 'cancel' or 'leave'"):
+        run_schedule.validate_parameters({"schedule_name": "daily", "on_crash": "explode"})
