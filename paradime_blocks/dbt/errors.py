@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from paradime_blocks.client.downloads import fetch_resource
-from paradime_blocks.dbt.artifacts import NodeResult, parse_freshness, parse_run_results
+from paradime_blocks.dbt.artifacts import (
+    FreshnessResult,
+    NodeResult,
+    RunResults,
+    parse_freshness,
+    parse_run_results,
+)
 from paradime_blocks.dbt.json import DbtArtifactError
-from paradime_blocks.dbt.reasons import LogReasons, explain, explain_freshness, reasons_in
+from paradime_blocks.dbt.reasons import explain, explain_freshness, reasons_in
 from paradime_blocks.dbt.results import (
     FAILED,
     calls_dbt,
@@ -27,7 +33,7 @@ from paradime_blocks.text.rendering import clean
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.credentials import ParadimeCredentials
-    from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResource
+    from paradime_blocks.models import BoltCommand, BoltCommandDetail
 
 ERRORS_AT_MOST: Final = 5
 _CHARACTERS: Final = 220
@@ -85,31 +91,27 @@ async def dbt_errors_of(client: BoltClient, command: BoltCommandDetail, redact: 
     said = [redact.line(error, _CHARACTERS) for error in log.errors[:1]]
     if said and not calls_dbt(command.command):
         return said
-    failed: list[str] = []
+    results = RunResults()
+    sources: tuple[FreshnessResult, ...] = ()
     for resource in command.resources:
+        name = PurePosixPath(resource.path).name
         try:
-            failed += await _failures(client, resource, command.command, log)
+            if name in _FRESHNESS and may_have_checked(command.command):
+                sources = parse_freshness(await fetch_resource(client, resource.id, _LIMIT_BYTES))
+            elif name == "run_results.json":
+                found = parse_run_results(await fetch_resource(client, resource.id, _LIMIT_BYTES))
+                results = found if may_have_written(command.command, found) else results
         except (BoltError, DbtArtifactError):
             continue
-    return [redact.line(line, _CHARACTERS) for line in failed[:ERRORS_AT_MOST]] or said
-
-
-async def _failures(client: BoltClient, resource: BoltResource, command: str, log: LogReasons) -> list[str]:
-    """Return what failed in a command by one of the files that it left behind, if dbt wrote it."""
-    name = PurePosixPath(resource.path).name
-    if name in _FRESHNESS and may_have_checked(command):
-        found = parse_freshness(await fetch_resource(client, resource.id, _LIMIT_BYTES))
-        return [stale_as(source) for source in explain_freshness(found, log) if source.status in FAILED]
-    if name != "run_results.json":
-        return []
-    results = parse_run_results(await fetch_resource(client, resource.id, _LIMIT_BYTES))
-    if not may_have_written(command, results):
-        return []
-    return [
+    if may_have_checked(command.command):
+        sources = explain_freshness(sources, log)
+    failed = [
         f"{node.resource_type.replace('_', ' ')} {node.name}{_reason(node)}"
         for node in failures_first(explain(results, log).nodes)
         if node.status in FAILED
     ]
+    failed += [stale_as(source) for source in sources if source.status in FAILED]
+    return [redact.line(line, _CHARACTERS) for line in failed[:ERRORS_AT_MOST]] or said
 
 
 def _reason(node: NodeResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,3 +133,60 @@ async def test_commands_with_a_token_are_not_told() -> None:
         simulator.clock.advance(1000)
         result = await run.afetch_result()
     assert result.commands[0].command == "git clone https://[removed]@git.example.com/x.git"
+
+
+CASES = Path(__file__).parents[1] / "dbt_cases"
+
+
+@pytest.mark.parametrize(
+    "name, command, expected",
+    [
+        (
+            "02_freshness_in_selector",
+            "dbt test --select x_freshness_check",
+            ["test pallets_freshness_check: Got 4 results, configured to fail if != 0"],
+        ),
+        (
+            "03_hook_failed_1_7",
+            "dbt run",
+            ['operation on-run-end: relation "gone" does not exist LINE 2: select * from gone'],
+        ),
+        (
+            "04_fusion_no_message",
+            "dbt build",
+            [
+                "model crates: error: dbt1308: Conversion Error: cannot cast 'abc' to INT --> models/crates.sql:3:7",
+            ],
+        ),
+        (
+            "07_microbatch",
+            "dbt run",
+            [
+                (
+                    "model events succeeded in part: 1 of 2 batches (2024-01-01) failed: Unhandled error "
+                    "while executing "
+                    "Exception on worker thread. Database Error division by zero"
+                ),
+            ],
+        ),
+        (
+            "16_source_missing_and_stale",
+            "dbt source freshness",
+            [
+                "source yard.crates is stale (more than 2 days old)",
+                (
+                    "the freshness of source yard.missing could not be checked: Database Error in source missing "
+                    '(models/s.yml) relation "depot.missing" does not exist'
+                ),
+            ],
+        ),
+    ],
+)
+async def test_what_the_files_leave_out_is_told_from_the_log(name, command, expected) -> None:
+    """A failure without a message, a hook, a batch, a source whose query failed."""
+    files = {
+        f"target/{path.name.removeprefix(f'{name}.')}": path.read_bytes()
+        for path in CASES.glob(f"{name}.*.json")
+    }
+    error = await failure_of(failed(command, (CASES / f"{name}.log").read_text(encoding="utf-8"), files))
+    assert error.dbt_errors == expected

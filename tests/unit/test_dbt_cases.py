@@ -148,6 +148,16 @@ def test_a_hook_that_the_results_have_is_told_once() -> None:
     assert story.told() == "1 failed, 1 succeeded"
 
 
+def test_a_hook_that_fails_in_a_check_of_sources_is_named() -> None:
+    """From dbt 1.10 on hooks run there, too; the check writes no results."""
+    log = (CASES / "03_hook_failed_1_9.log").read_text(encoding="utf-8")
+    fresh = json.dumps({"results": [{"unique_id": "source.a.b.c", "status": "pass"}]}).encode()
+    story, told = story_of("dbt source freshness", log, freshness=fresh)
+    assert told == f"dbt source freshness: operation depot.on-run-end.0 failed: {GONE}"
+    assert story.told() == "1 failed"
+    assert title(story).startswith("# ❌ ")
+
+
 def test_each_failure_has_its_own_reason() -> None:
     """dbt Fusion writes no messages: the path, or the name after its kind or a dot, tells which error is whose."""
     log = (

@@ -150,11 +150,14 @@ class DbtStory:
             for at, part in enumerate(self.parts)
             if part.command == text and may_have_written(text, part)
         ]
-        failed = False
         if own:
             at, part = next((each for each in own if _failures(each[1].nodes)), own[-1])
-            self.parts[at] = explain(part, log)
-            failed = bool(_failures(self.parts[at].nodes))
+            part = self.parts[at] = explain(part, log)
+        else:
+            # A check of sources runs hooks, too, and writes no results.
+            part = explain(RunResults(command=text), log)
+            self.parts[:0] = [part] if part.nodes else []
+        failed = bool(_failures(part.nodes))
         if may_have_checked(text):
             checked = [source for source in self.freshness if source.command == text]
             self._check(explain_freshness(checked, log, text))
