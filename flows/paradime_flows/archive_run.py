@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing_extensions import Unpack
 
-from paradime_blocks.models import BoltRunResult
+from paradime_blocks import BoltRunResult
 from paradime_blocks.options import NonEmpty
 from paradime_flows.parameters import ArchiveOptions, CredentialsParameter, RunId
-from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import find_schedule, resolve_credentials
+from paradime_flows.prefect_api import (
+    ArtifactWriter,
+    async_form,
+    bolt_flow,
+    current_flow_run_id,
+    find_schedule,
+    resolve_credentials,
+)
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import RunRecord

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from prefect.states import Completed
 
-from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks import BoltRunResult, BoltRunState
 from paradime_blocks.options import GraceSeconds, NonEmpty
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_flows.parameters import CredentialsParameter, RunId
-from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id, run_logger
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import find_schedule, resolve_credentials
+from paradime_flows.prefect_api import (
+    ArtifactWriter,
+    async_form,
+    bolt_flow,
+    current_flow_run_id,
+    find_schedule,
+    resolve_credentials,
+    run_logger,
+)
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
 from paradime_flows.runner.run import as_result

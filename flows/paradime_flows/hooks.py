@@ -20,12 +20,10 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from paradime_blocks.signals import signals_held_off
-from paradime_blocks.text.rendering import one_line
-from paradime_flows.ledger.entry import FLOW_KEY, Ownership
-from paradime_flows.ledger.store import lost_hold
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.supervision.cancellation import settle_family
-from paradime_flows.supervision.heartbeat import lives_beside
+from paradime_blocks.text import one_line
+from paradime_flows.ledger import FLOW_KEY, Ownership, lost_hold
+from paradime_flows.prefect_api import run_logger
+from paradime_flows.supervision import lives_beside, settle_family
 
 
 def verdict_on(state: State[Any], ownership: Ownership) -> str | None:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from paradime_blocks.dbt.logs import first_error, last_line
-from paradime_blocks.errors import BoltError
+from paradime_blocks import BoltClient, BoltError
+from paradime_blocks.dbt import first_error, last_line
 from paradime_blocks.models import (
+    BoltCommand,
+    BoltCommandDetail,
+    BoltResource,
     BoltResourceSummary,
     BoltRunResult,
 )
-from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.text.rendering import cell, fence
+from paradime_blocks.text import Redactor, cell, fence
 from paradime_flows.parameters import CredentialsParameter, RunId
-from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.prefect_api.context import current_flow_run_id
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_credentials
+from paradime_flows.prefect_api import (
+    ArtifactWriter,
+    artifact_key,
+    async_form,
+    bolt_flow,
+    current_flow_run_id,
+    resolve_credentials,
+)
 from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
@@ -25,8 +31,6 @@ from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_s
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from paradime_blocks.client import BoltClient
-    from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResource
 
 # Of each stream; whatever is longer is in Paradime.
 _LOG_CHARACTERS: Final = 20_000

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
 
-from paradime_blocks.models import BoltRunState
+from paradime_blocks import BoltRunState
 from paradime_blocks.options import Flag, NonEmpty
-from paradime_blocks.text.rendering import one_line
+from paradime_blocks.text import one_line
 from paradime_flows.parameters import CredentialsParameter
-from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import bolt_client
+from paradime_flows.prefect_api import ArtifactWriter, async_form, bolt_client, bolt_flow, current_flow_run_id
 from paradime_flows.reporting.cron_words import cron_in_words
 from paradime_flows.reporting.markdown import moment
 

@@ -11,7 +11,7 @@ from prefect.filesystems import WritableFileSystem
 from pydantic import AfterValidator, Field, WithJsonSchema
 from typing_extensions import Doc, TypedDict
 
-from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks import BoltSchedule, ParadimeCredentials
 from paradime_blocks.options import (
     Default,
     NonEmpty,
@@ -21,7 +21,6 @@ from paradime_blocks.options import (
     TriggerDetails,
     TriggerMain,
 )
-from paradime_blocks.schedule import BoltSchedule
 from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
 from paradime_flows.forms import form_group
 from paradime_flows.retry_policy import check_pattern

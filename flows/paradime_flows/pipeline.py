@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from typing_extensions import Self
 
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks import BoltRequestError
 from paradime_blocks.options import (
     Commands,
     Flag,
@@ -36,7 +36,7 @@ from paradime_flows.parameters import (
     Retries,
     RunOptions,
 )
-from paradime_flows.prefect_api.inputs import bolt_client
+from paradime_flows.prefect_api import bolt_client
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary

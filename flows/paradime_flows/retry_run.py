@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import Unpack
 
-from paradime_blocks.models import BoltRunResult
+from paradime_blocks import BoltRunResult
 from paradime_blocks.options import NonEmpty
 from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
@@ -16,8 +16,13 @@ from paradime_flows.parameters import (
     RunId,
     Safety,
 )
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_credentials, resolve_schedule, schedule_of_run
+from paradime_flows.prefect_api import (
+    async_form,
+    bolt_flow,
+    resolve_credentials,
+    resolve_schedule,
+    schedule_of_run,
+)
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.run import drive
 

@@ -8,26 +8,29 @@ from prefect.client.orchestration import get_client
 from pydantic import BaseModel, Field
 from typing_extensions import Unpack
 
-from paradime_blocks.errors import BoltPipelineFailed
+from paradime_blocks import BoltPipelineFailed
 from paradime_blocks.options import NonEmpty
 from paradime_flows.choices import OnFailure
 from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.ledger.callers import write_callers
-from paradime_flows.ledger.store import take_hold
+from paradime_flows.ledger import take_hold, write_callers
 from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, PipelineOptions, Safety
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
 from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.runner import PipelineRun
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_credentials
+from paradime_flows.prefect_api import async_form, bolt_flow, resolve_credentials
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
 from paradime_flows.runner.takeover import give_way
-from paradime_flows.supervision.cancellation import settle_if_cancelled_before, settle_if_cancelled_meanwhile
-from paradime_flows.supervision.heartbeat import keep_alive
-from paradime_flows.supervision.watch import StoppedByPrefect, cancel_in_prefect, unless_stopped
+from paradime_flows.supervision import (
+    StoppedByPrefect,
+    cancel_in_prefect,
+    keep_alive,
+    settle_if_cancelled_before,
+    settle_if_cancelled_meanwhile,
+    unless_stopped,
+)
 
 
 class PipelineResult(BaseModel):

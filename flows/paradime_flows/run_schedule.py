@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.runtime import flow_run as this_flow_run
 from typing_extensions import Unpack
 
-from paradime_blocks.models import BoltRunResult
+from paradime_blocks import BoltRunResult
 from paradime_blocks.options import TriggerOptions, chosen
 from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
@@ -17,8 +17,7 @@ from paradime_flows.parameters import (
     Safety,
     ScheduleParameter,
 )
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_schedule
+from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.run import drive
 

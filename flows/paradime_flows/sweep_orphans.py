@@ -12,16 +12,16 @@ from pydantic import Field
 
 from paradime_blocks.models import run_url
 from paradime_flows.parameters import CredentialsParameter
-from paradime_flows.prefect_api.artifacts import ArtifactWriter
-from paradime_flows.prefect_api.context import current_flow_run_id, run_logger
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_credentials
-from paradime_flows.prefect_api.timing import timing
-from paradime_flows.supervision.orphans import (
-    candidates,
-    may_live,
+from paradime_flows.prefect_api import (
+    ArtifactWriter,
+    async_form,
+    bolt_flow,
+    current_flow_run_id,
+    resolve_credentials,
+    run_logger,
+    times,
 )
-from paradime_flows.supervision.sweep import Sweep, SweepAction, SweptRun
+from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, may_live
 
 _AT_ONCE = 8
 
@@ -73,7 +73,7 @@ async def sweep_orphans(
         run_logger().info("%d flow runs looked at, %d to be swept.", len(flow_runs), len(orphans))
         if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
             # Their clocks may be behind ours. Whoever lives writes another sign, or settles a cancel, within this time.
-            await anyio.sleep(timing().two_beats_seconds)
+            await anyio.sleep(times().two_beats_seconds)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
         async def one(flow_run: FlowRun) -> None:

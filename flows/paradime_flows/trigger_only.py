@@ -6,7 +6,7 @@ from prefect.states import Completed
 from pydantic import BaseModel
 from typing_extensions import Unpack
 
-from paradime_blocks.errors import BoltError
+from paradime_blocks import BoltError
 from paradime_blocks.models import run_url
 from paradime_blocks.options import TimeoutSeconds, TriggerOptions
 from paradime_flows.choices import OnAlreadyRunning
@@ -15,14 +15,12 @@ from paradime_flows.parameters import (
     CredentialsParameter,
     ScheduleParameter,
 )
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.dispatch import async_form, bolt_flow
-from paradime_flows.prefect_api.inputs import resolve_schedule
+from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule, run_logger
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.run import as_result, cancelled, stopped, this_flow_run_id
-from paradime_flows.supervision.watch import StoppedByPrefect
+from paradime_flows.supervision import StoppedByPrefect
 
 
 class TriggeredRun(BaseModel):

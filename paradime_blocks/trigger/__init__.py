@@ -1,0 +1,28 @@
+"""Triggering at most one run per request: what the flows use of it."""
+
+from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.search import (
+    Finding,
+    Fit,
+    Verdict,
+    find_triggered_run,
+    first_of,
+    longest_request_seconds,
+    unknown_trigger,
+)
+from paradime_blocks.trigger.send import Trigger
+
+__all__ = [
+    "Finding",
+    "Fit",
+    "Trail",
+    "Trigger",
+    "TriggerIntent",
+    "TriggerRequest",
+    "Verdict",
+    "find_triggered_run",
+    "first_of",
+    "longest_request_seconds",
+    "unknown_trigger",
+]

@@ -24,7 +24,7 @@ from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.inspect_run import ainspect_run, inspect_run
 from paradime_flows.ledger.entry import read_ownerships
 from paradime_flows.list_schedules import alist_schedules, list_schedules
-from paradime_flows.prefect_api.labels import TAG
+from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
 from paradime_flows.retry_run import aretry_run, retry_run
 from paradime_flows.run_schedule import arun_schedule
 from paradime_flows.sweep_orphans import asweep_orphans
@@ -66,7 +66,7 @@ async def test_a_run_of_trigger_only_is_never_cancelled(
     flow_run = await latest_flow_run("trigger-only")
     (ownership,) = read_ownerships(flow_run)
     assert (ownership.run_id, ownership.is_open) == (run.id, False)
-    assert {TAG, swept_tag} <= set(flow_run.tags)
+    assert {FLOW_RUN_TAG, swept_tag} <= set(flow_run.tags)
     for state in (Crashed(), Cancelled()):
         await cancel_owned_runs(trigger_only, flow_run, state)
     async with get_client() as client:

@@ -21,7 +21,7 @@ from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.prefect_api.labels import ALIVE, EXECUTION, TAG
+from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL, FLOW_RUN_TAG
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
@@ -55,7 +55,10 @@ def orphan(credentials: ParadimeCredentials, swept_tag: str) -> Orphan:
     ) -> FlowRun:
         async with get_client() as client:
             flow_run = await client.create_flow_run(
-                run_schedule, state=state, tags=[TAG, swept_tag], parent_task_run_id=parent_task_run_id
+                run_schedule,
+                state=state,
+                tags=[FLOW_RUN_TAG, swept_tag],
+                parent_task_run_id=parent_task_run_id,
             )
             ownership = Ownership(
                 flow_run_id=flow_run.id,
@@ -76,8 +79,8 @@ async def dies_here(flow_run: FlowRun) -> None:
     async with get_client() as client:
         await beat(client, flow_run.id)
         labels = (await client.read_flow_run(flow_run.id)).labels
-        at, _, _, machine = str(labels[ALIVE]).split(" ", 3)
-        await client.update_flow_run_labels(flow_run.id, {ALIVE: f"{int(at) + 1} {2**22} 1 {machine}"})
+        at, _, _, machine = str(labels[ALIVE_LABEL]).split(" ", 3)
+        await client.update_flow_run_labels(flow_run.id, {ALIVE_LABEL: f"{int(at) + 1} {2**22} 1 {machine}"})
 
 
 async def again(flow_run: FlowRun) -> FlowRun:
@@ -167,7 +170,7 @@ async def test_flow_runs_that_need_no_cleanup_are_left_alone(
     await orphan(run_ids[3], Crashed(), of=elsewhere)
     alive = await orphan(run_ids[4], Running())
     async with get_client() as client:
-        await client.update_flow_run_labels(alive.id, {ALIVE: f"{time.time():.0f} 1 0 elsewhere"})
+        await client.update_flow_run_labels(alive.id, {ALIVE_LABEL: f"{time.time():.0f} 1 0 elsewhere"})
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     await orphan(run_ids[5], Crashed())
     assert await asweep_orphans(credentials, older_than_seconds=900) == []
@@ -200,7 +203,7 @@ async def test_a_crashed_step_is_left_for_its_pipeline(
         call = await client.create_task_run(
             Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
         )
-        await client.update_flow_run_labels(parent.id, {ALIVE: f"{time.time():.0f} 1 0 elsewhere"})
+        await client.update_flow_run_labels(parent.id, {ALIVE_LABEL: f"{time.time():.0f} 1 0 elsewhere"})
     await orphan(run_id, Crashed(), parent_task_run_id=call.id)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     async with get_client() as client:
@@ -218,7 +221,7 @@ async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
     flow_run = await orphan(run_id, Running(), closed=True, reported=True)
     assert flow_run.state is not None
     async with get_client() as client:
-        await client.update_flow_run_labels(flow_run.id, {EXECUTION: str(flow_run.state.id)})
+        await client.update_flow_run_labels(flow_run.id, {EXECUTION_LABEL: str(flow_run.state.id)})
     await dies_here(flow_run)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     state = (await again(flow_run)).state

@@ -22,7 +22,7 @@ from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_body, current_flow_run_id
 from paradime_flows.prefect_api.signals import hear_signals, swallowed_signals_sent_again
-from paradime_flows.prefect_api.supervisor import supervisor
+from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.supervision import heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
@@ -332,10 +332,10 @@ async def test_the_heartbeat_starts_again_after_a_failed_first_try(
             monkeypatch.setattr(heartbeat, "lineage", no_answer)
             with pytest.raises(RuntimeError, match="503"):
                 await keep_alive(client, flow_run, nothing_to_do)
-            assert supervisor().of(flow_run.id).alive_for is None
+            assert the_supervisor().of(flow_run.id).alive_for is None
             monkeypatch.setattr(heartbeat, "lineage", lineage)
             await keep_alive(client, flow_run, nothing_to_do)
-            assert supervisor().of(flow_run.id).alive_for == flow_run.id
+            assert the_supervisor().of(flow_run.id).alive_for == flow_run.id
 
     await lives()
 

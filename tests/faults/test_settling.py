@@ -130,14 +130,14 @@ async def _no_time(*_: Any) -> None:
 
 async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect) -> None:
     """The flow run has the tag before it takes over or triggers anything: its process may die right after."""
-    from paradime_flows.prefect_api.labels import TAG
+    from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
     from paradime_flows.runner import begin
 
     flow_run_id = running(prefect)
     tagged = []
 
     async def inherit(*_: Any) -> None:
-        tagged.append(TAG in prefect.flow_runs[flow_run_id].tags)
+        tagged.append(FLOW_RUN_TAG in prefect.flow_runs[flow_run_id].tags)
 
     with mock.patch.object(begin, "inherit", inherit):
         await begun(simulator, flow_run_id)

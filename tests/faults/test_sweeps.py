@@ -29,7 +29,7 @@ from prefect.states import (
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.prefect_api.labels import ALIVE, EXECUTION
+from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL
 from paradime_flows.prefect_api.timing import Timing, going_by
 from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
@@ -77,13 +77,13 @@ async def dies_here(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
     """Let the last heartbeat, not a second old, come from a process of this machine that has ended."""
     await beat(prefect, flow_run_id)
     labels = prefect.flow_runs[flow_run_id].labels
-    at, _, _, machine = str(labels[ALIVE]).split(" ", 3)
-    labels[ALIVE] = f"{int(at) + 1} {2**22} 1 {machine}"
+    at, _, _, machine = str(labels[ALIVE_LABEL]).split(" ", 3)
+    labels[ALIVE_LABEL] = f"{int(at) + 1} {2**22} 1 {machine}"
 
 
 def lives_elsewhere(prefect: PrefectInMemory, flow_run_id: UUID, ago: float = 0) -> None:
     flow_run = prefect.flow_runs[flow_run_id]
-    labels = {**flow_run.labels, ALIVE: f"{time.time() - ago:.0f} 1 0 elsewhere"}
+    labels = {**flow_run.labels, ALIVE_LABEL: f"{time.time() - ago:.0f} 1 0 elsewhere"}
     # A reader may still have the previous version.
     prefect.flow_runs[flow_run_id] = flow_run.model_copy(update={"labels": labels})
 
@@ -201,7 +201,7 @@ async def test_a_flow_run_retried_during_the_sweep_is_not_swept(simulator, prefe
     settle = sweep.settle
 
     async def retried_meanwhile(*arguments: Any, **options: Any) -> Any:
-        prefect.flow_runs[flow_run_id].labels[EXECUTION] = "another body"
+        prefect.flow_runs[flow_run_id].labels[EXECUTION_LABEL] = "another body"
         return await settle(*arguments, **options)
 
     monkeypatch.setattr(sweep, "settle", retried_meanwhile)
@@ -239,13 +239,13 @@ async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
         labels.clear()
     begun = state_of(prefect, flow_run_id)
     await dies_here(prefect, flow_run_id)
-    labels[EXECUTION] = "the body before"
+    labels[EXECUTION_LABEL] = "the body before"
     if kind is StateType.RUNNING:
         # Its present attempt has not called us yet.
         assert await swept(simulator) == []
         assert state_of(prefect, flow_run_id).id == begun.id
     # It seems to be alive, and then it does not.
-    labels[EXECUTION] = str(begun.id)
+    labels[EXECUTION_LABEL] = str(begun.id)
     lives_elsewhere(prefect, flow_run_id)
     assert await swept(simulator) == []
     assert state_of(prefect, flow_run_id).id == begun.id

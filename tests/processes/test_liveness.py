@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from paradime_flows.prefect_api.labels import ALIVE
+from paradime_flows.prefect_api.labels import ALIVE_LABEL
 from paradime_flows.supervision.heartbeat import beat, silent_seconds
 
 pytestmark = pytest.mark.processes
@@ -41,9 +41,9 @@ async def test_a_zombie_process_counts_as_dead() -> None:
     await beat(client, uuid4())
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # noqa: ASYNC220
     # The heartbeat that the process would write.
-    at, _, _, machine = client.written[ALIVE].split(" ", 3)
+    at, _, _, machine = client.written[ALIVE_LABEL].split(" ", 3)
     flow_run = FlowRun(
-        flow_id=uuid4(), labels={ALIVE: f"{at} {process.pid} {stat(process.pid)[19]} {machine}"}
+        flow_id=uuid4(), labels={ALIVE_LABEL: f"{at} {process.pid} {stat(process.pid)[19]} {machine}"}
     )
     try:
         alive = silent_seconds(flow_run)

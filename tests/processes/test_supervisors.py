@@ -115,7 +115,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     """Traps 1 and 7: a stopped supervisor takes the flow run's process with it, and no hook runs, unless it cancels its
     flow runs first. A killed supervisor leaves the process, which notices a cancel on its own."""
     from paradime_flows.ledger.entry import read_ownerships
-    from paradime_flows.prefect_api.labels import TAG
+    from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
     from paradime_flows.sweep_orphans import sweep_orphans
 
     run = outcomes[case].result()
@@ -123,7 +123,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     states = run.bolt.states()
     details = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
     ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
-    assert TAG in flow_run.tags, details
+    assert FLOW_RUN_TAG in flow_run.tags, details
     sweep_orphans(run.bolt.credentials, older_than_seconds=0)
     record_figures(
         "Real processes: worker or serve lost",

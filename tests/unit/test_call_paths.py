@@ -19,7 +19,7 @@ from paradime_flows.ledger.earlier_calls import (
     same_calls_by_tasks,
 )
 from paradime_flows.ledger.entry import Ownership
-from paradime_flows.prefect_api.labels import CALLER
+from paradime_flows.prefect_api.labels import CALLER_LABEL
 from paradime_flows.runner.resume import claim, left_by_tasks
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def test_only_the_first_attempt_of_all_has_nothing_before_it(one, is_first):
 
 def called_by(one: Caller, name: str, minute: float, **changes: Any) -> FlowRun:
     """A flow run that a task has called, as it has written down."""
-    return flow_run(name, minute, **{"labels": {CALLER: one.model_dump_json()}, **changes})
+    return flow_run(name, minute, **{"labels": {CALLER_LABEL: one.model_dump_json()}, **changes})
 
 
 FIRST, RETRIED = caller(1, OUTER), caller(1, ("outer", 2))
@@ -316,7 +316,7 @@ def test_what_a_task_has_called_with_other_parameters_or_without_a_word_is_not_t
     others = [
         called_by(FIRST, "with others", 1, parameters={"day": 2}),
         flow_run("without a word", 1),
-        called_by(FIRST, "not to be read", 1, labels={CALLER: "{"}),
+        called_by(FIRST, "not to be read", 1, labels={CALLER_LABEL: "{"}),
     ]
     assert same_calls_by_tasks(called_by(RETRIED, "this", 2), RETRIED, others) == []
 

@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 
 from paradime_blocks import signals
 from paradime_blocks.signals import SignalCount
-from paradime_flows.prefect_api.supervisor import Supervisor, begin_anew, supervisor
+from paradime_flows.prefect_api.supervisor import Supervisor, begin_anew, the_supervisor
 from paradime_flows.prefect_api.timing import Timing, going_by
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ def test_of_several_intents_one_takes_over_what_another_has_left() -> None:
 def test_a_process_that_begins_anew_knows_nothing() -> None:
     """As a test is to: of flow runs, tokens and signals of those before."""
     flow_run_id = uuid4()
-    before = supervisor().of(flow_run_id)
-    supervisor().tokens[flow_run_id] = {"a token"}
+    before = the_supervisor().of(flow_run_id)
+    the_supervisor().tokens[flow_run_id] = {"a token"}
     before.signals["its execution"] = count = SignalCount()
     begin_anew()
     comes(signal.SIGINT)
-    assert supervisor().of(flow_run_id) is not before
-    assert (supervisor().tokens, count.interrupts) == ({}, 0)
+    assert the_supervisor().of(flow_run_id) is not before
+    assert (the_supervisor().tokens, count.interrupts) == ({}, 0)
 
 
 def test_a_signal_counts_for_whoever_counts_as_it_comes(count: SignalCount) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 
-from paradime_flows.prefect_api.timing import DEFAULT_TIMING, Timing, going_by, timing
+from paradime_flows.prefect_api.timing import DEFAULT_TIMING, Timing, going_by, times
 
 
 async def test_other_times_hold_for_what_is_called_within_and_nobody_else() -> None:
@@ -16,17 +16,15 @@ async def test_other_times_hold_for_what_is_called_within_and_nobody_else() -> N
 
     async def look_later() -> Timing:
         await asyncio.sleep(0)
-        return timing()
+        return times()
 
     beside = asyncio.create_task(look_later())
     with going_by(quick):
         within = asyncio.create_task(look_later())
-        thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(lambda: seen.append(timing()),)
-        )
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(lambda: seen.append(times()),))
         thread.start()
         thread.join()
-    assert (await beside, await within, seen, timing()) == (DEFAULT_TIMING, quick, [quick], DEFAULT_TIMING)
+    assert (await beside, await within, seen, times()) == (DEFAULT_TIMING, quick, [quick], DEFAULT_TIMING)
 
 
 def test_what_follows_from_the_signs_of_life_follows_from_their_time() -> None:

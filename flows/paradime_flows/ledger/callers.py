@@ -15,8 +15,7 @@ from prefect.context import TaskRunContext
 from pydantic import BaseModel, ValidationError
 
 from paradime_flows.ledger.store import write_labels
-from paradime_flows.prefect_api.flow_runs import lineage
-from paradime_flows.prefect_api.labels import CALLER
+from paradime_flows.prefect_api import CALLER_LABEL, lineage
 
 
 class TaskAttempt(BaseModel):
@@ -132,7 +131,7 @@ async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
     async for one in lineage(client, flow_run):
         caller = await caller_of(client, one)
         if caller is not None and written_caller(one) != caller:
-            await write_labels(client, one.id, {CALLER: caller.model_dump_json()})
+            await write_labels(client, one.id, {CALLER_LABEL: caller.model_dump_json()})
             written = written or one.id == flow_run.id
     return await client.read_flow_run(flow_run.id) if written else flow_run
 
@@ -140,6 +139,6 @@ async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
 def written_caller(flow_run: FlowRun) -> Caller | None:
     """Return the tasks that have called a flow run, as far as that was written down."""
     try:
-        return Caller.model_validate_json(str((flow_run.labels or {}).get(CALLER, "")))
+        return Caller.model_validate_json(str((flow_run.labels or {}).get(CALLER_LABEL, "")))
     except ValidationError:
         return None

@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
 from paradime_flows.ledger.callers import Caller, written_caller
-from paradime_flows.prefect_api.flow_runs import every_flow_run, has_its_own_process, lineage, subflows_of
+from paradime_flows.prefect_api import every_flow_run, has_its_own_process, lineage, subflows_of
 
 _GENERATIONS = 10
 _PAGE = 200

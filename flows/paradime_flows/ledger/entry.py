@@ -17,14 +17,13 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks import ParadimeCredentials
 from paradime_blocks.models import BoltAttempt, BoltRunState
-from paradime_blocks.trigger.decision_log import Trail
-from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger import Trail, TriggerIntent, TriggerRequest
 from paradime_flows.choices import Policy
 from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.store import Superseded, body_of, write_labels
-from paradime_flows.prefect_api.labels import LEDGER_PREFIX, RUN_ID, SCHEDULE, TAG
+from paradime_flows.prefect_api import FLOW_RUN_TAG, LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
@@ -157,11 +156,11 @@ class Ownership(BaseModel):
 
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that keep this ownership; the second and third are for people."""
-        labels: dict[str, Any] = {f"{LEDGER_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
+        labels: dict[str, Any] = {f"{LEDGER_LABEL_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
         if self.key == FLOW_KEY:
-            labels[SCHEDULE] = self.schedule
+            labels[SCHEDULE_LABEL] = self.schedule
             if self.run_id is not None:
-                labels[RUN_ID] = self.run_id
+                labels[RUN_ID_LABEL] = self.run_id
         return labels
 
 
@@ -170,7 +169,7 @@ def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
     found: list[Ownership] = []
     labels: Mapping[str, Any] = flow_run.labels or {}
     for name, value in labels.items():
-        if not name.startswith(LEDGER_PREFIX):
+        if not name.startswith(LEDGER_LABEL_PREFIX):
             continue
         try:
             ownership = Ownership.model_validate_json(str(value))
@@ -214,5 +213,5 @@ async def tag_flow_run(flow_run_id: UUID) -> None:
     """Tag a flow run so that the sweeper finds it."""
     async with get_client() as client:
         flow_run = await client.read_flow_run(flow_run_id)
-        if TAG not in flow_run.tags:
-            await client.update_flow_run(flow_run_id, tags=[*flow_run.tags, TAG])
+        if FLOW_RUN_TAG not in flow_run.tags:
+            await client.update_flow_run(flow_run_id, tags=[*flow_run.tags, FLOW_RUN_TAG])

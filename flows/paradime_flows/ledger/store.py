@@ -21,9 +21,13 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
 
-from paradime_flows.prefect_api.context import current_body, current_body_began_at
-from paradime_flows.prefect_api.labels import EXECUTION, EXECUTION_BEGAN
-from paradime_flows.prefect_api.supervisor import supervisor
+from paradime_flows.prefect_api import (
+    EXECUTION_BEGAN_LABEL,
+    EXECUTION_LABEL,
+    current_body,
+    current_body_began_at,
+    the_supervisor,
+)
 
 _WRITES_AT_MOST = 5
 
@@ -81,10 +85,10 @@ async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
     body = current_body()
     # A body with many tasks writes its token once, lest it take back what it lost.
-    tokens = supervisor().tokens.setdefault(flow_run_id, set())
+    tokens = the_supervisor().tokens.setdefault(flow_run_id, set())
     if body not in tokens:
         began_at = current_body_began_at().isoformat()
-        await write_labels(client, flow_run_id, {EXECUTION: body, EXECUTION_BEGAN: began_at})
+        await write_labels(client, flow_run_id, {EXECUTION_LABEL: body, EXECUTION_BEGAN_LABEL: began_at})
         tokens.add(body)
     _held.set({**_held.get(), flow_run_id: body})
 
@@ -104,7 +108,7 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, heir: FlowRun) -> 
         Superseded: Yet another has taken its place by now.
     """
     body = body_of(heir) or current_body()
-    await write_labels(client, flow_run_id, {EXECUTION: body})
+    await write_labels(client, flow_run_id, {EXECUTION_LABEL: body})
     flow_run = await client.read_flow_run(flow_run_id)
     if body_of(flow_run) != body:
         raise Superseded(flow_run)
@@ -124,19 +128,19 @@ def check_hold(flow_run: FlowRun) -> None:
 
 def body_of(flow_run: FlowRun) -> str | None:
     """Return which body drives a flow run, or drove it last; None if none of ours did."""
-    body = (flow_run.labels or {}).get(EXECUTION)
+    body = (flow_run.labels or {}).get(EXECUTION_LABEL)
     return None if body is None else str(body)
 
 
 def body_began_at(flow_run: FlowRun) -> datetime | None:
     """Return when the body began that drove a flow run last, by the clock of its own machine."""
     try:
-        return datetime.fromisoformat(str((flow_run.labels or {}).get(EXECUTION_BEGAN, "")))
+        return datetime.fromisoformat(str((flow_run.labels or {}).get(EXECUTION_BEGAN_LABEL, "")))
     except ValueError:
         return None
 
 
 def lost_hold(flow_run: FlowRun) -> bool:
     """Whether this process has driven a flow run, and another does now."""
-    ours = supervisor().tokens.get(flow_run.id, set())
+    ours = the_supervisor().tokens.get(flow_run.id, set())
     return bool(ours) and body_of(flow_run) not in {None, *ours}

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID
 
-from paradime_blocks.models import BoltRunState
-from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_blocks import BoltRunState
+from paradime_blocks.trigger import TriggerIntent, TriggerRequest
 from paradime_flows.ledger.entry import Ownership, write_ownership
 from paradime_flows.ledger.store import Superseded
-from paradime_flows.prefect_api.context import run_logger
+from paradime_flows.prefect_api import run_logger
 
 Look = Callable[[UUID], Awaitable[None]]
 NoteStart = Callable[[Ownership, int, float], None]

@@ -13,8 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from paradime_blocks.dbt.log_dialects import TIME, LogLine
-from paradime_blocks.dbt.log_levels import LevelReader, Piece, Record, Stream
+from paradime_blocks.dbt import TIME, LevelReader, LogLine, Piece, Record, Stream
 from paradime_flows.choices import LiveLogsMode
 
 # Prefect Cloud takes 25,000 characters a record.

@@ -27,12 +27,10 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFil
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import get_current_settings
 
-from paradime_blocks.dbt.log_levels import Record
-from paradime_blocks.text.rendering import one_line
+from paradime_blocks.dbt import Record
+from paradime_blocks.text import one_line
 from paradime_flows.live.log_lines import size_of
-from paradime_flows.prefect_api.context import current_task_run_id, run_logger
-from paradime_flows.prefect_api.labels import LOGS_PREFIX
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import LOGS_LABEL_PREFIX, current_task_run_id, run_logger, times
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -118,7 +116,7 @@ class FlowRunJournal:
 
     @staticmethod
     def _label(run_id: int) -> str:
-        return f"{LOGS_PREFIX}{run_id}"
+        return f"{LOGS_LABEL_PREFIX}{run_id}"
 
     async def read(self, run_id: int) -> str | None:
         """Return what this flow run kept; labels that were copied from another one do not count."""
@@ -224,7 +222,7 @@ class FlowRunJournal:
         self._in_flight = self._posting
 
     async def _has_arrived(self, client: PrefectClient, last: _Last) -> bool:
-        around = timedelta(seconds=timing().log_precision_seconds)
+        around = timedelta(seconds=times().log_precision_seconds)
         nearby = LogFilterTimestamp(after_=last.timestamp - around, before_=last.timestamp + around)
         wanted = LogFilter(flow_run_id=self._ours(), timestamp=nearby)
         found = await self._find(client, wanted, limit=_MOST_RECORDS)

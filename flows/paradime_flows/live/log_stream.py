@@ -22,24 +22,20 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from paradime_blocks import BoltAuthError, BoltClient, BoltRequestError, ParadimeCredentials
 from paradime_blocks.client.log_pages import OWN_CURSOR
 from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.dbt.log_levels import Record, Stream
-from paradime_blocks.errors import BoltAuthError, BoltRequestError
-from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.text.rendering import one_line
+from paradime_blocks.dbt import Record, Stream
+from paradime_blocks.text import Redactor, one_line
 from paradime_flows.live.log_lines import (
     CommandLog,
     Position,
     join_lines,
 )
 from paradime_flows.live.log_position import Journal
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import run_logger, times
 
 if TYPE_CHECKING:
-    from paradime_blocks.client import BoltClient
-    from paradime_blocks.credentials import ParadimeCredentials
     from paradime_blocks.models import BoltCommand, BoltRunStatus
     from paradime_flows.choices import LiveLogsMode
 
@@ -105,7 +101,7 @@ class LiveLogs:
             await self._write()
         await self._learn(status.commands)
         # The next look fetches again by itself.
-        policy = RetryPolicy(attempts=1, total_seconds=timing().log_fetch_seconds)
+        policy = RetryPolicy(attempts=1, total_seconds=times().log_fetch_seconds)
         async with self.credentials.get_client(retry_policy=policy) as client:
             try:
                 await self._fetch(client, status, at_once=at_once)
@@ -121,7 +117,7 @@ class LiveLogs:
         moved = time.monotonic()
         failure: Exception | None = None
         finished = True
-        with anyio.move_on_after(timing().drain_seconds):
+        with anyio.move_on_after(times().drain_seconds):
             while not self.has_all(status):
                 before = self._progress()
                 failure = None
@@ -132,16 +128,16 @@ class LiveLogs:
                 now = time.monotonic()
                 moved = now if self._progress() != before else moved
                 if failure is not None:
-                    if now - moved > timing().drain_outage_seconds:
+                    if now - moved > times().drain_outage_seconds:
                         break
-                elif self._paged and now - moved > timing().drain_quiet_seconds:
+                elif self._paged and now - moved > times().drain_quiet_seconds:
                     # Bolt does not call the log finished, and it may lag: the output itself has all.
                     self._leave_pages()
                     moved, finished = now, False
                 if not self.has_all(status):
-                    await anyio.sleep(timing().drain_pause_seconds)
+                    await anyio.sleep(times().drain_pause_seconds)
         if not self.has_all(status):
-            with anyio.move_on_after(timing().drain_outage_seconds):
+            with anyio.move_on_after(times().drain_outage_seconds):
                 try:
                     await self._write()
                 except Exception as error:  # noqa: BLE001
@@ -166,7 +162,7 @@ class LiveLogs:
                 "Bolt did not call the log of Bolt run %s finished; all that its commands' output had %s s after "
                 "the end is logged.",
                 self.run_id,
-                round(timing().drain_quiet_seconds),
+                round(times().drain_quiet_seconds),
             )
 
     async def _learn(self, commands: Sequence[BoltCommand]) -> None:
@@ -198,7 +194,7 @@ class LiveLogs:
                     await self._fetch_whole(client, log, over=over)
 
     async def _fetch_pages(self, client: BoltClient, log: CommandLog) -> None:
-        due = time.monotonic() + timing().log_batch_seconds
+        due = time.monotonic() + times().log_batch_seconds
         while not log.ended:
             page = await client.get_bolt_command_logs(log.command_id, log.cursor)
             if page.cursor is not None and page.cursor.startswith(OWN_CURSOR):
@@ -219,7 +215,7 @@ class LiveLogs:
             # While a command prints as fast as it is read, there is always another page.
             await self._write(full=time.monotonic() < due)
             if time.monotonic() >= due:
-                due = time.monotonic() + timing().log_batch_seconds
+                due = time.monotonic() + times().log_batch_seconds
 
     async def _fetch_whole(self, client: BoltClient, log: CommandLog, *, over: bool) -> None:
         """Take in all output of a command.
@@ -239,7 +235,7 @@ class LiveLogs:
         if over or _has_ended(command):
             log.end()
         rest = (len(command.stdout) + len(command.stderr)) / _CHARACTERS_PER_SECOND
-        if took > timing().log_quick_seconds:
+        if took > times().log_quick_seconds:
             rest = max(rest, _REST_PER_FETCH * took)
         self._rest_until[log.command_id] = time.monotonic() + rest
 

@@ -12,9 +12,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
 
 from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus
-from paradime_flows.prefect_api.context import current_task_run_id
-from paradime_flows.prefect_api.labels import PROGRESS_PREFIX
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import PROGRESS_LABEL_PREFIX, current_task_run_id, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +80,7 @@ class ProgressArtifact:
         self.flow_run_id = flow_run_id
         self.key = key
         self.percent = 0.0
-        self._label = f"{PROGRESS_PREFIX}{run_id}"
+        self._label = f"{PROGRESS_LABEL_PREFIX}{run_id}"
         self._clock = clock
         self._id: UUID | None = None
         self._task_run_id = current_task_run_id()
@@ -132,7 +130,7 @@ class ProgressArtifact:
         if final:
             return change > 0
         return (
-            change >= _LEAST_CHANGE and self._clock() - self._updated_at >= timing().progress_interval_seconds
+            change >= _LEAST_CHANGE and self._clock() - self._updated_at >= times().progress_interval_seconds
         )
 
     def _kept(self) -> str:

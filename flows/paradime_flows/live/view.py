@@ -12,16 +12,13 @@ from uuid import UUID
 
 import anyio
 
+from paradime_blocks import BoltError, BoltRun, BoltSchedule
 from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.errors import BoltError
-from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.text.rendering import cell, one_line
+from paradime_blocks.text import Redactor, cell, one_line
 from paradime_flows.live.log_position import FlowRunJournal
 from paradime_flows.live.log_stream import LiveLogs
 from paradime_flows.live.progress import ProgressArtifact, percent_done
-from paradime_flows.prefect_api.artifacts import artifact_key
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import artifact_key, run_logger, times
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 
     from paradime_blocks.models import BoltRunStatus
     from paradime_blocks.polling import Observation
-    from paradime_blocks.run import BoltRun
-    from paradime_blocks.schedule import BoltSchedule
     from paradime_flows.choices import LiveLogsMode
 
 
@@ -103,7 +98,7 @@ class _ShownRun:
             if self._fetch is None or self._fetch.done():
                 self._fetch = asyncio.create_task(self._catch_up(self._logs, status))
             # It may take longer than the wait for the run's end can be kept; then it goes on beside it.
-            await asyncio.wait({self._fetch}, timeout=timing().output_patience_seconds)
+            await asyncio.wait({self._fetch}, timeout=times().output_patience_seconds)
         try:
             await self._show_progress(status)
         except Exception as error:  # noqa: BLE001 - no progress is worth a run
@@ -121,9 +116,9 @@ class _ShownRun:
             return
         await self._finish_fetch()
         status: BoltRunStatus | None = None
-        policy = RetryPolicy(attempts=2, total_seconds=timing().last_status_seconds)
+        policy = RetryPolicy(attempts=2, total_seconds=times().last_status_seconds)
         try:
-            with anyio.move_on_after(timing().last_fetch_seconds):
+            with anyio.move_on_after(times().last_fetch_seconds):
                 async with self.run.credentials.get_client(retry_policy=policy) as client:
                     status = await client.get_bolt_run(self.run.run_id, logs=False)
         except BoltError as error:
@@ -146,9 +141,9 @@ class _ShownRun:
     async def _finish_fetch(self) -> None:
         """Let the fetch that is under way end: where its post has got to would have to be looked up."""
         if self._fetch is not None and not self._fetch.done():
-            await asyncio.wait({self._fetch}, timeout=timing().last_fetch_seconds)
+            await asyncio.wait({self._fetch}, timeout=times().last_fetch_seconds)
             self._fetch.cancel()
-            await asyncio.wait({self._fetch}, timeout=timing().output_patience_seconds)
+            await asyncio.wait({self._fetch}, timeout=times().output_patience_seconds)
 
     async def _show_progress(self, status: BoltRunStatus) -> None:
         if not status.commands:

@@ -16,14 +16,23 @@ from prefect.exceptions import ObjectNotFound
 from prefect.tasks import Task
 from pydantic import ValidationError
 
-from paradime_blocks.models import BoltRunState
-from paradime_flows.ledger.earlier_calls import earlier_calls
-from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.ledger.store import Superseded, body_began_at, supersede
+from paradime_blocks import BoltRunState, ParadimeCredentials
+from paradime_flows.ledger import (
+    Ownership,
+    Superseded,
+    body_began_at,
+    earlier_calls,
+    read_ownerships,
+    supersede,
+)
 from paradime_flows.pipelines.plan import StepOutcome, StepState, carried_over
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.flow_runs import has_its_own_process, lineage, subflows_of
-from paradime_flows.prefect_api.labels import STEP_PREFIX
+from paradime_flows.prefect_api import (
+    STEP_LABEL_PREFIX,
+    has_its_own_process,
+    lineage,
+    run_logger,
+    subflows_of,
+)
 from paradime_flows.runner.resume import can_be_inherited, give_up
 from paradime_flows.runner.takeover import write_the_end
 
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from prefect.flows import Flow
 
-    from paradime_blocks.credentials import ParadimeCredentials
     from paradime_flows.pipeline import Step
 
 _AT_ONCE = 16
@@ -177,7 +185,7 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
     """Return what a flow run's labels say of the steps of its earlier attempts."""
     found = {}
     for label, value in (flow_run.labels or {}).items():
-        if not label.startswith(STEP_PREFIX):
+        if not label.startswith(STEP_LABEL_PREFIX):
             continue
         try:
             outcome = StepOutcome.model_validate_json(str(value))

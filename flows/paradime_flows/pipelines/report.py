@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from paradime_blocks.models import run_url
-from paradime_blocks.text.rendering import cell, one_line, shorten
+from paradime_blocks.text import cell, one_line, shorten
 from paradime_flows.pipelines.plan import StepOutcome, StepState
-from paradime_flows.prefect_api.artifacts import flow_run_url
+from paradime_flows.prefect_api import flow_run_url
 from paradime_flows.reporting.markdown import moment, table
 
 if TYPE_CHECKING:

@@ -18,21 +18,24 @@ import anyio
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 
-from paradime_blocks.errors import BoltRunError
+from paradime_blocks import BoltRunError
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, to_the_end
-from paradime_blocks.text.rendering import one_line
-from paradime_flows.ledger.entry import read_ownerships
-from paradime_flows.ledger.store import Superseded, check_hold, write_labels
+from paradime_blocks.text import one_line
+from paradime_flows.ledger import Superseded, check_hold, read_ownerships, write_labels
 from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepState, decide
 from paradime_flows.pipelines.report import headline, render_pipeline
-from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.labels import STEP_PREFIX
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import (
+    STEP_LABEL_PREFIX,
+    ArtifactWriter,
+    DispatchedFlow,
+    artifact_key,
+    run_logger,
+    times,
+)
 from paradime_flows.runner.resume import succeeding
-from paradime_flows.supervision.watch import (
+from paradime_flows.supervision import (
     Stop,
     StoppedByPrefect,
     StopRequest,
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 
     from paradime_flows.choices import OnFailure, Policy
     from paradime_flows.pipeline import Step
-    from paradime_flows.prefect_api.dispatch import DispatchedFlow
 
 
 class PipelineRun:
@@ -158,13 +160,13 @@ class PipelineRun:
         stopping = self.stop.reason is not None
         done, _ = await asyncio.wait(
             self._tasks,
-            timeout=timing().step_stop_seconds if stopping else None,
+            timeout=times().step_stop_seconds if stopping else None,
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not done:
             for task in self._tasks:
                 task.cancel()
-            done, _ = await asyncio.wait(self._tasks, timeout=timing().step_stop_seconds)
+            done, _ = await asyncio.wait(self._tasks, timeout=times().step_stop_seconds)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
             if not task.cancelled() and isinstance(
@@ -207,7 +209,7 @@ class PipelineRun:
         try:
             async with get_client() as client:
                 label: dict[str, Any] = {
-                    f"{STEP_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)
+                    f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)
                 }
                 await write_labels(client, self.flow_run.id, label, see=check_hold)
         except Exception as error:  # noqa: BLE001
@@ -229,7 +231,7 @@ class PipelineRun:
         else:
             self.stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=timing().step_interrupt_seconds)
+            _, pending = await asyncio.wait(self._tasks, timeout=times().step_interrupt_seconds)
             for task in pending:
                 task.cancel()
         if self.stop.reason is not None:
@@ -253,7 +255,7 @@ class PipelineRun:
         """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
         self.stop.let_go = let_go
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=timing().step_release_seconds)
+            _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
             for task in pending:
                 task.cancel()
 

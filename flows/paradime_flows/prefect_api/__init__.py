@@ -1,0 +1,99 @@
+"""The one place that talks to Prefect: what the other packages use of it."""
+
+from paradime_flows.prefect_api.artifacts import (
+    ArtifactWriter,
+    artifact_key,
+    artifact_url,
+    flow_run_url,
+    short_hash,
+)
+from paradime_flows.prefect_api.context import (
+    clients_of_our_own,
+    current_body,
+    current_body_began_at,
+    current_flow_run_id,
+    current_task_run_id,
+    run_logger,
+)
+from paradime_flows.prefect_api.dispatch import DispatchedFlow, async_form, bolt_flow, bolt_task
+from paradime_flows.prefect_api.flow_runs import (
+    end_in_its_place,
+    every_flow_run,
+    has_its_own_process,
+    is_suspended,
+    lineage,
+    state_types,
+    subflows_of,
+)
+from paradime_flows.prefect_api.inputs import (
+    bolt_client,
+    find_schedule,
+    resolve_credentials,
+    resolve_schedule,
+    schedule_of_run,
+)
+from paradime_flows.prefect_api.labels import (
+    ALIVE_LABEL,
+    CALLER_LABEL,
+    EXECUTION_BEGAN_LABEL,
+    EXECUTION_LABEL,
+    FLOW_RUN_TAG,
+    LEDGER_LABEL_PREFIX,
+    LOGS_LABEL_PREFIX,
+    PROGRESS_LABEL_PREFIX,
+    RUN_ID_LABEL,
+    SCHEDULE_LABEL,
+    STEP_LABEL_PREFIX,
+)
+from paradime_flows.prefect_api.signals import Swallowed, hear_signals, swallowed_signals_sent_again
+from paradime_flows.prefect_api.signatures import filled
+from paradime_flows.prefect_api.supervisor import Supervised, the_supervisor
+from paradime_flows.prefect_api.timing import times
+
+__all__ = [
+    "ALIVE_LABEL",
+    "CALLER_LABEL",
+    "EXECUTION_BEGAN_LABEL",
+    "EXECUTION_LABEL",
+    "FLOW_RUN_TAG",
+    "LEDGER_LABEL_PREFIX",
+    "LOGS_LABEL_PREFIX",
+    "PROGRESS_LABEL_PREFIX",
+    "RUN_ID_LABEL",
+    "SCHEDULE_LABEL",
+    "STEP_LABEL_PREFIX",
+    "ArtifactWriter",
+    "DispatchedFlow",
+    "Supervised",
+    "Swallowed",
+    "artifact_key",
+    "artifact_url",
+    "async_form",
+    "bolt_client",
+    "bolt_flow",
+    "bolt_task",
+    "clients_of_our_own",
+    "current_body",
+    "current_body_began_at",
+    "current_flow_run_id",
+    "current_task_run_id",
+    "end_in_its_place",
+    "every_flow_run",
+    "filled",
+    "find_schedule",
+    "flow_run_url",
+    "has_its_own_process",
+    "hear_signals",
+    "is_suspended",
+    "lineage",
+    "resolve_credentials",
+    "resolve_schedule",
+    "run_logger",
+    "schedule_of_run",
+    "short_hash",
+    "state_types",
+    "subflows_of",
+    "swallowed_signals_sent_again",
+    "the_supervisor",
+    "times",
+]

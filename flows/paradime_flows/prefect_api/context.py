@@ -14,7 +14,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.logging.loggers import flow_run_logger
 
-from paradime_flows.prefect_api.supervisor import supervisor
+from paradime_flows.prefect_api.supervisor import the_supervisor
 
 _PROCESS = str(uuid4())
 
@@ -67,7 +67,7 @@ def current_body() -> str:
         return _PROCESS
     state = context.flow_run.state
     body = str(state.id) if state is not None and state.is_running() else context.start_time.isoformat()
-    return supervisor().of(context.flow_run.id).executions.setdefault(context.start_time, body)
+    return the_supervisor().of(context.flow_run.id).executions.setdefault(context.start_time, body)
 
 
 def current_body_began_at() -> datetime:

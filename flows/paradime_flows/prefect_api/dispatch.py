@@ -21,7 +21,7 @@ from prefect.tasks import Task
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_blocks.text.reasons import each_reason
 from paradime_flows.forms import FormGroup, grouped

@@ -9,14 +9,11 @@ from typing import Any
 import anyio
 from pydantic import ValidationError
 
-from paradime_blocks.client import BoltClient
-from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltError, BoltRequestError
+from paradime_blocks import BoltClient, BoltError, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.options import WaitOptions, chosen
-from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.text.reasons import each_reason, reasons
 from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api.timing import times
 
 
 async def resolve_credentials(
@@ -133,7 +130,7 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
         return given
     # A schedule's name is worth two requests, not an outage's patience.
     reason = "it is not among the newest runs of the active schedules"
-    with anyio.move_on_after(timing().schedule_search_seconds) as scope:
+    with anyio.move_on_after(times().schedule_search_seconds) as scope:
         try:
             found = await client.find_schedule_of_run(run_id)
         except BoltError as error:
@@ -142,6 +139,6 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
             if found is not None:
                 return found
     if scope.cancelled_caught:
-        reason = f"Bolt did not tell it within {timing().schedule_search_seconds:g} s"
+        reason = f"Bolt did not tell it within {times().schedule_search_seconds:g} s"
     run_logger().info("The schedule of Bolt run %s is not known: %s.", run_id, reason.rstrip("."))
     return None

@@ -3,22 +3,22 @@
 from typing import Final
 
 # A flow run that triggers has it: labels can be read by flow run only, and the sweeper must find it.
-TAG: Final = "paradime-bolt"
+FLOW_RUN_TAG: Final = "paradime-bolt"
 
 # What a flow run answers for, by the intent's key (`paradime_flows.ledger.entry`).
-LEDGER_PREFIX: Final = "paradime.bolt."
+LEDGER_LABEL_PREFIX: Final = "paradime.bolt."
 # For people: the schedule, and the Bolt run.
-SCHEDULE: Final = "paradime.schedule"
-RUN_ID: Final = "paradime.run_id"
+SCHEDULE_LABEL: Final = "paradime.schedule"
+RUN_ID_LABEL: Final = "paradime.run_id"
 # Which execution drives the flow run, and when it began (`paradime_flows.ledger.store`).
-EXECUTION: Final = "paradime.body"
-EXECUTION_BEGAN: Final = "paradime.body.began"
+EXECUTION_LABEL: Final = "paradime.body"
+EXECUTION_BEGAN_LABEL: Final = "paradime.body.began"
 # The tasks that have called it (`paradime_flows.ledger.callers`).
-CALLER: Final = "paradime.caller"
+CALLER_LABEL: Final = "paradime.caller"
 # The last sign of life of its process (`paradime_flows.supervision.heartbeat`).
-ALIVE: Final = "paradime.alive"
+ALIVE_LABEL: Final = "paradime.alive"
 # A pipeline's steps, by name (`paradime_flows.pipelines`).
-STEP_PREFIX: Final = "paradime.step."
+STEP_LABEL_PREFIX: Final = "paradime.step."
 # How far live logs have come, and the progress artifact, by Bolt run (`paradime_flows.live`).
-LOGS_PREFIX: Final = "paradime.logs."
-PROGRESS_PREFIX: Final = "paradime.progress."
+LOGS_LABEL_PREFIX: Final = "paradime.logs."
+PROGRESS_LABEL_PREFIX: Final = "paradime.progress."

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 from paradime_blocks.signals import SignalCount, have_main_thread_listen, listen_for_interrupts
 from paradime_flows.prefect_api.context import current_body, current_flow_run_id
-from paradime_flows.prefect_api.supervisor import supervisor
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api.supervisor import the_supervisor
+from paradime_flows.prefect_api.timing import times
 
 # Whoever reads our flows or tasks may call them from threads only.
 have_main_thread_listen()
@@ -20,7 +20,7 @@ have_main_thread_listen()
 
 def hear_signals() -> SignalCount:
     """Hear of signals from the first time on that a body calls this: between two of its waits and tasks, too."""
-    counts = supervisor().of(current_flow_run_id()).signals
+    counts = the_supervisor().of(current_flow_run_id()).signals
     execution = current_body()
     if execution not in counts:
         new = SignalCount()
@@ -59,7 +59,7 @@ async def swallowed_signals_sent_again() -> AsyncIterator[None]:
     async def listen() -> None:
         while True:
             swallowed.look()
-            await asyncio.sleep(timing().signal_interval_seconds)
+            await asyncio.sleep(times().signal_interval_seconds)
 
     listener = asyncio.create_task(listen())
     try:

@@ -17,10 +17,10 @@ from uuid import UUID
 
 from prefect.context import FlowRunContext
 
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api.timing import times
 
 if TYPE_CHECKING:
-    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks import ParadimeCredentials
     from paradime_blocks.signals import SignalCount
 
 
@@ -64,7 +64,7 @@ class Supervised:
             return False
         if self._over_since is None:
             self._over_since = time.monotonic()
-        return time.monotonic() - self._over_since >= timing().hooks_seconds
+        return time.monotonic() - self._over_since >= times().hooks_seconds
 
     def end(self) -> None:
         """Count no signals for it any longer."""
@@ -132,7 +132,7 @@ class Supervisor:
 _supervisor = Supervisor()
 
 
-def supervisor() -> Supervisor:
+def the_supervisor() -> Supervisor:
     """Return the supervisor of this process."""
     return _supervisor
 

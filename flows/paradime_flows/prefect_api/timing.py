@@ -112,15 +112,15 @@ DEFAULT_TIMING = Timing()
 _timing: ContextVar[Timing] = ContextVar("timing", default=DEFAULT_TIMING)
 
 
-def timing() -> Timing:
+def times() -> Timing:
     """Return the times that the caller goes by."""
     return _timing.get()
 
 
 @contextmanager
-def going_by(times: Timing) -> Iterator[None]:
+def going_by(other: Timing) -> Iterator[None]:
     """Let what is called within go by other times, in the threads that it starts, too."""
-    token = _timing.set(times)
+    token = _timing.set(other)
     try:
         yield
     finally:

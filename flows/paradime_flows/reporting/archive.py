@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
-from paradime_blocks.errors import BoltError
+from paradime_blocks import BoltClient, BoltError, ParadimeCredentials
 from paradime_blocks.models import BoltResourceSummary, run_url
-from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.text.rendering import cell
-from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_url
+from paradime_blocks.text import Redactor, cell
+from paradime_flows.prefect_api import ArtifactWriter, artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.assets import emit_assets
@@ -20,10 +19,6 @@ from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.resources import ResourceArchive
 from paradime_flows.reporting.run_summary import RunRecord, render_summary
 from paradime_flows.reporting.storage import Storage, address_of, folder_of
-
-if TYPE_CHECKING:
-    from paradime_blocks.client import BoltClient
-    from paradime_blocks.credentials import ParadimeCredentials
 
 _ATTEMPTS_LOOKED_AT: Final = 20
 _RUNS_LOOKED_AT: Final = 50

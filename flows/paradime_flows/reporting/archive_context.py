@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from paradime_blocks.errors import BoltError, BoltUnavailable
+from paradime_blocks import BoltError, BoltUnavailable
 from paradime_blocks.models import BoltCommand
-from paradime_blocks.text.redaction import Redactor
-from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key, short_hash
-from paradime_flows.prefect_api.context import run_logger
+from paradime_blocks.text import Redactor
+from paradime_flows.prefect_api import ArtifactWriter, artifact_key, run_logger, short_hash
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 from paradime_flows.reporting.storage import Storage

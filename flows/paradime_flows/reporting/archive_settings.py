@@ -8,9 +8,9 @@ from prefect.blocks.core import Block, UnknownBlockType
 from prefect.filesystems import WritableFileSystem
 from pydantic import BaseModel, Field, PrivateAttr
 
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks import BoltRequestError
 from paradime_flows.parameters import LOG_LIMIT_BYTES, ArchiveOptions
-from paradime_flows.prefect_api.signatures import filled
+from paradime_flows.prefect_api import filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

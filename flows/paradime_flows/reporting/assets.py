@@ -20,9 +20,8 @@ from prefect.states import Completed, Failed
 from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTERS
 from pydantic import ValidationError
 
-from paradime_blocks.dbt.artifacts import Manifest, ManifestNode, NodeResult, RunResults
-from paradime_blocks.dbt.results import FAILED
-from paradime_blocks.text.rendering import clean
+from paradime_blocks.dbt import FAILED, Manifest, ManifestNode, NodeResult, RunResults
+from paradime_blocks.text import clean
 
 _MATERIALISED: Final = frozenset({"model", "seed", "snapshot"})
 # prefect-dbt fails a materialisation for none but these: a microbatch model of which some batches were built

@@ -6,22 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
-from paradime_blocks.dbt.logs import last_line
-from paradime_blocks.dbt.reasons import LogReasons, reasons_in
-from paradime_blocks.errors import BoltError, BoltUnavailable
+from paradime_blocks import BoltClient, BoltError, BoltUnavailable
+from paradime_blocks.dbt import LogReasons, last_line, reasons_in
 from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResourceSummary
-from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, one_line
-from paradime_flows.prefect_api.artifacts import artifact_url
+from paradime_blocks.text import cell, clean, fence, head_and_tail, one_line
+from paradime_flows.prefect_api import artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.links import markdown_link
 from paradime_flows.reporting.run_summary import FileRecord
-
-if TYPE_CHECKING:
-    from paradime_blocks.client import BoltClient
 
 STREAMS: Final = ("stdout", "stderr")
 # All logs of a run together, in single limits: a listing returns them at once. The failing command has its

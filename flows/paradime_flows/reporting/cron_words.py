@@ -8,7 +8,7 @@ from typing import Final
 
 from cronsim import CronSim, CronSimError
 
-from paradime_blocks.text.rendering import one_line
+from paradime_blocks.text import one_line
 
 _MACROS: Final = {
     "@hourly": "0 * * * *",

@@ -6,19 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from paradime_blocks.dbt.artifacts import FreshnessResult, NodeResult
-from paradime_blocks.dbt.results import (
+from paradime_blocks.dbt import (
     FAILED,
     SKIPPED,
     SUCCEEDED,
     TESTS,
     WARNED,
+    FreshnessResult,
+    NodeResult,
     Summary,
     failures_first,
     summarise,
     told_batches,
 )
-from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, shorten
+from paradime_blocks.text import cell, clean, fence, head_and_tail, shorten
 from paradime_flows.reporting.markdown import and_more, bounded_table, size_of
 
 # A status that is not known gets the question mark: the page must not call it good or bad.

@@ -7,33 +7,30 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from paradime_blocks.dbt.artifacts import (
+from paradime_blocks.dbt import (
+    FAILED,
+    GROUPS,
     FreshnessResult,
+    LogReasons,
     Manifest,
     RunResults,
+    calls_dbt,
+    cause,
+    explain,
+    explain_freshness,
+    may_have_checked,
+    may_have_written,
+    merge,
     parse_freshness,
     parse_manifest,
     parse_run_results,
     unread_freshness,
 )
-from paradime_blocks.dbt.reasons import LogReasons, explain, explain_freshness
-from paradime_blocks.dbt.results import (
-    FAILED,
-    GROUPS,
-    calls_dbt,
-    cause,
-    may_have_checked,
-    may_have_written,
-    merge,
-)
 from paradime_blocks.models import BoltCommand
-from paradime_blocks.text.rendering import cell, one_line
+from paradime_blocks.text import Redactor, cell, one_line
 from paradime_flows.reporting.dbt_markdown import mark, render_freshness, render_results
-
-if TYPE_CHECKING:
-    from paradime_blocks.text.redaction import Redactor
 
 Found = TypeVar("Found", bound=Any)
 Kind = Literal["manifest", "results", "freshness"]

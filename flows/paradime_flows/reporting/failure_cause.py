@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paradime_blocks.dbt.results import calls_dbt
+from paradime_blocks.dbt import calls_dbt
 from paradime_blocks.errors import BoltError, BoltRunError
-from paradime_blocks.models import BoltRunState
-from paradime_blocks.text.rendering import one_line
+from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus
+from paradime_blocks.text import one_line
 
 if TYPE_CHECKING:
-    from paradime_blocks.models import BoltCommand, BoltRunStatus
     from paradime_flows.reporting.dbt_results import DbtStory
 
 _COMMAND_CHARACTERS = 120

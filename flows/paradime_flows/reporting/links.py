@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from paradime_blocks.models import parse_bolt_date
-from paradime_blocks.text.rendering import cell, one_line
+from paradime_blocks.text import cell, one_line
 
 _SIGNED_DATE: Final = "%Y%m%dT%H%M%SZ"
 # A time in seconds since the epoch that lies before 2001 is none.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Final
 
-from paradime_blocks.text.rendering import cell
+from paradime_blocks.text import cell
 
 _UNITS: Final = 1024
 _CELL_LIMIT: Final = 120

@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio
 
+from paradime_blocks import BoltClient, BoltError
 from paradime_blocks.client.downloads import FILE_LIMIT_BYTES, RESOURCE_LIMIT_BYTES, fetch_to_file
-from paradime_blocks.errors import BoltError
 from paradime_blocks.models import BoltResourceSummary
-from paradime_blocks.text.rendering import cell, one_line
-from paradime_flows.prefect_api.artifacts import artifact_url
+from paradime_blocks.text import cell, one_line
+from paradime_flows.prefect_api import artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.dbt_results import DbtStory, Kind, kind_of, manifest_command
 from paradime_flows.reporting.links import link_expiry, safe_url
-
-if TYPE_CHECKING:
-    from paradime_blocks.client import BoltClient
 
 # In a row: a store that is out of reach is not waited for with each file.
 _REFUSALS_AT_MOST: Final = 3

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus, run_url
-from paradime_blocks.text.rendering import cell, one_line, shorten
+from paradime_blocks.text import cell, one_line, shorten
 from paradime_flows.reporting.links import markdown_link
 from paradime_flows.reporting.markdown import and_more, moment, size, table
 from paradime_flows.reporting.timeline import Span, render_timeline

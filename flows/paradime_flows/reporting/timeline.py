@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from paradime_blocks.text.rendering import fence, one_line, shorten
+from paradime_blocks.text import fence, one_line, shorten
 
 _WIDTH: Final = 26
 _ROWS: Final = 60

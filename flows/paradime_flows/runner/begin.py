@@ -6,23 +6,31 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 
-from paradime_blocks.schedule import BoltSchedule
-from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.callers import caller_of, tasks_around, write_callers
-from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships, tag_flow_run
-from paradime_flows.ledger.store import body_of, check_hold, take_hold
-from paradime_flows.prefect_api.context import current_task_run_id
-from paradime_flows.prefect_api.signals import hear_signals
+from paradime_blocks import BoltSchedule
+from paradime_blocks.trigger import TriggerRequest
+from paradime_flows.ledger import (
+    FLOW_KEY,
+    Ownership,
+    body_of,
+    caller_of,
+    check_hold,
+    read_ownerships,
+    tag_flow_run,
+    take_hold,
+    tasks_around,
+    write_callers,
+)
+from paradime_flows.prefect_api import current_task_run_id, hear_signals
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.resume import claim, inherit, with_reason
 from paradime_flows.runner.takeover import complete_hand_over, give_way
-from paradime_flows.supervision.cancellation import (
+from paradime_flows.supervision import (
+    StoppedByPrefect,
+    keep_alive,
     remember_credentials,
     settle_if_cancelled_before,
     settle_if_cancelled_meanwhile,
 )
-from paradime_flows.supervision.heartbeat import keep_alive
-from paradime_flows.supervision.watch import StoppedByPrefect
 
 
 async def open_intent(

@@ -8,38 +8,37 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from paradime_blocks.client.inputs import command_text
-from paradime_blocks.errors import (
+from paradime_blocks import (
     BoltAlreadyRunning,
     BoltError,
     BoltRequestError,
+    BoltRun,
     BoltRunError,
+    BoltRunState,
+    BoltSchedule,
     BoltUnsupported,
 )
+from paradime_blocks.client.inputs import command_text
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Deadline
-from paradime_blocks.trigger.request import TriggerRequest
-from paradime_blocks.trigger.search import (
+from paradime_blocks.trigger import (
     Finding,
     Fit,
+    Trail,
+    Trigger,
+    TriggerIntent,
+    TriggerRequest,
     Verdict,
     find_triggered_run,
     first_of,
     unknown_trigger,
 )
-from paradime_blocks.trigger.send import Trigger
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import times
 
 if TYPE_CHECKING:
-    from paradime_blocks.models import BoltRunState
     from paradime_blocks.options import Command
-    from paradime_blocks.run import BoltRun
-    from paradime_blocks.schedule import BoltSchedule
-    from paradime_blocks.trigger.decision_log import Trail
-    from paradime_blocks.trigger.request import TriggerIntent
     from paradime_flows.choices import OnAlreadyRunning
-    from paradime_flows.ledger.entry import Ownership
-    from paradime_flows.ledger.writer import FlowRunLedger
+    from paradime_flows.ledger import FlowRunLedger, Ownership
 
 _REPLACEMENTS_AT_MOST = 3
 _MOST_DOUBLINGS = 12
@@ -167,12 +166,12 @@ class Triggering:
 
     async def _reason_of(self) -> tuple[BoltRun | None, bool]:
         """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late."""
-        showing = Deadline(timing().conflict_appears_seconds)
+        showing = Deadline(times().conflict_appears_seconds)
         while True:
             other, runs = await self.run_in_the_way()
             if runs or showing.passed:
                 return other, runs
-            await showing.clock.sleep(timing().conflict_look_seconds)
+            await showing.clock.sleep(times().conflict_look_seconds)
 
     async def _wait_for_nobody(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
         """Wait for a run that is in the way and that Bolt does not show, if the policy is to wait for one.
@@ -223,7 +222,7 @@ class Triggering:
         finding = await self._look_behind(request, refused, 0.0)
         if Fit.OPEN in finding.fits.values():
             # It may have come to its set-up only; what it runs then can be something else.
-            finding = await self._look_behind(request, refused, timing().conflict_setup_seconds)
+            finding = await self._look_behind(request, refused, times().conflict_setup_seconds)
         may_be_it = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
         if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
             why = "it cannot be told which it is" if finding.candidates else "Bolt cannot be asked for it"

@@ -11,42 +11,30 @@ from uuid import UUID
 
 import anyio
 
-from paradime_blocks.errors import (
-    BoltError,
-    BoltRunError,
-    BoltRunFailed,
-    BoltRunTimedOut,
-)
+from paradime_blocks import BoltError, BoltRun, BoltRunError, BoltRunFailed, BoltRunTimedOut, BoltSchedule
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
-from paradime_blocks.run import BoltRun
-from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
-from paradime_blocks.text.rendering import one_line
-from paradime_blocks.trigger.decision_log import Trail
-from paradime_blocks.trigger.request import TriggerRequest
-from paradime_blocks.trigger.search import Verdict, unknown_trigger
-from paradime_flows.ledger.entry import FLOW_KEY, Ownership
-from paradime_flows.ledger.writer import FlowRunLedger
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.signals import swallowed_signals_sent_again
+from paradime_blocks.text import one_line
+from paradime_blocks.trigger import Trail, TriggerRequest, Verdict, unknown_trigger
+from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
+from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
 from paradime_flows.reporting.failure_cause import told_of
 from paradime_flows.retry_policy import why_not_retry
 from paradime_flows.runner.begin import open_intent
 from paradime_flows.runner.conflict import Skipped, Triggering
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.supervision.reconcile import (
+from paradime_flows.supervision import (
+    StoppedByPrefect,
     archive_ownership,
+    begins_here,
+    cancel_in_prefect,
+    check_not_stopped,
     find_run,
+    remaining_seconds,
+    see_that_it_is_ours,
     settle_interrupted,
     summarize,
     told_of_run,
-)
-from paradime_flows.supervision.time_left import begins_here, remaining_seconds
-from paradime_flows.supervision.watch import (
-    StoppedByPrefect,
-    cancel_in_prefect,
-    check_not_stopped,
-    see_that_it_is_ours,
     unless_stopped,
 )
 

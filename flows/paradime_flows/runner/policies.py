@@ -7,7 +7,7 @@ from typing import Any
 
 from paradime_flows.choices import OnAlreadyRunning, Policy
 from paradime_flows.parameters import RetriedRunOptions
-from paradime_flows.prefect_api.signatures import filled
+from paradime_flows.prefect_api import filled
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 

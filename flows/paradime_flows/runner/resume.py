@@ -11,24 +11,27 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from paradime_blocks.errors import BoltError, BoltRequestError
-from paradime_blocks.text.rendering import one_line
-from paradime_flows.ledger.callers import Caller
-from paradime_flows.ledger.earlier_calls import calls_by_tasks, earlier_calls
-from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships
-from paradime_flows.ledger.store import Superseded, body_of, supersede
-from paradime_flows.prefect_api.artifacts import flow_run_url
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.supervisor import supervisor
+from paradime_blocks import BoltError, BoltRequestError, BoltSchedule, ParadimeCredentials
+from paradime_blocks.text import one_line
+from paradime_flows.ledger import (
+    FLOW_KEY,
+    Caller,
+    Ownership,
+    Superseded,
+    body_of,
+    calls_by_tasks,
+    earlier_calls,
+    read_ownerships,
+    supersede,
+)
+from paradime_flows.prefect_api import flow_run_url, run_logger, the_supervisor
 from paradime_flows.runner.takeover import hand_over, has_something, is_of, leave_to, write_the_end
-from paradime_flows.supervision.reconcile import settle
+from paradime_flows.supervision import settle
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-    from paradime_blocks.credentials import ParadimeCredentials
-    from paradime_blocks.schedule import BoltSchedule
-    from paradime_blocks.trigger.request import TriggerRequest
+    from paradime_blocks.trigger import TriggerRequest
 
 # What a caller has named; None where nobody has, and the call itself tells.
 _named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
@@ -66,7 +69,7 @@ def claim(
             _check_schedule(ownership, request)
             return ownership
     for ownership in found:
-        claimed = supervisor().of(ownership.flow_run_id).claimed
+        claimed = the_supervisor().of(ownership.flow_run_id).claimed
         claimant, claimed_by = claimed.get((ownership.key, body), (None, None))
         # A task that is retried before it has written anything comes back for what it had taken up.
         is_ours = claimant == key
@@ -238,7 +241,7 @@ async def _claim(
 ) -> Ownership | None:
     """Take over an ownership, unless another intent of this process does so."""
     left = (old.flow_run_id, old.key)
-    if not supervisor().take_over(left, flow_run.id, key):
+    if not the_supervisor().take_over(left, flow_run.id, key):
         return None
     taken_over: Ownership | None = None
     try:
@@ -246,7 +249,7 @@ async def _claim(
     finally:
         if taken_over is None:
             # Nobody has it: whoever comes next must not find it taken.
-            supervisor().of(flow_run.id).taken_over.pop(left, None)
+            the_supervisor().of(flow_run.id).taken_over.pop(left, None)
     return taken_over
 
 

@@ -7,25 +7,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed, Crashed
 
-from paradime_blocks.errors import BoltRunFailed
-from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks import BoltRun, BoltRunFailed, BoltRunResult, BoltRunState, BoltSchedule
 from paradime_flows.live.view import LiveView
-from paradime_flows.prefect_api.context import current_flow_run_id
+from paradime_flows.prefect_api import current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.slot import hold_slot
-from paradime_flows.supervision.reconcile import told_of_run
-from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours
+from paradime_flows.supervision import StoppedByPrefect, see_that_it_is_ours, told_of_run
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.schemas.objects import State
 
-    from paradime_blocks.run import BoltRun
-    from paradime_blocks.schedule import BoltSchedule
-    from paradime_blocks.trigger.request import TriggerRequest
+    from paradime_blocks.trigger import TriggerRequest
     from paradime_flows.choices import LiveLogsMode
 
 R = TypeVar("R")

@@ -21,17 +21,14 @@ from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError, conc
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from slugify import slugify
 
-from paradime_blocks.errors import BoltAlreadyRunning
-from paradime_blocks.models import BoltRunState
+from paradime_blocks import BoltAlreadyRunning, BoltRun, BoltRunState, BoltSchedule
 from paradime_blocks.polling import Deadline
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.prefect_api import times
 from paradime_flows.runner.conflict import Skipped
-from paradime_flows.supervision.watch import unless_stopped
+from paradime_flows.supervision import unless_stopped
 
 if TYPE_CHECKING:
-    from paradime_blocks.run import BoltRun
-    from paradime_blocks.schedule import BoltSchedule
-    from paradime_blocks.trigger.decision_log import Trail
+    from paradime_blocks.trigger import Trail
     from paradime_flows.runner.lifecycle import RunLifecycle
 
 
@@ -58,13 +55,13 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
         await unless_stopped(look, flow_run_id)
     needs_none = _has_run_to_look_after(lifecycle)
     waits = lifecycle.policies.on_already_running == "wait" and not needs_none
-    dead = Deadline(timing().slot_dead_seconds)
+    dead = Deadline(times().slot_dead_seconds)
     while True:
         left = max(lifecycle.triggering.waiting.remaining or 0.0, 0.0)
         slot = schedule_slot(
             slot_name(lifecycle.schedule),
             lifecycle.trail,
-            wait_seconds=left if waits else timing().slot_try_seconds,
+            wait_seconds=left if waits else times().slot_try_seconds,
         )
         with suppress(SlotTaken):
             await unless_stopped(partial(stack.enter_async_context, slot), flow_run_id)
@@ -179,7 +176,7 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
     release = asyncio.Event()
     holder = asyncio.create_task(_hold(name, wait_seconds, acquired, release), name=f"slot of {name}")
     try:
-        told_after = min(wait_seconds, timing().slot_told_after_seconds)
+        told_after = min(wait_seconds, times().slot_told_after_seconds)
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
             trail.note(
@@ -201,7 +198,7 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
         if not acquired.done():
             holder.cancel()
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([holder], timeout=timing().slot_release_seconds)
+            await asyncio.wait([holder], timeout=times().slot_release_seconds)
 
 
 async def _hold(
@@ -210,7 +207,7 @@ async def _hold(
     try:
         await make_limit(name)
         async with concurrency(
-            name, occupy=1, timeout_seconds=wait_seconds, strict=False, lease_duration=timing().lease_seconds
+            name, occupy=1, timeout_seconds=wait_seconds, strict=False, lease_duration=times().lease_seconds
         ):
             if not acquired.done():
                 acquired.set_result(None)

@@ -17,21 +17,24 @@ import anyio
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from paradime_blocks.models import BoltRunState
-from paradime_flows.ledger.earlier_calls import newer_call
-from paradime_flows.ledger.entry import Ownership, read_ownerships, see_hold, write_ownership
-from paradime_flows.ledger.store import Superseded, check_hold, supersede
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.flow_runs import end_in_its_place, lineage
-from paradime_flows.prefect_api.timing import timing
-from paradime_flows.supervision.orphans import is_cancelled
-from paradime_flows.supervision.reconcile import settle
+from paradime_blocks import BoltRunState, ParadimeCredentials
+from paradime_flows.ledger import (
+    Caller,
+    Ownership,
+    Superseded,
+    check_hold,
+    newer_call,
+    read_ownerships,
+    see_hold,
+    supersede,
+    write_ownership,
+)
+from paradime_flows.prefect_api import end_in_its_place, lineage, run_logger, times
+from paradime_flows.supervision import is_cancelled, settle
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-    from paradime_blocks.credentials import ParadimeCredentials
-    from paradime_flows.ledger.callers import Caller
 
 _HAND_OVERS_AT_MOST = 4
 
@@ -84,7 +87,7 @@ async def hand_over(
             return await _hand_over(old, flow_run, key, caller, credentials)
         except _TakenMeanwhile:
             # Of two heirs at once, each could take the other for the one who has it.
-            await anyio.sleep(random.uniform(0, timing().takeover_pause_seconds))  # noqa: S311 - nothing secret
+            await anyio.sleep(random.uniform(0, times().takeover_pause_seconds))  # noqa: S311 - nothing secret
     return None
 
 

@@ -9,13 +9,16 @@ import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from paradime_blocks.credentials import ParadimeCredentials
-from paradime_flows.ledger.entry import FLOW_KEY, Ownership, read_ownerships
-from paradime_flows.ledger.store import Superseded, lost_hold
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.flow_runs import has_its_own_process, state_types, subflows_of
-from paradime_flows.prefect_api.inputs import resolve_credentials
-from paradime_flows.prefect_api.supervisor import supervisor
+from paradime_blocks import ParadimeCredentials
+from paradime_flows.ledger import FLOW_KEY, Ownership, Superseded, lost_hold, read_ownerships
+from paradime_flows.prefect_api import (
+    has_its_own_process,
+    resolve_credentials,
+    run_logger,
+    state_types,
+    subflows_of,
+    the_supervisor,
+)
 from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import settle
 from paradime_flows.supervision.watch import cancelled_before_body
@@ -28,7 +31,7 @@ _CANCELLED_WHILE_SCHEDULED = [StateType.SCHEDULED, StateType.CANCELLED]
 def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) -> None:
     """Keep the credentials of what a flow run answers for, for hooks that run in this process."""
     workspace = (credentials.api_endpoint, credentials.workspace_uid)
-    supervisor().of(flow_run_id).credentials[workspace] = credentials
+    the_supervisor().of(flow_run_id).credentials[workspace] = credentials
 
 
 async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
@@ -39,7 +42,7 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
     """
     workspace = (ownership.api_endpoint, ownership.workspace_uid)
     # Those that were given in code are in no block.
-    given = supervisor().of(ownership.flow_run_id).credentials.get(workspace)
+    given = the_supervisor().of(ownership.flow_run_id).credentials.get(workspace)
     return given or await resolve_credentials(ownership.credentials_block)
 
 
@@ -79,7 +82,7 @@ async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
         why = "while it waited for its retry"
     elif not state.is_final() and _has_triggered(flow_run) and await is_cancelled(client, flow_run):
-        known = supervisor().of(flow_run.id)
+        known = the_supervisor().of(flow_run.id)
         why = "while it did something else" if known.cancel_seen else None
         known.cancel_seen = True
     if why is not None:

@@ -24,11 +24,8 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
-from paradime_flows.ledger.store import lost_hold
-from paradime_flows.prefect_api.flow_runs import lineage
-from paradime_flows.prefect_api.labels import ALIVE
-from paradime_flows.prefect_api.supervisor import Supervised, supervisor
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.ledger import lost_hold
+from paradime_flows.prefect_api import ALIVE_LABEL, Supervised, lineage, the_supervisor, times
 
 Look = Callable[[PrefectClient, FlowRun], Awaitable[bool]]
 
@@ -63,7 +60,7 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write a sign of life of this process to a flow run."""
     pid = os.getpid()
     value = f"{time.time():.0f} {pid} {_started(pid)} {_machine()}"
-    await client.update_flow_run_labels(flow_run_id, {ALIVE: value})
+    await client.update_flow_run_labels(flow_run_id, {ALIVE_LABEL: value})
 
 
 async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> None:
@@ -76,10 +73,10 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
             fails, again. It returns whether it is to be handed it every few seconds.
     """
     await beat(client, flow_run.id)
-    if supervisor().of(flow_run.id).alive_for is not None:
+    if the_supervisor().of(flow_run.id).alive_for is not None:
         return
     outermost = [one.id async for one in lineage(client, flow_run)][-1]
-    known = supervisor().of(flow_run.id)
+    known = the_supervisor().of(flow_run.id)
     if known.alive_for is not None:
         return
     # From here to the thread's start nothing may fail.
@@ -96,19 +93,17 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
 async def _beat_until_over(flow_run_id: UUID, look: Look, known: Supervised) -> None:
     try:
         while True:
-            await asyncio.sleep(timing().beat_seconds)
+            await asyncio.sleep(times().beat_seconds)
             next_beat = 0.0
             try:
                 # One client for them all: each reads its certificates anew, which takes longer than a request.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
-                        if time.monotonic() + timing().beat_look_seconds > next_beat:
+                        if time.monotonic() + times().beat_look_seconds > next_beat:
                             await beat(client, flow_run_id)
-                            next_beat = time.monotonic() + timing().beat_seconds
+                            next_beat = time.monotonic() + times().beat_seconds
                         is_awaited = await look(client, flow_run)
-                        await asyncio.sleep(
-                            timing().beat_look_seconds if is_awaited else timing().beat_seconds
-                        )
+                        await asyncio.sleep(times().beat_look_seconds if is_awaited else times().beat_seconds)
                     await look(client, flow_run)
             except ObjectNotFound:
                 return
@@ -132,7 +127,7 @@ def ends_the_process(flow_run: FlowRun) -> bool:
     """
     if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
         return True
-    outermost = {known.alive_for for known in supervisor().all()}
+    outermost = {known.alive_for for known in the_supervisor().all()}
     return flow_run.parent_task_run_id is None and outermost <= {None, flow_run.id}
 
 
@@ -147,7 +142,7 @@ async def alive_for_another(flow_run_id: UUID) -> AsyncIterator[None]:
                     await beat(client, flow_run_id)
             except Exception:  # noqa: BLE001, S110
                 pass
-            await asyncio.sleep(timing().beat_seconds)
+            await asyncio.sleep(times().beat_seconds)
 
     beats = asyncio.create_task(beat_on())
     try:
@@ -176,7 +171,12 @@ class _Sign(NamedTuple):
 
 
 def _sign(flow_run: FlowRun) -> _Sign | None:
-    at, pid, started, machine, *_ = [*str((flow_run.labels or {}).get(ALIVE, "")).split(" ", 3), "", "", ""]
+    at, pid, started, machine, *_ = [
+        *str((flow_run.labels or {}).get(ALIVE_LABEL, "")).split(" ", 3),
+        "",
+        "",
+        "",
+    ]
     return _Sign(int(at), int(pid), started, machine) if at.isdigit() and pid.isdigit() else None
 
 
@@ -201,7 +201,7 @@ def seconds_since_last_sign(flow_run: FlowRun) -> float | None:
 
 def last_sign(flow_run: FlowRun) -> str:
     """Return the last sign of life as it was written: another one means that somebody lives."""
-    return str((flow_run.labels or {}).get(ALIVE, ""))
+    return str((flow_run.labels or {}).get(ALIVE_LABEL, ""))
 
 
 def lives_here(flow_run: FlowRun) -> bool:

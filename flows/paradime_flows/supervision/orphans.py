@@ -14,12 +14,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from paradime_flows.ledger.callers import written_caller
-from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.ledger.store import body_of
-from paradime_flows.prefect_api.flow_runs import every_flow_run, has_its_own_process, is_suspended, lineage
-from paradime_flows.prefect_api.labels import TAG
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.ledger import Ownership, body_of, read_ownerships, written_caller
+from paradime_flows.prefect_api import (
+    FLOW_RUN_TAG,
+    every_flow_run,
+    has_its_own_process,
+    is_suspended,
+    lineage,
+    times,
+)
 from paradime_flows.supervision.heartbeat import (
     lives_here,
     seconds_since_last_sign,
@@ -38,7 +41,7 @@ async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun
     """Return all tagged flow runs in a state to be swept; acting comes later, lest pages shift."""
     since = datetime.now(timezone.utc) - lookback
     wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[TAG]),
+        tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=SWEPT)),
         expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
     )
@@ -72,18 +75,18 @@ def idle_seconds(flow_run: FlowRun) -> float:
     silent = silent_seconds(flow_run)
     if state.type in _ENDED_BADLY:
         # A worker can write a crash when the flow run has been retried already; the others nobody writes so.
-        lives = silent is not None and silent <= timing().stale_seconds and state.type is StateType.CRASHED
+        lives = silent is not None and silent <= times().stale_seconds and state.type is StateType.CRASHED
         return -1 if lives else since_state
     if lives_here(flow_run):
         return -1
     if silent is None:
         # It has not come to waiting yet, so only time can tell.
-        return since_state if since_state > timing().stale_seconds else -1
+        return since_state if since_state > times().stale_seconds else -1
     if state.type in {StateType.PENDING, StateType.SCHEDULED}:
         # Somebody may have sent it on its way again just now.
         return min(silent, since_state)
     # A body that has begun just now may have to give its first sign of life yet.
-    return min(silent, since_state) if silent > timing().stale_seconds else -1
+    return min(silent, since_state) if silent > times().stale_seconds else -1
 
 
 def ended_badly(flow_run: FlowRun) -> bool:
@@ -128,13 +131,13 @@ def _died(flow_run: FlowRun) -> datetime | None:
     """Return when a flow run's process was heard of last, if that is known to be gone."""
     silent, since_sign = silent_seconds(flow_run), seconds_since_last_sign(flow_run)
     # One that has ended gives no signs of life, and its process can do something else.
-    is_gone = silent is not None and silent > timing().stale_seconds and not ended_badly(flow_run)
+    is_gone = silent is not None and silent > times().stale_seconds and not ended_badly(flow_run)
     if since_sign is None or not (is_gone or silent == float("inf")):
         return None
     if written_caller(flow_run) is not None:
         # A task has called it, and that can have a process of its own.
         return None
-    return datetime.now(timezone.utc) - timedelta(seconds=since_sign - timing().sign_rounding_seconds)
+    return datetime.now(timezone.utc) - timedelta(seconds=since_sign - times().sign_rounding_seconds)
 
 
 def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
@@ -149,7 +152,7 @@ def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
         return False
     silent = silent_seconds(flow_run)
     if is_suspended(flow_run) or (
-        state.is_running() and silent is not None and silent <= timing().stale_seconds
+        state.is_running() and silent is not None and silent <= times().stale_seconds
     ):
         return True
     if died is not None and state.is_running() and state.timestamp <= died:
@@ -159,7 +162,7 @@ def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
     due = state.state_details.scheduled_time or state.timestamp
     return (
         not state.is_final()
-        and (datetime.now(timezone.utc) - due).total_seconds() < timing().left_for_retry_seconds
+        and (datetime.now(timezone.utc) - due).total_seconds() < times().left_for_retry_seconds
     )
 
 

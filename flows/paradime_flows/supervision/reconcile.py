@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 import anyio
 from prefect.client.orchestration import get_client
 
+from paradime_blocks import BoltError, BoltRequestError, BoltRun, ParadimeCredentials
 from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.models import BoltRunState, run_url
-from paradime_blocks.run import BoltRun
 from paradime_blocks.signals import signals_held_off
-from paradime_blocks.trigger.decision_log import Trail
-from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run, longest_request_seconds
-from paradime_flows.ledger.entry import Ownership, see_hold
-from paradime_flows.ledger.writer import FlowRunLedger
-from paradime_flows.prefect_api.artifacts import ArtifactWriter, flow_run_url
-from paradime_flows.prefect_api.context import clients_of_our_own, run_logger
-from paradime_flows.prefect_api.timing import timing
+from paradime_blocks.trigger import Finding, Trail, Verdict, find_triggered_run, longest_request_seconds
+from paradime_flows.ledger import FlowRunLedger, Ownership, see_hold
+from paradime_flows.prefect_api import ArtifactWriter, clients_of_our_own, flow_run_url, run_logger, times
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
 from paradime_flows.supervision.orphans import is_cancelled
@@ -28,8 +23,6 @@ from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ou
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-    from paradime_blocks.credentials import ParadimeCredentials
 
 
 async def find_run(
@@ -55,13 +48,13 @@ async def find_run(
     oldest = longest + RetryPolicy.total_seconds
     finding = Finding(Verdict.UNSURE)
     # A look in an outage takes the client's own patience.
-    with anyio.move_on_after(float("inf") if seconds is None else seconds + timing().prefect_answer_seconds):
+    with anyio.move_on_after(float("inf") if seconds is None else seconds + times().prefect_answer_seconds):
         async with credentials.get_client() as client:
             finding = await find_triggered_run(
                 client,
                 ownership.request,
                 ownership.intent,
-                window_seconds=timing().search_seconds,
+                window_seconds=times().search_seconds,
                 max_outage_seconds=oldest if seconds is None else seconds,
                 least_age_seconds=oldest,
                 at_most_seconds=seconds,
@@ -118,7 +111,7 @@ async def settle(
     try:
         return await _settle(ownership, credentials, trail, look_seconds)
     finally:
-        with anyio.move_on_after(timing().archive_seconds):
+        with anyio.move_on_after(times().archive_seconds):
             await archive_ownership(ownership, credentials, outcome=reason)
 
 
@@ -129,7 +122,7 @@ async def see_that_it_is_held(ownership: Ownership) -> None:
         Superseded: One has.
     """
     # Without Prefect, what was read last must do.
-    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
+    with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             await see_hold(client, ownership)
 
@@ -165,7 +158,7 @@ async def _settle(
         run_id=ownership.run_id,
         credentials=credentials,
         schedule_name=ownership.schedule,
-        cancel_grace_seconds=timing().cancel_seconds,
+        cancel_grace_seconds=times().cancel_seconds,
     )
     try:
         state = await run.acancel()
@@ -184,7 +177,7 @@ async def _settle(
 
 async def is_known_to_be_cancelled(flow_run_id: UUID) -> bool:
     """Whether Prefect says, now, that a flow run has been cancelled, or one above it; not if it cannot be asked."""
-    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
+    with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             return await is_cancelled(client, await client.read_flow_run(flow_run_id))
     return False
@@ -234,9 +227,9 @@ async def _settle_interrupted(
     if not ownership.is_open:
         ownership.trail().note(reason or "The flow run was interrupted.")
         # Where an intent stands that was not to be sent, a run that somebody else starts would be taken for its own.
-        with anyio.move_on_after(timing().prefect_answer_seconds):
+        with anyio.move_on_after(times().prefect_answer_seconds):
             await FlowRunLedger(ownership).save_again()
-        with anyio.move_on_after(timing().archive_seconds):
+        with anyio.move_on_after(times().archive_seconds):
             await summarize(ownership, credentials, outcome=reason)
         return
     if reason is None and ownership.on_interrupt == "leave":
@@ -250,7 +243,7 @@ async def _settle_interrupted(
             ownership,
             credentials,
             reason or "The flow run was interrupted.",
-            look_seconds=timing().search_seconds,
+            look_seconds=times().search_seconds,
         )
     except BoltError as error:
         run_logger().error("%s", error)

@@ -11,20 +11,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltError, BoltRunTimedOut
-from paradime_blocks.models import BoltRunState
-from paradime_blocks.run import BoltRun
+from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, ParadimeCredentials
 from paradime_blocks.schedule import TIMEOUT_SECONDS
-from paradime_blocks.text.rendering import one_line
-from paradime_blocks.trigger.decision_log import Trail
-from paradime_blocks.trigger.search import Verdict
-from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.ledger.store import Superseded, body_of
-from paradime_flows.ledger.writer import FlowRunLedger
-from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.flow_runs import end_in_its_place
-from paradime_flows.prefect_api.timing import timing
+from paradime_blocks.text import one_line
+from paradime_blocks.trigger import Trail, Verdict
+from paradime_flows.ledger import FlowRunLedger, Ownership, Superseded, body_of, read_ownerships
+from paradime_flows.prefect_api import end_in_its_place, run_logger, times
 from paradime_flows.supervision.heartbeat import (
     alive_for_another,
     last_sign,
@@ -176,7 +168,7 @@ class Sweep:
         # A process that is known to be dead may have died just now.
         since_sign = seconds_since_last_sign(flow_run)
         idle = idle_seconds(flow_run)
-        young = min(idle, idle if since_sign is None else since_sign) < timing().left_for_retry_seconds
+        young = min(idle, idle if since_sign is None else since_sign) < times().left_for_retry_seconds
         cancelled = await is_cancelled(client, flow_run)
         left = young and is_left(ownership, flow_run) and not cancelled
         # Nobody comes back for the run of a flow run that was cancelled.

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from paradime_blocks.errors import BoltError
-from paradime_flows.prefect_api.context import current_body
-from paradime_flows.prefect_api.supervisor import supervisor
-from paradime_flows.prefect_api.timing import timing
+from paradime_blocks import BoltError, ParadimeCredentials
+from paradime_flows.prefect_api import current_body, the_supervisor, times
 
 if TYPE_CHECKING:
-    from paradime_blocks.credentials import ParadimeCredentials
-    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger import Ownership
 
 
 def _mark(ownership: Ownership, run_id: int) -> tuple[str, str, int]:
@@ -28,7 +25,7 @@ def _mark(ownership: Ownership, run_id: int) -> tuple[str, str, int]:
 
 def begins_here(ownership: Ownership, run_id: int, began: float) -> None:
     """Note when the time of a run began to count, by the monotonic clock of this process."""
-    supervisor().of(ownership.flow_run_id).began[_mark(ownership, run_id)] = began
+    the_supervisor().of(ownership.flow_run_id).began[_mark(ownership, run_id)] = began
 
 
 async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentials, limit: float) -> float:
@@ -41,14 +38,14 @@ async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentia
     """
     if ownership.run_id is None:
         return limit
-    began = supervisor().of(ownership.flow_run_id).began.get(_mark(ownership, ownership.run_id))
+    began = the_supervisor().of(ownership.flow_run_id).began.get(_mark(ownership, ownership.run_id))
     if began is not None:
         return max(0.0, limit - (time.monotonic() - began))
     intended = ownership.intent.bolt_time if ownership.intent is not None and ownership.owned else None
     if intended is not None:
         now = None
         # Whoever waits next has the patience for an outage.
-        with suppress(BoltError), anyio.move_on_after(timing().bolt_time_seconds):
+        with suppress(BoltError), anyio.move_on_after(times().bolt_time_seconds):
             async with credentials.get_client() as client:
                 await client.get_bolt_run(ownership.run_id, logs=False)
                 now = client.bolt_time()

@@ -22,11 +22,17 @@ from paradime_blocks.signals import (
     in_main_thread,
     signals_held_off,
 )
-from paradime_flows.ledger.store import Superseded, check_hold
-from paradime_flows.prefect_api.context import current_task_run_id
-from paradime_flows.prefect_api.flow_runs import has_its_own_process, is_suspended, lineage, state_types
-from paradime_flows.prefect_api.signals import Swallowed, hear_signals
-from paradime_flows.prefect_api.timing import timing
+from paradime_flows.ledger import Superseded, check_hold
+from paradime_flows.prefect_api import (
+    Swallowed,
+    current_task_run_id,
+    has_its_own_process,
+    hear_signals,
+    is_suspended,
+    lineage,
+    state_types,
+    times,
+)
 from paradime_flows.supervision.heartbeat import ends_the_process
 
 T = TypeVar("T")
@@ -103,7 +109,7 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
     """
     flow_run: FlowRun | None = None
     # Prefect's client tries again for longer than there is time to cancel anything in.
-    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
+    with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
     if flow_run is None:
@@ -185,7 +191,7 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
         # Prefect may say otherwise by now.
         raise asked.let_go
     # Prefect's client tries again for longer than there is time to cancel anything in.
-    with suppress(Exception), anyio.move_on_after(timing().prefect_answer_seconds):
+    with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             return await reason_to_stop(client, flow_run_id)
     return None
@@ -217,7 +223,7 @@ async def unless_stopped(
             of it.
         Exception: What the work raised.
     """
-    watch = _Watch(flow_run_id, interval_seconds or timing().watch_interval_seconds, parts)
+    watch = _Watch(flow_run_id, interval_seconds or times().watch_interval_seconds, parts)
     result: list[T] = []
     failure: list[BaseException] = []
     # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
@@ -274,7 +280,7 @@ class _Watch:
         try:
             async with get_client() as client:
                 while self.stop is None and self.let_go is None:
-                    await anyio.sleep(min(self.interval_seconds, timing().signal_interval_seconds))
+                    await anyio.sleep(min(self.interval_seconds, times().signal_interval_seconds))
                     self.stop = self._reason_in_this_process()
                     if self.stop is None and self.let_go is None:
                         self.stop = await self._reason_in_prefect(client)

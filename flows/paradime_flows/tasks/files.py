@@ -6,8 +6,7 @@ from typing import Any
 
 from paradime_blocks.options import NonEmpty
 from paradime_flows.parameters import CredentialsParameter, PageSize, RunId
-from paradime_flows.prefect_api.dispatch import async_form, bolt_task
-from paradime_flows.prefect_api.inputs import bolt_client
+from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 
 @bolt_task(name="get-bolt-resource-url", task_run_name="get resource {resource_id}")

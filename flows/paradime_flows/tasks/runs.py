@@ -5,8 +5,7 @@ from __future__ import annotations
 from paradime_blocks.models import BoltCommandDetail, BoltLogPage, BoltRunRecord, BoltRunStatus
 from paradime_blocks.options import NonEmpty
 from paradime_flows.parameters import CredentialsParameter, Offset, PageSize, RunId
-from paradime_flows.prefect_api.dispatch import async_form, bolt_task
-from paradime_flows.prefect_api.inputs import bolt_client
+from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 
 @bolt_task(name="get-bolt-run", task_run_name="get {run_id}")

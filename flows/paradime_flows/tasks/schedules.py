@@ -5,8 +5,7 @@ from __future__ import annotations
 from paradime_blocks.models import BoltScheduleDetail, BoltScheduleSummary
 from paradime_blocks.options import NonEmpty
 from paradime_flows.parameters import CredentialsParameter
-from paradime_flows.prefect_api.dispatch import async_form, bolt_task
-from paradime_flows.prefect_api.inputs import bolt_client
+from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 
 @bolt_task(name="list-bolt-schedules")

@@ -6,19 +6,23 @@ from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run as this_task_run
 from typing_extensions import Unpack
 
-from paradime_blocks.errors import BoltRequestError
+from paradime_blocks import BoltRequestError, BoltSchedule
 from paradime_blocks.options import NonEmpty, TriggerOptions
-from paradime_blocks.schedule import BoltSchedule
-from paradime_blocks.trigger.request import TriggerRequest
+from paradime_blocks.trigger import TriggerRequest
 from paradime_flows.choices import Policy
 from paradime_flows.parameters import CredentialsParameter, RunId, ScheduleParameter
-from paradime_flows.prefect_api.context import current_flow_run_id, current_task_run_id
-from paradime_flows.prefect_api.dispatch import async_form, bolt_task
-from paradime_flows.prefect_api.inputs import resolve_credentials, resolve_schedule, schedule_of_run
+from paradime_flows.prefect_api import (
+    async_form,
+    bolt_task,
+    current_flow_run_id,
+    current_task_run_id,
+    resolve_credentials,
+    resolve_schedule,
+    schedule_of_run,
+)
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.supervision.reconcile import told_of_run
-from paradime_flows.supervision.watch import StoppedByPrefect
+from paradime_flows.supervision import StoppedByPrefect, told_of_run
 
 
 def _name_of_the_trigger() -> str:

@@ -9,24 +9,35 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import CancelledRun
 from typing_extensions import Unpack
 
-from paradime_blocks.credentials import ParadimeCredentials
-from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
-from paradime_blocks.models import BoltRunResult, BoltRunState
+from paradime_blocks import (
+    BoltAuthError,
+    BoltError,
+    BoltRunResult,
+    BoltRunState,
+    BoltUnavailable,
+    ParadimeCredentials,
+)
 from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
-from paradime_flows.ledger.entry import Ownership, read_ownerships
-from paradime_flows.ledger.store import take_hold
-from paradime_flows.ledger.writer import FlowRunLedger
+from paradime_flows.ledger import FlowRunLedger, Ownership, read_ownerships, take_hold
 from paradime_flows.parameters import CredentialsParameter, RunId
-from paradime_flows.prefect_api.context import current_flow_run_id
-from paradime_flows.prefect_api.dispatch import async_form, bolt_task
-from paradime_flows.prefect_api.inputs import resolve_credentials
-from paradime_flows.prefect_api.signals import hear_signals
-from paradime_flows.supervision.reconcile import settle_interrupted, told_of_run
-from paradime_flows.supervision.time_left import remaining_seconds
-from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours, unless_stopped
+from paradime_flows.prefect_api import (
+    async_form,
+    bolt_task,
+    current_flow_run_id,
+    hear_signals,
+    resolve_credentials,
+)
+from paradime_flows.supervision import (
+    StoppedByPrefect,
+    remaining_seconds,
+    see_that_it_is_ours,
+    settle_interrupted,
+    told_of_run,
+    unless_stopped,
+)
 
 
 @bolt_task(name="wait-for-bolt-run", task_run_name="wait for {run_id}")
