@@ -1,7 +1,8 @@
 """Prefect blocks for Paradime Bolt, and the typed client beneath them."""
 
 from paradime_blocks.client import BoltClient
-from paradime_blocks.credentials import CredentialsCheck, ParadimeCredentials
+from paradime_blocks.credentials import ParadimeCredentials
+from paradime_blocks.credentials_check import CredentialsCheck
 from paradime_blocks.errors import (
     BoltAlreadyRunning,
     BoltAuthError,

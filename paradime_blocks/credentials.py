@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
@@ -19,9 +19,8 @@ from paradime_blocks.client.auth import (
     check_endpoint,
     check_proxy,
 )
-from paradime_blocks.client.replies import BAD_CREDENTIALS
-from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.errors import BoltAuthError, BoltError, BoltRequestError, BoltUnavailable
+from paradime_blocks.credentials_check import CHECK_POLICY, CredentialsCheck, check
+from paradime_blocks.errors import BoltError, BoltRequestError
 from paradime_blocks.options import Plain
 from paradime_blocks.settings import ParadimeSettings, read_settings
 from paradime_blocks.sync import sync_form
@@ -30,8 +29,6 @@ from paradime_blocks.text.redaction import passwords_in
 
 _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
 _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
-# Somebody waits for the outcome of a check.
-_CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
 
 def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
@@ -43,44 +40,6 @@ def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
     validators, whose messages say what to type.
     """
     return {"pattern": pattern, "minLength": least}
-
-
-class CredentialsCheck(BaseModel):
-    """What `ParadimeCredentials.check` found.
-
-    Attributes:
-        status: `ok`: Bolt accepts the credentials; `bad_key`: Bolt does not accept the key, secret or token;
-            `bad_workspace`: there is no such workspace at the endpoint, or the token is not for it;
-            `read_only`: the key may read and not trigger; `refused`: Bolt refuses to be read for another
-            reason, which the message holds; `unreachable`: no usable answer came.
-        message: The same for a person, with what to do.
-        may_trigger: False if Bolt says that the key may only read; None if that cannot be told.
-
-    Example:
-        ```python
-        from paradime_blocks import ParadimeCredentials
-        from paradime_blocks.testing import BoltSimulator
-
-        with BoltSimulator() as simulator:
-            credentials = ParadimeCredentials(
-                api_endpoint=simulator.api_endpoint,
-                api_key=simulator.api_key,
-                api_secret=simulator.api_secret,
-            )
-            found = credentials.check()
-        assert found.ok, found.message
-        assert found.may_trigger is None  # only a trigger can tell
-        ```
-    """
-
-    status: Literal["ok", "bad_key", "bad_workspace", "read_only", "refused", "unreachable"]
-    message: str
-    may_trigger: Literal[False] | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether Bolt accepts the credentials, and does not say that they may only read."""
-        return self.status == "ok"
 
 
 class ParadimeCredentials(CredentialsBlock):
@@ -300,27 +259,7 @@ class ParadimeCredentials(CredentialsBlock):
                 assert credentials.check().status == "bad_key"
             ```
         """
-        try:
-            async with self.get_client(retry_policy=_CHECK_POLICY) as client:
-                await client.list_bolt_schedules(limit=1)
-                may_trigger = await client.may_trigger()
-        except BoltUnavailable as error:
-            return CredentialsCheck(status="unreachable", message=str(error))
-        except BoltError as error:
-            return _judge(error)
-        if may_trigger is False:
-            return CredentialsCheck(
-                status="read_only",
-                message=f"The key of {self.source} may read and not trigger: give it 'Bolt Schedules Admin'.",
-                may_trigger=False,
-            )
-        return CredentialsCheck(
-            status="ok",
-            message=(
-                f"Bolt accepts the credentials of {self.source}. Whether they may trigger, which takes the "
-                "capability 'Bolt Schedules Admin', Bolt does not tell before they do."
-            ),
-        )
+        return await check(self.get_client(retry_policy=CHECK_POLICY), self.source)
 
     check = sync_form(acheck)  # type: ignore[pydantic-field]
 
@@ -334,28 +273,3 @@ def _environment_error(error: ValidationError) -> BoltRequestError:
     """Say what is wrong with the variables, by their names, and without their values."""
     msg = f"The PARADIME_* environment variables are invalid: {reasons(error, _variable)}."
     return BoltRequestError(msg, guidance="Nothing was sent.")
-
-
-def _judge(error: BoltError) -> CredentialsCheck:
-    """Tell from how a read was refused whether key, workspace or something else is to blame.
-
-    HTTP 401 is the key; 403 the workspace where a company token chooses it in a header, and 404, a redirect or
-    a page for people is the address, of which the workspace is part. A GraphQL error tells it in words.
-    """
-    message = str(error)
-    if isinstance(error, BoltAuthError):
-        bad_key = error.status_code == 401  # noqa: PLR2004
-        return CredentialsCheck(status="bad_key" if bad_key else "bad_workspace", message=message)
-    if getattr(error, "operation", None) is None:
-        # It was refused on our side, before there was a connection.
-        return CredentialsCheck(status="unreachable", message=message)
-    entries = getattr(error, "graphql_errors", ())
-    if not entries and getattr(error, "status_code", None) is not None:
-        return CredentialsCheck(status="bad_workspace", message=message)
-    told = " ".join(f"{entry.get('message')} {entry.get('extensions') or ''}" for entry in entries)
-    if BAD_CREDENTIALS.search(told):
-        guidance = "Create a key pair or token in the Paradime workspace settings and store it there."
-        return CredentialsCheck(status="bad_key", message=f"{message} {guidance}")
-    if "workspace" in told.lower():
-        return CredentialsCheck(status="bad_workspace", message=message)
-    return CredentialsCheck(status="refused", message=message)

@@ -12,6 +12,8 @@ from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
 from paradime_blocks.models import BoltRunStatus
 
+# The poll loop tries again by itself, and goes by the deadline; a poll must not be longer than it.
+POLL_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
 _FIRST_DELAY_SECONDS = 0.5
 _SHARE_OF_ELAPSED = 0.1
 _LEAST_LOOK_SECONDS = 5.0

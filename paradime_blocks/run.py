@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from prefect.blocks.abstract import JobRun
 
 from paradime_blocks.client.inputs import check_id, check_seconds
-from paradime_blocks.client.retry import RetryPolicy, call_with_retries
-from paradime_blocks.dbt.errors import failure_facts
 from paradime_blocks.errors import (
     BoltAuthError,
     BoltCancelUnconfirmed,
     BoltError,
-    BoltRequestError,
-    BoltRunCanceled,
-    BoltRunError,
-    BoltRunFailed,
-    BoltRunSkipped,
     BoltRunTimedOut,
     BoltUnavailable,
 )
-from paradime_blocks.models import (
-    BoltCommand,
-    BoltResource,
-    BoltResourceSummary,
-    BoltRunResult,
-    BoltRunState,
-    BoltRunStatus,
-    run_url,
-)
-from paradime_blocks.models.ends import SETTLING_SECONDS, end_by_commands
+from paradime_blocks.models import BoltCommand, BoltRunResult, BoltRunState, BoltRunStatus, run_url
+from paradime_blocks.outcome import Outcome, facts_of
 from paradime_blocks.polling import (
+    POLL_POLICY,
     Clock,
     Deadline,
     Observation,
@@ -43,31 +28,21 @@ from paradime_blocks.polling import (
     observe,
     system_clock,
 )
+from paradime_blocks.run_log import RunLog
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
-from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.text.rendering import clean
 
 if TYPE_CHECKING:
-    from paradime_blocks.client import BoltClient
     from paradime_blocks.credentials import ParadimeCredentials
 
 POLL_INTERVAL_SECONDS = 15.0
 MAX_OUTAGE_SECONDS = 600.0
 CANCEL_GRACE_SECONDS = 60.0
-# The poll loop tries again by itself, and goes by the deadline; a look must not be longer than it.
-_LOOK_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
 _SHORTEST_CANCEL_SECONDS = 3.0
 # Shorter intervals than this only ask more often than Bolt answers.
 _SHORTEST_POLL_INTERVAL_SECONDS = 0.1
-# The run has been seen: a refusal to tell of it again is taken for trouble that passes, as in the wait.
-_REFUSALS_AT_MOST = 3
-# An outage at a run's end is as long as one in its midst: the handle's own bound is counted beside this.
-_RESULT_POLICY = RetryPolicy(attempts=sys.maxsize, total_seconds=float("inf"))
-_RESOURCES_OUTAGE_SECONDS = 30.0
 _LEFT_GOING = "The Bolt run was not cancelled and may still be going."
 
-T = TypeVar("T")
 Watcher = Callable[[Observation], Awaitable[None]]
 
 
@@ -189,9 +164,9 @@ class BoltRun(JobRun[BoltRunResult]):
         deadline = Deadline(limit, self.clock)
         waited = max(0.0, limit or 0.0) if whole_seconds is None else whole_seconds
         is_to_end = self.cancel_on_interrupt
-        told = _Told(self)
+        log = RunLog(self.run_id, self.credentials, self.logger)
         try:
-            state = await self._watch_to_the_end(deadline, watcher, told)
+            state = await self._watch_to_the_end(deadline, watcher, log)
             if state is not None:
                 return state
             is_to_end = is_to_end or self.cancel_on_timeout
@@ -207,17 +182,17 @@ class BoltRun(JobRun[BoltRunResult]):
             raise BoltRunTimedOut(
                 f"The Bolt run did not end within {_plain_seconds(waited)} s; {done}.",
                 waited_seconds=waited,
-                command=told.running_command,
+                command=log.running_command,
                 **self._facts(ended),
             )
         # It ended by itself while it was being cancelled: that is what it is reported as.
         return ended
 
     async def _watch_to_the_end(
-        self, deadline: Deadline, watcher: Watcher | None, told: _Told
+        self, deadline: Deadline, watcher: Watcher | None, log: RunLog
     ) -> BoltRunState | None:
         """Return the terminal state, or None at the deadline."""
-        async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
+        async with self.credentials.get_client(retry_policy=POLL_POLICY) as client:
             observations = observe(
                 lambda: client.get_bolt_run(self.run_id, logs=False),
                 poll_interval_seconds=self.poll_interval_seconds,
@@ -226,7 +201,7 @@ class BoltRun(JobRun[BoltRunResult]):
             )
             try:
                 async for seen in observations:
-                    told.tell(seen)
+                    log.tell(seen)
                     if watcher is not None:
                         await watcher(seen)
                     if seen.status is not None and seen.status.state.is_terminal:
@@ -243,11 +218,11 @@ class BoltRun(JobRun[BoltRunResult]):
                         raise BoltUnavailable(
                             f"The Bolt run could not be seen for {seen.outage_seconds:.0f} s. {_LEFT_GOING}",
                             operation="BoltRunStatus",
-                            **self._facts(told.state),
+                            **self._facts(log.state),
                         ) from seen.error
             except BoltAuthError as error:
                 what = f"{error.message} {_LEFT_GOING}"
-                raise error.with_facts(message=what, **self._facts(told.state)) from error
+                raise error.with_facts(message=what, **self._facts(log.state)) from error
             finally:
                 await observations.aclose()  # type: ignore[attr-defined]
         return None
@@ -295,7 +270,7 @@ class BoltRun(JobRun[BoltRunResult]):
         refusal: BoltError | None = None
         accepted = False
         last: BoltRunState | None = None
-        async with self.credentials.get_client(retry_policy=_LOOK_POLICY) as client:
+        async with self.credentials.get_client(retry_policy=POLL_POLICY) as client:
 
             async def ask_and_look() -> BoltRunStatus:
                 nonlocal refusal, accepted
@@ -343,92 +318,17 @@ class BoltRun(JobRun[BoltRunResult]):
             BoltUnavailable: Bolt was out of reach for `max_outage_seconds`.
             BoltError: Any other trouble, as the class says.
         """
-        # A look is short, and an outage is counted by the clock of the handle.
-        async with (
-            self.credentials.get_client(retry_policy=_LOOK_POLICY) as looking,
-            self.credentials.get_client() as client,
-        ):
-            status = await self._patiently(
-                lambda: looking.get_bolt_run(self.run_id, logs=False), self.max_outage_seconds
-            )
-            error = await self._error_of(client, status)
-            if error is not None:
-                raise error
-            return await self._result_of(looking, status)
-
-    async def _patiently(self, read: Callable[[], Awaitable[T]], outage_seconds: float) -> T:
-        outage = Deadline(outage_seconds, self.clock)
-        refusals = 0
-
-        def is_worth_another_try(error: BaseException) -> bool:
-            nonlocal refusals
-            refusals += isinstance(error, (BoltRequestError, BoltAuthError))
-            return (
-                isinstance(error, (BoltUnavailable, BoltRequestError, BoltAuthError))
-                and refusals <= _REFUSALS_AT_MOST
-                and not outage.passed
-            )
-
-        return await call_with_retries(
-            read, _RESULT_POLICY, retry=is_worth_another_try, sleep=self.clock.sleep
-        )
-
-    async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
-        """Return the commands' resources; a run that succeeded has succeeded although they cannot be had."""
-        command_ids = [command.id for command in status.commands]
-        errors: dict[int, BoltError] = {}
-        try:
-            found = await self._patiently(
-                lambda: client.get_bolt_command_resources(command_ids, errors=errors),
-                min(_RESOURCES_OUTAGE_SECONDS, self.max_outage_seconds),
-            )
-        except BoltError as error:
-            errors, found = {0: error}, {}
-        for missed in errors.values():
-            self.logger.warning("The files of Bolt run %s cannot be listed: %s", self.run_id, missed)
-        return found
-
-    async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
-        resources = await self._resources_of(client, status)
-        # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
-        return BoltRunResult.of(
+        return await Outcome(
             self.run_id,
-            Redactor.of(self.credentials).status(status),
+            self.credentials,
             schedule_name=self.schedule_name,
-            resources=[
-                BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
-                for command_id, found in resources.items()
-                for resource in found
-            ],
-        )
-
-    async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
-        """Return the error that a run's state amounts to; None for SUCCESS."""
-        state = status.state
-        if state == BoltRunState.SUCCESS:
-            return None
-        facts = self._facts(state)
-        if not state.is_terminal:
-            return BoltRunError(
-                "The Bolt run has not ended yet.", guidance="Wait for its completion first.", **facts
-            )
-        if state == BoltRunState.SKIPPED:
-            return BoltRunSkipped("Bolt skipped the run.", **facts)
-        command = status.decisive_command
-        if command is not None:
-            facts.update(await failure_facts(client, command, self.credentials))
-        if state == BoltRunState.CANCELED:
-            return BoltRunCanceled("The Bolt run was canceled.", **facts)
-        if command is None:
-            return BoltRunFailed(
-                "The Bolt run failed, although no command of it did.",
-                guidance="See on the run's page in Paradime why.",
-                **facts,
-            )
-        return BoltRunFailed("The Bolt run failed.", **facts)
+            max_outage_seconds=self.max_outage_seconds,
+            clock=self.clock,
+            logger=self.logger,
+        ).fetch()
 
     def _facts(self, state: BoltRunState | None) -> dict[str, Any]:
-        return {"schedule_name": self.schedule_name, "run_id": self.run_id, "state": state, "url": self.url}
+        return facts_of(self.run_id, self.schedule_name, state)
 
     state = sync_form(astate)
     commands = sync_form(acommands)
@@ -440,59 +340,3 @@ class BoltRun(JobRun[BoltRunResult]):
 def _plain_seconds(seconds: float) -> str:
     """Return a time without more digits than a person reads; what is left of a limit has many."""
     return f"{round(seconds, 1):.10g}"
-
-
-class _Told:
-    """What has been seen and logged of a run: a state when it changes, an outage when it begins and ends.
-
-    Args:
-        run: The run.
-    """
-
-    def __init__(self, run: BoltRun) -> None:
-        self.run = run
-        self.state: BoltRunState | None = None
-        self._running: BoltCommand | None = None
-        self._in_outage = False
-        self._warned = ""
-
-    @property
-    def running_command(self) -> str | None:
-        """The command that was running when the run was last seen, fit to be shown."""
-        return Redactor.of(self.run.credentials)(clean(self._running.command)) if self._running else None
-
-    def tell(self, seen: Observation) -> None:
-        """Log what is new in an observation."""
-        if seen.status is None:
-            if not self._in_outage:
-                self.run.logger.warning("Bolt run %s cannot be seen now: %s", self.run.run_id, seen.error)
-            self._in_outage = True
-            return
-        if self._in_outage:
-            self.run.logger.info("Bolt run %s can be seen again.", self.run.run_id)
-        self._in_outage = False
-        self._running = seen.status.unfinished_command
-        if seen.status.state != self.state:
-            self.state = seen.status.state
-            if not self.state.is_terminal:
-                self.run.logger.info("Bolt run %s is %s. %s", self.run.run_id, self.state, self.run.url)
-        self._tell_of_unknown_state(seen.status)
-
-    def _tell_of_unknown_state(self, status: BoltRunStatus) -> None:
-        """Warn once that no command is running although the state is not known, and once of the end that follows."""
-        end = end_by_commands(status)
-        if status.reported_state is not None:
-            text = (
-                f"Bolt run {self.run.run_id} is {status.reported_state} in Bolt, a state that is not known. Its "
-                f"commands have ended, so the run counts as {status.state}."
-            )
-        elif end is not None:
-            text = (
-                f"Bolt run {self.run.run_id} is {status.state}, a state that is not known, and none of its commands "
-                f"is running. If this lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
-            )
-        else:
-            return
-        if text != self._warned:
-            self._warned = text
-            self.run.logger.warning("%s", text)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
@@ -24,6 +24,7 @@ from paradime_blocks.errors import (
 from paradime_blocks.polling import Clock, Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
+from paradime_blocks.trigger.own_thread import Work, in_own_thread
 from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
 from paradime_blocks.trigger.search import (
     Finding,
@@ -36,8 +37,6 @@ from paradime_blocks.trigger.search import (
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.trigger.decision_log import Trail
-
-Work: TypeAlias = Callable[[], Coroutine[Any, Any, int]]
 
 _SENDS_AT_MOST = 3
 _REFUSAL_WINDOW_SECONDS = 6.0
@@ -339,19 +338,3 @@ class Trigger:
         elif self._lost is None and not may_have_started(error):
             self.trail.note("The trigger had started nothing.")
             await self.ledger.withdraw()
-
-
-def in_own_thread(work: Work) -> Future[int]:
-    """Start work in a daemon thread with an event loop of its own: at the interpreter's end it is not waited for."""
-    future: Future[int] = Future()
-    # Otherwise the cancel of the waiting coroutine would cancel the future and its result be dropped.
-    future.set_running_or_notify_cancel()
-
-    def target() -> None:
-        try:
-            future.set_result(asyncio.run(work()))
-        except BaseException as error:  # noqa: BLE001 - handed over to the waiting side
-            future.set_exception(error)
-
-    threading.Thread(target=target, name="bolt-trigger", daemon=True).start()
-    return future

@@ -11,7 +11,7 @@ def test_what_readers_look_up_first_has_an_example():
     """And the examples are not none by a slip of the pattern that finds them."""
     names = {each.name for each in EXAMPLES}
     classes = {
-        *("bolt_client.BoltClient", "credentials.ParadimeCredentials", "credentials.CredentialsCheck"),
+        *("bolt_client.BoltClient", "credentials.ParadimeCredentials", "credentials_check.CredentialsCheck"),
         *("schedule.BoltSchedule", "run.BoltRun", "results.BoltRunResult", "errors.BoltError"),
     }
     flows = {

@@ -1,0 +1,156 @@
+"""What a run that has ended comes to: its result, or its error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from paradime_blocks.client.retry import RetryPolicy, call_with_retries
+from paradime_blocks.dbt.errors import failure_facts
+from paradime_blocks.errors import (
+    BoltAuthError,
+    BoltError,
+    BoltRequestError,
+    BoltRunCanceled,
+    BoltRunError,
+    BoltRunFailed,
+    BoltRunSkipped,
+    BoltUnavailable,
+)
+from paradime_blocks.models import (
+    BoltResource,
+    BoltResourceSummary,
+    BoltRunResult,
+    BoltRunState,
+    BoltRunStatus,
+    run_url,
+)
+from paradime_blocks.polling import POLL_POLICY, Clock, Deadline
+from paradime_blocks.text.redaction import Redactor
+
+if TYPE_CHECKING:
+    from logging import Logger, LoggerAdapter
+
+    from paradime_blocks.client import BoltClient
+    from paradime_blocks.credentials import ParadimeCredentials
+
+T = TypeVar("T")
+# The run has been seen: a refusal to tell of it again is taken for trouble that passes, as in the wait.
+_REFUSALS_AT_MOST = 3
+# An outage at a run's end is as long as one in its midst: the handle's own bound is counted beside this.
+_RESULT_POLICY = RetryPolicy(attempts=sys.maxsize, total_seconds=float("inf"))
+_RESOURCES_OUTAGE_SECONDS = 30.0
+
+
+def facts_of(run_id: int, schedule_name: str | None, state: BoltRunState | None) -> dict[str, Any]:
+    """Return what each error about a run tells of it."""
+    return {"schedule_name": schedule_name, "run_id": run_id, "state": state, "url": run_url(run_id)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run comes to.
+
+    Attributes:
+        run_id: The run.
+        credentials: The credentials of its workspace.
+        schedule_name: Its schedule, for messages.
+        max_outage_seconds: How long Bolt may be unreachable.
+        clock: The time.
+        logger: Takes what costs the result nothing but is missing from it.
+    """
+
+    run_id: int
+    credentials: ParadimeCredentials
+    schedule_name: str | None
+    max_outage_seconds: float
+    clock: Clock
+    logger: Logger | LoggerAdapter[Any]
+
+    async def fetch(self) -> BoltRunResult:
+        """Return the result of a run that succeeded; `BoltRun.afetch_result` says which errors are raised."""
+        # A poll is short, and an outage is counted by the clock of the handle.
+        async with (
+            self.credentials.get_client(retry_policy=POLL_POLICY) as polling,
+            self.credentials.get_client() as client,
+        ):
+            status = await self._patiently(
+                lambda: polling.get_bolt_run(self.run_id, logs=False), self.max_outage_seconds
+            )
+            error = await self._error_of(client, status)
+            if error is not None:
+                raise error
+            return await self._result_of(polling, status)
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]], outage_seconds: float) -> T:
+        outage = Deadline(outage_seconds, self.clock)
+        refusals = 0
+
+        def is_worth_another_try(error: BaseException) -> bool:
+            nonlocal refusals
+            refusals += isinstance(error, (BoltRequestError, BoltAuthError))
+            return (
+                isinstance(error, (BoltUnavailable, BoltRequestError, BoltAuthError))
+                and refusals <= _REFUSALS_AT_MOST
+                and not outage.passed
+            )
+
+        return await call_with_retries(
+            read, _RESULT_POLICY, retry=is_worth_another_try, sleep=self.clock.sleep
+        )
+
+    async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
+        """Return the commands' resources; a run that succeeded has succeeded although they cannot be had."""
+        command_ids = [command.id for command in status.commands]
+        errors: dict[int, BoltError] = {}
+        try:
+            found = await self._patiently(
+                lambda: client.get_bolt_command_resources(command_ids, errors=errors),
+                min(_RESOURCES_OUTAGE_SECONDS, self.max_outage_seconds),
+            )
+        except BoltError as error:
+            errors, found = {0: error}, {}
+        for missed in errors.values():
+            self.logger.warning("The files of Bolt run %s cannot be listed: %s", self.run_id, missed)
+        return found
+
+    async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
+        resources = await self._resources_of(client, status)
+        # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
+        return BoltRunResult.of(
+            self.run_id,
+            Redactor.of(self.credentials).status(status),
+            schedule_name=self.schedule_name,
+            resources=[
+                BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
+                for command_id, found in resources.items()
+                for resource in found
+            ],
+        )
+
+    async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
+        """Return the error that a run's state amounts to; None for SUCCESS."""
+        state = status.state
+        if state == BoltRunState.SUCCESS:
+            return None
+        facts = facts_of(self.run_id, self.schedule_name, state)
+        if not state.is_terminal:
+            return BoltRunError(
+                "The Bolt run has not ended yet.", guidance="Wait for its completion first.", **facts
+            )
+        if state == BoltRunState.SKIPPED:
+            return BoltRunSkipped("Bolt skipped the run.", **facts)
+        command = status.decisive_command
+        if command is not None:
+            facts.update(await failure_facts(client, command, self.credentials))
+        if state == BoltRunState.CANCELED:
+            return BoltRunCanceled("The Bolt run was canceled.", **facts)
+        if command is None:
+            return BoltRunFailed(
+                "The Bolt run failed, although no command of it did.",
+                guidance="See on the run's page in Paradime why.",
+                **facts,
+            )
+        return BoltRunFailed("The Bolt run failed.", **facts)

@@ -1,0 +1,78 @@
+"""What the log says of a run while it is waited for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus, run_url
+from paradime_blocks.models.ends import SETTLING_SECONDS, end_by_commands
+from paradime_blocks.text.redaction import Redactor
+from paradime_blocks.text.rendering import clean
+
+if TYPE_CHECKING:
+    from logging import Logger, LoggerAdapter
+
+    from paradime_blocks.credentials import ParadimeCredentials
+    from paradime_blocks.polling import Observation
+
+
+class RunLog:
+    """What has been seen and logged of a run: a state when it changes, an outage when it begins and ends.
+
+    Args:
+        run_id: The run.
+        credentials: Credentials whose secrets are kept out of the log.
+        logger: The log.
+    """
+
+    def __init__(
+        self, run_id: int, credentials: ParadimeCredentials, logger: Logger | LoggerAdapter[Any]
+    ) -> None:
+        self.run_id = run_id
+        self.credentials = credentials
+        self.logger = logger
+        self.state: BoltRunState | None = None
+        self._running: BoltCommand | None = None
+        self._in_outage = False
+        self._warned = ""
+
+    @property
+    def running_command(self) -> str | None:
+        """The command that was running when the run was last seen, fit to be shown."""
+        return Redactor.of(self.credentials)(clean(self._running.command)) if self._running else None
+
+    def tell(self, seen: Observation) -> None:
+        """Log what is new in an observation."""
+        if seen.status is None:
+            if not self._in_outage:
+                self.logger.warning("Bolt run %s cannot be seen now: %s", self.run_id, seen.error)
+            self._in_outage = True
+            return
+        if self._in_outage:
+            self.logger.info("Bolt run %s can be seen again.", self.run_id)
+        self._in_outage = False
+        self._running = seen.status.unfinished_command
+        if seen.status.state != self.state:
+            self.state = seen.status.state
+            if not self.state.is_terminal:
+                self.logger.info("Bolt run %s is %s. %s", self.run_id, self.state, run_url(self.run_id))
+        self._warn_of_unknown_state(seen.status)
+
+    def _warn_of_unknown_state(self, status: BoltRunStatus) -> None:
+        """Warn once that no command is running although the state is not known, and once of the end that follows."""
+        end = end_by_commands(status)
+        if status.reported_state is not None:
+            text = (
+                f"Bolt run {self.run_id} is {status.reported_state} in Bolt, a state that is not known. Its "
+                f"commands have ended, so the run counts as {status.state}."
+            )
+        elif end is not None:
+            text = (
+                f"Bolt run {self.run_id} is {status.state}, a state that is not known, and none of its commands "
+                f"is running. If this lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
+            )
+        else:
+            return
+        if text != self._warned:
+            self._warned = text
+            self.logger.warning("%s", text)
