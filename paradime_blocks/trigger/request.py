@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +14,17 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from paradime_blocks.client import BoltClient
+
+
+_FINGERPRINT = 32
+_COMMAND_FINGERPRINT = 16
+
+
+def fingerprint_of(command: str) -> str:
+    """Return what tells a command from others, however it is spaced."""
+    return hashlib.sha256(" ".join(command.split()).encode(errors="replace")).hexdigest()[
+        :_COMMAND_FINGERPRINT
+    ]
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,14 @@ class TriggerRequest:
         """The branch or commit that replaces the schedule's own."""
         return self.options.get("branch")
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells the request from others, but for its reason; nobody can read in it what was asked for."""
+        asked = {name: value for name, value in self.options.items() if name != "reason"}
+        told = [self.schedule_name, asked, self.retry_of, self.retry_everything]
+        text = json.dumps(told, sort_keys=True, default=lambda command: command.model_dump())
+        return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT]
+
     def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
         """Return the same request with other options; None leaves an option out."""
         changed = chosen(TriggerOptions, {**self.options, **options})
@@ -68,7 +89,8 @@ class TriggerIntent:
     Attributes:
         latest_run_id: The schedule's latest run before it; 0 for none.
         intended_at: When, in seconds since the epoch, by our own clock.
-        commands: The commands that the run is to have, the schedule's own unless others were given.
+        commands: Fingerprints of the commands that the run is to have: they are kept where many can read, and a
+            command may hold a secret.
         branch: Branch or commit that was asked for.
         retry_of: The run that is to be retried.
         bolt_time: When, by Bolt's clock; None if Bolt does not tell it.

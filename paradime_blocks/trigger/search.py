@@ -24,6 +24,7 @@ from paradime_blocks.errors import (
 from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Clock, Deadline, system_clock
+from paradime_blocks.trigger.request import fingerprint_of
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -113,10 +114,11 @@ def _checked_out(intent: TriggerIntent, record: BoltRunRecord) -> Fit:
 
 
 def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
-    """Judge whether a run's commands so far are the beginning of what was asked for."""
-    if not asked or count_setup(shown) == len(shown):
+    """Judge whether a run's commands so far are the beginning of what was asked for, by its fingerprints."""
+    setup = count_setup(shown)
+    if not asked or setup == len(shown):
         return Fit.OPEN
-    return Fit.NO if first_of(asked, shown) is None else Fit.YES
+    return Fit.NO if _first(asked, [*map(fingerprint_of, shown)], setup) is None else Fit.YES
 
 
 def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
@@ -126,10 +128,13 @@ def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
         asked: The commands that were asked for; they may begin as Bolt's own do.
         shown: The run's commands so far, with Bolt's own before them.
     """
-    expected = [" ".join(command.split()) for command in asked]
-    seen = [" ".join(command.split()) for command in shown]
-    places = range(count_setup(shown), -1, -1)
-    return next((start for start in places if seen[start:] == expected[: len(seen) - start]), None)
+    expected, seen = ([*map(fingerprint_of, commands)] for commands in (asked, shown))
+    return _first(expected, seen, count_setup(shown))
+
+
+def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | None:
+    places = range(setup, -1, -1)
+    return next((start for start in places if [*seen[start:]] == [*expected[: len(seen) - start]]), None)
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:

@@ -25,7 +25,7 @@ from paradime_blocks.polling import Clock, Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.trigger.own_thread import Work, in_own_thread
-from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
     Verdict,
@@ -83,7 +83,7 @@ async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock)
         latest_run_id=schedule.latest_run_id or 0,
         intended_at=clock.wall(),
         bolt_time=client.bolt_time(),
-        commands=tuple(schedule.commands) if request.commands is None else request.commands,
+        commands=tuple(map(fingerprint_of, request.commands or schedule.commands)),
         branch=request.branch,
         retry_of=request.retry_of,
     )

@@ -17,7 +17,7 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
 from paradime_blocks.polling import Clock, Deadline, next_poll_delay, observe
-from paradime_blocks.trigger.request import TriggerIntent
+from paradime_blocks.trigger.request import TriggerIntent, fingerprint_of
 from paradime_blocks.trigger.search import Finding, Fit, Verdict, begun_too_late, first_of, fit, judge
 from paradime_blocks.trigger.send import may_have_started
 
@@ -77,7 +77,7 @@ def record(branch: str | None = None, commit: str | None = None, parent: int | N
 )
 def test_commands_identify_our_run(commands, seen, expected) -> None:
     """A run fits if its commands so far are the requested ones; Bolt's own commands before them do not count."""
-    assert fit(TriggerIntent(7, 0.0, commands), record(), seen) is expected
+    assert fit(TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands))), record(), seen) is expected
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,9 @@ def test_commands_identify_our_run(commands, seen, expected) -> None:
 )
 def test_the_branch_identifies_our_run(asked, branch, commit, expected) -> None:
     """A run on another branch or commit than requested is not ours."""
-    assert fit(TriggerIntent(7, 0.0, (RUN,), asked), record(branch, commit), [RUN]) is expected
+    assert (
+        fit(TriggerIntent(7, 0.0, (fingerprint_of(RUN),), asked), record(branch, commit), [RUN]) is expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,10 @@ def test_the_branch_identifies_our_run(asked, branch, commit, expected) -> None:
 )
 def test_the_retried_run_identifies_our_run(parent, retry_of, expected) -> None:
     """A retry is identified by the run that it retries."""
-    assert fit(TriggerIntent(7, 0.0, (RUN,), retry_of=retry_of), record(parent=parent), [RUN]) is expected
+    assert (
+        fit(TriggerIntent(7, 0.0, (fingerprint_of(RUN),), retry_of=retry_of), record(parent=parent), [RUN])
+        is expected
+    )
 
 
 @pytest.mark.parametrize(

@@ -1064,7 +1064,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
         await first.retry(run, failure.value)
     if sent:
         intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time(), retry_of=run.run_id)
-        await first.ledger.intend(first._retry_request(run), intent)
+        await first.ledger.intend(first._retry_request(run.run_id), intent)
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     process.set(Process())
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)

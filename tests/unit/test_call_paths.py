@@ -365,7 +365,13 @@ def task_has(key: str, one: Caller | None, body: str = "this body") -> Ownership
     """What a task of this flow run answers for."""
     request = TriggerRequest(schedule_name="daily")
     return Ownership(
-        key=key, body=body, flow_run_id=uuid4(), request=request, asked=request, run_id=1, caller=one
+        key=key,
+        body=body,
+        flow_run_id=uuid4(),
+        request=request,
+        asked=request.fingerprint,
+        run_id=1,
+        caller=one,
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from paradime_blocks.errors import BoltRequestError
-from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.entry import Ownership
+from paradime_blocks.models import BoltRunRecord, BoltRunState
+from paradime_blocks.options import Command
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
+from paradime_blocks.trigger.search import Fit, fit
+from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.ledger.store import Superseded, write_labels
 from paradime_flows.runner.resume import claim
 
@@ -26,13 +30,55 @@ def test_a_flow_run_that_answers_for_another_schedules_run_is_refused():
 def test_a_task_that_is_retried_claims_again_what_it_had_claimed():
     """It had written nothing of its own; another task that asks for the same must not get it, then or later."""
     request = TriggerRequest(schedule_name="extract")
-    old = Ownership(key="first", body="before", flow_run_id=uuid4(), request=request, asked=request, run_id=1)
+    old = Ownership(
+        key="first", body="before", flow_run_id=uuid4(), request=request, asked=request.fingerprint, run_id=1
+    )
     assert claim([old], "second", request, "now") is old
     assert claim([old], "third", request, "now") is None
     assert claim([old], "second", request, "now") is old
     old.body = "now"
     assert claim([old], "second", request, "now") is old
     assert claim([old], "third", request, "now") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"schedule_name": "orders"}, id="schedule"),
+        pytest.param({"options": {"commands": ["dbt test"]}}, id="commands"),
+        pytest.param(
+            {"options": {"commands": [Command(command="dbt run", continue_on_error=True)]}}, id="goes on"
+        ),
+        pytest.param({"options": {"commands": ["dbt run"], "branch": "dev"}}, id="branch"),
+        pytest.param({"retry_of": 7}, id="retry"),
+        pytest.param({"retry_of": 7, "retry_everything": True}, id="retry of everything"),
+    ],
+)
+def test_a_fingerprint_tells_a_request_from_others(other):
+    """It is all that is kept of what was asked for."""
+    plain: dict[str, Any] = {"schedule_name": "extract", "options": {"commands": ["dbt run"]}}
+    request = TriggerRequest(**plain)
+    old = Ownership(flow_run_id=uuid4(), request=request, asked=request.fingerprint)
+    assert old.asks_for(TriggerRequest(**plain).with_options(reason="another"))
+    assert not old.asks_for(TriggerRequest(**{**plain, **other}))
+
+
+def test_commands_are_kept_as_fingerprints():
+    """Of 400 kB of commands, which may hold secrets, the label has as little as of others."""
+    commands = [f"dbt run -s {'orders+ ' * 50_000}"]
+    request = TriggerRequest(schedule_name="daily", options={"commands": commands, "branch": "dev"})
+    intent = TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands)), "dev")
+    ownership = Ownership(
+        flow_run_id=uuid4(), request=request, asked=request.fingerprint, intent=intent, refused=intent
+    )
+    flow_run = FlowRun(flow_id=uuid4(), id=ownership.flow_run_id, labels=ownership.to_labels())
+    assert sum(len(str(value)) for value in flow_run.labels.values()) < 2000
+    (kept,) = read_ownerships(flow_run)
+    assert kept.asks_for(request)
+    assert (kept.schedule, kept.request.branch, kept.intent) == ("daily", "dev", intent)
+    record = BoltRunRecord(id=8, state=BoltRunState.RUNNING)
+    assert fit(kept.intent, record, ["git clone x", *commands]) is Fit.YES
+    assert fit(kept.intent, record, ["git clone x", "dbt test"]) is Fit.NO
 
 
 async def test_labels_that_another_writer_has_undone_are_written_again():

@@ -200,3 +200,11 @@ async def test_a_large_log_is_copied_in_pieces(tmp_path: Path) -> None:
     assert (tmp_path / "daily" / "7" / "1-dbt-run" / "stdout.log").stat().st_size == len(stdout)
     # The log itself was there before the count began.
     assert peak < 400_000
+
+
+async def test_the_end_of_a_log_begins_with_no_half_secret() -> None:
+    """Of a last line that is longer than what is looked at, too."""
+    archive = an_archive(None, 10_000)
+    for at in range(0, len(SECRET) + 1, 3):
+        await archived(archive, stdout=SECRET + "x" * (20_000 - at))
+        assert SECRET[-8:] not in str(archive.last)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.models import BoltAttempt, BoltRunState
@@ -36,8 +36,8 @@ class Ownership(BaseModel):
         key: Which intent of the flow run this is; a flow has one, a flow of the user's has one per task.
         flow_run_id: The flow run that it belongs to: labels can be copied, ownership cannot.
         body: Which body of the flow run (`paradime_flows.ledger.store`) took it up last.
-        asked: What the caller asked for; the request may be a retry of it, or the rest of it.
-        request: What was to be triggered.
+        asked: The fingerprint of what the caller asked for; the request may be a retry of it, or the rest of it.
+        request: What was to be triggered. Its commands are not kept: one may hold a secret, and all may be large.
         intent: What was known before the trigger; None until it is about to be sent.
         refused: What was known before a trigger that Bolt has refused since the schedule runs, and that may have
             started that run: a gateway that sends a request twice hides one behind the refusal of the second. What
@@ -70,7 +70,7 @@ class Ownership(BaseModel):
     key: str = FLOW_KEY
     flow_run_id: UUID
     body: str = ""
-    asked: TriggerRequest | None = None
+    asked: str = ""
     request: TriggerRequest
     intent: TriggerIntent | None = None
     refused: TriggerIntent | None = None
@@ -99,6 +99,17 @@ class Ownership(BaseModel):
     notes: list[tuple[str, str]] = Field(default_factory=list)
     _hold: str | None = PrivateAttr(default=None)
     _is_saved: bool = PrivateAttr(default=True)
+
+    @field_serializer("request")
+    def _kept(self, request: TriggerRequest) -> dict[str, Any]:
+        """Return what is needed of the request once its process is gone."""
+        options = {} if request.branch is None else {"branch": request.branch}
+        retry = {} if request.retry_of is None else {"retry_of": request.retry_of}
+        return {"schedule_name": request.schedule_name, "options": options, **retry}
+
+    def asks_for(self, request: TriggerRequest) -> bool:
+        """Whether what the caller asked for is the same as a request."""
+        return (self.asked or self.request.fingerprint) == request.fingerprint
 
     @property
     def is_open(self) -> bool:

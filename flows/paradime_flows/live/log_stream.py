@@ -26,7 +26,7 @@ from paradime_blocks import BoltAuthError, BoltClient, BoltRequestError, Paradim
 from paradime_blocks.client.log_pages import OWN_CURSOR
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.dbt import Record, Stream
-from paradime_blocks.text import Redactor, one_line
+from paradime_blocks.text import Redactor
 from paradime_flows.live.log_lines import (
     CommandLog,
     Position,
@@ -149,7 +149,7 @@ class LiveLogs:
             run_logger().warning(
                 "Not all output of Bolt run %s was logged%s; the artifacts with its logs have more.",
                 self.run_id,
-                f" ({one_line(self._redact(str(failure)))})" if failure else "",
+                f" ({self._redact.line(str(failure))})" if failure else "",
             )
         elif any(log.falls_short for log in self.commands.values()):
             run_logger().warning(
@@ -174,7 +174,7 @@ class LiveLogs:
                 if not self._paged:
                     log.begin_anew()
                 self.commands[command.id] = log
-                self._headings[command.id] = f"Command {n}, {self._redact(one_line(command.command))}"
+                self._headings[command.id] = f"Command {n}, {self._redact.line(command.command)}"
 
     async def _fetch(self, client: BoltClient, status: BoltRunStatus, *, at_once: bool) -> None:
         for command in status.commands:

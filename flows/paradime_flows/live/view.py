@@ -14,7 +14,7 @@ import anyio
 
 from paradime_blocks import BoltError, BoltRun, BoltSchedule
 from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.text import Redactor, cell, one_line
+from paradime_blocks.text import Redactor, cell
 from paradime_flows.live.log_position import FlowRunJournal
 from paradime_flows.live.log_stream import LiveLogs
 from paradime_flows.live.progress import ProgressArtifact, percent_done
@@ -155,9 +155,7 @@ class _ShownRun:
             nodes = {command.id: self._logs.nodes(command.id) for command in status.commands}
         last = status.commands[-1]
         done, total = nodes.get(last.id, (0, 0))
-        text = (
-            f"Bolt run {self.run.run_id} of {cell(self._name)}: {cell(self._redact(one_line(last.command)))}"
-        )
+        text = f"Bolt run {self.run.run_id} of {cell(self._name)}: {cell(self._redact.line(last.command))}"
         if total and not status.state.is_terminal:
             text += f" ({done} of {total})"
         await self._progress.show(
@@ -177,7 +175,7 @@ class _ShownRun:
     def _tell(self, what: str, error: Exception) -> None:
         if what not in self._told:
             self._told.add(what)
-            told = one_line(self._redact(str(error)), 300)
+            told = self._redact.line(str(error), 300)
             run_logger().warning(
                 "The %s of Bolt run %s cannot be shown now; the wait for it goes on: %s",
                 what,

@@ -99,8 +99,7 @@ class LogArchive:
         return pieces(text, self.piece_characters)
 
     def _last_line(self, text: str) -> str | None:
-        # A secret may lie across a cut, but not across one that is made after it has been taken out.
-        return last_line(self.context.redact(text[-_END_CHARACTERS:]))
+        return last_line(self.context.redact.tail(text, _END_CHARACTERS))
 
     def _reasons_in(self, detail: BoltCommandDetail) -> LogReasons:
         texts = (detail.stdout, detail.stderr)

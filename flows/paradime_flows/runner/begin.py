@@ -87,7 +87,7 @@ async def open_intent(
     ownership.held_by(flow_run)
     if ownership.reported:
         ownership.refused = None
-    ownership.asked, ownership.caller = request, around
+    ownership.asked, ownership.caller = request.fingerprint, around
     ownership.api_endpoint = schedule.credentials.api_endpoint
     ownership.workspace_uid = schedule.credentials.workspace_uid
     ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name

@@ -124,18 +124,12 @@ class RunLifecycle:
         run = await self._take_up()
         if run is not None:
             return run
-        # A body before this one may have died as it was about to send something else: a retry, or the rest of a run.
-        request = self.next_request
+        # A body before this one may have died as it was about to retry a run.
+        failed = self.ownership.failed_run
+        request = self.request if failed is None else self._retry_request(failed)
         if request.retry_of is not None:
             await self._count_retried(request.retry_of)
         return await self._start(request)
-
-    @property
-    def next_request(self) -> TriggerRequest:
-        """What is to be sent if there is nothing to take up."""
-        ownership = self.ownership
-        was_about_to = ownership.intent is not None or ownership.refused is not None
-        return ownership.request if was_about_to else self.request
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
         """Trigger or retry, while watching the flow run: looking into a lost answer takes longer than a cancel may.
@@ -268,7 +262,7 @@ class RunLifecycle:
         if reason is not None:
             self.trail.note(f"Bolt run {run.run_id} failed, and a retry would fail, too: {one_line(reason)}")
             return None
-        request = self._retry_request(run)
+        request = self._retry_request(run.run_id)
         state = BoltRunState(str(error.state))
         self.ownership.state = state
         # The next attempt's logs take the place of these.
@@ -293,9 +287,9 @@ class RunLifecycle:
     async def _pause(self, seconds: float) -> None:
         await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
 
-    def _retry_request(self, run: BoltRun) -> TriggerRequest:
-        same = self.ownership.request.with_options(commands=None)
-        return replace(same, retry_of=run.run_id, retry_everything=False)
+    def _retry_request(self, run_id: int) -> TriggerRequest:
+        same = self.request.with_options(commands=None)
+        return replace(same, retry_of=run_id, retry_everything=False)
 
     async def tell(self, outcome: str | None) -> None:
         """Write the summary of a run that is not waited for, or of none at all."""

@@ -75,7 +75,7 @@ def claim(
         is_ours = claimant == key
         is_earlier = is_ours or ownership.body != body or _is_retried_since(caller, ownership.caller)
         is_free = is_ours or claimant is None or _is_retried_since(caller, claimed_by)
-        same = _same(ownership.asked or ownership.request, request) and FLOW_KEY not in {ownership.key, key}
+        same = ownership.asks_for(request) and FLOW_KEY not in {ownership.key, key}
         if same and is_earlier and is_free:
             claimed[ownership.key, body] = (key, caller)
             return ownership
@@ -92,18 +92,12 @@ def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
     Prefect goes on with a flow's subflows by their number: a parent that calls others in its next attempt, or in
     another order, is given the flow run of another call.
     """
-    asked = ownership.asked or ownership.request
-    if asked.schedule_name != request.schedule_name:
+    if ownership.schedule != request.schedule_name:
         raise BoltRequestError(
-            f"This flow run has run {asked.schedule_name!r} before and is to run {request.schedule_name!r} now.",
+            f"This flow run has run {ownership.schedule!r} before and is to run {request.schedule_name!r} now.",
             guidance="Nothing was sent. Call the same sub-flows in the same order in each attempt of a flow, or tasks.",
             schedule_name=request.schedule_name,
         )
-
-
-def _same(one: TriggerRequest, other: TriggerRequest) -> bool:
-    """Whether two requests ask for the same; the reason names the flow run, and that can be renamed."""
-    return one.with_options(reason=None) == other.with_options(reason=None)
 
 
 @contextmanager
@@ -162,7 +156,7 @@ async def inherit(
                     with suppress(Superseded):
                         await leave_to(heir, old)
             elif has_something(old, taken) and old.is_in(schedule.credentials):
-                if _same(old.asked or old.request, request):
+                if old.asks_for(request):
                     heir = await _claim(old, flow_run, key, caller, schedule.credentials)
                 elif named is not None:
                     reason = f"Flow run {flow_run.name!r} does something else for this step."
@@ -215,7 +209,7 @@ def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowR
 def _concerns(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
     """Whether all that an earlier call answers for, if anything, is what its heir takes over."""
     return all(
-        _same(old.asked or old.request, request) and old.is_in(schedule.credentials)
+        old.asks_for(request) and old.is_in(schedule.credentials)
         for old in read_ownerships(one)
         if old.is_untold
     )

@@ -51,7 +51,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     flow_run_id = lifecycle.ownership.flow_run_id
     if lifecycle.ownership.refused is not None:
         # What holds the slot, or stands in the way, can be a run of our own.
-        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.next_request)
+        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.ownership.request)
         await unless_stopped(look, flow_run_id)
     needs_none = _has_run_to_look_after(lifecycle)
     waits = lifecycle.policies.on_already_running == "wait" and not needs_none

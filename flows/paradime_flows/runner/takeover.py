@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -219,7 +220,8 @@ async def leave_to(heir: Ownership, old: Ownership) -> None:
 
 async def _let_go(heir: Ownership) -> None:
     """Write over what an heir has written in vain: nothing has been sent for its intent."""
-    blank = Ownership(key=heir.key, flow_run_id=heir.flow_run_id, request=heir.asked or heir.request)
+    request = replace(heir.request, retry_of=None)
+    blank = Ownership(key=heir.key, flow_run_id=heir.flow_run_id, request=request, asked=heir.asked)
     blank.notes = [*heir.notes]
     blank.trail().note("Another flow run has come to take it over.")
     async with get_client() as client:
