@@ -9,7 +9,7 @@ import httpx
 
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.polling import Clock
-from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def look(simulator, client_of, change: Callable[[dict[str, Any]], None]) -
     async with client_of(simulator) as client:
         runs = [await client.trigger_bolt_run("daily") for _ in range(3)]
     simulator.clock.advance(1)
-    intent = TriggerIntent(runs[1], simulator.clock.now().timestamp(), ("dbt run",))
+    intent = TriggerIntent(runs[1], simulator.clock.now().timestamp(), (fingerprint_of("dbt run"),))
 
     def change_runs(value: dict[str, Any]) -> None:
         for run in value.get("runs", ()):
