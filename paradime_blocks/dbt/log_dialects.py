@@ -141,7 +141,11 @@ _HEAD_LEVELS: Final = {"warning": logging.WARNING, "error": logging.ERROR}
 GIT: Final = (
     r"(?:Cloning into |Submodule |remote: (?:Enumerating|Counting|Compressing|Finding|Total|[^\S\n]*$)"
     r"|(?:remote: )?[A-Z][a-z]+ (?:[a-z]+ )?[a-z]+: +[0-9]{1,3}% \(|From [^\s]+$|HEAD is now at |Note: switching to "
-    r"|Switched to |Already on | \* \[new | [*+=-] [0-9a-f]{7,40}\.\.|   [0-9a-f]{7,40}\.\.)"
+    r"|Switched to |Already on | \* \[new | [*+=-] [0-9a-f]{7,40}\.\.|   [0-9a-f]{7,40}\.\."
+    # Its advice on a commit that is no branch's.
+    r"|You are in 'detached HEAD' state|changes and commit them, and |state without impacting any branches"
+    r"|If you want to create a new branch to retain |do so \(now or later\) by using |Or undo this operation with:"
+    r"|  git switch |Turn off this advice by )"
 )
 _GIT: Final = re.compile(GIT)
 

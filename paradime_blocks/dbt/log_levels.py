@@ -31,7 +31,12 @@ _JSON_TIME: Final = re.compile(r'"(?:ts|timestamp|time)": ?"[0-9-]{10}[T ]([0-9:
 TRACEBACK: Final = "Traceback (most recent call last)"
 CHAINED: Final = ("During handling of the above", "The above exception was")
 # dbt tells the content of these in the message after them.
-ANNOUNCES: Final = ("Failure in ", "Warning in ")
+ANNOUNCES: Final = re.compile(r"Failure in |Warning in |\s*[^\s]{1,300} failed, error:$")
+# At the end of a run dbt reports each error and warning, and closes it with an empty line.
+_REPORTED: Final = re.compile(
+    r"\s*(?:Failure in |Warning in |[^\n]{1,60} Error in [a-z_ ]{1,20} |[^\s]{1,300} failed, error:)"
+)
+_LAST: Final = "Done."
 # dbt Fusion prints the rows of a unit test's difference as they are.
 _TABLES: Final = "Test failed"
 # Whole lines that say nothing of their level go together, up to so many characters.
@@ -108,7 +113,7 @@ class LevelReader:
         self._loud = _LOUD_LINE[stream]
         self._level = self._usual
         self._reach = _Reach.NOTHING
-        self._announced = False
+        self._reported = False
 
     def read(self, line: str) -> tuple[Record, LogLine]:
         """Return a line as it is to be shown, and as it is understood.
@@ -129,7 +134,7 @@ class LevelReader:
         text = "\n" + clean("\n".join(lines))
         at, end = 0, len(text)
         while at < end:
-            if self._reach is _Reach.NOTHING and not self._announced:
+            if self._reach is _Reach.NOTHING:
                 loud = self._loud.search(text, at)
                 quiet = loud.start() if loud else end
                 while at < quiet:
@@ -161,16 +166,14 @@ class LevelReader:
 
     def _follow(self, line: LogLine, origin: Origin, text: str) -> int:
         """Return the line's level; take in what may follow it."""
-        announced, self._announced = self._announced, False
         self.continues = True
         if origin == "plain" and self._reach is not _Reach.NOTHING and self._takes(line, text):
             return self._level
-        if origin == "text" and self._takes_timed(line, announced=announced):
-            self._reach = _Reach.UNTIMED
+        if origin == "text" and self._reach is _Reach.UNTIMED and self._takes_timed(line):
             return self._level
         self.continues = False
         self._level, self._reach = self._begin(line, origin, text)
-        self._announced = origin != "json" and line.message.startswith(ANNOUNCES)
+        self._reported = self._reach is _Reach.UNTIMED and _REPORTED.match(line.message) is not None
         return self._level
 
     def _takes(self, line: LogLine, text: str) -> bool:
@@ -186,14 +189,13 @@ class LevelReader:
             return True
         return line.level == logging.INFO and bool(text.strip()) and text[0].isspace()
 
-    def _takes_timed(self, line: LogLine, *, announced: bool) -> bool:
+    def _takes_timed(self, line: LogLine) -> bool:
         """Whether a line with a time belongs to the error or warning before it."""
-        if line.status is not None:
+        if line.status is not None or self._level < max(line.level, logging.WARNING):
             return False
-        if announced:
-            return True
-        open_ = self._reach is _Reach.UNTIMED and self._level >= max(line.level, logging.WARNING)
-        return open_ and line.message.startswith("  ")
+        if self._reported:
+            return bool(line.message) and not line.message.startswith(_LAST)
+        return line.message.startswith("  ")
 
     def _begin(self, line: LogLine, origin: Origin, text: str) -> tuple[int, _Reach]:
         """Return the level of a message by its first line, and what will belong to it."""

@@ -95,7 +95,7 @@ def _messages(pieces: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
 
 def _only_announces(lines: list[str]) -> bool:
     """Whether the error is in the next message: as JSON, the two are events of their own."""
-    return len(lines) == 1 and lines[0].startswith(ANNOUNCES)
+    return len(lines) == 1 and ANNOUNCES.match(lines[0]) is not None
 
 
 def _told(lines: list[str]) -> str:
@@ -104,7 +104,7 @@ def _told(lines: list[str]) -> str:
     at = next((at for at, line in enumerate(lines) if line.startswith(TRACEBACK)), None)
     if at is not None:
         return _raised(lines[at:]) or lines[at]
-    if lines[0].startswith(ANNOUNCES) and any("Error in " in line for line in lines[1:2]):
+    if lines[0].startswith("Failure in ") and any("Error in " in line for line in lines[1:2]):
         # The error itself names the node again.
         lines = lines[1:]
     lines[0] = lines[0].strip().removeprefix(_ENCOUNTERED)

@@ -18,6 +18,7 @@ from paradime_blocks.text.rendering import clean
 
 # "ERROR", "PARTIAL SUCCESS (1/2)": a status once more, and no reason.
 _NO_REASON: Final = re.compile(r"(?:[A-Z]+[ -]?){1,3}(?:\([0-9]+/[0-9]+\))?")
+_NO_REASON_CHARACTERS: Final = 60
 _HOOK: Final = re.compile(r"\s*((?:[^\s]{1,200}\.)?on-run-(?:start|end)(?:\.[0-9]{1,9})?) failed, error:\s*")
 _CHECK: Final = re.compile(
     r" of [0-9]{1,9} ERROR freshness of ([^\s]{1,300})|Failed \[[^\]\n]{1,12}\] source +([^\s]{1,300})"
@@ -136,7 +137,8 @@ def explain_freshness(
 
 
 def _has_reason(node: NodeResult) -> bool:
-    return bool(node.message and node.message.strip() and not _NO_REASON.fullmatch(node.message.strip()))
+    message = (node.message or "").strip()
+    return len(message) > _NO_REASON_CHARACTERS or bool(message and not _NO_REASON.fullmatch(message))
 
 
 def _is_about(error: str, named: frozenset[str], node: NodeResult) -> bool:

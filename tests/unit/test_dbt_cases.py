@@ -136,6 +136,17 @@ def test_batches_that_failed_are_listed_and_no_rows_are_made_up() -> None:
     assert "rows: 0" not in page
 
 
+def test_a_model_all_of_whose_batches_failed_has_a_reason() -> None:
+    """dbt's own message is the status once more."""
+    batches = {"successful": [], "failed": [["2024-01-01T06:00:00Z", "2024-01-01T07:00:00Z"]]}
+    content = results(node("events", message="ERROR", batch_results=batches))
+    _, told = story_of("dbt build", "10:00:00  Unhandled error while executing \nno disk", results=content)
+    assert told == (
+        "dbt build: model events failed: 1 of 1 batches (2024-01-01T06:00:00Z) failed: "
+        "Unhandled error while executing no disk"
+    )
+
+
 def test_a_hook_that_the_results_have_is_told_once() -> None:
     """From dbt 1.9 on it has an entry."""
     message = f"depot.on-run-end.0 failed, error:\n {GONE}"

@@ -128,6 +128,12 @@ def test_what_was_met_in_real_logs(name: str, expected: str, error: str | None) 
             id="the message of a failed test",
         ),
         pytest.param(
+            "10:00:00  on-run-end failed, error:\n10:00:00   Catalog Error: no table gone\n10:00:00  Did you mean x?\n"
+            "10:00:00  \n10:00:00  Done. PASS=1",
+            "EEEII",
+            id="a hook of dbt 1.5",
+        ),
+        pytest.param(
             "10:00:00  1 of 1 ERROR creating sql view model a.b .. [ERROR in 0.1s]\nprinted by a macro",
             "EI",
             id="what is printed after a line of progress",
@@ -188,9 +194,10 @@ def test_git_tells_its_progress_on_standard_error_without_a_warning() -> None:
     text = (
         "Cloning into 'shop'...\nremote: Enumerating objects: 5, done.\nReceiving objects:  45% (9/20)\n"
         "remote: Counting objects: 100% (5/5)\nFrom https://git.example.com/shop\n * [new branch]      a\n"
+        "Note: switching to 'abc1234'.\n\nYou are in 'detached HEAD' state. You can look around\n"
         "a hint of another program\nfatal: could not read\n10:00:00  1 of 1 START test a"
     )
-    assert levels(text, "STDERR") == "IIIIIIWEI"
+    assert levels(text, "STDERR") == "IIIIIIIWIWEI"
 
 
 FRAGMENTS = st.sampled_from(
