@@ -260,7 +260,7 @@ async def test_a_run_is_shown_without_secrets_and_within_bounds(
     # A failed search for the schedule's name hides nothing else.
     assert "target/manifest.json" in page.split("## Files")[1]
     assert [resource.path for resource in result.resources] == ["target/manifest.json"]
-    assert "the schedule: Bolt refused" in page
+    assert "the schedule: Bolt could not answer" in page
 
 
 def test_sync_code_inspects_a_run(bolt_simulator: BoltSimulator, credentials: ParadimeCredentials) -> None:
