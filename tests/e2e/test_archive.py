@@ -498,6 +498,36 @@ async def test_models_become_assets_as_prefect_dbt_keys_them(
     assert "9 materialised, 1 failed" in text_of((await artifacts_of(run.id))["paradime-assets"])
 
 
+async def test_a_model_of_many_sources_is_an_asset_with_as_many_as_prefect_takes(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect refuses an event with more than 100 related resources, and says so to nobody."""
+
+    def node(unique_id: str, *upstream: str) -> dict[str, Any]:
+        kind, *_, name = unique_id.split(".")
+        relation = f"d.main.{name}"
+        return {
+            "unique_id": unique_id,
+            "resource_type": kind,
+            "relation_name": relation,
+            "depends_on": {"nodes": upstream},
+        }
+
+    sources = {name: node(name) for name in (f"source.shop.raw.s{n}" for n in range(150))}
+    nodes = {"model.shop.wide": node("model.shop.wide", *sources)}
+    manifest = {"metadata": {"adapter_type": "duckdb"}, "nodes": nodes, "sources": sources}
+    results = {"results": [{"unique_id": "model.shop.wide", "status": "success"}]}
+    files = {"target/manifest.json": json.dumps(manifest), "target/run_results.json": json.dumps(results)}
+    run_id = ended_run(bolt_simulator, "wide", [SimulatedCommand("dbt build", resources=files)])
+    await aarchive_run(run_id, credentials, schedule_name="wide", assets=True)
+    run = await latest_flow_run("archive-run")
+    (event,) = await asset_events(str(run.id), 2)
+    above = [each for each in event["related"] if each["prefect.resource.role"] == "asset"]
+    assert len(above) == 75
+    told = text_of((await artifacts_of(run.id))["paradime-wide"])
+    assert "1 materialised, 0 failed; 1 with the first 75 upstream nodes only: Prefect takes no more" in told
+
+
 async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:
     """Return the materialisations of a flow run, once they have arrived."""
     import anyio

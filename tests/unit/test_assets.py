@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prefect.events import Event
+from prefect.exceptions import EventTooLarge
+from prefect.settings import PREFECT_EVENTS_MAXIMUM_RELATED_RESOURCES, temporary_settings
+from pydantic import ValidationError
 
 from paradime_blocks.dbt.artifacts import Manifest, ManifestNode, NodeResult, RunResults
 from paradime_flows.reporting.assets import asset_key, emit_assets
@@ -18,7 +22,19 @@ def a_node(kind: str, relation: str | None, *depends_on: str, **facts: Any) -> M
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is told to Prefect, in order."""
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr("prefect.events.emit_event", lambda **event: told.append(event))
+
+    def emit_event(event: str, resource: dict[str, str], **more: Any) -> Event | None:
+        """As Prefect's own, which logs what is no valid event, and returns None."""
+        try:
+            accepted = Event(event=event, resource=resource, **more)
+        except ValidationError:
+            return None
+        if accepted.size_bytes > 50_000:
+            raise EventTooLarge(accepted.size_bytes, 50_000)
+        told.append({"event": event, "resource": resource, **more})
+        return accepted
+
+    monkeypatch.setattr("paradime_flows.reporting.assets.emit_event", emit_event)
     return told
 
 
@@ -124,3 +140,43 @@ def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from(events: list[dic
         each["prefect.resource.id"] for each in built["related"] if each["prefect.resource.role"] == "asset"
     ]
     assert sorted(upstream) == ["duckdb://seed_s", "duckdb://src", "duckdb://src_off"]
+
+
+def of_sources(count: int, **facts: Any) -> tuple[RunResults, Manifest]:
+    """A model that is made from so many sources."""
+    sources = {f"source.s{n}": a_node("source", f"src_{n}") for n in range(count)}
+    model = a_node("model", "wide", *sources, **facts)
+    nodes = (NodeResult("model.wide", "model", "wide", "success"),)
+    return RunResults(nodes), Manifest({"model.wide": model, **sources}, "duckdb")
+
+
+@pytest.mark.parametrize("count", [75, 76, 99, 150])
+def test_as_many_upstream_nodes_are_named_as_prefect_takes(count: int, events: list[dict[str, Any]]) -> None:
+    """It takes 100 related resources an event, and adds its own of the flow run."""
+    emitted = emit_assets(*of_sources(count), {})
+    assert (emitted.succeeded, emitted.refused, emitted.shortened) == (1, [], int(count > 75))
+    (built,) = [event for event in events if "materialization" in event["event"]]
+    assert [each["prefect.resource.id"] for each in built["related"]] == [
+        *(f"duckdb://src_{n}" for n in range(min(count, 75))),
+        "dbt",
+    ]
+    assert emitted.told() == "1 materialised, 0 failed" + (
+        "; 1 with the first 75 upstream nodes only: Prefect takes no more" if count > 75 else ""
+    )
+
+
+@pytest.mark.parametrize(
+    "setting, facts",
+    [
+        pytest.param({PREFECT_EVENTS_MAXIMUM_RELATED_RESOURCES: 0}, {}, id="nothing related"),
+        pytest.param({}, {"note": "x" * 60_000}, id="too large"),
+    ],
+)
+def test_what_prefect_does_not_accept_is_not_counted(
+    setting: dict[Any, Any], facts: dict[str, str], events: list[dict[str, Any]]
+) -> None:
+    """The summary names it among what was not archived."""
+    with temporary_settings(setting):
+        emitted = emit_assets(*of_sources(1), facts)
+    assert (emitted.succeeded, emitted.failed, emitted.refused) == (0, 0, ["wide"])
+    assert not [event for event in events if "materialization" in event["event"]]

@@ -174,8 +174,11 @@ class Archive:
         facts = {"bolt_run_id": self.record.run_id, "bolt_schedule": self.record.title}
         emitted = emit_assets(story.built, manifest, facts)
         self.record.assets_told = emitted.told()
-        if emitted.unnamed:
-            names = ", ".join(emitted.unnamed[:_NAMES_TOLD])
-            self._context.missed(
-                "some assets", ValueError(f"Prefect takes no such names as those of {names}.")
-            )
+        for nodes, reason in (
+            (emitted.unnamed, "Prefect takes no such names as those of"),
+            (emitted.refused, "Prefect did not accept the events of"),
+        ):
+            if nodes:
+                names = ", ".join(nodes[:_NAMES_TOLD])
+                more = f" and {len(nodes) - _NAMES_TOLD} more" if len(nodes) > _NAMES_TOLD else ""
+                self._context.missed(f"{len(nodes):,} assets", ValueError(f"{reason} {names}{more}."))

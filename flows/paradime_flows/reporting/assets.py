@@ -9,14 +9,16 @@ false}` is left out, as there; a source is none of dbt's own and always named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from prefect.assets import Asset, AssetProperties
 from prefect.assets.core import MAX_ASSET_DESCRIPTION_LENGTH
 from prefect.context import AssetContext
-from prefect.states import Completed, Failed
+from prefect.events import emit_event
+from prefect.exceptions import EventTooLarge
+from prefect.settings import get_current_settings
 from prefect.types.names import MAX_ASSET_KEY_LENGTH, RESTRICTED_ASSET_CHARACTERS
 from pydantic import ValidationError
 
@@ -31,25 +33,39 @@ _BUILT: Final = frozenset({"success", "partial success"})
 _NOT_IN_KEYS: Final = {ord(character): None for character in RESTRICTED_ASSET_CHARACTERS} | {ord("."): "/"}
 _QUOTES: Final = {ord(quote): None for quote in '"`'}
 _MESSAGE_CHARACTERS: Final = 2000
+# Prefect adds the flow run, its flow, deployment, work pool and tags to the tool.
+_RELATED_TO_A_RUN: Final = 25
 
 
 @dataclass
 class Emitted:
-    """How many materialisations Prefect was told of.
+    """How many materialisations Prefect has accepted.
 
     Attributes:
         succeeded: Nodes that were built.
         failed: Nodes that failed.
         unnamed: Names of nodes that can have no asset key.
+        refused: Names of nodes whose event Prefect did not accept.
+        shortened: How many events name only some of the nodes that theirs was made from.
     """
 
     succeeded: int = 0
     failed: int = 0
-    unnamed: list[str] | None = None
+    unnamed: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    shortened: int = 0
 
     def told(self) -> str:
         """Return the counts in one line."""
-        return f"{self.succeeded:,} materialised, {self.failed:,} failed"
+        told = f"{self.succeeded:,} materialised, {self.failed:,} failed"
+        if self.shortened:
+            told += f"; {self.shortened:,} with the first {most_upstream()} upstream nodes only: Prefect takes no more"
+        return told
+
+
+def most_upstream() -> int:
+    """Return how many upstream nodes an event can name: Prefect limits what it relates to, the flow run included."""
+    return max(0, get_current_settings().server.events.maximum_related_resources - _RELATED_TO_A_RUN)
 
 
 def asset_key(adapter_type: str, relation_name: str) -> str:
@@ -73,7 +89,7 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
         manifest: The manifest of one of them.
         facts: What to add to each materialisation's metadata.
     """
-    emitted = Emitted(unnamed=[])
+    emitted = Emitted()
     adapter = manifest.adapter_type
     for node in results.nodes:
         known = manifest.nodes.get(node.unique_id)
@@ -85,23 +101,38 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
             continue
         asset = _asset(adapter, relation, known)
         if asset is None:
-            emitted.unnamed = [*(emitted.unnamed or []), node.name]
+            emitted.unnamed.append(node.name)
             continue
         upstream = {
-            found
+            found.key: found
             for above in (_upstream(known, manifest) if known else ())
             if (found := _asset(adapter, above.relation_name or "", above)) is not None
         }
-        context = AssetContext(
-            downstream_assets={asset},
-            direct_asset_dependencies=upstream,
-            materialized_by="dbt",
-            materialization_metadata={asset.key: {**_metadata(node), **facts}},
-        )
-        context.emit_events(Failed() if failed else Completed())
+        named = list(upstream.values())[: most_upstream()]
+        if not _emit(asset, named, {**_metadata(node), **facts}, failed=failed):
+            emitted.refused.append(node.name)
+            continue
+        emitted.shortened += len(named) < len(upstream)
         emitted.failed += failed
         emitted.succeeded += not failed
     return emitted
+
+
+def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, failed: bool) -> bool:
+    """Emit the events of a materialisation, as `AssetContext` does, which hides whether Prefect accepts them."""
+    for above in upstream:
+        emit_event("prefect.asset.referenced", AssetContext.asset_as_resource(above), related=[])
+    related = [AssetContext.asset_as_related(above) for above in upstream]
+    try:
+        event = emit_event(
+            f"prefect.asset.materialization.{'failed' if failed else 'succeeded'}",
+            AssetContext.asset_as_resource(asset),
+            related=[*related, AssetContext.related_materialized_by("dbt")],
+            payload=metadata,
+        )
+    except EventTooLarge:
+        return False
+    return event is not None
 
 
 def _asset(adapter: str, relation: str, node: ManifestNode | None) -> Asset | None:
