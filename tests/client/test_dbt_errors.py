@@ -87,8 +87,8 @@ async def test_a_dbt_command_that_wrote_no_results_tells_its_log() -> None:
     assert error.dbt_errors == ["Error: no such package"]
 
 
-async def test_stale_sources_are_told_from_what_the_check_wrote() -> None:
-    """As real dbt writes it; of a source whose query failed, only the log knows."""
+async def test_stale_sources_are_reported_from_the_checks_file() -> None:
+    """The file is real dbt's; a source whose query failed is only in the log."""
     folder = RECORDED / "stale_sources" / "3-dbt-source-freshness"
     sources = {"target/sources.json": (folder / "resources/target/sources.json").read_bytes()}
     log = (folder / "stdout.txt").read_text(encoding="utf-8")

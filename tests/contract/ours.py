@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
 
 
 async def main() -> None:
-    """Answer all calls of standard input, in order."""
+    """Execute all calls of standard input, in order."""
     auth = auth_for(os.environ["PARADIME_API_KEY"], os.environ["PARADIME_API_SECRET"])
     async with BoltClient(ConnectionSettings(os.environ["PARADIME_API_ENDPOINT"], auth)) as client:
         answers = [await answer(client, call) for call in json.load(sys.stdin)]

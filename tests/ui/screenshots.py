@@ -1,4 +1,4 @@
-"""Makes the three pictures of the READMEs: `python tests/ui/screenshots.py` writes tests/ui/screenshots/*.png.
+"""Makes the three screenshots of the READMEs: `python tests/ui/screenshots.py` writes tests/ui/screenshots/*.png.
 
 Starts a Prefect server and the Bolt simulator of its own, runs a schedule that fails as real dbt failed,
 and takes pictures of what Prefect's UI shows of it. Needs Chromium, as tests/ui/test_pages.py says.
