@@ -1,13 +1,13 @@
-"""How much memory it takes to archive a run whose logs total 100 MB.
+"""The memory needed to archive a run whose logs total 100 MB.
 
     python tests/benchmarks/archive_memory.py            # ten commands with 10 MB each
     python tests/benchmarks/archive_memory.py 1 100      # one command with 100 MB
-    python tests/benchmarks/archive_memory.py 10 10 keep # with storage: the whole logs are kept, too, and a
+    python tests/benchmarks/archive_memory.py 10 10 keep # with storage: the whole logs are stored, too, and a
     file as large as all of them
 
-The simulator and the Prefect server are processes of their own: what is measured is the archive's process
-alone. It prints the growth of its largest resident size over what it was with everything imported and one
-small run archived."""
+The simulator and the Prefect server run in their own processes, so only the archive's process is measured. It
+prints the growth of its largest resident size, compared with everything imported and one small run
+archived."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "deployments"), str(ROOT / "tests")]
 
-# A process of its own: its copies of the logs are not the archive's.
+# In its own process: its copies of the logs do not count for the archive.
 SIMULATOR = """
 import json, sys
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
@@ -46,7 +46,7 @@ with BoltSimulator() as simulator:
 
 
 def main(count: int = 10, megabytes: int = 10, *, keep: bool = False) -> None:
-    """Archive such a run, and print what it took."""
+    """Archive such a run, and print the result."""
     os.chdir(home := Path(tempfile.mkdtemp(prefix="archive-memory-")))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     from local_server import LocalPrefectServer, talking_to

@@ -1,14 +1,14 @@
-"""What live logs cost, beside the plain way of doing the same with the same text in the same process.
+"""The cost of live logs, compared with a plain way to do the same with the same text in the same process.
 
     PYTHONPATH=.:flows:deployments python tests/benchmarks/live_logs.py [lines]
 
-Printed are ratios to a yardstick that is run beside it, since seconds differ from machine to machine:
+It prints ratios to a reference that is run beside it, since seconds differ from machine to machine:
 
-* reading: fetching, splitting, levels, joining, against only fetching the same pages;
-* logging: posting the records to a real Prefect server, against `logger.info(line)` for each line, and the
-  requests that this takes;
+* reading: fetching, splitting, levels, joining, compared with only fetching the same pages;
+* logging: posting the records to a real Prefect server, compared with `logger.info(line)` for each line, and the
+  number of requests;
 * lag: the same while the command runs: how long after a line was printed Prefect had it;
-* memory: the peak of Python's allocations, against the size of the text.
+* memory: the peak of Python's allocations, compared with the size of the text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LINE = "12:00:00  {0} of {1} OK created sql table model main.some_model_name ...
 
 
 class _Memory:
-    """A journal that keeps no records."""
+    """A journal that stores no records."""
 
     def __init__(self) -> None:
         self.records = self.longest = self.writes = 0
@@ -73,7 +73,7 @@ async def _read(credentials: ParadimeCredentials, run_id: int, journal: Any) -> 
 
 
 async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str) -> tuple[float, float]:
-    """Seconds of our way and of the plain way, each within a flow run."""
+    """Seconds of our way and of the plain way, each inside a flow run."""
     from prefect import flow
     from prefect.logging import get_run_logger
     from prefect.logging.handlers import APILogHandler
@@ -115,7 +115,7 @@ async def _into_prefect(credentials: ParadimeCredentials, run_id: int, text: str
 
 
 async def _while_it_runs(credentials: ParadimeCredentials, run_id: int, lines: int) -> list[float]:
-    """By how many seconds the newest line of each batch was late when Prefect had taken it."""
+    """How late, in seconds, the newest line of each batch was when Prefect had accepted it."""
     from prefect import flow
 
     from paradime_flows.live.log_position import FlowRunJournal
@@ -135,7 +135,7 @@ async def _while_it_runs(credentials: ParadimeCredentials, run_id: int, lines: i
 
         async def write(self, run_id: int, kept: str) -> None:
             await super().write(run_id, kept)
-            # Lines are printed evenly.
+            # Lines are printed at a constant rate.
             late.append(time.perf_counter() - began - _LIVE_SECONDS * self.shown / lines)
 
     @flow(name="benchmark-running")
@@ -172,7 +172,7 @@ def main(lines: int) -> None:
         credentials = ParadimeCredentials(
             api_endpoint=simulator.api_endpoint, api_key=simulator.api_key, api_secret=simulator.api_secret
         )
-        # The first time warms up what both need.
+        # The first run warms up what both need.
         yardstick = min(asyncio.run(_pages_only(credentials, command_id)) for _ in range(2))
         journal = _Memory()
         took = asyncio.run(_read(credentials, run_id, journal))
@@ -207,7 +207,7 @@ def main(lines: int) -> None:
 
 
 def _live(text: str, lacking: tuple[str, ...]) -> tuple[list[float], int]:
-    """The lags of the batches of a running command, and the bytes that Bolt sent for all of them."""
+    """The lags of the batches of a running command, and the number of bytes that Bolt sent for all of them."""
     from paradime_blocks import ParadimeCredentials
 
     with BoltSimulator() as simulator:

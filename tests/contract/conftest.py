@@ -1,7 +1,7 @@
-"""The simulator and the vendor's SDK in one process, in an environment that has no Prefect.
+"""The simulator and the vendor's SDK in one process, in an environment without Prefect.
 
-`import paradime_blocks.testing` would import `paradime_blocks` first, which needs Prefect. The simulator
-imports nothing of the rest of the package, so it is loaded from its folder under a name of its own.
+`import paradime_blocks.testing` would first import `paradime_blocks`, which needs Prefect. The simulator
+imports nothing from the rest of the package, so it is loaded from its folder under another name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 collect_ignore_glob = [] if importlib.util.find_spec("paradime") else ["test_*.py"]
 
-# The SDK reads credentials and keeps a cache in the home folder, and looks for newer versions of itself.
+# The SDK reads credentials and keeps a cache in the home folder, and searches for newer versions of itself.
 os.environ["HOME"] = tempfile.mkdtemp(prefix="paradime-sdk-home-")
 os.environ["PARADIME_DISABLE_VERSION_CHECK"] = "1"
 os.environ["PARADIME_DISABLE_TELEMETRY"] = "1"
@@ -44,13 +44,13 @@ def _load_simulator() -> Any:
 
 @pytest.fixture(scope="session")
 def testing() -> Any:
-    """The module `paradime_blocks.testing`, by another name."""
+    """The module `paradime_blocks.testing`, under another name."""
     return _load_simulator()
 
 
 @pytest.fixture
 def simulator(testing: Any) -> Iterator[Any]:
-    """A simulator whose time stands still; it must understand all that the SDK asks of it."""
+    """A simulator whose time stands still; it must understand every request of the SDK."""
     with testing.BoltSimulator(speed=0) as simulator:
         yield simulator
     slips = [(request.query, request.not_understood) for request in simulator.bad_requests]
@@ -69,5 +69,5 @@ def sdk(simulator: Any) -> Any:
 
 @pytest.fixture
 def bolt(sdk: Any) -> Any:
-    """The part of the vendor's client that is about Bolt."""
+    """The part of the vendor's client for Bolt."""
     return sdk.bolt

@@ -1,6 +1,6 @@
-"""Our client's answers, for the tests in the vendor's environment: calls and answers are JSON.
+"""Our client's results, for the tests in the vendor's environment: calls and results are JSON.
 
-Run by our own Python, with the repository in its path: the vendor's SDK and Prefect do not go together.
+Runs on our own Python, with the repository in its path: the vendor's SDK and Prefect cannot be installed together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
 
 
 async def answer(client: BoltClient, call: dict[str, Any]) -> Any:
-    """Carry out one call: a method of the client and its arguments."""
+    """Execute one call: a method of the client and its arguments."""
     try:
         found = getattr(client, call["method"])(*call.get("args", []), **call.get("kwargs", {}))
         found = [item async for item in found] if hasattr(found, "__aiter__") else await found
@@ -28,7 +28,7 @@ async def answer(client: BoltClient, call: dict[str, Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """What JSON does not know."""
+    """Convert a value that JSON does not support."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""The vendor's command line against the simulator."""
+"""The vendor's command line with the simulator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def started(result: Result) -> int:
 
 
 def test_a_run_is_started_and_waited_for(simulator: Any, paradime: Callable[..., Result]) -> None:
-    """The exit code is 0, and the live log shows."""
+    """The exit code is 0, and the live log appears."""
     simulator.clock.speed = 20
     simulator.add_schedule("daily")
     result = paradime(
@@ -56,7 +56,7 @@ def test_a_failing_run_is_a_failure(simulator: Any, testing: Any, paradime: Call
 
 
 def test_commands_are_replaced(simulator: Any, paradime: Callable[..., Result]) -> None:
-    """Each --command is one of the run's."""
+    """Each --command becomes one of the run's commands."""
     simulator.add_schedule("daily")
     result = paradime("bolt", "run", "daily", "--json", "--command", "dbt seed", "--command", "dbt build")
     assert result.exit_code == 0, result.output
@@ -65,7 +65,7 @@ def test_commands_are_replaced(simulator: Any, paradime: Callable[..., Result]) 
 
 @pytest.mark.parametrize("flags", [[], ["--all"]], ids=["what failed", "everything"])
 def test_a_run_is_retried(simulator: Any, paradime: Callable[..., Result], flags: list[str]) -> None:
-    """By its id."""
+    """The retry uses its id."""
     simulator.add_schedule("daily", final_state="FAILED")
     failed = simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -74,10 +74,8 @@ def test_a_run_is_retried(simulator: Any, paradime: Callable[..., Result], flags
     assert simulator.run(started(result)).parent_run_id == failed
 
 
-def test_a_schedule_is_retried_suspended_and_taken_up_again(
-    simulator: Any, paradime: Callable[..., Result]
-) -> None:
-    """The commands of `paradime bolt schedule`."""
+def test_a_schedule_is_retried_suspended_and_resumed(simulator: Any, paradime: Callable[..., Result]) -> None:
+    """These are the commands of `paradime bolt schedule`."""
     simulator.add_schedule("daily", final_state="FAILED")
     failed = simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -90,7 +88,7 @@ def test_a_schedule_is_retried_suspended_and_taken_up_again(
 
 
 def test_an_artifact_is_downloaded(simulator: Any, paradime: Callable[..., Result], tmp_path: Path) -> None:
-    """The latest manifest lands in the file that was named."""
+    """The latest manifest is written to the named file."""
     simulator.add_schedule("daily")
     simulator.start_run("daily")
     simulator.clock.advance(60)

@@ -1,4 +1,4 @@
-"""The vendor's SDK and our client beside each other: every run-related call, and what each answers."""
+"""The vendor's SDK and our client side by side: every call about runs, and the results of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "flows" / "README.md").read_text(encoding="utf-8")
 MANIFEST = {"metadata": {"dbt_version": "1.9.4"}, "nodes": {}}
-# They manage schedules as configuration, which lies outside the package.
+# They manage schedules as configuration, which this package does not do.
 NOT_ABOUT_RUNS = {
     "create_schedule",
     "delete_schedule",
@@ -46,7 +46,7 @@ def our_python() -> str:
 
 @pytest.fixture
 def ours(simulator: Any) -> Callable[..., Any]:
-    """Asks our client; several calls go to one process. Keywords are environment variables."""
+    """Calls our client; several calls use one process. Keyword arguments are environment variables."""
 
     def ask(*calls: tuple[Any, ...], **environment: str) -> Any:
         asked = [{"method": name, "args": list(args[:-1]), "kwargs": args[-1]} for name, *args in calls]
@@ -89,19 +89,19 @@ def shop(simulator: Any, testing: Any) -> Any:
 
 
 def test_every_call_about_runs_has_its_row() -> None:
-    """The table in flows/README.md has all public calls of the SDK's but those about configuration."""
+    """The table in flows/README.md has all public calls of the SDK except those about configuration."""
     calls = {
         name for name, _ in inspect.getmembers(BoltClient, inspect.isfunction) if not name.startswith("_")
     }
     rows = [line.split("|")[4] for line in README.splitlines() if line.count("|") == 5]
-    told = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
-    assert sorted(calls - NOT_ABOUT_RUNS - told) == []
+    documented = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert sorted(calls - NOT_ABOUT_RUNS - documented) == []
     assert sorted(NOT_ABOUT_RUNS - calls) == []
     assert all(f"`{name}`" in README for name in NOT_ABOUT_RUNS)
 
 
 def test_reads_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
-    """Schedules, runs, states, commands, logs, files: the same facts from both."""
+    """Schedules, runs, states, commands, logs, files: both return the same facts."""
     run_id = shop.start_run("daily", branch="dev")
     shop.clock.advance(60)
     command = bolt.list_run_commands(run_id)[2]
@@ -138,8 +138,8 @@ def test_reads_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
     assert [found["id"] for found in runs["value"]["runs"]] == [run.id]
     assert runs["value"]["runs"][0]["git_info"]["branch"] == run.git_info.branch == "dev"
     assert status["value"]["state"] == bolt.get_run_status(run_id).value
-    told = [(each["id"], each["command"], each["return_code"]) for each in status["value"]["commands"]]
-    assert told == [(each.id, each.command, each.return_code) for each in bolt.list_run_commands(run_id)]
+    listed = [(each["id"], each["command"], each["return_code"]) for each in status["value"]["commands"]]
+    assert listed == [(each.id, each.command, each.return_code) for each in bolt.list_run_commands(run_id)]
     page = bolt.get_command_logs(command.id)
     assert [line["line"] for line in logs["value"]["lines"]] == [line.line for line in page.lines]
     assert (logs["value"]["cursor"], logs["value"]["finished"]) == (page.cursor, page.finished)
@@ -158,7 +158,7 @@ def test_reads_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
 def test_the_latest_artifacts_agree_and_take_fewer_requests(
     shop: Any, testing: Any, bolt: Any, ours: Callable[..., Any]
 ) -> None:
-    """The same file; ours in four requests and a download, however many commands there are to look at."""
+    """The file is the same; ours takes four requests and a download, however many commands are searched."""
     path = "target/manifest.json"
     first = testing.SimulatedCommand("dbt build", resources={path: json.dumps(MANIFEST)})
     others = [testing.SimulatedCommand(f"dbt test --select s{n}", resources={}) for n in range(4)]
@@ -180,7 +180,7 @@ def test_the_latest_artifacts_agree_and_take_fewer_requests(
 
 
 def test_triggers_do_the_same(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
-    """All options of a trigger arrive alike."""
+    """All options of a trigger arrive equally."""
     configs = [{"command": "dbt run", "continueOnError": True}, {"command": "dbt test"}]
     theirs = bolt.trigger_run(
         slug="daily",
@@ -200,7 +200,7 @@ def test_triggers_do_the_same(shop: Any, bolt: Any, ours: Callable[..., Any]) ->
 
 
 def test_cancel_suspend_and_retries_do_the_same(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
-    """Each twice, once by either."""
+    """Each call comes twice, once from either client."""
     first, second = shop.start_run("daily"), shop.start_run("daily")
     bolt.cancel_run(first)
     assert ours(("cancel_bolt_run", second, {}))["value"] is True
@@ -263,7 +263,7 @@ def test_the_latest_artifacts_agree_on_commands_and_runs(
         return requests.get(url, timeout=10).json()
 
     expected = [theirs(**each) for each in options]
-    # The newest run broke off before the fourth command: theirs fails there, ours looks at the run before.
+    # The newest run was interrupted before the fourth command: the SDK fails there, ours searches the run before.
     assert expected[4] == "gave up"
     assert found[4] == {"run": 1, "of": "test"}
     del expected[4], found[4]
@@ -291,7 +291,7 @@ def test_the_latest_artifacts_agree_on_commands_and_runs(
 
 
 def test_pages_of_runs_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
-    """Newest first, and no page that neither client would ask for."""
+    """The newest runs come first; neither client requests a page that needs no request."""
     for _ in range(5):
         shop.start_run("daily")
     pages = [{"offset": 0, "limit": 2}, {"offset": 2, "limit": 2}, {"offset": 4, "limit": 2}, {"offset": 5}]
@@ -310,7 +310,7 @@ def test_pages_of_runs_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> 
 
 
 def test_pages_and_filters_of_schedules_agree(simulator: Any, bolt: Any, ours: Callable[..., Any]) -> None:
-    """By whether their timer is suspended, with and without inactive ones, and page by page."""
+    """They filter by suspended timers, with and without inactive schedules, page by page."""
     for number in range(5):
         simulator.add_schedule(f"s{number}", suspended=number % 2 == 1)
     simulator.add_schedule("gone", active=False)
@@ -338,7 +338,7 @@ REFUSED = "BoltRequestError"
 
 
 def test_errors_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
-    """What is one to the SDK is one to us, and says what Bolt says."""
+    """An error of the SDK is one of ours, with Bolt's message."""
     shop.start_run("broken")
     ended = shop.start_run("daily")
     shop.finish(ended)
@@ -388,7 +388,7 @@ def test_errors_agree(shop: Any, bolt: Any, ours: Callable[..., Any]) -> None:
 
 
 def test_wrong_credentials_and_read_only_keys_agree(testing: Any, ours: Callable[..., Any]) -> None:
-    """To the SDK they are API errors like others; ours say what is wrong with the key."""
+    """In the SDK they are general API errors; ours say what is wrong with the key."""
     with testing.BoltSimulator(read_only=True) as locked:
         locked.add_schedule("daily")
         known = {"api_key": locked.api_key, "api_secret": locked.api_secret}

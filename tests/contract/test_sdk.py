@@ -1,4 +1,4 @@
-"""The vendor's Python client against the simulator: each of its calls that has to do with runs."""
+"""The vendor's Python client with the simulator: each of its calls about runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANIFEST = {"metadata": {"dbt_version": "1.9.4"}, "nodes": {"model.shop.orders":
 
 @pytest.fixture
 def daily(simulator: Any, testing: Any) -> Any:
-    """A schedule that succeeds and leaves a manifest behind."""
+    """A schedule that succeeds and writes a manifest."""
     simulator.add_schedule(
         "daily",
         commands=[
@@ -51,7 +51,7 @@ def broken(simulator: Any, testing: Any) -> Any:
 
 
 def test_schedules_are_listed(daily: Any, bolt: Any) -> None:
-    """Every field that the SDK selects is there and passes its models."""
+    """Every field that the SDK selects exists and fits its models."""
     daily.start_run("daily")
     daily.clock.advance(60)
     found = bolt.list_schedules()
@@ -68,7 +68,7 @@ def test_schedules_are_listed(daily: Any, bolt: Any) -> None:
 
 
 def test_schedules_are_listed_page_by_page_and_filtered(simulator: Any, bolt: Any) -> None:
-    """offset, limit, show_inactive and suspended mean what the SDK says they mean."""
+    """offset, limit, show_inactive and suspended have the SDK's meaning."""
     for number in range(3):
         simulator.add_schedule(f"s{number}", suspended=number == 1)
     simulator.add_schedule("gone", active=False)
@@ -92,15 +92,15 @@ def test_a_schedule_is_shown(daily: Any, bolt: Any, argument: str) -> None:
     assert bolt.get_schedule(**{argument: "daily"}).latest_run_id == run_id
 
 
-def test_a_schedule_is_suspended_and_taken_up_again(daily: Any, bolt: Any) -> None:
-    """The flag shows in the schedule."""
+def test_a_schedule_is_suspended_and_resumed(daily: Any, bolt: Any) -> None:
+    """The schedule shows the flag."""
     for suspend in (True, False):
         bolt.suspend_schedule(slug="daily", suspend=suspend)
         assert bolt.get_schedule(slug="daily").suspended is suspend
 
 
-def test_a_schedule_that_is_not_there_is_an_api_error(simulator: Any, bolt: Any) -> None:
-    """The SDK raises what it raises for GraphQL errors."""
+def test_a_missing_schedule_is_an_api_error(simulator: Any, bolt: Any) -> None:
+    """The SDK raises its exception for GraphQL errors."""
     for call in (
         lambda: bolt.get_schedule(slug="nope"),
         lambda: bolt.trigger_run(slug="nope"),
@@ -118,7 +118,7 @@ def test_a_schedule_that_is_not_there_is_an_api_error(simulator: Any, bolt: Any)
 
 @pytest.mark.parametrize("argument", ["slug", "schedule_name"])
 def test_a_run_is_triggered_and_followed_to_its_end(daily: Any, bolt: Any, argument: str) -> None:
-    """Status and commands on the way and at the end."""
+    """Status and commands during the run and at its end."""
     run_id = bolt.trigger_run(**{argument: "daily"})
     assert bolt.get_run_status(run_id) is BoltRunState.RUNNING
     daily.clock.advance(5.2)
@@ -131,8 +131,8 @@ def test_a_run_is_triggered_and_followed_to_its_end(daily: Any, bolt: Any, argum
     assert [command.return_code for command in bolt.list_run_commands(run_id)] == [0, 0, 0, 0]
 
 
-def test_the_states_of_the_sdk_are_all_told(simulator: Any, bolt: Any) -> None:
-    """STARTING first, and each end state."""
+def test_all_states_of_the_sdk_are_reported(simulator: Any, bolt: Any) -> None:
+    """STARTING first, and each final state."""
     simulator.add_schedule("starting", starting_seconds=5)
     assert bolt.get_run_status(bolt.trigger_run(slug="starting")) is BoltRunState.STARTING
     for state in (BoltRunState.ERROR, BoltRunState.FAILED, BoltRunState.SKIPPED):
@@ -143,7 +143,7 @@ def test_the_states_of_the_sdk_are_all_told(simulator: Any, bolt: Any) -> None:
 
 
 def test_all_options_of_a_trigger_arrive(daily: Any, bolt: Any) -> None:
-    """Branch, pull request, reason, and commands either way."""
+    """Branch, pull request, reason, and commands in both forms."""
     first = bolt.trigger_run(
         slug="daily", commands=["dbt build"], branch="dev", pr_number=7, reason="contract"
     )
@@ -161,21 +161,21 @@ def test_all_options_of_a_trigger_arrive(daily: Any, bolt: Any) -> None:
 
 
 def test_continue_on_error_runs_all_commands(broken: Any, bolt: Any) -> None:
-    """The failed one and those after it."""
+    """The failed command and those after it."""
     run_id = bolt.trigger_run(slug="broken", continue_on_error=True)
     broken.clock.advance(60)
     assert [command.return_code for command in bolt.list_run_commands(run_id)] == [0, 0, 0, 1, 0]
 
 
 def test_a_second_trigger_is_refused(daily: Any, bolt: Any) -> None:
-    """The message has AlreadyRunningException in it."""
+    """The message contains AlreadyRunningException."""
     bolt.trigger_run(slug="daily")
     with pytest.raises(ParadimeAPIException, match="AlreadyRunningException"):
         bolt.trigger_run(slug="daily")
 
 
 def test_a_run_is_cancelled(daily: Any, bolt: Any) -> None:
-    """It is CANCELED, and its broken-off command passes the SDK's models."""
+    """It is CANCELED, and its interrupted command fits the SDK's models."""
     run_id = bolt.trigger_run(slug="daily")
     daily.clock.advance(5)
     bolt.cancel_run(run_id)
@@ -184,7 +184,7 @@ def test_a_run_is_cancelled(daily: Any, bolt: Any) -> None:
 
 
 def test_runs_are_listed_newest_first(broken: Any, bolt: Any) -> None:
-    """With their parents, branches and pull requests."""
+    """They have their parents, branches and pull requests."""
     first = bolt.trigger_run(slug="broken", branch="dev", pr_number=3)
     broken.clock.advance(60)
     second = bolt.retry_run(first)
@@ -198,7 +198,7 @@ def test_runs_are_listed_newest_first(broken: Any, bolt: Any) -> None:
     assert [run.id for run in bolt.list_runs(schedule_name="broken", offset=1, limit=1).runs] == [first]
 
 
-def test_what_failed_is_retried(broken: Any, bolt: Any) -> None:
+def test_the_failed_commands_are_retried(broken: Any, bolt: Any) -> None:
     """By run id: from the failed command on, as `dbt retry`."""
     failed = bolt.trigger_run(slug="broken")
     broken.clock.advance(60)
@@ -210,7 +210,7 @@ def test_what_failed_is_retried(broken: Any, bolt: Any) -> None:
 
 
 def test_everything_is_retried(broken: Any, bolt: Any) -> None:
-    """By run id: all commands but git clone and dbt deps."""
+    """By run id: all commands except git clone and dbt deps."""
     failed = bolt.trigger_run(slug="broken")
     broken.clock.advance(60)
     new = bolt.retry_run_all(failed)
@@ -252,7 +252,7 @@ def test_logs_are_fetched_batch_by_batch(daily: Any, bolt: Any) -> None:
 
 
 def test_logs_are_streamed_until_the_command_ends(daily: Any, bolt: Any) -> None:
-    """The SDK's own loop comes to its end with every line, once."""
+    """The SDK's own loop ends after every line has come once."""
     run_id = bolt.trigger_run(slug="daily")
     daily.clock.advance(1)
     command = bolt.list_run_commands(run_id)[-1]
@@ -262,7 +262,7 @@ def test_logs_are_streamed_until_the_command_ends(daily: Any, bolt: Any) -> None
 
 
 def test_artifacts_are_listed_and_downloaded(daily: Any, bolt: Any) -> None:
-    """The link works without any credentials."""
+    """The link works without credentials."""
     run_id = bolt.trigger_run(slug="daily")
     daily.clock.advance(60)
     command = bolt.list_run_commands(run_id)[2]
@@ -273,7 +273,7 @@ def test_artifacts_are_listed_and_downloaded(daily: Any, bolt: Any) -> None:
 
 
 def test_artifacts_of_a_failed_command_are_there_too(broken: Any, bolt: Any) -> None:
-    """They appear when the command has ended, however it has."""
+    """They appear when the command has ended, even if it failed."""
     run_id = bolt.trigger_run(slug="broken")
     broken.clock.advance(60)
     failed = bolt.list_run_commands(run_id)[-1]
@@ -282,26 +282,26 @@ def test_artifacts_of_a_failed_command_are_there_too(broken: Any, bolt: Any) -> 
 
 
 def test_the_latest_manifest_is_found(daily: Any, bolt: Any) -> None:
-    """By searching runs and commands, and by the index of its command."""
+    """It is found by searching runs and commands, and by the index of its command."""
     bolt.trigger_run(slug="daily")
     daily.clock.advance(60)
     assert bolt.get_latest_manifest_json(slug="daily", command_index=2) == MANIFEST
-    # Without an index the SDK takes the last command that left one: `dbt test`.
+    # Without an index the SDK takes the last command that wrote one: `dbt test`.
     assert bolt.get_latest_manifest_json(slug="daily")["metadata"]["dbt_version"] == "1.9.4"
     url = bolt.get_latest_artifact_url(slug="daily", artifact_path="target/run_results.json")
     assert requests.get(url, timeout=10).status_code == 200
 
 
 def test_all_latest_artifacts_are_found(daily: Any, bolt: Any) -> None:
-    """As the SDK's metadata client gathers them, results of several commands merged."""
+    """The SDK's metadata client collects them and merges the results of several commands."""
     bolt.trigger_run(slug="daily", commands=["dbt source freshness", "dbt build"])
     daily.clock.advance(60)
     artifacts = bolt._get_all_latest_artifacts("daily")
     assert set(artifacts) == {"manifest", "run_results", "sources"}
 
 
-def test_missing_runs_and_artifacts_are_told_apart(daily: Any, bolt: Any) -> None:
-    """The SDK's own errors for each."""
+def test_missing_runs_and_artifacts_have_different_errors(daily: Any, bolt: Any) -> None:
+    """The SDK has its own error for each."""
     with pytest.raises(BoltScheduleLatestRunNotFoundException):
         bolt.get_latest_manifest_json(slug="daily")
     bolt.trigger_run(slug="daily")
@@ -314,7 +314,7 @@ def test_missing_runs_and_artifacts_are_told_apart(daily: Any, bolt: Any) -> Non
 
 
 @pytest.mark.parametrize("token, workspace", [("prdm_wsp_1", None), ("prdm_cmp_1", "w1")])
-def test_tokens_are_let_in(testing: Any, token: str, workspace: str | None) -> None:
+def test_tokens_are_accepted(testing: Any, token: str, workspace: str | None) -> None:
     """A workspace token alone, a company token with its workspace."""
     with testing.BoltSimulator(bearer=token, workspace_uid="w1") as simulator:
         client = Paradime(
@@ -324,7 +324,7 @@ def test_tokens_are_let_in(testing: Any, token: str, workspace: str | None) -> N
 
 
 def test_wrong_credentials_are_an_api_error(simulator: Any) -> None:
-    """With the status in its text."""
+    """The text has the status."""
     client = Paradime(api_endpoint=simulator.api_endpoint, api_key="k", api_secret="s")
     with pytest.raises(ParadimeAPIException, match="401"):
         client.bolt.list_schedules()
