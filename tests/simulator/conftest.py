@@ -1,4 +1,4 @@
-"""Fixtures for the simulator's own tests: they ask over a real socket, and time stands still."""
+"""Fixtures for the simulator's own tests: they use a real socket, and time stands still."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def credentials(simulator: BoltSimulator) -> dict[str, str]:
 
 @pytest.fixture
 def simulator() -> Iterator[BoltSimulator]:
-    """A simulator whose time moves only when a test says so."""
+    """A simulator whose time moves only on request."""
     with BoltSimulator(speed=0) as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="session")
 def http() -> Iterator[httpx.Client]:
-    # Making a client takes a good part of a second, for its certificates: one is enough for all tests.
+    # Creating a client takes most of a second, for its certificates: one is enough for all tests.
     with httpx.Client(timeout=10, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
 def post_to(http: httpx.Client) -> Callable[..., httpx.Response]:
-    """Sends a document to a simulator, and gives the HTTP answer."""
+    """Sends a document to a simulator, and returns the HTTP response."""
 
     def post_to(simulator: BoltSimulator, query: str, **variables: Any) -> httpx.Response:
         payload = {"query": query, "variables": variables}
@@ -44,7 +44,7 @@ def post_to(http: httpx.Client) -> Callable[..., httpx.Response]:
 
 @pytest.fixture
 def post(simulator: BoltSimulator, post_to: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
-    """Sends a document to the test's simulator, and gives the HTTP answer."""
+    """Sends a document to the test's simulator, and returns the HTTP response."""
 
     def post(query: str, **variables: Any) -> httpx.Response:
         return post_to(simulator, query, **variables)
@@ -54,7 +54,7 @@ def post(simulator: BoltSimulator, post_to: Callable[..., httpx.Response]) -> Ca
 
 @pytest.fixture
 def ask(post: Callable[..., httpx.Response]) -> Ask:
-    """Sends a document, and gives the data of its answer, which must have no errors."""
+    """Sends a document, and returns the data of its response, which must have no errors."""
 
     def ask(query: str, **variables: Any) -> dict[str, Any]:
         answer = post(query, **variables).json()
@@ -67,7 +67,7 @@ def ask(post: Callable[..., httpx.Response]) -> Ask:
 
 @pytest.fixture
 def refused(post: Callable[..., httpx.Response]) -> Callable[..., str]:
-    """Sends a document that must be refused, and gives the message of the error."""
+    """Sends a document that must be refused, and returns the error's message."""
 
     def refused(query: str, **variables: Any) -> str:
         answer = post(query, **variables).json()
@@ -79,7 +79,7 @@ def refused(post: Callable[..., httpx.Response]) -> Callable[..., str]:
 
 @pytest.fixture
 def trigger(ask: Ask) -> Callable[..., int]:
-    """Triggers a schedule, and gives the run id."""
+    """Triggers a schedule, and returns the run id."""
 
     def trigger(name: str = "daily") -> int:
         return int(

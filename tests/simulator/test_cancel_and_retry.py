@@ -1,4 +1,4 @@
-"""Ending a run before its time, and doing again what it did not do."""
+"""Ending a run early, and repeating what it did not complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRY_ALL = "mutation($id: Int!) { retryAllBoltRun(scheduleRunId: $id) { runId }
 def test_a_cancel_ends_the_run_at_once(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """The running command is broken off, the ones after it never start."""
+    """The running command is interrupted, and the commands after it never start."""
     simulator.add_schedule("daily", ["dbt run", "dbt test"], setup_commands=False)
     run_id = trigger()
     simulator.clock.advance(0.5)
@@ -32,22 +32,22 @@ def test_a_cancel_ends_the_run_at_once(
     assert command.ended_at == run.ended_at
 
 
-def test_a_cancel_may_take_its_time(simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]) -> None:
-    """The run goes on RUNNING until cancel_seconds have gone by."""
+def test_a_cancel_can_take_time(simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]) -> None:
+    """The run stays RUNNING until cancel_seconds have passed."""
     simulator.add_schedule("daily", [SimulatedCommand("dbt run", duration_seconds=100)], cancel_seconds=5)
     run_id = trigger()
     ask(CANCEL, id=run_id)
     simulator.clock.advance(4)
-    ask(CANCEL, id=run_id)  # asking again does not put it off
+    ask(CANCEL, id=run_id)  # a second cancel does not delay it
     assert simulator.run(run_id).state == "RUNNING"
     simulator.clock.advance(1)
     assert simulator.run(run_id).state == "CANCELED"
 
 
-def test_a_run_that_ends_while_being_cancelled_is_what_it_was(
+def test_a_run_that_ends_before_its_cancel_keeps_its_state(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """It succeeded before the cancel took hold, and stays SUCCESS."""
+    """It succeeded before the cancel took effect, and stays SUCCESS."""
     simulator.add_schedule("daily", ["dbt run"], setup_commands=False, cancel_seconds=5)
     run_id = trigger()
     ask(CANCEL, id=run_id)
@@ -59,7 +59,7 @@ def test_a_run_that_ends_while_being_cancelled_is_what_it_was(
 def test_a_cancel_while_starting_runs_no_command(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """A run that was cancelled before its first command has none."""
+    """A run that was cancelled before its first command has no commands."""
     simulator.add_schedule("daily", starting_seconds=5)
     run_id = trigger()
     ask(CANCEL, id=run_id)
@@ -70,7 +70,7 @@ def test_a_cancel_while_starting_runs_no_command(
 def test_cancelling_an_ended_run_changes_nothing(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """It is no error either."""
+    """It is not an error either."""
     simulator.add_schedule("daily")
     run_id = trigger()
     simulator.clock.advance(60)
@@ -79,10 +79,10 @@ def test_cancelling_an_ended_run_changes_nothing(
 
 
 @pytest.mark.parametrize("policy, ok", [("ignore", True), ("not_ok", False)])
-def test_a_cancel_may_be_in_vain(
+def test_a_cancel_can_have_no_effect(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int], policy: Any, ok: bool
 ) -> None:
-    """Bolt says yes (or no), and the run goes on."""
+    """Bolt responds with true (or false), and the run continues."""
     simulator.add_schedule("daily", cancel=policy)
     run_id = trigger()
     assert ask(CANCEL, id=run_id) == {"cancelBoltRun": {"ok": ok}}
@@ -91,10 +91,10 @@ def test_a_cancel_may_be_in_vain(
     assert simulator.run(run_id).state == "SUCCESS"
 
 
-def test_a_cancel_may_be_refused(
+def test_a_cancel_can_be_refused(
     simulator: BoltSimulator, refused: Callable[..., str], trigger: Callable[..., int]
 ) -> None:
-    """A GraphQL error, and the run goes on; the policy can be changed while it does."""
+    """There is a GraphQL error, and the run continues; the policy can be changed during the run."""
     simulator.add_schedule("daily", cancel="refuse")
     run_id = trigger()
     assert "cannot be canceled" in refused(CANCEL, id=run_id)
@@ -102,10 +102,10 @@ def test_a_cancel_may_be_refused(
     assert simulator.run(run_id).is_active
 
 
-def test_a_retry_takes_up_where_the_run_failed(
+def test_a_retry_continues_where_the_run_failed(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """A new run with a parent: `dbt retry` for what failed, then the rest; what succeeded is left out."""
+    """A new run with a parent: `dbt retry` for the failed command, then the rest; succeeded commands are left out."""
     commands = ["dbt seed", SimulatedCommand("dbt run --select tag:daily", return_code=(1, 0)), "dbt test"]
     simulator.add_schedule("daily", commands)
     failed = trigger()
@@ -120,7 +120,7 @@ def test_a_retry_takes_up_where_the_run_failed(
 def test_a_failed_command_that_dbt_cannot_retry_is_run_again(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """`dbt retry` stands in only where dbt knows how."""
+    """`dbt retry` is used only if dbt supports it."""
     simulator.add_schedule("daily", [SimulatedCommand("python notify.py", return_code=1)])
     failed = trigger()
     simulator.clock.advance(60)
@@ -128,10 +128,10 @@ def test_a_failed_command_that_dbt_cannot_retry_is_run_again(
     assert simulator.run(new).planned_commands == ("python notify.py",)
 
 
-def test_a_retry_of_a_mended_schedule_behaves_as_it_does_now(
+def test_a_retry_uses_the_schedules_present_behaviour(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """Somebody has fixed the model between the run and its retry."""
+    """The model was fixed between the run and its retry."""
     simulator.add_schedule("daily", [SimulatedCommand("dbt run", return_code=1)])
     failed = trigger()
     simulator.clock.advance(60)
@@ -141,10 +141,10 @@ def test_a_retry_of_a_mended_schedule_behaves_as_it_does_now(
     assert simulator.run(new).state == "SUCCESS"
 
 
-def test_a_canceled_run_is_retried_from_where_it_was_broken_off(
+def test_a_canceled_run_is_retried_from_its_interrupted_command(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """Its own commands count, not a failure that never was."""
+    """Its own commands count; there was no failure."""
     simulator.add_schedule("daily", ["dbt run", "dbt test"], setup_commands=False)
     run_id = trigger()
     simulator.clock.advance(1.5)
@@ -156,7 +156,7 @@ def test_a_canceled_run_is_retried_from_where_it_was_broken_off(
 def test_retry_all_runs_everything_but_the_setup(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """All commands again, word for word; a run that succeeded can be repeated too."""
+    """It runs all commands again, word for word; a successful run can be repeated too."""
     simulator.add_schedule("daily", ["dbt run", "dbt test"])
     run_id = trigger()
     simulator.clock.advance(60)
@@ -181,7 +181,7 @@ def test_a_retry_needs_a_run_that_failed(
 def test_a_retry_is_refused_while_the_schedule_runs(
     simulator: BoltSimulator, refused: Callable[..., str], trigger: Callable[..., int]
 ) -> None:
-    """The rule of one run at a time holds for retries too."""
+    """The rule of one run at a time also applies to retries."""
     simulator.add_schedule("daily", final_state="FAILED")
     failed = trigger()
     simulator.clock.advance(60)

@@ -11,7 +11,7 @@ from paradime_blocks.testing import Clock
 
 
 class Real:
-    """Real time, in the hands of a test."""
+    """Real time, controlled by a test."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -26,7 +26,7 @@ def test_virtual_time_starts_at_the_real_time_of_day() -> None:
 
 
 def test_speed_multiplies_real_time() -> None:
-    """A minute goes by in a second at speed 60."""
+    """At speed 60, a minute passes in a second."""
     real = Real()
     clock = Clock(60, monotonic=real)
     before = clock.now()
@@ -34,8 +34,8 @@ def test_speed_multiplies_real_time() -> None:
     assert clock.now() - before == timedelta(minutes=1)
 
 
-def test_a_new_speed_does_not_change_what_has_gone_by() -> None:
-    """Changing the speed neither jumps nor turns back."""
+def test_a_new_speed_does_not_change_the_time_already_passed() -> None:
+    """A change of speed causes no jump, forwards or backwards."""
     real = Real()
     clock = Clock(2, monotonic=real)
     before = clock.now()

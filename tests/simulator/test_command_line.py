@@ -11,7 +11,7 @@ from paradime_blocks.testing.__main__ import add_from_file, add_samples
 
 
 def test_one_sample_succeeds_and_one_fails(simulator: BoltSimulator) -> None:
-    """There is something to see on both sides."""
+    """The samples show both outcomes."""
     add_samples(simulator)
     good, bad = simulator.start_run("daily"), simulator.start_run("broken")
     assert simulator.run(good).state == "STARTING"
@@ -20,7 +20,7 @@ def test_one_sample_succeeds_and_one_fails(simulator: BoltSimulator) -> None:
 
 
 def test_schedules_come_from_a_file(simulator: BoltSimulator, tmp_path: Path) -> None:
-    """A list of what add_schedule takes."""
+    """The file is a list of add_schedule's arguments."""
     schedules: list[dict[str, Any]] = [
         {"name": "one", "commands": ["dbt run", {"command": "dbt test", "return_code": 1}], "branch": "dev"},
         {"name": "two", "commands": ["dbt build"], "starting_seconds": 3},

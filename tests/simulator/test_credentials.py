@@ -1,4 +1,4 @@
-"""Who is let in, and to do what."""
+"""Which credentials the simulator accepts, and what they allow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRIGGER = {"query": 'mutation { triggerBoltRun(scheduleName: "daily") { runId } 
     ],
 )
 def test_wrong_credentials_are_answered_401(http: httpx.Client, headers: dict[str, str]) -> None:
-    """Nothing is done, and the request does not count."""
+    """Nothing is executed, and the request does not count."""
     with BoltSimulator(api_key="k", api_secret="s") as simulator:
         simulator.add_schedule("daily")
         encoded = {name: value.encode("latin-1") for name, value in headers.items()}
@@ -93,7 +93,7 @@ def test_the_environment_fits_the_credentials() -> None:
 def test_a_read_only_key_reads_and_changes_nothing(
     post_to: Callable[..., httpx.Response], read_only: Any, status: int
 ) -> None:
-    """Reads work; a mutation gets status 403 or a GraphQL error, and does nothing."""
+    """Reads work; a mutation gets status 403 or a GraphQL error, and has no effect."""
     with BoltSimulator(read_only=read_only) as simulator:
         simulator.add_schedule("daily")
         assert post_to(simulator, READ["query"]).json() == {"data": {"boltScheduleName": {"ok": True}}}
@@ -103,7 +103,7 @@ def test_a_read_only_key_reads_and_changes_nothing(
         assert simulator.runs() == []
 
 
-def test_another_address_is_not_found(simulator: BoltSimulator, http: httpx.Client) -> None:
+def test_an_unknown_address_is_not_found(simulator: BoltSimulator, http: httpx.Client) -> None:
     """A workspace that does not exist has no endpoint."""
     assert http.post(f"{simulator.url}/api/v1/other/graphql", json=READ).status_code == 404
     assert http.get(simulator.api_endpoint).status_code == 404
@@ -111,10 +111,10 @@ def test_another_address_is_not_found(simulator: BoltSimulator, http: httpx.Clie
 
 
 @pytest.mark.parametrize("read_only, status", [(False, 200), ("status", 403), ("graphql", 200)])
-def test_a_skipped_mutation_is_judged_by_its_kind_or_not_at_all(
+def test_a_skipped_mutation_is_refused_by_its_kind_or_not_at_all(
     post_to: Callable[..., httpx.Response], read_only: Any, status: int
 ) -> None:
-    """GraphQL never comes to a field that @skip leaves out; nor is it counted."""
+    """GraphQL never executes or counts a field that @skip leaves out."""
     with BoltSimulator(read_only=read_only) as simulator:
         response = post_to(simulator, "mutation { cancelBoltRun(scheduleRunId: 1) @skip(if: true) { ok } }")
         assert response.status_code == status

@@ -1,4 +1,4 @@
-"""The sessions in the simulator's docstrings are as shown."""
+"""The sessions in the simulator's docstrings are correct."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from support.docstrings import BLOCKS
         if ">>>" in path.read_text()
     ],
 )
-def test_a_session_in_a_docstring_is_as_shown(module):
-    """Python's own doctest."""
+def test_a_session_in_a_docstring_is_correct(module):
+    """Checked by Python's own doctest."""
     done = doctest.testmod(importlib.import_module(module))
     assert done.attempted > 0
     assert done.failed == 0

@@ -1,4 +1,4 @@
-"""Each kind of fault, when it hits, and whether the server has acted by then."""
+"""Each kind of fault, which call it hits, and whether the server has acted by then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def daily(simulator: BoltSimulator) -> None:
 
 
 def outcome(post: Post, query: str = TRIGGER) -> str:
-    """How a client sees an exchange: a proper answer, or what is wrong with it."""
+    """How a client sees an exchange: a normal response, or what is wrong with it."""
     try:
         response = post(query)
         if response.status_code != 200:
@@ -67,7 +67,7 @@ LOSING = [
 def test_an_answer_is_lost_before_or_after_the_server_has_acted(
     simulator: BoltSimulator, post: Post, fault: Any, seen: str, after: bool
 ) -> None:
-    """The client cannot tell, the test can: the run was started, or it was not. The next call works."""
+    """Only the test can know whether the run was started; the client cannot. The next call works."""
     lost = type(fault)(**{**vars(fault), "operation": "triggerBoltRun", "after_acting": after})
     simulator.inject(lost)
     assert outcome(post) == seen
@@ -80,7 +80,7 @@ def test_an_answer_is_lost_before_or_after_the_server_has_acted(
 
 
 def test_retry_after_is_sent_as_given(simulator: BoltSimulator, post: Post) -> None:
-    """Seconds, a date, or nothing."""
+    """It is a number of seconds, a date, or absent."""
     date = "Wed, 21 Oct 2026 07:28:00 GMT"
     simulator.inject(
         faults.Status(503, retry_after=7), faults.Status(503, retry_after=date), faults.Status(503, body="x")
@@ -91,14 +91,14 @@ def test_retry_after_is_sent_as_given(simulator: BoltSimulator, post: Post) -> N
 
 
 def test_a_fault_hits_the_calls_it_counts(simulator: BoltSimulator, post: Post) -> None:
-    """The nth call on, as many as `times` says, and only calls of its operation."""
+    """They are the nth call and later ones, up to `times`, and only calls of its operation."""
     simulator.inject(faults.Status(503, operation="boltScheduleName", nth=2, times=2))
     seen = [outcome(post, query) for query in (READ, TRIGGER, READ, TRIGGER, READ, READ)]
     assert seen == ["ok", "ok", "503", "ok", "503", "ok"]
 
 
-def test_a_fault_may_last_until_it_is_taken_back(simulator: BoltSimulator, post: Post) -> None:
-    """times=None goes on until clear_faults."""
+def test_a_fault_can_last_until_it_is_removed(simulator: BoltSimulator, post: Post) -> None:
+    """With times=None it continues until clear_faults."""
     simulator.inject(faults.Status(503, times=None))
     assert [outcome(post) for _ in range(5)] == ["503"] * 5
     simulator.clear_faults()
@@ -122,8 +122,8 @@ def test_calls_before_the_injection_do_not_count(simulator: BoltSimulator, post:
     assert [outcome(post, READ) for _ in range(3)] == ["ok", "503", "ok"]
 
 
-def test_a_fault_for_an_operation_that_is_not_there_is_refused(simulator: BoltSimulator) -> None:
-    """It would never hit anything."""
+def test_a_fault_for_an_unknown_operation_is_refused(simulator: BoltSimulator) -> None:
+    """It would never hit a call."""
     with pytest.raises(ValueError, match="has no operation 'trigger'"):
         simulator.inject(faults.CutConnection(operation="trigger"))
     with pytest.raises(ValueError, match="has no operation 'trigger'"):
@@ -131,14 +131,14 @@ def test_a_fault_for_an_operation_that_is_not_there_is_refused(simulator: BoltSi
 
 
 @pytest.mark.parametrize("counts", [{"nth": 0}, {"times": 0}])
-def test_counts_begin_at_one(counts: dict[str, int]) -> None:
-    """Others would never hit anything."""
+def test_counts_start_at_one(counts: dict[str, int]) -> None:
+    """Other counts would never hit a call."""
     with pytest.raises(ValueError, match="count from 1"):
         faults.CutConnection(**counts)
 
 
-def test_a_slow_answer_is_a_proper_one(simulator: BoltSimulator, post: Post) -> None:
-    """The server acts at once, and the answer comes later."""
+def test_a_slow_answer_is_a_normal_one(simulator: BoltSimulator, post: Post) -> None:
+    """The server acts at once, and the response comes later."""
     simulator.inject(faults.Slow(0.2))
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
@@ -149,7 +149,7 @@ def test_a_slow_answer_is_a_proper_one(simulator: BoltSimulator, post: Post) -> 
 
 
 def test_a_held_answer_outlasts_an_impatient_client(simulator: BoltSimulator, http: httpx.Client) -> None:
-    """With after_acting the run starts at once, though the client gives up."""
+    """With after_acting, the run starts at once, although the client gives up."""
     simulator.inject(faults.Hang(60, after_acting=True))
     headers = {"X-API-KEY": simulator.api_key, "X-API-SECRET": simulator.api_secret}
     with pytest.raises(httpx.ReadTimeout):
@@ -157,8 +157,8 @@ def test_a_held_answer_outlasts_an_impatient_client(simulator: BoltSimulator, ht
     assert len(simulator.runs("daily")) == 1
 
 
-def test_a_held_call_may_act_when_its_client_is_gone(simulator: BoltSimulator, http: httpx.Client) -> None:
-    """Without after_acting the run starts at the end of the wait, when nobody waits for it any more."""
+def test_a_held_call_acts_after_its_client_has_gone(simulator: BoltSimulator, http: httpx.Client) -> None:
+    """Without after_acting, the run starts at the end of the wait, when the client has gone."""
     simulator.inject(faults.Hang(0.5))
     headers = {"X-API-KEY": simulator.api_key, "X-API-SECRET": simulator.api_secret}
     with pytest.raises(httpx.ReadTimeout):
@@ -168,19 +168,19 @@ def test_a_held_call_may_act_when_its_client_is_gone(simulator: BoltSimulator, h
 
 
 def test_stopping_ends_a_held_call_at_once(simulator: BoltSimulator, post: Post) -> None:
-    """Nobody has to wait for a hang, and what was not done by then is never done."""
+    """The stop does not wait for a hang, and a request not executed by then is never executed."""
     simulator.inject(faults.Hang(600))
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(outcome, post)
         simulator.wait_for(lambda s: s.requests and s.requests[0].fault)
         simulator.stop()
-        # The test's own limit is half of what the call is held for.
+        # The test's own limit is half of the time that the call is held.
         assert answer.result() == "cut"
     assert simulator.runs("daily") == []
 
 
 def test_a_redirect_sends_the_client_elsewhere(simulator: BoltSimulator, post: Post) -> None:
-    """With the status and place that were given."""
+    """It has the given status and target."""
     simulator.inject(faults.Redirect("https://elsewhere.example.com/", status=308))
     answer = post(TRIGGER)
     assert (answer.status_code, answer.headers["Location"]) == (308, "https://elsewhere.example.com/")
@@ -189,7 +189,7 @@ def test_a_redirect_sends_the_client_elsewhere(simulator: BoltSimulator, post: P
 
 @pytest.mark.parametrize("hears", ["first", "last"])
 def test_a_duplicated_request_acts_twice(simulator: BoltSimulator, post: Post, hears: Any) -> None:
-    """As a gateway that resends: two runs, one answer."""
+    """Like a gateway that resends a request: two runs, one response."""
     simulator.inject(faults.Duplicated(hears))
     run_id = post(TRIGGER).json()["data"]["triggerBoltRun"]["runId"]
     ids = [run.id for run in simulator.runs("daily")]
@@ -198,14 +198,14 @@ def test_a_duplicated_request_acts_twice(simulator: BoltSimulator, post: Post, h
 
 
 def test_a_fault_in_one_of_several_root_fields_hits_the_request(simulator: BoltSimulator, post: Post) -> None:
-    """Aliased fields travel together, and are lost together."""
+    """Aliased fields are sent together, and lost together."""
     simulator.inject(faults.Status(503, operation="boltScheduleName"))
     query = '{ boltRunStatus(runId: 1) { ok } boltScheduleName(slug: "daily") { ok } }'
     assert outcome(post, query) == "503"
 
 
 def test_a_stopped_simulator_refuses_connections_and_comes_back(simulator: BoltSimulator, post: Post) -> None:
-    """An outage: the same address and the same runs afterwards."""
+    """An outage: address and runs are the same afterwards."""
     assert outcome(post) == "ok"
     simulator.stop()
     with pytest.raises(httpx.ConnectError):
@@ -215,8 +215,8 @@ def test_a_stopped_simulator_refuses_connections_and_comes_back(simulator: BoltS
     assert len(simulator.runs("daily")) == 1
 
 
-def test_many_clients_at_once_get_each_their_own_run(simulator: BoltSimulator, post: Post) -> None:
-    """Mutations are carried out exactly once each."""
+def test_many_clients_at_once_get_one_run_each(simulator: BoltSimulator, post: Post) -> None:
+    """Each mutation is executed exactly once."""
     barrier = threading.Barrier(8)
 
     def one(_: int) -> int:
@@ -228,7 +228,7 @@ def test_many_clients_at_once_get_each_their_own_run(simulator: BoltSimulator, p
     assert sorted(ids) == [run.id for run in simulator.runs("daily")]
 
 
-def test_of_many_triggers_at_once_one_is_taken(simulator: BoltSimulator, post: Post) -> None:
+def test_of_many_triggers_at_once_one_is_accepted(simulator: BoltSimulator, post: Post) -> None:
     """The check for a running schedule and the start of a run are one step."""
     simulator.update_schedule("daily", already_running="refuse")
     with ThreadPoolExecutor(8) as pool:

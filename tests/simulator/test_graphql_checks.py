@@ -1,4 +1,4 @@
-"""What a real GraphQL server would not take, this one does not take either."""
+"""The simulator refuses what a real GraphQL server refuses."""
 
 from __future__ import annotations
 
@@ -82,20 +82,24 @@ def test_a_document_that_does_not_fit_is_refused_and_remembered(
         pytest.param(b"{", "application/json", id="no JSON"),
         pytest.param(b"[]", "application/json", id="no object"),
         pytest.param(b'{"variables": {}}', "application/json", id="no query"),
-        pytest.param(b'{"query": "{ __typename }", "variables": []}', "application/json", id="no variables"),
+        pytest.param(
+            b'{"query": "{ __typename }", "variables": []}',
+            "application/json",
+            id="variables that are a list",
+        ),
         pytest.param(b'{"query": "{ __typename }"}', "text/plain", id="no JSON type"),
     ],
 )
 def test_a_body_that_is_no_graphql_request_is_refused(
     simulator: BoltSimulator, http: httpx.Client, content: bytes, kind: str
 ) -> None:
-    """Status 400, and a bad request."""
+    """The response has status 400, and the request counts as bad."""
     headers = {"X-API-KEY": simulator.api_key, "X-API-SECRET": simulator.api_secret, "Content-Type": kind}
     assert http.post(simulator.api_endpoint, content=content, headers=headers).status_code == 400
     assert len(simulator.bad_requests) == 1
 
 
-def test_explicit_nulls_are_as_good_as_nothing(simulator: BoltSimulator, ask: Ask) -> None:
+def test_explicit_nulls_mean_the_same_as_absent_arguments(simulator: BoltSimulator, ask: Ask) -> None:
     """Clients may declare all arguments and leave most of them null."""
     simulator.add_schedule("daily")
     query = """
@@ -109,7 +113,7 @@ def test_explicit_nulls_are_as_good_as_nothing(simulator: BoltSimulator, ask: As
 
 
 def test_fragments_and_operation_names_work(simulator: BoltSimulator, http: httpx.Client) -> None:
-    """Whatever GraphQL allows, and the log names root fields that hide in fragments."""
+    """These are usual in GraphQL; the log also names root fields inside fragments."""
     simulator.add_schedule("daily")
     payload = {
         "query": """
@@ -155,19 +159,19 @@ def test_fragments_and_operation_names_work(simulator: BoltSimulator, http: http
             {"fields": ["listBoltSchedules.schedules.slug"]},
             "{ listBoltSchedules(offset: 0, limit: 1, showInactive: false) { schedules { slug } } }",
             "Cannot query field 'slug'",
-            id="field by the way to it",
+            id="field by its path",
         ),
         pytest.param({"aliases": True}, "{ a: __typename b: __typename }", "Aliases limit", id="aliases"),
     ],
 )
-def test_an_older_backend_says_what_it_lacks(
+def test_an_older_backend_reports_what_it_lacks(
     simulator: BoltSimulator,
     post: Callable[..., httpx.Response],
     lacks: dict[str, Any],
     query: str,
     message: str,
 ) -> None:
-    """GraphQL's own words; nothing is done, the client is not to blame, and the rest goes on working."""
+    """The messages are GraphQL's own; nothing is executed, the client is not at fault, and other calls still work."""
     simulator.add_schedule("daily")
     simulator.lacks(**lacks)
     assert message in post(query).json()["errors"][0]["message"]
@@ -179,7 +183,7 @@ def test_an_older_backend_says_what_it_lacks(
 def test_lacks_add_up_until_the_reset(
     simulator: BoltSimulator, ask: Ask, refused: Callable[..., str]
 ) -> None:
-    """Each call takes more away; reset gives it all back."""
+    """Each call removes more; reset restores everything."""
     simulator.lacks(operations=["listBoltRuns"])
     simulator.lacks(arguments=["triggerBoltRun.slug"], aliases=True)
     runs, slug = (
@@ -195,10 +199,10 @@ def test_lacks_add_up_until_the_reset(
     ask("{ a: __typename }")
 
 
-def test_a_slip_is_a_bad_request_on_an_older_backend_too(
+def test_a_mistake_is_a_bad_request_on_an_older_backend_too(
     simulator: BoltSimulator, refused: Callable[..., str]
 ) -> None:
-    """Only what the whole schema would have understood is excused."""
+    """Only a request that fits the whole schema is excused."""
     simulator.lacks(operations=["listBoltRuns"])
     refused("{ nope }")
     assert len(simulator.bad_requests) == 1
@@ -215,14 +219,14 @@ def test_a_slip_is_a_bad_request_on_an_older_backend_too(
         {"fields": ["Nope.suspended"]},
     ],
 )
-def test_a_lack_of_what_never_was_is_refused(simulator: BoltSimulator, slip: dict[str, Any]) -> None:
-    """A mistyped name would otherwise test nothing."""
+def test_a_lack_of_an_unknown_name_is_refused(simulator: BoltSimulator, slip: dict[str, Any]) -> None:
+    """A mistyped name would test nothing."""
     with pytest.raises(ValueError, match="The Bolt schema has no"):
         simulator.lacks(**slip)
 
 
-def test_a_request_that_breaks_off_is_no_bad_request() -> None:
-    """A client that is cancelled while it sends has asked for nothing, and is not blamed for it."""
+def test_an_interrupted_request_is_not_a_bad_request() -> None:
+    """A client that is cancelled while it sends has requested nothing, so it made no mistake."""
     with BoltSimulator() as simulator:
         endpoint = httpx.URL(simulator.api_endpoint)
         with socket.create_connection((endpoint.host, endpoint.port)) as connection:
@@ -233,8 +237,8 @@ def test_a_request_that_breaks_off_is_no_bad_request() -> None:
         assert simulator.bad_requests == []
 
 
-def test_a_directive_may_go_by_a_variable(simulator: BoltSimulator, ask: Ask) -> None:
-    """What a variable leaves out is neither answered nor written down as asked for."""
+def test_a_directive_can_use_a_variable(simulator: BoltSimulator, ask: Ask) -> None:
+    """A field that a variable leaves out is neither answered nor recorded."""
     simulator.add_schedule("daily")
     query = """
     query($leave: Boolean!) {

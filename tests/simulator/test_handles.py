@@ -1,4 +1,4 @@
-"""What a test can see and do from outside: the request log, waiting, the reset, the fixture."""
+"""What a test can see and do from outside: the request log, waits, the reset, the fixture."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Ask = Callable[..., dict[str, Any]]
 READ = '{ boltScheduleName(scheduleName: "daily") { ok } }'
 
 
-def test_the_log_tells_all_about_a_request(
+def test_the_log_has_all_details_of_a_request(
     simulator: BoltSimulator, post: Callable[..., httpx.Response]
 ) -> None:
-    """What was asked, with which headers, and what was answered."""
+    """It has the document, the headers, and the response."""
     simulator.add_schedule("daily")
     query = "query($name: String) { boltScheduleName(scheduleName: $name) { ok } }"
     response = post(query, name="daily")
@@ -52,10 +52,10 @@ def test_a_cut_connection_has_no_status(
     assert (request.status, request.fault, request.answered) == (None, fault, True)
 
 
-def test_a_client_that_goes_in_the_middle_of_its_request_leaves_nothing_open(
+def test_a_client_that_disconnects_during_its_request_leaves_nothing_open(
     simulator: BoltSimulator,
 ) -> None:
-    """As one does that is cancelled: nothing was asked, and nobody waits for an answer."""
+    """A cancelled client does that: nothing was requested, and no one waits for a response."""
     host, port = simulator.url.removeprefix("http://").partition("/")[0].split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(b"POST /api/v1/graphql HTTP/1.1\r\nHost: bolt\r\nContent-Length: 100\r\n\r\n{")
@@ -72,7 +72,7 @@ def test_connections_are_kept_alive(simulator: BoltSimulator, post: Callable[...
 
 
 def test_a_wait_ends_when_its_condition_is_true(simulator: BoltSimulator) -> None:
-    """By the clock alone, too."""
+    """This also holds if only the clock makes it true."""
     simulator.add_schedule("daily")
     simulator.start_run("daily")
     simulator.clock.speed = 1000
@@ -80,7 +80,7 @@ def test_a_wait_ends_when_its_condition_is_true(simulator: BoltSimulator) -> Non
 
 
 def test_a_wait_that_times_out_raises(simulator: BoltSimulator) -> None:
-    """After the time it was given, naming the runs there are."""
+    """The error comes after the given time and lists the runs."""
     with pytest.raises(TimeoutError, match="The condition was not true"):
         simulator.wait_for(lambda s: s.runs(), timeout=0.05)
 
@@ -114,21 +114,21 @@ def test_starting_and_stopping_twice_does_no_harm() -> None:
     assert simulator.api_endpoint == endpoint
 
 
-def test_a_port_that_comes_again_is_not_the_same_workspace() -> None:
-    """A flow run of one test would otherwise answer for a run of another's that got the same port."""
+def test_a_reused_port_is_another_workspace() -> None:
+    """Otherwise a flow run of one test would use a run of another test that had the same port."""
     first, second = (BoltSimulator().start() for _ in range(2))
     with first, second:
         assert urlsplit(first.api_endpoint).path != urlsplit(second.api_endpoint).path
         assert httpx.post(urljoin(first.api_endpoint, urlsplit(second.api_endpoint).path)).status_code == 404
 
 
-def test_a_port_that_is_asked_for_has_one_endpoint() -> None:
-    """Who starts the simulator again on that port need not set the environment anew."""
+def test_a_chosen_port_has_one_endpoint() -> None:
+    """If the simulator is started again on that port, the environment stays valid."""
     assert BoltSimulator(port=8765).api_endpoint == BoltSimulator(port=8765).api_endpoint
 
 
-def test_the_fixture_serves_a_fresh_simulator(bolt_simulator: BoltSimulator, http: httpx.Client) -> None:
-    """It listens, and has nothing in it."""
+def test_the_fixture_provides_a_fresh_simulator(bolt_simulator: BoltSimulator, http: httpx.Client) -> None:
+    """It is started, and empty."""
     assert bolt_simulator.runs() == []
     assert http.post(bolt_simulator.api_endpoint).status_code == 401
 
@@ -145,7 +145,7 @@ def test_a_bad_request_fails_the_test(simulator: BoltSimulator, post: Callable[.
 def test_a_bug_of_the_simulator_fails_the_test_too(
     post_to: Callable[..., httpx.Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that is not Bolt's own answer is not passed over in silence."""
+    """An error that is not Bolt's own response is not ignored."""
     root = Resolvers.root
     broken = {"boltScheduleName": lambda _info, **_: {}["nope"]}
     monkeypatch.setattr(Resolvers, "root", lambda self: {**root(self), **broken})
@@ -156,7 +156,7 @@ def test_a_bug_of_the_simulator_fails_the_test_too(
 
 
 def test_the_simulator_shares_no_code_with_the_package() -> None:
-    """It imports the standard library, graphql-core and itself, so that it can disagree."""
+    """It imports only the standard library, graphql-core and itself, so that it can disagree with the client."""
     folder = Path(package.__file__).parent
     foreign = set()
     for file in folder.glob("*.py"):

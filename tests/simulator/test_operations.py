@@ -1,4 +1,4 @@
-"""Each operation of the API; the documents of the vendor's page stand here word for word."""
+"""Each operation of the API, with the documents of the vendor's page word for word."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ query BoltScheduleName {
 
 @pytest.fixture
 def ended(simulator: BoltSimulator) -> int:
-    """A run that has ended, with command 243281 and resources 2023484 and 2023485."""
+    """An ended run with command 243281 and resources 2023484 and 2023485."""
     simulator.add_schedule("daily", ["dbt run", "dbt test"], setup_commands=False)
     run_id = simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -137,10 +137,10 @@ def ended(simulator: BoltSimulator) -> int:
 
 
 @pytest.mark.parametrize("name", REFERENCE)
-def test_the_documents_of_the_reference_work_as_they_stand(
+def test_the_documents_of_the_reference_work_unchanged(
     simulator: BoltSimulator, ask: Ask, ended: int, name: str
 ) -> None:
-    """No document of the vendor's page is refused, and each gets an answer of the shape shown there."""
+    """No document of the vendor's page is refused, and each response has the shape shown there."""
     (answer,) = ask(REFERENCE[name]).values()
     assert answer
     assert simulator.bad_requests == []
@@ -149,7 +149,7 @@ def test_the_documents_of_the_reference_work_as_they_stand(
 def test_a_trigger_runs_the_commands_and_the_commit_it_names(
     simulator: BoltSimulator, ask: Ask, ended: int
 ) -> None:
-    """Commands and branch count for that run only."""
+    """Commands and branch apply to that run only."""
     ask(REFERENCE["trigger with commands"])
     simulator.clock.advance(60)
     ask(REFERENCE["trigger with a commit"])
@@ -161,7 +161,7 @@ def test_a_trigger_runs_the_commands_and_the_commit_it_names(
 
 
 def test_a_command_named_in_a_trigger_behaves_as_in_its_schedule(simulator: BoltSimulator, ask: Ask) -> None:
-    """A failing command fails, whoever asks for it."""
+    """A failing command fails, whoever requests it."""
     simulator.add_schedule("daily", ["dbt run", SimulatedCommand("dbt test", return_code=1)])
     ask(REFERENCE["trigger with commands"])
     simulator.clock.advance(60)
@@ -171,7 +171,7 @@ def test_a_command_named_in_a_trigger_behaves_as_in_its_schedule(simulator: Bolt
 def test_a_second_trigger_is_refused_while_a_run_is_active(
     simulator: BoltSimulator, ask: Ask, refused: Callable[..., str]
 ) -> None:
-    """The error's text holds AlreadyRunningException, and no second run starts."""
+    """The error's text contains AlreadyRunningException, and no second run starts."""
     simulator.add_schedule("daily")
     ask(REFERENCE["trigger"])
     assert "AlreadyRunningException" in refused(REFERENCE["trigger"])
@@ -181,7 +181,7 @@ def test_a_second_trigger_is_refused_while_a_run_is_active(
 
 
 def test_a_schedule_may_allow_a_second_run(simulator: BoltSimulator, ask: Ask) -> None:
-    """With already_running="allow" runs overlap."""
+    """With already_running="allow", runs overlap."""
     simulator.add_schedule("daily", already_running="allow")
     ask(REFERENCE["trigger"])
     ask(REFERENCE["trigger"])
@@ -203,7 +203,7 @@ def test_a_schedule_may_allow_a_second_run(simulator: BoltSimulator, ask: Ask) -
         ),
     ],
 )
-def test_a_trigger_that_makes_no_sense_is_refused(
+def test_a_contradictory_trigger_is_refused(
     simulator: BoltSimulator, refused: Callable[..., str], arguments: str, message: str
 ) -> None:
     """A GraphQL error says why, and nothing runs."""
@@ -221,8 +221,8 @@ def test_a_slug_names_a_schedule_too(simulator: BoltSimulator, ask: Ask) -> None
         assert found["boltScheduleName"]["latestRunId"] == run_id
 
 
-def test_all_arguments_of_a_trigger_are_kept(simulator: BoltSimulator, ask: Ask) -> None:
-    """The reason and the pull request can be seen by the test, the reason by no client."""
+def test_all_arguments_of_a_trigger_are_stored(simulator: BoltSimulator, ask: Ask) -> None:
+    """The test can see the reason and the pull request; clients cannot see the reason."""
     simulator.add_schedule("daily")
     ask('mutation { triggerBoltRun(slug: "daily", prNumber: 12, reason: "prefect") { runId } }')
     run = simulator.runs("daily")[0]
@@ -232,7 +232,7 @@ def test_all_arguments_of_a_trigger_are_kept(simulator: BoltSimulator, ask: Ask)
 
 
 def test_dates_are_text_without_a_zone(ask: Ask, ended: int) -> None:
-    """As the vendor writes them: 2023-10-15 16:44:16.986049."""
+    """The format is the vendor's: 2023-10-15 16:44:16.986049."""
     command = ask(REFERENCE["command"])["boltCommand"]
     assert DATE.fullmatch(command["startDttm"])
     assert DATE.fullmatch(command["endDttm"])
@@ -254,16 +254,16 @@ def test_dates_are_text_without_a_zone(ask: Ask, ended: int) -> None:
         'mutation { suspendBoltSchedule(slug: "nope", suspend: true) { ok } }',
     ],
 )
-def test_what_is_not_there_is_a_graphql_error(
+def test_a_missing_object_is_a_graphql_error(
     simulator: BoltSimulator, refused: Callable[..., str], query: str
 ) -> None:
-    """The client asked properly, so that this is no bad request."""
+    """The request is valid, so it is not a bad request."""
     assert "was not found" in refused(query)
     assert simulator.bad_requests == []
 
 
 def test_schedules_are_listed_page_by_page(simulator: BoltSimulator, ask: Ask) -> None:
-    """offset and limit cut a page out of the list; totalCount counts it all."""
+    """offset and limit select a page of the list; totalCount counts the whole list."""
     for number in range(5):
         simulator.add_schedule(f"schedule-{number}")
     query = """query($o: Int!) {
@@ -280,7 +280,7 @@ def test_schedules_are_listed_page_by_page(simulator: BoltSimulator, ask: Ask) -
 
 
 def test_schedules_are_filtered(simulator: BoltSimulator, ask: Ask) -> None:
-    """showInactive lists the inactive ones instead; the filter tells suspended ones apart."""
+    """showInactive lists the inactive ones instead; the filter selects suspended ones or the others."""
     simulator.add_schedule("plain")
     simulator.add_schedule("resting", suspended=True)
     simulator.add_schedule("gone", active=False)
@@ -299,8 +299,8 @@ def test_schedules_are_filtered(simulator: BoltSimulator, ask: Ask) -> None:
     assert names(f={"suspended": False}) == ["plain"]
 
 
-def test_a_schedule_tells_of_its_last_and_next_run(simulator: BoltSimulator, ask: Ask, ended: int) -> None:
-    """lastRunAt, lastRunState, and for a daily schedule nextRunAt, are right."""
+def test_a_schedule_shows_its_last_and_next_run(simulator: BoltSimulator, ask: Ask, ended: int) -> None:
+    """lastRunAt, lastRunState and, for a daily schedule, nextRunAt are right."""
     schedule = ask(REFERENCE["schedules"])["listBoltSchedules"]["schedules"][0]
     assert schedule["lastRunState"] == "SUCCESS"
     assert schedule["lastRunAt"].startswith(f"{simulator.run(ended).started_at:%Y-%m-%d %H:%M:%S}")
@@ -334,14 +334,14 @@ def test_runs_are_listed_newest_first(simulator: BoltSimulator, ask: Ask) -> Non
 def test_a_page_of_runs_has_bounds(
     simulator: BoltSimulator, refused: Callable[..., str], offset: int, limit: int
 ) -> None:
-    """offset is not negative, and limit lies between 1 and 1000."""
+    """offset is not negative, and limit is between 1 and 1000."""
     simulator.add_schedule("daily")
     query = 'query($o: Int!, $l: Int!) { listBoltRuns(slug: "daily", offset: $o, limit: $l) { ok } }'
     assert "limit at least 1" in refused(query, o=offset, l=limit)
 
 
-def test_logs_come_in_batches_and_go_on_from_the_cursor(post_to: Callable[..., Any]) -> None:
-    """Nothing is given twice, nothing is lost, and `finished` comes with the last line of all."""
+def test_logs_come_in_batches_and_continue_from_the_cursor(post_to: Callable[..., Any]) -> None:
+    """No line is repeated or lost, and `finished` comes with the very last line."""
     out, err = [f"out {number}\n" for number in range(7)], [f"err {number}\n" for number in range(4)]
     with BoltSimulator(speed=0, log_batch_lines=3) as simulator:
         simulator.add_schedule(
@@ -366,14 +366,14 @@ def test_logs_come_in_batches_and_go_on_from_the_cursor(post_to: Callable[..., A
     assert unfinished >= 10
 
 
-def test_a_cursor_that_was_made_up_is_refused(
+def test_an_invented_cursor_is_refused(
     simulator: BoltSimulator, refused: Callable[..., str], ended: int
 ) -> None:
-    """Cursors are opaque: only what the simulator gave is good."""
+    """Cursors are opaque: only those from the simulator are valid."""
     assert "Not a cursor" in refused('{ boltCommandLogs(commandId: 243281, cursor: "x") { finished } }')
 
 
-def test_resources_show_when_their_command_has_ended(simulator: BoltSimulator, ask: Ask) -> None:
+def test_resources_appear_when_their_command_has_ended(simulator: BoltSimulator, ask: Ask) -> None:
     """A running command has none; a failed one has them too."""
     simulator.add_schedule(
         "daily",
@@ -388,8 +388,8 @@ def test_resources_show_when_their_command_has_ended(simulator: BoltSimulator, a
     ]
 
 
-def test_a_schedule_is_suspended_and_taken_up_again(simulator: BoltSimulator, ask: Ask) -> None:
-    """suspendBoltSchedule sets the flag that the schedule shows; a trigger works all the same."""
+def test_a_schedule_is_suspended_and_resumed(simulator: BoltSimulator, ask: Ask) -> None:
+    """suspendBoltSchedule sets the flag that the schedule shows; a trigger still works."""
     simulator.add_schedule("daily")
     suspend = 'mutation($s: Boolean!) { suspendBoltSchedule(slug: "daily", suspend: $s) { ok } }'
     show = '{ boltScheduleName(slug: "daily") { suspended } }'
@@ -401,13 +401,13 @@ def test_a_schedule_is_suspended_and_taken_up_again(simulator: BoltSimulator, as
 def test_a_schedule_from_yaml_cannot_be_suspended(
     simulator: BoltSimulator, refused: Callable[..., str]
 ) -> None:
-    """Only those made in the UI or by API can."""
+    """Only schedules made in the UI or through the API can."""
     simulator.add_schedule("daily", source="YAML")
     assert "YAML" in refused('mutation { suspendBoltSchedule(slug: "daily", suspend: true) { ok } }')
 
 
-def test_one_request_can_ask_for_many_things(simulator: BoltSimulator, ask: Ask, ended: int) -> None:
-    """Aliases and several root fields work as in any GraphQL."""
+def test_one_request_can_have_many_fields(simulator: BoltSimulator, ask: Ask, ended: int) -> None:
+    """Aliases and several root fields work as everywhere in GraphQL."""
     found = ask("""{
         a: boltCommand(commandId: 243281) { command }
         b: boltCommand(commandId: 243282) { command }
@@ -421,7 +421,7 @@ def test_one_request_can_ask_for_many_things(simulator: BoltSimulator, ask: Ask,
     assert simulator.requests[-1].operations == ("boltCommand", "boltRunStatus")
 
 
-def test_one_failing_field_leaves_the_others_their_data(post: Callable[..., Any], ended: int) -> None:
+def test_one_failing_field_does_not_affect_the_others(post: Callable[..., Any], ended: int) -> None:
     """Data and errors come together, the error with the path of its field."""
     answer = post("{ a: boltRunStatus(runId: 76001) { state } b: boltRunStatus(runId: 1) { state } }").json()
     assert answer["data"] == {"a": {"state": "SUCCESS"}, "b": None}

@@ -1,4 +1,4 @@
-"""Files that commands leave behind, and the links to them."""
+"""Files that commands write, and the links to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ask = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def link(simulator: BoltSimulator, ask: Ask) -> Callable[..., str]:
-    """Makes a run leave a file behind, and gives the link to it."""
+    """Makes a run write a file, and returns the link to it."""
 
     def link(content: Any, path: str = "target/manifest.json") -> str:
         command = SimulatedCommand("dbt run", resources={path: content})
@@ -34,7 +34,7 @@ def link(simulator: BoltSimulator, ask: Ask) -> Callable[..., str]:
 def test_a_resource_may_be_text_bytes_or_a_file(
     http: httpx.Client, link: Callable[..., str], tmp_path: Path
 ) -> None:
-    """All are sent as they are; a file is streamed."""
+    """All are sent unchanged; a file is streamed."""
     file = tmp_path / "big.bin"
     file.write_bytes(bytes(range(256)) * 20_000)
     assert http.get(link('{"a": 1}')).json() == {"a": 1}
@@ -43,7 +43,7 @@ def test_a_resource_may_be_text_bytes_or_a_file(
 
 
 def test_a_link_expires(simulator: BoltSimulator, http: httpx.Client, link: Callable[..., str]) -> None:
-    """After fifteen virtual minutes the answer is 403."""
+    """After fifteen virtual minutes, the response is 403."""
     url = link("{}")
     simulator.clock.advance(899)
     assert http.get(url).status_code == 200
@@ -75,10 +75,10 @@ def test_credentials_sent_to_storage_are_a_bad_request(
     assert "sent to object storage" in str(bad.not_understood)
 
 
-def test_downloads_are_counted_and_can_go_wrong(
+def test_downloads_are_counted_and_can_fail(
     simulator: BoltSimulator, http: httpx.Client, link: Callable[..., str]
 ) -> None:
-    """They go by the name "resource"."""
+    """Their name is "resource"."""
     url = link("0123456789")
     simulator.inject(
         faults.Status(503, operation="resource"),
@@ -91,8 +91,8 @@ def test_downloads_are_counted_and_can_go_wrong(
     assert simulator.count("resource") == 3
 
 
-def test_dbt_commands_leave_what_dbt_would(simulator: BoltSimulator) -> None:
-    """A manifest and run results, and what docs and source commands add; nothing after set-up commands."""
+def test_dbt_commands_write_dbts_usual_files(simulator: BoltSimulator) -> None:
+    """A manifest and run results, and the files of docs and source commands; nothing for set-up commands."""
     simulator.add_schedule("daily", ["dbt run", "dbt docs generate", "dbt source freshness", "echo hello"])
     simulator.start_run("daily")
     simulator.clock.advance(60)

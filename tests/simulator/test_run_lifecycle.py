@@ -1,4 +1,4 @@
-"""What a run does between its trigger and its end."""
+"""A run from its trigger to its end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_setup_commands_come_first(simulator: BoltSimulator, ask: Ask, trigger: 
 def test_a_command_that_has_not_started_is_not_listed(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """Only what has begun shows."""
+    """Only started commands appear."""
     simulator.add_schedule("daily", ["dbt run", "dbt test"], setup_commands=False)
     run_id = trigger()
     simulator.clock.advance(0.5)
@@ -74,7 +74,7 @@ def test_a_running_command_has_no_end_and_no_code(post_to: Callable[..., Any], e
 
 
 def test_output_grows_line_by_line(simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]) -> None:
-    """A command half-way through has printed half of its lines, and whole ones only."""
+    """Half-way through, a command has printed half of its lines, and only whole ones."""
     lines = "".join(f"line {number}\n" for number in range(10))
     simulator.add_schedule(
         "daily",
@@ -118,8 +118,10 @@ def test_a_failed_command_ends_the_run(
         ),
     ],
 )
-def test_a_run_may_go_on_after_a_failed_command(simulator: BoltSimulator, ask: Ask, arguments: str) -> None:
-    """With continueOnError all commands are run, and the run has failed all the same."""
+def test_a_run_can_continue_after_a_failed_command(
+    simulator: BoltSimulator, ask: Ask, arguments: str
+) -> None:
+    """With continueOnError all commands are run, but the run still fails."""
     simulator.add_schedule(
         "daily", [SimulatedCommand("dbt test", return_code=1), "dbt docs generate"], setup_commands=False
     )
@@ -135,7 +137,7 @@ def test_a_run_may_go_on_after_a_failed_command(simulator: BoltSimulator, ask: A
 def test_the_end_state_can_be_forced(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int], state: str
 ) -> None:
-    """A schedule may end as anything, whatever its commands do."""
+    """A schedule can end in any state, whatever its commands do."""
     simulator.add_schedule("daily", ["dbt run"], final_state=state)
     run_id = trigger()
     simulator.clock.advance(60)
@@ -143,7 +145,7 @@ def test_the_end_state_can_be_forced(
     assert simulator.run(run_id).ended_at is not None
 
 
-def test_a_skipped_run_carries_out_nothing(
+def test_a_skipped_run_executes_nothing(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
     """SKIPPED runs have no commands."""
@@ -153,10 +155,10 @@ def test_a_skipped_run_carries_out_nothing(
     assert status(ask, run_id) == {"ok": True, "state": "SKIPPED", "commands": []}
 
 
-def test_states_that_nobody_knows_may_come_first(
+def test_unknown_states_can_come_first(
     simulator: BoltSimulator, ask: Ask, trigger: Callable[..., int]
 ) -> None:
-    """Intermediate states are shown in turn and share the starting time."""
+    """Intermediate states appear in order and share the starting time."""
     simulator.add_schedule("daily", intermediate_states=("QUEUED", "DEPLOYING"), starting_seconds=4)
     run_id = trigger()
     seen = []
@@ -169,7 +171,7 @@ def test_states_that_nobody_knows_may_come_first(
 def test_a_command_can_fail_once_and_then_succeed(
     simulator: BoltSimulator, trigger: Callable[..., int]
 ) -> None:
-    """A tuple of return codes gives one per run."""
+    """A tuple of return codes has one per run."""
     simulator.add_schedule("daily", [SimulatedCommand("dbt run", return_code=(1, 1, 0))])
     ends = []
     for _ in range(4):
@@ -179,8 +181,8 @@ def test_a_command_can_fail_once_and_then_succeed(
     assert ends == ["FAILED", "FAILED", "SUCCESS", "SUCCESS"]
 
 
-def test_a_command_may_never_end_by_itself(simulator: BoltSimulator, trigger: Callable[..., int]) -> None:
-    """An endless run goes on until it is cancelled or forced to end."""
+def test_a_command_can_be_endless(simulator: BoltSimulator, trigger: Callable[..., int]) -> None:
+    """An endless run continues until it is cancelled or forced to end."""
     simulator.add_schedule("daily", [SimulatedCommand("dbt run", duration_seconds=math.inf)])
     run_id = trigger()
     simulator.clock.advance(1_000_000)
@@ -189,8 +191,8 @@ def test_a_command_may_never_end_by_itself(simulator: BoltSimulator, trigger: Ca
     assert simulator.run(run_id).state == "SUCCESS"
 
 
-def test_a_forced_end_is_the_end(simulator: BoltSimulator, trigger: Callable[..., int]) -> None:
-    """What has been finished stays as it is, and its running command ends with it."""
+def test_a_forced_end_is_final(simulator: BoltSimulator, trigger: Callable[..., int]) -> None:
+    """A finished run does not change, and its running command ends with it."""
     simulator.add_schedule("daily", ["dbt run", "dbt test"], setup_commands=False)
     run_id = trigger()
     simulator.clock.advance(0.5)
@@ -201,8 +203,8 @@ def test_a_forced_end_is_the_end(simulator: BoltSimulator, trigger: Callable[...
     assert (run.state, [command.return_code for command in run.commands]) == ("FAILED", [1])
 
 
-def test_somebody_else_can_start_a_run(simulator: BoltSimulator, ask: Ask) -> None:
-    """`start_run` needs no request, takes the options of a trigger, and does not mind other runs."""
+def test_another_client_can_start_a_run(simulator: BoltSimulator, ask: Ask) -> None:
+    """`start_run` needs no request, takes the options of a trigger, and ignores other runs."""
     simulator.add_schedule("daily")
     first = simulator.start_run("daily")
     second = simulator.start_run(
@@ -216,7 +218,7 @@ def test_somebody_else_can_start_a_run(simulator: BoltSimulator, ask: Ask) -> No
 
 
 def test_a_mistyped_name_is_noticed(simulator: BoltSimulator) -> None:
-    """The handles for tests raise KeyError for what is not there."""
+    """The methods for tests raise KeyError for unknown names."""
     for slip in (
         lambda: simulator.runs("nope"),
         lambda: simulator.run(1),
@@ -235,6 +237,6 @@ def test_a_mistyped_name_is_noticed(simulator: BoltSimulator) -> None:
     ],
 )
 def test_an_impossible_command_is_refused(slip: dict[str, Any]) -> None:
-    """A slip in a test is seen where it was made."""
+    """A mistake in a test fails where it was made."""
     with pytest.raises(ValueError, match=r"command|needs|cannot"):
         SimulatedCommand(**slip)
