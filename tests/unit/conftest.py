@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True, scope="session")
 def _tables_of_characters() -> None:
-    """Hypothesis makes them for the first text, which is no test's own time."""
+    """Hypothesis builds them for its first text; no test's time limit should count that."""
     find(st.text(), lambda _: True)
 
 
@@ -29,5 +29,5 @@ def naps() -> Naps:
 
 @pytest.fixture
 def client_of(naps: Naps) -> Callable[..., BoltClient]:
-    """Makes a client of an endpoint that notes its waits in `naps`."""
+    """Makes a client of an endpoint that records its waits in `naps`."""
     return partial(client_for, sleep=naps)

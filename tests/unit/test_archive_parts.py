@@ -30,7 +30,7 @@ def after(seconds: float) -> datetime:
 
 
 def file_with(folder: Path, content: bytes) -> Path:
-    """A file of that content, outside of the storage folder."""
+    """A file with that content, outside of the storage folder."""
     path = folder / "source"
     path.write_bytes(content)
     return path
@@ -52,7 +52,7 @@ def file_with(folder: Path, content: bytes) -> Path:
     ],
 )
 async def test_a_stored_file_stays_below_its_folder(path: str, tmp_path: Path) -> None:
-    """Whatever the remote path says, what is written lies below the run's folder."""
+    """Whatever the remote path is, the file is written below the run's folder."""
     storage = Storage(LocalFileSystem(basepath=str(tmp_path)), ["*"], folder_of("../..", 7))
     kept = await storage.write(1, "dbt run ../..", path, file_with(tmp_path, b"content"))
     written = (tmp_path / storage.folder / kept.where).resolve()
@@ -60,8 +60,8 @@ async def test_a_stored_file_stays_below_its_folder(path: str, tmp_path: Path) -
     assert (tmp_path / "_" / "7" / "1-dbt-run") in written.parents
 
 
-async def test_two_paths_that_come_to_the_same_are_both_kept(tmp_path: Path) -> None:
-    """The second gets a name of its own rather than the first one's place."""
+async def test_two_paths_with_the_same_stored_name_are_both_stored(tmp_path: Path) -> None:
+    """The second file gets another name and does not replace the first."""
     storage = Storage(LocalFileSystem(basepath=str(tmp_path)), ["*"], "daily/7")
     first = await storage.write(1, "dbt run", "target/a?.json", file_with(tmp_path, b"1"))
     second = await storage.write(1, "dbt run", "target/a*.json", file_with(tmp_path, b"2"))
@@ -71,16 +71,16 @@ async def test_two_paths_that_come_to_the_same_are_both_kept(tmp_path: Path) -> 
     assert (tmp_path / "daily" / "7" / second.where).read_bytes() == b"2"
 
 
-def test_patterns_fit_names_and_paths() -> None:
-    """A pattern without a folder fits the file wherever it is."""
+def test_patterns_match_names_and_paths() -> None:
+    """A pattern without a folder matches the file in any folder."""
     storage = Storage(LocalFileSystem(), ["manifest.json", "target/run/*"], "x")
     assert storage.wanted("target/manifest.json")
     assert storage.wanted("target/run/a.sql")
     assert not storage.wanted("target/catalog.json")
 
 
-def test_ordinary_names_are_kept_as_they_are() -> None:
-    """What is safe is not touched."""
+def test_safe_names_do_not_change() -> None:
+    """A safe name does not change."""
     assert safe_path("target", "run_results.json") == "target/run_results.json"
     assert folder_of("Täglich um 6", 9) == "Täglich um 6/9"
 
@@ -100,13 +100,13 @@ def test_ordinary_names_are_kept_as_they_are() -> None:
         pytest.param("https://[x.test/a?se=1", None, id="no address"),
     ],
 )
-def test_a_signed_link_tells_when_it_expires(url: str, expected: datetime | None) -> None:
-    """Each store says it in its own way; what cannot be read is not known."""
+def test_the_expiry_of_a_signed_link_is_read(url: str, expected: datetime | None) -> None:
+    """Each store has its own format; a date that cannot be read is unknown."""
     assert link_expiry(url) == expected
 
 
-def test_only_web_addresses_become_links_and_cannot_end_them() -> None:
-    """A script is no link; brackets, quotes and bars are encoded, and the signature stays what it was."""
+def test_only_web_addresses_become_links_and_are_escaped() -> None:
+    """A script is no link; brackets, quotes and bars are encoded, and the signature does not change."""
     assert safe_url("javascript:alert(1)") is None
     assert safe_url("data:text/html,x") is None
     assert (
@@ -115,8 +115,8 @@ def test_only_web_addresses_become_links_and_cannot_end_them() -> None:
     )
 
 
-def test_the_timeline_draws_waits_and_marks_what_failed() -> None:
-    """Bars stand on a common axis, also what lies between them; the shortest still shows."""
+def test_the_timeline_shows_waits_and_failures() -> None:
+    """All bars, and the waits between them, share an axis; the shortest bar still shows."""
     spans = [
         Span(NOON, after(30), "(starting)", waiting=True),
         Span(after(30), after(30.1), "1 dbt deps"),
@@ -134,15 +134,15 @@ def test_the_timeline_draws_waits_and_marks_what_failed() -> None:
 
 
 def test_a_timeline_of_thousands_is_cut_to_the_longest() -> None:
-    """What is not shown is counted."""
+    """The rest is counted."""
     spans = [Span(after(n), after(n + 1 + n / 5000), f"{n}") for n in range(2000)]
     lines = render_timeline(spans).splitlines()
     assert len(lines) < 70
     assert "more, shorter" in lines[-2]
 
 
-def test_the_summary_escapes_whatever_bolt_says() -> None:
-    """Names, commands, paths and notes cannot break the tables, or be markup."""
+def test_the_summary_escapes_all_text_from_bolt() -> None:
+    """Names, commands, paths and notes cannot break the tables or become markup."""
     evil = "<img src=x onerror=alert(1)> | [a](javascript:1) `x` **b**\n# head"
     command = BoltCommand(id=1, command=evil, start_dttm=NOON, end_dttm=after(5), return_code=1)
     record = RunRecord(
@@ -173,7 +173,7 @@ def test_the_summary_escapes_whatever_bolt_says() -> None:
         assert "\n# head" not in part
 
 
-def test_a_summary_stays_small_whatever_there_is_to_tell() -> None:
+def test_a_summary_stays_small_whatever_its_input() -> None:
     """Thousands of commands, files and notes are cut and counted."""
     commands = [BoltCommand(id=n, command=f"dbt run {n}", return_code=0) for n in range(5000)]
     record = RunRecord(
@@ -190,8 +190,8 @@ def test_a_summary_stays_small_whatever_there_is_to_tell() -> None:
     assert "… and 4,799 more files" in text
 
 
-def test_keys_stay_apart_when_they_are_cut_or_empty() -> None:
-    """A long key ends with a hash of the whole, and so does one of which nothing is left."""
+def test_keys_stay_different_when_they_are_cut_or_empty() -> None:
+    """A long key ends with a hash of the whole text, and so does a key of which nothing is left."""
     long = ["x" * 200 + end for end in "ab"]
     keys = {artifact_key("paradime", name) for name in [*long, "🎉", "🎈", "daily"]}
     assert len(keys) == 5
@@ -200,7 +200,7 @@ def test_keys_stay_apart_when_they_are_cut_or_empty() -> None:
 
 
 def test_no_two_schedules_share_a_key() -> None:
-    """What is a key as it stands stays it; capitals, spaces and marks are told apart by a hash."""
+    """A name that is a valid key stays as it is; capitals, spaces and marks are distinguished by a hash."""
     names = ["daily-run", "daily_run", "Daily Run", "daily run", "Daily-Run", "daily.run", "daily--run"]
     keys = [artifact_key("paradime", name) for name in names]
     assert keys[0] == "paradime-daily-run"
@@ -222,20 +222,20 @@ def test_no_two_schedules_share_a_key() -> None:
     ],
 )
 def test_no_schedule_has_the_key_of_another_kind(name: str, other: tuple[str, ...]) -> None:
-    """Whatever a schedule is called, its summary does not join another's results, logs or links."""
+    """Whatever a schedule's name is, its summary does not share a key with another's results, logs or links."""
     assert artifact_key("paradime", name) != artifact_key(other[0], *other[1:])
     assert artifact_key("paradime", "orphans") != "paradime-orphans"
 
 
 def test_the_keys_of_usual_names_are_plain() -> None:
-    """As the README's table has them."""
+    """They are those of the README's table."""
     assert artifact_key("paradime", "daily", "dbt results") == "paradime-daily-dbt-results"
     assert artifact_key("paradime", "orders-2024-backfill") == "paradime-orders-2024-backfill"
     assert artifact_key("paradime", "run 76001") == "paradime-run-76001"
 
 
-def test_two_paths_whose_keys_would_be_the_same_have_their_own() -> None:
-    """Each file's link has its own history; asked for again, a key is the same."""
+def test_two_paths_whose_keys_would_be_equal_get_different_keys() -> None:
+    """Each file's link has its own history; the same path gets the same key again."""
     context = ArchiveContext(
         ArtifactWriter(), RunRecord("daily", 7), ArchiveSettings(), Redactor(["no secret"])
     )
@@ -244,23 +244,23 @@ def test_two_paths_whose_keys_would_be_the_same_have_their_own() -> None:
     assert re.fullmatch("paradime-daily-link-1-a-b-json-[0-9a-f]{8}", keys[1])
 
 
-def test_what_was_asked_for_is_told_by_whoever_triggered_the_run() -> None:
-    """Of a run that somebody else started, nobody here knows the branch that was asked for."""
+def test_the_requested_branch_is_shown_only_for_our_own_runs() -> None:
+    """If another client started a run, the requested branch is unknown here."""
     assert "Branch or commit" not in render_summary(RunRecord("daily", 7))
     assert "the schedule's own" in render_summary(RunRecord("daily", 7, triggered_at=NOON))
     assert "feature" in render_summary(RunRecord("daily", 7, branch="feature"))
 
 
 def test_the_manifest_of_the_command_that_failed_is_read() -> None:
-    """It alone knows the compiled path of what failed in it; without a failure the last knows most."""
+    """Only its manifest has the compiled path of its failed node; without a failure, the last manifest knows most."""
     commands = [BoltCommand(id=n, command="dbt", return_code=code) for n, code in ((1, 0), (2, 1), (3, 0))]
     assert manifest_command(commands, [1, 2, 3]) == 2
     assert manifest_command(commands, [1, 3]) == 3
     assert manifest_command(commands, []) is None
 
 
-def test_results_that_a_later_command_left_lying_count_once() -> None:
-    """A command that wrote no results of its own may hand on those of the command before."""
+def test_results_shown_again_by_a_later_command_count_once() -> None:
+    """A command that wrote no results may still show those of the command before."""
     content = (RECORDED / "failure/2-dbt-seed/resources/target/run_results.json").read_bytes()
     story = DbtStory()
     story.read("results", content, "dbt seed")
@@ -271,7 +271,7 @@ def test_results_that_a_later_command_left_lying_count_once() -> None:
 
 @pytest.mark.parametrize("generated_at", [None, "2026-11-24T12:00:00Z"])
 def test_stale_results_count_for_the_command_that_wrote_them(generated_at: str | None) -> None:
-    """Also where they do not say when they were written, as those of dbt Fusion."""
+    """This holds even for results without a date, such as dbt Fusion's."""
     node = {"unique_id": "model.p.m", "status": "error", "message": "boom"}
     metadata = {} if generated_at is None else {"generated_at": generated_at}
     document = {"metadata": metadata, "args": {"which": "build"}, "results": [node]}
@@ -283,7 +283,7 @@ def test_stale_results_count_for_the_command_that_wrote_them(generated_at: str |
 
 
 async def test_settings_outlive_their_process_as_plain_data() -> None:
-    """They stand on the flow run as JSON; a block that is not saved is known to its own process only."""
+    """They are stored on the flow run as JSON; a block that is not saved is known only to its own process."""
     filesystem = LocalFileSystem()
     settings = await ArchiveSettings.resolve(
         {"storage": filesystem, "storage_patterns": ["*.json"], "assets": True}

@@ -20,7 +20,7 @@ def a_node(kind: str, relation: str | None, *depends_on: str, **facts: Any) -> M
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What is told to Prefect, in order."""
+    """The events sent to Prefect, in order."""
     told: list[dict[str, Any]] = []
 
     def emit_event(event: str, resource: dict[str, str], **more: Any) -> Event | None:
@@ -65,17 +65,17 @@ def emitted(
         pytest.param("duckdb", f'"{"x" * 600}"', f"duckdb://{'x' * 503}", id="long"),
     ],
 )
-def test_asset_keys_are_prefect_dbts(
+def test_asset_keys_equal_those_of_prefect_dbt(
     adapter: str, relation: str, key: str, events: list[dict[str, Any]]
 ) -> None:
-    """The adapter, then the relation with slashes, without what no key may have; and Prefect takes it."""
+    """Adapter, then the relation with slashes, without forbidden characters; Prefect accepts the key."""
     assert asset_key(adapter, relation) == key
     assert emit_assets(*emitted(adapter, relation), {}).succeeded == 1
     assert [event["resource"]["prefect.resource.id"] for event in events] == [key]
 
 
-def test_an_asset_is_called_by_its_relation_without_quotes(events: list[dict[str, Any]]) -> None:
-    """As prefect-dbt calls it; what the manifest does not say is not sent, which would blank what is known."""
+def test_an_assets_name_is_its_relation_without_quotes(events: list[dict[str, Any]]) -> None:
+    """prefect-dbt uses the same name. Properties missing in the manifest are not sent: that would erase known ones."""
     emit_assets(*emitted("snowflake", '"DB"."My Schema"."orders"'), {})
     emit_assets(*emitted("bigquery", "`p`.`d`.`orders`", description="All orders.", owner="jane"), {})
     assert [event["resource"] for event in events] == [
@@ -93,7 +93,7 @@ def test_an_asset_is_called_by_its_relation_without_quotes(events: list[dict[str
 
 
 def test_a_long_description_is_cut_as_prefect_dbt_cuts_it(events: list[dict[str, Any]]) -> None:
-    """Else the two would take turns in changing it."""
+    """Otherwise the two would overwrite each other's description."""
     emit_assets(*emitted("duckdb", "a.b", description="x" * 3000), {})
     assert events[0]["resource"]["prefect.asset.description"] == "x" * 2497 + "..."
 
@@ -110,17 +110,17 @@ def test_a_long_description_is_cut_as_prefect_dbt_cuts_it(events: list[dict[str,
         pytest.param("reused", None, id="reused"),
     ],
 )
-def test_an_outcome_is_that_of_prefect_dbt(
+def test_an_outcome_equals_that_of_prefect_dbt(
     status: str, outcome: str | None, events: list[dict[str, Any]]
 ) -> None:
-    """A microbatch model of which some batches failed has been built all the same."""
+    """A microbatch model with some failed batches has still been built."""
     emit_assets(*emitted("duckdb", "a.b", status), {})
     expected = [] if outcome is None else [f"prefect.asset.materialization.{outcome}"]
     assert [event["event"] for event in events] == expected
 
 
-def test_an_ephemeral_model_is_replaced_by_what_it_is_made_from(events: list[dict[str, Any]]) -> None:
-    """Upstream is what lies in the warehouse, each once; models that opted out are left out, sources never."""
+def test_an_ephemeral_model_is_replaced_by_its_upstream_nodes(events: list[dict[str, Any]]) -> None:
+    """Its upstream nodes are those in the warehouse, each once; models that opted out are left out, sources never."""
     manifest = Manifest(
         {
             "model.a": a_node("model", "a", "model.eph", "source.s", "model.off", "source.off"),

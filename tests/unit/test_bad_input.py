@@ -29,8 +29,8 @@ HALF_A_CHARACTER = "caf\ud83d"
 WITH_NUL = "a\x00b"
 
 
-def bad(attempt: Attempt, *told: str, id: str) -> Any:  # noqa: A002 - pytest's own name
-    return pytest.param(attempt, told, id=id)
+def bad(attempt: Attempt, *message: str, id: str) -> Any:  # noqa: A002 - pytest's own name
+    return pytest.param(attempt, message, id=id)
 
 
 WHOLE = "whole number from 1 to 2147483647"
@@ -336,7 +336,7 @@ BAD = [
 
 
 class Nowhere(NamedTuple):
-    """A Bolt that is never asked."""
+    """A Bolt that must not be called."""
 
     api_endpoint: str = "http://127.0.0.1:1/graphql"
     api_key: str = "a-key"
@@ -347,7 +347,7 @@ class Nowhere(NamedTuple):
 def sent(monkeypatch) -> list[httpx.Request]:
     """The requests that would have been sent."""
     requests: list[httpx.Request] = []
-    # Those that another test has left, which may tell a Prefect that they live.
+    # Requests from an earlier test, such as a heartbeat to Prefect.
     others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
 
     async def refuse(_: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
@@ -359,17 +359,17 @@ def sent(monkeypatch) -> list[httpx.Request]:
     return requests
 
 
-@pytest.mark.parametrize("attempt, told", BAD)
-def test_bad_input_is_refused_with_a_message_that_says_what_to_type(sent, attempt, told):
-    """Before anything is sent; the message is what a user sees at the end of a traceback or in the UI."""
+@pytest.mark.parametrize("attempt, message", BAD)
+def test_bad_input_is_refused_with_a_message_that_says_what_to_type(sent, attempt, message):
+    """Nothing is sent before; the user sees the message at the end of a traceback or in the UI."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - Prefect, pydantic and we have classes of our own
         attempt(Nowhere())
-    # An error that nobody thought of is not a message for a person.
+    # An unexpected error is not a message for a person.
     assert type(caught.value).__name__ in {
         "BoltRequestError",
         "ValidationError",
         "ParameterTypeError",
         "SignatureMismatchError",
     }
-    assert [text for text in told if text not in str(caught.value)] == []
+    assert [text for text in message if text not in str(caught.value)] == []
     assert sent == []

@@ -1,4 +1,4 @@
-"""The cause in the summary and the run's error tell one story: that of the command that ended the run."""
+"""The cause in the summary and the run's error agree: both name the command that ended the run."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ def stale(source: str) -> bytes:
 
 
 def test_the_command_that_ended_the_run_is_the_cause_and_others_are_counted() -> None:
-    """With continueOnError, `dbt build` failed before; what ended the run is what the error names."""
+    """With continueOnError, `dbt build` failed before; the error names the command that ended the run."""
     story = DbtStory()
     story.read("results", results("build", "a", "b"), "dbt build")
-    told = cause_of(
+    message = cause_of(
         status_of(("dbt build", 1), ("python upload.py", 3)), story, "ERROR: bucket is gone", "bye"
     )
-    assert told == "python upload.py: ERROR: bucket is gone; 2 more failed in other commands"
+    assert message == "python upload.py: ERROR: bucket is gone; 2 more failed in other commands"
 
 
 def test_a_script_is_not_explained_by_the_results_of_the_command_before_it() -> None:
-    """Bolt lists dbt's folder with every command, as it stands."""
+    """Bolt lists the present contents of dbt's folder with every command."""
     story = DbtStory()
     story.read("results", results("build", "a"), "python upload.py")
-    told = cause_of(status_of(("python upload.py", 3)), story, None, "it is all over")
-    assert told is not None
-    assert told.startswith("Command python upload.py ended with return code 3: it is all over")
+    message = cause_of(status_of(("python upload.py", 3)), story, None, "it is all over")
+    assert message is not None
+    assert message.startswith("Command python upload.py ended with return code 3: it is all over")
 
 
 def test_a_dbt_command_is_not_explained_by_results_of_another_kind() -> None:
     """`dbt source freshness` writes none."""
     story = DbtStory()
     story.read("results", results("build", "a"), "dbt deps")
-    told = cause_of(status_of(("dbt deps", 1)), story, "Dependency Error", None)
-    assert told is not None
-    assert told.startswith("dbt deps: Dependency Error")
+    message = cause_of(status_of(("dbt deps", 1)), story, "Dependency Error", None)
+    assert message is not None
+    assert message.startswith("dbt deps: Dependency Error")
 
 
 def test_a_dbt_commands_own_results_come_before_its_log() -> None:
-    """And before the results of the commands ahead of it."""
+    """They also come before the results of earlier commands."""
     story = DbtStory()
     story.read("results", results("run", "early"), "dbt run")
     story.read("results", results("test", "late"), "dbt test")
-    told = cause_of(status_of(("dbt run", 1), ("dbt test", 1)), story, "Failure in test", None)
-    assert told == "dbt test: model late failed: boom; 1 more failed in other commands"
+    message = cause_of(status_of(("dbt run", 1), ("dbt test", 1)), story, "Failure in test", None)
+    assert message == "dbt test: model late failed: boom; 1 more failed in other commands"
 
 
 def test_a_retry_is_explained_by_what_it_retried() -> None:
@@ -76,8 +76,8 @@ def test_a_retry_is_explained_by_what_it_retried() -> None:
     assert cause_of(status_of(("dbt retry", 1)), story, None, None) == "dbt retry: model a failed: boom"
 
 
-def test_stale_sources_explain_the_command_that_checks_them_alone() -> None:
-    """Of any other they are among what failed besides."""
+def test_stale_sources_explain_only_the_command_that_checks_them() -> None:
+    """For any other command, they count among the further failures."""
     story = DbtStory()
     story.read("freshness", stale("raw"), "dbt source freshness")
     own = cause_of(status_of(("dbt source freshness", 1)), story, None, None)
@@ -87,18 +87,18 @@ def test_stale_sources_explain_the_command_that_checks_them_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "last, told",
+    "last, message",
     [
         pytest.param("boom", "Command x ended with return code 2: boom", id="last line"),
         pytest.param(None, "Command x ended with return code 2", id="no log"),
     ],
 )
-def test_there_is_always_a_cause_of_a_failure(last: str | None, told: str) -> None:
-    """A command that says nothing recognisable, or whose log could not be fetched."""
-    assert cause_of(status_of(("x", 2)), DbtStory(), None, last) == told
+def test_every_failure_has_a_cause(last: str | None, message: str) -> None:
+    """This holds for a command with unknown output, or whose log could not be fetched."""
+    assert cause_of(status_of(("x", 2)), DbtStory(), None, last) == message
 
 
-def test_other_commands_that_failed_are_counted_where_there_are_no_results() -> None:
+def test_other_failed_commands_are_counted_when_there_are_no_results() -> None:
     """They may not be dbt's."""
     status = status_of(("a", 1), ("b", 1), ("c", 1))
     assert (
@@ -107,8 +107,8 @@ def test_other_commands_that_failed_are_counted_where_there_are_no_results() -> 
     )
 
 
-def test_what_was_running_explains_a_cancelled_run() -> None:
-    """Whatever failed before it."""
+def test_the_running_command_explains_a_cancelled_run() -> None:
+    """Earlier failures do not matter."""
     status = status_of(("a", 1), ("dbt run", None), state="CANCELED")
     assert (
         cause_of(status, DbtStory(), None, "model 3")
@@ -116,34 +116,34 @@ def test_what_was_running_explains_a_cancelled_run() -> None:
     )
 
 
-def test_a_command_that_the_end_broke_off_explains_an_error() -> None:
-    """No command of it has failed."""
+def test_an_interrupted_command_explains_an_error() -> None:
+    """It has no failed command."""
     status = status_of(("a", 0), ("dbt run", None), state="ERROR")
     assert cause_of(status, DbtStory(), None, None) == "Command dbt run ended without a return code"
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "RUNNING", "SKIPPED"])
-def test_no_cause_is_looked_for_where_nothing_failed(state: str) -> None:
+def test_a_run_without_failures_has_no_cause(state: str) -> None:
     """A command may fail in a run that succeeds."""
     assert cause_of(status_of(("a", 1), state=state), DbtStory(), "error", "x") is None
 
 
 def test_a_cause_is_bounded() -> None:
     """Whatever the command and its log are."""
-    told = cause_of(status_of(("x" * 30_000, 1)), DbtStory(), "e" * 30_000, None)
-    assert told is not None
-    assert len(told) < 500
+    message = cause_of(status_of(("x" * 30_000, 1)), DbtStory(), "e" * 30_000, None)
+    assert message is not None
+    assert len(message) < 500
     story = DbtStory()
     command = "dbt run --vars " + "x" * 30_000
     story.read("results", results("run", "orders", message="e" * 30_000), command)
-    told = cause_of(status_of((command, 1)), story, None, None)
-    assert told is not None
-    assert "model orders failed" in told
-    assert len(told) < 500
+    message = cause_of(status_of((command, 1)), story, None, None)
+    assert message is not None
+    assert "model orders failed" in message
+    assert len(message) < 500
 
 
-def test_secrets_are_taken_out_of_what_dbt_wrote_before_it_is_cut() -> None:
-    """In messages of nodes and of sources; what differs in nothing is left as it is."""
+def test_secrets_are_removed_from_dbts_messages_before_the_cut() -> None:
+    """This covers messages of nodes and of sources; a message without secrets does not change."""
     story = DbtStory()
     story.read("results", results("run", "a", message="x" * 110 + SECRET), "dbt run")
     story.read(

@@ -1,4 +1,4 @@
-"""Which intent a flow run goes on with."""
+"""Which intent a flow run resumes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from paradime_flows.ledger.store import Superseded, write_labels
 from paradime_flows.runner.resume import claim
 
 
-def test_a_flow_run_that_answers_for_another_schedules_run_is_refused():
-    """Prefect gives a parent that calls others in its next attempt the flow run of another call."""
+def test_a_flow_run_with_another_schedules_run_is_refused():
+    """Prefect can give a retried parent the flow run of another call."""
     old = Ownership(flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), run_id=1)
     same = TriggerRequest(schedule_name="extract", options={"commands": ["dbt run"]})
     assert claim([old], old.key, same, "body") is old
@@ -27,8 +27,8 @@ def test_a_flow_run_that_answers_for_another_schedules_run_is_refused():
         claim([old], old.key, TriggerRequest(schedule_name="orders"), "body")
 
 
-def test_a_task_that_is_retried_claims_again_what_it_had_claimed():
-    """It had written nothing of its own; another task that asks for the same must not get it, then or later."""
+def test_a_retried_task_claims_the_same_record_again():
+    """It had written no record of its own; another task with an equal request must not get it, now or later."""
     request = TriggerRequest(schedule_name="extract")
     old = Ownership(
         key="first", body="before", flow_run_id=uuid4(), request=request, asked=request.fingerprint, run_id=1
@@ -81,8 +81,8 @@ def test_commands_are_kept_as_fingerprints():
     assert fit(kept.intent, record, ["git clone x", "dbt test"]) is Fit.NO
 
 
-async def test_labels_that_another_writer_has_undone_are_written_again():
-    """As on a database that lets two requests read and write all labels at once."""
+async def test_labels_that_another_writer_overwrote_are_written_again():
+    """This can happen on a database where two requests read and write all labels at once."""
     flow_run = FlowRun(flow_id=uuid4(), labels={})
     writes = []
 
@@ -99,8 +99,8 @@ async def test_labels_that_another_writer_has_undone_are_written_again():
     assert (len(writes), flow_run.labels) == (2, {"a": "1"})
 
 
-async def test_labels_are_not_written_over_those_of_a_body_that_has_begun_since():
-    """What it finds there in place of its own is newer."""
+async def test_labels_of_a_newer_attempt_are_not_overwritten():
+    """The record that it finds there instead of its own is newer."""
     flow_run = FlowRun(flow_id=uuid4(), labels={})
 
     class Prefect:

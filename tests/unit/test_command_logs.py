@@ -1,4 +1,4 @@
-"""A command's log as an artifact: what is shown, what is cut, and that all of it is kept where it is cut."""
+"""A command's log as an artifact: what it shows, what it cuts, and that a cut log is stored whole."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rendered(limit: int, **streams: str) -> str:
 
 
 class Written(ArtifactWriter):
-    """Keeps what is written, in place of a server."""
+    """Stores written files in place of a server."""
 
     texts: ClassVar[dict[str, str]] = {}
 
@@ -41,7 +41,7 @@ class Written(ArtifactWriter):
 
 
 class OneCommand:
-    """A client that has the log of one command."""
+    """A client with the log of one command."""
 
     def __init__(self, detail: BoltCommandDetail) -> None:
         self.detail = detail
@@ -52,7 +52,7 @@ class OneCommand:
 
 
 def an_archive(folder: Path | None, limit: int, **options: Any) -> LogArchive:
-    """The archive of a run that failed in its only command."""
+    """The archive of a run whose only command failed."""
     command = BoltCommand(id=1, command="dbt run", return_code=1)
     record = RunRecord(
         "daily",
@@ -86,8 +86,8 @@ def lines(text: str, size: int) -> str:
         pytest.param("\x1b[32m" * 15_000 + "ok\n", lines("e" * 99, 99_000), id="colours take no room"),
     ],
 )
-async def test_what_fits_is_not_cut(stdout: str, stderr: str) -> None:
-    """The limit is for both streams together, in bytes of what is shown."""
+async def test_a_log_within_the_limit_is_not_cut(stdout: str, stderr: str) -> None:
+    """The limit covers both streams together, in bytes of the text shown."""
     text = rendered(100_000, stdout=stdout, stderr=stderr)
     assert "left out" not in text
     assert len(text.encode()) < 100_200
@@ -103,8 +103,8 @@ async def test_what_fits_is_not_cut(stdout: str, stderr: str) -> None:
         pytest.param("head\n" + "x" * 100_000, "", id="in one line, far too much"),
     ],
 )
-async def test_what_is_cut_is_kept_as_a_whole(stdout: str, stderr: str, tmp_path: Path) -> None:
-    """Whenever a byte is left out, the stored file has it, and the artifact says where, with a link."""
+async def test_a_cut_log_is_stored_whole(stdout: str, stderr: str, tmp_path: Path) -> None:
+    """If a byte is left out, the stored file has it, and the artifact says where, with a link."""
     text = await archived(an_archive(tmp_path, 10_000), stdout=stdout, stderr=stderr)
     assert "bytes left out in the middle; the whole is kept as " in text
     assert len(text.encode()) < 11_000
@@ -115,8 +115,8 @@ async def test_what_is_cut_is_kept_as_a_whole(stdout: str, stderr: str, tmp_path
     assert f"[{folder}/{name}]({(folder / name).as_uri()})" in text
 
 
-async def test_what_is_left_out_and_what_is_shown_are_the_whole() -> None:
-    """The number that is told is right, also where only the outer parts were looked at."""
+async def test_the_shown_and_the_omitted_parts_are_the_whole_log() -> None:
+    """The reported number is right, even if only the outer parts were read."""
     for size in (15_000, 500_000):
         text = lines("o" * 99, size)
         (shown,) = shown_streams(a_command(stdout=text), 10_000)
@@ -125,8 +125,8 @@ async def test_what_is_left_out_and_what_is_shown_are_the_whole() -> None:
         assert len(shown.text.encode()) - len(gap.encode()) + shown.omitted == len(text)
 
 
-async def test_a_short_stream_is_whole_beside_a_long_one() -> None:
-    """A short stderr is shown as a whole beside a long stdout."""
+async def test_a_short_stream_is_shown_whole_beside_a_long_one() -> None:
+    """A short stderr is shown whole beside a long stdout."""
     text = rendered(10_000, stdout="o\n" * 100_000, stderr="the error\n")
     assert "the error" in text
     assert "**stderr**\n" in text
@@ -134,25 +134,23 @@ async def test_a_short_stream_is_whole_beside_a_long_one() -> None:
     assert rendered(100) == rendered(100, stdout=" \n") == "*The command wrote no log.*"
 
 
-def test_a_megabyte_in_one_line_is_cut_as_well() -> None:
-    """The limit holds for a line without an end, and for text of many bytes a character."""
+def test_a_line_of_a_megabyte_is_cut_too() -> None:
+    """The limit also holds for a line without an end, and for characters of many bytes."""
     text = rendered(50_000, stdout="é`" * 1_000_000 + "the end")
     assert len(text.encode()) < 51_000
     assert "the end" in text
 
 
-def test_a_log_of_little_but_colours_says_what_it_leaves_out() -> None:
-    """Where cleaning leaves less than the limit of the outer parts, the gap between them is told."""
+def test_a_log_of_mostly_colours_reports_its_gap() -> None:
+    """After cleaning, less may be left than the limit allows; the gap is still reported."""
     (shown,) = shown_streams(a_command(stdout="\x1b[32m\x1b[0m\n" * 100_000), 1000)
     assert f"[… {shown.omitted:,} bytes left out …]" in shown.text
     assert shown.omitted > 500_000
 
 
 @pytest.mark.parametrize("before", range(0, 40, 3))
-async def test_no_secret_is_left_over_where_a_long_log_is_cut_into_pieces(
-    before: int, tmp_path: Path
-) -> None:
-    """Pieces end with lines, so that a secret is in one of them; the stored file has none either."""
+async def test_no_secret_remains_where_a_long_log_is_split(before: int, tmp_path: Path) -> None:
+    """Pieces end at line ends, so a secret is inside one piece; the stored file has no secret either."""
     text = "." * before + "\n" + f"key {SECRET} and on\n" * 2000
     shown = await archived(an_archive(tmp_path, 1000, piece_characters=37), stdout=text)
     kept = (tmp_path / "daily" / "7" / "1-dbt-run" / "stdout.log").read_text()
@@ -161,15 +159,15 @@ async def test_no_secret_is_left_over_where_a_long_log_is_cut_into_pieces(
     assert "value-of" not in shown
 
 
-def test_a_stored_file_without_a_link_is_told_by_its_address() -> None:
-    """An address that no browser opens is text, and nothing in it is markup."""
+def test_a_stored_file_without_a_link_is_shown_by_its_address() -> None:
+    """An address that a browser cannot open is text without markup."""
     kept = {"stdout.log": FileRecord(1, "stdout.log", kept="s3://bucket/a*b*/stdout.log")}
     shown = shown_streams(a_command(stdout="x\n" * 1000), 100)
     assert "kept as s3\\://bucket/a\\*b\\*/stdout.log\n" in render_log(shown, kept)
 
 
 def test_pieces_are_the_text() -> None:
-    """Nothing is lost or moved, and each ends with a line."""
+    """Nothing is lost or moved, and each piece ends at a line end."""
     text = "one\ntwo\n\n" + "x" * 50 + "\nlast"
     for size in range(1, 20):
         found = list(pieces(text, size))
@@ -179,17 +177,17 @@ def test_pieces_are_the_text() -> None:
 
 
 def test_sizes_are_those_of_utf8() -> None:
-    """Also of a part, and of half a character, which has no bytes of its own."""
+    """This holds for a part of a text, and for half a character, which has no bytes of its own."""
     assert utf8_size("aé€😀\ud800") == 1 + 2 + 3 + 4 + 1
     assert utf8_size("aé€😀", 1, 3) == 5
     assert utf8_size("abc", 1) == 2
 
 
 async def test_a_large_log_is_copied_in_pieces(tmp_path: Path) -> None:
-    """Beside the log itself, as the client returned it, archiving and keeping it takes the room of a few pieces."""
+    """Apart from the log itself, as the client returned it, archiving needs memory for only a few pieces."""
     archive = an_archive(tmp_path, 10_000, piece_characters=20_000)
     stdout = lines("12:00:00  1 of 9 OK created sql table model analytics.orders in 0.92s" * 20, 1_000_000)
-    # What is imported for it counts for nothing.
+    # Memory for imports does not count.
     await archived(archive, stdout="short")
     tracemalloc.start()
     try:
@@ -198,7 +196,7 @@ async def test_a_large_log_is_copied_in_pieces(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (tmp_path / "daily" / "7" / "1-dbt-run" / "stdout.log").stat().st_size == len(stdout)
-    # The log itself was there before the count began.
+    # The log itself existed before the count began.
     assert peak < 400_000
 
 

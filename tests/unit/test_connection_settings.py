@@ -1,4 +1,4 @@
-"""How a connection is set up: credentials' headers, this machine, proxy, certificates, and how long it is kept."""
+"""How a connection is set up: headers for credentials, loopback, proxy, certificates, and keep-alive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from paradime_blocks.run import POLL_INTERVAL_SECONDS
     ],
 )
 def test_the_secrets_prefix_chooses_the_headers(key, secret, workspace, headers):
-    """A token travels as a bearer token and without a key."""
+    """A token is sent as a bearer token, without a key."""
     bare = httpx.Request("GET", "https://api.paradime.io/g")
     sent = next(auth_for(key, secret, workspace).auth_flow(bare))
     assert set(sent.headers) - {"host"} == {name.lower() for name in headers}
@@ -39,7 +39,7 @@ def test_the_secrets_prefix_chooses_the_headers(key, secret, workspace, headers)
 
 
 class ExpiringToken(BoltAuth):
-    """A token that is good for one request, and a new one whenever Bolt says that it has expired."""
+    """A token valid for one request, renewed whenever Bolt reports that it has expired."""
 
     def __init__(self):
         self.tokens = ["token-1"]
@@ -57,7 +57,7 @@ class ExpiringToken(BoltAuth):
 
 
 async def test_a_token_that_expires_is_renewed_by_its_auth():
-    """Nothing else knows that there is such a token; each that there was is kept out of messages."""
+    """No other code knows of such tokens; every token so far is kept out of messages."""
     accepted = "Bearer token-2"
 
     def answer(request):
@@ -90,8 +90,8 @@ async def test_a_token_that_expires_is_renewed_by_its_auth():
         pytest.param("http://10.0.0.1/", False, id="private address"),
     ],
 )
-def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
-    """Only there may credentials travel unencrypted."""
+def test_only_this_machine_counts_as_loopback(url, loopback):
+    """Only there may credentials be sent unencrypted."""
     assert is_loopback(url) is loopback
 
 
@@ -110,7 +110,7 @@ def test_loopback_is_this_machine_and_nothing_that_looks_like_it(url, loopback):
     ],
 )
 def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, proxy, options):
-    """`none` unsets it; a proxy of the environment cannot reach our own loopback."""
+    """`none` turns it off; a proxy from the environment cannot reach our own loopback."""
     settings = ConnectionSettings(endpoint, auth_for("k", "s"), proxy=proxy)
     found = settings.http_options()
     assert {name: value for name, value in found.items() if name != "verify"} == options
@@ -118,10 +118,10 @@ def test_the_proxy_comes_from_the_field_or_else_from_the_environment(endpoint, p
 
 @pytest.mark.parametrize("proxy", [None, "none", "http://proxy:3128", "https://proxy:3128"])
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
-async def test_the_environments_certificates_count_with_and_without_a_proxy(
+async def test_the_environments_certificates_are_used_with_and_without_a_proxy(
     client_of, monkeypatch, tmp_path, proxy, variable
 ):
-    """A proxy that opens TLS signs with a certificate of the company's own: the commonest reason to set them."""
+    """A proxy that opens TLS uses a certificate of the company: the commonest reason to set them."""
     asked = []
     real = ssl.create_default_context
 
@@ -138,8 +138,8 @@ async def test_the_environments_certificates_count_with_and_without_a_proxy(
     assert str(tmp_path) in asked
 
 
-async def test_a_connection_outlasts_the_time_between_two_looks(client_of, monkeypatch):
-    """Else each look at a long run begins with a TLS handshake; and load balancers cut after 60 s."""
+async def test_a_connection_lasts_longer_than_the_time_between_polls(client_of, monkeypatch):
+    """Otherwise each poll needs a new TLS handshake; and load balancers close idle connections after 60 s."""
     limits = []
     real = httpx.AsyncClient
 
@@ -161,10 +161,8 @@ async def test_a_connection_outlasts_the_time_between_two_looks(client_of, monke
         pytest.param("SSL_CERT_FILE", "/does/not/exist.pem", id="certificates that are not there"),
     ],
 )
-async def test_an_environment_that_allows_no_connection_is_told_as_our_own_error(
-    client_of, monkeypatch, name, value
-):
-    """No httpx exception and no password of a proxy leaves the client."""
+async def test_a_broken_network_environment_raises_our_own_error(client_of, monkeypatch, name, value):
+    """No httpx exception and no proxy password leaves the client."""
     monkeypatch.setenv(name, value)
     with pytest.raises(BoltRequestError, match=name) as caught:
         await client_of("https://api.paradime.invalid/graphql").__aenter__()

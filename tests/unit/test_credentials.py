@@ -1,4 +1,4 @@
-"""The blocks: their fields, where they come from, what a check of them finds, how they look in the UI."""
+"""The blocks: their fields, their sources, their check, their look in the UI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIELDS: dict[str, Any] = {"api_endpoint": ENDPOINT, "api_key": "a-key", "api_sec
 
 
 class TestCredentialsMeetPrefectsStandard(BlockStandardTestSuite):
-    """Prefect's own suite for blocks that are shipped; its test of the logo needs the network and Pillow."""
+    """Prefect's own test suite for blocks; its test of the logo needs the network and Pillow."""
 
     test_has_a_valid_image = None
 
@@ -44,7 +44,7 @@ BLOCKS = pytest.mark.parametrize("block", [ParadimeCredentials, BoltSchedule])
 
 @BLOCKS
 def test_each_field_explains_itself_in_the_ui(block):
-    """A title, and at least one full sentence of help."""
+    """Each has a title, and at least one full sentence of help."""
     properties = block.model_json_schema()["properties"]
     poor = [
         name
@@ -55,8 +55,8 @@ def test_each_field_explains_itself_in_the_ui(block):
 
 
 @BLOCKS
-def test_each_field_says_its_unit_if_it_has_one(block):
-    """A number without a unit is a riddle."""
+def test_each_field_with_a_unit_names_it(block):
+    """A number without a unit is unclear."""
     properties = block.model_json_schema()["properties"]
     seconds = {name: field["description"] for name, field in properties.items() if name.endswith("_seconds")}
     assert seconds
@@ -65,7 +65,7 @@ def test_each_field_says_its_unit_if_it_has_one(block):
 
 @BLOCKS
 def test_the_code_example_overwrites_no_block(block):
-    """Beside a saved block, the UI shows it with the block's name in place of the first BLOCK_NAME only."""
+    """Beside a saved block, the UI replaces only the first BLOCK_NAME in it with the block's name."""
     example = block.get_code_example()
     assert example.count("BLOCK_NAME") == 1
     assert '.load("BLOCK_NAME")' in example
@@ -74,7 +74,7 @@ def test_the_code_example_overwrites_no_block(block):
 
 @BLOCKS
 def test_each_block_has_a_logo_a_description_and_a_page(block):
-    """What the catalogue of blocks shows; each an address that a browser can open."""
+    """The catalogue of blocks shows them; each is an address that a browser can open."""
     assert str(block._logo_url).startswith("https://")
     assert block.get_description().endswith(".")
     assert str(block._documentation_url).startswith("https://")
@@ -95,7 +95,7 @@ def test_each_block_has_a_logo_a_description_and_a_page(block):
     ],
 )
 def test_secrets_are_shown_as_secrets(block, slug, secrets):
-    """Prefect's schema names them, so that the UI hides them and the API gives them to nobody."""
+    """Prefect's schema names them, so that the UI hides them and the API never returns them."""
     schema = block.model_json_schema()
     assert sorted(schema["secret_fields"]) == secrets
     assert (schema["block_type_slug"], block.get_block_type_slug()) == (slug, slug)
@@ -117,7 +117,7 @@ def test_secrets_are_shown_as_secrets(block, slug, secrets):
     ],
 )
 def test_good_credentials_make_a_client(fields):
-    """Each way in which Paradime hands them out."""
+    """This covers each form of credentials that Paradime gives out."""
     credentials = ParadimeCredentials(**fields)
     settings = credentials.get_client().settings
     assert settings.api_endpoint == fields["api_endpoint"].strip()
@@ -145,7 +145,7 @@ def environment(monkeypatch):
 
 
 def test_credentials_come_from_the_environment(environment):
-    """All fields, by the names that the vendor's tools read."""
+    """All fields are read, by the names that the vendor's tools use."""
     environment(**FIELDS, workspace_uid="w", proxy="none", request_timeout_seconds="7.5")
     found = ParadimeCredentials.from_env()
     assert (found.api_endpoint, found.workspace_uid, found.proxy) == (ENDPOINT, "w", SecretStr("none"))
@@ -155,14 +155,14 @@ def test_credentials_come_from_the_environment(environment):
 
 
 def test_credentials_come_from_dotenv():
-    """From the folder that the program runs in; other programs' variables there do not matter."""
+    """The file is read from the current folder; variables of other programs in it do not matter."""
     lines = [f"PARADIME_{name.upper()}={value}" for name, value in FIELDS.items()]
     Path(".env").write_text("\n".join([*lines, "OTHER=1", "PARADIME_SOMETHING_ELSE=1"]))
     assert ParadimeCredentials.from_env().api_secret == SecretStr("a-secret")
 
 
-def test_the_environment_goes_before_dotenv(environment):
-    """What is set for this very process is meant."""
+def test_the_environment_overrides_dotenv(environment):
+    """A variable set for this process has priority."""
     Path(".env").write_text("PARADIME_API_KEY=from-the-file\nPARADIME_API_SECRET=from-the-file")
     environment(api_endpoint=ENDPOINT, api_secret="from-the-environment")
     found = ParadimeCredentials.from_env()
@@ -197,14 +197,14 @@ def test_a_dotenv_that_is_needed_and_cannot_be_read_is_named():
 
 
 def test_an_empty_variable_is_absent(environment):
-    """As a CI system sets one that it has no value for."""
+    """CI systems set an empty variable when they have no value for it."""
     environment(api_endpoint=ENDPOINT, api_secret="prdm_wsp_t", api_key="", proxy="")
     found = ParadimeCredentials.from_env()
     assert (found.api_key, found.proxy) == (None, None)
 
 
 @pytest.mark.parametrize(
-    "values, told",
+    "values, message",
     [
         pytest.param(
             {},
@@ -229,12 +229,12 @@ def test_an_empty_variable_is_absent(environment):
         ),
     ],
 )
-def test_a_bad_environment_is_told_by_the_names_of_its_variables(environment, values, told):
-    """The message says which variable, and what to set, and never its value."""
+def test_the_error_for_a_bad_environment_names_its_variables(environment, values, message):
+    """The message names the variable and what to set, and never shows its value."""
     environment(**values)
     with pytest.raises(BoltRequestError) as caught:
         ParadimeCredentials.from_env()
-    assert [text for text in told if text not in str(caught.value)] == []
+    assert [text for text in message if text not in str(caught.value)] == []
     assert "a-secret" not in str(caught.value)
 
 
@@ -256,7 +256,7 @@ def test_a_bad_environment_is_told_by_the_names_of_its_variables(environment, va
     ],
 )
 def test_the_schema_refuses_what_the_block_refuses(field, good, wrong):
-    """Prefect's server, which checks a deployment's parameters, knows length and pattern only."""
+    """Prefect's server checks a deployment's parameters; it knows only length and pattern."""
     schema = ParadimeCredentials.model_json_schema()["properties"][field]
 
     def fits(value: str) -> bool:
@@ -271,8 +271,8 @@ def test_the_schema_refuses_what_the_block_refuses(field, good, wrong):
             ParadimeCredentials(**{**others, field: value})
 
 
-def test_messages_name_the_place_of_the_credentials(environment):
-    """A block by its name, the environment by its variables, and else the code."""
+def test_messages_name_the_source_of_the_credentials(environment):
+    """A block by its name, the environment by its variables, or else the code."""
     block = ParadimeCredentials(**FIELDS)
     assert block.source == "the ParadimeCredentials given in code"
     block._block_document_name = "production"
@@ -284,13 +284,13 @@ def test_messages_name_the_place_of_the_credentials(environment):
 
 
 def test_a_broken_environment_does_not_hide_another_message(environment):
-    """The place of credentials given in code is told even where the environment cannot be read."""
+    """The source of credentials given in code is named even if the environment cannot be read."""
     environment(request_timeout_seconds="soon")
     assert ParadimeCredentials(**FIELDS).source == "the ParadimeCredentials given in code"
 
 
 def test_a_block_is_json_with_its_secrets_hidden():
-    """What an API or a log gets to see of it."""
-    told = json.loads(ParadimeCredentials(**FIELDS).model_dump_json())
-    assert told["api_endpoint"] == ENDPOINT
-    assert set(told["api_secret"]) == {"*"}
+    """An API or a log shows this JSON."""
+    message = json.loads(ParadimeCredentials(**FIELDS).model_dump_json())
+    assert message["api_endpoint"] == ENDPOINT
+    assert set(message["api_secret"]) == {"*"}

@@ -41,8 +41,8 @@ from paradime_flows.reporting.cron_words import cron_in_words
         ("\x1b[31m0 3 * * *\x1b[0m", "At 03:00 every day"),
     ],
 )
-def test_a_cron_is_told_in_words(cron: str | None, words: str) -> None:
-    """Lists, ranges, steps, names and macros."""
+def test_a_cron_is_described_in_words(cron: str | None, words: str) -> None:
+    """It covers lists, ranges, steps, names and macros."""
     assert cron_in_words(cron) == words
 
 
@@ -60,15 +60,15 @@ def test_a_cron_is_told_in_words(cron: str | None, words: str) -> None:
         ("0 6 */2 * *", "0 6 */2 * *"),
     ],
 )
-def test_a_step_that_is_uneven_in_fact_is_not_told_as_even(cron: str, words: str) -> None:
-    """Cron begins anew with each hour, day, month and week."""
+def test_an_uneven_step_is_not_described_as_even(cron: str, words: str) -> None:
+    """Cron starts again with each hour, day, month and week."""
     assert cron_in_words(cron) == words
 
 
 @pytest.mark.parametrize(
     "cron",
     [
-        pytest.param("0 6 15 * 5", id="of a day and a weekday, crons take either or only both"),
+        pytest.param("0 6 15 * 5", id="a day and a weekday: crons differ on either or both"),
         pytest.param("0 3 31 2 *", id="never"),
         pytest.param("0 0 3 * * *", id="seconds, or years"),
         pytest.param("@reboot", id="unknown macro"),
@@ -76,8 +76,8 @@ def test_a_step_that_is_uneven_in_fact_is_not_told_as_even(cron: str, words: str
         pytest.param("nonsense", id="nonsense"),
     ],
 )
-def test_what_is_not_understood_stands_as_it_is(cron: str) -> None:
-    """It must not be told wrongly."""
+def test_an_unknown_cron_is_shown_unchanged(cron: str) -> None:
+    """A wrong description would be worse."""
     assert cron_in_words(cron) == cron
 
 
@@ -87,7 +87,7 @@ FIELD = st.text("0123456789*/,-?#LWMONJA@\x1b[m ٣", max_size=8)
 @given(st.one_of(st.text(max_size=50), st.lists(FIELD, min_size=5, max_size=5).map(" ".join)))
 @example("x" * 300)
 @example("1,2,3,4,5,6,7,8,9,10 " * 40)
-def test_whatever_stands_there_is_one_clean_short_line(cron: str) -> None:
+def test_any_cron_becomes_one_clean_short_line(cron: str) -> None:
     """It comes from Bolt, and is shown in a table."""
     words = cron_in_words(cron)
     assert words

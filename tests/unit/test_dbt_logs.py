@@ -1,4 +1,4 @@
-"""dbt's log lines are understood, in each of its formats, as dbt itself means them."""
+"""dbt's log lines, in each of its formats, are read with the meaning that dbt gives them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ REVENUE_ERROR = (
 
 
 def output(case: str, command: str) -> str:
-    """What one recorded command printed to standard output."""
+    """The standard output of one recorded command."""
     (folder,) = RECORDED.joinpath(case).glob(f"*-{command}")
     return folder.joinpath("stdout.txt").read_text(encoding="utf-8")
 
 
 def lines(case: str, command: str) -> list[LogLine]:
-    """The same, each line understood."""
+    """The same, with each line parsed."""
     return [parse_line(line) for line in output(case, command).splitlines()]
 
 
 def finished(parsed: list[LogLine]) -> list[tuple[str, int]]:
-    """The nodes that came to an end, with their levels; sorted, since threads end in any order."""
+    """The nodes that ended, with their levels; sorted, since threads end in any order."""
     return sorted(
         (re.sub(r"^[0-9]+ of |\.{3,}.*", "", line.message), line.level)
         for line in parsed
@@ -45,9 +45,9 @@ def test_text_lines_get_the_level_that_dbt_gives_the_same_lines_as_json() -> Non
     as_text, as_json = lines("failure", "dbt-build"), lines("json_logs", "dbt-log-format-json-build")
     assert finished(as_text) == finished(as_json)
     assert len(finished(as_text)) == 20
-    # Of a JSON event with several lines, each line is one in the text log.
+    # In the text log, each line of a multi-line JSON event is a line.
     stated = {part.strip(): event.level for event in as_json for part in event.message.split("\n")}
-    # dbt wraps one warning over three lines, of which only the first says so in text.
+    # dbt wraps one warning over three lines; only the first one says so in text.
     wrapped = {"There are 1 unused configuration paths:", "- models.shop.intermediate"}
     compared = [line for line in as_text if line.message.strip() in stated.keys() - wrapped]
     assert {line.level for line in compared} == {logging.INFO, logging.WARNING, logging.ERROR}
@@ -55,7 +55,7 @@ def test_text_lines_get_the_level_that_dbt_gives_the_same_lines_as_json() -> Non
 
 
 def test_debug_lines_state_their_level() -> None:
-    """With --log-format debug, the level in brackets counts, and neither it nor the thread is shown."""
+    """With --log-format debug, the level in brackets counts; the level and the thread are not shown."""
     parsed = lines("debug_logs", "dbt-log-format-debug-run-select-stg-payments-revenue")
     errors = [line.message for line in parsed if line.level == logging.ERROR and line.progress]
     assert len(errors) == 1
@@ -75,7 +75,7 @@ def test_progress_runs_from_first_to_last() -> None:
 
 
 def test_json_and_text_count_alike() -> None:
-    """A JSON event's progress is the one that its text has."""
+    """A JSON event has the same progress as its text."""
     as_text = {line.progress for line in lines("failure", "dbt-build")}
     as_json = {line.progress for line in lines("json_logs", "dbt-log-format-json-build")}
     assert as_text == as_json
@@ -142,20 +142,20 @@ def test_json_and_text_count_alike() -> None:
         pytest.param("select 'ERROR: x'", LogLine(20, "select 'ERROR: x'"), id="error-within"),
     ],
 )
-def test_a_line_is_understood(line: str, expected: LogLine) -> None:
-    """Level, message and progress of one line, of any dbt."""
+def test_a_line_is_parsed(line: str, expected: LogLine) -> None:
+    """Level, message and progress of one line, from any dbt."""
     assert parse_line(line) == expected
 
 
-def test_json_nested_too_deep_is_a_line_of_text() -> None:
-    """A line that exhausts the JSON parser comes back as text."""
+def test_json_that_is_nested_too_deep_is_text() -> None:
+    """A line that exhausts the JSON parser is treated as text."""
     line = '{"a":' * 100_000
     assert parse_line(line) == LogLine(logging.INFO, line)
 
 
 @given(st.one_of(st.text(), st.text(alphabet='{}[]":,0123456789 of\x1bERORTSKIP'), st.binary().map(repr)))
 def test_every_line_comes_back_as_a_line(line: str) -> None:
-    """Whatever a command prints, a level of logging and a clean message come of it."""
+    """Whatever a command prints, the result is a log level and a clean message."""
     parsed = parse_line(line)
     assert parsed.level in {10, 20, 30, 40, 50}
     assert "\x1b" not in parsed.message
@@ -174,7 +174,7 @@ def test_every_line_comes_back_as_a_line(line: str) -> None:
     )
 )
 def test_every_json_comes_back_as_a_line(content: object) -> None:
-    """JSON that resembles dbt's, with anything in its fields, is understood or kept as text."""
+    """JSON like dbt's, with any values in its fields, is parsed or treated as text."""
     assert parse_line(json.dumps(content)).level in {10, 20, 30, 40, 50}
 
 
@@ -204,7 +204,7 @@ def test_every_json_comes_back_as_a_line(content: object) -> None:
     ],
 )
 def test_the_first_error_is_found_in_the_output(case: str, command: str, expected: str | None) -> None:
-    """What went wrong is read off the output, with the lines that belong to it."""
+    """The error is read from the output, with the lines that belong to it."""
     assert first_error(output(case, command)) == expected
 
 
@@ -256,7 +256,7 @@ CHAINED = "\nDuring handling of the above exception, another exception occurred:
     ],
 )
 def test_the_first_error_of_other_tools_is_found(text: str, expected: str | None) -> None:
-    """A schedule runs shells, make and Python, too; of a traceback the exception is told, not the frames."""
+    """A schedule also runs shells, make and Python. For a traceback, the exception is reported, not the frames."""
     assert first_error(text) == expected
 
 
@@ -269,14 +269,14 @@ def test_the_first_error_of_other_tools_is_found(text: str, expected: str | None
         pytest.param(" \n", None, id="nothing"),
     ],
 )
-def test_the_last_line_is_what_a_command_said_at_last(text: str, expected: str | None) -> None:
-    """Where no line looks like an error, it is the best there is."""
+def test_the_last_line_of_a_commands_output_is_found(text: str, expected: str | None) -> None:
+    """If no line looks like an error, it is the best information."""
     assert last_line(text) == expected
 
 
 def test_the_first_error_is_bounded() -> None:
     """An error of a megabyte is cut."""
-    told = first_error("fatal: " + "x" * 1_000_000, limit=100)
-    assert told is not None
-    assert len(told) == 100
-    assert told.endswith("…")
+    message = first_error("fatal: " + "x" * 1_000_000, limit=100)
+    assert message is not None
+    assert len(message) == 100
+    assert message.endswith("…")

@@ -1,4 +1,4 @@
-"""What real dbt wrote is read, merged, summed up and rendered; older, newer and hostile files do no harm."""
+"""Real dbt files are read, merged, summed up and shown; older, newer and hostile files do no harm."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def edited(edit: Callable[[dict[str, Any]], None]) -> bytes:
 
 
 def tokens(markdown: str) -> list[Token]:
-    """All tokens of a rendered text, those within lines too."""
+    """All tokens of a rendered text, including those within lines."""
     found = []
     for token in MARKDOWN.parse(markdown):
         found += [token, *(token.children or [])]
@@ -72,8 +72,8 @@ def tokens(markdown: str) -> list[Token]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_model_is_read_with_all_that_dbt_says_of_it() -> None:
-    """Status, times, message, file, compiled file, relation and command of a model that failed."""
+def test_a_failed_model_is_read_with_all_its_details() -> None:
+    """Status, times, message, file, compiled file, relation and command of a failed model."""
     node = failed_build()["revenue"]
     assert (node.unique_id, node.resource_type, node.status) == ("model.shop.revenue", "model", "error")
     assert node.message is not None
@@ -91,7 +91,7 @@ def test_a_failed_model_is_read_with_all_that_dbt_says_of_it() -> None:
 
 
 def test_each_outcome_is_read() -> None:
-    """The intended outcome of each node of the project is the one that is read."""
+    """Each node of the project is read with its intended outcome."""
     nodes = failed_build()
     assert {name: node.status for name, node in nodes.items() if node.status not in {"success", "pass"}} == {
         "revenue": "error",
@@ -131,8 +131,8 @@ def test_without_a_manifest_paths_come_from_the_message() -> None:
     assert node.relation_name == '"shop"."main"."revenue"'
 
 
-def test_the_command_is_bolts_where_it_is_given() -> None:
-    """The file of a retry calls itself a run; the command that Bolt ran is the better name."""
+def test_the_command_in_bolt_is_preferred() -> None:
+    """The file of a retry calls itself a run; the command in Bolt is the better name."""
     content = artifact("retry", "dbt-retry-vars-without-notes-true", "run_results.json")
     assert parse_run_results(content).command == "dbt run"
     read = parse_run_results(content, command="dbt retry")
@@ -140,7 +140,7 @@ def test_the_command_is_bolts_where_it_is_given() -> None:
 
 
 def test_version_4_of_the_schema_is_read() -> None:
-    """What dbt 1.6 wrote of the same failing build, with its manifest."""
+    """dbt 1.6 wrote this for the same failing build, with its manifest."""
     content = artifact("dbt_1_6", "dbt-build", "run_results.json")
     assert "run-results/v4.json" in json.loads(content)["metadata"]["dbt_schema_version"]
     read = results("dbt_1_6", "dbt-build")
@@ -157,10 +157,10 @@ def test_version_4_of_the_schema_is_read() -> None:
     assert "2 more failed; 1 node skipped" in (cause(read.nodes) or "")
 
 
-def test_what_dbt_before_1_6_left_out_is_not_needed() -> None:
-    """Neither relation nor `which`; and the compiled file in the message.
+def test_files_of_dbt_before_1_6_are_read() -> None:
+    """They have no relation and no `which`, and the compiled file is in the message.
 
-    Made by hand, after the published schema, from what dbt 1.11 wrote.
+    Made by hand from dbt 1.11's files, following the published schema.
     """
 
     def to_version_4(document: dict[str, Any]) -> None:
@@ -180,9 +180,9 @@ def test_what_dbt_before_1_6_left_out_is_not_needed() -> None:
 
 
 def test_fusion_files_are_read() -> None:
-    """dbt Fusion leaves out message, compiled code and failures, and has statuses of its own.
+    """dbt Fusion leaves out message, compiled code and failures, and has its own statuses.
 
-    Made by hand from what dbt 1.11 wrote: there are no files of Fusion's own among the fixtures.
+    Made by hand from dbt 1.11's files: the fixtures have no files of Fusion's.
     """
 
     def to_fusion(document: dict[str, Any]) -> None:
@@ -211,8 +211,8 @@ def test_fusion_files_are_read() -> None:
     assert cause(read.nodes) == "dbt build: model revenue failed; 2 more failed; 1 node skipped"
 
 
-def test_a_status_that_nobody_knows_is_kept_and_shown() -> None:
-    """A status of tomorrow's dbt is neither a failure nor a success, and stands before the successes."""
+def test_an_unknown_status_is_kept_and_shown() -> None:
+    """A status of a future dbt is neither a failure nor a success, and comes before the successes."""
     read = parse_run_results(edited(lambda document: document["results"][-1].update(status="Deferred_Later")))
     assert read.nodes[-1].status == "deferred later"
     ordered = [node.status for node in failures_first(read.nodes)]
@@ -231,8 +231,8 @@ def test_a_status_that_nobody_knows_is_kept_and_shown() -> None:
         pytest.param(b'{"results": ' + b"9" * 5000, id="cut-off"),
     ],
 )
-def test_what_is_no_artifact_is_one_kind_of_error(content: bytes) -> None:
-    """A file that is no JSON object is refused with one error, which survives pickling."""
+def test_a_file_that_is_not_an_artifact_raises_one_error(content: bytes) -> None:
+    """A file that is not a JSON object raises one error, which survives pickling."""
     for parse in (parse_run_results, parse_freshness, parse_manifest):
         with pytest.raises(DbtArtifactError) as caught:
             parse(content)
@@ -254,11 +254,11 @@ SCALAR = st.one_of(
 
 
 def json_of(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """JSON, one level deeper than what it is made of."""
+    """JSON, one level deeper than its parts."""
     return st.one_of(SCALAR, st.lists(inner, max_size=3), st.dictionaries(FIELD, inner, max_size=4))
 
 
-# Of levels that are counted: `st.recursive` takes several times as long.
+# With counted levels: `st.recursive` takes several times as long.
 JSON = json_of(json_of(json_of(SCALAR)))
 ENTRY = st.dictionaries(
     st.sampled_from([*sorted(NodeResult.__dataclass_fields__), "timing", "error"]), JSON, max_size=4
@@ -268,7 +268,7 @@ ENTRY = st.dictionaries(
 @fewer_examples
 @given(st.lists(ENTRY, max_size=3))
 def test_any_entries_can_be_read_and_rendered(entries: list[dict[str, Any]]) -> None:
-    """Whatever JSON stands where dbt's fields should be, the rest of the page is still made."""
+    """Whatever JSON is in dbt's fields, the rest of the page is still made."""
     good = {"unique_id": "model.shop.good", "status": "success"}
     content = json.dumps({"results": [*entries, good], "metadata": entries, "args": 3}).encode()
     read = parse_run_results(content)
@@ -281,17 +281,17 @@ def test_any_entries_can_be_read_and_rendered(entries: list[dict[str, Any]]) -> 
 
 @given(JSON)
 def test_any_manifest_can_be_read(content: Any) -> None:
-    """A manifest of any shape yields a manifest, or the one error."""
+    """A manifest of any shape yields a manifest, or that one error."""
     try:
         manifest = parse_manifest(json.dumps(content).encode())
     except DbtArtifactError:
-        # A node is an object, and no manifest.
+        # A node is an object, but not a manifest.
         assert not isinstance(content, dict) or "unique_id" in content
         return
     assert isinstance(manifest, Manifest)
 
 
-def test_numbers_that_are_none_are_absent() -> None:
+def test_invalid_numbers_are_absent() -> None:
     """NaN, infinity and the -1 of databases that do not count are not shown as numbers."""
 
     def spoil(document: dict[str, Any]) -> None:
@@ -305,7 +305,7 @@ def test_numbers_that_are_none_are_absent() -> None:
     assert (node.seconds, node.failures, node.rows_affected, node.started_at) == (None, None, None, None)
 
 
-def test_times_are_utc_when_they_do_not_say() -> None:
+def test_times_without_a_zone_are_utc() -> None:
     """A time without a zone, or with nine digits after the point, is read as dbt means it."""
 
     def older(document: dict[str, Any]) -> None:
@@ -331,12 +331,12 @@ def test_times_are_utc_when_they_do_not_say() -> None:
         ("", ""),
     ],
 )
-def test_nodes_are_called_what_people_call_them(unique_id: str, expected: str) -> None:
-    """The name is taken from the id: no package, no hash."""
+def test_nodes_have_the_names_that_people_use(unique_id: str, expected: str) -> None:
+    """The name comes from the id, without package and hash."""
     assert node_name(unique_id) == expected
 
 
-def test_the_manifest_is_read_for_what_is_needed() -> None:
+def test_the_needed_parts_of_the_manifest_are_read() -> None:
     """Nodes, sources and unit tests with their files, relations and parents; the adapter for asset keys."""
     manifest = parse_manifest(artifact("failure", "dbt-build", "manifest.json"))
     document = json.loads(artifact("failure", "dbt-build", "manifest.json"))
@@ -349,7 +349,7 @@ def test_the_manifest_is_read_for_what_is_needed() -> None:
 
 
 def test_an_older_manifest_is_read() -> None:
-    """Version 7 had neither unit tests nor a project name, and kept macros of its own."""
+    """Version 7 had no unit tests and no project name, and contained its own macros."""
     document = json.loads(artifact("failure", "dbt-build", "manifest.json"))
     for key in ("unit_tests", "semantic_models", "saved_queries", "group_map", "functions"):
         del document[key]
@@ -390,7 +390,7 @@ def test_freshness_is_read() -> None:
 
 
 def test_older_and_fusion_freshness_is_read() -> None:
-    """The schema's entry for a query that failed; Fusion's capital letters and resource types."""
+    """The schema's entry for a failed query; Fusion's capital letters and resource types."""
     content = {
         "results": [
             {"unique_id": "source.shop.app.refunds", "status": "runtime error", "error": "no such table"},
@@ -419,8 +419,8 @@ def test_older_and_fusion_freshness_is_read() -> None:
 # ------------------------------------------------------------------------------------------
 
 
-def test_a_retry_replaces_what_it_ran_again() -> None:
-    """After a run that failed and a retry that did not, nothing counts as failed, and nothing is missing."""
+def test_a_retry_replaces_the_nodes_it_ran_again() -> None:
+    """After a failed run and a successful retry, nothing counts as failed, and nothing is missing."""
     first, second = results("retry", "dbt-run"), results("retry", "dbt-retry-vars-without-notes-true")
     merged = merge([first, second])
     assert {node.status for node in summarise(first.nodes).failed} == {"error"}
@@ -442,8 +442,8 @@ def test_models_and_tests_of_separate_commands_all_stay() -> None:
     assert merged.command is None
 
 
-def test_generating_docs_does_not_make_a_failure_a_success() -> None:
-    """`dbt docs generate` says "success" of each node that compiles; that must not cover a failure."""
+def test_generating_docs_does_not_hide_a_failure() -> None:
+    """`dbt docs generate` reports "success" for each node that compiles; that must not hide a failure."""
     build, docs = results("failure", "dbt-build"), results("success", "dbt-docs-generate")
     assert any(node.name == "revenue" and node.status == "success" for node in docs.nodes)
     merged = merge([build, docs])
@@ -452,7 +452,7 @@ def test_generating_docs_does_not_make_a_failure_a_success() -> None:
 
 
 def test_a_failure_to_compile_counts() -> None:
-    """What fails in `dbt docs generate` is a failure like any other."""
+    """A failure in `dbt docs generate` counts like any other."""
     docs = results("success", "dbt-docs-generate")
     broken = replace(docs.nodes[0], status="error")
     assert merge([replace(docs, nodes=(broken, *docs.nodes[1:]))]).nodes == (broken,)
@@ -481,9 +481,9 @@ def test_the_summary_counts_and_sorts() -> None:
 
 
 def test_the_cause_is_one_sentence() -> None:
-    """The command, the first failing node, its error, and how many others."""
-    told = cause(results("failure", "dbt-build").nodes)
-    assert told == (
+    """The command, the first failed node, its error, and the number of others."""
+    message = cause(results("failure", "dbt-build").nodes)
+    assert message == (
         "dbt build: model revenue failed: Runtime Error in model revenue (models/marts/revenue.sql) "
         "Conversion Error: Could not convert string 'card' to INT32 when casting from source column note; "
         "2 more failed; 1 node skipped"
@@ -492,13 +492,13 @@ def test_the_cause_is_one_sentence() -> None:
 
 
 def test_the_cause_keeps_its_counts_when_it_is_cut() -> None:
-    """A message of a megabyte is cut, not the counts behind it."""
+    """A message of a megabyte is cut, but the counts after it stay."""
     nodes = [replace(node, message="x" * 1_000_000) for node in results("failure", "dbt-build").nodes]
-    told = cause(nodes, command="dbt build --select a", limit=120)
-    assert told is not None
-    assert len(told) == 120
-    assert told.startswith("dbt build --select a: model revenue failed: xxx")
-    assert told.endswith("x…; 2 more failed; 1 node skipped")
+    message = cause(nodes, command="dbt build --select a", limit=120)
+    assert message is not None
+    assert len(message) == 120
+    assert message.startswith("dbt build --select a: model revenue failed: xxx")
+    assert message.endswith("x…; 2 more failed; 1 node skipped")
 
 
 def test_a_stale_source_is_a_cause() -> None:
@@ -513,8 +513,8 @@ def test_a_stale_source_is_a_cause() -> None:
 # -------------------------------------------------------------------------------------------------------
 
 
-def test_a_page_tells_failures_first() -> None:
-    """Counts, then the failures with their errors, then the rest; all of it found again when it is parsed."""
+def test_a_page_shows_failures_first() -> None:
+    """Counts, then failures with their errors, then the rest; all of it can be parsed again."""
     page = render_results(results("failure", "dbt-build").nodes)
     found = tokens(page)
     headings = [found[at + 1].content for at, token in enumerate(found) if token.type == "heading_open"]
@@ -539,7 +539,7 @@ def test_a_page_without_failures_has_no_section_for_them() -> None:
 
 
 def test_a_page_is_bounded_and_says_what_is_missing() -> None:
-    """Six hundred nodes with three megabytes of text between them make a page of the size asked for."""
+    """Six hundred nodes with three megabytes of text make a page of the requested size."""
     nodes = [
         NodeResult(
             f"model.shop.m{n}",
@@ -562,7 +562,7 @@ def test_a_page_is_bounded_and_says_what_is_missing() -> None:
 
 
 def test_bounds_are_kept() -> None:
-    """With room for next to nothing, the first failure is told, a row or two, and how much is missing."""
+    """With almost no room, it shows the first failure, a row or two, and the number of missing ones."""
     page = render_results(results("failure", "dbt-build").nodes, Bounds(page_bytes=100, slowest=1))
     assert page.count("```") == 2
     assert "… and 2 more failures" in page
@@ -572,7 +572,7 @@ def test_bounds_are_kept() -> None:
 
 
 def test_each_of_many_failures_has_its_error_and_its_compiled_path() -> None:
-    """Of three hundred failing tests, every one is told in full; so is each of five hundred nodes."""
+    """Each of three hundred failed tests is shown in full, and so is each of five hundred nodes."""
     nodes = [
         NodeResult(
             f"test.shop.t{n}",
@@ -594,7 +594,7 @@ def test_each_of_many_failures_has_its_error_and_its_compiled_path() -> None:
 
 
 def test_a_thousand_failures_share_the_room_for_their_messages() -> None:
-    """Each is cut to its share rather than that the later ones are left out."""
+    """Each message is cut to its share, so that the later ones are not left out."""
     nodes = [NodeResult(f"model.s.m{n}", "model", f"m{n}", "error", message="é" * 500) for n in range(700)]
     page = render_results(nodes)
     assert "more failures" not in page
@@ -677,7 +677,7 @@ HOSTILE = st.lists(
     )
 )
 def test_hostile_results_can_not_change_the_page(nodes: list[NodeResult]) -> None:
-    """Whatever dbt's strings hold, the page has our headings, tables and fences, and no tag or link."""
+    """Whatever dbt's strings contain, the page has our headings, tables and fences, and no tag or link."""
     found = tokens(render_results(nodes))
     kinds = {token.type for token in found}
     assert kinds.isdisjoint({"html_block", "html_inline", "link_open", "image", "code_inline", "code_block"})
@@ -690,7 +690,7 @@ def test_hostile_results_can_not_change_the_page(nodes: list[NodeResult]) -> Non
     assert [token.type for token in found].count("fence") == sum(
         1 for node in failed if clean(node.message or "").strip()
     )
-    # The last table is that of all nodes: six cells a row, and each name where it belongs.
+    # The last table has all nodes: six cells a row, and each name in its place.
     last = max(at for at, token in enumerate(found) if token.type == "tbody_open")
     cells = [
         "".join(child.content for child in token.children or [])

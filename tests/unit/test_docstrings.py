@@ -1,4 +1,4 @@
-"""What readers look up first has an example in its docstring."""
+"""The most important names have an example in their docstring."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import ast
 from support.docstrings import EXAMPLES, FLOWS
 
 
-def test_what_readers_look_up_first_has_an_example():
-    """And the examples are not none by a slip of the pattern that finds them."""
+def test_the_most_important_names_have_an_example():
+    """The pattern that finds the examples must not miss them by mistake."""
     names = {each.name for each in EXAMPLES}
     classes = {
         *("bolt_client.BoltClient", "credentials.ParadimeCredentials", "credentials_check.CredentialsCheck"),

@@ -1,4 +1,4 @@
-"""Which addresses a file is fetched from, and that a store which never ends is given up."""
+"""Which addresses a file is fetched from; a download that never ends is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _store(*addresses: str, content: Any = b"content") -> tuple[httpx.MockTransport, list[str]]:
-    """A store whose signed URL leads through addresses to a file; and what it is asked for."""
+    """A store whose signed URL leads through redirects to a file, and the requests that it received."""
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -43,7 +43,7 @@ ONE_TRY = RetryPolicy(attempts=1)
     [
         pytest.param(["https://a.test/1", "https://b.test/2"], 2, id="https"),
         pytest.param(["https://a.test/1", "/2"], 2, id="relative"),
-        pytest.param([f"https://a.test/{n}" for n in range(6)], 6, id="as often as it may be"),
+        pytest.param([f"https://a.test/{n}" for n in range(6)], 6, id="as many as are allowed"),
         pytest.param(["http://127.0.0.1/1", "http://127.0.0.1/2"], 2, id="this machine"),
     ],
 )
@@ -59,13 +59,13 @@ async def test_a_stores_redirects_are_followed(client_of, addresses, followed):
     "addresses, followed",
     [
         pytest.param(["https://a.test/1", "http://plain.test/2"], 1, id="http"),
-        pytest.param(["https://a.test/1", "http://127.0.0.1/2"], 1, id="http of this machine"),
+        pytest.param(["https://a.test/1", "http://127.0.0.1/2"], 1, id="http on this machine"),
         pytest.param(["https://a.test/1", "ftp://a.test/2"], 1, id="another scheme"),
-        pytest.param([f"https://a.test/{n}" for n in range(9)], 6, id="on and on"),
+        pytest.param([f"https://a.test/{n}" for n in range(9)], 6, id="too many"),
     ],
 )
-async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses, followed):
-    """The link opens the file to whoever reads it on the way, and the file could be another one."""
+async def test_a_stores_redirects_to_plain_http_are_refused(client_of, addresses, followed):
+    """Anyone on the way could read the link and open the file, or replace the file."""
     transport, asked = _store(*addresses)
     async with client_of(
         "https://api.paradime.invalid/g", transport=transport, retry_policy=ONE_TRY
@@ -75,8 +75,8 @@ async def test_a_stores_redirects_never_fall_to_plain_http(client_of, addresses,
     assert len(asked) == followed
 
 
-async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
-    """Each byte comes in time, and the file never does: httpx's limits are for each read."""
+async def test_a_download_that_is_too_slow_is_stopped(client_of, monkeypatch):
+    """Each byte arrives in time, but the file never ends: httpx's limits are for each read."""
     monkeypatch.setattr(commands, "DOWNLOAD_SECONDS", 0.02)
 
     async def dribble():
@@ -103,7 +103,7 @@ async def test_a_store_that_dribbles_is_given_up(client_of, monkeypatch):
     ],
 )
 async def test_only_https_addresses_are_fetched(client_of, url, error):
-    """Wherever Bolt's answer points, no other address is asked, and the error is one of ours."""
+    """Whatever address Bolt returns, no other address is requested, and the error is one of ours."""
     transport, asked = _store(url)
     async with client_of("https://api.paradime.invalid/g", transport=transport) as client:
         with pytest.raises(error, match=r"(?i)resource 5"):
@@ -111,10 +111,10 @@ async def test_only_https_addresses_are_fetched(client_of, url, error):
     assert asked == []
 
 
-async def test_a_redirect_of_a_link_is_not_logged_either(
+async def test_a_redirect_of_a_link_is_not_logged(
     client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is signed as well, and stands in the headers of the answer."""
+    """It is signed too, and stands in the headers of the response."""
     caplog.set_level(logging.DEBUG)
 
     def answer(request: httpx.Request) -> httpx.Response:

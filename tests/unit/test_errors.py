@@ -1,4 +1,4 @@
-"""Errors tell what happened, survive pickling, and give no secret away."""
+"""Errors say what happened, survive pickling, and contain no secret."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from paradime_blocks import (
 )
 from paradime_blocks.client import ConnectionSettings
 
-# Dask has it installed: a pickle of an error then holds what led to it, too.
+# Dask installs tblib: a pickle of an error then also holds its causes.
 pickling_support.install()
 
 URL = "https://app.paradime.io/bolt/run_id/76035"
 RUN = {"schedule_name": "daily", "run_id": 76035, "url": URL}
-# Each class with all the facts that its docstring names, and what its message must say besides them.
+# Each class with all the facts of its docstring, and the further texts of its message.
 ERRORS = [
     pytest.param(
         BoltError, {**RUN, "state": "RUNNING", "guidance": "Look there."}, ["Look there."], id="BoltError"
@@ -133,24 +133,24 @@ def _all_kinds(kind: type[BoltError]) -> set[type[BoltError]]:
 
 
 def test_the_table_above_has_every_error():
-    """An error that is added is tested, too."""
+    """A new error must be tested too."""
     assert {case.values[0] for case in ERRORS} == _all_kinds(BoltError)
 
 
-@pytest.mark.parametrize("kind, facts, told", ERRORS)
-def test_a_message_says_what_happened_to_what_and_what_to_do(kind, facts, told):
-    """The sentence first, then schedule, run, state and address, then details and guidance."""
+@pytest.mark.parametrize("kind, facts, shown", ERRORS)
+def test_a_message_says_what_happened_and_what_to_do(kind, facts, shown):
+    """First the sentence, then schedule, run, state and address, then details and guidance."""
     message = str(kind("It went wrong.", **facts))
     assert message.startswith(
         "It went wrong. (" if set(facts) - {"missing", "candidates", "steps"} else "It went wrong."
     )
-    wanted = list(told)
+    wanted = list(shown)
     titles = {"schedule_name": "schedule: ", "run_id": "Bolt run: ", "url": "url: "}
     wanted += [f"{title}{facts[name]}" for name, title in titles.items() if name in facts]
     assert [text for text in wanted if text not in message] == []
 
 
-@pytest.mark.parametrize("kind, facts, told", ERRORS)
+@pytest.mark.parametrize("kind, facts, message", ERRORS)
 @pytest.mark.parametrize(
     "through",
     [
@@ -160,8 +160,8 @@ def test_a_message_says_what_happened_to_what_and_what_to_do(kind, facts, told):
         pytest.param(copy.deepcopy, id="deepcopy"),
     ],
 )
-def test_an_error_survives_with_its_facts_and_its_message(kind, facts, told, through):
-    """Prefect pickles what a flow raises."""
+def test_an_error_survives_with_its_facts_and_its_message(kind, facts, message, through):
+    """Prefect pickles the exception of a flow."""
     error = kind("It went wrong.", **facts)
     again = through(error)
     assert type(again) is kind
@@ -172,14 +172,14 @@ def test_an_error_survives_with_its_facts_and_its_message(kind, facts, told, thr
 
 @pytest.mark.parametrize("state", [BoltRunState.FAILED, BoltRunState("POLISHING")], ids=str)
 def test_a_state_survives_pickling_known_or_not(state):
-    """A state that a newer Bolt invents must not break the report of an error."""
+    """A state that a newer Bolt adds must not break the report of an error."""
     error = pickle.loads(pickle.dumps(BoltRunError("It went wrong.", state=state)))  # noqa: S301 - our own
     assert error.state == state
     assert f"state in Bolt: {state.value}" in str(error)
 
 
-def test_an_error_learns_facts_and_keeps_those_it_has():
-    """A caller that knows the schedule adds it; what Bolt said is not overwritten."""
+def test_an_error_accepts_missing_facts_and_keeps_its_own():
+    """A caller that knows the schedule adds it; facts from Bolt are not overwritten."""
     cause = OSError("cut")
     error = BoltUnavailable("It went wrong.", run_id=1, may_have_acted=False)
     error.__cause__ = cause
@@ -189,8 +189,8 @@ def test_an_error_learns_facts_and_keeps_those_it_has():
     assert error.schedule_name is None
 
 
-def test_what_dbt_says_takes_the_place_of_its_log():
-    """A state message in Prefect's UI is short: the errors are the better half of it."""
+def test_dbts_errors_replace_its_log_in_the_message():
+    """A state message in Prefect's UI is short: the errors are the better half of the log."""
     errors = [f"model.shop.m{n}: " + "x" * 300 for n in range(5)]
     message = str(BoltRunFailed("It went wrong.", log_tail="y" * 5_000, dbt_errors=errors))
     assert [error for error in errors if error not in message] == []
@@ -214,41 +214,41 @@ def test_a_message_is_bounded_and_clean_whatever_its_facts_are(facts):
     assert len(message) < 2500
 
 
-def test_the_command_that_was_running_is_told():
-    """Of a run that was cancelled or took too long, it is what a person asks first."""
+def test_the_message_names_the_running_command():
+    """For a cancelled or timed-out run, it is the first thing that a person wants to know."""
     error = BoltRunTimedOut("It took too long.", command="dbt run")
     assert 'Command "dbt run" was running.' in str(error)
     assert pickle.loads(pickle.dumps(error)).command == "dbt run"  # noqa: S301 - our own
 
 
 def test_absent_facts_leave_no_trace_in_the_message():
-    """No `None` and no empty brackets."""
+    """It has no `None` and no empty brackets."""
     assert str(BoltError("It went wrong.")) == "It went wrong."
 
 
-def test_the_end_of_a_long_log_is_told_and_its_beginning_left_out():
-    """The end is where the error stands; a state message in Prefect's UI has no room for all of it."""
+def test_the_message_has_only_the_end_of_a_long_log():
+    """The end has the error; a state message in Prefect's UI has no room for the whole log."""
     message = str(BoltRunFailed("It went wrong.", log_tail="x" * 100_000 + "the end"))
     assert "the end" in message
     assert len(message) < 2_000
 
 
-def test_a_refusal_of_a_second_run_is_of_use_to_whoever_gets_it():
-    """A flow has the parameter that is named; a task and the client have not."""
-    told = str(BoltAlreadyRunning("The schedule runs."))
-    assert "run_schedule's on_already_running" in told
-    assert "try again when it has ended" in told
+def test_the_already_running_error_helps_every_caller():
+    """A flow has the parameter that it names; a task and the client do not."""
+    message = str(BoltAlreadyRunning("The schedule runs."))
+    assert "run_schedule's on_already_running" in message
+    assert "try again when it has ended" in message
 
 
 @pytest.mark.parametrize(
-    "candidates, told", [([], "No new run of the schedule was seen."), ([5], "ours: 5.")]
+    "candidates, message", [([], "No new run of the schedule was seen."), ([5], "ours: 5.")]
 )
-def test_an_unknown_trigger_names_the_runs_that_it_may_have_started(candidates, told):
-    """For the person who looks it up in Paradime."""
-    assert told in str(BoltTriggerUnknown("The answer was lost.", candidates=candidates))
+def test_an_unknown_trigger_names_the_runs_that_it_may_have_started(candidates, message):
+    """The names are for the person who checks in Paradime."""
+    assert message in str(BoltTriggerUnknown("The answer was lost.", candidates=candidates))
 
 
-# What must not be found anywhere.
+# A secret that must not be found anywhere.
 NEEDLE = "n33dle-in-the-haystack"
 
 
@@ -270,7 +270,7 @@ def _credentials(**changes: Any) -> ParadimeCredentials:
     ],
 )
 def test_blocks_clients_and_handles_do_not_show_the_secret(credentials):
-    """In no repr, no text, no JSON, and in the settings beneath them neither."""
+    """It is in no repr, text or JSON, and not in the settings below them."""
     block = _credentials(**credentials)
     schedule = BoltSchedule(credentials=block, schedule_name="daily")
     client = block.get_client()
@@ -297,7 +297,7 @@ def test_blocks_clients_and_handles_do_not_show_the_secret(credentials):
 
 
 def test_a_proxys_password_is_not_shown():
-    """Neither by the block nor by the connection's settings."""
+    """Neither the block nor the connection's settings show it."""
     block = _credentials(proxy=f"http://user:{NEEDLE}@proxy:3128", api_secret="s")
     settings = block.get_client().settings
     assert isinstance(settings, ConnectionSettings)
@@ -317,13 +317,13 @@ def test_a_proxys_password_is_not_shown():
         pytest.param(
             {"api_endpoint": f"https://api.paradime.io:{NEEDLE}/graphql"}, id="as the endpoint's port"
         ),
-        pytest.param({"proxy": f"http://user:{NEEDLE}@proxy:port"}, id="in a proxy that is no good"),
+        pytest.param({"proxy": f"http://user:{NEEDLE}@proxy:port"}, id="in an invalid proxy"),
         pytest.param({"request_timeout_seconds": -1}, id="elsewhere"),
         pytest.param({"api_key": NEEDLE, "api_secret": ""}, id="key pasted, secret empty"),
     ],
 )
 def test_bad_settings_are_refused_without_showing_the_secret(fields):
-    """The block and the client say what is wrong with a value, and not the value."""
+    """The block and the client say what is wrong with a value, without the value."""
     with pytest.raises(ValueError, match="ParadimeCredentials") as block_error:
         _credentials(**fields)
     with pytest.raises(BoltRequestError) as client_error:

@@ -1,4 +1,4 @@
-"""Which flow runs belong together."""
+"""Parents and subflows of a flow run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paradime_flows.prefect_api.flow_runs import every_flow_run
 
 
 class Pages:
-    """Prefect, which answers with so many flow runs at most; meanwhile one more comes in front, now and then."""
+    """Prefect returns a limited number of flow runs at a time; now and then, a new one appears at the front."""
 
     def __init__(self, flow_runs: list[FlowRun], *, grows: bool) -> None:
         self.flow_runs = flow_runs
@@ -30,8 +30,8 @@ class Pages:
 
 @pytest.mark.parametrize("grows", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 450])
-async def test_all_flow_runs_are_found_however_many_prefect_answers_with(count, grows):
-    """Each once, also where pages shift."""
+async def test_all_flow_runs_are_found_whatever_the_page_size(count, grows):
+    """Each is found once, even if pages shift."""
     flow_runs = [FlowRun(id=uuid4(), flow_id=uuid4()) for _ in range(count)]
     pages = Pages(list(flow_runs), grows=grows)
     found = [one.id async for one in every_flow_run(pages, FlowRunFilter())]

@@ -1,4 +1,4 @@
-"""flows/GUARANTEES.md: what the marks on the tests say, and which marks are refused."""
+"""flows/GUARANTEES.md: its contents come from the tests' marks; invalid marks are refused."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def page(*texts: str) -> str:
     )
 
 
-def test_a_row_has_what_its_first_test_says_and_all_tests_that_prove_it():
-    """Wherever they stand, and however their texts are broken."""
+def test_a_row_has_its_first_tests_texts_and_links_to_all_tests():
+    """It does not matter where the tests are, or how their texts are split over lines."""
     links = "[test_rain_again](../tests/e2e/test_0.py), [test_rain](../tests/e2e/test_1.py)"
     text = page(REPEATED, SAID)
     assert f"| It rains | Wet | Dry | An umbrella | {links} |" in text.splitlines()
@@ -32,7 +32,7 @@ def test_a_row_has_what_its_first_test_says_and_all_tests_that_prove_it():
 
 
 @pytest.mark.parametrize(
-    "texts, told",
+    "texts, message",
     [
         pytest.param([REPEATED], "e2e/test_0.py:2: no test says what comes of 'It rains'", id="unsaid"),
         pytest.param([SAID, SAID], "e2e/test_1.py:2: tests/e2e/test_0.py:2 says this already", id="twice"),
@@ -44,8 +44,8 @@ def test_a_row_has_what_its_first_test_says_and_all_tests_that_prove_it():
         pytest.param([SAID.replace('"It rains", ', "")], "plain texts", id="no event"),
     ],
 )
-def test_a_mark_that_makes_no_row_is_refused(texts: list[str], told: str):
-    """With the place where it stands."""
+def test_an_invalid_mark_is_refused(texts: list[str], message: str):
+    """The error names the mark's place."""
     with pytest.raises(MarkError) as caught:
         page(*texts)
-    assert told in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Holding signals off while an engine of Prefect's begins or ends beside it."""
+"""Signals are held back while one of Prefect's engines starts or ends at the same time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from paradime_blocks.signals import signals_held_off, to_the_end
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
-    """The SIGTERMs that reach the handler that was there before."""
+    """The SIGTERMs that reach the earlier handler."""
     signals: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     yield signals
     signal.signal(signal.SIGTERM, previous)
 
 
-def test_a_handler_that_is_put_back_after_its_hold_hands_on(heard: list[int]) -> None:
-    """An engine that begins within a hold takes our handler for the one to put back, and may end after it."""
+def test_a_handler_restored_after_its_hold_passes_signals_on(heard: list[int]) -> None:
+    """An engine that starts during a hold saves our handler as the one to restore, and may end after the hold."""
     with signals_held_off():
         found = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -39,8 +39,8 @@ def test_a_handler_that_is_put_back_after_its_hold_hands_on(heard: list[int]) ->
 
 
 @pytest.mark.parametrize("by_scope", [False, True], ids=["the task", "a scope around it"])
-async def test_a_further_cancel_does_not_break_off_a_clean_up(by_scope: bool) -> None:
-    """Be it of the task itself, or of a scope, which cancels each await again."""
+async def test_a_second_cancel_does_not_interrupt_a_clean_up(by_scope: bool) -> None:
+    """The cancel may be of the task itself, or of a scope, which cancels each await again."""
     done = []
     scope = anyio.CancelScope()
     waits, cleans_up, may_end = (asyncio.Event() for _ in range(3))
@@ -67,7 +67,7 @@ async def test_a_further_cancel_does_not_break_off_a_clean_up(by_scope: bool) ->
     if by_scope:
         scope.cancel()
     task.cancel()
-    # A scope cancels again with each turn of the event loop.
+    # A scope cancels again in each iteration of the event loop.
     for _ in range(10):
         await asyncio.sleep(0)
     assert done == []
@@ -77,8 +77,8 @@ async def test_a_further_cancel_does_not_break_off_a_clean_up(by_scope: bool) ->
     assert by_scope or task.cancelled()
 
 
-async def test_what_a_clean_up_raises_comes_out_of_it() -> None:
-    """Also what is no `Exception`, as Prefect's own signals."""
+async def test_an_error_in_a_clean_up_is_raised() -> None:
+    """This includes exceptions that are not an `Exception`, such as Prefect's signals."""
 
     async def clean_up() -> None:
         raise Pause

@@ -1,4 +1,4 @@
-"""What makes a schedule overdue or failing in the table."""
+"""Which schedules are overdue or failing in the table."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ EARLY, LATER = (DUE + timedelta(hours=hours) for hours in (-1, 1))
 @pytest.mark.parametrize(
     "fields, overdue, failing",
     [
-        pytest.param({"next_run_at": EARLY}, True, False, id="its next run lies in the past"),
-        pytest.param({"next_run_at": LATER}, False, False, id="it lies ahead"),
+        pytest.param({"next_run_at": EARLY}, True, False, id="its next run is in the past"),
+        pytest.param({"next_run_at": LATER}, False, False, id="its next run is in the future"),
         pytest.param({"next_run_at": EARLY, "suspended": True}, False, False, id="suspended"),
-        pytest.param({"next_run_at": EARLY, "last_run_state": "RUNNING"}, False, False, id="it runs now"),
+        pytest.param(
+            {"next_run_at": EARLY, "last_run_state": "RUNNING"}, False, False, id="it is running now"
+        ),
         pytest.param(
             {"next_run_at": LATER, "last_run_state": "ERROR"}, False, True, id="its last run failed"
         ),
-        pytest.param({"last_run_state": "CANCELED"}, False, False, id="somebody canceled it"),
+        pytest.param({"last_run_state": "CANCELED"}, False, False, id="its last run was canceled"),
         pytest.param({"last_run_state": " "}, False, False, id="it never ran"),
     ],
 )
@@ -33,8 +35,8 @@ def test_overdue_and_failing(fields: dict[str, object], overdue: bool, failing: 
     assert (found.overdue, found.failing) == (overdue, failing)
 
 
-def test_what_comes_from_bolt_is_cleaned_and_bounded_in_the_table() -> None:
-    """Timer, owner, name and a state that nobody knows."""
+def test_values_from_bolt_are_cleaned_and_cut_in_the_table() -> None:
+    """Timer, owner, name and an unknown state."""
     long = "\x1b[31m" + "x\n" * 500
     listed = ListedSchedule.of(
         BoltScheduleSummary(name=long, schedule=long, owner=long, last_run_state=long), DUE

@@ -1,4 +1,4 @@
-"""A command's output as lines: levels, records, positions, bounds, and how far a run is."""
+"""A command's output as lines: levels, records, positions, limits, and the progress of a run."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def numbered(count: int, word: str = "line") -> str:
 
 
 @pytest.mark.parametrize("mode", ["all", "head_and_tail"])
-def test_a_take_up_anywhere_among_the_waiting_lines_logs_each_once(mode):
-    """However much of it one batch took, the next goes on from there, the note of what was left out included."""
+def test_resuming_at_any_waiting_line_logs_each_line_once(mode):
+    """However many lines a batch took, the next one continues from there, including the note on omitted lines."""
     text = {"STDOUT": numbered(150, "out"), "STDERR": numbered(140, "err")}
 
     def read(position: Position | None) -> CommandLog:
@@ -51,8 +51,8 @@ def test_a_take_up_anywhere_among_the_waiting_lines_logs_each_once(mode):
         assert end.done
 
 
-def test_a_take_up_in_the_middle_of_a_line_has_the_whole_line():
-    """What was held back when the process died is read again by the next."""
+def test_resuming_in_the_middle_of_a_line_logs_the_whole_line():
+    """The next process reads the part again that was held back when the first one died."""
     log = CommandLog(1)
     log.feed("STDOUT", "one\ntwo ")
     log.turn("cursor-in-the-middle")
@@ -66,8 +66,8 @@ def test_a_take_up_in_the_middle_of_a_line_has_the_whole_line():
     assert [line.text for line in again.take()[0]] == ["two and a half"]
 
 
-def test_where_the_text_is_cut_makes_no_difference_to_the_lines():
-    """Whatever the pieces, the lines are the same; a line without end is broken at the same places."""
+def test_the_lines_do_not_depend_on_where_the_text_is_split():
+    """The lines are the same for any pieces; a line without an end is split at the same places."""
     rng = random.Random(4)  # noqa: S311 - no secret
     text = "".join(rng.choice(["a", "é", " ", "\n", "\r\n", "x" * 700_000]) for _ in range(60))
     whole = LineSplitter()
@@ -89,7 +89,7 @@ def _levels(path: str) -> list[Record]:
 
 
 def test_levels_of_real_dbt_output():
-    """The failing build: errors and warnings are told, and the second line of an error belongs to it."""
+    """In the failing build, errors and warnings have their levels, and an error's second line belongs to it."""
     found = _levels("failure/4-dbt-build")
     level = {record.text: record.level for record in found}
 
@@ -103,14 +103,14 @@ def test_levels_of_real_dbt_output():
     assert of("Conversion Error: Could not convert") == {ERROR}
     assert of("- models.shop.intermediate") == {WARNING}
     assert not any("\x1b" in text for text in level)
-    # Joined, they are far fewer records than lines, and no line is lost.
+    # Joined, they make far fewer records than lines, and no line is lost.
     records = join_lines(found)
     assert "\n".join(record.text for record in records).split("\n") == [record.text for record in found]
     assert len(records) < len(found) / 2
 
 
-def test_json_and_debug_lines_of_real_dbt_say_their_level_themselves():
-    """JSON lines become their message with the time; text and JSON agree on what failed."""
+def test_json_and_debug_lines_of_real_dbt_have_their_own_level():
+    """JSON lines become their message with the time; text and JSON agree on failures."""
     found = _levels("json_logs/3-dbt-log-format-json-build")
     assert not any(record.text.startswith("{") for record in found)
     assert Counter(record.level for record in found)[ERROR] >= 1
@@ -124,15 +124,15 @@ def test_json_and_debug_lines_of_real_dbt_say_their_level_themselves():
 
 
 def test_nodes_done_are_counted_and_hooks_left_out():
-    """The real build has 19 nodes; the hook that counts anew after them changes nothing."""
+    """The real build has 19 nodes; the hook that starts a new count after them changes nothing."""
     reader, count = LevelReader("STDOUT"), NodeCount()
     for line in (RECORDED / "failure/4-dbt-build/stdout.txt").read_text(encoding="utf-8").splitlines():
         count = count.after(reader.read(line)[1])
     assert count == (19, 19)
 
 
-def test_what_waits_in_a_command_log_does_not_grow_with_what_was_logged():
-    """A command that prints for days holds no more than what has not been taken yet."""
+def test_a_command_log_does_not_grow_with_the_lines_already_logged():
+    """A command that prints for days holds only what has not been taken yet."""
     log = CommandLog(1)
     piece = numbered(50)
     held = []
@@ -145,7 +145,7 @@ def test_what_waits_in_a_command_log_does_not_grow_with_what_was_logged():
             held.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    # A piece has 0.4 kB of text, and several times that as lines.
+    # A piece has 0.4 kB of text, and needs several times that as lines.
     assert max(held[15:]) < held[10] + 3000
 
 
@@ -168,7 +168,7 @@ def test_a_megabyte_in_one_line_is_several_records():
     "text", ["://" * 300_000, "a" * 1_000_000, "https://a:b@" * 40_000, "x?sig=" * 100_000]
 )
 def test_redaction_of_hostile_text_is_quick(text):
-    """No text takes more than a moment: the test's own limit would tell."""
+    """No text takes more than a moment: the test's time limit checks that."""
     assert Redactor(["secret-of-ours"])(text)
 
 
@@ -209,5 +209,5 @@ PLAN = ["dbt seed", "dbt run", "dbt test", "dbt docs generate"]
     ],
 )
 def test_percent_done(status, planned, nodes, expected):
-    """Commands count alike, set-up does not, and only success is 100."""
+    """Commands count equally, set-up does not count, and only success is 100."""
     assert percent_done(status, planned, nodes) == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""What Bolt answers, typed: states, dates, commands, results."""
+"""Bolt's data as types: states, dates, commands, results."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def command(**changes: Any) -> dict[str, Any]:
         ("No runs", False, False),
     ],
 )
-def test_a_state_is_an_end_only_if_it_is_known_for_one(name, terminal, failure):
-    """What nobody has heard of is unfinished."""
+def test_a_state_is_terminal_only_if_it_is_known_as_such(name, terminal, failure):
+    """An unknown state is unfinished."""
     state = BoltRunState(name)
     assert (state.is_terminal, state in BoltRunState.FAILURES) == (terminal, failure)
 
 
 @pytest.mark.parametrize("text", ["success", " SUCCESS ", "Success"])
-def test_a_known_state_is_known_however_it_is_written(text):
+def test_a_known_state_is_recognised_in_any_spelling(text):
     """It is the same member, so that `is` works."""
     assert BoltRunState(text) is BoltRunState.SUCCESS
 
 
 @given(st.text(min_size=1).filter(str.strip))
 def test_any_state_survives_by_name(text):
-    """Equal to itself, through JSON and pickle, hashable, and readable."""
+    """It equals itself, survives JSON and pickle, and is hashable and readable."""
     state = BoltRunState(text)
     name = one_line(text.upper(), 60) or "UNKNOWN"
     assert state == BoltRunState(text) == name
@@ -79,8 +79,8 @@ def test_any_state_survives_by_name(text):
     assert pickle.loads(pickle.dumps(state)) == copy.deepcopy(state) == state  # noqa: S301 - our own
 
 
-def test_a_state_that_is_hostile_is_bounded_and_clean():
-    """It stands in messages, labels and titles."""
+def test_a_hostile_state_is_cut_and_cleaned():
+    """It is shown in messages, labels and titles."""
     state = BoltRunState("\x1b[31mOdd\nState" + "x" * 30_000)
     assert str(state).startswith("ODD STATEXXX")
     assert len(str(state)) <= 60
@@ -90,21 +90,21 @@ def test_a_state_that_is_hostile_is_bounded_and_clean():
 @pytest.mark.parametrize(
     "codes, unfinished",
     [
-        pytest.param([0, None], "c1", id="running or broken off"),
+        pytest.param([0, None], "c1", id="running or interrupted"),
         pytest.param([0, 1], None, id="all ended"),
         pytest.param([None, 0], None, id="one without a code before one that ended"),
         pytest.param([], None, id="none"),
     ],
 )
 def test_the_unfinished_command_is_the_last_without_a_return_code(codes, unfinished):
-    """What a run that was cancelled or timed out was at."""
+    """A cancelled or timed-out run was executing it."""
     commands = [{"id": n, "command": f"c{n}", "returnCode": code} for n, code in enumerate(codes)]
     found = BoltRunStatus.model_validate({"state": "CANCELED", "commands": commands}).unfinished_command
     assert (found and found.command) == unfinished
 
 
 def test_a_reply_of_another_shape_is_not_quoted_in_a_traceback():
-    """It may hold a signed link, and Prefect logs tracebacks."""
+    """It may contain a signed link, and Prefect logs tracebacks."""
     with pytest.raises(ValueError, match="path") as caught:
         BoltResource.model_validate({"id": 1, "path": {"url": "https://x.test/?X-Signature=abcdef"}})
     assert "abcdef" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_a_command_that_cannot_be_read_does_not_hide_its_run(caplog):
 
 
 def test_an_unknown_state_does_not_join_the_known_ones():
-    """The list of states is what is documented, whatever a backend says."""
+    """The list has only the documented states, whatever a backend returns."""
     BoltRunState("POLISHING")
     assert [state.value for state in BoltRunState] == [
         "STARTING",
@@ -175,8 +175,8 @@ def test_an_unknown_state_does_not_join_the_known_ones():
 
 
 @pytest.mark.parametrize("state", [None, "", "  ", 7, []])
-def test_no_state_is_no_status(state):
-    """An answer without a state is not an answer about a run."""
+def test_a_reply_without_a_state_is_not_a_status(state):
+    """A reply without a state says nothing about a run."""
     with pytest.raises(ValidationError, match="state"):
         BoltRunStatus.model_validate({"state": state})
 
@@ -224,15 +224,15 @@ def test_no_state_is_no_status(state):
     ],
 )
 def test_dates_are_read_as_utc(text, moment):
-    """The API names no zone; a date that cannot be read is none, for no decision hangs on it."""
+    """The API names no zone. An unreadable date becomes None, because no decision depends on it."""
     found = BoltCommand.model_validate(command(startDttm=text)).start_dttm
     assert found == moment
     assert found is None or found.tzinfo is UTC
 
 
 @pytest.mark.parametrize("value", ["in 5 minutes", True, ["soon"], "2023-13-45"])
-def test_a_date_that_cannot_be_read_is_kept_as_it_came(value):
-    """Nothing that Bolt says is lost, and the answer can be read all the same."""
+def test_an_unreadable_date_is_kept_unchanged(value):
+    """No data from Bolt is lost, and the reply can still be read."""
     found = BoltScheduleSummary.model_validate({"name": "daily", "nextRunAt": value, "lastRunAt": BEGAN})
     assert found.next_run_at is None
     assert found.model_extra == {"next_run_at_text": value}
@@ -247,8 +247,8 @@ def test_every_date_that_bolt_can_write_is_read_back(moment):
 @given(st.text() | st.none() | st.integers() | st.floats() | st.datetimes() | st.lists(st.text()))
 @example("9999-12-31T23:59:59-23:59")
 @example("2023-10-15 16:44:16.")
-def test_no_date_breaks_the_reading_of_an_answer(value):
-    """It is an aware date in UTC, or none."""
+def test_no_date_makes_a_reply_unreadable(value):
+    """The result is a date in UTC with a zone, or None."""
     moment = parse_bolt_date(value)
     assert moment is None or (isinstance(moment, datetime) and moment.utcoffset() == timedelta(0))
 
@@ -262,27 +262,27 @@ def test_no_date_breaks_the_reading_of_an_answer(value):
         pytest.param({"startDttm": None, "endDttm": None, "returnCode": None}, False, None, id="no dates"),
     ],
 )
-def test_a_command_tells_failure_and_duration(changes, failed, seconds):
-    """A command that runs has neither failed nor a duration."""
+def test_a_command_knows_its_failure_and_duration(changes, failed, seconds):
+    """A running command has not failed and has no duration."""
     found = BoltCommand.model_validate(command(**changes))
     assert (found.failed, found.duration_seconds) == (failed, seconds)
 
 
-def test_nulls_become_what_a_caller_can_use():
-    """No log is an empty text, no resources an empty list."""
+def test_nulls_become_usable_values():
+    """No log becomes an empty text, no resources an empty list."""
     detail = BoltCommandDetail.model_validate(command(stdout=None, stderr=None, resources=None))
     assert (detail.stdout, detail.stderr, detail.resources) == ("", "", [])
     assert BoltSchedulePage.model_validate({"schedules": None, "totalCount": 0}).schedules == []
 
 
 def test_a_log_is_not_in_the_repr_of_its_command():
-    """A repr that ends up in a log must not hold megabytes."""
+    """A repr may be logged, so it must not have megabytes."""
     detail = BoltCommandDetail.model_validate(command(stdout="x" * 1000, stderr="y" * 1000))
     assert len(repr(detail)) < 500
 
 
-def test_answers_cannot_be_changed():
-    """What Bolt said stays what Bolt said."""
+def test_replies_cannot_be_changed():
+    """Bolt's data cannot be modified by accident."""
     status = BoltRunStatus.model_validate({"state": "RUNNING"})
     with pytest.raises(ValidationError, match="frozen"):
         status.state = BoltRunState.SUCCESS
@@ -291,17 +291,17 @@ def test_answers_cannot_be_changed():
 @pytest.mark.parametrize(
     "codes, failing",
     [
-        pytest.param([0, 0], None, id="none failed, nor was broken off"),
+        pytest.param([0, 0], None, id="none failed or was interrupted"),
         pytest.param([0, 1], 2, id="the last"),
         pytest.param([1, 0, 2], 3, id="the last of several, as with continueOnError"),
-        pytest.param([1, None], 1, id="one that was broken off has not failed"),
-        pytest.param([0, None], 2, id="broken off, and none failed"),
-        pytest.param([None, 0], 1, id="broken off before the last"),
+        pytest.param([1, None], 1, id="an interrupted one has not failed"),
+        pytest.param([0, None], 2, id="interrupted, and none failed"),
+        pytest.param([None, 0], 1, id="interrupted before the last"),
         pytest.param([], None, id="no commands"),
     ],
 )
 def test_the_failing_command_is_the_last_that_failed(codes, failing):
-    """With continueOnError an earlier one may fail and the run go on."""
+    """With continueOnError, an earlier command may fail and the run continues."""
     commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
     found = BoltRunStatus.model_validate({"state": "FAILED", "commands": commands}).failing_command
     assert (found.id if found else None) == failing
@@ -309,8 +309,8 @@ def test_the_failing_command_is_the_last_that_failed(codes, failing):
 
 @pytest.mark.parametrize("state", ["RUNNING", "SUCCESS", "SKIPPED", "POLISHING"])
 @pytest.mark.parametrize("codes, failed", [([0, None], None), ([1, None], 1)])
-def test_only_a_run_that_ended_badly_has_a_command_to_blame_without_a_return_code(state, codes, failed):
-    """A command that runs has no return code either."""
+def test_a_command_without_a_return_code_fails_only_an_ended_run(state, codes, failed):
+    """A running command has no return code either."""
     commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
     status = BoltRunStatus.model_validate({"state": state, "commands": commands})
     for found in (status.failing_command, status.first_failed_command):
@@ -322,20 +322,20 @@ def test_only_a_run_that_ended_badly_has_a_command_to_blame_without_a_return_cod
     "codes, first",
     [
         pytest.param([0, 1, 0, 2], 2, id="the first of several"),
-        pytest.param([0, None, 1], 2, id="one that was broken off"),
+        pytest.param([0, None, 1], 2, id="an interrupted one"),
         pytest.param([0, 0], 2, id="none: the last"),
         pytest.param([], None, id="no commands"),
     ],
 )
 def test_a_retry_starts_at_the_first_command_that_failed(state, codes, first):
-    """With continueOnError the run went on after it."""
+    """With continueOnError, the run continued after it."""
     commands = [command(id=n, returnCode=code) for n, code in enumerate(codes, 1)]
     found = BoltRunStatus.model_validate({"state": state, "commands": commands}).first_failed_command
     assert (found.id if found else None) == first
 
 
-def test_nulls_where_the_reference_has_text_make_no_answer_unreadable():
-    """A run must not become invisible for a name that is not there."""
+def test_null_texts_make_no_reply_unreadable():
+    """A run must not become invisible because of a missing name."""
     run = {"state": "RUNNING", "commands": [command(command=None)]}
     assert BoltRunStatus.model_validate(run).commands[0].command == ""
     assert BoltCommandDetail.model_validate(
@@ -349,22 +349,22 @@ def test_nulls_where_the_reference_has_text_make_no_answer_unreadable():
 
 @pytest.mark.parametrize("state, ends", [("RUNNING", False), ("SUCCESS", True), ("POLISHING", False)])
 def test_a_run_lasts_from_its_first_to_its_last_command(state, ends):
-    """In whatever order they are listed; a run that goes on has no end."""
+    """The order of the list does not matter; an active run has no end."""
     later = {"startDttm": "2023-10-15 17:00:00", "endDttm": "2023-10-15 17:00:01"}
     status = BoltRunStatus.model_validate({"state": state, "commands": [command(**later), command()]})
     assert status.started_at == datetime(2023, 10, 15, 16, 44, 16, 986049, UTC)
     assert status.ended_at == (datetime(2023, 10, 15, 17, 0, 1, 0, UTC) if ends else None)
 
 
-def test_a_run_that_never_began_has_no_times():
-    """A run that was skipped, say."""
+def test_a_run_that_never_started_has_no_times():
+    """A skipped run, for example."""
     status = BoltRunStatus.model_validate({"state": "SKIPPED"})
     assert (status.started_at, status.ended_at) == (None, None)
 
 
 @pytest.mark.parametrize("finished", [None, "perhaps"])
 def test_a_log_page_must_say_whether_it_is_the_last(finished):
-    """Taken for false it would be asked for again for ever; for true, the rest of the log would be lost."""
+    """False would repeat the request for ever; true would lose the rest of the log."""
     with pytest.raises(ValidationError, match="finished"):
         BoltLogPage.model_validate({"lines": [], "finished": finished})
 
@@ -381,7 +381,7 @@ def test_a_result_tells_what_is_known_of_a_run():
 
 
 def test_a_result_survives_json():
-    """Prefect stores it as JSON, and users read it back."""
+    """Prefect stores it as JSON, and users read it again."""
     status = BoltRunStatus.model_validate({"state": "SUCCESS", "commands": [command()]})
     result = BoltRunResult(
         run_id=76035,
@@ -395,7 +395,7 @@ def test_a_result_survives_json():
     )
     text = result.model_dump_json()
     assert BoltRunResult.model_validate_json(text) == result
-    told = json.loads(text)
-    assert told["state"] == "POLISHING"
-    assert told["started_at"] == "2023-10-15T16:44:16.986049Z"
-    assert told["attempts"][0]["url"] == "https://app.paradime.io/bolt/run_id/76035"
+    message = json.loads(text)
+    assert message["state"] == "POLISHING"
+    assert message["started_at"] == "2023-10-15T16:44:16.986049Z"
+    assert message["attempts"][0]["url"] == "https://app.paradime.io/bolt/run_id/76035"

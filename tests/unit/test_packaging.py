@@ -1,4 +1,4 @@
-"""What is shipped, as far as a look at the files can tell; `make wheel-check` installs the wheel."""
+"""The contents of the package, as far as the files show them; `make wheel-check` installs the wheel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROJECT = PYPROJECT["project"]
 _PYTHON = "Programming Language :: Python :: 3."
 PYTHONS = [f"3.{text.removeprefix(_PYTHON)}" for text in PROJECT["classifiers"] if text.startswith(_PYTHON)]
 WORKFLOW = YAML(typ="safe", pure=True).load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
-# What pyproject.toml asks for: `dependencies`, and each extra by its name.
+# The requirements in pyproject.toml: `dependencies`, and each extra by its name.
 REQUIREMENTS = {
     group: [Requirement(text) for text in texts]
     for group, texts in {"dependencies": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items()
@@ -40,25 +40,25 @@ def requirements_in(name: str) -> list[Requirement]:
 
 
 def applies(requirement: Requirement, python: str) -> bool:
-    """Whether a requirement is one on this Python, on Linux."""
+    """Whether a requirement applies to this Python on Linux."""
     environment = {"python_version": python, "python_full_version": f"{python}.5", "extra": ""}
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
 def test_the_wheel_holds_the_two_import_packages():
-    """Nothing else reaches site-packages: above all no `flows`, which users' own repositories have."""
+    """Nothing else reaches site-packages: especially no `flows`, a name that users' own repositories have."""
     wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel == {"packages": ["paradime_blocks", "flows/paradime_flows"]}
 
 
 def test_flows_is_a_source_root_and_no_package():
-    """An `__init__.py` in flows/ would make a module called `flows` of it."""
+    """An `__init__.py` in flows/ would turn it into a module called `flows`."""
     assert not (ROOT / "flows" / "__init__.py").exists()
     assert [path.name for path in (ROOT / "flows").iterdir() if path.suffix == ".py"] == []
 
 
 def test_paradime_flows_re_exports_nothing():
-    """A flow and its module share a name: a re-export would hide the module, whose source Prefect reads."""
+    """A flow and its module have the same name: a re-export would hide the module, whose source Prefect reads."""
     tree = ast.parse((ROOT / "flows" / "paradime_flows" / "__init__.py").read_text())
     code = [
         node
@@ -71,25 +71,25 @@ def test_paradime_flows_re_exports_nothing():
 
 @pytest.mark.parametrize("package", ["paradime_blocks", "flows/paradime_flows"])
 def test_each_package_says_that_it_is_typed(package):
-    """Without py.typed a user's type checker takes everything of ours for Any."""
+    """Without py.typed, a user's type checker treats all our types as Any."""
     assert (ROOT / package / "py.typed").is_file()
 
 
 def test_prefect_finds_the_blocks_by_the_entry_point():
-    """Prefect imports its collections when it starts; ours registers the blocks that way."""
+    """Prefect imports its collections when it starts; ours registers the blocks."""
     ours = [point for point in entry_points(group="prefect.collections") if point.name == "prefect_paradime"]
     assert [point.value for point in ours] == ["paradime_blocks"]
 
 
 def test_the_pythons_are_the_same_everywhere():
-    """What pip lets in, what the classifiers say and what GitHub's workflow runs."""
+    """They are the versions that pip accepts, that the classifiers list and that GitHub's workflow uses."""
     allowed = SpecifierSet(PROJECT["requires-python"])
     assert [f"3.{minor}" for minor in range(100) if f"3.{minor}" in allowed] == PYTHONS
     assert WORKFLOW["jobs"]["python"]["strategy"]["matrix"]["python"] == PYTHONS
 
 
 def test_the_workflow_runs_targets_that_make_has():
-    """A renamed target would be seen on GitHub only."""
+    """Otherwise only GitHub would notice a renamed target."""
     there_are = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     runs = [
         step["run"].split() for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step
@@ -101,7 +101,7 @@ def test_the_workflow_runs_targets_that_make_has():
 
 
 def test_all_links_lead_to_one_repository():
-    """The blocks' page in Prefect's UI, too: to the section of the README that is about them."""
+    """This includes the blocks' page in Prefect's UI, which leads to the README's section on them."""
     repository = PROJECT["urls"]["Source"]
     assert {url for url in PROJECT["urls"].values() if not url.startswith(repository)} == set()
     page, _, section = DOCUMENTATION_URL.partition("#")
@@ -112,8 +112,8 @@ def test_all_links_lead_to_one_repository():
 @pytest.mark.parametrize(
     "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("flows/*.md")), ids=lambda page: page.name
 )
-def test_links_of_a_page_lead_to_files_and_headings_that_there_are(page):
-    """A page that was moved, or a section that was renamed, would leave them behind."""
+def test_links_of_a_page_lead_to_existing_files_and_headings(page):
+    """A moved page or a renamed section would break links."""
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
         name, _, section = link.partition("#")
         target = page.parent / name if name else page
@@ -127,27 +127,27 @@ def test_links_of_a_page_lead_to_files_and_headings_that_there_are(page):
 @pytest.mark.parametrize(
     "name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "constraints.txt"]
 )
-def test_the_sdist_holds_what_is_needed_to_test_it(name):
-    """Whoever packages this for a distribution starts from the sdist."""
+def test_the_sdist_has_everything_that_its_tests_need(name):
+    """Packagers of a distribution start from the sdist."""
     assert f"/{name}" in PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert (ROOT / name).is_file()
 
 
 def test_upper_bounds_have_a_reason():
-    """A bound against what may break one day keeps users from upgrading today."""
+    """A bound against a possible future problem stops users from upgrading today."""
     bounded = {
         each.name
         for group in REQUIREMENTS.values()
         for each in group
         if any(bound.operator != ">=" for bound in each.specifier)
     }
-    # Prefect's next major version, as its last one did, will change what this package is built on.
+    # Prefect's next major version, like its last one, will change what this package depends on.
     assert bounded == {"prefect", "fastapi"}
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "tests/contract/requirements.txt"])
 def test_every_pin_is_a_plain_version(name):
-    """A registry's address, a file or a repository in a pin would work on one machine and not on the next."""
+    """A registry's address, a file or a repository in a pin works on one machine and not on the next."""
     pins = requirements_in(name)
     assert len(pins) > 50
     odd = [
@@ -162,8 +162,8 @@ def test_every_pin_is_a_plain_version(name):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_pins_are_what_is_asked_for_once_for_each_python(python):
-    """What has no pin would be whatever is newest that day; Prefect 3.9 needs Python 3.11, so some have two."""
+def test_the_pins_cover_each_requirement_once_per_python(python):
+    """A package without a pin would be the newest one of the day; Prefect 3.9 needs Python 3.11, so some have two."""
     pins = [pin for pin in requirements_in("constraints.txt") if applies(pin, python)]
     versions = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins}
     assert len(pins) == len(versions)

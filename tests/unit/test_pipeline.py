@@ -1,4 +1,4 @@
-"""What a pipeline is, which step is next, and its page: judgements without I/O."""
+"""A pipeline's definition, its next steps, and its page: decisions without I/O."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def outcomes(states: str) -> dict[str, StepOutcome]:
 # The definition
 
 
-def test_a_step_is_called_as_its_schedule_unless_it_has_a_name() -> None:
-    """The name is what `after` refers to."""
+def test_a_steps_default_name_is_its_schedules() -> None:
+    """`after` refers to this name."""
     assert Step(schedule_name="a").key == "a"
     assert Step(schedule_name="a", name="b").key == "b"
 
 
 @pytest.mark.parametrize(
-    "steps, told",
+    "steps, message",
     [
         pytest.param(
             [{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps are called 'a'", id="double"
@@ -66,28 +66,28 @@ def test_a_step_is_called_as_its_schedule_unless_it_has_a_name() -> None:
         ),
     ],
 )
-def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]], told: str) -> None:
-    """By `run_pipeline` before anything is sent, and by `Pipeline` as pydantic refuses."""
-    with pytest.raises(BoltRequestError, match=told):
+def test_contradictory_steps_are_refused(steps: list[dict[str, Any]], message: str) -> None:
+    """`run_pipeline` refuses them before anything is sent, `Pipeline` with pydantic's error."""
+    with pytest.raises(BoltRequestError, match=message):
         check_steps([Step(**step) for step in steps])
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         Pipeline(steps=steps)
 
 
-def test_a_key_that_a_step_does_not_have_is_refused() -> None:
-    """A typing error must not silently do nothing."""
+def test_an_unknown_key_of_a_step_is_refused() -> None:
+    """A typing error must not be ignored."""
     with pytest.raises(ValidationError, match="depends_on"):
         Step(schedule_name="a", depends_on=["b"])  # type: ignore[call-arg]
 
 
-def test_a_pattern_that_is_none_is_refused() -> None:
-    """Where the step is made, so that the form says it beside the field."""
+def test_an_invalid_pattern_is_refused() -> None:
+    """The check is in the step, so that the form shows the error beside the field."""
     with pytest.raises(ValidationError, match=r"non_retryable_errors.0\n.*no regular expression"):
         Step(schedule_name="a", non_retryable_errors=["("])
 
 
 def test_one_schedule_may_be_several_steps_by_name() -> None:
-    """With other commands, say; they run one after the other where they must."""
+    """They can have other commands, say; they run one after the other if necessary."""
     steps = [
         Step(schedule_name="a", name="seed", commands=["dbt seed"]),
         Step(schedule_name="a", name="run", after=["seed"]),
@@ -95,8 +95,8 @@ def test_one_schedule_may_be_several_steps_by_name() -> None:
     assert problems_of(steps) == []
 
 
-def test_yaml_says_the_same_as_python(tmp_path) -> None:
-    """A file with steps, or with all parameters, and back again."""
+def test_yaml_means_the_same_as_python(tmp_path) -> None:
+    """It can be a file of steps, or of all parameters, and it can be written again."""
     pipeline = Pipeline(
         steps=[
             {"schedule_name": "extract", "retries": 1},
@@ -115,24 +115,24 @@ def test_yaml_says_the_same_as_python(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         pytest.param("steps: [\n", "cannot be read", id="no YAML"),
-        pytest.param("steps:\n- {schedule_name: a, after: [x]}\n", "which is no step", id="does not fit"),
+        pytest.param("steps:\n- {schedule_name: a, after: [x]}\n", "which is no step", id="an unknown step"),
         pytest.param("steps:\n- {schedule: a}\n", "steps.0.schedule", id="unknown key"),
         pytest.param("just\na text\n", "no pipeline", id="no pipeline"),
     ],
 )
-def test_yaml_that_is_no_pipeline_says_what_is_wrong(text: str, told: str) -> None:
-    """As an error of ours, with the place."""
-    with pytest.raises(BoltRequestError, match=told):
+def test_the_error_for_invalid_yaml_says_what_is_wrong(text: str, message: str) -> None:
+    """The error is one of ours, and names the place."""
+    with pytest.raises(BoltRequestError, match=message):
         Pipeline.from_yaml(text)
     with pytest.raises(BoltRequestError, match="cannot be read"):
         Pipeline.from_yaml("no/such/file.yaml")
 
 
 def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:
-    """The only order among schedules that Bolt knows of; a circle of them is broken."""
+    """It is the only order among schedules that Bolt knows; circles are broken."""
     from paradime_blocks import BoltClient
     from paradime_blocks.models import BoltScheduleSummary
 
@@ -148,7 +148,7 @@ def test_a_schedule_comes_after_the_one_that_it_defers_to(monkeypatch) -> None:
 
 @pytest.fixture(params=[MOST_STEPS, MOST_STEPS + 1])
 def many_schedules(request, monkeypatch) -> int:
-    """How many schedules Bolt has, each of which defers to the one before it."""
+    """The number of schedules in Bolt; each defers to the one before it."""
     from paradime_blocks import BoltClient
     from paradime_blocks.models import BoltScheduleSummary
 
@@ -170,8 +170,8 @@ def many_schedules(request, monkeypatch) -> int:
     return request.param
 
 
-async def test_no_pipeline_is_proposed_of_more_schedules_than_it_has_steps(many_schedules: int) -> None:
-    """500 in a row make one; of 501 it is said that they are too many, as an error of ours."""
+async def test_too_many_schedules_are_refused_as_a_pipeline(many_schedules: int) -> None:
+    """500 in a row make a pipeline; 501 are too many, which is one of our errors."""
     if many_schedules == MOST_STEPS:
         assert [step.after for step in (await Pipeline.afrom_bolt(NOWHERE)).steps][-1] == ["s498"]
         return
@@ -179,37 +179,50 @@ async def test_no_pipeline_is_proposed_of_more_schedules_than_it_has_steps(many_
         await Pipeline.afrom_bolt(NOWHERE)
 
 
-# What is next
+# The next steps
 
 
 @pytest.mark.parametrize(
     "states, on_failure, start, dropped, stop",
     [
-        pytest.param("wwwww", "stop", ["a", "e"], [], False, id="what needs nothing starts"),
-        pytest.param("rwwwr", "stop", [], [], False, id="what needs a running one waits"),
+        pytest.param("wwwww", "stop", ["a", "e"], [], False, id="a step without dependencies starts"),
+        pytest.param("rwwwr", "stop", [], [], False, id="a step after a running one waits"),
         pytest.param("swwws", "stop", ["b", "c"], [], False, id="both arms start together"),
         pytest.param("ssrws", "stop", [], [], False, id="the tip waits for both arms"),
         pytest.param("sssws", "stop", ["d"], [], False, id="the tip starts after both"),
-        pytest.param("sfrwr", "stop", [], ["d"], True, id="stop: nothing starts, what runs is cancelled"),
-        pytest.param("sfrww", "finish", [], ["d", "e"], False, id="finish: nothing starts, what runs may"),
-        pytest.param("sfrww", "continue", ["e"], ["d"], False, id="continue: only what depends is dropped"),
         pytest.param(
-            "fwwwr", "continue", [], ["b", "c", "d"], False, id="continue: dropped by way of others"
+            "sfrwr", "stop", [], ["d"], True, id="stop: nothing starts, running steps are cancelled"
+        ),
+        pytest.param(
+            "sfrww", "finish", [], ["d", "e"], False, id="finish: nothing starts, running steps continue"
+        ),
+        pytest.param(
+            "sfrww", "continue", ["e"], ["d"], False, id="continue: only dependent steps are dropped"
+        ),
+        pytest.param(
+            "fwwwr",
+            "continue",
+            [],
+            ["b", "c", "d"],
+            False,
+            id="continue: indirectly dependent steps are dropped",
         ),
         pytest.param("scwww", "stop", [], ["c", "d", "e"], True, id="a canceled step is a failure"),
         pytest.param("sssss", "stop", [], [], False, id="nothing is left"),
     ],
 )
-def test_what_is_next(states: str, on_failure: Any, start: list[str], dropped: list[str], stop: bool) -> None:
-    """One look at the outcomes says what to start, what to drop, and whether to stop."""
+def test_the_next_steps(
+    states: str, on_failure: Any, start: list[str], dropped: list[str], stop: bool
+) -> None:
+    """From the outcomes follows what to start, what to drop, and whether to stop."""
     decision = decide(DIAMOND, outcomes(states), on_failure=on_failure, max_parallel=10)
     assert decision.start == start
     assert sorted(decision.drop) == dropped
     assert (decision.stop is not None) is stop
 
 
-def test_no_more_start_than_there_is_room_for() -> None:
-    """What runs counts."""
+def test_no_more_steps_start_than_allowed() -> None:
+    """Running steps count."""
     assert decide(DIAMOND, outcomes("wwwww"), on_failure="stop", max_parallel=1).start == ["a"]
     assert decide(DIAMOND, outcomes("swwwr"), on_failure="stop", max_parallel=2).start == ["b"]
 
@@ -218,30 +231,30 @@ def test_no_more_start_than_there_is_room_for() -> None:
     "on_failure, states, start, dropped",
     [
         pytest.param("stop", "wwwww", ["e"], [], id="it comes first"),
-        pytest.param("continue", "fwwww", ["e"], ["b", "c", "d"], id="with what has failed"),
+        pytest.param("continue", "fwwww", ["e"], ["b", "c", "d"], id="with a failed step"),
         pytest.param("finish", "fwwww", ["e"], ["b", "c", "d"], id="finish: it may finish"),
         pytest.param("stop", "fwwww", [], ["b", "c", "d", "e"], id="stop: it may not"),
-        pytest.param("stop", "rwwww", ["e"], [], id="it runs already: there need be no room"),
+        pytest.param("stop", "rwwww", ["e"], [], id="it is running already and needs no free place"),
     ],
 )
-def test_what_goes_on_since_an_earlier_attempt_is_taken_up_at_once(
+def test_a_run_from_an_earlier_attempt_is_resumed_at_once(
     on_failure: Any, states: str, start: list[str], dropped: list[str]
 ) -> None:
-    """Nobody looks after its run meanwhile."""
+    """Otherwise no one would watch its run."""
     decision = decide(DIAMOND, outcomes(states), on_failure=on_failure, max_parallel=1, under_way={"e"})
     assert decision.start == start
     assert sorted(decision.drop) == dropped
 
 
-def test_a_rerun_carries_over_what_succeeded() -> None:
-    """And begins with the rest."""
+def test_a_rerun_keeps_succeeded_steps() -> None:
+    """It starts with the others."""
     found = carried_over(DIAMOND, outcomes("ssfns"))
     assert [outcome.state for outcome in found.values()] == [S, S, W, W, S]
     assert [outcome.reused for outcome in found.values()] == [True, True, False, False, True]
 
 
-def test_a_resumption_carries_over_what_failed() -> None:
-    """It is the same attempt; a failure of the one before is tried again all the same."""
+def test_a_resumed_attempt_keeps_failed_steps() -> None:
+    """It is the same attempt, but failures from the attempt before are tried again."""
     before = {
         name: outcome.model_copy(update={"attempt": "1.0" if name == "e" else "2.0"})
         for name, outcome in outcomes("sfrnf").items()
@@ -263,7 +276,7 @@ def test_a_changed_step_and_what_follows_it_run_again() -> None:
 # The page
 
 
-def test_the_page_tells_each_step_and_escapes_what_it_shows() -> None:
+def test_the_page_shows_each_step_and_escapes_all_text() -> None:
     """Names and messages cannot break the table, the graph or the page."""
     hostile = 'x"] --> s9["<script>|`'
     steps = [Step(schedule_name="a"), Step(schedule_name=hostile, after=["a"])]
@@ -285,8 +298,8 @@ def test_the_page_tells_each_step_and_escapes_what_it_shows() -> None:
     assert "\n# h" not in page
 
 
-def test_the_headline_counts() -> None:
-    """In the order in which a person looks."""
+def test_the_headline_counts_the_outcomes() -> None:
+    """The order is by importance to a person."""
     assert (
         headline(list(outcomes("sfnnr").values())) == "5 steps: 1 succeeded, 1 failed, 1 running, 2 not run."
     )
@@ -297,18 +310,18 @@ def test_the_headline_counts() -> None:
 
 @pytest.fixture(scope="module")
 def form() -> dict[str, Any]:
-    """The parameter schema that a deployment stores: the UI makes its form of it, and the API checks by it."""
+    """The parameter schema stored with a deployment: the UI makes its form from it, and the API checks with it."""
     return parameter_schema(run_pipeline).model_dump_for_openapi()
 
 
-def test_the_form_takes_a_pipeline(form: dict[str, Any]) -> None:
-    """Or the refusals below could be for another reason than the one they name."""
+def test_the_form_accepts_a_pipeline(form: dict[str, Any]) -> None:
+    """Otherwise the refusals below could have another cause than the one they name."""
     steps = [{"schedule_name": "a"}, {"schedule_name": "b", "after": ["a"], "retries": 2}]
     validate({"steps": steps}, form, raise_on_error=True)
 
 
 def test_the_form_explains_every_field(form: dict[str, Any]) -> None:
-    """Of the pipeline, of a step, and of a command."""
+    """These are the fields of the pipeline, of a step, and of a command."""
     shown = {
         "": form,
         **{name: form["definitions"][name] for name in ("Step", "Command", "Safety", "LogsAndArchive")},
@@ -341,6 +354,6 @@ def test_the_form_explains_every_field(form: dict[str, Any]) -> None:
     ],
 )
 def test_the_form_refuses_nonsense(form: dict[str, Any], given: dict[str, Any]) -> None:
-    """Before a flow run is made. What one field cannot tell, as a circle, is refused when the flow run starts."""
+    """That is before a flow run is created. Errors between fields, such as a circle, are refused when it starts."""
     with pytest.raises(RefusedByTheForm):
         validate(given, form, raise_on_error=True)

@@ -1,4 +1,4 @@
-"""The public names are promises: they are there, in both forms, and no others are listed."""
+"""The public names are promises: they exist, in both forms, and no others are listed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paradime_blocks.run import BoltRun
 
 ROOT = Path(paradime_blocks.__file__).resolve().parent
 
-# DESIGN.md's table of public names, as far as it concerns paradime_blocks.
+# DESIGN.md's table of public names, for paradime_blocks.
 PROMISED = {
     "BoltAlreadyRunning",
     "BoltAuthError",
@@ -61,13 +61,13 @@ FORMS = [
 ]
 
 
-def test_what_is_promised_is_there():
-    """Whoever wrote a flow against one of these names must not find it gone."""
+def test_the_promised_names_exist():
+    """A user's flow that uses one of these names must not break."""
     assert PROMISED - set(paradime_blocks.__all__) == set()
 
 
-def test_the_list_of_public_names_is_what_can_be_imported():
-    """Nothing is listed that is not there, and nothing is there for a reader to stumble over."""
+def test_the_list_of_public_names_is_complete():
+    """Nothing is listed that does not exist, and nothing else is public."""
     names = paradime_blocks.__all__
     assert names == sorted(set(names))
     modules = {path.stem for path in ROOT.glob("*.py")} | {
@@ -89,14 +89,14 @@ def test_every_error_is_public():
 
 @pytest.mark.parametrize("name", sorted(PROMISED_MEMBERS))
 def test_each_public_class_has_the_members_that_are_promised(name):
-    """Fields and calls alike."""
+    """These are fields and methods."""
     kind = getattr(paradime_blocks, name)
     fields = set(getattr(kind, "model_fields", {})) | set(getattr(kind, "__dataclass_fields__", {}))
     missing = {member for member in PROMISED_MEMBERS[name] - fields if not hasattr(kind, member)}
     assert missing == set()
 
 
-def test_the_named_sets_of_states_are_of_states():
+def test_the_named_sets_contain_states():
     """`TERMINAL` is a set of the enum's members, not one of them."""
     assert BoltRunState.SUCCESS in BoltRunState.TERMINAL
     assert not isinstance(BoltRunState.TERMINAL, BoltRunState)
@@ -104,7 +104,7 @@ def test_the_named_sets_of_states_are_of_states():
 
 @pytest.mark.parametrize("kind, name", FORMS)
 def test_each_call_has_a_sync_and_an_async_form(kind, name):
-    """`x` and `ax`, with the same parameters and the same documentation."""
+    """`x` and `ax` have the same parameters and the same documentation."""
     plain, async_form = getattr(kind, name), getattr(kind, f"a{name}")
     assert inspect.iscoroutinefunction(async_form)
     assert not inspect.iscoroutinefunction(plain)
@@ -113,8 +113,8 @@ def test_each_call_has_a_sync_and_an_async_form(kind, name):
 
 
 @pytest.mark.parametrize("kind", [ParadimeCredentials, BoltSchedule, BoltRun])
-def test_no_call_of_ours_has_one_form_only(kind):
-    """A call that is added is added in both forms, and to the table above."""
+def test_every_call_has_both_forms(kind):
+    """A new call is added in both forms, and to the table above."""
     ours = {name for name in vars(kind) if not name.startswith("_")}
     async_forms = {name for name in ours if inspect.iscoroutinefunction(vars(kind)[name])}
     assert {f"a{case.values[1]}" for case in FORMS if case.values[0] is kind} == async_forms

@@ -1,4 +1,4 @@
-"""What pydantic says of invalid values names each place and holds no value."""
+"""Pydantic's reasons for invalid values name each place and contain no value."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_each_reason_names_its_place_once(values, said):
     assert reasons(caught.value) == said
 
 
-def test_a_place_is_named_as_the_user_wrote_it():
+def test_a_place_has_the_users_own_name():
     with pytest.raises(ValidationError) as caught:
         Window(seconds=-1)
     assert reasons(caught.value, str.upper) == "SECONDS: Input should be greater than 0"

@@ -1,4 +1,4 @@
-"""No secret is left in text that comes from Bolt, wherever it stands and however it is cut."""
+"""No secret is left in text from Bolt, wherever it is and however the text is cut."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ redact = Redactor([SECRET])
         ),
     ],
 )
-def test_secrets_are_taken_out_and_the_rest_stays(text: str, expected: str) -> None:
+def test_secrets_are_removed_and_the_rest_stays(text: str, expected: str) -> None:
     """Credentials, passwords in addresses, signatures."""
     assert redact(text) == expected
 
 
 @pytest.mark.parametrize("secret", ["", "a", "dbt", "test", "model"])
-def test_a_short_credential_does_not_make_nonsense_of_text(secret: str) -> None:
+def test_a_short_credential_does_not_destroy_text(secret: str) -> None:
     """It would be found in every other word."""
     text = "dbt test: model orders failed"
     assert Redactor([secret])(text) == text
 
 
 def test_no_cut_shows_a_part_of_a_secret() -> None:
-    """Text is cut after its secrets have been taken out, and cleaned before."""
+    """Text is cleaned first, then secrets are removed, then it is cut."""
     for at in range(30):
         assert SECRET[:4] not in redact.line("x" * (200 - at) + SECRET, 200)
         assert SECRET[-4:] not in redact.tail(SECRET + "y" * (100 - at), 100)
     assert redact.line(f"{SECRET[:5]}\x1b[1m{SECRET[5:]}") == REMOVED
 
 
-def test_a_tail_of_text_that_is_mostly_unseen_begins_with_no_half_secret() -> None:
-    """Colours count for nothing, so that the cut shows."""
+def test_a_tail_of_mostly_invisible_text_has_no_half_secret() -> None:
+    """Colours are invisible, so only the cut shows."""
     for at in range(490, 530):
         text = f"begin {SECRET} " + "\x1b[0m" * (at // 4) + "." * (at % 4) + " end"
         assert SECRET[-4:] not in redact.tail(text, 100)
@@ -79,7 +79,7 @@ def test_a_tail_of_one_long_line_is_its_end() -> None:
 
 
 def test_the_password_of_a_proxy_is_a_secret() -> None:
-    """As it is written in the proxy's URL, and as it is meant."""
+    """This holds for its spelling in the proxy's URL, and for its decoded form."""
     credentials = ParadimeCredentials(
         api_endpoint="https://api.paradime.io/api/v1/a/graphql",
         api_key="a-long-key",
@@ -87,24 +87,24 @@ def test_the_password_of_a_proxy_is_a_secret() -> None:
         proxy="http://user:p%40ssw0rd@proxy:3128",
     )
     for source in (credentials, credentials.get_client().settings):
-        told = Redactor.of(source)(f"a-long-key {SECRET} p%40ssw0rd p@ssw0rd user")
-        assert told == " ".join([REMOVED] * 4 + ["user"])
+        message = Redactor.of(source)(f"a-long-key {SECRET} p%40ssw0rd p@ssw0rd user")
+        assert message == " ".join([REMOVED] * 4 + ["user"])
 
 
-def test_json_is_bounded_in_all_directions() -> None:
-    """Depth, entries and texts."""
+def test_json_is_bounded_in_depth_and_size() -> None:
+    """The limits are for depth, entries and texts."""
     deep: Any = SECRET
     for _ in range(50):
         deep = [deep]
-    told = redact.data({"deep": deep, "many": list(range(1000)), SECRET: None, "long": "x" * 10_000})
-    assert SECRET not in str(told)
-    assert len(told["many"]) <= 100
-    assert len(str(told)) < 2000
-    assert told[REMOVED] is None
+    message = redact.data({"deep": deep, "many": list(range(1000)), SECRET: None, "long": "x" * 10_000})
+    assert SECRET not in str(message)
+    assert len(message["many"]) <= 100
+    assert len(str(message)) < 2000
+    assert message[REMOVED] is None
 
 
 def test_the_commands_of_a_status_are_redacted() -> None:
-    """`git clone` may hold a token."""
+    """`git clone` may contain a token."""
     status = BoltRunStatus.model_validate(
         {
             "state": "RUNNING",
@@ -116,5 +116,5 @@ def test_the_commands_of_a_status_are_redacted() -> None:
 
 
 def test_hidden_secrets_count_too() -> None:
-    """As a credentials block holds them."""
+    """A credentials block has such values."""
     assert Redactor([SecretStr(SECRET)])(SECRET) == REMOVED

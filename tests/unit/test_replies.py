@@ -1,4 +1,4 @@
-"""What is read in an answer: errors told apart, what a backend lacks, and answers that are none or half of one."""
+"""How replies are read: kinds of errors, what a backend lacks, and replies that are incomplete or missing."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ NOTHING_SECRET = Redactor([])
 SECRET = "n33dle-in-the-haystack"
 
 
-def test_what_an_error_means_is_read_off_the_whole_of_a_long_text():
-    """Only what is shown of it is cut."""
+def test_the_whole_text_of_an_error_decides_its_kind():
+    """Only the shown text is cut."""
     text = "at com.example.Frame\n" * 500 + "AlreadyRunningException"
     error = graphql_error(TRIGGER_BOLT_RUN, [{"message": text}], NOTHING_SECRET)
     assert isinstance(error, BoltAlreadyRunning)
 
 
 def test_the_facts_of_a_graphql_error_are_cleaned_too():
-    """Path and extensions come from Bolt like the message."""
+    """Path and extensions come from Bolt, like the message."""
     entry = {
         "message": "no",
         "path": [SECRET, 0],
@@ -42,14 +42,14 @@ def test_the_facts_of_a_graphql_error_are_cleaned_too():
     error = graphql_error(BOLT_RUN_STATUS, [entry], Redactor([SECRET]))
     assert isinstance(error, BoltUnavailable)
     assert error.path == ["[removed]", 0]
-    told = f"{error} {error.graphql_errors}"
-    assert SECRET not in told
-    assert "\\x1b" not in told
-    assert len(told) < 20_000
+    message = f"{error} {error.graphql_errors}"
+    assert SECRET not in message
+    assert "\\x1b" not in message
+    assert len(message) < 20_000
 
 
 def test_a_validation_error_that_names_nothing_is_a_refusal():
-    """Half a phrase of graphql-js is still an error of ours."""
+    """Half a phrase of graphql-js is still one of our errors."""
     assert (
         type(graphql_error(BOLT_RUN_STATUS, [{"message": "Unknown type "}], NOTHING_SECRET))
         is BoltRequestError
@@ -78,8 +78,8 @@ def test_a_validation_error_that_names_nothing_is_a_refusal():
         pytest.param("No such schedule.", BoltRequestError, None, id="anything else"),
     ],
 )
-def test_graphql_errors_are_told_apart_by_what_the_caller_does_next(message, kind, missing):
-    """By the phrases of graphql-js and its ports: the API has no codes."""
+def test_graphql_errors_are_classified_by_the_callers_next_step(message, kind, missing):
+    """The decision uses the phrases of graphql-js and its ports: the API has no codes."""
     error = graphql_error(BOLT_RUN_STATUS, [{"message": message}], NOTHING_SECRET)
     assert type(error) is kind
     assert getattr(error, "missing", None) == missing
@@ -130,14 +130,14 @@ def test_a_graphql_error_with_a_status_of_the_client_is_a_refusal():
 
 
 @pytest.mark.parametrize("errors", [["just text"], [{"msg": "no message"}], [{"message": None}], [7]])
-def test_odd_graphql_errors_are_told_as_they_came(errors):
+def test_odd_graphql_errors_are_quoted_unchanged(errors):
     """A server that breaks the specification is still quoted."""
     error = graphql_error(BOLT_RUN_STATUS, errors, NOTHING_SECRET)
     assert isinstance(error, BoltUnavailable)
     assert str(next(iter(errors[0].values())) if isinstance(errors[0], dict) else errors[0]) in str(error)
 
 
-# What servers of several kinds say to an argument, field or type that they do not have.
+# Messages of several kinds of servers for an argument, field or type that they do not have.
 WORDINGS = [
     pytest.param('Unknown argument "reason" on field "Mutation.triggerBoltRun".', "reason", id="graphql-js"),
     pytest.param(
@@ -227,16 +227,16 @@ WORDINGS = [
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("text, missing", WORDINGS)
-def test_what_a_backend_lacks_is_understood_in_the_words_of_many_servers(text, missing, status):
-    """Even for a trigger: such a refusal comes before anything is executed."""
+def test_a_lack_is_recognised_in_the_messages_of_many_servers(text, missing, status):
+    """This holds even for a trigger: such a refusal comes before anything is executed."""
     reply = httpx.Response(status, json={"errors": [{"message": text}], "data": None})
     with pytest.raises(BoltUnsupported) as caught:
         read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test", NOTHING_SECRET)
     assert caught.value.missing == missing
 
 
-def test_an_error_of_the_execution_is_no_lack_of_an_argument():
-    """Its path says that the mutation was carried out, whatever the words."""
+def test_an_execution_error_is_not_a_missing_argument():
+    """Its path shows that the mutation was executed, whatever the text is."""
     text = "Unknown argument 'reason' on field 'Mutation.triggerBoltRun'."
     errors = [{"message": text, "path": ["triggerBoltRun"]}]
     assert not isinstance(graphql_error(TRIGGER_BOLT_RUN, errors, NOTHING_SECRET), BoltUnsupported)
@@ -266,16 +266,16 @@ def test_an_error_of_the_execution_is_no_lack_of_an_argument():
         pytest.param("Unknown value of argument 'scheduleName'", None, id="an argument of the reference"),
     ],
 )
-def test_what_a_read_lacks_is_understood_in_other_words_too(text: str, missing: str | None) -> None:
-    """A read may be sent again; but a schedule that is not there is no argument that is not there."""
+def test_a_reads_lack_is_recognised_in_more_messages(text: str, missing: str | None) -> None:
+    """A read may be sent again; but a missing schedule is not a missing argument."""
     error = graphql_error(BOLT_SCHEDULE_NAME, [{"message": text}], NOTHING_SECRET)
     assert type(error) is (BoltUnsupported if missing else BoltRequestError)
     assert getattr(error, "missing", None) == missing
 
 
 @pytest.mark.parametrize("text", ["no such argument: `slug`", 'variable "$slug" is not defined'])
-def test_an_argument_that_a_read_lacks_is_understood_in_other_words_too(text: str) -> None:
-    """Of an operation that takes it."""
+def test_a_reads_missing_argument_is_recognised_in_more_messages(text: str) -> None:
+    """The operation must have that argument."""
     error = graphql_error(LIST_BOLT_RUNS, [{"message": text}], NOTHING_SECRET)
     assert isinstance(error, BoltUnsupported)
     assert error.missing == "slug"
@@ -301,10 +301,8 @@ HALF_ANSWERS = [
 
 
 @pytest.mark.parametrize("data, call", HALF_ANSWERS)
-async def test_half_an_answer_to_a_read_is_asked_for_again_and_never_taken_for_the_whole(
-    client_of, data, call
-):
-    """Errors beside data: not "no commands" and not "no schedules"."""
+async def test_an_incomplete_reply_to_a_read_is_requested_again(client_of, data, call):
+    """Errors beside data do not mean "no commands" or "no schedules"."""
     (path,) = [[name, part] for name, value in data.items() for part, held in value.items() if held is None]
     body = {"data": data, "errors": [{"message": "the database is away", "path": path}]}
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
@@ -316,15 +314,15 @@ async def test_half_an_answer_to_a_read_is_asked_for_again_and_never_taken_for_t
             await call(client)
 
 
-def test_a_backend_that_ignores_aliases_is_told_apart_from_one_without_an_answer() -> None:
-    """The value under the field's own name means that aliases are not understood: ask one by one."""
+def test_a_backend_that_ignores_aliases_is_recognised() -> None:
+    """A value under the field's own name means that aliases are not supported: ask one by one."""
     reply = httpx.Response(200, json={"data": {"boltCommand": {"resources": []}}})
     with pytest.raises(BoltUnsupported, match="alias"):
         read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test", NOTHING_SECRET)
 
 
 def _replying(*replies: Any) -> httpx.MockTransport:
-    """Answers that the simulator would never give; the last one stands for all later ones."""
+    """Responses that the simulator would never give; the last one is repeated."""
     left = list(replies)
 
     def answer(_: httpx.Request) -> httpx.Response:
@@ -333,8 +331,8 @@ def _replying(*replies: Any) -> httpx.MockTransport:
     return httpx.MockTransport(answer)
 
 
-async def test_iterating_copes_with_short_pages_and_no_total_count(client_of):
-    """A backend that counts nothing, and serves two schedules however many were asked for."""
+async def test_iterating_works_with_short_pages_and_no_total_count(client_of):
+    """The backend counts nothing, and returns two schedules, whatever number was requested."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         offset = json.loads(request.content)["variables"]["offset"]
@@ -346,7 +344,7 @@ async def test_iterating_copes_with_short_pages_and_no_total_count(client_of):
 
 
 async def test_unknown_fields_survive(client_of):
-    """What a newer API says and this package does not know is kept, at every level."""
+    """Fields of a newer API that this package does not know are kept, at every level."""
     reply = {
         "boltRunStatus": {
             "ok": True,
@@ -362,15 +360,15 @@ async def test_unknown_fields_survive(client_of):
 
 
 async def test_one_refusal_among_many_is_an_error_and_not_an_empty_list(client_of):
-    """`ok: false` under an alias is what it is in a reply of its own."""
+    """`ok: false` under an alias means the same as in a reply of its own."""
     replies = _replying({"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}})
     async with client_of("http://localhost/graphql", transport=replies) as client:
         with pytest.raises(BoltRequestError, match=r"commandId 8 \(ok: false\)"):
             await client.get_bolt_command_resources([7, 8])
 
 
-async def test_one_refusal_among_many_costs_the_others_nothing(client_of):
-    """Who asks for errors gets what can be had, and an error for each of the rest."""
+async def test_one_refusal_among_many_does_not_affect_the_others(client_of):
+    """A caller that wants errors gets what is available, and an error for each of the rest."""
     replies = _replying(
         {
             "a0": {"ok": True, "url": "https://x.test/1"},
@@ -386,8 +384,8 @@ async def test_one_refusal_among_many_costs_the_others_nothing(client_of):
     assert errors == {}
 
 
-async def test_one_answer_without_content_among_many_costs_the_others_nothing(client_of):
-    """It is asked for again, as it would be alone; in the end the others are there all the same."""
+async def test_one_empty_reply_among_many_does_not_affect_the_others(client_of):
+    """It is requested again, as it would be alone; in the end, the others are still there."""
     replies = _replying({"a0": {"ok": None, "url": None}, "a1": {"ok": True, "url": "https://x.test/2"}})
     errors: dict[int, BoltError] = {}
     policy = RetryPolicy(attempts=2, first_wait_seconds=0)
@@ -398,8 +396,8 @@ async def test_one_answer_without_content_among_many_costs_the_others_nothing(cl
     assert isinstance(errors[1], BoltUnavailable)
 
 
-async def test_the_schedule_of_a_run_is_found_though_another_has_no_answer(client_of):
-    """One schedule without a list of its runs does not hide the one that is looked for."""
+async def test_a_runs_schedule_is_found_although_another_schedule_fails(client_of):
+    """A schedule without a list of runs does not hide the schedule that is searched for."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         if "listBoltSchedules" in request.content.decode():

@@ -1,4 +1,4 @@
-"""Which failures are worth a retry, and what is left to do after one."""
+"""Which failures are retried, and what is left to do after one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from paradime_flows.retry_policy import (
         "Error: No such command 'bulid'.",
     ],
 )
-def test_what_only_a_person_can_mend_is_not_retried(log: str) -> None:
+def test_a_failure_that_only_a_person_can_fix_is_not_retried(log: str) -> None:
     """The reason is the line of the log that says so."""
     reason = why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NON_RETRYABLE_ERRORS)
     assert reason is not None
@@ -48,13 +48,13 @@ def test_what_only_a_person_can_mend_is_not_retried(log: str) -> None:
         "could not serialize access due to concurrent update",
     ],
 )
-def test_what_may_pass_is_retried(log: str | None) -> None:
-    """Outages, data that came late, and failures that say nothing."""
+def test_a_failure_that_may_pass_is_retried(log: str | None) -> None:
+    """Outages, late data, and failures without a reason."""
     assert why_not_retry(BoltRunFailed("It failed.", log_tail=log), DEFAULT_NON_RETRYABLE_ERRORS) is None
 
 
 def test_dbts_own_errors_count_as_the_log_does() -> None:
-    """Where the log's end does not hold them."""
+    """They may be missing in the end of the log."""
     error = BoltRunFailed("It failed.", dbt_errors=["model.shop.orders: Compilation Error: no such column"])
     assert why_not_retry(error, DEFAULT_NON_RETRYABLE_ERRORS) is not None
     assert why_not_retry(error, ["quota"]) is None
@@ -62,7 +62,7 @@ def test_dbts_own_errors_count_as_the_log_does() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(", "", "  "])
-def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
-    """Before anything is sent."""
+def test_an_invalid_pattern_is_refused(pattern: str) -> None:
+    """Nothing is sent before."""
     with pytest.raises(ValueError, match=r"no regular expression|empty pattern"):
         check_pattern(pattern)

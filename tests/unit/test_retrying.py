@@ -1,4 +1,4 @@
-"""When to try again and how long to wait first, judged without I/O."""
+"""When to try again, and how long to wait before, decided without I/O."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def asking_for(seconds: float) -> BoltUnavailable:
         pytest.param(KeyboardInterrupt(), False, False, id="interrupt"),
     ],
 )
-def test_only_a_missing_answer_is_worth_another_try(error, again, even_a_trigger):
-    """And a trigger only where Bolt cannot have seen it."""
+def test_only_a_missing_answer_is_tried_again(error, again, even_a_trigger):
+    """A trigger is only repeated if Bolt cannot have seen it."""
     assert (should_retry(error), never_arrived(error)) == (again, even_a_trigger)
 
 
@@ -52,7 +52,7 @@ def test_only_a_missing_answer_is_worth_another_try(error, again, even_a_trigger
     [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 15.0), (1000, 15.0)],
 )
 def test_waits_double_up_to_a_ceiling(attempt, seconds):
-    """Patient with a server in trouble, and no number too large however often it failed."""
+    """They are patient with a server in trouble, and no number of failures makes them too long."""
     assert next_delay(attempt, BUSY, NO_JITTER) == seconds
 
 
@@ -65,7 +65,7 @@ def test_waits_double_up_to_a_ceiling(attempt, seconds):
         pytest.param(86_400, 60.1, id="beyond the ceiling"),
     ],
 )
-def test_retry_after_takes_the_place_of_our_own_wait(asked, seconds):
+def test_retry_after_replaces_our_own_wait(asked, seconds):
     """The server knows better, up to a ceiling."""
     assert next_delay(3, asking_for(asked), NO_JITTER) == pytest.approx(seconds)
 
@@ -76,14 +76,14 @@ def test_retry_after_takes_the_place_of_our_own_wait(asked, seconds):
     asked=st.none() | st.floats(0, allow_nan=False),
 )
 def test_a_wait_is_bounded_and_never_shorter_than_the_server_asked(attempt, jitter, asked):
-    """Whatever the server says and the dice show."""
+    """This holds for any value from the server and any random value."""
     policy = RetryPolicy(random=lambda: jitter)
     delay = next_delay(attempt, BoltUnavailable("x", retry_after_seconds=asked), policy)
     assert 0 < delay <= 60.1 if asked is None else min(asked, 60) <= delay <= 60.1
 
 
 def test_jitter_spreads_clients_that_failed_together():
-    """Half the wait is certain, the other half is chance."""
+    """Half of the wait is fixed, the other half is random."""
     delays = [next_delay(3, BUSY, RetryPolicy(random=lambda share=share: share)) for share in (0.0, 0.5, 1.0)]
     assert delays == [1.0, 1.5, 2.0]
 
@@ -108,7 +108,7 @@ def test_jitter_spreads_clients_that_failed_together():
     ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
-    """Both forms that HTTP knows; anything else is as if it had not been sent."""
+    """Both forms of HTTP are accepted; anything else is ignored."""
     assert parse_retry_after(value, NOW) == seconds
 
 
@@ -116,7 +116,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
 @example("Mon, 01 Jan 0001 00:00:00 +2359")
 @example("1 Jan 2026 00:00:00 +99999999999999999999")
 def test_no_retry_after_header_breaks_the_client(value):
-    """Whatever a proxy writes there, it is seconds or nothing."""
+    """Whatever a proxy writes there, the result is seconds or nothing."""
     seconds = parse_retry_after(value, NOW)
     assert seconds is None or seconds >= 0
 
@@ -142,15 +142,15 @@ class Flaky:
         return "done"
 
 
-async def test_a_call_is_made_again_until_it_succeeds(naps):
-    """With growing waits in between."""
+async def test_a_call_is_repeated_until_it_succeeds(naps):
+    """The waits between the attempts grow."""
     flaky = Flaky(BUSY, BUSY, BUSY)
     assert await call_with_retries(flaky, NO_JITTER, sleep=naps) == "done"
     assert (flaky.calls, naps) == (4, [0.5, 1.0, 2.0])
 
 
-async def test_attempts_are_bounded_and_the_last_error_comes_through(naps):
-    """As it was raised, not wrapped into a library's."""
+async def test_attempts_are_limited_and_the_last_error_is_raised(naps):
+    """It is raised unchanged, not wrapped in a library's error."""
     errors = [BoltUnavailable(f"failure {n}") for n in range(10)]
     flaky = Flaky(*errors)
     with pytest.raises(BoltUnavailable) as caught:
@@ -159,8 +159,8 @@ async def test_attempts_are_bounded_and_the_last_error_comes_through(naps):
     assert (flaky.calls, len(naps)) == (3, 2)
 
 
-async def test_no_attempt_begins_after_the_total_time(naps):
-    """A wait that would end too late is not begun."""
+async def test_no_attempt_starts_after_the_total_time(naps):
+    """A wait that would end too late does not start."""
     flaky = Flaky(*[BUSY] * 9)
     policy = RetryPolicy(attempts=9, total_seconds=5.0, random=lambda: 1.0)
     with pytest.raises(BoltUnavailable):
@@ -169,7 +169,7 @@ async def test_no_attempt_begins_after_the_total_time(naps):
 
 
 async def test_a_retry_after_beyond_the_total_time_is_not_waited_for(naps):
-    """The caller hears at once that Bolt is not to be had for so long."""
+    """The caller gets the error at once if Bolt is unavailable for that long."""
     flaky = Flaky(asking_for(30), asking_for(30))
     with pytest.raises(BoltUnavailable):
         await call_with_retries(flaky, RetryPolicy(total_seconds=10), sleep=naps)
@@ -177,8 +177,8 @@ async def test_a_retry_after_beyond_the_total_time_is_not_waited_for(naps):
 
 
 @pytest.mark.parametrize("error", [BoltAuthError("no"), BoltRequestError("no"), RuntimeError("no")])
-async def test_what_cannot_get_better_is_not_tried_again(naps, error):
-    """The error comes through as it is."""
+async def test_a_permanent_error_is_not_tried_again(naps, error):
+    """The error is raised unchanged."""
     flaky = Flaky(error)
     with pytest.raises(type(error)) as caught:
         await call_with_retries(flaky, NO_JITTER, sleep=naps)

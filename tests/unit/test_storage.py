@@ -1,4 +1,4 @@
-"""Storage through file systems of every make: what arrives, how much memory it takes, where it is told to be."""
+"""Storage in file systems of every kind: what arrives, how much memory it takes, which address is reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT = bytes(range(256)) * 1000
 
 
 class Keeping(WritableFileSystem):
-    """A file system in memory, as somebody may write one."""
+    """A file system in memory, as a user may write one."""
 
     _files: dict[str, bytes] = PrivateAttr(default_factory=dict)
     _threads: set[int] = PrivateAttr(default_factory=set)
@@ -37,7 +37,7 @@ class Keeping(WritableFileSystem):
 
 
 class SyncKeeping(Keeping):
-    """One whose methods are not coroutines: its work must not stand in the event loop's way."""
+    """One with sync methods: its work must not block the event loop."""
 
     def write_path(self, path: str, content: bytes) -> None:  # type: ignore[override]
         self._threads.add(threading.get_ident())
@@ -45,13 +45,13 @@ class SyncKeeping(Keeping):
 
 
 class S3Like(SyncKeeping):
-    """What the S3, GCS and Azure blocks have in common: an upload from an open file."""
+    """The common part of the S3, GCS and Azure blocks: an upload from an open file."""
 
     bucket_name: str = "bucket"
     bucket_folder: str = "archive"
 
     def write_path(self, path: str, content: bytes) -> None:  # type: ignore[override]
-        msg = "A file as a whole was not to be asked for."
+        msg = "The file must not be requested as a whole."
         raise AssertionError(msg)
 
     def upload_from_file_object(self, from_file_object: BinaryIO, to_path: str) -> str:
@@ -63,7 +63,7 @@ class S3Like(SyncKeeping):
 
 
 class AsyncS3Like(S3Like):
-    """With an async form beside it, as the newer releases have."""
+    """It also has an async form, as newer releases do."""
 
     async def aupload_from_file_object(self, from_file_object: BinaryIO, to_path: str) -> str:
         self._files[to_path] = from_file_object.read()
@@ -74,7 +74,7 @@ class AsyncS3Like(S3Like):
 
 
 class AzureLike(Keeping):
-    """Its upload replaces nothing unless it is told to."""
+    """Its upload replaces a file only on request."""
 
     container_name: str = "container"
 
@@ -96,7 +96,7 @@ class PathUploading(Keeping):
 
 
 class Encrypting(LocalFileSystem):
-    """Made of Prefect's own, but it does something else with what is written."""
+    """Derived from Prefect's own, but it changes what is written."""
 
     _block_type_name = "Encrypting file system of a test"
     _block_type_slug = "encrypting-file-system-of-a-test"
@@ -110,7 +110,7 @@ class Encrypting(LocalFileSystem):
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A file to keep."""
+    """A file to store."""
     path = tmp_path / "source"
     path.write_bytes(CONTENT)
     return path
@@ -127,8 +127,10 @@ def source(tmp_path: Path) -> Path:
         pytest.param(PathUploading, id="upload by path"),
     ],
 )
-async def test_a_file_arrives_whatever_the_block_can_do(make: Callable[[], Keeping], source: Path) -> None:
-    """By the way that takes least memory; and once more, in place of the first."""
+async def test_a_file_arrives_whatever_methods_the_block_has(
+    make: Callable[[], Keeping], source: Path
+) -> None:
+    """The way with the least memory is used; a second file replaces the first."""
     filesystem = make()
     for content in (b"before", CONTENT):
         source.write_bytes(content)  # noqa: ASYNC240
@@ -138,7 +140,7 @@ async def test_a_file_arrives_whatever_the_block_can_do(make: Callable[[], Keepi
 
 
 async def test_prefects_own_file_systems_are_written_piece_by_piece(source: Path, tmp_path: Path) -> None:
-    """Local folders and whatever fsspec reaches, each as its own `write_path` names them."""
+    """These are local folders and everything that fsspec reaches; the names are those of `write_path`."""
     local = LocalFileSystem(basepath=str(tmp_path / "local"))
     memory = RemoteFileSystem(basepath="memory://storage")
     for filesystem in (local, memory):
@@ -147,16 +149,18 @@ async def test_prefects_own_file_systems_are_written_piece_by_piece(source: Path
     assert await memory.aread_path("daily/7/a.json") == CONTENT
 
 
-async def test_a_block_made_of_prefects_own_keeps_its_ways(source: Path, tmp_path: Path) -> None:
-    """Its `write_path` is not passed by: it may encrypt, compress or count."""
+async def test_a_block_derived_from_prefects_own_is_used_through_its_methods(
+    source: Path, tmp_path: Path
+) -> None:
+    """Its `write_path` is called: it may encrypt, compress or count."""
     await upload(Encrypting(basepath=str(tmp_path / "kept")), source, "a.json")
     assert (tmp_path / "kept/a.json").read_bytes() == CONTENT[::-1]
 
 
-async def test_a_file_too_large_for_memory_is_refused_where_it_has_to_be_in_memory(
+async def test_a_file_too_large_for_memory_is_refused_if_the_block_needs_it_whole(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only there; the reason says which block it is."""
+    """Only such a block refuses it; the reason names the block."""
     monkeypatch.setattr(uploads, "WHOLE_LIMIT_BYTES", 1000)
     with pytest.raises(
         ValueError, match=r"Keeping takes files as a whole only; this one has 256,000 bytes\."
@@ -178,16 +182,16 @@ async def test_a_file_too_large_for_memory_is_refused_where_it_has_to_be_in_memo
         pytest.param(Keeping(), "Keeping: daily/7/1-dbt-run/a.json", id="unknown"),
     ],
 )
-async def test_a_stored_file_tells_its_whole_address(
+async def test_a_stored_file_has_its_whole_address(
     filesystem: WritableFileSystem, address: str, source: Path
 ) -> None:
-    """Bucket, folder and name; what no browser opens is no link."""
+    """It has bucket, folder and name; an address that a browser cannot open is not a link."""
     kept = await Storage(filesystem, ["*"], "daily/7").write(1, "dbt run", "a.json", source)
     assert (kept.address, kept.url, kept.size) == (address, None, len(CONTENT))
 
 
 async def test_a_local_stored_file_is_a_link(source: Path, tmp_path: Path) -> None:
-    """Which markdown cannot be ended by, whatever the folder is called."""
+    """No folder name can break the markdown link."""
     filesystem = LocalFileSystem(basepath=str(tmp_path / "kept (old)"))
     kept = await Storage(filesystem, ["*"], "my daily/7").write(1, "dbt run", "a.json", source)
     assert kept.address == str(tmp_path / "kept (old)/my daily/7/1-dbt-run/a.json")
@@ -195,7 +199,7 @@ async def test_a_local_stored_file_is_a_link(source: Path, tmp_path: Path) -> No
 
 
 class Streaming:
-    """A client with one resource, of so many chunks; the first tries fail."""
+    """A client with one resource of this many chunks; the first tries fail."""
 
     def __init__(self, chunks: int, failures: int = 0) -> None:
         self.chunks = chunks
@@ -215,15 +219,15 @@ class Streaming:
             yield n.to_bytes(4, "big") * 16384
 
 
-async def test_a_download_that_broke_off_begins_anew(tmp_path: Path, naps: Naps) -> None:
-    """The file holds the resource once, not a part of it before it."""
+async def test_an_interrupted_download_starts_again(tmp_path: Path, naps: Naps) -> None:
+    """The file has the resource once, without a part of it in front."""
     client: Any = Streaming(5, failures=2)
     assert await fetch_to_file(client, 1, tmp_path / "file", sleep=naps) == 5 * 65536
     assert len(naps) == 2
     assert (tmp_path / "file").read_bytes() == b"".join(n.to_bytes(4, "big") * 16384 for n in range(5))
 
 
-async def test_a_download_without_an_end_is_given_up(tmp_path: Path) -> None:
+async def test_an_endless_download_is_stopped(tmp_path: Path) -> None:
     """It must not fill the disk."""
     client: Any = Streaming(1_000_000)
     with pytest.raises(BoltRequestError, match="larger than 1,000,000 bytes"):
@@ -231,7 +235,7 @@ async def test_a_download_without_an_end_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_large_resource_is_never_in_memory(tmp_path: Path) -> None:
-    """From the store to the stored file, hardly more than a chunk at a time."""
+    """From the store to the stored file, hardly more than a chunk is in memory at a time."""
     storage = Storage(LocalFileSystem(basepath=str(tmp_path / "kept")), ["*"], "daily/7")
 
     async def keep(chunks: int) -> int:
@@ -241,7 +245,7 @@ async def test_a_large_resource_is_never_in_memory(tmp_path: Path) -> None:
         assert kept.size == size
         return size
 
-    # What is imported for it counts for nothing.
+    # Memory for imports does not count.
     await keep(1)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Remote text is cleaned, escaped, fenced and cut so that it can't act on a page."""
+"""Remote text is cleaned, escaped, fenced and cut so that it cannot act on a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paradime_blocks.text.rendering import cell, clean, fence, head_and_tail, on
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
-# Text that looks like markdown, HTML and terminal codes more often than chance would have it.
+# Text that has markdown, HTML and terminal codes more often than random text has.
 HOSTILE = st.lists(
     st.one_of(
         st.text(max_size=8),
@@ -86,7 +86,7 @@ HOSTILE = st.lists(
 
 
 def tokens(markdown: str) -> list[Token]:
-    """All tokens of a rendered text, those within lines too."""
+    """All tokens of a rendered text, including those within lines."""
     found = []
     for token in MARKDOWN.parse(markdown):
         found += [token, *(token.children or [])]
@@ -126,13 +126,13 @@ def delimiters(row: str) -> int:
     ],
 )
 def test_clean_keeps_what_a_terminal_would_show(text: str, expected: str) -> None:
-    """Escape sequences, control characters and overdrawn text go; everything else stays."""
+    """Escape sequences, control characters and overwritten text are removed; everything else stays."""
     assert clean(text) == expected
 
 
 @given(HOSTILE)
-def test_cleaned_text_has_nothing_left_to_clean(text: str) -> None:
-    """Cleaning twice is cleaning once, no control character is left and the text can be sent as UTF-8."""
+def test_cleaning_twice_equals_cleaning_once(text: str) -> None:
+    """A second cleaning changes nothing, no control character is left, and the text can be sent as UTF-8."""
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", cleaned)
@@ -152,8 +152,8 @@ def test_cleaned_text_has_nothing_left_to_clean(text: str) -> None:
         pytest.param("`", id="backticks"),
     ],
 )
-def test_time_grows_with_the_text_and_not_faster(unit: str) -> None:
-    """A text of this length is done at once; if time grew with its square, the limit would be reached first."""
+def test_the_time_grows_no_faster_than_the_text(unit: str) -> None:
+    """A text of this length is done at once; if the time grew with its square, the time limit would be reached."""
     text = unit * (300_000 // len(unit))
     block = fence(head_and_tail(clean(text), 100_000)[0])
     # At most the text, between two fences of as many backticks as it has.
@@ -165,8 +165,8 @@ def test_time_grows_with_the_text_and_not_faster(unit: str) -> None:
 @example("a\\")
 @example("__init__ and _x")
 @example("www.a.b")
-def test_a_cell_renders_as_its_text_and_nothing_else(text: str) -> None:
-    """Escaped text, parsed as markdown, is one paragraph of plain text that reads as it was."""
+def test_a_cell_shows_its_text_and_nothing_else(text: str) -> None:
+    """Escaped text, parsed as markdown, is one paragraph of plain text that equals the original."""
     escaped = cell(text, limit=10_000)
     kinds = {token.type for token in tokens(escaped)}
     assert kinds <= {"paragraph_open", "paragraph_close", "inline", "text", "text_special"}
@@ -176,7 +176,7 @@ def test_a_cell_renders_as_its_text_and_nothing_else(text: str) -> None:
 @fewer_examples
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE), min_size=1, max_size=3))
 def test_a_table_keeps_its_columns(rows: list[tuple[str, str, str]]) -> None:
-    """Whatever is in the cells, each row has as many separators as the header, and each cell its own text."""
+    """Whatever the cells contain, each row has as many separators as the header, and each cell its own text."""
     lines = ["| A | B | C |", "| --- | --- | --- |"]
     lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
     assert {delimiters(line) for line in lines} == {4}
@@ -188,8 +188,8 @@ def test_a_table_keeps_its_columns(rows: list[tuple[str, str, str]]) -> None:
 
 
 @given(HOSTILE)
-def test_a_cell_has_no_tag_entity_or_address_that_a_renderer_would_act_on(text: str) -> None:
-    """No angle bracket, no entity but our three and no address that is made a link survives in a cell."""
+def test_a_cell_has_no_active_tag_entity_or_address(text: str) -> None:
+    """A cell has no angle bracket, no entity except our three, and no address that becomes a link."""
     escaped = cell(text)
     assert "<" not in escaped
     assert ">" not in escaped
@@ -201,7 +201,7 @@ def test_a_cell_has_no_tag_entity_or_address_that_a_renderer_would_act_on(text: 
 
 
 def test_a_cell_is_cut_before_it_is_escaped() -> None:
-    """The limit counts what a reader sees, and no escape is cut in two."""
+    """The limit counts the visible text, and no escape is cut in two."""
     assert cell("&" * 50, limit=5) == "&amp;" * 4 + "…"
     assert cell("x" * 5, limit=5) == "xxxxx"
 
@@ -210,7 +210,7 @@ def test_a_cell_is_cut_before_it_is_escaped() -> None:
 @example("```\n</code>")
 @example("`" * 50)
 def test_fenced_text_can_not_close_its_fence(text: str) -> None:
-    """A fenced block is one code block and nothing more, and holds the cleaned text."""
+    """A fenced block is exactly one code block with the cleaned text."""
     block = fence(text)
     ticks, *inside, closing = block.split("\n")
     assert not any(line.lstrip().startswith(closing) for line in inside)
@@ -222,8 +222,8 @@ def test_fenced_text_can_not_close_its_fence(text: str) -> None:
 
 
 @given(st.text(alphabet="aé🍵\n", max_size=2000), st.integers(min_value=0, max_value=1500))
-def test_what_is_shown_and_what_is_left_out_make_up_the_whole(text: str, limit: int) -> None:
-    """The shown text keeps to its limit, starts and ends as the whole does, and states its gap."""
+def test_the_shown_and_the_omitted_parts_are_the_whole_text(text: str, limit: int) -> None:
+    """The shown text respects its limit, starts and ends like the whole text, and states its gap."""
     shown_text, omitted = head_and_tail(text, limit)
     size = len(text.encode())
     if size <= limit:
@@ -250,8 +250,8 @@ def test_cuts_are_at_line_ends() -> None:
     assert kept[-1] == "line 999"
 
 
-def test_a_line_of_a_megabyte_is_cut_within() -> None:
-    """One endless line uses the room it has, instead of being dropped or kept whole."""
+def test_a_line_of_a_megabyte_is_cut_inside_the_line() -> None:
+    """One endless line uses the available room; it is neither dropped nor kept whole."""
     shown_text, omitted = head_and_tail("start\n" + "x" * 1_000_000 + "\nend", 10_000)
     assert 9_000 < len(shown_text.encode()) <= 10_000
     assert omitted > 980_000
@@ -277,6 +277,6 @@ def test_a_line_of_a_megabyte_is_cut_within() -> None:
         (float("inf"), "?"),
     ],
 )
-def test_durations_read_well(seconds: float, expected: str) -> None:
+def test_durations_are_readable(seconds: float, expected: str) -> None:
     """Two units at most, rounded before they are split."""
     assert shorten(seconds) == expected

@@ -1,4 +1,4 @@
-"""The times that the package goes by, and how others are handed in."""
+"""The package's times, and how other times are handed in."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import threading
 from paradime_flows.prefect_api.timing import DEFAULT_TIMING, Timing, going_by, times
 
 
-async def test_other_times_hold_for_what_is_called_within_and_nobody_else() -> None:
-    """Also for tasks and threads that are begun there; beside it, the usual ones hold."""
+async def test_other_times_apply_only_to_calls_inside() -> None:
+    """This includes tasks and threads started inside; outside, the usual times hold."""
     quick = Timing(beat_seconds=0.5)
     seen: list[Timing] = []
 
@@ -27,7 +27,7 @@ async def test_other_times_hold_for_what_is_called_within_and_nobody_else() -> N
     assert (await beside, await within, seen, times()) == (DEFAULT_TIMING, quick, [quick], DEFAULT_TIMING)
 
 
-def test_what_follows_from_the_signs_of_life_follows_from_their_time() -> None:
-    """A process is silent after three signs that have not come, and has given another within two."""
+def test_heartbeat_limits_follow_from_the_heartbeat_interval() -> None:
+    """A process counts as silent after three missing heartbeats; a live one writes another within two."""
     quick = Timing(beat_seconds=0.5)
     assert quick.two_beats_seconds < quick.stale_seconds < DEFAULT_TIMING.two_beats_seconds
