@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the client: a simulator whose time stands still, clients that do not sleep, a server."""
+"""Fixtures for the client's tests: a simulator with a stopped clock, clients that do not sleep, a recording server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bolt_simulator() -> Iterator[BoltSimulator]:
-    """A simulator whose time moves only when a test says so; it fails a test that sends it nonsense."""
+    """A simulator whose time moves only on request; it fails a test that sends invalid requests."""
     with BoltSimulator(speed=0) as simulator:
         yield simulator
     complain_about_bad_requests(simulator)
@@ -40,13 +40,13 @@ def naps() -> Naps:
 
 @pytest.fixture
 def client_of(naps: Naps) -> Callable[..., BoltClient]:
-    """Makes a client of a simulator (or of an endpoint) that notes its waits in `naps`."""
+    """Makes a client of a simulator (or of an endpoint) that records its waits in `naps`."""
     return partial(client_for, sleep=naps)
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clients that blocks and handles make for themselves do not wait between their tries, either."""
+    """Clients that blocks and handles create do not wait between tries either."""
     get_client = ParadimeCredentials.get_client
 
     def get_one_that_naps(self: ParadimeCredentials, **options: Any) -> BoltClient:
@@ -57,10 +57,10 @@ def _no_waiting(naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Recorder:
-    """A small HTTP server that notes each request line with its headers, and counts connections.
+    """A small HTTP server that records each request line with its headers, and counts connections.
 
-    After `idle_seconds` without a request it closes a connection without a word, as load balancers do; each that it
-    has closed can be acquired from `closed`.
+    After `idle_seconds` without a request it closes a connection silently, as load balancers do; each closed connection
+    can be acquired from `closed`.
     """
 
     status: int = 200
@@ -96,7 +96,7 @@ def recorder() -> Iterator[Recorder]:
         do_GET = do_POST = do_CONNECT = answer  # noqa: N815 - the base class looks for these names
 
         def log_message(self, *_: object) -> None:
-            """Tests want a quiet server."""
+            """Log nothing: tests want a quiet server."""
 
     class Server(ThreadingHTTPServer):
         def shutdown_request(self, request: Any) -> None:

@@ -1,4 +1,4 @@
-"""The nine operations of the vendor's page, and what the client makes of their answers."""
+"""The nine operations of the vendor's page, and how the client reads their replies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from graphql import SelectionSetNode
 
-# The documents of the vendor's page, word for word, and how to have the client send each.
+# The documents of the vendor's page, word for word, and how to make the client send each.
 REFERENCE = [
     pytest.param(
         """
@@ -190,7 +190,7 @@ query BoltScheduleName {
         id="schedule",
     ),
 ]
-# What newer backends have on top of the vendor's page, by operation.
+# Fields of newer backends that the vendor's page does not have, by operation.
 NEWER = {
     "ListBoltSchedules": {"schedules.slug", "schedules.suspended"},
     "BoltScheduleName": {"suspended"},
@@ -207,7 +207,7 @@ def _fields(selection: SelectionSetNode | None, way: str = "") -> list[str]:
 
 
 def _shape(document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """What a document asks for, whether its arguments are written out or passed as variables."""
+    """The operations, fields and arguments of a document, whether arguments are literals or variables."""
     (operation,) = parse(document).definitions
     assert isinstance(operation, OperationDefinitionNode)
     assert operation.name is not None
@@ -237,8 +237,8 @@ async def _last_request(
 
 
 @pytest.mark.parametrize("reference, call", REFERENCE)
-async def test_each_operation_asks_for_what_the_vendors_page_shows(simulator, client_of, reference, call):
-    """The same operation, root field, arguments and fields; nothing besides but fields known to be newer."""
+async def test_each_operation_sends_the_document_of_the_vendors_page(simulator, client_of, reference, call):
+    """The same operation, root field, arguments and fields; more fields only if they are known to be newer."""
     simulator.add_schedule("daily")
     request = await _last_request(simulator, client_of(simulator), call)
     wanted, sent = _shape(reference, {}), _shape(request.query, request.variables)
@@ -249,9 +249,7 @@ async def test_each_operation_asks_for_what_the_vendors_page_shows(simulator, cl
 
 
 @pytest.mark.parametrize("reference, call", REFERENCE)
-async def test_an_older_backend_is_asked_exactly_what_the_vendors_page_shows(
-    simulator, client_of, reference, call
-):
+async def test_an_older_backend_gets_exactly_the_vendors_document(simulator, client_of, reference, call):
     """A backend that refuses the newer fields gets the vendor's own document, argument for argument."""
     simulator.add_schedule("daily")
     simulator.lacks(fields=OLD_BACKEND)
@@ -259,8 +257,8 @@ async def test_an_older_backend_is_asked_exactly_what_the_vendors_page_shows(
     assert _shape(request.query, request.variables) == _shape(reference, {})
 
 
-async def test_a_refused_field_is_not_asked_for_again_while_the_connection_lasts(simulator, client_of):
-    """The first refusal tells all there is to know about this backend."""
+async def test_a_refused_field_is_not_requested_again_on_this_connection(simulator, client_of):
+    """The first refusal shows everything about this backend."""
     simulator.add_schedule("daily")
     simulator.lacks(fields=["boltScheduleName.suspended"])
     async with client_of(simulator) as client:
@@ -270,8 +268,8 @@ async def test_a_refused_field_is_not_asked_for_again_while_the_connection_lasts
     assert ["suspended" in request.query for request in simulator.requests] == [True, False, False]
 
 
-async def test_trigger_starts_one_run_with_what_was_asked(simulator, client_of):
-    """Commands and branch reach Bolt as they were typed, without the space around them."""
+async def test_a_trigger_starts_one_run_with_the_given_options(simulator, client_of):
+    """Commands and branch reach Bolt as typed, without surrounding spaces."""
     simulator.add_schedule("daily", commands=["dbt run"], setup_commands=False)
     async with client_of(simulator) as client:
         run_id = await client.trigger_bolt_run(" daily ", commands=[" dbt compile"], branch="feature ")
@@ -306,10 +304,8 @@ async def test_trigger_starts_one_run_with_what_was_asked(simulator, client_of):
         ),
     ],
 )
-async def test_an_older_backend_is_triggered_in_the_way_of_the_vendors_page(
-    simulator, client_of, lacking, arguments, left
-):
-    """A refused argument leads to the older way of saying the same, and to one run."""
+async def test_an_older_backend_gets_the_vendors_trigger(simulator, client_of, lacking, arguments, left):
+    """After a refused argument, the client uses the older form of the same request, for one run."""
     simulator.add_schedule("daily")
     simulator.lacks(arguments=[f"triggerBoltRun.{name}" for name in lacking])
     async with client_of(simulator) as client:
@@ -330,10 +326,8 @@ async def test_an_older_backend_is_triggered_in_the_way_of_the_vendors_page(
         ),
     ],
 )
-async def test_what_an_older_backend_cannot_do_is_refused_and_not_left_out(
-    simulator, client_of, lacking, arguments
-):
-    """Where the vendor's page has no way to say it, no run is started that does something else."""
+async def test_an_option_that_an_older_backend_lacks_is_refused(simulator, client_of, lacking, arguments):
+    """If the vendor's page has no form for it, no run is started that does something else."""
     simulator.add_schedule("daily")
     simulator.lacks(arguments=[f"triggerBoltRun.{lacking}"])
     async with client_of(simulator) as client:
@@ -344,15 +338,15 @@ async def test_what_an_older_backend_cannot_do_is_refused_and_not_left_out(
 
 
 async def test_a_schedule_is_found_by_its_name_and_by_its_slug(simulator, client_of):
-    """Bolt takes either as the name."""
+    """Bolt accepts both as the name."""
     simulator.add_schedule("Daily run", slug="daily-run")
     async with client_of(simulator) as client:
         for schedule_name in ("Daily run", "daily-run"):
             assert (await client.get_bolt_schedule(schedule_name)).ok is True
 
 
-async def test_commands_that_say_what_their_failure_does_are_sent_as_configs(simulator, client_of):
-    """The others are sent as the vendor's page has them."""
+async def test_commands_with_continue_on_error_are_sent_as_configs(simulator, client_of):
+    """The others are sent in the form of the vendor's page."""
     simulator.add_schedule("daily", already_running="allow")
     async with client_of(simulator) as client:
         await client.trigger_bolt_run("daily", commands=["dbt run", {"command": "dbt test"}])
@@ -368,7 +362,7 @@ async def test_commands_that_say_what_their_failure_does_are_sent_as_configs(sim
 
 
 async def test_an_operation_that_a_backend_lacks_is_named(simulator, client_of):
-    """The caller can tell a backend that is too old from a request that is wrong."""
+    """The caller can distinguish an old backend from a wrong request."""
     simulator.add_schedule("daily")
     simulator.lacks(operations=["listBoltRuns"])
     async with client_of(simulator) as client:
@@ -377,7 +371,7 @@ async def test_an_operation_that_a_backend_lacks_is_named(simulator, client_of):
 
 
 @pytest.mark.parametrize("status", [200, 400])
-async def test_validation_errors_are_understood_with_any_http_status(client_of, status):
+async def test_validation_errors_are_recognised_with_any_http_status(client_of, status):
     """Some GraphQL servers answer 400 to a document that does not fit their schema."""
     with BoltSimulator(speed=0, validation_status=status) as simulator:
         simulator.add_schedule("daily")
@@ -388,7 +382,7 @@ async def test_validation_errors_are_understood_with_any_http_status(client_of, 
 
 
 async def test_status_shows_state_and_commands_of_a_run(simulator, client_of):
-    """A command that runs has no end and no return code; one that has not begun is not listed."""
+    """A running command has no end and no return code; a command that has not started is not listed."""
     simulator.add_schedule(
         "daily",
         commands=[SimulatedCommand("dbt run", duration_seconds=10, stdout="one\ntwo\n"), "dbt test"],
@@ -412,7 +406,7 @@ async def test_status_shows_state_and_commands_of_a_run(simulator, client_of):
 
 
 async def test_a_poll_leaves_the_logs_out(simulator, client_of):
-    """A long run's logs are megabytes, which nobody reads at every look."""
+    """A long run's logs are megabytes, and no poll needs them."""
     simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", stdout="x" * 100_000)])
     run_id = simulator.start_run("daily")
     simulator.clock.advance(600)
@@ -424,8 +418,8 @@ async def test_a_poll_leaves_the_logs_out(simulator, client_of):
     assert simulator.requests[-1].bytes < 2_000
 
 
-async def test_command_details_tell_log_resources_and_run(simulator, client_of):
-    """All that a webhook's command id leads to, and the id itself, which the API does not repeat."""
+async def test_command_details_have_log_resources_and_run(simulator, client_of):
+    """The client returns all data of a command, and its id, which the API does not repeat."""
     simulator.add_schedule(
         "daily",
         commands=[
@@ -445,7 +439,7 @@ async def test_command_details_tell_log_resources_and_run(simulator, client_of):
     assert [resource.path for resource in command.resources] == ["target/a.json"]
 
 
-async def test_cancel_is_taken_and_can_be_repeated(simulator, client_of):
+async def test_a_cancel_is_accepted_and_can_be_repeated(simulator, client_of):
     """A second cancel does no harm."""
     simulator.add_schedule("daily")
     run_id = simulator.start_run("daily")
@@ -455,15 +449,15 @@ async def test_cancel_is_taken_and_can_be_repeated(simulator, client_of):
         assert (await client.get_bolt_run(run_id)).state is BoltRunState.CANCELED
 
 
-async def test_a_cancel_that_bolt_does_not_take_is_told(simulator, client_of):
-    """`ok: false` is an answer and no error: the run may have ended by itself."""
+async def test_a_cancel_that_bolt_does_not_accept_is_reported(simulator, client_of):
+    """`ok: false` is a reply, not an error: the run may have ended on its own."""
     simulator.add_schedule("daily", cancel="not_ok")
     async with client_of(simulator) as client:
         assert await client.cancel_bolt_run(simulator.start_run("daily")) is False
 
 
-async def test_a_lost_answer_to_a_cancel_is_asked_again(simulator, client_of):
-    """Cancelling twice does what cancelling once does."""
+async def test_a_cancel_whose_answer_is_lost_is_sent_again(simulator, client_of):
+    """A second cancel does the same as the first."""
     simulator.add_schedule("daily")
     simulator.inject(faults.CutConnection(operation="cancelBoltRun", after_acting=True, times=2))
     async with client_of(simulator) as client:
@@ -472,7 +466,7 @@ async def test_a_lost_answer_to_a_cancel_is_asked_again(simulator, client_of):
 
 
 async def test_schedule_details_lead_to_the_latest_run(simulator, client_of):
-    """What the schedule runs, and which run is its latest."""
+    """They have the schedule's commands and its latest run."""
     simulator.add_schedule("daily", commands=["dbt run", "dbt test"], owner="ann@example.com")
     async with client_of(simulator) as client:
         before = await client.get_bolt_schedule("daily")
@@ -492,14 +486,12 @@ async def test_schedule_details_lead_to_the_latest_run(simulator, client_of):
         pytest.param(1, [0, 1, 2, 3, 4, 5, 6], id="one at a time"),
         pytest.param(3, [0, 3, 6], id="odd last page"),
         pytest.param(7, [0], id="exactly one page"),
-        pytest.param(8, [0], id="more than there are"),
+        pytest.param(8, [0], id="more than exist"),
         pytest.param(1000, [0], id="largest page"),
     ],
 )
-async def test_iterating_gives_every_schedule_once_in_as_few_requests_as_need_be(
-    simulator, client_of, page_size, offsets
-):
-    """The pages follow each other without gap, overlap or an empty one at the end."""
+async def test_iterating_gives_every_schedule_once_in_few_requests(simulator, client_of, page_size, offsets):
+    """The pages have no gap, no overlap and no empty page at the end."""
     for n in range(7):
         simulator.add_schedule(f"schedule-{n}")
     async with client_of(simulator) as client:
@@ -509,7 +501,7 @@ async def test_iterating_gives_every_schedule_once_in_as_few_requests_as_need_be
 
 
 async def test_iterating_an_empty_workspace_gives_nothing(simulator, client_of):
-    """One request, and no endless loop."""
+    """It takes one request, without an endless loop."""
     async with client_of(simulator) as client:
         assert [schedule async for schedule in client.iter_bolt_schedules()] == []
     assert simulator.count("listBoltSchedules") == 1
@@ -524,8 +516,8 @@ async def test_inactive_schedules_are_listed_on_demand(simulator, client_of):
         assert "old" in [s.name async for s in client.iter_bolt_schedules(show_inactive=True)]
 
 
-async def test_unknown_states_survive_and_are_no_end(simulator, client_of):
-    """Before and at the end of a run: a state that nobody has heard of is kept by name."""
+async def test_unknown_states_are_kept_and_are_not_terminal(simulator, client_of):
+    """Both before and at the end of a run, an unknown state is kept by name."""
     simulator.add_schedule(
         "daily", intermediate_states=["POLISHING"], starting_seconds=5, final_state="PETRIFIED"
     )
@@ -542,7 +534,7 @@ async def test_unknown_states_survive_and_are_no_end(simulator, client_of):
 
 
 async def test_dates_are_aware_and_in_utc(simulator, client_of):
-    """The API names no zone; nothing that leaves the client is naive."""
+    """The API names no zone; every date that leaves the client has one."""
     simulator.add_schedule("daily", setup_commands=False, cron="0 6 * * *")
     before = simulator.clock.now()
     run_id = simulator.start_run("daily")
@@ -563,8 +555,8 @@ async def test_dates_are_aware_and_in_utc(simulator, client_of):
     assert timedelta(0) <= status.started_at - before.astimezone(timezone.utc) < timedelta(seconds=60)
 
 
-async def test_many_resources_are_asked_for_in_one_request(simulator, client_of):
-    """Aliases: one request for all commands, one for all URLs."""
+async def test_many_resources_are_requested_at_once(simulator, client_of):
+    """With aliases: one request for all commands, one for all URLs."""
     command_ids, paths = _finished_run(simulator)
     async with client_of(simulator) as client:
         resources = await client.get_bolt_command_resources(command_ids)
@@ -576,7 +568,7 @@ async def test_many_resources_are_asked_for_in_one_request(simulator, client_of)
 
 
 async def test_a_backend_that_refuses_aliases_is_asked_one_by_one(simulator, client_of):
-    """The same answers in more requests; and aliases are not tried again on this connection."""
+    """The replies are the same, in more requests; aliases are not tried again on this connection."""
     command_ids, paths = _finished_run(simulator)
     simulator.lacks(aliases=True)
     async with client_of(simulator) as client:
@@ -588,7 +580,7 @@ async def test_a_backend_that_refuses_aliases_is_asked_one_by_one(simulator, cli
 
 
 async def test_one_missing_thing_among_many_is_named(simulator, client_of):
-    """Aliases fail together; the error is that of the one that is not there, and aliases stay in use."""
+    """Aliases fail together; the error is that of the missing one, and aliases stay in use."""
     command_ids, _ = _finished_run(simulator)
     async with client_of(simulator) as client:
         with pytest.raises(BoltRequestError, match="999999"):
@@ -599,8 +591,8 @@ async def test_one_missing_thing_among_many_is_named(simulator, client_of):
 
 
 @pytest.mark.parametrize("aliases", [True, False], ids=["aliases", "one by one"])
-async def test_one_missing_thing_among_many_costs_the_others_nothing(simulator, client_of, aliases):
-    """Where Bolt answers for it with an error of the whole request, the others are asked for one by one."""
+async def test_one_missing_thing_does_not_affect_the_others(simulator, client_of, aliases):
+    """If Bolt fails the whole request because of it, the others are requested one by one."""
     command_ids, paths = _finished_run(simulator)
     if not aliases:
         simulator.lacks(aliases=True)
@@ -611,8 +603,8 @@ async def test_one_missing_thing_among_many_costs_the_others_nothing(simulator, 
     assert list(errors) == [999_999]
 
 
-async def test_an_outage_is_no_error_of_one_thing(simulator, client_of):
-    """It is raised, also to who asks for errors: it is not waited for with each of them."""
+async def test_an_outage_is_not_an_error_of_one_thing(simulator, client_of):
+    """It is raised even to a caller that wants errors: the client does not wait for it once per thing."""
     command_ids, _ = _finished_run(simulator)
     simulator.inject(faults.Status(503, operation="boltCommand", times=None))
     errors: dict[int, BoltError] = {}
@@ -623,8 +615,8 @@ async def test_an_outage_is_no_error_of_one_thing(simulator, client_of):
     assert len(simulator.requests) == 2
 
 
-async def test_more_than_fifty_are_asked_for_in_several_requests(simulator, client_of):
-    """A backend may bound how much one document asks for."""
+async def test_more_than_fifty_things_take_several_requests(simulator, client_of):
+    """A backend may limit the size of one document."""
     simulator.add_schedule(
         "daily",
         commands=[
@@ -641,15 +633,15 @@ async def test_more_than_fifty_are_asked_for_in_several_requests(simulator, clie
     assert simulator.count("boltResourceUrl") == 2
 
 
-async def test_nothing_is_sent_for_nothing(simulator, client_of):
-    """A run without commands has no resources to ask for."""
+async def test_an_empty_list_sends_no_request(simulator, client_of):
+    """A run without commands has no resources to request."""
     async with client_of(simulator) as client:
         assert await client.get_bolt_command_resources([]) == {}
     assert simulator.requests == []
 
 
-async def test_logs_are_read_on_from_a_cursor(client_of):
-    """Page by page, each piece once, to the end."""
+async def test_logs_are_read_from_a_cursor(client_of):
+    """The pages have each piece once, to the end."""
     with BoltSimulator(speed=0, log_batch_lines=2) as simulator:
         text = "".join(f"line {n}\n" for n in range(5))
         simulator.add_schedule(
@@ -668,7 +660,7 @@ async def test_logs_are_read_on_from_a_cursor(client_of):
 
 @pytest.mark.parametrize("everything", [False, True])
 async def test_a_run_is_retried_in_a_new_run(simulator, client_of, everything):
-    """From the failure, or from the beginning."""
+    """The new run starts from the failure, or from the beginning."""
     simulator.add_schedule("daily", commands=["dbt run", SimulatedCommand("dbt test", return_code=(1, 0))])
     failed = simulator.start_run("daily")
     simulator.clock.advance(600)
@@ -679,16 +671,16 @@ async def test_a_run_is_retried_in_a_new_run(simulator, client_of, everything):
     assert simulator.count("retryAllBoltRun" if everything else "retryBoltRun") == 1
 
 
-async def test_a_resource_is_downloaded_as_it_was_left(simulator, client_of):
-    """Bytes in, bytes out; the signed URL gets no credential, or the simulator would complain."""
+async def test_a_resource_is_downloaded_unchanged(simulator, client_of):
+    """Its bytes are unchanged; the signed URL gets no credentials, or the simulator would fail the test."""
     content = bytes(range(256)) * 400
     resource_id = _resource(simulator, content)
     async with client_of(simulator) as client:
         assert await client.download_bolt_resource(resource_id) == content
 
 
-async def test_an_expired_url_is_asked_for_anew(simulator, client_of):
-    """Each try of a download takes a URL of its own."""
+async def test_an_expired_url_is_requested_again(simulator, client_of):
+    """Each try of a download uses a new URL."""
     resource_id = _resource(simulator, b"{}")
     simulator.inject(faults.Status(403, operation="resource"), faults.CutConnection(operation="resource"))
     async with client_of(simulator) as client:
@@ -696,8 +688,8 @@ async def test_an_expired_url_is_asked_for_anew(simulator, client_of):
     assert simulator.count("boltResourceUrl") == simulator.count("resource") == 3
 
 
-async def test_a_download_that_fails_does_not_tell_its_signature(simulator, client_of):
-    """Whoever reads the error must not be able to fetch the file."""
+async def test_the_error_of_a_download_hides_its_signature(simulator, client_of):
+    """A reader of the error must not be able to fetch the file."""
     resource_id = _resource(simulator, b"{}")
     simulator.inject(faults.Status(404, operation="resource", times=None))
     async with client_of(simulator) as client:
@@ -713,7 +705,7 @@ async def test_a_download_that_fails_does_not_tell_its_signature(simulator, clie
     [faults.Status(404, operation="resource", times=None), faults.CutConnection(operation="resource")],
 )
 async def test_a_pickle_of_a_failed_download_holds_no_signature(simulator, client_of, fault):
-    """Dask pickles what led to an error, too, and httpx's errors hold their request."""
+    """Dask also pickles the causes of an error, and httpx's errors contain their request."""
     pickling_support.install()
     resource_id = _resource(simulator, b"{}")
     simulator.inject(fault)
@@ -726,13 +718,13 @@ async def test_a_pickle_of_a_failed_download_holds_no_signature(simulator, clien
 
 
 async def test_a_closed_client_says_how_to_open_it(simulator, client_of):
-    """The mistake that everybody makes once."""
+    """This is a common mistake."""
     with pytest.raises(BoltRequestError, match="async with"):
         await client_of(simulator).get_bolt_run(1)
 
 
 async def test_a_client_is_opened_once(simulator, client_of):
-    """Entering it twice would close it under the first user's feet."""
+    """Entering it a second time would close it for the first user."""
     simulator.add_schedule("daily")
     async with client_of(simulator) as client:
         with pytest.raises(BoltRequestError, match="open already"):
@@ -742,7 +734,7 @@ async def test_a_client_is_opened_once(simulator, client_of):
 
 @pytest.fixture
 def open_http(monkeypatch) -> Callable[[], list[httpx.AsyncClient]]:
-    """Tells which of httpx's clients, each with a pool of its own, are open."""
+    """Tells which of httpx's clients are open; each has its own pool."""
     made = []
 
     class Noted(httpx.AsyncClient):
@@ -755,7 +747,7 @@ def open_http(monkeypatch) -> Callable[[], list[httpx.AsyncClient]]:
 
 
 async def test_clients_with_the_same_settings_share_one_tcp_connection(recorder, client_of, open_http):
-    """While one of them is open; the last to leave closes it."""
+    """They share it while one of them is open; the last to leave closes it."""
     async with client_of(recorder.url) as first:
         await first.get_bolt_run(1)
         for _ in range(3):
@@ -766,8 +758,8 @@ async def test_clients_with_the_same_settings_share_one_tcp_connection(recorder,
     assert (recorder.connections, len(recorder.requests)) == (1, 4)
 
 
-async def test_other_credentials_get_a_connection_of_their_own(recorder, client_of, open_http):
-    """A pool sends one key pair's headers only."""
+async def test_other_credentials_get_their_own_connection(recorder, client_of, open_http):
+    """A pool sends the headers of one key pair only."""
     async with client_of(recorder.url) as one, client_of(recorder.url, api_secret="another") as other:
         await one.get_bolt_run(1)
         await other.get_bolt_run(1)
@@ -776,7 +768,7 @@ async def test_other_credentials_get_a_connection_of_their_own(recorder, client_
 
 
 async def test_a_clone_is_closed_and_like_its_original(simulator, client_of):
-    """For another event loop or thread."""
+    """It is for another event loop or thread."""
     simulator.add_schedule("daily")
     original = client_of(simulator)
     async with original, original.clone() as clone:
@@ -785,7 +777,7 @@ async def test_a_clone_is_closed_and_like_its_original(simulator, client_of):
 
 
 def test_clients_work_in_several_event_loops_and_threads_at_once(simulator, client_of, open_http):
-    """Each loop has a connection of its own, and none is left behind."""
+    """Each loop has its own connection, and none is left behind."""
     simulator.add_schedule("daily", already_running="allow")
 
     async def work() -> int:
@@ -811,7 +803,7 @@ def _resource(simulator: BoltSimulator, content: bytes) -> int:
 
 
 def _finished_run(simulator: BoltSimulator) -> tuple[list[int], list[list[str]]]:
-    """The commands of a run that has ended, and the paths that each left behind."""
+    """The commands of an ended run, and the paths that each wrote."""
     paths = [["target/a.json", "target/b.json"], [], ["target/c.json"]]
     commands = [
         SimulatedCommand(f"dbt run {n}", resources=dict.fromkeys(each, "{}")) for n, each in enumerate(paths)
@@ -822,8 +814,8 @@ def _finished_run(simulator: BoltSimulator) -> tuple[list[int], list[list[str]]]
     return [command.id for command in simulator.run(run_id).commands], paths
 
 
-def test_every_operation_is_written_once():
-    """One document per name: a second writing of it would drift from the first."""
+def test_every_operation_has_one_document():
+    """One document per name: a second one would drift apart from the first."""
     written = [value for value in vars(ops).values() if isinstance(value, ops.Operation)]
     assert len({operation.name for operation in written}) == len(written)
 

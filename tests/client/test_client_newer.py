@@ -1,4 +1,4 @@
-"""Operations of newer backends, what an older one is asked in their place, and the latest artifacts."""
+"""Operations of newer backends, what an older backend gets instead, and the latest artifacts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANIFEST = {"metadata": {"dbt_version": "1.9.4"}, "nodes": {}}
 
 
 def add_daily(simulator: BoltSimulator, return_code: int | tuple[int, ...] = 0) -> None:
-    """A schedule that leaves a manifest behind and then tests."""
+    """A schedule that writes a manifest and then runs tests."""
     simulator.add_schedule(
         "daily",
         commands=[
@@ -42,8 +42,8 @@ async def test_a_schedule_is_retried_from_its_latest_failure(simulator, client_o
     assert simulator.count("retryBoltRunFromFailure") == 1
 
 
-async def test_an_older_backend_is_asked_for_the_failed_run_and_its_retry(simulator, client_of):
-    """Where it lacks the operation: the newest run that failed is retried by its id."""
+async def test_an_older_backend_retries_the_failed_run_by_id(simulator, client_of):
+    """If the operation is missing, the newest failed run is retried by its id."""
     add_daily(simulator, (1, 0))
     failed = simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -54,7 +54,7 @@ async def test_an_older_backend_is_asked_for_the_failed_run_and_its_retry(simula
 
 
 async def test_a_schedule_without_a_failure_is_not_retried(simulator, client_of):
-    """Neither by a newer backend nor by an older one, and nothing is started."""
+    """Neither a newer nor an older backend retries it, and nothing is started."""
     add_daily(simulator)
     simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -91,7 +91,7 @@ async def test_a_schedule_is_suspended_and_resumed(simulator, client_of):
 
 
 async def test_a_backend_that_cannot_filter_says_so(simulator, client_of):
-    """A page that was not filtered would be taken for one that was."""
+    """An unfiltered page would look like a filtered one."""
     simulator.lacks(arguments=["listBoltSchedules.filter"])
     async with client_of(simulator) as client:
         with pytest.raises(BoltUnsupported, match="filter"):
@@ -100,7 +100,7 @@ async def test_a_backend_that_cannot_filter_says_so(simulator, client_of):
 
 @pytest.mark.parametrize("older", [pytest.param(False, id="newer"), pytest.param(True, id="older backend")])
 async def test_a_log_is_streamed_line_by_line_to_its_end(simulator, client_of, older):
-    """Each line once and in order, with a cursor of Bolt's or, on an older backend, one of ours."""
+    """Each line comes once and in order. The cursor is Bolt's or, on an older backend, our own."""
     out = "".join(f"line {number}\n" for number in range(10))
     simulator.add_schedule(
         "daily",
@@ -122,8 +122,8 @@ async def test_a_log_is_streamed_line_by_line_to_its_end(simulator, client_of, o
     assert seen == [*(("STDOUT", f"line {number}\n") for number in range(10)), ("STDERR", "warn\n")]
 
 
-async def test_a_cursor_that_is_none_is_refused(simulator, client_of):
-    """Rather than answered with the wrong part of the log."""
+async def test_an_invalid_cursor_is_refused(simulator, client_of):
+    """Otherwise it would return the wrong part of the log."""
     simulator.lacks(operations=["boltCommandLogs"])
     add_daily(simulator)
     run_id = simulator.start_run("daily")
@@ -135,7 +135,7 @@ async def test_a_cursor_that_is_none_is_refused(simulator, client_of):
 
 
 async def test_the_latest_artifact_is_found_in_few_requests(simulator, client_of):
-    """Three to find it, whatever the number of commands; the vendor's SDK asks once for each command."""
+    """It takes three requests for any number of commands; the vendor's SDK sends one for each command."""
     add_daily(simulator)
     for _ in range(3):
         run_id = simulator.start_run("daily")
@@ -149,8 +149,8 @@ async def test_the_latest_artifact_is_found_in_few_requests(simulator, client_of
         assert (await client.latest_artifact_url("daily", "target/manifest.json")).startswith("http")
 
 
-async def test_the_latest_artifact_may_be_an_older_runs(simulator, client_of):
-    """Commands that failed, and runs without the file, are passed over."""
+async def test_the_latest_artifact_may_be_from_an_older_run(simulator, client_of):
+    """Failed commands and runs without the file are skipped."""
     simulator.add_schedule(
         "daily", commands=[SimulatedCommand("dbt run", return_code=(0, 1), resources={"target/a.json": "{}"})]
     )
@@ -165,8 +165,8 @@ async def test_the_latest_artifact_may_be_an_older_runs(simulator, client_of):
             await client.find_latest_artifact("daily", "target/a.json", max_runs=5)
 
 
-async def test_the_latest_artifact_is_found_though_a_run_has_no_answer(simulator, client_of, monkeypatch):
-    """A run that is gone is passed over; if nothing is found, the error says that it was not looked at."""
+async def test_the_latest_artifact_is_found_although_a_run_is_missing(simulator, client_of, monkeypatch):
+    """A missing run is skipped; if nothing is found, the error says that this run was not searched."""
     add_daily(simulator)
     run_id = simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -188,8 +188,8 @@ async def test_the_latest_artifact_is_found_though_a_run_has_no_answer(simulator
         pytest.param(9, False, id="none"),
     ],
 )
-async def test_one_command_alone_can_be_looked_at(simulator, client_of, index, found):
-    """`command_index` counts all commands of a run, Bolt's own two included."""
+async def test_the_search_can_be_limited_to_one_command(simulator, client_of, index, found):
+    """`command_index` counts all commands of a run, including Bolt's own two."""
     add_daily(simulator)
     simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -203,7 +203,7 @@ async def test_one_command_alone_can_be_looked_at(simulator, client_of, index, f
 
 
 async def test_an_older_backend_shows_the_latest_runs_artifact(simulator, client_of):
-    """Without a list of runs there is `latestRunId`; without aliases, single queries."""
+    """Without a list of runs it uses `latestRunId`; without aliases, single queries."""
     add_daily(simulator)
     run_id = simulator.start_run("daily")
     simulator.clock.advance(60)
@@ -224,7 +224,7 @@ async def test_a_schedule_without_a_run_has_no_artifact(simulator, client_of):
 
 @pytest.mark.parametrize("older", [pytest.param(False, id="newer"), pytest.param(True, id="older backend")])
 async def test_the_schedule_of_a_run_is_found(simulator, client_of, older):
-    """Bolt does not tell it of a run; sixty schedules take three requests."""
+    """Bolt does not return it with a run; sixty schedules take three requests."""
     for number in range(60):
         simulator.add_schedule(f"s{number}")
     run_id = simulator.start_run("s42")

@@ -1,4 +1,4 @@
-"""What faults of the network and of the server come to, over a real socket."""
+"""How faults of the network and the server appear to callers, over a real socket."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 CREDENTIAL_HEADERS = {"x-api-key", "x-api-secret", "authorization", "x-paradime-workspace"}
-# Long enough for a slow machine to answer in, short enough to wait for.
+# Long enough for a slow machine's response, short enough to wait for.
 SHORT = 1.0
 
-# Faults that leave a request without a usable answer, and what the error says of them.
+# Faults that leave a request without a usable reply, and the text of the error.
 LOST = [
     pytest.param(faults.Status(500), "HTTP status: 500", id="500"),
     pytest.param(faults.Status(502), "HTTP status: 502", id="502"),
@@ -52,7 +52,7 @@ LOST = [
     pytest.param(faults.MissingData("empty"), "without the field", id="no data"),
     pytest.param(faults.MissingData("field"), "without the field", id="field null"),
 ]
-# What a read, but no trigger, sees as no answer.
+# A reply that is missing for a read, but not for a trigger.
 MALFORMED = [
     pytest.param(faults.MissingData("nulls"), "nothing but nulls", id="fields null"),
     pytest.param(faults.Garbage(b'{"data": {"boltRunStatus": "RUNNING"}}'), "shape", id="text for an object"),
@@ -63,7 +63,7 @@ TOO_MANY = pytest.param(faults.Status(429), "HTTP status: 429", id="429")
 
 @asynccontextmanager
 async def a_run(simulator: BoltSimulator, client: BoltClient, *hits: Any) -> AsyncIterator[int]:
-    """An open client, a run to look at, and faults that wait for the next calls."""
+    """An open client, a run to read, and faults for the next calls."""
     simulator.add_schedule("daily")
     run_id = simulator.start_run("daily")
     simulator.inject(*hits)
@@ -71,9 +71,9 @@ async def a_run(simulator: BoltSimulator, client: BoltClient, *hits: Any) -> Asy
         yield run_id
 
 
-@pytest.mark.parametrize("fault, told", [*LOST, *MALFORMED, TOO_MANY])
-async def test_a_read_is_sent_again_until_it_is_answered(simulator, client_of, naps, fault, told):
-    """One bad answer is passed over; the caller hears nothing of it."""
+@pytest.mark.parametrize("fault, message", [*LOST, *MALFORMED, TOO_MANY])
+async def test_a_read_is_repeated_until_it_succeeds(simulator, client_of, naps, fault, message):
+    """One bad reply is skipped; the caller does not notice it."""
     client = client_of(simulator)
     async with a_run(simulator, client, fault) as run_id:
         assert (await client.get_bolt_run(run_id)).ok is True
@@ -81,30 +81,30 @@ async def test_a_read_is_sent_again_until_it_is_answered(simulator, client_of, n
     assert len(naps) == 1
 
 
-@pytest.mark.parametrize("fault, told", [*LOST, *MALFORMED, TOO_MANY])
-async def test_a_read_that_is_never_answered_fails_within_bounds(simulator, client_of, naps, fault, told):
-    """After the last try the error says what came back, of which operation, and what to do."""
+@pytest.mark.parametrize("fault, message", [*LOST, *MALFORMED, TOO_MANY])
+async def test_a_read_without_a_reply_fails_within_bounds(simulator, client_of, naps, fault, message):
+    """After the last try, the error says what came back, for which operation, and what to do."""
     for_ever = type(fault)(**{**vars(fault), "times": None})
     client = client_of(simulator, retry_policy=RetryPolicy(attempts=3))
     async with a_run(simulator, client, for_ever) as run_id:
         with pytest.raises(BoltUnavailable) as caught:
             await client.get_bolt_run(run_id)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "operation: BoltRunStatus" in str(caught.value)
     assert "try again" in str(caught.value)
     assert (simulator.count("boltRunStatus"), len(naps)) == (3, 2)
 
 
-async def test_a_read_that_hangs_is_given_up_and_sent_again(simulator, client_of):
-    """The client's own limit, not the server's patience, decides."""
+async def test_a_read_that_hangs_is_stopped_and_sent_again(simulator, client_of):
+    """The client's own time limit decides, not the server's."""
     client = client_of(simulator, request_timeout_seconds=0.5)
     async with a_run(simulator, client, faults.Hang(60)) as run_id:
         assert (await client.get_bolt_run(run_id)).ok is True
     assert simulator.count("boltRunStatus") == 2
 
 
-async def test_a_time_out_tells_its_length_and_that_bolt_may_still_act(simulator, client_of):
-    """The request is with the server: it may be carried out when nobody waits any more."""
+async def test_a_time_out_names_its_length_and_that_bolt_may_still_act(simulator, client_of):
+    """The server has the request: it may execute it after the client has gone."""
     client = client_of(simulator, request_timeout_seconds=0.25, retry_policy=RetryPolicy(attempts=1))
     async with a_run(simulator, client, faults.Hang(60)) as run_id:
         with pytest.raises(BoltUnavailable, match=r"did not answer within 0\.25 s") as caught:
@@ -123,8 +123,8 @@ async def test_a_time_out_tells_its_length_and_that_bolt_may_still_act(simulator
         pytest.param(lambda client: client.get_bolt_command_resources([1, 2]), id="resources of many"),
     ],
 )
-async def test_nulls_are_no_answer_to_any_read(simulator, client_of, call):
-    """Above all not "no schedules" or "no latest run", which a trigger would be judged by."""
+async def test_nulls_are_not_a_reply_to_any_read(simulator, client_of, call):
+    """Above all, they do not mean "no schedules" or "no latest run", which would decide about a trigger."""
     simulator.inject(faults.MissingData("nulls", times=None))
     async with client_of(simulator) as client:
         with pytest.raises(BoltUnavailable):
@@ -146,7 +146,7 @@ async def test_nulls_are_no_answer_to_any_read(simulator, client_of, call):
 )
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_obeyed(simulator, client_of, naps, status, retry_after, least, most):
-    """As seconds and as an HTTP date, which takes the place of our own wait of half a second."""
+    """It comes as seconds or as an HTTP date, and replaces our own wait of half a second."""
     client = client_of(simulator)
     async with a_run(simulator, client, faults.Status(status, retry_after=retry_after)) as run_id:
         await client.get_bolt_run(run_id)
@@ -155,7 +155,7 @@ async def test_retry_after_is_obeyed(simulator, client_of, naps, status, retry_a
 
 
 async def test_a_retry_after_date_ahead_is_waited_for(simulator, client_of, naps):
-    """Not half a second, as without it."""
+    """Without the date, the wait would be half a second."""
     soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=50), usegmt=True)
     client = client_of(simulator)
     async with a_run(simulator, client, faults.Status(429, retry_after=soon)) as run_id:
@@ -173,8 +173,8 @@ async def test_a_retry_after_date_ahead_is_waited_for(simulator, client_of, naps
         pytest.param(faults.Redirect("https://elsewhere.example.com/"), id="redirect"),
     ],
 )
-async def test_a_refusal_is_not_asked_for_twice(simulator, client_of, naps, fault):
-    """Bolt has understood, and will say the same again."""
+async def test_a_refused_read_is_not_repeated(simulator, client_of, naps, fault):
+    """Bolt has processed the request and would say the same again."""
     client = client_of(simulator)
     async with a_run(simulator, client, fault) as run_id:
         with pytest.raises(BoltRequestError):
@@ -192,8 +192,8 @@ async def test_a_404_says_which_setting_to_check(simulator, client_of):
     assert caught.value.status_code == 404
 
 
-async def test_refused_connections_are_tried_again_and_told(simulator, client_of, naps):
-    """An endpoint where nobody listens: every try, then an error that says so."""
+async def test_refused_connections_are_tried_again_and_reported(simulator, client_of, naps):
+    """The endpoint has no server: after all tries, the error says so."""
     endpoint = simulator.api_endpoint
     simulator.stop()
     async with client_of(endpoint) as client:
@@ -203,12 +203,12 @@ async def test_refused_connections_are_tried_again_and_told(simulator, client_of
     assert len(naps) == 5
 
 
-async def test_a_connection_that_is_never_made_leaves_no_doubt(client_of):
-    """A firewall that swallows packets: Bolt cannot have seen the request, so a trigger may be resent."""
+async def test_a_connection_that_was_never_made_means_nothing_was_sent(client_of):
+    """A firewall drops packets: Bolt cannot have seen the request, so a trigger may be sent again."""
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         door.listen(0)
-        # Nobody opens; once the queue before the door is full, connections are not even refused.
+        # No one accepts; when the queue is full, connections are not even refused.
         queue = [socket.socket() for _ in range(4)]
         for caller in queue:
             caller.settimeout(0)
@@ -227,7 +227,7 @@ async def test_a_connection_that_is_never_made_leaves_no_doubt(client_of):
 
 
 @pytest.mark.parametrize(
-    "status, told",
+    "status, message",
     [
         pytest.param(401, "does not accept the credentials of", id="401"),
         pytest.param(403, "are not allowed to do this", id="403"),
@@ -242,22 +242,22 @@ async def test_a_connection_that_is_never_made_leaves_no_doubt(client_of):
         pytest.param("the environment (PARADIME_API_KEY)", "PARADIME_API_KEY", id="environment"),
     ],
 )
-async def test_refused_credentials_are_not_sent_again_and_their_place_is_named(
-    simulator, client_of, naps, status, told, source, named
+async def test_refused_credentials_are_not_sent_again_and_their_source_is_named(
+    simulator, client_of, naps, status, message, source, named
 ):
-    """Sending them again could lock the account; the message says where they are kept."""
+    """More tries could lock the account; the message says where the credentials are stored."""
     client = client_of(simulator, source=source)
     async with a_run(simulator, client, faults.Status(status, times=None)) as run_id:
         with pytest.raises(BoltAuthError) as caught:
             await client.get_bolt_run(run_id)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert named in str(caught.value)
     assert (caught.value.status_code, caught.value.source) == (status, source)
     assert (simulator.count("boltRunStatus"), naps) == (1, [])
 
 
-async def test_a_read_only_key_is_told_what_it_lacks(client_of):
-    """The capability's name as Paradime's settings show it."""
+async def test_the_error_for_a_read_only_key_names_the_missing_capability(client_of):
+    """The name of the capability is that of Paradime's settings."""
     with BoltSimulator(speed=0, read_only=True) as simulator:
         simulator.add_schedule("daily")
         async with client_of(simulator) as client:
@@ -266,7 +266,7 @@ async def test_a_read_only_key_is_told_what_it_lacks(client_of):
 
 
 async def test_graphql_errors_keep_message_path_and_operation(simulator, client_of):
-    """All that Bolt said is there to be read, and to be handled."""
+    """All details from Bolt can be read and handled."""
     async with client_of(simulator) as client:
         with pytest.raises(BoltRequestError) as caught:
             await client.get_bolt_run(424_242)
@@ -290,29 +290,29 @@ HOSTILE = f"bad key {SECRET} \x1b[31m\nat https://bot:hunter2-token@x.test/ " + 
         pytest.param(faults.GraphQLError(f"Unknown type 'x{HOSTILE}'"), id="a long name"),
         pytest.param(faults.Status(400, body=f'{{"errors": [{{"message": "{SECRET}"}}]}}'), id="400"),
         pytest.param(faults.Status(404, body=HOSTILE), id="404"),
-        # The cut goes through the secret.
+        # The cut is in the middle of the secret.
         pytest.param(faults.Status(404, body="x" * 190 + SECRET), id="404, cut"),
         pytest.param(faults.Garbage(HOSTILE.encode()), id="no JSON"),
         pytest.param(faults.Garbage(b"x" * 190 + SECRET.encode()), id="no JSON, cut"),
         pytest.param(faults.Redirect(f"https://{SECRET}.example.com/{'x' * 5000}"), id="redirect"),
     ],
 )
-async def test_what_an_error_quotes_of_an_answer_is_bounded_and_holds_no_credential(client_of, fault):
-    """An error's text becomes a state message, a label, an artifact and a line of the log."""
+async def test_an_errors_quotes_are_bounded_and_without_credentials(client_of, fault):
+    """An error's text becomes a state message, a label, an artifact and a log line."""
     with BoltSimulator(speed=0, api_secret=SECRET) as simulator:
         simulator.inject(fault)
         async with client_of(simulator, retry_policy=RetryPolicy(attempts=1)) as client:
             with pytest.raises(BoltError) as caught:
                 await client.get_bolt_run(1)
     error = caught.value
-    told = f"{error} {error.message} {vars(error)} {error.__cause__}"
-    assert [part for part in (SECRET[:12], "\x1b", "\\x1b", "hunter2") if part in told] == []
+    message = f"{error} {error.message} {vars(error)} {error.__cause__}"
+    assert [part for part in (SECRET[:12], "\x1b", "\\x1b", "hunter2") if part in message] == []
     assert len(str(error)) < 1200
-    assert len(told) < 8000
+    assert len(message) < 8000
 
 
-async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, client_of):
-    """The caller waits, attaches or gives up: nothing is wrong with the request."""
+async def test_a_running_schedule_has_its_own_error(simulator, client_of):
+    """The caller waits, attaches or stops: nothing is wrong with the request."""
     simulator.add_schedule("daily")
     simulator.start_run("daily")
     async with client_of(simulator) as client:
@@ -321,20 +321,20 @@ async def test_a_schedule_that_runs_already_has_an_error_of_its_own(simulator, c
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_a_run_id_counts_although_something_else_failed(simulator, client_of):
-    """Half an answer proves that the run exists: to call it an error would lose the run."""
+async def test_a_run_id_counts_although_another_part_failed(simulator, client_of):
+    """Half a reply proves that the run exists: an error would lose the run."""
     simulator.add_schedule("daily")
     simulator.inject(faults.GraphQLError("log service is down", data={"triggerBoltRun": {"runId": 99}}))
     async with client_of(simulator) as client:
         assert await client.trigger_bolt_run("daily") == 99
 
 
-@pytest.mark.parametrize("fault, told", LOST)
+@pytest.mark.parametrize("fault, message", LOST)
 @pytest.mark.parametrize("after_acting", [False, True])
 async def test_a_trigger_is_not_sent_again_once_bolt_may_have_acted(
-    simulator, client_of, naps, fault, told, after_acting
+    simulator, client_of, naps, fault, message, after_acting
 ):
-    """One request whatever comes back; the error says that a run may have started."""
+    """There is one request, whatever comes back; the error says that a run may have started."""
     simulator.add_schedule("daily")
     simulator.inject(type(fault)(**{**vars(fault), "after_acting": after_acting, "times": None}))
     async with client_of(simulator) as client:
@@ -346,7 +346,7 @@ async def test_a_trigger_is_not_sent_again_once_bolt_may_have_acted(
 
 
 async def test_a_trigger_that_timed_out_is_not_sent_again(simulator, client_of, naps):
-    """The most treacherous of lost answers: the server acts when the client has gone."""
+    """This is the hardest case of a lost answer: the server acts after the client has gone."""
     simulator.add_schedule("daily")
     simulator.inject(faults.Hang(60, operation="triggerBoltRun"))
     async with client_of(simulator, request_timeout_seconds=0.25) as client:
@@ -359,8 +359,8 @@ async def test_a_trigger_that_timed_out_is_not_sent_again(simulator, client_of, 
 @pytest.mark.parametrize(
     "body", [b'{"data": {"triggerBoltRun": {}}}', b'{"data": {"triggerBoltRun": {"runId": "?"}}}']
 )
-async def test_an_answer_without_a_run_id_is_no_leave_to_trigger_again(simulator, client_of, body):
-    """Bolt has answered the mutation: it may well have acted."""
+async def test_a_reply_without_a_run_id_does_not_repeat_the_trigger(simulator, client_of, body):
+    """Bolt has answered the mutation: it may have acted."""
     simulator.add_schedule("daily")
     simulator.inject(faults.Garbage(body, "application/json", times=None))
     async with client_of(simulator) as client:
@@ -371,8 +371,10 @@ async def test_an_answer_without_a_run_id_is_no_leave_to_trigger_again(simulator
 
 
 @pytest.mark.parametrize("operation", ["triggerBoltRun", "retryBoltRun", "retryAllBoltRun"])
-async def test_what_starts_a_run_is_sent_once_when_its_answer_is_lost(simulator, client_of, operation):
-    """A retry of a run starts a run, too."""
+async def test_every_call_that_starts_a_run_is_sent_once_when_its_answer_is_lost(
+    simulator, client_of, operation
+):
+    """A retry of a run starts a run as well."""
     simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", return_code=1)])
     failed = simulator.start_run("daily")
     simulator.clock.advance(600)
@@ -390,7 +392,7 @@ async def test_what_starts_a_run_is_sent_once_when_its_answer_is_lost(simulator,
 
 
 async def test_a_trigger_is_sent_again_after_a_429(simulator, client_of, naps):
-    """Bolt has turned it away at the door, and said when to come back."""
+    """Bolt rejected it before acting, and said when to try again."""
     simulator.add_schedule("daily")
     simulator.inject(faults.Status(429, times=2, retry_after=3))
     async with client_of(simulator) as client:
@@ -421,7 +423,7 @@ async def test_a_trigger_is_sent_again_after_refused_connections(simulator, clie
 async def test_a_redirect_never_carries_the_credentials_to_another_host(
     simulator, client_of, recorder, status
 ):
-    """It is not followed; the error tells where it leads, without the query, which may hold a token."""
+    """It is not followed; the error names the target without the query, which may contain a token."""
     client = client_of(simulator)
     redirect = faults.Redirect(f"{recorder.url}/login?token=hidden", status=status)
     async with a_run(simulator, client, redirect) as run_id:
@@ -432,8 +434,8 @@ async def test_a_redirect_never_carries_the_credentials_to_another_host(
     assert "api_endpoint" in str(caught.value)
 
 
-async def test_a_redirect_to_nowhere_is_one_of_our_errors(simulator, client_of):
-    """A Location that is no URL is a broken answer, and breaks nothing of ours."""
+async def test_an_invalid_redirect_is_one_of_our_errors(simulator, client_of):
+    """An invalid Location is a broken response, and breaks nothing else."""
     client = client_of(simulator)
     async with a_run(simulator, client, faults.Redirect("https://elsewhere:port/", times=None)) as run_id:
         with pytest.raises(BoltUnavailable, match="Invalid URL in location header"):
@@ -449,7 +451,7 @@ async def test_a_redirect_to_nowhere_is_one_of_our_errors(simulator, client_of):
     ],
 )
 async def test_the_store_of_resources_gets_no_credential(client_of, recorder, secret):
-    """Neither the signed URL nor what it redirects to: the simulator refuses such a request, too."""
+    """Neither the signed URL nor its redirect gets one: the simulator would refuse such a request."""
     with BoltSimulator(speed=0, bearer=secret) as simulator:
         simulator.add_schedule("daily", setup_commands=False)
         run_id = simulator.start_run("daily")
@@ -475,8 +477,8 @@ async def test_each_kind_of_credential_opens_the_api(client_of, bearer):
             assert (await client.get_bolt_schedule("daily")).ok
 
 
-async def test_a_connection_that_was_closed_meanwhile_costs_no_answer(client_of, recorder):
-    """Servers close what is idle: a trigger that goes to one that has is neither lost nor sent twice."""
+async def test_a_connection_closed_while_idle_loses_no_request(client_of, recorder):
+    """Servers close idle connections: a trigger on such a connection is neither lost nor sent twice."""
     recorder.body = b'{"data": {"triggerBoltRun": {"runId": 5}}}'
     recorder.idle_seconds = 0.05
     async with client_of(recorder.url, retry_policy=RetryPolicy(attempts=1)) as client:
@@ -486,8 +488,8 @@ async def test_a_connection_that_was_closed_meanwhile_costs_no_answer(client_of,
     assert (recorder.connections, len(recorder.requests)) == (3, 3)
 
 
-async def test_requests_go_through_the_proxy_of_the_field(simulator, client_of, recorder):
-    """The proxy sees the request, and what it answers is what comes."""
+async def test_requests_go_through_the_blocks_proxy(simulator, client_of, recorder):
+    """The proxy receives the request, and its response is used."""
     async with client_of(simulator, proxy=recorder.url) as client:
         await client.get_bolt_run(1)
     ((line, _),) = recorder.requests
@@ -503,7 +505,7 @@ async def test_requests_go_through_the_proxy_of_the_field(simulator, client_of, 
     ],
 )
 async def test_the_environments_proxy_is_used_unless_unset(client_of, recorder, monkeypatch, proxy, asked):
-    """And a proxy that lets nothing through has let no trigger through; it is shown no credential."""
+    """A proxy that lets nothing through has let no trigger through; it gets no credentials."""
     monkeypatch.setenv("HTTPS_PROXY", recorder.url)
     recorder.status, recorder.body = 502, b""
     client = client_of(
@@ -517,8 +519,8 @@ async def test_the_environments_proxy_is_used_unless_unset(client_of, recorder, 
     assert not any(CREDENTIAL_HEADERS & set(headers) for _, headers in recorder.requests)
 
 
-async def test_every_fault_comes_out_as_one_of_our_errors(simulator, client_of):
-    """No exception of httpx, pydantic or json is ever seen by a caller."""
+async def test_every_fault_raises_one_of_our_errors(simulator, client_of):
+    """A caller never sees an exception of httpx, pydantic or json."""
     client = client_of(simulator, retry_policy=RetryPolicy(attempts=1))
     async with a_run(simulator, client) as run_id:
         for case in [*LOST, *MALFORMED, TOO_MANY]:
@@ -528,30 +530,30 @@ async def test_every_fault_comes_out_as_one_of_our_errors(simulator, client_of):
 
 
 async def test_the_credentials_client_passes_its_settings_on(simulator):
-    """What is set in the block is what the connection is made with."""
+    """The connection uses the settings of the block."""
     settings = credentials_for(simulator, proxy="none", request_timeout_seconds=7).get_client().settings
     assert (settings.proxy, settings.request_timeout_seconds) == ("none", 7)
     assert settings.source == "the ParadimeCredentials given in code"
 
 
-# What a backend may say after it has acted.
+# Messages that a backend may return after it has acted.
 IN_PASSING = [
     pytest.param("The run could not be confirmed for an unknown reason", id="unknown reason"),
     pytest.param("Unexpected error: commandConfigs were not saved", id="unexpected"),
-    pytest.param("reason is not defined", id="an error of Python"),
+    pytest.param("reason is not defined", id="a Python error"),
     pytest.param("KeyError: unknown field 'reason' in the audit log", id="a field of something else"),
     pytest.param("Run 5 began. Unknown argument 'reason' on field 'AuditLog.write'.", id="in the middle"),
     pytest.param("Audit: Unknown argument 'reason' on field 'AuditLog.write'.", id="a label of its own"),
-    pytest.param("[AuditLog] Unknown argument 'reason' on field 'AuditLog.write'.", id="one in brackets"),
-    pytest.param("Validation: run 5 began. Unknown type 'Reason'.", id="no more than a word"),
+    pytest.param("[AuditLog] Unknown argument 'reason' on field 'AuditLog.write'.", id="a label in brackets"),
+    pytest.param("Validation: run 5 began. Unknown type 'Reason'.", id="only a word"),
     pytest.param("field triggerBoltRun doesn't have argument slug", id="no quotes"),
-    pytest.param("The argument `reason` does not exist in the catalogue of reasons", id="goes on"),
+    pytest.param("The argument `reason` does not exist in the catalogue of reasons", id="more text after it"),
 ]
 
 
 @pytest.mark.parametrize("text", IN_PASSING)
-async def test_a_trigger_is_not_sent_again_for_a_name_in_passing(simulator, client_of, text):
-    """The error may come after the run has begun: one request, one run, and no word of an older backend."""
+async def test_a_trigger_is_not_sent_again_for_a_name_in_another_error(simulator, client_of, text):
+    """The error may come after the run has started: one request, one run, and no mention of an older backend."""
     simulator.add_schedule("daily", already_running="allow")
     simulator.inject(faults.GraphQLError(text, operation="triggerBoltRun", after_acting=True))
     async with client_of(simulator) as client:
@@ -561,8 +563,8 @@ async def test_a_trigger_is_not_sent_again_for_a_name_in_passing(simulator, clie
     assert (simulator.count("triggerBoltRun"), len(simulator.runs())) == (1, 1)
 
 
-async def test_errors_beside_nothing_of_a_trigger_are_told(simulator, client_of):
-    """An object of nulls is no proof of a run."""
+async def test_errors_beside_null_data_of_a_trigger_are_raised(simulator, client_of):
+    """An object of nulls does not prove a run."""
     simulator.add_schedule("daily")
     simulator.inject(faults.GraphQLError("AlreadyRunningException", data={"triggerBoltRun": {"runId": None}}))
     async with client_of(simulator) as client:
@@ -571,7 +573,7 @@ async def test_errors_beside_nothing_of_a_trigger_are_told(simulator, client_of)
 
 
 async def test_a_cancel_that_is_answered_with_errors_is_refused(simulator, client_of):
-    """It may be sent again, so nothing is lost by saying so."""
+    """The cancel can be sent again, so an error loses nothing."""
     simulator.inject(faults.GraphQLError("not today", data={"cancelBoltRun": {"ok": None}}))
     async with client_of(simulator) as client:
         with pytest.raises(BoltRequestError, match="not today"):

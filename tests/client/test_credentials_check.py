@@ -1,4 +1,4 @@
-"""What a check of credentials finds at Bolt."""
+"""The results of a check of credentials against Bolt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
 
 
 @pytest.mark.parametrize(
-    "workspace, changes, status, told",
+    "workspace, changes, status, message",
     [
         pytest.param({}, {}, "ok", "Bolt accepts the credentials", id="good"),
         pytest.param({}, {"api_secret": "wrong"}, "bad_key", "does not accept", id="bad secret"),
@@ -31,7 +31,7 @@ ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
             id="bad workspace uid",
         ),
         pytest.param({"read_only": True}, {}, "read_only", "Bolt Schedules Admin", id="read-only"),
-        # Such a server looks at a field's permission when it executes the field, and a check executes none.
+        # Such a server checks a field's permission when it executes the field, and a check executes none.
         pytest.param(
             {"read_only": "graphql"},
             {},
@@ -41,13 +41,13 @@ ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
         ),
     ],
 )
-async def test_a_check_tells_what_is_wrong(workspace, changes, status, told):
-    """By its status for code, and by its message for a person."""
+async def test_a_check_reports_what_is_wrong(workspace, changes, status, message):
+    """Its status is for code, its message for a person."""
     with BoltSimulator(speed=0, **workspace) as simulator:
         simulator.add_schedule("daily")
         found = await credentials_for(simulator, **changes).acheck()
     assert (found.status, found.ok) == (status, status == "ok")
-    assert told in found.message
+    assert message in found.message
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_a_check_tells_what_is_wrong(workspace, changes, status, told):
     ],
 )
 async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trigger):
-    """No question that Bolt answers can tell: it says that it may not, or that it is not known."""
+    """No read can show that: the check says that the key may not, or that it is not known."""
     with BoltSimulator(read_only=read_only) as simulator:
         assert (await credentials_for(simulator).acheck()).may_trigger is may_trigger
 
@@ -79,22 +79,22 @@ async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trig
     ],
 )
 async def test_a_check_reads_what_a_graphql_error_says(simulator, message, status):
-    """Some servers say with HTTP 200 what others say with 401; and not every trouble is the workspace."""
+    """Some servers use HTTP 200 for what others report with 401; and not every problem is the workspace."""
     simulator.inject(faults.GraphQLError(message, operation="listBoltSchedules", times=None))
     found = await credentials_for(simulator).acheck()
     assert (found.status, found.ok) == (status, False)
     assert message in found.message
 
 
-async def test_a_check_of_an_endpoint_that_is_none_blames_the_workspace(simulator):
+async def test_a_check_of_a_wrong_endpoint_reports_the_workspace(simulator):
     """The workspace is part of the address."""
     found = await credentials_for(simulator, api_endpoint=f"{simulator.api_endpoint}x").acheck()
     assert found.status == "bad_workspace"
     assert "api_endpoint is the workspace's GraphQL endpoint" in found.message
 
 
-async def test_a_check_of_an_endpoint_where_nobody_listens_says_so(simulator):
-    """Neither key nor workspace is to blame."""
+async def test_a_check_of_an_unreachable_endpoint_says_so(simulator):
+    """Neither key nor workspace is the cause."""
     simulator.stop()
     found = await credentials_for(simulator).acheck()
     assert found.status == "unreachable"
@@ -102,7 +102,7 @@ async def test_a_check_of_an_endpoint_where_nobody_listens_says_so(simulator):
 
 
 async def test_a_check_without_a_way_to_the_network_says_so(simulator, monkeypatch):
-    """Certificates that are not there are no fault of key or workspace."""
+    """Missing certificates are not a fault of key or workspace."""
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
     monkeypatch.setenv("HTTPS_PROXY", "http://[")
     found = await credentials_for(simulator, api_endpoint=ENDPOINT).acheck()
@@ -118,24 +118,24 @@ async def test_a_check_without_a_way_to_the_network_says_so(simulator, monkeypat
         pytest.param(faults.Garbage(nth=2, times=None), id="a page for people"),
     ],
 )
-async def test_a_check_that_breaks_off_halfway_is_no_good_news(simulator, fault):
-    """Reading went well; whether the key may trigger is not known, and not taken for granted."""
+async def test_a_check_that_stops_halfway_is_not_a_success(simulator, fault):
+    """Reading worked; whether the key may trigger is unknown, and not assumed."""
     simulator.inject(fault)
     assert (await credentials_for(simulator).acheck()).status == "unreachable"
 
 
-async def test_a_check_gets_over_one_lost_answer(simulator):
-    """A hiccup is no finding."""
+async def test_a_check_survives_one_lost_answer(simulator):
+    """A single fault is not a result."""
     simulator.inject(faults.CutConnection(nth=1), faults.CutConnection(nth=3))
     assert (await credentials_for(simulator).acheck()).ok
 
 
 async def test_a_check_is_harmless(simulator):
-    """Nothing starts, nothing is cancelled: a read, and a request that asks for nothing, and of no run at all."""
+    """Nothing starts or is cancelled: it sends a read, and a mutation whose fields are all skipped."""
     simulator.add_schedule("daily")
     run_id = simulator.start_run("daily")
     await credentials_for(simulator).acheck()
-    # Fields that a document skips are not counted: none was carried out.
+    # Fields that a document skips are not counted: none was executed.
     assert simulator.count("cancelBoltRun") == 0
     assert simulator.run(run_id).cancel_requests == 0
     assert [run.id for run in simulator.runs()] == [run_id]
@@ -145,5 +145,5 @@ async def test_a_check_is_harmless(simulator):
 
 
 def test_a_check_works_without_await(simulator):
-    """For the interactive shell."""
+    """The sync form is for the interactive shell."""
     assert credentials_for(simulator).check().ok

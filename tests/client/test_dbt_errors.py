@@ -1,4 +1,4 @@
-"""What an error tells of the command that failed: its own words, without secrets, bounded."""
+"""An error's report on the failed command: dbt's own words, without secrets, bounded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def a_run(simulator: BoltSimulator, *commands: SimulatedCommand, **options: Any)
 
 
 async def failure_of(*commands: SimulatedCommand, **options: Any) -> BoltRunError:
-    """The error of a run of these commands that has ended."""
+    """The error of an ended run of these commands."""
     with BoltSimulator(speed=0, api_secret=SECRET) as simulator:
         run = a_run(simulator, *commands, **options)
         simulator.clock.advance(100_000)
@@ -51,7 +51,7 @@ def failed(command: str, log: str = "", files: Mapping[str, bytes] | None = None
 
 
 async def test_a_long_command_makes_no_long_message() -> None:
-    """Nor an unclean one; the whole of it is kept as a fact."""
+    """The message is clean, too; the whole command is kept as a fact."""
     command = "dbt run\n--vars '\x1b[31mx'" + " y" * 15_000
     error = await failure_of(failed(command, "oops\n"))
     assert len(str(error)) < 1000
@@ -60,19 +60,19 @@ async def test_a_long_command_makes_no_long_message() -> None:
 
 
 async def test_no_cut_shows_a_part_of_a_secret() -> None:
-    """Neither of dbt's message nor at the beginning of the log's end."""
+    """The cuts are in dbt's message, and at the start of the log's end."""
     for at in (190, 195, 200, 205):
         error = await failure_of(
             failed("dbt run", SECRET + "y" * (4000 - at // 20), results("run", "p" * at + SECRET))
         )
         assert error.dbt_errors
-        told = f"{error} {error.dbt_errors} {error.log_tail}"
-        assert SECRET[:8] not in told
-        assert SECRET[-8:] not in told
+        message = f"{error} {error.dbt_errors} {error.log_tail}"
+        assert SECRET[:8] not in message
+        assert SECRET[-8:] not in message
 
 
-async def test_a_script_does_not_speak_with_the_words_of_the_command_before_it() -> None:
-    """dbt's folder is as `dbt build` left it."""
+async def test_a_scripts_error_does_not_quote_the_command_before_it() -> None:
+    """dbt's folder still has the files of `dbt build`."""
     build = failed("dbt build", "Database Error\n", results("build"))
     upload = failed("python upload.py", "ERROR: bucket is gone\n", results("build"))
     error = await failure_of(build, upload, continue_on_error=True)
@@ -81,8 +81,8 @@ async def test_a_script_does_not_speak_with_the_words_of_the_command_before_it()
     assert (await failure_of(build, silent, continue_on_error=True)).dbt_errors == []
 
 
-async def test_a_dbt_command_that_wrote_no_results_tells_its_log() -> None:
-    """What it found is of another kind."""
+async def test_a_dbt_command_without_results_is_explained_by_its_log() -> None:
+    """The results in its folder are of another kind."""
     error = await failure_of(failed("dbt deps", "Error: no such package\n", results("build")))
     assert error.dbt_errors == ["Error: no such package"]
 
@@ -104,8 +104,8 @@ async def test_stale_sources_are_reported_from_the_checks_file() -> None:
     assert later.dbt_errors == ["Compilation Error"]
 
 
-async def test_a_cancelled_run_names_what_was_running() -> None:
-    """With the end of its log, and without the words of what failed before."""
+async def test_a_cancelled_run_names_the_running_command() -> None:
+    """The error has the end of its log, and no errors of earlier commands."""
     with BoltSimulator(speed=0) as simulator:
         run = a_run(
             simulator,
@@ -122,8 +122,8 @@ async def test_a_cancelled_run_names_what_was_running() -> None:
     assert "model 1" in (error.log_tail or "")
 
 
-async def test_commands_with_a_token_are_not_told() -> None:
-    """`git clone` may have one in its address; neither the error shows it nor the result."""
+async def test_a_token_in_a_command_is_not_shown() -> None:
+    """`git clone` may have a token in its address; neither the error nor the result shows it."""
     clone = "git clone https://bot:hunter2-token@git.example.com/x.git"
     error = await failure_of(failed(clone))
     assert isinstance(error, BoltRunFailed)

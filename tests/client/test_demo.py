@@ -1,4 +1,4 @@
-"""The demo: whom the real service lets in, before anything starts; and what the console tells of a run."""
+"""The demo: whose credentials work, before anything starts; and what the console shows of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paradime_blocks.testing import BoltSimulator
 
 @pytest.fixture(autouse=True)
 def _no_server(monkeypatch):
-    """What is tested here comes before a Prefect server is started, and must not start one."""
+    """The tested code runs before a Prefect server is started, and must not start one."""
 
     def start(*_: object, **__: object) -> None:
         pytest.fail("a Prefect server was started")
@@ -33,8 +33,8 @@ def _homes() -> set[Path]:
     return set((demo.ROOT / ".demo").glob("prefect-*"))
 
 
-def test_the_environment_file_serves_as_well_as_the_environment():
-    """A token, its workspace and a proxy from `.env`, as everywhere else."""
+def test_the_environment_file_works_like_the_environment():
+    """A token, its workspace and a proxy can come from `.env`, as everywhere else."""
     with BoltSimulator(bearer="prdm_cmp_token", workspace_uid="w1") as simulator:
         values = {**simulator.environment(), "PARADIME_SCHEDULE": "daily", "PARADIME_PROXY": "none"}
         Path(".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
@@ -44,8 +44,8 @@ def test_the_environment_file_serves_as_well_as_the_environment():
     assert bolt.credentials.proxy.get_secret_value() == "none"
 
 
-def test_a_bad_key_is_told_in_a_sentence_and_leaves_nothing_behind(monkeypatch, arguments, capsys):
-    """No traceback, and no folder of a Prefect server with a secret in its database."""
+def test_a_bad_key_is_reported_in_a_sentence_and_leaves_nothing_behind(monkeypatch, arguments, capsys):
+    """There is no traceback, and no folder of a Prefect server with a secret in its database."""
     before = _homes()
     with BoltSimulator() as simulator:
         for name, value in simulator.environment().items():
@@ -53,25 +53,25 @@ def test_a_bad_key_is_told_in_a_sentence_and_leaves_nothing_behind(monkeypatch, 
         monkeypatch.setenv("PARADIME_API_KEY", "wrong")
         monkeypatch.setenv("PARADIME_SCHEDULE", "daily")
         assert demo.main() == 1
-    told = capsys.readouterr().err
-    assert "The demo FAILED: Bolt does not accept the credentials of the environment" in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "The demo FAILED: Bolt does not accept the credentials of the environment" in message
+    assert "Traceback" not in message
     assert _homes() == before
 
 
 def test_a_missing_variable_is_named(monkeypatch, arguments, capsys):
-    """And how to have the simulator instead."""
+    """It also says how to use the simulator instead."""
     monkeypatch.setenv("PARADIME_SCHEDULE", "daily")
     monkeypatch.setenv("PARADIME_API_ENDPOINT", "https://api.paradime.io/api/v1/acme/graphql")
     assert demo.main() == 1
-    told = capsys.readouterr().err
-    assert "does not set PARADIME_API_SECRET" in told
-    assert "unset PARADIME_SCHEDULE to use the simulator" in told
+    message = capsys.readouterr().err
+    assert "does not set PARADIME_API_SECRET" in message
+    assert "unset PARADIME_SCHEDULE to use the simulator" in message
 
 
 @pytest.mark.parametrize("schedule", ["dayly", "broken"])
-def test_an_error_of_any_kind_ends_the_story_in_order(monkeypatch, capsys, schedule):
-    """A schedule that there is not, as well as a run that fails: what it says is told once, with what to do."""
+def test_an_error_of_any_kind_ends_the_demo_cleanly(monkeypatch, capsys, schedule):
+    """Both for a missing schedule and for a failed run, the message is shown once, with what to do."""
     from paradime_blocks import BoltRequestError, BoltRunFailed
     from paradime_flows import run_schedule as module
 
@@ -97,14 +97,14 @@ def test_an_error_of_any_kind_ends_the_story_in_order(monkeypatch, capsys, sched
     bolt = demo.Bolt(credentials=None, schedules=())
     assert demo.run_one("the server", bolt, schedule, should_succeed=None, links=True) is False
     assert shown == [("the server", True)]
-    told = capsys.readouterr().out
-    assert f"Raised:     {type(error).__name__}" in told
-    assert error.message in told
-    assert error.guidance in told
-    assert told.count(reason) == (schedule == "broken")
+    message = capsys.readouterr().out
+    assert f"Raised:     {type(error).__name__}" in message
+    assert error.message in message
+    assert error.guidance in message
+    assert message.count(reason) == (schedule == "broken")
 
 
-def told_of(text: str, *, simulated: bool = True, name: str = "prefect.flow_runs", **more: object) -> str:
+def console_of(text: str, *, simulated: bool = True, name: str = "prefect.flow_runs", **more: object) -> str:
     record = logging.makeLogRecord(
         {"name": name, "levelno": logging.INFO, "msg": text, "created": 0.0, **more}
     )
@@ -115,7 +115,7 @@ OUTPUT = {"send_to_api": False}
 
 
 @pytest.mark.parametrize(
-    "text, more, told",
+    "text, more, message",
     [
         pytest.param("Beginning flow run 'daily' for flow 'run-schedule'", {}, "", id="Prefect's beginning"),
         pytest.param("Running hook 'cancel_owned_runs' in response to …", {}, "", id="Prefect's hook"),
@@ -133,27 +133,27 @@ OUTPUT = {"send_to_api": False}
             "01:30:35  1 of 9 OK created model a [OK]\n01:30:35  2 of 9 ERROR creating model b [ERROR]\n01:30:36  ",
             OUTPUT,
             "   2 of 9 ERROR creating model b [ERROR]",
-            id="what went wrong",
+            id="the failure",
         ),
-        pytest.param("01:30:35  Done. PASS=1\n", OUTPUT, "   Done. PASS=1", id="the sum"),
-        pytest.param("01:30:35  Running with dbt=1.11", OUTPUT, "", id="output that tells nothing"),
+        pytest.param("01:30:35  Done. PASS=1\n", OUTPUT, "   Done. PASS=1", id="the totals"),
+        pytest.param("01:30:35  Running with dbt=1.11", OUTPUT, "", id="output without information"),
     ],
 )
-def test_the_console_tells_each_thing_once_by_one_clock(text, more, told):
-    """Without dbt's own times, which were recorded, links that lead nowhere, and what Prefect says of itself."""
-    assert told_of(text, **more) == told
+def test_the_console_shows_each_line_once_with_one_clock(text, more, message):
+    """Without dbt's own times, which were recorded, without dead links, and without Prefect's own messages."""
+    assert console_of(text, **more) == message
 
 
-def test_the_console_tells_all_that_a_schedule_of_the_real_service_prints():
-    """Its links lead somewhere, and nobody has seen its output before."""
+def test_the_console_shows_all_output_of_a_real_schedule():
+    """Its links work, and its output is new to everyone."""
     printed = "01:30:35  Running with dbt=1.11\n01:30:35  1 of 9 OK created model a [OK]"
-    assert told_of(printed, simulated=False, **OUTPUT).split() == printed.replace("01:30:35", "").split()
+    assert console_of(printed, simulated=False, **OUTPUT).split() == printed.replace("01:30:35", "").split()
     link = "Bolt run 7 is RUNNING. https://app.paradime.io/bolt/run_id/7"
-    assert told_of(link, simulated=False) == link
+    assert console_of(link, simulated=False) == link
 
 
-def test_artifacts_are_told_by_their_kinds():
-    """Thirteen addresses tell less."""
+def test_artifacts_are_listed_by_kind():
+    """Thirteen addresses would say less."""
     keys = [
         "paradime-daily",
         "paradime-daily-dbt-results",
@@ -161,13 +161,13 @@ def test_artifacts_are_told_by_their_kinds():
         "paradime-daily-link-1-a-json",
     ]
     logs = ["paradime-daily-log-1-dbt-run", "paradime-daily-log-2-dbt-test"]
-    told = "summary, dbt results, 2 logs of commands, a link to a file, progress"
-    assert demo.kinds_of([*keys, *logs]) == told
+    message = "summary, dbt results, 2 logs of commands, a link to a file, progress"
+    assert demo.kinds_of([*keys, *logs]) == message
     assert demo.kinds_of([]) == "none"
 
 
 def test_without_a_schedule_the_simulator_is_used(monkeypatch, capsys):
-    """And whoever has set the rest is told why."""
+    """If other variables are set, the console says why."""
     monkeypatch.setenv("PARADIME_API_ENDPOINT", "https://api.paradime.io/api/v1/acme/graphql")
     assert demo.real_bolt() is None
     assert "PARADIME_SCHEDULE is not set" in capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_without_a_schedule_the_simulator_is_used(monkeypatch, capsys):
         assert bolt.credentials.check().ok
 
 
-def test_the_demo_needs_nothing_of_the_tests():
-    """Its recorded runs lie beside it: a copy without tests/ shows the same."""
+def test_the_demo_needs_nothing_from_the_tests():
+    """Its recorded runs are beside it: a copy without tests/ shows the same."""
     assert (RECORDED / "success").is_dir()
     assert RECORDED.is_relative_to(Path(demo.__file__).parent)

@@ -1,4 +1,4 @@
-"""The examples in docstrings that need no Prefect server run as they stand."""
+"""The docstring examples that need no Prefect server run unchanged."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ ALONE = [each for each in EXAMPLES if not each.needs_prefect]
 
 @pytest.mark.parametrize("example", ALONE, ids=[each.name for each in ALONE])
 def test_an_example_runs_as_it_stands(example):
-    """Whoever pastes it gets what it promises."""
+    """A reader can paste it."""
     run_example(example.code)

@@ -1,4 +1,4 @@
-"""Good input is taken, in each way in which bad input is tried."""
+"""Good input is accepted in each way in which bad input is tried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GOOD = [
     pytest.param(credentials(), id="credentials"),
     pytest.param(schedule(), id="schedule"),
     pytest.param(a_run(1), id="handle"),
-    pytest.param(a_run(1, timeout_seconds=0, max_outage_seconds=0), id="handle whose time has run out"),
+    pytest.param(a_run(1, timeout_seconds=0, max_outage_seconds=0), id="handle whose time is up"),
     pytest.param(a_task("get_bolt_schedule", "daily"), id="task"),
     pytest.param(
         a_task("trigger_bolt_run", "daily", commands=[{"command": "dbt run"}]), id="task: plain data"
@@ -21,7 +21,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize("attempt", GOOD)
-def test_what_the_table_of_bad_input_starts_from_is_good(simulator, attempt):
-    """Or the refusals there (tests/unit/test_bad_input.py) could be for another reason than the one they name."""
+def test_the_valid_input_behind_the_table_of_bad_input_is_accepted(simulator, attempt):
+    """Otherwise the refusals in tests/unit/test_bad_input.py could have another cause than the one they name."""
     simulator.add_schedule("daily")
     attempt(simulator)

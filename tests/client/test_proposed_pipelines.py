@@ -1,4 +1,4 @@
-"""The pipeline that Bolt's schedules amount to."""
+"""The pipeline that corresponds to Bolt's schedules."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
 
-def test_bolt_proposes_a_pipeline_of_its_schedules(
+def test_a_pipeline_is_proposed_from_bolts_schedules(
     simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """All that are active and not suspended, for sync and async callers."""
+    """It has all active schedules that are not suspended; there is a sync and an async form."""
     for name in ("one", "two"):
         simulator.add_schedule(name)
     simulator.add_schedule("resting", suspended=True)

@@ -1,4 +1,4 @@
-"""The handle of a run: what it says of time limits, outages at the end, and runs that did not succeed."""
+"""The handle of a run: its reports on time limits, outages at the end, and runs that did not succeed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from paradime_blocks.testing.reply import Reply
 
 
 class FakeClock:
-    """A clock whose sleep adds to its own time; `at` does something at a time."""
+    """A clock that moves when it sleeps; `at` does something at a given time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -49,7 +49,7 @@ class FakeClock:
 
 @dataclass(frozen=True)
 class EndedWell(faults.Fault):
-    """The run is told to have ended as ERROR, and each of its commands with 0."""
+    """The run is reported as ERROR, but each of its commands as 0."""
 
     def answer(self, exchange) -> Reply:
         data = json.loads(bytes(exchange.act().body))["data"]
@@ -67,41 +67,39 @@ def time_of_day() -> FakeClock:
 
 @pytest.fixture
 def run(simulator, credentials, time_of_day) -> BoltRun:
-    """A run of two commands that is not ours, and goes on."""
+    """Another client's run of two commands, which is active."""
     simulator.add_schedule("daily", commands=["dbt seed", "dbt run"], setup_commands=False)
     run_id = simulator.start_run("daily")
     return BoltRun(run_id, credentials, timeout_seconds=900, clock=time_of_day.clock)
 
 
 @pytest.mark.parametrize(
-    "arguments, told, waited",
+    "arguments, message, waited",
     [
         pytest.param({}, "within 900 s", 900, id="the handle's own"),
         pytest.param({"timeout_seconds": 0.5}, "within 0.5 s", 0.5, id="the caller's"),
-        pytest.param({"timeout_seconds": 12.3456}, "within 12.3 s", 12.3456, id="what a person reads of it"),
+        pytest.param({"timeout_seconds": 12.3456}, "within 12.3 s", 12.3456, id="rounded for people"),
         pytest.param({"timeout_seconds": 0}, "within 0 s", 0, id="none"),
-        pytest.param(
-            {"timeout_seconds": 0, "whole_seconds": 3600}, "within 3600 s", 3600, id="one that is used up"
-        ),
+        pytest.param({"timeout_seconds": 0, "whole_seconds": 3600}, "within 3600 s", 3600, id="used up"),
     ],
 )
-async def test_a_time_out_names_the_limit_that_was_waited_for(run, time_of_day, arguments, told, waited):
-    """Whoever set it must know which one to raise."""
-    with pytest.raises(BoltRunTimedOut, match=told) as caught:
+async def test_a_time_out_names_the_limit_that_was_reached(run, time_of_day, arguments, message, waited):
+    """The caller must know which limit to raise."""
+    with pytest.raises(BoltRunTimedOut, match=message) as caught:
         await run.await_for_completion(**arguments)
     assert caught.value.waited_seconds == waited
     assert time_of_day.now == pytest.approx(arguments.get("timeout_seconds", 900))
 
 
-async def test_no_time_at_all_is_time_for_one_look(simulator, run):
-    """A run taken up after its deadline may have ended well meanwhile."""
+async def test_a_time_limit_of_zero_allows_one_poll(simulator, run):
+    """A run resumed after its deadline may have ended well in the meantime."""
     simulator.clock.advance(600)
     assert await run.await_for_completion(0) is BoltRunState.SUCCESS
     assert simulator.count("boltRunStatus") == 1
 
 
-async def test_a_success_outlives_an_outage_at_its_end(simulator, run, time_of_day):
-    """As long as one that comes in the midst of the run may be."""
+async def test_a_success_survives_an_outage_at_its_end(simulator, run, time_of_day):
+    """The outage may be as long as one during the run."""
     simulator.clock.advance(600)
     simulator.inject(faults.Status(503, times=None))
     time_of_day.at[60] = simulator.clear_faults
@@ -109,8 +107,8 @@ async def test_a_success_outlives_an_outage_at_its_end(simulator, run, time_of_d
     assert 60 <= time_of_day.now < 90
 
 
-async def test_an_outage_at_the_end_is_given_up_when_it_is_too_long(simulator, credentials, time_of_day):
-    """`max_outage_seconds` bounds it; the error is the outage's own."""
+async def test_an_outage_at_the_end_that_is_too_long_is_an_error(simulator, credentials, time_of_day):
+    """`max_outage_seconds` limits it; the error is that of the outage."""
     run = BoltRun(1, credentials, max_outage_seconds=40, clock=time_of_day.clock)
     simulator.inject(faults.Status(503, times=None))
     with pytest.raises(BoltUnavailable, match="503"):
@@ -127,7 +125,7 @@ async def test_an_outage_at_the_end_is_given_up_when_it_is_too_long(simulator, c
     ],
 )
 async def test_a_success_without_its_files_is_a_success(simulator, run, fault, caplog):
-    """The list of files is an extra; that it is missing stands in the log."""
+    """The list of files is an extra; if it is missing, the log says so."""
     simulator.clock.advance(600)
     simulator.inject(fault)
     result = await run.afetch_result()
@@ -135,10 +133,10 @@ async def test_a_success_without_its_files_is_a_success(simulator, run, fault, c
     assert f"The files of Bolt run {run.run_id} cannot be listed" in caplog.text
 
 
-async def test_a_command_whose_files_bolt_cannot_name_fails_no_run(
+async def test_a_command_without_a_list_of_files_fails_no_run(
     simulator, credentials, time_of_day, monkeypatch
 ):
-    """The run has succeeded; the files of its other commands are there."""
+    """The run has succeeded; the files of its other commands are listed."""
     commands = [SimulatedCommand(f"dbt {n}", resources={f"{n}.json": "{}"}) for n in range(2)]
     simulator.add_schedule("daily", commands=commands, setup_commands=False)
     run = BoltRun(simulator.start_run("daily"), credentials, clock=time_of_day.clock)
@@ -154,24 +152,24 @@ async def test_a_command_whose_files_bolt_cannot_name_fails_no_run(
     assert [resource.path for resource in result.resources] == ["1.json"]
 
 
-async def test_a_refused_result_is_soon_given_up(credentials, time_of_day):
-    """A run that is not there does not come to be."""
+async def test_a_refused_result_is_not_retried_for_long(credentials, time_of_day):
+    """A missing run does not appear later."""
     run = BoltRun(424_242, credentials, clock=time_of_day.clock)
     with pytest.raises(Exception, match="424242"):
         await run.afetch_result()
     assert time_of_day.now < 10
 
 
-async def test_a_cancel_leaves_bolt_alone_as_long_as_it_asks(simulator, run, time_of_day):
-    """`Retry-After` of the cancel itself, too: neither cancel nor look in the meantime."""
+async def test_a_cancel_waits_as_long_as_bolt_asks(simulator, run, time_of_day):
+    """`Retry-After` of the cancel itself counts, too: there is neither cancel nor poll in the meantime."""
     simulator.inject(faults.Status(429, operation="cancelBoltRun", retry_after=20))
     assert await run.acancel() is BoltRunState.CANCELED
     assert time_of_day.slept[0] == 20
     assert simulator.count("cancelBoltRun") == 2
 
 
-async def test_a_run_that_ends_while_its_cancel_is_put_off_is_seen_to_have_ended(simulator, run, time_of_day):
-    """Bolt takes no cancel in time, but the last look comes all the same."""
+async def test_a_run_that_ends_before_its_delayed_cancel_is_noticed(simulator, run, time_of_day):
+    """Bolt accepts no cancel in time, but the last poll still comes."""
     simulator.inject(faults.Status(429, operation="cancelBoltRun", retry_after=20, times=None))
     time_of_day.at[40] = lambda: simulator.clock.advance(600)
     assert await run.acancel() is BoltRunState.SUCCESS
@@ -189,8 +187,8 @@ async def test_a_run_that_ends_while_its_cancel_is_put_off_is_seen_to_have_ended
     ),
 )
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_that_passes_ends_no_wait(simulator, run, time_of_day, status):
-    """A firewall blocks a look or two of a run that was seen with the same credentials: it is seen again."""
+async def test_a_temporary_refusal_does_not_end_the_wait(simulator, run, time_of_day, status):
+    """A firewall blocks a few polls of a run that these credentials could read: later polls work again."""
     block = faults.Status(
         status, body="<html>Request blocked</html>", operation="boltRunStatus", nth=3, times=4
     )
@@ -200,8 +198,8 @@ async def test_a_refusal_that_passes_ends_no_wait(simulator, run, time_of_day, s
     assert simulator.pending_faults == ()
 
 
-async def test_a_refusal_at_the_end_hides_no_success(simulator, run):
-    """The look for the result is one like those before it."""
+async def test_a_refusal_at_the_end_does_not_hide_a_success(simulator, run):
+    """The read of the result follows the same rule as the polls before it."""
     simulator.clock.advance(600)
     simulator.inject(faults.Status(403, operation="boltRunStatus"))
     assert (await run.afetch_result()).state is BoltRunState.SUCCESS
@@ -213,10 +211,10 @@ async def test_a_refusal_at_the_end_hides_no_success(simulator, run):
 )
 @pytest.mark.parametrize("longest_outage, least, most", [(600, 60, 90), (20, 20, 40), (0, 0, 2)])
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_that_lasts_is_told_with_the_run_that_is_left(
+async def test_a_lasting_refusal_names_the_run_that_is_left(
     simulator, run, time_of_day, status, longest_outage, least, most
 ):
-    """For a minute, or as long as an outage may be; nobody has cancelled the run, and to look needs no more rights."""
+    """It lasts a minute, or as long as an outage may. The run was not cancelled, and reading needs no other rights."""
     run = replace(run, max_outage_seconds=longest_outage)
     simulator.inject(faults.Status(status, operation="boltRunStatus", nth=3, times=None))
     with pytest.raises(BoltAuthError, match="not cancelled and may still be going") as caught:
@@ -227,8 +225,8 @@ async def test_a_refusal_that_lasts_is_told_with_the_run_that_is_left(
     assert simulator.run(run.run_id).is_active
 
 
-async def test_credentials_that_are_refused_at_once_are_told_at_once(simulator, run, time_of_day):
-    """Nothing has been read with them, so nothing speaks for a refusal that passes."""
+async def test_credentials_refused_at_the_first_poll_are_an_error_at_once(simulator, run, time_of_day):
+    """They have never read anything, so the refusal is not treated as temporary."""
     simulator.inject(faults.Status(403, operation="boltRunStatus"))
     with pytest.raises(BoltAuthError, match="may still be going"):
         await run.await_for_completion()
@@ -242,8 +240,8 @@ async def test_credentials_that_are_refused_at_once_are_told_at_once(simulator, 
         pytest.param("ERROR", BoltRunFailed, id="error"),
     ],
 )
-async def test_a_run_that_is_broken_off_tells_the_command_it_was_at(simulator, run, state, kind):
-    """No command has a return code other than 0; the one that was going on is what a person asks for."""
+async def test_an_interrupted_run_names_its_running_command(simulator, run, state, kind):
+    """No command has a return code other than 0; the running command is what a person wants to know."""
     while len(simulator.run(run.run_id).commands) < 2:
         simulator.clock.advance(0.5)
     simulator.clock.advance(0.5)
@@ -253,8 +251,8 @@ async def test_a_run_that_is_broken_off_tells_the_command_it_was_at(simulator, r
     assert (caught.value.command, caught.value.return_code) == ("dbt run", None)
 
 
-async def test_an_error_of_which_no_command_is_to_blame_says_so(simulator, run):
-    """Nothing is wrong in the log of the command that happened to be the last."""
+async def test_an_error_without_a_failed_command_says_so(simulator, run):
+    """The log of the last command shows no error, so it is not quoted."""
     while len(simulator.run(run.run_id).commands) < 2:
         simulator.clock.advance(0.5)
     simulator.inject(EndedWell(operation="boltRunStatus"))
@@ -266,8 +264,8 @@ async def test_an_error_of_which_no_command_is_to_blame_says_so(simulator, run):
     assert f"run_id/{run.run_id}" in str(caught.value)
 
 
-async def test_a_block_says_what_to_do_while_its_schedule_runs(credentials, run):
-    """It has no `on_already_running` to be set."""
+async def test_a_blocks_already_running_error_says_what_to_do(credentials, run):
+    """A block has no `on_already_running`."""
     block = BoltSchedule(credentials=credentials, schedule_name="daily")
     with pytest.raises(BoltAlreadyRunning, match=r"attach\(run_id\)\.wait_for_completion\(\)") as caught:
         await block.atrigger()

@@ -1,4 +1,4 @@
-"""No error of a request gives a secret away."""
+"""No error of a request contains a secret."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from paradime_blocks import BoltError
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.testing import BoltSimulator, faults
 
-# Dask has it installed: a pickle of an error then holds what led to it, too.
+# Dask installs tblib: a pickle of an error then also holds its causes.
 pickling_support.install()
 
 
-# What must not be found anywhere.
+# A secret that must not be found anywhere.
 NEEDLE = "n33dle-in-the-haystack"
 
 
 def _everything_said(error: BaseException) -> str:
-    """All that a log, a traceback, a debugger's repr or a pickle shows of an error and its causes."""
+    """Everything that a log, a traceback, a debugger's repr or a pickle shows of an error and its causes."""
     said = ["".join(traceback.format_exception(type(error), error, error.__traceback__))]
     link: BaseException | None = error
     while link is not None:
@@ -51,7 +51,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_no_error_of_a_request_shows_the_secret(fault):
-    """In no message, cause, traceback or pickle, and in no log line either, httpx's own included."""
+    """It is in no message, cause, traceback or pickle, and in no log line, including httpx's own."""
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""The public calls of the blocks, in code with and without `await`."""
+"""The blocks' public calls in code with and without `await`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _schedule(simulator) -> BoltSchedule:
 
 
 async def test_plain_names_can_be_awaited_in_async_code(simulator):
-    """As Prefect's own can: they return what an async caller needs."""
+    """As in Prefect, they return an awaitable to an async caller."""
     schedule = _schedule(simulator)
     waiting = [schedule.credentials.check(), schedule.trigger()]
     assert [inspect.iscoroutine(each) for each in waiting] == [True, True]
@@ -32,7 +32,7 @@ async def test_plain_names_can_be_awaited_in_async_code(simulator):
 
 
 def test_plain_names_give_results_in_sync_code(simulator):
-    """No coroutine that nobody awaits."""
+    """There is no coroutine that is never awaited."""
     schedule = _schedule(simulator)
     assert schedule.credentials.check().ok
     run = schedule.trigger()
@@ -44,7 +44,7 @@ def test_plain_names_give_results_in_sync_code(simulator):
 
 
 async def test_async_names_give_results_in_async_code(simulator):
-    """The form that a type checker understands."""
+    """Type checkers understand this form."""
     schedule = _schedule(simulator)
     run = await schedule.atrigger()
     simulator.clock.advance(600)

@@ -1,4 +1,4 @@
-"""The query of a signed link stands in no log, of whatever level, while other requests are logged as ever."""
+"""The query of a signed link is in no log of any level, while other requests are logged as usual."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def a_resource(simulator: BoltSimulator, client: BoltClient) -> int:
-    """The id of a file that a run has left behind."""
+    """The id of a file that a run has written."""
     files = {"target/manifest.json": b"{}"}
     simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", resources=files)])
     run_id = simulator.start_run("daily")
@@ -31,7 +31,7 @@ async def a_resource(simulator: BoltSimulator, client: BoltClient) -> int:
 async def test_no_log_has_the_signature_of_a_link(
     simulator: BoltSimulator, client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Several downloads at once, from several clients; the address itself is still told."""
+    """Several clients download at the same time; the address itself is still logged."""
     caplog.set_level(logging.DEBUG)
     async with client_of(simulator) as one, client_of(simulator) as two:
         resource_id = await a_resource(simulator, one)
@@ -43,10 +43,10 @@ async def test_no_log_has_the_signature_of_a_link(
     assert "Signature" not in caplog.text
 
 
-async def test_requests_of_others_are_logged_as_they_are(
+async def test_other_requests_are_logged_unchanged(
     simulator: BoltSimulator, client_of: Callable[..., BoltClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Within the download of a resource, too: the logger is everybody's."""
+    """This holds even during the download of a resource: all code shares the logger."""
     caplog.set_level(logging.INFO)
     theirs = httpx.MockTransport(lambda _: httpx.Response(200))
     async with client_of(simulator) as client, httpx.AsyncClient(transport=theirs) as other:
