@@ -1,4 +1,4 @@
-"""A simulator in this process, whose clients and waits go by virtual time."""
+"""A simulator in this process; its clients and waits use virtual time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _in_memory() -> Iterator[None]:
 
 @pytest.fixture
 def bolt_simulator() -> Iterator[BoltSimulator]:
-    """A simulator whose time moves only when a test says so; it fails a test that sends it nonsense."""
+    """A simulator whose time moves only on request; it fails a test that sends invalid requests."""
     with BoltInProcess(speed=0) as simulator:
         yield simulator
     complain_about_bad_requests(simulator)

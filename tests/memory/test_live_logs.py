@@ -1,4 +1,4 @@
-"""Live logs without Prefect: lines, levels, records, positions, and what is logged of a simulated run."""
+"""Live logs without Prefect: lines, levels, records, positions, and the log of a simulated run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
 
 @dataclass
 class Notebook:
-    """A journal in memory, that can be made to fail."""
+    """A journal in memory that can be made to fail."""
 
     records: list[Record] = field(default_factory=list)
     kept: str | None = None
@@ -85,7 +85,7 @@ async def look(logs: LiveLogs) -> None:
 
 @pytest.mark.parametrize("cursors", BACKENDS)
 async def test_each_line_is_logged_once_and_in_order_as_it_comes(simulator, credentials, cursors):
-    """Two commands, looked at now and then, come out as they are, each under its heading."""
+    """Two commands, polled at intervals, are logged unchanged, each under its heading."""
     first, second = numbered(1200, "first"), numbered(30, "second")
     run_id = start(
         simulator,
@@ -112,8 +112,8 @@ async def test_each_line_is_logged_once_and_in_order_as_it_comes(simulator, cred
     "switch",
     [pytest.param(switch, id="-then-".join(switch)) for switch in SWITCHES],
 )
-async def test_a_take_up_goes_on_where_the_label_says(simulator, credentials, mode, switch):
-    """Another process, knowing only what was kept, logs the rest, also on a backend without cursors."""
+async def test_a_resumed_log_continues_at_the_labels_position(simulator, credentials, mode, switch):
+    """Another process that knows only the stored position logs the rest, even on a backend without cursors."""
     out, err = numbered(700, "out"), numbered(700, "err")
     command = SimulatedCommand("dbt run", duration_seconds=10, stdout=out, stderr=err)
     run_id = start(simulator, command, cursors=switch[0] == "pages")
@@ -152,7 +152,7 @@ async def test_a_last_line_without_a_line_break_is_logged_at_the_end(simulator, 
 
 
 async def test_stderr_is_a_warning_unless_dbt_says_otherwise(simulator, credentials):
-    """Plain text there is a warning; an error stays one, and what dbt calls info stays info."""
+    """Plain text there is a warning; an error stays one, and dbt's info stays info."""
     stderr = 'plain\nerror: no such file\n{"info": {"level": "info", "msg": "from dbt"}}\n'
     run_id = start(simulator, SimulatedCommand("x", stdout="fine\n", stderr=stderr))
     simulator.clock.advance(5)
@@ -165,8 +165,8 @@ async def test_stderr_is_a_warning_unless_dbt_says_otherwise(simulator, credenti
     assert levels["from dbt"] == INFO
 
 
-async def test_head_and_tail_tells_how_much_was_left_out(simulator, credentials):
-    """The first lines come at once, the last at the command's end, and between them a note."""
+async def test_head_and_tail_reports_how_much_was_left_out(simulator, credentials):
+    """The first lines come at once, the last at the command's end, and a note between them."""
     run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(1000)))
     journal = Notebook()
     logs = LiveLogs(run_id, credentials, journal, "head_and_tail")
@@ -179,8 +179,8 @@ async def test_head_and_tail_tells_how_much_was_left_out(simulator, credentials)
     assert journal.lines[END_LINES + 1 :] == numbered(1000).splitlines()[-END_LINES:]
 
 
-async def test_head_and_tail_of_a_short_output_is_all_of_it(simulator, credentials):
-    """Nothing is left out of what fits."""
+async def test_head_and_tail_shows_a_short_output_whole(simulator, credentials):
+    """Nothing is left out if the output fits."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(2 * END_LINES)))
     simulator.clock.advance(5)
     journal = Notebook()
@@ -202,7 +202,7 @@ async def test_a_line_of_any_length_is_logged_whole_in_parts(simulator, credenti
 
 @pytest.fixture
 def warnings(caplog, monkeypatch) -> Callable[[], list[str]]:
-    """What is told besides the output."""
+    """The log records other than the output."""
     monkeypatch.setattr("paradime_flows.live.log_stream.run_logger", lambda: logging.getLogger("of-a-run"))
     caplog.set_level(logging.INFO, "of-a-run")
     return lambda: [
@@ -212,7 +212,7 @@ def warnings(caplog, monkeypatch) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def lagging(monkeypatch) -> Callable[[int], None]:
-    """Makes `boltCommandLogs` keep back the last lines of each page with lines, and never say that it is finished."""
+    """Makes `boltCommandLogs` hold back the last lines of each page with lines, and never report the end."""
     get = BoltClient.get_bolt_command_logs
 
     def lag(lines: int) -> None:
@@ -228,10 +228,10 @@ def lagging(monkeypatch) -> Callable[[int], None]:
 
 @pytest.mark.parametrize("behind", [0, 1, 20])
 @pytest.mark.parametrize("mode", ["all", "head_and_tail"])
-async def test_a_log_that_is_never_finished_is_made_up_for_from_the_output(
+async def test_a_log_that_never_finishes_is_completed_from_the_output(
     simulator, credentials, lagging, warnings, behind, mode
 ):
-    """Before it is given up, it is compared with the commands' output; what lacks is logged, and nothing twice."""
+    """Before the log is given up, it is compared with the output; missing lines are logged, and nothing twice."""
     outputs = [numbered(90, "first"), numbered(90, "second") + "end"]
     commands = [SimulatedCommand(f"dbt run {n}", stdout=text) for n, text in enumerate(outputs)]
     run_id = start(simulator, *commands)
@@ -240,14 +240,14 @@ async def test_a_log_that_is_never_finished_is_made_up_for_from_the_output(
     journal = Notebook()
     await look(LiveLogs(run_id, credentials, journal, mode))
     assert sorted(journal.lines) == sorted("".join(outputs).splitlines())
-    (told,) = warnings()
-    assert told.startswith("INFO: Bolt did not call the log")
+    (message,) = warnings()
+    assert message.startswith("INFO: Bolt did not call the log")
 
 
-async def test_an_output_with_less_than_the_log_is_told(
+async def test_an_output_shorter_than_the_log_is_reported(
     simulator, credentials, lagging, warnings, monkeypatch
 ):
-    """Then nothing tells whether all is there: one line says so, and the line that had begun is not lost."""
+    """It is unknown then whether all lines are there: a warning says so, and the line in progress is not lost."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(90) + "end"))
     simulator.clock.advance(5)
     lagging(0)
@@ -260,14 +260,12 @@ async def test_an_output_with_less_than_the_log_is_told(
     journal = Notebook()
     await look(LiveLogs(run_id, credentials, journal))
     assert journal.lines == (numbered(90) + "end").splitlines()
-    (told,) = warnings()
-    assert told.startswith("WARNING: Whether all output")
+    (message,) = warnings()
+    assert message.startswith("WARNING: Whether all output")
 
 
-async def test_lines_that_come_as_fast_as_they_are_read_do_not_wait_for_the_last(
-    simulator, credentials, monkeypatch
-):
-    """There is another page each time, and no batch is full for long: what there is is logged all the same."""
+async def test_lines_that_keep_coming_are_logged_before_the_last(simulator, credentials, monkeypatch):
+    """There is always another page, and no batch is full for long: the available lines are logged."""
     command = SimulatedCommand("dbt run", duration_seconds=30, stdout=numbered(100))
     run_id = start(simulator, command)
     simulator.clock.advance(1)
@@ -291,8 +289,8 @@ async def test_lines_that_come_as_fast_as_they_are_read_do_not_wait_for_the_last
     assert journal.writes > 5
 
 
-async def test_a_command_that_bolt_does_not_give_is_read_from_the_runs_status(simulator, credentials):
-    """Neither its log nor itself can be had, and the run's status has its output all the same."""
+async def test_an_unavailable_command_is_read_from_the_runs_status(simulator, credentials):
+    """Neither its log nor its details are available, but the run's status has its output."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(90)), cursors=False)
     simulator.clock.advance(5)
     simulator.inject(faults.GraphQLError("no such command", operation="boltCommand", times=None))
@@ -301,7 +299,7 @@ async def test_a_command_that_bolt_does_not_give_is_read_from_the_runs_status(si
     assert journal.lines == numbered(90).splitlines()
 
 
-async def test_an_output_out_of_reach_is_told(simulator, credentials, lagging, warnings):
+async def test_an_unreachable_output_is_reported(simulator, credentials, lagging, warnings):
     """The log is not finished, and there is nothing to compare it with."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(90)))
     simulator.clock.advance(5)
@@ -310,13 +308,13 @@ async def test_an_output_out_of_reach_is_told(simulator, credentials, lagging, w
     journal = Notebook()
     await look(LiveLogs(run_id, credentials, journal))
     assert journal.lines == numbered(89).splitlines()
-    (told,) = warnings()
-    assert told.startswith("WARNING: Not all output")
-    assert "503" in told
+    (message,) = warnings()
+    assert message.startswith("WARNING: Not all output")
+    assert "503" in message
 
 
-async def test_without_cursors_only_the_command_that_runs_is_fetched_again(simulator, credentials):
-    """One that has ended is fetched a last time, and no reply has the output of all."""
+async def test_without_cursors_only_the_running_command_is_fetched_again(simulator, credentials):
+    """An ended command is fetched a last time, and no reply has the output of all."""
     commands = [
         SimulatedCommand(f"dbt run {n}", duration_seconds=10, stdout=numbered(100, str(n))) for n in range(3)
     ]
@@ -328,13 +326,13 @@ async def test_without_cursors_only_the_command_that_runs_is_fetched_again(simul
         await look(logs)
     assert journal.lines == "".join(numbered(100, str(n)) for n in range(3)).splitlines()
     fetched = [request for request in simulator.requests if request.operations == ("boltCommand",)]
-    # Three looks or four each while it runs, one after its end, and the client's own attempt at a page.
+    # Three or four polls while each runs, one after its end, and the client's first try of a page.
     assert max(Counter(request.variables["commandId"] for request in fetched).values()) <= 6
     assert not [r for r in simulator.requests if "boltRunStatus" in r.operations and "stdout" in r.query]
 
 
-async def test_without_cursors_a_large_output_is_looked_at_less_often(simulator, credentials):
-    """So many characters a second at most, whatever the poll interval; its end is not waited for."""
+async def test_without_cursors_a_large_output_is_polled_less_often(simulator, credentials):
+    """The limit is a number of characters a second, whatever the poll interval; the end is not waited for."""
     stdout = numbered(10_000)
     run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=1, stdout=stdout), cursors=False)
     simulator.clock.advance(0.5)
@@ -344,7 +342,7 @@ async def test_without_cursors_a_large_output_is_looked_at_less_often(simulator,
     for _ in range(8):
         await look(logs)
         fetched.append(simulator.count("boltCommand"))
-    # The client's own attempt at a page, and the first look; then one of the next seven.
+    # The client's first try of a page, and the first poll; then one of the next seven.
     assert fetched[0] == fetched[2] == 2
     assert fetched[-1] == 3
     simulator.clock.advance(1)
@@ -357,7 +355,7 @@ async def test_without_cursors_a_large_output_is_looked_at_less_often(simulator,
 )
 @pytest.mark.parametrize("cursors", BACKENDS)
 async def test_very_many_lines_make_few_records(simulator, credentials, cursors, count):
-    """Records are about as many as 20,000 characters each allow, none is longer, and nothing is lost."""
+    """There are about as many records as 20,000 characters each need, none is longer, and nothing is lost."""
     line = "12:00:00  OK created sql table model main.some_model ................ [OK in 0.10s] {}\n"
     text = "".join(line.format(n) for n in range(count))
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=text), cursors=cursors)
@@ -388,8 +386,8 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_faults_of_the_log_lose_and_repeat_no_line(simulator, credentials, fault: Any):
-    """A page that does not come, comes broken, or is refused is fetched again, from where it was."""
+async def test_faults_of_the_log_neither_lose_nor_repeat_a_line(simulator, credentials, fault: Any):
+    """A page that is missing, broken or refused is fetched again from the same position."""
     run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(2000)))
     journal = Notebook()
     logs = LiveLogs(run_id, credentials, journal)
@@ -407,8 +405,8 @@ async def test_faults_of_the_log_lose_and_repeat_no_line(simulator, credentials,
     assert journal.lines == numbered(2000).splitlines()
 
 
-async def test_a_drain_gives_up_in_the_end_and_leaves_the_rest_to_a_take_up(simulator, credentials):
-    """The log stays out of reach: the flow goes on, and what was not logged is not kept as logged."""
+async def test_a_drain_that_fails_leaves_the_rest_to_the_next_attempt(simulator, credentials):
+    """The log stays unreachable: the flow continues, and only logged lines count as logged."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(10)))
     simulator.clock.advance(5)
     simulator.inject(faults.Status(503, operation="boltCommandLogs", times=None))
@@ -420,8 +418,8 @@ async def test_a_drain_gives_up_in_the_end_and_leaves_the_rest_to_a_take_up(simu
     assert journal.lines == numbered(10).splitlines()
 
 
-async def test_a_drain_that_takes_too_long_leaves_the_rest_to_a_take_up(simulator):
-    """The limit strikes while pages keep coming: what was not fetched does not count as logged."""
+async def test_a_drain_that_takes_too_long_leaves_the_rest_to_the_next_attempt(simulator):
+    """The time limit ends it while pages keep coming: lines not fetched do not count as logged."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(6000)))
     simulator.clock.advance(5)
     simulator.inject(faults.Slow(29, operation="boltCommandLogs", times=None))
@@ -434,8 +432,8 @@ async def test_a_drain_that_takes_too_long_leaves_the_rest_to_a_take_up(simulato
     assert journal.lines == numbered(6000).splitlines()
 
 
-async def test_while_prefect_is_out_of_reach_nothing_piles_up(simulator, credentials):
-    """Nothing is written down as logged, nothing more is fetched, and later it goes on."""
+async def test_nothing_accumulates_while_prefect_is_unreachable(simulator, credentials):
+    """Nothing is recorded as logged, nothing more is fetched, and later it continues."""
     run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(1000)))
     journal = Notebook(failures=3)
     logs = LiveLogs(run_id, credentials, journal)
@@ -456,8 +454,8 @@ async def test_while_prefect_is_out_of_reach_nothing_piles_up(simulator, credent
     "kept",
     [None, "", "x", "[]", "3", '{"done": 1}', '{"at": {"a": 1}}', '{"at": {"%d": [null, 1, 2, 3]}}'],
 )
-async def test_a_label_that_cannot_be_read_begins_anew(simulator, credentials, kept):
-    """Somebody else may have written it: it does no harm."""
+async def test_an_unreadable_label_starts_from_the_beginning(simulator, credentials, kept):
+    """Others may have written it: it does no harm."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(10)))
     simulator.clock.advance(5)
     (command,) = simulator.run(run_id).commands
@@ -467,7 +465,7 @@ async def test_a_label_that_cannot_be_read_begins_anew(simulator, credentials, k
 
 
 async def test_credentials_and_signatures_are_not_logged(simulator, credentials):
-    """A key, a secret, a link's signature and a password are taken out; the rest of the line stays."""
+    """A key, a secret, a link's signature and a password are removed; the rest of the line stays."""
     stdout = (
         f"key {simulator.api_key} secret={simulator.api_secret}!\n"
         "see https://store.test/run.json?X-Amz-Date=1&X-Amz-Signature=abcdef0123 now\n"
