@@ -1,7 +1,7 @@
-"""The pages of Prefect's two user interfaces, opened in Debian's Chromium by Playwright.
+"""The pages of Prefect's two user interfaces, opened by Playwright in Debian's Chromium.
 
-`apt-get install chromium fonts-noto-color-emoji` is all that it needs; Playwright's own browsers are not used. What
-a test looks for on an open page, it asks of `PrefectPages.page` with Playwright's locators, which wait by themselves.
+`apt-get install chromium fonts-noto-color-emoji` installs all it needs; Playwright's own browsers are not used. Tests
+check an open page through `PrefectPages.page` with Playwright's locators, which wait on their own.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Nothing but this machine: Prefect's second interface asks for the settings of its analytics elsewhere.
+    # Only this machine: Prefect's second interface requests the settings of its analytics elsewhere.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 # A page takes one to three seconds; ten on a machine under load.
 TIMEOUT_SECONDS = 60
 
-# Both interfaces, by what they put before the path.
+# The URL prefixes of both interfaces.
 PREFIXES = {"v1": "", "v2": "/v2"}
 
 
 def find_chromium() -> str | None:
-    """Return the program, or None where none is installed."""
+    """Return the program, or None if none is installed."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
@@ -47,7 +47,7 @@ def find_chromium() -> str | None:
 def chromium(*, width: int = 1280, height: int = 900) -> Iterator[BrowserContext]:
     """Start a browser without a window.
 
-    Playwright runs an event loop in this thread until the end of the `with`, so no other can run in it.
+    Playwright runs an event loop in this thread until the end of the `with`, so no other loop can run in it.
     """
     program = find_chromium()
     if program is None:
@@ -66,17 +66,17 @@ def chromium(*, width: int = 1280, height: int = 900) -> Iterator[BrowserContext
 
 
 class PrefectPages:
-    """A tab of the browser, on the pages of a Prefect server.
+    """A browser tab on the pages of a Prefect server.
 
     Args:
         page: The tab.
-        address: The server's.
-        interface: Which of its user interfaces, a key of PREFIXES.
+        address: The server's address.
+        interface: One of its user interfaces, a key of PREFIXES.
 
     Attributes:
         interface: The same.
-        requests: The addresses that the page asked for since it was opened.
-        dialogs: What scripts of the page have alerted since then.
+        requests: The addresses that the page has requested since it was opened.
+        dialogs: The alerts of scripts on the page since then.
     """
 
     def __init__(self, page: Page, address: str, interface: str) -> None:
@@ -95,7 +95,7 @@ class PrefectPages:
         self._open(f"artifacts/artifact/{artifact_id}")
 
     def open_run_form(self, deployment_id: UUID) -> None:
-        """Open the form that starts a run of a deployment with parameters of one's own."""
+        """Open the form that starts a run of a deployment with custom parameters."""
         self._open(f"deployments/deployment/{deployment_id}/run")
 
     def open_block_form(self, block_type: str) -> None:
@@ -118,7 +118,7 @@ class PrefectPages:
         self.page.get_by_role("button", name=re.compile(f"^({'|'.join(names)})$")).first.click()
 
     def choose_tab(self, name: str) -> None:
-        # The first interface marks its tabs as items of a list, the second as tabs.
+        # The first interface marks its tabs as list items, the second as tabs.
         self.page.get_by_role("tablist").get_by_text(name, exact=True).click()
 
     def text(self, text: str) -> Locator:
@@ -135,5 +135,5 @@ class PrefectPages:
 
     def _note_dialog(self, dialog: Dialog) -> None:
         self.dialogs.append(dialog.message)
-        # A dialog stops the page until somebody answers it.
+        # A dialog stops the page until it is closed.
         dialog.dismiss()

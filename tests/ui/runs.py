@@ -1,4 +1,4 @@
-"""What pages of Prefect's UI show: flow runs, made with real dbt's output and the simulator, and a form."""
+"""The contents of the tested pages: flow runs with real dbt output from the simulator, and a form."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LONG_LINES = 40_000
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A flow run, and its artifacts by their keys."""
+    """A flow run, and its artifacts by key."""
 
     flow_run_id: UUID
     artifact_ids: dict[str, UUID]
@@ -58,7 +58,7 @@ def failed_run(simulator: BoltSimulator) -> ShownRun:
 
 
 def long_log(simulator: BoltSimulator) -> ShownRun:
-    """A command whose log is larger than what an artifact holds."""
+    """A command whose log is larger than an artifact's limit."""
     log = "".join(
         f"03:{n // 3600 % 60:02}:{n // 60 % 60:02}  {n} of {LONG_LINES} OK created sql table main.part_{n}\n"
         for n in range(1, LONG_LINES + 1)
@@ -69,7 +69,7 @@ def long_log(simulator: BoltSimulator) -> ShownRun:
 
 
 def hostile_log(simulator: BoltSimulator) -> ShownRun:
-    """A command whose name and log try whatever could act on a page."""
+    """A command whose name and log try everything that could take effect on a page."""
     command = SimulatedCommand(
         "dbt run --vars '<img src=http://evil.test/command onerror=alert(1)>'",
         stdout=HOSTILE,
@@ -82,14 +82,14 @@ def hostile_log(simulator: BoltSimulator) -> ShownRun:
 
 @dataclass(frozen=True)
 class ShownForm:
-    """A deployment, and the help of its parameters by their names, in their order."""
+    """A deployment, and the help texts of its parameters by name, in order."""
 
     deployment_id: UUID
     help_texts: dict[str, str]
 
 
 def run_schedule_form() -> ShownForm:
-    """Deploy `run_schedule` as nobody has filled it in yet."""
+    """Deploy `run_schedule` with an empty form."""
     deployment_id = run_schedule.to_deployment("form").apply()
     with get_client(sync_client=True) as client:
         schema = client.read_deployment(deployment_id).parameter_openapi_schema
@@ -120,7 +120,7 @@ def _run(simulator: BoltSimulator, name: str, **parameters: Any) -> ShownRun:
     credentials = credentials_for(simulator)
     state = run_schedule(name, credentials, poll_interval_seconds=0.5, return_state=True, **parameters)
     assert state.is_failed(), state
-    # A page shows the log lines that the server has when it is opened.
+    # A page shows the log lines that the server has when the page is opened.
     asyncio.run(APILogHandler.aflush())
     flow_run_id = state.state_details.flow_run_id
     with get_client(sync_client=True) as client:

@@ -1,7 +1,7 @@
 """Makes the three screenshots of the READMEs: `python tests/ui/screenshots.py` writes tests/ui/screenshots/*.png.
 
-Starts a Prefect server and the Bolt simulator of its own, runs a schedule that fails as real dbt failed,
-and takes pictures of what Prefect's UI shows of it. Needs Chromium, as tests/ui/test_pages.py says.
+It starts a Prefect server and a Bolt simulator, runs a schedule that fails as real dbt failed,
+and takes screenshots of Prefect's UI. It needs Chromium: see tests/ui/test_pages.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ LARGEST_BYTES = 200_000
 
 
 def main() -> None:
-    """Take the pictures."""
+    """Take the screenshots."""
     home = Path(tempfile.mkdtemp(prefix="screenshots-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    # Prefect reads a `.env` where it runs.
+    # Prefect reads a `.env` file from the current folder.
     os.chdir(home)
     from local_server import LocalPrefectServer, talking_to
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def take_pictures(server):
-    """Take the pictures of what a server shows."""
+    """Take the screenshots of a server's pages."""
     from ui.pages import PrefectPages, chromium
     from ui.runs import failed_run
 

@@ -1,7 +1,7 @@
-"""What a person sees in Prefect's UI, in a real browser; a hostile log is text there and nothing else.
+"""Prefect's UI as people see it, in a real browser; a hostile log is shown as text only.
 
 Needs Chromium: Debian's package `chromium`, with `fonts-noto-color-emoji` for the marks (`apt-get update &&
-apt-get install -y chromium fonts-noto-color-emoji`). Without it these tests are skipped, but never in CI.
+apt-get install -y chromium fonts-noto-color-emoji`). Without it these tests are skipped, except in CI.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Runs:
     hostile: ShownRun
 
 
-# Flows are run and deployed in threads of their own: Playwright may run an event loop in this one.
+# Flows are run and deployed in separate threads: Playwright may run an event loop in this one.
 
 
 @pytest.fixture(scope="module")
 def runs(prefect_server: LocalPrefectServer) -> Runs:
-    """The flow runs that the pages are about, made once."""
+    """The flow runs of the tested pages, created once."""
     from ui.runs import failed_run, hostile_log, long_log
 
     from paradime_blocks.testing import BoltSimulator
@@ -104,7 +104,7 @@ def on_a_worker(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[BrowserContext]:
-    """One browser for the module, and no longer: no test beside it could run an event loop."""
+    """One browser for this module only: other tests could not run an event loop beside it."""
     with chromium() as context:
         yield context
 
@@ -124,10 +124,10 @@ def test_the_summary_shows_the_outcome_and_its_cause_without_a_click(runs: Runs,
     expect(pages.text("dbt build: model revenue failed: Runtime Error")).to_be_visible()
     expect(pages.text("3 failed, 1 warned, 1 skipped, 15 succeeded")).to_be_visible()
     expect(pages.page.get_by_role("heading", name="Where the time went")).to_be_visible()
-    # The run's facts, its commands, its files and what was decided.
+    # The run's facts, its commands, its files and the decision log.
     expect(pages.page.get_by_role("table")).to_have_count(4)
     expect(pages.page.get_by_role("link", name="dbt build", exact=True)).to_be_visible()
-    # What was escaped shows as it is, also in the text of links.
+    # Escaped text appears unchanged, also in the text of links.
     expect(pages.page.locator("body")).not_to_contain_text(re.compile(r"\\|&lt;"))
 
 
@@ -145,7 +145,7 @@ def test_a_commands_log_is_plain_text(runs: Runs, pages: PrefectPages) -> None:
     expect(log).not_to_contain_text("\x1b")
 
 
-def test_the_flow_run_leads_to_each_of_its_artifacts(runs: Runs, pages: PrefectPages) -> None:
+def test_the_flow_run_links_to_each_of_its_artifacts(runs: Runs, pages: PrefectPages) -> None:
     pages.open_flow_run(runs.failed.flow_run_id)
     expect(pages.page.get_by_text("Failed", exact=True).first).to_be_visible()
     pages.choose_tab("Artifacts")
@@ -154,7 +154,7 @@ def test_the_flow_run_leads_to_each_of_its_artifacts(runs: Runs, pages: PrefectP
 
 
 def test_a_long_log_shows_its_beginning_and_its_end(runs: Runs, pages: PrefectPages) -> None:
-    """A log of 2 MB opens with head and tail, and says what lies between."""
+    """A log of 2 MB opens with head and tail, and reports the gap between them."""
     from ui.runs import LONG_LINES
 
     pages.open_artifact(runs.long.artifact_ids["paradime-long-log-1-dbt-run"])
@@ -166,14 +166,14 @@ def test_a_long_log_shows_its_beginning_and_its_end(runs: Runs, pages: PrefectPa
     assert len(log) < 1_000_000
 
 
-def test_nothing_in_a_hostile_log_acts_on_the_flow_runs_page(runs: Runs, pages: PrefectPages) -> None:
+def test_a_hostile_log_has_no_effect_on_the_flow_runs_page(runs: Runs, pages: PrefectPages) -> None:
     pages.open_flow_run(runs.hostile.flow_run_id)
     expect(pages.text("first line of the hostile log")).to_be_visible()
     nothing_acted(pages)
 
 
-def test_nothing_in_a_hostile_log_acts_on_an_artifacts_page(runs: Runs, pages: PrefectPages) -> None:
-    """On no page did a script run, an image load, a link appear or the layout change; the log shows as text."""
+def test_a_hostile_log_has_no_effect_on_an_artifacts_page(runs: Runs, pages: PrefectPages) -> None:
+    """No script ran, no image loaded, no link appeared and the layout did not change; the log is shown as text."""
     for key, artifact_id in runs.hostile.artifact_ids.items():
         pages.open_artifact(artifact_id)
         if key.startswith("paradime-hostile-log"):
@@ -222,9 +222,9 @@ def test_a_person_makes_credentials_and_starts_a_run(on_a_worker: OnAWorker, pag
 
 
 def nothing_acted(pages: PrefectPages) -> None:
-    """Check that what the hostile log holds is text on the open page."""
+    """Check that the hostile log is only text on the open page."""
     page = pages.page
-    # What it asks for once it is drawn, it has asked for then.
+    # By now, it has requested whatever it requests when it is drawn.
     page.wait_for_load_state("networkidle")
     assert page.evaluate("window.pwned") is None
     assert "PWNED" not in page.title()
@@ -236,7 +236,7 @@ def nothing_acted(pages: PrefectPages) -> None:
     links = page.locator("a[href]").evaluate_all("links => links.map(link => [link.href, link.innerText])")
     assert links
     assert not [address for address, _ in links if address.startswith("javascript:")]
-    # Prefect's view of logs makes links of addresses, and so does its second interface wherever they are; such a
-    # link shows where it leads.
+    # Prefect's log view turns addresses into links, and so does its second interface everywhere; such a
+    # link shows its target.
     texts = [text.strip() for address, text in links if "//evil.test" in address]
     assert [text for text in texts if not text.startswith("http://evil.test/")] == []
