@@ -1,4 +1,4 @@
-"""Certificates of a company's own: how they are trusted, and what is said while they are not."""
+"""A company's own certificates: how they become trusted, and the error before."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bolt(BaseHTTPRequestHandler):
 
 
 class Endpoint:
-    """Where a Bolt is whose certificate nobody knows."""
+    """The address of a Bolt with an unknown certificate."""
 
     api_key = "a-key"
     api_secret = "a-secret"
@@ -112,8 +112,8 @@ def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-async def test_an_untrusted_certificate_is_told_with_what_counts(endpoint, monkeypatch):
-    """REQUESTS_CA_BUNDLE is what most people try, and it does not count."""
+async def test_the_error_for_an_untrusted_certificate_names_the_settings(endpoint, monkeypatch):
+    """Most people try REQUESTS_CA_BUNDLE, which has no effect."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", endpoint.certificate)
     async with credentials_for(endpoint).get_client(retry_policy=ONCE) as client:
         with pytest.raises(BoltUnavailable) as caught:
@@ -124,7 +124,7 @@ async def test_an_untrusted_certificate_is_told_with_what_counts(endpoint, monke
 
 @pytest.mark.parametrize("variable", ["PARADIME_CA_BUNDLE", "SSL_CERT_FILE"])
 async def test_a_company_certificate_is_trusted_by_a_variable(endpoint, monkeypatch, variable):
-    """The package's own, and OpenSSL's."""
+    """There is a variable of the package, and one of OpenSSL."""
     for name in ("api_endpoint", "api_key", "api_secret"):
         monkeypatch.setenv(f"PARADIME_{name.upper()}", getattr(endpoint, name))
     monkeypatch.setenv(variable, endpoint.certificate)
@@ -133,7 +133,7 @@ async def test_a_company_certificate_is_trusted_by_a_variable(endpoint, monkeypa
 
 
 async def test_a_company_certificate_is_trusted_by_the_block(endpoint):
-    """For the files of a run, too, which lie elsewhere."""
+    """This includes the files of a run, which are on another server."""
     block = credentials_for(endpoint, ca_bundle=endpoint.certificate)
     async with block.get_client(retry_policy=ONCE) as client:
         assert (await client.get_bolt_run(1)).state == "RUNNING"
@@ -141,7 +141,7 @@ async def test_a_company_certificate_is_trusted_by_the_block(endpoint):
 
 
 async def test_a_bundle_is_trusted_besides_the_usual_certificates(endpoint):
-    """Not all that is asked for goes through the company's proxy."""
+    """Some requests do not go through the company's proxy."""
     usual = len(ssl.create_default_context(cafile=certifi.where()).get_ca_certs())
     settings = credentials_for(endpoint, ca_bundle=endpoint.certificate).get_client().settings
     assert len(settings.http_options()["verify"].get_ca_certs()) == usual + 1
@@ -149,7 +149,7 @@ async def test_a_bundle_is_trusted_besides_the_usual_certificates(endpoint):
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
 async def test_a_bundle_that_cannot_be_read_is_named(endpoint, tmp_path, content):
-    """One that is not there, and one that holds something else."""
+    """It may be missing, or contain something else."""
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_text(content)
@@ -158,11 +158,11 @@ async def test_a_bundle_that_cannot_be_read_is_named(endpoint, tmp_path, content
     assert "PEM file" in str(caught.value)
 
 
-async def test_an_untrusted_store_is_told_with_what_counts(endpoint, monkeypatch):
-    """The endpoint may be trusted and the store of the files not."""
+async def test_the_error_for_an_untrusted_store_names_the_settings(endpoint, monkeypatch):
+    """The endpoint may be trusted, but the store of the files may not."""
     block = credentials_for(endpoint, ca_bundle=endpoint.certificate)
     async with block.get_client(retry_policy=ONCE) as client:
-        # The file's own connection is opened anew, with the settings of then.
+        # The download opens a new connection, with the settings of that time.
         client.settings = credentials_for(endpoint).get_client().settings
         with pytest.raises(BoltUnavailable, match="SSL_CERT_FILE"):
             await client.download_bolt_resource(1)

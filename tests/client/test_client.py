@@ -821,7 +821,7 @@ def test_every_operation_has_one_document():
 
 
 def test_a_client_of_another_event_loop_says_so(simulator, client_of):
-    """A task that Prefect runs by itself has a loop of its own, and the client that its flow opened is handed to it."""
+    """A task may run in its own event loop, but get a client that its flow has opened."""
     simulator.add_schedule("daily")
 
     async def lend() -> None:
@@ -839,7 +839,7 @@ def internal_error(operation: str, times: int | None) -> faults.GraphQLError:
 
 
 async def test_an_internal_error_before_a_trigger_is_survived(simulator, client_of, naps):
-    """A read that fails inside Bolt is asked again within the usual bounds, like one that gets no answer."""
+    """A read that fails inside Bolt is repeated within the usual limits, like one without an answer."""
     simulator.add_schedule("daily")
     simulator.inject(internal_error("boltScheduleName", 2))
     async with client_of(simulator) as client:
@@ -847,8 +847,8 @@ async def test_an_internal_error_before_a_trigger_is_survived(simulator, client_
     assert (simulator.count("boltScheduleName"), len(naps)) == (3, 2)
 
 
-async def test_an_internal_error_that_lasts_ends_a_read_within_its_bounds(simulator, client_of):
-    """What Bolt said is told."""
+async def test_a_lasting_internal_error_ends_a_read_within_its_limits(simulator, client_of):
+    """The error quotes Bolt."""
     simulator.inject(internal_error("boltScheduleName", None))
     async with client_of(simulator, retry_policy=RetryPolicy(attempts=3)) as client:
         with pytest.raises(BoltUnavailable, match="Internal error"):
@@ -856,8 +856,8 @@ async def test_an_internal_error_that_lasts_ends_a_read_within_its_bounds(simula
     assert simulator.count("boltScheduleName") == 3
 
 
-async def test_words_about_aliases_that_nobody_knows_lead_to_single_reads(client_of, simulator):
-    """A backend that refuses several reads in one request may say so in any words."""
+async def test_an_unknown_error_about_aliases_leads_to_single_reads(client_of, simulator):
+    """A backend that refuses several reads in one request can use any words."""
     simulator.add_schedule("daily", ["dbt run"], setup_commands=False, already_running="allow")
     runs = [simulator.start_run("daily") for _ in range(2)]
     simulator.inject(faults.GraphQLError("One at a time, please.", operation="boltRunStatus", times=2))

@@ -371,9 +371,7 @@ async def test_a_reply_without_a_run_id_does_not_repeat_the_trigger(simulator, c
 
 
 @pytest.mark.parametrize("operation", ["triggerBoltRun", "retryBoltRun", "retryAllBoltRun"])
-async def test_every_call_that_starts_a_run_is_sent_once_when_its_answer_is_lost(
-    simulator, client_of, operation
-):
+async def test_calls_that_start_a_run_are_not_repeated_after_a_lost_answer(simulator, client_of, operation):
     """A retry of a run starts a run as well."""
     simulator.add_schedule("daily", commands=[SimulatedCommand("dbt run", return_code=1)])
     failed = simulator.start_run("daily")

@@ -37,7 +37,7 @@ ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
             {},
             "ok",
             "does not tell before they do",
-            id="read-only, which only a trigger can tell",
+            id="read-only, which only a trigger can show",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A record of Bolt's that is not as the API has it hides no other."""
+"""An invalid record from Bolt does not hide others."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Changing(httpx.AsyncHTTPTransport):
 
 
 async def at_once(_seconds: float) -> None:
-    """Take the place of a sleep."""
+    """Replace a sleep."""
 
 
 async def look(simulator, client_of, change: Callable[[dict[str, Any]], None]) -> tuple[Finding, list[int]]:
-    """Look for the last of three runs of a schedule, of which the second was the latest before the trigger."""
+    """Search for the last of a schedule's three runs; the second was the latest before the trigger."""
     simulator.add_schedule("daily", ["dbt run"], setup_commands=False, already_running="allow")
     async with client_of(simulator) as client:
         runs = [await client.trigger_bolt_run("daily") for _ in range(3)]
@@ -61,8 +61,8 @@ async def look(simulator, client_of, change: Callable[[dict[str, Any]], None]) -
     return found, runs
 
 
-async def test_a_run_without_a_state_does_not_hide_the_run_of_a_lost_answer(simulator, client_of):
-    """No run has one, not even ours."""
+async def test_runs_without_a_state_do_not_hide_a_lost_answers_run(simulator, client_of):
+    """No run has a state, not even ours."""
 
     def no_state(run: dict[str, Any]) -> None:
         run["state"] = None
@@ -71,8 +71,8 @@ async def test_a_run_without_a_state_does_not_hide_the_run_of_a_lost_answer(simu
     assert (found.verdict, found.candidates) == (Verdict.FOUND, [runs[-1]])
 
 
-async def test_a_newest_run_that_cannot_be_read_is_no_proof_of_absence(simulator, client_of):
-    """The schedule itself tells its latest run, too."""
+async def test_an_unreadable_newest_run_does_not_prove_absence(simulator, client_of):
+    """The schedule itself names its latest run, too."""
 
     def no_id(run: dict[str, Any]) -> None:
         newest = max(each.id for each in simulator.runs())
@@ -82,8 +82,8 @@ async def test_a_newest_run_that_cannot_be_read_is_no_proof_of_absence(simulator
     assert (found.verdict, found.candidates) == (Verdict.FOUND, [runs[-1]])
 
 
-async def test_schedules_that_cannot_be_read_neither_end_nor_repeat_a_listing(simulator, client_of):
-    """Pages are counted by what came, not by what could be read."""
+async def test_unreadable_schedules_neither_end_nor_repeat_a_listing(simulator, client_of):
+    """The number of records counts, not the number of readable ones."""
     names = [f"s{n}" for n in range(6)]
     for name in names:
         simulator.add_schedule(name, ["dbt run"])

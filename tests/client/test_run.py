@@ -275,10 +275,10 @@ async def test_a_blocks_already_running_error_says_what_to_do(credentials, run):
 @pytest.mark.parametrize(
     "code, end, error", [(0, BoltRunState.SUCCESS, None), (1, BoltRunState.FAILED, BoltRunFailed)]
 )
-async def test_an_end_that_nobody_knows_by_name_is_told_by_the_commands(
+async def test_an_end_with_an_unknown_name_is_recognised_by_the_commands(
     simulator, credentials, caplog, code, end, error
 ):
-    """Well before the time limit, with a warning as soon as no command is running, and one at the end."""
+    """It ends well before the time limit, with a warning when no command is running, and one at the end."""
     command = SimulatedCommand("dbt run", duration_seconds=20, return_code=code)
     simulator.add_schedule("daily", [command], setup_commands=False, final_state="PETRIFIED")
     run_id = simulator.start_run("daily")

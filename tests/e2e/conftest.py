@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(autouse=True)
 def _of_its_own() -> Iterator[None]:
-    """A test's flow runs, and the signals that they are sent, are nothing to the tests after it."""
+    """A test's flow runs, and signals sent to them, do not affect later tests."""
     from paradime_flows.prefect_api.supervisor import begin_anew
 
     yield

@@ -210,7 +210,7 @@ async def test_two_flows_with_one_name_are_different() -> None:
     by_place(await retried(work, "flow"))
 
 
-async def test_a_flow_that_was_edited_before_its_parent_is_retried_is_the_same() -> None:
+async def test_a_flow_edited_before_its_parents_retry_is_the_same() -> None:
     """Prefect's key for it changes, as it does when a worker has fetched the code into another folder."""
 
     async def work(number: int) -> Attempt:

@@ -48,7 +48,7 @@ async def in_the_loop(name: str, credentials: ParadimeCredentials) -> int:
         *(pytest.param(how, marks=pytest.mark.full) for how in ("submitted", "one after the other")),
     ],
 )
-async def test_each_call_by_a_task_is_a_subflow_with_a_run_of_its_own(
+async def test_each_call_by_a_task_is_a_subflow_with_its_own_run(
     workspace: BoltSimulator, credentials: ParadimeCredentials, how: str
 ) -> None:
     """The record is on the subflow; the parent has none."""

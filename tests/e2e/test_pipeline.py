@@ -98,7 +98,7 @@ async def run_again(flow_run: FlowRun, credentials: ParadimeCredentials, **optio
     return await run_flow_async(run_pipeline, flow_run=fresh, parameters=parameters, return_type="state")
 
 
-async def test_steps_run_in_the_order_of_their_dependencies_and_the_page_shows_it(
+async def test_steps_run_in_order_of_dependencies_and_the_page_shows_it(
     workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """Each step starts after all that it needs has ended; independent steps run at the same time.

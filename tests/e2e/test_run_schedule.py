@@ -288,7 +288,7 @@ async def test_an_outage_while_waiting_is_survived(
     assert bolt_simulator.runs()[0].cancel_requests == 0
 
 
-async def test_an_outage_that_is_too_long_ends_the_wait_and_leaves_the_run(
+async def test_a_long_outage_ends_the_wait_and_leaves_the_run(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
     """After max_outage_seconds the flow fails, says that the run may be running, and does not cancel it."""

@@ -90,7 +90,7 @@ async def again(flow_run: FlowRun) -> FlowRun:
 
 
 @pytest.mark.parametrize("state", [Crashed(), Running()], ids=lambda state: state.name)
-async def test_a_run_of_an_ended_or_silent_flow_run_is_cancelled_and_reported(
+async def test_runs_of_ended_or_silent_flow_runs_are_cancelled_and_reported(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan, state: State[Any]
 ) -> None:
     """The Bolt run is CANCELED, the record closed, and a table reports it."""

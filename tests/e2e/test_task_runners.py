@@ -90,7 +90,7 @@ def test_tasks_run_in_other_processes_and_a_cancel_leaves_nothing_running(
     def cancel() -> UUID:
         (run,) = wait_until(lambda: workspace.runs("endless"), "the endless run")
         flow_run = flow_run_of(tag)
-        wait_until(lambda: is_waited_for(run.id, flow_run.id), "somebody to wait for it")
+        wait_until(lambda: is_waited_for(run.id, flow_run.id), "a task to wait for it")
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
         return flow_run.id

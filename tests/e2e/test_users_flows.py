@@ -537,7 +537,7 @@ async def test_a_cancel_is_noticed_while_a_flow_does_something_else(
 
 @pytest.mark.parametrize("on_interrupt", ["cancel", "leave"])
 @pytest.mark.parametrize("cancelled", [False, True], ids=["a signal alone", "the signal of a cancel"])
-async def test_a_signal_means_the_same_in_a_thread_as_in_the_main_thread(
+async def test_a_signal_means_the_same_in_any_thread(
     workspace: BoltSimulator,
     credentials: ParadimeCredentials,
     monkeypatch: pytest.MonkeyPatch,

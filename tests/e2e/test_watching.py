@@ -276,7 +276,7 @@ async def test_a_time_limit_does_not_interrupt_a_cancel(
     assert [run.state for run in bolt_simulator.runs()] == ["CANCELED"]
 
 
-async def test_a_step_asked_to_stop_stops_although_the_flow_run_is_running_again() -> None:
+async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() -> None:
     """A pipeline was suspended, and resumed before each of its steps had noticed the suspension."""
     request = StopRequest(let_go=Pause(state=Suspended()))
 

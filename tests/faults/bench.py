@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from paradime_flows.ledger.entry import Ownership
 
 SCHEDULE = "daily"
-# The time limit of a request in memory; virtual time, so nobody waits for it.
+# The time limit of a request in memory; virtual time, so the test does not wait for it.
 credentials_for = functools.partial(_credentials_for, request_timeout_seconds=8.0)
 STEP_SECONDS = 0.8
 # A second each: with STEP_SECONDS, the run has ended at the fourth status request.
@@ -91,7 +91,7 @@ def bolt(
     simulator_class: type[BoltSimulator] = BoltInProcess,
     **schedule: Any,
 ) -> BoltSimulator:
-    """Return a Bolt, not started, whose clock only moves when told, with one schedule and the given end."""
+    """Return a Bolt, not started, whose clock moves only on request, with one schedule and the given end."""
     simulator = simulator_class(speed=speed)
     second = {
         "success": SimulatedCommand(SECOND),

@@ -473,9 +473,7 @@ async def test_a_flow_run_that_starts_late_stops_for_the_newer_one(simulator, pr
 
 
 @DEPLOYED
-async def test_a_flow_run_that_has_not_triggered_yet_stops_for_the_newer_one(
-    simulator, prefect, place
-) -> None:
+async def test_a_flow_run_stops_for_the_newer_one_before_its_trigger(simulator, prefect, place) -> None:
     """It waits for the schedule's slot, or is about to trigger; the next attempt does that instead."""
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()

@@ -98,7 +98,7 @@ async def test_a_cancel_does_not_wait_for_an_unresponsive_prefect(simulator, pre
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
 
 
-async def test_a_trigger_that_may_still_start_a_run_is_left_to_the_sweeper(simulator, prefect) -> None:
+async def test_a_trigger_that_may_still_act_is_left_to_the_sweeper(simulator, prefect) -> None:
     """Bolt is slow: no run exists when the interrupted attempt searches or has to end. It starts later."""
     from paradime_flows.sweep_orphans import sweep_orphans
 

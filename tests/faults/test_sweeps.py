@@ -239,7 +239,7 @@ async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
         labels.clear()
     begun = state_of(prefect, flow_run_id)
     await dies_here(prefect, flow_run_id)
-    labels[EXECUTION_LABEL] = "the body before"
+    labels[EXECUTION_LABEL] = "the attempt before"
     if kind is StateType.RUNNING:
         # Its present attempt has not called us yet.
         assert await swept(simulator) == []
@@ -257,7 +257,7 @@ async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
     assert simulator.run(run_id).state == "RUNNING"
 
 
-async def test_a_new_attempt_is_not_swept_for_the_silence_of_the_last_one(simulator, prefect) -> None:
+async def test_a_new_attempt_is_not_swept_for_the_old_ones_silence(simulator, prefect) -> None:
     """It is Running again, and has not reached the call that resumes its run."""
     flow_run_id = orphan(simulator, prefect, simulator.start_run(SCHEDULE), Running())
     await dies_here(prefect, flow_run_id)

@@ -201,7 +201,7 @@ async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect, a
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_a_run_that_has_only_run_its_setup_does_not_count_as_ours(simulator, prefect) -> None:
+async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefect) -> None:
     """Another client started it between our search and our trigger; later commands show that it does something else."""
     from paradime_blocks.trigger import send as trigger
 
@@ -838,7 +838,7 @@ async def test_a_vanished_process_that_was_attached_gets_its_end_written(
 
 
 @pytest.mark.parametrize("begun_again", [False, True])
-async def test_a_sweep_ends_the_run_of_a_subflow_whose_parent_died_with_it(
+async def test_a_sweep_ends_a_subflows_run_when_its_parent_died_too(
     simulator, prefect, no_signs_of_life, begun_again
 ) -> None:
     """The parent, which sends no heartbeat itself, was in the same process, unless it has started again."""

@@ -405,7 +405,7 @@ async def test_faults_of_the_log_neither_lose_nor_repeat_a_line(simulator, crede
     assert journal.lines == numbered(2000).splitlines()
 
 
-async def test_a_drain_that_fails_leaves_the_rest_to_the_next_attempt(simulator, credentials):
+async def test_a_failed_drain_leaves_the_rest_to_the_next_attempt(simulator, credentials):
     """The log stays unreachable: the flow continues, and only logged lines count as logged."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(10)))
     simulator.clock.advance(5)
@@ -418,7 +418,7 @@ async def test_a_drain_that_fails_leaves_the_rest_to_the_next_attempt(simulator,
     assert journal.lines == numbered(10).splitlines()
 
 
-async def test_a_drain_that_takes_too_long_leaves_the_rest_to_the_next_attempt(simulator):
+async def test_a_slow_drain_leaves_the_rest_to_the_next_attempt(simulator):
     """The time limit ends it while pages keep coming: lines not fetched do not count as logged."""
     run_id = start(simulator, SimulatedCommand("dbt run", stdout=numbered(6000)))
     simulator.clock.advance(5)

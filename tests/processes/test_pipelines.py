@@ -156,13 +156,13 @@ async def test_a_suspended_pipeline_leaves_its_runs_and_resumes_them(
     async with get_client() as client:
         await client.resume_flow_run(flow_run_id)
 
-    async def taken_up() -> bool:
+    async def resumed() -> bool:
         async with get_client() as client:
             children = await subflows_of(client, [flow_run_id])
         heirs = [child for child in children if child.id not in before]
         return {child.name for child in heirs if read_ownerships(child)} == {"orders", "customers"}
 
-    await await_until(taken_up, "the steps to be taken up")
+    await await_until(resumed, "the steps to be resumed")
     for run in workspace.active_runs():
         workspace.finish(run.id)
     ended = await asyncio.to_thread(wait_for_flow_run, flow_run_id)

@@ -46,8 +46,8 @@ def public_runnables() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", ["cloudpickle", "dask"])
-def test_every_flow_and_task_checks_its_arguments_in_a_process_that_it_was_sent_to(how: str, tmp_path: Path):
-    """Names of types do not arrive with a function that is sent by value: the types have to."""
+def test_every_flow_and_task_checks_arguments_in_another_process(how: str, tmp_path: Path):
+    """A function sent by value needs the types themselves: their names do not arrive with it."""
     runnables = public_runnables()
     dumps = cloudpickle.dumps
     if how == "dask":
@@ -67,13 +67,13 @@ def test_every_flow_and_task_checks_its_arguments_in_a_process_that_it_was_sent_
 
 
 def deployed(name: str) -> Any:
-    """The deployment, once there is one."""
+    """The deployment, once it exists."""
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
         return client.read_deployment_by_name(name)
     return None
 
 
-# What each flow is called with (by default its schedule), and how the runs of its schedule end (by default one, well).
+# The arguments of each flow (by default its schedule), and the ends of its schedule's runs (by default one success).
 RUN_ID = object()
 PARAMETERS: dict[str, dict[str, Any]] = {
     "run_pipeline": {"steps": [{"schedule_name": "run_pipeline"}]},
@@ -101,7 +101,7 @@ ENDS = {
     ],
 )
 def test_flows_run_where_serve_sends_them(names: tuple[str, ...], processes: Processes):
-    """Our own flows, and a user's that calls them: from its own code, from tasks in a process pool, or on Dask."""
+    """Our own flows, and a user's flow that calls them: in its code, in tasks of a process pool, or on Dask."""
     if "on_dask" in names:
         pytest.importorskip("prefect_dask")
     deployment = f"by-value-{uuid.uuid4().hex[:8]}"

@@ -111,7 +111,7 @@ def test_a_retry_resumes_the_run_of_the_crashed_attempt(
     simulator = run.bolt.simulator
     details = f"{flow_run.state!r}; {simulator.runs()}; {run.logs()}"
     record_figures(
-        "Real processes: taken up again",
+        "Real processes: resumed",
         runs=simulator.runs(),
         left_over=simulator.active_runs(),
         kills=1,

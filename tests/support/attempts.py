@@ -108,7 +108,7 @@ def flow(**parameters: Any) -> Attempt:
 
 
 def a_call_of_the_flow(**parameters: Any) -> Attempt:
-    """Run the function of `run_schedule`, as Prefect does once each parameter is valid by itself."""
+    """Run the function of `run_schedule`, as Prefect does once each parameter is valid on its own."""
 
     def attempt(bolt: Bolt) -> Any:
         return asyncio.run(run_schedule.fn(**parameters))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
-# Whatever of it acted would change the title, alert, or ask for one of these addresses.
+# If any of it took effect, it would change the title, alert, or request one of these addresses.
 HOSTILE = (
     "first line of the hostile log\n"
     "```\n</code></pre><script>document.title = 'PWNED'; window.pwned = 1</script>\n"

@@ -300,7 +300,7 @@ BAD = [
         flow(credentials={"api_endpoint": "paradime", "api_secret": "x"}),
         "credentials",
         "not an https:// URL",
-        id="flow: credentials that are no good",
+        id="flow: invalid credentials",
     ),
     bad(flow(nonsense=1), "nonsense", "schedule_name", id="flow: unknown parameter"),
     bad(flow(schedule_name=TWO_LINES), "schedule_name", "on one line", id="flow: two lines"),

@@ -32,7 +32,7 @@ def stale(source: str) -> bytes:
     return json.dumps({"results": [{"unique_id": f"source.shop.{source}", "status": "error"}]}).encode()
 
 
-def test_the_command_that_ended_the_run_is_the_cause_and_others_are_counted() -> None:
+def test_the_command_that_ended_the_run_is_the_cause() -> None:
     """With continueOnError, `dbt build` failed before; the error names the command that ended the run."""
     story = DbtStory()
     story.read("results", results("build", "a", "b"), "dbt build")
@@ -42,7 +42,7 @@ def test_the_command_that_ended_the_run_is_the_cause_and_others_are_counted() ->
     assert message == "python upload.py: ERROR: bucket is gone; 2 more failed in other commands"
 
 
-def test_a_script_is_not_explained_by_the_results_of_the_command_before_it() -> None:
+def test_a_script_is_not_explained_by_an_earlier_commands_results() -> None:
     """Bolt lists the present contents of dbt's folder with every command."""
     story = DbtStory()
     story.read("results", results("build", "a"), "python upload.py")

@@ -172,7 +172,7 @@ def test_the_environment_overrides_dotenv(environment):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_dotenv_is_read_with_and_without_a_mark_of_its_encoding(encoding):
-    """Some editors begin a file with one."""
+    """Some editors start a file with one."""
     lines = [f"PARADIME_{name.upper()}={value}" for name, value in FIELDS.items()]
     Path(".env").write_text("\n".join(lines), encoding=encoding)
     assert ParadimeCredentials.from_env().api_endpoint == ENDPOINT
@@ -180,7 +180,7 @@ def test_dotenv_is_read_with_and_without_a_mark_of_its_encoding(encoding):
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_a_dotenv_of_another_tool_does_not_matter(environment, encoding):
-    """What the environment sets needs no file."""
+    """Values from the environment need no file."""
     Path(".env").write_text("# gültig für alle\nOTHER=1\n", encoding=encoding)
     environment(**FIELDS)
     found = ParadimeCredentials.from_env()
@@ -189,7 +189,7 @@ def test_a_dotenv_of_another_tool_does_not_matter(environment, encoding):
 
 
 def test_a_dotenv_that_is_needed_and_cannot_be_read_is_named():
-    """As PowerShell writes it, say."""
+    """PowerShell can write such a file."""
     lines = [f"PARADIME_{name.upper()}={value}" for name, value in FIELDS.items()]
     Path(".env").write_text("\n".join(lines), encoding="utf-16")
     with pytest.raises(BoltRequestError, match=r"file \.env .* not in UTF-8"):

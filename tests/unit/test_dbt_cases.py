@@ -1,4 +1,4 @@
-"""What a person must see of runs that were met in real files: each failure named, with its reason, and no tick."""
+"""What the page shows of real runs: each failure with its reason, and no tick."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def results(*nodes: dict[str, Any], which: Any = "build", **metadata: Any) -> by
 
 
 def node(name: str, status: Any = "error", **fields: Any) -> dict[str, Any]:
-    """A node's entry in it."""
+    """The entry of a node in it."""
     return {"unique_id": name if "." in name else f"model.depot.{name}", "status": status, **fields}
 
 
 def story_of(command: str, log: str = "", code: int = 1, **files: bytes) -> tuple[DbtStory, str | None]:
-    """A run of one command, as its page is made, and the cause that its summary tells."""
+    """A run of one command for a page, and the cause in its summary."""
     status = BoltRunStatus.model_validate(
         {
             "state": "FAILED" if code else "SUCCESS",
@@ -47,7 +47,7 @@ def story_of(command: str, log: str = "", code: int = 1, **files: bytes) -> tupl
 
 
 def case(name: str, command: str, code: int = 1, log: str | None = None) -> tuple[DbtStory, str | None]:
-    """The same of a case's files."""
+    """The same from a case's files."""
     kinds = {"results": "run_results", "freshness": "sources"}
     files = {
         kind: path.read_bytes()
@@ -59,7 +59,7 @@ def case(name: str, command: str, code: int = 1, log: str | None = None) -> tupl
 
 
 def title(story: DbtStory) -> str:
-    """The first line of its page."""
+    """The first line of the page."""
     return story.render("a run", None).split("\n")[0]
 
 
@@ -111,14 +111,14 @@ def title(story: DbtStory) -> str:
     ],
 )
 def test_the_failure_is_named_with_its_reason(name, command, expected) -> None:
-    """In the summary and at the top of the page, which has no tick."""
-    story, told = case(name, command)
-    assert told == expected
+    """They are in the summary and at the top of the page, which has no tick."""
+    story, message = case(name, command)
+    assert message == expected
     assert title(story).startswith("# ❌ ")
     assert story.cause() == expected
 
 
-def test_a_source_whose_query_failed_stands_beside_the_stale_one() -> None:
+def test_a_source_whose_query_failed_is_shown_beside_the_stale_one() -> None:
     """dbt 1.9 and newer leave it out of sources.json."""
     story, _ = case("16_source_missing_and_stale", "dbt source freshness")
     assert [(source.name, source.status) for source in story.freshness] == [
@@ -129,8 +129,8 @@ def test_a_source_whose_query_failed_stands_beside_the_stale_one() -> None:
     assert story.told() == "1 source stale, 1 source not checked"
 
 
-def test_batches_that_failed_are_listed_and_no_rows_are_made_up() -> None:
-    """The file has 0 failures of the model, which are no rows."""
+def test_failed_batches_are_listed_without_invented_rows() -> None:
+    """The file's 0 failures of the model are not rows."""
     page = case("07_microbatch", "dbt run")[0].render("a run", None)
     assert "batches that failed: 1 of 2 batches (2024-01-01)" in page
     assert "rows: 0" not in page
@@ -147,15 +147,17 @@ def test_a_model_all_of_whose_batches_failed_has_a_reason() -> None:
     )
 
 
-def test_a_hook_that_the_results_have_is_told_once() -> None:
-    """From dbt 1.9 on it has an entry."""
+def test_a_hook_in_the_results_is_reported_once() -> None:
+    """From dbt 1.9 on, the hook has an entry."""
     message = f"depot.on-run-end.0 failed, error:\n {GONE}"
     content = results(
         node("operation.depot.depot-on-run-end-0", message=message), node("a", "success", message="SELECT 1")
     )
     log = (CASES / "03_hook_failed_1_9.log").read_text(encoding="utf-8")
-    story, told = story_of("dbt build", log, results=content)
-    assert told == f"dbt build: operation depot-on-run-end-0 failed: depot.on-run-end.0 failed, error: {GONE}"
+    story, shown = story_of("dbt build", log, results=content)
+    assert (
+        shown == f"dbt build: operation depot-on-run-end-0 failed: depot.on-run-end.0 failed, error: {GONE}"
+    )
     assert story.told() == "1 failed, 1 succeeded"
 
 
@@ -170,14 +172,14 @@ def test_a_hook_that_fails_in_a_check_of_sources_is_named() -> None:
 
 
 def test_each_failure_has_its_own_reason() -> None:
-    """dbt Fusion writes no messages: the path, or the name after its kind or a dot, tells which error is whose."""
+    """dbt Fusion writes no messages: the path, or the name after kind or dot, links errors to nodes."""
     log = (
         "error: dbt1308: cannot cast\n  --> models/b.sql:3:7\nerror: dbt1501: no such column\n  --> models/a.sql:1:1\n"
         "error: dbt9999: a and b\n"
     )
     story, _ = story_of("dbt build", log, results=results(node("a"), node("b"), node("c")))
-    told = {each.name: each.message for each in story.results.nodes}
-    assert told == {
+    message = {each.name: each.message for each in story.results.nodes}
+    assert message == {
         "a": "error: dbt1501: no such column\n  --> models/a.sql:1:1",
         "b": "error: dbt1308: cannot cast\n  --> models/b.sql:3:7",
         "c": "error: dbt9999: a and b",
@@ -185,7 +187,7 @@ def test_each_failure_has_its_own_reason() -> None:
 
 
 def test_a_reason_is_not_guessed() -> None:
-    """Of two errors that name no node, which is whose is not known; what has a message keeps it."""
+    """Two errors without a node's name cannot be assigned; a node with a message keeps it."""
     content = results(node("a"), node("b"), node("c", message="its own"))
     log = LogReasons(("error: one", "error: two"))
     assert [each.message for each in explain(parse_run_results(content), log).nodes] == [
@@ -196,21 +198,21 @@ def test_a_reason_is_not_guessed() -> None:
 
 
 @pytest.mark.parametrize("status", ["cancelled", None, " ", "Deferred", 3])
-def test_what_is_neither_good_nor_bad_has_no_tick(status) -> None:
-    """A status that is missing, blank, or not known here."""
+def test_an_unknown_status_has_no_tick(status) -> None:
+    """The status is missing, blank, or unknown."""
     story, _ = story_of("dbt run", code=0, results=results(node("a", status), node("b", "success")))
     assert story.told() == "1 succeeded, 1 unknown"
     assert title(story).startswith("# ❔ ")
 
 
 def test_the_case_of_an_unknown_status() -> None:
-    """As a real file had it."""
+    """A real file had it."""
     story, _ = case("12_unknown_status", "dbt run", code=0)
     assert (story.told(), title(story)[:4]) == ("1 succeeded, 1 unknown", "# ❔ ")
 
 
 @pytest.mark.parametrize(
-    "status, mark, told",
+    "status, mark, message",
     [
         ("warn", "⚠️", "1 source warned"),
         ("pass", "✅", "1 source checked"),
@@ -218,29 +220,29 @@ def test_the_case_of_an_unknown_status() -> None:
         ("runtime error", "❌", "1 source not checked"),
     ],
 )
-def test_the_mark_of_a_page_is_that_of_its_sources_too(status, mark, told) -> None:
-    """A source that warns is a warning."""
+def test_the_mark_of_a_page_includes_its_sources(status, mark, message) -> None:
+    """A source with a warning makes it a warning."""
     content = json.dumps({"results": [{"unique_id": "source.a.b.c", "status": status}]}).encode()
     story, _ = story_of("dbt source freshness", code=0, freshness=content)
-    assert (title(story).split(" ")[1], story.told()) == (mark, told)
+    assert (title(story).split(" ")[1], story.told()) == (mark, message)
 
 
-def test_a_command_that_failed_without_a_failure_in_its_files_has_no_tick() -> None:
-    """dbt stopped before it wrote them, or said it in the log alone."""
+def test_a_failed_command_without_a_failed_node_has_no_tick() -> None:
+    """dbt stopped before it wrote them, or the failure is only in the log."""
     good = results(node("a", "success", message="SELECT 1"))
-    story, told = story_of(
+    story, message = story_of(
         "dbt build", "10:00:00  Encountered an error:\nRuntime Error\n  no disk", results=good
     )
-    assert told == "dbt build: Runtime Error no disk"
+    assert message == "dbt build: Runtime Error no disk"
     assert "**dbt build: Runtime Error no disk**" in story.render("a run", None)
     assert title(story).startswith("# ❌ ")
-    silent, told = story_of("dbt build", results=good)
-    assert told == "Command dbt build ended with return code 1"
+    silent, message = story_of("dbt build", results=good)
+    assert message == "Command dbt build ended with return code 1"
     assert title(silent).startswith("# ❌ ")
 
 
 def test_numbers_are_the_files_own() -> None:
-    """A test has failures, whatever rows the adapter counted; another node has rows, whatever its failures."""
+    """A test shows failures, not the adapter's rows; another node shows rows, not failures."""
     rows = {"rows_affected": 5}
     story, _ = story_of(
         "dbt build",
@@ -267,8 +269,8 @@ def test_numbers_are_the_files_own() -> None:
     }
 
 
-def test_what_was_not_run_is_not_among_the_slowest() -> None:
-    """dbt Fusion gives skipped nodes a time."""
+def test_skipped_nodes_are_not_among_the_slowest() -> None:
+    """dbt Fusion gives skipped nodes a duration."""
     nodes = [
         node(name, status, execution_time=0.001)
         for name, status in [("a", "skipped"), ("b", "reused"), ("c", "no-op"), ("d", "success")]
@@ -295,8 +297,8 @@ def test_what_was_not_run_is_not_among_the_slowest() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["results", "freshness"])
-def test_what_cannot_be_read_is_said_on_the_page(kind, content, note) -> None:
-    """Too old, too new, or odd; and there is no tick."""
+def test_the_page_names_unreadable_files(kind, content, note) -> None:
+    """The file is too old, too new, or odd; the page has no tick."""
     content = {"metadata": {"dbt_version": "0.18.1"}, **content}
     story, _ = story_of("dbt run", code=0, **{kind: json.dumps(content).encode()})
     assert not story.is_empty
@@ -305,15 +307,15 @@ def test_what_cannot_be_read_is_said_on_the_page(kind, content, note) -> None:
 
 
 @pytest.mark.parametrize("which", [None, "", "  ", 3, ["run"], {"a": 1}, "build_of_tomorrow"])
-def test_a_kind_of_command_that_is_blank_missing_or_odd_breaks_nothing(which) -> None:
-    """The results count all the same."""
-    story, told = story_of("dbt build", results=results(node("a", message="boom"), which=which))
-    assert told == "dbt build: model a failed: boom"
+def test_a_blank_missing_or_odd_kind_of_command_breaks_nothing(which) -> None:
+    """The results still count."""
+    story, message = story_of("dbt build", results=results(node("a", message="boom"), which=which))
+    assert message == "dbt build: model a failed: boom"
     assert len(story.built.nodes) == 1
 
 
-def test_results_that_only_compile_are_told_by_their_shape() -> None:
-    """Where the file does not say what kind of command it was."""
+def test_results_that_only_compile_are_recognised_by_their_shape() -> None:
+    """This is for files without the kind of the command."""
     compiled = node("a", "success", message=None, adapter_response={}, failures=None)
     assert parse_run_results(results(compiled, which=None)).compile_only
     assert not parse_run_results(results(compiled, which="run")).compile_only
@@ -334,7 +336,7 @@ def test_results_that_only_compile_are_told_by_their_shape() -> None:
     ],
 )
 def test_the_command_is_the_word_in_its_place(command, expected) -> None:
-    """Not one in a selector, in a variable, or in the value of an option."""
+    """A word in a selector, in a variable, or in the value of an option does not count."""
     assert command_asked(command) == expected
 
 
@@ -342,7 +344,7 @@ def test_the_command_is_the_word_in_its_place(command, expected) -> None:
     "command", ["dbt test --select x_freshness_check", "dbt build --select source:a retry", "dbt run -s docs"]
 )
 def test_the_sources_of_an_earlier_check_do_not_explain_another_command(command) -> None:
-    """Nor are they counted twice: the folder still has their file."""
+    """They are not counted twice either: the folder still has their file."""
     stale = json.dumps({"results": [{"unique_id": "source.a.b.c", "status": "error"}]}).encode()
     which = command.split()[1]
     story = DbtStory()

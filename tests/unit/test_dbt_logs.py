@@ -40,7 +40,7 @@ def finished(parsed: list[LogLine]) -> list[tuple[str, int]]:
     )
 
 
-def test_text_lines_get_the_level_that_dbt_gives_the_same_lines_as_json() -> None:
+def test_text_lines_get_the_level_of_the_same_json_lines() -> None:
     """The same failing build, logged as text and as JSON, has the same levels for nodes and for errors."""
     as_text, as_json = lines("failure", "dbt-build"), lines("json_logs", "dbt-log-format-json-build")
     assert finished(as_text) == finished(as_json)

@@ -1,4 +1,4 @@
-"""The end of a run whose state is not known is told by its commands, and only some time after the last of them."""
+"""The end of a run with an unknown state follows from its commands, some time after the last of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def status(state: str, *commands: dict[str, Any]) -> BoltRunStatus:
 
 CLONE = command(0, "git clone https://github.com/acme/dbt.git")
 RUNNING = command(None, end=None)
-BROKEN_OFF = command(None)
+INTERRUPTED = command(None)
 
 
 @pytest.mark.parametrize(
@@ -34,17 +34,17 @@ BROKEN_OFF = command(None)
         pytest.param("PETRIFIED", [CLONE, command(0)], "SUCCESS", id="all succeeded"),
         pytest.param("PETRIFIED", [CLONE, command(0), command(1)], "FAILED", id="one failed"),
         pytest.param("PETRIFIED", [command(1), command(0)], "FAILED", id="one failed and the run continued"),
-        pytest.param("PETRIFIED", [command(0), BROKEN_OFF], "FAILED", id="one was broken off"),
+        pytest.param("PETRIFIED", [command(0), INTERRUPTED], "FAILED", id="one was interrupted"),
         pytest.param("PETRIFIED", [command(128, "git clone x")], "FAILED", id="the clone failed"),
-        pytest.param("ABORTED", [CLONE, command(0)], "FAILED", id="a name that speaks of no success"),
+        pytest.param("ABORTED", [CLONE, command(0)], "FAILED", id="a name that does not suggest success"),
         pytest.param("PETRIFIED", [command(0), RUNNING], None, id="one is running"),
         pytest.param("PETRIFIED", [], None, id="none has started"),
         pytest.param("PETRIFIED", [CLONE, command(0, "dbt deps")], None, id="only Bolt's own"),
         pytest.param("RUNNING", [CLONE, command(0)], None, id="a state that is known"),
     ],
 )
-def test_the_commands_tell_the_end_of_a_run_whose_state_is_not_known(state, commands, end):
-    """A state that is known is what it is, whatever the commands say."""
+def test_the_commands_decide_the_end_of_an_unknown_state(state, commands, end):
+    """A known state counts, whatever the commands show."""
     found = status(state, *commands)
     assert end_by_commands(found) == end
     later = settled(found, LAST_END + SETTLING_SECONDS)
@@ -53,8 +53,8 @@ def test_the_commands_tell_the_end_of_a_run_whose_state_is_not_known(state, comm
 
 
 @pytest.mark.parametrize("now", [None, LAST_END - 3600, LAST_END, LAST_END + SETTLING_SECONDS - 1])
-def test_a_state_that_is_not_known_is_no_end_before_it_has_lasted(now):
-    """The next command may be about to start; and without Bolt's clock nobody can tell."""
+def test_an_unknown_state_is_not_an_end_until_some_time_has_passed(now):
+    """The next command may be about to start; without Bolt's clock, this is unknown."""
     found = status("PETRIFIED", command(0))
     assert settled(found, now) is found
 
@@ -70,8 +70,8 @@ def test_a_state_that_is_not_known_is_no_end_before_it_has_lasted(now):
         ("SUCCEEDED", BoltRunState.SUCCESS),
     ],
 )
-def test_other_spellings_of_an_end_are_that_end(spelling, state):
-    """They need not wait for anything."""
+def test_other_spellings_of_a_final_state_are_recognised(spelling, state):
+    """They need no waiting time."""
     assert BoltRunState(spelling) is state
     assert state.is_terminal
     assert state.is_known

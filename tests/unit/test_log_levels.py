@@ -1,4 +1,4 @@
-"""Each line has the level that dbt gave it, in every dialect; an error ends where it ends."""
+"""Each line has dbt's own level, in every dialect; an error has exactly its lines."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def levels(text: str, stream: str = "STDOUT") -> str:
         ),
     ],
 )
-def test_what_was_met_in_real_logs(name: str, expected: str, error: str | None) -> None:
-    """Each line's level, and the first error with all that belongs to it."""
+def test_lines_of_real_logs(name: str, expected: str, error: str | None) -> None:
+    """Each line's level, and the first error with all its lines."""
     assert (levels(case(name)), first_error(case(name))) == (expected, error)
 
 
@@ -136,7 +136,7 @@ def test_what_was_met_in_real_logs(name: str, expected: str, error: str | None) 
         pytest.param(
             "10:00:00  1 of 1 ERROR creating sql view model a.b .. [ERROR in 0.1s]\nprinted by a macro",
             "EI",
-            id="what is printed after a line of progress",
+            id="output after a line of progress",
         ),
         pytest.param("10:00:00  Encountered an error while generating catalog: x", "W", id="no catalog"),
         pytest.param("10:00:00  dbt encountered 2 failures while writing the catalog", "E", id="catalog"),
@@ -177,20 +177,20 @@ def test_what_was_met_in_real_logs(name: str, expected: str, error: str | None) 
         pytest.param("    Caused by: x\n    at y", "II", id="an indented word of another program"),
     ],
 )
-def test_the_same_in_other_dialects(text: str, expected: str) -> None:
+def test_lines_of_other_dialects(text: str, expected: str) -> None:
     """dbt 0.21 to 1.12 as text, in debug format and as JSON, and dbt Fusion."""
     assert levels(text) == expected
 
 
-def test_an_error_told_in_two_json_events_is_one() -> None:
+def test_an_error_in_two_json_events_is_one() -> None:
     """dbt announces it in the first."""
     events = [("error", "Failure in test a (m.yml)"), ("error", "  Got 3 results"), ("error", "Other")]
     text = "\n".join(json.dumps({"info": {"level": level, "msg": message}}) for level, message in events)
     assert errors_in([text]) == ["Failure in test a (m.yml)\n  Got 3 results", "Other"]
 
 
-def test_git_tells_its_progress_on_standard_error_without_a_warning() -> None:
-    """A healthy run does not begin with warnings; what else stands there still is one."""
+def test_git_progress_on_standard_error_is_not_a_warning() -> None:
+    """A healthy run does not start with warnings; other lines there still are warnings."""
     text = (
         "Cloning into 'shop'...\nremote: Enumerating objects: 5, done.\nReceiving objects:  45% (9/20)\n"
         "remote: Counting objects: 100% (5/5)\nFrom https://git.example.com/shop\n * [new branch]      a\n"
@@ -224,8 +224,8 @@ FRAGMENTS = st.sampled_from(
 @example(["10:00:00  1 of 1 START test a"], "STDERR", 1)
 @fewer_examples
 @given(st.lists(FRAGMENTS, max_size=12), st.sampled_from(["STDOUT", "STDERR"]), st.integers(1, 8))
-def test_lines_together_have_the_levels_that_they_have_one_by_one(lines, stream, size) -> None:
-    """Lines that say nothing are passed over at once, which changes nothing."""
+def test_lines_have_the_same_levels_together_as_one_by_one(lines, stream, size) -> None:
+    """Lines without information are skipped at once, which changes nothing."""
     one, many, counts = LevelReader(stream), LevelReader(stream), [NodeCount(), NodeCount()]
     expected, found = [], []
     for line in lines:
@@ -244,7 +244,7 @@ def test_lines_together_have_the_levels_that_they_have_one_by_one(lines, stream,
 
 @pytest.mark.parametrize("path", sorted(RECORDED.glob("*/*/stdout.txt")), ids=lambda path: path.parent.name)
 def test_real_logs_have_the_same_levels_however_they_are_read(path: Path) -> None:
-    """Of each recorded command."""
+    """The logs are those of all recorded commands."""
     lines = path.read_text(encoding="utf-8").split("\n")
     reader = LevelReader("STDOUT")
     expected = [tuple(reader.read(line)[0]) for line in lines]
@@ -256,8 +256,8 @@ def test_real_logs_have_the_same_levels_however_they_are_read(path: Path) -> Non
     assert found == expected
 
 
-def test_batches_and_hooks_are_no_nodes() -> None:
-    """They count anew within a model, and after it."""
+def test_batches_and_hooks_do_not_count_as_nodes() -> None:
+    """Their counts start again within a model, and after it."""
     log = CommandLog(1)
     log.feed("STDOUT", case("07_microbatch") + "10:00:03  1 of 7 OK hook: depot.on-run-end.0 [OK in 0.1s]\n")
     assert log.nodes == (1, 1)

@@ -114,22 +114,22 @@ RUN = {"id": 7, "state": "SUCCESS", "actor": "ann"}
 
 
 def test_a_run_whose_state_is_null_is_listed_as_unknown():
-    """It is one more run, and nobody takes it for ended."""
+    """It counts as a run, and not as an ended one."""
     page = BoltRunPage.model_validate({"runs": [RUN, {**dict.fromkeys(RUN), "id": 5}]})
     assert [(run.id, run.state) for run in page.runs] == [(7, "SUCCESS"), (5, "UNKNOWN")]
     assert not page.runs[1].state.is_terminal
 
 
 @pytest.mark.parametrize("odd", [None, "text", {**RUN, "id": None}, {**RUN, "state": ["SUCCESS"]}, {}])
-def test_a_run_that_cannot_be_read_costs_only_itself(odd, caplog):
-    """The page tells how many runs came, so that the next page begins after them."""
+def test_an_unreadable_run_does_not_affect_others(odd, caplog):
+    """The page knows how many runs it had, so that the next page starts after them."""
     page = BoltRunPage.model_validate({"runs": [odd, RUN]})
     assert ([run.id for run in page.runs], page.received) == ([7], 2)
     assert "Left out a BoltRunRecord" in caplog.text
 
 
-def test_an_odd_value_costs_only_itself():
-    """An owner that is no text does not hide the schedule."""
+def test_an_odd_value_does_not_affect_others():
+    """An owner that is not a text does not hide the schedule."""
     odd = {
         "name": "daily",
         "owner": ["a", "b"],
@@ -144,15 +144,15 @@ def test_an_odd_value_costs_only_itself():
 
 
 @pytest.mark.parametrize("model, name", [(BoltRunPage, "runs"), (BoltSchedulePage, "schedules")])
-def test_a_page_of_which_nothing_can_be_read_is_not_empty(model, name):
+def test_an_unreadable_page_is_an_error_and_not_empty(model, name):
     """An API that has changed must not look like a schedule without runs."""
     with pytest.raises(ValidationError):
         model.model_validate({name: [{"name": 5, "id": None}]})
     assert model.model_validate({name: []}).received == 0
 
 
-def test_a_command_that_cannot_be_read_does_not_hide_its_run(caplog):
-    """The wait goes by the run's state; the log names the field and holds no value."""
+def test_an_unreadable_command_does_not_hide_its_run(caplog):
+    """The wait uses the run's state; the log names the field without its value."""
     odd = command(id=None, command="--token n33dle")
     status = BoltRunStatus.model_validate({"state": "SUCCESS", "commands": [odd, command(id=2)]})
     assert (status.state, [each.id for each in status.commands]) == (BoltRunState.SUCCESS, [2])
@@ -369,8 +369,8 @@ def test_a_log_page_must_say_whether_it_is_the_last(finished):
         BoltLogPage.model_validate({"lines": [], "finished": finished})
 
 
-def test_a_result_tells_what_is_known_of_a_run():
-    """Of one that was seen, its status counts; of one that was not, the state that is known otherwise, if any is."""
+def test_a_result_has_what_is_known_about_a_run():
+    """If the run was read, its status counts; otherwise, a state known from elsewhere, if any."""
     status = BoltRunStatus.model_validate({"state": "RUNNING", "commands": [command()]})
     seen = BoltRunResult.of(7, status, state=BoltRunState.CANCELED)
     assert (seen.state, seen.started_at, seen.attempts[0].state) == ("RUNNING", status.started_at, "RUNNING")

@@ -95,8 +95,8 @@ def test_graphql_errors_are_classified_by_the_callers_next_step(message, kind, m
         pytest.param("Schedule 'not found' failed to load", None, id="words of a refusal in a name"),
     ],
 )
-def test_a_read_that_may_have_failed_inside_bolt_is_asked_again(message, code):
-    """Asking again does no harm; a mutation that Bolt refuses in the same words is refused."""
+def test_a_read_that_may_have_failed_inside_bolt_is_repeated(message, code):
+    """A second read does no harm; a mutation with the same error is refused."""
     entry = {"message": message, "extensions": {"code": code}}
     assert isinstance(graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET), BoltUnavailable)
     assert type(graphql_error(CANCEL_BOLT_RUN, [entry], NOTHING_SECRET)) is BoltRequestError
@@ -116,14 +116,14 @@ def test_a_read_that_may_have_failed_inside_bolt_is_asked_again(message, code):
         pytest.param("You may not do this: permission denied", None, id="permission"),
     ],
 )
-def test_a_read_that_bolt_refuses_for_good_is_not_asked_again(message, code):
-    """Validation, what is not there, and credentials: the same request is refused again."""
+def test_a_read_that_bolt_refuses_is_not_repeated(message, code):
+    """Validation, missing objects, and credentials: the same request would be refused again."""
     entry = {"message": message, "extensions": {"code": code}}
     assert type(graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET)) is BoltRequestError
 
 
-def test_a_graphql_error_with_a_status_of_the_client_is_a_refusal():
-    """Whatever it says: HTTP 400 says that the request is wrong."""
+def test_a_graphql_error_with_http_400_is_a_refusal():
+    """HTTP 400 means that the request is wrong, whatever the text is."""
     entry = {"message": "Internal error"}
     error = graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET, status_code=400)
     assert type(error) is BoltRequestError

@@ -157,7 +157,7 @@ async def test_a_block_derived_from_prefects_own_is_used_through_its_methods(
     assert (tmp_path / "kept/a.json").read_bytes() == CONTENT[::-1]
 
 
-async def test_a_file_too_large_for_memory_is_refused_if_the_block_needs_it_whole(
+async def test_a_file_too_large_for_memory_is_refused_by_some_blocks(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only such a block refuses it; the reason names the block."""

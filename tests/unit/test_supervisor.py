@@ -1,4 +1,4 @@
-"""What a process remembers of its flow runs, and for how long; which signals count for which of them."""
+"""What a process remembers about its flow runs, for how long, and which signals count for which."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def context_of(flow_run_id: UUID) -> FlowRunContext:
 
 
 def comes(number: int) -> None:
-    """A signal, as the thread that listens hands it out."""
+    """A signal, as the listening thread passes it on."""
     for each in signals._counts:
         each.heard.append((0.0, number))
 
@@ -38,14 +38,14 @@ def count() -> Iterator[SignalCount]:
     count.end()
 
 
-def test_what_is_known_of_a_flow_run_goes_when_its_execution_has_ended() -> None:
-    """Not while somebody can ask for it, nor while its hooks run; and then with the count of its signals."""
+def test_an_ended_execution_is_forgotten() -> None:
+    """It stays while it may be needed, and while its hooks run; then the count of its signals ends, too."""
     known, flow_run_id = Supervisor(), uuid4()
     with context_of(flow_run_id) as context:
         first = known.of(flow_run_id)
         first.signals["its execution"] = count = SignalCount()
     known.of(uuid4())
-    assert known.of(flow_run_id) is first, "a task that outlives the body can ask"
+    assert known.of(flow_run_id) is first, "a task that outlives the attempt may need it"
     with going_by(Timing(hooks_seconds=0.0)):
         known.of(uuid4())
         assert known.of(flow_run_id) is first
@@ -60,7 +60,7 @@ def test_what_is_known_of_a_flow_run_goes_when_its_execution_has_ended() -> None
 
 
 def test_a_flow_run_that_awaits_a_retry_is_remembered() -> None:
-    """Nothing of it runs, but the thread that gives signs of life for it."""
+    """None of its code runs except the heartbeat thread."""
     known, flow_run_id = Supervisor(), uuid4()
     waits = known.of(flow_run_id)
     waits.alive_for = flow_run_id
@@ -72,8 +72,8 @@ def test_a_flow_run_that_awaits_a_retry_is_remembered() -> None:
         assert known.of(flow_run_id) is not waits
 
 
-def test_of_several_intents_one_takes_over_what_another_has_left() -> None:
-    """Until it gives that back."""
+def test_each_record_left_is_taken_over_by_one_intent() -> None:
+    """This lasts until it gives the record back."""
     known, left, one, other = Supervisor(), (uuid4(), "run"), uuid4(), uuid4()
     assert known.take_over(left, one, "run")
     assert known.take_over(left, one, "run")
@@ -83,8 +83,8 @@ def test_of_several_intents_one_takes_over_what_another_has_left() -> None:
     assert known.take_over(left, other, "run")
 
 
-def test_a_process_that_begins_anew_knows_nothing() -> None:
-    """As a test is to: of flow runs, tokens and signals of those before."""
+def test_a_reset_process_remembers_nothing() -> None:
+    """Each test needs that: no flow runs, tokens and signals of earlier tests."""
     flow_run_id = uuid4()
     before = the_supervisor().of(flow_run_id)
     the_supervisor().tokens[flow_run_id] = {"a token"}
@@ -95,8 +95,8 @@ def test_a_process_that_begins_anew_knows_nothing() -> None:
     assert (the_supervisor().tokens, count.interrupts) == ({}, 0)
 
 
-def test_a_signal_counts_for_whoever_counts_as_it_comes(count: SignalCount) -> None:
-    """Not for an execution that begins later, nor for one that has ended; one that was held off has no effect."""
+def test_a_signal_counts_for_the_executions_active_at_its_arrival(count: SignalCount) -> None:
+    """It does not count for a later or an ended execution; a signal that was held back has no effect."""
     comes(signal.SIGTERM)
     later = SignalCount()
     comes(signal.SIGTERM)
@@ -108,10 +108,10 @@ def test_a_signal_counts_for_whoever_counts_as_it_comes(count: SignalCount) -> N
     assert (count.interrupts, count.terminations) == (3, 1)
 
 
-def test_a_swallowed_signal_is_sent_again_once_for_all_who_count(
+def test_a_swallowed_signal_is_sent_again_once_for_all_flow_runs(
     count: SignalCount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many flow runs of the process look for it; and once more if that one is swallowed, too."""
+    """This holds for any number of flow runs in the process; if it is swallowed too, it is sent once more."""
     sent = []
 
     class Timer:

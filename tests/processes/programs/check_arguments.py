@@ -1,6 +1,6 @@
-"""Reads flows and tasks that were pickled in another process, and has each check arguments, as its run begins with it.
+"""Reads flows and tasks pickled in another process, and makes each check arguments, as at the start of its run.
 
-Arguments: how they were pickled (`cloudpickle`, as Prefect sends them to a process, or `dask`), and the file.
+Arguments: the pickle's format (`cloudpickle`, as Prefect sends them to a process, or `dask`), and the file.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from paradime_blocks import BoltRequestError
 
 
 def refuse_arguments(task: Task) -> None:
-    """Call a task's function with arguments that it refuses before it does anything else."""
+    """Call a task's function with arguments that it must refuse before anything else."""
     signature = inspect.signature(task.fn)
     required = [each.name for each in signature.parameters.values() if each.default is each.empty]
     try:
