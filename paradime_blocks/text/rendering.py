@@ -39,7 +39,8 @@ _NOISE: Final = re.compile(
     r"|(?<=\x1b)[ -/]*[0-~]?"  # the two-character ones
     r")?"
 )
-# Most logs have none of it: for ASCII this is seen many times as fast.
+# Most logs have colours and nothing else of it: for ASCII this is seen many times as fast.
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL: Final = re.compile(
@@ -62,6 +63,8 @@ def clean(text: str) -> str:
         surrogates and bidirectional overrides. Of a line that was redrawn with carriage returns, as progress
         bars are, the last state stays.
     """
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
     if text.isascii() and _CONTROL.search(text) is None:
         return text
     text = _NOISE.sub("", text)

@@ -283,7 +283,11 @@ class LiveLogs:
             before_bytes = log.waiting_bytes
             lines, _ = log.take(room, any_size=not shown)
             room -= before_bytes - log.waiting_bytes
-            records = join_lines([Record(level, self._redact(text)) for level, text in lines])
+            whole = "\n".join(text for _, text in lines)
+            # Most text has no secret, which is seen in all of it at once.
+            if self._redact(whole) != whole:
+                lines = [Record(level, self._redact(text)) for level, text in lines]
+            records = join_lines(lines)
             if records and self._headed != log.command_id:
                 self._headed = log.command_id
                 heading = f"── {self._headings[log.command_id]}{' (continued)' if again else ''} ──"
