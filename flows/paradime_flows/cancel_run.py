@@ -19,7 +19,7 @@ from paradime_flows.prefect_api import (
 )
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
-from paradime_flows.runner.run import as_result
+from paradime_flows.runner import as_result
 
 
 @bolt_flow(

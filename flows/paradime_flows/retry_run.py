@@ -23,8 +23,7 @@ from paradime_flows.prefect_api import (
     resolve_schedule,
     schedule_of_run,
 )
-from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import drive
+from paradime_flows.runner import RunPolicies, drive
 
 
 @bolt_flow(

@@ -21,8 +21,7 @@ from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_credentials
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner.run import cancelled, stopped, this_flow_run_id
-from paradime_flows.runner.takeover import give_way
+from paradime_flows.runner import cancelled, give_way, stopped, this_flow_run_id
 from paradime_flows.supervision import (
     StoppedByPrefect,
     cancel_in_prefect,

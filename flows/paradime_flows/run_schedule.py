@@ -18,8 +18,7 @@ from paradime_flows.parameters import (
     ScheduleParameter,
 )
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule
-from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import drive
+from paradime_flows.runner import RunPolicies, drive
 
 
 def _name_of_the_run() -> str:

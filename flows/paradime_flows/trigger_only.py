@@ -16,10 +16,15 @@ from paradime_flows.parameters import (
     ScheduleParameter,
 )
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule, run_logger
-from paradime_flows.runner.conflict import Skipped
-from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import as_result, cancelled, stopped, this_flow_run_id
+from paradime_flows.runner import (
+    RunLifecycle,
+    RunPolicies,
+    Skipped,
+    as_result,
+    cancelled,
+    stopped,
+    this_flow_run_id,
+)
 from paradime_flows.supervision import StoppedByPrefect
 
 

@@ -33,8 +33,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     subflows_of,
 )
-from paradime_flows.runner.resume import can_be_inherited, give_up
-from paradime_flows.runner.takeover import write_the_end
+from paradime_flows.runner import can_be_inherited, give_up, write_the_end
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -34,7 +34,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.runner.resume import succeeding
+from paradime_flows.runner import succeeding
 from paradime_flows.supervision import (
     Stop,
     StoppedByPrefect,

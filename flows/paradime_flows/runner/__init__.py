@@ -1,0 +1,24 @@
+"""One request, from its trigger to its result: what flows, tasks and pipelines use of it."""
+
+from paradime_flows.runner.conflict import Skipped
+from paradime_flows.runner.lifecycle import RunLifecycle
+from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.resume import can_be_inherited, give_up, succeeding
+from paradime_flows.runner.run import as_result, cancelled, drive, stopped, this_flow_run_id
+from paradime_flows.runner.takeover import give_way, write_the_end
+
+__all__ = [
+    "RunLifecycle",
+    "RunPolicies",
+    "Skipped",
+    "as_result",
+    "can_be_inherited",
+    "cancelled",
+    "drive",
+    "give_up",
+    "give_way",
+    "stopped",
+    "succeeding",
+    "this_flow_run_id",
+    "write_the_end",
+]

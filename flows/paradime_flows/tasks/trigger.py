@@ -20,8 +20,7 @@ from paradime_flows.prefect_api import (
     resolve_schedule,
     schedule_of_run,
 )
-from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner import RunLifecycle, RunPolicies
 from paradime_flows.supervision import StoppedByPrefect, told_of_run
 
 
