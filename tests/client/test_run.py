@@ -182,7 +182,7 @@ async def test_a_run_that_ends_before_its_delayed_cancel_is_noticed(simulator, r
     prefect="Running",
     bolt="The run keeps running",
     result=(
-        "Waited out for a minute, or `max_outage_seconds` if that is less. After that: `BoltAuthError` "
+        "The wait continues for a minute, or `max_outage_seconds` if that is less. After that: `BoltAuthError` "
         "with the run's link"
     ),
 )

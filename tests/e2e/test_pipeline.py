@@ -246,7 +246,7 @@ async def left_under_way(
     "Retried, suspended, resumed",
     'The process of a pipeline dies (`on_crash="leave"`), and the pipeline is run again with other steps',
     prefect="As it ends",
-    bolt="What no step resumes is CANCELED at once",
+    bolt="A run that no step resumes is CANCELED at once",
     result="The other runs are resumed",
 )
 @pytest.mark.full
@@ -300,7 +300,7 @@ async def test_a_rerun_that_ends_early_leaves_no_older_run(
 
 @pytest.mark.guarantee(
     "Retried, suspended, resumed",
-    "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
+    "A flow or task of your own is retried, and Prefect runs its sub-flow again",
 )
 async def test_a_retried_parent_restarts_its_pipeline_from_the_failed_step(
     workspace: BoltSimulator, credentials: ParadimeCredentials

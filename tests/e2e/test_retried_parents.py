@@ -87,12 +87,13 @@ async def is_waited_for(workspace: BoltSimulator, more: int = 1) -> None:
 
 @pytest.mark.guarantee(
     "Retried, suspended, resumed",
-    "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
+    "A flow or task of your own is retried, and Prefect runs its sub-flow again",
     prefect="As the run ends",
     bolt="No second run, unless the first one had failed",
     result=(
-        "The new sub-flow run, and all that it calls, resumes what is still running and returns what has "
-        "succeeded. So do tasks and flows that a task of yours calls. A pipeline starts from what failed"
+        "The new sub-flow run, and all that it calls, resumes runs that are still running, and returns the "
+        "results of runs that succeeded. So do tasks and flows that a task of yours calls. A pipeline starts "
+        "from its failed steps"
     ),
 )
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ async def test_a_retried_parent_resumes_the_active_run(
 
 @pytest.mark.guarantee(
     "Retried, suspended, resumed",
-    "A flow or task of your own is retried, and Prefect runs its sub-flow anew",
+    "A flow or task of your own is retried, and Prefect runs its sub-flow again",
 )
 @pytest.mark.parametrize(
     "called, by",

@@ -271,7 +271,7 @@ async def test_a_secret_in_bolts_error_does_not_reach_prefect(
     prefect="Running",
     bolt="The run keeps running",
     result=(
-        "The outage is waited out, for `max_outage_seconds` at most. After that: `BoltUnavailable`; a "
+        "The wait continues through the outage, for `max_outage_seconds` at most. After that: `BoltUnavailable`; a "
         "retry of the flow run resumes the run, or else the sweeper deals with it"
     ),
 )

@@ -1,4 +1,4 @@
-"""Secrets in a schedule's own commands: nobody who may read a flow run in Prefect reads them there."""
+"""Secrets in a schedule's own commands: a reader of the flow run in Prefect does not see them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LEAST = 8
 
 
 def shown_of(secret: str, text: str) -> str:
-    """The longest beginning of a secret that stands in a text."""
+    """The longest beginning of a secret in a text."""
     return next((secret[:n] for n in range(len(secret), LEAST, -1) if secret[:n] in text), "")
 
 
 def padded(command: str, to: int) -> str:
-    """The command, so long that what follows begins at a place."""
+    """The command, padded so that the next text starts at this position."""
     return command + " --vars " + "x" * (to - len(command) - len(" --vars  ")) + " "
 
 
@@ -34,9 +34,9 @@ def padded(command: str, to: int) -> str:
 async def test_no_part_of_a_secret_in_a_schedules_commands_shows_in_prefect(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, at: int
 ) -> None:
-    """Wherever a text is cut, its secrets have been taken out before; and what is kept cannot be read.
+    """Secrets are removed from a text before it is cut, and stored commands are only fingerprints.
 
-    The second command fails once, on a backend that is then asked to run what is left: these are commands of a request.
+    The second command fails once on an older backend, so the remaining commands are sent in a request.
     """
     secret = credentials.api_secret.get_secret_value()
     clone = padded("git clone --depth 1", at) + f"https://x-access-token:{TOKEN}@github.com/acme/shop.git"

@@ -257,15 +257,14 @@ class EndsFirst(faults.Fault):
 
 @pytest.mark.guarantee(
     "Cancelled in Prefect",
-    "The run ends by itself while it is cancelled with its flow run",
+    "The run ends on its own while it is cancelled with its flow run",
     prefect="Cancelled",
     bolt="As it ended",
     result="The flow run's state, log and summary say how the run ended",
 )
 @pytest.mark.guarantee(
     "Cancelled in Prefect",
-    "Bolt does not carry out the cancel of a run whose flow run is cancelled, within the 12 s that "
-    "there are for it",
+    "A flow run is cancelled, and Bolt does not cancel its run within 12 s",
     prefect="Cancelled",
     bolt="May keep running until the sweeper cancels it",
     result="The flow run's state, log and summary name the run. Look in Paradime",
@@ -506,7 +505,7 @@ async def test_the_slot_of_a_dead_flow_run_blocks_no_one(
 
 @pytest.mark.guarantee(
     "Cancelled in Prefect",
-    "A script's flow run is cancelled while it does something else than wait for its run",
+    "A script's flow run is cancelled while it is not waiting for its run",
     prefect="Cancelling, then Cancelled (for a flow of your own when Prefect writes it, five minutes later)",
     bolt="CANCELED within about 10 s",
     result="Nothing to do",

@@ -50,7 +50,7 @@ def untouched(simulator: BoltSimulator) -> bool:
 
 @pytest.mark.guarantee(
     "The trigger's answer is lost",
-    "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
+    "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
 )
 @pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
 async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator, policy) -> None:

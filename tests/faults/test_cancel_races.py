@@ -50,7 +50,7 @@ async def test_a_cancel_that_hangs_is_sent_again_within_the_grace_period() -> No
 
 @pytest.mark.guarantee(
     "Time limit, and cancels that Bolt does not carry out",
-    "The run ends by itself while it is cancelled for its time limit",
+    "The run ends on its own while it is cancelled for its time limit",
     prefect="As the run ended",
     bolt="As it ended",
     result="The run's result, or its error",

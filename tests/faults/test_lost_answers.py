@@ -96,8 +96,8 @@ def block(simulator: BoltSimulator, *, patience: float = 5.0, **options) -> Bolt
 
 @pytest.mark.guarantee(
     "The trigger's answer is lost",
-    "The answer is lost: a time-out, a cut connection, HTTP 5xx, a GraphQL error that says the same, "
-    "or garbage",
+    "The answer is lost: a time-out, a cut connection, HTTP 5xx, a GraphQL error with that meaning, "
+    "or an unreadable reply",
     prefect="Running; the log says which answer was lost",
     bolt="One run",
     result="The run is found among the schedule's newest runs, by branch and commands, and waited for",
@@ -122,8 +122,8 @@ async def test_the_run_of_a_lost_answer_is_adopted(simulator, record_figures) ->
     prefect="Running",
     bolt="One run",
     result=(
-        "The trigger is sent again once it is certain that no run was started: 20 s after an answer that "
-        "says nothing, a minute after a cut connection; after a time-out only by a retry of the flow run, "
+        "The trigger is sent again once it is certain that no run was started: 20 s after an unclear "
+        "answer, a minute after a cut connection; after a time-out only by a retry of the flow run, "
         "two minutes later at least"
     ),
 )
@@ -389,7 +389,7 @@ async def test_a_rate_limited_trigger_is_sent_again_without_a_search(simulator, 
 
 @pytest.mark.guarantee(
     "Bolt is unreachable, busy, or refuses us",
-    "Bolt is too busy to take a trigger (HTTP 429)",
+    "Bolt is too busy to accept a trigger (HTTP 429)",
     prefect="Running",
     bolt="One run",
     result=(
@@ -413,7 +413,7 @@ async def test_the_trigger_waits_as_long_as_bolt_asks(simulator, operation) -> N
 
 @pytest.mark.guarantee(
     "Bolt is unreachable, busy, or refuses us",
-    "Bolt is too busy to take a trigger (HTTP 429)",
+    "Bolt is too busy to accept a trigger (HTTP 429)",
 )
 @pytest.mark.parametrize("asked, sent, longest", [(90, 1, 60), (90, 7, 600), (3600, 1, 600)])
 async def test_a_retry_after_beyond_the_longest_outage_is_an_error(simulator, asked, sent, longest) -> None:

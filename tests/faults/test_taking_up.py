@@ -180,7 +180,7 @@ async def test_our_run_behind_a_refusal_is_searched_before_the_slot_is_awaited(
 
 @pytest.mark.guarantee(
     "The trigger's answer is lost",
-    "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
+    "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
 )
 @pytest.mark.parametrize("actor", ["an API key", "Scheduler"])
 async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect, actor) -> None:
@@ -356,12 +356,12 @@ async def test_a_late_retry_is_identified_by_the_run_it_retries(simulator, prefe
 
 @pytest.mark.guarantee(
     "The trigger's answer is lost",
-    "A gateway sends the trigger twice, and Bolt's refusal of the second one is what arrives",
+    "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
     prefect="As the run ends",
     bolt="One run",
     result=(
         "The run's result, whatever `on_already_running` says, also when the process is killed before it "
-        "has seen the run. The run is not cancelled, since it may be somebody else's. Where two runs fit, "
+        "has seen the run. The run is not cancelled, since it may be another client's. Where two runs fit, "
         "`BoltTriggerUnknown` names them"
     ),
 )
@@ -394,7 +394,7 @@ async def test_the_next_attempt_knows_a_trigger_that_a_gateway_doubled(
 
 @pytest.mark.guarantee(
     "Retried, suspended, resumed",
-    "A parent is retried, and somebody cancels the deployment's older flow run before it has stopped",
+    "A parent is retried, and the deployment's older flow run is cancelled before it has stopped",
     prefect="Cancelled; the new flow run as its run ends",
     bolt="CANCELED; a new run for the new flow run",
     result="The result of the new run",
@@ -926,7 +926,7 @@ async def test_a_sweep_that_attaches_waits_until_the_time_limit(
     "A clock is set forward or back",
     prefect="As the run ends",
     bolt="The run keeps running",
-    result="The time limit is measured by a clock that cannot be set, and in another process by Bolt's",
+    result="The time limit is measured by a clock that cannot be set, and in another process by Bolt's clock",
 )
 @pytest.mark.parametrize("anew", [False, True], ids=["the same process", "another process"])
 async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, anew) -> None:

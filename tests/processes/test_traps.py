@@ -27,7 +27,7 @@ pytestmark = pytest.mark.full
     "A second signal arrives before the cancel was sent to Bolt",
     prefect="Crashed",
     bolt="CANCELED",
-    result="`CancelledError` or `KeyboardInterrupt`. Signals are held off for half a minute at most",
+    result="`CancelledError` or `KeyboardInterrupt`. Signals are held back for half a minute at most",
 )
 @pytest.mark.parametrize(
     "flow, via, signum",

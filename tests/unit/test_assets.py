@@ -24,7 +24,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
 
     def emit_event(event: str, resource: dict[str, str], **more: Any) -> Event | None:
-        """As Prefect's own, which logs what is no valid event, and returns None."""
+        """Like Prefect's own, which logs an invalid event and returns None."""
         try:
             accepted = Event(event=event, resource=resource, **more)
         except ValidationError:
@@ -143,7 +143,7 @@ def test_an_ephemeral_model_is_replaced_by_its_upstream_nodes(events: list[dict[
 
 
 def of_sources(count: int, **facts: Any) -> tuple[RunResults, Manifest]:
-    """A model that is made from so many sources."""
+    """A model with this many sources."""
     sources = {f"source.s{n}": a_node("source", f"src_{n}") for n in range(count)}
     model = a_node("model", "wide", *sources, **facts)
     nodes = (NodeResult("model.wide", "model", "wide", "success"),)
@@ -151,8 +151,8 @@ def of_sources(count: int, **facts: Any) -> tuple[RunResults, Manifest]:
 
 
 @pytest.mark.parametrize("count", [75, 76, 99, 150])
-def test_as_many_upstream_nodes_are_named_as_prefect_takes(count: int, events: list[dict[str, Any]]) -> None:
-    """It takes 100 related resources an event, and adds its own of the flow run."""
+def test_upstream_nodes_are_limited_to_what_prefect_accepts(count: int, events: list[dict[str, Any]]) -> None:
+    """Prefect accepts 100 related resources per event, and adds those of the flow run."""
     emitted = emit_assets(*of_sources(count), {})
     assert (emitted.succeeded, emitted.refused, emitted.shortened) == (1, [], int(count > 75))
     (built,) = [event for event in events if "materialization" in event["event"]]
@@ -172,10 +172,10 @@ def test_as_many_upstream_nodes_are_named_as_prefect_takes(count: int, events: l
         pytest.param({}, {"note": "x" * 60_000}, id="too large"),
     ],
 )
-def test_what_prefect_does_not_accept_is_not_counted(
+def test_an_asset_that_prefect_does_not_accept_is_not_counted(
     setting: dict[Any, Any], facts: dict[str, str], events: list[dict[str, Any]]
 ) -> None:
-    """The summary names it among what was not archived."""
+    """The summary lists it as not archived."""
     with temporary_settings(setting):
         emitted = emit_assets(*of_sources(1), facts)
     assert (emitted.succeeded, emitted.failed, emitted.refused) == (0, 0, ["wide"])

@@ -54,8 +54,8 @@ def test_a_retried_task_claims_the_same_record_again():
         pytest.param({"retry_of": 7, "retry_everything": True}, id="retry of everything"),
     ],
 )
-def test_a_fingerprint_tells_a_request_from_others(other):
-    """It is all that is kept of what was asked for."""
+def test_a_fingerprint_identifies_a_request(other):
+    """Nothing else of the request is stored."""
     plain: dict[str, Any] = {"schedule_name": "extract", "options": {"commands": ["dbt run"]}}
     request = TriggerRequest(**plain)
     old = Ownership(flow_run_id=uuid4(), request=request, asked=request.fingerprint)
@@ -63,8 +63,8 @@ def test_a_fingerprint_tells_a_request_from_others(other):
     assert not old.asks_for(TriggerRequest(**{**plain, **other}))
 
 
-def test_commands_are_kept_as_fingerprints():
-    """Of 400 kB of commands, which may hold secrets, the label has as little as of others."""
+def test_commands_are_stored_as_fingerprints():
+    """The label is short even for 400 kB of commands, which may contain secrets."""
     commands = [f"dbt run -s {'orders+ ' * 50_000}"]
     request = TriggerRequest(schedule_name="daily", options={"commands": commands, "branch": "dev"})
     intent = TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands)), "dev")

@@ -201,7 +201,7 @@ async def test_a_large_log_is_copied_in_pieces(tmp_path: Path) -> None:
 
 
 async def test_the_end_of_a_log_begins_with_no_half_secret() -> None:
-    """Of a last line that is longer than what is looked at, too."""
+    """This also holds for a last line longer than the part that is read."""
     archive = an_archive(None, 10_000)
     for at in range(0, len(SECRET) + 1, 3):
         await archived(archive, stdout=SECRET + "x" * (20_000 - at))

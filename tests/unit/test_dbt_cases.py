@@ -136,8 +136,8 @@ def test_failed_batches_are_listed_without_invented_rows() -> None:
     assert "rows: 0" not in page
 
 
-def test_a_model_all_of_whose_batches_failed_has_a_reason() -> None:
-    """dbt's own message is the status once more."""
+def test_a_model_with_only_failed_batches_has_a_reason() -> None:
+    """dbt's own message only repeats the status."""
     batches = {"successful": [], "failed": [["2024-01-01T06:00:00Z", "2024-01-01T07:00:00Z"]]}
     content = results(node("events", message="ERROR", batch_results=batches))
     _, told = story_of("dbt build", "10:00:00  Unhandled error while executing \nno disk", results=content)
