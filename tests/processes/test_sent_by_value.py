@@ -37,11 +37,10 @@ def public_runnables() -> dict[str, Any]:
     """The flows and tasks of the public modules, in both forms."""
     found = {}
     for module in pkgutil.iter_modules(paradime_flows.__path__):
-        if not module.ispkg:
-            names = vars(importlib.import_module(f"paradime_flows.{module.name}"))
-            runnables = {name: each for name, each in names.items() if isinstance(each, (Flow, Task))}
-            found |= runnables
-            found |= {f"a{name}": names[f"a{name}"] for name in runnables if f"a{name}" in names}
+        names = vars(importlib.import_module(f"paradime_flows.{module.name}"))
+        runnables = {name: each for name, each in names.items() if isinstance(each, (Flow, Task))}
+        found |= runnables
+        found |= {f"a{name}": names[f"a{name}"] for name in runnables if f"a{name}" in names}
     return found
 
 
