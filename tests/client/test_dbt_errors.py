@@ -182,7 +182,7 @@ CASES = Path(__file__).parents[1] / "dbt_cases"
         ),
     ],
 )
-async def test_what_the_files_leave_out_is_told_from_the_log(name, command, expected) -> None:
+async def test_failures_missing_in_the_files_are_read_from_the_log(name, command, expected) -> None:
     """A failure without a message, a hook, a batch, a source whose query failed."""
     files = {
         f"target/{path.name.removeprefix(f'{name}.')}": path.read_bytes()

@@ -147,15 +147,15 @@ async def until(accept: Callable[[], Any]) -> None:
 
 async def to_the_end(simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any) -> int:
     """Run an attempt from the start to the end of its intent."""
-    body = await begun(simulator, flow_run_id, key, **policies)
-    run = await body.obtain()
+    attempt = await begun(simulator, flow_run_id, key, **policies)
+    run = await attempt.obtain()
     try:
-        await body.wait(run)
-        await body.result(run)
+        await attempt.wait(run)
+        await attempt.result(run)
     except BoltError as error:
-        await body.finish(error)
+        await attempt.finish(error)
         raise
-    await body.finish(None)
+    await attempt.finish(None)
     return run.run_id
 
 
@@ -201,13 +201,13 @@ class Left:
         await self.ended_unnoticed("FAILED")
 
     async def bolt_unreachable(self) -> None:
-        body = await begun(self.simulator, self.flow_run_id)
-        body.schedule = body.schedule.model_copy(update={"max_outage_seconds": 10})
-        run = await body.obtain()
+        attempt = await begun(self.simulator, self.flow_run_id)
+        attempt.schedule = attempt.schedule.model_copy(update={"max_outage_seconds": 10})
+        run = await attempt.obtain()
         self.simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
         with pytest.raises(BoltUnavailable) as outage:
-            await body.wait(run)
-        await body.finish(outage.value)
+            await attempt.wait(run)
+        await attempt.finish(outage.value)
         self.simulator.clear_faults()
 
     async def succeeded(self) -> None:
@@ -222,9 +222,9 @@ class Left:
         never_ends(self.simulator)
 
     async def left_at_the_time_limit(self) -> None:
-        body = await begun(self.simulator, self.flow_run_id, on_timeout="leave")
-        run = await body.obtain()
-        await body.finish(BoltRunTimedOut("Time is up.", state="RUNNING", run_id=run.run_id))
+        attempt = await begun(self.simulator, self.flow_run_id, on_timeout="leave")
+        run = await attempt.obtain()
+        await attempt.finish(BoltRunTimedOut("Time is up.", state="RUNNING", run_id=run.run_id))
         self.simulator.finish(run.run_id)
 
     async def cleaned_up(self, state: StateType) -> None:
@@ -336,8 +336,8 @@ async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
     async def with_other_commands() -> int:
         credentials = credentials_for(simulator)
         schedule = BoltSchedule(credentials=credentials, schedule_name=SCHEDULE, commands=["dbt test"])
-        body = await RunLifecycle.begin(schedule, second, RunPolicies())
-        return (await body.obtain()).run_id
+        attempt = await RunLifecycle.begin(schedule, second, RunPolicies())
+        return (await attempt.obtain()).run_id
 
     assert await in_a_process(with_other_commands) != before
     assert [ownership_of(prefect, one).is_open for one in (first, second)] == [True, True]
@@ -384,8 +384,8 @@ async def test_equal_tasks_at_once_resume_one_run_each(simulator, prefect, monke
         return [(await (await begun(simulator, first, key)).obtain()).run_id for key in keys]
 
     async def again() -> list[int]:
-        bodies = await asyncio.gather(*(begun(simulator, second, f"{key} again") for key in keys))
-        return [(await body.obtain()).run_id for body in bodies]
+        attempts = await asyncio.gather(*(begun(simulator, second, f"{key} again") for key in keys))
+        return [(await attempt.obtain()).run_id for attempt in attempts]
 
     write = prefect.update_flow_run_labels
 
@@ -408,10 +408,10 @@ async def test_equal_tasks_in_other_processes_resume_one_run_each(simulator, pre
         return [await to_the_end(simulator, first, key) for key in ("one", "two")]
 
     runs = await in_a_process(before)
-    taken, body = [], Process()
+    taken, attempt = [], Process()
     for key in ("another", "one more", "a third"):
         begin_anew()
-        taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), body))
+        taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), attempt))
     assert taken[:2] == runs
     assert [run.id for run in simulator.runs()] == taken
 
@@ -523,7 +523,7 @@ async def test_a_flow_run_continues_until_the_newer_one_reaches_it(simulator, pr
 async def test_the_next_attempt_triggers_instead_of_one_that_waits(simulator, prefect, place) -> None:
     """Both find the schedule running. The first stops, and the run that it waited to trigger is triggered once."""
     simulator.update_schedule(SCHEDULE, already_running="refuse")
-    in_the_way = simulator.start_run(SCHEDULE)
+    conflicting = simulator.start_run(SCHEDULE)
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()
     older = in_a_process(lambda: to_the_end(simulator, first))
@@ -532,7 +532,7 @@ async def test_the_next_attempt_triggers_instead_of_one_that_waits(simulator, pr
     with pytest.raises(Superseded):
         await older
     ends(simulator, 0)
-    simulator.finish(in_the_way)
+    simulator.finish(conflicting)
     own = await newer
-    assert [run.id for run in simulator.runs()] == [in_the_way, own]
+    assert [run.id for run in simulator.runs()] == [conflicting, own]
     assert prefect.flow_runs[first].state.type is StateType.CRASHED

@@ -59,12 +59,12 @@ async def test_the_answer_is_waited_for_when_a_search_could_not_decide(simulator
         async with lifecycle.settling():
             await lifecycle.obtain()
 
-    body = asyncio.create_task(work())
+    attempt = asyncio.create_task(work())
     await reached(simulator, lambda bolt: bolt.runs())
     other = simulator.start_run(SCHEDULE, actor="API")
-    body.cancel()
+    attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await body
+        await attempt
     states = {run.id: run.state for run in simulator.runs()}
     assert states.pop(other) == "RUNNING"
     assert list(states.values()) == ["CANCELED"]
@@ -89,11 +89,11 @@ async def test_a_cancel_does_not_wait_for_an_unresponsive_prefect(simulator, pre
             await lifecycle.obtain()
 
     with mock.patch.object(prefect, "update_flow_run_labels", hang_once):
-        body = asyncio.create_task(work())
+        attempt = asyncio.create_task(work())
         await reached(simulator, lambda bolt: bolt.runs())
-        body.cancel()
-        await asyncio.wait([body], timeout=30)
-    assert body.cancelled()
+        attempt.cancel()
+        await asyncio.wait([attempt], timeout=30)
+    assert attempt.cancelled()
     assert hanging.is_set()
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
 
@@ -110,12 +110,12 @@ async def test_a_trigger_that_may_still_act_is_left_to_the_sweeper(simulator, pr
         async with lifecycle.settling():
             await lifecycle.obtain()
 
-    body = asyncio.create_task(work())
+    attempt = asyncio.create_task(work())
     await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 1)
     with mock.patch.object(Trigger, "_settle", _no_time):
-        body.cancel()
+        attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await body
+            await attempt
     assert simulator.runs() == []
     assert ownership_of(prefect, flow_run_id).is_open
     prefect.set_state(flow_run_id, StateType.CANCELLED)

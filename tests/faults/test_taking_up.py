@@ -172,10 +172,10 @@ async def test_our_run_behind_a_refusal_is_searched_before_the_slot_is_awaited(
     await doubled_and_interrupted(simulator, flow_run_id, policy)
     (ours,) = simulator.active_runs()
     process.set(Process())
-    body = await begun(simulator, flow_run_id, on_already_running=policy)
+    attempt = await begun(simulator, flow_run_id, on_already_running=policy)
     async with AsyncExitStack() as stack:
-        await hold_slot(body, stack)
-    assert (await body.obtain()).run_id == ours.id
+        await hold_slot(attempt, stack)
+    assert (await attempt.obtain()).run_id == ours.id
 
 
 @pytest.mark.guarantee(
@@ -193,10 +193,10 @@ async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect, a
     simulator.finish(other)
     for _ in range(2):
         process.set(Process())
-        body = await begun(simulator, flow_run_id)
+        attempt = await begun(simulator, flow_run_id)
         with pytest.raises(BoltTriggerUnknown) as unknown:
-            await body.obtain()
-        await body.finish(unknown.value)
+            await attempt.obtain()
+        await attempt.finish(unknown.value)
         assert list(unknown.value.candidates) == [ours.id, other]
     assert simulator.count("triggerBoltRun") == 1
 
@@ -216,10 +216,10 @@ async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefec
         return intent
 
     process.set(Process())
-    body = await begun(simulator, running(prefect), on_already_running="fail")
+    attempt = await begun(simulator, running(prefect), on_already_running="fail")
     somebody = mock.patch.object(trigger, "make_intent", and_somebody_starts_one)
     with somebody, pytest.raises(BoltAlreadyRunning) as refused:
-        await body.obtain()
+        await attempt.obtain()
     (other,) = simulator.runs()
     assert (refused.value.run_id, other.cancel_requests) == (other.id, 0)
 
@@ -245,7 +245,7 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
 
     flow_run_id = running(prefect)
     process.set(Process())
-    body = await begun(simulator, flow_run_id)
+    attempt = await begun(simulator, flow_run_id)
     go_on, looks = FlowRunLedger._go_on, []
 
     async def cancelled_at_the_second_look(ledger: FlowRunLedger) -> None:
@@ -266,8 +266,8 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
         mock.patch.object(FlowRunLedger, "withdraw", broken_off),
         pytest.raises(StoppedByPrefect),
     ):
-        async with body.settling():
-            await body.obtain()
+        async with attempt.settling():
+            await attempt.obtain()
     assert simulator.count("triggerBoltRun") == 0
     assert not ownership_of(prefect, flow_run_id).is_open
 
@@ -347,9 +347,9 @@ async def test_a_late_retry_is_identified_by_the_run_it_retries(simulator, prefe
     simulator.finish(failed, state="FAILED")
     simulator.inject(dataclasses.replace(LOST_ON_ITS_WAY, operation="retryBoltRun"))
     simulator.inject(faults.Status(401, operation="retryBoltRun"))
-    body = await begun(simulator, flow_run_id)
+    attempt = await begun(simulator, flow_run_id)
     with pytest.raises(BoltAuthError):
-        await body.triggering.run(TriggerRequest(SCHEDULE, retry_of=failed))
+        await attempt.triggering.run(TriggerRequest(SCHEDULE, retry_of=failed))
     assert ownership_of(prefect, flow_run_id).is_open
     assert ownership_of(prefect, flow_run_id).owned
 
@@ -386,8 +386,8 @@ async def test_the_next_attempt_knows_a_trigger_that_a_gateway_doubled(
     process.set(Process())
     with succeeding(first if taken_over else None):
         next_flow_run = running(prefect) if taken_over else first
-        body = await begun(simulator, next_flow_run, on_already_running=policy)
-    assert (await body.obtain()).run_id == ours.id
+        attempt = await begun(simulator, next_flow_run, on_already_running=policy)
+    assert (await attempt.obtain()).run_id == ours.id
     assert [each.id for each in simulator.runs()] == [ours.id]
     assert not ownership_of(prefect, next_flow_run).owned
 

@@ -114,7 +114,7 @@ class PrefectPages:
             box.fill(text)
 
     def press(self, *names: str) -> None:
-        """Press the first button that has one of these names."""
+        """Press the first button with one of these names."""
         self.page.get_by_role("button", name=re.compile(f"^({'|'.join(names)})$")).first.click()
 
     def choose_tab(self, name: str) -> None:

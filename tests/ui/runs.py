@@ -105,7 +105,7 @@ def _description_of_the_box(schema: dict[str, Any], field: dict[str, Any]) -> st
 
 
 def newest_run_of(deployment_id: UUID) -> FlowRun:
-    """Return the newest flow run of a deployment, when it has ended."""
+    """Return the newest flow run of a deployment, once it has ended."""
     with get_client(sync_client=True) as client:
         (newest,) = client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),

@@ -68,7 +68,7 @@ def form(prefect_server: LocalPrefectServer) -> ShownForm:
 
 @dataclass(frozen=True)
 class OnAWorker:
-    """A deployment of `run_schedule`, a worker that runs it, and the Bolt that it asks."""
+    """A deployment of `run_schedule`, a worker that runs it, and its Bolt."""
 
     deployment_id: UUID
     simulator: BoltSimulator
@@ -198,8 +198,8 @@ def test_the_form_shows_each_parameter_with_its_help(form: ShownForm, pages: Pre
         expect(pages.text(help_text)).to_be_visible()
 
 
-def test_a_person_makes_credentials_and_starts_a_run(on_a_worker: OnAWorker, pages: PrefectPages) -> None:
-    """By forms alone: a block of credentials, then a run that uses it; a worker runs it, and it succeeds."""
+def test_a_person_creates_credentials_and_starts_a_run(on_a_worker: OnAWorker, pages: PrefectPages) -> None:
+    """Only forms are used: for a credentials block, then for a run that uses it; a worker runs it successfully."""
     name = f"made-in-{pages.interface}"
     simulator = on_a_worker.simulator
     pages.open_block_form("paradime-credentials")
@@ -209,7 +209,7 @@ def test_a_person_makes_credentials_and_starts_a_run(on_a_worker: OnAWorker, pag
     pages.open_run_form(on_a_worker.deployment_id)
     schedule = pages.page.locator("textarea").first
     schedule.fill("daily")
-    # Credentials, the second field, are a picker of blocks, a text or None.
+    # Credentials, the second field, offer a picker of blocks, a text, or None.
     pages.page.get_by_text("str", exact=True).nth(1).click()
     pages.page.locator("textarea").nth(1).fill(name)
     pages.press("Submit")

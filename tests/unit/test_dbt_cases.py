@@ -162,7 +162,7 @@ def test_a_hook_in_the_results_is_reported_once() -> None:
 
 
 def test_a_hook_that_fails_in_a_check_of_sources_is_named() -> None:
-    """From dbt 1.10 on hooks run there, too; the check writes no results."""
+    """From dbt 1.10 on, hooks also run there; the check writes no results."""
     log = (CASES / "03_hook_failed_1_9.log").read_text(encoding="utf-8")
     fresh = json.dumps({"results": [{"unique_id": "source.a.b.c", "status": "pass"}]}).encode()
     story, told = story_of("dbt source freshness", log, freshness=fresh)

@@ -1,4 +1,4 @@
-"""The forms in Prefect's UI: what a person sees of a flow's parameters, and what the form refuses."""
+"""The forms in Prefect's UI: how they show a flow's parameters, and what they refuse."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_form_has_a_dozen_fields_and_no_choice_of_none(flow: Flow[..., Any]) -
 
 
 @pytest.mark.parametrize("flow", [run_schedule, trigger_only], ids=lambda flow: flow.name)
-def test_the_schedule_is_the_first_field_and_the_one_that_is_needed(flow: Flow[..., Any]) -> None:
+def test_the_schedule_is_the_first_and_only_required_field(flow: Flow[..., Any]) -> None:
     """It opens on a plain box for text."""
     schema = schema_of(flow)
     first = min(schema["properties"].items(), key=lambda item: item[1]["position"])
@@ -101,8 +101,8 @@ def test_a_blocks_form_has_plain_fields(block: type[Any]) -> None:
         pytest.param({"schedule_name": "daily", "safety": {"on_crash": "leave"}}, id="a field of a box"),
     ],
 )
-def test_the_form_takes_what_the_flow_takes(given: dict[str, Any]) -> None:
-    """What a person leaves empty is left out."""
+def test_the_form_accepts_what_the_flow_accepts(given: dict[str, Any]) -> None:
+    """A field left empty is not sent."""
     validate(given, schema_of(run_schedule), raise_on_error=True)
     run_schedule.validate_parameters(given)
 
@@ -121,13 +121,13 @@ def test_the_form_takes_what_the_flow_takes(given: dict[str, Any]) -> None:
     ],
 )
 def test_the_form_refuses_nonsense_before_the_run(given: dict[str, Any]) -> None:
-    """Prefect's server does, by the same schema."""
+    """Prefect's server also refuses it, with the same schema."""
     with pytest.raises(RefusedByTheForm):
         validate(given, schema_of(run_schedule), raise_on_error=True)
 
 
-def test_an_option_may_stand_by_itself_or_in_its_box() -> None:
-    """As a keyword argument in Python, and in the parameters of a deployment's run."""
+def test_an_option_can_be_given_alone_or_in_its_box() -> None:
+    """Both work as a keyword argument in Python, and in the parameters of a deployment's run."""
     by_itself = {"schedule_name": "daily", "assets": True, "on_crash": "leave", "reason": "why"}
     in_boxes = {
         "schedule_name": "daily",
@@ -142,8 +142,8 @@ def test_an_option_may_stand_by_itself_or_in_its_box() -> None:
     assert flat(first)["live_logs"] == "all"
 
 
-def test_an_option_by_itself_goes_before_the_one_in_its_box() -> None:
-    """A pipeline's options are boxes already, and a step's own stand beside them."""
+def test_an_option_given_alone_overrides_the_one_in_its_box() -> None:
+    """A pipeline's options are boxes already, and a step's own options come beside them."""
     box = run_schedule.validate_parameters({"schedule_name": "a", "on_crash": "leave"})["safety"]
     both = {"schedule_name": "a", "safety": box, "on_timeout": "leave"}
     found = flat(run_schedule.validate_parameters(both))
@@ -151,6 +151,6 @@ def test_an_option_by_itself_goes_before_the_one_in_its_box() -> None:
 
 
 def test_a_refused_option_of_a_box_is_named() -> None:
-    """With its box, and what it takes."""
+    """The error names its box, and what it accepts."""
     with pytest.raises(Exception, match=r"safety\.on_crash: Input should be 'cancel' or 'leave'"):
         run_schedule.validate_parameters({"schedule_name": "daily", "on_crash": "explode"})
