@@ -48,7 +48,7 @@ PARTS = [
     Part("more on the real server", [*PYTEST, "-m", "(full or exhaustive) and e2e", "tests/e2e"], 180),
     processes("full or exhaustive", 120, "deployment"),
     processes("full", 200, "interrupts", "supervisors"),
-    processes("full", 200, "shapes", "take_up"),
+    processes("full", 200, "shapes", "resuming"),
     processes("full", 150, "traps", "pipelines", "secrets", "live_logs"),
     Part(
         "300 examples of each property",
@@ -66,7 +66,7 @@ PARTS = [
     processes("exhaustive", 600, "interrupts"),
     processes("exhaustive", 600, "shapes"),
     processes("exhaustive", 300, "supervisors"),
-    processes("exhaustive", 200, "take_up", "traps", "pipelines", "live_logs"),
+    processes("exhaustive", 200, "resuming", "traps", "pipelines", "live_logs"),
 ]
 
 

@@ -14,8 +14,8 @@ from uuid import UUID, uuid4
 
 import anyio
 import pytest
+from faults.attempts import begun, ownership_of, running, unanswered
 from faults.bench import SCHEDULE, credentials_for
-from faults.bodies import begun, ownership_of, running, unanswered
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
 

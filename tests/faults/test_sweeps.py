@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from faults.attempts import ownership_of
 from faults.bench import SCHEDULE, credentials_for
-from faults.bodies import ownership_of
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import (
     Cancelled,

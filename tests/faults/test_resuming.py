@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from faults.attempts import begun, ownership_of, running, unanswered
 from faults.bench import SCHEDULE, credentials_for, reached
-from faults.bodies import begun, ownership_of, running, unanswered
 from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from faults.attempts import begun, block, ownership_of, running
 from faults.bench import SCHEDULE, bolt, credentials_for, reached
-from faults.bodies import begun, block, ownership_of, running
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
 
