@@ -4,6 +4,6 @@ from typing import Literal
 
 # What the end of a wait does to the Bolt run.
 Policy = Literal["cancel", "leave"]
-OnAlreadyRunning = Literal["wait", "attach", "fail", "skip", "replace"]
+OnAlreadyRunning = Literal["wait", "attach", "attach_if_same", "fail", "skip", "replace"]
 OnFailure = Literal["stop", "finish", "continue"]
 LiveLogsMode = Literal["all", "head_and_tail", "off"]

@@ -58,7 +58,8 @@ class ConflictOptions(TypedDict, total=False):
         OnAlreadyRunning,
         Doc(
             "What to do when the schedule runs already. wait: until it ends, then trigger; attach: wait for that run "
-            "instead; fail; skip; replace: cancel it, then trigger."
+            "instead; attach_if_same: the same, but fail if its commands or branch are not those asked for; fail; "
+            "skip; replace: cancel it, then trigger."
         ),
         Default("wait"),
     ]

@@ -60,7 +60,7 @@ async def run_pipeline(
     on_failure: OnFailure = "stop",
     max_parallel: Annotated[int, Field(ge=1, le=100)] = MAX_PARALLEL,
     name: NonEmpty = "pipeline",
-    on_already_running: Literal["wait", "attach", "fail", "replace"] = "wait",
+    on_already_running: Literal["wait", "attach", "attach_if_same", "fail", "replace"] = "wait",
     **options: Unpack[PipelineOptions],
 ) -> PipelineResult:
     """Run schedules that depend on each other: each as soon as what it needs has succeeded.

@@ -80,6 +80,7 @@ class BoltRunResult(BaseModel):
         commands: The run's commands, without their logs.
         resources: The files that the commands left behind.
         attempts: The runs that it took, oldest first; more than one after retries.
+        differs: How the run differs from what was asked for, as a sentence: where another's was waited for instead.
 
     Example:
         ```python
@@ -102,6 +103,7 @@ class BoltRunResult(BaseModel):
     commands: list[BoltCommandSummary] = Field(default_factory=list)
     resources: list[BoltResourceSummary] = Field(default_factory=list)
     attempts: list[BoltAttempt] = Field(default_factory=list)
+    differs: str | None = None
 
     @classmethod
     def of(

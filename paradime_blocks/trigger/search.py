@@ -21,7 +21,7 @@ from paradime_blocks.errors import (
     BoltUnavailable,
     BoltUnsupported,
 )
-from paradime_blocks.models import BoltRunRecord, BoltRunState, run_url
+from paradime_blocks.models import BoltGitInfo, BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Clock, Deadline, system_clock
 from paradime_blocks.trigger.request import fingerprint_of
@@ -93,21 +93,20 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
         return Fit.NO
     if intent.retry_of is not None:
         return Fit.YES
-    checked_out = _checked_out(intent, record)
-    how = Fit.NO if checked_out is Fit.NO else _commands_fit(intent.commands, commands)
+    source = checked_out(intent.branch, record.git_info)
+    how = Fit.NO if source is Fit.NO else _commands_fit(intent.commands, commands)
     if how is not Fit.NO and _BY_THE_CLOCK.search(record.actor or ""):
         # An inference from its name: enough not to take the run for ours, but no proof that it is not.
         return Fit.DOUBTFUL
-    return Fit.OPEN if how is Fit.YES and checked_out is Fit.OPEN else how
+    return Fit.OPEN if how is Fit.YES and source is Fit.OPEN else how
 
 
-def _checked_out(intent: TriggerIntent, record: BoltRunRecord) -> Fit:
-    """Judge whether a run has checked out what was asked for."""
-    git = record.git_info
-    if intent.branch is None or git is None or not (git.branch or git.commit_hash):
+def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
+    """Judge whether a run has checked out the branch or commit that was asked for, if one was."""
+    if asked is None or git is None or not (git.branch or git.commit_hash):
         return Fit.YES
     branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
-    if intent.branch.removeprefix("refs/heads/") in {branch, commit} or commit.startswith(intent.branch):
+    if asked.removeprefix("refs/heads/") in {branch, commit} or commit.startswith(asked):
         return Fit.YES
     # A branch that was asked for can be shown as the commit that it stood at.
     return Fit.OPEN if not branch or _COMMIT.fullmatch(branch) else Fit.NO

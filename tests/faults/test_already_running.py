@@ -52,7 +52,7 @@ def untouched(simulator: BoltSimulator) -> bool:
     "The trigger's answer is lost",
     "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
 )
-@pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
+@pytest.mark.parametrize("policy", ["wait", "attach", "attach_if_same", "replace", "fail", "skip"])
 async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator, policy) -> None:
     """Bolt starts our run and refuses the second request. We get the refusal, and wait for the run.
 
@@ -123,7 +123,7 @@ async def test_wait_is_bounded(simulator) -> None:
     assert untouched(simulator)
 
 
-@pytest.mark.parametrize("policy", ["wait", "attach", "replace", "fail", "skip"])
+@pytest.mark.parametrize("policy", ["wait", "attach", "attach_if_same", "replace", "fail", "skip"])
 async def test_wait_when_bolt_does_not_list_the_conflicting_run(idle_simulator, policy) -> None:
     """Bolt may not list a run while it starts. `wait` keeps waiting, and then triggers."""
     refusal = f"AlreadyRunningException: schedule {SCHEDULE!r} is already running"
@@ -174,6 +174,64 @@ async def test_attach_returns_the_result_of_the_other_run(simulator) -> None:
     outcome, _ = await asyncio.gather(run(simulator, "attach", timeout_seconds=3600.0), end_it())
     assert outcome.result.run_id == outcome.runs[0].id
     assert len(outcome.runs) == 1
+
+
+OTHERS = [
+    pytest.param(
+        {"commands": ["dbt test"]}, {}, "commands 'dbt seed; dbt run' instead of 'dbt test'", id="commands"
+    ),
+    pytest.param(
+        {"commands": ["dbt seed"]}, {}, "commands 'dbt seed; dbt run' instead of 'dbt seed'", id="more"
+    ),
+    pytest.param(
+        {}, {"commands": ["dbt seed"]}, "commands 'dbt seed' instead of 'dbt seed; dbt run'", id="fewer"
+    ),
+    pytest.param({"branch": "main"}, {"branch": "theirs"}, "branch 'theirs' instead of 'main'", id="branch"),
+    pytest.param({}, {"branch": "theirs"}, None, id="no branch asked for"),
+    pytest.param({"commands": ["dbt seed", "dbt run"], "branch": "main"}, {}, None, id="the same"),
+]
+
+
+async def attached(
+    bolt: BoltSimulator, asked: dict[str, Any], theirs: dict[str, Any], policy: str
+) -> Outcome:
+    """A run beside another's, which succeeds."""
+    bolt.start_run(SCHEDULE, **theirs)
+    return await run(bolt, policy, timeout_seconds=3600.0, **asked)
+
+
+@pytest.mark.parametrize("asked, theirs, told", OTHERS)
+async def test_attach_says_if_the_other_run_does_something_else(
+    idle_simulator, asked, theirs, told, caplog
+) -> None:
+    """In the log, in the summary, in the result and in the flow run's state."""
+    outcome = await attached(idle_simulator, asked, theirs, "attach")
+    assert outcome.result.run_id == idle_simulator.runs()[0].id
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    if told is None:
+        assert (outcome.result.differs, outcome.state.name, warnings) == (None, "Completed", [])
+        return
+    sentence = f"Bolt run {outcome.result.run_id} does something else than was asked for: {told}."
+    assert (outcome.result.differs, outcome.state.name) == (sentence, "Attached")
+    assert warnings[-1] == sentence
+    assert outcome.summary.index("does something else") < outcome.summary.index("## ")
+
+
+@pytest.mark.parametrize("asked, theirs, told", OTHERS)
+async def test_attach_if_same_fails_if_the_other_run_does_something_else(
+    idle_simulator, asked, theirs, told
+) -> None:
+    """At once, where it can be told; else when its commands are known."""
+    outcome = await attached(idle_simulator, asked, theirs, "attach_if_same")
+    assert [each.cancel_requests for each in outcome.runs] == [0]
+    if told is None:
+        assert outcome.result.run_id == outcome.runs[0].id
+        return
+    assert isinstance(outcome.error, BoltAlreadyRunning)
+    assert told.partition(" instead of ")[2] in outcome.error.message
+    assert outcome.error.run_id == outcome.runs[0].id
+    assert outcome.ownership is not None
+    assert not outcome.ownership.is_open
 
 
 async def test_replace(simulator) -> None:

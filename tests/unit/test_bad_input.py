@@ -291,7 +291,11 @@ BAD = [
     bad(flow(poll_interval_seconds=0), "poll_interval_seconds", "equal to 0.5", id="flow: no pause"),
     bad(flow(retries=-1), "retries", "equal to 0", id="flow: negative retries"),
     bad(flow(retries=1.5), "retries", "valid integer", id="flow: half a retry"),
-    bad(flow(on_already_running="panic"), "'wait', 'attach', 'fail', 'skip' or 'replace'", id="flow: policy"),
+    bad(
+        flow(on_already_running="panic"),
+        "'wait', 'attach', 'attach_if_same', 'fail', 'skip' or 'replace'",
+        id="flow: policy",
+    ),
     bad(flow(on_timeout="explode"), "'cancel' or 'leave'", id="flow: policy at the time limit"),
     bad(flow(max_outage_seconds=-1), "max_outage_seconds", "equal to 0", id="flow: negative outage"),
     bad(flow(cancel_grace_seconds=0), "cancel_grace_seconds", "greater than 0", id="flow: no grace"),

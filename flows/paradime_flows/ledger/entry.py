@@ -48,6 +48,7 @@ class Ownership(BaseModel):
         run_id: The Bolt run; None until it is known.
         state: Its state when last seen by us.
         owned: Whether the run is ours to cancel; false for one that we only attached to, or that may be ours.
+        attached: Whether it is another's run, waited for in place of our own as `on_already_running` says.
         left: Whether it is left on purpose as soon as it has been started.
         closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
         reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
@@ -80,6 +81,7 @@ class Ownership(BaseModel):
     run_id: int | None = None
     state: BoltRunState | None = None
     owned: bool = True
+    attached: bool = False
     left: bool = False
     closed: bool = False
     reported: bool = False

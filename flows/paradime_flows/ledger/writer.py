@@ -55,6 +55,7 @@ class FlowRunLedger:
         await self._go_on()
         ownership.request, ownership.intent = request, intent
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
+        ownership.attached = False
         ownership.closed, ownership.reported, ownership.unseen = False, False, False
         # Not the time of a run before this one.
         ownership.began_at, ownership.limit_seconds = intent.intended_at, self.timeout_seconds

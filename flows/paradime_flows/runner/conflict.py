@@ -33,13 +33,15 @@ from paradime_blocks.trigger import (
     first_of,
     unknown_trigger,
 )
-from paradime_flows.prefect_api import times
+from paradime_flows.prefect_api import run_logger, times
+from paradime_flows.runner.attached import how_it_differs
 
 if TYPE_CHECKING:
     from paradime_blocks.options import Command
     from paradime_flows.choices import OnAlreadyRunning
     from paradime_flows.ledger import FlowRunLedger, Ownership
 
+ATTACHING: frozenset[OnAlreadyRunning] = frozenset({"attach", "attach_if_same"})
 _REPLACEMENTS_AT_MOST = 3
 _MOST_DOUBLINGS = 12
 
@@ -69,6 +71,7 @@ class Triggering:
         ledger: Where intent and run id are written.
         trail: Where decisions are told.
         on_already_running: What to do when the schedule runs already.
+        asked: What the caller asked for.
         waiting: How long the schedule is waited for, its slot included.
     """
 
@@ -76,6 +79,7 @@ class Triggering:
     ledger: FlowRunLedger
     trail: Trail
     on_already_running: OnAlreadyRunning
+    asked: TriggerRequest
     waiting: Deadline = field(init=False)
 
     def __post_init__(self) -> None:
@@ -143,11 +147,18 @@ class Triggering:
             Whether it is waited for in place of our own; if not, the way is free, and the trigger is to be sent.
         """
         policy = self.on_already_running
-        if policy == "attach" and runs:
+        if policy in ATTACHING and runs:
+            differs = await how_it_differs(other, self.asked)
+            if differs is not None and policy == "attach_if_same":
+                self.trail.note(differs)
+                raise error.with_facts(message=differs, run_id=other.run_id, url=other.url) from error
             self.trail.note(f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for.")
+            if differs is not None:
+                Trail(self.ownership.notes, tell=run_logger().warning).note(differs)
+            self.ownership.attached = True
             await self.ledger.attached(other.run_id)
             return True
-        waits = policy == "wait" or (policy in {"attach", "replace"} and not runs)
+        waits = policy == "wait" or (policy in {*ATTACHING, "replace"} and not runs)
         if waits and not self.waiting.passed:
             await self._wait_for_other(other, refusals)
             return False

@@ -11,7 +11,14 @@ from uuid import UUID
 
 import anyio
 
-from paradime_blocks import BoltError, BoltRun, BoltRunError, BoltRunFailed, BoltRunTimedOut, BoltSchedule
+from paradime_blocks import (
+    BoltError,
+    BoltRun,
+    BoltRunError,
+    BoltRunFailed,
+    BoltRunTimedOut,
+    BoltSchedule,
+)
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
@@ -20,6 +27,7 @@ from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
 from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
 from paradime_flows.reporting.failure_cause import told_of
 from paradime_flows.retry_policy import why_not_retry
+from paradime_flows.runner.attached import see_what_it_did
 from paradime_flows.runner.begin import open_intent
 from paradime_flows.runner.conflict import Skipped, Triggering
 from paradime_flows.runner.policies import RunPolicies
@@ -74,7 +82,10 @@ class RunLifecycle:
             ownership, schedule.timeout_seconds, look=check_not_stopped, note_start=begins_here
         )
         self.trail = Trail(ownership.notes, tell=run_logger().info)
-        self.triggering = Triggering(schedule, self.ledger, self.trail, policies.on_already_running)
+        self.triggering = Triggering(
+            schedule, self.ledger, self.trail, policies.on_already_running, self.request
+        )
+        self.differs: str | None = None
 
     @classmethod
     async def begin(
@@ -243,9 +254,13 @@ class RunLifecycle:
 
         Raises:
             BoltRunError: The run did not succeed.
+            BoltAlreadyRunning: It was attached to, did something else than was asked for, and the policy is to fail.
         """
         result = await run.afetch_result()
-        return result.model_copy(update={"attempts": [*self.ownership.attempts, *result.attempts]})
+        attempts = [*self.ownership.attempts, *result.attempts]
+        if self.ownership.attached:
+            self.differs = await see_what_it_did(run, self.request, self.ownership, self.policies)
+        return result.model_copy(update={"attempts": attempts, "differs": self.differs})
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun | None:
         """Retry a failed run from its failure, if the policy still allows it.
@@ -304,7 +319,9 @@ class RunLifecycle:
         if sentence:
             self.trail.note(sentence)
         async with swallowed_signals_sent_again():
-            await archive_ownership(ownership, self.schedule.credentials, outcome=told_of(outcome))
+            await archive_ownership(
+                ownership, self.schedule.credentials, outcome=told_of(outcome) or self.differs
+            )
         # Who has taken up the flow run must find the run still open.
         await see_that_it_is_ours(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"

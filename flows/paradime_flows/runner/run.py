@@ -85,7 +85,7 @@ async def drive(
     if reason := await lifecycle.settle_if_cancelled():
         # Prefect takes no other end from a flow run that is being cancelled.
         return cancelled(reason, BoltRunResult)
-    return result
+    return result if result.differs is None else _attached(result, result.differs)
 
 
 async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
@@ -138,6 +138,10 @@ def cancelled(reason: str, kind: type[R]) -> R:
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - says what the flow returns otherwise
     """Return a state in place of a flow's result: Prefect takes it for the flow run's end."""
     return cast("R", state)
+
+
+def _attached(result: BoltRunResult, differs: str) -> BoltRunResult:
+    return as_result(Completed(name="Attached", message=differs, data=result), BoltRunResult)
 
 
 def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:

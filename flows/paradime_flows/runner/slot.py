@@ -24,7 +24,7 @@ from slugify import slugify
 from paradime_blocks import BoltAlreadyRunning, BoltRun, BoltRunState, BoltSchedule
 from paradime_blocks.polling import Deadline
 from paradime_flows.prefect_api import times
-from paradime_flows.runner.conflict import Skipped
+from paradime_flows.runner.conflict import ATTACHING, Skipped
 from paradime_flows.supervision import unless_stopped
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ async def _goes_on_without(lifecycle: RunLifecycle, dead: Deadline) -> bool:
     if policy == "skip" and other is not None:
         await _skip(lifecycle, other)
         return True
-    if policy in {"attach", "replace"} and runs:
+    if policy in {*ATTACHING, "replace"} and runs:
         # Bolt refuses a second run, and then the policy says what to do.
         lifecycle.trail.note("Another flow run in Prefect drives the schedule; asking Bolt all the same.")
         return True

@@ -1,0 +1,84 @@
+"""Whether another's run, which is waited for in place of our own, does what was asked for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from paradime_blocks import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRun, BoltRunState
+from paradime_blocks.models.ends import count_setup
+from paradime_blocks.text import Redactor
+from paradime_blocks.trigger import Fit, Trail, TriggerRequest, checked_out, first_of
+from paradime_flows.prefect_api import run_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paradime_blocks.models import BoltGitInfo
+    from paradime_flows.ledger import Ownership
+    from paradime_flows.runner.policies import RunPolicies
+
+_CHARACTERS = 150
+
+
+async def see_what_it_did(
+    run: BoltRun, request: TriggerRequest, ownership: Ownership, policies: RunPolicies
+) -> str | None:
+    """Say how a run that has succeeded differs from what was asked for: by now all its commands have started.
+
+    Args:
+        run: Another's run, which was waited for.
+        request: What was asked for.
+        ownership: Where it is noted.
+        policies: Whether it is an error.
+
+    Raises:
+        BoltAlreadyRunning: It differs, and the policy is to fail then.
+    """
+    differs = await how_it_differs(run, request)
+    if differs is not None:
+        Trail(ownership.notes, tell=run_logger().warning).note(differs)
+        if policies.on_already_running == "attach_if_same":
+            raise BoltAlreadyRunning(
+                differs, schedule_name=ownership.schedule, run_id=run.run_id, url=run.url
+            )
+    return differs
+
+
+async def how_it_differs(run: BoltRun, request: TriggerRequest) -> str | None:
+    """Say how a run differs from what was asked for; None if it does not, as far as it has come.
+
+    Args:
+        run: Another's run of the same schedule.
+        request: What was asked for.
+    """
+    git: BoltGitInfo | None = None
+    try:
+        async with run.credentials.get_client() as client:
+            status = await client.get_bolt_run(run.run_id, logs=False)
+            asked = request.commands or (await client.get_bolt_schedule(request.schedule_name)).commands
+            # Backends may lack it.
+            with suppress(BoltRequestError):
+                page = await client.list_bolt_runs(request.schedule_name)
+                git = next((record.git_info for record in page.runs if record.id == run.run_id), None)
+    except BoltError as error:
+        return f"Bolt run {run.run_id} may do something else than was asked for: {error.message}"
+    shown = [command.command for command in status.commands]
+    redact = Redactor.of(run.credentials)
+    told = []
+    if not _does(asked, shown, is_whole=status.state == BoltRunState.SUCCESS):
+        own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
+        told.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
+    if checked_out(request.branch, git) is Fit.NO and git is not None:
+        told.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
+    if not told:
+        return None
+    return f"Bolt run {run.run_id} does something else than was asked for: {', and '.join(told)}."
+
+
+def _does(asked: Sequence[str], shown: Sequence[str], *, is_whole: bool) -> bool:
+    """Whether a run's commands are those asked for; while it goes on, only those that have started are shown."""
+    if not asked or (not is_whole and count_setup(shown) == len(shown)):
+        return True
+    first = first_of(asked, shown)
+    return first is not None and not (is_whole and len(shown) - first < len(asked))
