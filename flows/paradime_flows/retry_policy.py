@@ -1,13 +1,15 @@
-"""Which failures of a Bolt run are worth a retry: a judgement without I/O."""
+"""Which failures of a Bolt run are worth a retry, and what a retry asks for: judgements without I/O."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paradime_blocks.errors import BoltRunError
+    from paradime_blocks.trigger.request import TriggerRequest
 
 # What these say stays so until a person changes something: the project, the git branch, the credentials. A
 # test that failed is not among them, since data arrive late; nor is an error that may be an outage.
@@ -68,3 +70,13 @@ def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
             end = text.find("\n", found.end())
             return text[start : end if end >= 0 else None].strip()
     return None
+
+
+def retry_of(request: TriggerRequest, run_id: int) -> TriggerRequest:
+    """Return the request that retries a failed run: from the command that failed, with the schedule's own commands.
+
+    Args:
+        request: The request that the run came of.
+        run_id: The run that failed.
+    """
+    return replace(request.with_options(commands=None), retry_of=run_id, retry_everything=False)

@@ -1047,6 +1047,7 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
 @pytest.mark.parametrize("sent", [False, True], ids=["awaiting its retry", "about to retry"])
 async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_slot, sent) -> None:
     """Its attempt has died, and another flow run has the schedule by now."""
+    from paradime_flows.retry_policy import retry_of
     from paradime_flows.runner import run as driving
     from paradime_flows.runner.slot import hold_slot
 
@@ -1064,7 +1065,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
         await first.retry(run, failure.value)
     if sent:
         intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time(), retry_of=run.run_id)
-        await first.ledger.intend(first._retry_request(run.run_id), intent)
+        await first.ledger.intend(retry_of(first.request, run.run_id), intent)
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     process.set(Process())
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)

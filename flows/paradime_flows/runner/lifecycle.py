@@ -26,7 +26,7 @@ from paradime_blocks.trigger import Trail, TriggerRequest, Verdict, unknown_trig
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
 from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
 from paradime_flows.reporting.failure_cause import told_of
-from paradime_flows.retry_policy import why_not_retry
+from paradime_flows.retry_policy import retry_of, why_not_retry
 from paradime_flows.runner.attached import see_what_it_did
 from paradime_flows.runner.begin import open_intent
 from paradime_flows.runner.conflict import Skipped, Triggering
@@ -137,7 +137,7 @@ class RunLifecycle:
             return run
         # A body before this one may have died as it was about to retry a run.
         failed = self.ownership.failed_run
-        request = self.request if failed is None else self._retry_request(failed)
+        request = self.request if failed is None else retry_of(self.request, failed)
         if request.retry_of is not None:
             await self._count_retried(request.retry_of)
         return await self._start(request)
@@ -277,7 +277,7 @@ class RunLifecycle:
         if reason is not None:
             self.trail.note(f"Bolt run {run.run_id} failed, and a retry would fail, too: {one_line(reason)}")
             return None
-        request = self._retry_request(run.run_id)
+        request = retry_of(self.request, run.run_id)
         state = BoltRunState(str(error.state))
         self.ownership.state = state
         # The next attempt's logs take the place of these.
@@ -301,10 +301,6 @@ class RunLifecycle:
 
     async def _pause(self, seconds: float) -> None:
         await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
-
-    def _retry_request(self, run_id: int) -> TriggerRequest:
-        same = self.request.with_options(commands=None)
-        return replace(same, retry_of=run_id, retry_everything=False)
 
     async def tell(self, outcome: str | None) -> None:
         """Write the summary of a run that is not waited for, or of none at all."""
