@@ -1,13 +1,12 @@
 """How a flow's options are drawn in the form of Prefect's UI: plain fields, and boxes of those that few runs need.
 
-In Python each option is a keyword argument of the flow. A form with all of them in one column is hard to read, so the
-flow's parameters in Prefect are the main options and a box for each group; `grouped` and `flat` translate.
+In Python each option is a keyword argument of the flow. A form with all of them in one column is hard to read, so it
+has the main options, and a box for each group. The flow's function takes both; `flat` puts them together.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
@@ -52,30 +51,20 @@ def form_group(name: str, title: str, kind: type, *, module: str) -> Any:
     return create_model(name, __base__=base, __module__=module, __doc__=kind.__doc__, **fields)
 
 
-def grouped(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a call's keyword arguments with each option in the box that it belongs to.
+def flat(options: T) -> T:
+    """Return a flow's options with those of its boxes among them.
+
+    A call in Python, or a deployment, gives an option by itself; the form gives it in its box. An option that is given
+    in both places is taken as it stands by itself.
 
     Args:
-        function: The flow's function; its signature names the boxes.
-        given: The arguments: options by themselves, boxes as models or mappings, anything else.
+        options: The options as Prefect hands them to the flow's function: each by itself, and the boxes.
     """
-    parameters = inspect.signature(function).parameters
-    boxes = {
-        name: each.annotation
-        for name, each in parameters.items()
-        if isinstance(each.annotation, type) and issubclass(each.annotation, FormGroup)
-    }
-    found = dict(given)
-    for name, box in boxes.items():
-        own = {option: found.pop(option) for option in box.model_fields if option in found}
-        if own:
-            found[name] = {**dict(found.get(name) or {}), **own}
-    return found
-
-
-def flat(options: T) -> T:
-    """Return options with those in boxes beside the others, as the flow's function takes them."""
-    found: dict[str, Any] = {}
-    for name, value in cast("Mapping[str, Any]", options).items():
-        found.update(dict(value) if isinstance(value, FormGroup) else {name: value})
+    found = dict(cast("Mapping[str, Any]", options))
+    for name, box in [*found.items()]:
+        if isinstance(box, FormGroup):
+            del found[name]
+            for option in box.model_fields_set:
+                if found.get(option) == type(box).model_fields[option].default:
+                    found[option] = getattr(box, option)
     return cast("T", found)

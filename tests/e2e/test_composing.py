@@ -13,9 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 from support.processes import deploy
 
+from paradime_blocks.options import option_types
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_flows import tasks
-from paradime_flows.forms import flat
+from paradime_flows.parameters import RunOptions
 from paradime_flows.pipeline import Pipeline
 from paradime_flows.run_pipeline import run_pipeline
 from paradime_flows.run_schedule import run_schedule
@@ -100,8 +101,9 @@ def test_the_example_of_a_deployment_runs_on_a_worker(
 
 
 def test_the_examples_of_yaml_and_json_are_pipelines() -> None:
-    """`run_pipeline` accepts what the file, prefect.yaml and the UI contain."""
-    shown = [YAML(typ="safe").load(text) for _, text in blocks("yaml")]
+    """`run_pipeline` accepts what the file, prefect.yaml and the UI contain; `run_schedule` its own parameters."""
+    (single, *shown) = [YAML(typ="safe").load(text) for _, text in blocks("yaml")]
+    run_schedule.validate_parameters(single["parameters"])
     assert len(shown) == 2
     for data in shown:
         (deployment,) = data.get("deployments", [{"parameters": data}])
@@ -134,7 +136,7 @@ def test_the_table_of_parameters_is_complete() -> None:
         for name in re.findall(r"`(\w+)`", line.split(" | ")[0])
         if "|" in line
     }
-    assert documented == set(flat(run_schedule.validate_parameters({"schedule_name": "daily"})))
+    assert documented == {"schedule_name", "credentials", *option_types(RunOptions)}
 
 
 def test_every_flow_and_task_has_both_forms() -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
 from prefect import Flow
-from prefect.utilities.callables import parameter_schema
+from prefect.utilities.callables import parameter_schema, parameters_to_args_kwargs
 from prefect.utilities.schema_tools.validation import ValidationError as RefusedByTheForm
 from prefect.utilities.schema_tools.validation import validate
 
 from paradime_blocks import BoltSchedule, ParadimeCredentials
+from paradime_blocks.options import option_types
 from paradime_flows.archive_run import archive_run
 from paradime_flows.cancel_run import cancel_run
-from paradime_flows.forms import flat, grouped
+from paradime_flows.forms import flat
 from paradime_flows.inspect_run import inspect_run
 from paradime_flows.list_schedules import list_schedules
+from paradime_flows.parameters import RunOptions
 from paradime_flows.retry_run import retry_run
 from paradime_flows.run_pipeline import run_pipeline
 from paradime_flows.run_schedule import run_schedule
@@ -135,22 +138,39 @@ def test_an_option_can_be_given_alone_or_in_its_box() -> None:
         "safety": {"on_crash": "leave"},
         "advanced": {"reason": "why"},
     }
-    assert grouped(run_schedule.fn, by_itself) == in_boxes
-    first, second = (run_schedule.validate_parameters(given) for given in (by_itself, in_boxes))
-    assert first == second
-    assert {**flat(first), **by_itself} == flat(first)
-    assert flat(first)["live_logs"] == "all"
+    first, second = (flat(run_schedule.validate_parameters(given)) for given in (by_itself, in_boxes))
+    for name in option_types(RunOptions):
+        assert first[name] == second[name], name
+    assert first == {**first, **by_itself}
+    assert first["live_logs"] == "all"
 
 
 def test_an_option_given_alone_overrides_the_one_in_its_box() -> None:
-    """A pipeline's options are boxes already, and a step's own options come beside them."""
-    box = run_schedule.validate_parameters({"schedule_name": "a", "on_crash": "leave"})["safety"]
-    both = {"schedule_name": "a", "safety": box, "on_timeout": "leave"}
+    """The form sends whole boxes; a deployment's own parameters may stand beside them."""
+    both = {
+        "schedule_name": "a",
+        "safety": {"on_crash": "leave", "on_timeout": "cancel"},
+        "on_timeout": "leave",
+    }
     found = flat(run_schedule.validate_parameters(both))
     assert (found["on_crash"], found["on_timeout"], found["on_interrupt"]) == ("leave", "leave", "cancel")
 
 
-def test_a_refused_option_of_a_box_is_named() -> None:
-    """The error names its box, and what it accepts."""
-    with pytest.raises(Exception, match=r"safety\.on_crash: Input should be 'cancel' or 'leave'"):
-        run_schedule.validate_parameters({"schedule_name": "daily", "on_crash": "explode"})
+def test_the_engine_accepts_options_alone_in_a_deployments_run() -> None:
+    """It binds the stored parameters to the flow's function, before anything is checked."""
+    stored = {"schedule_name": "daily", "on_crash": "leave", "safety": {"on_timeout": "leave"}}
+    assert parameters_to_args_kwargs(run_schedule.fn, stored)[1]["on_crash"] == "leave"
+
+
+def test_a_copy_of_a_flow_has_the_same_form() -> None:
+    """`with_options` changes other things."""
+    copy = run_schedule.with_options(name="another")
+    assert inspect.signature(copy) == inspect.signature(run_schedule)
+    assert copy.parameters == run_schedule.parameters
+
+
+@pytest.mark.parametrize("given", [{"on_crash": "explode"}, {"safety": {"on_crash": "explode"}}])
+def test_a_refused_option_is_named(given: dict[str, Any]) -> None:
+    """The error says what it accepts."""
+    with pytest.raises(Exception, match=r"on_crash: Input should be 'cancel' or 'leave'"):
+        run_schedule.validate_parameters({"schedule_name": "daily", **given})

@@ -18,15 +18,16 @@ from typing import Any, TypeVar
 from prefect.cache_policies import NO_CACHE
 from prefect.flows import Flow
 from prefect.tasks import Task
+from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
 from paradime_blocks import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_blocks.text.reasons import each_reason
-from paradime_flows.forms import FormGroup, grouped
+from paradime_flows.forms import FormGroup
 from paradime_flows.prefect_api.signals import hear_signals
-from paradime_flows.prefect_api.signatures import spread_options
+from paradime_flows.prefect_api.signatures import form_signature, spread_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,17 +44,25 @@ class DispatchedFlow(Flow[P, R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow: to its end for a sync caller, as a coroutine for an async one."""
-        return _finished_for_sync_callers(super().__call__(*args, **grouped(self.fn, kwargs)))
+        return _finished_for_sync_callers(super().__call__(*args, **kwargs))
 
-    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Check a flow run's parameters; options may stand by themselves there, too, as in a call."""
-        return super().validate_parameters(grouped(self.fn, parameters))
+    def drawn_with(self, boxes: Mapping[str, type[FormGroup]]) -> DispatchedFlow[P, R]:
+        """Draw the flow's form with boxes.
+
+        A deployment reads the signature of the flow itself, a run that of its function.
+        """
+        self.__signature__ = form_signature(self.fn, boxes)
+        self.parameters = parameter_schema(self)
+        return self
 
     def with_options(self, **options: Any) -> DispatchedFlow[P, R]:
         """Return a copy of the flow with other options."""
         copy = super().with_options(**options)
-        # Prefect makes a plain Flow of it.
+        # Prefect makes a plain Flow of it, with the form of its function.
         copy.__class__ = type(self)
+        copy.parameters = self.parameters
+        if signature := vars(self).get("__signature__"):
+            copy.__signature__ = signature  # type: ignore[attr-defined]
         return copy  # type: ignore[return-value]
 
 
@@ -92,7 +101,8 @@ def bolt_flow(
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedFlow[P, R]:
-        return DispatchedFlow(spread_options(function, boxes), **options)
+        flow: Any = DispatchedFlow(spread_options(function, boxes), **options)
+        return flow.drawn_with(boxes) if boxes else flow  # type: ignore[no-any-return]
 
     return decorate
 
@@ -172,8 +182,7 @@ def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callabl
 
     @functools.wraps(runnable.fn)
     async def form(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = grouped(runnable.fn, kwargs)
-        outcome: R = await call(runnable, *args, **given)
+        outcome: R = await call(runnable, *args, **kwargs)
         return outcome
 
     form.__name__ = f"a{runnable.fn.__name__}"

@@ -16,28 +16,39 @@ F = TypeVar("F", bound=Callable[..., Any])
 def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = None) -> F:
     """Give a function that takes `**options: Unpack[Group]` a signature and a docstring with each option by itself.
 
-    Prefect makes parameters, checks and forms from the signature, and their help from the docstring. The annotations
-    are evaluated, so that they survive being sent to another process.
+    Prefect checks a call by the signature, and takes the help of a form from the docstring. The annotations are
+    evaluated, so that they survive being sent to another process.
 
     Args:
         function: The function; it is changed.
-        boxes: The boxes of the form, by the parameter's name; their options are in no other place.
+        boxes: The boxes of the form, by the parameter's name. The function takes them beside the options.
     """
     signature = inspect.signature(function, eval_str=True)
     parameters = [*signature.parameters.values()]
     if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
         (group,) = get_args(parameters.pop().annotation)
-        boxes = boxes or {}
-        boxed = {option for box in boxes.values() for option in box.model_fields}
-        options = {name: hint for name, hint in option_types(group).items() if name not in boxed}
+        options = option_types(group)
         parameters += [_keyword(name, hint, default_of(hint)) for name, hint in options.items()]
-        parameters += [_keyword(name, box, box()) for name, box in boxes.items()]
+        parameters += [_keyword(name, box | None, None) for name, box in (boxes or {}).items()]
         described = {name: doc_of(hint) for name, hint in options.items()}
-        described.update({name: str(box.__doc__) for name, box in boxes.items()})
+        described.update({name: str(box.__doc__) for name, box in (boxes or {}).items()})
         function.__doc__ = _with_arguments(function.__doc__ or "", described)
-    parameters = [_drawn_plainly(each) for each in parameters]
-    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[_drawn_plainly(each) for each in parameters]
+    )
     return function
+
+
+def form_signature(function: Callable[..., Any], boxes: Mapping[str, type[FormGroup]]) -> inspect.Signature:
+    """Return a flow's signature as a form is to draw it: options that are in a box stand in no other place."""
+    signature = inspect.signature(function)
+    boxed = {option for box in boxes.values() for option in box.model_fields}
+    parameters = [
+        _keyword(name, boxes[name], boxes[name]()) if name in boxes else each
+        for name, each in signature.parameters.items()
+        if name not in boxed
+    ]
+    return signature.replace(parameters=parameters)
 
 
 def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:
