@@ -18,7 +18,7 @@ from paradime_blocks.options import LONGEST_TIMEOUT_SECONDS, Plain, TriggerOptio
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
 from paradime_blocks.trigger.send import Trigger
 
@@ -194,7 +194,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         *,
         request: TriggerRequest | None = None,
         ledger: RunLedger | None = None,
-        trail: Trail | None = None,
+        decision_log: DecisionLog | None = None,
         **options: Unpack[TriggerOptions],
     ) -> BoltRun:
         """Trigger a run, at most one.
@@ -205,7 +205,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         Args:
             request: What to trigger; what the block says by default.
             ledger: Where intent and run id are written; nowhere by default.
-            trail: Where decisions are told; the log by default.
+            decision_log: Where decisions are told; the log by default.
             options: What to ask for beyond what the block says: `TriggerOptions` describes each.
 
         Returns:
@@ -223,7 +223,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                     client,
                     request or self.request(**options),
                     ledger or memory,
-                    trail or Trail(tell=logging.getLogger(__name__).info),
+                    decision_log or DecisionLog(log=logging.getLogger(__name__).info),
                     max_outage_seconds=self.max_outage_seconds,
                 ).run()
         except BoltAlreadyRunning as error:

@@ -1,6 +1,6 @@
 """Triggering at most one run per request: what the flows use of it."""
 
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_blocks.trigger.search import (
     Finding,
@@ -15,9 +15,9 @@ from paradime_blocks.trigger.search import (
 from paradime_blocks.trigger.send import Trigger
 
 __all__ = [
+    "DecisionLog",
     "Finding",
     "Fit",
-    "Trail",
     "Trigger",
     "TriggerIntent",
     "TriggerRequest",

@@ -1,4 +1,4 @@
-"""The decision trail of a run: what was sent, what was unclear, what was done and why."""
+"""The decision log of a run: what was sent, what was unclear, what was done and why."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _LAST = 4
 
 
 @dataclass
-class Trail:
-    """Decisions in the order in which they were taken.
+class DecisionLog:
+    """The decisions of a run, oldest first.
 
     Attributes:
         notes: The decisions, each as (ISO date in UTC, sentence).
-        tell: Called with each new sentence, for a log.
+        log: Called with each new sentence, as a logger's method.
     """
 
     notes: list[tuple[str, str]] = field(default_factory=list)
-    tell: Callable[[str], object] | None = None
+    log: Callable[[str], object] | None = None
 
     def note(self, sentence: str) -> None:
-        """Add a decision and tell it, unless it was one of the last already: what goes on and on is told once."""
-        if sentence in {told for _, told in self.notes[-_LAST:]}:
+        """Add a decision and log it, unless it is one of the last few already."""
+        if sentence in {earlier for _, earlier in self.notes[-_LAST:]}:
             return
         self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))
-        if self.tell is not None:
-            self.tell(sentence)
+        if self.log is not None:
+            self.log(sentence)

@@ -36,7 +36,7 @@ from paradime_blocks.trigger.search import (
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
-    from paradime_blocks.trigger.decision_log import Trail
+    from paradime_blocks.trigger.decision_log import DecisionLog
 
 _SENDS_AT_MOST = 3
 _REFUSAL_WINDOW_SECONDS = 6.0
@@ -97,7 +97,7 @@ class Trigger:
         client: An open client.
         request: What to trigger.
         ledger: Where intent and run id are written.
-        trail: Where decisions are told.
+        decision_log: Where decisions are told.
         window_seconds: How long absence must last to be believed after an answer that tells nothing; if none came at
             all, as long as a server may work at a request, if that is longer.
         max_outage_seconds: How long to look on while Bolt cannot be reached, and to wait while it has too much to do
@@ -110,7 +110,7 @@ class Trigger:
     client: BoltClient
     request: TriggerRequest
     ledger: RunLedger
-    trail: Trail
+    decision_log: DecisionLog
     window_seconds: float = 20.0
     max_outage_seconds: float = 600.0
     interrupt_seconds: float = 15.0
@@ -161,7 +161,7 @@ class Trigger:
                 # intent stays: what was sent before may show itself yet.
                 intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
                 await self.ledger.intend(self.request, intent)
-                self.trail.note("No run has started; the trigger is sent again.")
+                self.decision_log.note("No run has started; the trigger is sent again.")
             try:
                 run_id = await self._send_shielded()
             except BoltError as error:
@@ -182,10 +182,12 @@ class Trigger:
                     sent, self._lost = sent + 1, error.message
                 if found is None:
                     continue
-                self.trail.note(f"Bolt run {found} is the one that our trigger started; it is adopted.")
+                self.decision_log.note(
+                    f"Bolt run {found} is the one that our trigger started; it is adopted."
+                )
                 await self._started(found, adopted=True)
                 return found
-            self.trail.note(f"Bolt run {run_id} was started.")
+            self.decision_log.note(f"Bolt run {run_id} was started.")
             await self._started(run_id, adopted=False)
             return run_id
         msg = (
@@ -207,7 +209,7 @@ class Trigger:
         earlier = (
             f"its latest run is {intent.latest_run_id}" if intent.latest_run_id else "it has not run before"
         )
-        self.trail.note(f"{self._told()}; {earlier}.")
+        self.decision_log.note(f"{self._told()}; {earlier}.")
         return intent
 
     async def _make_intent(self, busy: Deadline) -> TriggerIntent:
@@ -221,7 +223,7 @@ class Trigger:
 
     async def _wait_for_bolt(self, error: BoltError) -> None:
         seconds = _asked_by(error)
-        self.trail.note(
+        self.decision_log.note(
             f"Bolt has too much to do now and has started nothing; asked again in {seconds:.0f} s."
         )
         await self.clock.sleep(seconds)
@@ -251,16 +253,20 @@ class Trigger:
         if isinstance(error, BoltAlreadyRunning):
             if self._lost is None:
                 raise error.with_facts(schedule_name=self.request.schedule_name) from error
-            self.trail.note("Bolt says that the schedule runs already; looking whether that is our own run.")
+            self.decision_log.note(
+                "Bolt says that the schedule runs already; looking whether that is our own run."
+            )
         elif not may_have_started(error):
             raise error
         elif isinstance(error, BoltUnavailable):
-            self.trail.note(f"The answer to the trigger was lost ({error.message}); looking for its run.")
+            self.decision_log.note(
+                f"The answer to the trigger was lost ({error.message}); looking for its run."
+            )
             if not error.was_answered:
                 window = max(window, longest_request_seconds(self.client.settings.request_timeout_seconds))
         else:
             # A trigger that has begun its run can end in an error, too; it was answered, so the run shows soon.
-            self.trail.note(
+            self.decision_log.note(
                 f"Bolt refused the trigger ({error.message}); looking whether a run began all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
@@ -287,11 +293,11 @@ class Trigger:
             )
         except BoltAuthError as error:
             # Credentials that end now say nothing of the trigger that was sent with them before.
-            self.trail.note(f"Bolt could not be asked: {error.message}")
+            self.decision_log.note(f"Bolt could not be asked: {error.message}")
             return Finding(Verdict.UNSURE)
 
     def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
-        self.trail.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
+        self.decision_log.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
         what = "The answer to the trigger was lost, and it cannot be told whether a run started."
         return unknown_trigger(what, self.request.schedule_name, finding)
 
@@ -322,7 +328,7 @@ class Trigger:
 
         Without an answer the intent stays open: whoever settles it looks for the run.
         """
-        self.trail.note("Interrupted while the trigger was under way; waiting for its answer.")
+        self.decision_log.note("Interrupted while the trigger was under way; waiting for its answer.")
         with anyio.move_on_after(self.interrupt_seconds):
             while not future.done():  # noqa: ASYNC110 - the answer comes from a thread that knows no event loop
                 await anyio.sleep(0.05)
@@ -331,10 +337,10 @@ class Trigger:
         error = future.exception()
         if error is None:
             run_id = future.result()
-            self.trail.note(f"Bolt run {run_id} had been started.")
+            self.decision_log.note(f"Bolt run {run_id} had been started.")
             # It is known here from now on; a Prefect that does not answer must not hold up its cancel.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(run_id, adopted=False)
         elif self._lost is None and not may_have_started(error):
-            self.trail.note("The trigger had started nothing.")
+            self.decision_log.note("The trigger had started nothing.")
             await self.ledger.withdraw()

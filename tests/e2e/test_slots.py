@@ -14,7 +14,7 @@ from support.processes import await_until
 
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner import slot
 from paradime_flows.runner.slot import schedule_slot, slot_name
@@ -58,7 +58,7 @@ async def test_a_flow_run_that_waits_for_its_slot_notices_a_cancel(
 ) -> None:
     """It ends as cancelled and has triggered nothing; the slot stays with its holder."""
     name = f"waits for its slot {bolt_simulator.api_endpoint}"
-    async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
         flow = run_schedule.with_options(flow_run_name=name)
         waiting = asyncio.create_task(flow(daily, return_state=True, **QUICK))
         flow_run = await await_until(
@@ -91,7 +91,7 @@ async def test_the_wait_for_a_slot_is_bounded(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
 ) -> None:
     """The limit is the time limit, and a moment for a policy that does not wait."""
-    async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
         with pytest.raises(BoltAlreadyRunning, match="Another flow run"):
             await arun_schedule(daily, on_already_running=policy, timeout_seconds=4, **QUICK)
     assert bolt_simulator.runs() == []
@@ -99,7 +99,7 @@ async def test_the_wait_for_a_slot_is_bounded(
 
 async def test_a_flow_run_can_run_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
     """`one_at_a_time=False`."""
-    async with schedule_slot(slot_name(daily), Trail(), wait_seconds=5):
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
         await arun_schedule(daily, one_at_a_time=False, **QUICK)
     assert len(bolt_simulator.runs()) == 1
 
@@ -128,7 +128,7 @@ async def test_names_that_prefect_would_refuse_are_kept_apart(
     for name in ("daily", "a/b", "a b", "a%b", "ä & ö > ü", "x" * 300):
         schedule = BoltSchedule(credentials=credentials, schedule_name=name)
         names.add(slot_name(schedule))
-        async with schedule_slot(slot_name(schedule), Trail(), wait_seconds=5):
+        async with schedule_slot(slot_name(schedule), DecisionLog(), wait_seconds=5):
             assert await slots_taken(schedule) == 1
     assert len(names) == 6
 

@@ -21,7 +21,7 @@ from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, Paradi
 from paradime_blocks.signals import SignalCount
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
@@ -490,7 +490,7 @@ async def test_the_slot_of_a_dead_flow_run_blocks_no_one(
     schedule = BoltSchedule(schedule_name="quick", credentials=credentials)
 
     async def dead() -> None:
-        async with schedule_slot(slot_name(schedule), Trail(), wait_seconds=1.0):
+        async with schedule_slot(slot_name(schedule), DecisionLog(), wait_seconds=1.0):
             held.set()
             await asyncio.sleep(4)
 

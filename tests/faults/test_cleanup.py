@@ -253,7 +253,7 @@ async def test_a_superseded_attempt_overwrites_nothing(simulator, prefect) -> No
     await older.obtain()
     process.set(Process())
     newer = await begun(simulator, flow_run_id)
-    newer.trail.note("The newer attempt was here.")
+    newer.decision_log.note("The newer attempt was here.")
     await newer.ledger.save()
     await older.ledger.close(None, reported=True)
     ownership = ownership_of(prefect, flow_run_id)

@@ -15,7 +15,7 @@ from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.testing import BoltSimulator, faults
 from paradime_blocks.testing.faults import Fault
 from paradime_blocks.testing.reply import Reply
-from paradime_blocks.trigger.decision_log import Trail
+from paradime_blocks.trigger.decision_log import DecisionLog
 
 LOST = faults.CutConnection(operation="triggerBoltRun", after_acting=True)
 LOST_BEFORE = faults.CutConnection(operation="triggerBoltRun")
@@ -105,11 +105,11 @@ def block(simulator: BoltSimulator, *, patience: float = 5.0, **options) -> Bolt
 async def test_the_run_of_a_lost_answer_is_adopted(simulator, record_figures) -> None:
     """The answer is lost, and the run is found; the decision log shows it."""
     simulator.inject(LOST)
-    trail = Trail()
-    run = await block(simulator).atrigger(trail=trail)
+    decision_log = DecisionLog()
+    run = await block(simulator).atrigger(decision_log=decision_log)
     assert [run.run_id] == [each.id for each in simulator.runs()]
     assert run.cancel_on_timeout
-    decisions = " ".join(sentence for _, sentence in trail.notes)
+    decisions = " ".join(sentence for _, sentence in decision_log.notes)
     assert "was lost" in decisions
     assert "adopted" in decisions
     await run.acancel()

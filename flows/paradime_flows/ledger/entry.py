@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_seria
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.models import BoltAttempt, BoltRunState
-from paradime_blocks.trigger import Trail, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import Policy
 from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.store import Superseded, body_of, write_labels
@@ -65,7 +65,7 @@ class Ownership(BaseModel):
         failed_run: The run that failed and is about to be retried, by a retry or by what of it is left to do.
         attempts: The runs before it, for this same intent.
         earlier: How many of them had been reported as the flow run's outcome before it was begun again.
-        notes: The decision trail.
+        notes: The decision log.
     """
 
     key: str = FLOW_KEY
@@ -163,9 +163,9 @@ class Ownership(BaseModel):
         self._hold = body_of(flow_run)
         self.body = self._hold or ""
 
-    def trail(self) -> Trail:
-        """Return the trail as kept with the ownership, to be added to."""
-        return Trail(self.notes)
+    def decision_log(self) -> DecisionLog:
+        """Return the decision log as kept with the ownership, to be added to."""
+        return DecisionLog(self.notes)
 
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that keep this ownership; the second and third are for people."""

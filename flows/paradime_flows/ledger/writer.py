@@ -70,7 +70,7 @@ class FlowRunLedger:
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write down which run the trigger started; its time has counted since the trigger was sent."""
-        del adopted  # the trail tells
+        del adopted  # the decision log tells
         intent = self.ownership.intent
         if self._intended is not None and self._note_start is not None:
             self._note_start(self.ownership, run_id, self._intended)

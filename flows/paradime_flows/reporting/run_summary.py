@@ -66,7 +66,7 @@ class RunRecord:
         outcome: What the flow makes of it, as a sentence.
         cause: Why it failed, as a sentence, from dbt's results or the log.
         attempts: The runs of this intent before it, oldest first.
-        notes: The decision trail.
+        notes: The decision log.
         results_page: The page of the artifact with dbt's results.
         results_told: dbt's results in short.
         log_pages: The pages of the log artifacts, by the command's number.
@@ -256,7 +256,7 @@ def _files(record: RunRecord) -> list[str]:
 
 
 def _clock(at: str) -> str:
-    """A date of the trail, as the other dates of the page."""
+    """A date of the decision log, as the other dates of the page."""
     try:
         return moment(datetime.fromisoformat(at))
     except ValueError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from paradime_blocks import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRun, BoltRunState
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.text import Redactor
-from paradime_blocks.trigger import Fit, Trail, TriggerRequest, checked_out, first_of
+from paradime_blocks.trigger import DecisionLog, Fit, TriggerRequest, checked_out, first_of
 from paradime_flows.prefect_api import run_logger
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def see_what_it_did(
     """
     differs = await how_it_differs(run, request)
     if differs is not None:
-        Trail(ownership.notes, tell=run_logger().warning).note(differs)
+        DecisionLog(ownership.notes, log=run_logger().warning).note(differs)
         if policies.on_already_running == "attach_if_same":
             raise BoltAlreadyRunning(
                 differs, schedule_name=ownership.schedule, run_id=run.run_id, url=run.url

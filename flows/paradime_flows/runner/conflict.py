@@ -22,9 +22,9 @@ from paradime_blocks.client.inputs import command_text
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Deadline
 from paradime_blocks.trigger import (
+    DecisionLog,
     Finding,
     Fit,
-    Trail,
     Trigger,
     TriggerIntent,
     TriggerRequest,
@@ -69,7 +69,7 @@ class Triggering:
     Attributes:
         schedule: What is run, and within which limits.
         ledger: Where intent and run id are written.
-        trail: Where decisions are told.
+        decision_log: Where decisions are told.
         on_already_running: What to do when the schedule runs already.
         asked: What the caller asked for.
         waiting: How long the schedule is waited for, its slot included.
@@ -77,7 +77,7 @@ class Triggering:
 
     schedule: BoltSchedule
     ledger: FlowRunLedger
-    trail: Trail
+    decision_log: DecisionLog
     on_already_running: OnAlreadyRunning
     asked: TriggerRequest
     waiting: Deadline = field(init=False)
@@ -112,7 +112,7 @@ class Triggering:
                         client,
                         request,
                         self.ledger,
-                        self.trail,
+                        self.decision_log,
                         max_outage_seconds=self.schedule.max_outage_seconds,
                     ).run()
             except BoltAlreadyRunning as error:
@@ -150,11 +150,13 @@ class Triggering:
         if policy in ATTACHING and runs:
             differs = await how_it_differs(other, self.asked)
             if differs is not None and policy == "attach_if_same":
-                self.trail.note(differs)
+                self.decision_log.note(differs)
                 raise error.with_facts(message=differs, run_id=other.run_id, url=other.url) from error
-            self.trail.note(f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for.")
+            self.decision_log.note(
+                f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for."
+            )
             if differs is not None:
-                Trail(self.ownership.notes, tell=run_logger().warning).note(differs)
+                DecisionLog(self.ownership.notes, log=run_logger().warning).note(differs)
             self.ownership.attached = True
             await self.ledger.attached(other.run_id)
             return True
@@ -163,16 +165,16 @@ class Triggering:
             await self._wait_for_other(other, refusals)
             return False
         if policy == "replace" and refusals <= _REPLACEMENTS_AT_MOST:
-            self.trail.note(f"The schedule runs already; Bolt run {other.run_id} is replaced.")
+            self.decision_log.note(f"The schedule runs already; Bolt run {other.run_id} is replaced.")
             await other.acancel()
             return False
         if policy == "skip":
             skipped = Skipped(
                 other, await other.astate(), f"The schedule runs already (Bolt run {other.run_id})"
             )
-            self.trail.note(str(skipped))
+            self.decision_log.note(str(skipped))
             raise skipped from error
-        self.trail.note(f"The schedule runs already (Bolt run {other.run_id}).")
+        self.decision_log.note(f"The schedule runs already (Bolt run {other.run_id}).")
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 
     async def _reason_of(self) -> tuple[BoltRun | None, bool]:
@@ -192,7 +194,9 @@ class Triggering:
         """
         if self.on_already_running in {"skip", "fail"} or self.waiting.passed:
             raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
-        self.trail.note("The schedule runs already, says Bolt, and shows no run of it; our trigger waits.")
+        self.decision_log.note(
+            "The schedule runs already, says Bolt, and shows no run of it; our trigger waits."
+        )
         await self._pause(refusals)
 
     async def _pause(self, refusals: int) -> None:
@@ -241,7 +245,7 @@ class Triggering:
             raise unknown_trigger(what, self.ownership.schedule, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
-        self.trail.note(
+        self.decision_log.note(
             f"Bolt run {finding.run_id} began after our trigger was on its way, and does what it was to do: it is "
             f"waited for, and nothing more is sent. It is not cancelled, since somebody else may have started it."
         )
@@ -261,7 +265,7 @@ class Triggering:
             )
 
     async def _wait_for_other(self, other: BoltRun, refusals: int) -> None:
-        self.trail.note(
+        self.decision_log.note(
             f"The schedule runs already; Bolt run {other.run_id} is waited for before our trigger."
         )
         began = time.monotonic()
@@ -275,7 +279,7 @@ class Triggering:
                 "url": other.url,
             }
             raise BoltAlreadyRunning(msg, **facts) from error
-        self.trail.note(f"Bolt run {other.run_id} has ended as {state}.")
+        self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
         # An older run than the latest may be the one that goes on: then Bolt refuses again, and again.
         await self._pause(refusals)
 
@@ -294,7 +298,7 @@ class Triggering:
             await self.run(request)
         except BoltUnsupported:
             what = "all its commands" if request.retry_everything else "the failed command and those after it"
-            self.trail.note(f"This backend cannot retry a run; {what} are triggered.")
+            self.decision_log.note(f"This backend cannot retry a run; {what} are triggered.")
             await self.run(await self._rest_of(otherwise, run_id, everything=request.retry_everything))
 
     async def _rest_of(self, request: TriggerRequest, run_id: int, *, everything: bool) -> TriggerRequest:

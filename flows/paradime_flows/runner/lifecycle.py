@@ -22,7 +22,7 @@ from paradime_blocks import (
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
-from paradime_blocks.trigger import Trail, TriggerRequest, Verdict, unknown_trigger
+from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
 from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
 from paradime_flows.reporting.failure_cause import told_of
@@ -81,9 +81,9 @@ class RunLifecycle:
         self.ledger = FlowRunLedger(
             ownership, schedule.timeout_seconds, look=check_not_stopped, note_start=begins_here
         )
-        self.trail = Trail(ownership.notes, tell=run_logger().info)
+        self.decision_log = DecisionLog(ownership.notes, log=run_logger().info)
         self.triggering = Triggering(
-            schedule, self.ledger, self.trail, policies.on_already_running, self.request
+            schedule, self.ledger, self.decision_log, policies.on_already_running, self.request
         )
         self.differs: str | None = None
 
@@ -170,7 +170,7 @@ class RunLifecycle:
 
     def retry_no_more(self, why: str) -> None:
         """Retry no failure of this attempt of the flow run: what has failed is told as that."""
-        self.trail.note(f"{why}: what has failed is not retried.")
+        self.decision_log.note(f"{why}: what has failed is not retried.")
         self.policies = replace(self.policies, retries=0)
 
     async def _count_retried(self, run_id: int) -> None:
@@ -191,7 +191,7 @@ class RunLifecycle:
         if ownership.run_id is not None and (
             not ownership.reported or ownership.state == BoltRunState.SUCCESS
         ):
-            self.trail.note(
+            self.decision_log.note(
                 f"Bolt run {ownership.run_id} of an earlier attempt of this flow run is taken up again."
             )
             # What hooks are to go by is this attempt's.
@@ -201,7 +201,7 @@ class RunLifecycle:
         if ownership.run_id is not None:
             ended = ownership.state is not None and ownership.state.is_terminal
             told = f"ended as {ownership.state}" if ended else "was left going at its time limit"
-            self.trail.note(
+            self.decision_log.note(
                 f"Bolt run {ownership.run_id} {told}, which was reported; a new run is triggered."
             )
             self._count(ownership.run_id, ownership.state)
@@ -210,9 +210,11 @@ class RunLifecycle:
             return None
         if not ownership.has_run_to_tell:
             return None
-        self.trail.note("An earlier attempt of this flow run was about to trigger; looking for its run.")
+        self.decision_log.note(
+            "An earlier attempt of this flow run was about to trigger; looking for its run."
+        )
         finding = await unless_stopped(
-            lambda: find_run(ownership, self.schedule.credentials, self.trail), ownership.flow_run_id
+            lambda: find_run(ownership, self.schedule.credentials, self.decision_log), ownership.flow_run_id
         )
         if finding.verdict is Verdict.UNSURE:
             raise unknown_trigger(
@@ -275,7 +277,9 @@ class RunLifecycle:
             return None
         reason = why_not_retry(error, self.policies.non_retryable_errors)
         if reason is not None:
-            self.trail.note(f"Bolt run {run.run_id} failed, and a retry would fail, too: {one_line(reason)}")
+            self.decision_log.note(
+                f"Bolt run {run.run_id} failed, and a retry would fail, too: {one_line(reason)}"
+            )
             return None
         request = retry_of(self.request, run.run_id)
         state = BoltRunState(str(error.state))
@@ -284,7 +288,7 @@ class RunLifecycle:
         await archive_ownership(self.ownership, self.schedule.credentials, outcome=told_of(error))
         self._count(run.run_id, state)
         self.ownership.failed_run = run.run_id
-        self.trail.note(
+        self.decision_log.note(
             f"Bolt run {run.run_id} failed; retry {done + 1} of {self.policies.retries} "
             f"in {self.policies.retry_delay_seconds:g} s."
         )
@@ -313,7 +317,7 @@ class RunLifecycle:
             ownership.state = BoltRunState(str(outcome.state))
         sentence = outcome.message if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
-            self.trail.note(sentence)
+            self.decision_log.note(sentence)
         async with swallowed_signals_sent_again():
             await archive_ownership(
                 ownership, self.schedule.credentials, outcome=told_of(outcome) or self.differs

@@ -28,7 +28,7 @@ from paradime_flows.runner.conflict import ATTACHING, Skipped
 from paradime_flows.supervision import unless_stopped
 
 if TYPE_CHECKING:
-    from paradime_blocks.trigger import Trail
+    from paradime_blocks.trigger import DecisionLog
     from paradime_flows.runner.lifecycle import RunLifecycle
 
 
@@ -60,14 +60,16 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
         left = max(lifecycle.triggering.waiting.remaining or 0.0, 0.0)
         slot = schedule_slot(
             slot_name(lifecycle.schedule),
-            lifecycle.trail,
+            lifecycle.decision_log,
             wait_seconds=left if waits else times().slot_try_seconds,
         )
         with suppress(SlotTaken):
             await unless_stopped(partial(stack.enter_async_context, slot), flow_run_id)
             return
         if needs_none:
-            lifecycle.trail.note("Another flow run in Prefect drives the schedule; our run is looked after.")
+            lifecycle.decision_log.note(
+                "Another flow run in Prefect drives the schedule; our run is looked after."
+            )
             return
         if await _goes_on_without(lifecycle, dead):
             return
@@ -110,7 +112,9 @@ async def _goes_on_without(lifecycle: RunLifecycle, dead: Deadline) -> bool:
         return True
     if policy in {*ATTACHING, "replace"} and runs:
         # Bolt refuses a second run, and then the policy says what to do.
-        lifecycle.trail.note("Another flow run in Prefect drives the schedule; asking Bolt all the same.")
+        lifecycle.decision_log.note(
+            "Another flow run in Prefect drives the schedule; asking Bolt all the same."
+        )
         return True
     if policy in {"wait", "fail"} or waiting.passed:
         msg = "Another flow run in Prefect drives the schedule."
@@ -125,7 +129,7 @@ async def _skip(lifecycle: RunLifecycle, other: BoltRun) -> None:
         return
     why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
     skipped = Skipped(other, await other.astate(), why)
-    lifecycle.trail.note(str(skipped))
+    lifecycle.decision_log.note(str(skipped))
     raise skipped
 
 
@@ -159,14 +163,14 @@ async def make_limit(name: str) -> None:
 
 
 @asynccontextmanager
-async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> AsyncIterator[None]:
+async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: float) -> AsyncIterator[None]:
     """Hold the schedule's slot within, if Prefect can give it.
 
     The slot is held by an asyncio task of its own: its lease must not depend on the caller's cancel scopes.
 
     Args:
         name: The slot's name.
-        trail: Where waiting, and doing without, is told.
+        decision_log: Where waiting, and doing without, is told.
         wait_seconds: How long to wait for it.
 
     Raises:
@@ -179,7 +183,7 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
         told_after = min(wait_seconds, times().slot_told_after_seconds)
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
-            trail.note(
+            decision_log.note(
                 "Waiting for the schedule's concurrency slot: another flow run may drive the schedule."
             )
             # Prefect's own limit begins late where several of one process wait for the same.
@@ -191,7 +195,9 @@ async def schedule_slot(name: str, trail: Trail, *, wait_seconds: float) -> Asyn
         except AcquireConcurrencySlotTimeoutError:
             raise SlotTaken(name) from None
         except Exception as error:  # noqa: BLE001 - see the module's docstring
-            trail.note(f"Prefect could not give the schedule's concurrency slot; going on without ({error}).")
+            decision_log.note(
+                f"Prefect could not give the schedule's concurrency slot; going on without ({error})."
+            )
         yield
     finally:
         release.set()

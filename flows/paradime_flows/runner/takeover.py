@@ -114,7 +114,7 @@ async def _hand_over(
     heir.caller, heir.taken_from = caller, old.flow_run_id
     if old.state == BoltRunState.SUCCESS:
         heir.closed, heir.reported = False, False
-    heir.trail().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
+    heir.decision_log().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
     # In this order: between the two, two flow runs answer for the run, and not none.
     await write_ownership(heir)
     try:
@@ -214,7 +214,7 @@ async def leave_to(heir: Ownership, old: Ownership) -> None:
     if old.closed and old.reported:
         return
     old.closed, old.reported, old.taken_by = True, True, heir.flow_run_id
-    old.trail().note(f"Taken over by flow run {heir.flow_run_id}.")
+    old.decision_log().note(f"Taken over by flow run {heir.flow_run_id}.")
     await write_ownership(old)
 
 
@@ -223,7 +223,7 @@ async def _let_go(heir: Ownership) -> None:
     request = replace(heir.request, retry_of=None)
     blank = Ownership(key=heir.key, flow_run_id=heir.flow_run_id, request=request, asked=heir.asked)
     blank.notes = [*heir.notes]
-    blank.trail().note("Another flow run has come to take it over.")
+    blank.decision_log().note("Another flow run has come to take it over.")
     async with get_client() as client:
         blank.held_by(await see_hold(client, heir))
     await write_ownership(blank)

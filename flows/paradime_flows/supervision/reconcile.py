@@ -13,7 +13,7 @@ from paradime_blocks import BoltError, BoltRequestError, BoltRun, ParadimeCreden
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.signals import signals_held_off
-from paradime_blocks.trigger import Finding, Trail, Verdict, find_triggered_run, longest_request_seconds
+from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggered_run, longest_request_seconds
 from paradime_flows.ledger import FlowRunLedger, Ownership, see_hold
 from paradime_flows.prefect_api import ArtifactWriter, clients_of_our_own, flow_run_url, run_logger, times
 from paradime_flows.reporting.archive import Archive
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 
 
 async def find_run(
-    ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, *, seconds: float | None = None
+    ownership: Ownership,
+    credentials: ParadimeCredentials,
+    decision_log: DecisionLog,
+    *,
+    seconds: float | None = None,
 ) -> Finding:
     """Find the run of an ownership whose trigger was never answered; the ownership is told its id.
 
     Args:
         ownership: An ownership that has a run to tell.
         credentials: The credentials of its workspace.
-        trail: Where it is told.
+        decision_log: Where it is told.
         seconds: How long to look; None for as long as it takes until absence is certain.
 
     Returns:
@@ -62,16 +66,16 @@ async def find_run(
     if finding.verdict is Verdict.FOUND:
         ownership.run_id = finding.run_id
         ownership.began_at = ownership.intent.intended_at
-        trail.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is taken up.")
+        decision_log.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is taken up.")
     elif finding.is_early and not finding.candidates:
-        trail.note(
+        decision_log.note(
             "The trigger has started no run so far; it may yet, and is left for the sweeper to look into."
         )
     elif finding.verdict is Verdict.ABSENT:
-        trail.note("The trigger that was about to be sent has started no run.")
+        decision_log.note("The trigger that was about to be sent has started no run.")
     else:
         told = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
-        trail.note(f"It cannot be told which run our trigger started, if any (candidates: {told}).")
+        decision_log.note(f"It cannot be told which run our trigger started, if any (candidates: {told}).")
     return finding
 
 
@@ -105,11 +109,11 @@ async def settle(
         raise BoltRequestError(
             msg, guidance=guidance, schedule_name=ownership.schedule, run_id=ownership.run_id
         )
-    trail = Trail(ownership.notes, tell=run_logger().warning)
-    trail.note(reason)
+    decision_log = DecisionLog(ownership.notes, log=run_logger().warning)
+    decision_log.note(reason)
     await see_that_it_is_held(ownership)
     try:
-        return await _settle(ownership, credentials, trail, look_seconds)
+        return await _settle(ownership, credentials, decision_log, look_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
             await archive_ownership(ownership, credentials, outcome=reason)
@@ -128,14 +132,17 @@ async def see_that_it_is_held(ownership: Ownership) -> None:
 
 
 async def _settle(
-    ownership: Ownership, credentials: ParadimeCredentials, trail: Trail, look_seconds: float | None
+    ownership: Ownership,
+    credentials: ParadimeCredentials,
+    decision_log: DecisionLog,
+    look_seconds: float | None,
 ) -> BoltRunState | None:
     ledger = FlowRunLedger(ownership)
     known = ownership.run_id is not None
-    finding = await find_run(ownership, credentials, trail, seconds=look_seconds)
+    finding = await find_run(ownership, credentials, decision_log, seconds=look_seconds)
     if finding.verdict is Verdict.UNSURE:
         if await all_have_ended(finding, credentials):
-            trail.note("All of them have ended: there is nothing left to cancel.")
+            decision_log.note("All of them have ended: there is nothing left to cancel.")
             # A retry must look again, and not trigger anew: one of them may have been its run.
             await ledger.close(None, reported=False)
         else:
@@ -146,7 +153,7 @@ async def _settle(
         return None
     if not ownership.owned:
         why = "as it was to be" if ownership.left else "since it is not ours"
-        trail.note(f"Bolt run {ownership.run_id} is left going, {why}.")
+        decision_log.note(f"Bolt run {ownership.run_id} is left going, {why}.")
         # A retry takes it up, since nobody has been told of it; but not what a person has cancelled the wait for.
         told = not ownership.left and await is_known_to_be_cancelled(ownership.flow_run_id)
         await ledger.close(None, reported=told)
@@ -163,13 +170,13 @@ async def _settle(
     try:
         state = await run.acancel()
     except BoltError as error:
-        trail.note(f"Bolt run {run.run_id} could not be cancelled: {error.message}")
+        decision_log.note(f"Bolt run {run.run_id} could not be cancelled: {error.message}")
         await ledger.save()
         raise
     if state == BoltRunState.CANCELED:
-        trail.note(f"Bolt run {run.run_id} was cancelled.")
+        decision_log.note(f"Bolt run {run.run_id} was cancelled.")
     else:
-        trail.note(f"Bolt run {run.run_id} had ended by itself as {state}.")
+        decision_log.note(f"Bolt run {run.run_id} had ended by itself as {state}.")
     # What ended by itself has not been told to anybody: a retry of the flow run reports it, or retries it.
     await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
@@ -225,7 +232,7 @@ async def _settle_interrupted(
     ownership: Ownership, credentials: ParadimeCredentials, reason: str | None
 ) -> None:
     if not ownership.is_open:
-        ownership.trail().note(reason or "The flow run was interrupted.")
+        ownership.decision_log().note(reason or "The flow run was interrupted.")
         # Where an intent stands that was not to be sent, a run that somebody else starts would be taken for its own.
         with anyio.move_on_after(times().prefect_answer_seconds):
             await FlowRunLedger(ownership).save_again()
@@ -233,7 +240,7 @@ async def _settle_interrupted(
             await summarize(ownership, credentials, outcome=reason)
         return
     if reason is None and ownership.on_interrupt == "leave":
-        ownership.trail().note("Interrupted; the Bolt run is left going, to be taken up again.")
+        ownership.decision_log().note("Interrupted; the Bolt run is left going, to be taken up again.")
         # A hook will see this same interrupt as a crash.
         ownership.on_crash = "leave"
         await FlowRunLedger(ownership).save()

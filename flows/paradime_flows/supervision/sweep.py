@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, ParadimeCredentials
 from paradime_blocks.schedule import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
-from paradime_blocks.trigger import Trail, Verdict
+from paradime_blocks.trigger import DecisionLog, Verdict
 from paradime_flows.ledger import FlowRunLedger, Ownership, Superseded, body_of, read_ownerships
 from paradime_flows.prefect_api import end_in_its_place, run_logger, times
 from paradime_flows.supervision.heartbeat import (
@@ -176,7 +176,7 @@ class Sweep:
             entry.state = await settle(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
             return
-        finding = await find_run(ownership, self.credentials, Trail(ownership.notes))
+        finding = await find_run(ownership, self.credentials, DecisionLog(ownership.notes))
         if finding.verdict is not Verdict.FOUND or ownership.run_id is None:
             absent = finding.verdict is Verdict.ABSENT
             entry.done = "no Bolt run was started" if absent else "the Bolt run cannot be told"
