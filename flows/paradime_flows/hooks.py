@@ -21,9 +21,9 @@ from prefect.flows import Flow
 
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import FLOW_KEY, Ownership, lost_hold
+from paradime_flows.ledger import FLOW_KEY, Ownership, lost_lease
 from paradime_flows.prefect_api import run_logger
-from paradime_flows.supervision import lives_beside, settle_family
+from paradime_flows.supervision import clean_up_family, lives_in_other_process
 
 
 def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
@@ -40,7 +40,7 @@ def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
     if state.name == "TimedOut":
         limit = "The flow run reached Prefect's own time limit."
         return limit if ownership.on_interrupt == "cancel" else None
-    if state.is_failed() and ownership.key != FLOW_KEY and not ownership.unseen:
+    if state.is_failed() and ownership.key != FLOW_KEY and not ownership.unreachable:
         return f"The flow run failed: {one_line(state.message or '', 200)}"
     return None
 
@@ -61,7 +61,7 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
             run_logger().info("The flow run goes on in another process; nothing is cancelled.")
             return
         with signals_held_off():
-            await settle_family(
+            await clean_up_family(
                 client,
                 fresh,
                 lambda ownership: verdict_on(state, ownership),
@@ -79,4 +79,4 @@ def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
     if state.is_cancelling() or state.is_cancelled():
         return False
     begun_again = flow_run.state is not None and not flow_run.state.is_final()
-    return begun_again or lost_hold(flow_run) or lives_beside(flow_run)
+    return begun_again or lost_lease(flow_run) or lives_in_other_process(flow_run)

@@ -13,7 +13,7 @@ from paradime_blocks.options import NonEmpty
 from paradime_flows.choices import OnFailure
 from paradime_flows.forms import flat
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.ledger import take_hold, write_callers
+from paradime_flows.ledger import take_lease, write_callers
 from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, PipelineOptions, Safety
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
 from paradime_flows.pipelines.attempts import EarlierAttempts
@@ -21,13 +21,13 @@ from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_credentials
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner import cancelled, give_way, stopped, this_flow_run_id
+from paradime_flows.runner import cancelled, stop_if_replaced, stopped, this_flow_run_id
 from paradime_flows.supervision import (
     StoppedByPrefect,
     cancel_in_prefect,
+    clean_up_if_cancelled_before,
+    clean_up_if_cancelled_meanwhile,
     keep_alive,
-    settle_if_cancelled_before,
-    settle_if_cancelled_meanwhile,
     unless_stopped,
 )
 
@@ -104,12 +104,12 @@ async def run_pipeline(
     check_steps(steps)
     found = await resolve_credentials(credentials)
     async with get_client() as client:
-        await take_hold(client, this_flow_run_id())
+        await take_lease(client, this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())
-        await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
-        reason = await settle_if_cancelled_before(client, flow_run)
+        await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
+        reason = await clean_up_if_cancelled_before(client, flow_run)
         if reason is None:
-            await give_way(client, flow_run)
+            await stop_if_replaced(client, flow_run)
         flow_run = await write_callers(client, flow_run)
         before = await EarlierAttempts.of(client, flow_run, found)
     if reason is not None:

@@ -98,7 +98,7 @@ async def trigger_only(
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, TriggeredRun)
     try:
-        async with lifecycle.settling():
+        async with lifecycle.cleaning_up():
             run = await lifecycle.obtain()
     except Skipped as skipped:
         await lifecycle.tell(str(skipped))

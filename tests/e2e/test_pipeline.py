@@ -22,7 +22,7 @@ from paradime_flows.pipelines.attempts import EarlierAttempts, read_outcomes
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner.resume import inherit, succeeding
+from paradime_flows.runner.resume import resuming, take_over_earlier
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -363,9 +363,9 @@ async def test_an_unreadable_step_does_not_stop_the_cancel_of_the_others(
         await client.update_flow_run_labels(left.id, orders_of(left, run_id, credentials).to_labels())
         await client.delete_flow_run(deleted.id)
     before = EarlierAttempts(flow_run, credentials)
-    before.predecessors = {"extract": deleted, "orders": left}
-    await before.give_up(before.predecessors, "The pipeline was cancelled.")
-    assert before.predecessors == {}
+    before.resumable = {"extract": deleted, "orders": left}
+    await before.cancel_leftover(before.resumable, "The pipeline was cancelled.")
+    assert before.resumable == {}
     assert workspace.run(run_id).state == "CANCELED"
 
 
@@ -482,10 +482,10 @@ async def test_a_changed_step_resumes_nothing(
         after = await client.create_flow_run(run_schedule)
         await client.update_flow_run_labels(before.id, orders_of(before, run_id, credentials).to_labels())
     schedule = BoltSchedule(schedule_name=name, credentials=credentials)
-    with succeeding(before.id):
-        heir = await inherit(after, FLOW_KEY, schedule, schedule.request())
+    with resuming(before.id):
+        new = await take_over_earlier(after, FLOW_KEY, schedule, schedule.request())
     same = name == "orders"
-    assert (heir.run_id if heir else None) == (run_id if same else None)
+    assert (new.run_id if new else None) == (run_id if same else None)
     assert workspace.run(run_id).state == ("RUNNING" if same else "CANCELED")
     async with get_client() as client:
         state = (await client.read_flow_run(before.id)).state

@@ -135,12 +135,12 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(3)]
     deleted, bad, good = [await orphan(run_id, Crashed()) for run_id in run_ids]
-    settle = sweep.settle
+    clean_up = sweep.clean_up
 
     async def trouble(ownership: Ownership, *arguments: Any, **options: Any) -> Any:
         if ownership.flow_run_id == bad.id:
             raise RuntimeError("trouble")
-        return await settle(ownership, *arguments, **options)
+        return await clean_up(ownership, *arguments, **options)
 
     listed = module.candidates
 
@@ -149,7 +149,7 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
         await client.delete_flow_run(deleted.id)
         return found
 
-    monkeypatch.setattr(sweep, "settle", trouble)
+    monkeypatch.setattr(sweep, "clean_up", trouble)
     monkeypatch.setattr(module, "candidates", then_one_is_deleted)
     found = {
         entry.flow_run_id: entry.done for entry in await asweep_orphans(credentials, older_than_seconds=0)

@@ -20,7 +20,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Ru
 
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_flows.prefect_api.context import current_body, current_flow_run_id
+from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.signals import hear_signals, swallowed_signals_sent_again
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.supervision import heartbeat
@@ -29,7 +29,7 @@ from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
     reason_to_stop,
-    see_that_it_is_ours,
+    reason_to_stop_if_known,
     stop_request,
     unless_stopped,
 )
@@ -278,7 +278,7 @@ async def test_a_time_limit_does_not_interrupt_a_cancel(
 
 async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() -> None:
     """A pipeline was suspended, and resumed before each of its steps had noticed the suspension."""
-    request = StopRequest(let_go=Pause(state=Suspended()))
+    request = StopRequest(release=Pause(state=Suspended()))
 
     @flow
     async def lets_go() -> None:
@@ -287,7 +287,7 @@ async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() ->
             with pytest.raises(Pause):
                 await unless_stopped(lambda: anyio.sleep(20), this_flow_run(), interval_seconds=60)
             with pytest.raises(Pause):
-                await see_that_it_is_ours(this_flow_run())
+                await reason_to_stop_if_known(this_flow_run())
         finally:
             stop_request.reset(token)
 
@@ -303,7 +303,7 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
         try:
             await anyio.sleep(20)
         finally:
-            heard.append(parts.let_go)
+            heard.append(parts.release)
 
     @flow
     async def suspended() -> None:
@@ -383,11 +383,11 @@ async def test_a_task_that_outlives_its_attempt_does_not_count_for_another() -> 
     @flow(retries=1, retry_delay_seconds=0)
     async def twice() -> None:
         contexts.append(copy_context())
-        tokens.append(current_body())
+        tokens.append(current_execution())
         if len(tokens) == 1:
             msg = "the first attempt fails"
             raise ValueError(msg)
 
     await twice()
     assert tokens[0] != tokens[1]
-    assert [context.run(current_body) for context in contexts] == tokens
+    assert [context.run(current_execution) for context in contexts] == tokens

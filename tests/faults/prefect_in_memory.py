@@ -222,7 +222,7 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
     async def no_archive(_: Any) -> None:
         _die_if_dead()
 
-    def current_body() -> str:
+    def current_execution() -> str:
         return process.get().body
 
     async def keep_alive(_: Any, flow_run: FlowRun, __: Any) -> None:
@@ -238,9 +238,9 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
         stack.enter_context(mock.patch.object(orchestration, "PrefectClient", client))
         stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
         holding = sys.modules["paradime_flows.ledger.store"]
-        stack.enter_context(mock.patch.object(holding, "current_body", current_body))
+        stack.enter_context(mock.patch.object(holding, "current_execution", current_execution))
         run_time = sys.modules["paradime_flows.supervision.time_left"]
-        stack.enter_context(mock.patch.object(run_time, "current_body", current_body))
+        stack.enter_context(mock.patch.object(run_time, "current_execution", current_execution))
         for name in ("runner.begin", "run_pipeline"):
             if module := sys.modules.get(f"paradime_flows.{name}"):
                 stack.enter_context(mock.patch.object(module, "keep_alive", keep_alive))

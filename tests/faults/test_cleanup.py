@@ -56,7 +56,7 @@ async def test_the_answer_is_waited_for_when_a_search_could_not_decide(simulator
     lifecycle = await begun(simulator, flow_run_id)
 
     async def work() -> None:
-        async with lifecycle.settling():
+        async with lifecycle.cleaning_up():
             await lifecycle.obtain()
 
     attempt = asyncio.create_task(work())
@@ -85,7 +85,7 @@ async def test_a_cancel_does_not_wait_for_an_unresponsive_prefect(simulator, pre
         await update(*arguments)
 
     async def work() -> None:
-        async with lifecycle.settling():
+        async with lifecycle.cleaning_up():
             await lifecycle.obtain()
 
     with mock.patch.object(prefect, "update_flow_run_labels", hang_once):
@@ -107,7 +107,7 @@ async def test_a_trigger_that_may_still_act_is_left_to_the_sweeper(simulator, pr
     simulator.inject(faults.Hang(120, operation="triggerBoltRun"))
 
     async def work() -> None:
-        async with lifecycle.settling():
+        async with lifecycle.cleaning_up():
             await lifecycle.obtain()
 
     attempt = asyncio.create_task(work())
@@ -136,10 +136,10 @@ async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect
     flow_run_id = running(prefect)
     tagged = []
 
-    async def inherit(*_: Any) -> None:
+    async def take_over_earlier(*_: Any) -> None:
         tagged.append(FLOW_RUN_TAG in prefect.flow_runs[flow_run_id].tags)
 
-    with mock.patch.object(begin, "inherit", inherit):
+    with mock.patch.object(begin, "take_over_earlier", take_over_earlier):
         await begun(simulator, flow_run_id)
     assert tagged == [True]
 
@@ -163,7 +163,7 @@ async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, pref
         if trouble is not None:
             raise trouble
 
-    with mock.patch.object(FlowRunLedger, "_go_on", go_on), pytest.raises(RuntimeError, match="503"):
+    with mock.patch.object(FlowRunLedger, "_check_wanted", go_on), pytest.raises(RuntimeError, match="503"):
         await lifecycle.obtain()
     assert simulator.count("triggerBoltRun") == sent
     assert ownership_of(prefect, flow_run_id).is_open is bool(sent)
@@ -264,7 +264,7 @@ async def test_a_superseded_attempt_overwrites_nothing(simulator, prefect) -> No
 @pytest.mark.parametrize("same_ids", [True, False])
 async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, same_ids) -> None:
     """Two workspaces can have equal run ids: a hook cancels our run in each, and no other run."""
-    from paradime_flows.supervision.cancellation import settle_family
+    from paradime_flows.supervision.cancellation import clean_up_family
 
     elsewhere = bolt("timeout", speed=1, already_running="allow")
     with elsewhere:
@@ -273,7 +273,7 @@ async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, 
         await (await begun(simulator, flow_run_id, "a")).obtain()
         await (await begun(elsewhere, flow_run_id, "b")).obtain()
         flow_run = prefect.flow_runs[flow_run_id]
-        await settle_family(prefect, flow_run, lambda _: "The flow run crashed.")  # type: ignore[arg-type]
+        await clean_up_family(prefect, flow_run, lambda _: "The flow run crashed.")  # type: ignore[arg-type]
         assert [run.state for run in simulator.runs()] == ["CANCELED"]
         states = {run.id: run.state for run in elsewhere.runs()}
         assert [states.pop(run_id) for run_id in foreign] == ["RUNNING"] * len(foreign)
@@ -282,7 +282,7 @@ async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, 
 
 async def test_credentials_of_another_workspace_cancel_nothing(simulator, prefect) -> None:
     """A hook's process may have no others: the error says so, and what to do."""
-    from paradime_flows.supervision.reconcile import settle
+    from paradime_flows.supervision.reconcile import clean_up
 
     flow_run_id = running(prefect)
     await (await begun(simulator, flow_run_id)).obtain()
@@ -290,7 +290,7 @@ async def test_credentials_of_another_workspace_cancel_nothing(simulator, prefec
         update={"api_endpoint": "https://elsewhere.example/graphql"}
     )
     with pytest.raises(BoltRequestError, match="another workspace"):
-        await settle(ownership_of(prefect, flow_run_id), elsewhere, "The flow run crashed.")
+        await clean_up(ownership_of(prefect, flow_run_id), elsewhere, "The flow run crashed.")
     assert simulator.runs()[0].cancel_requests == 0
 
 

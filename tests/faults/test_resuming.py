@@ -69,18 +69,18 @@ def taken_slot() -> Iterator[None]:
 
 async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_run_id: UUID) -> None:
     """Do what the hook does for a flow run whose process was killed."""
-    from paradime_flows.supervision.reconcile import settle
+    from paradime_flows.supervision.reconcile import clean_up
 
-    await settle(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
+    await clean_up(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
 
 
 async def killed_during_takeover(simulator: BoltSimulator, first: UUID, second: UUID) -> None:
     """Kill the new flow run after it has written its own record and before the previous one has released the run."""
     from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
-    killed = mock.patch.object(takeover, "leave_to", side_effect=Killed)
-    with killed, succeeding(first), pytest.raises(Killed):
+    killed = mock.patch.object(takeover, "release_to", side_effect=Killed)
+    with killed, resuming(first), pytest.raises(Killed):
         await begun(simulator, second)
 
 
@@ -93,7 +93,9 @@ async def doubled_and_interrupted(
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     process.set(Process())
-    broken_off = mock.patch.object(Triggering, "_reason_of", side_effect=BoltUnavailable("Bolt is down."))
+    broken_off = mock.patch.object(
+        Triggering, "_find_conflicting_run", side_effect=BoltUnavailable("Bolt is down.")
+    )
     with broken_off, pytest.raises(BoltUnavailable):
         await (await begun(simulator, flow_run_id, on_already_running=policy)).obtain()
 
@@ -128,14 +130,14 @@ async def test_a_retry_of_trigger_only_finds_the_run_it_started(simulator, prefe
 
 async def test_a_retried_parent_finds_the_run_that_trigger_only_started(simulator, prefect) -> None:
     """When a parent is retried, Prefect creates a new flow run for an interrupted subflow."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first, leave=True)).obtain()
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await begun(simulator, second, leave=True)
     assert (await newer.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
@@ -226,12 +228,12 @@ async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefec
 
 async def test_a_flow_run_that_was_taken_over_does_not_search_again(simulator, prefect) -> None:
     """A newer flow run took over, and then the older one starts again: what it may have started is the newer one's."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     first, second = running(prefect), running(prefect)
     await doubled_and_interrupted(simulator, first)
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await (await begun(simulator, second)).obtain()
     simulator.finish(newer.run_id)
     process.set(Process())
@@ -246,7 +248,7 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
     flow_run_id = running(prefect)
     process.set(Process())
     attempt = await begun(simulator, flow_run_id)
-    go_on, looks = FlowRunLedger._go_on, []
+    go_on, looks = FlowRunLedger._check_wanted, []
 
     async def cancelled_at_the_second_look(ledger: FlowRunLedger) -> None:
         looks.append(ledger)
@@ -262,11 +264,11 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
             await withdraw(ledger)
 
     with (
-        mock.patch.object(FlowRunLedger, "_go_on", cancelled_at_the_second_look),
+        mock.patch.object(FlowRunLedger, "_check_wanted", cancelled_at_the_second_look),
         mock.patch.object(FlowRunLedger, "withdraw", broken_off),
         pytest.raises(StoppedByPrefect),
     ):
-        async with attempt.settling():
+        async with attempt.cleaning_up():
             await attempt.obtain()
     assert simulator.count("triggerBoltRun") == 0
     assert not ownership_of(prefect, flow_run_id).is_open
@@ -375,7 +377,7 @@ async def test_the_next_attempt_knows_a_trigger_that_a_gateway_doubled(
 
     The clean-up does not cancel it, since it may be another client's.
     """
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     first = running(prefect)
     await doubled_and_interrupted(simulator, first, policy)
@@ -384,7 +386,7 @@ async def test_the_next_attempt_knows_a_trigger_that_a_gateway_doubled(
     if ended:
         simulator.finish(ours.id)
     process.set(Process())
-    with succeeding(first if taken_over else None):
+    with resuming(first if taken_over else None):
         next_flow_run = running(prefect) if taken_over else first
         attempt = await begun(simulator, next_flow_run, on_already_running=policy)
     assert (await attempt.obtain()).run_id == ours.id
@@ -405,7 +407,7 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     simulator, prefect, above, refuses
 ) -> None:
     """Its attempt stops before it notices the cancel, and it is not set to Crashed in Prefect."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     parent = running(prefect)
@@ -416,7 +418,7 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     if refuses:
         simulator.inject(faults.Status(403, operation="cancelBoltRun"))
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         if refuses:
             with pytest.raises(BoltAuthError):
                 await begun(simulator, second)
@@ -434,20 +436,20 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
 async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
     """The cancelled flow run is the one whose end is about to be written."""
     from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
-    write_the_end = takeover.write_the_end
+    write_final_state = takeover.write_final_state
 
     async def cancelled_just_before(*arguments: Any) -> bool:
         prefect.set_state(first, StateType.CANCELLING)
-        return await write_the_end(*arguments)
+        return await write_final_state(*arguments)
 
     process.set(Process())
-    with succeeding(first), mock.patch.object(takeover, "write_the_end", cancelled_just_before):
+    with resuming(first), mock.patch.object(takeover, "write_final_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -455,7 +457,7 @@ async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, p
 
 async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simulator, prefect) -> None:
     """It comes between the last read of that flow run and the write."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -469,7 +471,7 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
         await write(flow_run_id, state, **options)
 
     process.set(Process())
-    with succeeding(first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
+    with resuming(first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -478,7 +480,7 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
 
 async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, prefect) -> None:
     """The new flow run died after it set the older one to Crashed, and before it saw that this hid a cancel."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -489,7 +491,7 @@ async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, pr
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -528,7 +530,7 @@ async def test_a_second_refusal_counts_runs_since_the_first(simulator, prefect) 
 
 async def test_a_cancel_before_a_takeover_completes_is_noticed(simulator, prefect) -> None:
     """The new flow run was killed during the takeover; then a person cancels the older one."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -538,7 +540,7 @@ async def test_a_cancel_before_a_takeover_completes_is_noticed(simulator, prefec
     await killed_during_takeover(simulator, first, second)
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -546,7 +548,7 @@ async def test_a_cancel_before_a_takeover_completes_is_noticed(simulator, prefec
 
 async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:
     """There is nothing to cancel, and the end was not reported."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -554,7 +556,7 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
     simulator.finish(run.run_id)
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
@@ -562,7 +564,7 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
 
 async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect) -> None:
     """It was killed before the older flow run had released the run; otherwise, a sweep would cancel the run."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -571,9 +573,9 @@ async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, pre
     await killed_during_takeover(simulator, first, second)
     assert ownership_of(prefect, first).is_open
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await begun(simulator, second)
-    assert not ownership_of(prefect, first).is_untold
+    assert not ownership_of(prefect, first).is_unreported
     assert (await newer.obtain()).run_id == run.run_id
     assert ownership_of(prefect, second).is_open
     assert simulator.count("triggerBoltRun") == 1
@@ -581,7 +583,7 @@ async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, pre
 
 async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resumed(simulator, prefect) -> None:
     """The new flow run was killed during the takeover. The older one resumes its run; then the new one starts again."""
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -592,7 +594,7 @@ async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resume
     process.set(Process())
     assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
     process.set(Process())
-    with succeeding(first):
+    with resuming(first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
     assert [ownership_of(prefect, each).is_open for each in (first, second)] == [False, True]
@@ -606,7 +608,7 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
     """Equal tasks of a process pool find the same run: the last to claim it gets it, the other starts its own run."""
     from paradime_flows.prefect_api.supervisor import begin_anew
     from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import succeeding
+    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, one, other = running(prefect), running(prefect), running(prefect)
@@ -617,10 +619,10 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
     async def second_claim() -> None:
         process.set(Process())
         begin_anew()
-        with succeeding(first):
+        with resuming(first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 
-    name = "write_ownership" if late == "while it writes its own record" else "leave_to"
+    name = "write_ownership" if late == "while it writes its own record" else "release_to"
     original = getattr(takeover, name)
 
     async def interrupted_by_second_claim(*arguments: Any) -> None:
@@ -632,7 +634,7 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
         await original(*arguments)
 
     process.set(Process())
-    with mock.patch.object(takeover, name, interrupted_by_second_claim), succeeding(first):
+    with mock.patch.object(takeover, name, interrupted_by_second_claim), resuming(first):
         if late == "killed after that":
             with pytest.raises(Killed):
                 await begun(simulator, one)
@@ -707,16 +709,16 @@ async def test_a_run_left_at_its_time_limit_is_not_reported_as_ended(simulator, 
 
 async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, prefect) -> None:
     """It was left on purpose, or Bolt did not execute the cancel."""
-    from paradime_flows.supervision.reconcile import told_of_run
+    from paradime_flows.supervision.reconcile import describe_run
 
     flow_run_id = running(prefect)
     process.set(Process())
     run = await (await begun(simulator, flow_run_id)).obtain()
     ownership = ownership_of(prefect, flow_run_id)
-    assert f"Bolt run {run.run_id} may still be going" in told_of_run(ownership)
+    assert f"Bolt run {run.run_id} may still be going" in describe_run(ownership)
     ownership.on_interrupt = "leave"
-    assert f"Bolt run {run.run_id} is left going" in told_of_run(ownership, by_signal=True)
-    assert f"Bolt run {run.run_id} may still be going" in told_of_run(ownership)
+    assert f"Bolt run {run.run_id} is left going" in describe_run(ownership, by_signal=True)
+    assert f"Bolt run {run.run_id} may still be going" in describe_run(ownership)
 
 
 @pytest.mark.guarantee(
@@ -732,7 +734,7 @@ async def test_a_search_does_not_cancel_a_run_that_a_new_attempt_adopted(
 ) -> None:
     """The search can take a minute, and the flow run may be retried in that time."""
     from paradime_flows.ledger.store import Superseded
-    from paradime_flows.supervision import reconcile as settle
+    from paradime_flows.supervision import reconcile
     from paradime_flows.sweep_orphans import sweep_orphans
 
     flow_run_id = running(prefect)
@@ -740,7 +742,7 @@ async def test_a_search_does_not_cancel_a_run_that_a_new_attempt_adopted(
     await (await begun(simulator, flow_run_id)).obtain()
     unanswered(prefect, flow_run_id)
     prefect.set_state(flow_run_id, StateType.CRASHED)
-    find_run = settle.find_run
+    find_run = reconcile.find_run
     late = []
 
     async def retried() -> None:
@@ -754,7 +756,7 @@ async def test_a_search_does_not_cancel_a_run_that_a_new_attempt_adopted(
         late.append(found)
         return found
 
-    with mock.patch.object(settle, "find_run", find_and_be_late):
+    with mock.patch.object(reconcile, "find_run", find_and_be_late):
         if by == "hook":
             with pytest.raises(Superseded):
                 await crash_hook(simulator, prefect, flow_run_id)
@@ -829,7 +831,9 @@ async def test_a_vanished_process_that_was_attached_gets_its_end_written(
     if state is StateType.CANCELLING:
         prefect.set_state(flow_run_id, state)
     else:
-        prefect.flow_runs[flow_run_id].labels["paradime.body"] = str(prefect.flow_runs[flow_run_id].state.id)
+        prefect.flow_runs[flow_run_id].labels["paradime.execution"] = str(
+            prefect.flow_runs[flow_run_id].state.id
+        )
     assert await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0) == []
     assert [each.state for each in simulator.runs()] == ["RUNNING"]
     end = prefect.flow_runs[flow_run_id].state
@@ -1001,12 +1005,12 @@ async def test_a_resumed_run_follows_the_policies_of_its_present_attempt(simulat
     process.set(Process())
     await (await begun(simulator, flow_run_id)).obtain()
     ownership = ownership_of(prefect, flow_run_id)
-    ownership.on_crash, ownership.unseen = "leave", True
+    ownership.on_crash, ownership.unreachable = "leave", True
     prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
     process.set(Process())
     await (await begun(simulator, flow_run_id)).obtain()
     ownership = ownership_of(prefect, flow_run_id)
-    assert (ownership.on_crash, ownership.unseen) == ("cancel", False)
+    assert (ownership.on_crash, ownership.unreachable) == ("cancel", False)
 
 
 @pytest.mark.parametrize("policy", ["wait", "fail"])

@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import StateType
 from paradime_blocks.errors import BoltError, BoltRunFailed, BoltRunTimedOut, BoltUnavailable
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.ledger.store import Superseded, body_of
+from paradime_flows.ledger.store import Superseded, execution_of
 from paradime_flows.prefect_api.supervisor import begin_anew
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision.watch import unless_stopped
@@ -228,12 +228,12 @@ class Left:
         self.simulator.finish(run.run_id)
 
     async def cleaned_up(self, state: StateType) -> None:
-        from paradime_flows.supervision.reconcile import settle
+        from paradime_flows.supervision.reconcile import clean_up
 
         await started(self.simulator, self.flow_run_id)
         self.prefect.set_state(self.flow_run_id, state)
         ownership = ownership_of(self.prefect, self.flow_run_id)
-        await settle(ownership, credentials_for(self.simulator), "The flow run is over.")
+        await clean_up(ownership, credentials_for(self.simulator), "The flow run is over.")
 
     async def crashed(self) -> None:
         await self.cleaned_up(StateType.CRASHED)
@@ -483,7 +483,7 @@ async def test_a_flow_run_stops_for_the_newer_one_before_its_trigger(simulator, 
         await unless_stopped(anyio.sleep_forever, first, interval_seconds=0.1)
 
     older = in_a_process(waits)
-    await until(lambda: body_of(prefect.flow_runs[first]) is not None)
+    await until(lambda: execution_of(prefect.flow_runs[first]) is not None)
     await in_a_process(lambda: started(simulator, second))
     with pytest.raises(Superseded):
         await older

@@ -33,7 +33,7 @@ from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL
 from paradime_flows.prefect_api.timing import Timing, going_by
 from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
-from paradime_flows.supervision.reconcile import settle_interrupted
+from paradime_flows.supervision.reconcile import clean_up_interrupted
 
 if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory
@@ -198,13 +198,13 @@ async def test_a_flow_run_retried_during_the_sweep_is_not_swept(simulator, prefe
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
     await dies_here(prefect, flow_run_id)
-    settle = sweep.settle
+    clean_up = sweep.clean_up
 
     async def retried_meanwhile(*arguments: Any, **options: Any) -> Any:
         prefect.flow_runs[flow_run_id].labels[EXECUTION_LABEL] = "another body"
-        return await settle(*arguments, **options)
+        return await clean_up(*arguments, **options)
 
-    monkeypatch.setattr(sweep, "settle", retried_meanwhile)
+    monkeypatch.setattr(sweep, "clean_up", retried_meanwhile)
     await swept(simulator)
     assert simulator.run(run_id).cancel_requests == 0
     assert state_of(prefect, flow_run_id).is_running()
@@ -307,5 +307,5 @@ async def test_a_cancel_of_the_parent_overrides_the_interrupt_policy(simulator, 
         assert found.done == "cancelled"
     else:
         (ownership,) = read_ownerships(prefect.flow_runs[child])
-        await settle_interrupted(ownership, credentials_for(simulator))
+        await clean_up_interrupted(ownership, credentials_for(simulator))
     assert simulator.run(run_id).state == "CANCELED"

@@ -359,12 +359,12 @@ def test_the_records_left_by_tasks_of_earlier_attempts(before, ours, found, take
     assert (names(left), [one.key for one in others_own]) == (found, taken)
 
 
-def task_has(key: str, one: Caller | None, body: str = "this attempt") -> Ownership:
+def task_has(key: str, one: Caller | None, execution: str = "this attempt") -> Ownership:
     """The record of a task of this flow run."""
     request = TriggerRequest(schedule_name="daily")
     return Ownership(
         key=key,
-        body=body,
+        execution=execution,
         flow_run_id=uuid4(),
         request=request,
         asked=request.fingerprint,
@@ -374,7 +374,7 @@ def task_has(key: str, one: Caller | None, body: str = "this attempt") -> Owners
 
 
 @pytest.mark.parametrize(
-    "theirs, ours, body, is_taken",
+    "theirs, ours, execution, is_taken",
     [
         pytest.param(FIRST, RETRIED, "this attempt", True, id="the task that calls it was retried"),
         pytest.param(FIRST, FIRST, "this attempt", False, id="another task of the same attempt"),
@@ -386,9 +386,9 @@ def task_has(key: str, one: Caller | None, body: str = "this attempt") -> Owners
         pytest.param(None, None, "another attempt", True, id="the flow was retried, and has called it"),
     ],
 )
-def test_a_task_resumes_an_equal_request_of_an_earlier_attempt(theirs, ours, body, is_taken):
+def test_a_task_resumes_an_equal_request_of_an_earlier_attempt(theirs, ours, execution, is_taken):
     """It is another task run with an equal request."""
-    had = task_has("before", theirs, body)
+    had = task_has("before", theirs, execution)
     claimed = claim([had], "now", TriggerRequest(schedule_name="daily"), "this attempt", ours)
     assert (claimed is had) is is_taken
 

@@ -22,21 +22,26 @@ def test_a_flow_run_with_another_schedules_run_is_refused():
     """Prefect can give a retried parent the flow run of another call."""
     old = Ownership(flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), run_id=1)
     same = TriggerRequest(schedule_name="extract", options={"commands": ["dbt run"]})
-    assert claim([old], old.key, same, "body") is old
+    assert claim([old], old.key, same, "now") is old
     with pytest.raises(BoltRequestError, match="'extract' before and is to run 'orders' now"):
-        claim([old], old.key, TriggerRequest(schedule_name="orders"), "body")
+        claim([old], old.key, TriggerRequest(schedule_name="orders"), "now")
 
 
 def test_a_retried_task_claims_the_same_record_again():
     """It had written no record of its own; another task with an equal request must not get it, now or later."""
     request = TriggerRequest(schedule_name="extract")
     old = Ownership(
-        key="first", body="before", flow_run_id=uuid4(), request=request, asked=request.fingerprint, run_id=1
+        key="first",
+        execution="before",
+        flow_run_id=uuid4(),
+        request=request,
+        asked=request.fingerprint,
+        run_id=1,
     )
     assert claim([old], "second", request, "now") is old
     assert claim([old], "third", request, "now") is None
     assert claim([old], "second", request, "now") is old
-    old.body = "now"
+    old.execution = "now"
     assert claim([old], "second", request, "now") is old
     assert claim([old], "third", request, "now") is None
 

@@ -22,7 +22,7 @@ from paradime_blocks.models import BoltAttempt, BoltRunState
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import Policy
 from paradime_flows.ledger.callers import Caller
-from paradime_flows.ledger.store import Superseded, body_of, write_labels
+from paradime_flows.ledger.store import Superseded, execution_of, write_labels
 from paradime_flows.prefect_api import FLOW_RUN_TAG, LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
@@ -35,7 +35,7 @@ class Ownership(BaseModel):
     Attributes:
         key: Which intent of the flow run this is; a flow has one, a flow of the user's has one per task.
         flow_run_id: The flow run that it belongs to: labels can be copied, ownership cannot.
-        body: Which body of the flow run (`paradime_flows.ledger.store`) took it up last.
+        execution: Which body of the flow run (`paradime_flows.ledger.store`) took it up last.
         asked: The fingerprint of what the caller asked for; the request may be a retry of it, or the rest of it.
         request: What was to be triggered. Its commands are not kept: one may hold a secret, and all may be large.
         intent: What was known before the trigger; None until it is about to be sent.
@@ -52,7 +52,7 @@ class Ownership(BaseModel):
         left: Whether it is left on purpose as soon as it has been started.
         closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
         reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
-        unseen: Bolt was out of reach when the wait for it ended: its flow run's failure says nothing of it.
+        unreachable: Bolt was out of reach when the wait for it ended: its flow run's failure says nothing of it.
         began_at: When its time began to count, in seconds since the epoch.
         limit_seconds: How long it may take from then, in seconds.
         api_endpoint: The workspace's endpoint. Only its own workspace's credentials may settle a run.
@@ -70,7 +70,7 @@ class Ownership(BaseModel):
 
     key: str = FLOW_KEY
     flow_run_id: UUID
-    body: str = ""
+    execution: str = ""
     asked: str = ""
     request: TriggerRequest
     intent: TriggerIntent | None = None
@@ -85,7 +85,7 @@ class Ownership(BaseModel):
     left: bool = False
     closed: bool = False
     reported: bool = False
-    unseen: bool = False
+    unreachable: bool = False
     began_at: float | None = None
     limit_seconds: float | None = None
     api_endpoint: str = ""
@@ -99,11 +99,11 @@ class Ownership(BaseModel):
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    _hold: str | None = PrivateAttr(default=None)
+    _lease: str | None = PrivateAttr(default=None)
     _is_saved: bool = PrivateAttr(default=True)
 
     @field_serializer("request")
-    def _kept(self, request: TriggerRequest) -> dict[str, Any]:
+    def _stored(self, request: TriggerRequest) -> dict[str, Any]:
         """Return what is needed of the request once its process is gone."""
         options = {} if request.branch is None else {"branch": request.branch}
         retry = {} if request.retry_of is None else {"retry_of": request.retry_of}
@@ -119,15 +119,15 @@ class Ownership(BaseModel):
         return not self.closed and (self.intent is not None or self.run_id is not None)
 
     @property
-    def is_untold(self) -> bool:
+    def is_unreported(self) -> bool:
         """Whether nobody has been told what became of its run, or of a trigger: who comes next goes on with that."""
-        has_something = self.intent is not None or self.refused is not None or self.run_id is not None
-        return has_something and not self.reported
+        can_be_continued = self.intent is not None or self.refused is not None or self.run_id is not None
+        return can_be_continued and not self.reported
 
     @property
-    def has_run_to_tell(self) -> bool:
+    def has_unknown_run(self) -> bool:
         """Whether a trigger was sent whose run is not known, be it that all that may be it have ended."""
-        return self.is_untold and self.run_id is None and self.intent is not None
+        return self.is_unreported and self.run_id is None and self.intent is not None
 
     @property
     def schedule(self) -> str:
@@ -152,16 +152,16 @@ class Ownership(BaseModel):
             credentials.workspace_uid,
         )
 
-    def left_to(self, flow_run: FlowRun, key: str) -> Ownership:
+    def copied_to(self, flow_run: FlowRun, key: str) -> Ownership:
         """Return a copy that is another flow run's."""
-        heir = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
-        heir.held_by(flow_run)
-        return heir
+        new = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
+        new.leased_to(flow_run)
+        return new
 
-    def held_by(self, flow_run: FlowRun) -> None:
+    def leased_to(self, flow_run: FlowRun) -> None:
         """Take note of the body that drives its flow run."""
-        self._hold = body_of(flow_run)
-        self.body = self._hold or ""
+        self._lease = execution_of(flow_run)
+        self.execution = self._lease or ""
 
     def decision_log(self) -> DecisionLog:
         """Return the decision log as kept with the ownership, to be added to."""
@@ -189,7 +189,7 @@ def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
         except ValidationError:
             continue
         if ownership.flow_run_id == flow_run.id:
-            ownership._hold = body_of(flow_run)  # noqa: SLF001 - not written: whose it was when it was read
+            ownership._lease = execution_of(flow_run)  # noqa: SLF001 - not written: whose it was when it was read
             found.append(ownership)
     return found
 
@@ -201,24 +201,24 @@ async def write_ownership(ownership: Ownership) -> None:
         Superseded: Another body has taken up the flow run since the ownership was read, and knows better.
     """
     async with get_client() as client:
-        await see_hold(client, ownership)
+        await read_if_leased(client, ownership)
         labels = ownership.to_labels()
-        await write_labels(client, ownership.flow_run_id, labels, see=partial(_check_body, ownership))
+        await write_labels(client, ownership.flow_run_id, labels, see=partial(_check_lease_of, ownership))
 
 
-async def see_hold(client: PrefectClient, ownership: Ownership) -> FlowRun:
+async def read_if_leased(client: PrefectClient, ownership: Ownership) -> FlowRun:
     """Return the flow run of an ownership as it is now.
 
     Raises:
         Superseded: Another body has taken it up since the ownership was read.
     """
     flow_run = await client.read_flow_run(ownership.flow_run_id)
-    _check_body(ownership, flow_run)
+    _check_lease_of(ownership, flow_run)
     return flow_run
 
 
-def _check_body(ownership: Ownership, flow_run: FlowRun) -> None:
-    if body_of(flow_run) != ownership._hold:  # noqa: SLF001
+def _check_lease_of(ownership: Ownership, flow_run: FlowRun) -> None:
+    if execution_of(flow_run) != ownership._lease:  # noqa: SLF001
         raise Superseded(flow_run)
 
 

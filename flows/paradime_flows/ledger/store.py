@@ -24,14 +24,14 @@ from prefect.exceptions import Abort
 from paradime_flows.prefect_api import (
     EXECUTION_BEGAN_LABEL,
     EXECUTION_LABEL,
-    current_body,
-    current_body_began_at,
+    current_execution,
+    current_execution_began_at,
     the_supervisor,
 )
 
 _WRITES_AT_MOST = 5
 
-_held: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
+_leases: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
 
 
 class Superseded(Abort):
@@ -81,25 +81,25 @@ async def write_labels(
     raise RuntimeError(msg)
 
 
-async def take_hold(client: PrefectClient, flow_run_id: UUID) -> None:
+async def take_lease(client: PrefectClient, flow_run_id: UUID) -> None:
     """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
-    body = current_body()
+    execution = current_execution()
     # A body with many tasks writes its token once, lest it take back what it lost.
     tokens = the_supervisor().tokens.setdefault(flow_run_id, set())
-    if body not in tokens:
-        began_at = current_body_began_at().isoformat()
-        await write_labels(client, flow_run_id, {EXECUTION_LABEL: body, EXECUTION_BEGAN_LABEL: began_at})
-        tokens.add(body)
-    _held.set({**_held.get(), flow_run_id: body})
+    if execution not in tokens:
+        began_at = current_execution_began_at().isoformat()
+        await write_labels(client, flow_run_id, {EXECUTION_LABEL: execution, EXECUTION_BEGAN_LABEL: began_at})
+        tokens.add(execution)
+    _leases.set({**_leases.get(), flow_run_id: execution})
 
 
-async def supersede(client: PrefectClient, flow_run_id: UUID, heir: FlowRun) -> FlowRun:
+async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> FlowRun:
     """Let another flow run take the place of one: whoever drives that, or settles what it answers for, lets go.
 
     Args:
         client: An open client.
         flow_run_id: The one that is succeeded.
-        heir: The other, which a body drives.
+        new: The other, which a body drives.
 
     Returns:
         The one that is succeeded, as it is then.
@@ -107,32 +107,32 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, heir: FlowRun) -> 
     Raises:
         Superseded: Yet another has taken its place by now.
     """
-    body = body_of(heir) or current_body()
-    await write_labels(client, flow_run_id, {EXECUTION_LABEL: body})
+    execution = execution_of(new) or current_execution()
+    await write_labels(client, flow_run_id, {EXECUTION_LABEL: execution})
     flow_run = await client.read_flow_run(flow_run_id)
-    if body_of(flow_run) != body:
+    if execution_of(flow_run) != execution:
         raise Superseded(flow_run)
     return flow_run
 
 
-def check_hold(flow_run: FlowRun) -> None:
+def check_lease(flow_run: FlowRun) -> None:
     """See that nobody has taken up a flow run since the present body did.
 
     Raises:
         Superseded: Somebody has.
     """
-    body = _held.get().get(flow_run.id)
-    if body is not None and body_of(flow_run) not in {None, body}:
+    execution = _leases.get().get(flow_run.id)
+    if execution is not None and execution_of(flow_run) not in {None, execution}:
         raise Superseded(flow_run)
 
 
-def body_of(flow_run: FlowRun) -> str | None:
+def execution_of(flow_run: FlowRun) -> str | None:
     """Return which body drives a flow run, or drove it last; None if none of ours did."""
-    body = (flow_run.labels or {}).get(EXECUTION_LABEL)
-    return None if body is None else str(body)
+    execution = (flow_run.labels or {}).get(EXECUTION_LABEL)
+    return None if execution is None else str(execution)
 
 
-def body_began_at(flow_run: FlowRun) -> datetime | None:
+def execution_began_at(flow_run: FlowRun) -> datetime | None:
     """Return when the body began that drove a flow run last, by the clock of its own machine."""
     try:
         return datetime.fromisoformat(str((flow_run.labels or {}).get(EXECUTION_BEGAN_LABEL, "")))
@@ -140,7 +140,7 @@ def body_began_at(flow_run: FlowRun) -> datetime | None:
         return None
 
 
-def lost_hold(flow_run: FlowRun) -> bool:
+def lost_lease(flow_run: FlowRun) -> bool:
     """Whether this process has driven a flow run, and another does now."""
     ours = the_supervisor().tokens.get(flow_run.id, set())
-    return bool(ours) and body_of(flow_run) not in {None, *ours}
+    return bool(ours) and execution_of(flow_run) not in {None, *ours}

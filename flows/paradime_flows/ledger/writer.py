@@ -13,7 +13,7 @@ from paradime_flows.ledger.entry import Ownership, write_ownership
 from paradime_flows.ledger.store import Superseded
 from paradime_flows.prefect_api import run_logger
 
-Look = Callable[[UUID], Awaitable[None]]
+Check = Callable[[UUID], Awaitable[None]]
 NoteStart = Callable[[Ownership, int, float], None]
 
 
@@ -23,7 +23,7 @@ class FlowRunLedger:
     Args:
         ownership: What is written, and kept up to date.
         timeout_seconds: How long a run may take from its trigger, in seconds; for who triggers one.
-        look: Awaited before an intent is written and after; raises an error if nothing must be sent; for who triggers.
+        check: Awaited before an intent is written and after; raises an error if nothing must be sent; for who triggers.
         note_start: Is told when the time of a run began to count, by the monotonic clock; for who triggers one.
     """
 
@@ -32,12 +32,12 @@ class FlowRunLedger:
         ownership: Ownership,
         timeout_seconds: float | None = None,
         *,
-        look: Look | None = None,
+        check: Check | None = None,
         note_start: NoteStart | None = None,
     ) -> None:
         self.ownership = ownership
         self.timeout_seconds = timeout_seconds
-        self._look = look
+        self._check = check
         self._note_start = note_start
         self._intended: float | None = None
 
@@ -52,21 +52,21 @@ class FlowRunLedger:
         """
         ownership = self.ownership
         # Nobody tells a script, and what was read of Bolt before this may have taken its time.
-        await self._go_on()
+        await self._check_wanted()
         ownership.request, ownership.intent = request, intent
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
         ownership.attached = False
-        ownership.closed, ownership.reported, ownership.unseen = False, False, False
+        ownership.closed, ownership.reported, ownership.unreachable = False, False, False
         # Not the time of a run before this one.
         ownership.began_at, ownership.limit_seconds = intent.intended_at, self.timeout_seconds
         await write_ownership(ownership)
         self._intended = time.monotonic()
         # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.
-        await self._go_on()
+        await self._check_wanted()
 
-    async def _go_on(self) -> None:
-        assert self._look is not None  # noqa: S101 - who triggers has given it
-        await self._look(self.ownership.flow_run_id)
+    async def _check_wanted(self) -> None:
+        assert self._check is not None  # noqa: S101 - who triggers has given it
+        await self._check(self.ownership.flow_run_id)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write down which run the trigger started; its time has counted since the trigger was sent."""
@@ -74,7 +74,7 @@ class FlowRunLedger:
         intent = self.ownership.intent
         if self._intended is not None and self._note_start is not None:
             self._note_start(self.ownership, run_id, self._intended)
-        await self._answer_for(run_id, time.time() if intent is None else intent.intended_at)
+        await self._track(run_id, time.time() if intent is None else intent.intended_at)
 
     async def attached(self, run_id: int) -> None:
         """Write down that a run which is not ours is waited for; its time counts from now."""
@@ -82,9 +82,9 @@ class FlowRunLedger:
         self.ownership.owned = False
         if self._note_start is not None:
             self._note_start(self.ownership, run_id, time.monotonic())
-        await self._answer_for(run_id, time.time())
+        await self._track(run_id, time.time())
 
-    async def _answer_for(self, run_id: int, began_at: float) -> None:
+    async def _track(self, run_id: int, began_at: float) -> None:
         ownership = self.ownership
         ownership.run_id, ownership.state = run_id, BoltRunState.STARTING
         ownership.began_at, ownership.limit_seconds = began_at, self.timeout_seconds

@@ -20,8 +20,8 @@ from paradime_blocks import BoltRunState, ParadimeCredentials
 from paradime_flows.ledger import (
     Ownership,
     Superseded,
-    body_began_at,
     earlier_calls,
+    execution_began_at,
     read_ownerships,
     supersede,
 )
@@ -33,7 +33,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     subflows_of,
 )
-from paradime_flows.runner import can_be_inherited, give_up, write_the_end
+from paradime_flows.runner import can_be_resumed, cancel_leftover, write_final_state
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -57,7 +57,7 @@ class EarlierAttempts:
     Attributes:
         outcomes: The outcome of each step, the newest there is.
         under_way: When the steps started that were under way when they were last heard of.
-        predecessors: The subflow of each step that has left something to go on with, and has no heir yet.
+        resumable: The subflow of each step that has left something to go on with, and has no heir yet.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class EarlierAttempts:
         self.outcomes: dict[str, StepOutcome] = {}
         for one in [*earlier, flow_run]:
             self.outcomes.update(read_outcomes(one))
-        self.predecessors: dict[str, FlowRun] = {}
-        self._handed_over: set[str] = set()
+        self.resumable: dict[str, FlowRun] = {}
+        self._resumed: set[str] = set()
         self.under_way = {
             name: outcome.started_at
             for name, outcome in self.outcomes.items()
@@ -125,17 +125,19 @@ class EarlierAttempts:
             if children:
                 await _number_subflows(client, self.flow_run.id, flow)
         for one in gone:
-            await write_the_end(one.id, self.flow_run)
-        self.predecessors = open_predecessors(children, self.under_way)
-        going = {predecessor.id for predecessor in self.predecessors.values()}
+            await write_final_state(one.id, self.flow_run)
+        self.resumable = resumable_subflows(children, self.under_way)
+        going = {previous.id for previous in self.resumable.values()}
         for child in children:
             # Killed or suspended before it had a run.
             if child.id not in going and not _is_over(child) and not _is_open(child):
-                await write_the_end(child.id, self.flow_run)
-        changed = [name for name in self.predecessors if not self._goes_on(steps.get(name), outcomes)]
-        await self.give_up(changed, f"Flow run {self.flow_run.name!r} does something else for this step.")
+                await write_final_state(child.id, self.flow_run)
+        changed = [name for name in self.resumable if not self._goes_on(steps.get(name), outcomes)]
+        await self.cancel_leftover(
+            changed, f"Flow run {self.flow_run.name!r} does something else for this step."
+        )
 
-    async def give_up(self, names: Iterable[str], reason: str) -> None:
+    async def cancel_leftover(self, names: Iterable[str], reason: str) -> None:
         """Cancel what steps had under way that are not to go on with it, all at once.
 
         Args:
@@ -147,9 +149,9 @@ class EarlierAttempts:
         async def one(client: PrefectClient, name: str) -> None:
             async with limiter:
                 for ownership in await self._left_by(client, name):
-                    await give_up(ownership, self.credentials, reason, self.flow_run)
+                    await cancel_leftover(ownership, self.credentials, reason, self.flow_run)
             # Not before: whoever is interrupted here has to do it again.
-            del self.predecessors[name]
+            del self.resumable[name]
 
         async with get_client() as client, anyio.create_task_group() as group:
             for name in list(names):
@@ -157,20 +159,20 @@ class EarlierAttempts:
 
     async def _left_by(self, client: PrefectClient, name: str) -> list[Ownership]:
         """Return what a step's predecessor answers for: by now, that may be its heir's."""
-        predecessor = self.predecessors[name]
+        previous = self.resumable[name]
         try:
-            return read_ownerships(await client.read_flow_run(predecessor.id))
+            return read_ownerships(await client.read_flow_run(previous.id))
         except ObjectNotFound:
             return []
         except Exception as error:  # noqa: BLE001 - what else is given up must not be left for that
-            run_logger().warning("Flow run %s could not be read: %s", predecessor.id, error)
-            return [] if name in self._handed_over else read_ownerships(predecessor)
+            run_logger().warning("Flow run %s could not be read: %s", previous.id, error)
+            return [] if name in self._resumed else read_ownerships(previous)
 
-    def hand_over(self, name: str) -> UUID | None:
+    def take_over_run(self, name: str) -> UUID | None:
         """Return the predecessor of a step that is about to begin; the step takes up what it has left."""
-        self._handed_over.add(name)
-        predecessor = self.predecessors.get(name)
-        return None if predecessor is None else predecessor.id
+        self._resumed.add(name)
+        previous = self.resumable.get(name)
+        return None if previous is None else previous.id
 
     def _goes_on(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
         """Whether a step is to do what it did before, on what was before it."""
@@ -209,7 +211,7 @@ async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
     return f"{outermost.id}.{outermost.run_count}.{retries}"
 
 
-def open_predecessors(
+def resumable_subflows(
     children: Iterable[FlowRun], under_way: Mapping[str, datetime] | None = None
 ) -> dict[str, FlowRun]:
     """Return the newest subflow of each name that left something to go on with, from earlier attempts.
@@ -223,9 +225,9 @@ def open_predecessors(
     now = datetime.now(timezone.utc)
     for child in sorted(children, key=lambda child: child.created or now):
         since = (under_way or {}).get(child.name)
-        unnoticed = since is not None and (body_began_at(child) or since) > since
+        unnoticed = since is not None and (execution_began_at(child) or since) > since
         if any(
-            can_be_inherited(ownership) or (unnoticed and ownership.state == BoltRunState.SUCCESS)
+            can_be_resumed(ownership) or (unnoticed and ownership.state == BoltRunState.SUCCESS)
             for ownership in read_ownerships(child)
         ):
             found[child.name] = child

@@ -22,7 +22,7 @@ from paradime_blocks import BoltRunError
 from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import Superseded, check_hold, read_ownerships, write_labels
+from paradime_flows.ledger import Superseded, check_lease, read_ownerships, write_labels
 from paradime_flows.pipelines.attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepState, decide
 from paradime_flows.pipelines.report import headline, render_pipeline
@@ -34,13 +34,13 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.runner import succeeding
+from paradime_flows.runner import resuming
 from paradime_flows.supervision import (
     Stop,
     StoppedByPrefect,
     StopRequest,
     reason_to_stop,
-    see_that_it_is_ours,
+    reason_to_stop_if_known,
     stop_request,
 )
 
@@ -112,15 +112,15 @@ class PipelineRun:
                 await self._decide()
                 await self._write_page()
                 if not self._tasks:
-                    await self._give_up_what_is_left()
+                    await self._cancel_leftovers()
                     return
-                await self._some_step()
+                await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
             # Prefect's time limits cancel every await in here again.
             await to_the_end(self._interrupted())
             raise
-        except (Superseded, Pause) as let_go:
-            await self._let_go(let_go)
+        except (Superseded, Pause) as release:
+            await self._let_go(release)
             raise
 
     async def _prepare(self) -> None:
@@ -142,7 +142,7 @@ class PipelineRun:
             self.outcomes,
             on_failure=self.on_failure,
             max_parallel=self.max_parallel,
-            under_way=self._before.predecessors,
+            under_way=self._before.resumable,
         )
         for name, reason in decision.drop.items():
             await self._note(name, state=StepState.NOT_RUN, message=reason)
@@ -155,7 +155,7 @@ class PipelineRun:
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
             self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
 
-    async def _some_step(self) -> None:
+    async def _wait_for_step(self) -> None:
         """Wait until a step has ended; steps that do not stop when they are asked to are broken off."""
         stopping = self.stop.reason is not None
         done, _ = await asyncio.wait(
@@ -174,7 +174,7 @@ class PipelineRun:
             ):
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
-        if canceled and not stopping and (wish := await self._wish()):
+        if canceled and not stopping and (wish := await self._reason_to_stop()):
             # The steps see a cancel of the pipeline by themselves, and may see it first.
             raise StoppedByPrefect(wish.reason, ends_process=wish.ends_process)
 
@@ -186,14 +186,14 @@ class PipelineRun:
         flow = self.flow.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
         try:
-            with succeeding(self._before.hand_over(name)):
+            with resuming(self._before.take_over_run(name)):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
-            await self._note(name, **await _told_by(state))
+            await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
             # Of a step that has let go, whoever comes after us tells how it ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
-                self._see_that_it_is_kept()
-                await see_that_it_is_ours(self.flow_run.id)
+                self._raise_if_released()
+                await reason_to_stop_if_known(self.flow_run.id)
                 await self._note(
                     name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
                 )
@@ -211,17 +211,17 @@ class PipelineRun:
                 label: dict[str, Any] = {
                     f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)
                 }
-                await write_labels(client, self.flow_run.id, label, see=check_hold)
+                await write_labels(client, self.flow_run.id, label, see=check_lease)
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Prefect could not be told of step %r: %s", name, error)
 
     async def _interrupted(self) -> None:
         """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
         try:
-            self._see_that_it_is_kept()
-            wish = await self._wish()
-        except (Superseded, Pause) as let_go:
-            await self._let_go(let_go)
+            self._raise_if_released()
+            wish = await self._reason_to_stop()
+        except (Superseded, Pause) as release:
+            await self._let_go(release)
             raise
         if wish is None and self.on_interrupt == "leave":
             # Each step leaves its Bolt run going; a rerun takes it up.
@@ -235,31 +235,31 @@ class PipelineRun:
             for task in pending:
                 task.cancel()
         if self.stop.reason is not None:
-            await self._give_up_what_is_left()
+            await self._cancel_leftovers()
         for name, outcome in self.outcomes.items():
             if outcome.state is StepState.WAITING:
                 await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
         await self._write_page()
 
-    def _see_that_it_is_kept(self) -> None:
+    def _raise_if_released(self) -> None:
         """Raise again what was seen before: Prefect may say otherwise by now, or nothing."""
-        if self.stop.let_go is not None:
-            raise self.stop.let_go
+        if self.stop.release is not None:
+            raise self.stop.release
 
-    async def _give_up_what_is_left(self) -> None:
+    async def _cancel_leftovers(self) -> None:
         """Cancel what an earlier attempt left of steps that are not run in this one."""
         reason = f"Flow run {self.flow_run.name!r} has ended without this step."
-        await self._before.give_up(self._before.predecessors, reason)
+        await self._before.cancel_leftover(self._before.resumable, reason)
 
-    async def _let_go(self, let_go: Superseded | Pause) -> None:
+    async def _let_go(self, release: Superseded | Pause) -> None:
         """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
-        self.stop.let_go = let_go
+        self.stop.release = release
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
             for task in pending:
                 task.cancel()
 
-    async def _wish(self) -> Stop | None:
+    async def _reason_to_stop(self) -> Stop | None:
         try:
             async with get_client() as client:
                 return await reason_to_stop(client, self.flow_run.id)
@@ -287,7 +287,7 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-async def _told_by(state: State[Any]) -> dict[str, Any]:
+async def _outcome_of(state: State[Any]) -> dict[str, Any]:
     """Return what the end of a step's flow run says of the step."""
     told: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
     if state.state_details.flow_run_id is not None:

@@ -9,8 +9,8 @@ from paradime_flows.prefect_api.artifacts import (
 )
 from paradime_flows.prefect_api.context import (
     clients_of_our_own,
-    current_body,
-    current_body_began_at,
+    current_execution,
+    current_execution_began_at,
     current_flow_run_id,
     current_task_run_id,
     run_logger,
@@ -73,8 +73,8 @@ __all__ = [
     "bolt_flow",
     "bolt_task",
     "clients_of_our_own",
-    "current_body",
-    "current_body_began_at",
+    "current_execution",
+    "current_execution_began_at",
     "current_flow_run_id",
     "current_task_run_id",
     "end_in_its_place",

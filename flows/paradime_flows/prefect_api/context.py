@@ -55,7 +55,7 @@ def current_flow_run_id() -> UUID | None:
     return task_context.task_run.flow_run_id if task_context is not None else None
 
 
-def current_body() -> str:
+def current_execution() -> str:
     """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies.
 
     It is the id of the state Running that the body began with. Prefect sends that along to tasks in other processes;
@@ -70,7 +70,7 @@ def current_body() -> str:
     return the_supervisor().of(context.flow_run.id).executions.setdefault(context.start_time, body)
 
 
-def current_body_began_at() -> datetime:
+def current_execution_began_at() -> datetime:
     """Return when the present body began, by the clock of this machine."""
     context = FlowRunContext.get()
     return context.start_time if context is not None else datetime.now(timezone.utc)

@@ -11,8 +11,8 @@ LEDGER_LABEL_PREFIX: Final = "paradime.bolt."
 SCHEDULE_LABEL: Final = "paradime.schedule"
 RUN_ID_LABEL: Final = "paradime.run_id"
 # Which execution drives the flow run, and when it began (`paradime_flows.ledger.store`).
-EXECUTION_LABEL: Final = "paradime.body"
-EXECUTION_BEGAN_LABEL: Final = "paradime.body.began"
+EXECUTION_LABEL: Final = "paradime.execution"
+EXECUTION_BEGAN_LABEL: Final = "paradime.execution.began"
 # The tasks that have called it (`paradime_flows.ledger.callers`).
 CALLER_LABEL: Final = "paradime.caller"
 # The last sign of life of its process (`paradime_flows.supervision.heartbeat`).

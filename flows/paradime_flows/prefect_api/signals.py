@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from paradime_blocks.signals import SignalCount, have_main_thread_listen, listen_for_interrupts
-from paradime_flows.prefect_api.context import current_body, current_flow_run_id
+from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.prefect_api.timing import times
 
@@ -21,7 +21,7 @@ have_main_thread_listen()
 def hear_signals() -> SignalCount:
     """Hear of signals from the first time on that a body calls this: between two of its waits and tasks, too."""
     counts = the_supervisor().of(current_flow_run_id()).signals
-    execution = current_body()
+    execution = current_execution()
     if execution not in counts:
         new = SignalCount()
         if counts.setdefault(execution, new) is not new:

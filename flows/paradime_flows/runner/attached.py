@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CHARACTERS = 150
 
 
-async def see_what_it_did(
+async def check_what_it_did(
     run: BoltRun, request: TriggerRequest, ownership: Ownership, policies: RunPolicies
 ) -> str | None:
     """Say how a run that has succeeded differs from what was asked for: by now all its commands have started.

@@ -11,25 +11,25 @@ from paradime_blocks.trigger import TriggerRequest
 from paradime_flows.ledger import (
     FLOW_KEY,
     Ownership,
-    body_of,
     caller_of,
-    check_hold,
+    check_lease,
+    execution_of,
     read_ownerships,
     tag_flow_run,
-    take_hold,
+    take_lease,
     tasks_around,
     write_callers,
 )
 from paradime_flows.prefect_api import current_task_run_id, hear_signals
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.resume import claim, inherit, with_reason
-from paradime_flows.runner.takeover import complete_hand_over, give_way
+from paradime_flows.runner.resume import claim, take_over_earlier, with_reason
+from paradime_flows.runner.takeover import complete_takeover, stop_if_replaced
 from paradime_flows.supervision import (
     StoppedByPrefect,
+    clean_up_if_cancelled_before,
+    clean_up_if_cancelled_meanwhile,
     keep_alive,
     remember_credentials,
-    settle_if_cancelled_before,
-    settle_if_cancelled_meanwhile,
 )
 
 
@@ -57,34 +57,34 @@ async def open_intent(
     hear_signals()
     async with get_client() as client:
         # Before anything is read that there may be to take up.
-        await take_hold(client, flow_run_id)
+        await take_lease(client, flow_run_id)
         flow_run = await client.read_flow_run(flow_run_id)
-        check_hold(flow_run)
+        check_lease(flow_run)
         remember_credentials(flow_run_id, schedule.credentials)
-        reason = await settle_if_cancelled_before(client, flow_run)
+        reason = await clean_up_if_cancelled_before(client, flow_run)
         if reason is not None:
             raise StoppedByPrefect(reason)
-        await give_way(client, flow_run)
-        await keep_alive(client, flow_run, settle_if_cancelled_meanwhile)
+        await stop_if_replaced(client, flow_run)
+        await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
         flow_run = await write_callers(client, flow_run)
         called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
         around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
     # Before it answers for anything: the sweeper must find it then.
     await tag_flow_run(flow_run_id)
     request = with_reason(request or schedule.request(), flow_run)
-    claimed = claim(read_ownerships(flow_run), key, request, body_of(flow_run) or "", around)
-    if claimed is not None and not await complete_hand_over(claimed, flow_run, schedule.credentials):
+    claimed = claim(read_ownerships(flow_run), key, request, execution_of(flow_run) or "", around)
+    if claimed is not None and not await complete_takeover(claimed, flow_run, schedule.credentials):
         claimed = None
         # What it had written of that is written off, and is in the way of nothing.
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
-        check_hold(flow_run)
+        check_lease(flow_run)
     ownership = (
         claimed
-        or await inherit(flow_run, key, schedule, request, called_by)
+        or await take_over_earlier(flow_run, key, schedule, request, called_by)
         or Ownership(key=key, flow_run_id=flow_run_id, request=request)
     )
-    ownership.held_by(flow_run)
+    ownership.leased_to(flow_run)
     if ownership.reported:
         ownership.refused = None
     ownership.asked, ownership.caller = request.fingerprint, around

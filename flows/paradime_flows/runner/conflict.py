@@ -104,7 +104,7 @@ class Triggering:
             BoltError: Nothing was started, as far as looking could tell.
         """
         for sent in itertools.count():
-            if await self.is_behind_a_refusal(request):
+            if await self.has_run_behind_refusal(request):
                 return
             try:
                 async with self.schedule.credentials.get_client() as client:
@@ -117,11 +117,11 @@ class Triggering:
                     ).run()
             except BoltAlreadyRunning as error:
                 await self.ledger.refused()
-                other, runs = await self._reason_of()
+                other, runs = await self._find_conflicting_run()
                 if other is None:
-                    await self._wait_for_nobody(error, refusals=sent + 1)
+                    await self._wait_for_unlisted_run(error, refusals=sent + 1)
                     continue
-                if await self.is_behind_a_refusal(request):
+                if await self.has_run_behind_refusal(request):
                     return
                 # What somebody else starts after it must not be taken for ours, be it by another body.
                 self.ownership.refused = None
@@ -177,16 +177,16 @@ class Triggering:
         self.decision_log.note(f"The schedule runs already (Bolt run {other.run_id}).")
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 
-    async def _reason_of(self) -> tuple[BoltRun | None, bool]:
+    async def _find_conflicting_run(self) -> tuple[BoltRun | None, bool]:
         """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late."""
         showing = Deadline(times().conflict_appears_seconds)
         while True:
-            other, runs = await self.run_in_the_way()
+            other, runs = await self.conflicting_run()
             if runs or showing.passed:
                 return other, runs
             await showing.clock.sleep(times().conflict_look_seconds)
 
-    async def _wait_for_nobody(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
+    async def _wait_for_unlisted_run(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
         """Wait for a run that is in the way and that Bolt does not show, if the policy is to wait for one.
 
         Raises:
@@ -203,7 +203,7 @@ class Triggering:
         seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
         await self.waiting.clock.sleep(seconds)
 
-    async def run_in_the_way(self) -> tuple[BoltRun | None, bool]:
+    async def conflicting_run(self) -> tuple[BoltRun | None, bool]:
         """Return the schedule's run that goes on, or else its latest, and whether it goes on."""
         request = self.ownership.request
         async with self.schedule.credentials.get_client() as client:
@@ -219,7 +219,7 @@ class Triggering:
         run = self.schedule.attach(latest)
         return run, not (await run.astate()).is_terminal
 
-    async def is_behind_a_refusal(self, request: TriggerRequest) -> bool:
+    async def has_run_behind_refusal(self, request: TriggerRequest) -> bool:
         """Whether our own trigger can have started a run although it was refused; that one is waited for then.
 
         A gateway that sends a request twice hides the run that we started behind the refusal of the second, be it in
@@ -234,10 +234,10 @@ class Triggering:
         refused = self.ownership.refused
         if refused is None or refused.retry_of != request.retry_of:
             return False
-        finding = await self._look_behind(request, refused, 0.0)
+        finding = await self._search_behind_refusal(request, refused, 0.0)
         if Fit.OPEN in finding.fits.values():
             # It may have come to its set-up only; what it runs then can be something else.
-            finding = await self._look_behind(request, refused, times().conflict_setup_seconds)
+            finding = await self._search_behind_refusal(request, refused, times().conflict_setup_seconds)
         may_be_it = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
         if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
             why = "it cannot be told which it is" if finding.candidates else "Bolt cannot be asked for it"
@@ -252,7 +252,7 @@ class Triggering:
         await self.ledger.attached(finding.run_id)
         return True
 
-    async def _look_behind(
+    async def _search_behind_refusal(
         self, request: TriggerRequest, refused: TriggerIntent, window_seconds: float
     ) -> Finding:
         async with self.schedule.credentials.get_client() as client:

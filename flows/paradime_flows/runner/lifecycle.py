@@ -27,22 +27,22 @@ from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
 from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
 from paradime_flows.reporting.failure_cause import told_of
 from paradime_flows.retry_policy import retry_of, why_not_retry
-from paradime_flows.runner.attached import see_what_it_did
+from paradime_flows.runner.attached import check_what_it_did
 from paradime_flows.runner.begin import open_intent
 from paradime_flows.runner.conflict import Skipped, Triggering
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.supervision import (
     StoppedByPrefect,
     archive_ownership,
-    begins_here,
     cancel_in_prefect,
     check_not_stopped,
+    clean_up_interrupted,
+    describe_run,
     find_run,
+    note_start,
+    reason_to_stop_if_known,
     remaining_seconds,
-    see_that_it_is_ours,
-    settle_interrupted,
     summarize,
-    told_of_run,
     unless_stopped,
 )
 
@@ -79,7 +79,7 @@ class RunLifecycle:
         self.watcher = watcher
         self.ownership = ownership
         self.ledger = FlowRunLedger(
-            ownership, schedule.timeout_seconds, look=check_not_stopped, note_start=begins_here
+            ownership, schedule.timeout_seconds, check=check_not_stopped, note_start=note_start
         )
         self.decision_log = DecisionLog(ownership.notes, log=run_logger().info)
         self.triggering = Triggering(
@@ -165,10 +165,10 @@ class RunLifecycle:
         except Skipped:
             if self.ownership.failed_run is None:
                 raise
-            self.retry_no_more("The schedule runs already, and the policy is to skip")
+            self.stop_retrying("The schedule runs already, and the policy is to skip")
         return self._started()
 
-    def retry_no_more(self, why: str) -> None:
+    def stop_retrying(self, why: str) -> None:
         """Retry no failure of this attempt of the flow run: what has failed is told as that."""
         self.decision_log.note(f"{why}: what has failed is not retried.")
         self.policies = replace(self.policies, retries=0)
@@ -195,7 +195,7 @@ class RunLifecycle:
                 f"Bolt run {ownership.run_id} of an earlier attempt of this flow run is taken up again."
             )
             # What hooks are to go by is this attempt's.
-            ownership.unseen = False
+            ownership.unreachable = False
             await self.ledger.save()
             return self.run
         if ownership.run_id is not None:
@@ -208,7 +208,7 @@ class RunLifecycle:
             ownership.earlier = len(ownership.attempts)
             ownership.intent = None
             return None
-        if not ownership.has_run_to_tell:
+        if not ownership.has_unknown_run:
             return None
         self.decision_log.note(
             "An earlier attempt of this flow run was about to trigger; looking for its run."
@@ -261,7 +261,7 @@ class RunLifecycle:
         result = await run.afetch_result()
         attempts = [*self.ownership.attempts, *result.attempts]
         if self.ownership.attached:
-            self.differs = await see_what_it_did(run, self.request, self.ownership, self.policies)
+            self.differs = await check_what_it_did(run, self.request, self.ownership, self.policies)
         return result.model_copy(update={"attempts": attempts, "differs": self.differs})
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun | None:
@@ -323,7 +323,7 @@ class RunLifecycle:
                 ownership, self.schedule.credentials, outcome=told_of(outcome) or self.differs
             )
         # Who has taken up the flow run must find the run still open.
-        await see_that_it_is_ours(ownership.flow_run_id)
+        await reason_to_stop_if_known(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
         if left_on_purpose or (ownership.state is not None and ownership.state.is_terminal):
             # An outage after a run has failed, before its retry, tells nobody of that failure.
@@ -333,7 +333,7 @@ class RunLifecycle:
             await self.ledger.save()
 
     @asynccontextmanager
-    async def settling(self) -> AsyncIterator[None]:
+    async def cleaning_up(self) -> AsyncIterator[None]:
         """Settle what there is to answer for when the work within is stopped or interrupted."""
         try:
             yield
@@ -341,10 +341,10 @@ class RunLifecycle:
             # Prefect's time limits cancel every await in here again.
             with signals_held_off():
                 stop = error if isinstance(error, StoppedByPrefect) else None
-                await to_the_end(settle_interrupted(self.ownership, self.schedule.credentials, stop))
+                await to_the_end(clean_up_interrupted(self.ownership, self.schedule.credentials, stop))
             raise
 
-    async def settle_if_cancelled(self) -> str | None:
+    async def clean_up_if_cancelled(self) -> str | None:
         """Settle what there may still be to answer for, such as a run that an outage hides, if nobody wants it.
 
         Returns:
@@ -355,5 +355,5 @@ class RunLifecycle:
             return None
         if self.ownership.is_open:
             cancel = StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
-            await settle_interrupted(self.ownership, self.schedule.credentials, cancel)
-        return f"{stop.reason}{told_of_run(self.ownership)}"
+            await clean_up_interrupted(self.ownership, self.schedule.credentials, cancel)
+        return f"{stop.reason}{describe_run(self.ownership)}"

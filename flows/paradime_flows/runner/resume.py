@@ -18,15 +18,21 @@ from paradime_flows.ledger import (
     Caller,
     Ownership,
     Superseded,
-    body_of,
     calls_by_tasks,
     earlier_calls,
+    execution_of,
     read_ownerships,
     supersede,
 )
 from paradime_flows.prefect_api import flow_run_url, run_logger, the_supervisor
-from paradime_flows.runner.takeover import hand_over, has_something, is_of, leave_to, write_the_end
-from paradime_flows.supervision import settle
+from paradime_flows.runner.takeover import (
+    can_be_continued,
+    is_same_run,
+    release_to,
+    take_over_run,
+    write_final_state,
+)
+from paradime_flows.supervision import clean_up
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -47,7 +53,7 @@ def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
 
 
 def claim(
-    found: list[Ownership], key: str, request: TriggerRequest, body: str, caller: Caller | None = None
+    found: list[Ownership], key: str, request: TriggerRequest, execution: str, caller: Caller | None = None
 ) -> Ownership | None:
     """Return the ownership that an intent goes on with, of those that stand on its flow run.
 
@@ -58,7 +64,7 @@ def claim(
         found: The flow run's ownerships.
         key: The intent's key.
         request: What is to be triggered.
-        body: The present body of the flow run (`paradime_flows.ledger.store`).
+        execution: The present execution of the flow run (`paradime_flows.ledger.store`).
         caller: The tasks that the intent is one of, if any.
 
     Raises:
@@ -70,14 +76,16 @@ def claim(
             return ownership
     for ownership in found:
         claimed = the_supervisor().of(ownership.flow_run_id).claimed
-        claimant, claimed_by = claimed.get((ownership.key, body), (None, None))
+        claimant, claimed_by = claimed.get((ownership.key, execution), (None, None))
         # A task that is retried before it has written anything comes back for what it had taken up.
         is_ours = claimant == key
-        is_earlier = is_ours or ownership.body != body or _is_retried_since(caller, ownership.caller)
+        is_earlier = (
+            is_ours or ownership.execution != execution or _is_retried_since(caller, ownership.caller)
+        )
         is_free = is_ours or claimant is None or _is_retried_since(caller, claimed_by)
         same = ownership.asks_for(request) and FLOW_KEY not in {ownership.key, key}
         if same and is_earlier and is_free:
-            claimed[ownership.key, body] = (key, caller)
+            claimed[ownership.key, execution] = (key, caller)
             return ownership
     return None
 
@@ -101,7 +109,7 @@ def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
 
 
 @contextmanager
-def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
+def resuming(flow_run_id: UUID | None) -> Iterator[None]:
     """Let a subflow that is called within take over what another flow run has left, and no other.
 
     Args:
@@ -114,12 +122,12 @@ def succeeding(flow_run_id: UUID | None) -> Iterator[None]:
         _named.reset(token)
 
 
-def can_be_inherited(ownership: Ownership) -> bool:
+def can_be_resumed(ownership: Ownership) -> bool:
     """Whether a flow run has left something to be gone on with: a run whose end it has not told, or a trigger."""
-    return ownership.key == FLOW_KEY and ownership.is_untold
+    return ownership.key == FLOW_KEY and ownership.is_unreported
 
 
-async def inherit(
+async def take_over_earlier(
     flow_run: FlowRun,
     key: str,
     schedule: BoltSchedule,
@@ -137,35 +145,35 @@ async def inherit(
     """
     named = _named.get() if key == FLOW_KEY else None
     async with get_client() as client:
-        predecessors, taken = await _predecessors(client, flow_run, named, caller)
+        earlier, taken = await _earlier_flow_runs(client, flow_run, named, caller)
         if named is None and caller is None:
-            predecessors = [
-                await _let_go(client, one, flow_run) if _concerns(one, schedule, request) else one
-                for one in predecessors
+            earlier = [
+                await _let_go(client, one, flow_run) if _asks_for_same(one, schedule, request) else one
+                for one in earlier
             ]
     # One run is not to be the answer to two intents.
     taken += read_ownerships(flow_run)
-    heir: Ownership | None = None
-    for predecessor in predecessors:
-        found = [old for old in read_ownerships(predecessor) if (old.key == FLOW_KEY) == (key == FLOW_KEY)]
+    new: Ownership | None = None
+    for previous in earlier:
+        found = [old for old in read_ownerships(previous) if (old.key == FLOW_KEY) == (key == FLOW_KEY)]
         for old in found:
-            if heir is not None:
+            if new is not None:
                 # It may have been taken over before, by a process that died before it wrote that down.
-                if old.is_untold and is_of(old, heir):
+                if old.is_unreported and is_same_run(old, new):
                     # Somebody else may be about to take that one's place: then it is theirs to see.
                     with suppress(Superseded):
-                        await leave_to(heir, old)
-            elif has_something(old, taken) and old.is_in(schedule.credentials):
+                        await release_to(new, old)
+            elif can_be_continued(old, taken) and old.is_in(schedule.credentials):
                 if old.asks_for(request):
-                    heir = await _claim(old, flow_run, key, caller, schedule.credentials)
+                    new = await _claim(old, flow_run, key, caller, schedule.credentials)
                 elif named is not None:
                     reason = f"Flow run {flow_run.name!r} does something else for this step."
-                    await give_up(old, schedule.credentials, reason, flow_run)
+                    await cancel_leftover(old, schedule.credentials, reason, flow_run)
         taken += found
-    return heir
+    return new
 
 
-async def _predecessors(
+async def _earlier_flow_runs(
     client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None, caller: Caller | None
 ) -> tuple[list[FlowRun], list[Ownership]]:
     """Return the flow runs that may have left something, newest first, and what is other flow runs' already."""
@@ -206,23 +214,23 @@ def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowR
     return [one for calls in newest_first for one in calls], taken
 
 
-def _concerns(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
+def _asks_for_same(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
     """Whether all that an earlier call answers for, if anything, is what its heir takes over."""
     return all(
         old.asks_for(request) and old.is_in(schedule.credentials)
         for old in read_ownerships(one)
-        if old.is_untold
+        if old.is_unreported
     )
 
 
-async def _let_go(client: PrefectClient, one: FlowRun, heir: FlowRun) -> FlowRun:
+async def _let_go(client: PrefectClient, one: FlowRun, new: FlowRun) -> FlowRun:
     """Have an earlier call let go, if its process lives: it may be about to trigger what its heir triggers."""
     is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
-    if is_over or body_of(one) is None:
+    if is_over or execution_of(one) is None:
         return one
     with suppress(Superseded):
-        await supersede(client, one.id, heir)
-        await write_the_end(one.id, heir)
+        await supersede(client, one.id, new)
+        await write_final_state(one.id, new)
     return await client.read_flow_run(one.id)
 
 
@@ -239,7 +247,7 @@ async def _claim(
         return None
     taken_over: Ownership | None = None
     try:
-        taken_over = await hand_over(old, flow_run, key, caller, credentials)
+        taken_over = await take_over_run(old, flow_run, key, caller, credentials)
     finally:
         if taken_over is None:
             # Nobody has it: whoever comes next must not find it taken.
@@ -247,23 +255,25 @@ async def _claim(
     return taken_over
 
 
-async def give_up(old: Ownership, credentials: ParadimeCredentials, reason: str, heir: FlowRun) -> None:
+async def cancel_leftover(
+    old: Ownership, credentials: ParadimeCredentials, reason: str, new: FlowRun
+) -> None:
     """Cancel what a step of a pipeline did before, and that nobody comes back for: it may be in the way.
 
     Args:
         old: What the step's flow run answers for.
         credentials: The credentials of the workspace.
         reason: Why, as a sentence.
-        heir: The flow run that comes after it.
+        new: The flow run that comes after it.
     """
     if not old.is_open:
         return
     try:
-        await settle(old, credentials, reason)
+        await clean_up(old, credentials, reason)
     except BoltError as error:
         # It stays open, for the sweeper.
         run_logger().error("%s", error)
     except Superseded as superseded:
         run_logger().info("%s", superseded)
     else:
-        await write_the_end(old.flow_run_id, heir)
+        await write_final_state(old.flow_run_id, new)

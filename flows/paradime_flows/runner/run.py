@@ -14,7 +14,7 @@ from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.slot import hold_slot
-from paradime_flows.supervision import StoppedByPrefect, see_that_it_is_ours, told_of_run
+from paradime_flows.supervision import StoppedByPrefect, describe_run, reason_to_stop_if_known
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -59,7 +59,7 @@ async def drive(
         return cancelled(stop.reason, BoltRunResult)
     try:
         # The run is settled before the slot is given back: whoever has it next must not meet our run.
-        async with view, AsyncExitStack() as slot, lifecycle.settling():
+        async with view, AsyncExitStack() as slot, lifecycle.cleaning_up():
             if one_at_a_time:
                 await hold_slot(lifecycle, slot)
             result = await _to_the_end(lifecycle, await lifecycle.obtain())
@@ -74,15 +74,15 @@ async def drive(
             stop,
             this_flow_run_id(),
             BoltRunResult,
-            told_of_run(lifecycle.ownership, by_signal=stop.by_signal),
+            describe_run(lifecycle.ownership, by_signal=stop.by_signal),
         )
     except Exception as error:
         await lifecycle.finish(error)
-        if reason := await lifecycle.settle_if_cancelled():
+        if reason := await lifecycle.clean_up_if_cancelled():
             return cancelled(f"{reason} {error}", BoltRunResult)
         raise
     await lifecycle.finish(None)
-    if reason := await lifecycle.settle_if_cancelled():
+    if reason := await lifecycle.clean_up_if_cancelled():
         # Prefect takes no other end from a flow run that is being cancelled.
         return cancelled(reason, BoltRunResult)
     return result if result.differs is None else _attached(result, result.differs)
@@ -124,7 +124,7 @@ async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more
     """
     reason = f"{stop.reason}{more}"
     if stop.by_signal:
-        found = await see_that_it_is_ours(flow_run_id)
+        found = await reason_to_stop_if_known(flow_run_id)
         if found is None or not found.is_cancel:
             return as_result(Crashed(message=reason), kind)
     return cancelled(reason, kind)

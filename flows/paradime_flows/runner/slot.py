@@ -51,9 +51,9 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     flow_run_id = lifecycle.ownership.flow_run_id
     if lifecycle.ownership.refused is not None:
         # What holds the slot, or stands in the way, can be a run of our own.
-        look = partial(lifecycle.triggering.is_behind_a_refusal, lifecycle.ownership.request)
-        await unless_stopped(look, flow_run_id)
-    needs_none = _has_run_to_look_after(lifecycle)
+        search = partial(lifecycle.triggering.has_run_behind_refusal, lifecycle.ownership.request)
+        await unless_stopped(search, flow_run_id)
+    needs_none = _has_run_to_track(lifecycle)
     waits = lifecycle.policies.on_already_running == "wait" and not needs_none
     dead = Deadline(times().slot_dead_seconds)
     while True:
@@ -71,16 +71,16 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
                 "Another flow run in Prefect drives the schedule; our run is looked after."
             )
             return
-        if await _goes_on_without(lifecycle, dead):
+        if await _continue_without_slot(lifecycle, dead):
             return
 
 
 def _fails(lifecycle: RunLifecycle) -> bool:
     """Whether there is a failure that nobody has been told of."""
-    return lifecycle.ownership.is_untold and lifecycle.ownership.state in BoltRunState.FAILURES
+    return lifecycle.ownership.is_unreported and lifecycle.ownership.state in BoltRunState.FAILURES
 
 
-def _has_run_to_look_after(lifecycle: RunLifecycle) -> bool:
+def _has_run_to_track(lifecycle: RunLifecycle) -> bool:
     """Whether there is a run that must be looked after at once: its time limit runs.
 
     One that has ended, and is not to be retried, needs no slot either.
@@ -88,11 +88,11 @@ def _has_run_to_look_after(lifecycle: RunLifecycle) -> bool:
     ownership = lifecycle.ownership
     if ownership.state == BoltRunState.SUCCESS:
         return True
-    has_run = ownership.has_run_to_tell or (ownership.is_untold and ownership.run_id is not None)
+    has_run = ownership.has_unknown_run or (ownership.is_unreported and ownership.run_id is not None)
     return has_run and not (_fails(lifecycle) and lifecycle.policies.retries > 0)
 
 
-async def _goes_on_without(lifecycle: RunLifecycle, dead: Deadline) -> bool:
+async def _continue_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bool:
     """Do as the policy says where another flow run holds the slot.
 
     Args:
@@ -103,7 +103,7 @@ async def _goes_on_without(lifecycle: RunLifecycle, dead: Deadline) -> bool:
         Whether to go on without the slot; if not, it is to be waited for again.
     """
     policy, waiting = lifecycle.policies.on_already_running, lifecycle.triggering.waiting
-    other, runs = await lifecycle.triggering.run_in_the_way()
+    other, runs = await lifecycle.triggering.conflicting_run()
     if not runs and policy != "wait" and not dead.passed and not waiting.passed:
         # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
         return False
@@ -125,7 +125,7 @@ async def _goes_on_without(lifecycle: RunLifecycle, dead: Deadline) -> bool:
 
 async def _skip(lifecycle: RunLifecycle, other: BoltRun) -> None:
     if _fails(lifecycle) and lifecycle.policies.retries > 0:
-        lifecycle.retry_no_more("Another flow run in Prefect drives the schedule")
+        lifecycle.stop_retrying("Another flow run in Prefect drives the schedule")
         return
     why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
     skipped = Skipped(other, await other.astate(), why)

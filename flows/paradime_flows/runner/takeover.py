@@ -23,40 +23,40 @@ from paradime_flows.ledger import (
     Caller,
     Ownership,
     Superseded,
-    check_hold,
+    check_lease,
     newer_call,
+    read_if_leased,
     read_ownerships,
-    see_hold,
     supersede,
     write_ownership,
 )
 from paradime_flows.prefect_api import end_in_its_place, lineage, run_logger, times
-from paradime_flows.supervision import is_cancelled, settle
+from paradime_flows.supervision import clean_up, is_cancelled
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 
-_HAND_OVERS_AT_MOST = 4
+_TAKEOVERS_AT_MOST = 4
 
 
 class _TakenMeanwhile(Exception):
     """Another heir has come to the same flow run, and one of the two has to look again."""
 
 
-def has_something(old: Ownership, taken: Iterable[Ownership]) -> bool:
+def can_be_continued(old: Ownership, taken: Iterable[Ownership]) -> bool:
     """Whether there is something to go on with, which nobody who came later has had.
 
     Args:
         old: What an older flow run answers for.
         taken: What those who came later do.
     """
-    if old.state != BoltRunState.SUCCESS and not old.is_untold:
+    if old.state != BoltRunState.SUCCESS and not old.is_unreported:
         return False
-    return not any(is_of(old, newer) for newer in taken)
+    return not any(is_same_run(old, newer) for newer in taken)
 
 
-def is_of(old: Ownership, newer: Ownership) -> bool:
+def is_same_run(old: Ownership, newer: Ownership) -> bool:
     """Whether what an ownership answers for, or answered for, is another's by now."""
     if old.run_id is None:
         same_refusal = old.refused is not None and old.refused == newer.refused
@@ -64,7 +64,7 @@ def is_of(old: Ownership, newer: Ownership) -> bool:
     return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
 
 
-async def hand_over(
+async def take_over_run(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
     """Take over an ownership of another flow run; if somebody has cancelled that, its run is cancelled in its place.
@@ -83,50 +83,50 @@ async def hand_over(
         Superseded: The heir has an heir itself.
         BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run; the heir answers for it.
     """
-    for _ in range(_HAND_OVERS_AT_MOST):
+    for _ in range(_TAKEOVERS_AT_MOST):
         try:
-            return await _hand_over(old, flow_run, key, caller, credentials)
+            return await _take_over(old, flow_run, key, caller, credentials)
         except _TakenMeanwhile:
             # Of two heirs at once, each could take the other for the one who has it.
             await anyio.sleep(random.uniform(0, times().takeover_pause_seconds))  # noqa: S311 - nothing secret
     return None
 
 
-async def _hand_over(
+async def _take_over(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
     async with get_client() as client:
-        check_hold(await client.read_flow_run(flow_run.id))
+        check_lease(await client.read_flow_run(flow_run.id))
         try:
             # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
-            predecessor = await supersede(client, old.flow_run_id, flow_run)
+            previous = await supersede(client, old.flow_run_id, flow_run)
         except Superseded:
             raise _TakenMeanwhile from None
-    for now in read_ownerships(predecessor):
-        if now.key == old.key and has_something(now, ()):
+    for now in read_ownerships(previous):
+        if now.key == old.key and can_be_continued(now, ()):
             old = now
             break
     else:
         # It has told of its end meanwhile; but it may be about to begin again.
-        await write_the_end(old.flow_run_id, flow_run)
+        await write_final_state(old.flow_run_id, flow_run)
         return None
-    heir = old.left_to(flow_run, key)
-    heir.caller, heir.taken_from = caller, old.flow_run_id
+    new = old.copied_to(flow_run, key)
+    new.caller, new.taken_from = caller, old.flow_run_id
     if old.state == BoltRunState.SUCCESS:
-        heir.closed, heir.reported = False, False
-    heir.decision_log().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
+        new.closed, new.reported = False, False
+    new.decision_log().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
     # In this order: between the two, two flow runs answer for the run, and not none.
-    await write_ownership(heir)
+    await write_ownership(new)
     try:
-        await leave_to(heir, old)
+        await release_to(new, old)
     except Superseded:
-        await _let_go(heir)
+        await _let_go(new)
         raise _TakenMeanwhile from None
-    return await _taken_over(heir, old.flow_run_id, flow_run, credentials)
+    return await _finish_takeover(new, old.flow_run_id, flow_run, credentials)
 
 
-async def _taken_over(
-    heir: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
+async def _finish_takeover(
+    new: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Ownership | None:
     """Write the end of a flow run that has let go; if somebody has cancelled it, cancel what was taken over.
 
@@ -135,23 +135,23 @@ async def _taken_over(
     Returns:
         The heir's ownership; None if there is nothing left of it.
     """
-    if await write_the_end(taken_from, flow_run) and heir.is_open:
+    if await write_final_state(taken_from, flow_run) and new.is_open:
         reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
         # A run that is not known yet is looked for until it is certain. The heir's own cancel asks for nothing else.
-        await settle(heir, credentials, reason)
-        if not has_something(heir, ()):
+        await clean_up(new, credentials, reason)
+        if not can_be_continued(new, ()):
             return None
-    heir.taken_from = None
-    return heir
+    new.taken_from = None
+    return new
 
 
-async def complete_hand_over(
-    heir: Ownership, flow_run: FlowRun, credentials: ParadimeCredentials
+async def complete_takeover(
+    new: Ownership, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Ownership | None:
     """Complete what an earlier body of the heir may have begun, and not ended.
 
     Args:
-        heir: What the heir has written.
+        new: What the heir has written.
         flow_run: The heir.
         credentials: The credentials of its workspace.
 
@@ -161,51 +161,51 @@ async def complete_hand_over(
     Raises:
         BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run.
     """
-    if heir.taken_from is None:
-        return heir
+    if new.taken_from is None:
+        return new
     try:
-        is_ours = await _complete(heir, heir.taken_from, flow_run)
+        is_ours = await _complete(new, new.taken_from, flow_run)
     except Superseded:
         is_ours = False
     if not is_ours:
-        await _let_go(heir)
+        await _let_go(new)
         return None
-    return await _taken_over(heir, heir.taken_from, flow_run, credentials)
+    return await _finish_takeover(new, new.taken_from, flow_run, credentials)
 
 
-async def _complete(heir: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool:
+async def _complete(new: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool:
     try:
         async with get_client() as client:
-            found = _counterparts(await client.read_flow_run(taken_from), heir)
-            if any(each.is_untold and each.taken_by is None for each in found):
-                found = _counterparts(await supersede(client, taken_from, flow_run), heir)
+            found = _counterparts(await client.read_flow_run(taken_from), new)
+            if any(each.is_unreported and each.taken_by is None for each in found):
+                found = _counterparts(await supersede(client, taken_from, flow_run), new)
     except ObjectNotFound:
         # Who has been deleted answers for nothing.
         return True
     for old in found:
         # It may have been begun again itself, and have found its run, or have retried that.
-        has_gone_on = not is_of(old, heir)
-        if has_gone_on or old.taken_by not in {None, heir.flow_run_id}:
+        has_gone_on = not is_same_run(old, new)
+        if has_gone_on or old.taken_by not in {None, new.flow_run_id}:
             return False
-        await leave_to(heir, old)
+        await release_to(new, old)
     return True
 
 
-def _counterparts(predecessor: FlowRun, heir: Ownership) -> list[Ownership]:
+def _counterparts(previous: FlowRun, new: Ownership) -> list[Ownership]:
     """Return what a flow run answers for, or answered for, of that which an heir has written."""
     return [
         each
-        for each in read_ownerships(predecessor)
-        if (is_of(each, heir) or is_of(heir, each))
-        and (each.api_endpoint, each.workspace_uid) == (heir.api_endpoint, heir.workspace_uid)
+        for each in read_ownerships(previous)
+        if (is_same_run(each, new) or is_same_run(new, each))
+        and (each.api_endpoint, each.workspace_uid) == (new.api_endpoint, new.workspace_uid)
     ]
 
 
-async def leave_to(heir: Ownership, old: Ownership) -> None:
+async def release_to(new: Ownership, old: Ownership) -> None:
     """Write down that an older attempt answers no longer for what another flow run has taken over.
 
     Args:
-        heir: What that one has written.
+        new: What that one has written.
         old: The older one's; a success that was told stays what it is.
 
     Raises:
@@ -213,28 +213,28 @@ async def leave_to(heir: Ownership, old: Ownership) -> None:
     """
     if old.closed and old.reported:
         return
-    old.closed, old.reported, old.taken_by = True, True, heir.flow_run_id
-    old.decision_log().note(f"Taken over by flow run {heir.flow_run_id}.")
+    old.closed, old.reported, old.taken_by = True, True, new.flow_run_id
+    old.decision_log().note(f"Taken over by flow run {new.flow_run_id}.")
     await write_ownership(old)
 
 
-async def _let_go(heir: Ownership) -> None:
+async def _let_go(new: Ownership) -> None:
     """Write over what an heir has written in vain: nothing has been sent for its intent."""
-    request = replace(heir.request, retry_of=None)
-    blank = Ownership(key=heir.key, flow_run_id=heir.flow_run_id, request=request, asked=heir.asked)
-    blank.notes = [*heir.notes]
+    request = replace(new.request, retry_of=None)
+    blank = Ownership(key=new.key, flow_run_id=new.flow_run_id, request=request, asked=new.asked)
+    blank.notes = [*new.notes]
     blank.decision_log().note("Another flow run has come to take it over.")
     async with get_client() as client:
-        blank.held_by(await see_hold(client, heir))
+        blank.leased_to(await read_if_leased(client, new))
     await write_ownership(blank)
 
 
-async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
+async def write_final_state(previous: UUID, new: FlowRun) -> bool:
     """Write the end of a flow run whose process is gone, or lets go, and that nobody else will begin again.
 
     Args:
-        predecessor: The flow run.
-        heir: The one that takes its place.
+        previous: The flow run.
+        new: The one that takes its place.
 
     Returns:
         Whether somebody has cancelled it, or one above it.
@@ -242,16 +242,16 @@ async def write_the_end(predecessor: UUID, heir: FlowRun) -> bool:
     cancelled = False
     try:
         async with get_client() as client:
-            flow_run = await client.read_flow_run(predecessor)
+            flow_run = await client.read_flow_run(previous)
             cancelled = await is_cancelled(client, flow_run)
-            told = f"Flow run {heir.name!r} takes its place."
+            told = f"Flow run {new.name!r} takes its place."
             cancelled = await end_in_its_place(client, flow_run, told) or cancelled
     except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
-        run_logger().warning("The end of flow run %s could not be written: %s", predecessor, error)
+        run_logger().warning("The end of flow run %s could not be written: %s", previous, error)
     return cancelled
 
 
-async def give_way(client: PrefectClient, flow_run: FlowRun) -> None:
+async def stop_if_replaced(client: PrefectClient, flow_run: FlowRun) -> None:
     """Let go if another flow run stands in our place by now, or in that of one above us.
 
     Args:
@@ -264,10 +264,10 @@ async def give_way(client: PrefectClient, flow_run: FlowRun) -> None:
     newer = await newer_call(client, flow_run)
     if newer is None:
         return
-    succeeded, heir = newer
+    succeeded, new = newer
     async for one in lineage(client, flow_run):
         # Prefect writes nothing of a body that lets go.
-        await write_the_end(one.id, heir)
+        await write_final_state(one.id, new)
         if one.id == succeeded.id:
             break
     raise Superseded(flow_run)

@@ -1,23 +1,23 @@
 """Watching a flow run, and ending what nobody waits for: what the other packages use of it."""
 
 from paradime_flows.supervision.cancellation import (
+    clean_up_family,
+    clean_up_if_cancelled_before,
+    clean_up_if_cancelled_meanwhile,
     remember_credentials,
-    settle_family,
-    settle_if_cancelled_before,
-    settle_if_cancelled_meanwhile,
 )
-from paradime_flows.supervision.heartbeat import keep_alive, lives_beside
+from paradime_flows.supervision.heartbeat import keep_alive, lives_in_other_process
 from paradime_flows.supervision.orphans import candidates, is_cancelled, may_live
 from paradime_flows.supervision.reconcile import (
     archive_ownership,
+    clean_up,
+    clean_up_interrupted,
+    describe_run,
     find_run,
-    settle,
-    settle_interrupted,
     summarize,
-    told_of_run,
 )
 from paradime_flows.supervision.sweep import Sweep, SweepAction, SweptRun
-from paradime_flows.supervision.time_left import begins_here, remaining_seconds
+from paradime_flows.supervision.time_left import note_start, remaining_seconds
 from paradime_flows.supervision.watch import (
     Stop,
     StoppedByPrefect,
@@ -25,7 +25,7 @@ from paradime_flows.supervision.watch import (
     cancel_in_prefect,
     check_not_stopped,
     reason_to_stop,
-    see_that_it_is_ours,
+    reason_to_stop_if_known,
     stop_request,
     unless_stopped,
 )
@@ -38,26 +38,26 @@ __all__ = [
     "SweepAction",
     "SweptRun",
     "archive_ownership",
-    "begins_here",
     "cancel_in_prefect",
     "candidates",
     "check_not_stopped",
+    "clean_up",
+    "clean_up_family",
+    "clean_up_if_cancelled_before",
+    "clean_up_if_cancelled_meanwhile",
+    "clean_up_interrupted",
+    "describe_run",
     "find_run",
     "is_cancelled",
     "keep_alive",
-    "lives_beside",
+    "lives_in_other_process",
     "may_live",
+    "note_start",
     "reason_to_stop",
+    "reason_to_stop_if_known",
     "remaining_seconds",
     "remember_credentials",
-    "see_that_it_is_ours",
-    "settle",
-    "settle_family",
-    "settle_if_cancelled_before",
-    "settle_if_cancelled_meanwhile",
-    "settle_interrupted",
     "stop_request",
     "summarize",
-    "told_of_run",
     "unless_stopped",
 ]

@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_blocks import ParadimeCredentials
-from paradime_flows.ledger import FLOW_KEY, Ownership, Superseded, lost_hold, read_ownerships
+from paradime_flows.ledger import FLOW_KEY, Ownership, Superseded, lost_lease, read_ownerships
 from paradime_flows.prefect_api import (
     has_its_own_process,
     resolve_credentials,
@@ -20,8 +20,8 @@ from paradime_flows.prefect_api import (
     the_supervisor,
 )
 from paradime_flows.supervision.orphans import is_cancelled
-from paradime_flows.supervision.reconcile import settle
-from paradime_flows.supervision.watch import cancelled_before_body
+from paradime_flows.supervision.reconcile import clean_up
+from paradime_flows.supervision.watch import cancelled_before_execution
 
 _AT_ONCE = 16
 
@@ -46,7 +46,7 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
     return given or await resolve_credentials(ownership.credentials_block)
 
 
-async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
+async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
     """Settle what is left if a flow run, or one above it, was cancelled before its present body began.
 
     A cancel during AwaitingRetry reaches neither a body nor a hook.
@@ -54,15 +54,15 @@ async def settle_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -
     Returns:
         What to say of it; None if it was not.
     """
-    cancelled = await cancelled_before_body(client, flow_run)
+    cancelled = await cancelled_before_execution(client, flow_run)
     if cancelled is None:
         return None
     reason = f"Flow run {cancelled.name!r} was cancelled while it waited for its retry."
-    await settle_family(client, cancelled, lambda _: reason)
+    await clean_up_family(client, cancelled, lambda _: reason)
     return reason
 
 
-async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> bool:
+async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Settle what is left if a flow run was cancelled, and nobody in it hears of that.
 
     It awaits its retry: no body hears of anything until then. Or its body is busy with something else than a Bolt run
@@ -76,7 +76,7 @@ async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun
         Whether nobody else in its process looks whether it is cancelled, or may not.
     """
     state = flow_run.state
-    if state is None or lost_hold(flow_run):
+    if state is None or lost_lease(flow_run):
         return False
     why = None
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
@@ -87,7 +87,7 @@ async def settle_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun
         known.cancel_seen = True
     if why is not None:
         reason = f"Flow run {flow_run.name!r} was cancelled {why}."
-        await settle_family(client, flow_run, lambda _: reason)
+        await clean_up_family(client, flow_run, lambda _: reason)
     return state.is_scheduled() or _has_triggered(flow_run)
 
 
@@ -96,7 +96,7 @@ def _has_triggered(flow_run: FlowRun) -> bool:
     return any(ownership.is_open and ownership.key != FLOW_KEY for ownership in read_ownerships(flow_run))
 
 
-async def settle_family(
+async def clean_up_family(
     client: PrefectClient,
     flow_run: FlowRun,
     verdict: Callable[[Ownership], str | None],
@@ -116,7 +116,7 @@ async def settle_family(
     async def one(ownership: Ownership, reason: str) -> None:
         async with limiter:
             try:
-                await settle(ownership, await credentials_of(ownership), reason)
+                await clean_up(ownership, await credentials_of(ownership), reason)
             except (Exception, Superseded) as error:  # noqa: BLE001 - the others must be settled all the same
                 run_logger().error("%s", error)
 

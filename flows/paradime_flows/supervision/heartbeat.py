@@ -24,10 +24,10 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
-from paradime_flows.ledger import lost_hold
+from paradime_flows.ledger import lost_lease
 from paradime_flows.prefect_api import ALIVE_LABEL, Supervised, lineage, the_supervisor, times
 
-Look = Callable[[PrefectClient, FlowRun], Awaitable[bool]]
+Check = Callable[[PrefectClient, FlowRun], Awaitable[bool]]
 
 
 def _read(path: str) -> str:
@@ -63,13 +63,13 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
     await client.update_flow_run_labels(flow_run_id, {ALIVE_LABEL: value})
 
 
-async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> None:
+async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> None:
     """Give signs of life of this process, the first at once, until a flow run is over or another process's.
 
     Args:
         client: An open client.
         flow_run: The flow run.
-        look: Is handed the flow run with each sign, and when it is over, in the thread that gives the signs; if it
+        check: Is handed the flow run with each sign, and when it is over, in the thread that gives the signs; if it
             fails, again. It returns whether it is to be handed it every few seconds.
     """
     await beat(client, flow_run.id)
@@ -84,13 +84,13 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, look: Look) -> No
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
     threading.Thread(
-        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, look, known)),
+        target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, check, known)),
         name="paradime-alive",
         daemon=True,
     ).start()
 
 
-async def _beat_until_over(flow_run_id: UUID, look: Look, known: Supervised) -> None:
+async def _beat_until_over(flow_run_id: UUID, check: Check, known: Supervised) -> None:
     try:
         while True:
             await asyncio.sleep(times().beat_seconds)
@@ -102,9 +102,9 @@ async def _beat_until_over(flow_run_id: UUID, look: Look, known: Supervised) -> 
                         if time.monotonic() + times().beat_look_seconds > next_beat:
                             await beat(client, flow_run_id)
                             next_beat = time.monotonic() + times().beat_seconds
-                        is_awaited = await look(client, flow_run)
+                        is_awaited = await check(client, flow_run)
                         await asyncio.sleep(times().beat_look_seconds if is_awaited else times().beat_seconds)
-                    await look(client, flow_run)
+                    await check(client, flow_run)
             except ObjectNotFound:
                 return
             except Exception:  # noqa: BLE001, S112 - a Prefect out of reach is no end
@@ -116,7 +116,7 @@ async def _beat_until_over(flow_run_id: UUID, look: Look, known: Supervised) -> 
 
 
 def _is_over(flow_run: FlowRun) -> bool:
-    return (flow_run.state is not None and flow_run.state.is_final()) or lost_hold(flow_run)
+    return (flow_run.state is not None and flow_run.state.is_final()) or lost_lease(flow_run)
 
 
 def ends_the_process(flow_run: FlowRun) -> bool:
@@ -210,7 +210,7 @@ def lives_here(flow_run: FlowRun) -> bool:
     return sign is not None and sign.from_here and sign.is_there
 
 
-def lives_beside(flow_run: FlowRun) -> bool:
+def lives_in_other_process(flow_run: FlowRun) -> bool:
     """Whether the process that drives a flow run is known to be alive, on this machine, and is not this one."""
     sign = _sign(flow_run)
     return lives_here(flow_run) and sign is not None and sign.pid != os.getpid()

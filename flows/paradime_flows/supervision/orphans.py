@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from paradime_flows.ledger import Ownership, body_of, read_ownerships, written_caller
+from paradime_flows.ledger import Ownership, execution_of, read_ownerships, written_caller
 from paradime_flows.prefect_api import (
     FLOW_RUN_TAG,
     every_flow_run,
@@ -59,11 +59,11 @@ def may_have_vanished(flow_run: FlowRun) -> bool:
     run that is not its own does not count. But one whose present body has yet to come to us gives no sign of life, and
     those of the body before it have ended.
     """
-    state, body = flow_run.state, body_of(flow_run)
+    state, execution = flow_run.state, execution_of(flow_run)
     answers = any(each.is_open and each.owned for each in read_ownerships(flow_run))
-    if state is None or body is None or answers:
+    if state is None or execution is None or answers:
         return False
-    return state.is_cancelling() or (state.is_running() and body == str(state.id))
+    return state.is_cancelling() or (state.is_running() and execution == str(state.id))
 
 
 def idle_seconds(flow_run: FlowRun) -> float:
@@ -109,7 +109,7 @@ def _was_cancelled(flow_run: FlowRun) -> bool:
     return state is not None and (state.is_cancelled() or state.is_cancelling())
 
 
-async def is_taken_up_from_above(client: PrefectClient, flow_run: FlowRun) -> bool:
+async def is_resumed_by_parent(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
     state = flow_run.state
     # A step of a pipeline that died is Crashed, and the pipeline's next attempt may not have come to it.
@@ -166,7 +166,7 @@ def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
     )
 
 
-def is_left(ownership: Ownership, flow_run: FlowRun) -> bool:
+def is_left_for_retry(ownership: Ownership, flow_run: FlowRun) -> bool:
     """Whether a run is to be left going for a retry of its flow run to take up."""
     state = flow_run.state
     if state is None or _was_cancelled(flow_run) or ownership.time_is_up:

@@ -14,12 +14,12 @@ from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggered_run, longest_request_seconds
-from paradime_flows.ledger import FlowRunLedger, Ownership, see_hold
+from paradime_flows.ledger import FlowRunLedger, Ownership, read_if_leased
 from paradime_flows.prefect_api import ArtifactWriter, clients_of_our_own, flow_run_url, run_logger, times
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
 from paradime_flows.supervision.orphans import is_cancelled
-from paradime_flows.supervision.watch import StoppedByPrefect, see_that_it_is_ours
+from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop_if_known
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -79,12 +79,12 @@ async def find_run(
     return finding
 
 
-async def settle(
+async def clean_up(
     ownership: Ownership,
     credentials: ParadimeCredentials,
     reason: str,
     *,
-    look_seconds: float | None = None,
+    search_seconds: float | None = None,
 ) -> BoltRunState | None:
     """Cancel the Bolt run of an ownership, see that it has ended, write that down, and archive it.
 
@@ -94,7 +94,7 @@ async def settle(
         ownership: What is to be settled.
         credentials: The credentials of its workspace.
         reason: Why, as a sentence.
-        look_seconds: How long a run that is not known yet is looked for; None for as long as it takes.
+        search_seconds: How long a run that is not known yet is looked for; None for as long as it takes.
 
     Returns:
         The state in which the run ended; None if there is none, or none of ours.
@@ -111,15 +111,15 @@ async def settle(
         )
     decision_log = DecisionLog(ownership.notes, log=run_logger().warning)
     decision_log.note(reason)
-    await see_that_it_is_held(ownership)
+    await check_ownership_lease(ownership)
     try:
-        return await _settle(ownership, credentials, decision_log, look_seconds)
+        return await _clean_up(ownership, credentials, decision_log, search_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
             await archive_ownership(ownership, credentials, outcome=reason)
 
 
-async def see_that_it_is_held(ownership: Ownership) -> None:
+async def check_ownership_lease(ownership: Ownership) -> None:
     """See that no other body has taken up the flow run of an ownership since that was read.
 
     Raises:
@@ -128,18 +128,18 @@ async def see_that_it_is_held(ownership: Ownership) -> None:
     # Without Prefect, what was read last must do.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
-            await see_hold(client, ownership)
+            await read_if_leased(client, ownership)
 
 
-async def _settle(
+async def _clean_up(
     ownership: Ownership,
     credentials: ParadimeCredentials,
     decision_log: DecisionLog,
-    look_seconds: float | None,
+    search_seconds: float | None,
 ) -> BoltRunState | None:
     ledger = FlowRunLedger(ownership)
     known = ownership.run_id is not None
-    finding = await find_run(ownership, credentials, decision_log, seconds=look_seconds)
+    finding = await find_run(ownership, credentials, decision_log, seconds=search_seconds)
     if finding.verdict is Verdict.UNSURE:
         if await all_have_ended(finding, credentials):
             decision_log.note("All of them have ended: there is nothing left to cancel.")
@@ -155,12 +155,12 @@ async def _settle(
         why = "as it was to be" if ownership.left else "since it is not ours"
         decision_log.note(f"Bolt run {ownership.run_id} is left going, {why}.")
         # A retry takes it up, since nobody has been told of it; but not what a person has cancelled the wait for.
-        told = not ownership.left and await is_known_to_be_cancelled(ownership.flow_run_id)
+        told = not ownership.left and await is_cancelled_if_known(ownership.flow_run_id)
         await ledger.close(None, reported=told)
         return None
     if not known:
         # Looking takes its time, in which somebody may have begun the flow run again, and found the run as well.
-        await see_that_it_is_held(ownership)
+        await check_ownership_lease(ownership)
     run = BoltRun(
         run_id=ownership.run_id,
         credentials=credentials,
@@ -182,7 +182,7 @@ async def _settle(
     return state
 
 
-async def is_known_to_be_cancelled(flow_run_id: UUID) -> bool:
+async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
     """Whether Prefect says, now, that a flow run has been cancelled, or one above it; not if it cannot be asked."""
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
@@ -203,7 +203,7 @@ async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> 
     return all([(await run.astate()).is_terminal for run in runs])
 
 
-async def settle_interrupted(
+async def clean_up_interrupted(
     ownership: Ownership, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
 ) -> None:
     """Settle after an interrupt: a person's cancel always cancels the Bolt run, another one by policy.
@@ -219,16 +219,16 @@ async def settle_interrupted(
     """
     with signals_held_off() as hold, clients_of_our_own():
         # A signal can be what comes of a cancel that nobody has seen yet, be it of a flow run above.
-        found = await see_that_it_is_ours(ownership.flow_run_id)
+        found = await reason_to_stop_if_known(ownership.flow_run_id)
         seen = stop if stop is not None and not stop.by_signal else None
         cancel = seen or (found if found is not None and found.is_cancel else None)
         if cancel is not None and cancel.ends_process:
             # The flow run ends by itself, and as Cancelled; of the runner's signal for it, Prefect would make Crashed.
             hold.keep()
-        await _settle_interrupted(ownership, credentials, None if cancel is None else cancel.reason)
+        await _clean_up_interrupted(ownership, credentials, None if cancel is None else cancel.reason)
 
 
-async def _settle_interrupted(
+async def _clean_up_interrupted(
     ownership: Ownership, credentials: ParadimeCredentials, reason: str | None
 ) -> None:
     if not ownership.is_open:
@@ -246,17 +246,17 @@ async def _settle_interrupted(
         await FlowRunLedger(ownership).save()
         return
     try:
-        await settle(
+        await clean_up(
             ownership,
             credentials,
             reason or "The flow run was interrupted.",
-            look_seconds=times().search_seconds,
+            search_seconds=times().search_seconds,
         )
     except BoltError as error:
         run_logger().error("%s", error)
 
 
-def told_of_run(ownership: Ownership, *, by_signal: bool = False) -> str:
+def describe_run(ownership: Ownership, *, by_signal: bool = False) -> str:
     """Say what became of the run of a flow run that was stopped, as sentences to be added; empty if it was cancelled.
 
     Args:

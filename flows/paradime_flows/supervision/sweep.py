@@ -15,7 +15,7 @@ from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, P
 from paradime_blocks.schedule import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, Verdict
-from paradime_flows.ledger import FlowRunLedger, Ownership, Superseded, body_of, read_ownerships
+from paradime_flows.ledger import FlowRunLedger, Ownership, Superseded, execution_of, read_ownerships
 from paradime_flows.prefect_api import end_in_its_place, run_logger, times
 from paradime_flows.supervision.heartbeat import (
     alive_for_another,
@@ -27,18 +27,18 @@ from paradime_flows.supervision.orphans import (
     ended_badly,
     idle_seconds,
     is_cancelled,
-    is_left,
-    is_taken_up_from_above,
+    is_left_for_retry,
+    is_resumed_by_parent,
     may_have_vanished,
     may_live,
 )
 from paradime_flows.supervision.reconcile import (
     all_have_ended,
     archive_ownership,
+    check_ownership_lease,
+    clean_up,
     find_run,
-    is_known_to_be_cancelled,
-    see_that_it_is_held,
-    settle,
+    is_cancelled_if_known,
 )
 from paradime_flows.supervision.time_left import remaining_seconds
 
@@ -129,7 +129,7 @@ class Sweep:
             or flow_run.state is None
             or flow_run.state.type not in SWEPT
             or not await self.is_orphan(client, flow_run)
-            or await is_taken_up_from_above(client, flow_run)
+            or await is_resumed_by_parent(client, flow_run)
         ):
             return
         settled = True
@@ -147,7 +147,7 @@ class Sweep:
             entry.run_id = ownership.run_id
             settled = settled and not ownership.is_open
         if settled and self.action != "report":
-            await _write_the_end(client, flow_run)
+            await _write_final_state(client, flow_run)
 
     @staticmethod
     def _entry(flow_run: FlowRun, ownership: Ownership, done: str = "") -> SweptRun:
@@ -170,10 +170,10 @@ class Sweep:
         idle = idle_seconds(flow_run)
         young = min(idle, idle if since_sign is None else since_sign) < times().left_for_retry_seconds
         cancelled = await is_cancelled(client, flow_run)
-        left = young and is_left(ownership, flow_run) and not cancelled
+        left = young and is_left_for_retry(ownership, flow_run) and not cancelled
         # Nobody comes back for the run of a flow run that was cancelled.
         if (self.action == "cancel" and not left) or (self.action == "attach" and cancelled):
-            entry.state = await settle(ownership, self.credentials, why)
+            entry.state = await clean_up(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
             return
         finding = await find_run(ownership, self.credentials, DecisionLog(ownership.notes))
@@ -198,47 +198,47 @@ class Sweep:
         """Wait for a run in place of its flow run: until its end, its time limit, or a cancel."""
         limit = ownership.limit_seconds or TIMEOUT_SECONDS
 
-        async def look(_: object) -> None:
-            await see_that_it_is_held(ownership)
-            if await is_known_to_be_cancelled(ownership.flow_run_id):
+        async def check(_: object) -> None:
+            await check_ownership_lease(ownership)
+            if await is_cancelled_if_known(ownership.flow_run_id):
                 raise _CancelledMeanwhile
 
         async with alive_for_another(ownership.flow_run_id):
             remaining = await remaining_seconds(ownership, self.credentials, limit)
             try:
                 entry.state = await run.await_for_completion(
-                    max(1.0, remaining), watcher=look, whole_seconds=limit
+                    max(1.0, remaining), watcher=check, whole_seconds=limit
                 )
                 entry.done = f"waited for; it ended as {entry.state}"
             except _CancelledMeanwhile:
                 why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
-                entry.state = await settle(ownership, self.credentials, why)
+                entry.state = await clean_up(ownership, self.credentials, why)
                 entry.done = _done(ownership, entry.state)
                 return
             except BoltRunTimedOut:
                 why = f"{why} Its time limit has passed."
                 is_to_end = ownership.owned and ownership.on_timeout == "cancel"
                 # Not without a look at whose it is by now.
-                settled = await settle(ownership, self.credentials, why) if is_to_end else None
+                settled = await clean_up(ownership, self.credentials, why) if is_to_end else None
                 entry.state = settled or await run.astate()
                 entry.done = f"waited for until its time limit; it is {entry.state}"
                 if is_to_end:
                     return
         ownership.state = entry.state
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
-        await see_that_it_is_held(ownership)
+        await check_ownership_lease(ownership)
         await archive_ownership(ownership, self.credentials, outcome=why)
         # Whoever retries the flow run is told how it ended.
         await FlowRunLedger(ownership).close(entry.state, reported=False)
 
 
-async def _write_the_end(client: PrefectClient, flow_run: FlowRun) -> None:
+async def _write_final_state(client: PrefectClient, flow_run: FlowRun) -> None:
     """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
     # Somebody may have cancelled it while it was waited for.
     same = same or (now.state is not None and now.state.is_cancelling())
-    if ended_badly(flow_run) or not same or body_of(now) != body_of(flow_run):
+    if ended_badly(flow_run) or not same or execution_of(now) != execution_of(flow_run):
         return
     message = "The process of this flow run has vanished; nothing of it is left to look after in Bolt."
     run_logger().info("The process of flow run %r has vanished; its end is written.", flow_run.name)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import anyio
 
 from paradime_blocks import BoltError, ParadimeCredentials
-from paradime_flows.prefect_api import current_body, the_supervisor, times
+from paradime_flows.prefect_api import current_execution, the_supervisor, times
 
 if TYPE_CHECKING:
     from paradime_flows.ledger import Ownership
 
 
 def _mark(ownership: Ownership, run_id: int) -> tuple[str, str, int]:
-    return current_body(), ownership.api_endpoint, run_id
+    return current_execution(), ownership.api_endpoint, run_id
 
 
-def begins_here(ownership: Ownership, run_id: int, began: float) -> None:
+def note_start(ownership: Ownership, run_id: int, began: float) -> None:
     """Note when the time of a run began to count, by the monotonic clock of this process."""
     the_supervisor().of(ownership.flow_run_id).began[_mark(ownership, run_id)] = began
 

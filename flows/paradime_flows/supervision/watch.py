@@ -22,7 +22,7 @@ from paradime_blocks.signals import (
     in_main_thread,
     signals_held_off,
 )
-from paradime_flows.ledger import Superseded, check_hold
+from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
     Swallowed,
     current_task_run_id,
@@ -80,17 +80,17 @@ class StopRequest:
 
     Attributes:
         reason: Why, as a sentence; None as long as they may go on.
-        let_go: What they are to raise in place of it, and leave their Bolt runs to who comes after them.
+        release: What they are to raise in place of it, and leave their Bolt runs to who comes after them.
     """
 
     reason: str | None = None
-    let_go: Superseded | Pause | None = None
+    release: Superseded | Pause | None = None
 
 
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
 
 
-async def cancelled_before_body(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
+async def cancelled_before_execution(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
     """Return the flow run, or the one above it, that was cancelled before its present body began; else None.
 
     A cancel during AwaitingRetry is written and then run over: the sleeping process begins the body again.
@@ -115,7 +115,7 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
     if flow_run is None:
         # Without Prefect, it is an interrupt like any other.
         return None
-    check_hold(flow_run)
+    check_lease(flow_run)
     state = flow_run.state
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         return Stop("The flow run was cancelled in Prefect.", ends_the_process(flow_run))
@@ -142,7 +142,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
     """
     own = in_this_body = True
     async for flow_run in lineage(client, await client.read_flow_run(flow_run_id)):
-        check_hold(flow_run)
+        check_lease(flow_run)
         state = flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
@@ -162,7 +162,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
 
 
 async def check_not_stopped(flow_run_id: UUID) -> None:
-    """See that the work of a flow run is still wanted; unlike `see_that_it_is_ours`, it needs Prefect's answer.
+    """See that the work of a flow run is still wanted; unlike `reason_to_stop_if_known`, it needs Prefect's answer.
 
     Raises:
         StoppedByPrefect: It is not.
@@ -176,7 +176,7 @@ async def check_not_stopped(flow_run_id: UUID) -> None:
         raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
 
 
-async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
+async def reason_to_stop_if_known(flow_run_id: UUID) -> Stop | None:
     """See that no other process has taken up a flow run, or one above it, or will when it is resumed.
 
     Returns:
@@ -187,9 +187,9 @@ async def see_that_it_is_ours(flow_run_id: UUID) -> Stop | None:
         Pause: The flow run is suspended, or one above it.
     """
     asked = stop_request.get()
-    if asked is not None and asked.let_go is not None:
+    if asked is not None and asked.release is not None:
         # Prefect may say otherwise by now.
-        raise asked.let_go
+        raise asked.release
     # Prefect's client tries again for longer than there is time to cancel anything in.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
@@ -240,8 +240,8 @@ async def unless_stopped(
             group.cancel_scope.cancel()
     if watch.signal is not None:
         raise watch.signal
-    if watch.let_go is not None and not result:
-        raise watch.let_go
+    if watch.release is not None and not result:
+        raise watch.release
     if failure:
         raise failure[0]
     if result:
@@ -266,7 +266,7 @@ class _Watch:
         self.parts = parts
         self.stop: Stop | None = None
         self.by_signal = False
-        self.let_go: Superseded | Pause | None = None
+        self.release: Superseded | Pause | None = None
         self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
         self._heard = hear_signals()
@@ -279,18 +279,18 @@ class _Watch:
         """Watch until there is a reason, then end the work's scope."""
         try:
             async with get_client() as client:
-                while self.stop is None and self.let_go is None:
+                while self.stop is None and self.release is None:
                     await anyio.sleep(min(self.interval_seconds, times().signal_interval_seconds))
                     self.stop = self._reason_in_this_process()
-                    if self.stop is None and self.let_go is None:
+                    if self.stop is None and self.release is None:
                         self.stop = await self._reason_in_prefect(client)
         except _SIGNALLED as signal:
             self.signal = signal
         if self.stop is not None and self.stop.ends_process:
             # The runner's signal may come while the work clears up: it would find no one who knows it for a cancel.
             self.held.enter_context(signals_held_off()).keep()
-        if self.parts is not None and self.let_go is not None:
-            self.parts.let_go = self.let_go
+        if self.parts is not None and self.release is not None:
+            self.parts.release = self.release
         scope.cancel()
 
     def _reason_in_this_process(self) -> Stop | None:
@@ -300,7 +300,7 @@ class _Watch:
         self._swallowed.look()
         if self._asked is None:
             return None
-        self.let_go = self._asked.let_go
+        self.release = self._asked.release
         return None if self._asked.reason is None else Stop(self._asked.reason)
 
     async def _reason_in_prefect(self, client: PrefectClient) -> Stop | None:
@@ -309,8 +309,8 @@ class _Watch:
         self._next_look = anyio.current_time() + self.interval_seconds
         try:
             return await reason_to_stop(client, self.flow_run_id, in_task=self._in_task)
-        except (Superseded, Pause) as let_go:
-            self.let_go = let_go
+        except (Superseded, Pause) as release:
+            self.release = release
             return None
         except ObjectNotFound:
             return Stop("The flow run has been deleted in Prefect.")

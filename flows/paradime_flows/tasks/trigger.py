@@ -21,7 +21,7 @@ from paradime_flows.prefect_api import (
     schedule_of_run,
 )
 from paradime_flows.runner import RunLifecycle, RunPolicies
-from paradime_flows.supervision import StoppedByPrefect, told_of_run
+from paradime_flows.supervision import StoppedByPrefect, describe_run
 
 
 def _name_of_the_trigger() -> str:
@@ -76,10 +76,10 @@ async def _start(
     except StoppedByPrefect as stop:
         raise CancelledRun(stop.reason) from None
     try:
-        async with lifecycle.settling():
+        async with lifecycle.cleaning_up():
             return (await lifecycle.obtain()).run_id
     except StoppedByPrefect as stop:
-        told = told_of_run(lifecycle.ownership, by_signal=stop.by_signal)
+        told = describe_run(lifecycle.ownership, by_signal=stop.by_signal)
         raise CancelledRun(f"{stop.reason}{told}") from None
 
 

@@ -21,7 +21,7 @@ from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
 from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
 from paradime_blocks.schedule import TIMEOUT_SECONDS
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
-from paradime_flows.ledger import FlowRunLedger, Ownership, read_ownerships, take_hold
+from paradime_flows.ledger import FlowRunLedger, Ownership, read_ownerships, take_lease
 from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api import (
     async_form,
@@ -32,10 +32,10 @@ from paradime_flows.prefect_api import (
 )
 from paradime_flows.supervision import (
     StoppedByPrefect,
+    clean_up_interrupted,
+    describe_run,
+    reason_to_stop_if_known,
     remaining_seconds,
-    see_that_it_is_ours,
-    settle_interrupted,
-    told_of_run,
     unless_stopped,
 )
 
@@ -99,21 +99,21 @@ async def wait_for_bolt_run(
         if ownership is not None:
             # Prefect's time limits cancel every await in here again.
             with signals_held_off():
-                await to_the_end(settle_interrupted(ownership, found, stop))
+                await to_the_end(clean_up_interrupted(ownership, found, stop))
         if stop is not None:
-            told = "" if ownership is None else told_of_run(ownership, by_signal=stop.by_signal)
+            told = "" if ownership is None else describe_run(ownership, by_signal=stop.by_signal)
             raise CancelledRun(f"{stop.reason}{told}") from None
         raise
     except BoltError as error:
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
             # What failed the wait says nothing of the run: a hook must not cancel it for that.
-            ownership.unseen = True
+            ownership.unreachable = True
             await FlowRunLedger(ownership).save()
         # A suspension hides what is raised here: then it has not been reported.
-        await see_that_it_is_ours(flow_run_id)
+        await reason_to_stop_if_known(flow_run_id)
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
         raise
-    await see_that_it_is_ours(flow_run_id)
+    await reason_to_stop_if_known(flow_run_id)
     await _close(ownership, result.state)
     return result
 
@@ -125,7 +125,7 @@ async def _ownership_of(
     if flow_run_id is None:
         return None
     async with get_client() as client:
-        await take_hold(client, flow_run_id)
+        await take_lease(client, flow_run_id)
         found = read_ownerships(await client.read_flow_run(flow_run_id))
     return next((one for one in found if one.run_id == run_id and one.is_in(credentials)), None)
 
