@@ -1,4 +1,4 @@
-"""The `ParadimeCredentials` block: where Bolt is and how to prove who we are."""
+"""The `ParadimeCredentials` block: the endpoint of a Bolt workspace and the credentials for it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
 
 
 def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
-    """Say in the schema what a text must look like, for those who know no more of the block than that.
+    """Return a pattern for the schema, which is all that Prefect's server knows of the block.
 
-    Prefect's server checks a deployment's parameters by it, and so a form of its UI in which credentials are
-    typed. (The form that makes blocks looks at required fields only, as of Prefect 3.8; a flow that loads such
-    a block says what is wrong with it.) It is no constraint of the field, which would come before the
-    validators, whose messages say what to type.
+    The server checks a deployment's parameters by it, and so forms in which credentials are typed. (The form that
+    creates blocks checks required fields only, as of Prefect 3.8.) It is not a constraint of the field: that would
+    come before the validators, whose messages say what to type.
     """
     return {"pattern": pattern, "minLength": least}
 
@@ -51,11 +50,11 @@ class ParadimeCredentials(CredentialsBlock):
         api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
         workspace_uid: The uid of the workspace that a company token acts on.
         proxy: A proxy's URL; `none` for no proxy; empty for what the environment says.
-        ca_bundle: The path of a file with certificates to trust besides the usual ones.
+        ca_bundle: The path of a file with certificates to trust in addition to the usual ones.
         request_timeout_seconds: How long one request may take, in seconds.
 
     Raises:
-        pydantic.ValidationError: A field is no good; the message says what to type.
+        pydantic.ValidationError: A field is invalid; the message says what to type.
 
     Example:
         Load saved credentials and run a schedule with them:
@@ -72,7 +71,7 @@ class ParadimeCredentials(CredentialsBlock):
     _block_type_slug = "paradime-credentials"
     _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
-    _description = "Where a Paradime workspace's Bolt API is, and the key pair or token that opens it."
+    _description = "The Bolt API of a Paradime workspace, and the key pair or token for it."
 
     model_config: ClassVar[Any] = {"hide_input_in_errors": True}
 
@@ -108,9 +107,8 @@ class ParadimeCredentials(CredentialsBlock):
         default=None,
         title="Proxy",
         description=(
-            "The URL of a proxy to go through, such as http://proxy.internal:3128. "
-            "Type none to use no proxy; "
-            "leave it empty to use the one that the environment of the worker names, if any."
+            "The URL of a proxy, such as http://proxy.internal:3128. Type none to use no proxy. "
+            "Empty: the proxy of the worker's environment, if it has one."
         ),
         json_schema_extra=_in_the_schema(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
     )
@@ -118,8 +116,8 @@ class ParadimeCredentials(CredentialsBlock):
         default=None,
         title="CA bundle",
         description=(
-            "The path, on the worker, of a PEM file with certificates to trust besides the usual ones: "
-            "those of a proxy that opens TLS, for instance."
+            "The path, on the worker, of a PEM file with certificates to trust in addition to the usual "
+            "ones, such as those of a proxy that inspects TLS."
         ),
     )
     request_timeout_seconds: float = Field(
@@ -138,7 +136,7 @@ class ParadimeCredentials(CredentialsBlock):
     @field_validator("workspace_uid", "proxy", "ca_bundle", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
-        # A form field that was left empty arrives as an empty text.
+        # The form sends an empty text for an empty field.
         return None if isinstance(value, str) and not value.strip() else value
 
     @field_validator("proxy")
@@ -154,13 +152,13 @@ class ParadimeCredentials(CredentialsBlock):
 
     @classmethod
     def from_env(cls) -> Self:
-        """Make credentials from the `PARADIME_*` environment variables and `.env`, not saved anywhere.
+        """Create credentials from the `PARADIME_*` environment variables and `.env`, without saving them.
 
         Returns:
             The credentials.
 
         Raises:
-            BoltRequestError: A variable is missing or no good; the message names it.
+            BoltRequestError: A variable is missing or invalid; the message names it.
 
         Example:
             ```python
@@ -191,7 +189,7 @@ class ParadimeCredentials(CredentialsBlock):
 
     @property
     def source(self) -> str:
-        """Where these credentials are kept, for messages."""
+        """Where these credentials are stored, for messages."""
         if self._block_document_name:
             return f"block 'paradime-credentials/{self._block_document_name}'"
         if self._is_anonymous or self._block_document_id:
@@ -199,7 +197,7 @@ class ParadimeCredentials(CredentialsBlock):
         return _VARIABLES if self._comes_from_environment() else "the ParadimeCredentials given in code"
 
     def _comes_from_environment(self) -> bool:
-        # Reading settings takes longer than looking whether there are any.
+        # Reading the settings takes longer than this check.
         if not any(name.upper().startswith("PARADIME_") for name in os.environ) and not Path(".env").exists():
             return False
         try:
@@ -209,10 +207,10 @@ class ParadimeCredentials(CredentialsBlock):
         return all(getattr(self, name) == getattr(theirs, name) for name in _WHO_AND_WHERE)
 
     def get_client(self, **options: Any) -> BoltClient:
-        """Return a client for these credentials, to be used as an async context manager.
+        """Return a client with these credentials; use it as an async context manager.
 
         Args:
-            options: Passed on to `BoltClient`, for instance a `retry_policy`.
+            options: Options of `BoltClient`, such as `retry_policy`.
 
         Returns:
             The client, not yet open.
@@ -231,21 +229,20 @@ class ParadimeCredentials(CredentialsBlock):
         return auth_for(self.api_key, self.api_secret, self.workspace_uid)
 
     def secrets(self) -> list[str | SecretStr]:
-        """Return what no message, log or artifact may show."""
+        """Return the texts that no message, log or artifact may contain."""
         key = [self.api_key] if self.api_key else []
         proxy = self.proxy.get_secret_value() if self.proxy else None
         return [*key, *self._auth().secrets(), *passwords_in(proxy)]
 
     async def acheck(self) -> CredentialsCheck:
-        """Find out whether Bolt accepts these credentials; starts and changes nothing.
+        """Check whether Bolt accepts these credentials; nothing is started or changed.
 
-        It reads one schedule. Reading cannot tell whether a key may trigger, and Bolt has no question for
-        that; so, once reading went well, it asks for nothing at all in the form of a mutation, whose only
-        field is skipped. Some servers refuse even that to a key that may only read, and then the status is
-        `read_only`. If not, only a trigger can tell, and `may_trigger` is None.
+        The check reads one schedule. Then it sends a mutation whose only field is skipped: some servers refuse it to a
+        key that may only read, and the status is `read_only`. Otherwise `may_trigger` is None: it is unknown until the
+        first trigger.
 
         Returns:
-            What was found, with a message for a person.
+            The result, with a message for a person.
 
         Example:
             ```python
@@ -270,6 +267,6 @@ def _variable(field: str) -> str:
 
 
 def _environment_error(error: ValidationError) -> BoltRequestError:
-    """Say what is wrong with the variables, by their names, and without their values."""
+    """Return the error of invalid variables, with their names and without their values."""
     msg = f"The PARADIME_* environment variables are invalid: {reasons(error, _variable)}."
     return BoltRequestError(msg, guidance="Nothing was sent.")

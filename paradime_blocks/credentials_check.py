@@ -1,4 +1,4 @@
-"""Whether Bolt accepts credentials, and if not, what is wrong with them."""
+"""Checks whether Bolt accepts credentials, and why it does not."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
 
 class CredentialsCheck(BaseModel):
-    """What `ParadimeCredentials.check` found.
+    """The result of `ParadimeCredentials.check`.
 
     Attributes:
         status: `ok`: Bolt accepts the credentials; `bad_key`: Bolt does not accept the key, secret or token;
-            `bad_workspace`: there is no such workspace at the endpoint, or the token is not for it;
-            `read_only`: the key may read and not trigger; `refused`: Bolt refuses to be read for another
-            reason, which the message holds; `unreachable`: no usable answer came.
-        message: The same for a person, with what to do.
-        may_trigger: False if Bolt says that the key may only read; None if that cannot be told.
+            `bad_workspace`: the endpoint has no such workspace, or the token is not for it; `read_only`: the key may
+            read but not trigger; `refused`: Bolt refuses for another reason, which the message says;
+            `unreachable`: Bolt sent no usable answer.
+        message: The status and what to do, in words.
+        may_trigger: False if Bolt says that the key may only read; None if it is unknown.
 
     Example:
         ```python
@@ -39,7 +39,7 @@ class CredentialsCheck(BaseModel):
             )
             found = credentials.check()
         assert found.ok, found.message
-        assert found.may_trigger is None  # only a trigger can tell
+        assert found.may_trigger is None  # unknown until the first trigger
         ```
     """
 
@@ -49,16 +49,16 @@ class CredentialsCheck(BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether Bolt accepts the credentials, and does not say that they may only read."""
+        """Whether Bolt accepts the credentials and does not limit them to reading."""
         return self.status == "ok"
 
 
 async def check(client: BoltClient, source: str) -> CredentialsCheck:
-    """Find out whether Bolt accepts a client's credentials; `ParadimeCredentials.acheck` says how.
+    """Check whether Bolt accepts a client's credentials; `ParadimeCredentials.acheck` says how.
 
     Args:
         client: The client, not yet open.
-        source: Where the credentials are kept, for messages.
+        source: Where the credentials are stored, for messages.
     """
     try:
         async with client:
@@ -71,38 +71,38 @@ async def check(client: BoltClient, source: str) -> CredentialsCheck:
     if may_trigger is False:
         return CredentialsCheck(
             status="read_only",
-            message=f"The key of {source} may read and not trigger: give it 'Bolt Schedules Admin'.",
+            message=f"The key of {source} may read but not trigger: give it 'Bolt Schedules Admin'.",
             may_trigger=False,
         )
     return CredentialsCheck(
         status="ok",
         message=(
-            f"Bolt accepts the credentials of {source}. Whether they may trigger, which takes the "
-            "capability 'Bolt Schedules Admin', Bolt does not tell before they do."
+            f"Bolt accepts the credentials of {source}. Triggers need the capability 'Bolt Schedules Admin'; "
+            "whether the credentials have it shows only at the first trigger."
         ),
     )
 
 
 def _judge(error: BoltError) -> CredentialsCheck:
-    """Tell from how a read was refused whether key, workspace or something else is to blame.
+    """Return the result for a read that was refused.
 
-    HTTP 401 is the key; 403 the workspace where a company token chooses it in a header, and 404, a redirect or
-    a page for people is the address, of which the workspace is part. A GraphQL error tells it in words.
+    HTTP 401 means the key. 403 means the workspace that a company token names. 404, a redirect or a web page means the
+    address, which contains the workspace. A GraphQL error says it in words.
     """
     message = str(error)
     if isinstance(error, BoltAuthError):
         bad_key = error.status_code == 401  # noqa: PLR2004
         return CredentialsCheck(status="bad_key" if bad_key else "bad_workspace", message=message)
     if getattr(error, "operation", None) is None:
-        # It was refused on our side, before there was a connection.
+        # The client failed before it had a connection.
         return CredentialsCheck(status="unreachable", message=message)
     entries = getattr(error, "graphql_errors", ())
     if not entries and getattr(error, "status_code", None) is not None:
         return CredentialsCheck(status="bad_workspace", message=message)
-    told = " ".join(f"{entry.get('message')} {entry.get('extensions') or ''}" for entry in entries)
-    if BAD_CREDENTIALS.search(told):
+    words = " ".join(f"{entry.get('message')} {entry.get('extensions') or ''}" for entry in entries)
+    if BAD_CREDENTIALS.search(words):
         guidance = "Create a key pair or token in the Paradime workspace settings and store it there."
         return CredentialsCheck(status="bad_key", message=f"{message} {guidance}")
-    if "workspace" in told.lower():
+    if "workspace" in words.lower():
         return CredentialsCheck(status="bad_workspace", message=message)
     return CredentialsCheck(status="refused", message=message)

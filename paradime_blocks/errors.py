@@ -1,23 +1,23 @@
-"""What can go wrong between Prefect and Bolt, told apart by what the caller does next.
+"""The errors about Bolt, one class for each thing that the caller can do next.
 
 ```
 BoltError
-├── BoltAuthError            mend the credentials
-├── BoltRequestError         mend the request: Bolt understood it and said no
+├── BoltAuthError            fix the credentials
+├── BoltRequestError         fix the request: Bolt rejected it
 │   └── BoltUnsupported      this workspace's backend lacks the operation, field or argument
-├── BoltUnavailable          try again later: no usable answer came
-├── BoltTriggerUnknown       look in Paradime: a run may have started, and nobody can say which
+├── BoltUnavailable          try again later: Bolt sent no usable answer
+├── BoltTriggerUnknown       check in Paradime: a run may have started, and it is unknown which
 ├── BoltAlreadyRunning       wait, attach, or choose another `on_already_running`
-├── BoltPipelineFailed       see which steps did not succeed; a rerun leaves out those that did
-└── BoltRunError             there is a run, and it did not end as wished
+├── BoltPipelineFailed       fix the failed steps; a retry skips those that succeeded
+└── BoltRunError             a run exists and did not succeed
     ├── BoltRunFailed        read the failing command's log
-    ├── BoltRunCanceled      somebody ended it
+    ├── BoltRunCanceled      somebody cancelled it
     ├── BoltRunSkipped       Bolt chose not to run it
-    ├── BoltRunTimedOut      our own time limit ended it
-    └── BoltCancelUnconfirmed    look in Paradime: the run may still be going
+    ├── BoltRunTimedOut      it exceeded timeout_seconds
+    └── BoltCancelUnconfirmed    check in Paradime: the run may still be running
 ```
 
-Every error carries its facts as attributes, says them in its message, and survives pickling with them.
+Every error has its facts as attributes and in its message, and keeps them when it is pickled.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class BoltError(Exception):
         guidance: One sentence: what to do next. Each class has a default.
         schedule_name: The schedule concerned.
         run_id: The Bolt run concerned.
-        state: The state of the run in Bolt when last seen.
+        state: The last known state of the run in Bolt.
         url: The run's page in Paradime.
         facts: Further facts, each kept as an attribute.
 
@@ -107,23 +107,23 @@ class BoltError(Exception):
             for name in _FACTS_IN_MESSAGE
             if self._facts.get(name) not in (None, "", ())
         ]
-        told = f"{self.message} ({', '.join(facts)})" if facts else self.message
-        parts = [told, *self._details()]
+        first = f"{self.message} ({', '.join(facts)})" if facts else self.message
+        parts = [first, *self._details()]
         if self.guidance:
             parts.append(self.guidance)
         return "\n".join(parts) if len(parts) > 2 else " ".join(parts)  # noqa: PLR2004
 
     def _details(self) -> list[str]:
-        """Lines between the facts and the guidance; classes with more to tell override it."""
+        """Lines between the facts and the guidance; a class with more facts overrides it."""
         return []
 
     def with_facts(self, *, message: str | None = None, **facts: Any) -> BoltError:
-        """Return a copy that knows more, for a caller that knows the schedule or the run.
+        """Return a copy with more facts, for a caller that knows the schedule or the run.
 
-        Facts that the error already has are kept.
+        Facts that the error already has do not change.
 
         Args:
-            message: What happened, as the caller sees it; unchanged by default.
+            message: Another message; None keeps the message.
             facts: Further facts.
         """
         known = {name: value for name, value in self._facts.items() if value is not None}
@@ -152,11 +152,11 @@ def _plain(value: object) -> str:
 class BoltAuthError(BoltError):
     """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403).
 
-    It is never retried, but for looks at a run that has been seen with the same credentials.
+    Not retried, except while polling a run that these credentials could read before.
 
     Attributes:
         status_code: 401 or 403.
-        source: The block or the variables that hold the credentials.
+        source: The block or the variables with the credentials.
         operation: The GraphQL operation that was refused.
     """
 
@@ -167,12 +167,12 @@ class BoltAuthError(BoltError):
 
 
 class BoltRequestError(BoltError):
-    """Bolt understood the request and refused it, or the input was refused before anything was sent.
+    """Bolt rejected the request, or the client rejected the input before it sent anything.
 
     Attributes:
         operation: The GraphQL operation.
-        path: Where in the reply the GraphQL error points.
-        graphql_errors: The `errors` of the reply, without secrets, long texts cut.
+        path: The path of the GraphQL error.
+        graphql_errors: The `errors` of the reply, without secrets, with long texts cut.
     """
 
     operation: str | None = None
@@ -189,21 +189,22 @@ class BoltUnsupported(BoltRequestError):
     """
 
     missing: str | None = None
-    guidance = "Ask Paradime for a newer backend, or do without this feature."
+    guidance = "Ask Paradime for a newer backend, or do not use this feature."
 
 
 class BoltUnavailable(BoltError):
-    """No usable answer came: connection lost, timed out, HTTP 429 or 5xx, an internal error, or no GraphQL reply.
+    """Bolt sent no usable answer: connection lost, timeout, HTTP 429 or 5xx, internal error, or no GraphQL reply.
 
     Attributes:
         operation: The GraphQL operation.
-        path: Where in the reply the GraphQL error points.
-        graphql_errors: The `errors` of the reply, without secrets, long texts cut.
-        status_code: The HTTP status, if there was a reply.
-        may_have_acted: False only where Bolt cannot have acted on the request.
-        may_still_act: True where Bolt may yet act on it (a timeout leaves the request with the server).
-        was_answered: False where the connection was cut, or a gateway lost its own: no telling how far Bolt had come.
-        retry_after_seconds: How long Bolt asked us to wait, from `Retry-After`.
+        path: The path of the GraphQL error.
+        graphql_errors: The `errors` of the reply, without secrets, with long texts cut.
+        status_code: The HTTP status; None if there was no reply.
+        may_have_acted: False only if Bolt cannot have processed the request.
+        may_still_act: True if Bolt may process the request later (after a timeout, the server still has it).
+        was_answered: False if the connection was reset or a gateway lost its upstream; Bolt may or may not have
+            processed the request.
+        retry_after_seconds: The wait that Bolt asked for in `Retry-After`, in seconds.
     """
 
     operation: str | None = None
@@ -218,45 +219,45 @@ class BoltUnavailable(BoltError):
 
 
 class BoltTriggerUnknown(BoltError):
-    """The answer to a trigger was lost, and looking did not tell whether or which run it started.
+    """The answer to a trigger was lost, and a search did not show whether it started a run, or which.
 
     Attributes:
-        candidates: Ids of the runs that may be ours.
+        candidates: Ids of the runs that it may have started.
     """
 
     candidates: Sequence[int] = ()
     guidance = (
-        "Nothing was sent a second time. Look at the schedule's runs in Paradime before you trigger it in a new flow "
-        "run. A retry of this one looks for the run, and triggers anew only when it is certain that none has started."
+        "The trigger was not sent again. Check the schedule's runs in Paradime before you start a new flow run. A "
+        "retry of this flow run searches for the run, and triggers again only if it is certain that none has started."
     )
 
     def _details(self) -> list[str]:
         if not self.candidates:
-            return ["No new run of the schedule was seen."]
-        return [f"Runs that may be ours: {', '.join(str(run_id) for run_id in self.candidates)}."]
+            return ["No new run of the schedule was found."]
+        return [f"Runs that it may have started: {', '.join(str(run_id) for run_id in self.candidates)}."]
 
 
 class BoltAlreadyRunning(BoltError):
-    """Bolt refused a trigger because the schedule is running already.
+    """Bolt refused a trigger because the schedule is already running.
 
-    `run_id` and `url` name the run that is in the way, where it is known.
+    `run_id` and `url` name the conflicting run, if it is known.
     """
 
     guidance = (
-        "Let run_schedule's on_already_running wait for that run, attach to it, skip or replace it; or try again when "
-        "it has ended."
+        "Set run_schedule's on_already_running to wait for that run, to attach to it, to skip or to replace it; or try "
+        "again when it has ended."
     )
 
 
 class BoltRunError(BoltError):
-    """A run exists and did not end as wished.
+    """A run exists and did not succeed.
 
     Attributes:
-        command: The command that ended the run badly, or that was running at its end, as Bolt shows it.
+        command: The command that failed, or that was running when the run ended.
         return_code: Its return code; None if it was running.
         log_tail: The end of its log.
-        dbt_errors: What dbt itself says of the nodes that failed, at most five.
-        waited_seconds: How long the run was waited for.
+        dbt_errors: dbt's messages about the nodes that failed, at most five.
+        waited_seconds: The time limit of the wait, in seconds.
     """
 
     command: str | None = None
@@ -267,7 +268,7 @@ class BoltRunError(BoltError):
 
     @property
     def command_summary(self) -> str:
-        """What became of the command, as a sentence; empty if none is known."""
+        """How the command ended, as a sentence; empty if no command is known."""
         if self.command is None:
             return ""
         ended = "was running" if self.return_code is None else f"ended with return code {self.return_code}"
@@ -277,7 +278,7 @@ class BoltRunError(BoltError):
         lines = [self.command_summary] if self.command_summary else []
         said = [one_line(line, _DBT_ERROR_CHARACTERS) for line in self.dbt_errors]
         lines.extend(said)
-        # Prefect shows the message as the state's, in lists, too: what dbt says goes before the log.
+        # Prefect shows the beginning of the message in lists: dbt's messages come before the log.
         room = _LOG_TAIL_CHARACTERS - sum(map(len, said))
         if self.log_tail and room >= _SHORTEST_LOG_TAIL:
             lines.append(f"End of its log:\n{_last_lines(clean(self.log_tail), room)}")
@@ -287,19 +288,19 @@ class BoltRunError(BoltError):
 class BoltRunFailed(BoltRunError):
     """The run ended FAILED or ERROR."""
 
-    guidance = "Mend what the log says, then run the schedule again."
+    guidance = "Fix the error shown in the log, then run the schedule again."
 
 
 class BoltRunCanceled(BoltRunError):
     """The run ended CANCELED."""
 
-    guidance = "Find out who canceled it before you run it again."
+    guidance = "Find out who cancelled it before you run the schedule again."
 
 
 class BoltRunSkipped(BoltRunError):
     """The run ended SKIPPED: Bolt did not run its commands."""
 
-    guidance = "See in Paradime why Bolt skipped it, for instance a suspended schedule."
+    guidance = "Check in Paradime why Bolt skipped it: the schedule may be suspended, for instance."
 
 
 class BoltRunTimedOut(BoltRunError):
@@ -309,20 +310,20 @@ class BoltRunTimedOut(BoltRunError):
 
 
 class BoltCancelUnconfirmed(BoltRunError):
-    """Bolt refused a cancel, or did not carry it out within `cancel_grace_seconds`."""
+    """Bolt refused a cancel, or the run did not end within `cancel_grace_seconds`."""
 
-    guidance = "The run may still be going: look at it in Paradime and cancel it there."
+    guidance = "The run may still be running: check it in Paradime and cancel it there."
 
 
 class BoltPipelineFailed(BoltError):
     """Not all steps of a pipeline succeeded.
 
     Attributes:
-        steps: Each step that did not, with its reason, as a sentence.
+        steps: A sentence for each step that did not succeed, with the reason.
     """
 
     steps: Sequence[str] = ()
-    guidance = "Mend what failed and retry the flow run: steps that succeeded are not run again."
+    guidance = "Fix the failed step and retry the flow run; steps that succeeded are skipped."
 
     def _details(self) -> list[str]:
         shown = [f"- {step}" for step in self.steps[:_STEPS_SHOWN]]

@@ -1,4 +1,4 @@
-"""What a run that has ended comes to: its result, or its error."""
+"""The outcome of a run that has ended: its result, or its error."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
 
 T = TypeVar("T")
-# The run has been seen: a refusal to tell of it again is taken for trouble that passes, as in the wait.
+# These credentials could read the run before, so a refusal counts as an outage, as in the wait.
 _REFUSALS_AT_MOST = 3
-# An outage at a run's end is as long as one in its midst: the handle's own bound is counted beside this.
+# An outage may last as long at a run's end as during the run: `max_outage_seconds` bounds it.
 _RESULT_POLICY = RetryPolicy(attempts=sys.maxsize, total_seconds=float("inf"))
 _RESOURCES_OUTAGE_SECONDS = 30.0
 
 
 def facts_of(run_id: int, schedule_name: str | None, state: BoltRunState | None) -> dict[str, Any]:
-    """Return what each error about a run tells of it."""
+    """Return the facts that each error about a run has."""
     return {"schedule_name": schedule_name, "run_id": run_id, "state": state, "url": run_url(run_id)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run comes to.
+    """The outcome of a run.
 
     Attributes:
         run_id: The run.
@@ -59,7 +59,7 @@ class Outcome:
         schedule_name: Its schedule, for messages.
         max_outage_seconds: How long Bolt may be unreachable.
         clock: The time.
-        logger: Takes what costs the result nothing but is missing from it.
+        logger: The log; it says which files are missing from the result.
     """
 
     run_id: int
@@ -71,7 +71,7 @@ class Outcome:
 
     async def fetch(self) -> BoltRunResult:
         """Return the result of a run that succeeded; `BoltRun.afetch_result` says which errors are raised."""
-        # A poll is short, and an outage is counted by the clock of the handle.
+        # Polls give up early; `_patiently` counts the outage.
         async with (
             self.credentials.get_client(retry_policy=POLL_POLICY) as polling,
             self.credentials.get_client() as client,
@@ -102,7 +102,7 @@ class Outcome:
         )
 
     async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
-        """Return the commands' resources; a run that succeeded has succeeded although they cannot be had."""
+        """Return the commands' resources; if Bolt does not list them, the run has succeeded all the same."""
         command_ids = [command.id for command in status.commands]
         errors: dict[int, BoltError] = {}
         try:
@@ -113,7 +113,7 @@ class Outcome:
         except BoltError as error:
             errors, found = {0: error}, {}
         for missed in errors.values():
-            self.logger.warning("The files of Bolt run %s cannot be listed: %s", self.run_id, missed)
+            self.logger.warning("The files of Bolt run %s could not be listed: %s", self.run_id, missed)
         return found
 
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
@@ -131,7 +131,7 @@ class Outcome:
         )
 
     async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
-        """Return the error that a run's state amounts to; None for SUCCESS."""
+        """Return the error of a run that did not succeed; None for SUCCESS."""
         state = status.state
         if state == BoltRunState.SUCCESS:
             return None
@@ -146,11 +146,11 @@ class Outcome:
         if command is not None:
             facts.update(await failure_facts(client, command, self.credentials))
         if state == BoltRunState.CANCELED:
-            return BoltRunCanceled("The Bolt run was canceled.", **facts)
+            return BoltRunCanceled("The Bolt run was cancelled.", **facts)
         if command is None:
             return BoltRunFailed(
-                "The Bolt run failed, although no command of it did.",
-                guidance="See on the run's page in Paradime why.",
+                "The Bolt run failed, although none of its commands did.",
+                guidance="Check the reason on the run's page in Paradime.",
                 **facts,
             )
         return BoltRunFailed("The Bolt run failed.", **facts)

@@ -1,4 +1,4 @@
-"""The only poll loop: look, decide, then sleep. Whoever waits consumes it."""
+"""The only poll loop: poll, decide, then sleep."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from paradime_blocks.models import BoltRunStatus
 POLL_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
 _FIRST_DELAY_SECONDS = 0.5
 _SHARE_OF_ELAPSED = 0.1
-_LEAST_LOOK_SECONDS = 5.0
-# A gateway can refuse credentials that Bolt takes: how often in a row, and for how long, until it is believed.
-_REFUSED_LOOKS = 3
+_LEAST_POLL_SECONDS = 5.0
+# A gateway can refuse credentials that Bolt accepts: so many refusals in a row, over so long, count as final.
+_REFUSED_POLLS = 3
 _REFUSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The time as a wait sees it; all of it is replaceable in tests.
+    """The time of a wait; tests replace it.
 
     Attributes:
-        monotonic: Seconds that never jump; all waiting is measured with it.
-        wall: Seconds since the epoch, only for what must survive a restart.
+        monotonic: Seconds that never jump; every wait is measured with it.
+        wall: Seconds since the epoch, only for times that are stored.
         sleep: How to wait.
     """
 
@@ -41,25 +41,25 @@ SYSTEM_CLOCK = Clock()
 
 
 def system_clock() -> Clock:
-    """Return the clock of whoever is given none; looked up late, so that a test of a whole flow can speed it up."""
+    """Return the default clock; it is read at each call, so that a test of a whole flow can replace it."""
     return SYSTEM_CLOCK
 
 
-def _look_limit(deadline: Deadline) -> float | None:
-    """Return how long a look may take, in seconds: to the deadline, and past it long enough for one answer."""
-    return None if deadline.remaining is None else max(_LEAST_LOOK_SECONDS, deadline.remaining)
+def _poll_limit(deadline: Deadline) -> float | None:
+    """Return how long a poll may take, in seconds: until the deadline, but long enough for one answer."""
+    return None if deadline.remaining is None else max(_LEAST_POLL_SECONDS, deadline.remaining)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one look at a run gave.
+    """The result of one poll.
 
     Attributes:
-        status: The run's status; None if the look failed.
-        error: Why the look failed.
-        elapsed_seconds: Since the first look.
-        outage_seconds: Since the last look that succeeded; 0 if this one did.
-        past_deadline: Whether the time limit had passed by the end of this look.
+        status: The run's status; None if the poll failed.
+        error: Why the poll failed.
+        elapsed_seconds: The time since the first poll.
+        outage_seconds: The time since the last poll that succeeded; 0 if this one did.
+        past_deadline: Whether the time limit had passed at the end of this poll.
     """
 
     status: BoltRunStatus | None
@@ -70,7 +70,7 @@ class Observation:
 
 
 def asked_to_wait(error: BaseException | None) -> float:
-    """Return how long Bolt asked us to stay away (`Retry-After`), in seconds, up to a minute; 0 if it did not."""
+    """Return the wait that Bolt asked for (`Retry-After`), in seconds, up to a minute; 0 if it asked for none."""
     asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
     return min(asked or 0.0, RetryPolicy.longest_retry_after_seconds)
 
@@ -81,16 +81,16 @@ def next_poll_delay(
     remaining_seconds: float | None,
     asked_seconds: float = 0.0,
 ) -> float:
-    """Return how long to sleep before the next look.
+    """Return how long to sleep before the next poll.
 
-    A tenth of the time already waited: quick at first, slower as the run goes on, so that the end of a run is
-    seen late by a tenth of its length at most. The last sleep ends at the deadline.
+    It is a tenth of the time already waited: new runs are polled more often, and the end of a run is noticed late by a
+    tenth of its length at most. The last sleep ends at the deadline.
 
     Args:
-        elapsed_seconds: Time since the first look.
+        elapsed_seconds: The time since the first poll.
         ceiling_seconds: The longest sleep.
-        remaining_seconds: Time to the deadline; None without one.
-        asked_seconds: How long Bolt asked us to stay away, which may be longer than the longest sleep.
+        remaining_seconds: The time until the deadline; None without one.
+        asked_seconds: The wait that Bolt asked for, which may be longer than the longest sleep.
     """
     delay = min(ceiling_seconds, max(_FIRST_DELAY_SECONDS, _SHARE_OF_ELAPSED * elapsed_seconds))
     delay = max(delay, asked_seconds)
@@ -99,10 +99,10 @@ def next_poll_delay(
 
 @dataclass
 class Deadline:
-    """A time limit that survives restarts and does not mind clocks that jump.
+    """A time limit that does not depend on the wall clock.
 
     Attributes:
-        seconds: Time left when it was made; None for no limit.
+        seconds: The time left at its creation; None for no limit.
         clock: The clock.
     """
 
@@ -115,7 +115,7 @@ class Deadline:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left, 0 once it has passed; None for no limit."""
+        """The seconds left, 0 after the deadline; None for no limit."""
         return None if self._end is None else max(0.0, self._end - self.clock.monotonic())
 
     @property
@@ -126,50 +126,50 @@ class Deadline:
 
 
 async def observe(
-    look: Callable[[], Awaitable[BoltRunStatus]],
+    poll: Callable[[], Awaitable[BoltRunStatus]],
     *,
     poll_interval_seconds: float,
     deadline: Deadline,
     clock: Clock | None = None,
 ) -> AsyncIterator[Observation]:
-    """Look at a run again and again until it has ended.
+    """Poll a run until it has ended.
 
-    The iteration stops by itself after the observation of a terminal state. Whether to go on after a failed look
-    or past the deadline is the consumer's to decide: each observation says what there is to know.
+    The iteration stops after a terminal state. After a failed poll, or past the deadline, the consumer decides whether
+    to continue.
 
     Args:
-        look: Fetches the run's status.
-        poll_interval_seconds: The longest sleep between two looks.
+        poll: Fetches the run's status.
+        poll_interval_seconds: The longest sleep between two polls.
         deadline: The time limit; the last sleep before it ends at it.
         clock: The time; for tests.
 
     Yields:
-        What each look gave.
+        The result of each poll.
 
     Raises:
-        BoltAuthError: The credentials are refused before the run has been seen, or for a minute after that.
+        BoltAuthError: Bolt refused the credentials before the first poll that succeeded, or for a minute after it.
     """
     clock = clock or system_clock()
-    began = last_good = clock.monotonic()
+    began = last_success = clock.monotonic()
     seen = False
     refused: list[float] = []
     while True:
         status, failure = None, None
         try:
-            # A look that hangs must not carry the wait past its deadline.
-            with anyio.move_on_after(_look_limit(deadline)):
-                status = await look()
+            # A poll that hangs must not continue past the deadline.
+            with anyio.move_on_after(_poll_limit(deadline)):
+                status = await poll()
         except BoltError as error:
-            # The run exists, so whatever Bolt says instead of its state is an outage, never an end.
+            # The run exists, so an error instead of its state is an outage, never an end.
             failure = error
         now = clock.monotonic()
         refused = [*refused, now] if isinstance(failure, BoltAuthError) else []
-        for_good = len(refused) >= _REFUSED_LOOKS and now - refused[0] >= _REFUSED_SECONDS
-        if failure is not None and refused and (for_good or not seen):
+        is_final = len(refused) >= _REFUSED_POLLS and now - refused[0] >= _REFUSED_SECONDS
+        if failure is not None and refused and (is_final or not seen):
             raise failure
         if status is not None:
-            last_good, seen = now, True
-        yield Observation(status, failure, now - began, now - last_good, deadline.passed)
+            last_success, seen = now, True
+        yield Observation(status, failure, now - began, now - last_success, deadline.passed)
         if status is not None and status.state.is_terminal:
             return
         elapsed = clock.monotonic() - began

@@ -1,4 +1,4 @@
-"""`BoltRun`: the handle of a Bolt run, an id and credentials; it can be thrown away and made anew."""
+"""`BoltRun`: the handle of a Bolt run. It holds the id and credentials, so it can be rebuilt at any time."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ POLL_INTERVAL_SECONDS = 15.0
 MAX_OUTAGE_SECONDS = 600.0
 CANCEL_GRACE_SECONDS = 60.0
 _SHORTEST_CANCEL_SECONDS = 3.0
-# Shorter intervals than this only ask more often than Bolt answers.
+# Bolt does not answer faster than this.
 _SHORTEST_POLL_INTERVAL_SECONDS = 0.1
-_LEFT_GOING = "The Bolt run was not cancelled and may still be going."
+_LEFT_RUNNING = "The Bolt run was not cancelled and may still be running."
 
 Watcher = Callable[[Observation], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class BoltRun(JobRun[BoltRunResult]):
-    """A Bolt run: look at it, wait for it, cancel it, fetch its result.
+    """A Bolt run: read its state, wait for it, cancel it, fetch its result.
 
     Args:
         run_id: The id of the run.
         credentials: The credentials of its workspace.
-        schedule_name: Its schedule, for messages; Bolt does not tell it of a run.
-        cancel_on_timeout: Whether it is ours to cancel when its time limit is reached.
-        cancel_on_interrupt: Whether it is ours to cancel when the wait for it is interrupted.
+        schedule_name: Its schedule, for messages; Bolt's API does not return it for a run.
+        cancel_on_timeout: Whether to cancel the run when its time limit is reached.
+        cancel_on_interrupt: Whether to cancel the run when the wait for it is interrupted.
         timeout_seconds: How long to wait for its end by default, in seconds; None for no limit.
-        poll_interval_seconds: The longest time between two looks, in seconds.
-        max_outage_seconds: How long Bolt may be out of reach before a wait gives up, in seconds.
-        cancel_grace_seconds: How long a cancel may take until the run has ended, in seconds.
+        poll_interval_seconds: The longest time between two polls, in seconds.
+        max_outage_seconds: How long Bolt may be unreachable before the wait fails, in seconds.
+        cancel_grace_seconds: How long the run may take to end after a cancel, in seconds.
 
     Example:
         ```python
@@ -91,10 +91,10 @@ class BoltRun(JobRun[BoltRunResult]):
     clock: Clock = field(default_factory=system_clock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse an id and times that can be none.
+        """Check the id and the times.
 
         Raises:
-            BoltRequestError: The id is not a whole number above 0, or a time is no number of seconds.
+            BoltRequestError: The id is not a whole number above 0, or a time is not a number of seconds.
         """
         check_id("run_id", self.run_id)
         if self.timeout_seconds is not None:
@@ -111,19 +111,19 @@ class BoltRun(JobRun[BoltRunResult]):
         return run_url(self.run_id)
 
     async def astate(self) -> BoltRunState:
-        """Return the run's present state.
+        """Return the run's current state.
 
         Raises:
-            BoltError: Bolt refused to say, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         async with self.credentials.get_client() as client:
             return (await client.get_bolt_run(self.run_id, logs=False)).state
 
     async def acommands(self) -> list[BoltCommand]:
-        """Return the run's commands with their output so far; one that has not started is not among them.
+        """Return the commands that have started, with their output so far.
 
         Raises:
-            BoltError: Bolt refused to say, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         async with self.credentials.get_client() as client:
             return (await client.get_bolt_run(self.run_id)).commands
@@ -135,28 +135,27 @@ class BoltRun(JobRun[BoltRunResult]):
         watcher: Watcher | None = None,
         whole_seconds: float | None = None,
     ) -> BoltRunState:
-        """Wait until the run has ended, however it ends; `fetch_result` tells success from failure.
+        """Wait until the run has ended, in whatever state; `fetch_result` raises if it did not succeed.
 
-        Time limit and interrupt cancel the run in Bolt if it is ours (`cancel_on_timeout`, `cancel_on_interrupt`);
-        an outage of Bolt never does.
+        The time limit and an interrupt cancel the run in Bolt if `cancel_on_timeout` and `cancel_on_interrupt` say so.
+        An outage of Bolt never cancels it.
 
         Args:
-            timeout_seconds: How long to wait, in seconds; None for the handle's own limit. At 0, the run is
-                looked at once.
-            watcher: Awaited with every look at the run.
-            whole_seconds: The time limit of which `timeout_seconds` is what is left, for messages; None if it is
-                the whole.
+            timeout_seconds: How long to wait, in seconds; None for the handle's own limit. With 0, the run is
+                polled once.
+            watcher: Awaited after every poll.
+            whole_seconds: The whole time limit, for messages, if `timeout_seconds` is only the rest of it.
 
         Returns:
             The state in which the run ended.
 
         Raises:
-            BoltRunTimedOut: It did not end in time. If it is ours it has been cancelled.
-            BoltCancelUnconfirmed: The same, but it could not be cancelled.
-            BoltUnavailable: Bolt was out of reach for `max_outage_seconds`. The run may still be going.
-            BoltAuthError: The credentials are refused at the first look, or for a minute later on. The run may still be
-                going.
-            BoltRequestError: `timeout_seconds` is no number of seconds.
+            BoltRunTimedOut: The run did not end in time. With `cancel_on_timeout` it has been cancelled.
+            BoltCancelUnconfirmed: The run did not end in time, and the cancel failed.
+            BoltUnavailable: Bolt was unreachable for `max_outage_seconds`. The run may still be running.
+            BoltAuthError: Bolt refused the credentials at the first poll, or for a minute later on. The run may still
+                be running.
+            BoltRequestError: `timeout_seconds` is not a number of seconds.
         """
         if timeout_seconds is not None:
             check_seconds("timeout_seconds", timeout_seconds)
@@ -172,20 +171,20 @@ class BoltRun(JobRun[BoltRunResult]):
             is_to_end = is_to_end or self.cancel_on_timeout
             ended = await self._end_for_timeout(waited)
         except INTERRUPTS:
-            # A shield keeps off anyio's cancels only: asyncio's own may have broken off the time limit's cancel.
+            # anyio's shield does not stop asyncio's own cancels: one may have interrupted the cancel at the time limit.
             if is_to_end:
                 with signals_held_off():
                     await to_the_end(self._cancel_after_interrupt())
             raise
         if ended in {BoltRunState.CANCELED, None}:
-            done = "it was cancelled" if self.cancel_on_timeout else "it is left going"
+            done = "it was cancelled" if self.cancel_on_timeout else "it is still running"
             raise BoltRunTimedOut(
                 f"The Bolt run did not end within {_plain_seconds(waited)} s; {done}.",
                 waited_seconds=waited,
                 command=log.running_command,
                 **self._facts(ended),
             )
-        # It ended by itself while it was being cancelled: that is what it is reported as.
+        # It ended by itself before the cancel took effect.
         return ended
 
     async def _watch_to_the_end(
@@ -201,7 +200,7 @@ class BoltRun(JobRun[BoltRunResult]):
             )
             try:
                 async for seen in observations:
-                    log.tell(seen)
+                    log.observe(seen)
                     if watcher is not None:
                         await watcher(seen)
                     if seen.status is not None and seen.status.state.is_terminal:
@@ -216,52 +215,52 @@ class BoltRun(JobRun[BoltRunResult]):
                         if isinstance(seen.error, BoltAuthError):
                             raise seen.error
                         raise BoltUnavailable(
-                            f"The Bolt run could not be seen for {seen.outage_seconds:.0f} s. {_LEFT_GOING}",
+                            f"The Bolt run could not be polled for {seen.outage_seconds:.0f} s. {_LEFT_RUNNING}",
                             operation="BoltRunStatus",
                             **self._facts(log.state),
                         ) from seen.error
             except BoltAuthError as error:
-                what = f"{error.message} {_LEFT_GOING}"
+                what = f"{error.message} {_LEFT_RUNNING}"
                 raise error.with_facts(message=what, **self._facts(log.state)) from error
             finally:
                 await observations.aclose()  # type: ignore[attr-defined]
         return None
 
     async def _end_for_timeout(self, waited: float) -> BoltRunState | None:
-        """Cancel the run if it is ours; return the state in which it ended, None if it is left going."""
+        """Cancel the run if `cancel_on_timeout` says so; return the state in which it ended, or None."""
         if not self.cancel_on_timeout:
             return None
         self.logger.warning(
             "Bolt run %s did not end within %s s; cancelling it.", self.run_id, _plain_seconds(waited)
         )
-        # A cancel that has begun is seen to its end, whatever interrupts the wait for it.
+        # A cancel that has begun is completed, whatever interrupts the wait for it.
         with anyio.CancelScope(shield=True):
             ended = await self.acancel()
-        return ended  # noqa: RET504 - the type checker knows that a cancel scope may swallow what it ends
+        return ended  # noqa: RET504 - for the type checker, a cancel scope may swallow an exception
 
     async def _cancel_after_interrupt(self) -> None:
         self.logger.warning("Interrupted; cancelling Bolt run %s.", self.run_id)
         try:
             state = await self.acancel()
         except BoltError as error:
-            # The interrupt is what the caller must see; what is left over stands in the log.
+            # The caller must see the interrupt; this error goes to the log.
             self.logger.error("%s", error)  # noqa: TRY400 - the message says it all
         else:
             self.logger.warning("Bolt run %s ended as %s.", self.run_id, state)
 
     async def acancel(self, grace_seconds: float | None = None) -> BoltRunState:
-        """Cancel the run in Bolt and see that it has ended; a run that has ended already is left as it is.
+        """Cancel the run in Bolt and wait until it has ended; a run that has already ended does not change.
 
         Args:
             grace_seconds: How long the run may take to end, in seconds; None for the handle's own.
 
         Returns:
-            The state in which the run ended: CANCELED, or another if it ended by itself meanwhile.
+            The state in which the run ended: CANCELED, or another if it ended by itself first.
 
         Raises:
             BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
-            BoltAuthError: The credentials are refused.
-            BoltRequestError: `grace_seconds` is no number of seconds.
+            BoltAuthError: Bolt refused the credentials.
+            BoltRequestError: `grace_seconds` is not a number of seconds.
         """
         if grace_seconds is not None:
             check_seconds("grace_seconds", grace_seconds)
@@ -272,11 +271,11 @@ class BoltRun(JobRun[BoltRunResult]):
         last: BoltRunState | None = None
         async with self.credentials.get_client(retry_policy=POLL_POLICY) as client:
 
-            async def ask_and_look() -> BoltRunStatus:
+            async def cancel_and_poll() -> BoltRunStatus:
                 nonlocal refusal, accepted
                 if not accepted:
                     try:
-                        # A cancel may be sent again, and one that hangs must leave time for it.
+                        # A request that hangs must leave time to send the cancel again.
                         with anyio.move_on_after(max(_SHORTEST_CANCEL_SECONDS, grace / 3)):
                             accepted = await client.cancel_bolt_run(self.run_id)
                     except BoltAuthError:
@@ -284,12 +283,12 @@ class BoltRun(JobRun[BoltRunResult]):
                     except BoltError as error:
                         refusal = error
                         if asked_to_wait(error) and not deadline.passed:
-                            # Who is to stay away does not look either, but for the last time.
+                            # Bolt asked for a pause, so no poll either, except for the last one.
                             raise
                 return await client.get_bolt_run(self.run_id, logs=False)
 
             observations = observe(
-                ask_and_look, poll_interval_seconds=2.0, deadline=deadline, clock=self.clock
+                cancel_and_poll, poll_interval_seconds=2.0, deadline=deadline, clock=self.clock
             )
             async for seen in observations:
                 last = seen.status.state if seen.status else last
@@ -298,9 +297,9 @@ class BoltRun(JobRun[BoltRunResult]):
                     return last
                 if seen.past_deadline:
                     break
-        told = "Bolt took the cancel" if accepted else "Bolt did not take the cancel"
+        answer = "Bolt accepted the cancel" if accepted else "Bolt did not accept the cancel"
         raise BoltCancelUnconfirmed(
-            f"{told}, but the run had not ended {grace:g} s later and may still be going.",
+            f"{answer}; the run had not ended {grace:g} s later and may still be running.",
             **self._facts(last),
         ) from refusal
 
@@ -311,12 +310,12 @@ class BoltRun(JobRun[BoltRunResult]):
             State, times, commands and resources.
 
         Raises:
-            BoltRunFailed: It ended FAILED or ERROR; the error tells the failing command and the end of its log.
+            BoltRunFailed: It ended FAILED or ERROR; the error has the failing command and the end of its log.
             BoltRunCanceled: It ended CANCELED.
             BoltRunSkipped: It ended SKIPPED.
             BoltRunError: It has not ended yet.
-            BoltUnavailable: Bolt was out of reach for `max_outage_seconds`.
-            BoltError: Any other trouble, as the class says.
+            BoltUnavailable: Bolt was unreachable for `max_outage_seconds`.
+            BoltError: Bolt refused a request.
         """
         return await Outcome(
             self.run_id,
@@ -338,5 +337,5 @@ class BoltRun(JobRun[BoltRunResult]):
 
 
 def _plain_seconds(seconds: float) -> str:
-    """Return a time without more digits than a person reads; what is left of a limit has many."""
+    """Return a time with one decimal at most."""
     return f"{round(seconds, 1):.10g}"

@@ -1,4 +1,4 @@
-"""What the log says of a run while it is waited for."""
+"""What is logged about a run during the wait for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunLog:
-    """What has been seen and logged of a run: a state when it changes, an outage when it begins and ends.
+    """Logs a run's state when it changes, and an outage when it begins and ends.
 
     Args:
         run_id: The run.
@@ -38,18 +38,18 @@ class RunLog:
 
     @property
     def running_command(self) -> str | None:
-        """The command that was running when the run was last seen, fit to be shown."""
+        """The command that was running at the last poll, without secrets."""
         return Redactor.of(self.credentials)(clean(self._running.command)) if self._running else None
 
-    def tell(self, seen: Observation) -> None:
+    def observe(self, seen: Observation) -> None:
         """Log what is new in an observation."""
         if seen.status is None:
             if not self._in_outage:
-                self.logger.warning("Bolt run %s cannot be seen now: %s", self.run_id, seen.error)
+                self.logger.warning("Bolt run %s cannot be polled at the moment: %s", self.run_id, seen.error)
             self._in_outage = True
             return
         if self._in_outage:
-            self.logger.info("Bolt run %s can be seen again.", self.run_id)
+            self.logger.info("Bolt run %s can be polled again.", self.run_id)
         self._in_outage = False
         self._running = seen.status.unfinished_command
         if seen.status.state != self.state:
@@ -59,17 +59,17 @@ class RunLog:
         self._warn_of_unknown_state(seen.status)
 
     def _warn_of_unknown_state(self, status: BoltRunStatus) -> None:
-        """Warn once that no command is running although the state is not known, and once of the end that follows."""
+        """Warn once if no command is running although the state is unknown, and once when the run counts as ended."""
         end = end_by_commands(status)
         if status.reported_state is not None:
             text = (
-                f"Bolt run {self.run_id} is {status.reported_state} in Bolt, a state that is not known. Its "
-                f"commands have ended, so the run counts as {status.state}."
+                f"Bolt run {self.run_id} is {status.reported_state}, an unknown state. All its commands have ended, "
+                f"so the run counts as {status.state}."
             )
         elif end is not None:
             text = (
-                f"Bolt run {self.run_id} is {status.state}, a state that is not known, and none of its commands "
-                f"is running. If this lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
+                f"Bolt run {self.run_id} is {status.state}, an unknown state, and none of its commands is running. "
+                f"If this lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
             )
         else:
             return

@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 86_400.0
 _WHILE_IT_RUNS = (
-    "Trigger it again when that run has ended, or wait for that run: attach(run_id).wait_for_completion(). "
+    "Trigger it again when that run has ended, or wait for that run with attach(run_id).wait_for_completion(). "
     "The flow run_schedule does either by itself (on_already_running)."
 )
-# For Prefect's server, which knows the schema only; no constraint, so that the validators' messages come first.
+# For Prefect's server, which knows only the schema. It is no constraint, so that the validators' messages come first.
 _ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 class MemoryLedger:
-    """A ledger for a caller without a flow run: nothing of it outlives this process."""
+    """A ledger for a caller without a flow run: nothing is stored."""
 
     run_id: int | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
-        """Take note of nothing: whoever looks for the run later has no intent to go by."""
+        """Store nothing."""
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Keep the id, so that an interrupted caller can cancel the run."""
@@ -48,13 +48,13 @@ class MemoryLedger:
         self.run_id = run_id
 
     async def withdraw(self) -> None:
-        """Take note of nothing."""
+        """Store nothing."""
 
     async def disown(self) -> None:
-        """Take note of nothing."""
+        """Store nothing."""
 
     async def save(self) -> None:
-        """Take note of nothing."""
+        """Store nothing."""
 
 
 class BoltSchedule(JobBlock[BoltRunResult]):
@@ -63,15 +63,15 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     Args:
         credentials: The credentials of the schedule's workspace.
         schedule_name: The schedule's name as Paradime shows it, or its slug.
-        commands: Commands that take the place of the schedule's own.
-        branch: A branch or commit that takes the place of the schedule's own.
+        commands: Commands that replace the schedule's own.
+        branch: A branch or commit that replaces the schedule's own.
         timeout_seconds: How long a run may take, in seconds from its trigger.
-        poll_interval_seconds: The longest time between two looks at a run, in seconds.
-        max_outage_seconds: How long Bolt may be out of reach while a run is waited for, in seconds.
-        cancel_grace_seconds: How long a cancel may take until the run has ended, in seconds.
+        poll_interval_seconds: The longest time between two polls of a run, in seconds.
+        max_outage_seconds: How long Bolt may be unreachable before the wait fails, in seconds.
+        cancel_grace_seconds: How long a run may take to end after a cancel, in seconds.
 
     Raises:
-        pydantic.ValidationError: A field is no good; the message says what to type.
+        pydantic.ValidationError: A field is invalid; the message says what to type.
 
     Example:
         Load a saved schedule and run it:
@@ -107,13 +107,13 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     commands: Plain[list[str]] = Field(
         default=None,
         title="Commands",
-        description="Commands that take the place of the schedule's own, in order. Leave it empty to run those.",
+        description="Commands that replace the schedule's own, in order. Empty: the schedule's own.",
         examples=[["dbt run", "dbt test"]],
     )
     branch: Plain[str] = Field(
         default=None,
         title="Branch or commit",
-        description="The git branch or commit to run in place of the schedule's own. Leave it empty to run that.",
+        description="A git branch or commit that replaces the schedule's own. Empty: the schedule's own.",
         json_schema_extra=_ONE_LINE,
     )
     timeout_seconds: float = Field(
@@ -128,7 +128,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         ge=0.5,
         le=3600,
         title="Poll interval",
-        description="The longest time between two looks at a run, in seconds. Young runs are looked at more often.",
+        description="The longest time between two polls of a run, in seconds. New runs are polled more often.",
     )
     max_outage_seconds: float = Field(
         default=MAX_OUTAGE_SECONDS,
@@ -136,7 +136,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         le=LONGEST_TIMEOUT_SECONDS,
         title="Longest outage",
         description=(
-            "How long Bolt may be out of reach, in seconds, before waiting for a run is given up. 14 days at most."
+            "How long Bolt may be unreachable before the wait for a run fails, in seconds. 14 days at most."
         ),
     )
     cancel_grace_seconds: float = Field(
@@ -144,13 +144,13 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         gt=0,
         le=3600,
         title="Cancel grace",
-        description="How long a cancelled run may take until it has ended, in seconds.",
+        description="How long a run may take to end after a cancel, in seconds.",
     )
 
     @field_validator("branch", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
-        # A form field that was left empty arrives as an empty text.
+        # The form sends an empty text for an empty field.
         return None if isinstance(value, str) and not value.strip() else value
 
     @field_validator("schedule_name", "branch")
@@ -170,15 +170,15 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         retry_everything: bool = False,
         **options: Unpack[TriggerOptions],
     ) -> TriggerRequest:
-        """Return what a trigger of this schedule asks for.
+        """Return the request for a trigger of this schedule.
 
         Args:
-            retry_of: A run to retry, in place of a new run of the schedule.
+            retry_of: A run to retry, instead of a new run of the schedule.
             retry_everything: Whether the retry runs all commands again.
-            options: What to ask for beyond what the block says: `TriggerOptions` describes each.
+            options: Options in addition to the block's: `TriggerOptions` describes each.
 
         Raises:
-            BoltRequestError: Something of it is invalid; nothing has been sent.
+            BoltRequestError: An option is invalid; nothing was sent.
         """
         given: dict[str, Any] = {"commands": self.commands or None, "branch": self.branch}
         given.update(chosen(TriggerOptions, options))
@@ -197,24 +197,24 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         decision_log: DecisionLog | None = None,
         **options: Unpack[TriggerOptions],
     ) -> BoltRun:
-        """Trigger a run, at most one.
+        """Trigger at most one run.
 
-        The run's id lives in the handle and nowhere else: what must survive the process is for the flow
-        `run_schedule`. A run that is started while the caller is interrupted is cancelled.
+        The run's id is only in the handle; to keep it beyond the process, use the flow `run_schedule`. If the caller is
+        interrupted during the trigger, the run is cancelled.
 
         Args:
-            request: What to trigger; what the block says by default.
-            ledger: Where intent and run id are written; nowhere by default.
-            decision_log: Where decisions are told; the log by default.
-            options: What to ask for beyond what the block says: `TriggerOptions` describes each.
+            request: What to trigger; the block's own request by default.
+            ledger: Stores the intent and the run id; nothing is stored by default.
+            decision_log: The decision log; by default decisions go to the log only.
+            options: Options in addition to the block's: `TriggerOptions` describes each.
 
         Returns:
-            The handle of the run, which is ours to cancel.
+            The handle of the run; it cancels the run at the time limit and on an interrupt.
 
         Raises:
-            BoltAlreadyRunning: The schedule runs already.
-            BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
-            BoltError: Nothing was started, as far as looking could tell.
+            BoltAlreadyRunning: The schedule is already running.
+            BoltTriggerUnknown: The answer was lost, and it is unknown whether a run started.
+            BoltError: No run was started, as far as a search shows.
         """
         memory = MemoryLedger()
         try:
@@ -227,7 +227,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                     max_outage_seconds=self.max_outage_seconds,
                 ).run()
         except BoltAlreadyRunning as error:
-            # The flows choose what to do then; a block has no such field.
+            # The flows have a parameter for this case; the block has not.
             raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
         except INTERRUPTS:
             if memory.run_id is not None:
@@ -237,11 +237,11 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         return self.attach(run_id, owned=True)
 
     def attach(self, run_id: int, *, owned: bool = False) -> BoltRun:
-        """Return the handle of a run that there is already.
+        """Return the handle of an existing run.
 
         Args:
             run_id: The run.
-            owned: Whether it is ours to cancel when a time limit or an interrupt ends the wait for it.
+            owned: Whether to cancel the run when a time limit or an interrupt ends the wait for it.
         """
         return BoltRun(
             run_id=run_id,
@@ -259,7 +259,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
 
 
 def _as_value_error(check: Any, *arguments: Any) -> Any:
-    """Run a check of the client's input in a pydantic validator, which only understands ValueErrors."""
+    """Run a check of the client in a pydantic validator, which needs a ValueError."""
     try:
         return check(*arguments)
     except BoltError as error:

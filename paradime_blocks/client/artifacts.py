@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunRecord
 
 MANIFEST = "target/manifest.json"
-# Most often the newest run has it, so the first look is at few.
-_FIRST_LOOK = 3
-_LATER_LOOKS = 25
+# Most often the newest run has it, so the first request asks for few.
+_FIRST_RUNS = 3
+_MORE_RUNS = 25
 
 
 class ArtifactCalls(RunCalls, CommandCalls):
@@ -31,18 +31,18 @@ class ArtifactCalls(RunCalls, CommandCalls):
     ) -> BoltLatestArtifact:
         """Find the newest file of a path that a schedule's successful commands left behind.
 
-        Newest run first, last command first; a run of which Bolt has no answer is passed over. The runs'
+        Newest run first, last command first; a run that Bolt does not return is skipped. The runs'
         commands, and then the commands' files, are asked for many in one request: three requests if the
         newest runs have it, whatever the number of commands.
 
         Args:
             schedule_name: The schedule's name or slug.
             path: The file's path, such as `target/manifest.json`.
-            command_index: Look at this command of each run only, counted from 0; negative from the last.
-            max_runs: How many runs to look at, 1 to 1000. A backend without a list of runs shows the latest.
+            command_index: Search this command of each run only, counted from 0; negative from the last.
+            max_runs: How many runs to search, 1 to 1000. A backend without a list of runs shows the latest.
 
         Raises:
-            BoltRequestError: No run has left such a file behind.
+            BoltRequestError: No run has such a file.
             BoltError: Bolt refused it, or no usable answer came.
         """
         path = check_text("path", path, MANIFEST)
@@ -52,15 +52,15 @@ class ArtifactCalls(RunCalls, CommandCalls):
             msg = f"Schedule {schedule_name!r} has no run."
             raise BoltRequestError(msg, guidance="Run it first.", schedule_name=schedule_name)
         missed: dict[int, BoltError] = {}
-        start, size = 0, _FIRST_LOOK
+        start, size = 0, _FIRST_RUNS
         while start < len(runs):
             found = await self._artifact_among(runs[start : start + size], path, command_index, missed)
             if found is not None:
                 return found
-            start, size = start + size, _LATER_LOOKS
-        msg = f"No command that succeeded in {len(runs)} runs of {schedule_name!r} has left {path} behind."
+            start, size = start + size, _MORE_RUNS
+        msg = f"No successful command in {len(runs)} runs of {schedule_name!r} has the file {path}."
         for first in [*missed.values()][:1]:
-            msg += f" {len(missed)} of the runs could not be looked at, the first because: {first.message}"
+            msg += f" {len(missed)} of the runs could not be read, the first because: {first.message}"
         raise BoltRequestError(
             msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule_name
         )
@@ -72,7 +72,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
         command_index: int | None,
         missed: dict[int, BoltError],
     ) -> BoltLatestArtifact | None:
-        # A run or a command that is gone, or has no answer, is passed over: an older one may have the file.
+        # A run or a command that Bolt does not return is skipped: an older one may have the file.
         each = [{"runId": run.id} for run in runs]
         replies = await self._read_each(ops.BOLT_RUN_STATE, each, BoltRunStatus)
         wanted: list[tuple[int, int]] = []
@@ -107,8 +107,8 @@ class ArtifactCalls(RunCalls, CommandCalls):
         Args:
             schedule_name: As `find_latest_artifact`, like the rest.
             path: The file's path.
-            command_index: Look at this command of each run only.
-            max_runs: How many runs to look at.
+            command_index: Search this command of each run only.
+            max_runs: How many runs to search.
 
         Raises:
             BoltError: As `find_latest_artifact`.
@@ -126,8 +126,8 @@ class ArtifactCalls(RunCalls, CommandCalls):
         Args:
             schedule_name: As `find_latest_artifact`, like the rest.
             path: The file's path.
-            command_index: Look at this command of each run only.
-            max_runs: How many runs to look at.
+            command_index: Search this command of each run only.
+            max_runs: How many runs to search.
 
         Raises:
             BoltError: As `find_latest_artifact`, or the file could not be fetched.
@@ -144,8 +144,8 @@ class ArtifactCalls(RunCalls, CommandCalls):
 
         Args:
             schedule_name: As `find_latest_artifact`, like the rest.
-            command_index: Look at this command of each run only.
-            max_runs: How many runs to look at.
+            command_index: Search this command of each run only.
+            max_runs: How many runs to search.
 
         Raises:
             BoltError: As `latest_artifact`.
@@ -156,9 +156,9 @@ class ArtifactCalls(RunCalls, CommandCalls):
         try:
             manifest = json.loads(content)
         except ValueError as error:
-            msg = f"The newest manifest of {schedule_name!r} is no JSON."
+            msg = f"The newest manifest of {schedule_name!r} is not JSON."
             raise BoltUnavailable(msg, operation="resource", schedule_name=schedule_name) from error
         if not isinstance(manifest, dict):
-            msg = f"The newest manifest of {schedule_name!r} is no JSON object."
+            msg = f"The newest manifest of {schedule_name!r} is not a JSON object."
             raise BoltUnavailable(msg, operation="resource", schedule_name=schedule_name)
         return manifest

@@ -19,7 +19,7 @@ ENDPOINT_EXAMPLE = "https://api.paradime.io/api/v1/<workspace>/graphql"
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL points at this machine itself."""
+    """Whether a URL points at this machine."""
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True
@@ -38,7 +38,7 @@ def check_endpoint(value: str) -> str:
     """Return the endpoint without surrounding space.
 
     Raises:
-        ValueError: It is no address that credentials may be sent to; the message says what to type.
+        ValueError: Credentials must not be sent to it; the message says what to type.
     """
     text = _text("api_endpoint", value)
     hint = f"copy it from the Paradime workspace settings, it looks like {ENDPOINT_EXAMPLE}"
@@ -49,25 +49,23 @@ def check_endpoint(value: str) -> str:
         msg = f"api_endpoint has white space in it: {hint}"
         raise ValueError(msg)
     if "<" in text or ">" in text:
-        msg = "api_endpoint still holds a placeholder: replace <workspace> by your own, " + hint
+        msg = "api_endpoint still has a placeholder: replace <workspace> by your own, " + hint
         raise ValueError(msg)
     try:
         parts = urlsplit(text)
         _ = parts.port, httpx.URL(text)
     except (ValueError, httpx.InvalidURL):
-        # What they say quotes the URL, and somebody may have pasted a secret there.
+        # Their messages quote the URL, and somebody may have pasted a secret there.
         msg = f"api_endpoint is not a URL: {hint}"
         raise ValueError(msg) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         msg = f"api_endpoint is not an https:// URL: {hint}"
         raise ValueError(msg)
     if parts.username or parts.password:
-        msg = (
-            "api_endpoint holds a user name or password: put the key and the secret in api_key and api_secret"
-        )
+        msg = "api_endpoint has a user name or password: put the key and the secret in api_key and api_secret"
         raise ValueError(msg)
     if parts.scheme == "http" and not is_loopback(text):
-        msg = f"api_endpoint must begin with https://, since the credentials travel with each request: {hint}"
+        msg = f"api_endpoint must begin with https://, since each request carries the credentials: {hint}"
         raise ValueError(msg)
     return text
 
@@ -104,7 +102,7 @@ def _text(name: str, value: object) -> str:
 
 
 def check_credentials(key: str | None, secret: str | None, workspace_uid: str | None) -> None:
-    """Refuse a combination of key, secret and workspace that Bolt could only refuse.
+    """Refuse a combination of key, secret and workspace that Bolt would refuse.
 
     Raises:
         ValueError: The message says what to type.
@@ -151,7 +149,7 @@ class BoltAuth(httpx.Auth):
     """
 
     def secrets(self) -> list[SecretStr]:
-        """Return what no message, log or artifact may show."""
+        """Return the texts that no message, log or artifact may contain."""
         raise NotImplementedError
 
 
@@ -205,7 +203,7 @@ class BearerToken(BoltAuth):
 def auth_for(
     api_key: str | SecretStr | None, api_secret: str | SecretStr, workspace_uid: str | None = None
 ) -> BoltAuth:
-    """Return what authenticates requests: a bearer token by its prefix, else the key pair.
+    """Return the authentication for a bearer token, which has a prefix, or for a key pair.
 
     Args:
         api_key: The API key; not needed with a bearer token.

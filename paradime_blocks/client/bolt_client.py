@@ -11,15 +11,15 @@ class BoltClient(ArtifactCalls, ScheduleCalls):
 
     Use it as an async context manager: clients with the same settings in the same event loop share one
     connection pool while any of them is open. Reads, and the mutations that are safe to repeat, are retried
-    by the policy; a trigger is sent again only when Bolt cannot have seen it.
+    by the policy; a trigger is sent again only if Bolt cannot have processed it.
 
     Args:
-        settings: Where Bolt is, what authenticates the requests, and how long one may take.
+        settings: The endpoint, the authentication and the limits of a request.
         retry_policy: How often and how long a request is tried.
-        transport: Takes the place of the network; for tests.
+        transport: Replaces the network in tests.
         sleep: How to wait between tries; for tests.
-        may_send: Asked before a run is started, and while the client waits to try that again; once it says no,
-            nothing is sent any longer.
+        may_send: Called before a trigger is sent, and while the client waits to send it again; once it returns False,
+            nothing is sent.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""The client's calls about a run's commands: their logs, and the files that they leave behind."""
+"""The client's calls about a run's commands: their logs and files."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class CommandCalls(BoltSession):
 
         Args:
             command_id: The command.
-            poll_interval_seconds: The wait after a look that gave nothing new, in seconds.
+            poll_interval_seconds: The wait after a poll without new lines, in seconds.
 
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
@@ -177,7 +177,7 @@ class CommandCalls(BoltSession):
         """
 
         async def fetch() -> bytes:
-            # A new URL for each try: the one before may have expired.
+            # A new URL for each attempt: the last one may have expired.
             async with self.stream_bolt_resource(resource_id) as chunks:
                 return b"".join([chunk async for chunk in chunks])
 
@@ -196,7 +196,7 @@ class CommandCalls(BoltSession):
         url = await self.get_bolt_resource_url(resource_id)
         facts: dict[str, Any] = {"operation": "resource", "resource_id": resource_id}
         if not _may_be_fetched(url):
-            msg = f"Bolt gave no https:// address for resource {resource_id}."
+            msg = f"Bolt returned no https:// address for resource {resource_id}."
             raise BoltRequestError(msg, **facts)
         seconds = self.settings.request_timeout_seconds
         end = anyio.current_time() + DOWNLOAD_SECONDS
@@ -207,9 +207,9 @@ class CommandCalls(BoltSession):
                     response = await _follow(plain, url)
                 async with aclosing(response):
                     if not response.is_success:
-                        # The URL itself is left out: its signature opens the file to whoever reads the message.
+                        # Without the URL: its signature gives access to the file.
                         raise BoltUnavailable(
-                            f"The store of resource {resource_id} refused its signed URL.",
+                            f"The storage of resource {resource_id} refused its signed URL.",
                             status_code=response.status_code,
                             may_have_acted=False,
                             retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
@@ -219,7 +219,7 @@ class CommandCalls(BoltSession):
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             failure, guidance = type(error).__name__, TRUST if is_of_trust(error) else None
         if failure:
-            # Not while the error is handled, which would be its context: it holds the signed URL, and is pickled along.
+            # Raised here, so that the error with the signed URL is not its context: contexts can be pickled.
             msg = f"Resource {resource_id} could not be fetched ({failure})."
             raise BoltUnavailable(msg, may_have_acted=False, guidance=guidance, **facts)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paradime_blocks.client.connection_settings import ConnectionSettings
     from paradime_blocks.client.operations import Operation
 
-# With these, nothing of the request can have reached the server: httpx raises them before it writes.
+# httpx raises these before it sends anything.
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -31,8 +31,8 @@ _NEVER_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-# A connection is kept from one look at a run to the next (httpx: 5 s), and given up before load balancers cut it
-# (60 s with most). One that was closed meanwhile is seen to be, and a new one made, before anything is sent.
+# A connection is kept from one poll to the next (httpx: 5 s), but not until load balancers close it (mostly 60 s).
+# httpx notices a closed connection before it sends anything, and opens a new one.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=55.0)
 
 
@@ -50,7 +50,7 @@ class Connection:
 
     @property
     def redact(self) -> Redactor:
-        """What takes the secrets out of whatever a message quotes of an answer."""
+        """Removes secrets from quotes of an answer."""
         return Redactor.of(self.settings)
 
     @classmethod
@@ -66,8 +66,7 @@ class Connection:
         http = settings.open_http(
             transport,
             auth=settings.auth,
-            # Well within the request's own limit, so that a connection that was never made is told apart
-            # from an answer that never came: only the first leaves no doubt that Bolt has done nothing.
+            # Shorter than the request's limit: after a connect timeout, Bolt cannot have processed the request.
             timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2),
             limits=_LIMITS,
         )
@@ -105,16 +104,16 @@ class Connection:
     ) -> httpx.Response:
         seconds = self.settings.request_timeout_seconds
         try:
-            # httpx's own limits are for each read: a server that dribbles would never reach them.
+            # httpx's limits apply to each read: a server that sends slowly would never reach them.
             with anyio.fail_after(seconds):
                 response = await self.http.post(
                     self.settings.api_endpoint, json={"query": document, "variables": dict(variables)}
                 )
         except _NEVER_SENT as error:
             forget_request(error)
-            told = self._reason(error)
+            reason = self._reason(error)
             guidance = TRUST if is_of_trust(error) else None
-            raise unavailable(operation, told, may_have_acted=False, guidance=guidance) from self._quotable(
+            raise unavailable(operation, reason, may_have_acted=False, guidance=guidance) from self._quotable(
                 error
             )
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -130,23 +129,23 @@ class Connection:
         return response
 
     def server_time(self) -> float | None:
-        """Return the time by the server's clock, in seconds since the epoch, as it was told last and went on."""
+        """Return the time by the server's clock, in seconds since the epoch; None before the first response."""
         return None if self.clock_offset is None else time.monotonic() + self.clock_offset
 
     def _reason(self, error: Exception) -> str:
-        told = self.redact.line(str(error), EXCERPT_CHARACTERS)
-        return f"could not be reached or broke off ({type(error).__name__}: {told})"
+        quoted = self.redact.line(str(error), EXCERPT_CHARACTERS)
+        return f"was unreachable or closed the connection ({type(error).__name__}: {quoted})"
 
     def _quotable(self, error: Exception) -> Exception | None:
-        """Return the error as a cause, which logs show; not if it quotes at length what the server sent."""
+        """Return the error as a cause, which logs show; None if it quotes the server at length."""
         text = str(error)
         return error if self.redact.line(text, ERROR_CHARACTERS) == text else None
 
 
 def forget_request(error: BaseException) -> None:
-    """Take the request out of an error and those that led to it: it holds the credentials.
+    """Remove the request from an error and its causes: it contains the credentials.
 
-    Nobody prints it, but whoever pickles the error has it: Dask does so with all that leads to an error, too.
+    It is not printed, but it would be pickled; Dask pickles causes, too.
     """
     links: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -167,7 +166,7 @@ _open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ConnectionSetti
 
 @asynccontextmanager
 async def shared_connection(settings: ConnectionSettings) -> AsyncIterator[Connection]:
-    """Give the event loop's connection for these settings; the last to leave closes it."""
+    """Return the event loop's connection for these settings; the last user closes it."""
     connections = _open.setdefault(asyncio.get_running_loop(), {})
     connection = connections.get(settings)
     if connection is None:
@@ -179,6 +178,6 @@ async def shared_connection(settings: ConnectionSettings) -> AsyncIterator[Conne
         connection.users -= 1
         if connection.users == 0:
             del connections[settings]
-            # Closing is cut off by no cancel: it only gives sockets back.
+            # Closing only releases sockets, so no cancel interrupts it.
             with anyio.CancelScope(shield=True):
                 await connection.http.aclose()

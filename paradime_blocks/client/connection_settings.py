@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from paradime_blocks.client.auth import BoltAuth
 
 
-# What a certificate that is not trusted needs. REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are for other libraries.
+# REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are for other libraries.
 TRUST = (
     "The certificate is not trusted. If it is your company's own, give its CA certificates as a PEM file: as ca_bundle "
     "of the ParadimeCredentials block, as PARADIME_CA_BUNDLE, or as SSL_CERT_FILE or SSL_CERT_DIR in the environment "
-    "of the worker. REQUESTS_CA_BUNDLE does not count."
+    "of the worker. REQUESTS_CA_BUNDLE is not used."
 )
 
 
 @functools.lru_cache(maxsize=4)
 def _read_certificates(_file: str | None, _folder: str | None, ca_bundle: str | None) -> ssl.SSLContext:
-    # Reading them takes a good part of the time that it takes to open a connection; httpx reads the variables.
+    # Cached, since reading them is slow. httpx reads the variables.
     context = httpx.create_ssl_context()
     if ca_bundle is not None:
         try:
@@ -43,7 +43,7 @@ def _read_certificates(_file: str | None, _folder: str | None, ca_bundle: str | 
 
 
 def is_of_trust(error: BaseException | None) -> bool:
-    """Whether an error comes of a certificate that is not trusted."""
+    """Whether an untrusted certificate caused an error."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -51,15 +51,15 @@ def is_of_trust(error: BaseException | None) -> bool:
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """All that it takes to talk to one workspace.
+    """The settings of the connection to one workspace.
 
     Args:
         api_endpoint: The workspace's GraphQL endpoint.
         auth: What authenticates the requests; `auth_for` makes it of a key pair or a token.
         proxy: A proxy's URL; `none` for no proxy; None for what the environment says.
-        ca_bundle: The path of a PEM file with certificates to trust besides the usual ones.
+        ca_bundle: The path of a PEM file with certificates to trust in addition to the usual ones.
         request_timeout_seconds: How long one request may take as a whole.
-        source: Where the credentials are kept, for messages.
+        source: Where the credentials are stored, for messages.
 
     Raises:
         BoltRequestError: A setting is invalid; the message says what to type.
@@ -74,7 +74,7 @@ class ConnectionSettings:
     source: str = "the arguments of BoltClient"
 
     def __post_init__(self) -> None:
-        """Check the settings, and take the space around them away."""
+        """Check the settings and strip white space."""
         seconds: object = self.request_timeout_seconds
         if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
             msg = f"request_timeout_seconds is {seconds!r}."
@@ -88,7 +88,7 @@ class ConnectionSettings:
         object.__setattr__(self, "proxy", proxy)
 
     def secrets(self) -> list[str | SecretStr]:
-        """Return what no message, log or artifact may show."""
+        """Return the texts that no message, log or artifact may contain."""
         return [*self.auth.secrets(), *passwords_in(self.proxy)]
 
     def http_options(self) -> dict[str, Any]:
@@ -111,17 +111,17 @@ class ConnectionSettings:
     def open_http(
         self, transport: httpx.AsyncBaseTransport | None = None, **options: Any
     ) -> httpx.AsyncClient:
-        """Open an HTTP client that goes by the proxy and the certificates of these settings.
+        """Open an HTTP client with the proxy and the certificates of these settings.
 
         Args:
-            transport: Takes the place of the network; for tests.
+            transport: Replaces the network in tests.
             options: Further options of `httpx.AsyncClient`.
 
         Raises:
             BoltRequestError: The proxy or the certificates are invalid.
         """
         try:
-            # A redirect could carry the credentials to another host, or a signed link over plain http.
+            # A redirect could send the credentials to another host, or a signed link over plain http.
             return httpx.AsyncClient(
                 follow_redirects=False,
                 **({"transport": transport} if transport is not None else self.http_options()),
@@ -133,5 +133,5 @@ class ConnectionSettings:
                 "Check the environment's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, "
                 "or set the credentials' proxy: a URL, or none."
             )
-            # What httpx says may quote a proxy's URL, and with it a password.
+            # httpx's message may quote the proxy's URL with its password.
             raise BoltRequestError(msg, guidance=guidance) from None

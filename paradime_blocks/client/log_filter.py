@@ -1,4 +1,4 @@
-"""Requests to signed links that no log tells: a link's query opens the file to whoever reads it.
+"""Keeps the queries of signed links out of all logs: a query gives access to the file.
 
 httpx logs the address of each request at INFO, redirects' included, and httpcore the headers of each answer
 at DEBUG. Both have one logger for all clients of a process, so that ours are known by the context that they

@@ -126,7 +126,7 @@ BOLT_RUN_STATUS = Operation(
     arguments={"runId": "Int!"},
     selection="ok state commands { id command startDttm endDttm stdout stderr returnCode }",
 )
-# What a poll needs: the logs of a long run are megabytes that nobody reads at every look.
+# For polls: without the logs, which may be megabytes.
 BOLT_RUN_STATE = Operation(
     name="BoltRunState",
     field="boltRunStatus",

@@ -1,4 +1,4 @@
-"""The one place that reads a reply of Bolt's: what it says, or the error that tells the caller what to do next."""
+"""Reads a reply of Bolt: its values, or the error that says what the caller can do next."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from paradime_blocks.text.redaction import Redactor
 
 _GATEWAY_TIMEOUT: Final = 504
-# A message is a state in Prefect's lists, a label and a line of its logs: what Bolt says in it is bounded.
+# A message becomes a state, a label and a log line in Prefect: the part that comes from Bolt is bounded.
 EXCERPT_CHARACTERS: Final = 200
 ERROR_CHARACTERS: Final = 500
 _NO_JSON: Final = object()
-# A gateway that speaks GraphQL has no status of its own to say it with: what it says, and as which status.
+# The words of a GraphQL gateway that lost an answer, and the HTTP status that they correspond to.
 _OF_A_GATEWAY: Final = (
     (re.compile(r"(?<![\w-])(?:upstream|time(?:d)?[ -]?out)(?![\w-])", re.IGNORECASE), _GATEWAY_TIMEOUT),
     (re.compile(r"(?<![\w-])(?:gateway|connection reset)(?![\w-])", re.IGNORECASE), httpx.codes.BAD_GATEWAY),
@@ -39,13 +39,13 @@ _OF_A_GATEWAY: Final = (
     ),
 )
 _QUOTED: Final = re.compile(r"(?<!\w)([\"'`]).*?\1(?!\w)", re.DOTALL)
-# Whoever says so has understood the request, whatever words of a gateway there are in its names.
+# A message with these words is about the request, even if a name in it sounds like a gateway.
 _OF_THE_REQUEST: Final = re.compile(
     r"not found|no such|does(?: not|n't) exist|unknown (?!error)|invalid (?!response)|not allowed|permission|denied"
     r"|forbidden|unauthori[sz]ed|quota|required|must\b|suspended|disabled|\b(?:argument|parameter|variable|field)",
     re.IGNORECASE,
 )
-# Bolt's own words for a refusal with HTTP 200 are not known: these are the customary ones.
+# Bolt's own words for refused credentials with HTTP 200 are unknown: these are the customary ones.
 BAD_CREDENTIALS: Final = re.compile(
     r"(invalid|incorrect|wrong|unknown|missing|expired|revoked|bad|no) "
     r"(api[ -_]?(key|secret|credentials?|token)|credentials?|key|secret|token|signature)"
@@ -54,7 +54,7 @@ BAD_CREDENTIALS: Final = re.compile(
     r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
     re.IGNORECASE,
 )
-# A read that ends in any other words is asked again: it may have failed inside Bolt, and it does no harm.
+# A read that fails with any other words is sent again: Bolt may have failed internally, and a read does no harm.
 _FINAL: Final = re.compile(
     rf"{_OF_THE_REQUEST.pattern}|{BAD_CREDENTIALS.pattern}|there is no|is unknown|syntax|unsupported|alias"
     r"|not (?:implemented|supported|recogni[sz]ed)|deleted|(?:cannot|can't|could not|couldn't) (?:be )?f(?:ind|ound)",
@@ -67,7 +67,7 @@ _FINAL_CODE: Final = re.compile(
 
 
 def unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
-    """Return the error of a request that got no usable reply."""
+    """Return the error of a request without a usable reply."""
     return BoltUnavailable(f"Bolt {what}.", operation=operation.name, **facts)
 
 
@@ -80,8 +80,8 @@ def read_reply(
         operation: What was asked.
         fields: Names of the fields, or their aliases.
         response: What came back.
-        source: Where the credentials are kept, for the message when they are refused.
-        redact: Takes secrets out of what is quoted of the reply.
+        source: Where the credentials are stored, for the message if they are refused.
+        redact: Removes secrets from quotes of the reply.
 
     Returns:
         The value of each field; never None.
@@ -89,21 +89,21 @@ def read_reply(
     Raises:
         BoltAuthError: HTTP 401 or 403.
         BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
-        BoltUnavailable: HTTP 408, 429 or 5xx, or a reply that is no GraphQL reply, or lacks the field or, with
-            errors beside it, a part of it; an error that tells of a gateway, where a run was to be started; or, to a
-            read, any error that is about neither the request nor the credentials.
+        BoltUnavailable: HTTP 408, 429 or 5xx; no GraphQL reply; a reply without the field, or with errors and a part of
+            it; for a trigger, an error in a gateway's words; for a read, any error that is about neither the request
+            nor the credentials.
     """
     _check_status(operation, response, source, redact)
     body = _json_of(response)
     if body is _NO_JSON:
         excerpt = redact.line(response.text, EXCERPT_CHARACTERS)
-        raise unavailable(operation, f"answered something that is not JSON: {excerpt!r}")
+        raise unavailable(operation, f"sent an answer that is not JSON: {excerpt!r}")
     if not isinstance(body, dict):
-        raise unavailable(operation, "answered JSON that is no GraphQL reply")
+        raise unavailable(operation, "sent JSON that is not a GraphQL reply")
     data = body.get("data")
     values = [data.get(name) if isinstance(data, dict) else None for name in fields]
     errors = body.get("errors") if isinstance(body.get("errors"), list) else []
-    # What did come of a trigger is the proof of a run, although something else failed.
+    # A run id proves that the trigger started a run, even if something else failed.
     is_proof = not operation.resend and any(_says_something(value) for value in values)
     if None not in values and (is_proof or not errors):
         return values
@@ -111,17 +111,17 @@ def read_reply(
         refusal = graphql_error(operation, errors, redact)
         if None in values or operation.kind == "mutation":
             raise refusal
-        # Half an answer must not be read as "no commands" or "no schedules", and the other half may come yet.
+        # A partial answer must not pass for "no commands" or "no schedules"; the next one may be complete.
         path = getattr(refusal, "path", None)
-        raise unavailable(operation, f"answered in part only: {refusal.message}", path=path) from refusal
+        raise unavailable(operation, f"sent a partial answer: {refusal.message}", path=path) from refusal
     if isinstance(data, dict) and operation.field in data and operation.field not in fields:
-        msg = "This workspace's Bolt backend answers aliased fields under their own name."
+        msg = "This workspace's Bolt backend ignores aliases."
         raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
-    raise unavailable(operation, f"answered without the field {operation.field}")
+    raise unavailable(operation, f"sent an answer without the field {operation.field}")
 
 
 def _says_something(value: Any) -> bool:
-    """Whether a field's value holds more than nulls."""
+    """Whether a field's value has more than nulls."""
     return any(part is not None for part in value.values()) if isinstance(value, dict) else value is not None
 
 
@@ -134,23 +134,23 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         msg = f"Bolt does not accept the credentials of {source}."
         raise BoltAuthError(msg, source=source, **facts)
     if status == httpx.codes.FORBIDDEN:
-        msg = f"The credentials of {source} are not allowed to do this."
+        msg = f"The credentials of {source} do not allow this."
         guidance = (
             "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
             "a 'Bolt Schedules Metadata Viewer' may only read. Check the workspace, too."
             if operation.kind == "mutation"
-            else "Check the workspace that they are for; a gateway or firewall on the way can answer so, too."
+            else "Check which workspace they belong to. A gateway or firewall may have sent this answer, too."
         )
         raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
         errors = _errors_of(response)
         if errors and isinstance(refusal := graphql_error(operation, errors, redact), BoltAlreadyRunning):
-            # `facts.md` tells the text and no status: whatever it comes with, it is an answer, and not lost.
+            # `facts.md` has the text without a status: with any status it is Bolt's answer.
             raise refusal
         asked = parse_retry_after(response.headers.get("Retry-After"))
-        told = "" if asked is None else f" and asks to be left alone for {asked:.0f} s"
+        wait = "" if asked is None else f" (Retry-After: {asked:.0f} s)"
         raise BoltUnavailable(
-            f"Bolt cannot answer now{told}.",
+            f"Bolt returned HTTP {status}{wait}.",
             retry_after_seconds=asked,
             **_what_is_lost(status),
             **facts,
@@ -159,10 +159,10 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         # Its query may be a token.
         location = re.split(r"[?#]", response.headers["Location"], maxsplit=1)[0]
         target = redact.line(location, EXCERPT_CHARACTERS)
-        msg = f"The endpoint redirects to {target!r}, and credentials are not sent on to another address."
+        msg = f"The endpoint redirects to {target!r}; credentials are not sent to another address."
         raise BoltRequestError(msg, guidance="Set api_endpoint to the workspace's own address.", **facts)
     errors = _errors_of(response)
-    # Nothing at the address is a wrong address, in whatever form it is said.
+    # HTTP 404 means a wrong address, whatever the body says.
     if errors and status != httpx.codes.NOT_FOUND:
         raise graphql_error(operation, errors, redact, status_code=status)
     msg = f"The endpoint answered: {redact.line(response.text, EXCERPT_CHARACTERS)!r}."
@@ -172,7 +172,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
 
 
 def _what_is_lost(status: int) -> dict[str, Any]:
-    """Return what a status, in place of an answer, leaves open."""
+    """Return what is unknown about a request that was answered with an error status."""
     return {
         "may_have_acted": status != httpx.codes.TOO_MANY_REQUESTS,
         "may_still_act": status == _GATEWAY_TIMEOUT,
@@ -181,7 +181,7 @@ def _what_is_lost(status: int) -> dict[str, Any]:
 
 
 def _status_meant(text: str) -> int | None:
-    """Return the status as which a gateway would have lost an answer; None if the text is Bolt's own refusal."""
+    """Return the HTTP status that a gateway's words correspond to; None if Bolt itself refused the request."""
     told = _QUOTED.sub("", text)
     if _OF_THE_REQUEST.search(told):
         return None
@@ -189,14 +189,14 @@ def _status_meant(text: str) -> int | None:
 
 
 def _is_final(text: str, entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a read that was refused in these words will be refused again: request or credentials are wrong."""
+    """Whether a read that failed with these words will fail again: the request or the credentials are wrong."""
     extensions = [entry["extensions"] for entry in entries if isinstance(entry.get("extensions"), dict)]
     codes = [str(each.get(name)) for each in extensions for name in ("code", "classification")]
     return bool(_FINAL.search(_QUOTED.sub("", text))) or any(map(_FINAL_CODE.search, codes))
 
 
 def _json_of(response: httpx.Response) -> Any:
-    """Read a body as JSON; the error of one that is none would hold all of it, and goes no further."""
+    """Read a body as JSON. The decoder's error is dropped, since it contains the whole body."""
     try:
         return response.json()
     except ValueError:
@@ -204,44 +204,44 @@ def _json_of(response: httpx.Response) -> Any:
 
 
 def _errors_of(response: httpx.Response) -> list[Any]:
-    """Some servers answer a document that they cannot validate with HTTP 400, and the errors in the body."""
+    """Return the GraphQL errors of a body: some servers send them with HTTP 400."""
     body = _json_of(response)
     errors = body.get("errors") if isinstance(body, dict) else None
     return errors if isinstance(errors, list) else []
 
 
 def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor, **facts: Any) -> BoltError:
-    """Turn the `errors` of a reply into the error that tells the caller what to do next.
+    """Return the error for the `errors` of a reply.
 
     Args:
         operation: What was asked.
-        errors: What Bolt said, as it came.
-        redact: Takes secrets out of it: Bolt may quote the request, and with it the credentials.
+        errors: The errors as Bolt sent them.
+        redact: Removes secrets: Bolt may quote the request, and with it the credentials.
         facts: Further facts of the error.
     """
     entries = [error if isinstance(error, dict) else {"message": str(error)} for error in errors]
     text = "; ".join(str(entry.get("message") or entry) for entry in entries)
-    # What it means is read off the whole; what is told of it is cut.
-    told = redact.line(text, ERROR_CHARACTERS)
+    # The whole text decides; the message quotes a part of it.
+    quoted = redact.line(text, ERROR_CHARACTERS)
     facts = {
         "operation": operation.name,
         "path": redact.data(next((entry["path"] for entry in entries if entry.get("path")), None)),
         "graphql_errors": redact.data(entries, ERROR_CHARACTERS),
         **facts,
     }
-    # The text that `facts.md` names; the API has no code for it.
+    # The API has no code for it, only this text (`facts.md`).
     if "AlreadyRunning" in text:
-        msg = f"Bolt did not start a run because the schedule is running already: {told}"
+        msg = f"Bolt did not start a run because the schedule is already running: {quoted}"
         return BoltAlreadyRunning(msg, **facts)
     missing = missing_name(operation, entries)
     if missing is not None:
         missing = redact.line(missing)
-        msg = f"This workspace's Bolt backend does not know {missing!r}: {told}"
+        msg = f"This workspace's Bolt backend does not know {missing!r}: {quoted}"
         return BoltUnsupported(msg, missing=missing, **facts)
     if operation.kind == "query" and "status_code" not in facts and not _is_final(text, entries):
-        return BoltUnavailable(f"Bolt could not answer {operation.field}: {told}", **facts)
+        return BoltUnavailable(f"Bolt could not answer {operation.field}: {quoted}", **facts)
     lost_as = None if operation.resend else _status_meant(text)
     if lost_as is not None:
-        msg = f"Bolt could not answer {operation.field}: {told}"
+        msg = f"Bolt could not answer {operation.field}: {quoted}"
         return BoltUnavailable(msg, **_what_is_lost(lost_as), **facts)
-    return BoltRequestError(f"Bolt refused {operation.field}: {told}", **facts)
+    return BoltRequestError(f"Bolt refused {operation.field}: {quoted}", **facts)

@@ -1,4 +1,4 @@
-"""The client's calls about runs: trigger, retry, cancel, look."""
+"""The client's calls about runs: trigger, retry, cancel, read."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class RunCalls(BoltSession):
             run_id: The run.
 
         Returns:
-            Whether Bolt took the request. That the run has ended is another matter: look at its state.
+            Whether Bolt accepted the request. The run may end later: check its state.
 
         Raises:
             BoltError: Bolt refused it, or no usable answer came.
@@ -148,8 +148,8 @@ class RunCalls(BoltSession):
     async def get_bolt_run(self, run_id: int, *, logs: bool = True) -> BoltRunStatus:
         """Return the state and the commands of a run (`reference.txt`: `boltRunStatus`).
 
-        If Bolt's state is not known and has lasted for two minutes since the last command ended, the state is what
-        the commands tell, and `reported_state` is Bolt's.
+        If Bolt's state is unknown and has lasted for two minutes after the last command, the state is derived from
+        the commands, and `reported_state` is Bolt's.
 
         Args:
             run_id: The run.
@@ -199,21 +199,20 @@ class RunCalls(BoltSession):
         return await self._read(ops.LIST_BOLT_RUNS, variables, BoltRunPage)
 
     async def may_trigger(self) -> bool | None:
-        """Whether the key may trigger and cancel, as far as Bolt tells without anything being executed.
+        """Return whether the key may trigger and cancel, as far as Bolt shows it without executing anything.
 
-        It sends a cancel whose only field is skipped, of a run that there cannot be: a server that judges a
-        request by its kind refuses it to a key that may only read; any other has nothing to execute, and so
-        nothing to judge.
+        It sends a cancel of a run that cannot exist, whose only field is skipped. Some servers refuse any mutation to a
+        key that may only read; others have nothing to execute, and so nothing to refuse.
 
         Returns:
-            False if Bolt refused it for want of permission; None if that cannot be told.
+            False if Bolt refused it for lack of permission; None if it is unknown.
 
         Raises:
             BoltUnavailable: No usable answer came.
         """
         operation = ops.CANCEL_BOLT_RUN
-        # The type's name proves that an answer came: all else is skipped. Ids begin at 1: not even a server that
-        # ignored the directive would find a run to cancel.
+        # `__typename` proves that an answer came. Ids begin at 1, so even a server that ignores the directive
+        # cancels nothing.
         document = "mutation MayTrigger { __typename cancelBoltRun(scheduleRunId: 0) @skip(if: true) { ok } }"
         connection = self._open_connection()
         try:

@@ -97,7 +97,7 @@ class ScheduleCalls(BoltSession):
             suspend: Whether to suspend; False to resume.
 
         Returns:
-            Whether Bolt took the request.
+            Whether Bolt accepted the request.
 
         Raises:
             BoltUnsupported: The backend lacks the operation.
@@ -111,10 +111,10 @@ class ScheduleCalls(BoltSession):
         return bool(isinstance(reply, dict) and reply.get("ok"))
 
     async def find_schedule_of_run(self, run_id: int) -> str | None:
-        """Return the name of the schedule that a run belongs to, which Bolt does not tell of a run.
+        """Return the name of the schedule of a run, which Bolt's API does not return for a run.
 
-        It is looked for among the newest runs of all active schedules, fifty schedules to a request. Where
-        the backend has no list of runs, only the latest run of each schedule can be looked at.
+        It searches the newest runs of all active schedules, fifty schedules per request. If the backend has no list of
+        runs, it checks only the latest run of each schedule.
 
         Args:
             run_id: The run.
@@ -129,7 +129,7 @@ class ScheduleCalls(BoltSession):
         names = [schedule.name async for schedule in self.iter_bolt_schedules() if schedule.name]
         try:
             each = [{"slug": name, "offset": 0, "limit": _RUNS_TO_SEARCH} for name in names]
-            # A schedule that Bolt has no answer for is passed over: the run is most likely another's.
+            # A schedule that Bolt does not return is skipped: the run is most likely another one's.
             pages = await self._read_each(ops.LIST_BOLT_RUNS, each, BoltRunPage)
             runs = [set() if isinstance(page, BoltError) else {run.id for run in page.runs} for page in pages]
         except BoltUnsupported:

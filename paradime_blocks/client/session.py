@@ -1,4 +1,4 @@
-"""The session with one Bolt workspace: settings, connection, and how an operation is sent and read."""
+"""Sends operations to one Bolt workspace and reads the replies."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def _understood(
     operation: Operation, variables: Mapping[str, Any], model: type[Model], reply: Any, **known: Any
 ) -> Model:
     if isinstance(reply, dict) and reply.get("ok") is False:
-        # `ok` is all that the reference shows of a refusal; what there is not cannot be read again.
-        asked = ", ".join(f"{name} {value!r}" for name, value in variables.items())
-        msg = f"Bolt has no answer to {operation.field} for {asked} (ok: false)."
+        # In the reference, `ok` is the only sign of a refusal.
+        asked = ", ".join(f"{name}: {value!r}" for name, value in variables.items())
+        msg = f"Bolt returned ok: false for {operation.field}({asked})."
         raise BoltRequestError(msg, operation=operation.name, guidance="Check that it exists.")
     if isinstance(reply, dict) and all(value is None for value in reply.values()):
-        # Nothing but nulls must not be read as "no schedules" or "no latest run".
-        msg = f"Bolt answered {operation.field} with nothing but nulls."
+        # Only nulls must not pass for "no schedules" or "no latest run".
+        msg = f"Bolt's response to {operation.field} has only nulls."
         raise BoltUnavailable(msg, operation=operation.name)
     try:
         return model.model_validate({**reply, **known})
     except (ValidationError, TypeError) as error:
-        msg = f"Bolt answered {operation.field} in a shape that is not the API's."
+        msg = f"Bolt's response to {operation.field} does not match the API schema."
         raise BoltUnavailable(msg, operation=operation.name) from error
 
 
 async def _sleep_while(wanted: Callable[[], bool], seconds: float, sleep: Sleep) -> None:
-    """Sleep, but no longer than it is wanted."""
+    """Sleep, but stop as soon as it is no longer wanted."""
     while seconds > 0 and wanted():
         await sleep(min(seconds, _STEP_SECONDS))
         seconds -= _STEP_SECONDS
@@ -77,11 +77,11 @@ def _understood_each(
 def sorted_out(
     replies: Mapping[int, Model | BoltError], errors: dict[int, BoltError] | None
 ) -> dict[int, Model]:
-    """Return what could be had of several things, and put the errors of the others where they are wanted.
+    """Return the replies that are no errors, and collect the errors.
 
     Args:
-        replies: What came for each of them.
-        errors: Takes the errors; without it, the first is raised.
+        replies: The reply or the error for each key.
+        errors: Collects the errors; without it, the first one is raised.
     """
     found: dict[int, Model] = {}
     for key, reply in replies.items():
@@ -122,11 +122,11 @@ class BoltSession:
         """Open the connection, or join the one that is open.
 
         Raises:
-            BoltRequestError: The client is open already, or no connection can be set up.
+            BoltRequestError: The client is already open, or no connection can be set up.
         """
         if self._connection is not None:
-            msg = "The client is open already."
-            raise BoltRequestError(msg, guidance="Take a client of its own for each `async with`.")
+            msg = "The client is already open."
+            raise BoltRequestError(msg, guidance="Use a new client for each `async with`.")
         if self._transport is None:
             self._connection = await self._stack.enter_async_context(shared_connection(self.settings))
         else:
@@ -155,7 +155,7 @@ class BoltSession:
         )
 
     def bolt_time(self) -> float | None:
-        """Return the time by Bolt's own clock, in seconds since the epoch; None if it has not told it yet."""
+        """Return the time by Bolt's clock, in seconds since the epoch; None before the first response."""
         return self._open_connection().server_time()
 
     async def _new_run(self, operation: Operation, variables: dict[str, Any]) -> int:
@@ -163,13 +163,13 @@ class BoltSession:
 
         async def call() -> int:
             if not may_send():
-                msg = "The request was called off before it was sent."
+                msg = "The request was cancelled before it was sent."
                 raise BoltUnavailable(msg, operation=operation.name, may_have_acted=False)
             reply = await self._send(operation, variables)
             try:
                 return _INT.validate_python(reply["runId"])
             except (ValidationError, KeyError, TypeError) as error:
-                msg = "Bolt answered without the id of a run."
+                msg = "Bolt's response has no run id."
                 raise BoltUnavailable(msg, operation=operation.name) from error
 
         async def sleep(seconds: float) -> None:
@@ -193,7 +193,7 @@ class BoltSession:
     async def _read_many(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
     ) -> list[Model]:
-        """Read the same of several things; what one of them fails with, all fail with."""
+        """Read several things of a kind; if one fails, all fail."""
         found: list[Model] = []
         for reply in await self._read_each(operation, each, model):
             if isinstance(reply, BoltError):
@@ -204,10 +204,10 @@ class BoltSession:
     async def _read_each(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
     ) -> list[Model | BoltError]:
-        """Read the same of several things through aliases, or one by one where the backend refuses those.
+        """Read several things of a kind with aliases, or one by one if the backend refuses aliases.
 
-        Where one of them cannot be had, its error stands in its place, and the others are there all the same.
-        An error that is not one thing's own, such as refused credentials or an outage, is raised.
+        If one of them fails, its error takes its place. An error that concerns all, such as refused credentials or an
+        outage, is raised.
         """
         found: list[Model | BoltError] = []
         for start in range(0, len(each), _ALIASES_PER_REQUEST):
@@ -228,7 +228,7 @@ class BoltSession:
             latest.clear()
             replies = await connection.send_aliased(operation, document, variables, len(each))
             latest.extend(_understood_each(operation, each, model, replies))
-            # What may be there the next time is asked for again, as it is of one thing.
+            # A single read would be sent again, too.
             for error in (found for found in latest if isinstance(found, BoltUnavailable)):
                 raise error
 
@@ -238,13 +238,13 @@ class BoltSession:
             raise
         except (BoltRequestError, BoltUnavailable) as error:
             if any(isinstance(found, BaseModel) for found in latest):
-                # The last reply came, and for some of the things it is of use.
+                # The last reply has some of the things.
                 return latest
             if isinstance(error, BoltUnavailable) and not error.graphql_errors:
                 raise
         else:
             return latest
-        # One thing that is not there fails them all, too; the single queries tell which case it is.
+        # One missing thing fails them all, too; single reads show which case it is.
         singles = await self._read_singles(operation, each, model)
         if not any(isinstance(found, BoltError) for found in singles):
             connection.refused.add(_ALIASES)
@@ -258,7 +258,7 @@ class BoltSession:
             try:
                 found.append(await self._read(operation, variables, model))
             except (BoltAuthError, BoltUnavailable, BoltUnsupported):
-                # Each of the rest would fail alike, and an outage would be waited for with each.
+                # The others would fail, too, each after the retries.
                 raise
             except BoltRequestError as error:
                 found.append(error)
@@ -270,10 +270,9 @@ class BoltSession:
         )
 
     async def _send(self, operation: Operation, variables: dict[str, Any]) -> Any:
-        """Send in the newest way that this backend knows.
+        """Send an operation in the newest form that this backend knows.
 
-        It is sent once but for validation errors: a backend that does not understand a document has executed
-        nothing of it.
+        After a validation error it is sent again: the backend has not executed any of it.
         """
         connection = self._open_connection()
         with_newer = bool(operation.newer) and operation.name not in connection.refused

@@ -1,7 +1,7 @@
-"""The end of a run whose state is not known by its name: its commands tell it.
+"""The end of a run in an unknown state, derived from its commands.
 
-Bolt's states are not documented in full. One that is not known is never taken for an end by its name alone; but if it
-lasts although no command is running, waiting for another one would take until the time limit.
+Bolt's states are not documented in full. An unknown state is never an end by its name. But if it lasts although no
+command is running, the wait must not continue until the time limit.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _BAD = re.compile(r"cancel|fail|err|time|abort|kill|stop|terminat|reject|expire|
 
 
 def count_setup(shown: Sequence[str]) -> int:
-    """Return how many of a run's commands are such as Bolt puts before those of the schedule (`facts.md`)."""
+    """Return how many commands at the beginning of a run are Bolt's own, before the schedule's (`facts.md`)."""
     return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
 
 
 def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
-    """Return the end that a run's commands tell if its state is not known; None while they tell none.
+    """Return the end of a run in an unknown state, derived from its commands.
 
-    They tell none before a command of the schedule has ended, and while a command is running.
+    It is None if the state is known, while a command is running, and before a command of the schedule has ended.
 
     Args:
         status: The run's status.
@@ -47,11 +47,11 @@ def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
 
 
 def settled(status: BoltRunStatus, now: float | None) -> BoltRunStatus:
-    """Return a run's status with the end that its commands tell, if a state that is not known has lasted since then.
+    """Return the status with the end derived from the commands, if an unknown state has lasted for long enough.
 
     Args:
         status: The status, as Bolt gave it.
-        now: The time by Bolt's clock, in seconds since the epoch; None if it is not known.
+        now: The time by Bolt's clock, in seconds since the epoch; None if it is unknown.
     """
     end = end_by_commands(status)
     ended = max((command.end_dttm for command in status.commands if command.end_dttm), default=None)

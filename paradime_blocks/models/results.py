@@ -72,7 +72,7 @@ class BoltRunResult(BaseModel):
 
     Attributes:
         run_id: The Bolt run (the last one, if it took several).
-        schedule_name: The schedule, if it is known: Bolt does not tell it of a run.
+        schedule_name: The schedule, if it is known: Bolt's API does not return it for a run.
         state: The state in which the run ended.
         url: The run's page in Paradime.
         started_at: When the first command began, in UTC.

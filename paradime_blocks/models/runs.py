@@ -64,7 +64,7 @@ class BoltRunStatus(Reply):
     Attributes:
         state: The state.
         commands: The commands that have started.
-        reported_state: What Bolt calls the state, if `state` is what the commands tell instead.
+        reported_state: Bolt's own state, if it is unknown and `state` is derived from the commands.
     """
 
     ok: bool | None = None
@@ -76,7 +76,7 @@ class BoltRunStatus(Reply):
     def failing_command(self) -> BoltCommand | None:
         """The command that ended the run badly: the last that failed; None if none did.
 
-        With `continueOnError` a command may fail and the run go on, so the first failure is not the cause. Of a
+        With `continueOnError` a run continues after a failed command, so the first failure is not the cause. Of a
         run that ended badly without a return code other than 0, it is the last command that was broken off. One
         that ended with 0 is never to blame: Bolt itself may have failed.
         """
@@ -123,7 +123,7 @@ class BoltRunStatus(Reply):
 
     @property
     def ended_at(self) -> datetime | None:
-        """When the last command ended; None while the run goes on."""
+        """When the last command ended; None while the run is still running."""
         if not self.state.is_terminal:
             return None
         return max((c.end_dttm for c in self.commands if c.end_dttm), default=None)

@@ -11,7 +11,7 @@ _LAST = 4
 
 @dataclass
 class DecisionLog:
-    """The decisions of a run, oldest first.
+    """The decisions about a run, oldest first.
 
     Attributes:
         notes: The decisions, each as (ISO date in UTC, sentence).
@@ -22,7 +22,7 @@ class DecisionLog:
     log: Callable[[str], object] | None = None
 
     def note(self, sentence: str) -> None:
-        """Add a decision and log it, unless it is one of the last few already."""
+        """Add a decision, unless it is among the last few: a decision that repeats is logged once."""
         if sentence in {earlier for _, earlier in self.notes[-_LAST:]}:
             return
         self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))

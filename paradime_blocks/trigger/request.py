@@ -1,4 +1,4 @@
-"""What is to be triggered, what was known before, and where both are written down."""
+"""What to trigger, what is known before it, and the ledger that stores both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TriggerRequest:
 
     Attributes:
         schedule_name: The schedule's name or slug.
-        options: What else is asked for; only what is given.
+        options: The options that are given.
         retry_of: A run to retry from its failure, in place of a new run of the schedule.
         retry_everything: Whether the retry runs all commands again.
     """
@@ -64,10 +64,10 @@ class TriggerRequest:
 
     @property
     def fingerprint(self) -> str:
-        """What tells the request from others, but for its reason; nobody can read in it what was asked for."""
+        """Identifies the request without its reason; it does not reveal the request."""
         asked = {name: value for name, value in self.options.items() if name != "reason"}
-        told = [self.schedule_name, asked, self.retry_of, self.retry_everything]
-        text = json.dumps(told, sort_keys=True, default=lambda command: command.model_dump())
+        parts = [self.schedule_name, asked, self.retry_of, self.retry_everything]
+        text = json.dumps(parts, sort_keys=True, default=lambda command: command.model_dump())
         return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT]
 
     def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
@@ -84,16 +84,16 @@ class TriggerRequest:
 
 @dataclass(frozen=True)
 class TriggerIntent:
-    """What was known when a trigger was about to be sent; enough to look for its run later.
+    """What is known before a trigger is sent: enough to search for its run later.
 
     Attributes:
-        latest_run_id: The schedule's latest run before it; 0 for none.
+        latest_run_id: The schedule's latest run before the trigger; 0 for none.
         intended_at: When, in seconds since the epoch, by our own clock.
         commands: Fingerprints of the commands that the run is to have: they are kept where many can read, and a
             command may hold a secret.
-        branch: Branch or commit that was asked for.
+        branch: The requested branch or commit.
         retry_of: The run that is to be retried.
-        bolt_time: When, by Bolt's clock; None if Bolt does not tell it.
+        bolt_time: When, by Bolt's clock; None if it is unknown.
     """
 
     latest_run_id: int
@@ -105,22 +105,22 @@ class TriggerIntent:
 
 
 class RunLedger(Protocol):
-    """Where intents and run ids are written before and after a trigger, so that other processes find them."""
+    """Stores intents and run ids before and after a trigger, so that other processes find them."""
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
-        """Write down that a trigger is about to be sent."""
+        """Store that a trigger is about to be sent."""
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Write down which run the trigger started; `adopted` if it was found rather than told."""
+        """Store which run the trigger started; `adopted` if a search found it."""
 
     async def withdraw(self) -> None:
-        """Write down that the trigger has started nothing, and will not."""
+        """Store that the trigger has started nothing, and will not."""
 
     async def disown(self) -> None:
-        """Write down that what the trigger may have started is no longer known for ours: no run of it has been seen.
+        """Store that the trigger may have started a run, but that none was found.
 
-        What shows itself later may be somebody else's, and is not to be cancelled; but no second is started beside it.
+        A run that appears later may be somebody else's: it must not be cancelled, and no second one is started.
         """
 
     async def save(self) -> None:
-        """Write down that the trigger has failed, and may have started a run all the same."""
+        """Store that the trigger has failed and may have started a run."""

@@ -1,8 +1,8 @@
-"""Looking for the run that a trigger may have started.
+"""Searches for the run that a trigger may have started.
 
-Bolt offers no idempotency key, so a run is known by what it does: only runs newer than the schedule's latest run
-before the trigger can be ours; when they began, branch, commands and parent are compared. One that fits is it, none
-at all within the window is proof that nothing started, and anything else cannot be told.
+Bolt has no idempotency key. Only runs newer than the schedule's latest run before the trigger can be ours; their start,
+branch, commands and parent are compared. If one fits, it is ours. If there is none within the window, nothing started.
+Anything else is unknown.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 
-_LOOK_DELAYS = (0.5, 1.0, 2.0, 3.0)
-# A trigger starts its run within this time, or not at all; later runs are somebody else's.
+_SEARCH_DELAYS = (0.5, 1.0, 2.0, 3.0)
+# A trigger starts its run within this time, or not at all.
 _LONGEST_START_SECONDS = 600.0
 _LONGEST_REQUEST_SECONDS = 60.0
 _PAGE = 50
-_RUNS_LOOKED_AT = 200
+_MOST_RUNS = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
 
 
 class Verdict(Enum):
-    """What looking for a run came to."""
+    """The verdict of a search."""
 
     FOUND = "found"
     ABSENT = "absent"
@@ -49,7 +49,7 @@ class Verdict(Enum):
 
 
 class Fit(Enum):
-    """How well a run fits an intent: it does, nothing speaks against it, it may or may not, or something does."""
+    """Whether a run fits an intent: yes, possibly, doubtfully, or no."""
 
     YES = "yes"
     OPEN = "open"
@@ -59,13 +59,13 @@ class Fit(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What looking for a run came to, and the runs that it was about.
+    """The finding of a search.
 
     Attributes:
-        verdict: What it came to.
-        candidates: The runs.
-        is_early: Whether it was broken off, so that a run may show itself yet.
-        fits: How well each run fits that was seen in the last look.
+        verdict: The verdict.
+        candidates: The runs that it is about.
+        is_early: Whether the search ended early, so that a run may still appear.
+        fits: Whether each run of the last search fits.
     """
 
     verdict: Verdict
@@ -80,7 +80,7 @@ class Finding:
 
 
 def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
-    """Judge whether a run can be the one that an intent started.
+    """Return whether a run can be the one that an intent started.
 
     Args:
         intent: The intent.
@@ -96,24 +96,24 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
     source = checked_out(intent.branch, record.git_info)
     how = Fit.NO if source is Fit.NO else _commands_fit(intent.commands, commands)
     if how is not Fit.NO and _BY_THE_CLOCK.search(record.actor or ""):
-        # An inference from its name: enough not to take the run for ours, but no proof that it is not.
+        # An inference from the actor's name: the run does not count as ours, but it may be.
         return Fit.DOUBTFUL
     return Fit.OPEN if how is Fit.YES and source is Fit.OPEN else how
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
-    """Judge whether a run has checked out the branch or commit that was asked for, if one was."""
+    """Return whether a run has checked out the requested branch or commit, if one was requested."""
     if asked is None or git is None or not (git.branch or git.commit_hash):
         return Fit.YES
     branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
     if asked.removeprefix("refs/heads/") in {branch, commit} or commit.startswith(asked):
         return Fit.YES
-    # A branch that was asked for can be shown as the commit that it stood at.
+    # Bolt may show a branch as its commit.
     return Fit.OPEN if not branch or _COMMIT.fullmatch(branch) else Fit.NO
 
 
 def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
-    """Judge whether a run's commands so far are the beginning of what was asked for, by its fingerprints."""
+    """Return whether a run's commands so far are the beginning of the requested ones, by their fingerprints."""
     setup = count_setup(shown)
     if not asked or setup == len(shown):
         return Fit.OPEN
@@ -121,11 +121,11 @@ def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
 
 
 def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
-    """Return which of a run's commands is the first that was asked for; None if it does not do what was asked.
+    """Return the index of the first requested command among a run's commands; None if they do not match.
 
     Args:
-        asked: The commands that were asked for; they may begin as Bolt's own do.
-        shown: The run's commands so far, with Bolt's own before them.
+        asked: The requested commands; they may begin like Bolt's own.
+        shown: The run's commands so far, Bolt's own included.
     """
     expected, seen = ([*map(fingerprint_of, commands)] for commands in (asked, shown))
     return _first(expected, seen, count_setup(shown))
@@ -137,11 +137,11 @@ def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | No
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
-    """Judge what was seen in one look; None means to look again.
+    """Return the finding of one search; None means to search again.
 
     Args:
-        fits: The runs that are newer than the intent's latest run, and how well each fits.
-        window_is_over: Whether there has been time enough for a run to show itself.
+        fits: The runs that are newer than the intent's latest run, and whether each fits.
+        window_is_over: Whether a run would have appeared by now.
     """
     certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
@@ -150,29 +150,29 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     if not window_is_over:
         return None
     if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
-        # Nothing speaks against it, and it is the only one.
+        # It is the only one, and it may fit.
         return Finding(Verdict.FOUND, possible, fits=fits)
     if not fits:
         return Finding(Verdict.ABSENT)
-    # Runs that do not seem to fit are no proof of absence: Bolt may write a command otherwise than we do.
+    # Runs that do not fit do not prove absence: Bolt may spell a command differently.
     return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
 
 
 def begun_too_late(
     intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None
 ) -> Fit | None:
-    """Judge whether a run began too late to be the one that an intent started; None if it did not.
+    """Return how well a run fits that began too late to be the intent's; None if it did not begin too late.
 
     Args:
         intent: The intent.
         began: When the run began, by Bolt's clock; None if it has not yet.
         now: The time by our own clock, which can be wrong.
-        bolt_now: The time by Bolt's; None if Bolt does not tell it.
+        bolt_now: The time by Bolt's clock; None if it is unknown.
     """
     certain = intent.bolt_time is not None and bolt_now is not None
     intended, present = (intent.bolt_time, bolt_now) if certain else (intent.intended_at, now)
     if intended is None or present is None or present <= intended + _LONGEST_START_SECONDS:
-        # There has been no time yet for a run to begin too late, whatever its clock says.
+        # It is too early for any run to begin too late.
         return None
     if (present if began is None else began) <= intended + _LONGEST_START_SECONDS:
         return None
@@ -180,16 +180,16 @@ def begun_too_late(
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return for how long after it was sent a trigger that nobody has answered may still start its run, in seconds.
+    """Return how long an unanswered trigger may still start its run, in seconds from its sending.
 
     Args:
-        request_timeout_seconds: How long an answer is waited for; a server may well take longer.
+        request_timeout_seconds: The client's timeout; a server may take longer.
     """
     return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
 
 
 def _seconds_since(intent: TriggerIntent, now: float, bolt_now: float | None) -> float:
-    """Return how long ago an intent was sent: by Bolt's clock if that is known, since ours can be wrong."""
+    """Return how long ago an intent was sent, by Bolt's clock if it is known: ours can be wrong."""
     if intent.bolt_time is not None and bolt_now is not None:
         return max(0.0, bolt_now - intent.bolt_time)
     return max(0.0, now - intent.intended_at)
@@ -206,29 +206,29 @@ async def find_triggered_run(
     at_most_seconds: float | None = None,
     clock: Clock | None = None,
 ) -> Finding:
-    """Look for the run that a trigger may have started.
+    """Search for the run that a trigger may have started.
 
     Args:
         client: An open client.
         request: What was to be triggered.
         intent: What was known before.
-        window_seconds: How long to look until absence is believed, from the first look that succeeds.
-        max_outage_seconds: How long to go on while looks fail.
-        least_age_seconds: How old the intent must be, too, for absence to be believed.
-        at_most_seconds: How long to look at most, from the first look that succeeds; None for as long as it takes.
+        window_seconds: How long to search until the run counts as absent, from the first search that succeeds.
+        max_outage_seconds: How long to continue while searches fail.
+        least_age_seconds: The age that the intent must have, too, until the run counts as absent.
+        at_most_seconds: The longest search, from the first that succeeds; None for no limit.
         clock: The time; for tests.
 
     Returns:
-        The finding; `UNSURE` with no candidates when Bolt could not be asked at all.
+        The finding; `UNSURE` without candidates if no search succeeded.
 
     Raises:
-        BoltAuthError: The credentials are refused.
+        BoltAuthError: Bolt refused the credentials.
     """
     clock = clock or system_clock()
     outage = Deadline(max_outage_seconds, clock)
     window: Deadline | None = None
     is_early = False
-    looks = 0
+    searches = 0
     while True:
         try:
             fits = await _newer_runs(client, request, intent, clock)
@@ -249,17 +249,17 @@ async def find_triggered_run(
                 return finding
             if finding is not None:
                 return replace(finding, verdict=Verdict.UNSURE, is_early=True) if is_early else finding
-        await clock.sleep(_LOOK_DELAYS[min(looks, len(_LOOK_DELAYS) - 1)])
-        looks += 1
+        await clock.sleep(_SEARCH_DELAYS[min(searches, len(_SEARCH_DELAYS) - 1)])
+        searches += 1
 
 
 def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
-    """Return the error of a trigger whose run cannot be told.
+    """Return the error of a trigger whose run is unknown.
 
     Args:
         what: What happened, as a sentence.
         schedule: The schedule's name or slug.
-        finding: What looking for the run came to.
+        finding: The finding of the search.
     """
     newest = finding.candidates[-1] if finding.candidates else None
     return BoltTriggerUnknown(
@@ -286,7 +286,7 @@ async def _newer_runs(
             began = began or status.started_at
             how = fit(intent, record, [command.command for command in status.commands])
         if behind and how is Fit.YES:
-            # The list will tell who started it, and for what, once it shows it.
+            # The list shows its actor, branch and parent later.
             how = Fit.OPEN
         late = begun_too_late(intent, began.timestamp() if began else None, clock.wall(), client.bolt_time())
         if late is not Fit.NO:
@@ -300,7 +300,7 @@ async def _listed_records(
     """Return the schedule's runs newer than one; None on a backend without `listBoltRuns`.
 
     Raises:
-        BoltUnavailable: There are more than can be looked at, so that none can be told to be missing.
+        BoltUnavailable: There are too many to prove that one is missing.
     """
     found: list[BoltRunRecord] = []
     received = 0
@@ -312,8 +312,8 @@ async def _listed_records(
             # Newest first (`facts.md`).
             if page.received < _PAGE or (page.runs and page.runs[-1].id <= than):
                 break
-            if received >= _RUNS_LOOKED_AT:
-                msg = f"The schedule has had more than {received} runs since."
+            if received >= _MOST_RUNS:
+                msg = f"The schedule has had more than {received} runs since then."
                 raise BoltUnavailable(msg, operation="ListBoltRuns")
     except (BoltUnsupported, BoltRequestError):
         return None
@@ -321,9 +321,9 @@ async def _listed_records(
 
 
 async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's latest run, if newer than one: a list that is empty, or behind, is no proof of absence."""
+    """Return the schedule's latest run, if newer than one: an empty list, or a late one, does not prove absence."""
     latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id
     if latest is None or latest <= than:
         return []
-    # Its parent is not shown here, so that a retry's run must be taken on trust.
+    # Its parent is not shown here, so a retry's run is assumed to be ours.
     return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]

@@ -1,4 +1,4 @@
-"""Triggering at most once: a lost answer is looked into, never guessed (`paradime_blocks.trigger.search`)."""
+"""Triggers a run at most once: after a lost answer it searches for the run (`paradime_blocks.trigger.search`)."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
 
 _SENDS_AT_MOST = 3
 _REFUSAL_WINDOW_SECONDS = 6.0
-_TOLD_CHARACTERS = 300
-# Where Bolt has too much to do and asks for less than this, or for nothing.
+_DETAIL_CHARACTERS = 300
+# The least wait after HTTP 429.
 _BUSY_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# Of what nothing has come yet there is nothing to cancel, and so time.
+# Nothing has been sent yet, so nothing has to be cancelled in the meantime.
 _WITHDRAWAL_SECONDS = 10.0
 
 
 def may_have_started(error: BaseException) -> bool:
-    """Judge whether a trigger that failed like this may have started a run all the same."""
+    """Whether a trigger that failed with this error may have started a run."""
     if isinstance(error, BoltUnavailable):
         return error.may_have_acted
     if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
         return False
     if isinstance(error, BoltRequestError):
-        # Without an operation it was refused before it was sent. GraphQL resolvers can fail after their work, and a
-        # gateway can answer in its own words for a server that has done it.
+        # Without an operation, the client refused it before sending. A GraphQL resolver can fail after its work, and a
+        # gateway can answer for a server that has done the work.
         return error.operation is not None
     return not isinstance(error, BoltError)
 
@@ -67,16 +67,16 @@ def _asked_by(error: BoltError) -> float:
 
 
 def _is_busy(error: BoltError, limit: Deadline) -> bool:
-    """Whether Bolt has too much to do (HTTP 429), and asks for no longer than there is time."""
+    """Whether Bolt rate-limited the request (HTTP 429) and asked for a wait within the limit."""
     busy = isinstance(error, BoltUnavailable) and error.status_code == httpx.codes.TOO_MANY_REQUESTS
     return busy and _asked_by(error) <= (limit.remaining or 0.0)
 
 
 async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
-    """Read what must be known before a trigger is sent.
+    """Read what a later search needs, before the trigger is sent.
 
     Raises:
-        BoltError: The schedule does not exist, or Bolt cannot be reached; nothing has been sent.
+        BoltError: The schedule does not exist, or Bolt is unreachable; no trigger was sent.
     """
     schedule = await client.get_bolt_schedule(request.schedule_name)
     return TriggerIntent(
@@ -96,13 +96,13 @@ class Trigger:
     Attributes:
         client: An open client.
         request: What to trigger.
-        ledger: Where intent and run id are written.
-        decision_log: Where decisions are told.
-        window_seconds: How long absence must last to be believed after an answer that tells nothing; if none came at
-            all, as long as a server may work at a request, if that is longer.
-        max_outage_seconds: How long to look on while Bolt cannot be reached, and to wait while it has too much to do
-            to take a trigger.
-        interrupt_seconds: How long an interrupted trigger is waited for, so that its run is known.
+        ledger: Stores the intent and the run id.
+        decision_log: The decision log.
+        window_seconds: How long a search must find no run until the trigger counts as not executed. Without any
+            answer it is as long as a server may work on a request, if that is longer.
+        max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while it rate-limits the
+            trigger.
+        interrupt_seconds: How long to wait for the answer of an interrupted trigger.
         clock: The time; for tests.
         start: Starts the request that triggers; for tests.
     """
@@ -122,19 +122,19 @@ class Trigger:
         """Trigger, and return the id of the run.
 
         Raises:
-            BoltAlreadyRunning: The schedule runs already. Where a gateway has sent the trigger twice, the run in
-                the way may be our own; the caller judges.
-            BoltTriggerUnknown: The answer was lost, and looking did not tell.
-            BoltError: Nothing was started, as far as looking could tell.
+            BoltAlreadyRunning: The schedule is already running. If a gateway sent the trigger twice, the conflicting
+                run may be ours; the caller decides.
+            BoltTriggerUnknown: The answer was lost, and the search did not show whether a run started.
+            BoltError: No run was started, as far as the search shows.
         """
         try:
             return await self._run()
         except BoltAlreadyRunning:
-            # Its caller judges whether the run in the way may be our own.
+            # The caller decides whether the conflicting run may be ours.
             raise
         except BoltError as error:
             if isinstance(error, BoltTriggerUnknown) or may_have_started(error):
-                # It was looked for, and not found; the sweeper, or a retry, looks again.
+                # The search did not find it; the sweeper, or a retry, searches again.
                 await self.ledger.save()
                 raise
             if self._lost is None:
@@ -143,11 +143,11 @@ class Trigger:
             if self.request.retry_of is None:
                 await self.ledger.disown()
             else:
-                # What is a retry of that run is ours, whenever it shows itself.
+                # Any retry of that run is ours, whenever it appears.
                 await self.ledger.save()
             what = (
-                f"{error.message} The answer to an earlier send of this trigger was lost ({self._lost}); no run of it "
-                f"has been seen since, and a retry of this flow run looks once more."
+                f"{error.message} An earlier answer to this trigger was lost ({self._lost}); no run of it has been "
+                f"found since, and a retry of this flow run searches again."
             )
             raise error.with_facts(message=what) from error
 
@@ -157,8 +157,8 @@ class Trigger:
         sent = 0
         while sent < _SENDS_AT_MOST:
             if self._lost is not None:
-                # Looking has taken its time, and whoever may send it now is to be asked anew. If it is not sent, the
-                # intent stays: what was sent before may show itself yet.
+                # The search took time: check again that this holder may send. If it may not, the intent stays, since
+                # the run of the earlier send may still appear.
                 intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
                 await self.ledger.intend(self.request, intent)
                 self.decision_log.note("No run has started; the trigger is sent again.")
@@ -167,24 +167,22 @@ class Trigger:
             except BoltError as error:
                 if _is_busy(error, busy):
                     if self._lost is None:
-                        # Nothing was started. What others start meanwhile must not be taken for it.
+                        # Nothing was started. A run that others start during the wait must not count as ours.
                         await self.ledger.withdraw()
                         await self._wait_for_bolt(error)
                         intent = await self._intend(busy)
                         continue
                     if self.request.retry_of is None:
-                        # None has been seen: what shows itself while we wait may be somebody else's.
+                        # No run has been found: one that appears during the wait may be somebody else's.
                         await self.ledger.disown()
                     await self._wait_for_bolt(error)
-                    found = await self._look_again(intent)
+                    found = await self._search_again(intent)
                 else:
-                    found = await self._look_after(error, intent)
+                    found = await self._search_after(error, intent)
                     sent, self._lost = sent + 1, error.message
                 if found is None:
                     continue
-                self.decision_log.note(
-                    f"Bolt run {found} is the one that our trigger started; it is adopted."
-                )
+                self.decision_log.note(f"Found Bolt run {found}, which the trigger started; it is adopted.")
                 await self._started(found, adopted=True)
                 return found
             self.decision_log.note(f"Bolt run {run_id} was started.")
@@ -197,19 +195,19 @@ class Trigger:
         raise BoltUnavailable(msg, schedule_name=self.request.schedule_name, operation="TriggerBoltRun")
 
     async def _intend(self, busy: Deadline) -> TriggerIntent:
-        """Read what must be known before the trigger is sent, and write down that it will be."""
+        """Read what a later search needs, and store the intent."""
         intent = await self._make_intent(busy)
         try:
             await self.ledger.intend(self.request, intent)
         except BaseException:
-            # It may have been written down all the same; then a run that somebody else starts would be taken for it.
+            # It may have been stored all the same; then a run that somebody else starts would count as ours.
             with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
         earlier = (
             f"its latest run is {intent.latest_run_id}" if intent.latest_run_id else "it has not run before"
         )
-        self.decision_log.note(f"{self._told()}; {earlier}.")
+        self.decision_log.note(f"{self._request_in_words()}; {earlier}.")
         return intent
 
     async def _make_intent(self, busy: Deadline) -> TriggerIntent:
@@ -224,12 +222,12 @@ class Trigger:
     async def _wait_for_bolt(self, error: BoltError) -> None:
         seconds = _asked_by(error)
         self.decision_log.note(
-            f"Bolt has too much to do now and has started nothing; asked again in {seconds:.0f} s."
+            f"Bolt rate-limited the trigger (HTTP 429); nothing was started. Retrying in {seconds:.0f} s."
         )
         await self.clock.sleep(seconds)
 
-    def _told(self) -> str:
-        """Say what is sent."""
+    def _request_in_words(self) -> str:
+        """Return what Bolt is asked for, as a sentence."""
         request = self.request
         if request.retry_of is not None:
             what = "all of it" if request.retry_everything else "what failed"
@@ -237,43 +235,43 @@ class Trigger:
         asked = [f"branch or commit {request.branch}"] if request.branch else []
         asked += [f"commands {', '.join(request.commands)}"] if request.commands else []
         redact = Redactor.of(self.client.settings)
-        told = f" ({redact.line('; '.join(asked), _TOLD_CHARACTERS)})" if asked else ""
-        return f"Bolt is asked to run schedule {request.schedule_name!r}{told}"
+        details = f" ({redact.line('; '.join(asked), _DETAIL_CHARACTERS)})" if asked else ""
+        return f"Bolt is asked to run schedule {request.schedule_name!r}{details}"
 
-    async def _look_again(self, intent: TriggerIntent) -> int | None:
-        """Return the run of a trigger whose answer was lost before; None if it may be sent again."""
-        finding = await self._look(intent, 0.0)
+    async def _search_again(self, intent: TriggerIntent) -> int | None:
+        """Return the run of a trigger whose answer was lost earlier; None if it may be sent again."""
+        finding = await self._search(intent, 0.0)
         if finding.verdict is Verdict.UNSURE:
             raise self._unknown(finding)
         return finding.run_id if finding.verdict is Verdict.FOUND else None
 
-    async def _look_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
-        """Return the run that a failed trigger started all the same; None if it may be sent again."""
+    async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
+        """Return the run that a failed trigger started; None if it may be sent again."""
         window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
             if self._lost is None:
                 raise error.with_facts(schedule_name=self.request.schedule_name) from error
             self.decision_log.note(
-                "Bolt says that the schedule runs already; looking whether that is our own run."
+                "Bolt reports the schedule as already running; checking whether the run is ours."
             )
         elif not may_have_started(error):
             raise error
         elif isinstance(error, BoltUnavailable):
             self.decision_log.note(
-                f"The answer to the trigger was lost ({error.message}); looking for its run."
+                f"The answer to the trigger was lost ({error.message}); searching for its run."
             )
             if not error.was_answered:
                 window = max(window, longest_request_seconds(self.client.settings.request_timeout_seconds))
         else:
-            # A trigger that has begun its run can end in an error, too; it was answered, so the run shows soon.
+            # A trigger that started its run can fail, too. It was answered, so the run appears soon.
             self.decision_log.note(
-                f"Bolt refused the trigger ({error.message}); looking whether a run began all the same."
+                f"Bolt refused the trigger ({error.message}); checking whether it started a run all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
-        finding = await self._look(intent, window)
+        finding = await self._search(intent, window)
         if finding.verdict is Verdict.FOUND:
             return finding.run_id
-        # After a time-out the request may still lie with the server: what is not there now can come.
+        # After a timeout the server may still process the request: a run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
         if finding.verdict is Verdict.UNSURE or may_come:
             raise self._unknown(finding) from error
@@ -281,7 +279,7 @@ class Trigger:
             return None
         raise error
 
-    async def _look(self, intent: TriggerIntent, window_seconds: float) -> Finding:
+    async def _search(self, intent: TriggerIntent, window_seconds: float) -> Finding:
         try:
             return await find_triggered_run(
                 self.client,
@@ -292,28 +290,28 @@ class Trigger:
                 clock=self.clock,
             )
         except BoltAuthError as error:
-            # Credentials that end now say nothing of the trigger that was sent with them before.
-            self.decision_log.note(f"Bolt could not be asked: {error.message}")
+            # The credentials were valid when the trigger was sent.
+            self.decision_log.note(f"The search failed: {error.message}")
             return Finding(Verdict.UNSURE)
 
     def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
-        self.decision_log.note("It cannot be told which run is ours, if any; nothing is sent a second time.")
-        what = "The answer to the trigger was lost, and it cannot be told whether a run started."
+        self.decision_log.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
+        what = "The answer to the trigger was lost, and it is unknown whether a run started."
         return unknown_trigger(what, self.request.schedule_name, finding)
 
     async def _started(self, run_id: int, *, adopted: bool) -> None:
-        # From here on there is a run to answer for: no cancel may come between it and its record.
+        # From here on a run exists: a cancel must not prevent that its id is stored.
         with anyio.CancelScope(shield=True):
             await self.ledger.started(run_id, adopted=adopted)
 
     async def _send_shielded(self) -> int:
-        """Send where no cancel of the caller, of either kind, can lose the answer."""
+        """Send from a thread of its own: no cancel of the caller can lose the answer."""
         called_off = threading.Event()
         future = self.start(lambda: self._send_once(called_off))
         try:
             return await asyncio.wrap_future(future)
         except INTERRUPTS:
-            # It may be waiting to try again; what is on its way already can only be waited for.
+            # This ends a wait for a retry; a request that was sent can only be waited for.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
                 await self._settle(future)
@@ -324,11 +322,11 @@ class Trigger:
             return await self.request.send(client)
 
     async def _settle(self, future: Future[int]) -> None:
-        """Learn, after an interrupt, which run the trigger started, so that it can be cancelled.
+        """Find out, after an interrupt, which run the trigger started, so that it can be cancelled.
 
-        Without an answer the intent stays open: whoever settles it looks for the run.
+        Without an answer the intent stays open, and its reconciliation searches for the run.
         """
-        self.decision_log.note("Interrupted while the trigger was under way; waiting for its answer.")
+        self.decision_log.note("Interrupted before the trigger was answered; waiting for the answer.")
         with anyio.move_on_after(self.interrupt_seconds):
             while not future.done():  # noqa: ASYNC110 - the answer comes from a thread that knows no event loop
                 await anyio.sleep(0.05)
@@ -337,10 +335,10 @@ class Trigger:
         error = future.exception()
         if error is None:
             run_id = future.result()
-            self.decision_log.note(f"Bolt run {run_id} had been started.")
-            # It is known here from now on; a Prefect that does not answer must not hold up its cancel.
+            self.decision_log.note(f"The trigger started Bolt run {run_id}.")
+            # The id is known here now; an unreachable Prefect must not delay the cancel.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(run_id, adopted=False)
         elif self._lost is None and not may_have_started(error):
-            self.decision_log.note("The trigger had started nothing.")
+            self.decision_log.note("The trigger started nothing.")
             await self.ledger.withdraw()

@@ -727,7 +727,7 @@ async def test_a_client_is_opened_once(simulator, client_of):
     """Entering it a second time would close it for the first user."""
     simulator.add_schedule("daily")
     async with client_of(simulator) as client:
-        with pytest.raises(BoltRequestError, match="open already"):
+        with pytest.raises(BoltRequestError, match="already open"):
             await client.__aenter__()
         assert (await client.get_bolt_schedule("daily")).ok
 

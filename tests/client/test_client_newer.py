@@ -161,7 +161,7 @@ async def test_the_latest_artifact_may_be_from_an_older_run(simulator, client_of
         simulator.clock.advance(60)
     async with client_of(simulator) as client:
         assert (await client.find_latest_artifact("daily", "target/a.json")).run_id == first
-        with pytest.raises(BoltRequestError, match="left"):
+        with pytest.raises(BoltRequestError, match="has the file"):
             await client.find_latest_artifact("daily", "target/a.json", max_runs=5)
 
 
@@ -175,7 +175,7 @@ async def test_the_latest_artifact_is_found_although_a_run_is_missing(simulator,
         runs = [gone, *await client.latest_bolt_runs("daily")]
         monkeypatch.setattr(client, "latest_bolt_runs", AsyncMock(return_value=runs))
         assert (await client.find_latest_artifact("daily", "target/manifest.json")).run_id == run_id
-        with pytest.raises(BoltRequestError, match=r"1 of the runs could not be looked at.*999999"):
+        with pytest.raises(BoltRequestError, match=r"1 of the runs could not be read.*999999"):
             await client.find_latest_artifact("daily", "target/nothing.json")
 
 

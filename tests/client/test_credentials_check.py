@@ -27,7 +27,7 @@ ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
             {"bearer": "prdm_cmp_right"},
             {"workspace_uid": "another"},
             "bad_workspace",
-            "Check the workspace",
+            "Check which workspace",
             id="bad workspace uid",
         ),
         pytest.param({"read_only": True}, {}, "read_only", "Bolt Schedules Admin", id="read-only"),
@@ -36,7 +36,7 @@ ENDPOINT = "https://api.paradime.io/api/v1/acme/graphql"
             {"read_only": "graphql"},
             {},
             "ok",
-            "does not tell before they do",
+            "shows only at the first trigger",
             id="read-only, which only a trigger can show",
         ),
     ],
@@ -98,7 +98,7 @@ async def test_a_check_of_an_unreachable_endpoint_says_so(simulator):
     simulator.stop()
     found = await credentials_for(simulator).acheck()
     assert found.status == "unreachable"
-    assert "could not be reached" in found.message
+    assert "was unreachable" in found.message
 
 
 async def test_a_check_without_a_way_to_the_network_says_so(simulator, monkeypatch):

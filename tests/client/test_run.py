@@ -130,7 +130,7 @@ async def test_a_success_without_its_files_is_a_success(simulator, run, fault, c
     simulator.inject(fault)
     result = await run.afetch_result()
     assert (result.state, result.resources, len(result.commands)) == (BoltRunState.SUCCESS, [], 2)
-    assert f"The files of Bolt run {run.run_id} cannot be listed" in caplog.text
+    assert f"The files of Bolt run {run.run_id} could not be listed" in caplog.text
 
 
 async def test_a_command_without_a_list_of_files_fails_no_run(
@@ -217,7 +217,7 @@ async def test_a_lasting_refusal_names_the_run_that_is_left(
     """It lasts a minute, or as long as an outage may. The run was not cancelled, and reading needs no other rights."""
     run = replace(run, max_outage_seconds=longest_outage)
     simulator.inject(faults.Status(status, operation="boltRunStatus", nth=3, times=None))
-    with pytest.raises(BoltAuthError, match="not cancelled and may still be going") as caught:
+    with pytest.raises(BoltAuthError, match="not cancelled and may still be running") as caught:
         await run.await_for_completion()
     assert least <= time_of_day.now < most
     assert (caught.value.run_id, caught.value.url, caught.value.state) == (run.run_id, run.url, "RUNNING")
@@ -228,7 +228,7 @@ async def test_a_lasting_refusal_names_the_run_that_is_left(
 async def test_credentials_refused_at_the_first_poll_are_an_error_at_once(simulator, run, time_of_day):
     """They have never read anything, so the refusal is not treated as temporary."""
     simulator.inject(faults.Status(403, operation="boltRunStatus"))
-    with pytest.raises(BoltAuthError, match="may still be going"):
+    with pytest.raises(BoltAuthError, match="may still be running"):
         await run.await_for_completion()
     assert (simulator.count("boltRunStatus"), time_of_day.slept) == (1, [])
 
@@ -256,7 +256,7 @@ async def test_an_error_without_a_failed_command_says_so(simulator, run):
     while len(simulator.run(run.run_id).commands) < 2:
         simulator.clock.advance(0.5)
     simulator.inject(EndedWell(operation="boltRunStatus"))
-    with pytest.raises(BoltRunFailed, match="no command of it did") as caught:
+    with pytest.raises(BoltRunFailed, match="none of its commands did") as caught:
         await run.afetch_result()
     assert (caught.value.command, caught.value.log_tail) == (None, None)
     assert "page in Paradime" in str(caught.value)
@@ -293,7 +293,7 @@ async def test_an_end_with_an_unknown_name_is_recognised_by_the_commands(
     with caplog.at_level("WARNING"):
         assert await run.await_for_completion() == end
     assert 120 < time_of_both.now < 200
-    warned = [record.getMessage() for record in caplog.records if "not known" in record.getMessage()]
+    warned = [record.getMessage() for record in caplog.records if "an unknown state" in record.getMessage()]
     assert ["If this lasts for 2 minutes" in text for text in warned] == [True, False]
     assert all("PETRIFIED" in text and str(end) in text for text in warned)
     if error is None:

@@ -225,7 +225,7 @@ async def test_a_time_limit_may_leave_the_run_running(
 ) -> None:
     """With on_timeout="leave" the run continues, and the error says so."""
     bolt_simulator.add_schedule("daily", **LONG)
-    with pytest.raises(BoltRunTimedOut, match="left going"):
+    with pytest.raises(BoltRunTimedOut, match="is still running"):
         await arun_schedule("daily", credentials, timeout_seconds=1, on_timeout="leave", **QUICK)
     assert len(bolt_simulator.active_runs()) == 1
 
@@ -235,7 +235,7 @@ async def test_an_unconfirmed_cancel_names_the_run(
 ) -> None:
     """Bolt accepts the cancel, but the run continues: the error says that it may still be running."""
     bolt_simulator.add_schedule("daily", **LONG, cancel="ignore")
-    with pytest.raises(BoltCancelUnconfirmed, match="may still be going") as caught:
+    with pytest.raises(BoltCancelUnconfirmed, match="may still be running") as caught:
         await arun_schedule("daily", credentials, timeout_seconds=1, cancel_grace_seconds=2, **QUICK)
     assert caught.value.run_id == bolt_simulator.runs()[0].id
 
@@ -294,7 +294,7 @@ async def test_a_long_outage_ends_the_wait_and_leaves_the_run(
     """After max_outage_seconds the flow fails, says that the run may be running, and does not cancel it."""
     bolt_simulator.add_schedule("daily", **LONG)
     bolt_simulator.inject(faults.Status(503, operation="boltRunStatus", nth=2, times=None))
-    with pytest.raises(BoltUnavailable, match="may still be going"):
+    with pytest.raises(BoltUnavailable, match="may still be running"):
         await arun_schedule("daily", credentials, max_outage_seconds=1, **QUICK)
     assert bolt_simulator.count("cancelBoltRun") == 0
     assert len(bolt_simulator.active_runs()) == 1

@@ -156,7 +156,7 @@ async def test_attach_waits_for_the_other_and_never_cancels_it(simulator) -> Non
     """Neither its own time limit nor an interrupt of the flow cancels it."""
     outcome = await run(simulator, "attach")
     assert isinstance(outcome.error, BoltRunTimedOut)
-    assert "left going" in str(outcome.error)
+    assert "is still running" in str(outcome.error)
     assert untouched(simulator)
     with anyio.move_on_after(1.0):
         await run(simulator, "attach", timeout_seconds=3600.0)

@@ -95,8 +95,8 @@ async def test_an_unconfirmed_cancel_is_an_error(simulator, how, record_figures)
     assert caught.value.run_id == run.run_id
     assert caught.value.state == "RUNNING"
     assert str(run.run_id) in str(caught.value)
-    assert "may still be going" in str(caught.value)
-    assert ("did not take" in str(caught.value)) == (how != "ignore")
+    assert "may still be running" in str(caught.value)
+    assert ("did not accept" in str(caught.value)) == (how != "ignore")
     with pytest.raises(BoltCancelUnconfirmed):
         await run.await_for_completion()
 
@@ -134,7 +134,7 @@ async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
     ours = await started(simulator)
     block = BoltSchedule(credentials=ours.credentials, schedule_name=SCHEDULE, timeout_seconds=3)
     foreign = block.attach(ours.run_id)
-    with pytest.raises(BoltRunTimedOut, match="left going"):
+    with pytest.raises(BoltRunTimedOut, match="is still running"):
         await foreign.await_for_completion()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(foreign.await_for_completion(3600), 0.3)

@@ -371,7 +371,7 @@ async def test_a_refused_poll_counts_as_an_outage_unless_credentials_are_wrong()
 
 async def test_a_poll_that_hangs_does_not_delay_the_deadline(monkeypatch) -> None:
     """It is stopped at the deadline, or as soon after it as one response may take."""
-    monkeypatch.setattr(polling, "_LEAST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(polling, "_LEAST_POLL_SECONDS", 0.2)
     began = anyio.current_time()
     observations = observe(lambda: anyio.sleep(60), poll_interval_seconds=1, deadline=Deadline(0.1))  # type: ignore[arg-type]
     seen = await anext(observations)

@@ -305,7 +305,7 @@ async def test_a_refusal_does_not_close_an_earlier_lost_trigger(simulator, prefe
     process.set(Process())
     simulator.inject(LOST_ON_ITS_WAY)
     simulator.inject(refusal)
-    with pytest.raises((BoltAuthError, BoltUnavailable), match="earlier send of this trigger was lost"):
+    with pytest.raises((BoltAuthError, BoltUnavailable), match="earlier answer to this trigger was lost"):
         await (await begun(simulator, flow_run_id)).obtain()
     looks = simulator.count("listBoltRuns")
     if when == "while the retry looks":

@@ -85,13 +85,13 @@ ERRORS = [
     pytest.param(
         BoltTriggerUnknown,
         {"schedule_name": "daily", "candidates": [76035, 76036]},
-        ["Runs that may be ours: 76035, 76036.", "Look at the schedule's runs in Paradime"],
+        ["Runs that it may have started: 76035, 76036.", "Check the schedule's runs in Paradime"],
         id="BoltTriggerUnknown",
     ),
     pytest.param(
         BoltPipelineFailed,
         {"steps": [f"step-{n} failed." for n in range(12)]},
-        ["- step-0 failed.", "- step-9 failed.", "- and 2 more", "steps that succeeded are not run again"],
+        ["- step-0 failed.", "- step-9 failed.", "- and 2 more", "steps that succeeded are skipped"],
         id="BoltPipelineFailed",
     ),
     pytest.param(BoltAlreadyRunning, dict(RUN), ["on_already_running"], id="BoltAlreadyRunning"),
@@ -118,9 +118,9 @@ ERRORS = [
         )
         for kind, state, guidance in [
             (BoltRunError, "RUNNING", ""),
-            (BoltRunFailed, "FAILED", "Mend what the log says"),
-            (BoltRunCanceled, "CANCELED", "Find out who canceled it"),
-            (BoltRunSkipped, "SKIPPED", "See in Paradime why"),
+            (BoltRunFailed, "FAILED", "Fix the error shown in the log"),
+            (BoltRunCanceled, "CANCELED", "Find out who cancelled it"),
+            (BoltRunSkipped, "SKIPPED", "Check in Paradime why"),
             (BoltRunTimedOut, "RUNNING", "Raise timeout_seconds"),
             (BoltCancelUnconfirmed, "RUNNING", "cancel it there"),
         ]
@@ -241,7 +241,7 @@ def test_the_already_running_error_helps_every_caller():
 
 
 @pytest.mark.parametrize(
-    "candidates, message", [([], "No new run of the schedule was seen."), ([5], "ours: 5.")]
+    "candidates, message", [([], "No new run of the schedule was found."), ([5], "started: 5.")]
 )
 def test_an_unknown_trigger_names_the_runs_that_it_may_have_started(candidates, message):
     """The names are for the person who checks in Paradime."""

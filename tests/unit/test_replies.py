@@ -310,7 +310,7 @@ async def test_an_incomplete_reply_to_a_read_is_requested_again(client_of, data,
         "https://api.paradime.invalid/g", transport=transport, retry_policy=RetryPolicy(attempts=2)
     )
     async with client:
-        with pytest.raises(BoltUnavailable, match=r"in part only.*the database is away"):
+        with pytest.raises(BoltUnavailable, match=r"partial answer.*the database is away"):
             await call(client)
 
 
@@ -363,7 +363,7 @@ async def test_one_refusal_among_many_is_an_error_and_not_an_empty_list(client_o
     """`ok: false` under an alias means the same as in a reply of its own."""
     replies = _replying({"a0": {"ok": True, "resources": []}, "a1": {"ok": False, "resources": None}})
     async with client_of("http://localhost/graphql", transport=replies) as client:
-        with pytest.raises(BoltRequestError, match=r"commandId 8 \(ok: false\)"):
+        with pytest.raises(BoltRequestError, match="commandId: 8"):
             await client.get_bolt_command_resources([7, 8])
 
 
@@ -380,7 +380,7 @@ async def test_one_refusal_among_many_does_not_affect_the_others(client_of):
     async with client_of("http://localhost/graphql", transport=replies) as client:
         urls = await client.get_bolt_resource_urls([1, 2, 3], errors=errors)
     assert urls == {1: "https://x.test/1", 3: "https://x.test/3"}
-    assert "resourceId 2 (ok: false)" in str(errors.pop(2))
+    assert "resourceId: 2" in str(errors.pop(2))
     assert errors == {}
 
 
@@ -391,7 +391,7 @@ async def test_one_empty_reply_among_many_does_not_affect_the_others(client_of):
     policy = RetryPolicy(attempts=2, first_wait_seconds=0)
     async with client_of("http://localhost/graphql", transport=replies, retry_policy=policy) as client:
         assert await client.get_bolt_resource_urls([1, 2], errors=errors) == {2: "https://x.test/2"}
-        with pytest.raises(BoltUnavailable, match="nothing but nulls"):
+        with pytest.raises(BoltUnavailable, match="only nulls"):
             await client.get_bolt_resource_urls([1, 2])
     assert isinstance(errors[1], BoltUnavailable)
 
