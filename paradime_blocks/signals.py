@@ -1,11 +1,11 @@
-"""Signals, for those whom Prefect does not tell of them.
+"""SIGTERM and SIGINT, made visible to code outside the main thread.
 
-Python hands a signal to the main thread, and Prefect raises an exception there. A submitted task, in a thread of its
-own, is never told; and asyncio swallows the exception where it comes in the midst of a transport's work (seen:
-SIGTERM within `sock.send` became a broken connection to Bolt, and the flow ran on). So signals are counted, too, and
-those who wait look at the count. Prefect's handlers stay as they are: by them its runner knows whether the process
-can be cancelled (`prefect.utilities.engine.can_ack_control_intent`). Only while a Bolt run is being cancelled, which
-a further signal would break off, are they replaced.
+Python delivers a signal to the main thread, and Prefect raises an exception there. A submitted task runs in its own
+thread and never notices. And asyncio swallows the exception if it is raised during a transport's work (seen: SIGTERM
+within `sock.send` became a broken connection to Bolt, and the flow continued). So signals are counted, and waiting code
+checks the count. Prefect's handlers stay in place: its runner needs them to know whether it can cancel the process
+(`prefect.utilities.engine.can_ack_control_intent`). They are replaced only while a Bolt run is being cancelled, which a
+further signal would interrupt.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from prefect.exceptions import TerminationSignal
 
 T = TypeVar("T")
 
-# What an interrupt is to our code: mostly the loop is hit as it waits, and cancels its tasks; but a signal that comes
-# while a task does something is raised there.
+# An interrupt as our code sees it: mostly the loop is waiting and cancels its tasks; a signal that comes while a task
+# is working is raised in that task.
 INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
-# As long as Prefect gives a cancelled flow run; whoever still wants to end the process after that is let to.
+# As long as Prefect gives a cancelled flow run; after that, a signal ends the process.
 _HOLD_SECONDS = 30.0
-# From a signal to the clean-up that it leads to, on a slow machine.
+# From a signal to the clean-up that it causes, on a slow machine.
 _REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Who counts. Never changed in place: a handler may interrupt whoever changes it.
+# All counts. Never changed in place: a signal handler may interrupt the change.
 _counts: tuple[SignalCount, ...] = ()
 _counts_lock = threading.Lock()
 _ear: socket.socket | None = None
 
 
 def in_main_thread() -> bool:
-    """Whether the caller is in the thread that signals are handed to."""
+    """Whether the caller is in the thread that receives signals."""
     return threading.current_thread() is threading.main_thread()
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do some work to its end, whatever cancels the caller meanwhile.
+    """Complete some work even if the caller is cancelled.
 
-    A shielded scope keeps off other scopes only: the cancel of a task, or one more that is due when a group of tasks
-    ends in an interrupt, would break off the first thing that is awaited.
+    A shielded scope stops only the cancels of other scopes. The cancel of a task, or another one when a task group ends
+    in an interrupt, would still interrupt the first `await`.
 
     Args:
-        work: The work; it is done in a task of its own.
+        work: The work; it runs in its own task.
 
     Returns:
-        What it returned.
+        The result of the work.
     """
     task = asyncio.ensure_future(work)
     with anyio.CancelScope(shield=True):
@@ -67,12 +67,12 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 class SignalCount:
-    """Counts the signals to stop this process, from when it is made until `end`.
+    """Counts the signals to stop this process, from its creation until `end`.
 
     Attributes:
-        heard: All of them, and when they came.
-        held_off: Those of them that were held off and not handed on.
-        sent_again_for: For how many of the SIGTERMs another has been sent.
+        heard: All of them, with their times.
+        held_off: Those that were held off and not delivered later.
+        sent_again_for: The number of SIGTERMs that were sent again.
     """
 
     def __init__(self) -> None:
@@ -85,23 +85,23 @@ class SignalCount:
             _counts = (*_counts, self)
 
     def end(self) -> None:
-        """Count no further."""
+        """Stop counting."""
         global _counts  # noqa: PLW0603
         with _counts_lock:
             _counts = tuple(each for each in _counts if each is not self)
 
     @property
     def interrupts(self) -> int:
-        """How many there were."""
+        """The number of signals."""
         return len(self.heard)
 
     @property
     def terminations(self) -> int:
-        """How many SIGTERMs, which asyncio can swallow; Ctrl-C it cannot. Not those that were held off."""
+        """The number of SIGTERMs that were not held off; asyncio can swallow them, unlike Ctrl-C."""
         return self.had(signal.SIGTERM)
 
     def had(self, number: int | None = None, *, since: float = 0.0) -> int:
-        """Return how many have had an effect, all or those of one kind."""
+        """Return how many signals, of one kind or all, were not held off."""
         return sum(
             sign
             for signals, sign in ((self.heard, 1), (self.held_off, -1))
@@ -110,24 +110,24 @@ class SignalCount:
         )
 
     def send_again_if_swallowed(self) -> None:
-        """Send this process SIGTERM again, if asyncio has swallowed one; once for each, however many count.
+        """Send this process SIGTERM again if asyncio has swallowed one: once for each, however many counts there are.
 
-        In the main thread it should have ended at once what the caller is at.
+        Call it in the main thread, where a SIGTERM should have interrupted the caller.
         """
         if self.terminations <= self.sent_again_for or not in_main_thread():
             return
         for each in _counts:
             each.sent_again_for = each.terminations
-        # As soon as the main thread has had time to come to rest.
+        # After a moment, so that the main thread is waiting again.
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
         timer.daemon, timer.name = True, "bolt-signal-again"
         timer.start()
 
 
 def listen_for_interrupts() -> None:
-    """Have signals counted from now on; only the main thread can arrange it, elsewhere this does nothing.
+    """Start counting signals; only the main thread can do so, in other threads this does nothing.
 
-    A signal that ends the process at once, or is ignored, is not heard of.
+    A signal that ends the process at once, or is ignored, is not counted.
     """
     global _ear  # noqa: PLW0603 - a signal is the whole process's
     if _ear is not None or not in_main_thread():
@@ -136,7 +136,7 @@ def listen_for_interrupts() -> None:
     mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
     previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
     if previous != -1:
-        # An event loop listens, and has handlers of its own.
+        # An event loop already listens, with its own handlers.
         os.close(signal.set_wakeup_fd(previous))
         ear.close()
         return
@@ -166,7 +166,7 @@ _listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
 
 
 def _forget_in_child() -> None:
-    """Let a process that was forked be deaf: what it hears, its parent would take for its own."""
+    """Stop counting in a forked process: its parent would count its signals."""
     global _ear  # noqa: PLW0603 - a signal is the whole process's
     if _ear is not None:
         signal.set_wakeup_fd(-1)
@@ -185,11 +185,11 @@ def _count(ear: socket.socket) -> None:
 
 @contextmanager
 def signals_held_off() -> Iterator[Hold]:
-    """Let no further signal break off what is done within; outside of the main thread this does nothing.
+    """Hold off further signals during a block; outside of the main thread this does nothing.
 
-    The signal that led here has had its effect, and asyncio clears up. One more would raise in the midst of the
-    event loop, which ends there and then, and with it a cancel that Bolt has not been sent yet. If it was something
-    else that led here, the first signal that comes is handed on in the end, unless `Hold.keep` says otherwise.
+    The signal that led here has had its effect, and asyncio cleans up. Another one would be raised within the event
+    loop and end it, before the cancel is sent to Bolt. If something else led here, the first signal is delivered at
+    the end, unless `Hold.keep` was called.
 
     Yields:
         The hold.
@@ -205,7 +205,7 @@ def signals_held_off() -> Iterator[Hold]:
 
 
 class Hold:
-    """The handlers that were replaced, for all who hold signals off at once."""
+    """The replaced handlers, shared by all blocks that hold signals off."""
 
     def __init__(self) -> None:
         self._holders = 0
@@ -215,7 +215,7 @@ class Hold:
         self._swallowed: list[int] = []
 
     def begin(self) -> None:
-        """Replace the handlers, if nobody has yet."""
+        """Replace the handlers, unless they already are."""
         self._holders += 1
         if self._holders > 1:
             return
@@ -237,16 +237,16 @@ class Hold:
                 each.held_off.append((time.monotonic(), number))
 
     def keep(self) -> None:
-        """Hand no signal on: what led here makes an end of all that there is to end."""
+        """Deliver no signal at the end: what led here already ends the work."""
         self._kept = True
 
     def end(self) -> None:
-        """Put the handlers back when the last holder is done, and hand on a signal that has had no effect yet."""
+        """Restore the handlers after the last block, and deliver a signal that has had no effect yet."""
         self._holders -= 1
         if self._holders:
             return
         for number, handler in self._previous.items():
-            # Whoever has put another in its place meanwhile must not lose that.
+            # A handler that somebody else has set in the meantime stays.
             if signal.getsignal(number) == self._swallow:
                 signal.signal(number, handler)
         after_a_signal = any(each.had(since=self._began_at - _REACTION_SECONDS) > 0 for each in _counts)

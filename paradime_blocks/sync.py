@@ -50,11 +50,11 @@ def _a_signal_would_raise() -> bool:
 
 
 def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine to its end for a caller that cannot await.
+    """Run a coroutine for a caller that cannot await.
 
-    A signal that ends the caller cancels the coroutine and lets it clean up first. Prefect's handlers raise, and
-    asyncio swallows what is raised in the midst of a transport's work: so where one is in place, the coroutine
-    runs in a second thread, and this one waits where an exception does no harm.
+    A signal that ends the caller cancels the coroutine and lets it clean up first. Prefect's handlers raise an
+    exception, and asyncio swallows it if it is raised during a transport's work. So if such a handler is set, the
+    coroutine runs in a second thread, and this one only waits.
     """
     if not _loop_is_running() and not _a_signal_would_raise():
         return asyncio.run(coroutine)
@@ -68,7 +68,7 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
         except Exception:
             raise
         except BaseException as error:
-            # The coroutine is cancelled now, and cleans up. Nothing must break off the wait for that.
+            # The coroutine is cancelled and cleans up. Nothing must interrupt the wait for that.
             hold = until_it_has_ended.enter_context(signals_held_off())
             if not isinstance(error, asyncio.CancelledError):
                 hold.keep()

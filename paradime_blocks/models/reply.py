@@ -1,4 +1,4 @@
-"""What all models of Bolt's replies have in common."""
+"""The base of all models of Bolt's replies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _none_if_unreadable(value: object, read: ValidatorFunctionWrapHandler) -> ob
         return None
 
 
-# One odd value must not hide the record that it stands in, nor one odd record the others of its list.
+# An invalid value must not hide its record, nor an invalid record the others of its list.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 IfReadable = Annotated[T | None, WrapValidator(_none_if_unreadable)]
 
@@ -45,7 +45,7 @@ def readable(model: type[Reply], *, at_least_one: bool = False) -> BeforeValidat
 
     Args:
         model: The model of a record.
-        at_least_one: Whether the list is invalid if none of its records can be read: it must not pass for empty.
+        at_least_one: Whether the list is invalid if none of its records can be read; it must not pass for empty.
     """
 
     def read(records: object) -> object:

@@ -1,9 +1,9 @@
-"""Secrets taken out of text that comes from Bolt, before anybody can read it in Prefect.
+"""Removes secrets from text that comes from Bolt, before it reaches Prefect.
 
-Whatever equals one of the credentials in use, the signature of a signed link, and the password in an address
-(`git clone https://user:token@...`) are replaced. All of it is linear in the text, hostile or not.
+It replaces the credentials in use, the signatures of signed links, and passwords in addresses
+(`git clone https://user:token@...`). Its cost is linear in the text, hostile or not.
 
-Where text is cut, it is cut last: half a secret is still most of it, and nobody would know it for one.
+Text is cut after its secrets are removed: half a secret is still most of it, and would not be recognised.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ class HasSecrets(Protocol):
     """The block, or the settings of a connection."""
 
     def secrets(self) -> Iterable[str | SecretStr]:
-        """Return what no message, log or artifact may show."""
+        """Return the texts that no message, log or artifact may contain."""
 
 
 def passwords_in(url: str | None) -> list[str]:
-    """Return the password in a URL, as it is written there and as it is meant."""
+    """Return the password in a URL, both percent-encoded and decoded."""
     password = urlsplit(url).password if url else None
     return [password, unquote(password)] if password else []
 
 
 class Redactor:
-    """Takes secrets out of text.
+    """Removes secrets from text.
 
     Args:
-        secrets: What must not be shown; what is empty or too short to be a secret does not count.
+        secrets: The secrets; texts that are empty or too short to be a secret are ignored.
 
     Example:
         >>> Redactor(["s3cret-value"])("key=s3cret-value https://x.test/a?X-Amz-Signature=ab")
@@ -76,7 +76,7 @@ class Redactor:
 
     @classmethod
     def of(cls, credentials: HasSecrets) -> Redactor:
-        """Return the redactor for what is secret in some credentials: key, secret, the proxy's password."""
+        """Return a redactor for the secrets of credentials: key, secret, the proxy's password."""
         return cls(credentials.secrets())
 
     def __call__(self, text: str) -> str:
