@@ -1,4 +1,4 @@
-"""The flow `archive_run`: what any Bolt run left behind, archived to Prefect, at any time later."""
+"""The flow `archive_run`: archives any Bolt run to Prefect, at any time."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ async def archive_run(
     schedule_name: NonEmpty | None = None,
     **options: Unpack[ArchiveOptions],
 ) -> BoltRunResult:
-    """Archive a Bolt run: summary, dbt results, logs, links, and what else is asked for.
+    """Archive a Bolt run: its summary, dbt results, logs and links, and its files if a storage is set.
 
-    The run may be any of the workspace, also one that Prefect did not start. Of a run that is still running,
-    what there is so far is archived. How the run ended is no failure of this flow.
+    It may be any run of the workspace, also one that Prefect did not start. If the run has not ended, the flow
+    archives what exists so far. This flow succeeds even if the run failed.
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A Paradime Credentials block or the name of one. Empty: those of the environment.
-        schedule_name: The run's schedule, so that the artifacts join those of its other runs; Bolt does not
-            tell it of a run. Empty: it is looked for among the newest runs of the active schedules, and where
-            it is not found, the artifacts are named for the run.
+        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        schedule_name: The run's schedule, so that the artifacts join those of its other runs. Bolt does not say
+            which schedule a run belongs to. Empty: the flow searches the newest runs of the active schedules; if
+            it does not find the run there, it names the artifacts after the run.
         options: What to archive, and where.
 
     Returns:
-        What is known of the run, whatever its state.
+        The result of the run, in whatever state it is.
 
     Raises:
-        BoltError: The run cannot be seen, or the block for storage cannot be used.
+        BoltError: The run cannot be read, or the storage block cannot be used.
 
     Example:
         ```python
@@ -75,7 +75,7 @@ async def archive_run(
         schedule_name = await find_schedule(client, run_id, schedule_name)
     record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=status.state, status=status)
     if not status.state.is_terminal:
-        record.outcome = f"The run has not ended yet ({status.state}); this is what there is so far."
+        record.outcome = f"The run has not ended yet ({status.state}). This page shows what exists so far."
     archive = Archive(resolved, ArtifactWriter(flow_run_id=current_flow_run_id()), record, settings)
     await archive.run()
     return BoltRunResult.of(run_id, record.status, schedule_name=schedule_name, resources=archive.resources)

@@ -1,4 +1,4 @@
-"""The flow `cancel_run`: cancels any Bolt run and sees that it has ended."""
+"""The flow `cancel_run`: cancels any Bolt run and waits until it has ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paradime_flows.runner import as_result
 
 @bolt_flow(
     name="cancel-run",
-    description="Cancels a Paradime Bolt run and sees that it has ended.",
+    description="Cancels a Paradime Bolt run and waits until it has ended.",
     flow_run_name="cancel-{run_id}",
 )
 async def cancel_run(
@@ -34,24 +34,24 @@ async def cancel_run(
     schedule_name: NonEmpty | None = None,
     cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
 ) -> BoltRunResult:
-    """Cancel a Bolt run, see that it has ended, and archive what it leaves behind.
+    """Cancel a Bolt run, wait until it has ended, and archive its logs and files.
 
-    Cancelling a run that has ended already is no error: the flow run then ends as AlreadyEnded. A flow run
-    that waits for the run sees its end by itself.
+    If the run had ended already, the flow run does not fail: its state is then AlreadyEnded. A flow run that
+    waits for the Bolt run notices the cancel on its own.
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
-        schedule_name: The run's schedule, for the artifacts; Bolt does not tell it of a run. Empty: it is
-            looked for once the run has been cancelled.
-        cancel_grace_seconds: How long the run may take until it has ended, in seconds.
+        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        schedule_name: The run's schedule, for the artifacts; Bolt does not say which schedule a run belongs to.
+            Empty: the flow searches for it after the cancel.
+        cancel_grace_seconds: How long the run may take to end after the cancel, in seconds.
 
     Returns:
-        What is known of the run, in the state in which it ended.
+        The result of the run, with its final state.
 
     Raises:
-        BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
-        BoltError: Any other trouble, as the class says.
+        BoltCancelUnconfirmed: Bolt refused the cancel, or the run did not end in time.
+        BoltError: Another error; its class says which.
 
     Example:
         ```python
@@ -66,7 +66,7 @@ async def cancel_run(
     state = before if before.is_terminal else await run.acancel(cancel_grace_seconds)
     outcome = "Cancelled by the flow cancel-run."
     if state != BoltRunState.CANCELED or before.is_terminal:
-        outcome = f"It had ended by itself as {state} before it could be cancelled."
+        outcome = f"It had ended as {state} before it could be cancelled."
     run_logger().info("Bolt run %s: %s", run_id, outcome)
     async with found.get_client() as client:
         schedule_name = await find_schedule(client, run_id, schedule_name)

@@ -1,8 +1,8 @@
-"""What a person can choose between, by name."""
+"""The values of parameters that a person chooses from a list."""
 
 from typing import Literal
 
-# What the end of a wait does to the Bolt run.
+# What happens to the Bolt run when the flow stops waiting for it.
 Policy = Literal["cancel", "leave"]
 OnAlreadyRunning = Literal["wait", "attach", "attach_if_same", "fail", "skip", "replace"]
 OnFailure = Literal["stop", "finish", "continue"]

@@ -1,4 +1,4 @@
-"""How a flow's options are drawn in the form of Prefect's UI: plain fields, and boxes of those that few runs need.
+"""How the form in Prefect's UI shows a flow's options: plain fields, and boxes for the options that few runs need.
 
 In Python each option is a keyword argument of the flow. A form with all of them in one column is hard to read, so it
 has the main options, and a box for each group. The flow's function takes both; `flat` puts them together.
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 
 class FormGroup(BaseModel):
-    """Options that a form draws as one box."""
+    """Options that a form shows in one box."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     @model_serializer(mode="wrap")
-    def _without_what_is_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A form starts from a box's defaults, and its plain fields take no null.
+    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A form starts from a box's defaults, and its plain fields accept no null.
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
@@ -38,9 +38,9 @@ def form_group(name: str, title: str, kind: type, *, module: str) -> Any:
     """Return the model of a box.
 
     Args:
-        name: The name that the model is assigned to in its module, so that another process can import it.
-        title: What the form shows.
-        kind: The options in it.
+        name: The model's name in its module, so that another process can import it.
+        title: The box's title in the form.
+        kind: The options in the box.
         module: The module's name.
     """
     fields: dict[str, Any] = {
@@ -52,13 +52,13 @@ def form_group(name: str, title: str, kind: type, *, module: str) -> Any:
 
 
 def flat(options: T) -> T:
-    """Return a flow's options with those of its boxes among them.
+    """Return the options with the boxes unpacked.
 
-    A call in Python, or a deployment, gives an option by itself; the form gives it in its box. An option that is given
-    in both places is taken as it stands by itself.
+    Python calls and deployments pass single options; the form passes boxes. If an option is passed in both ways, the
+    single option counts.
 
     Args:
-        options: The options as Prefect hands them to the flow's function: each by itself, and the boxes.
+        options: The options as Prefect passes them to the flow's function: single options and boxes.
     """
     found = dict(cast("Mapping[str, Any]", options))
     for name, box in [*found.items()]:

@@ -1,4 +1,4 @@
-"""The flow `inspect_run`: one page about any Bolt run, as it stands now."""
+"""The flow `inspect_run`: shows the present state of any Bolt run on one page."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-# Of each stream; whatever is longer is in Paradime.
+# The end of each stream that is shown; Paradime has the whole log.
 _LOG_CHARACTERS: Final = 20_000
-# A page of a megabyte is as much as Prefect shows quickly.
+# Prefect shows pages of up to a megabyte quickly.
 _LOGS_AT_MOST: Final = 50
 _PATH_CHARACTERS: Final = 200
 _UNCUT: Final = 5000
@@ -43,21 +43,23 @@ _ERROR_CHARACTERS: Final = 300
 
 @bolt_flow(
     name="inspect-run",
-    description="Shows a Paradime Bolt run as it stands now: state, commands, ends of their logs, files.",
+    description="Shows the present state of a Paradime Bolt run: its commands, the ends of their logs, its files.",
     flow_run_name="inspect-{run_id}",
 )
 async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -> BoltRunResult:
-    """Show a Bolt run as it stands now, in one page; nothing is waited for, and no end of it is a failure.
+    """Show the present state of a Bolt run on one page.
+
+    The flow does not wait for the run, and it succeeds even if the run failed.
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
+        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
 
     Returns:
-        What is known of the run.
+        The result of the run, in whatever state it is.
 
     Raises:
-        BoltError: The run cannot be seen.
+        BoltError: The run cannot be read.
 
     Example:
         ```python
@@ -69,7 +71,7 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
     found = await resolve_credentials(credentials)
     inspection = _Inspection(RunRecord(schedule_name=None, run_id=run_id), Redactor.of(found))
     async with found.get_client() as client:
-        await inspection.look(client, run_id)
+        await inspection.read(client, run_id)
     record = inspection.record
     writer = ArtifactWriter(current_flow_run_id())
     key = artifact_key("paradime-inspect", str(run_id))
@@ -84,25 +86,25 @@ ainspect_run = async_form(inspect_run)
 
 @dataclass
 class _Inspection:
-    """What there is to see of a run; the log of one command at a time is in memory, and its ends are kept.
+    """What the page shows of a run. Only one command's log is in memory at a time; the ends of the others are kept.
 
     Attributes:
-        record: What is known of the run.
-        redact: Takes secrets out of text.
-        resources: The files that the commands left behind.
+        record: What is known about the run.
+        redact: Removes secrets from text.
+        resources: The files that the commands wrote.
     """
 
     record: RunRecord
     redact: Redactor
     resources: list[BoltResourceSummary] = field(default_factory=list)
     _logs: list[str] = field(default_factory=list)
-    _said: tuple[str | None, str | None] = (None, None)
+    _error_and_last_line: tuple[str | None, str | None] = (None, None)
 
-    async def look(self, client: BoltClient, run_id: int) -> None:
-        """Look at the run; what can be seen is not hidden by what cannot.
+    async def read(self, client: BoltClient, run_id: int) -> None:
+        """Read the run from Bolt. Parts that cannot be read are listed as problems.
 
         Raises:
-            BoltError: The run itself cannot be seen.
+            BoltError: The run itself cannot be read.
         """
         record = self.record
         status = record.status = self.redact.status(await client.get_bolt_run(run_id, logs=False))
@@ -126,7 +128,7 @@ class _Inspection:
                 self._missed(f"the log of command {n} and those after it", error)
                 break
             self._keep(n, command, detail)
-        record.cause = cause_of(status, DbtStory(), *self._said)
+        record.cause = cause_of(status, DbtStory(), *self._error_and_last_line)
 
     def _list(self, commands: Sequence[BoltCommand], found: Mapping[int, Sequence[BoltResource]]) -> None:
         for n, command in enumerate(commands, 1):
@@ -142,27 +144,27 @@ class _Inspection:
         ends = [self.redact.tail(text, _LOG_CHARACTERS) for text in printed]
         decisive = self.record.status.decisive_command if self.record.status else None
         if decisive is not None and decisive.id == command.id:
-            # The cut comes last, after secrets have been taken out.
+            # Secrets are removed first, then the text is cut: a cut could split a secret.
             errors = [error for text in printed if (error := first_error(text, _UNCUT))]
-            self._said = (
+            self._error_and_last_line = (
                 self.redact.line(errors[0], _ERROR_CHARACTERS) if errors else None,
                 last_line(ends[-1]) if ends else None,
             )
         size = sum(map(len, printed))
-        told = (
+        shown = (
             f", the end of {size:,} characters"
             if any(len(text) > _LOG_CHARACTERS for text in printed)
             else ""
         )
         body = fence("\n".join(ends)) if ends else "*The command wrote no log.*"
-        self._logs.append(f"## Log of command {n}: {cell(command.command, 80)}{told}\n\n{body}")
+        self._logs.append(f"## Log of command {n}: {cell(command.command, 80)}{shown}\n\n{body}")
 
     def _missed(self, what: str, error: BoltError) -> None:
         self.record.problems.append(f"{what}: {self.redact.line(error.message, 300)}")
 
     def page(self) -> str:
-        """Return all of it as markdown."""
+        """Return the page as markdown."""
         commands = self.record.status.commands if self.record.status else []
         earlier = len(commands) - _LOGS_AT_MOST
-        note = [f"*The logs of the first {earlier:,} commands are left out.*"] if earlier > 0 else []
+        note = [f"*The logs of the first {earlier:,} commands are not shown.*"] if earlier > 0 else []
         return "\n\n".join([render_summary(self.record).rstrip(), *note, *self._logs]) + "\n"

@@ -1,4 +1,4 @@
-"""The flow `list_schedules`: the workspace's schedules as a table, those that need a look first."""
+"""The flow `list_schedules`: lists the workspace's schedules in a table, overdue and failing ones first."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class ListedSchedule(BaseModel):
 
     Attributes:
         name: Its name.
-        slug: Its slug, where the backend tells it.
-        cron: When it runs by itself, as cron.
-        timer: The same in words.
+        slug: Its slug; None if the backend does not return it.
+        cron: Its timer, as a cron expression.
+        timer: Its timer in words.
         owner: Its owner.
-        last_state: How its last run ended, or where it is.
-        last_run_at: When that began, in UTC.
-        next_run_at: When it is to run next, in UTC.
-        suspended: Whether its timer is suspended; None where the backend does not tell.
-        overdue: Whether its next run should have begun by now.
-        failing: Whether its last run ended badly.
+        last_state: The state of its last run.
+        last_run_at: When its last run started, in UTC.
+        next_run_at: When its next run is due, in UTC.
+        suspended: Whether its timer is suspended; None if the backend does not return it.
+        overdue: Whether its next run should have started by now.
+        failing: Whether its last run failed.
     """
 
     name: str
@@ -50,11 +50,11 @@ class ListedSchedule(BaseModel):
 
     @classmethod
     def of(cls, schedule: BoltScheduleSummary, due: datetime) -> ListedSchedule:
-        """Judge a schedule.
+        """Make a row's data from a schedule.
 
         Args:
             schedule: The schedule, as Bolt lists it.
-            due: What was to run before this time is overdue.
+            due: A schedule is overdue if its next run was due before this time.
         """
         state = BoltRunState(schedule.last_run_state) if (schedule.last_run_state or "").strip() else None
         next_run = schedule.next_run_at
@@ -74,7 +74,7 @@ class ListedSchedule(BaseModel):
         )
 
     def row(self) -> dict[str, str]:
-        """Return the table's row, by its columns."""
+        """Return the table's row: its cells by column name."""
         return {
             "": "⏰ overdue" if self.overdue else "❌ failing" if self.failing else "",
             "Schedule": one_line(self.name),
@@ -102,9 +102,9 @@ async def list_schedules(
     """List the schedules of a workspace, and show them as a table artifact.
 
     Args:
-        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
+        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
         show_inactive: Whether to list the inactive schedules instead of the active ones.
-        suspended: Only schedules whose timer is, or is not, suspended. Empty: either.
+        suspended: True: only suspended schedules; False: only schedules that are not suspended. Empty: all.
         owner: Only schedules whose owner contains this text.
         overdue_after_seconds: How late a run may be before its schedule counts as overdue, in seconds.
 
@@ -112,7 +112,7 @@ async def list_schedules(
         The schedules: overdue ones, then failing ones, then the rest by name.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -127,7 +127,7 @@ async def list_schedules(
     now = datetime.now(timezone.utc)
     late = timedelta(seconds=overdue_after_seconds)
     listed = [ListedSchedule.of(schedule, now - late) for schedule in found]
-    # Here and not in Bolt: an older backend cannot filter.
+    # Filtered here, because an older backend cannot filter.
     wanted = [
         schedule
         for schedule in listed

@@ -1,7 +1,7 @@
-"""The flows' parameters: what each means, what the form in Prefect's UI says of it, and what is refused.
+"""The flows' parameters: their types, their descriptions in the form of Prefect's UI, and their defaults.
 
-A flow that takes one of the groups below takes each of its options as a keyword argument of its own:
-`prefect_api/signatures.py` makes signature and docstring from the types, descriptions and defaults here.
+A flow that takes one of the groups below takes each of its options as a keyword argument:
+`prefect_api/signatures.py` makes the signature and the docstring from this module.
 """
 
 # No postponed annotations here: they are read when a flow's module is imported.
@@ -25,7 +25,7 @@ from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
 from paradime_flows.forms import form_group
 from paradime_flows.retry_policy import check_pattern
 
-# A listing of artifacts in Prefect returns all their data, so that a few large ones would make every page slow.
+# A list of artifacts in Prefect returns all their data, so a few large ones would make every page slow.
 LOG_LIMIT_BYTES = 1_000_000
 
 NonRetryableErrors = list[
@@ -44,10 +44,10 @@ StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 
 
 class RetryOptions(TypedDict, total=False):
-    """Whether a run that failed is retried in Bolt."""
+    """Whether a failed run is retried in Bolt."""
 
     retries: Annotated[
-        Retries, Doc("How often a run that failed is retried from the command that failed."), Default(0)
+        Retries, Doc("How often a failed run is retried, from the command that failed."), Default(0)
     ]
 
 
@@ -57,8 +57,8 @@ class ConflictOptions(TypedDict, total=False):
     on_already_running: Annotated[
         OnAlreadyRunning,
         Doc(
-            "What to do when the schedule runs already. wait: until it ends, then trigger; attach: wait for that run "
-            "instead; attach_if_same: the same, but fail if its commands or branch are not those asked for; fail; "
+            "What to do when the schedule runs already. wait: wait until it ends, then trigger; attach: wait for that "
+            "run instead; attach_if_same: the same, but fail if it runs other commands or another branch; fail; "
             "skip; replace: cancel it, then trigger."
         ),
         Default("wait"),
@@ -70,7 +70,7 @@ class ArchiveOptions(TypedDict, total=False):
 
     log_limit_bytes: Annotated[
         LogBytes,
-        Doc("How much of a command's log an artifact holds, in bytes. Of a longer one: head and tail."),
+        Doc("How much of a command's log an artifact holds, in bytes. A longer log is cut in the middle."),
         Default(LOG_LIMIT_BYTES),
     ]
     storage: Annotated[
@@ -83,15 +83,13 @@ class ArchiveOptions(TypedDict, total=False):
     storage_patterns: Annotated[
         StoragePatterns | None,
         Doc(
-            "Which resources to store, as patterns of their path or name. Empty: manifest, run results and sources."
+            "Which resources to store, as patterns for their path or name. Empty: manifest, run results and sources."
         ),
     ]
     assets: Annotated[
         bool,
-        Doc(
-            "Whether to report dbt's models, seeds and snapshots to Prefect as assets, each time that this runs."
-        ),
-        Default(False),  # noqa: FBT003 - the one value that it holds
+        Doc("Whether each run reports dbt's models, seeds and snapshots to Prefect as assets."),
+        Default(False),  # noqa: FBT003 - a default has no other argument
     ]
 
 
@@ -101,8 +99,8 @@ class LogOptions(TypedDict, total=False):
     live_logs: Annotated[
         LiveLogsMode,
         Doc(
-            "How much of each command's output is logged here while it runs. all; head_and_tail: its first and last "
-            "100 lines; off: none, and then the progress within a command is not shown either."
+            "How much of each command's output is logged here while it runs. all; head_and_tail: the first and last "
+            "100 lines; off: nothing, and no progress within a command."
         ),
         Default("all"),
     ]
@@ -113,7 +111,7 @@ class ShownOptions(LogOptions, ArchiveOptions, total=False):
 
 
 class SafetyOptions(TypedDict, total=False):
-    """What happens to a run when something goes wrong around it."""
+    """What happens to a run when something around it fails."""
 
     on_timeout: Annotated[
         Policy,
@@ -124,14 +122,14 @@ class SafetyOptions(TypedDict, total=False):
         Policy,
         Doc(
             "Whether an interrupt of the process (SIGTERM, Ctrl-C) or Prefect's own time limit cancels the run in "
-            "Bolt or leaves it running. A cancel in Prefect always cancels."
+            "Bolt or leaves it running. A cancel in Prefect always cancels it."
         ),
         Default("cancel"),
     ]
     on_crash: Annotated[
         Policy,
         Doc(
-            "Whether a crash of the process cancels the run in Bolt or leaves it running. Choose leave where crashed "
+            "Whether a crash of the process cancels the run in Bolt or leaves it running. Choose leave if crashed "
             "flow runs are retried: the retry then resumes the run."
         ),
         Default("cancel"),
@@ -139,19 +137,19 @@ class SafetyOptions(TypedDict, total=False):
     one_at_a_time: Annotated[
         bool,
         Doc(
-            "Whether to hold a concurrency slot of the schedule in Prefect, so that no two flow runs trigger it at "
-            "once: the next one waits as long as on_already_running and timeout_seconds allow."
+            "Whether flow runs take turns: each one holds a concurrency slot in Prefect, so that no two trigger the "
+            "schedule at once. The next one waits as on_already_running and timeout_seconds allow."
         ),
-        Default(True),  # noqa: FBT003 - the one value that it holds
+        Default(True),  # noqa: FBT003 - a default has no other argument
     ]
 
 
 class GuardOptions(SafetyOptions, OutageOptions, total=False):
-    """What happens to a run when something goes wrong around it, and how long an outage or a cancel may take."""
+    """What happens to a run when something around it fails, and how long an outage or a cancel may take."""
 
 
 class RetryDetails(TypedDict, total=False):
-    """How a run that failed is retried in Bolt."""
+    """How a failed run is retried in Bolt."""
 
     retry_delay_seconds: Annotated[
         DelaySeconds, Doc("The wait before each retry, in seconds."), Default(30.0)
@@ -159,25 +157,25 @@ class RetryDetails(TypedDict, total=False):
     non_retryable_errors: Annotated[
         NonRetryableErrors | None,
         Doc(
-            "Regular expressions. A failure whose log or dbt error matches one is not retried. Empty: those of "
-            "failures that stay until a person changes something, such as bad credentials and compilation errors. "
+            "Regular expressions. A failure whose log or dbt error matches one of them is not retried. Empty: a list "
+            "of errors that a person has to fix, such as bad credentials and compilation errors. "
             "An empty list: every failure is retried."
         ),
     ]
 
 
 class RetriedRunDetails(PollOptions, RetryDetails, total=False):
-    """What few runs need: polling and retries."""
+    """Options that few runs need: polling and retries."""
 
 
 class RunDetails(TriggerDetails, RetriedRunDetails, total=False):
-    """What few runs need: polling, retries, and rare options of a trigger."""
+    """Options that few runs need: polling, retries, and rare options of a trigger."""
 
 
 class RetriedRunOptions(
     TimeoutOptions, RetryOptions, ConflictOptions, ShownOptions, GuardOptions, RetriedRunDetails, total=False
 ):
-    """All options of a run that is waited for and archived, whatever began it."""
+    """All options of a run that the flow waits for and archives."""
 
 
 class RunOptions(
@@ -190,14 +188,14 @@ class RunOptions(
     RunDetails,
     total=False,
 ):
-    """All options of a run that is triggered, waited for and archived."""
+    """All options of a run that the flow triggers, waits for and archives."""
 
 
 class PipelineOptions(PollOptions, ShownOptions, GuardOptions, total=False):
-    """The options that a pipeline hands on to each of its steps."""
+    """The options that a pipeline passes to each of its steps."""
 
 
-# The boxes of the forms. In Python, each of their fields is a keyword argument by itself.
+# The boxes of the forms. In Python, each of their fields is a keyword argument.
 LogsAndArchive = form_group("LogsAndArchive", "Logs and archive", ShownOptions, module=__name__)
 Safety = form_group("Safety", "Safety", GuardOptions, module=__name__)
 Advanced = form_group("Advanced", "Advanced", RunDetails, module=__name__)

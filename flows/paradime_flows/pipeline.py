@@ -1,4 +1,4 @@
-"""What a pipeline is: plain data, the same in Python, in the Prefect UI's form and in a YAML file."""
+"""The definition of a pipeline: plain data, the same in Python, in the Prefect UI's form and in a YAML file."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from paradime_flows.prefect_api import bolt_client
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
 
-# Far more than anybody draws; it bounds the labels on the flow run.
+# This limits the number of labels on the flow run. Real pipelines have far fewer steps.
 MOST_STEPS = 500
 MAX_PARALLEL = 10
 
 
 class Step(BaseModel):
-    """One step of a pipeline: a schedule, what to run of it, and what must have succeeded before.
+    """One step of a pipeline: a schedule, what to run of it, and the steps that must succeed before it.
 
     Example:
         ```python
@@ -64,11 +64,11 @@ class Step(BaseModel):
         default=..., description="The schedule's name as Paradime shows it, or its slug."
     )
     name: Plain[NonEmpty] = Field(
-        default=None, description="The step's own name, if the schedule's will not do; no two may be alike."
+        default=None, description="The step's own name. Empty: the schedule's name. Each name must be unique."
     )
     after: list[NonEmpty] = Field(
         default_factory=list,
-        description="Names of the steps that must have succeeded before this one starts.",
+        description="Names of the steps that must succeed before this one starts.",
     )
     commands: Plain[Commands] = described(RunOptions, "commands")
     continue_on_error: Plain[Flag] = described(RunOptions, "continue_on_error")
@@ -85,24 +85,26 @@ class Step(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """What tells whether a step that succeeded earlier did what is asked for now."""
+        """A hash of what the step runs; a step that succeeded earlier is skipped only if its hash is the same."""
         asked = self.model_dump(mode="json", include={"schedule_name", *option_types(TriggerOptions)})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def problems_of(steps: Sequence[Step]) -> list[str]:
-    """Return what is wrong with a set of steps, each as a sentence; empty if it can be run."""
+    """Return the problems of a set of steps, each as a sentence; empty if the steps can be run."""
     problems = []
     names = [step.key for step in steps]
     double = sorted({name for name in names if names.count(name) > 1})
-    problems += [f"Two steps are called {name!r}; give one of them a name of its own." for name in double]
+    problems += [f"Two steps are called {name!r}; give one of them its own name." for name in double]
     for step in steps:
         unknown = sorted(set(step.after) - set(names))
-        problems += [f"Step {step.key!r} is to run after {name!r}, which is no step." for name in unknown]
+        problems += [
+            f"Step {step.key!r} comes after {name!r}, but no step has that name." for name in unknown
+        ]
     try:
         TopologicalSorter({step.key: step.after for step in steps}).prepare()
     except CycleError as error:
-        problems.append(f"Steps wait for each other in a circle: {' → '.join(reversed(error.args[1]))}.")
+        problems.append(f"The steps form a cycle: {' → '.join(reversed(error.args[1]))}.")
     return problems
 
 
@@ -110,7 +112,7 @@ def check_steps(steps: Sequence[Step]) -> None:
     """Refuse a set of steps that cannot be run.
 
     Raises:
-        BoltRequestError: It cannot; the message says all that is wrong.
+        BoltRequestError: The steps cannot be run; the message lists all problems.
     """
     problems = problems_of(steps)
     if problems:
@@ -118,7 +120,7 @@ def check_steps(steps: Sequence[Step]) -> None:
 
 
 class Pipeline(BaseModel):
-    """A pipeline: the parameters of `run_pipeline` that say what it is.
+    """A pipeline: the parameters of `run_pipeline` that define it.
 
     Example:
         ```python
@@ -144,11 +146,11 @@ class Pipeline(BaseModel):
         return self
 
     def parameters(self) -> dict[str, Any]:
-        """Return it as `run_pipeline` and `prefect.yaml` take it: plain data, without defaults."""
+        """Return the parameters for `run_pipeline` and `prefect.yaml`: plain data, without defaults."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def to_yaml(self) -> str:
-        """Return it as YAML text, also fit for `parameters:` in `prefect.yaml`."""
+        """Return YAML text, which also fits under `parameters:` in `prefect.yaml`."""
         text = io.StringIO()
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
@@ -161,10 +163,10 @@ class Pipeline(BaseModel):
         """Read a pipeline from YAML: a mapping with `steps`, or just the list of steps.
 
         Args:
-            source: A file's path, or the text itself if it has more than one line.
+            source: A file's path, or the YAML text if it has more than one line.
 
         Raises:
-            BoltRequestError: It cannot be read, or is no pipeline; the message says what is wrong.
+            BoltRequestError: The file cannot be read, or is not a valid pipeline; the message says why.
         """
         try:
             whole = isinstance(source, str) and "\n" in source
@@ -174,31 +176,33 @@ class Pipeline(BaseModel):
         except (OSError, YAMLError) as error:
             raise BoltRequestError(f"The pipeline cannot be read: {error}", guidance="") from error
         except ValidationError as error:
-            raise BoltRequestError(f"The YAML is no pipeline: {reasons(error)}", guidance="") from None
+            raise BoltRequestError(f"The YAML is not a pipeline: {reasons(error)}", guidance="") from None
 
     @classmethod
     async def afrom_bolt(cls, credentials: CredentialsParameter = None) -> Self:
-        """Propose a pipeline of the schedules that the workspace has: a draft for a person to go over.
+        """Propose a pipeline from the workspace's schedules: a draft that a person should check.
 
-        All active schedules that are not suspended become steps. Bolt knows of no order among schedules but
-        one: a schedule that defers to another uses what that one built, so it comes after it.
+        All active schedules that are not suspended become steps. Bolt knows only one kind of order: a schedule
+        that defers to another one uses what that one built, so it comes after it.
 
         Args:
-            credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+            credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
         Raises:
-            BoltRequestError: There is no such schedule, or there are more than a pipeline has steps.
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltRequestError: There is no such schedule, or there are too many for one pipeline.
+            BoltError: Bolt refused the request, or its answer was not usable.
         """
         async with bolt_client(credentials) as client:
             found = [schedule async for schedule in client.iter_bolt_schedules()]
         schedules = {schedule.name: schedule for schedule in found if not schedule.suspended}
         if not schedules:
             msg = "The workspace has no active schedule."
-            raise BoltRequestError(msg, guidance="Make one in Paradime first.")
+            raise BoltRequestError(msg, guidance="Create one in Paradime first.")
         if len(schedules) > MOST_STEPS:
-            msg = f"The workspace has {len(schedules)} active schedules; a pipeline has {MOST_STEPS} steps at most."
-            raise BoltRequestError(msg, guidance="Write down the steps that belong together.")
+            msg = f"The workspace has {len(schedules)} active schedules; a pipeline has at most {MOST_STEPS} steps."
+            raise BoltRequestError(
+                msg, guidance="Write pipelines of the steps that belong together yourself."
+            )
         after: dict[str, list[str]] = {name: [] for name in schedules}
         for name, schedule in schedules.items():
             earlier = _defers_to(schedule)
@@ -208,7 +212,7 @@ class Pipeline(BaseModel):
 
     @classmethod
     def from_bolt(cls, credentials: CredentialsParameter = None) -> Self:
-        """Propose a pipeline of the schedules that the workspace has; `afrom_bolt` says how."""
+        """Propose a pipeline from the workspace's schedules, as `afrom_bolt` does."""
         return sync_form(cls.afrom_bolt)(credentials)
 
 
@@ -218,7 +222,7 @@ def _defers_to(schedule: BoltScheduleSummary) -> str:
 
 
 def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
-    """Whether a step comes, by way of others, after another one; each comes after one other at most."""
+    """Whether a step comes after another one, directly or through other steps; each comes after at most one."""
     seen = start
     while seen != goal and after.get(seen):
         (seen,) = after[seen]

@@ -1,4 +1,4 @@
-"""Which failures of a Bolt run are worth a retry, and what a retry asks for: judgements without I/O."""
+"""Decides which failures of a Bolt run are worth a retry, and what a retry requests; no I/O."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from paradime_blocks.errors import BoltRunError
     from paradime_blocks.trigger.request import TriggerRequest
 
-# What these say stays so until a person changes something: the project, the git branch, the credentials. A
-# test that failed is not among them, since data arrive late; nor is an error that may be an outage.
+# A person has to fix these: the project, the git branch, the credentials. A failed test is not one of them, because
+# data may arrive late. An error that may be an outage is not one of them either.
 DEFAULT_NON_RETRYABLE_ERRORS: tuple[str, ...] = (
-    # dbt cannot read the project, or not make SQL of it.
+    # dbt cannot read the project, or cannot compile it.
     r"compilation error",
     r"parsing error",
     r"dependency error",
@@ -24,13 +24,13 @@ DEFAULT_NON_RETRYABLE_ERRORS: tuple[str, ...] = (
     r"no such command|is not a valid command|no such option",
     # The warehouse cannot read the SQL.
     r"syntax error",
-    # The warehouse, or the git server, does not know us or does not let us.
+    # The warehouse or the git server rejects the credentials or the permissions.
     r"(incorrect|invalid|bad|wrong) (username|user name|user|password|credentials?|api key|access token)",
     r"(login|authentication|authorization|authorisation) (failed|failure|error)",
     r"(insufficient|missing) (privileges?|permissions?)",
     r"(permission|access) denied",
     r"not authorized|not authorised",
-    # There is no such branch, commit or repository.
+    # The branch, commit or repository does not exist.
     r"remote branch .* not found",
     r"pathspec .* did not match",
     r"repository .*not found",
@@ -42,25 +42,25 @@ def check_pattern(pattern: str) -> str:
     """Return a pattern if it is a regular expression.
 
     Raises:
-        ValueError: It is none, or says nothing.
+        ValueError: It is not one, or it is empty.
     """
     try:
         re.compile(pattern)
     except re.error as error:
-        msg = f"{pattern!r} is no regular expression ({error}): escape it with re.escape"
+        msg = f"{pattern!r} is not a regular expression ({error}): escape it with re.escape"
         raise ValueError(msg) from None
     if not pattern.strip():
-        msg = "it is an empty pattern, which would fit every failure: leave it out, or set retries to 0"
+        msg = "it is an empty pattern, which would match every failure: remove it, or set retries to 0"
         raise ValueError(msg)
     return pattern
 
 
 def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
-    """Return what in a failure says that a retry would fail, too; None if nothing does.
+    """Return the line of a failure that says that a retry would fail, too; None if there is none.
 
     Args:
         error: The failure, with the end of the failing command's log and dbt's own errors.
-        patterns: Regular expressions, upper and lower case alike.
+        patterns: Regular expressions; upper and lower case make no difference.
     """
     text = "\n".join([*error.dbt_errors, error.log_tail or ""])
     for pattern in patterns:

@@ -28,7 +28,7 @@ from paradime_flows.runner import RunPolicies, drive
 
 @bolt_flow(
     name="retry-run",
-    description="Retries a Paradime Bolt run from its failure, or as a whole, and waits for the new run.",
+    description="Retries a Paradime Bolt run from the failed command, or as a whole, and waits for the new run.",
     flow_run_name="retry-{run_id}",
     boxes={"logs_and_archive": LogsAndArchive, "safety": Safety, "advanced": AdvancedRetry},
     retries=0,
@@ -45,26 +45,26 @@ async def retry_run(
     reason: NonEmpty | None = None,
     **options: Unpack[RetriedRunOptions],
 ) -> BoltRunResult:
-    """Retry a Bolt run in a new run: from the command that failed, or everything; wait for it and archive it.
+    """Retry a Bolt run in a new run, from the failed command or as a whole; wait for the new run and archive it.
 
-    It is as careful as run-schedule: at most one new run, which a retry of this flow run resumes, and which
-    is cancelled with this flow run. On a backend that cannot retry runs, the schedule is triggered with the
-    command that failed and those after it.
+    As with run-schedule, at most one new run starts; a retry of this flow run resumes it, and cancelling this
+    flow run cancels it. If the backend cannot retry runs, the flow triggers the schedule with the failed command
+    and those after it.
 
     Args:
         run_id: The id of the run to retry, as in its address in Paradime.
-        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
-        everything: Whether to run all its commands again rather than only what failed.
-        schedule_name: The run's schedule, which Bolt does not tell of a run. Empty: it is looked for among
-            the newest runs of the workspace's schedules.
-        reason: Who or what triggers, for Paradime's page, on a backend that cannot retry runs.
-        options: How long to wait for the new run, how to retry it in its turn, what to archive.
+        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        everything: Whether to run all commands again, or only the failed one and those after it.
+        schedule_name: The run's schedule; Bolt does not say which schedule a run belongs to. Empty: the flow
+            searches the newest runs of the workspace's schedules.
+        reason: Who or what triggers the run, for Paradime's page. Used only if the backend cannot retry runs.
+        options: How long to wait for the new run, how to retry it if it fails, what to archive.
 
     Returns:
         The result of the new run.
 
     Raises:
-        BoltRequestError: The run's schedule cannot be told, or Bolt does not retry this run.
+        BoltRequestError: The run's schedule was not found, or Bolt does not retry this run.
         BoltError: As `run_schedule`.
 
     Example:

@@ -1,4 +1,4 @@
-"""The flow `run_pipeline`: Bolt schedules that depend on each other, with one page that shows them all."""
+"""The flow `run_pipeline`: runs Bolt schedules that depend on each other, and shows them on one page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PipelineResult(BaseModel):
 
 @bolt_flow(
     name="run-pipeline",
-    description="Runs Paradime Bolt schedules in the order in which they depend on each other.",
+    description="Runs Paradime Bolt schedules in the order of their dependencies.",
     boxes={"logs_and_archive": LogsAndArchive, "safety": Safety},
     retries=0,
     on_cancellation=[cancel_owned_runs],
@@ -63,21 +63,20 @@ async def run_pipeline(
     on_already_running: Literal["wait", "attach", "attach_if_same", "fail", "replace"] = "wait",
     **options: Unpack[PipelineOptions],
 ) -> PipelineResult:
-    """Run schedules that depend on each other: each as soon as what it needs has succeeded.
+    """Run schedules that depend on each other: each one starts when the steps before it have succeeded.
 
-    Each step is a subflow, a run of run-schedule. A retry of this flow run starts from what failed: steps
-    that succeeded are not run again, and one that was running when the process died is resumed. Cancelling
-    this flow run cancels all of its Bolt runs.
+    Each step is a subflow, a run of run-schedule. A retry of this flow run skips the steps that succeeded, and
+    resumes a step that was running when the process died. Cancelling this flow run cancels all of its Bolt runs.
 
     Args:
-        steps: The steps: each a schedule, and the names of the steps that it comes after.
-        credentials: A Paradime Credentials block or the name of one. Empty: the environment's.
-        on_failure: What a step's failure means for the rest. stop: what runs is cancelled; finish: what runs
-            may finish, and nothing new starts; continue: only what depends on it is left out.
+        steps: The steps: each has a schedule, and the names of the steps that it comes after.
+        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        on_failure: What happens to the other steps when a step fails. stop: running steps are cancelled; finish:
+            running steps may finish, and no new step starts; continue: only the steps that depend on it are skipped.
         max_parallel: How many steps may run at once.
-        name: The pipeline's name, for its page: runs of the same name share a history.
+        name: The pipeline's name on its page. Runs with the same name share a history.
         on_already_running: What a step does when its schedule runs already, as for run-schedule.
-        options: How each step is waited for, and what is archived of it.
+        options: How to wait for each step, and what to archive of it.
 
     Returns:
         The outcome of each step; all have succeeded.
@@ -131,14 +130,14 @@ async def run_pipeline(
     except StoppedByPrefect as stop:
         return await stopped(stop, flow_run.id, PipelineResult)
     if cancel := await cancel_in_prefect(flow_run.id):
-        # Prefect takes no other end from a flow run that is being cancelled.
+        # Prefect accepts no other final state from a flow run that is being cancelled.
         return cancelled(f"{cancel.reason} {pipeline.headline()}", PipelineResult)
     outcomes = list(pipeline.outcomes.values())
     bad = [outcome for outcome in outcomes if outcome.state is not StepState.SUCCEEDED]
     if bad:
-        told = [f"{outcome.name}: {outcome.state}. {outcome.message}" for outcome in bad]
+        failed = [f"{outcome.name}: {outcome.state}. {outcome.message}" for outcome in bad]
         raise BoltPipelineFailed(
-            f"The pipeline {name!r} has not succeeded: {pipeline.headline()}", steps=told
+            f"The pipeline {name!r} did not succeed: {pipeline.headline()}", steps=failed
         )
     return PipelineResult(name=name, steps=outcomes)
 

@@ -1,4 +1,4 @@
-"""The flow `run_schedule`: one Bolt schedule, run once, waited for, archived."""
+"""The flow `run_schedule`: runs a Bolt schedule once, waits for the run and archives it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _name_of_the_run() -> str:
     description="Triggers a Paradime Bolt schedule, waits for the run, and archives its logs and resources.",
     flow_run_name=_name_of_the_run,
     boxes={"logs_and_archive": LogsAndArchive, "safety": Safety, "advanced": Advanced},
-    # A Prefect retry begins the body anew, even after a cancel; what is to be retried in Bolt says `retries`.
+    # A Prefect retry executes the flow again, even after a cancel. The parameter `retries` sets the retries in Bolt.
     retries=0,
     on_cancellation=[cancel_owned_runs],
     on_crashed=[cancel_owned_runs],
@@ -44,14 +44,14 @@ async def run_schedule(
     credentials: CredentialsParameter = None,
     **options: Unpack[RunOptions],
 ) -> BoltRunResult:
-    """Run a Bolt schedule: trigger it, wait for the run, archive what it leaves behind.
+    """Run a Bolt schedule: trigger it, wait for the run, archive its logs and files.
 
-    Whatever happens to the flow run, the Bolt run is found again: a retry of the flow run resumes it. Cancelling
-    the flow run cancels it.
+    A retry of the flow run resumes the Bolt run, whatever stopped the flow run before. Cancelling the flow run
+    cancels the Bolt run.
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
-        credentials: A Paradime Credentials block or the name of one. Empty: those of the schedule's block, or
+        credentials: A Paradime Credentials block or its name. Empty: the credentials of the schedule's block, or
             else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
         options: What to run, how long to wait, what to archive.
 
@@ -60,10 +60,10 @@ async def run_schedule(
 
     Raises:
         BoltRunFailed: The run ended FAILED or ERROR.
-        BoltRunCanceled: Somebody else canceled the run.
+        BoltRunCanceled: Another person or program canceled the run.
         BoltRunSkipped: Bolt skipped the run.
         BoltRunTimedOut: The time limit was reached.
-        BoltError: Any other trouble, as the class says.
+        BoltError: Another error; its class says which.
 
     Example:
         ```python

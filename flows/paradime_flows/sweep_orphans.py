@@ -1,4 +1,4 @@
-"""The flow `sweep_orphans`: finds Bolt runs that no flow run waits for any longer."""
+"""The flow `sweep_orphans`: finds Bolt runs that no flow run waits for any more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AT_ONCE = 8
 
 @bolt_flow(
     name="sweep-orphans",
-    description="Finds Bolt runs whose flow run has crashed, ended or vanished, and cancels or takes them up.",
+    description="Finds Bolt runs whose flow run crashed, ended or lost its process, and cancels or resumes them.",
 )
 async def sweep_orphans(
     credentials: CredentialsParameter = None,
@@ -37,25 +37,25 @@ async def sweep_orphans(
     older_than_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 900,
     lookback_days: Annotated[float, Field(gt=0, le=365)] = 14,
 ) -> list[SweptRun]:
-    """Find flow runs that are over, or silent, while they still answer for a Bolt run, and act on those.
+    """Find flow runs that have ended or gone silent, but still own a Bolt run, and clean up after them.
 
-    Safe to repeat, and for several at once. Each flow run is read again right before anything is done. One whose
-    process has vanished is written as Crashed, or as Cancelled if that was asked for, also where nothing is left of it
-    in Bolt.
+    You can run it again, and several at once. The sweeper reads each flow run again right before it acts. If a flow
+    run's process is gone, the sweeper sets the flow run to Crashed, or to Cancelled if a cancel was requested, even
+    if no Bolt run is left to clean up.
 
     Args:
-        credentials: A Paradime Credentials block or the name of one; only Bolt runs of its workspace are swept.
-            Empty: the environment's.
-        action: cancel: cancel the Bolt run; attach: wait for its end, or for that of its flow run's time limit, which
-            cancels or leaves it as it would have, and archive it to its flow run, unless that was cancelled: then its
-            Bolt run is, too; report: only tell.
-        older_than_seconds: How long the flow run must have been over or silent, in seconds: the wait gives a
-            retry the time to take the run up again. A run that `on_crash` or `on_interrupt` leaves for one is given
-            a quarter of an hour at least; one whose flow run was cancelled is given none.
-        lookback_days: How old a flow run may be at most, in days.
+        credentials: A Paradime Credentials block or its name; only Bolt runs of its workspace are swept.
+            Empty: the environment's credentials.
+        action: cancel: cancel the Bolt run. attach: wait for the Bolt run as its flow run would have, with the same
+            time limit and policies, and archive it to that flow run; if the flow run was cancelled, cancel the Bolt
+            run. report: change nothing.
+        older_than_seconds: How long the flow run must have been over or silent, in seconds. This gives a retry the
+            time to resume the Bolt run. If `on_crash` or `on_interrupt` left the run for a retry, it is at least 15
+            minutes; if the flow run was cancelled, it is zero.
+        lookback_days: The maximum age of a flow run, in days.
 
     Returns:
-        What was found and done, one entry for each Bolt run.
+        What was found and done: one entry for each Bolt run.
 
     Example:
         ```python
@@ -70,9 +70,9 @@ async def sweep_orphans(
     async with get_client() as client:
         flow_runs = await candidates(client, timedelta(days=lookback_days))
         orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
-        run_logger().info("%d flow runs looked at, %d to be swept.", len(flow_runs), len(orphans))
+        run_logger().info("Checked %d flow runs; %d to sweep.", len(flow_runs), len(orphans))
         if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
-            # Their clocks may be behind ours. Whoever lives writes another sign, or settles a cancel, within this time.
+            # Their clocks may be behind ours. A process that lives sends a heartbeat, or cleans up, within this time.
             await anyio.sleep(times().two_beats_seconds)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -109,4 +109,4 @@ def _rows(swept: list[SweptRun]) -> list[dict[str, object]]:
 
 
 def _described(swept: list[SweptRun], action: SweepAction) -> str:
-    return f"{len(swept)} Bolt runs without a flow run to wait for them; action: {action}."
+    return f"{len(swept)} Bolt runs that no flow run waits for; action: {action}."

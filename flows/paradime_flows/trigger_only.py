@@ -1,4 +1,4 @@
-"""The flow `trigger_only`: triggers a Bolt schedule and leaves the run to itself."""
+"""The flow `trigger_only`: triggers a Bolt schedule and does not wait for the run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from paradime_flows.supervision import StoppedByPrefect
 
 
 class TriggeredRun(BaseModel):
-    """A run that has been started and left to itself.
+    """A run that was triggered, and that nothing waits for.
 
     Attributes:
         run_id: The run.
         schedule_name: Its schedule's name or slug.
         url: Its page in Paradime.
-        started: Whether this flow run started it; false for one that was there already.
+        started: Whether this flow run started it; false if it was running already.
     """
 
     run_id: int
@@ -60,19 +60,19 @@ async def trigger_only(
     timeout_seconds: TimeoutSeconds | None = None,
     **options: Unpack[TriggerOptions],
 ) -> TriggeredRun:
-    """Trigger a Bolt schedule, at most one run, and leave the run to itself.
+    """Trigger a Bolt schedule once, and do not wait for the run.
 
-    Nothing that happens to this flow run later cancels the Bolt run, and no sweeper does. While it triggers,
-    it is as careful as run-schedule: a lost answer is looked into, and a retry of this flow run returns the
-    run that was started.
+    Once the run has started, neither a cancel of this flow run nor sweep-orphans cancels it. The trigger is as
+    safe as in run-schedule: if the answer is lost, the flow searches for the run, and a retry of this flow run
+    returns the run that was started.
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
-        credentials: A Paradime Credentials block or the name of one. Empty: those of the schedule's block, or
+        credentials: A Paradime Credentials block or its name. Empty: the credentials of the schedule's block, or
             else of the environment.
-        on_already_running: What to do when the schedule runs already. wait: until it ends, then trigger;
+        on_already_running: What to do when the schedule runs already. wait: wait until it ends, then trigger;
             attach: return that run; fail; skip; replace: cancel it, then trigger.
-        timeout_seconds: How long to wait for a run that conflicts, in seconds. Empty: 24 hours.
+        timeout_seconds: How long to wait for a conflicting run, in seconds. Empty: 24 hours.
         options: What to run.
 
     Returns:
@@ -80,8 +80,8 @@ async def trigger_only(
 
     Raises:
         BoltAlreadyRunning: The schedule runs already.
-        BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
-        BoltError: Nothing was started, as far as looking could tell.
+        BoltTriggerUnknown: The answer was lost, and a search could not find out whether a run started.
+        BoltError: Another error; no run was found to have started.
 
     Example:
         ```python
@@ -109,8 +109,8 @@ async def trigger_only(
     except BoltError as error:
         await lifecycle.tell(error.message)
         raise
-    await lifecycle.tell("The run was started, and goes on by itself.")
-    run_logger().info("Bolt run %s goes on by itself: %s", run.run_id, run.url)
+    await lifecycle.tell("The run was started. This flow does not wait for it.")
+    run_logger().info("Bolt run %s is running; this flow does not wait for it: %s", run.run_id, run.url)
     return _triggered(
         run.run_id, lifecycle.ownership.schedule, started=lifecycle.ownership.intent is not None
     )

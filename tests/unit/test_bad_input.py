@@ -321,7 +321,7 @@ BAD = [
     bad(
         flow(non_retryable_errors=["("]),
         "non_retryable_errors.0",
-        "no regular expression",
+        "not a regular expression",
         id="flow: no pattern",
     ),
     bad(

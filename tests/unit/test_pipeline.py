@@ -53,16 +53,18 @@ def test_a_steps_default_name_is_its_schedules() -> None:
         pytest.param(
             [{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps are called 'a'", id="double"
         ),
-        pytest.param([{"schedule_name": "a", "after": ["x"]}], "after 'x', which is no step", id="unknown"),
-        pytest.param([{"schedule_name": "a", "after": ["a"]}], "circle: a → a", id="itself"),
+        pytest.param(
+            [{"schedule_name": "a", "after": ["x"]}], "after 'x', but no step has that name", id="unknown"
+        ),
+        pytest.param([{"schedule_name": "a", "after": ["a"]}], "cycle: a → a", id="itself"),
         pytest.param(
             [
                 {"schedule_name": "a", "after": ["c"]},
                 {"schedule_name": "b", "after": ["a"]},
                 {"schedule_name": "c", "after": ["b"]},
             ],
-            "in a circle",
-            id="circle",
+            "form a cycle",
+            id="cycle",
         ),
     ],
 )
@@ -82,7 +84,7 @@ def test_an_unknown_key_of_a_step_is_refused() -> None:
 
 def test_an_invalid_pattern_is_refused() -> None:
     """The check is in the step, so that the form shows the error beside the field."""
-    with pytest.raises(ValidationError, match=r"non_retryable_errors.0\n.*no regular expression"):
+    with pytest.raises(ValidationError, match=r"non_retryable_errors.0\n.*not a regular expression"):
         Step(schedule_name="a", non_retryable_errors=["("])
 
 
@@ -118,9 +120,11 @@ def test_yaml_means_the_same_as_python(tmp_path) -> None:
     "text, message",
     [
         pytest.param("steps: [\n", "cannot be read", id="no YAML"),
-        pytest.param("steps:\n- {schedule_name: a, after: [x]}\n", "which is no step", id="an unknown step"),
+        pytest.param(
+            "steps:\n- {schedule_name: a, after: [x]}\n", "but no step has that name", id="an unknown step"
+        ),
         pytest.param("steps:\n- {schedule: a}\n", "steps.0.schedule", id="unknown key"),
-        pytest.param("just\na text\n", "no pipeline", id="no pipeline"),
+        pytest.param("just\na text\n", "not a pipeline", id="no pipeline"),
     ],
 )
 def test_the_error_for_invalid_yaml_says_what_is_wrong(text: str, message: str) -> None:
@@ -175,7 +179,7 @@ async def test_too_many_schedules_are_refused_as_a_pipeline(many_schedules: int)
     if many_schedules == MOST_STEPS:
         assert [step.after for step in (await Pipeline.afrom_bolt(NOWHERE)).steps][-1] == ["s498"]
         return
-    with pytest.raises(BoltRequestError, match="501 active schedules; a pipeline has 500 steps at most"):
+    with pytest.raises(BoltRequestError, match="501 active schedules; a pipeline has at most 500 steps"):
         await Pipeline.afrom_bolt(NOWHERE)
 
 
