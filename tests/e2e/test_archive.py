@@ -219,7 +219,7 @@ async def test_a_long_log_shows_head_and_tail_and_is_stored_whole(
     assert "line 0 of the log" in shown
     assert "line 19999 of the log" in shown
     kept = tmp_path / "kept" / "long" / str(run_id) / "1-dbt-run" / "stdout.log"
-    assert f"bytes left out in the middle; the whole is kept as [{kept}]({kept.as_uri()})" in shown
+    assert f"bytes left out in the middle; the whole log is stored as [{kept}]({kept.as_uri()})" in shown
     assert kept.read_text() == log
     assert f"| [{kept}]({kept.as_uri()}) |" in text_of(found["paradime-long"])
 
@@ -279,7 +279,7 @@ async def test_stored_files_are_the_files_themselves(
     original = RECORDED / "success" / "2-dbt-seed" / "resources" / "target" / "run_results.json"
     assert (folder / "2-dbt-seed" / "target" / "run_results.json").read_bytes() == original.read_bytes()
     summary = text_of((await archived())["paradime-kept"])
-    assert f"Kept under {folder}, through the block local-file-system/storage-test." in summary
+    assert f"Stored under {folder}, through the block local-file-system/storage-test." in summary
 
 
 async def test_a_resources_path_cannot_leave_its_folder(
@@ -525,7 +525,7 @@ async def test_a_model_with_many_sources_is_an_asset(
     above = [each for each in event["related"] if each["prefect.resource.role"] == "asset"]
     assert len(above) == 75
     told = text_of((await artifacts_of(run.id))["paradime-wide"])
-    assert "1 materialised, 0 failed; 1 with the first 75 upstream nodes only: Prefect takes no more" in told
+    assert "1 materialised, 0 failed; 1 with only the first 75 upstream nodes (Prefect's limit)" in told
 
 
 async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:

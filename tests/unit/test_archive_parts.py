@@ -120,7 +120,7 @@ def test_the_timeline_shows_waits_and_failures() -> None:
     spans = [
         Span(NOON, after(30), "(starting)", waiting=True),
         Span(after(30), after(30.1), "1 dbt deps"),
-        Span(after(60), after(120), "2 dbt build", told="FAILED"),
+        Span(after(60), after(120), "2 dbt build", note="FAILED"),
     ]
     lines = render_timeline(spans).splitlines()
     assert lines[0] == "```text"
@@ -157,11 +157,11 @@ def test_the_summary_escapes_all_text_from_bolt() -> None:
         cause=evil,
         attempts=[BoltAttempt(run_id=6, state=BoltRunState(evil))],
         notes=[(evil, evil)],
-        files=[FileRecord(1, evil, page="https://x.test/1", kept=evil)],
-        kept_under=evil,
-        kept_by=evil,
+        files=[FileRecord(1, evil, page="https://x.test/1", stored_as=evil)],
+        stored_under=evil,
+        storage_block=evil,
         problems=[evil],
-        results_told=evil,
+        results_counts=evil,
         log_pages={1: "https://x.test/2"},
     )
     text = render_summary(record)
@@ -266,7 +266,7 @@ def test_results_shown_again_by_a_later_command_count_once() -> None:
     story.read("results", content, "dbt seed")
     story.read("results", content, "dbt docs serve")
     assert [part.command for part in story.parts] == ["dbt seed"]
-    assert story.told() == "4 succeeded"
+    assert story.counts() == "4 succeeded"
 
 
 @pytest.mark.parametrize("generated_at", [None, "2026-11-24T12:00:00Z"])

@@ -106,7 +106,7 @@ async def test_a_log_within_the_limit_is_not_cut(stdout: str, stderr: str) -> No
 async def test_a_cut_log_is_stored_whole(stdout: str, stderr: str, tmp_path: Path) -> None:
     """If a byte is left out, the stored file has it, and the artifact says where, with a link."""
     text = await archived(an_archive(tmp_path, 10_000), stdout=stdout, stderr=stderr)
-    assert "bytes left out in the middle; the whole is kept as " in text
+    assert "bytes left out in the middle; the whole log is stored as " in text
     assert len(text.encode()) < 11_000
     folder = tmp_path / "daily" / "7" / "1-dbt-run"
     assert (folder / "stdout.log").read_text() == stdout
@@ -161,9 +161,9 @@ async def test_no_secret_remains_where_a_long_log_is_split(before: int, tmp_path
 
 def test_a_stored_file_without_a_link_is_shown_by_its_address() -> None:
     """An address that a browser cannot open is text without markup."""
-    kept = {"stdout.log": FileRecord(1, "stdout.log", kept="s3://bucket/a*b*/stdout.log")}
+    kept = {"stdout.log": FileRecord(1, "stdout.log", stored_as="s3://bucket/a*b*/stdout.log")}
     shown = shown_streams(a_command(stdout="x\n" * 1000), 100)
-    assert "kept as s3\\://bucket/a\\*b\\*/stdout.log\n" in render_log(shown, kept)
+    assert "stored as s3\\://bucket/a\\*b\\*/stdout.log\n" in render_log(shown, kept)
 
 
 def test_pieces_are_the_text() -> None:

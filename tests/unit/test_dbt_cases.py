@@ -126,7 +126,7 @@ def test_a_source_whose_query_failed_is_shown_beside_the_stale_one() -> None:
         ("yard.missing", "runtime error"),
     ]
     assert 'relation "depot.missing" does not exist' in story.render("a run", None)
-    assert story.told() == "1 source stale, 1 source not checked"
+    assert story.counts() == "1 source stale, 1 source not checked"
 
 
 def test_failed_batches_are_listed_without_invented_rows() -> None:
@@ -158,7 +158,7 @@ def test_a_hook_in_the_results_is_reported_once() -> None:
     assert (
         shown == f"dbt build: operation depot-on-run-end-0 failed: depot.on-run-end.0 failed, error: {GONE}"
     )
-    assert story.told() == "1 failed, 1 succeeded"
+    assert story.counts() == "1 failed, 1 succeeded"
 
 
 def test_a_hook_that_fails_in_a_check_of_sources_is_named() -> None:
@@ -167,7 +167,7 @@ def test_a_hook_that_fails_in_a_check_of_sources_is_named() -> None:
     fresh = json.dumps({"results": [{"unique_id": "source.a.b.c", "status": "pass"}]}).encode()
     story, told = story_of("dbt source freshness", log, freshness=fresh)
     assert told == f"dbt source freshness: operation depot.on-run-end.0 failed: {GONE}"
-    assert story.told() == "1 failed"
+    assert story.counts() == "1 failed"
     assert title(story).startswith("# ❌ ")
 
 
@@ -201,14 +201,14 @@ def test_a_reason_is_not_guessed() -> None:
 def test_an_unknown_status_has_no_tick(status) -> None:
     """The status is missing, blank, or unknown."""
     story, _ = story_of("dbt run", code=0, results=results(node("a", status), node("b", "success")))
-    assert story.told() == "1 succeeded, 1 unknown"
+    assert story.counts() == "1 succeeded, 1 unknown"
     assert title(story).startswith("# ❔ ")
 
 
 def test_the_case_of_an_unknown_status() -> None:
     """A real file had it."""
     story, _ = case("12_unknown_status", "dbt run", code=0)
-    assert (story.told(), title(story)[:4]) == ("1 succeeded, 1 unknown", "# ❔ ")
+    assert (story.counts(), title(story)[:4]) == ("1 succeeded, 1 unknown", "# ❔ ")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_the_mark_of_a_page_includes_its_sources(status, mark, message) -> None:
     """A source with a warning makes it a warning."""
     content = json.dumps({"results": [{"unique_id": "source.a.b.c", "status": status}]}).encode()
     story, _ = story_of("dbt source freshness", code=0, freshness=content)
-    assert (title(story).split(" ")[1], story.told()) == (mark, message)
+    assert (title(story).split(" ")[1], story.counts()) == (mark, message)
 
 
 def test_a_failed_command_without_a_failed_node_has_no_tick() -> None:

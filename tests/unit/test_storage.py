@@ -163,7 +163,7 @@ async def test_a_file_too_large_for_memory_is_refused_by_some_blocks(
     """Only such a block refuses it; the reason names the block."""
     monkeypatch.setattr(uploads, "WHOLE_LIMIT_BYTES", 1000)
     with pytest.raises(
-        ValueError, match=r"Keeping takes files as a whole only; this one has 256,000 bytes\."
+        ValueError, match=r"Keeping takes only whole files; this one is too large: 256,000 bytes\."
     ):
         await upload(Keeping(), source, "a.json")
     await upload(S3Like(), source, "a.json")

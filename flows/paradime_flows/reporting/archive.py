@@ -1,4 +1,4 @@
-"""What a Bolt run leaves behind in Prefect: summary, dbt results, logs, links, storage, assets."""
+"""Archives a Bolt run in Prefect: its summary, dbt results, logs, links, stored files and assets."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from paradime_flows.reporting.storage import Storage, address_of, folder_of
 
 _ATTEMPTS_LOOKED_AT: Final = 20
 _RUNS_LOOKED_AT: Final = 50
-_NAMES_TOLD: Final = 10
+_NAMES_SHOWN: Final = 10
 
 
 @dataclass
 class Archive:
-    """Archives one run; what fails to be fetched is left out and told, and never hides the run's own outcome.
+    """Archives one run. What cannot be fetched is listed as a problem, and never hides the run's own outcome.
 
-    One command's log, or one resource, is in memory at a time.
+    Only one command's log, or one resource, is in memory at a time.
 
     Attributes:
         credentials: The credentials of the run's workspace.
         writer: Writes the artifacts.
-        record: What is known of the run; completed by what is fetched.
+        record: What is known about the run. The archive adds what it fetches.
         settings: What to archive, and where.
         resources: The run's resources, as far as they are known.
     """
@@ -47,42 +47,42 @@ class Archive:
     _summary: UUID | None = None
 
     def __post_init__(self) -> None:
-        """Make what the parts share."""
+        """Make the context that the parts share."""
         redact = Redactor.of(self.credentials)
-        # It is what there is to show if Bolt cannot be asked again.
+        # The summary shows this status if Bolt is unreachable later.
         if self.record.status is not None:
             self.record.status = redact.status(self.record.status)
         self._context = ArchiveContext(self.writer, self.record, self.settings, redact)
 
     async def run(self) -> None:
-        """Write all artifacts: the summary as soon as the run's state is known, and anew at the end."""
+        """Write all artifacts: the summary as soon as the run's state is known, and again at the end."""
         if self.record.run_id is not None:
             try:
                 await self._all(self.record.run_id)
-            except Exception as error:  # noqa: BLE001 - the outcome of the run must not hide behind its archive
-                self._context.missed("the rest", error)
+            except Exception as error:  # noqa: BLE001 - an error of the archive must not hide the run's outcome
+                self._context.not_archived("the rest", error)
         await self.summary()
 
     async def summary(self) -> None:
-        """Write the summary alone; written again, it takes the place of the one before."""
+        """Write only the summary. A second call updates the same artifact."""
         record = self.record
         run = f", Bolt run {record.run_id}" if record.run_id else ""
-        told = f"{cell(record.title)}: {cell(str(record.state or 'no run'))}{run}"
+        description = f"{cell(record.title)}: {cell(str(record.state or 'no run'))}{run}"
         try:
             text = render_summary(record)
             if self._summary is not None:
                 await self.writer.update(self._summary, text)
             else:
-                self._summary = await self.writer.markdown(self._context.key(), text, told)
+                self._summary = await self.writer.markdown(self._context.key(), text, description)
         except Exception as error:  # noqa: BLE001
-            self._context.missed("the summary", error)
+            self._context.not_archived("the summary", error)
 
     async def _all(self, run_id: int) -> None:
         logs = LogArchive(self._context)
         files = ResourceArchive(self._context)
         async with self.credentials.get_client() as client:
             await self._status(client, run_id)
-            # Whoever cuts the archive short, as Prefect does after a cancel, leaves this at least.
+            # Prefect may stop the archive early, as after a cancel; then at least the summary exists.
             await self.summary()
             await self._open_storage(run_id)
             await self._origin(client, run_id)
@@ -102,7 +102,7 @@ class Archive:
         try:
             status = await client.get_bolt_run(run_id, logs=False)
         except BoltError as error:
-            self._context.missed("the present state", error)
+            self._context.not_archived("the present state", error)
             return
         self.record.status, self.record.state = self._context.redact.status(status), status.state
 
@@ -113,17 +113,17 @@ class Archive:
                 return
             folder = folder_of(self.record.schedule_name, run_id)
             self._context.storage = Storage(filesystem, self.settings.storage_patterns, folder)
-            self.record.kept_under = address_of(filesystem, folder)
-            self.record.kept_by = self.settings.storage
+            self.record.stored_under = address_of(filesystem, folder)
+            self.record.storage_block = self.settings.storage
         except Exception as error:  # noqa: BLE001 - whatever a file system raises
-            self._context.missed("the storage of files", error)
+            self._context.not_archived("the storage of files", error)
 
     async def _origin(self, client: BoltClient, run_id: int) -> None:
-        """Complete who triggered the run, what it checked out, and when earlier attempts ran: extras."""
+        """Add who triggered the run, what it checked out, and when earlier attempts ran, if Bolt returns it."""
         record, context = self.record, self._context
         attempts = list(record.attempts)
         for at, attempt in list(enumerate(attempts))[-_ATTEMPTS_LOOKED_AT:]:
-            if attempt.started_at is None and not context.out_of_reach:
+            if attempt.started_at is None and not context.unreachable:
                 try:
                     status = await client.get_bolt_run(attempt.run_id, logs=False)
                 except BoltError as error:
@@ -132,26 +132,26 @@ class Archive:
                     times = {"started_at": status.started_at, "ended_at": status.ended_at}
                     attempts[at] = attempt.model_copy(update=times)
         record.attempts = attempts
-        if record.schedule_name is None or context.out_of_reach:
+        if record.schedule_name is None or context.unreachable:
             return
         try:
             page = await client.list_bolt_runs(record.schedule_name, limit=_RUNS_LOOKED_AT)
         except BoltError as error:
-            # Backends may lack it, and it goes by slug, which may differ from the name.
+            # Some backends lack this operation, and it takes the slug, which may differ from the name.
             context.count_outage(error)
             return
         found = next((run for run in page.runs if run.id == run_id), None)
         if found is not None:
             record.actor = context.redact(found.actor_email or found.actor or "") or None
             git = found.git_info
-            told = " at ".join(part for part in (git.branch, git.commit_hash) if part) if git else ""
-            record.git = context.redact(told) or None
+            checked_out = " at ".join(part for part in (git.branch, git.commit_hash) if part) if git else ""
+            record.git = context.redact(checked_out) or None
 
     async def _results(self, story: DbtStory) -> None:
         if story.is_empty:
             return
         record = self.record
-        record.results_told = story.told()
+        record.results_counts = story.counts()
         title = f"Bolt run {record.run_id} of {record.title}"
         try:
             written = await self.writer.markdown(
@@ -160,7 +160,7 @@ class Archive:
                 f"dbt results of {cell(title)}",
             )
         except Exception as error:  # noqa: BLE001
-            self._context.missed("the dbt results", error)
+            self._context.not_archived("the dbt results", error)
         else:
             record.results_page = artifact_url(written)
 
@@ -169,16 +169,18 @@ class Archive:
             return
         manifest = story.manifest
         if manifest is None or not manifest.adapter_type:
-            self._context.missed("the assets", ValueError("no manifest names the adapter and the relations."))
+            self._context.not_archived(
+                "the assets", ValueError("no manifest names the adapter and the relations.")
+            )
             return
         facts = {"bolt_run_id": self.record.run_id, "bolt_schedule": self.record.title}
         emitted = emit_assets(story.built, manifest, facts)
-        self.record.assets_told = emitted.told()
+        self.record.assets_counts = emitted.counts()
         for nodes, reason in (
-            (emitted.unnamed, "Prefect takes no such names as those of"),
+            (emitted.unnamed, "Prefect does not accept the names of"),
             (emitted.refused, "Prefect did not accept the events of"),
         ):
             if nodes:
-                names = ", ".join(nodes[:_NAMES_TOLD])
-                more = f" and {len(nodes) - _NAMES_TOLD} more" if len(nodes) > _NAMES_TOLD else ""
-                self._context.missed(f"{len(nodes):,} assets", ValueError(f"{reason} {names}{more}."))
+                names = ", ".join(nodes[:_NAMES_SHOWN])
+                more = f" and {len(nodes) - _NAMES_SHOWN} more" if len(nodes) > _NAMES_SHOWN else ""
+                self._context.not_archived(f"{len(nodes):,} assets", ValueError(f"{reason} {names}{more}."))

@@ -1,4 +1,4 @@
-"""What the parts of an archive share: the record of the run, where to write, and what went wrong."""
+"""The context that the parts of an archive share: the record of the run, the writer, and the problems."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 from paradime_flows.reporting.storage import Storage
 
-# An outage that lasts is not waited for again with each command; one command's log may be too much for Bolt.
+# A second failure may be an outage that lasts, so Bolt is not asked again. The first may be one log that is too large.
 _OUTAGES_AT_MOST: Final = 2
 
 
 @dataclass
 class ArchiveContext:
-    """An archive in the making.
+    """The context of an archive.
 
     Attributes:
         writer: Writes the artifacts.
-        record: What is known of the run; completed by what is fetched.
+        record: What is known about the run. The archive adds what it fetches.
         settings: What to archive, and where.
-        redact: Takes secrets out of text.
-        storage: Where files are kept, if they are.
+        redact: Removes secrets from text.
+        storage: Where files are stored; None if they are not.
     """
 
     writer: ArtifactWriter
@@ -45,12 +45,12 @@ class ArchiveContext:
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that ended the run badly, or that its end broke off."""
+        """The command that failed and ended the run, or that was running when the run ended."""
         return self.record.status.decisive_command if self.record.status else None
 
     @property
-    def out_of_reach(self) -> bool:
-        """Whether Bolt has failed to answer so often that it is not asked again."""
+    def unreachable(self) -> bool:
+        """Whether Bolt failed to answer so often that it is not asked again."""
         return self._outages >= _OUTAGES_AT_MOST
 
     def key(self, *parts: str) -> str:
@@ -58,22 +58,22 @@ class ArchiveContext:
         key = artifact_key("paradime", self.record.title, *parts)
         if self._keys.setdefault(key, parts) == parts:
             return key
-        # Of `target/a_b.json` and `target/a-b.json`, the second has a key of its own.
+        # `target/a_b.json` and `target/a-b.json` have the same key, so the second one gets a hash.
         return artifact_key("paradime", self.record.title, *parts, short_hash("/".join(parts)))
 
     def count_outage(self, error: Exception) -> None:
-        """Take note of an error that may mean that Bolt is out of reach."""
+        """Count an error that may mean that Bolt is unreachable."""
         self._outages += isinstance(error, BoltUnavailable)
 
-    def missed(self, what: str, error: Exception) -> None:
-        """Write down what could not be archived; it hides nothing else."""
+    def not_archived(self, what: str, error: Exception) -> None:
+        """Record and log what could not be archived, and why."""
         reason = error.message if isinstance(error, BoltError) else str(error) or type(error).__name__
-        told = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
-        self.record.problems.append(told)
-        run_logger().warning("Not archived of Bolt run %s: %s", self.record.run_id, told)
+        problem = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
+        self.record.problems.append(problem)
+        run_logger().warning("Could not archive part of Bolt run %s: %s", self.record.run_id, problem)
 
     def file(self, n: int, path: str, **facts: Any) -> None:
-        """Write down something about a file that a command left behind."""
+        """Record facts about a file that a command wrote."""
         found = next((file for file in self.record.files if (file.n, file.path) == (n, path)), None)
         if found is None:
             found = FileRecord(n=n, path=path)
@@ -81,13 +81,13 @@ class ArchiveContext:
         for name, value in facts.items():
             setattr(found, name, value)
 
-    async def keep(self, n: int, command: str, path: str, source: Path) -> None:
-        """Keep a file, if files are kept."""
+    async def store(self, n: int, command: str, path: str, source: Path) -> None:
+        """Store a file, if there is a storage."""
         if self.storage is None:
             return
         try:
-            kept = await self.storage.write(n, command, path, source)
+            stored = await self.storage.write(n, command, path, source)
         except Exception as error:  # noqa: BLE001 - whatever a file system raises
-            self.missed(f"the stored file of {path} of command {n}", error)
+            self.not_archived(f"the stored file of {path} of command {n}", error)
         else:
-            self.file(n, path, kept=kept.address, kept_url=kept.url, size=kept.size)
+            self.file(n, path, stored_as=stored.address, stored_url=stored.url, size=stored.size)

@@ -1,4 +1,4 @@
-"""What to archive of a Bolt run: plain data, so that it can stand on the flow run and outlive its process."""
+"""What to archive of a Bolt run: plain data, which the flow run's labels store, so that it outlives the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_STORAGE_PATTERNS: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
-# The types that a name alone is looked up in, in this order: Prefect's own, then those of its integrations.
+# A name without a type is searched in these block types, in this order: Prefect's own, then its integrations'.
 _FILESYSTEM_TYPES: Final = (
     "local-file-system",
     "remote-file-system",
@@ -30,24 +30,24 @@ class ArchiveSettings(BaseModel):
     """What to archive, and where.
 
     Attributes:
-        log_limit_bytes: How much of a command's log an artifact holds; of a longer one, head and tail.
+        log_limit_bytes: How much of a command's log an artifact holds. A longer log is cut in the middle.
         storage: Reference of the file system block for storage, as `type/name`.
-        storage_patterns: Patterns of the resources to keep, each for the whole path or for the file's name.
-        assets: Whether to tell Prefect of the models, seeds and snapshots as assets.
+        storage_patterns: Patterns of the resources to store, each for the whole path or for the file's name.
+        assets: Whether to report the models, seeds and snapshots to Prefect as assets.
     """
 
     log_limit_bytes: int = LOG_LIMIT_BYTES
     storage: str | None = None
     storage_patterns: list[str] = Field(default_factory=lambda: list(DEFAULT_STORAGE_PATTERNS))
     assets: bool = False
-    # A block that was made in code and not saved; only this process knows it.
+    # A block that was made in code and not saved exists only in this process.
     _filesystem: WritableFileSystem | None = PrivateAttr(default=None)
 
     async def filesystem(self) -> WritableFileSystem | None:
-        """Return the file system for storage; None if none are wanted.
+        """Return the file system for storage; None if nothing is stored.
 
         Raises:
-            BoltRequestError: There is no such block, or it cannot write.
+            BoltRequestError: The block does not exist, or it cannot write.
         """
         if self._filesystem is None and self.storage is not None:
             self._filesystem = await load_filesystem(self.storage)
@@ -55,10 +55,10 @@ class ArchiveSettings(BaseModel):
 
     @classmethod
     async def resolve(cls, options: Mapping[str, Any]) -> ArchiveSettings:
-        """Make settings of a flow's options; what they name is looked up now, before anything is sent.
+        """Make settings from a flow's options. The storage block is loaded now, before anything is sent to Bolt.
 
         Args:
-            options: Those of `ArchiveOptions` that are given, and any others.
+            options: The options; those that are not of `ArchiveOptions` are ignored.
 
         Raises:
             BoltRequestError: The block for storage cannot be used.
@@ -80,20 +80,20 @@ class ArchiveSettings(BaseModel):
 
 
 def reference_of(filesystem: WritableFileSystem) -> str | None:
-    """Return a saved block's reference, `type/name`; None for one that is not saved."""
+    """Return a saved block's reference, `type/name`; None if the block is not saved."""
     name = filesystem._block_document_name  # noqa: SLF001 - no public name
     return f"{filesystem.get_block_type_slug()}/{name}" if name else None
 
 
 async def load_filesystem(reference: str) -> WritableFileSystem:
-    """Load the block that storage are written to.
+    """Load the storage block.
 
     Args:
-        reference: `type/name`, such as `s3-bucket/archive`; or the name alone, which is looked up in
-            Prefect's own file systems and those of its AWS, GCP and Azure integrations.
+        reference: `type/name`, such as `s3-bucket/archive`; or only the name, which is searched in Prefect's own
+            file systems and those of its AWS, GCP and Azure integrations.
 
     Raises:
-        BoltRequestError: There is no such block, or it cannot write.
+        BoltRequestError: The block does not exist, or it cannot write.
     """
     slash = "/" in reference
     slugs = [reference] if slash else [f"{kind}/{reference}" for kind in _FILESYSTEM_TYPES]
@@ -105,15 +105,15 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
             reason = str(error).splitlines()[0]
             continue
         except (UnknownBlockType, RuntimeError) as error:
-            # Its class belongs to an integration that is not installed here, or is of another version.
-            msg = f"The block {slug!r} for storage cannot be loaded: {str(error).splitlines()[0]}"
+            # Its class belongs to an integration that is not installed here, or that has another version here.
+            msg = f"The storage block {slug!r} cannot be loaded: {str(error).splitlines()[0]}"
             raise BoltRequestError(msg, guidance="Nothing was sent.") from error
         if isinstance(block, WritableFileSystem):
             return block
-        msg = f"The block {slug!r} cannot keep files."
+        msg = f"The block {slug!r} cannot store files."
         raise BoltRequestError(
             msg, guidance="Name a block that implements WritableFileSystem. Nothing was sent."
         )
-    msg = f"There is no block {reference!r} for storage. {reason if slash else ''}".strip()
+    msg = f"There is no storage block {reference!r}. {reason if slash else ''}".strip()
     guidance = "Give it as type/name, such as local-file-system/archive. Nothing was sent."
     raise BoltRequestError(msg, guidance=guidance)

@@ -1,10 +1,10 @@
-"""dbt's models, seeds and snapshots as Prefect assets, so that their lineage joins what prefect-dbt emits.
+"""Reports dbt's models, seeds and snapshots to Prefect as assets, with the same lineage as prefect-dbt.
 
-The keys are those of prefect-dbt (read in 0.7.25): the adapter's type, then the relation's name with slashes
-for dots and without quotes, spaces and whatever else Prefect takes in no key, cut to the longest one, as
-`snowflake://analytics/core/orders`. So are the properties, and what is upstream: the nodes that a node depends
-on, with ephemeral models replaced by what those depend on. A node whose `meta` says `prefect: {enable_assets:
-false}` is left out, as there; a source is none of dbt's own and always named.
+Keys, properties and upstream nodes are the same as in prefect-dbt (read in 0.7.25). A key is the adapter's type and
+the relation's name, with slashes instead of dots, and without quotes, spaces and other characters that Prefect does
+not accept: `snowflake://analytics/core/orders`. A key that is too long is cut. Upstream are the nodes that a node
+depends on; an ephemeral model is replaced by the nodes that it depends on. A node whose `meta` has `prefect:
+{enable_assets: false}` is left out, as in prefect-dbt; sources are never left out.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ from paradime_blocks.dbt import FAILED, Manifest, ManifestNode, NodeResult, RunR
 from paradime_blocks.text import clean
 
 _MATERIALISED: Final = frozenset({"model", "seed", "snapshot"})
-# prefect-dbt fails a materialisation for none but these: a microbatch model of which some batches were built
-# has been built.
+# As in prefect-dbt, only these fail a materialisation. A microbatch model with some batches built counts as built.
 _FAILED: Final = FAILED - {"partial success"}
 _BUILT: Final = frozenset({"success", "partial success"})
 _NOT_IN_KEYS: Final = {ord(character): None for character in RESTRICTED_ASSET_CHARACTERS} | {ord("."): "/"}
 _QUOTES: Final = {ord(quote): None for quote in '"`'}
 _MESSAGE_CHARACTERS: Final = 2000
-# Prefect adds the flow run, its flow, deployment, work pool and tags to the tool.
+# Prefect also relates the flow run, its flow, deployment, work pool and tags to the event.
 _RELATED_TO_A_RUN: Final = 25
 
 
 @dataclass
 class Emitted:
-    """How many materialisations Prefect has accepted.
+    """How many materialisations Prefect accepted.
 
     Attributes:
         succeeded: Nodes that were built.
         failed: Nodes that failed.
-        unnamed: Names of nodes that can have no asset key.
+        unnamed: Names of nodes whose names Prefect does not accept in an asset key.
         refused: Names of nodes whose event Prefect did not accept.
-        shortened: How many events name only some of the nodes that theirs was made from.
+        shortened: How many events list only some of the upstream nodes.
     """
 
     succeeded: int = 0
@@ -55,21 +54,23 @@ class Emitted:
     refused: list[str] = field(default_factory=list)
     shortened: int = 0
 
-    def told(self) -> str:
+    def counts(self) -> str:
         """Return the counts in one line."""
-        told = f"{self.succeeded:,} materialised, {self.failed:,} failed"
+        counts = f"{self.succeeded:,} materialised, {self.failed:,} failed"
         if self.shortened:
-            told += f"; {self.shortened:,} with the first {most_upstream()} upstream nodes only: Prefect takes no more"
-        return told
+            counts += (
+                f"; {self.shortened:,} with only the first {most_upstream()} upstream nodes (Prefect's limit)"
+            )
+        return counts
 
 
 def most_upstream() -> int:
-    """Return how many upstream nodes an event can name: Prefect limits what it relates to, the flow run included."""
+    """Return how many upstream nodes an event can list. Prefect limits the related resources of an event."""
     return max(0, get_current_settings().server.events.maximum_related_resources - _RELATED_TO_A_RUN)
 
 
 def asset_key(adapter_type: str, relation_name: str) -> str:
-    """Return the key of a table or view, as prefect-dbt makes it.
+    """Return the asset key of a table or view, as prefect-dbt makes it.
 
     Args:
         adapter_type: dbt's adapter, such as `snowflake`.
@@ -79,15 +80,15 @@ def asset_key(adapter_type: str, relation_name: str) -> str:
 
 
 def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) -> Emitted:
-    """Tell Prefect of each node that was built or failed to be; skipped or reused nodes are neither.
+    """Report each node that was built or failed to Prefect; skipped and reused nodes are not reported.
 
-    The events are Prefect's own, as a task made with `prefect.assets.materialize` emits them, but without
-    a task run for each node: dbt has run them already. Within a flow run they are related to it.
+    The events are the same as those of a task made with `prefect.assets.materialize`, but there is no task run for
+    each node, because dbt has run the nodes already. Within a flow run, the events are related to it.
 
     Args:
         results: The results of the commands that build something.
         manifest: The manifest of one of them.
-        facts: What to add to each materialisation's metadata.
+        facts: Added to each materialisation's metadata.
     """
     emitted = Emitted()
     adapter = manifest.adapter_type
@@ -119,7 +120,7 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
 
 
 def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, failed: bool) -> bool:
-    """Emit the events of a materialisation, as `AssetContext` does, which hides whether Prefect accepts them."""
+    """Emit the events of a materialisation; return whether Prefect accepted them, which `AssetContext` does not say."""
     for above in upstream:
         emit_event("prefect.asset.referenced", AssetContext.asset_as_resource(above), related=[])
     related = [AssetContext.asset_as_related(above) for above in upstream]
@@ -136,7 +137,7 @@ def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, 
 
 
 def _asset(adapter: str, relation: str, node: ManifestNode | None) -> Asset | None:
-    """The asset of a relation; None where its name is none that Prefect takes."""
+    """Return the asset of a relation; None if Prefect does not accept its name."""
     properties = None if node is None else _properties(relation, node)
     try:
         return Asset(key=asset_key(adapter, relation), properties=properties)
@@ -145,20 +146,20 @@ def _asset(adapter: str, relation: str, node: ManifestNode | None) -> Asset | No
 
 
 def _properties(relation: str, node: ManifestNode) -> AssetProperties:
-    """What to tell of an asset; what the manifest does not say is not set, as it would blank what is known."""
-    told: dict[str, Any] = {"name": clean(relation.translate(_QUOTES))}
+    """Return an asset's properties. Unknown ones are not set, because that would delete the known value in Prefect."""
+    properties: dict[str, Any] = {"name": clean(relation.translate(_QUOTES))}
     description = clean(node.description or "")
     if len(description) > MAX_ASSET_DESCRIPTION_LENGTH:
         description = f"{description[: MAX_ASSET_DESCRIPTION_LENGTH - 3]}..."
     if description:
-        told["description"] = description
+        properties["description"] = description
     if node.owner:
-        told["owners"] = [node.owner]
-    return AssetProperties(**told)
+        properties["owners"] = [node.owner]
+    return AssetProperties(**properties)
 
 
 def _upstream(node: ManifestNode, manifest: Manifest) -> Iterator[ManifestNode]:
-    """What a node is made from; for an ephemeral model, which is in no warehouse, what that is made from."""
+    """The nodes that a node is made from. An ephemeral model, which is not in the warehouse, is replaced by its own."""
     seen: set[str] = set()
     waiting = list(reversed(node.depends_on))
     while waiting:

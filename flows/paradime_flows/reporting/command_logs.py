@@ -1,4 +1,4 @@
-"""The logs of a run's commands, each as an artifact of its own that it cannot break out of."""
+"""Archives the logs of a run's commands, each in its own artifact."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from paradime_flows.reporting.links import markdown_link
 from paradime_flows.reporting.run_summary import FileRecord
 
 STREAMS: Final = ("stdout", "stderr")
-# All logs of a run together, in single limits: a listing returns them at once. The failing command has its
-# own limit in any case.
+# All logs of a run together may have this many times the limit of one log, because a list of artifacts returns all of
+# them at once. The failing command always has its own limit.
 _LOGS_IN_ALL: Final = 10
 _LEAST_LOG_BYTES: Final = 10_000
-# Of a log that is longer, only the outer parts are cleaned, which takes time and a copy.
+# Of a longer log, only the beginning and the end are cleaned, because cleaning takes time and a copy.
 _MARGIN: Final = 4
-# About as many characters of a log are copied at once.
+# The number of characters of a log that are copied at once, about.
 _PIECE: Final = 1 << 22
 _ADDRESS_CHARACTERS: Final = 1000
 _END_CHARACTERS: Final = 20_000
@@ -35,14 +35,14 @@ _ERROR_CHARACTERS: Final = 500
 
 @dataclass
 class LogArchive:
-    """Archives the logs of a run's commands, one at a time: a log is let go before the next is fetched.
+    """Archives the logs of a run's commands, one at a time. A log is freed before the next one is fetched.
 
     Attributes:
         context: The archive.
-        piece_characters: How much of a log is gone through at once, so that no second copy of it is in memory.
-        error: The first error that the failing command's log tells.
+        piece_characters: How much of a log is read at once, so that no second copy of it is in memory.
+        error: The first error in the failing command's log.
         last: The last line of its log.
-        reasons: What went wrong by the logs of the commands that failed, by command id.
+        reasons: The errors in the logs of the commands that failed, by command id.
     """
 
     context: ArchiveContext
@@ -61,18 +61,18 @@ class LogArchive:
             command: The command.
 
         Returns:
-            The command's resources, which Bolt tells with its log.
+            The command's resources, which Bolt returns with its log.
         """
         context = self.context
         what = f"the log of command {n}, {command.command}"
-        if context.out_of_reach:
-            context.missed(what, BoltUnavailable("Bolt is out of reach."))
+        if context.unreachable:
+            context.not_archived(what, BoltUnavailable("Bolt is unreachable."))
             return []
         try:
             detail = await client.get_bolt_command(command.id)
         except BoltError as error:
             context.count_outage(error)
-            context.missed(what, error)
+            context.not_archived(what, error)
             return []
         detail = detail.model_copy(update={"command": command.command})
         failing = context.failing_command
@@ -89,7 +89,7 @@ class LogArchive:
         try:
             await self._write(n, detail, limit)
         except Exception as error:  # noqa: BLE001 - one log must not keep the others from being archived
-            context.missed(what, error)
+            context.not_archived(what, error)
         return [
             BoltResourceSummary(id=resource.id, path=resource.path, command_id=command.id)
             for resource in detail.resources
@@ -110,11 +110,11 @@ class LogArchive:
         shown = shown_streams(detail, limit, context.redact)
         if context.storage is not None and any(stream.omitted for stream in shown):
             try:
-                await self._keep(n, detail)
+                await self._store(n, detail)
             except OSError as error:
-                context.missed(f"the whole log of command {n}", error)
-        kept = {file.path: file for file in context.record.files if file.n == n and file.kept}
-        markdown = render_log(shown, kept)
+                context.not_archived(f"the whole log of command {n}", error)
+        stored = {file.path: file for file in context.record.files if file.n == n and file.stored_as}
+        markdown = render_log(shown, stored)
         self._bytes += utf8_size(markdown)
         written = await context.writer.markdown(
             context.key("log", str(n), detail.command),
@@ -125,16 +125,16 @@ class LogArchive:
         if page:
             context.record.log_pages[n] = page
 
-    async def _keep(self, n: int, detail: BoltCommandDetail) -> None:
-        """Keep the whole log, by way of a file: nothing but a piece of it is copied in memory."""
+    async def _store(self, n: int, detail: BoltCommandDetail) -> None:
+        """Store the whole log through a temporary file, so that only one piece of it is copied in memory."""
         with TemporaryDirectory(prefix="bolt-log-") as folder:
             for name in STREAMS:
                 path = Path(folder, f"{name}.log")
                 if await anyio.to_thread.run_sync(self._spool, getattr(detail, name), path):
-                    await self.context.keep(n, detail.command, path.name, path)
+                    await self.context.store(n, detail.command, path.name, path)
 
     def _spool(self, text: str, path: Path) -> int:
-        # Line ends stay what they are.
+        # The line ends are not changed.
         with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
             for piece in self._pieces(text):
                 file.write(self.context.redact(piece))
@@ -163,21 +163,21 @@ def _as_it_is(text: str) -> str:
 def shown_streams(
     command: BoltCommandDetail, limit_bytes: int, redact: Callable[[str], str] = _as_it_is
 ) -> list[ShownStream]:
-    """Return what to show of a command's log: all of it, or head and tail of the streams that are too long.
+    """Return what to show of a command's log. A stream that is too long is cut in the middle.
 
     Args:
         command: The command with its output.
         limit_bytes: How much to show in all, in UTF-8.
-        redact: Takes secrets out of text.
+        redact: Removes secrets from text.
     """
     raw = {name: text for name in STREAMS if (text := getattr(command, name)) and not text.isspace()}
-    # What is certainly too long is not cleaned as a whole only to be measured.
+    # A text that is certainly too long is not cleaned as a whole only to measure it.
     whole = {
         name: clean(redact(text)) for name, text in raw.items() if len(text) <= 2 * _MARGIN * limit_bytes
     }
     sizes = {name: utf8_size(whole.get(name, text)) for name, text in raw.items()}
     shown, room = {}, limit_bytes
-    # The shorter one first: what it leaves over is the longer one's.
+    # The shorter one comes first; the longer one gets the room that it leaves.
     for n, name in enumerate(sorted(sizes, key=lambda name: sizes[name])):
         limit = room // (len(sizes) - n)
         if name in whole:
@@ -189,42 +189,43 @@ def shown_streams(
 
 
 def _outer(text: str, limit_bytes: int, redact: Callable[[str], str]) -> tuple[str, int]:
-    """Return head and tail of a text that is too long, cleaned, and how many bytes are not in them."""
+    """Return head and tail of a text that is too long, cleaned, and how many bytes are left out."""
     margin = limit_bytes * _MARGIN
-    # At line ends, so that no secret is cut in two before it is seen.
+    # Cut at line ends, so that no secret is split before it is redacted.
     start = _after_line(text, margin)
     end = max(start, text.rfind("\n", 0, len(text) - margin) + 1)
     head, tail = (clean(redact(part)) for part in (text[:start], text[end:]))
     between = utf8_size(text, start, end)
     body, omitted = head_and_tail(f"{head}{tail}", limit_bytes)
     if omitted:
-        # The joint lies in the middle, which is taken out.
+        # The place where head and tail join is in the middle, which is left out.
         return body.replace(f"… {omitted:,} bytes", f"… {omitted + between:,} bytes", 1), omitted + between
     return (f"{head}\n[… {between:,} bytes left out …]\n{tail}", between) if between else (body, 0)
 
 
-def render_log(shown: Sequence[ShownStream], kept: dict[str, FileRecord] | None = None) -> str:
+def render_log(shown: Sequence[ShownStream], stored: dict[str, FileRecord] | None = None) -> str:
     """Render a command's log as markdown, each stream in a fence that it cannot close.
 
     Args:
         shown: What to show.
-        kept: The stored files that have the whole, by `stdout.log` or `stderr.log`; linked where a stream is cut.
+        stored: The stored files with the whole streams, by `stdout.log` or `stderr.log`. A stream that is cut links
+            to its file.
     """
     parts = []
     for stream in shown:
-        told = f"**{stream.name}**"
+        title = f"**{stream.name}**"
         if stream.omitted:
-            told += f", {stream.omitted:,} bytes left out in the middle"
-            file = (kept or {}).get(f"{stream.name}.log")
-            if file is not None and file.kept:
-                whole = markdown_link(file.kept, file.kept_url, _ADDRESS_CHARACTERS, "open")
-                told += f"; the whole is kept as {whole}"
-        parts.append(f"{told}\n\n{fence(stream.text)}")
+            title += f", {stream.omitted:,} bytes left out in the middle"
+            file = (stored or {}).get(f"{stream.name}.log")
+            if file is not None and file.stored_as:
+                whole = markdown_link(file.stored_as, file.stored_url, _ADDRESS_CHARACTERS, "open")
+                title += f"; the whole log is stored as {whole}"
+        parts.append(f"{title}\n\n{fence(stream.text)}")
     return "\n\n".join(parts) or "*The command wrote no log.*"
 
 
 def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
-    """Iterate over a text in pieces that end with a line, wherever lines are shorter than a piece.
+    """Iterate over a text in pieces that end at line ends, if the lines are shorter than a piece.
 
     Args:
         text: The text.
@@ -238,13 +239,13 @@ def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
 
 
 def _after_line(text: str, at: int) -> int:
-    """The place after the line that a place is in; the end of the text if nothing follows."""
+    """Return the index after the line that an index is in; the end of the text if no line follows."""
     end = text.find("\n", max(0, at))
     return len(text) if end < 0 else end + 1
 
 
 def utf8_size(text: str, start: int = 0, end: int | None = None) -> int:
-    """Return the size in bytes of a text, or of a part of it, without a second copy of it."""
+    """Return the size in bytes of a text, or of a part of it, without making a second copy."""
     stop = len(text) if end is None else end
     if text.isascii():
         return stop - start

@@ -1,4 +1,4 @@
-"""A cron expression in words; one that is not understood stands as it is."""
+"""Turns a cron expression into words. One that it does not understand stays as it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ANY_DAY: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 def cron_in_words(cron: str | None) -> str:
-    """Return a cron expression in words, such as "At 06:30 on Monday through Friday"; Bolt's times are UTC.
+    """Return a cron expression in words, such as "At 06:30 on Monday through Friday". Bolt's times are UTC.
 
     Args:
         cron: The expression; None, empty or `OFF` for a schedule without a timer.
@@ -38,10 +38,10 @@ def cron_in_words(cron: str | None) -> str:
     fields = _MACROS.get(text.lower(), text).split()
     if len(fields) != len(_FIELDS):
         return text
-    # Quartz has a question mark where cron has a star.
+    # Quartz writes a question mark where cron writes a star.
     *_, day, _month, weekday = fields = [field.replace("?", "*") for field in fields]
     if day != "*" and weekday != "*":
-        # Most crons take either day, some only a day that is both.
+        # Most crons run on either day, some only on a day that matches both.
         return text
     plain = [_plainly(field, values) for field, values in zip(fields, _FIELDS, strict=True)]
     if None in plain:
@@ -50,14 +50,14 @@ def cron_in_words(cron: str | None) -> str:
         words = CronSim(" ".join(filter(None, plain)), _ANY_DAY).explain()
     except CronSimError:
         return text
-    # It says "the 22th day".
+    # CronSim writes "the 22th day".
     return one_line(re.sub(r"\b([23]([123]))th\b", lambda day: day[1] + _ORDINALS[day[2]], words))
 
 
 def _plainly(field: str, values: range) -> str | None:
-    """Return a field without a step that does not go evenly into its whole; None if it cannot be told shortly.
+    """Return a field with an uneven step replaced by its values; None if it has too many values.
 
-    `*/45` is no three quarters of an hour: it is minute 0 and minute 45 of each hour.
+    `*/45` does not mean every 45 minutes: it is minute 0 and minute 45 of each hour.
     """
     whole = {"*", str(values[0]), f"{values[0]}-{values[-1]}"}
     parts = []

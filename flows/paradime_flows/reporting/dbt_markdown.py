@@ -22,7 +22,7 @@ from paradime_blocks.dbt import (
 from paradime_blocks.text import cell, clean, fence, head_and_tail, shorten
 from paradime_flows.reporting.markdown import and_more, bounded_table, size_of
 
-# A status that is not known gets the question mark: the page must not call it good or bad.
+# An unknown status gets a question mark, because the page must not call it good or bad.
 _MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))
 _COUNTS_BYTES: Final = 50_000
 _COUNTS_COLUMNS: Final = 12
@@ -34,10 +34,10 @@ class Bounds:
     """How much of the results a page shows, in UTF-8.
 
     Attributes:
-        page_bytes: Of all results, and of the freshness of sources: failures first, as many as there is room
-            for, then warnings, then every node.
-        message_bytes: Of the message of a failure; less where there are so many that not all would be shown.
-        slowest: Nodes in the table of the slowest.
+        page_bytes: The size of all results, and of the freshness of sources. Failures come first, then warnings, then
+            all nodes, as many as there is room for.
+        message_bytes: The size of a failure's message; smaller if otherwise not all failures would be shown.
+        slowest: The number of nodes in the table of the slowest ones.
     """
 
     page_bytes: int = 500_000
@@ -46,24 +46,23 @@ class Bounds:
 
 
 DEFAULT_BOUNDS: Final = Bounds()
-# What failures, and after them warnings, may take of what room there is; the table of all nodes has the rest.
+# The share of the free room for failures, then of the rest for warnings. The table of all nodes gets what is left.
 _FAILURES_SHARE: Final = 0.6
 _WARNINGS_SHARE: Final = 0.3
-# A failure's line of facts, roughly, and what of a message still tells something.
+# The size of a failure's line of facts, about, and the shortest useful part of a message.
 _FACTS_BYTES: Final = 400
 _LEAST_MESSAGE_BYTES: Final = 200
 
 
 def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
-    """Render results: counts, failures with their messages, the slowest, then every node.
+    """Render results: counts, failures with their messages, the slowest nodes, then all nodes.
 
     Args:
         nodes: The results, merged.
         bounds: How much to show.
 
     Returns:
-        Markdown, without a heading of its own and without a line break at the end; empty if there are no
-        results.
+        Markdown, without a heading and without a line break at the end; empty if there are no results.
     """
     ordered = failures_first(nodes)
     if not ordered:
@@ -120,7 +119,7 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
 
 
 def mark(status: str) -> str:
-    """A sign that a status is seen by."""
+    """Return the sign for a status."""
     return next((sign for sign, statuses in _MARKS if status in statuses), "❔")
 
 
@@ -131,7 +130,7 @@ def _counts(summary: Summary) -> str:
             totals[status] = totals.get(status, 0) + count
     known = [status for _, group in _MARKS for status in sorted(group)]
     statuses = sorted(totals, key=lambda status: known.index(status) if status in known else len(known))
-    # Statuses and types are remote text too: a hostile file may have thousands, and a cell for each pair is too many.
+    # Statuses and types are remote text, too: a hostile file may have thousands, which would make too many cells.
     statuses = statuses[: _COUNTS_COLUMNS - 1]
     kinds = list(summary.counts.items())[1 - _COUNTS_ROWS :]
     shown = [
@@ -144,14 +143,14 @@ def _counts(summary: Summary) -> str:
 
 
 def _failures(failed: Sequence[NodeResult], bounds: Bounds, room: int) -> list[str]:
-    """Each failure with its message and paths, and a line that says how many there was no room for."""
+    """Return each failure with its message and paths, and a line with the number of failures that do not fit."""
     fair = max(_LEAST_MESSAGE_BYTES, room // len(failed) - _FACTS_BYTES)
     shown: list[str] = []
     size = 0
     for node in failed:
         block = _failure(node, min(bounds.message_bytes, fair))
         size += size_of([block])
-        # The first is shown in any case: it is what the page is opened for.
+        # The first failure is always shown, because people open the page to see it.
         if size > room and shown:
             break
         shown.append(block)
@@ -194,11 +193,11 @@ def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
 
 
 def _rows(node: NodeResult) -> str:
-    """The rows that a test found, or that another node wrote: the other number of each means nothing."""
+    """Return the rows that a test found, or that another node wrote; its other number has no meaning."""
     rows = node.failures if node.resource_type in TESTS else node.rows_affected
     return "" if rows is None else f"{rows:,}"
 
 
 def _duration(seconds: float | None) -> str:
-    # What was skipped took no time at all.
+    # A skipped node took no time.
     return shorten(seconds) if seconds else ""

@@ -1,4 +1,4 @@
-"""What the dbt commands of a Bolt run left behind, gathered from its resources one file at a time."""
+"""The results of a Bolt run's dbt commands, collected from its resources one file at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-# What the status of a source comes to.
+# The group of each status of a source.
 _SOURCES = {
     "error": "stale",
     "fail": "stale",
@@ -57,19 +57,19 @@ _SOURCES = {
 
 
 def kind_of(path: str) -> Kind | None:
-    """Return what a resource is to dbt, by its name; None if nothing that is read here."""
+    """Return the kind of a dbt file, by its name; None if it is not read here."""
     return _KINDS.get(PurePosixPath(path).name)
 
 
 def manifest_command(commands: Sequence[BoltCommand], with_manifest: Iterable[int]) -> int | None:
-    """Return the number of the command whose manifest to read: one is enough, and a manifest is large.
+    """Return the number of the command whose manifest to read. One is enough, and a manifest is large.
 
-    A node that failed has its compiled path in the manifest of its own command only; without a failure,
-    the last one knows most.
+    Only the manifest of its own command has the compiled path of a node that failed. Without a failure, the last
+    manifest has most nodes.
 
     Args:
         commands: The run's commands.
-        with_manifest: The numbers of those that left a manifest.
+        with_manifest: The numbers of the commands that wrote a manifest.
     """
     numbers = sorted(with_manifest)
     failed = [n for n in numbers if commands[n - 1].failed]
@@ -81,11 +81,11 @@ class DbtStory:
     """The results of a run's dbt commands.
 
     Attributes:
-        parts: What each run_results.json says, in the order of the commands.
-        freshness: What the source freshness checks say.
+        parts: The content of each run_results.json, in the order of the commands.
+        freshness: The results of the source freshness checks.
         manifest: The manifest, if there is one.
-        besides: The commands of dbt that failed without any failure in their files, each with its error.
-        notes: What of the files could not be read.
+        besides: The dbt commands that failed without a failure in their files, each with its error.
+        notes: The parts of the files that could not be read.
     """
 
     parts: list[RunResults] = field(default_factory=list)
@@ -96,21 +96,21 @@ class DbtStory:
     _read: set[bytes] = field(default_factory=set)
 
     def read(self, kind: Kind, content: bytes, command: str) -> None:
-        """Take a file in.
+        """Read a file.
 
         Args:
-            kind: What it is.
+            kind: The kind of file.
             content: The file.
-            command: The command that left it, as Bolt shows it.
+            command: The command that wrote it, as Bolt shows it.
 
         Raises:
-            DbtArtifactError: It is no JSON object.
+            DbtArtifactError: It is not a JSON object.
         """
         if kind == "manifest":
             self.manifest = parse_manifest(content)
             return
-        # A command that wrote none may find, and leave, that of the command before it. Not every dbt says
-        # when it wrote a file, so the content itself is compared, too.
+        # A command that wrote no file may leave the file of the command before it. Not every dbt version says when it
+        # wrote a file, so the content is compared, too.
         digest = hashlib.sha256(content).digest()
         if digest in self._read:
             return
@@ -133,11 +133,11 @@ class DbtStory:
             self.notes.append(f"{what} of {one_line(command, 80)} {unread}.")
 
     def explain(self, command: BoltCommand, log: LogReasons) -> None:
-        """Take in what the log of a command that failed says besides its files.
+        """Add the errors in a failed command's log to the results from its files.
 
         Args:
             command: The command.
-            log: What went wrong by its log.
+            log: The errors in its log.
         """
         text = command.command
         if not calls_dbt(text):
@@ -151,7 +151,7 @@ class DbtStory:
             at, part = next((each for each in own if _failures(each[1].nodes)), own[-1])
             part = self.parts[at] = explain(part, log)
         else:
-            # A check of sources runs hooks, too, and writes no results.
+            # A check of sources runs hooks, too, but writes no results.
             part = explain(RunResults(command=text), log)
             self.parts[:0] = [part] if part.nodes else []
         failed = bool(_failures(part.nodes))
@@ -169,10 +169,10 @@ class DbtStory:
         ]
 
     def redact(self, redact: Redactor) -> None:
-        """Take the secrets out of all that is told of what was read.
+        """Remove secrets from all texts that are shown.
 
         Args:
-            redact: Takes secrets out of text.
+            redact: Removes secrets from text.
         """
         self.parts = [
             _redacted(replace(part, nodes=tuple(_redacted(node, redact) for node in part.nodes)), redact)
@@ -184,34 +184,34 @@ class DbtStory:
 
     @property
     def results(self) -> RunResults:
-        """All results, merged as dbt would."""
+        """All results, merged as dbt would merge them."""
         return merge(self.parts)
 
     @property
     def built(self) -> RunResults:
-        """The results of the commands that build something, merged: to compile a model is not to build it."""
+        """The results of the commands that build something, merged. Commands that only compile are left out."""
         return merge(part for part in self.parts if not part.compile_only)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to tell."""
+        """Whether there is nothing to show."""
         return not self.freshness and not self.notes and not any(part.nodes for part in self.parts)
 
     def cause(self) -> str | None:
-        """Say in one sentence what failed; None if nothing did."""
+        """Return what failed, in one sentence; None if nothing failed."""
         found = cause(self.results.nodes, self.freshness)
         return found or next(
             (f"{one_line(command)}: {error}" for command, error in self.besides.items()), None
         )
 
     def cause_in(self, command: str) -> tuple[str | None, int]:
-        """Say in one sentence what failed in a command, and how much failed in the others.
+        """Return what failed in a command, in one sentence, and how many nodes failed in other commands.
 
         Args:
             command: The command, as Bolt shows it.
 
         Returns:
-            The sentence, None if its results tell of no failure; and the failures that it does not count.
+            The sentence, None if its results have no failure; and the number of failures that it does not count.
         """
         parts = [part for part in self.parts if part.command == command]
         own = parts[-1].nodes if parts and may_have_written(command, parts[-1]) else ()
@@ -221,17 +221,17 @@ class DbtStory:
         failed |= {each.unique_id for each in _failures(self.freshness)}
         return cause(own, checked), len(failed - counted)
 
-    def told(self) -> str:
+    def counts(self) -> str:
         """Return the counts in one line."""
         counts = Counter(_group(node.status) for node in self.results.nodes)
-        told = [f"{counts[word]:,} {word}" for word in (*GROUPS, "unknown") if word in counts]
+        words = [f"{counts[word]:,} {word}" for word in (*GROUPS, "unknown") if word in counts]
         sources = Counter(_SOURCES.get(source.status, "unknown") for source in self.freshness)
-        told += [
+        words += [
             f"{n:,} {'source' if n == 1 else 'sources'} {word}"
             for word in (*_SOURCES.values(), "unknown")
-            if (n := sources.pop(word, 0)) and (word != "checked" or not told)
+            if (n := sources.pop(word, 0)) and (word != "checked" or not words)
         ]
-        return ", ".join(told)
+        return ", ".join(words)
 
     def _worst(self) -> str:
         statuses = {node.status for node in self.results.nodes} | {each.status for each in self.freshness}
@@ -253,7 +253,7 @@ class DbtStory:
         if why:
             parts.append(f"**{cell(why, 600)}**")
         besides = [f"{one_line(command, 120)}: {error}" for command, error in self.besides.items()]
-        parts += [f"**{cell(told, 600)}**" for told in besides[:_NOTES_AT_MOST] if told != why]
+        parts += [f"**{cell(error, 600)}**" for error in besides[:_NOTES_AT_MOST] if error != why]
         parts += [f"*{cell(note, 400)}*" for note in self.notes[:_NOTES_AT_MOST]]
         facts = [
             f"[Bolt run]({url})" if url else "",
@@ -272,7 +272,7 @@ class DbtStory:
 
 
 def _group(status: str) -> str:
-    """Return what a status comes to; a status that is not known is neither good nor bad."""
+    """Return the group of a status. An unknown status is neither good nor bad."""
     return next((word for word, statuses in GROUPS.items() if status in statuses), "unknown")
 
 
@@ -281,7 +281,7 @@ def _failures(found: Iterable[Found]) -> list[Found]:
 
 
 def _redacted(found: Found, redact: Redactor) -> Found:
-    # By its id a node is merged; what is shown of it is its name.
+    # Nodes are merged by id, so ids must not change. Pages show the name.
     texts = {
         each.name: redact(text)
         for each in fields(found)

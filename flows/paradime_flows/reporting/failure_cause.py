@@ -1,4 +1,4 @@
-"""Why a run did not end well, in one sentence that tells the same story as the run's error."""
+"""Why a run did not succeed, in one sentence that agrees with the run's error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from paradime_flows.reporting.dbt_results import DbtStory
 
 _COMMAND_CHARACTERS = 120
-_SAID_CHARACTERS = 300
+_LOG_CHARACTERS = 300
 
 
 def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: str | None) -> str | None:
-    """Say why a run did not end well.
+    """Return why a run did not succeed.
 
-    The command that ended it comes first, as the run's error names it: by its own results, by its log, or at
-    least by its return code. With `continueOnError` others may have failed before; they are counted.
+    The command that ended the run comes first, as in the run's error. Its results explain it, or else its log, or else
+    its return code. With `continueOnError`, other commands may have failed before; they are counted.
 
     Args:
         status: The run's status, without secrets.
@@ -29,7 +29,7 @@ def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: st
         last: The last line of that log.
 
     Returns:
-        One line of plain text, not yet escaped for markdown; None if there is nothing to explain.
+        One line of plain text, not escaped for markdown; None if there is nothing to explain.
     """
     command = status.decisive_command
     if status.state == BoltRunState.CANCELED and command is not None and command.return_code is None:
@@ -42,17 +42,17 @@ def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: st
         return story.cause()
     found, others = story.cause_in(command.command) if command.return_code is not None else (None, 0)
     logged = (
-        f"{one_line(command.command, _COMMAND_CHARACTERS)}: {one_line(error, _SAID_CHARACTERS)}"
+        f"{one_line(command.command, _COMMAND_CHARACTERS)}: {one_line(error, _LOG_CHARACTERS)}"
         if error
         else None
     )
-    # The folder of a script may hold dbt's files of the command before it.
-    told = (found or logged) if calls_dbt(command.command) else (logged or found)
-    told = told or _with(last, _ended(command))
+    # A script may leave the dbt files of the command before it.
+    cause = (found or logged) if calls_dbt(command.command) else (logged or found)
+    cause = cause or _with(last, _ended(command))
     if others:
-        return f"{told}; {others} more failed in other commands"
+        return f"{cause}; {others} more failed in other commands"
     failed = sum(each.failed and each.id != command.id for each in status.commands)
-    return f"{told}; {failed} more {'command' if failed == 1 else 'commands'} failed" if failed else told
+    return f"{cause}; {failed} more {'command' if failed == 1 else 'commands'} failed" if failed else cause
 
 
 def _ended(command: BoltCommand) -> str:
@@ -62,12 +62,12 @@ def _ended(command: BoltCommand) -> str:
     return f"Command {one_line(command.command, _COMMAND_CHARACTERS)} ended {code}"
 
 
-def _with(last: str | None, told: str) -> str:
-    return f"{told}: {one_line(last, _SAID_CHARACTERS)}" if last else told
+def _with(last: str | None, cause: str) -> str:
+    return f"{cause}: {one_line(last, _LOG_CHARACTERS)}" if last else cause
 
 
-def told_of(outcome: BaseException | None) -> str | None:
-    """Return what went wrong, for the top of the summary."""
+def outcome_text(outcome: BaseException | None) -> str | None:
+    """Return the error as text for the top of the summary."""
     if isinstance(outcome, BoltRunError) and outcome.command_summary:
         return f"{outcome.message} {outcome.command_summary}"
     if isinstance(outcome, BoltError):

@@ -1,4 +1,4 @@
-"""Links: when signed ones expire, and how they are written down safely."""
+"""Links: when signed links expire, and how to write links safely in markdown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from paradime_blocks.models import parse_bolt_date
 from paradime_blocks.text import cell, one_line
 
 _SIGNED_DATE: Final = "%Y%m%dT%H%M%SZ"
-# A time in seconds since the epoch that lies before 2001 is none.
+# A number below this, a time before 2001, is not taken for a time.
 _LEAST_EPOCH: Final = 1_000_000_000.0
 
 
 def link_expiry(url: str) -> datetime | None:
-    """Return when a signed link expires, in UTC; None if it does not say.
+    """Return when a signed link expires, in UTC; None if the link does not say.
 
-    Known are the signatures of AWS and Google Cloud (a date and a number of seconds, or a time since the
-    epoch) and of Azure (`se`).
+    It knows the signatures of AWS and Google Cloud (a date and a number of seconds, or a time since the epoch) and
+    of Azure (`se`).
 
     Args:
         url: The link.
@@ -56,29 +56,30 @@ def _since_epoch(seconds: str | None) -> datetime | None:
 
 
 def safe_url(url: str) -> str | None:
-    """Return a URL that can stand in a markdown link; None if it is none that a browser should open.
+    """Return a URL that is safe in a markdown link; None if a browser should not open it.
 
     Args:
         url: Remote text.
     """
     if not url.lower().startswith(("https://", "http://")):
         return None
-    # What is percent-encoded already stays; what would end the link, or the table cell around it, does not.
+    # Percent-encoded characters stay. Characters that would end the link, or the table cell around it, are encoded.
     return quote(url, safe="%/:?#@!$&'*+,;=-._~")
 
 
 def markdown_link(text: str, url: str | None, limit: int, what: str) -> str:
-    """Return a markdown link with remote text, or the text alone where there is no link.
+    """Return a markdown link with remote text, or only the text if there is no link.
 
-    Prefect's first UI would show the text's escapes in a link; then the link stands beside the text.
+    Prefect's older UI shows escape characters in the text of a link. If the text has any, the link comes after the
+    text.
 
     Args:
         text: Remote text.
-        url: The link, from `safe_url` or of our own making.
+        url: The link, from `safe_url` or made by us.
         limit: The most characters of the text.
-        what: What the link is called where it stands beside the text.
+        what: The text of a link that comes after the text.
     """
-    told = cell(text, limit)
+    escaped = cell(text, limit)
     if url is None:
-        return told
-    return f"[{told}]({url})" if told == one_line(text, limit) else f"{told} ([{what}]({url}))"
+        return escaped
+    return f"[{escaped}]({url})" if escaped == one_line(text, limit) else f"{escaped} ([{what}]({url}))"

@@ -1,4 +1,4 @@
-"""Tables, sizes and times of the pages that people read."""
+"""Tables, sizes and times as markdown, for the pages that people read."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from paradime_blocks.text import cell
 
 _UNITS: Final = 1024
 _CELL_LIMIT: Final = 120
-# A table keeps its head in any case.
+# A table always has room for its head.
 _LEAST_ROOM: Final = 500
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are markdown already."""
+    """Return a table; its cells are already markdown."""
     return "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, rows)])
 
 
 def bounded_table(
     head: Sequence[str], rows: Iterable[Sequence[str]], room: int, what: str, count: int | None = None
 ) -> list[str]:
-    """Return a table of as many rows as there is room for, and a line that says how many are not shown.
+    """Return a table of as many rows as there is room for, and a line with the number of rows not shown.
 
     Args:
         head: The columns' names.
-        rows: The rows, of plain text; no more of them are made than are shown.
-        room: The size that the table keeps to.
+        rows: The rows, as plain text. Only the rows that are shown are made.
+        room: The largest size of the table.
         what: What the rows are.
-        count: How many rows there are, where they are made one by one.
+        count: The number of rows, if `rows` is an iterator.
     """
     if count is None:
         rows = list(rows)
@@ -54,12 +54,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def and_more(count: int, what: str) -> list[str]:
-    """Return a line that says how many are not shown, if any are not."""
+    """Return a line with the number of rows not shown; none if all are shown."""
     return [f"… and {count:,} more {what}"] if count > 0 else []
 
 
 def size_of(parts: Iterable[str]) -> int:
-    """Return the size of some parts of a page in UTF-8, with what lies between them."""
+    """Return the size of some parts of a page in UTF-8, with the line breaks between them."""
     return sum(len(part.encode(errors="replace")) + 2 for part in parts)
 
 

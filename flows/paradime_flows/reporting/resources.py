@@ -1,4 +1,4 @@
-"""The resources of a run: a link to each, those of dbt read, and those that are wanted kept."""
+"""Archives the resources of a run: links all of them, reads dbt's files, and stores those that match the patterns."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.dbt_results import DbtStory, Kind, kind_of, manifest_command
 from paradime_flows.reporting.links import link_expiry, safe_url
 
-# In a row: a store that is out of reach is not waited for with each file.
+# After so many failed downloads in a row, the store is probably unreachable, so the rest is not tried.
 _REFUSALS_AT_MOST: Final = 3
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A resource, and the command that left it."""
+    """A resource, and the command that wrote it."""
 
     n: int
     command: str
@@ -37,7 +37,7 @@ class _Found:
         return kind_of(self.resource.path)
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         return f"{one_line(self.resource.path)} of command {self.n}, {one_line(self.command)}"
 
 
@@ -47,7 +47,7 @@ class ResourceArchive:
 
     Attributes:
         context: The archive.
-        story: What is read of dbt's files.
+        story: The content of dbt's files.
     """
 
     context: ArchiveContext
@@ -55,7 +55,7 @@ class ResourceArchive:
     _refusals: int = 0
 
     async def archive(self, client: BoltClient, resources: Sequence[BoltResourceSummary]) -> None:
-        """Link the resources, then fetch those that are read or kept.
+        """Link the resources, then fetch those that are read or stored.
 
         Args:
             client: The workspace's client.
@@ -69,18 +69,18 @@ class ResourceArchive:
         manifests = [each.n for each in found if each.kind == "manifest"]
         chosen = manifest_command(self.context.commands, manifests)
         wanted = []
-        # The manifest that is read comes first: it knows the paths of what the others tell of.
+        # The manifest is read first, because the results need its paths.
         for each in sorted(found, key=lambda each: not (each.kind == "manifest" and each.n == chosen)):
             kind = each.kind if each.kind != "manifest" or each.n == chosen else None
-            keep = self.context.storage is not None and self.context.storage.wanted(each.resource.path)
-            if kind or keep:
-                wanted.append((each, kind, keep))
-        for at, (each, kind, keep) in enumerate(wanted):
+            store = self.context.storage is not None and self.context.storage.wanted(each.resource.path)
+            if kind or store:
+                wanted.append((each, kind, store))
+        for at, (each, kind, store) in enumerate(wanted):
             if self._refusals >= _REFUSALS_AT_MOST:
-                msg = "the store refused or failed those before."
-                self.context.missed(f"{len(wanted) - at} more resources", ValueError(msg))
+                msg = "the downloads before them failed."
+                self.context.not_archived(f"{len(wanted) - at} more resources", ValueError(msg))
                 return
-            await self._fetch(client, each, kind, keep=keep)
+            await self._fetch(client, each, kind, store=store)
 
     async def _link(self, client: BoltClient, found: Sequence[_Found]) -> None:
         context = self.context
@@ -89,16 +89,16 @@ class ResourceArchive:
             ids = [each.resource.id for each in found]
             urls = await client.get_bolt_resource_urls(ids, errors=errors)
         except BoltError as error:
-            context.missed("the links to the resources", error)
+            context.not_archived("the links to the resources", error)
             return
         for each in found:
             path = each.resource.path
             if each.resource.id in errors:
-                context.missed(f"the link to {each.told}", errors[each.resource.id])
+                context.not_archived(f"the link to {each.title}", errors[each.resource.id])
                 continue
             url = safe_url(urls[each.resource.id])
             if url is None:
-                context.missed(f"the link to {each.told}", ValueError("Bolt gave no web address."))
+                context.not_archived(f"the link to {each.title}", ValueError("Bolt returned no web address."))
                 continue
             expires_at = link_expiry(url)
             try:
@@ -106,42 +106,42 @@ class ResourceArchive:
                     context.key("link", str(each.n), path),
                     cell(f"{path} of {each.command}", 400),
                     url,
-                    f"{cell(each.told, 400)} of Bolt run {context.record.run_id}. {_expires(expires_at)}",
+                    f"{cell(each.title, 400)} of Bolt run {context.record.run_id}. {_expires(expires_at)}",
                 )
             except Exception as error:  # noqa: BLE001 - one link must not keep the rest from being archived
-                context.missed(f"the link to {each.told}", error)
+                context.not_archived(f"the link to {each.title}", error)
             else:
                 context.file(each.n, path, page=artifact_url(written), expires_at=expires_at)
 
-    async def _fetch(self, client: BoltClient, each: _Found, kind: Kind | None, *, keep: bool) -> None:
+    async def _fetch(self, client: BoltClient, each: _Found, kind: Kind | None, *, store: bool) -> None:
         context = self.context
         path = each.resource.path
-        # By way of a file: what is only kept may be larger than memory.
+        # Through a temporary file: a resource that is only stored may be larger than memory.
         with TemporaryDirectory(prefix="bolt-resource-") as folder:
             source = Path(folder, "content")
-            limit = FILE_LIMIT_BYTES if keep else RESOURCE_LIMIT_BYTES
+            limit = FILE_LIMIT_BYTES if store else RESOURCE_LIMIT_BYTES
             try:
                 size = await fetch_to_file(client, each.resource.id, source, limit)
             except (BoltError, OSError) as error:
                 self._refusals += 1
-                context.missed(each.told, error)
+                context.not_archived(each.title, error)
                 return
             self._refusals = 0
             context.file(each.n, path, size=size)
-            if keep:
-                await context.keep(each.n, each.command, path, source)
+            if store:
+                await context.store(each.n, each.command, path, source)
             if kind is None:
                 return
             try:
                 if size > RESOURCE_LIMIT_BYTES:
-                    msg = f"it has {size:,} bytes, which is too much to be read."
-                    raise ValueError(msg)  # noqa: TRY301 - told like what cannot be read for other reasons
+                    msg = f"it has {size:,} bytes, which is too much to read."
+                    raise ValueError(msg)  # noqa: TRY301 - reported like a file that cannot be read
                 self.story.read(kind, await anyio.Path(source).read_bytes(), each.command)
             except (ValueError, OSError) as error:
-                context.missed(each.told, error)
+                context.not_archived(each.title, error)
 
 
 def _expires(moment: datetime | None) -> str:
     if moment is None:
-        return "The link expires; when, it does not say."
+        return "The link expires, but it does not say when."
     return f"The link expires on {moment:%Y-%m-%d at %H:%M:%S} UTC."

@@ -1,4 +1,4 @@
-"""The summary of a Bolt run, as markdown for a person."""
+"""The summary of a Bolt run as markdown, for people."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _MARKS: Final = {
     BoltRunState.SKIPPED: "⏭️",
 }
 _ROWS: Final = 200
-# Prefect's pages break no line in a table: a long command would push the rest out of sight.
+# Prefect's pages do not break lines in tables, so a long command would push the other columns out of the window.
 _COMMAND_CHARACTERS: Final = 56
 _PATH_CHARACTERS: Final = 120
 
 
 @dataclass
 class FileRecord:
-    """A file that a command left behind, and where it can be had.
+    """A file that a command wrote, and where to get it.
 
     Attributes:
         n: The command's number in its run.
-        path: The file's path, as Bolt tells it.
+        path: The file's path, as Bolt returns it.
         page: The page of its link artifact.
         expires_at: When the link expires.
         size: Its size in bytes, if it was fetched.
-        kept: The whole address of its stored file.
-        kept_url: The same as a link, if there is one.
+        stored_as: The whole address of its stored copy.
+        stored_url: The same as a link, if there is one.
     """
 
     n: int
@@ -45,35 +45,35 @@ class FileRecord:
     page: str | None = None
     expires_at: datetime | None = None
     size: int | None = None
-    kept: str | None = None
-    kept_url: str | None = None
+    stored_as: str | None = None
+    stored_url: str | None = None
 
 
 @dataclass
 class RunRecord:
-    """What is known of a Bolt run when it is archived.
+    """What is known about a Bolt run when it is archived.
 
     Attributes:
         schedule_name: Its schedule, if known.
         run_id: The run; None if none was started.
         state: Its state when last seen.
         status: Its status when last seen.
-        branch: The branch or commit that was asked for; None for the schedule's own, or if that is not known.
+        branch: The branch or commit that was requested; None for the schedule's own, or if it is not known.
         git: The branch and commit that Bolt says it checked out.
         actor: Who or what Bolt says triggered it.
         flow_run_page: The page of the flow run that triggered it, in Prefect's UI.
         triggered_at: When its trigger was sent.
-        outcome: What the flow makes of it, as a sentence.
+        outcome: How it ended for the flow, as a sentence.
         cause: Why it failed, as a sentence, from dbt's results or the log.
-        attempts: The runs of this intent before it, oldest first.
+        attempts: The earlier runs of this intent, oldest first.
         notes: The decision log.
         results_page: The page of the artifact with dbt's results.
-        results_told: dbt's results in short.
+        results_counts: dbt's results as counts.
         log_pages: The pages of the log artifacts, by the command's number.
-        files: What the commands left behind.
-        kept_under: The folder of the stored files.
-        kept_by: Reference of the block that they are kept by, if it is saved.
-        assets_told: How many assets Prefect was told of.
+        files: The files that the commands wrote.
+        stored_under: The folder of the stored files.
+        storage_block: Reference of the storage block, if it is saved.
+        assets_counts: How many assets were reported to Prefect.
         problems: What could not be archived, and why.
     """
 
@@ -91,26 +91,26 @@ class RunRecord:
     attempts: Sequence[BoltAttempt] = ()
     notes: Sequence[tuple[str, str]] = ()
     results_page: str | None = None
-    results_told: str | None = None
+    results_counts: str | None = None
     log_pages: dict[int, str] = field(default_factory=dict)
     files: list[FileRecord] = field(default_factory=list)
-    kept_under: str | None = None
-    kept_by: str | None = None
-    assets_told: str | None = None
+    stored_under: str | None = None
+    storage_block: str | None = None
+    assets_counts: str | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        """What to call the run's schedule."""
+        """The name of the run's schedule, or a name for the run if its schedule is unknown."""
         return self.schedule_name or (f"run {self.run_id}" if self.run_id else "unknown schedule")
 
 
 def render_summary(record: RunRecord, now: datetime | None = None) -> str:
-    """Return the summary of a run as markdown; text that comes from Bolt is escaped.
+    """Return the summary of a run as markdown. Text from Bolt is escaped.
 
     Args:
         record: The run.
-        now: The present time, up to which a run that still goes is drawn.
+        now: The present time: the timeline of a run that has not ended goes up to it.
     """
     now = now or datetime.now(timezone.utc)
     state = str(record.state) if record.state is not None else "no run"
@@ -149,9 +149,9 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     trigger = [f"[a Prefect flow run]({record.flow_run_page})" if record.flow_run_page else ""]
     trigger.append(cell(record.actor) if record.actor else "")
     facts.append(("Triggered by", ", as ".join(part for part in trigger if part)))
-    # Whoever did not trigger the run does not know what was asked for.
-    asked = record.branch or ("the schedule's own" if record.triggered_at else "")
-    facts.append(("Branch or commit", cell(asked)))
+    # The requested branch is known only if this flow triggered the run.
+    requested = record.branch or ("the schedule's own" if record.triggered_at else "")
+    facts.append(("Branch or commit", cell(requested)))
     facts.append(("Checked out", cell(record.git) if record.git else ""))
     status = record.status
     if status is not None:
@@ -159,17 +159,19 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(("Ended (UTC)", moment(status.ended_at)))
         if status.started_at and status.ended_at:
             facts.append(("Duration", shorten((status.ended_at - status.started_at).total_seconds())))
-    if record.results_told:
-        told = cell(record.results_told)
-        facts.append(("dbt", f"{told}: [results]({record.results_page})" if record.results_page else told))
-    facts.append(("Assets", cell(record.assets_told) if record.assets_told else ""))
+    if record.results_counts:
+        counts = cell(record.results_counts)
+        facts.append(
+            ("dbt", f"{counts}: [results]({record.results_page})" if record.results_page else counts)
+        )
+    facts.append(("Assets", cell(record.assets_counts) if record.assets_counts else ""))
     return facts
 
 
 def _spans(record: RunRecord, now: datetime) -> list[Span]:
-    """The attempts before, the wait for the first command, and the commands."""
+    """The earlier attempts, the wait for the first command, and the commands."""
     spans = [
-        Span(attempt.started_at, attempt.ended_at, f"run {attempt.run_id}", told=str(attempt.state))
+        Span(attempt.started_at, attempt.ended_at, f"run {attempt.run_id}", note=str(attempt.state))
         for attempt in record.attempts
         if attempt.started_at and attempt.ended_at
     ]
@@ -178,15 +180,15 @@ def _spans(record: RunRecord, now: datetime) -> list[Span]:
         return spans
     began = status.started_at
     if record.triggered_at and began:
-        # Our clock against Bolt's: the wait cannot have begun before the attempt ahead of it had ended.
+        # Our clock and Bolt's may differ: the wait cannot begin before the earlier attempt ended.
         start = max([record.triggered_at, *(span.end for span in spans)])
         if start < began:
             spans.append(Span(start, began, "(starting)", waiting=True))
     for n, command in enumerate(status.commands, 1):
         end = command.end_dttm or (None if status.state.is_terminal else now)
         if command.start_dttm and end:
-            told = "FAILED" if command.failed else ("running" if command.end_dttm is None else "")
-            spans.append(Span(command.start_dttm, end, f"{n} {one_line(command.command)}", told=told))
+            note = "FAILED" if command.failed else ("running" if command.end_dttm is None else "")
+            spans.append(Span(command.start_dttm, end, f"{n} {one_line(command.command)}", note=note))
     return spans
 
 
@@ -235,7 +237,7 @@ def _attempt_of(record: RunRecord, run_id: int, state: BoltRunState) -> BoltAtte
 
 
 def _files(record: RunRecord) -> list[str]:
-    kept = any(file.kept for file in record.files)
+    stored = any(file.stored_as for file in record.files)
     rows = []
     for file in record.files[:_ROWS]:
         row = [
@@ -244,19 +246,19 @@ def _files(record: RunRecord) -> list[str]:
             "" if file.size is None else size(file.size),
             moment(file.expires_at, seconds=False),
         ]
-        row.append(markdown_link(file.kept, file.kept_url, 400, "open") if file.kept else "")
-        rows.append(row if kept else row[:-1])
+        row.append(markdown_link(file.stored_as, file.stored_url, 400, "open") if file.stored_as else "")
+        rows.append(row if stored else row[:-1])
     linked = "File, with its link" if any(file.page for file in record.files) else "File"
-    head = ["", linked, "Size", "Link expires (UTC)", "Kept as"]
-    parts = [table(head if kept else head[:-1], rows), *and_more(len(record.files) - _ROWS, "files")]
-    if kept and record.kept_under:
-        by = f", through the block {cell(record.kept_by)}" if record.kept_by else ""
-        parts.append(f"Kept under {cell(record.kept_under, 400)}{by}.")
+    head = ["", linked, "Size", "Link expires (UTC)", "Stored as"]
+    parts = [table(head if stored else head[:-1], rows), *and_more(len(record.files) - _ROWS, "files")]
+    if stored and record.stored_under:
+        by = f", through the block {cell(record.storage_block)}" if record.storage_block else ""
+        parts.append(f"Stored under {cell(record.stored_under, 400)}{by}.")
     return parts
 
 
 def _clock(at: str) -> str:
-    """A date of the decision log, as the other dates of the page."""
+    """Return a date of the decision log in the format of the page."""
     try:
         return moment(datetime.fromisoformat(at))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Storage: files of a Bolt run, stored through a Prefect file system block before their links expire."""
+"""Stores files of a Bolt run through a Prefect file system block, before their links expire."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from paradime_flows.reporting.uploads import upload
 
 _UNSAFE: Final = re.compile(r"[^\w.+=@, -]")
 _SEPARATORS: Final = re.compile(r"[/\\]")
-# How the blocks of Prefect's AWS, GCP and Azure integrations call what they write to.
+# The field of the bucket in the blocks of Prefect's AWS, GCP and Azure integrations.
 _BUCKETS: Final = (("s3", "bucket_name"), ("gs", "bucket"), ("azure", "container_name"))
 _LONGEST_PART: Final = 100
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that is kept.
+    """A stored file.
 
     Attributes:
         where: Its path below the run's folder.
-        address: Its whole address, as fully as its file system tells.
-        url: The address as a link, if it is one that a browser may open.
+        address: Its whole address, as far as its file system says.
+        url: The address as a link, if a browser can open it.
         size: Its size in bytes.
     """
 
@@ -42,11 +42,11 @@ class StoredFile:
 
 @dataclass
 class Storage:
-    """Where a run's files are kept.
+    """Where a run's files are stored.
 
     Attributes:
-        filesystem: The block that they are written through.
-        patterns: Which resources to keep, by path or by name.
+        filesystem: The block that writes them.
+        patterns: Which resources to store, by path or by name.
         folder: The run's folder, as `<schedule>/<run id>`.
     """
 
@@ -56,25 +56,25 @@ class Storage:
     _written: set[str] = field(default_factory=set)
 
     def wanted(self, path: str) -> bool:
-        """Whether a resource is one to keep."""
+        """Whether a resource matches a pattern."""
         plain = path.lstrip("/")
         name = PurePosixPath(plain).name
         return any(fnmatchcase(plain, pattern) or fnmatchcase(name, pattern) for pattern in self.patterns)
 
     async def write(self, n: int, command: str, path: str, source: Path) -> StoredFile:
-        """Keep a file.
+        """Store a file.
 
         Args:
             n: The command's number in its run.
             command: The command.
-            path: The file's path, as Bolt tells it.
-            source: The file's copy here.
+            path: The file's path, as Bolt returns it.
+            source: The local copy of the file.
 
         Raises:
-            Exception: Whatever the file system raises.
+            Exception: Any error of the file system.
         """
         where = f"{n}-{slugify(command)[:_LONGEST_PART]}/{safe_path(*_SEPARATORS.split(path))}"
-        # Two paths may come to the same once they are safe.
+        # Two paths may be the same after `safe_path`.
         if where in self._written:
             where = f"{where}.{len(self._written)}"
         self._written.add(where)
@@ -90,22 +90,22 @@ def folder_of(schedule_name: str | None, run_id: int) -> str:
 
 
 def safe_path(*parts: str) -> str:
-    """Return a relative path below where it is put, whatever its parts are: they are remote text.
+    """Return a relative path that stays below its folder, whatever its parts are: they are remote text.
 
-    Each part becomes one name: without separators, control characters and what file systems or shells take
-    for something else; "." and ".." and empty parts are left out.
+    Each part becomes one name, without separators, control characters and characters that are special to file systems
+    or shells. Empty parts, "." and ".." are left out.
     """
     names = []
     for part in parts:
         name = _UNSAFE.sub("_", part).strip(" .")[:_LONGEST_PART].rstrip(" .")
-        # "strip" above also took the dot of ".env" or "..": a name of dots only is nothing.
+        # `strip` above also removed the dot of ".env" and all of "..".
         if name:
             names.append(f"_{name[1:]}" if name[0] in "-=@+," else name)
     return "/".join(names) or "unnamed"
 
 
 def address_of(filesystem: WritableFileSystem, path: str) -> str:
-    """Return where a path is, as fully as its file system tells.
+    """Return the whole address of a path, as far as its file system says.
 
     Args:
         filesystem: The file system.
@@ -126,7 +126,7 @@ def address_of(filesystem: WritableFileSystem, path: str) -> str:
 
 
 def url_of(filesystem: WritableFileSystem, path: str) -> str | None:
-    """Return a link to a path; None where its file system has none that a browser opens.
+    """Return a link to a path; None if a browser cannot open paths of its file system.
 
     Args:
         filesystem: The file system.

@@ -1,4 +1,4 @@
-"""Where the time went, as bars made of text: what a person takes in at a glance."""
+"""Shows how long each part took, as bars made of text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROWS: Final = 60
 _LABEL: Final = 24
 _WORK: Final = "█"
 _WAIT: Final = "░"
-# A gap smaller than this share of the whole is no bar that could be seen.
+# A gap smaller than this share of the whole is too small to see.
 _LEAST_GAP: Final = 0.01
 _LEAST_GAP_SECONDS: Final = 0.5
 
@@ -24,35 +24,35 @@ class Span:
     """Something that took time.
 
     Attributes:
-        start: When it began.
+        start: When it started.
         end: When it ended.
         label: What it was; remote text.
-        told: A word about how it ended.
-        waiting: Whether nothing was done but wait.
+        note: A word about how it ended.
+        waiting: Whether it only waited.
     """
 
     start: datetime
     end: datetime
     label: str
-    told: str = ""
+    note: str = ""
     waiting: bool = False
 
     @property
     def seconds(self) -> float:
-        """How long it took; never less than nothing."""
+        """How long it took; never negative."""
         return max(0.0, (self.end - self.start).total_seconds())
 
 
 def render_timeline(spans: Sequence[Span]) -> str:
     """Render spans one below the other on a common axis, in a fenced block.
 
-    The bar comes last in each line: the fonts of some pages draw its blocks wider or narrower than letters.
+    The bar comes last in each line, because some fonts draw its blocks wider or narrower than letters.
 
     Args:
-        spans: What took time, in any order; what lies between is shown as waiting.
+        spans: The spans, in any order. The time between them is shown as waiting.
 
     Returns:
-        Markdown; empty if there is nothing that took time.
+        Markdown; empty if nothing took time.
     """
     ordered = _with_gaps(sorted(spans, key=lambda span: (span.start, span.end)))
     if not ordered:
@@ -67,7 +67,7 @@ def render_timeline(spans: Sequence[Span]) -> str:
         if n in longest:
             offset = (span.start - begin).total_seconds() / total
             bar = _bar(offset, span.seconds / total, waiting=span.waiting)
-            lines.append(_row(shorten(span.seconds), span.label, f"{bar} {span.told}"))
+            lines.append(_row(shorten(span.seconds), span.label, f"{bar} {span.note}"))
     hidden = [span.seconds for n, span in enumerate(ordered) if n not in longest]
     if hidden:
         lines.append(_row(shorten(sum(hidden)), f"{len(hidden)} more, shorter ones", ""))
@@ -79,7 +79,7 @@ def _row(seconds: str, label: str, bar: str) -> str:
 
 
 def _with_gaps(ordered: Sequence[Span]) -> list[Span]:
-    """The spans with what lies between them, where that is long enough to be seen."""
+    """Return the spans with the gaps between them that are long enough to see."""
     if not ordered:
         return []
     total = (max(span.end for span in ordered) - ordered[0].start).total_seconds()
@@ -96,6 +96,6 @@ def _with_gaps(ordered: Sequence[Span]) -> list[Span]:
 
 def _bar(offset: float, share: float, *, waiting: bool) -> str:
     start = min(int(offset * _WIDTH), _WIDTH - 1)
-    # A bar shows, however short the time was.
+    # A bar is always visible, however short the time was.
     length = max(1, min(round((offset + share) * _WIDTH), _WIDTH) - start)
     return " " * start + (_WAIT if waiting else _WORK) * length

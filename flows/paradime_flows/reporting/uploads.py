@@ -1,7 +1,7 @@
-"""Files put into a Prefect file system block, in bounded memory wherever the block has a way for it.
+"""Writes files to a Prefect file system block, in bounded memory if the block allows it.
 
-All that such blocks have in common is `write_path`, which takes a file as a whole. Prefect's own can be written
-to piece by piece, and those of its AWS, GCP and Azure integrations upload from an open file.
+All such blocks have `write_path`, which takes a whole file. Prefect's own blocks can also be written piece by piece,
+and those of its AWS, GCP and Azure integrations upload from an open file.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import anyio
 from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem, WritableFileSystem
 
 T = TypeVar("T")
-# Of a file that the block takes as a whole, which is in memory for that time.
+# The largest file for `write_path`, which needs the whole file in memory.
 WHOLE_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
 async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> None:
-    """Put a file into a file system, in place of what is there under its path.
+    """Write a file to a file system, and replace a file that has the same path.
 
     Args:
         filesystem: The file system.
         source: The file.
-        path: Where to put it.
+        path: Where to write it.
 
     Raises:
-        ValueError: The block takes files as a whole only, and this one is too large for that.
-        Exception: Whatever the file system raises.
+        ValueError: The block takes only whole files, and this one is too large.
+        Exception: Any error of the file system.
     """
     if _is(filesystem, LocalFileSystem):
         target = filesystem._resolve_path(path)  # noqa: SLF001 - no public name
@@ -40,7 +40,7 @@ async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> Non
     elif _is(filesystem, SMB):
         await upload(filesystem.filesystem, source, path)
     elif hasattr(filesystem, "upload_from_file_object"):
-        # Azure alone refuses to replace a file unless it is told to, as its own `write_path` does.
+        # Only Azure refuses to replace a file without this option, which its own `write_path` sets, too.
         options = {"overwrite": True} if hasattr(filesystem, "container_name") else {}
         with source.open("rb") as file:
             await _call(filesystem, "upload_from_file_object", file, path, **options)
@@ -50,13 +50,15 @@ async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> Non
         whole = anyio.Path(source)
         size = (await whole.stat()).st_size
         if size > WHOLE_LIMIT_BYTES:
-            msg = f"{type(filesystem).__name__} takes files as a whole only; this one has {size:,} bytes."
+            msg = (
+                f"{type(filesystem).__name__} takes only whole files; this one is too large: {size:,} bytes."
+            )
             raise ValueError(msg)
         await _call(filesystem, "write_path", path, await whole.read_bytes())
 
 
 def _is(filesystem: object, kind: type[T]) -> TypeGuard[T]:
-    """Whether a file system writes as Prefect's own does: one of somebody's that is made of it may do more."""
+    """Whether a file system writes as Prefect's own does. A subclass with its own `write_path` may do more."""
     own: Any = type(filesystem)
     known: Any = kind
     return isinstance(filesystem, kind) and own.write_path is known.write_path
@@ -75,9 +77,9 @@ def _put(source: Path, filesystem: RemoteFileSystem, path: str) -> None:
 
 
 async def _call(filesystem: WritableFileSystem, name: str, *arguments: Any, **options: Any) -> None:
-    """Call a block's method in its async form, whatever the context says; a sync one in a thread."""
+    """Call a block's method in its async form, in any context; call a sync method in a thread."""
     method = getattr(filesystem, f"a{name}", None) or getattr(filesystem, name)
-    # How Prefect's decorators for both forms keep the async one; as it stands there, it is not bound.
+    # Prefect's decorators for both forms store the async form here, unbound.
     both = getattr(method, "aio", None)
     if both is not None:
         method = partial(both, filesystem)

@@ -25,7 +25,7 @@ from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
 from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
-from paradime_flows.reporting.failure_cause import told_of
+from paradime_flows.reporting.failure_cause import outcome_text
 from paradime_flows.retry_policy import retry_of, why_not_retry
 from paradime_flows.runner.attached import check_what_it_did
 from paradime_flows.runner.begin import open_intent
@@ -285,7 +285,7 @@ class RunLifecycle:
         state = BoltRunState(str(error.state))
         self.ownership.state = state
         # The next attempt's logs take the place of these.
-        await archive_ownership(self.ownership, self.schedule.credentials, outcome=told_of(error))
+        await archive_ownership(self.ownership, self.schedule.credentials, outcome=outcome_text(error))
         self._count(run.run_id, state)
         self.ownership.failed_run = run.run_id
         self.decision_log.note(
@@ -320,7 +320,7 @@ class RunLifecycle:
             self.decision_log.note(sentence)
         async with swallowed_signals_sent_again():
             await archive_ownership(
-                ownership, self.schedule.credentials, outcome=told_of(outcome) or self.differs
+                ownership, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
             )
         # Who has taken up the flow run must find the run still open.
         await reason_to_stop_if_known(ownership.flow_run_id)
