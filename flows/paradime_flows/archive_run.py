@@ -39,7 +39,7 @@ async def archive_run(
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
         schedule_name: The run's schedule, so that the artifacts join those of its other runs. Bolt does not say
             which schedule a run belongs to. Empty: the flow searches the newest runs of the active schedules; if
             it does not find the run there, it names the artifacts after the run.

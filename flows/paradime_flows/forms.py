@@ -13,10 +13,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     create_model,
     model_serializer,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from paradime_blocks.options import PlainBox, default_of, doc_of, option_types
 
@@ -32,6 +35,20 @@ class FormGroup(BaseModel):
     def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A form starts from a box's defaults, and its plain fields accept no null.
         return {name: value for name, value in handler(self).items() if value is not None}
+
+
+class SavedBlock:
+    """Has a form take a saved block only: what is typed into it would be stored in plain text."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Leave a definition that no object fulfils: Prefect adds the reference to a saved block."""
+        schema = handler(core)
+        definition = handler.resolve_ref_schema(schema)
+        definition.update(properties={}, additionalProperties=False, minProperties=1)
+        definition.pop("required", None)
+        return schema
 
 
 def form_group(name: str, title: str, kind: type, *, module: str) -> Any:

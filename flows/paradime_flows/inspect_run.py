@@ -53,7 +53,7 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
 
     Returns:
         The result of the run, in whatever state it is.

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from prefect.filesystems import WritableFileSystem
 from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import Doc, TypedDict
 
 from paradime_blocks import BoltSchedule, ParadimeCredentials
@@ -22,7 +23,7 @@ from paradime_blocks.options import (
     TriggerMain,
 )
 from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
-from paradime_flows.forms import form_group
+from paradime_flows.forms import SavedBlock, form_group
 from paradime_flows.retry_policy import check_pattern
 
 # A list of artifacts in Prefect returns all their data, so a few large ones would make every page slow.
@@ -31,15 +32,16 @@ LOG_LIMIT_BYTES = 1_000_000
 NonRetryableErrors = list[
     Annotated[str, AfterValidator(check_pattern), WithJsonSchema({"type": "string", "minLength": 1})]
 ]
-ScheduleParameter = NonEmpty | BoltSchedule
-CredentialsParameter = ParadimeCredentials | NonEmpty | None
+ScheduleParameter = NonEmpty | Annotated[BoltSchedule, SavedBlock()]
+CredentialsParameter = Annotated[ParadimeCredentials, SavedBlock()] | NonEmpty | None
 RunId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 PageSize = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
-StorageParameter = NonEmpty | WritableFileSystem | None
+# No form can pick one: its type has no blocks, but those derived from it.
+StorageParameter = NonEmpty | SkipJsonSchema[WritableFileSystem] | None
 StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 
 

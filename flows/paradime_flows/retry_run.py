@@ -53,7 +53,7 @@ async def retry_run(
 
     Args:
         run_id: The id of the run to retry, as in its address in Paradime.
-        credentials: A Paradime Credentials block or its name. Empty: the environment's credentials.
+        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
         everything: Whether to run all commands again, or only the failed one and those after it.
         schedule_name: The run's schedule; Bolt does not say which schedule a run belongs to. Empty: the flow
             searches the newest runs of the workspace's schedules.

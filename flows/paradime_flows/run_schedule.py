@@ -51,8 +51,8 @@ async def run_schedule(
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
-        credentials: A Paradime Credentials block or its name. Empty: the credentials of the schedule's block, or
-            else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
+        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: those of the
+            schedule's block, or else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
         options: What to run, how long to wait, what to archive.
 
     Returns:

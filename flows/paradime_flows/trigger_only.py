@@ -68,8 +68,8 @@ async def trigger_only(
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
-        credentials: A Paradime Credentials block or its name. Empty: the credentials of the schedule's block, or
-            else of the environment.
+        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: those of the
+            schedule's block, or else of the environment.
         on_already_running: What to do when the schedule runs already. wait: wait until it ends, then trigger;
             attach: return that run; fail; skip; replace: cancel it, then trigger.
         timeout_seconds: How long to wait for a conflicting run, in seconds. Empty: 24 hours.

@@ -120,6 +120,9 @@ def check_credentials(key: str | None, secret: str | None, workspace_uid: str | 
         ("api_secret", secret),
         ("workspace_uid", workspace_uid or ""),
     ):
+        if text and not text.strip("*"):
+            msg = f"{name} is masked: the asterisks stand for a value that Prefect has hidden. Give the block's name"
+            raise ValueError(msg)
         if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
             msg = (
                 f"{name} holds a space, a line break or another character that no Paradime value has: "

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.filesystems import RemoteFileSystem
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 
 from paradime_blocks.testing import SimulatedCommand
-from paradime_flows.run_schedule import arun_schedule
+from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.tasks import get_bolt_schedule
 
 if TYPE_CHECKING:
     from paradime_blocks import ParadimeCredentials
@@ -63,3 +70,53 @@ async def test_no_part_of_a_secret_in_a_schedules_commands_shows_in_prefect(
     assert len(places) > 8
     shown = {(place, shown_of(each, text)) for place, text in places.items() for each in (TOKEN, secret)}
     assert {(place, part) for place, part in shown if part} == set()
+
+
+async def test_of_a_block_the_flow_run_stores_the_name_only(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A file system's settings are no secret to Prefect; one that is not saved has no name, and works all the same."""
+    bolt_simulator.clock.speed = 60
+    bolt_simulator.add_schedule("daily", setup_commands=False)
+    saved, other = (
+        RemoteFileSystem(basepath="memory://archive", settings={"secret": "AWS-SECRET-xyz"}) for _ in range(2)
+    )
+    name = f"archive-{uuid4().hex[:8]}"
+    await saved.asave(name)
+    for storage, told in (
+        (saved, f"remote-file-system/{name}"),
+        (f"remote-file-system/{name}", f"remote-file-system/{name}"),
+        (other, "RemoteFileSystem, not saved"),
+    ):
+        await arun_schedule("daily", credentials, storage=storage, poll_interval_seconds=0.5)
+        parameters = (await latest_flow_run("run-schedule")).parameters
+        assert parameters["logs_and_archive"]["storage"] == told
+        assert parameters["credentials"] == "ParadimeCredentials, not saved"
+
+
+async def test_credentials_typed_into_the_form_of_a_deployment_are_refused() -> None:
+    """Prefect's server says which field it is, and makes no flow run that would show them."""
+    deployment_id = await (await run_schedule.ato_deployment(f"typed-{uuid4().hex[:8]}")).aapply()
+    typed = {"api_endpoint": "https://api.paradime.io/api/v1/x/graphql", "api_key": "k", "api_secret": "s"}
+    async with get_client() as client:
+        with pytest.raises(PrefectHTTPStatusError, match="credentials"):
+            await client.create_flow_run_from_deployment(
+                deployment_id, parameters={"schedule_name": "daily", "credentials": typed}
+            )
+        made = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
+        assert await client.read_flow_runs(flow_run_filter=made) == []
+
+
+def test_a_block_is_one_argument_for_all_that_a_task_is_mapped_over(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect would map over its fields."""
+    bolt_simulator.add_schedule("daily", commands=["dbt run"])
+    bolt_simulator.add_schedule("weekly", commands=["dbt test"])
+
+    @flow
+    def mapped() -> list[str]:
+        found = get_bolt_schedule.map(["daily", "weekly"], credentials)
+        return [each.commands[0] for each in found.result()]
+
+    assert mapped() == ["dbt run", "dbt test"]

@@ -12,7 +12,7 @@ from prefect.utilities.callables import parameter_schema, parameters_to_args_kwa
 from prefect.utilities.schema_tools.validation import ValidationError as RefusedByTheForm
 from prefect.utilities.schema_tools.validation import validate
 
-from paradime_blocks import BoltSchedule, ParadimeCredentials
+from paradime_blocks import BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.options import option_types
 from paradime_flows.archive_run import archive_run
 from paradime_flows.cancel_run import cancel_run
@@ -127,6 +127,33 @@ def test_the_form_refuses_nonsense_before_the_run(given: dict[str, Any]) -> None
     """Prefect's server also refuses it, with the same schema."""
     with pytest.raises(RefusedByTheForm):
         validate(given, schema_of(run_schedule), raise_on_error=True)
+
+
+TYPED = {"api_endpoint": "https://api.paradime.io/api/v1/x/graphql", "api_key": "key", "api_secret": "secret"}
+SAVED = {"$ref": {"block_document_id": "3f2504e0-4f89-41d3-9a0c-0305e82c3301"}}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"credentials": TYPED}, id="credentials"),
+        pytest.param({"schedule_name": {"schedule_name": "daily", "credentials": TYPED}}, id="schedule"),
+        pytest.param({"logs_and_archive": {"storage": {"basepath": "s3://x", "settings": {}}}}, id="storage"),
+    ],
+)
+def test_the_form_refuses_values_of_a_block_and_nothing_is_stored(given: dict[str, Any]) -> None:
+    """Prefect stores parameters in plain text: of a block, its name is enough. A call in code is refused, too."""
+    with pytest.raises(RefusedByTheForm):
+        validate({"schedule_name": "daily", **given}, schema_of(run_schedule), raise_on_error=True)
+    with pytest.raises(BoltRequestError, match=r"holds the values of a block.*give its name as"):
+        run_schedule.serialize_parameters({"schedule_name": "daily", **given})
+
+
+@pytest.mark.parametrize("credentials", [SAVED, "production", None], ids=["picked", "named", "none"])
+def test_a_form_accepts_a_saved_block_or_its_name(credentials: object) -> None:
+    """The picker of the form gives the one, a person the other."""
+    given = {"schedule_name": "daily", "credentials": credentials}
+    validate(given, schema_of(run_schedule), raise_on_error=True)
 
 
 def test_an_option_can_be_given_alone_or_in_its_box() -> None:

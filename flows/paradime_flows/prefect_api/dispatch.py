@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from prefect.cache_policies import NO_CACHE
 from prefect.flows import Flow
 from prefect.tasks import Task
+from prefect.utilities.annotations import unmapped
 from prefect.utilities.callables import parameter_schema
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
 from paradime_blocks import BoltRequestError
@@ -28,6 +29,7 @@ from paradime_blocks.text.reasons import each_reason
 from paradime_flows.forms import FormGroup
 from paradime_flows.prefect_api.signals import hear_signals
 from paradime_flows.prefect_api.signatures import form_signature, spread_options
+from paradime_flows.prefect_api.stored import stored
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +57,14 @@ class DispatchedFlow(Flow[P, R]):
         self.parameters = parameter_schema(self)
         return self
 
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return what Prefect stores of a call's parameters.
+
+        Raises:
+            BoltRequestError: The values of a block are given where its name belongs.
+        """
+        return super().serialize_parameters({name: stored(name, value) for name, value in parameters.items()})
+
     def with_options(self, **options: Any) -> DispatchedFlow[P, R]:
         """Return a copy of the flow with other options."""
         copy = super().with_options(**options)
@@ -64,6 +74,10 @@ class DispatchedFlow(Flow[P, R]):
         if signature := vars(self).get("__signature__"):
             copy.__signature__ = signature  # type: ignore[attr-defined]
         return copy  # type: ignore[return-value]
+
+
+def _whole(argument: Any) -> Any:
+    return unmapped(argument) if isinstance(argument, BaseModel) else argument
 
 
 class DispatchedTask(Task[P, R]):
@@ -79,9 +93,12 @@ class DispatchedTask(Task[P, R]):
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Map the task over its arguments; its threads hear of signals by way of this one."""
+        """Map the task over its arguments; its threads hear of signals by way of this one.
+
+        A block is one argument for all: Prefect would map over its fields.
+        """
         hear_signals()
-        return super().map(*args, **kwargs)
+        return super().map(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
 
     def with_options(self, **options: Any) -> DispatchedTask[P, R]:
         """Return a copy of the task with other options."""
