@@ -28,6 +28,7 @@ from paradime_flows.retry_policy import check_pattern
 
 # A list of artifacts in Prefect returns all their data, so a few large ones would make every page slow.
 LOG_LIMIT_BYTES = 1_000_000
+LINK_LIMIT = 200
 
 NonRetryableErrors = list[
     Annotated[str, AfterValidator(check_pattern), WithJsonSchema({"type": "string", "minLength": 1})]
@@ -39,6 +40,7 @@ PageSize = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
+LinkLimit = Annotated[int, Field(ge=0, le=2_000)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
 # No form can pick one: its type has no blocks, but those derived from it.
 StorageParameter = NonEmpty | SkipJsonSchema[WritableFileSystem] | None
@@ -74,6 +76,11 @@ class ArchiveOptions(TypedDict, total=False):
         LogBytes,
         Doc("How much of a command's log an artifact holds, in bytes. A longer log is cut in the middle."),
         Default(LOG_LIMIT_BYTES),
+    ]
+    link_limit: Annotated[
+        LinkLimit,
+        Doc("How many of the run's files are linked; dbt's own and those to be stored come first. 0: none."),
+        Default(LINK_LIMIT),
     ]
     storage: Annotated[
         StorageParameter,

@@ -250,17 +250,13 @@ async def test_a_hostile_log_stays_in_its_block(
 async def test_each_resource_has_a_link_that_says_when_it_expires(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The link is named after command and path; its signature is in no log line."""
+    """One table has them, by command and path; their signatures are in no log line."""
     run_id = ended_run(bolt_simulator, "links", recorded_commands("success"))
     await aarchive_run(run_id, credentials, schedule_name="links")
-    found = await archived()
-    link = next(
-        artifact for key, artifact in found.items() if key == "paradime-links-link-2-target-manifest-json"
-    )
-    assert re.fullmatch(
-        r"\[target/manifest\.json of dbt seed\]\(http://[^ )]+X-Signature=\w+\)", text_of(link)
-    )
-    assert re.search(r"expires on \d{4}-\d\d-\d\d at \d\d:\d\d:\d\d UTC", link.description or "")
+    rows = text_of((await archived())["paradime-links-links"]).splitlines()
+    link = r"\[target/manifest\.json\]\(http://[^ )]+X-Signature=\w+\)"
+    expected = rf"\| 2 dbt seed \| {link} \| \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \|"
+    assert [row for row in rows if re.fullmatch(expected, row)]
     run = await latest_flow_run("archive-run")
     assert not any("X-Signature" in line for line in await logs_of(run.id))
 
@@ -330,7 +326,7 @@ async def test_resources_that_cannot_be_fetched_are_reported_and_hide_nothing(
     assert "refused its signed URL" in missing
     assert "1 more resources" in missing
     assert "paradime-refused-log-4-dbt-build" in found
-    assert "paradime-refused-link-4-target-manifest-json" in found
+    assert "target/manifest.json" in text_of(found["paradime-refused-links"])
     assert "paradime-refused-dbt-results" not in found
 
 
@@ -425,6 +421,25 @@ async def test_a_run_whose_schedule_cannot_be_found_is_archived_by_its_id(
     assert "## Not archived" not in text_of(found[f"paradime-run-{run_id}"])
 
 
+@pytest.mark.parametrize("limit", [0, 3])
+async def test_as_many_files_are_linked_as_asked_for(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, limit: int
+) -> None:
+    """dbt's own and those to be stored come first, one table has them all, and Bolt is asked for no other."""
+    resources = {f"target/compiled/{n:03}.sql": b"select 1" for n in range(100)}
+    resources |= {"target/run_results.json": b"{}", "notes/kept.txt": b"kept"}
+    run_id = ended_run(bolt_simulator, "many", [SimulatedCommand("dbt run", resources=resources)])
+    storage = LocalFileSystem(basepath="kept")
+    await aarchive_run(run_id, credentials, link_limit=limit, storage=storage, storage_patterns=["*.txt"])
+    found = await archived()
+    assert [key for key in found if "link" in key] == ["paradime-many-links"][:limit]
+    if limit:
+        links = text_of(found["paradime-many-links"])
+        names = [path for path in resources if path in links.replace("\\_", "_")]
+        assert names == ["target/compiled/000.sql", "target/run_results.json", "notes/kept.txt"]
+        assert "99 more files" in links
+
+
 async def test_a_missing_link_does_not_affect_the_others(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,9 +457,8 @@ async def test_a_missing_link_does_not_affect_the_others(
     monkeypatch.setattr(BoltClient, "get_bolt_resource_urls", with_a_stranger)
     await aarchive_run(run_id, credentials)
     found = await archived()
-    assert {key for key in found if "-link-" in key} == {
-        f"paradime-gap-link-1-target-{n}-json" for n in (1, 2)
-    }
+    links = text_of(found["paradime-gap-links"])
+    assert [f"target/{n}.json" in links for n in range(3)] == [False, True, True]
     assert "the link to target/0.json of command 1" in text_of(found["paradime-gap"]).split("Not archived")[1]
 
 
@@ -541,7 +555,7 @@ async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:
     }
     events: list[dict[str, Any]] = []
     async with get_client() as client:
-        for _ in range(50):
+        for _ in range(300):
             events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
             if len(events) >= at_least - 1:
                 break

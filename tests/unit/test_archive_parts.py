@@ -214,7 +214,7 @@ def test_no_two_schedules_share_a_key() -> None:
         pytest.param("daily dbt results", ("paradime", "daily", "dbt results"), id="results"),
         pytest.param("daily-dbt-results", ("paradime", "daily", "dbt results"), id="results as a slug"),
         pytest.param("daily-log-1-dbt-run", ("paradime", "daily", "log", "1", "dbt run"), id="log"),
-        pytest.param("daily-link-1-a-json", ("paradime", "daily", "link", "1", "a.json"), id="link"),
+        pytest.param("daily-links", ("paradime", "daily", "links"), id="links"),
         pytest.param("run-7", ("paradime", "run 7"), id="a run without a schedule's name"),
         pytest.param("pipeline-x", ("paradime-pipeline", "x"), id="pipeline"),
         pytest.param("progress-x", ("paradime-progress", "x"), id="progress"),
@@ -234,14 +234,14 @@ def test_the_keys_of_usual_names_are_plain() -> None:
     assert artifact_key("paradime", "run 76001") == "paradime-run-76001"
 
 
-def test_two_paths_whose_keys_would_be_equal_get_different_keys() -> None:
-    """Each file's link has its own history; the same path gets the same key again."""
+def test_two_commands_whose_keys_would_be_equal_get_different_keys() -> None:
+    """Each command's log has its own history; the same command gets the same key again."""
     context = ArchiveContext(
         ArtifactWriter(), RunRecord("daily", 7), ArchiveSettings(), Redactor(["no secret"])
     )
-    keys = [context.key("link", "1", path) for path in ("a_b.json", "a-b.json", "a_b.json")]
-    assert keys[0] == keys[2] == "paradime-daily-link-1-a-b-json"
-    assert re.fullmatch("paradime-daily-link-1-a-b-json-[0-9a-f]{8}", keys[1])
+    keys = [context.key("log", "1", command) for command in ("a_b.json", "a-b.json", "a_b.json")]
+    assert keys[0] == keys[2] == "paradime-daily-log-1-a-b-json"
+    assert re.fullmatch("paradime-daily-log-1-a-b-json-[0-9a-f]{8}", keys[1])
 
 
 def test_the_requested_branch_is_shown_only_for_our_own_runs() -> None:

@@ -6,6 +6,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any, ClassVar
 
+import anyio
+import anyio.lowlevel
 import pytest
 from prefect.filesystems import LocalFileSystem
 
@@ -206,3 +208,30 @@ async def test_the_end_of_a_log_begins_with_no_half_secret() -> None:
     for at in range(0, len(SECRET) + 1, 3):
         await archived(archive, stdout=SECRET + "x" * (20_000 - at))
         assert SECRET[-8:] not in str(archive.last)
+
+
+async def test_a_few_artifacts_are_written_while_the_next_log_is_fetched() -> None:
+    """Not one after the other, and no more than a few, each of which is in memory; one that fails hides no other."""
+    archive = an_archive(None, 10_000)
+    writing: list[str] = []
+    most: list[int] = []
+
+    class Slow(Written):
+        async def markdown(self, key: str, markdown: str, description: str) -> Any:
+            writing.append(key)
+            most.append(len(writing))
+            for _ in range(30):
+                await anyio.lowlevel.checkpoint()
+            writing.remove(key)
+            if key.endswith("-log-7-dbt-run"):
+                raise ConnectionError("Prefect is out of reach")
+            return await super().markdown(key, markdown, description)
+
+    archive.context.writer = Slow()  # type: ignore[assignment]
+    async with anyio.create_task_group() as archive.posts:
+        for n in range(1, 21):
+            await archive.archive(OneCommand(a_command(stdout=f"log {n}")), n, archive.context.commands[0])  # type: ignore[arg-type]
+    assert max(most) == 4
+    numbers = {int(key.split("-")[3]) for key in Written.texts}
+    assert numbers == {*range(1, 21)} - {7}
+    assert archive.context.record.problems == ["the log of command 7, dbt run: Prefect is out of reach"]

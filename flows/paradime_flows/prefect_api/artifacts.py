@@ -19,7 +19,7 @@ _HASH_CHARACTERS: Final = 8
 _UNNAMED: Final = re.compile(r"run \d+")
 # Names whose key as they stand would be another kind's, of them or of another name.
 _TAKEN: Final = re.compile(
-    r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-dbt-results$|-(?:log|link)-\d+(?:-|$)"
+    r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-(?:dbt-results|links)$|-log-\d+(?:-|$)"
 )
 
 
@@ -94,17 +94,6 @@ class ArtifactWriter:
     async def table(self, key: str, rows: list[dict[str, Any]], description: str) -> UUID:
         """Write a table artifact and return its id."""
         return await self._create(key, "table", json.dumps(rows, default=str), description)
-
-    async def link(self, key: str, text: str, url: str, description: str) -> UUID:
-        """Write a link artifact, which in Prefect is markdown of a single link, and return its id.
-
-        Args:
-            key: The artifact's key.
-            text: The link's text, escaped.
-            url: The link, from `paradime_flows.reporting.links.safe_url`.
-            description: What is shown beside it.
-        """
-        return await self.markdown(key, f"[{text}]({url})", description)
 
     async def update(self, artifact_id: UUID, data: str) -> None:
         """Put other data into an artifact."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import anyio
+
 from paradime_blocks import BoltClient, BoltError, ParadimeCredentials
 from paradime_blocks.models import BoltResourceSummary, run_url
 from paradime_blocks.text import Redactor, cell
@@ -86,8 +88,9 @@ class Archive:
             await self.summary()
             await self._open_storage(run_id)
             await self._origin(client, run_id)
-            for n, command in enumerate(self._context.commands, 1):
-                self.resources += await logs.archive(client, n, command)
+            async with anyio.create_task_group() as logs.posts:
+                for n, command in enumerate(self._context.commands, 1):
+                    self.resources += await logs.archive(client, n, command)
             await files.archive(client, self.resources)
         for command in self._context.commands:
             if command.id in logs.reasons and command.failed:

@@ -9,7 +9,7 @@ from prefect.filesystems import WritableFileSystem
 from pydantic import BaseModel, Field, PrivateAttr
 
 from paradime_blocks import BoltRequestError
-from paradime_flows.parameters import LOG_LIMIT_BYTES, ArchiveOptions
+from paradime_flows.parameters import LINK_LIMIT, LOG_LIMIT_BYTES, ArchiveOptions
 from paradime_flows.prefect_api import filled
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ class ArchiveSettings(BaseModel):
 
     Attributes:
         log_limit_bytes: How much of a command's log an artifact holds. A longer log is cut in the middle.
+        link_limit: How many files are linked.
         storage: Reference of the file system block for storage, as `type/name`.
         storage_patterns: Patterns of the resources to store, each for the whole path or for the file's name.
         assets: Whether to report the models, seeds and snapshots to Prefect as assets.
     """
 
     log_limit_bytes: int = LOG_LIMIT_BYTES
+    link_limit: int = LINK_LIMIT
     storage: str | None = None
     storage_patterns: list[str] = Field(default_factory=lambda: list(DEFAULT_STORAGE_PATTERNS))
     assets: bool = False
@@ -67,6 +69,7 @@ class ArchiveSettings(BaseModel):
         storage = given["storage"]
         settings = cls(
             log_limit_bytes=given["log_limit_bytes"],
+            link_limit=given["link_limit"],
             storage_patterns=list(given["storage_patterns"] or DEFAULT_STORAGE_PATTERNS),
             assets=given["assets"],
         )

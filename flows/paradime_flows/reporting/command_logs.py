@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from paradime_blocks import BoltClient, BoltError, BoltUnavailable
 from paradime_blocks.dbt import LogReasons, last_line, reasons_in
@@ -26,6 +27,8 @@ _LOGS_IN_ALL: Final = 10
 _LEAST_LOG_BYTES: Final = 10_000
 # Of a longer log, only the beginning and the end are cleaned, because cleaning takes time and a copy.
 _MARGIN: Final = 4
+# Each holds the artifact of a log in memory.
+_POSTS_AT_ONCE: Final = 4
 # The number of characters of a log that are copied at once, about.
 _PIECE: Final = 1 << 22
 _ADDRESS_CHARACTERS: Final = 1000
@@ -39,6 +42,7 @@ class LogArchive:
 
     Attributes:
         context: The archive.
+        posts: Where artifacts are written while the next log is fetched, a few at once; None to write each at once.
         piece_characters: How much of a log is read at once, so that no second copy of it is in memory.
         error: The first error in the failing command's log.
         last: The last line of its log.
@@ -46,11 +50,13 @@ class LogArchive:
     """
 
     context: ArchiveContext
+    posts: TaskGroup | None = None
     piece_characters: int = _PIECE
     error: str | None = None
     last: str | None = None
     reasons: dict[int, LogReasons] = field(default_factory=dict)
     _bytes: int = 0
+    _room: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(_POSTS_AT_ONCE))
 
     async def archive(self, client: BoltClient, n: int, command: BoltCommand) -> list[BoltResourceSummary]:
         """Archive the log of a command.
@@ -116,12 +122,26 @@ class LogArchive:
         stored = {file.path: file for file in context.record.files if file.n == n and file.stored_as}
         markdown = render_log(shown, stored)
         self._bytes += utf8_size(markdown)
-        written = await context.writer.markdown(
-            context.key("log", str(n), detail.command),
-            markdown,
-            f"Log of command {n} of Bolt run {context.record.run_id}: {cell(detail.command)}",
+        if self.posts is None:
+            await self._post(n, detail.command, markdown)
+            return
+        await self._room.acquire()
+        self.posts.start_soon(self._post_beside, n, detail.command, markdown)
+
+    async def _post_beside(self, n: int, command: str, markdown: str) -> None:
+        try:
+            await self._post(n, command, markdown)
+        except Exception as error:  # noqa: BLE001 - one log must not keep the others from being archived
+            self.context.not_archived(f"the log of command {n}, {command}", error)
+        finally:
+            self._room.release()
+
+    async def _post(self, n: int, command: str, markdown: str) -> None:
+        context = self.context
+        title = f"Log of command {n} of Bolt run {context.record.run_id}: {cell(command)}"
+        page = artifact_url(
+            await context.writer.markdown(context.key("log", str(n), command), markdown, title)
         )
-        page = artifact_url(written)
         if page:
             context.record.log_pages[n] = page
 

@@ -14,11 +14,12 @@ import anyio
 from paradime_blocks import BoltClient, BoltError
 from paradime_blocks.client.downloads import FILE_LIMIT_BYTES, RESOURCE_LIMIT_BYTES, fetch_to_file
 from paradime_blocks.models import BoltResourceSummary
-from paradime_blocks.text import cell, one_line
+from paradime_blocks.text import cell
 from paradime_flows.prefect_api import artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.dbt_results import DbtStory, Kind, kind_of, manifest_command
 from paradime_flows.reporting.links import link_expiry, safe_url
+from paradime_flows.reporting.markdown import and_more, moment, table
 
 # After so many failed downloads in a row, the store is probably unreachable, so the rest is not tried.
 _REFUSALS_AT_MOST: Final = 3
@@ -38,7 +39,7 @@ class _Found:
 
     @property
     def title(self) -> str:
-        return f"{one_line(self.resource.path)} of command {self.n}, {one_line(self.command)}"
+        return f"{self.resource.path} of command {self.n}, {self.command}"
 
 
 @dataclass
@@ -65,14 +66,14 @@ class ResourceArchive:
         found = [_Found(*numbered[resource.command_id], resource) for resource in resources]
         if not found:
             return
-        await self._link(client, found)
+        await self._link(client, sorted(found, key=lambda each: not (each.kind or self._is_stored(each))))
         manifests = [each.n for each in found if each.kind == "manifest"]
         chosen = manifest_command(self.context.commands, manifests)
         wanted = []
         # The manifest is read first, because the results need its paths.
         for each in sorted(found, key=lambda each: not (each.kind == "manifest" and each.n == chosen)):
             kind = each.kind if each.kind != "manifest" or each.n == chosen else None
-            store = self.context.storage is not None and self.context.storage.wanted(each.resource.path)
+            store = self._is_stored(each)
             if kind or store:
                 wanted.append((each, kind, store))
         for at, (each, kind, store) in enumerate(wanted):
@@ -82,17 +83,24 @@ class ResourceArchive:
                 return
             await self._fetch(client, each, kind, store=store)
 
+    def _is_stored(self, each: _Found) -> bool:
+        return self.context.storage is not None and self.context.storage.wanted(each.resource.path)
+
     async def _link(self, client: BoltClient, found: Sequence[_Found]) -> None:
         context = self.context
+        limit = context.settings.link_limit
+        if not limit:
+            return
         errors: dict[int, BoltError] = {}
         try:
-            ids = [each.resource.id for each in found]
+            ids = [each.resource.id for each in found[:limit]]
             urls = await client.get_bolt_resource_urls(ids, errors=errors)
         except BoltError as error:
             context.not_archived("the links to the resources", error)
             return
-        for each in found:
-            path = each.resource.path
+        linked: list[tuple[_Found, datetime | None]] = []
+        rows = []
+        for each in found[:limit]:
             if each.resource.id in errors:
                 context.not_archived(f"the link to {each.title}", errors[each.resource.id])
                 continue
@@ -101,17 +109,25 @@ class ResourceArchive:
                 context.not_archived(f"the link to {each.title}", ValueError("Bolt returned no web address."))
                 continue
             expires_at = link_expiry(url)
-            try:
-                written = await context.writer.link(
-                    context.key("link", str(each.n), path),
-                    cell(f"{path} of {each.command}", 400),
-                    url,
-                    f"{cell(each.title, 400)} of Bolt run {context.record.run_id}. {_expires(expires_at)}",
-                )
-            except Exception as error:  # noqa: BLE001 - one link must not keep the rest from being archived
-                context.not_archived(f"the link to {each.title}", error)
-            else:
-                context.file(each.n, path, page=artifact_url(written), expires_at=expires_at)
+            linked.append((each, expires_at))
+            path = cell(context.redact.line(each.resource.path), 400)
+            rows.append(
+                (f"{each.n} {cell(each.command)}", f"[{path}]({url})", moment(expires_at) or "unknown")
+            )
+        if not rows:
+            return
+        head = ("Command", "File", "Link expires (UTC)")
+        run = f"Bolt run {context.record.run_id} of {cell(context.record.title)}"
+        parts = [f"# Files of {run}", table(head, rows), *and_more(len(found) - limit, "files")]
+        try:
+            written = await context.writer.markdown(
+                context.key("links"), "\n\n".join(parts), f"Links to the files of {run}"
+            )
+        except Exception as error:  # noqa: BLE001 - the links must not keep the rest from being archived
+            context.not_archived("the links to the resources", error)
+            return
+        for each, expires_at in linked:
+            context.file(each.n, each.resource.path, page=artifact_url(written), expires_at=expires_at)
 
     async def _fetch(self, client: BoltClient, each: _Found, kind: Kind | None, *, store: bool) -> None:
         context = self.context
@@ -139,9 +155,3 @@ class ResourceArchive:
                 self.story.read(kind, await anyio.Path(source).read_bytes(), each.command)
             except (ValueError, OSError) as error:
                 context.not_archived(each.title, error)
-
-
-def _expires(moment: datetime | None) -> str:
-    if moment is None:
-        return "The link expires, but it does not say when."
-    return f"The link expires on {moment:%Y-%m-%d at %H:%M:%S} UTC."
