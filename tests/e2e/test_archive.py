@@ -530,7 +530,8 @@ async def test_a_model_with_many_sources_is_an_asset(
     sources = {name: node(name) for name in (f"source.shop.raw.s{n}" for n in range(150))}
     nodes = {"model.shop.wide": node("model.shop.wide", *sources)}
     manifest = {"metadata": {"adapter_type": "duckdb"}, "nodes": nodes, "sources": sources}
-    results = {"results": [{"unique_id": "model.shop.wide", "status": "success"}]}
+    built = [{"unique_id": "model.shop.wide", "status": "success"}]
+    results = {"args": {"which": "build"}, "results": built}
     files = {"target/manifest.json": json.dumps(manifest), "target/run_results.json": json.dumps(results)}
     run_id = ended_run(bolt_simulator, "wide", [SimulatedCommand("dbt build", resources=files)])
     await aarchive_run(run_id, credentials, schedule_name="wide", assets=True)
@@ -555,7 +556,7 @@ async def asset_events(flow_run_id: str, at_least: int) -> list[dict[str, Any]]:
     }
     events: list[dict[str, Any]] = []
     async with get_client() as client:
-        for _ in range(300):
+        for _ in range(100):
             events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
             if len(events) >= at_least - 1:
                 break
