@@ -12,6 +12,11 @@ from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
 from paradime_blocks.models import BoltRunStatus
 
+# The defaults of a wait, in seconds; blocks, tasks and flows take others.
+TIMEOUT_SECONDS = 86_400.0
+POLL_INTERVAL_SECONDS = 15.0
+MAX_OUTAGE_SECONDS = 600.0
+CANCEL_GRACE_SECONDS = 60.0
 # The poll loop tries again by itself, and goes by the deadline; a poll must not be longer than it.
 POLL_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
 _FIRST_DELAY_SECONDS = 0.5

@@ -20,6 +20,9 @@ from paradime_blocks.errors import (
 from paradime_blocks.models import BoltCommand, BoltRunResult, BoltRunState, BoltRunStatus, run_url
 from paradime_blocks.outcome import Outcome, facts_of
 from paradime_blocks.polling import (
+    CANCEL_GRACE_SECONDS,
+    MAX_OUTAGE_SECONDS,
+    POLL_INTERVAL_SECONDS,
     POLL_POLICY,
     Clock,
     Deadline,
@@ -35,9 +38,6 @@ from paradime_blocks.sync import sync_form
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
 
-POLL_INTERVAL_SECONDS = 15.0
-MAX_OUTAGE_SECONDS = 600.0
-CANCEL_GRACE_SECONDS = 60.0
 _SHORTEST_CANCEL_SECONDS = 3.0
 # Bolt does not answer faster than this.
 _SHORTEST_POLL_INTERVAL_SECONDS = 0.1

@@ -15,7 +15,13 @@ from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError
 from paradime_blocks.models import BoltRunResult
 from paradime_blocks.options import LONGEST_TIMEOUT_SECONDS, Plain, TriggerOptions, chosen
-from paradime_blocks.run import CANCEL_GRACE_SECONDS, MAX_OUTAGE_SECONDS, POLL_INTERVAL_SECONDS, BoltRun
+from paradime_blocks.polling import (
+    CANCEL_GRACE_SECONDS,
+    MAX_OUTAGE_SECONDS,
+    POLL_INTERVAL_SECONDS,
+    TIMEOUT_SECONDS,
+)
+from paradime_blocks.run import BoltRun
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
 from paradime_blocks.trigger.decision_log import DecisionLog
@@ -25,7 +31,6 @@ from paradime_blocks.trigger.send import Trigger
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-TIMEOUT_SECONDS = 86_400.0
 _WHILE_IT_RUNS = (
     "Trigger it again when that run has ended, or wait for that run with attach(run_id).wait_for_completion(). "
     "The flow run_schedule does either by itself (on_already_running)."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect.states import Completed
 
-from paradime_blocks import BoltRunResult, BoltRunState
+from paradime_blocks import BoltRun, BoltRunResult, BoltRunState
 from paradime_blocks.options import GraceSeconds, NonEmpty
-from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
+from paradime_blocks.polling import CANCEL_GRACE_SECONDS
 from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api import (
     ArtifactWriter,

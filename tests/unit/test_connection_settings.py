@@ -12,7 +12,7 @@ from support.clients import client_for
 from paradime_blocks import BoltRequestError
 from paradime_blocks.client import ConnectionSettings, auth_for
 from paradime_blocks.client.auth import BoltAuth, is_loopback
-from paradime_blocks.run import POLL_INTERVAL_SECONDS
+from paradime_blocks.polling import POLL_INTERVAL_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
 from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, ParadimeCredentials
-from paradime_blocks.schedule import TIMEOUT_SECONDS
+from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, Verdict
 from paradime_flows.ledger import FlowRunLedger, Ownership, Superseded, execution_of, read_ownerships

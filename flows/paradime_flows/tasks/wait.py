@@ -12,14 +12,14 @@ from typing_extensions import Unpack
 from paradime_blocks import (
     BoltAuthError,
     BoltError,
+    BoltRun,
     BoltRunResult,
     BoltRunState,
     BoltUnavailable,
     ParadimeCredentials,
 )
 from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
-from paradime_blocks.run import CANCEL_GRACE_SECONDS, BoltRun
-from paradime_blocks.schedule import TIMEOUT_SECONDS
+from paradime_blocks.polling import CANCEL_GRACE_SECONDS, TIMEOUT_SECONDS
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_flows.ledger import FlowRunLedger, Ownership, read_ownerships, take_lease
 from paradime_flows.parameters import CredentialsParameter, RunId
