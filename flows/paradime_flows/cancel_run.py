@@ -6,7 +6,6 @@ from prefect.states import Completed
 
 from paradime_blocks import BoltRun, BoltRunResult, BoltRunState
 from paradime_blocks.options import GraceSeconds, NonEmpty
-from paradime_blocks.polling import CANCEL_GRACE_SECONDS
 from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api import (
     ArtifactWriter,
@@ -32,7 +31,7 @@ async def cancel_run(
     credentials: CredentialsParameter = None,
     *,
     schedule_name: NonEmpty | None = None,
-    cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
+    cancel_grace_seconds: GraceSeconds | None = None,
 ) -> BoltRunResult:
     """Cancel a Bolt run, wait until it has ended, and archive its logs and files.
 
@@ -44,7 +43,7 @@ async def cancel_run(
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
         schedule_name: The run's schedule, for the artifacts; Bolt does not say which schedule a run belongs to.
             Empty: the flow searches for it after the cancel.
-        cancel_grace_seconds: How long the run may take to end after the cancel, in seconds.
+        cancel_grace_seconds: How long the run may take to end after the cancel, in seconds. Empty: 60.
 
     Returns:
         The result of the run, with its final state.

@@ -7,6 +7,7 @@ is None, and what stood there is kept beside it, as `next_run_at_text` is beside
 """
 
 from paradime_blocks.models.dates import parse_bolt_date
+from paradime_blocks.models.ends import count_setup
 from paradime_blocks.models.logs import BoltLogLine, BoltLogPage
 from paradime_blocks.models.results import (
     BoltAttempt,
@@ -55,6 +56,7 @@ __all__ = [
     "BoltSchedulePage",
     "BoltScheduleSummary",
     "BoltTurboCi",
+    "count_setup",
     "parse_bolt_date",
     "run_url",
 ]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.blocks.core import Block
+from pydantic import BaseModel
 
 from paradime_blocks import BoltRequestError
-from paradime_flows.forms import FormGroup
 
 _OF_BLOCKS = frozenset({"credentials", "schedule_name", "storage"})
 
@@ -28,7 +28,7 @@ def stored(name: str, value: object) -> Any:
         return (
             f"{value.get_block_type_slug()}/{saved_as}" if saved_as else f"{type(value).__name__}, not saved"
         )
-    if isinstance(value, FormGroup):
+    if isinstance(value, BaseModel):
         value = dict(value)
     if not isinstance(value, Mapping):
         return value

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from paradime_blocks import BoltAlreadyRunning, BoltError, BoltRequestError, BoltRun, BoltRunState
-from paradime_blocks.models.ends import count_setup
+from paradime_blocks.models import BoltGitInfo, count_setup
 from paradime_blocks.text import Redactor
 from paradime_blocks.trigger import DecisionLog, Fit, TriggerRequest, checked_out, first_of
 from paradime_flows.prefect_api import run_logger
@@ -14,7 +14,6 @@ from paradime_flows.prefect_api import run_logger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from paradime_blocks.models import BoltGitInfo
     from paradime_flows.ledger import Ownership
     from paradime_flows.runner.policies import RunPolicies
 

@@ -19,7 +19,7 @@ from paradime_blocks import (
     ParadimeCredentials,
 )
 from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
-from paradime_blocks.polling import CANCEL_GRACE_SECONDS, TIMEOUT_SECONDS
+from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_flows.ledger import FlowRunLedger, Ownership, read_ownerships, take_lease
 from paradime_flows.parameters import CredentialsParameter, RunId
@@ -140,14 +140,14 @@ async def cancel_bolt_run(
     run_id: RunId,
     credentials: CredentialsParameter = None,
     *,
-    cancel_grace_seconds: GraceSeconds = CANCEL_GRACE_SECONDS,
+    cancel_grace_seconds: GraceSeconds | None = None,
 ) -> BoltRunState:
     """Cancel a run and see that it has ended (`cancelBoltRun`); one that has ended already is left as it is.
 
     Args:
         run_id: The run.
         credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        cancel_grace_seconds: How long it may take until the run has ended, in seconds.
+        cancel_grace_seconds: How long it may take until the run has ended, in seconds; None for 60.
 
     Returns:
         The state in which the run ended.
