@@ -101,15 +101,15 @@ async def trigger_only(
         async with lifecycle.cleaning_up():
             run = await lifecycle.obtain()
     except Skipped as skipped:
-        await lifecycle.tell(str(skipped))
+        await lifecycle.summarize(str(skipped))
         there = _triggered(skipped.run.run_id, schedule.schedule_name, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
         return await stopped(stop, this_flow_run_id(), TriggeredRun)
     except BoltError as error:
-        await lifecycle.tell(error.message)
+        await lifecycle.summarize(error.message)
         raise
-    await lifecycle.tell("The run was started. This flow does not wait for it.")
+    await lifecycle.summarize("The run was started. This flow does not wait for it.")
     run_logger().info("Bolt run %s is running; this flow does not wait for it: %s", run.run_id, run.url)
     return _triggered(
         run.run_id, lifecycle.ownership.schedule, started=lifecycle.ownership.intent is not None

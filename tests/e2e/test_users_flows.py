@@ -472,7 +472,7 @@ async def test_no_run_is_started_while_another_awaits_its_retry(
             "failing", credentials, on_already_running="skip", return_state=True, **FLOW
         )
     assert state.name == "Skipped"
-    assert "Another flow run in Prefect drives the schedule" in str(state.message)
+    assert "Another flow run in Prefect runs the schedule" in str(state.message)
     assert len(workspace.runs()) == 1
     assert "paradime-failing" in await artifacts_of(state.state_details.flow_run_id)
     assert not first.done()

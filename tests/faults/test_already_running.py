@@ -66,7 +66,7 @@ async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator, policy) -> No
     assert outcome.error.run_id == ours.id
     assert ours.is_active
     assert not ours.cancel_requests
-    assert "began after our trigger was on its way" in outcome.summary
+    assert "started after our trigger was sent" in outcome.summary
 
 
 async def test_fail(simulator) -> None:
@@ -111,7 +111,7 @@ async def test_skip_still_reports_a_failure(simulator) -> None:
     assert isinstance(outcome.error, BoltRunFailed), outcome
     assert outcome.error.run_id == outcome.runs[1].id
     assert [each.state for each in outcome.runs[1:]] == ["FAILED", "RUNNING"]
-    assert "what has failed is not retried" in outcome.summary
+    assert "the failed run is not retried" in outcome.summary
 
 
 async def test_wait_is_bounded(simulator) -> None:
@@ -211,7 +211,7 @@ async def test_attach_says_if_the_other_run_does_something_else(
     if told is None:
         assert (outcome.result.differs, outcome.state.name, warnings) == (None, "Completed", [])
         return
-    sentence = f"Bolt run {outcome.result.run_id} does something else than was asked for: {told}."
+    sentence = f"Bolt run {outcome.result.run_id} does something else than was requested: {told}."
     assert (outcome.result.differs, outcome.state.name) == (sentence, "Attached")
     assert warnings[-1] == sentence
     assert outcome.summary.index("does something else") < outcome.summary.index("## ")

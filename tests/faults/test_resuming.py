@@ -702,7 +702,7 @@ async def test_a_run_left_at_its_time_limit_is_not_reported_as_ended(simulator, 
     process.set(Process())
     retry = await begun(simulator, flow_run_id, on_timeout="leave")
     assert (await retry.obtain()).run_id != run.run_id
-    assert f"Bolt run {run.run_id} was left going at its time limit, which was reported" in decisions_of(
+    assert f"Bolt run {run.run_id} was left running at its time limit, which was reported" in decisions_of(
         retry
     )
 

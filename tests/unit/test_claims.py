@@ -23,7 +23,9 @@ def test_a_flow_run_with_another_schedules_run_is_refused():
     old = Ownership(flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), run_id=1)
     same = TriggerRequest(schedule_name="extract", options={"commands": ["dbt run"]})
     assert claim([old], old.key, same, "now") is old
-    with pytest.raises(BoltRequestError, match="'extract' before and is to run 'orders' now"):
+    with pytest.raises(
+        BoltRequestError, match="ran 'extract' in an earlier attempt and now asks for 'orders'"
+    ):
         claim([old], old.key, TriggerRequest(schedule_name="orders"), "now")
 
 

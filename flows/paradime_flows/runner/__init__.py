@@ -1,4 +1,4 @@
-"""One request, from its trigger to its result: what flows, tasks and pipelines use of it."""
+"""Runs one request, from its trigger to its result. Flows, tasks and pipelines import these names."""
 
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle

@@ -1,4 +1,4 @@
-"""Whether another's run, which is waited for in place of our own, does what was asked for."""
+"""Whether a run of another client, for which we wait instead of our own, does what was requested."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _CHARACTERS = 150
 async def check_what_it_did(
     run: BoltRun, request: TriggerRequest, ownership: Ownership, policies: RunPolicies
 ) -> str | None:
-    """Say how a run that has succeeded differs from what was asked for: by now all its commands have started.
+    """Describe how a run that has succeeded differs from the request: all its commands have started by now.
 
     Args:
-        run: Another's run, which was waited for.
-        request: What was asked for.
-        ownership: Where it is noted.
-        policies: Whether it is an error.
+        run: The run of another client.
+        request: What was requested.
+        ownership: The record to whose decision log a difference is added.
+        policies: Say whether a difference is an error.
 
     Raises:
-        BoltAlreadyRunning: It differs, and the policy is to fail then.
+        BoltAlreadyRunning: The run differs, and the policy is to fail then.
     """
     differs = await how_it_differs(run, request)
     if differs is not None:
@@ -45,38 +45,38 @@ async def check_what_it_did(
 
 
 async def how_it_differs(run: BoltRun, request: TriggerRequest) -> str | None:
-    """Say how a run differs from what was asked for; None if it does not, as far as it has come.
+    """Describe how a run differs from the request; None if it does not differ so far.
 
     Args:
-        run: Another's run of the same schedule.
-        request: What was asked for.
+        run: A run of the same schedule, triggered by another client.
+        request: What was requested.
     """
     git: BoltGitInfo | None = None
     try:
         async with run.credentials.get_client() as client:
             status = await client.get_bolt_run(run.run_id, logs=False)
             asked = request.commands or (await client.get_bolt_schedule(request.schedule_name)).commands
-            # Backends may lack it.
+            # Some backends cannot list runs.
             with suppress(BoltRequestError):
                 page = await client.list_bolt_runs(request.schedule_name)
                 git = next((record.git_info for record in page.runs if record.id == run.run_id), None)
     except BoltError as error:
-        return f"Bolt run {run.run_id} may do something else than was asked for: {error.message}"
+        return f"Bolt run {run.run_id} may do something else than was requested: {error.message}"
     shown = [command.command for command in status.commands]
     redact = Redactor.of(run.credentials)
-    told = []
-    if not _does(asked, shown, is_whole=status.state == BoltRunState.SUCCESS):
+    differences = []
+    if not _runs_commands(asked, shown, is_whole=status.state == BoltRunState.SUCCESS):
         own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
-        told.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
+        differences.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
     if checked_out(request.branch, git) is Fit.NO and git is not None:
-        told.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
-    if not told:
+        differences.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
+    if not differences:
         return None
-    return f"Bolt run {run.run_id} does something else than was asked for: {', and '.join(told)}."
+    return f"Bolt run {run.run_id} does something else than was requested: {', and '.join(differences)}."
 
 
-def _does(asked: Sequence[str], shown: Sequence[str], *, is_whole: bool) -> bool:
-    """Whether a run's commands are those asked for; while it goes on, only those that have started are shown."""
+def _runs_commands(asked: Sequence[str], shown: Sequence[str], *, is_whole: bool) -> bool:
+    """Whether a run's commands are the requested ones; while it runs, Bolt shows only those that have started."""
     if not asked or (not is_whole and count_setup(shown) == len(shown)):
         return True
     first = first_of(asked, shown)

@@ -1,4 +1,4 @@
-"""Beginning an intent of a flow run, or beginning it again: what there is to go on with, and who may."""
+"""Begins an intent of a flow run: takes the lease, then finds the record to resume or makes a new one."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ async def open_intent(
     request: TriggerRequest | None,
     key: str,
 ) -> tuple[Ownership, TriggerRequest]:
-    """Return what a flow run answers for by an intent, from its labels or new, and what is to be triggered.
+    """Return the record of an intent, from the flow run's labels or new, and what to trigger.
 
     Args:
         schedule: What to run.
         flow_run_id: The flow run.
-        policies: What is to be done when things do not go straight.
-        request: What to trigger, if not just the schedule.
+        policies: What to do when something goes wrong.
+        request: What to trigger; the schedule as it is by default.
         key: The intent's key.
 
     Raises:
-        StoppedByPrefect: The flow run was cancelled before this attempt of it began.
-        Superseded: Another flow run stands in its place by now.
-        BoltError: A flow run whose place it takes was cancelled, and Bolt does not cancel its run.
+        StoppedByPrefect: The flow run was cancelled before this attempt began.
+        Superseded: Another flow run has replaced this one.
+        BoltError: The flow run that this one replaces was cancelled, and Bolt does not cancel its run.
     """
     hear_signals()
     async with get_client() as client:
-        # Before anything is read that there may be to take up.
+        # The lease is taken before any record is read that may be resumed.
         await take_lease(client, flow_run_id)
         flow_run = await client.read_flow_run(flow_run_id)
         check_lease(flow_run)
@@ -69,13 +69,13 @@ async def open_intent(
         flow_run = await write_callers(client, flow_run)
         called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
         around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
-    # Before it answers for anything: the sweeper must find it then.
+    # The tag comes before the record: the sweeper finds flow runs by it.
     await tag_flow_run(flow_run_id)
     request = with_reason(request or schedule.request(), flow_run)
     claimed = claim(read_ownerships(flow_run), key, request, execution_of(flow_run) or "", around)
     if claimed is not None and not await complete_takeover(claimed, flow_run, schedule.credentials):
         claimed = None
-        # What it had written of that is written off, and is in the way of nothing.
+        # The record was replaced by an empty one, which is read here.
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
         check_lease(flow_run)

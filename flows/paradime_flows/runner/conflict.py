@@ -1,4 +1,4 @@
-"""Starting the Bolt run of an intent: once, and what to do when the schedule runs already."""
+"""Triggers the Bolt run of an intent, once, and resolves a conflict with a run of the same schedule."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _MOST_DOUBLINGS = 12
 
 
 class Skipped(Exception):
-    """The schedule runs already, and `on_already_running` says to skip.
+    """The schedule is already running, and `on_already_running` is skip.
 
     Args:
-        run: The run in the way.
+        run: The conflicting run.
         state: Its state.
-        why: What is in the way.
+        why: What conflicts.
     """
 
     def __init__(self, run: BoltRun, state: BoltRunState, why: str) -> None:
@@ -62,17 +62,17 @@ class Skipped(Exception):
 
 @dataclass
 class Triggering:
-    """Triggers for a flow run, as careful as `Trigger` and as patient as its policy.
+    """Triggers for a flow run with `Trigger`, and resolves conflicts by the policy.
 
-    Whoever calls this watches the flow run meanwhile (`paradime_flows.supervision.watch.unless_stopped`).
+    The caller must watch the flow run meanwhile (`paradime_flows.supervision.watch.unless_stopped`).
 
     Attributes:
-        schedule: What is run, and within which limits.
+        schedule: What to run, and within which limits.
         ledger: Where intent and run id are written.
-        decision_log: Where decisions are told.
-        on_already_running: What to do when the schedule runs already.
-        asked: What the caller asked for.
-        waiting: How long the schedule is waited for, its slot included.
+        decision_log: Where decisions are noted.
+        on_already_running: What to do if the schedule is already running.
+        asked: What the caller requested.
+        waiting: How long to wait for the schedule, including its slot.
     """
 
     schedule: BoltSchedule
@@ -88,20 +88,20 @@ class Triggering:
 
     @property
     def ownership(self) -> Ownership:
-        """What the flow run answers for."""
+        """The record of the intent."""
         return self.ledger.ownership
 
     async def run(self, request: TriggerRequest) -> None:
-        """Trigger a run, at most one; the ledger is told of it, or of the one that is waited for in its place.
+        """Trigger at most one run; write it to the ledger, or the run that we wait for instead.
 
         Args:
             request: What to trigger.
 
         Raises:
-            Skipped: The schedule runs already, and the policy is to skip.
-            BoltAlreadyRunning: It runs already, and the policy is to fail, or has come to its bounds.
-            BoltTriggerUnknown: It cannot be told whether a run started.
-            BoltError: Nothing was started, as far as looking could tell.
+            Skipped: The schedule is already running, and the policy is to skip.
+            BoltAlreadyRunning: It is already running, and the policy is to fail, or its limit is reached.
+            BoltTriggerUnknown: It is unknown whether a run started.
+            BoltError: Nothing was started, as far as the search shows.
         """
         for sent in itertools.count():
             if await self.has_run_behind_refusal(request):
@@ -119,32 +119,30 @@ class Triggering:
                 await self.ledger.refused()
                 other, runs = await self._find_conflicting_run()
                 if other is None:
-                    await self._wait_for_unlisted_run(error, refusals=sent + 1)
+                    await self._wait_for_unlisted(error, refusals=sent + 1)
                     continue
                 if await self.has_run_behind_refusal(request):
                     return
-                # What somebody else starts after it must not be taken for ours, be it by another body.
+                # No execution may take a run for ours that another client starts after this one.
                 self.ownership.refused = None
                 await self.ledger.save()
-                if not await self._give_way(other, error, runs=runs, refusals=sent + 1):
+                if not await self._resolve(other, error, runs=runs, refusals=sent + 1):
                     continue
             except BoltError as error:
                 raise error.with_facts(schedule_name=self.ownership.schedule) from error
             return
 
-    async def _give_way(
-        self, other: BoltRun, error: BoltAlreadyRunning, *, runs: bool, refusals: int
-    ) -> bool:
-        """Do as the policy says about a run in the way.
+    async def _resolve(self, other: BoltRun, error: BoltAlreadyRunning, *, runs: bool, refusals: int) -> bool:
+        """Resolve a conflict as the policy says.
 
         Args:
-            other: That run.
+            other: The conflicting run.
             error: Bolt's refusal.
-            runs: Whether it goes on; an older backend only tells of the latest, which may have ended.
-            refusals: How often the trigger has been refused.
+            runs: Whether it is still running; an older backend shows only the latest run, which may have ended.
+            refusals: How often Bolt has refused the trigger.
 
         Returns:
-            Whether it is waited for in place of our own; if not, the way is free, and the trigger is to be sent.
+            True if we wait for that run instead of our own; False if the trigger is to be sent again.
         """
         policy = self.on_already_running
         if policy in ATTACHING and runs:
@@ -153,7 +151,7 @@ class Triggering:
                 self.decision_log.note(differs)
                 raise error.with_facts(message=differs, run_id=other.run_id, url=other.url) from error
             self.decision_log.note(
-                f"The schedule runs already; Bolt run {other.run_id}, not ours, is waited for."
+                f"The schedule is already running; waiting for Bolt run {other.run_id}, which is not ours."
             )
             if differs is not None:
                 DecisionLog(self.ownership.notes, log=run_logger().warning).note(differs)
@@ -165,20 +163,20 @@ class Triggering:
             await self._wait_for_other(other, refusals)
             return False
         if policy == "replace" and refusals <= _REPLACEMENTS_AT_MOST:
-            self.decision_log.note(f"The schedule runs already; Bolt run {other.run_id} is replaced.")
+            self.decision_log.note(f"The schedule is already running; replacing Bolt run {other.run_id}.")
             await other.acancel()
             return False
         if policy == "skip":
             skipped = Skipped(
-                other, await other.astate(), f"The schedule runs already (Bolt run {other.run_id})"
+                other, await other.astate(), f"The schedule is already running (Bolt run {other.run_id})"
             )
             self.decision_log.note(str(skipped))
             raise skipped from error
-        self.decision_log.note(f"The schedule runs already (Bolt run {other.run_id}).")
+        self.decision_log.note(f"The schedule is already running (Bolt run {other.run_id}).")
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 
     async def _find_conflicting_run(self) -> tuple[BoltRun | None, bool]:
-        """Return the run for which Bolt has refused a trigger, and whether it goes on; it may show itself late."""
+        """Return the run for which Bolt refused a trigger, and whether it is still running; it may appear late."""
         showing = Deadline(times().conflict_appears_seconds)
         while True:
             other, runs = await self.conflicting_run()
@@ -186,16 +184,16 @@ class Triggering:
                 return other, runs
             await showing.clock.sleep(times().conflict_look_seconds)
 
-    async def _wait_for_unlisted_run(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
-        """Wait for a run that is in the way and that Bolt does not show, if the policy is to wait for one.
+    async def _wait_for_unlisted(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
+        """Wait for a conflicting run that Bolt does not show, if the policy is to wait.
 
         Raises:
-            BoltAlreadyRunning: It is not, or has waited for long enough.
+            BoltAlreadyRunning: The policy is not to wait, or the time limit is reached.
         """
         if self.on_already_running in {"skip", "fail"} or self.waiting.passed:
             raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
         self.decision_log.note(
-            "The schedule runs already, says Bolt, and shows no run of it; our trigger waits."
+            "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
         )
         await self._pause(refusals)
 
@@ -204,10 +202,10 @@ class Triggering:
         await self.waiting.clock.sleep(seconds)
 
     async def conflicting_run(self) -> tuple[BoltRun | None, bool]:
-        """Return the schedule's run that goes on, or else its latest, and whether it goes on."""
+        """Return the schedule's active run, or else its latest, and whether it is still running."""
         request = self.ownership.request
         async with self.schedule.credentials.get_client() as client:
-            # A backend that cannot list runs tells of the latest only.
+            # A backend that cannot list runs shows only the latest.
             with suppress(BoltRequestError):
                 runs = (await client.list_bolt_runs(request.schedule_name)).runs
                 going = next((run.id for run in runs if not run.state.is_terminal), None)
@@ -220,34 +218,34 @@ class Triggering:
         return run, not (await run.astate()).is_terminal
 
     async def has_run_behind_refusal(self, request: TriggerRequest) -> bool:
-        """Whether our own trigger can have started a run although it was refused; that one is waited for then.
+        """Whether our own trigger may have started a run although it was refused; if so, we wait for that run.
 
-        A gateway that sends a request twice hides the run that we started behind the refusal of the second, be it in
-        an earlier body of the flow run, and be it that the run has ended since.
+        If a gateway sends a request twice, the first starts a run and the second is refused. An earlier execution of
+        the flow run may have sent it, and the run may have ended since.
 
         Args:
-            request: What is to be triggered.
+            request: What to trigger.
 
         Raises:
-            BoltTriggerUnknown: Several runs can be the one, or Bolt cannot be asked.
+            BoltTriggerUnknown: Several runs may be the one, or Bolt cannot be asked.
         """
         refused = self.ownership.refused
         if refused is None or refused.retry_of != request.retry_of:
             return False
         finding = await self._search_behind_refusal(request, refused, 0.0)
         if Fit.OPEN in finding.fits.values():
-            # It may have come to its set-up only; what it runs then can be something else.
+            # It may have run only its set-up commands so far; the next ones may be other commands.
             finding = await self._search_behind_refusal(request, refused, times().conflict_setup_seconds)
         may_be_it = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
         if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
-            why = "it cannot be told which it is" if finding.candidates else "Bolt cannot be asked for it"
-            what = f"A trigger was refused that may have started a run, and {why}."
+            why = "it is unknown which one" if finding.candidates else "Bolt cannot be asked"
+            what = f"A refused trigger may have started a run, but {why}."
             raise unknown_trigger(what, self.ownership.schedule, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
         self.decision_log.note(
-            f"Bolt run {finding.run_id} began after our trigger was on its way, and does what it was to do: it is "
-            f"waited for, and nothing more is sent. It is not cancelled, since somebody else may have started it."
+            f"Bolt run {finding.run_id} started after our trigger was sent and runs the same commands, so it is "
+            f"treated as ours and waited for. It will not be cancelled: another client may have started it."
         )
         await self.ledger.attached(finding.run_id)
         return True
@@ -266,7 +264,7 @@ class Triggering:
 
     async def _wait_for_other(self, other: BoltRun, refusals: int) -> None:
         self.decision_log.note(
-            f"The schedule runs already; Bolt run {other.run_id} is waited for before our trigger."
+            f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
         )
         began = time.monotonic()
         try:
@@ -280,16 +278,16 @@ class Triggering:
             }
             raise BoltAlreadyRunning(msg, **facts) from error
         self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
-        # An older run than the latest may be the one that goes on: then Bolt refuses again, and again.
+        # An older run may still be running: then Bolt refuses again.
         await self._pause(refusals)
 
     async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
-        """Retry a run in a new one; on a backend that cannot, trigger what the run has not done.
+        """Retry a run; if the backend cannot retry, trigger the commands that the run has not completed.
 
         Args:
             request: The retry.
             run_id: The run to retry.
-            otherwise: What the run was to do.
+            otherwise: The request that the run was started by.
 
         Raises:
             BoltError: As `run`.
@@ -298,11 +296,11 @@ class Triggering:
             await self.run(request)
         except BoltUnsupported:
             what = "all its commands" if request.retry_everything else "the failed command and those after it"
-            self.decision_log.note(f"This backend cannot retry a run; {what} are triggered.")
+            self.decision_log.note(f"This backend cannot retry a run; triggering {what} instead.")
             await self.run(await self._rest_of(otherwise, run_id, everything=request.retry_everything))
 
     async def _rest_of(self, request: TriggerRequest, run_id: int, *, everything: bool) -> TriggerRequest:
-        """Return a trigger of what a run has not done, or of all of it, as `continueOnError` had it."""
+        """Return a request for what a run has not completed, or for all of it, with the same `continueOnError`."""
         request = replace(request, retry_of=None)
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
@@ -313,7 +311,7 @@ class Triggering:
         planned: list[str | Command] = [*(request.options.get("commands") or schedule.commands)]
         first = first_of([command_text(command) for command in planned], shown)
         if first is None:
-            # It had commands of its own; of those, Bolt only tells what has started.
+            # It was triggered with other commands; of those, Bolt shows only the ones that have started.
             first = count_setup(shown)
             planned = [*shown[first:]]
         start = 0 if everything else max(failed - first, 0)

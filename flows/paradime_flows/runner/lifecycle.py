@@ -1,4 +1,4 @@
-"""One intent of one flow run, from trigger to result: taking up, triggering, waiting, retrying, settling."""
+"""The lifecycle of one intent: resumes or triggers a run, waits, retries, archives and cleans up."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
 
 
 class RunLifecycle:
-    """Runs a schedule for a flow run, once, whatever happens to either.
+    """Runs a schedule for a flow run, once, also across crashes and retries.
 
     Args:
         schedule: What to run.
-        ownership: What the flow run answers for, from its labels or new.
-        policies: What is to be done when things do not go straight.
-        request: What to trigger, if not just the schedule.
-        watcher: Awaited with every look at the Bolt run, but not at one that is in the way.
+        ownership: The record of the intent, from the flow run's labels or new.
+        policies: What to do when something goes wrong.
+        request: What to trigger; the schedule as it is by default.
+        watcher: Awaited with every poll of the Bolt run, but not of a conflicting run.
     """
 
     def __init__(
@@ -101,16 +101,14 @@ class RunLifecycle:
         """Begin, or begin again, the lifecycle of an intent of a flow run.
 
         Raises:
-            StoppedByPrefect: The flow run was cancelled before this attempt of it began.
-            Superseded: Another flow run stands in its place by now.
-            BoltError: A flow run whose place it takes was cancelled, and Bolt does not cancel its run.
+            StoppedByPrefect, Superseded, BoltError: As `open_intent`.
         """
         ownership, request = await open_intent(schedule, flow_run_id, policies, request, key)
         return cls(schedule, ownership, policies, request=request, watcher=watcher)
 
     @property
     def run(self) -> BoltRun | None:
-        """The handle of the present Bolt run."""
+        """The handle of the current Bolt run."""
         if self.ownership.run_id is None:
             return None
         return BoltRun(
@@ -125,17 +123,17 @@ class RunLifecycle:
         )
 
     async def obtain(self) -> BoltRun:
-        """Take up the run that this flow run answers for already, or else trigger one.
+        """Resume the run that this flow run already tracks, or else trigger one.
 
         Raises:
-            Skipped: The schedule runs already, and the policy is to skip.
-            BoltTriggerUnknown: It cannot be told whether a run started.
-            BoltError: Nothing was started, as far as looking could tell.
+            Skipped: The schedule is already running, and the policy is to skip.
+            BoltTriggerUnknown: It is unknown whether a run started.
+            BoltError: Nothing was started, as far as the search shows.
         """
-        run = await self._take_up()
+        run = await self._resume()
         if run is not None:
             return run
-        # A body before this one may have died as it was about to retry a run.
+        # An earlier execution may have died just before it retried a run.
         failed = self.ownership.failed_run
         request = self.request if failed is None else retry_of(self.request, failed)
         if request.retry_of is not None:
@@ -143,15 +141,10 @@ class RunLifecycle:
         return await self._start(request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
-        """Trigger or retry, while watching the flow run: looking into a lost answer takes longer than a cancel may.
+        """Trigger or retry, while watching the flow run: a search after a lost answer would delay its cancel.
 
         Returns:
-            The handle of the new run; or of the failed one where the policy is to skip its retry.
-
-        Raises:
-            Skipped: The schedule runs already, and the policy is to skip; nothing of ours has failed.
-            StoppedByPrefect: The flow run is cancelled in Prefect.
-            BoltError: As `Triggering.run`.
+            The handle of the new run; or of the failed one if the policy is to skip its retry.
         """
 
         async def start() -> None:
@@ -165,16 +158,16 @@ class RunLifecycle:
         except Skipped:
             if self.ownership.failed_run is None:
                 raise
-            self.stop_retrying("The schedule runs already, and the policy is to skip")
+            self.stop_retrying("The schedule is already running, and the policy is to skip")
         return self._started()
 
     def stop_retrying(self, why: str) -> None:
-        """Retry no failure of this attempt of the flow run: what has failed is told as that."""
-        self.decision_log.note(f"{why}: what has failed is not retried.")
+        """Retry no more runs in this attempt of the flow run; a failure is reported."""
+        self.decision_log.note(f"{why}: the failed run is not retried.")
         self.policies = replace(self.policies, retries=0)
 
     async def _count_retried(self, run_id: int) -> None:
-        """Count the run that we were asked to retry among the attempts, but not against the retries to come."""
+        """Count the run that the caller asked us to retry among the attempts, but not as a retry of ours."""
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
         known = len(self.ownership.attempts)
@@ -183,26 +176,26 @@ class RunLifecycle:
 
     def _started(self) -> BoltRun:
         run = self.run
-        assert run is not None  # noqa: S101 - the ledger has been told
+        assert run is not None  # noqa: S101 - the ledger has the run's id
         return run
 
-    async def _take_up(self) -> BoltRun | None:
+    async def _resume(self) -> BoltRun | None:
         ownership = self.ownership
         if ownership.run_id is not None and (
             not ownership.reported or ownership.state == BoltRunState.SUCCESS
         ):
             self.decision_log.note(
-                f"Bolt run {ownership.run_id} of an earlier attempt of this flow run is taken up again."
+                f"Resuming Bolt run {ownership.run_id} from an earlier attempt of this flow run."
             )
-            # What hooks are to go by is this attempt's.
+            # Hooks must decide by what this attempt sees.
             ownership.unreachable = False
             await self.ledger.save()
             return self.run
         if ownership.run_id is not None:
             ended = ownership.state is not None and ownership.state.is_terminal
-            told = f"ended as {ownership.state}" if ended else "was left going at its time limit"
+            past = f"ended as {ownership.state}" if ended else "was left running at its time limit"
             self.decision_log.note(
-                f"Bolt run {ownership.run_id} {told}, which was reported; a new run is triggered."
+                f"Bolt run {ownership.run_id} {past}, which was reported; triggering a new run."
             )
             self._count(ownership.run_id, ownership.state)
             ownership.earlier = len(ownership.attempts)
@@ -211,14 +204,14 @@ class RunLifecycle:
         if not ownership.has_unknown_run:
             return None
         self.decision_log.note(
-            "An earlier attempt of this flow run was about to trigger; looking for its run."
+            "An earlier attempt of this flow run may have triggered a run; searching for it."
         )
         finding = await unless_stopped(
             lambda: find_run(ownership, self.schedule.credentials, self.decision_log), ownership.flow_run_id
         )
         if finding.verdict is Verdict.UNSURE:
             raise unknown_trigger(
-                "An earlier attempt was about to trigger, and it cannot be told whether a run started.",
+                "An earlier attempt may have triggered a run, but it is unknown whether a run started.",
                 ownership.schedule,
                 finding,
             )
@@ -227,10 +220,10 @@ class RunLifecycle:
         return self.run
 
     async def wait(self, run: BoltRun) -> BoltRunState:
-        """Wait until the run has ended, while watching whether the flow run is cancelled in Prefect.
+        """Wait until the run has ended, while watching for a cancel of the flow run in Prefect.
 
         Raises:
-            StoppedByPrefect: It is.
+            StoppedByPrefect: The flow run was cancelled.
             BoltError: As `BoltRun.wait_for_completion`.
         """
 
@@ -256,7 +249,7 @@ class RunLifecycle:
 
         Raises:
             BoltRunError: The run did not succeed.
-            BoltAlreadyRunning: It was attached to, did something else than was asked for, and the policy is to fail.
+            BoltAlreadyRunning: It is not ours, did something else than was requested, and the policy is to fail.
         """
         result = await run.afetch_result()
         attempts = [*self.ownership.attempts, *result.attempts]
@@ -278,13 +271,13 @@ class RunLifecycle:
         reason = why_not_retry(error, self.policies.non_retryable_errors)
         if reason is not None:
             self.decision_log.note(
-                f"Bolt run {run.run_id} failed, and a retry would fail, too: {one_line(reason)}"
+                f"Bolt run {run.run_id} failed and is not retried, since a retry would also fail: {one_line(reason)}"
             )
             return None
         request = retry_of(self.request, run.run_id)
         state = BoltRunState(str(error.state))
         self.ownership.state = state
-        # The next attempt's logs take the place of these.
+        # The next attempt's logs replace these.
         await archive_ownership(self.ownership, self.schedule.credentials, outcome=outcome_text(error))
         self._count(run.run_id, state)
         self.ownership.failed_run = run.run_id
@@ -292,9 +285,10 @@ class RunLifecycle:
             f"Bolt run {run.run_id} failed; retry {done + 1} of {self.policies.retries} "
             f"in {self.policies.retry_delay_seconds:g} s."
         )
-        # Not reported: whoever takes up here after a crash has this retry still before it.
+        # Not reported: after a crash, the next execution still has to retry.
         await self.ledger.close(state, reported=False)
-        await self._pause(self.policies.retry_delay_seconds)
+        delay = partial(anyio.sleep, self.policies.retry_delay_seconds)
+        await unless_stopped(delay, self.ownership.flow_run_id)
         return await self._start(request)
 
     def _count(self, run_id: int, state: BoltRunState | None) -> None:
@@ -303,15 +297,12 @@ class RunLifecycle:
         if state is not None and run_id not in {attempt.run_id for attempt in attempts}:
             attempts.append(BoltAttempt(run_id=run_id, state=state))
 
-    async def _pause(self, seconds: float) -> None:
-        await unless_stopped(lambda: anyio.sleep(seconds), self.ownership.flow_run_id)
-
-    async def tell(self, outcome: str | None) -> None:
-        """Write the summary of a run that is not waited for, or of none at all."""
+    async def summarize(self, outcome: str | None) -> None:
+        """Write the summary of a run that we do not wait for, or of no run."""
         await summarize(self.ownership, self.schedule.credentials, outcome=outcome)
 
     async def finish(self, outcome: BaseException | None) -> None:
-        """Archive the run, then write down how it ended; whatever went wrong is in the summary."""
+        """Archive the run, then write how it ended; the summary shows what went wrong."""
         ownership = self.ownership
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
             ownership.state = BoltRunState(str(outcome.state))
@@ -322,33 +313,33 @@ class RunLifecycle:
             await archive_ownership(
                 ownership, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
             )
-        # Who has taken up the flow run must find the run still open.
+        # If another process runs the flow run now, it must find the record open.
         await reason_to_stop_if_known(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
         if left_on_purpose or (ownership.state is not None and ownership.state.is_terminal):
-            # An outage after a run has failed, before its retry, tells nobody of that failure.
-            told = outcome is None or isinstance(outcome, BoltRunError)
-            await self.ledger.close(ownership.state, reported=told or ownership.reported)
+            # An outage between a failure and its retry does not report that failure.
+            reported = outcome is None or isinstance(outcome, BoltRunError)
+            await self.ledger.close(ownership.state, reported=reported or ownership.reported)
         else:
             await self.ledger.save()
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:
-        """Settle what there is to answer for when the work within is stopped or interrupted."""
+        """Clean up the Bolt run if the work within is stopped or interrupted."""
         try:
             yield
         except (StoppedByPrefect, *INTERRUPTS) as error:
-            # Prefect's time limits cancel every await in here again.
+            # Prefect's time limits cancel every await in here once more.
             with signals_held_off():
                 stop = error if isinstance(error, StoppedByPrefect) else None
                 await to_the_end(clean_up_interrupted(self.ownership, self.schedule.credentials, stop))
             raise
 
     async def clean_up_if_cancelled(self) -> str | None:
-        """Settle what there may still be to answer for, such as a run that an outage hides, if nobody wants it.
+        """Clean up a run that is still open, as after an outage, if the flow run was cancelled.
 
         Returns:
-            What to say of the flow run's own cancel; None if nobody has cancelled it.
+            A message about the cancel; None if nobody has cancelled the flow run.
         """
         stop = await cancel_in_prefect(self.ownership.flow_run_id)
         if stop is None:

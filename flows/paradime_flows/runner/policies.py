@@ -1,4 +1,4 @@
-"""What is to be done when the run of a schedule does not go straight."""
+"""What to do when the run of a schedule fails, is interrupted or conflicts with another."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 
 @dataclass(frozen=True)
 class RunPolicies:
-    """What is to be done when things do not go straight.
+    """What to do when a run fails, is interrupted or conflicts with another.
 
     Attributes:
         retries: How often a failed run is retried from its failure.
         retry_delay_seconds: The wait before each retry, in seconds.
-        non_retryable_errors: Regular expressions; a failure whose log or dbt error fits one is not retried.
-        on_already_running: What to do when the schedule runs already.
+        non_retryable_errors: Regular expressions; a failure whose log or dbt error matches one is not retried.
+        on_already_running: What to do if the schedule is already running.
         on_timeout: What the time limit does to the Bolt run.
-        on_interrupt: What an interrupt without a person's cancel does to it.
+        on_interrupt: What an interrupt does to it, if nobody has cancelled the flow run.
         on_crash: What a crash of the flow run's process does to it.
-        leave: Whether the Bolt run is left alone as soon as it has been started.
+        leave: Whether the flow run stops tracking the Bolt run once it has started.
         archive: What to archive of the run, and where.
     """
 
@@ -40,7 +40,7 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        """Return the policies that a flow's options ask for.
+        """Return the policies that a flow's options give.
 
         Raises:
             BoltRequestError: The block for storage cannot be used.

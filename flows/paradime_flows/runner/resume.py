@@ -1,4 +1,4 @@
-"""Which intent a flow run goes on with: its own of an earlier attempt, or one that another left to it."""
+"""Finds the record to resume: from an earlier attempt, or from the flow run that this one replaces."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from paradime_blocks.trigger import TriggerRequest
 
-# What a caller has named; None where nobody has, and the call itself tells.
-_named: ContextVar[list[UUID] | None] = ContextVar("predecessors", default=None)
+# The flow runs that a caller has named to resume from; None if it has named none, and the call path decides.
+_named: ContextVar[list[UUID] | None] = ContextVar("named", default=None)
 
 
 def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
-    """Return the request with a reason, the flow run unless another is given: Paradime's page shows it."""
+    """Return the request with a reason, by default the flow run: Paradime's page shows it."""
     if request.options.get("reason") is not None:
         return request
     url = flow_run_url(flow_run.id)
@@ -55,20 +55,20 @@ def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
 def claim(
     found: list[Ownership], key: str, request: TriggerRequest, execution: str, caller: Caller | None = None
 ) -> Ownership | None:
-    """Return the ownership that an intent goes on with, of those that stand on its flow run.
+    """Return the record that an intent resumes, of those on its flow run.
 
-    A task run is another one in each body of its flow run, and in each attempt of a task that calls it, so it takes up
-    what an earlier one asked for in the same words.
+    Each execution of a flow run, and each attempt of a task that calls a task, makes a new task run. So a task run
+    resumes an earlier record with an equal request.
 
     Args:
-        found: The flow run's ownerships.
+        found: The flow run's records.
         key: The intent's key.
         request: What is to be triggered.
-        execution: The present execution of the flow run (`paradime_flows.ledger.store`).
-        caller: The tasks that the intent is one of, if any.
+        execution: The current execution of the flow run (`paradime_flows.ledger.store`).
+        caller: The tasks that the intent is called in, if any.
 
     Raises:
-        BoltRequestError: The flow run answers for a run of another schedule.
+        BoltRequestError: The flow run tracks a run of another schedule.
     """
     for ownership in found:
         if ownership.key == key:
@@ -77,7 +77,7 @@ def claim(
     for ownership in found:
         claimed = the_supervisor().of(ownership.flow_run_id).claimed
         claimant, claimed_by = claimed.get((ownership.key, execution), (None, None))
-        # A task that is retried before it has written anything comes back for what it had taken up.
+        # A task that is retried before it has written anything may claim the same record again.
         is_ours = claimant == key
         is_earlier = (
             is_ours or ownership.execution != execution or _is_retried_since(caller, ownership.caller)
@@ -95,25 +95,27 @@ def _is_retried_since(caller: Caller | None, other: Caller | None) -> bool:
 
 
 def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
-    """Refuse what would make another schedule's run out of this one's.
+    """Raise if the record belongs to another schedule.
 
-    Prefect goes on with a flow's subflows by their number: a parent that calls others in its next attempt, or in
-    another order, is given the flow run of another call.
+    Prefect reuses a flow's subflow runs by their number: a parent that calls other subflows in its next attempt, or
+    calls them in another order, gets the flow run of another call.
     """
     if ownership.schedule != request.schedule_name:
         raise BoltRequestError(
-            f"This flow run has run {ownership.schedule!r} before and is to run {request.schedule_name!r} now.",
-            guidance="Nothing was sent. Call the same sub-flows in the same order in each attempt of a flow, or tasks.",
+            f"This flow run ran {ownership.schedule!r} in an earlier attempt and now asks for "
+            f"{request.schedule_name!r}.",
+            guidance="Nothing was sent. Call the same subflows in the same order in each attempt of a flow, "
+            "or call tasks.",
             schedule_name=request.schedule_name,
         )
 
 
 @contextmanager
 def resuming(flow_run_id: UUID | None) -> Iterator[None]:
-    """Let a subflow that is called within take over what another flow run has left, and no other.
+    """Let a subflow that is called within take over the record of one flow run only.
 
     Args:
-        flow_run_id: That flow run: the same step in an earlier attempt of the parent. None for none.
+        flow_run_id: That flow run: the same step in an earlier attempt of the parent. None: take over nothing.
     """
     token = _named.set([] if flow_run_id is None else [flow_run_id])
     try:
@@ -123,7 +125,7 @@ def resuming(flow_run_id: UUID | None) -> Iterator[None]:
 
 
 def can_be_resumed(ownership: Ownership) -> bool:
-    """Whether a flow run has left something to be gone on with: a run whose end it has not told, or a trigger."""
+    """Whether a new flow run can resume the record: it has a run whose end was not reported, or a trigger."""
     return ownership.key == FLOW_KEY and ownership.is_unreported
 
 
@@ -134,12 +136,12 @@ async def take_over_earlier(
     request: TriggerRequest,
     caller: Caller | None = None,
 ) -> Ownership | None:
-    """Take over what a flow run that this one succeeds has left: an open ownership, or a success.
+    """Take over the record of a flow run that this one replaces: an open record, or a success.
 
     Args:
-        flow_run: The heir.
+        flow_run: The new flow run.
         key: The intent's key.
-        schedule: What it runs.
+        schedule: The schedule that it runs.
         request: What it is to trigger.
         caller: The tasks that have called it, if any.
     """
@@ -148,26 +150,26 @@ async def take_over_earlier(
         earlier, taken = await _earlier_flow_runs(client, flow_run, named, caller)
         if named is None and caller is None:
             earlier = [
-                await _let_go(client, one, flow_run) if _asks_for_same(one, schedule, request) else one
+                await _stop_if_alive(client, one, flow_run) if _asks_for_same(one, schedule, request) else one
                 for one in earlier
             ]
-    # One run is not to be the answer to two intents.
+    # No two intents may return the same run.
     taken += read_ownerships(flow_run)
     new: Ownership | None = None
     for previous in earlier:
         found = [old for old in read_ownerships(previous) if (old.key == FLOW_KEY) == (key == FLOW_KEY)]
         for old in found:
             if new is not None:
-                # It may have been taken over before, by a process that died before it wrote that down.
+                # An earlier process may have taken it over and died before it wrote that.
                 if old.is_unreported and is_same_run(old, new):
-                    # Somebody else may be about to take that one's place: then it is theirs to see.
+                    # Another flow run may be taking it over: then that one releases it.
                     with suppress(Superseded):
                         await release_to(new, old)
             elif can_be_continued(old, taken) and old.is_in(schedule.credentials):
                 if old.asks_for(request):
                     new = await _claim(old, flow_run, key, caller, schedule.credentials)
                 elif named is not None:
-                    reason = f"Flow run {flow_run.name!r} does something else for this step."
+                    reason = f"Flow run {flow_run.name!r} asks for something else in this step."
                     await cancel_leftover(old, schedule.credentials, reason, flow_run)
         taken += found
     return new
@@ -176,7 +178,7 @@ async def take_over_earlier(
 async def _earlier_flow_runs(
     client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None, caller: Caller | None
 ) -> tuple[list[FlowRun], list[Ownership]]:
-    """Return the flow runs that may have left something, newest first, and what is other flow runs' already."""
+    """Return the flow runs whose records may be resumed, newest first, and the records already taken over."""
     if named is not None:
         found = []
         for flow_run_id in named:
@@ -189,15 +191,15 @@ async def _earlier_flow_runs(
 
 
 def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowRun], list[Ownership]]:
-    """Return the flow runs of earlier attempts of a task, or of the flows above it, and what this attempt's have.
+    """Return the flow runs of earlier attempts of a task or of its parents, and the records of this attempt.
 
     Args:
-        caller: The task, in the present attempt.
-        others: What it has called, and others of its flow run.
+        caller: The task, in the current attempt.
+        others: The flow runs that it has called, and others of its flow run.
 
     Returns:
-        Those that may have left something, of the newest attempt first, and in it as they were called; and what is
-        taken already.
+        The flow runs whose records may be resumed, the newest attempt first, and within one in the order of the
+        calls; and the records already taken over.
     """
     attempts: dict[str, list[FlowRun]] = {}
     taken: list[Ownership] = []
@@ -215,7 +217,7 @@ def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowR
 
 
 def _asks_for_same(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
-    """Whether all that an earlier call answers for, if anything, is what its heir takes over."""
+    """Whether the new flow run asks for the same as all unreported records of an earlier call."""
     return all(
         old.asks_for(request) and old.is_in(schedule.credentials)
         for old in read_ownerships(one)
@@ -223,8 +225,8 @@ def _asks_for_same(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest
     )
 
 
-async def _let_go(client: PrefectClient, one: FlowRun, new: FlowRun) -> FlowRun:
-    """Have an earlier call let go, if its process lives: it may be about to trigger what its heir triggers."""
+async def _stop_if_alive(client: PrefectClient, one: FlowRun, new: FlowRun) -> FlowRun:
+    """Take the lease of an earlier call whose process may live: it could trigger what the new one triggers."""
     is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
     if is_over or execution_of(one) is None:
         return one
@@ -241,7 +243,7 @@ def _age(flow_run: FlowRun) -> str:
 async def _claim(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Take over an ownership, unless another intent of this process does so."""
+    """Take over a record, unless another intent of this process does so."""
     left = (old.flow_run_id, old.key)
     if not the_supervisor().take_over(left, flow_run.id, key):
         return None
@@ -250,7 +252,7 @@ async def _claim(
         taken_over = await take_over_run(old, flow_run, key, caller, credentials)
     finally:
         if taken_over is None:
-            # Nobody has it: whoever comes next must not find it taken.
+            # Nothing was taken over: the next intent must not find it taken.
             the_supervisor().of(flow_run.id).taken_over.pop(left, None)
     return taken_over
 
@@ -258,20 +260,20 @@ async def _claim(
 async def cancel_leftover(
     old: Ownership, credentials: ParadimeCredentials, reason: str, new: FlowRun
 ) -> None:
-    """Cancel what a step of a pipeline did before, and that nobody comes back for: it may be in the way.
+    """Cancel a run of an earlier attempt of a pipeline's step that nobody resumes: it may conflict.
 
     Args:
-        old: What the step's flow run answers for.
+        old: The record of the step's flow run.
         credentials: The credentials of the workspace.
         reason: Why, as a sentence.
-        new: The flow run that comes after it.
+        new: The flow run that replaces it.
     """
     if not old.is_open:
         return
     try:
         await clean_up(old, credentials, reason)
     except BoltError as error:
-        # It stays open, for the sweeper.
+        # The record stays open, for the sweeper.
         run_logger().error("%s", error)
     except Superseded as superseded:
         run_logger().info("%s", superseded)

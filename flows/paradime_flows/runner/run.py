@@ -1,4 +1,4 @@
-"""From a schedule and its policies to the end of a flow run, for `run_schedule` and `retry_run`."""
+"""Runs a schedule for a flow run and returns its result or final state, for `run_schedule` and `retry_run`."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ async def drive(
 
     Args:
         schedule: What to run.
-        policies: What is to be done when things do not go straight.
-        request: What to trigger, if not just the schedule.
+        policies: What to do when something goes wrong.
+        request: What to trigger; the schedule as it is by default.
         live_logs: How much of each command's output is logged while it runs.
         one_at_a_time: Whether to hold the schedule's concurrency slot meanwhile.
 
     Returns:
-        The result; or, as Prefect takes it from a flow, the state that the flow run is to end in.
+        The result; or the state in which the flow run is to end, which Prefect accepts from a flow.
 
     Raises:
         BoltError: As `run_schedule`.
@@ -58,13 +58,13 @@ async def drive(
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, BoltRunResult)
     try:
-        # The run is settled before the slot is given back: whoever has it next must not meet our run.
+        # The run is cleaned up before the slot is released: the next holder must not meet our run.
         async with view, AsyncExitStack() as slot, lifecycle.cleaning_up():
             if one_at_a_time:
                 await hold_slot(lifecycle, slot)
             result = await _to_the_end(lifecycle, await lifecycle.obtain())
     except Skipped as skipped:
-        await lifecycle.tell(str(skipped))
+        await lifecycle.summarize(str(skipped))
         state: State[BoltRunResult] = Completed(
             name="Skipped", message=str(skipped), data=_skipped(lifecycle, skipped)
         )
@@ -83,7 +83,7 @@ async def drive(
         raise
     await lifecycle.finish(None)
     if reason := await lifecycle.clean_up_if_cancelled():
-        # Prefect takes no other end from a flow run that is being cancelled.
+        # Prefect accepts no other final state from a flow run that is being cancelled.
         return cancelled(reason, BoltRunResult)
     return result if result.differs is None else _attached(result, result.differs)
 
@@ -101,25 +101,25 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
 
 
 def this_flow_run_id() -> UUID:
-    """Return the flow run that the caller is."""
+    """Return the id of the current flow run."""
     flow_run_id = current_flow_run_id()
     assert flow_run_id is not None  # noqa: S101 - only flows call this
     return flow_run_id
 
 
 async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
-    """Return the state of a flow run that was stopped in place of its result.
+    """Return the state of a flow run that was stopped, instead of its result.
 
-    Of a signal a thread hears no other way. That is a crash, as it is in the main thread, unless it comes of a cancel.
+    A thread cannot receive a signal itself. A signal is a crash, as in the main thread, unless a cancel caused it.
 
     Args:
         stop: Why it was stopped.
         flow_run_id: The flow run.
-        kind: What the flow returns otherwise.
-        more: What else to say.
+        kind: The type that the flow returns otherwise.
+        more: More sentences for the message.
 
     Raises:
-        Superseded: Another process has taken up the flow run.
+        Superseded: Another process runs the flow run now.
         Pause: The flow run is suspended.
     """
     reason = f"{stop.reason}{more}"
@@ -131,12 +131,12 @@ async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more
 
 
 def cancelled(reason: str, kind: type[R]) -> R:
-    """Return a cancelled state in place of a flow's result: Prefect takes it for the flow run's end."""
+    """Return a cancelled state instead of a flow's result: Prefect uses it as the flow run's final state."""
     return as_result(Cancelled(message=reason), kind)
 
 
-def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - says what the flow returns otherwise
-    """Return a state in place of a flow's result: Prefect takes it for the flow run's end."""
+def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - gives the type that the flow returns otherwise
+    """Return a state instead of a flow's result: Prefect uses it as the flow run's final state."""
     return cast("R", state)
 
 
@@ -148,5 +148,5 @@ def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
     found = BoltRunResult.of(
         skipped.run.run_id, None, schedule_name=lifecycle.ownership.schedule, state=BoltRunState.SKIPPED
     )
-    # The run that conflicts is no attempt of ours.
+    # The conflicting run is not an attempt of ours.
     return found.model_copy(update={"attempts": []})

@@ -1,8 +1,8 @@
-"""One flow run at a time for each schedule: a Prefect global concurrency limit, made on demand.
+"""One flow run at a time for each schedule: a Prefect global concurrency limit, created on demand.
 
-Bolt itself refuses a second run of a schedule that runs. The slot makes our own flow runs queue before they
-ask, keeps a schedule theirs between a failure and its retry, and holds where Bolt would allow two. A slot
-that cannot be had because Prefect is in trouble must not cost a run: then there is none.
+Bolt itself refuses a second run of a schedule that is running. The slot does more: our own flow runs queue before
+they trigger, no other one starts between a failure and its retry, and it works even if Bolt would allow two runs.
+If Prefect cannot give the slot, the run starts without it.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 
 class SlotTaken(Exception):
-    """Another flow run held the slot for as long as it was waited for."""
+    """Another flow run held the slot for the whole wait."""
 
 
 async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
-    """Take the schedule's concurrency slot, as far as `on_already_running` allows waiting for it.
+    """Take the schedule's concurrency slot, and wait for it as long as `on_already_running` allows.
 
     Args:
-        lifecycle: For whom.
-        stack: Gives it back at its end.
+        lifecycle: The lifecycle that needs the slot.
+        stack: Releases the slot when it closes.
 
     Raises:
-        Skipped: Another flow run holds it, and the policy is to skip; where Bolt runs nothing, for longer than one that
-            was killed could. A failure that nobody has been told of is not skipped, but no longer retried.
-        BoltAlreadyRunning: The same where the policy is to fail, or for as long as it waits.
+        Skipped: Another flow run holds it, and the policy is to skip. If Bolt runs nothing, this takes until the slot
+            of a killed flow run would have expired. An unreported failure is not skipped, but no longer retried.
+        BoltAlreadyRunning: Another flow run holds it, and the policy is to fail, or the wait has reached its limit.
     """
     flow_run_id = lifecycle.ownership.flow_run_id
     if lifecycle.ownership.refused is not None:
-        # What holds the slot, or stands in the way, can be a run of our own.
+        # A run of our own may hold the slot, or conflict.
         search = partial(lifecycle.triggering.has_run_behind_refusal, lifecycle.ownership.request)
         await unless_stopped(search, flow_run_id)
     needs_none = _has_run_to_track(lifecycle)
@@ -68,7 +68,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
             return
         if needs_none:
             lifecycle.decision_log.note(
-                "Another flow run in Prefect drives the schedule; our run is looked after."
+                "Another flow run in Prefect runs the schedule; tracking our run without the slot."
             )
             return
         if await _continue_without_slot(lifecycle, dead):
@@ -76,14 +76,14 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
 
 
 def _fails(lifecycle: RunLifecycle) -> bool:
-    """Whether there is a failure that nobody has been told of."""
+    """Whether a run has failed and that was not reported."""
     return lifecycle.ownership.is_unreported and lifecycle.ownership.state in BoltRunState.FAILURES
 
 
 def _has_run_to_track(lifecycle: RunLifecycle) -> bool:
-    """Whether there is a run that must be looked after at once: its time limit runs.
+    """Whether a run must be tracked at once, since its time limit is running.
 
-    One that has ended, and is not to be retried, needs no slot either.
+    A run that has ended and is not to be retried needs no slot either.
     """
     ownership = lifecycle.ownership
     if ownership.state == BoltRunState.SUCCESS:
@@ -93,19 +93,19 @@ def _has_run_to_track(lifecycle: RunLifecycle) -> bool:
 
 
 async def _continue_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bool:
-    """Do as the policy says where another flow run holds the slot.
+    """Do as the policy says while another flow run holds the slot.
 
     Args:
-        lifecycle: For whom.
-        dead: Whoever holds it for longer than this lives.
+        lifecycle: The lifecycle that needs the slot.
+        dead: When this has passed, the holder is known to be alive.
 
     Returns:
-        Whether to go on without the slot; if not, it is to be waited for again.
+        True to continue without the slot; False to wait for it again.
     """
     policy, waiting = lifecycle.policies.on_already_running, lifecycle.triggering.waiting
     other, runs = await lifecycle.triggering.conflicting_run()
     if not runs and policy != "wait" and not dead.passed and not waiting.passed:
-        # It is between two runs, a failure and its retry; or it was killed, and its lease has not ended yet.
+        # The holder is between a failure and its retry; or it was killed, and its lease has not expired yet.
         return False
     if policy == "skip" and other is not None:
         await _skip(lifecycle, other)
@@ -113,21 +113,21 @@ async def _continue_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> boo
     if policy in {*ATTACHING, "replace"} and runs:
         # Bolt refuses a second run, and then the policy says what to do.
         lifecycle.decision_log.note(
-            "Another flow run in Prefect drives the schedule; asking Bolt all the same."
+            "Another flow run in Prefect runs the schedule; triggering without the slot."
         )
         return True
     if policy in {"wait", "fail"} or waiting.passed:
-        msg = "Another flow run in Prefect drives the schedule."
+        msg = "Another flow run in Prefect runs the schedule."
         raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule)
-    # It is between two runs: neither one to attach to nor one to replace.
+    # The holder is between two runs: there is no run to attach to or to replace.
     return False
 
 
 async def _skip(lifecycle: RunLifecycle, other: BoltRun) -> None:
     if _fails(lifecycle) and lifecycle.policies.retries > 0:
-        lifecycle.stop_retrying("Another flow run in Prefect drives the schedule")
+        lifecycle.stop_retrying("Another flow run in Prefect runs the schedule")
         return
-    why = f"Another flow run in Prefect drives the schedule (its latest Bolt run: {other.run_id})"
+    why = f"Another flow run in Prefect runs the schedule (its latest Bolt run: {other.run_id})"
     skipped = Skipped(other, await other.astate(), why)
     lifecycle.decision_log.note(str(skipped))
     raise skipped
@@ -136,7 +136,7 @@ async def _skip(lifecycle: RunLifecycle, other: BoltRun) -> None:
 def slot_name(schedule: BoltSchedule) -> str:
     """Return the name of a schedule's concurrency limit, the same in every process.
 
-    Prefect forbids some characters in it, so a schedule's name that has any is told apart by a hash.
+    Prefect forbids some characters in it; a schedule's name that has any gets a hash.
 
     Args:
         schedule: The schedule.
@@ -153,7 +153,7 @@ def slot_name(schedule: BoltSchedule) -> str:
 
 
 async def make_limit(name: str) -> None:
-    """Make a limit of one, unless there is a limit of that name: a person may have changed it on purpose."""
+    """Create a limit of one, unless a limit of that name exists: a person may have changed it on purpose."""
     async with get_client() as client:
         try:
             await client.read_global_concurrency_limit_by_name(name)
@@ -166,15 +166,15 @@ async def make_limit(name: str) -> None:
 async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: float) -> AsyncIterator[None]:
     """Hold the schedule's slot within, if Prefect can give it.
 
-    The slot is held by an asyncio task of its own: its lease must not depend on the caller's cancel scopes.
+    A separate asyncio task holds the slot: its lease must not depend on the caller's cancel scopes.
 
     Args:
         name: The slot's name.
-        decision_log: Where waiting, and doing without, is told.
+        decision_log: Where a wait, or a start without the slot, is noted.
         wait_seconds: How long to wait for it.
 
     Raises:
-        SlotTaken: Another flow run held it all the time.
+        SlotTaken: Another flow run held it for the whole wait.
     """
     acquired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     release = asyncio.Event()
@@ -183,10 +183,8 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
         told_after = min(wait_seconds, times().slot_told_after_seconds)
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
-            decision_log.note(
-                "Waiting for the schedule's concurrency slot: another flow run may drive the schedule."
-            )
-            # Prefect's own limit begins late where several of one process wait for the same.
+            decision_log.note("Waiting for the schedule's concurrency slot: another flow run may hold it.")
+            # Prefect's own limit starts late if several flow runs of one process wait for the same slot.
             done, _ = await asyncio.wait([acquired], timeout=wait_seconds - told_after)
         if not done:
             raise SlotTaken(name)
@@ -196,7 +194,7 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
             raise SlotTaken(name) from None
         except Exception as error:  # noqa: BLE001 - see the module's docstring
             decision_log.note(
-                f"Prefect could not give the schedule's concurrency slot; going on without ({error})."
+                f"Prefect could not give the schedule's concurrency slot; continuing without it ({error})."
             )
         yield
     finally:
@@ -218,7 +216,7 @@ async def _hold(
             if not acquired.done():
                 acquired.set_result(None)
             await release.wait()
-    except Exception as error:  # noqa: BLE001 - told to who waits; a slot that cannot be given back ends with its lease
+    except Exception as error:  # noqa: BLE001 - the waiting caller gets it; a slot that is not released expires
         if not acquired.done():
             acquired.set_exception(error)
     finally:

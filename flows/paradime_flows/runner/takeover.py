@@ -1,9 +1,9 @@
-"""How a flow run takes over what an older one answers for, so that each run has one that answers for it.
+"""Takes over the record of an older flow run, so that exactly one flow run tracks each Bolt run.
 
-Three writes, of which any can be the last of a process that is killed: the older flow run's body is told to let go
-(`paradime_flows.ledger.store.supersede`), the heir writes down what it takes over and from whom, and the
-older one is said to have left it to that heir. The last one decides: an heir that is begun again completes what was
-broken off, or lets go if another has come before it. Who had cancelled the older flow run is heard by the heir.
+A takeover is three writes, and a process can be killed after each of them: the new flow run takes the lease of the old
+one (`paradime_flows.ledger.store.supersede`), it writes its own record with the old flow run's id, and it marks the old
+record as taken over. The last write decides: if the new flow run starts again, it completes the takeover, or releases
+the record if another flow run was faster. If somebody cancelled the old flow run, the new one cancels the Bolt run.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _TAKEOVERS_AT_MOST = 4
 
 
 class _TakenMeanwhile(Exception):
-    """Another heir has come to the same flow run, and one of the two has to look again."""
+    """Another flow run takes over the same record, and one of the two has to read it again."""
 
 
 def can_be_continued(old: Ownership, taken: Iterable[Ownership]) -> bool:
-    """Whether there is something to go on with, which nobody who came later has had.
+    """Whether a record can be resumed or its success returned, and no newer flow run has taken it over.
 
     Args:
-        old: What an older flow run answers for.
-        taken: What those who came later do.
+        old: The record of an older flow run.
+        taken: The records of newer flow runs.
     """
     if old.state != BoltRunState.SUCCESS and not old.is_unreported:
         return False
@@ -57,7 +57,7 @@ def can_be_continued(old: Ownership, taken: Iterable[Ownership]) -> bool:
 
 
 def is_same_run(old: Ownership, newer: Ownership) -> bool:
-    """Whether what an ownership answers for, or answered for, is another's by now."""
+    """Whether a newer record is of the same run or trigger as an old one."""
     if old.run_id is None:
         same_refusal = old.refused is not None and old.refused == newer.refused
         return same_refusal or (old.intent is not None and old.intent == newer.intent)
@@ -67,27 +67,27 @@ def is_same_run(old: Ownership, newer: Ownership) -> bool:
 async def take_over_run(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Take over an ownership of another flow run; if somebody has cancelled that, its run is cancelled in its place.
+    """Take over the record of another flow run; if that flow run was cancelled, cancel its Bolt run.
 
     Args:
-        old: That ownership.
-        flow_run: The heir.
-        key: The heir's intent.
-        caller: The tasks that have called the heir, if any.
+        old: That record.
+        flow_run: The new flow run.
+        key: The new flow run's intent.
+        caller: The tasks that have called the new flow run, if any.
         credentials: The credentials of its workspace.
 
     Returns:
-        The heir's ownership; None if there is nothing to take over any more.
+        The new flow run's record; None if there is nothing left to take over.
 
     Raises:
-        Superseded: The heir has an heir itself.
-        BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run; the heir answers for it.
+        Superseded: Another process or flow run has replaced the new flow run.
+        BoltError: The old flow run was cancelled, and Bolt does not cancel its run; the new flow run tracks it.
     """
     for _ in range(_TAKEOVERS_AT_MOST):
         try:
             return await _take_over(old, flow_run, key, caller, credentials)
         except _TakenMeanwhile:
-            # Of two heirs at once, each could take the other for the one who has it.
+            # If two flow runs take over at once, each could see the other as the winner.
             await anyio.sleep(random.uniform(0, times().takeover_pause_seconds))  # noqa: S311 - nothing secret
     return None
 
@@ -98,7 +98,7 @@ async def _take_over(
     async with get_client() as client:
         check_lease(await client.read_flow_run(flow_run.id))
         try:
-            # Its process may live, and a hook or a sweeper may be about to settle it: they let go from here on.
+            # Its process may live, and a hook or the sweeper may be cleaning up: they stop from here on.
             previous = await supersede(client, old.flow_run_id, flow_run)
         except Superseded:
             raise _TakenMeanwhile from None
@@ -107,20 +107,22 @@ async def _take_over(
             old = now
             break
     else:
-        # It has told of its end meanwhile; but it may be about to begin again.
+        # It has reported its end meanwhile; but it may start again.
         await write_final_state(old.flow_run_id, flow_run)
         return None
     new = old.copied_to(flow_run, key)
     new.caller, new.taken_from = caller, old.flow_run_id
     if old.state == BoltRunState.SUCCESS:
         new.closed, new.reported = False, False
-    new.decision_log().note(f"Taken over from flow run {old.flow_run_id}, an earlier attempt at the same.")
-    # In this order: between the two, two flow runs answer for the run, and not none.
+    new.decision_log().note(
+        f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
+    )
+    # In this order: between the two writes, two flow runs track the run, and not none.
     await write_ownership(new)
     try:
         await release_to(new, old)
     except Superseded:
-        await _let_go(new)
+        await _release(new)
         raise _TakenMeanwhile from None
     return await _finish_takeover(new, old.flow_run_id, flow_run, credentials)
 
@@ -128,16 +130,16 @@ async def _take_over(
 async def _finish_takeover(
     new: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Write the end of a flow run that has let go; if somebody has cancelled it, cancel what was taken over.
+    """Write the final state of the old flow run; if somebody has cancelled it, cancel the run taken over.
 
-    Until that end is written it can be cancelled, and nobody but the heir hears of it any more.
+    The old flow run can be cancelled until its final state is written, and only the new one can notice that.
 
     Returns:
-        The heir's ownership; None if there is nothing left of it.
+        The new flow run's record; None if nothing of it is left.
     """
     if await write_final_state(taken_from, flow_run) and new.is_open:
         reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
-        # A run that is not known yet is looked for until it is certain. The heir's own cancel asks for nothing else.
+        # An unknown run is searched for until it is certain whether there is one, as after a cancel of the new one.
         await clean_up(new, credentials, reason)
         if not can_be_continued(new, ()):
             return None
@@ -148,18 +150,18 @@ async def _finish_takeover(
 async def complete_takeover(
     new: Ownership, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Complete what an earlier body of the heir may have begun, and not ended.
+    """Complete a takeover that an earlier execution of the new flow run may have started.
 
     Args:
-        new: What the heir has written.
-        flow_run: The heir.
+        new: The record of the new flow run.
+        flow_run: The new flow run.
         credentials: The credentials of its workspace.
 
     Returns:
-        The heir's ownership; None if it has to look anew for what there is to take over.
+        The new flow run's record; None if it has to search again for a record to take over.
 
     Raises:
-        BoltError: Somebody has cancelled the other flow run, and Bolt does not cancel its run.
+        BoltError: Somebody has cancelled the old flow run, and Bolt does not cancel its run.
     """
     if new.taken_from is None:
         return new
@@ -168,7 +170,7 @@ async def complete_takeover(
     except Superseded:
         is_ours = False
     if not is_ours:
-        await _let_go(new)
+        await _release(new)
         return None
     return await _finish_takeover(new, new.taken_from, flow_run, credentials)
 
@@ -180,19 +182,19 @@ async def _complete(new: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool
             if any(each.is_unreported and each.taken_by is None for each in found):
                 found = _counterparts(await supersede(client, taken_from, flow_run), new)
     except ObjectNotFound:
-        # Who has been deleted answers for nothing.
+        # A deleted flow run tracks nothing.
         return True
     for old in found:
-        # It may have been begun again itself, and have found its run, or have retried that.
-        has_gone_on = not is_same_run(old, new)
-        if has_gone_on or old.taken_by not in {None, new.flow_run_id}:
+        # The old flow run may have started again, and have found or retried its run.
+        has_changed = not is_same_run(old, new)
+        if has_changed or old.taken_by not in {None, new.flow_run_id}:
             return False
         await release_to(new, old)
     return True
 
 
 def _counterparts(previous: FlowRun, new: Ownership) -> list[Ownership]:
-    """Return what a flow run answers for, or answered for, of that which an heir has written."""
+    """Return the old flow run's records of the same run or trigger as the new flow run's record."""
     return [
         each
         for each in read_ownerships(previous)
@@ -202,14 +204,14 @@ def _counterparts(previous: FlowRun, new: Ownership) -> list[Ownership]:
 
 
 async def release_to(new: Ownership, old: Ownership) -> None:
-    """Write down that an older attempt answers no longer for what another flow run has taken over.
+    """Mark an old record as taken over by another flow run.
 
     Args:
-        new: What that one has written.
-        old: The older one's; a success that was told stays what it is.
+        new: The record of that flow run.
+        old: The old record; a reported success stays as it is.
 
     Raises:
-        Superseded: Yet another flow run takes the older one's place.
+        Superseded: A third flow run has taken the lease of the old one.
     """
     if old.closed and old.reported:
         return
@@ -218,56 +220,56 @@ async def release_to(new: Ownership, old: Ownership) -> None:
     await write_ownership(old)
 
 
-async def _let_go(new: Ownership) -> None:
-    """Write over what an heir has written in vain: nothing has been sent for its intent."""
+async def _release(new: Ownership) -> None:
+    """Replace the record of a failed takeover by an empty one: nothing was sent for its intent."""
     request = replace(new.request, retry_of=None)
     blank = Ownership(key=new.key, flow_run_id=new.flow_run_id, request=request, asked=new.asked)
     blank.notes = [*new.notes]
-    blank.decision_log().note("Another flow run has come to take it over.")
+    blank.decision_log().note("Another flow run has taken over the record.")
     async with get_client() as client:
         blank.leased_to(await read_if_leased(client, new))
     await write_ownership(blank)
 
 
 async def write_final_state(previous: UUID, new: FlowRun) -> bool:
-    """Write the end of a flow run whose process is gone, or lets go, and that nobody else will begin again.
+    """Write the final state of a flow run whose process is gone or has stopped, and that nobody starts again.
 
     Args:
         previous: The flow run.
-        new: The one that takes its place.
+        new: The flow run that replaces it.
 
     Returns:
-        Whether somebody has cancelled it, or one above it.
+        Whether somebody has cancelled it, or one of its parents.
     """
     cancelled = False
     try:
         async with get_client() as client:
             flow_run = await client.read_flow_run(previous)
             cancelled = await is_cancelled(client, flow_run)
-            told = f"Flow run {new.name!r} takes its place."
-            cancelled = await end_in_its_place(client, flow_run, told) or cancelled
-    except Exception as error:  # noqa: BLE001 - the heir answers for the Bolt run already, and must go on
-        run_logger().warning("The end of flow run %s could not be written: %s", previous, error)
+            message = f"Flow run {new.name!r} has replaced this one."
+            cancelled = await end_in_its_place(client, flow_run, message) or cancelled
+    except Exception as error:  # noqa: BLE001 - the new flow run already tracks the Bolt run, and must continue
+        run_logger().warning("Could not write the final state of flow run %s: %s", previous, error)
     return cancelled
 
 
 async def stop_if_replaced(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Let go if another flow run stands in our place by now, or in that of one above us.
+    """Stop if another flow run has replaced ours, or one of its parents.
 
     Args:
         client: An open client.
-        flow_run: Our flow run, which a body has begun late.
+        flow_run: Our flow run, whose execution began late.
 
     Raises:
-        Superseded: One does. We have ended, and with us those above that were to be succeeded.
+        Superseded: It was replaced. Our final state is written, and those of its replaced parents.
     """
     newer = await newer_call(client, flow_run)
     if newer is None:
         return
-    succeeded, new = newer
+    replaced, new = newer
     async for one in lineage(client, flow_run):
-        # Prefect writes nothing of a body that lets go.
+        # Prefect writes no state of an execution that raises Superseded.
         await write_final_state(one.id, new)
-        if one.id == succeeded.id:
+        if one.id == replaced.id:
             break
     raise Superseded(flow_run)
