@@ -274,7 +274,7 @@ BAD = [
     bad(a_task("trigger_bolt_run", 7), "schedule_name is 7", "valid string", id="task: schedule a number"),
     bad(a_task("trigger_bolt_run", "daily", commands="dbt run"), "valid list", id="task: commands as text"),
     bad(a_task("trigger_bolt_run", "daily", on_crash="panic"), "'cancel' or 'leave'", id="task: policy"),
-    bad(a_task("get_bolt_run", 1, credentials=7), "credentials is no good", id="task: credentials a number"),
+    bad(a_task("get_bolt_run", 1, credentials=7), "credentials is invalid", id="task: credentials a number"),
     bad(a_task("cancel_bolt_run", 1, cancel_grace_seconds=0), "greater than 0", id="task: no grace"),
     # The flow's parameters
     bad(flow(schedule_name=""), "schedule_name", "at least 1 character", id="flow: no schedule"),

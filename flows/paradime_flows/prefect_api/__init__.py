@@ -1,4 +1,4 @@
-"""The one place that talks to Prefect: what the other packages use of it."""
+"""The one place that talks to Prefect. It exports what the other packages use."""
 
 from paradime_flows.prefect_api.artifacts import (
     ArtifactWriter,

@@ -1,4 +1,4 @@
-"""Writing artifacts for a flow run, from within it or from outside (a hook, the sweeper)."""
+"""Writes artifacts for a flow run, from within it or from outside (a hook, the sweeper)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from slugify import slugify
 _KEY_CHARACTERS: Final = 120
 _HASH_CHARACTERS: Final = 8
 _UNNAMED: Final = re.compile(r"run \d+")
-# Names whose key as they stand would be another kind's, of them or of another name.
+# Names whose key would look like the key of another kind of artifact.
 _TAKEN: Final = re.compile(
     r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-(?:dbt-results|links)$|-log-\d+(?:-|$)"
 )
 
 
 def artifact_key(kind: str, name: str, *parts: str) -> str:
-    """Return an artifact's key: Prefect takes lower-case letters, digits and dashes only.
+    """Return an artifact's key. Prefect accepts only lower-case letters, digits and dashes.
 
-    Two names never share a key, and no name has the key of another one's results, logs or links: a name that
-    is no key as it stands, or that reads like another kind's, is followed by a hash. So is a key that would be
-    too long, or of which nothing is left.
+    Two names never share a key, and no name has the key of another name's results, logs or links. So a hash follows a
+    name that is not a valid key, or that looks like another kind's key. A hash also ends a key that would be too long
+    or empty.
 
     Args:
-        kind: Our own word, which the key begins with.
+        kind: Our own word, which begins the key.
         name: The name of a schedule, a pipeline or a run.
-        parts: What the key ends with. Of these, capitals and marks may be lost: who takes them from outside
-            sees to it that they differ, as `ArchiveContext.key` does.
+        parts: The end of the key. Capitals and punctuation in it may be lost, so a caller that takes them from remote
+            text must check that the keys differ, as `ArchiveContext.key` does.
 
     Example:
         >>> artifact_key("paradime", "daily", "dbt results")
@@ -43,7 +43,7 @@ def artifact_key(kind: str, name: str, *parts: str) -> str:
         'paradime-daily-run-b1ee1f0d'
     """
     own = slugify(name)
-    # What a run is called whose schedule is not known.
+    # The name of a run whose schedule is unknown.
     if not _UNNAMED.fullmatch(name) and (own != name or _TAKEN.search(name)):
         own = f"{own}-{short_hash(name)}".strip("-")
     whole = "-".join(part for part in (kind, name, *parts) if part)
@@ -54,17 +54,17 @@ def artifact_key(kind: str, name: str, *parts: str) -> str:
 
 
 def short_hash(text: str) -> str:
-    """Return a few characters that tell a text from others."""
+    """Return a few characters that identify a text."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_HASH_CHARACTERS]
 
 
 def artifact_url(artifact_id: UUID) -> str | None:
-    """Return an artifact's page in Prefect's UI; None where the UI's address is not known."""
+    """Return an artifact's page in Prefect's UI; None if the UI's address is not known."""
     return _page(f"artifacts/artifact/{artifact_id}")
 
 
 def flow_run_url(flow_run_id: UUID) -> str | None:
-    """Return a flow run's page in Prefect's UI; None where the UI's address is not known."""
+    """Return a flow run's page in Prefect's UI; None if the UI's address is not known."""
     return _page(f"runs/flow-run/{flow_run_id}")
 
 
@@ -77,10 +77,10 @@ def _page(path: str) -> str | None:
 class ArtifactWriter:
     """Writes artifacts for one flow run.
 
-    Prefect renders a description as markdown, too: remote text in it is escaped as it is in the data.
+    Prefect renders descriptions as markdown, so remote text in them must be escaped as in the data.
 
     Attributes:
-        flow_run_id: The flow run; None outside of any.
+        flow_run_id: The flow run; None outside of flow runs.
         task_run_id: The task run within it, if any.
     """
 
@@ -96,7 +96,7 @@ class ArtifactWriter:
         return await self._create(key, "table", json.dumps(rows, default=str), description)
 
     async def update(self, artifact_id: UUID, data: str) -> None:
-        """Put other data into an artifact."""
+        """Replace the data of an artifact."""
         async with get_client() as client:
             await client.update_artifact(artifact_id, ArtifactUpdate(data=data))
 

@@ -1,4 +1,4 @@
-"""The Prefect run that our code runs in."""
+"""The flow run and task run in which our code runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """Return the flow or task run's logger, or a plain one outside of runs."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None and current_task_run_id() is None:
-        # In a subflow that a task has called, Prefect would take the task's.
+        # In a subflow that a task called, Prefect would return the task's logger.
         return flow_run_logger(context.flow_run, context.flow)
     try:
         return get_run_logger()
@@ -33,9 +33,9 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 @contextmanager
 def clients_of_our_own() -> Iterator[None]:
-    """Let `get_client` give new clients within, not the one that the flow run's engine has opened.
+    """Make `get_client` return new clients within, not the client that the flow run's engine opened.
 
-    What is interrupted may clean up when its flow has ended beside it, and then that client is closed for good.
+    A task that was interrupted may clean up after its flow has ended, and then the engine's client is closed.
     """
     variable: ContextVar[AsyncClientContext | None] = AsyncClientContext.__var__  # type: ignore[assignment]
     token = variable.set(None)
@@ -47,7 +47,8 @@ def clients_of_our_own() -> Iterator[None]:
 
 def current_flow_run_id() -> UUID | None:
     """Return the flow run that the caller belongs to, also from within a task run."""
-    # First: in a subflow that a task has called, Prefect leaves the context of that task, which is its parent's.
+    # The flow run's context comes first: in a subflow that a task called, Prefect keeps the context of that task, which
+    # belongs to the parent.
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         return context.flow_run.id
@@ -56,11 +57,11 @@ def current_flow_run_id() -> UUID | None:
 
 
 def current_execution() -> str:
-    """Return what tells the present body of a flow run from its others: attempts, and other processes' bodies.
+    """Return a token that identifies the present execution of a flow run among its attempts and in other processes.
 
-    It is the id of the state Running that the body began with. Prefect sends that along to tasks in other processes;
-    the context's own start it may not, and has each process make one up. It is kept, since the state becomes another
-    one when the body ends, and a task may outlive that.
+    It is the id of the Running state with which the execution began. Prefect sends this state to tasks in other
+    processes, but it may not send the context's start time. The token is stored, because the state changes when the
+    execution ends, and a task may run longer.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -71,13 +72,13 @@ def current_execution() -> str:
 
 
 def current_execution_began_at() -> datetime:
-    """Return when the present body began, by the clock of this machine."""
+    """Return when the present execution began, by this machine's clock."""
     context = FlowRunContext.get()
     return context.start_time if context is not None else datetime.now(timezone.utc)
 
 
 def current_task_run_id() -> UUID | None:
-    """Return the task run that the caller is in; None in a flow that a task has called."""
+    """Return the task run that the caller is in; None in a flow that a task called."""
     context = TaskRunContext.get()
     if context is None or context.task_run.flow_run_id != current_flow_run_id():
         return None

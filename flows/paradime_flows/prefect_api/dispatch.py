@@ -1,11 +1,11 @@
-"""Flows and tasks that sync code can call, too, although their functions are async.
+"""Flows and tasks with async functions that sync code can call, too.
 
-Prefect runs an async flow only where it can be awaited. Ours are async, since only an async body is told of a
-cancel everywhere; called from sync code they run to their end. `.submit()`, `.map()`, deployments and workers
-need none of this and are Prefect's own.
+In Prefect, only async code can call an async flow. Our flows are async, because only async functions can be cancelled
+everywhere. A call from sync code runs them to their end. `.submit()`, `.map()`, deployments and workers need none of
+this; they are Prefect's own.
 
-What a task is given is checked in its run, as Prefect checks a flow's parameters: futures have come to their
-values by then.
+A task's arguments are checked in its run, as Prefect checks a flow's parameters, because futures have their values by
+then.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class DispatchedFlow(Flow[P, R]):
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
 
     def drawn_with(self, boxes: Mapping[str, type[FormGroup]]) -> DispatchedFlow[P, R]:
-        """Draw the flow's form with boxes.
+        """Show the flow's form with boxes.
 
-        A deployment reads the signature of the flow itself, a run that of its function.
+        A deployment reads the signature of the flow; a run reads the signature of its function.
         """
         self.__signature__ = form_signature(self.fn, boxes)
         self.parameters = parameter_schema(self)
@@ -68,7 +68,7 @@ class DispatchedFlow(Flow[P, R]):
     def with_options(self, **options: Any) -> DispatchedFlow[P, R]:
         """Return a copy of the flow with other options."""
         copy = super().with_options(**options)
-        # Prefect makes a plain Flow of it, with the form of its function.
+        # Prefect returns a plain Flow, with the form of its function.
         copy.__class__ = type(self)
         copy.parameters = self.parameters
         if signature := vars(self).get("__signature__"):
@@ -88,14 +88,14 @@ class DispatchedTask(Task[P, R]):
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit the task to the task runner; its thread hears of signals by way of this one."""
+        """Submit the task to the task runner. This thread counts the signals for the task's thread."""
         hear_signals()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Map the task over its arguments; its threads hear of signals by way of this one.
+        """Map the task over its arguments. This thread counts the signals for the tasks' threads.
 
-        A block is one argument for all: Prefect would map over its fields.
+        A block is one argument for all tasks: Prefect would map over its fields.
         """
         hear_signals()
         return super().map(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
@@ -125,10 +125,10 @@ def bolt_flow(
 
 
 def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedTask[P, R]]:
-    """Make a task of an async function, for sync and async callers; its arguments are checked by their types.
+    """Make a task of an async function, for sync and async callers. Its arguments are checked by their types.
 
-    In a flow that persists its results Prefect would answer a call with what the last one with the same arguments
-    came to: a second trigger with the first one's run, and a look at a run with what it was some time ago.
+    The task has no cache. In a flow that persists its results, a cache would return the result of an earlier call with
+    the same arguments: the first run for a second trigger, or an old state of a run.
 
     Args:
         options: Options of `prefect.task`.
@@ -150,32 +150,32 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 
 @functools.cache
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    # At the first call: making them takes time.
+    # Made at the first call, because making them takes time.
     parameters = inspect.signature(function).parameters.values()
     return {each.name: TypeAdapter(each.annotation) for each in parameters}
 
 
 def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> object:
-    """Return a task's argument as its type has it.
+    """Return a task's argument, converted to its type.
 
     Raises:
-        BoltRequestError: It is no good, or a text where a number, or yes or no, is asked for.
+        BoltRequestError: It is invalid, or it is text where the type is a number or a bool.
     """
     given = (
         f"{name} is {value!r}"
         if isinstance(value, _PLAIN) and name != "credentials"
-        else f"{name} is no good"
+        else f"{name} is invalid"
     )
     try:
         read = adapter.validate_python(value)
     except ValidationError as error:
         reasons = dict.fromkeys(reason for _, reason in each_reason(error))
         msg = f"{given}. Nothing was sent."
-        told = "; or ".join(reason[:1].lower() + reason[1:] for reason in reasons)
-        guidance = f"For {name}, {told}."
+        wanted = "; or ".join(reason[:1].lower() + reason[1:] for reason in reasons)
+        guidance = f"For {name}, {wanted}."
         raise BoltRequestError(msg, guidance=guidance) from None
     if isinstance(value, _PLAIN) and not _is_of_the_same_kind(value, read):
-        # Pydantic reads "no" as False and True as 1: a guess, where a run may hang on it.
+        # Pydantic reads "no" as False and True as 1. That is a guess, and a guess could start a wrong run.
         msg = f"{given}. Nothing was sent."
         kind = "True or False" if isinstance(read, bool) else f"a value like {read!r}"
         raise BoltRequestError(msg, guidance=f"Give {name} as {kind}.")
@@ -193,8 +193,8 @@ def _is_of_the_same_kind(value: object, read: object) -> bool:
 
 
 def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return the form of a flow or task for async callers only, typed as such (`ax` beside `x`)."""
-    # Prefect's own call, without our sync form of it.
+    """Return the form of a flow or task for async callers (`ax` beside `x`)."""
+    # This is Prefect's own call, without our form for sync callers.
     call: Any = Flow.__call__ if isinstance(runnable, Flow) else Task.__call__
 
     @functools.wraps(runnable.fn)

@@ -1,4 +1,4 @@
-"""Flow runs as Prefect has them: which belong together, which states one has been in, and how one is ended for good."""
+"""Reads flow runs from Prefect (parents, subflows, earlier states), and sets their final state."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CANCELS = {StateType.CANCELLING, StateType.CANCELLED}
 
 
 async def every_flow_run(client: PrefectClient, wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:
-    """Return all flow runs that a filter fits, page by page: Prefect answers with 200 at most.
+    """Return all flow runs that match a filter, page by page, because Prefect returns at most 200 at once.
 
     Args:
         client: An open client.
         wanted: The filter.
 
     Yields:
-        Each flow run, once. Do nothing meanwhile that changes which fit, lest pages shift.
+        Each flow run, once. Do not change which flow runs match meanwhile, because then the pages shift.
     """
     seen = set()
     offset = 0
@@ -53,7 +53,7 @@ async def parent_of(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
 
 
 async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[FlowRun]:
-    """Iterate over a flow run and those above it, from the one that is called to those that call."""
+    """Iterate over a flow run and its parents, from the flow run upwards."""
     one: FlowRun | None = flow_run
     for _ in range(_GENERATIONS):
         if one is None:
@@ -63,18 +63,18 @@ async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[Flo
 
 
 def has_its_own_process(flow_run: FlowRun) -> bool:
-    """Whether a flow run was started by a deployment: then no parent's body calls it, or calls it again."""
+    """Whether a deployment started the flow run. Then a parent does not execute it itself, nor call it again."""
     return flow_run.deployment_id is not None
 
 
 def is_suspended(flow_run: FlowRun) -> bool:
-    """Whether a flow run is suspended; paused is another thing: its process waits in it."""
+    """Whether a flow run is suspended. A paused flow run is not suspended: its process waits."""
     state = flow_run.state
     return state is not None and state.is_paused() and state.name == "Suspended"
 
 
 async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> list[FlowRun]:
-    """Return the flow runs that some flow runs called as their subflows, ended ones as well."""
+    """Return the subflows of some flow runs, also those that have ended."""
     parents = FlowRunFilterParentFlowRunId(any_=list(flow_run_ids))
     return [child async for child in every_flow_run(client, FlowRunFilter(parent_flow_run_id=parents))]
 
@@ -86,17 +86,17 @@ async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateTyp
 
 
 async def end_in_its_place(client: PrefectClient, flow_run: FlowRun, message: str) -> bool:
-    """Write the end of a flow run that nobody drives any longer: crashed, or cancelled if somebody asked for that.
+    """Set the final state of a flow run that no process runs any more: Cancelled if a cancel was requested, or Crashed.
 
-    One that has ended keeps its end, but for a crash that hides a cancel.
+    A flow run that has ended keeps its state, except for a crash that hides a cancel.
 
     Args:
         client: An open client.
         flow_run: The flow run, as just read.
-        message: What to say of it.
+        message: The message of the state.
 
     Returns:
-        Whether somebody has cancelled it, be it since it was read.
+        Whether it was cancelled, also if that happened after it was read.
     """
     seen = flow_run.state
     if seen is not None and seen.is_final() and not seen.is_crashed():
@@ -104,7 +104,7 @@ async def end_in_its_place(client: PrefectClient, flow_run: FlowRun, message: st
     if seen is None or not seen.is_cancelling():
         if seen is None or not seen.is_crashed():
             await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
-        # A crash can have been written over a cancel: just now, or by one who was killed before it saw that.
+        # Crashed may have replaced a cancel: just now, or by a process that was killed before it noticed.
         if not _CANCELS.intersection((await state_types(client, flow_run.id))[-2:]):
             return False
     await client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)

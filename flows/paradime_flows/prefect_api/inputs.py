@@ -1,4 +1,4 @@
-"""From what a caller gives to what is used: credentials, schedules, and the schedule of a run."""
+"""Turns a caller's arguments into credentials and schedules, and finds the schedule of a run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ async def resolve_credentials(
     """Return the credentials to use.
 
     Args:
-        credentials: A block, the name of one, or None.
-        schedule: A `BoltSchedule` brings its own.
+        credentials: A block, its name, or None.
+        schedule: A `BoltSchedule` has credentials of its own.
 
     Returns:
-        The credentials given; else those of the schedule; else those of the environment.
+        The given credentials, or else the schedule's, or else the environment's.
 
     Raises:
-        BoltRequestError: There is no such block, or its values are no good, or the environment lacks a variable.
+        BoltRequestError: The block does not exist or is invalid, or the environment lacks a variable.
     """
     if isinstance(credentials, str):
         name = credentials.removeprefix("paradime-credentials/")
         try:
             return await ParadimeCredentials.aload(name)
         except RuntimeError as error:
-            # The UI's form makes blocks without running their validators; Prefect's own words advise to load it
-            # without them.
+            # The UI's form saves blocks without running their validators. Prefect's own message advises to load the
+            # block without them, which is no help.
             if not isinstance(error.__cause__, ValidationError):
                 raise
-            told = reasons(error.__cause__)
-            msg = f"The ParadimeCredentials block {name!r} is no good: {told}."
+            msg = f"The ParadimeCredentials block {name!r} is invalid: {reasons(error.__cause__)}."
             guidance = "Nothing was sent. Edit the block on its page in the Prefect UI, or save it again."
             raise BoltRequestError(msg, guidance=guidance) from None
         except ValueError as error:
@@ -65,23 +64,24 @@ async def bolt_client(credentials: ParadimeCredentials | str | None) -> AsyncIte
 async def resolve_schedule(
     schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
 ) -> BoltSchedule:
-    """Return the schedule to run: the block given or a new one, with what is given besides.
+    """Return the schedule to run: the given block or a new one, with the given options.
 
     Args:
         schedule: A block, or a schedule's name or slug.
         credentials: As for `resolve_credentials`.
-        given: Values for the block's own limits (`WaitOptions`); None leaves the block's value or the default. What
-            is no limit is for the trigger, and passed over.
+        given: Values for the block's wait options (`WaitOptions`); None leaves the block's value or the default.
+            Other options are ignored here.
 
     Raises:
-        BoltRequestError: Something of it is invalid; the message says what to type.
+        BoltRequestError: A value is invalid; the message says what to type.
     """
     changes: dict[str, Any] = dict(chosen(WaitOptions, given))
     if isinstance(schedule, BoltSchedule):
         if credentials is not None:
             changes["credentials"] = await resolve_credentials(credentials)
         copy = schedule.model_copy(update=changes)
-        # A copy is not checked, and one that is made anew would not know its own block document.
+        # `model_copy` does not validate, and a new block would not know its block document. So the copy is validated
+        # separately.
         _checked(dict(copy))
         return copy
     fields = {"schedule_name": schedule, "credentials": await resolve_credentials(credentials)}
@@ -98,7 +98,7 @@ def _checked(fields: dict[str, Any]) -> BoltSchedule:
 
 
 async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
-    """Return the schedule that a run belongs to, which Bolt does not tell of a run.
+    """Return the schedule that a run belongs to; Bolt does not return it with the run.
 
     Args:
         run_id: The run.
@@ -119,7 +119,7 @@ async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: 
 
 
 async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
-    """Return the schedule of a run as far as it can be found, so that its runs share their artifacts' keys.
+    """Return the schedule of a run if it can be found, so that the schedule's runs share their artifact keys.
 
     Args:
         client: The workspace's client.
@@ -128,7 +128,7 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
     """
     if given is not None:
         return given
-    # A schedule's name is worth two requests, not an outage's patience.
+    # Only the artifact keys need the name, so the search does not wait for an outage to end.
     reason = "it is not among the newest runs of the active schedules"
     with anyio.move_on_after(times().schedule_search_seconds) as scope:
         try:
@@ -139,6 +139,6 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
             if found is not None:
                 return found
     if scope.cancelled_caught:
-        reason = f"Bolt did not tell it within {times().schedule_search_seconds:g} s"
-    run_logger().info("The schedule of Bolt run %s is not known: %s.", run_id, reason.rstrip("."))
+        reason = f"the search took longer than {times().schedule_search_seconds:g} s"
+    run_logger().info("The schedule of Bolt run %s is unknown: %s.", run_id, reason.rstrip("."))
     return None

@@ -1,6 +1,6 @@
-"""Signals as a body of a flow run hears of them: from its first task on, between its waits, in all of its threads.
+"""Counts the signals that a flow run's execution receives, from its first task on, in all of its threads.
 
-To import this is to listen (`paradime_blocks.signals`): nothing but a count comes of it.
+Importing this module installs signal handlers (`paradime_blocks.signals`), which only count.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from paradime_flows.prefect_api.context import current_execution, current_flow_r
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.prefect_api.timing import times
 
-# Whoever reads our flows or tasks may call them from threads only.
+# A program may import our flows and tasks in the main thread, and call them only in other threads.
 have_main_thread_listen()
 
 
 def hear_signals() -> SignalCount:
-    """Hear of signals from the first time on that a body calls this: between two of its waits and tasks, too."""
+    """Count signals for this execution from the first call on, also between its waits and tasks."""
     counts = the_supervisor().of(current_flow_run_id()).signals
     execution = current_execution()
     if execution not in counts:
         new = SignalCount()
         if counts.setdefault(execution, new) is not new:
-            # Another thread was quicker.
+            # Another thread was faster.
             new.end()
-    # The main thread may not have listened yet as the first one called this.
+    # At the first call, the main thread may not have installed its handlers yet.
     listen_for_interrupts()
     return counts[execution]
 
 
 class Swallowed:
-    """Looks for a SIGTERM that asyncio has swallowed, and has it sent again.
+    """Finds a SIGTERM that asyncio has swallowed, and sends it again.
 
     Args:
-        count: The signals that the body has heard of.
+        count: The signals of the execution.
     """
 
     def __init__(self, count: SignalCount) -> None:
@@ -44,7 +44,7 @@ class Swallowed:
         self._seen = 0
 
     def look(self) -> None:
-        """Look; at the second look that finds one, it has had the time to end what the main thread is at."""
+        """Check. A signal that is still there at the second check had time to end the main thread's work."""
         had = self._count.terminations
         if had == self._seen:
             self._count.send_again_if_swallowed()
@@ -53,7 +53,7 @@ class Swallowed:
 
 @asynccontextmanager
 async def swallowed_signals_sent_again() -> AsyncIterator[None]:
-    """Hear of a SIGTERM that asyncio swallows within, as a wait does; nothing else is watched."""
+    """Send a SIGTERM that asyncio swallows within again, as a wait does. Nothing else is watched."""
     swallowed = Swallowed(hear_signals())
 
     async def listen() -> None:

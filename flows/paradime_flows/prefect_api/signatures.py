@@ -1,4 +1,4 @@
-"""Signatures and docstrings of flows and tasks, made from the one description of each option."""
+"""Makes the signatures and docstrings of flows and tasks from the one description of each option."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = None) -> F:
-    """Give a function that takes `**options: Unpack[Group]` a signature and a docstring with each option by itself.
+    """Give a function that takes `**options: Unpack[Group]` a signature and a docstring that list each option.
 
     Prefect checks a call by the signature, and takes the help of a form from the docstring. The annotations are
-    evaluated, so that they survive being sent to another process.
+    evaluated, so that they can be sent to another process.
 
     Args:
         function: The function; it is changed.
-        boxes: The boxes of the form, by the parameter's name. The function takes them beside the options.
+        boxes: The boxes of the form, by the parameter's name. The function takes them in addition to the options.
     """
     signature = inspect.signature(function, eval_str=True)
     parameters = [*signature.parameters.values()]
@@ -40,7 +40,7 @@ def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = No
 
 
 def form_signature(function: Callable[..., Any], boxes: Mapping[str, type[FormGroup]]) -> inspect.Signature:
-    """Return a flow's signature as a form is to draw it: options that are in a box stand in no other place."""
+    """Return a flow's signature for its form: options in a box are in no other place."""
     signature = inspect.signature(function)
     boxed = {option for box in boxes.values() for option in box.model_fields}
     parameters = [
@@ -56,14 +56,14 @@ def _keyword(name: str, annotation: Any, default: object) -> inspect.Parameter:
 
 
 def _drawn_plainly(parameter: inspect.Parameter) -> inspect.Parameter:
-    # Prefect draws a picker of blocks only where the parameter may be None.
+    # Prefect shows a block picker only if the parameter may be None.
     if parameter.default is not None or parameter.name == "credentials":
         return parameter
     return parameter.replace(annotation=Annotated[parameter.annotation, PlainBox()])
 
 
 def filled(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's options with the defaults of those that are not given."""
+    """Return a group's options, with the defaults for those that are not given."""
     return {name: options.get(name, default_of(hint)) for name, hint in option_types(kind).items()}
 
 
@@ -71,7 +71,7 @@ _OPTIONS = "        options: "
 
 
 def _with_arguments(docstring: str, options: Mapping[str, str]) -> str:
-    """Return a docstring whose line about `options` is replaced by a line about each."""
+    """Return a docstring with a line for each option instead of the line for `options`."""
     lines = docstring.splitlines()
     (at,) = [n for n, line in enumerate(lines) if line.startswith(_OPTIONS)]
     described = [

@@ -1,8 +1,8 @@
-"""What this process alone knows of the flow runs that it executes, with a beginning and an end.
+"""Stores what only this process knows about the flow runs that it executes; everything else is in Prefect.
 
-All else stands in Prefect. What is known of a flow run goes when its execution here has ended: when nobody can ask
-for it any more (Prefect's context of it is gone, also in tasks and threads that outlive the body) and its hooks have
-had their time. The tokens of executions stay: who has lost a flow run to another process must not take it back.
+The data of a flow run is deleted when its execution here has ended: no code can use it any more (Prefect's context of
+it is gone, also in tasks and threads that run longer), and its hooks had time to finish. The tokens of executions stay,
+because an execution that lost its flow run to another process must not take it back.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Supervised:
-    """What this process knows of one flow run.
+    """What this process knows about one flow run.
 
     Attributes:
-        executions: The token of each execution, by when it began here.
-        signals: What each execution has heard of signals, by its token.
-        credentials: Credentials that were given in code, by endpoint and workspace; blocks can be loaded anew.
-        claimed: Which intent has resumed what an earlier attempt left, by that one's key and the execution's token;
-            and what was called by which tasks. Of two tasks that ask for the same, each resumes a run of its own.
-        taken_over: The same of what other flow runs had left, by flow run and key.
+        executions: The token of each execution, by the time when it began here.
+        signals: The signals of each execution, by its token.
+        credentials: Credentials that were passed in code, by endpoint and workspace; blocks can be loaded again.
+        claimed: The intents that resumed the intent of an earlier attempt, by that intent's key and the execution's
+            token, and which tasks called them. Two tasks with the same request each resume a run of their own.
+        taken_over: The same for intents of other flow runs, by flow run and key.
         began: When the time of a Bolt run began to count, by the monotonic clock; by execution, endpoint and run.
-        cancel_seen: Whether its cancel has been seen once, while it had something under way.
-        alive_for: The flow run above it that nobody called, while a thread gives signs of life for it.
+        cancel_seen: Whether its cancel was seen once, while an operation was under way.
+        alive_for: The outermost flow run above it, while a thread sends heartbeats for it.
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
@@ -52,13 +52,13 @@ class Supervised:
     _over_since: float | None = None
 
     def note_context(self, context: FlowRunContext) -> None:
-        """Take note of one more that can ask for it."""
+        """Note one more context that uses this data."""
         self._contexts = [each for each in self._contexts if each() is not None]
         if not any(each() is context for each in self._contexts):
             self._contexts.append(weakref.ref(context))
 
     def has_ended(self) -> bool:
-        """Whether its execution here has ended, and its hooks have had their time."""
+        """Whether its execution here has ended, and its hooks had time to finish."""
         if self.alive_for is not None or any(each() is not None for each in self._contexts):
             self._over_since = None
             return False
@@ -67,7 +67,7 @@ class Supervised:
         return time.monotonic() - self._over_since >= times().hooks_seconds
 
     def end(self) -> None:
-        """Count no signals for it any longer."""
+        """Stop counting signals for it."""
         for count in self.signals.values():
             count.end()
 
@@ -76,7 +76,7 @@ class Supervisor:
     """The supervisor of a process.
 
     Attributes:
-        tokens: Of the executions of this process, by flow run: those that have been written to Prefect.
+        tokens: The tokens of this process's executions that were written to Prefect, by flow run.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Supervisor:
         self._lock = threading.RLock()
 
     def of(self, flow_run_id: UUID | None) -> Supervised:
-        """Return what is known of a flow run, to be added to; None for what is outside of any."""
+        """Return the data of a flow run, which the caller may change; None stands for code outside of flow runs."""
         context = FlowRunContext.get()
         with self._lock:
             if flow_run_id not in self._flow_runs:
@@ -97,7 +97,7 @@ class Supervisor:
             return found
 
     def all(self) -> list[Supervised]:
-        """Return what is known of every flow run."""
+        """Return the data of all flow runs."""
         with self._lock:
             return list(self._flow_runs.values())
 
@@ -107,15 +107,15 @@ class Supervisor:
             self._flow_runs.pop(flow_run_id).end()
 
     def take_over(self, left: tuple[UUID, str], flow_run_id: UUID, key: str) -> bool:
-        """Take note that an intent takes over what another one has left; of several in this process, one does.
+        """Note that an intent takes over another one. Only one intent in this process may do so.
 
         Args:
-            left: That one's flow run and key.
+            left: The flow run and key of the intent that is taken over.
             flow_run_id: The flow run that takes it over.
-            key: Its intent's key.
+            key: The key of its intent.
 
         Returns:
-            Whether no other does.
+            Whether no other intent has taken it over.
         """
         with self._lock:
             known = self.of(flow_run_id)
@@ -124,7 +124,7 @@ class Supervisor:
             return known.taken_over.setdefault(left, key) == key
 
     def end(self) -> None:
-        """Count no signals any longer."""
+        """Stop counting signals."""
         for known in self.all():
             known.end()
 
@@ -138,7 +138,7 @@ def the_supervisor() -> Supervisor:
 
 
 def begin_anew() -> None:
-    """Begin as a new process does: for tests, of which none is to know of another's flow runs."""
+    """Start with a new supervisor, as a new process does. For tests, so that none sees another's flow runs."""
     global _supervisor  # noqa: PLW0603 - there is one in a process
     _supervisor.end()
     _supervisor = Supervisor()

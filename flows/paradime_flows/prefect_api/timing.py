@@ -1,4 +1,4 @@
-"""How long things may take, and how often is looked: all times of this package, in one place."""
+"""All time limits and intervals of this package, in one place."""
 
 from __future__ import annotations
 
@@ -13,49 +13,48 @@ class Timing:
     """All times, in seconds.
 
     Attributes:
-        signal_interval_seconds: Between two looks for a signal that Prefect does not hand to a thread.
-        watch_interval_seconds: Between two looks at the own flow run while a Bolt run is waited for.
-        prefect_answer_seconds: For one answer of Prefect's, where there is no time for its client's own retries.
-        beat_seconds: Between two signs of life of a flow run's process.
-        hooks_seconds: For the hooks of a flow run that has ended here: so long it is remembered.
-        beat_look_seconds: Between two looks at the flow run, where nobody else in its process looks: while a retry
-            is awaited, or a flow does something else than wait.
-        cancel_seconds: For cancelling a Bolt run. Prefect gives a cancelled flow run 30 s to clean up: the cancel goes
-            first and must fit, then the archive.
-        archive_seconds: For archiving it after that.
-        search_seconds: For finding a run whose trigger was not answered, before that.
-        bolt_time_seconds: For an answer of Bolt's that tells its clock.
-        takeover_pause_seconds: The longest pause of one of two flow runs that take the same place at once.
-        left_for_retry_seconds: For so long at least a run that is to be left for a retry is left, however soon the
-            sweeper is sent.
-        sign_rounding_seconds: A sign of life is written in whole seconds.
-        lease_seconds: The lease of a concurrency slot. The shortest that Prefect takes: after a SIGKILL the slot is
-            free again when the lease has ended.
-        slot_dead_seconds: Who holds a slot for longer lives: one that was killed loses it when its lease has ended,
-            and Prefect frees what such leases held in rounds of its own.
-        slot_try_seconds: For getting a slot without waiting for it: long enough for one answer of Prefect's.
-        slot_told_after_seconds: How long a slot is waited for before that is told.
-        slot_release_seconds: For giving a slot back.
-        conflict_appears_seconds: Until Bolt shows the run for which it has refused a trigger.
-        conflict_look_seconds: Between two looks for it.
-        conflict_setup_seconds: For a run's check-out and `dbt deps`, as a rule.
-        log_fetch_seconds: For fetching new output of a command; the next look fetches again by itself.
+        signal_interval_seconds: The interval of the checks for a signal that Prefect does not pass to a thread.
+        watch_interval_seconds: The interval of the polls of our own flow run while it waits for a Bolt run.
+        prefect_answer_seconds: The limit for one answer from Prefect, if there is no time for its client's retries.
+        beat_seconds: The interval of the heartbeats of a flow run's process.
+        hooks_seconds: How long a flow run that has ended here is remembered, for its hooks.
+        beat_look_seconds: The interval of the polls of the flow run, if nothing else in its process polls it: while it
+            waits for a retry, or while a flow does other work.
+        cancel_seconds: The limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean up; the
+            cancel comes first, then the archive, and both must fit.
+        archive_seconds: The limit for the archive after the cancel.
+        search_seconds: The limit for the search for a run whose trigger was not answered, before the cancel.
+        bolt_time_seconds: The limit for an answer from Bolt that has the time of its clock.
+        takeover_pause_seconds: The longest pause of one of two flow runs that take over the same intent at once.
+        left_for_retry_seconds: How long the sweeper leaves a run for a retry, at least.
+        sign_rounding_seconds: Heartbeats are written in whole seconds.
+        lease_seconds: The lease of a concurrency slot, the shortest that Prefect accepts. After a SIGKILL, the slot is
+            free when the lease has ended.
+        slot_dead_seconds: A flow run that holds a slot for longer is alive: a killed one loses the slot when its lease
+            has ended and Prefect has cleaned up, which it does at intervals.
+        slot_try_seconds: The limit for getting a slot without waiting for it: enough for one answer from Prefect.
+        slot_told_after_seconds: How long a flow run waits for a slot before it logs that.
+        slot_release_seconds: The limit for releasing a slot.
+        conflict_appears_seconds: How long Bolt may take to show the run because of which it refused a trigger.
+        conflict_look_seconds: The interval of the searches for that run.
+        conflict_setup_seconds: The usual time of a run's check-out and `dbt deps`.
+        log_fetch_seconds: The limit for fetching new output of a command; the next poll fetches again.
         log_batch_seconds: How long a batch of lines may wait to be filled.
-        log_quick_seconds: A fetch of all output that takes longer is followed by a rest.
-        log_precision_seconds: A server may keep times less exactly than we write them.
-        drain_seconds: For fetching what is left of a run that has ended, as long as it keeps coming.
-        drain_quiet_seconds: How long nothing may come before Bolt's log is taken for finished.
-        drain_outage_seconds: How long Bolt or Prefect may be out of reach then.
-        drain_pause_seconds: Between two fetches then.
-        output_patience_seconds: How long a look at the run's state may be kept waiting for its output.
-        last_fetch_seconds: For the last fetch of a run whose end was not waited for.
-        last_status_seconds: For asking such a run's state.
-        progress_interval_seconds: Between two updates of the progress artifact.
-        schedule_search_seconds: For finding the schedule of a run that is archived.
-        step_stop_seconds: For a step of a pipeline that is asked to stop: it cancels its Bolt run and archives it; one
-            that hangs there is broken off.
-        step_interrupt_seconds: The same when the process was interrupted.
-        step_release_seconds: The same where it leaves its Bolt run to another process.
+        log_quick_seconds: After a fetch of the whole output that takes longer, the next one waits.
+        log_precision_seconds: A server may store times less exactly than we write them.
+        drain_seconds: The limit for fetching the rest of the output of a run that has ended.
+        drain_quiet_seconds: After this time without output, Bolt's log counts as finished.
+        drain_outage_seconds: How long Bolt or Prefect may be unreachable then.
+        drain_pause_seconds: The pause between two fetches then.
+        output_patience_seconds: How long fetching the output may delay the next poll of the run's state.
+        last_fetch_seconds: The limit for the last fetch, if the flow stops waiting before the run ends.
+        last_status_seconds: The limit for reading such a run's state.
+        progress_interval_seconds: The shortest interval of the updates of the progress artifact.
+        schedule_search_seconds: The limit for finding the schedule of a run that is archived.
+        step_stop_seconds: The limit for a pipeline step to stop: it cancels its Bolt run and archives it. A step that
+            takes longer is aborted.
+        step_interrupt_seconds: The same if the process was interrupted.
+        step_release_seconds: The same if the step leaves its Bolt run to another process.
     """
 
     signal_interval_seconds: float = 0.25
@@ -98,28 +97,28 @@ class Timing:
 
     @property
     def stale_seconds(self) -> float:
-        """After so much silence, a flow run's process may be gone."""
+        """Without a heartbeat for this time, a flow run's process may be gone."""
         return 3 * self.beat_seconds
 
     @property
     def two_beats_seconds(self) -> float:
-        """Within so much time, whoever lives has given another sign of life, whatever the clocks say."""
+        """Within this time, a process that is alive sends another heartbeat, whatever the clocks say."""
         return 2.5 * self.beat_seconds
 
 
-# What all goes by that is handed nothing else.
+# These times apply if a caller sets no others.
 DEFAULT_TIMING = Timing()
 _timing: ContextVar[Timing] = ContextVar("timing", default=DEFAULT_TIMING)
 
 
 def times() -> Timing:
-    """Return the times that the caller goes by."""
+    """Return the times that apply to the caller."""
     return _timing.get()
 
 
 @contextmanager
 def going_by(other: Timing) -> Iterator[None]:
-    """Let what is called within go by other times, in the threads that it starts, too."""
+    """Apply other times within, also in the threads that are started there."""
     token = _timing.set(other)
     try:
         yield
