@@ -78,7 +78,9 @@ async def archive_run(
         record.outcome = f"The run has not ended yet ({status.state}). This page shows what exists so far."
     archive = Archive(resolved, ArtifactWriter(flow_run_id=current_flow_run_id()), record, settings)
     await archive.run()
-    return BoltRunResult.of(run_id, record.status, schedule_name=schedule_name, resources=archive.resources)
+    return archive.complete(
+        BoltRunResult.of(run_id, record.status, schedule_name=schedule_name, resources=archive.resources)
+    )
 
 
 aarchive_run = async_form(archive_run)

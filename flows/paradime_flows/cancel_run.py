@@ -75,6 +75,7 @@ async def cancel_run(
     result = BoltRunResult.of(
         run_id, record.status, schedule_name=schedule_name, state=record.state, resources=archive.resources
     )
+    result = archive.complete(result)
     if before.is_terminal:
         return as_result(Completed(name="AlreadyEnded", message=outcome, data=result), BoltRunResult)
     return result

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from paradime_blocks import BoltClient, BoltError
-from paradime_blocks.dbt import first_error, last_line
+from paradime_blocks.client.downloads import fetch_resource
+from paradime_blocks.dbt import first_error, last_line, reasons_in
+from paradime_blocks.dbt.json import DbtArtifactError
 from paradime_blocks.models import (
     BoltCommand,
     BoltCommandDetail,
@@ -24,7 +26,7 @@ from paradime_flows.prefect_api import (
     current_flow_run_id,
     resolve_credentials,
 )
-from paradime_flows.reporting.dbt_results import DbtStory
+from paradime_flows.reporting.dbt_results import DbtStory, kind_of
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
 
@@ -76,9 +78,10 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
     writer = ArtifactWriter(current_flow_run_id())
     key = artifact_key("paradime-inspect", str(run_id))
     await writer.markdown(key, inspection.page(), f"Bolt run {run_id} is {record.state}.")
-    return BoltRunResult.of(
+    result = BoltRunResult.of(
         run_id, record.status, schedule_name=record.schedule_name, resources=inspection.resources
     )
+    return result.model_copy(update={"dbt": record.dbt})
 
 
 ainspect_run = async_form(inspect_run)
@@ -97,6 +100,8 @@ class _Inspection:
     record: RunRecord
     redact: Redactor
     resources: list[BoltResourceSummary] = field(default_factory=list)
+    _story: DbtStory = field(default_factory=DbtStory)
+    _unread: list[str] = field(default_factory=list)
     _logs: list[str] = field(default_factory=list)
     _error_and_last_line: tuple[str | None, str | None] = (None, None)
 
@@ -118,9 +123,10 @@ class _Inspection:
         try:
             found = await client.get_bolt_command_resources([command.id for command in status.commands])
         except BoltError as error:
-            self._missed("the files", error)
+            self._missed("the files", error, dbt=True)
         else:
             self._list(status.commands, found)
+            await self._read_dbt(client, status.commands)
         for n, command in list(enumerate(status.commands, 1))[-_LOGS_AT_MOST:]:
             try:
                 detail = await client.get_bolt_command(command.id)
@@ -128,7 +134,10 @@ class _Inspection:
                 self._missed(f"the log of command {n} and those after it", error)
                 break
             self._keep(n, command, detail)
-        record.cause = cause_of(status, DbtStory(), *self._error_and_last_line)
+        self._story.redact(self.redact)
+        record.results_counts = self._story.counts()
+        record.dbt = self._story.in_short(self.redact, self._unread)
+        record.cause = cause_of(status, self._story, *self._error_and_last_line)
 
     def _list(self, commands: Sequence[BoltCommand], found: Mapping[int, Sequence[BoltResource]]) -> None:
         for n, command in enumerate(commands, 1):
@@ -139,9 +148,27 @@ class _Inspection:
                     BoltResourceSummary(id=resource.id, path=resource.path, command_id=command.id)
                 )
 
+    async def _read_dbt(self, client: BoltClient, commands: Sequence[BoltCommand]) -> None:
+        """Read dbt's results; the manifest, which is large, would add paths only."""
+        shown = {command.id: command.command for command in commands}
+        wanted = [each for each in self.resources if kind_of(each.path) in {"results", "freshness"}]
+        for at, resource in enumerate(wanted):
+            kind = kind_of(resource.path)
+            try:
+                content = await fetch_resource(client, resource.id)
+                self._story.read(kind or "results", content, shown[resource.command_id])
+            except BoltError as error:
+                more = f" and {len(wanted) - at - 1} more" if at + 1 < len(wanted) else ""
+                self._missed(f"{resource.path}{more}", error, dbt=True)
+                return
+            except DbtArtifactError as error:
+                self._missed(resource.path, error, dbt=True)
+
     def _keep(self, n: int, command: BoltCommand, detail: BoltCommandDetail) -> None:
         printed = [text for text in (detail.stdout, detail.stderr) if text.strip()]
         ends = [self.redact.tail(text, _LOG_CHARACTERS) for text in printed]
+        if command.failed:
+            self._story.explain(command, reasons_in(self.redact(text) for text in printed))
         decisive = self.record.status.decisive_command if self.record.status else None
         if decisive is not None and decisive.id == command.id:
             # Secrets are removed first, then the text is cut: a cut could split a secret.
@@ -159,8 +186,11 @@ class _Inspection:
         body = fence("\n".join(ends)) if ends else "*The command wrote no log.*"
         self._logs.append(f"## Log of command {n}: {cell(command.command, 80)}{shown}\n\n{body}")
 
-    def _missed(self, what: str, error: BoltError) -> None:
-        self.record.problems.append(f"{what}: {self.redact.line(error.message, 300)}")
+    def _missed(self, what: str, error: Exception, *, dbt: bool = False) -> None:
+        reason = error.message if isinstance(error, BoltError) else str(error)
+        told = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
+        self.record.problems.append(told)
+        self._unread += [told] if dbt else []
 
     def page(self) -> str:
         """Return the page as markdown."""

@@ -11,6 +11,7 @@ from paradime_blocks.dbt.artifacts import (
     parse_run_results,
     unread_freshness,
 )
+from paradime_blocks.dbt.digest import digest
 from paradime_blocks.dbt.log_dialects import TIME, LogLine
 from paradime_blocks.dbt.log_levels import LevelReader, Piece, Record, Stream
 from paradime_blocks.dbt.logs import first_error, last_line
@@ -55,6 +56,7 @@ __all__ = [
     "Summary",
     "calls_dbt",
     "cause",
+    "digest",
     "explain",
     "explain_freshness",
     "failures_first",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from paradime_blocks.dbt.cost import NO_COST, Cost, cost_of, rows_of
 from paradime_blocks.dbt.json import integer, load, mapping, mappings, number, sequence, text, time
 
 # What dbt calls its commands in its files, where it does not call them as they are typed.
@@ -53,6 +54,7 @@ class NodeResult:
         compiled_path: The file with its compiled code.
         relation_name: The table or view, quoted as in SQL.
         command: The command that it ran in, such as ``dbt build``.
+        cost: What the warehouse says of its cost.
     """
 
     unique_id: str
@@ -71,6 +73,7 @@ class NodeResult:
     compiled_path: str | None = None
     relation_name: str | None = None
     command: str | None = None
+    cost: Cost = NO_COST
 
 
 @dataclass(frozen=True)
@@ -217,9 +220,7 @@ def _node_result(
     seconds = number(entry, "execution_time")
     if seconds is None and started and completed:
         seconds = (completed - started).total_seconds()
-    rows = integer(mapping(entry, "adapter_response"), "rows_affected")
-    message = text(entry, "message")
-    batches = mapping(entry, "batch_results")
+    message, batches = text(entry, "message"), mapping(entry, "batch_results")
     failed_batches = [_batch(batch) for batch in sequence(batches, "failed")]
     return NodeResult(
         unique_id=unique_id,
@@ -229,8 +230,7 @@ def _node_result(
         seconds=seconds,
         started_at=started,
         completed_at=completed,
-        # Databases that don't know say -1.
-        rows_affected=rows if rows is not None and rows >= 0 else None,
+        rows_affected=rows_of(entry),
         failures=integer(entry, "failures"),
         batches=len(failed_batches) + len(sequence(batches, "successful")) if batches else None,
         failed_batches=tuple(failed_batches),
@@ -240,6 +240,7 @@ def _node_result(
         compiled_path=(node.compiled_path if node else None) or _found(_COMPILED_AT, message),
         relation_name=text(entry, "relation_name") or (node.relation_name if node else None),
         command=command,
+        cost=cost_of(entry),
     )
 
 
@@ -263,8 +264,7 @@ def parse_freshness(content: bytes, *, command: str | None = None) -> tuple[Fres
     """
     results = []
     for entry in mappings(load(content), "results"):
-        unique_id = text(entry, "unique_id")
-        if unique_id:
+        if unique_id := text(entry, "unique_id"):
             criteria = mapping(entry, "criteria")
             result = FreshnessResult(
                 unique_id=unique_id,

@@ -7,6 +7,7 @@ is None, and what stood there is kept beside it, as `next_run_at_text` is beside
 """
 
 from paradime_blocks.models.dates import parse_bolt_date
+from paradime_blocks.models.dbt import BoltDbtNode, BoltDbtResult, BoltDbtSource
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.models.logs import BoltLogLine, BoltLogPage
 from paradime_blocks.models.results import (
@@ -40,6 +41,9 @@ __all__ = [
     "BoltCommand",
     "BoltCommandDetail",
     "BoltCommandSummary",
+    "BoltDbtNode",
+    "BoltDbtResult",
+    "BoltDbtSource",
     "BoltDeferredSchedule",
     "BoltGitInfo",
     "BoltLatestArtifact",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, computed_field
 
+from paradime_blocks.models.dbt import BoltDbtResult
 from paradime_blocks.models.runs import BoltCommand, BoltRunStatus, run_url
 from paradime_blocks.models.states import BoltRunState
 
@@ -81,6 +82,7 @@ class BoltRunResult(BaseModel):
         resources: The files that the commands left behind.
         attempts: The runs that it took, oldest first; more than one after retries.
         differs: How the run differs from what was asked for, as a sentence: where another's was waited for instead.
+        dbt: What dbt did in the run; empty if no command left dbt's files.
 
     Example:
         ```python
@@ -104,6 +106,7 @@ class BoltRunResult(BaseModel):
     resources: list[BoltResourceSummary] = Field(default_factory=list)
     attempts: list[BoltAttempt] = Field(default_factory=list)
     differs: str | None = None
+    dbt: BoltDbtResult = Field(default_factory=BoltDbtResult)
 
     @classmethod
     def of(

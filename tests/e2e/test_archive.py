@@ -16,8 +16,10 @@ from recorded import RECORDED, recorded_commands
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 
 from paradime_blocks import BoltClient, BoltRequestError, BoltRunFailed, BoltRunState, ParadimeCredentials
+from paradime_blocks.models import BoltDbtResult
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_flows.archive_run import aarchive_run, archive_run
+from paradime_flows.inspect_run import ainspect_run
 from paradime_flows.run_schedule import arun_schedule
 
 if TYPE_CHECKING:
@@ -84,6 +86,40 @@ async def test_a_failed_run_is_reported_with_its_cause_first(
     assert "2 more failed; 1 node skipped" in head[1]
     for line in ("Where the time went", "(starting)", "3 failed, 1 warned, 1 skipped, 15 succeeded"):
         assert line in text_of(found["paradime-shop"])
+    assert "| model | revenue | Runtime Error" in text_of(found["paradime-shop"])
+
+
+async def test_the_result_has_what_dbt_did(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A run that goes on after a failure returns the failures; archiving and inspecting it later say the same."""
+    bolt_simulator.clock.speed = 100
+    commands = recorded_commands("failure")
+    bolt_simulator.add_schedule("tests", commands=commands, continue_on_error=True, final_state="SUCCESS")
+    result = await arun_schedule("tests", credentials, **QUICK)
+    assert [node.name for node in result.dbt.failed_tests] == [
+        *("accepted_values_customers_country__GB__US", "broken_query"),
+    ]
+    assert [node.name for node in result.dbt.failed_nodes] == ["revenue"]
+    assert result.dbt.count() == 20
+    assert result.dbt.unread == []
+    assert (await aarchive_run(result.run_id, credentials)).dbt == result.dbt
+    inspected = await ainspect_run(result.run_id, credentials)
+    assert inspected.dbt == result.dbt
+    page = text_of((await archived("inspect-run"))[f"paradime-inspect-{result.run_id}"])
+    assert "3 failed, 1 warned, 1 skipped, 15 succeeded" in page
+    assert "| model | revenue | Runtime Error" in page
+    assert "rows affected" in page
+
+
+async def test_a_result_without_dbt_files_is_empty(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """A flow that branches on dbt's results needs no check for None."""
+    command = SimulatedCommand("python export.py", resources={})
+    run_id = ended_run(bolt_simulator, "export", [command])
+    assert (await aarchive_run(run_id, credentials)).dbt == BoltDbtResult()
+    assert (await ainspect_run(run_id, credentials)).dbt == BoltDbtResult()
 
 
 async def test_dbt_results_of_all_commands_are_merged_with_failures_first(
@@ -320,7 +356,7 @@ async def test_resources_that_cannot_be_fetched_are_reported_and_hide_nothing(
     """A store that responds with 403 costs the results, but not the summary, the logs and the links."""
     run_id = ended_run(bolt_simulator, "refused", recorded_commands("failure"))
     bolt_simulator.inject(faults.Status(403, operation="resource", times=None))
-    await aarchive_run(run_id, credentials, schedule_name="refused")
+    result = await aarchive_run(run_id, credentials, schedule_name="refused")
     found = await archived()
     missing = text_of(found["paradime-refused"]).split("## Not archived")[1]
     assert "refused its signed URL" in missing
@@ -328,6 +364,9 @@ async def test_resources_that_cannot_be_fetched_are_reported_and_hide_nothing(
     assert "paradime-refused-log-4-dbt-build" in found
     assert "target/manifest.json" in text_of(found["paradime-refused-links"])
     assert "paradime-refused-dbt-results" not in found
+    # Nobody takes the lists for complete.
+    for unread in (result.dbt.unread, (await ainspect_run(run_id, credentials)).dbt.unread):
+        assert any("run_results.json" in line for line in unread)
 
 
 async def test_a_missing_storage_block_is_an_error_before_anything_is_sent(

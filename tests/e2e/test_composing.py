@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from recorded import recorded_commands
 from ruamel.yaml import YAML
 from support.processes import deploy
 
@@ -42,7 +43,7 @@ def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoltSimulator]:
     with BoltSimulator(speed=100) as simulator:
         for name in ("extract", "orders", "customers", "publish"):
             simulator.add_schedule(name, commands=[SimulatedCommand("dbt build", stdout="done\n")])
-        simulator.add_schedule("failing", commands=[SimulatedCommand("dbt test", return_code=1)])
+        simulator.add_schedule("failing", commands=recorded_commands("failure", seconds=1))
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator

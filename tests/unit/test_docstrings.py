@@ -13,6 +13,7 @@ def test_the_most_important_names_have_an_example():
     classes = {
         *("bolt_client.BoltClient", "credentials.ParadimeCredentials", "credentials_check.CredentialsCheck"),
         *("schedule.BoltSchedule", "run.BoltRun", "results.BoltRunResult", "errors.BoltError"),
+        "dbt.BoltDbtResult",
     }
     flows = {
         *("run_schedule", "run_pipeline", "archive_run", "retry_run", "cancel_run", "trigger_only"),

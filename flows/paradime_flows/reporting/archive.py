@@ -9,7 +9,7 @@ from uuid import UUID
 import anyio
 
 from paradime_blocks import BoltClient, BoltError, ParadimeCredentials
-from paradime_blocks.models import BoltResourceSummary, run_url
+from paradime_blocks.models import BoltResourceSummary, BoltRunResult, run_url
 from paradime_blocks.text import Redactor, cell
 from paradime_flows.prefect_api import ArtifactWriter, artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
@@ -62,8 +62,17 @@ class Archive:
             try:
                 await self._all(self.record.run_id)
             except Exception as error:  # noqa: BLE001 - an error of the archive must not hide the run's outcome
-                self._context.not_archived("the rest", error)
+                self._context.not_archived("the rest", error, dbt=True)
+                self.record.dbt.unread += self._context.dbt_unread[-1:]
         await self.summary()
+
+    def complete(self, result: BoltRunResult) -> BoltRunResult:
+        """Return a result with what has been found out while archiving.
+
+        Args:
+            result: The run's result without it.
+        """
+        return result.model_copy(update={"dbt": self.record.dbt})
 
     async def summary(self) -> None:
         """Write only the summary. A second call updates the same artifact."""
@@ -96,6 +105,7 @@ class Archive:
             if command.id in logs.reasons and command.failed:
                 files.story.explain(command, logs.reasons[command.id])
         files.story.redact(self._context.redact)
+        self.record.dbt = files.story.in_short(self._context.redact, self._context.dbt_unread)
         if self.record.status is not None:
             self.record.cause = cause_of(self.record.status, files.story, logs.error, logs.last)
         await self._results(files.story)

@@ -28,6 +28,7 @@ class ArchiveContext:
         settings: What to archive, and where.
         redact: Removes secrets from text.
         storage: Where files are stored; None if they are not.
+        dbt_unread: Which of dbt's files could not be read.
     """
 
     writer: ArtifactWriter
@@ -35,6 +36,7 @@ class ArchiveContext:
     settings: ArchiveSettings
     redact: Redactor
     storage: Storage | None = None
+    dbt_unread: list[str] = field(default_factory=list)
     _outages: int = 0
     _keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -65,11 +67,18 @@ class ArchiveContext:
         """Count an error that may mean that Bolt is unreachable."""
         self._outages += isinstance(error, BoltUnavailable)
 
-    def not_archived(self, what: str, error: Exception) -> None:
-        """Record and log what could not be archived, and why."""
+    def not_archived(self, what: str, error: Exception, *, dbt: bool = False) -> None:
+        """Record and log what could not be archived, and why.
+
+        Args:
+            what: What it is.
+            error: Why.
+            dbt: Whether results of dbt are missing with it.
+        """
         reason = error.message if isinstance(error, BoltError) else str(error) or type(error).__name__
         problem = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
         self.record.problems.append(problem)
+        self.dbt_unread += [problem] if dbt else []
         run_logger().warning("Could not archive part of Bolt run %s: %s", self.record.run_id, problem)
 
     def file(self, n: int, path: str, **facts: Any) -> None:

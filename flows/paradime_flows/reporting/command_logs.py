@@ -72,13 +72,14 @@ class LogArchive:
         context = self.context
         what = f"the log of command {n}, {command.command}"
         if context.unreachable:
-            context.not_archived(what, BoltUnavailable("Bolt is unreachable."))
+            context.not_archived(what, BoltUnavailable("Bolt is unreachable."), dbt=True)
             return []
         try:
             detail = await client.get_bolt_command(command.id)
         except BoltError as error:
             context.count_outage(error)
-            context.not_archived(what, error)
+            # With its files.
+            context.not_archived(what, error, dbt=True)
             return []
         detail = detail.model_copy(update={"command": command.command})
         failing = context.failing_command

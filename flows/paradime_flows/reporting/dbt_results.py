@@ -18,6 +18,7 @@ from paradime_blocks.dbt import (
     RunResults,
     calls_dbt,
     cause,
+    digest,
     explain,
     explain_freshness,
     may_have_checked,
@@ -28,7 +29,7 @@ from paradime_blocks.dbt import (
     parse_run_results,
     unread_freshness,
 )
-from paradime_blocks.models import BoltCommand
+from paradime_blocks.models import BoltCommand, BoltDbtResult
 from paradime_blocks.text import Redactor, cell, one_line
 from paradime_flows.reporting.dbt_markdown import mark, render_freshness, render_results
 
@@ -196,6 +197,15 @@ class DbtStory:
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
         return not self.freshness and not self.notes and not any(part.nodes for part in self.parts)
+
+    def in_short(self, redact: Redactor, unread: Iterable[str] = ()) -> BoltDbtResult:
+        """Return the results for a flow to branch on.
+
+        Args:
+            redact: Takes secrets out of text.
+            unread: Which files could not be read, besides what `notes` says.
+        """
+        return digest(self.results, self.freshness, redact, [*unread, *self.notes])
 
     def cause(self) -> str | None:
         """Return what failed, in one sentence; None if nothing failed."""

@@ -23,6 +23,7 @@ from paradime_flows.reporting.markdown import and_more, moment, table
 
 # After so many failed downloads in a row, the store is probably unreachable, so the rest is not tried.
 _REFUSALS_AT_MOST: Final = 3
+_RESULTS: Final = ("results", "freshness")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class ResourceArchive:
         for at, (each, kind, store) in enumerate(wanted):
             if self._refusals >= _REFUSALS_AT_MOST:
                 msg = "the downloads before them failed."
-                self.context.not_archived(f"{len(wanted) - at} more resources", ValueError(msg))
+                dbt = any(kind in _RESULTS for _, kind, _ in wanted[at:])
+                self.context.not_archived(f"{len(wanted) - at} more resources", ValueError(msg), dbt=dbt)
                 return
             await self._fetch(client, each, kind, store=store)
 
@@ -140,7 +142,7 @@ class ResourceArchive:
                 size = await fetch_to_file(client, each.resource.id, source, limit)
             except (BoltError, OSError) as error:
                 self._refusals += 1
-                context.not_archived(each.title, error)
+                context.not_archived(each.title, error, dbt=kind in _RESULTS)
                 return
             self._refusals = 0
             context.file(each.n, path, size=size)
@@ -154,4 +156,4 @@ class ResourceArchive:
                     raise ValueError(msg)  # noqa: TRY301 - reported like a file that cannot be read
                 self.story.read(kind, await anyio.Path(source).read_bytes(), each.command)
             except (ValueError, OSError) as error:
-                context.not_archived(each.title, error)
+                context.not_archived(each.title, error, dbt=kind in _RESULTS)

@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Final
 
-from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus, run_url
+from paradime_blocks.models import (
+    BoltAttempt,
+    BoltCommand,
+    BoltDbtResult,
+    BoltRunState,
+    BoltRunStatus,
+    run_url,
+)
 from paradime_blocks.text import cell, one_line, shorten
+from paradime_flows.reporting.dbt_failures import cost_told, render_failed
 from paradime_flows.reporting.links import markdown_link
 from paradime_flows.reporting.markdown import and_more, moment, size, table
 from paradime_flows.reporting.timeline import Span, render_timeline
@@ -69,6 +77,7 @@ class RunRecord:
         notes: The decision log.
         results_page: The page of the artifact with dbt's results.
         results_counts: dbt's results as counts.
+        dbt: The same for a flow to branch on.
         log_pages: The pages of the log artifacts, by the command's number.
         files: The files that the commands wrote.
         stored_under: The folder of the stored files.
@@ -92,6 +101,7 @@ class RunRecord:
     notes: Sequence[tuple[str, str]] = ()
     results_page: str | None = None
     results_counts: str | None = None
+    dbt: BoltDbtResult = field(default_factory=BoltDbtResult)
     log_pages: dict[int, str] = field(default_factory=dict)
     files: list[FileRecord] = field(default_factory=list)
     stored_under: str | None = None
@@ -122,6 +132,9 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
         parts.append(cell(record.outcome, 600))
     first, *facts = [(name, value) for name, value in _facts(record) if value]
     parts.append(table(first, facts))
+    failed = render_failed(record.dbt)
+    if failed:
+        parts += ["## Failed in dbt", *failed]
     timeline = render_timeline(_spans(record, now))
     if timeline:
         parts += ["## Where the time went", timeline]
@@ -164,6 +177,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(
             ("dbt", f"{counts}: [results]({record.results_page})" if record.results_page else counts)
         )
+    facts.append(("Cost", cost_told(record.dbt)))
     facts.append(("Assets", cell(record.assets_counts) if record.assets_counts else ""))
     return facts
 

@@ -48,6 +48,7 @@ from paradime_flows.supervision import (
 
 if TYPE_CHECKING:
     from paradime_blocks.polling import Observation
+    from paradime_flows.reporting.archive import Archive
 
 RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
 
@@ -301,7 +302,7 @@ class RunLifecycle:
         """Write the summary of a run that we do not wait for, or of no run."""
         await summarize(self.ownership, self.schedule.credentials, outcome=outcome)
 
-    async def finish(self, outcome: BaseException | None) -> None:
+    async def finish(self, outcome: BaseException | None) -> Archive:
         """Archive the run, then write how it ended; the summary shows what went wrong."""
         ownership = self.ownership
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
@@ -310,7 +311,7 @@ class RunLifecycle:
         if sentence:
             self.decision_log.note(sentence)
         async with swallowed_signals_sent_again():
-            await archive_ownership(
+            archive = await archive_ownership(
                 ownership, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
             )
         # If another process runs the flow run now, it must find the record open.
@@ -322,6 +323,7 @@ class RunLifecycle:
             await self.ledger.close(ownership.state, reported=reported or ownership.reported)
         else:
             await self.ledger.save()
+        return archive
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:

@@ -81,10 +81,11 @@ async def drive(
         if reason := await lifecycle.clean_up_if_cancelled():
             return cancelled(f"{reason} {error}", BoltRunResult)
         raise
-    await lifecycle.finish(None)
+    archive = await lifecycle.finish(None)
     if reason := await lifecycle.clean_up_if_cancelled():
         # Prefect accepts no other final state from a flow run that is being cancelled.
         return cancelled(reason, BoltRunResult)
+    result = archive.complete(result)
     return result if result.differs is None else _attached(result, result.differs)
 
 
