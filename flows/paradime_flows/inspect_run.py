@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from paradime_blocks.models import (
     BoltResource,
     BoltResourceSummary,
     BoltRunResult,
+    BoltUsualDuration,
 )
 from paradime_blocks.text import Redactor, cell, fence
 from paradime_flows.parameters import CredentialsParameter, RunId
@@ -28,7 +30,7 @@ from paradime_flows.prefect_api import (
 )
 from paradime_flows.reporting.dbt_results import DbtStory, kind_of
 from paradime_flows.reporting.failure_cause import cause_of
-from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
+from paradime_flows.reporting.run_summary import RUNS_LOOKED_AT, FileRecord, RunRecord, render_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +83,7 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
     result = BoltRunResult.of(
         run_id, record.status, schedule_name=record.schedule_name, resources=inspection.resources
     )
-    return result.model_copy(update={"dbt": record.dbt})
+    return result.model_copy(update={"dbt": record.dbt, "usual_duration": record.usual})
 
 
 ainspect_run = async_form(inspect_run)
@@ -120,6 +122,11 @@ class _Inspection:
             record.schedule_name = await client.find_schedule_of_run(run_id)
         except BoltError as error:
             self._missed("the schedule", error)
+        if record.schedule_name is not None:
+            # Backends may lack it.
+            with suppress(BoltError):
+                page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_LOOKED_AT)
+                record.usual = BoltUsualDuration.of(page.runs, run_id)
         try:
             found = await client.get_bolt_command_resources([command.id for command in status.commands])
         except BoltError as error:

@@ -16,6 +16,7 @@ from paradime_blocks.models.results import (
     BoltLatestArtifact,
     BoltResourceSummary,
     BoltRunResult,
+    BoltUsualDuration,
 )
 from paradime_blocks.models.runs import (
     BoltCommand,
@@ -60,6 +61,7 @@ __all__ = [
     "BoltSchedulePage",
     "BoltScheduleSummary",
     "BoltTurboCi",
+    "BoltUsualDuration",
     "count_setup",
     "parse_bolt_date",
     "run_url",

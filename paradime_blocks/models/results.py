@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, Field, computed_field
 
 from paradime_blocks.models.dbt import BoltDbtResult
-from paradime_blocks.models.runs import BoltCommand, BoltRunStatus, run_url
+from paradime_blocks.models.runs import BoltCommand, BoltRunRecord, BoltRunStatus, run_url
 from paradime_blocks.models.states import BoltRunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+# The median of fewer tells nothing.
+_LEAST_RUNS: Final = 3
 
 
 class BoltLatestArtifact(BaseModel):
@@ -68,6 +72,49 @@ class BoltAttempt(BaseModel):
         return run_url(self.run_id)
 
 
+class BoltUsualDuration(BaseModel):
+    """How long a schedule's runs usually take.
+
+    Attributes:
+        seconds: The median duration of its newest runs that succeeded, without retries and the run itself.
+        runs: How many runs these are.
+        difference_seconds: How much longer than that the run took, negative if it was faster; None if it has not
+            ended, or is a retry, which does only a part of the work.
+    """
+
+    seconds: float
+    runs: int
+    difference_seconds: float | None = None
+
+    @classmethod
+    def of(cls, runs: Sequence[BoltRunRecord], run_id: int) -> BoltUsualDuration | None:
+        """Compare a run with the others of its schedule.
+
+        Args:
+            runs: The schedule's newest runs, as `listBoltRuns` lists them.
+            run_id: The run to compare.
+
+        Returns:
+            The usual duration; None if fewer than three of the other runs tell it.
+        """
+        known = {run.id: seconds for run in runs if (seconds := _whole_run_seconds(run)) is not None}
+        own = known.pop(run_id, None)
+        others = [known[run.id] for run in runs if run.id in known and run.state == BoltRunState.SUCCESS]
+        if len(others) < _LEAST_RUNS:
+            return None
+        usual = median(others)
+        return cls(seconds=usual, runs=len(others), difference_seconds=None if own is None else own - usual)
+
+
+def _whole_run_seconds(run: BoltRunRecord) -> float | None:
+    """Return how long a run took; None if it has not ended or is a retry."""
+    if not run.state.is_terminal or run.parent_schedule_run_id is not None:
+        return None
+    if run.start_dttm is None or run.end_dttm is None:
+        return None
+    return (run.end_dttm - run.start_dttm).total_seconds()
+
+
 class BoltRunResult(BaseModel):
     """What a finished run amounts to; JSON-serialisable.
 
@@ -83,6 +130,8 @@ class BoltRunResult(BaseModel):
         attempts: The runs that it took, oldest first; more than one after retries.
         differs: How the run differs from what was asked for, as a sentence: where another's was waited for instead.
         dbt: What dbt did in the run; empty if no command left dbt's files.
+        usual_duration: How long the schedule's runs usually take, and how far off this one is; None if it is not
+            known: the backend has no list of runs, or there are too few.
 
     Example:
         ```python
@@ -107,6 +156,7 @@ class BoltRunResult(BaseModel):
     attempts: list[BoltAttempt] = Field(default_factory=list)
     differs: str | None = None
     dbt: BoltDbtResult = Field(default_factory=BoltDbtResult)
+    usual_duration: BoltUsualDuration | None = None
 
     @classmethod
     def of(

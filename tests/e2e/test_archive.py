@@ -18,6 +18,7 @@ from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 from paradime_blocks import BoltClient, BoltRequestError, BoltRunFailed, BoltRunState, ParadimeCredentials
 from paradime_blocks.models import BoltDbtResult
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
+from paradime_blocks.text import shorten
 from paradime_flows.archive_run import aarchive_run, archive_run
 from paradime_flows.inspect_run import ainspect_run
 from paradime_flows.run_schedule import arun_schedule
@@ -120,6 +121,34 @@ async def test_a_result_without_dbt_files_is_empty(
     run_id = ended_run(bolt_simulator, "export", [command])
     assert (await aarchive_run(run_id, credentials)).dbt == BoltDbtResult()
     assert (await ainspect_run(run_id, credentials)).dbt == BoltDbtResult()
+
+
+async def test_the_usual_duration_is_told(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """From one request for the schedule's runs; a backend without that list has none, and that is no problem."""
+    bolt_simulator.clock.speed = 0
+    command = SimulatedCommand("dbt run", resources={}, duration_seconds=60)
+    bolt_simulator.add_schedule("steady", commands=[command], setup_commands=False)
+    for commands in (None, None, None, ["dbt run", "dbt run"]):
+        run_id = bolt_simulator.start_run("steady", commands=commands)
+        bolt_simulator.clock.advance(1000)
+    result = await aarchive_run(run_id, credentials, schedule_name="steady")
+    assert bolt_simulator.count("listBoltRuns") == 1
+    assert result.usual_duration is not None
+    assert result.usual_duration.runs == 3
+    assert result.usual_duration.difference_seconds == 60
+    told = f"{shorten(result.usual_duration.seconds)} (median of 3 runs); this run took 1m 0s longer"
+    assert f"| Usual duration | {told} |" in text_of((await archived())["paradime-steady"])
+    assert (await ainspect_run(run_id, credentials)).usual_duration == result.usual_duration
+    page = text_of((await archived("inspect-run"))[f"paradime-inspect-{run_id}"])
+    assert f"| Usual duration | {told} |" in page
+    bolt_simulator.lacks(operations=["listBoltRuns"])
+    for older in (
+        await aarchive_run(run_id, credentials, schedule_name="steady"),
+        await ainspect_run(run_id, credentials),
+    ):
+        assert (older.state, older.usual_duration) == (BoltRunState.SUCCESS, None)
 
 
 async def test_dbt_results_of_all_commands_are_merged_with_failures_first(

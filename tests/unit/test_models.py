@@ -26,6 +26,7 @@ from paradime_blocks.models import (
     BoltRunStatus,
     BoltSchedulePage,
     BoltScheduleSummary,
+    BoltUsualDuration,
     parse_bolt_date,
     run_url,
 )
@@ -378,6 +379,49 @@ def test_a_result_has_what_is_known_about_a_run():
     known = BoltRunResult.of(7, None, schedule_name="daily", state=BoltRunState.CANCELED)
     assert (known.state, known.url, known.commands) == ("CANCELED", run_url(7), [])
     assert BoltRunResult.of(7, None).state == "UNKNOWN"
+
+
+def listed(
+    run_id: int, seconds: float | None, state: str = "SUCCESS", parent: int | None = None
+) -> dict[str, Any]:
+    """A run as `listBoltRuns` lists it."""
+    began = datetime(2026, 11, 1, tzinfo=UTC)
+    ended = None if seconds is None else (began + timedelta(seconds=seconds)).isoformat()
+    return {
+        "id": run_id,
+        "state": state,
+        "startDttm": began.isoformat(),
+        "endDttm": ended,
+        "parentScheduleRunId": parent,
+    }
+
+
+@pytest.mark.parametrize(
+    "own, difference",
+    [
+        pytest.param(listed(9, 130), 30.0, id="longer"),
+        pytest.param(listed(9, 60), -40.0, id="shorter"),
+        pytest.param(listed(9, 40, "FAILED"), -60.0, id="failed"),
+        pytest.param(listed(9, None, "RUNNING"), None, id="running"),
+        pytest.param(listed(9, 5, parent=8), None, id="a retry"),
+        pytest.param(listed(10, 100), None, id="not in the list"),
+    ],
+)
+def test_the_usual_duration_is_the_median_of_whole_runs(own, difference):
+    """Failures, retries, the run itself and runs without an end do not count."""
+    others = [listed(8, 1, parent=7), listed(7, 1, "FAILED"), listed(6, None, "RUNNING"), listed(5, None)]
+    others += [listed(4, 90), listed(3, 100), listed(2, 5000), listed(1, 100)]
+    runs = BoltRunPage.model_validate({"runs": [own, *others]}).runs
+    found = BoltUsualDuration.of(runs, 9)
+    assert found is not None
+    assert (found.seconds, found.difference_seconds) == (100.0, difference)
+    assert found.runs == (5 if own["id"] == 10 else 4)
+
+
+def test_two_runs_do_not_make_a_usual_duration():
+    """The median of them would say nothing."""
+    page = BoltRunPage.model_validate({"runs": [listed(3, 10), listed(2, 10), listed(1, 10)]})
+    assert BoltUsualDuration.of(page.runs, 3) is None
 
 
 def test_a_result_survives_json():

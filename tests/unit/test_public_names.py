@@ -45,7 +45,7 @@ PROMISED_MEMBERS = {
     "BoltRun": {"run_id", "url", "state", "wait_for_completion", "fetch_result", "cancel", "commands"},
     "BoltRunResult": {
         *("run_id", "schedule_name", "state", "url", "started_at", "ended_at", "commands", "resources"),
-        *("attempts", "dbt"),
+        *("attempts", "dbt", "usual_duration"),
     },
     "BoltRunState": {"TERMINAL", "is_terminal"},
 }

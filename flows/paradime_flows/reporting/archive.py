@@ -9,7 +9,7 @@ from uuid import UUID
 import anyio
 
 from paradime_blocks import BoltClient, BoltError, ParadimeCredentials
-from paradime_blocks.models import BoltResourceSummary, BoltRunResult, run_url
+from paradime_blocks.models import BoltResourceSummary, BoltRunResult, BoltUsualDuration, run_url
 from paradime_blocks.text import Redactor, cell
 from paradime_flows.prefect_api import ArtifactWriter, artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
@@ -19,11 +19,10 @@ from paradime_flows.reporting.command_logs import LogArchive
 from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.resources import ResourceArchive
-from paradime_flows.reporting.run_summary import RunRecord, render_summary
+from paradime_flows.reporting.run_summary import RUNS_LOOKED_AT, RunRecord, render_summary
 from paradime_flows.reporting.storage import Storage, address_of, folder_of
 
 _ATTEMPTS_LOOKED_AT: Final = 20
-_RUNS_LOOKED_AT: Final = 50
 _NAMES_SHOWN: Final = 10
 
 
@@ -72,7 +71,7 @@ class Archive:
         Args:
             result: The run's result without it.
         """
-        return result.model_copy(update={"dbt": self.record.dbt})
+        return result.model_copy(update={"dbt": self.record.dbt, "usual_duration": self.record.usual})
 
     async def summary(self) -> None:
         """Write only the summary. A second call updates the same artifact."""
@@ -148,7 +147,7 @@ class Archive:
         if record.schedule_name is None or context.unreachable:
             return
         try:
-            page = await client.list_bolt_runs(record.schedule_name, limit=_RUNS_LOOKED_AT)
+            page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_LOOKED_AT)
         except BoltError as error:
             # Some backends lack this operation, and it takes the slug, which may differ from the name.
             context.count_outage(error)
@@ -159,6 +158,7 @@ class Archive:
             git = found.git_info
             checked_out = " at ".join(part for part in (git.branch, git.commit_hash) if part) if git else ""
             record.git = context.redact(checked_out) or None
+        record.usual = BoltUsualDuration.of(page.runs, run_id)
 
     async def _results(self, story: DbtStory) -> None:
         if story.is_empty:

@@ -13,6 +13,7 @@ from paradime_blocks.models import (
     BoltDbtResult,
     BoltRunState,
     BoltRunStatus,
+    BoltUsualDuration,
     run_url,
 )
 from paradime_blocks.text import cell, one_line, shorten
@@ -28,6 +29,8 @@ _MARKS: Final = {
     BoltRunState.CANCELED: "🛑",
     BoltRunState.SKIPPED: "⏭️",
 }
+# Of a schedule, newest first: who triggered the run, and how long its runs take.
+RUNS_LOOKED_AT: Final = 50
 _ROWS: Final = 200
 # Prefect's pages do not break lines in tables, so a long command would push the other columns out of the window.
 _COMMAND_CHARACTERS: Final = 56
@@ -78,6 +81,7 @@ class RunRecord:
         results_page: The page of the artifact with dbt's results.
         results_counts: dbt's results as counts.
         dbt: The same for a flow to branch on.
+        usual: How long the schedule's runs usually take.
         log_pages: The pages of the log artifacts, by the command's number.
         files: The files that the commands wrote.
         stored_under: The folder of the stored files.
@@ -102,6 +106,7 @@ class RunRecord:
     results_page: str | None = None
     results_counts: str | None = None
     dbt: BoltDbtResult = field(default_factory=BoltDbtResult)
+    usual: BoltUsualDuration | None = None
     log_pages: dict[int, str] = field(default_factory=dict)
     files: list[FileRecord] = field(default_factory=list)
     stored_under: str | None = None
@@ -172,6 +177,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(("Ended (UTC)", moment(status.ended_at)))
         if status.started_at and status.ended_at:
             facts.append(("Duration", shorten((status.ended_at - status.started_at).total_seconds())))
+    facts.append(("Usual duration", _usual(record.usual) if record.usual else ""))
     if record.results_counts:
         counts = cell(record.results_counts)
         facts.append(
@@ -180,6 +186,14 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     facts.append(("Cost", cost_told(record.dbt)))
     facts.append(("Assets", cell(record.assets_counts) if record.assets_counts else ""))
     return facts
+
+
+def _usual(usual: BoltUsualDuration) -> str:
+    told = f"{shorten(usual.seconds)} (median of {usual.runs} runs)"
+    if usual.difference_seconds is None:
+        return told
+    off = usual.difference_seconds
+    return f"{told}; this run took {shorten(abs(off))} {'longer' if off > 0 else 'less'}"
 
 
 def _spans(record: RunRecord, now: datetime) -> list[Span]:
