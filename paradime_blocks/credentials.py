@@ -13,6 +13,7 @@ from typing_extensions import Self
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
 from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
 from paradime_blocks.client.auth import (
+    COMPANY_TOKEN_PREFIX,
     ENDPOINT_EXAMPLE,
     BoltAuth,
     check_credentials,
@@ -186,6 +187,42 @@ class ParadimeCredentials(CredentialsBlock):
             return cls(**given)
         except ValidationError as error:
             raise _environment_error(error) from None
+
+    def for_workspace(self, workspace_uid: str) -> Self:
+        """Return the same credentials for another workspace of the company; the saved block stays as it is.
+
+        Args:
+            workspace_uid: The uid of the workspace.
+
+        Returns:
+            The credentials, which are not saved.
+
+        Raises:
+            BoltRequestError: Only a company token (`prdm_cmp_`) opens more than one workspace.
+            pydantic.ValidationError: The uid is invalid.
+
+        Example:
+            ```python
+            from paradime_blocks import ParadimeCredentials
+
+            company = ParadimeCredentials(
+                api_endpoint="https://api.paradime.io/api/v1/acme/graphql",
+                api_secret="prdm_cmp_my-token",
+                workspace_uid="finance",
+            )
+            assert company.for_workspace("marketing").workspace_uid == "marketing"
+            ```
+        """
+        if not self.api_secret.get_secret_value().startswith(COMPANY_TOKEN_PREFIX):
+            msg = f"These credentials ({self.source}) open one workspace only."
+            raise BoltRequestError(
+                msg, guidance="Use a company token (prdm_cmp_...), or credentials of the other workspace."
+            )
+        other = type(self)(**{**dict(self), "workspace_uid": workspace_uid})
+        # Hooks in other processes load the secret from there. The id stays out: Prefect would store it in place
+        # of the copy, and lose the workspace.
+        other._block_document_name = self._block_document_name  # noqa: SLF001 - of the same class
+        return other
 
     @property
     def source(self) -> str:

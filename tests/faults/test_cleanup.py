@@ -295,6 +295,39 @@ async def test_credentials_of_another_workspace_cancel_nothing(simulator, prefec
 
 
 @pytest.mark.parametrize(
+    "secret, workspace",
+    [
+        pytest.param("prdm_cmp_t", "w2", id="company token"),
+        pytest.param("prdm_wsp_t", "w1", id="workspace token"),
+    ],
+)
+async def test_a_hook_uses_the_block_for_the_workspace_of_the_run(prefect, secret, workspace) -> None:
+    """The flow run used `for_workspace`; the block itself, which the hook's process loads, is for another one."""
+    from uuid import uuid4
+
+    from paradime_blocks import ParadimeCredentials
+    from paradime_blocks.trigger.request import TriggerRequest
+    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.supervision.cancellation import credentials_of
+
+    saved = ParadimeCredentials(
+        api_endpoint="https://api.paradime.io/graphql", api_secret=secret, workspace_uid="w1"
+    )
+    ownership = Ownership(
+        flow_run_id=uuid4(),
+        request=TriggerRequest(schedule_name="daily"),
+        api_endpoint=saved.api_endpoint,
+        workspace_uid="w2",
+        credentials_block="production",
+    )
+    with mock.patch.object(ParadimeCredentials, "aload", mock.AsyncMock(return_value=saved)) as load:
+        found = await credentials_of(ownership)
+    load.assert_awaited_once_with("production")
+    assert found.workspace_uid == workspace
+    assert ownership.is_in(found) is (workspace == "w2")
+
+
+@pytest.mark.parametrize(
     "since,limit,left",
     [
         pytest.param(100, 120, 20, id="part of the time is used"),

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.blocks.core import Block
@@ -40,6 +41,37 @@ class TestScheduleMeetsPrefectsStandard(BlockStandardTestSuite):
 
 
 BLOCKS = pytest.mark.parametrize("block", [ParadimeCredentials, BoltSchedule])
+
+
+def test_a_company_token_acts_on_another_workspace():
+    """All else stays; hooks can load the block by its name, but it is not taken for the saved block itself."""
+    company = ParadimeCredentials(
+        api_endpoint=ENDPOINT, api_secret="prdm_cmp_t", workspace_uid="w1", proxy="none", ca_bundle="/ca.pem"
+    )
+    company._block_document_name, company._block_document_id = "production", uuid4()
+    other = company.for_workspace("w2")
+    assert dict(other) == {**dict(company), "workspace_uid": "w2"}
+    assert other.get_client().settings.auth == auth_for(None, "prdm_cmp_t", "w2")
+    assert (other._block_document_name, other._block_document_id) == ("production", None)
+    assert company.workspace_uid == "w1"
+
+
+@pytest.mark.parametrize(
+    "fields", [FIELDS, {"api_endpoint": ENDPOINT, "api_secret": "prdm_wsp_t"}], ids=["key pair", "token"]
+)
+def test_a_key_of_one_workspace_is_not_used_for_another(fields):
+    """Bolt would not be told of the other workspace, and the runs of the first would be triggered."""
+    with pytest.raises(BoltRequestError, match="open one workspace only") as raised:
+        ParadimeCredentials(**fields).for_workspace("w2")
+    assert fields["api_secret"] not in str(raised.value)
+
+
+@pytest.mark.parametrize("uid", ["", " ", "two words"])
+def test_another_workspace_needs_a_valid_uid(uid):
+    """An empty one would be that of no workspace."""
+    company = ParadimeCredentials(api_endpoint=ENDPOINT, api_secret="prdm_cmp_t", workspace_uid="w1")
+    with pytest.raises(ValueError, match="workspace_uid"):
+        company.for_workspace(uid)
 
 
 @BLOCKS

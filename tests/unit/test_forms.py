@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import Flow
@@ -147,6 +148,20 @@ def test_the_form_refuses_values_of_a_block_and_nothing_is_stored(given: dict[st
         validate({"schedule_name": "daily", **given}, schema_of(run_schedule), raise_on_error=True)
     with pytest.raises(BoltRequestError, match=r"holds the values of a block.*give its name as"):
         run_schedule.serialize_parameters({"schedule_name": "daily", **given})
+
+
+def test_a_copy_for_another_workspace_is_not_stored_as_its_block() -> None:
+    """Who started the flow run again would act on the workspace of the block."""
+    saved = ParadimeCredentials(
+        api_endpoint="https://api.paradime.io/graphql", api_secret="prdm_cmp_t", workspace_uid="w1"
+    )
+    saved._block_document_name, saved._block_document_id = "production", uuid4()
+    for credentials, told in (
+        (saved, "paradime-credentials/production"),
+        (saved.for_workspace("w2"), "ParadimeCredentials, not saved"),
+    ):
+        stored = run_schedule.serialize_parameters({"schedule_name": "daily", "credentials": credentials})
+        assert stored["credentials"] == told
 
 
 @pytest.mark.parametrize("credentials", [SAVED, "production", None], ids=["picked", "named", "none"])

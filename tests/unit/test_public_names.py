@@ -36,7 +36,7 @@ PROMISED = {
 PROMISED_MEMBERS = {
     "ParadimeCredentials": {
         *("api_endpoint", "api_key", "api_secret", "workspace_uid", "proxy", "request_timeout_seconds"),
-        *("from_env", "get_client", "check"),
+        *("from_env", "get_client", "check", "for_workspace"),
     },
     "BoltSchedule": {
         *("credentials", "schedule_name", "commands", "branch", "timeout_seconds", "poll_interval_seconds"),

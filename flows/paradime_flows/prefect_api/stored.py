@@ -24,7 +24,8 @@ def stored(name: str, value: object) -> Any:
         BoltRequestError: The values of a block are given by themselves, secrets included.
     """
     if isinstance(value, Block):
-        saved_as = value._block_document_name  # noqa: SLF001 - no public name
+        # Without an id it is a copy for another workspace, for which its block's name must not stand.
+        saved_as = value._block_document_id and value._block_document_name  # noqa: SLF001 - no public names
         return (
             f"{value.get_block_type_slug()}/{saved_as}" if saved_as else f"{type(value).__name__}, not saved"
         )

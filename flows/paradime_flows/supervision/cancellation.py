@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from paradime_blocks import ParadimeCredentials
+from paradime_blocks import BoltRequestError, ParadimeCredentials
 from paradime_flows.ledger import FLOW_KEY, Ownership, Superseded, lost_lease, read_ownerships
 from paradime_flows.prefect_api import (
     has_its_own_process,
@@ -43,7 +44,14 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
     workspace = (ownership.api_endpoint, ownership.workspace_uid)
     # Those that were given in code are in no block.
     given = the_supervisor().of(ownership.flow_run_id).credentials.get(workspace)
-    return given or await resolve_credentials(ownership.credentials_block)
+    if given is not None:
+        return given
+    found = await resolve_credentials(ownership.credentials_block)
+    if ownership.workspace_uid and ownership.workspace_uid != found.workspace_uid:
+        # The flow run used its block for another workspace; what opens one only is refused where it is used.
+        with suppress(BoltRequestError):
+            return found.for_workspace(ownership.workspace_uid)
+    return found
 
 
 async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
