@@ -16,7 +16,7 @@ from recorded import RECORDED, recorded_commands
 from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 
 from paradime_blocks import BoltClient, BoltRequestError, BoltRunFailed, BoltRunState, ParadimeCredentials
-from paradime_blocks.models import BoltDbtResult
+from paradime_blocks.models import BoltDbtResult, run_url
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.text import shorten
 from paradime_flows.archive_run import aarchive_run, archive_run
@@ -577,6 +577,7 @@ async def test_models_become_assets_as_prefect_dbt_keys_them(
     above = {each["prefect.resource.id"] for each in orders["related"]}
     assert {"duckdb://shop/main/stg_orders", "duckdb://shop/main/stg_payments", "dbt"} <= above
     assert orders["payload"]["bolt_run_id"] == run_id
+    assert orders["payload"]["bolt_run_url"] == orders["resource"]["prefect.asset.url"] == run_url(run_id)
     assert "9 materialised, 1 failed" in text_of((await artifacts_of(run.id))["paradime-assets"])
 
 

@@ -92,6 +92,24 @@ def test_an_assets_name_is_its_relation_without_quotes(events: list[dict[str, An
     ]
 
 
+def test_an_asset_links_to_the_run_that_built_it(events: list[dict[str, Any]]) -> None:
+    """What it was made from may have been built by another run, and keeps its link."""
+    nodes = {
+        "model.shop.orders": a_node("model", "d.s.orders", "seed.shop.raw"),
+        "seed.shop.raw": a_node("seed", "d.s.raw"),
+    }
+    results = RunResults((NodeResult("model.shop.orders", "model", "orders", "success"),))
+    emit_assets(results, Manifest(nodes, "duckdb"), {}, "https://app.paradime.io/bolt/run_id/7")
+    links = {
+        event["resource"]["prefect.resource.id"]: event["resource"].get("prefect.asset.url")
+        for event in events
+    }
+    assert links == {
+        "duckdb://d/s/raw": None,
+        "duckdb://d/s/orders": "https://app.paradime.io/bolt/run_id/7",
+    }
+
+
 def test_a_long_description_is_cut_as_prefect_dbt_cuts_it(events: list[dict[str, Any]]) -> None:
     """Otherwise the two would overwrite each other's description."""
     emit_assets(*emitted("duckdb", "a.b", description="x" * 3000), {})

@@ -186,8 +186,13 @@ class Archive:
                 "the assets", ValueError("no manifest names the adapter and the relations.")
             )
             return
-        facts = {"bolt_run_id": self.record.run_id, "bolt_schedule": self.record.title}
-        emitted = emit_assets(story.built, manifest, facts)
+        url = run_url(self.record.run_id) if self.record.run_id else None
+        facts = {
+            "bolt_run_id": self.record.run_id,
+            "bolt_run_url": url,
+            "bolt_schedule": self.record.title,
+        }
+        emitted = emit_assets(story.built, manifest, facts, url)
         self.record.assets_counts = emitted.counts()
         for nodes, reason in (
             (emitted.unnamed, "Prefect does not accept the names of"),

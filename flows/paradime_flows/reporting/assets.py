@@ -4,7 +4,8 @@ Keys, properties and upstream nodes are the same as in prefect-dbt (read in 0.7.
 the relation's name, with slashes instead of dots, and without quotes, spaces and other characters that Prefect does
 not accept: `snowflake://analytics/core/orders`. A key that is too long is cut. Upstream are the nodes that a node
 depends on; an ephemeral model is replaced by the nodes that it depends on. A node whose `meta` has `prefect:
-{enable_assets: false}` is left out, as in prefect-dbt; sources are never left out.
+{enable_assets: false}` is left out, as in prefect-dbt; sources are never left out. An asset's URL is the
+Bolt run that built it last; prefect-dbt sets none.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def asset_key(adapter_type: str, relation_name: str) -> str:
     return f"{adapter_type}://{relation_name.translate(_NOT_IN_KEYS)}"[:MAX_ASSET_KEY_LENGTH]
 
 
-def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) -> Emitted:
+def emit_assets(
+    results: RunResults, manifest: Manifest, facts: dict[str, Any], url: str | None = None
+) -> Emitted:
     """Report each node that was built or failed to Prefect; skipped and reused nodes are not reported.
 
     The events are the same as those of a task made with `prefect.assets.materialize`, but there is no task run for
@@ -89,6 +92,7 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
         results: The results of the commands that build something.
         manifest: The manifest of one of them.
         facts: Added to each materialisation's metadata.
+        url: The page of the run that built them, which the assets link to.
     """
     emitted = Emitted()
     adapter = manifest.adapter_type
@@ -100,7 +104,7 @@ def emit_assets(results: RunResults, manifest: Manifest, facts: dict[str, Any]) 
         relation = node.relation_name or (known.relation_name if known else None)
         if not relation or not adapter or (known and not known.assets_enabled):
             continue
-        asset = _asset(adapter, relation, known)
+        asset = _asset(adapter, relation, known, url)
         if asset is None:
             emitted.unnamed.append(node.name)
             continue
@@ -136,21 +140,23 @@ def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, 
     return event is not None
 
 
-def _asset(adapter: str, relation: str, node: ManifestNode | None) -> Asset | None:
+def _asset(adapter: str, relation: str, node: ManifestNode | None, url: str | None = None) -> Asset | None:
     """Return the asset of a relation; None if Prefect does not accept its name."""
-    properties = None if node is None else _properties(relation, node)
+    properties = None if node is None else _properties(relation, node, url)
     try:
         return Asset(key=asset_key(adapter, relation), properties=properties)
     except ValidationError:
         return None
 
 
-def _properties(relation: str, node: ManifestNode) -> AssetProperties:
+def _properties(relation: str, node: ManifestNode, url: str | None) -> AssetProperties:
     """Return an asset's properties. Unknown ones are not set, because that would delete the known value in Prefect."""
     properties: dict[str, Any] = {"name": clean(relation.translate(_QUOTES))}
     description = clean(node.description or "")
     if len(description) > MAX_ASSET_DESCRIPTION_LENGTH:
         description = f"{description[: MAX_ASSET_DESCRIPTION_LENGTH - 3]}..."
+    if url:
+        properties["url"] = url
     if description:
         properties["description"] = description
     if node.owner:
