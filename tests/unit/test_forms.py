@@ -21,6 +21,7 @@ from paradime_flows.forms import flat
 from paradime_flows.inspect_run import inspect_run
 from paradime_flows.list_schedules import list_schedules
 from paradime_flows.parameters import RunOptions
+from paradime_flows.prefect_api.stored import stored
 from paradime_flows.retry_run import retry_run
 from paradime_flows.run_pipeline import run_pipeline
 from paradime_flows.run_schedule import run_schedule
@@ -160,8 +161,7 @@ def test_a_copy_for_another_workspace_is_not_stored_as_its_block() -> None:
         (saved, "paradime-credentials/production"),
         (saved.for_workspace("w2"), "ParadimeCredentials, not saved"),
     ):
-        stored = run_schedule.serialize_parameters({"schedule_name": "daily", "credentials": credentials})
-        assert stored["credentials"] == told
+        assert stored("credentials", credentials) == told
 
 
 @pytest.mark.parametrize("credentials", [SAVED, "production", None], ids=["picked", "named", "none"])
