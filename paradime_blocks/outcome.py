@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paradime_blocks.client.retry import RetryPolicy, call_with_retries
+from paradime_blocks.dbt.digest import not_read
 from paradime_blocks.dbt.errors import failure_facts
 from paradime_blocks.errors import (
     BoltAuthError,
@@ -119,9 +120,10 @@ class Outcome:
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
         resources = await self._resources_of(client, status)
         # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
-        return BoltRunResult.of(
+        redact = Redactor.of(self.credentials)
+        result = BoltRunResult.of(
             self.run_id,
-            Redactor.of(self.credentials).status(status),
+            redact.status(status),
             schedule_name=self.schedule_name,
             resources=[
                 BoltResourceSummary(id=resource.id, path=resource.path, command_id=command_id)
@@ -129,6 +131,7 @@ class Outcome:
                 for resource in found
             ],
         )
+        return result.model_copy(update={"dbt": not_read([each.path for each in result.resources], redact)})
 
     async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
         """Return the error of a run that did not succeed; None for SUCCESS."""

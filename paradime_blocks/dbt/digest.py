@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
+from pathlib import PurePosixPath
 from typing import Final
 
 from paradime_blocks.dbt.artifacts import FreshnessResult, NodeResult, RunResults
@@ -18,6 +19,7 @@ _SLOWEST: Final = 10
 _MESSAGE_CHARACTERS: Final = 300
 _NAME_CHARACTERS: Final = 200
 _UNREAD_AT_MOST: Final = 20
+_RESULTS: Final = frozenset({"run_results.json", "sources.json", "freshness.json"})
 # dbt knows less than this of either; a file that has more is not dbt's.
 _KINDS_AT_MOST: Final = 30
 _WORD_CHARACTERS: Final = 40
@@ -65,6 +67,22 @@ def digest(
         bytes_billed=_sum(node.cost.bytes_billed for node in results.nodes),
         slot_ms=_sum(node.cost.slot_ms for node in results.nodes),
         unread=[redact.line(told, _MESSAGE_CHARACTERS) for told in list(unread)[:_UNREAD_AT_MOST]],
+    )
+
+
+def not_read(paths: Iterable[str], redact: Redactor) -> BoltDbtResult:
+    """Return the result where dbt's files were not read: it names them, so that it is not taken for that of a success.
+
+    Args:
+        paths: The files that the run's commands left.
+        redact: Takes secrets out of text.
+    """
+    results = dict.fromkeys(path for path in paths if PurePosixPath(path).name in _RESULTS)
+    return BoltDbtResult(
+        unread=[
+            f"{redact.line(path)}: only flows such as inspect_run and archive_run read it."
+            for path in list(results)[:_UNREAD_AT_MOST]
+        ]
     )
 
 

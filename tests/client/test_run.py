@@ -116,6 +116,18 @@ async def test_an_outage_at_the_end_that_is_too_long_is_an_error(simulator, cred
     assert 40 <= time_of_day.now < 60
 
 
+async def test_a_result_says_that_it_has_not_read_dbts_files(simulator, run):
+    """No list of failed tests is taken for complete that nobody has filled in."""
+    simulator.clock.advance(600)
+    result = await run.afetch_result()
+    paths = {resource.path for resource in result.resources}
+    assert result.dbt.counts == {}
+    assert {line.partition(":")[0] for line in result.dbt.unread} == {
+        path for path in paths if path.endswith(("run_results.json", "sources.json"))
+    }
+    assert len(result.dbt.unread) == 1
+
+
 @pytest.mark.parametrize(
     "fault",
     [
