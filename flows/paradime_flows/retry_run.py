@@ -23,7 +23,7 @@ from paradime_flows.prefect_api import (
     resolve_schedule,
     schedule_of_run,
 )
-from paradime_flows.runner import RunPolicies, drive
+from paradime_flows.runner import RunPolicies, drive, this_flow_run_id
 
 
 @bolt_flow(
@@ -76,6 +76,7 @@ async def retry_run(
     """
     options = flat(options)
     found = await resolve_credentials(credentials)
+    this_flow_run_id()  # needed before anything is sent
     name = await schedule_of_run(run_id, found, schedule_name)
     schedule = await resolve_schedule(name, found, **options)
     policies = await RunPolicies.of(options)

@@ -102,6 +102,7 @@ async def run_pipeline(
     options = flat(options)
     check_steps(steps)
     found = await resolve_credentials(credentials)
+    this_flow_run_id()  # needed before anything is sent
     async with get_client() as client:
         await take_lease(client, this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())

@@ -18,7 +18,7 @@ from paradime_flows.parameters import (
     ScheduleParameter,
 )
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule
-from paradime_flows.runner import RunPolicies, drive
+from paradime_flows.runner import RunPolicies, drive, this_flow_run_id
 
 
 def _name_of_the_run() -> str:
@@ -84,6 +84,7 @@ async def run_schedule(
     """
     options = flat(options)
     schedule = await resolve_schedule(schedule_name, credentials, **options)
+    this_flow_run_id()  # needed before anything is sent
     policies = await RunPolicies.of(options)
     request = schedule.request(**chosen(TriggerOptions, options))
     return await drive(

@@ -91,6 +91,7 @@ async def trigger_only(
         ```
     """
     schedule = await resolve_schedule(schedule_name, credentials, timeout_seconds=timeout_seconds)
+    this_flow_run_id()  # needed before anything is sent
     request = schedule.request(**options)
     policies = RunPolicies(on_already_running=on_already_running, leave=True)
     try:

@@ -90,7 +90,7 @@ async def test_of_a_block_the_flow_run_stores_the_name_only(
     ):
         await arun_schedule("daily", credentials, storage=storage, poll_interval_seconds=0.5)
         parameters = (await latest_flow_run("run-schedule")).parameters
-        assert parameters["logs_and_archive"]["storage"] == told
+        assert parameters["storage"] == told
         assert parameters["credentials"] == "ParadimeCredentials, not saved"
 
 

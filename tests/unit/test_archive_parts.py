@@ -85,6 +85,15 @@ def test_safe_names_do_not_change() -> None:
     assert folder_of("Täglich um 6", 9) == "Täglich um 6/9"
 
 
+@pytest.mark.parametrize("character", ["x", "é", "売", "\U0001f4be"])
+def test_a_long_name_is_cut_to_what_file_systems_take(character: str) -> None:
+    """They count bytes, 255 at most, of which a few are left for a number."""
+    name = safe_path(character * 300)
+    assert len(name.encode()) <= 240
+    assert set(name) <= {character, "_"}
+    assert len(name) == min(100, 240 // len(name[0].encode()))
+
+
 @pytest.mark.parametrize(
     "url, expected",
     [

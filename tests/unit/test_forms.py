@@ -21,6 +21,7 @@ from paradime_flows.forms import flat
 from paradime_flows.inspect_run import inspect_run
 from paradime_flows.list_schedules import list_schedules
 from paradime_flows.parameters import RunOptions
+from paradime_flows.pipeline import Step
 from paradime_flows.prefect_api.stored import stored
 from paradime_flows.retry_run import retry_run
 from paradime_flows.run_pipeline import run_pipeline
@@ -216,3 +217,36 @@ def test_a_refused_option_is_named(given: dict[str, Any]) -> None:
     """The error says what it accepts."""
     with pytest.raises(Exception, match=r"on_crash: Input should be 'cancel' or 'leave'"):
         run_schedule.validate_parameters({"schedule_name": "daily", **given})
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        pytest.param({"retries": 2**63}, "retries is larger than 64 bits hold", id="beyond 64 bits"),
+        pytest.param({"retries": -(2**70)}, "retries is larger than 64 bits hold", id="below 64 bits"),
+        pytest.param({"advanced": {"pr_number": 2**64}}, "pr_number is larger", id="in a box"),
+        pytest.param({"timeout_seconds": float("nan")}, "timeout_seconds is nan", id="no number"),
+        pytest.param({"timeout_seconds": float("inf")}, "timeout_seconds is inf", id="without end"),
+        pytest.param({"branch": "caf\ud83d"}, r"branch holds '\\ud83d'", id="half a character"),
+        pytest.param({"commands": ["dbt run", "a\x00b"]}, r"commands holds '\\x00'", id="NUL in a command"),
+        pytest.param({"commands": [{"command": "a\x00b"}]}, r"command holds '\\x00'", id="NUL in a mapping"),
+    ],
+)
+def test_a_value_that_prefect_cannot_store_is_refused_by_its_parameters_name(
+    given: dict[str, Any], told: str
+) -> None:
+    """A flow run would be stored first, and Prefect's server fail at it in words of its own."""
+    with pytest.raises(BoltRequestError, match=told):
+        run_schedule.serialize_parameters({"schedule_name": "daily", **given})
+
+
+@pytest.mark.parametrize(
+    "flow", [run_schedule, retry_run, trigger_only, run_pipeline], ids=lambda flow: flow.name
+)
+async def test_the_function_of_a_flow_says_that_it_needs_a_flow_run(flow: Flow[..., Any]) -> None:
+    """Some call it in unit tests, as the functions of tasks."""
+    first: Any = {"run_pipeline": [Step(schedule_name="daily")], "retry_run": 1}.get(
+        flow.fn.__name__, "daily"
+    )
+    with pytest.raises(BoltRequestError, match=r"outside of a flow run.*Call the flow itself"):
+        await flow.fn(first, ParadimeCredentials(**TYPED))

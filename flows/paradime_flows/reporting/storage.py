@@ -21,6 +21,8 @@ _SEPARATORS: Final = re.compile(r"[/\\]")
 # The field of the bucket in the blocks of Prefect's AWS, GCP and Azure integrations.
 _BUCKETS: Final = (("s3", "bucket_name"), ("gs", "bucket"), ("azure", "container_name"))
 _LONGEST_PART: Final = 100
+# File systems take 255, and a number may follow.
+_LONGEST_PART_BYTES: Final = 240
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,15 @@ def safe_path(*parts: str) -> str:
     """
     names = []
     for part in parts:
-        name = _UNSAFE.sub("_", part).strip(" .")[:_LONGEST_PART].rstrip(" .")
+        name = _cut(_UNSAFE.sub("_", part).strip(" .")).rstrip(" .")
         # `strip` above also removed the dot of ".env" and all of "..".
         if name:
             names.append(f"_{name[1:]}" if name[0] in "-=@+," else name)
     return "/".join(names) or "unnamed"
+
+
+def _cut(name: str) -> str:
+    return name[:_LONGEST_PART].encode()[:_LONGEST_PART_BYTES].decode(errors="ignore")
 
 
 def address_of(filesystem: WritableFileSystem, path: str) -> str:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect.states import Cancelled, Completed, Crashed
 
-from paradime_blocks import BoltRun, BoltRunFailed, BoltRunResult, BoltRunState, BoltSchedule
+from paradime_blocks import (
+    BoltRequestError,
+    BoltRun,
+    BoltRunFailed,
+    BoltRunResult,
+    BoltRunState,
+    BoltSchedule,
+)
 from paradime_flows.live.view import LiveView
 from paradime_flows.prefect_api import current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
@@ -102,9 +109,18 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
 
 
 def this_flow_run_id() -> UUID:
-    """Return the id of the current flow run."""
+    """Return the id of the current flow run.
+
+    Raises:
+        BoltRequestError: A flow's function was called outside of a flow run.
+    """
     flow_run_id = current_flow_run_id()
-    assert flow_run_id is not None  # noqa: S101 - only flows call this
+    if flow_run_id is None:
+        msg = "The flow's function was called outside of a flow run, which keeps track of the Bolt run."
+        guidance = (
+            "Nothing was sent. Call the flow itself, without .fn; or BoltSchedule.trigger() without Prefect."
+        )
+        raise BoltRequestError(msg, guidance=guidance)
     return flow_run_id
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paradime_blocks.options import NonEmpty
-from paradime_flows.parameters import CredentialsParameter, PageSize, RunId
+from paradime_flows.parameters import CredentialsParameter, Offset, PageSize, RunId
 from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 
@@ -63,7 +63,7 @@ async def latest_artifact(
     path: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
-    command_index: int | None = None,
+    command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> bytes:
     """Return the newest file of a path that a schedule's successful commands left behind.
@@ -98,7 +98,7 @@ async def latest_artifact_url(
     path: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
-    command_index: int | None = None,
+    command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> str:
     """Return the signed, expiring URL of a schedule's newest file of a path: who has it can read the file.
@@ -131,7 +131,7 @@ async def latest_manifest(
     schedule_name: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
-    command_index: int | None = None,
+    command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> dict[str, Any]:
     """Return a schedule's newest dbt manifest.
