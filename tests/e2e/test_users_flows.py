@@ -292,10 +292,10 @@ async def test_a_cancelled_flow_runs_state_names_a_run_it_could_not_cancel(
     (run,) = workspace.runs()
     assert state.is_cancelled()
     if ignored:
-        assert f"Bolt run {run.id} may still be going" in str(state.message)
+        assert f"Bolt run {run.id} may still be running" in str(state.message)
         assert f"/run_id/{run.id}" in str(state.message)
     else:
-        assert f"Bolt run {run.id} had ended by itself as SUCCESS" in str(state.message)
+        assert f"Bolt run {run.id} had already ended as SUCCESS" in str(state.message)
 
 
 async def test_a_crash_leaves_flow_runs_of_deployments_to_their_own_processes(

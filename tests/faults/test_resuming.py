@@ -715,10 +715,10 @@ async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, pre
     process.set(Process())
     run = await (await begun(simulator, flow_run_id)).obtain()
     ownership = ownership_of(prefect, flow_run_id)
-    assert f"Bolt run {run.run_id} may still be going" in describe_run(ownership)
+    assert f"Bolt run {run.run_id} may still be running" in describe_run(ownership)
     ownership.on_interrupt = "leave"
-    assert f"Bolt run {run.run_id} is left going" in describe_run(ownership, by_signal=True)
-    assert f"Bolt run {run.run_id} may still be going" in describe_run(ownership)
+    assert f"Bolt run {run.run_id} keeps running" in describe_run(ownership, by_signal=True)
+    assert f"Bolt run {run.run_id} may still be running" in describe_run(ownership)
 
 
 @pytest.mark.guarantee(

@@ -1,4 +1,4 @@
-"""Watching a flow run, and ending what nobody waits for: what the other packages use of it."""
+"""Watches flow runs and cleans up Bolt runs that nobody waits for. Other packages import these names."""
 
 from paradime_flows.supervision.cancellation import (
     clean_up_family,

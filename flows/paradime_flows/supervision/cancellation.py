@@ -1,4 +1,4 @@
-"""Settling what a flow run and all below it answer for: at its end, or where a cancel reaches no body and no hook."""
+"""Cleans up the Bolt runs of a flow run and its subflows, at its end or after a cancel that no code in it notices."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _CANCELLED_WHILE_SCHEDULED = [StateType.SCHEDULED, StateType.CANCELLED]
 
 
 def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) -> None:
-    """Keep the credentials of what a flow run answers for, for hooks that run in this process."""
+    """Store the credentials of a flow run's Bolt runs, for hooks that run in this process."""
     workspace = (credentials.api_endpoint, credentials.workspace_uid)
     the_supervisor().of(flow_run_id).credentials[workspace] = credentials
 
 
 async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
-    """Return the credentials of an ownership: this process's, its block's, or the environment's.
+    """Return the credentials of a record: those given in this process, its block's, or the environment's.
 
     Raises:
-        BoltRequestError: There are none.
+        BoltRequestError: There are no credentials.
     """
     workspace = (ownership.api_endpoint, ownership.workspace_uid)
-    # Those that were given in code are in no block.
+    # Credentials that were given in code are in no block.
     given = the_supervisor().of(ownership.flow_run_id).credentials.get(workspace)
     if given is not None:
         return given
@@ -55,12 +55,12 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
 
 
 async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
-    """Settle what is left if a flow run, or one above it, was cancelled before its present body began.
+    """Clean up if a flow run, or one of its parents, was cancelled before its current execution began.
 
-    A cancel during AwaitingRetry reaches neither a body nor a hook.
+    No execution and no hook notices a cancel during AwaitingRetry.
 
     Returns:
-        What to say of it; None if it was not.
+        A message about the cancel; None if there was none.
     """
     cancelled = await cancelled_before_execution(client, flow_run)
     if cancelled is None:
@@ -71,17 +71,17 @@ async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun)
 
 
 async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Settle what is left if a flow run was cancelled, and nobody in it hears of that.
+    """Clean up if a flow run was cancelled and no code in it notices that.
 
-    It awaits its retry: no body hears of anything until then. Or its body is busy with something else than a Bolt run
-    that it has triggered: it had until the second look to hear of it.
+    Either the flow run awaits its retry, and no code of it runs. Or its code is busy with something else than waiting
+    for the Bolt run that it has triggered; then it has time to notice the cancel until the second check.
 
     Args:
         client: An open client.
-        flow_run: The flow run, as just looked at.
+        flow_run: The flow run, as just read.
 
     Returns:
-        Whether nobody else in its process looks whether it is cancelled, or may not.
+        Whether the flow run must be checked often, since nothing else in its process may check for a cancel.
     """
     state = flow_run.state
     if state is None or lost_lease(flow_run):
@@ -100,7 +100,7 @@ async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowR
 
 
 def _has_triggered(flow_run: FlowRun) -> bool:
-    """Whether tasks of a flow run have triggered what it answers for still; a flow of ours hears of a cancel itself."""
+    """Whether tasks of a flow run have triggered runs that are still open; our own flows notice a cancel themselves."""
     return any(ownership.is_open and ownership.key != FLOW_KEY for ownership in read_ownerships(flow_run))
 
 
@@ -111,13 +111,13 @@ async def clean_up_family(
     *,
     only_this_process: bool = False,
 ) -> None:
-    """Settle what a flow run and all below it answer for, at once: none of the runs waits for another's end.
+    """Clean up the Bolt runs of a flow run and of all its subflows, in parallel.
 
     Args:
         client: An open client.
         flow_run: The flow run.
-        verdict: Says why a run is to end; None if it is not.
-        only_this_process: Whether to leave out what runs in processes of its own.
+        verdict: Returns why a run is to end; None if it is not to end.
+        only_this_process: Whether to leave out subflows that run in other processes.
     """
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -125,7 +125,7 @@ async def clean_up_family(
         async with limiter:
             try:
                 await clean_up(ownership, await credentials_of(ownership), reason)
-            except (Exception, Superseded) as error:  # noqa: BLE001 - the others must be settled all the same
+            except (Exception, Superseded) as error:  # noqa: BLE001 - the other runs must still be cleaned up
                 run_logger().error("%s", error)
 
     generation = [flow_run]
@@ -137,9 +137,9 @@ async def clean_up_family(
                     if ownership.is_open and reason is not None:
                         group.start_soon(one, ownership, reason)
             try:
-                # Not only the unfinished: Prefect closes the children of a cancelled flow run by itself.
+                # Finished ones too: Prefect ends the children of a cancelled flow run on its own.
                 children = await subflows_of(client, [member.id for member in generation])
                 generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
-            except Exception as error:  # noqa: BLE001 - what is being settled must not end with it
-                run_logger().error("The subflows of flow run %s cannot be told: %s", flow_run.id, error)
+            except Exception as error:  # noqa: BLE001 - the clean-up under way must not end with it
+                run_logger().error("Could not read the subflows of flow run %s: %s", flow_run.id, error)
                 return

@@ -1,9 +1,8 @@
-"""Signs of life of a flow run's process, so that the sweeper can tell a long wait from a lost machine.
+"""Heartbeats of a flow run's process, so that the sweeper can distinguish a long wait from a lost machine.
 
-From the first thing that a flow run answers for until it is over, a thread of its own refreshes a label, whatever
-the flow's own code does meanwhile. The label also names the process, so that a sweeper on the same machine need not
-wait for it to go stale. Prefect's own heartbeats are events: they can be switched off, and cannot be read with the
-flow run.
+A separate thread refreshes a label of the flow run, from the first record until the flow run is over, whatever the
+flow's own code does. The label also names the process, so that a sweeper on the same machine need not wait until it is
+stale. Prefect's own heartbeats are events: they can be switched off, and cannot be read with the flow run.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def _read(path: str) -> str:
 
 
 def _machine() -> str:
-    """Name the space in which a process id means something; empty where that cannot be told."""
+    """Return a name for the space in which a process id is unique; empty if it is unknown."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -48,29 +47,29 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks: process ids are used again."""
-    # The second field is the program's name in parentheses and may hold anything.
+    """Return when a process started, in the kernel's ticks: process ids are reused."""
+    # The second field is the program's name in parentheses and may contain anything.
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    # A zombie has ended, and waits for nothing but a parent that asks how.
+    # A zombie has ended; only its exit code is left for its parent.
     ended = not fields or fields[0] in {"Z", "X"}
     return fields[19] if not ended and len(fields) > 19 else ""  # noqa: PLR2004 - proc(5): field 22, the 20th behind the name
 
 
 async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
-    """Write a sign of life of this process to a flow run."""
+    """Write a heartbeat of this process to a flow run."""
     pid = os.getpid()
     value = f"{time.time():.0f} {pid} {_started(pid)} {_machine()}"
     await client.update_flow_run_labels(flow_run_id, {ALIVE_LABEL: value})
 
 
 async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> None:
-    """Give signs of life of this process, the first at once, until a flow run is over or another process's.
+    """Write heartbeats of this process, the first at once, until a flow run is over or another process runs it.
 
     Args:
         client: An open client.
         flow_run: The flow run.
-        check: Is handed the flow run with each sign, and when it is over, in the thread that gives the signs; if it
-            fails, again. It returns whether it is to be handed it every few seconds.
+        check: Called in the heartbeat thread with the flow run, with each heartbeat and when the flow run is over; if
+            it fails, it is called again. It returns whether to call it every few seconds.
     """
     await beat(client, flow_run.id)
     if the_supervisor().of(flow_run.id).alive_for is not None:
@@ -79,7 +78,7 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> 
     known = the_supervisor().of(flow_run.id)
     if known.alive_for is not None:
         return
-    # From here to the thread's start nothing may fail.
+    # Nothing may fail from here to the thread's start.
     known.alive_for = outermost
     # Prefect's settings are in the context.
     context = contextvars.copy_context()
@@ -96,7 +95,7 @@ async def _beat_until_over(flow_run_id: UUID, check: Check, known: Supervised) -
             await asyncio.sleep(times().beat_seconds)
             next_beat = 0.0
             try:
-                # One client for them all: each reads its certificates anew, which takes longer than a request.
+                # One client for all heartbeats: a new one reads its certificates, which takes longer than a request.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
                         if time.monotonic() + times().beat_look_seconds > next_beat:
@@ -107,7 +106,7 @@ async def _beat_until_over(flow_run_id: UUID, check: Check, known: Supervised) -
                     await check(client, flow_run)
             except ObjectNotFound:
                 return
-            except Exception:  # noqa: BLE001, S112 - a Prefect out of reach is no end
+            except Exception:  # noqa: BLE001, S112 - Prefect may be unreachable for a while
                 continue
             else:
                 return
@@ -120,10 +119,9 @@ def _is_over(flow_run: FlowRun) -> bool:
 
 
 def ends_the_process(flow_run: FlowRun) -> bool:
-    """Whether all that runs in this process ends with a flow run.
+    """Whether this process ends with a flow run.
 
-    A runner begins a process for each flow run. In a script several can be under way at once; or one is no more than
-    a subflow of another.
+    A runner starts a process for each flow run. A script can run several flows at once, or one as a subflow of another.
     """
     if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
         return True
@@ -133,7 +131,7 @@ def ends_the_process(flow_run: FlowRun) -> bool:
 
 @asynccontextmanager
 async def alive_for_another(flow_run_id: UUID) -> AsyncIterator[None]:
-    """Give signs of life for a flow run whose process is gone, while somebody else looks after its Bolt run."""
+    """Write heartbeats for a flow run whose process is gone, while this process tracks its Bolt run."""
 
     async def beat_on() -> None:
         while True:
@@ -152,7 +150,7 @@ async def alive_for_another(flow_run_id: UUID) -> AsyncIterator[None]:
 
 
 class _Sign(NamedTuple):
-    """A sign of life, as read."""
+    """A heartbeat, as read."""
 
     at: int
     pid: int
@@ -161,12 +159,12 @@ class _Sign(NamedTuple):
 
     @property
     def from_here(self) -> bool:
-        """Whether the process was on this machine, so that it can be looked for."""
+        """Whether the process was on this machine, so that its process id can be checked."""
         return bool(self.machine) and self.machine == _machine()
 
     @property
     def is_there(self) -> bool:
-        """Whether the process is on this machine still."""
+        """Whether the process is still on this machine."""
         return bool(self.started) and _started(self.pid) == self.started
 
 
@@ -181,9 +179,9 @@ def _sign(flow_run: FlowRun) -> _Sign | None:
 
 
 def silent_seconds(flow_run: FlowRun) -> float | None:
-    """Return how long nothing has been heard of a flow run's process, in seconds; None if it never was heard of.
+    """Return how long ago the last heartbeat of a flow run's process was, in seconds; None if there was none.
 
-    Infinite where it is known to be dead: it was on this machine and is no longer.
+    Infinite if the process is known to be dead: it was on this machine and has gone.
     """
     sign = _sign(flow_run)
     if sign is None:
@@ -194,23 +192,23 @@ def silent_seconds(flow_run: FlowRun) -> float | None:
 
 
 def seconds_since_last_sign(flow_run: FlowRun) -> float | None:
-    """Return how long ago a flow run's process gave its last sign of life, be it dead or not; None if it never did."""
+    """Return the age of the last heartbeat in seconds, also if the process is known to be dead; None without one."""
     sign = _sign(flow_run)
     return None if sign is None else max(0.0, time.time() - sign.at)
 
 
 def last_sign(flow_run: FlowRun) -> str:
-    """Return the last sign of life as it was written: another one means that somebody lives."""
+    """Return the last heartbeat as it was written: if it changes, a process is alive."""
     return str((flow_run.labels or {}).get(ALIVE_LABEL, ""))
 
 
 def lives_here(flow_run: FlowRun) -> bool:
-    """Whether the process that drives a flow run is known to be alive, on this machine."""
+    """Whether the process that runs a flow run is known to be alive, on this machine."""
     sign = _sign(flow_run)
     return sign is not None and sign.from_here and sign.is_there
 
 
 def lives_in_other_process(flow_run: FlowRun) -> bool:
-    """Whether the process that drives a flow run is known to be alive, on this machine, and is not this one."""
+    """Whether another process on this machine runs a flow run and is known to be alive."""
     sign = _sign(flow_run)
     return lives_here(flow_run) and sign is not None and sign.pid != os.getpid()

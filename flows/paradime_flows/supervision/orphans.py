@@ -1,4 +1,4 @@
-"""Which flow runs have lost the Bolt run that they answer for: the judgements of the sweeper, which change nothing."""
+"""Which flow runs no longer track their Bolt run: the decisions of the sweeper, which change nothing."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 _ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
-# One that awaits a retry lives on in its process; if that is gone, nobody looks after its run.
+# A flow run that awaits a retry lives in its process; if that is gone, nobody tracks its Bolt run.
 SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
 
 
 async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun]:
-    """Return all tagged flow runs in a state to be swept; acting comes later, lest pages shift."""
+    """Return all tagged flow runs in a state to be swept; all pages are read before the sweep changes anything."""
     since = datetime.now(timezone.utc) - lookback
     wanted = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
@@ -53,11 +53,11 @@ async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun
 
 
 def may_have_vanished(flow_run: FlowRun) -> bool:
-    """Whether nothing is left of a flow run in Bolt, while Prefect waits for its end: its process may be gone.
+    """Whether a flow run has no open Bolt run of its own while Prefect waits for its end: its process may be gone.
 
-    That of a subflow can end before Prefect hears of it, where one of several at once fails, or is cancelled. A
-    run that is not its own does not count. But one whose present body has yet to come to us gives no sign of life, and
-    those of the body before it have ended.
+    If one of several parallel subflows fails or is cancelled, the process of another can end before it writes its
+    state. A flow run whose current execution has not called this package does not count: it has no heartbeats, and
+    those of the execution before it have ended.
     """
     state, execution = flow_run.state, execution_of(flow_run)
     answers = any(each.is_open and each.owned for each in read_ownerships(flow_run))
@@ -67,40 +67,40 @@ def may_have_vanished(flow_run: FlowRun) -> bool:
 
 
 def idle_seconds(flow_run: FlowRun) -> float:
-    """Return how long a flow run has been over or silent, in seconds; less than nothing if it lives."""
+    """Return how long a flow run has been over or without a heartbeat, in seconds; negative if it lives."""
     state = flow_run.state
     if state is None:
         return -1
     since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
     silent = silent_seconds(flow_run)
     if state.type in _ENDED_BADLY:
-        # A worker can write a crash when the flow run has been retried already; the others nobody writes so.
+        # A worker can write Crashed after the flow run was retried; nothing writes the other states so late.
         lives = silent is not None and silent <= times().stale_seconds and state.type is StateType.CRASHED
         return -1 if lives else since_state
     if lives_here(flow_run):
         return -1
     if silent is None:
-        # It has not come to waiting yet, so only time can tell.
+        # It has no heartbeat yet, so only the time since its state counts.
         return since_state if since_state > times().stale_seconds else -1
     if state.type in {StateType.PENDING, StateType.SCHEDULED}:
-        # Somebody may have sent it on its way again just now.
+        # It may just have been scheduled again.
         return min(silent, since_state)
-    # A body that has begun just now may have to give its first sign of life yet.
+    # An execution that has just begun may not have written its first heartbeat.
     return min(silent, since_state) if silent > times().stale_seconds else -1
 
 
 def ended_badly(flow_run: FlowRun) -> bool:
-    """Whether a flow run has ended, and not as it should."""
+    """Whether a flow run has ended as Crashed, Cancelled or Failed."""
     return flow_run.state is not None and flow_run.state.type in _ENDED_BADLY
 
 
 def may_live(flow_run: FlowRun) -> bool:
-    """Whether nothing but the age of a sign of life, by two machines' clocks, says that a flow run has been lost."""
+    """Whether only the age of a heartbeat, by the clocks of two machines, shows that a flow run is lost."""
     return not ended_badly(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
 
 
 async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a flow run, or one above it, has been cancelled: if suspended, it had no process that would be told."""
+    """Whether a flow run, or one of its parents, has been cancelled; a suspended one has no process to notice that."""
     return any([_was_cancelled(one) async for one in lineage(client, flow_run)])
 
 
@@ -110,9 +110,9 @@ def _was_cancelled(flow_run: FlowRun) -> bool:
 
 
 async def is_resumed_by_parent(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a flow run is a subflow of one that lives, or is to begin again: that one takes its run up."""
+    """Whether a parent of a flow run is alive or will start again: then it resumes the subflow's run."""
     state = flow_run.state
-    # A step of a pipeline that died is Crashed, and the pipeline's next attempt may not have come to it.
+    # A pipeline's step that died is Crashed, and the pipeline's next attempt may not have reached it yet.
     ended = ended_badly(flow_run) and state is not None and not state.is_crashed()
     if ended or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
         return False
@@ -120,7 +120,7 @@ async def is_resumed_by_parent(client: PrefectClient, flow_run: FlowRun) -> bool
     async for one in lineage(client, flow_run):
         if _was_cancelled(one):
             return False
-        if one.id != flow_run.id and _goes_on(one, died):
+        if one.id != flow_run.id and _is_alive_or_due(one, died):
             return True
         if has_its_own_process(one):
             return False
@@ -128,24 +128,24 @@ async def is_resumed_by_parent(client: PrefectClient, flow_run: FlowRun) -> bool
 
 
 def _died(flow_run: FlowRun) -> datetime | None:
-    """Return when a flow run's process was heard of last, if that is known to be gone."""
+    """Return when the last heartbeat of a flow run's process was, if the process is known to be gone."""
     silent, since_sign = silent_seconds(flow_run), seconds_since_last_sign(flow_run)
-    # One that has ended gives no signs of life, and its process can do something else.
+    # A flow run that has ended writes no heartbeats, but its process may live.
     is_gone = silent is not None and silent > times().stale_seconds and not ended_badly(flow_run)
     if since_sign is None or not (is_gone or silent == float("inf")):
         return None
     if written_caller(flow_run) is not None:
-        # A task has called it, and that can have a process of its own.
+        # A task has called it, and a task can have its own process.
         return None
     return datetime.now(timezone.utc) - timedelta(seconds=since_sign - times().sign_rounding_seconds)
 
 
-def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
-    """Whether a flow run above another goes on, or is to.
+def _is_alive_or_due(flow_run: FlowRun, died: datetime | None) -> bool:
+    """Whether a parent flow run is alive or will start again.
 
     Args:
-        flow_run: The flow run, of the same process as the other.
-        died: When that process was heard of last, if it is gone.
+        flow_run: The parent, in the same process as its subflow.
+        died: When the last heartbeat of that process was, if it is gone.
     """
     state = flow_run.state
     if state is None:
@@ -156,9 +156,9 @@ def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
     ):
         return True
     if died is not None and state.is_running() and state.timestamp <= died:
-        # It has not been begun again since.
+        # It has not started again since.
         return False
-    # One that is on its way, or has begun just now; not one that nobody fetches.
+    # It is scheduled, or has just begun; but it is not left scheduled for long without a worker.
     due = state.state_details.scheduled_time or state.timestamp
     return (
         not state.is_final()
@@ -167,7 +167,7 @@ def _goes_on(flow_run: FlowRun, died: datetime | None) -> bool:
 
 
 def is_left_for_retry(ownership: Ownership, flow_run: FlowRun) -> bool:
-    """Whether a run is to be left going for a retry of its flow run to take up."""
+    """Whether a Bolt run is to be left running, so that a retry of its flow run can resume it."""
     state = flow_run.state
     if state is None or _was_cancelled(flow_run) or ownership.time_is_up:
         return False

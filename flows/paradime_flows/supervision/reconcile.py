@@ -1,4 +1,4 @@
-"""Ending a Bolt run that nobody waits for any longer: after a cancel, a crash, or by the sweeper."""
+"""Ends a Bolt run that nobody waits for any longer: after a cancel, after a crash, or in a sweep."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ async def find_run(
     *,
     seconds: float | None = None,
 ) -> Finding:
-    """Find the run of an ownership whose trigger was never answered; the ownership is told its id.
+    """Search for the run of a record whose trigger was not answered, and store its id in the record.
 
     Args:
-        ownership: An ownership that has a run to tell.
+        ownership: The record of an intent.
         credentials: The credentials of its workspace.
-        decision_log: Where it is told.
-        seconds: How long to look; None for as long as it takes until absence is certain.
+        decision_log: Where the result is noted.
+        seconds: How long to search; None to search until it is certain that there is no run.
 
     Returns:
-        The run that was found, that there is none, or the runs that it may be.
+        The run, that there is none, or the runs that may be it.
     """
     if ownership.run_id is not None:
         return Finding(Verdict.FOUND, [ownership.run_id])
     if ownership.intent is None:
         return Finding(Verdict.ABSENT)
     longest = longest_request_seconds(credentials.request_timeout_seconds)
-    # Bolt may have put the trigger off for a while before it took it.
+    # The client may have sent the trigger again for a while before Bolt accepted it.
     oldest = longest + RetryPolicy.total_seconds
     finding = Finding(Verdict.UNSURE)
-    # A look in an outage takes the client's own patience.
+    # A search during an outage takes as long as the client's own retries.
     with anyio.move_on_after(float("inf") if seconds is None else seconds + times().prefect_answer_seconds):
         async with credentials.get_client() as client:
             finding = await find_triggered_run(
@@ -66,16 +66,18 @@ async def find_run(
     if finding.verdict is Verdict.FOUND:
         ownership.run_id = finding.run_id
         ownership.began_at = ownership.intent.intended_at
-        decision_log.note(f"Bolt run {finding.run_id} is the one that our trigger started; it is taken up.")
+        decision_log.note(f"Bolt run {finding.run_id} is the one that our trigger started; resuming it.")
     elif finding.is_early and not finding.candidates:
         decision_log.note(
-            "The trigger has started no run so far; it may yet, and is left for the sweeper to look into."
+            "The trigger has started no run so far, but still may; sweep_orphans will search for it."
         )
     elif finding.verdict is Verdict.ABSENT:
-        decision_log.note("The trigger that was about to be sent has started no run.")
+        decision_log.note("The trigger has started no run.")
     else:
-        told = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
-        decision_log.note(f"It cannot be told which run our trigger started, if any (candidates: {told}).")
+        candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
+        decision_log.note(
+            f"Cannot determine which run our trigger started, if any (candidates: {candidates})."
+        )
     return finding
 
 
@@ -86,26 +88,26 @@ async def clean_up(
     *,
     search_seconds: float | None = None,
 ) -> BoltRunState | None:
-    """Cancel the Bolt run of an ownership, see that it has ended, write that down, and archive it.
+    """Cancel the Bolt run of a record, check that it has ended, write that to the record, and archive the run.
 
-    Safe to repeat, and for several at once: cancelling a run that has ended changes nothing.
+    It is safe to repeat this, also in parallel: cancelling a run that has ended changes nothing.
 
     Args:
-        ownership: What is to be settled.
+        ownership: The record to clean up.
         credentials: The credentials of its workspace.
         reason: Why, as a sentence.
-        search_seconds: How long a run that is not known yet is looked for; None for as long as it takes.
+        search_seconds: How long to search for an unknown run; None to search until it is certain.
 
     Returns:
-        The state in which the run ended; None if there is none, or none of ours.
+        The state in which the run ended; None if there is no run, or none of ours.
 
     Raises:
-        BoltError: The run may still be going. The ownership stays open, for the sweeper.
-        Superseded: Another body has taken up the flow run; the run is its to settle.
+        BoltError: The run may still be running. The record stays open, for the sweeper.
+        Superseded: Another execution runs the flow run now, and cleans up its run.
     """
     if not ownership.is_in(credentials):
-        msg = "The credentials at hand are those of another workspace; its runs bear the same ids."
-        guidance = "Nothing was sent. Keep a flow's credentials in a ParadimeCredentials block, where hooks find them."
+        msg = "The available credentials belong to another workspace, whose runs can have the same ids."
+        guidance = "Nothing was sent. Store a flow's credentials in a ParadimeCredentials block, where hooks find them."
         raise BoltRequestError(
             msg, guidance=guidance, schedule_name=ownership.schedule, run_id=ownership.run_id
         )
@@ -120,12 +122,12 @@ async def clean_up(
 
 
 async def check_ownership_lease(ownership: Ownership) -> None:
-    """See that no other body has taken up the flow run of an ownership since that was read.
+    """Check that no other execution has taken the lease of a record's flow run since the record was read.
 
     Raises:
-        Superseded: One has.
+        Superseded: Another execution has taken it.
     """
-    # Without Prefect, what was read last must do.
+    # If Prefect is unreachable, what was read last counts.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             await read_if_leased(client, ownership)
@@ -143,7 +145,7 @@ async def _clean_up(
     if finding.verdict is Verdict.UNSURE:
         if await all_have_ended(finding, credentials):
             decision_log.note("All of them have ended: there is nothing left to cancel.")
-            # A retry must look again, and not trigger anew: one of them may have been its run.
+            # A retry must search again and not trigger again: one of them may have been its run.
             await ledger.close(None, reported=False)
         else:
             await ledger.save()
@@ -152,14 +154,14 @@ async def _clean_up(
         await ledger.withdraw()
         return None
     if not ownership.owned:
-        why = "as it was to be" if ownership.left else "since it is not ours"
-        decision_log.note(f"Bolt run {ownership.run_id} is left going, {why}.")
-        # A retry takes it up, since nobody has been told of it; but not what a person has cancelled the wait for.
-        told = not ownership.left and await is_cancelled_if_known(ownership.flow_run_id)
-        await ledger.close(None, reported=told)
+        why = "as requested" if ownership.left else "since it is not ours"
+        decision_log.note(f"Bolt run {ownership.run_id} keeps running, {why}.")
+        # A retry resumes it, since its end is not reported; but not after a person has cancelled the wait.
+        reported = not ownership.left and await is_cancelled_if_known(ownership.flow_run_id)
+        await ledger.close(None, reported=reported)
         return None
     if not known:
-        # Looking takes its time, in which somebody may have begun the flow run again, and found the run as well.
+        # The flow run may have started again during the search, and have found the run as well.
         await check_ownership_lease(ownership)
     run = BoltRun(
         run_id=ownership.run_id,
@@ -176,14 +178,14 @@ async def _clean_up(
     if state == BoltRunState.CANCELED:
         decision_log.note(f"Bolt run {run.run_id} was cancelled.")
     else:
-        decision_log.note(f"Bolt run {run.run_id} had ended by itself as {state}.")
-    # What ended by itself has not been told to anybody: a retry of the flow run reports it, or retries it.
+        decision_log.note(f"Bolt run {run.run_id} had already ended as {state}.")
+    # That end was not reported yet: a retry of the flow run reports it, or retries the run.
     await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
 
 
 async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
-    """Whether Prefect says, now, that a flow run has been cancelled, or one above it; not if it cannot be asked."""
+    """Whether Prefect says that a flow run, or one of its parents, is cancelled; False if Prefect is unreachable."""
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             return await is_cancelled(client, await client.read_flow_run(flow_run_id))
@@ -191,10 +193,10 @@ async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
 
 
 async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
-    """Whether the runs that may be ours are known, and none of them goes on.
+    """Whether the runs that may be ours are known, and none of them is still running.
 
     Args:
-        finding: What looking for our run came to.
+        finding: The result of the search for our run.
         credentials: The credentials of its workspace.
     """
     if finding.is_early or not finding.candidates:
@@ -206,24 +208,24 @@ async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> 
 async def clean_up_interrupted(
     ownership: Ownership, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
 ) -> None:
-    """Settle after an interrupt: a person's cancel always cancels the Bolt run, another one by policy.
+    """Clean up after an interrupt: a cancel always cancels the Bolt run, another interrupt does by policy.
 
     Args:
-        ownership: What there is to answer for.
+        ownership: The record to clean up.
         credentials: The credentials of its workspace.
-        stop: What was seen of the flow run's own cancel, or of the process's end, if it was seen already.
+        stop: Why the flow run stops, if that is known already.
 
     Raises:
-        Superseded: Another process has taken up the flow run, and with it what there is to answer for.
-        Pause: The flow run is suspended, and will be taken up when it is resumed.
+        Superseded: Another process runs the flow run now, and tracks its Bolt run.
+        Pause: The flow run is suspended; when it is resumed, it resumes its Bolt run.
     """
     with signals_held_off() as hold, clients_of_our_own():
-        # A signal can be what comes of a cancel that nobody has seen yet, be it of a flow run above.
+        # A signal can be the effect of a cancel, of the flow run or a parent, that was not noticed yet.
         found = await reason_to_stop_if_known(ownership.flow_run_id)
         seen = stop if stop is not None and not stop.by_signal else None
         cancel = seen or (found if found is not None and found.is_cancel else None)
         if cancel is not None and cancel.ends_process:
-            # The flow run ends by itself, and as Cancelled; of the runner's signal for it, Prefect would make Crashed.
+            # The flow run ends on its own as Cancelled; the runner's signal for it would make it Crashed.
             hold.keep()
         await _clean_up_interrupted(ownership, credentials, None if cancel is None else cancel.reason)
 
@@ -233,15 +235,15 @@ async def _clean_up_interrupted(
 ) -> None:
     if not ownership.is_open:
         ownership.decision_log().note(reason or "The flow run was interrupted.")
-        # Where an intent stands that was not to be sent, a run that somebody else starts would be taken for its own.
+        # An intent that was not sent must not stay in the record: another client's run could be taken for ours.
         with anyio.move_on_after(times().prefect_answer_seconds):
             await FlowRunLedger(ownership).save_again()
         with anyio.move_on_after(times().archive_seconds):
             await summarize(ownership, credentials, outcome=reason)
         return
     if reason is None and ownership.on_interrupt == "leave":
-        ownership.decision_log().note("Interrupted; the Bolt run is left going, to be taken up again.")
-        # A hook will see this same interrupt as a crash.
+        ownership.decision_log().note("Interrupted; the Bolt run keeps running, and a retry will resume it.")
+        # A hook sees this same interrupt as a crash.
         ownership.on_crash = "leave"
         await FlowRunLedger(ownership).save()
         return
@@ -257,34 +259,34 @@ async def _clean_up_interrupted(
 
 
 def describe_run(ownership: Ownership, *, by_signal: bool = False) -> str:
-    """Say what became of the run of a flow run that was stopped, as sentences to be added; empty if it was cancelled.
+    """Describe what happened to the Bolt run of a stopped flow run, as a sentence to add; empty if it was cancelled.
 
     Args:
-        ownership: What the flow run answers for, settled.
-        by_signal: Whether it was its process that was told to end.
+        ownership: The record of the run, after its clean-up.
+        by_signal: Whether a signal has stopped the process.
     """
     run_id, state = ownership.run_id, ownership.state
     if not ownership.is_open:
-        by_itself = run_id is not None and state is not None and state.is_terminal
-        told = f" Bolt run {run_id} had ended by itself as {state}."
-        return told if by_itself and state != BoltRunState.CANCELED else ""
+        has_ended = run_id is not None and state is not None and state.is_terminal
+        message = f" Bolt run {run_id} had already ended as {state}."
+        return message if has_ended and state != BoltRunState.CANCELED else ""
     if run_id is None:
-        who = "the sweeper" if ownership.owned else "a retry of this flow run"
-        return f" A Bolt run may have been started; {who} looks for it."
+        who = "sweep_orphans" if ownership.owned else "a retry of this flow run"
+        return f" A Bolt run may have been started; {who} will search for it."
     if by_signal and ownership.on_interrupt == "leave":
-        return f" Bolt run {run_id} is left going ({run_url(run_id)}), to be taken up again."
-    return f" Bolt run {run_id} may still be going ({run_url(run_id)}); the sweeper cancels it."
+        return f" Bolt run {run_id} keeps running ({run_url(run_id)}); a retry will resume it."
+    return f" Bolt run {run_id} may still be running ({run_url(run_id)}); sweep_orphans will cancel it."
 
 
 async def archive_ownership(
     ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None
 ) -> Archive:
-    """Archive the run of an ownership to the flow run that answers for it.
+    """Archive the run of a record to its flow run.
 
     Args:
-        ownership: The ownership.
+        ownership: The record.
         credentials: The credentials of its workspace.
-        outcome: What came of it, as a sentence.
+        outcome: How it ended, as a sentence.
     """
     archive = _archive_of(ownership, credentials, outcome)
     await archive.run()
@@ -292,12 +294,12 @@ async def archive_ownership(
 
 
 async def summarize(ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None) -> None:
-    """Write the summary alone of what an ownership came to.
+    """Write only the summary of a record.
 
     Args:
-        ownership: The ownership.
+        ownership: The record.
         credentials: The credentials of its workspace.
-        outcome: What came of it, as a sentence.
+        outcome: How it ended, as a sentence.
     """
     await _archive_of(ownership, credentials, outcome).summary()
 

@@ -1,4 +1,4 @@
-"""One sweep: acts on flow runs that are over, or silent, while they answer for a Bolt run."""
+"""One sweep: acts on flow runs that are over, or without a heartbeat, while their Bolt run is open."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ SweepAction = Literal["cancel", "attach", "report"]
 
 
 class _CancelledMeanwhile(Exception):
-    """Somebody has cancelled the flow run whose Bolt run the sweep waits for."""
+    """The flow run was cancelled while the sweep waits for its Bolt run."""
 
 
 class SweptRun(BaseModel):
-    """What the sweep found of one flow run, and did.
+    """What the sweep found and did for one flow run.
 
     Attributes:
         flow_run_id: The flow run.
         flow_run_name: Its name.
-        flow_run_state: The state that Prefect holds it for.
+        flow_run_state: Its state in Prefect.
         schedule_name: The schedule that it ran.
-        run_id: The Bolt run; None if it could not be told.
-        state: The Bolt run's state after the sweep; None if it could not be told.
+        run_id: The Bolt run; None if it is unknown.
+        state: The Bolt run's state after the sweep; None if it is unknown.
         done: What was done, as a sentence.
     """
 
@@ -72,7 +72,7 @@ class SweptRun(BaseModel):
 
 
 class Sweep:
-    """One sweep: judges flow runs and settles what they answer for."""
+    """One sweep: decides which flow runs are orphans, and cleans up their Bolt runs."""
 
     def __init__(
         self, credentials: ParadimeCredentials, action: SweepAction, older_than_seconds: float
@@ -83,10 +83,10 @@ class Sweep:
         self.swept: list[SweptRun] = []
 
     async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
-        """Whether a flow run has been over or silent for long enough while it answers for a run of this workspace.
+        """Whether a flow run has been over or silent for long enough while a Bolt run of this workspace is open.
 
-        So is one of which nothing is left in Bolt, if Prefect still waits for its end. One that was cancelled need not
-        have been: nobody comes back for its run.
+        A flow run without an open Bolt run is an orphan too, if Prefect still waits for its end. A cancelled one is an
+        orphan at once: nobody resumes its run.
         """
         if not (self._open(flow_run) or may_have_vanished(flow_run)) or idle_seconds(flow_run) < 0:
             return False
@@ -113,13 +113,13 @@ class Sweep:
         try:
             await self._sweep(client, seen)
         except ObjectNotFound:
-            run_logger().info("Flow run %s has been deleted meanwhile.", seen.id)
+            run_logger().info("Flow run %s was deleted during the sweep.", seen.id)
         except Superseded as superseded:
             run_logger().info("%s", superseded)
-        except Exception as error:  # noqa: BLE001 - one flow run's trouble must not end the sweep
-            run_logger().error("Flow run %s could not be swept: %s", seen.id, error)
-            told = f"not done: {one_line(str(error), 200)}"
-            self.swept += [self._entry(seen, ownership, told) for ownership in self._open(seen)]
+        except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
+            run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
+            done = f"not done: {one_line(str(error), 200)}"
+            self.swept += [self._entry(seen, ownership, done) for ownership in self._open(seen)]
 
     async def _sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         flow_run = await client.read_flow_run(seen.id)
@@ -132,7 +132,7 @@ class Sweep:
             or await is_resumed_by_parent(client, flow_run)
         ):
             return
-        settled = True
+        all_closed = True
         for ownership in self._open(flow_run):
             entry = self._entry(flow_run, ownership)
             self.swept.append(entry)
@@ -142,11 +142,11 @@ class Sweep:
                 entry.done = f"not done: {error.message}"
                 run_logger().error("%s", error)
             except Superseded:
-                entry.done = "the flow run has been taken up again"
+                entry.done = "the flow run has started again"
                 raise
             entry.run_id = ownership.run_id
-            settled = settled and not ownership.is_open
-        if settled and self.action != "report":
+            all_closed = all_closed and not ownership.is_open
+        if all_closed and self.action != "report":
             await _write_final_state(client, flow_run)
 
     @staticmethod
@@ -164,14 +164,14 @@ class Sweep:
     async def _act(
         self, client: PrefectClient, entry: SweptRun, ownership: Ownership, flow_run: FlowRun
     ) -> None:
-        why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was not settled."
+        why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was still open."
         # A process that is known to be dead may have died just now.
         since_sign = seconds_since_last_sign(flow_run)
         idle = idle_seconds(flow_run)
         young = min(idle, idle if since_sign is None else since_sign) < times().left_for_retry_seconds
         cancelled = await is_cancelled(client, flow_run)
         left = young and is_left_for_retry(ownership, flow_run) and not cancelled
-        # Nobody comes back for the run of a flow run that was cancelled.
+        # Nobody resumes the run of a cancelled flow run.
         if (self.action == "cancel" and not left) or (self.action == "attach" and cancelled):
             entry.state = await clean_up(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
@@ -179,7 +179,7 @@ class Sweep:
         finding = await find_run(ownership, self.credentials, DecisionLog(ownership.notes))
         if finding.verdict is not Verdict.FOUND or ownership.run_id is None:
             absent = finding.verdict is Verdict.ABSENT
-            entry.done = "no Bolt run was started" if absent else "the Bolt run cannot be told"
+            entry.done = "no Bolt run was started" if absent else "the Bolt run is unknown"
             if absent and self.action != "report":
                 await FlowRunLedger(ownership).withdraw()
             elif self.action == "attach" and await all_have_ended(finding, self.credentials):
@@ -195,7 +195,7 @@ class Sweep:
         await self._attach(entry, ownership, run, why)
 
     async def _attach(self, entry: SweptRun, ownership: Ownership, run: BoltRun, why: str) -> None:
-        """Wait for a run in place of its flow run: until its end, its time limit, or a cancel."""
+        """Wait for a run instead of its flow run: until its end, its time limit, or a cancel."""
         limit = ownership.limit_seconds or TIMEOUT_SECONDS
 
         async def check(_: object) -> None:
@@ -218,36 +218,36 @@ class Sweep:
             except BoltRunTimedOut:
                 why = f"{why} Its time limit has passed."
                 is_to_end = ownership.owned and ownership.on_timeout == "cancel"
-                # Not without a look at whose it is by now.
-                settled = await clean_up(ownership, self.credentials, why) if is_to_end else None
-                entry.state = settled or await run.astate()
-                entry.done = f"waited for until its time limit; it is {entry.state}"
+                # The clean-up checks first who tracks the run now.
+                ended = await clean_up(ownership, self.credentials, why) if is_to_end else None
+                entry.state = ended or await run.astate()
+                entry.done = f"waited for until its time limit; its state is {entry.state}"
                 if is_to_end:
                     return
         ownership.state = entry.state
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
         await check_ownership_lease(ownership)
         await archive_ownership(ownership, self.credentials, outcome=why)
-        # Whoever retries the flow run is told how it ended.
+        # A retry of the flow run reports how it ended.
         await FlowRunLedger(ownership).close(entry.state, reported=False)
 
 
 async def _write_final_state(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Write the end that a vanished process could not write, unless somebody has begun the flow run again."""
+    """Write the final state that a vanished process could not write, unless the flow run has started again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
-    # Somebody may have cancelled it while it was waited for.
+    # Somebody may have cancelled it during the wait.
     same = same or (now.state is not None and now.state.is_cancelling())
     if ended_badly(flow_run) or not same or execution_of(now) != execution_of(flow_run):
         return
-    message = "The process of this flow run has vanished; nothing of it is left to look after in Bolt."
-    run_logger().info("The process of flow run %r has vanished; its end is written.", flow_run.name)
+    message = "The flow run's process stopped without reporting; no Bolt run of it is left to track."
+    run_logger().info("The process of flow run %r stopped without reporting; writing its end.", flow_run.name)
     await end_in_its_place(client, now, message)
 
 
 def _done(ownership: Ownership, state: BoltRunState | None) -> str:
     if ownership.run_id in {None, ownership.failed_run}:
-        return "no Bolt run was started" if ownership.intent is None else "the Bolt run cannot be told"
+        return "no Bolt run was started" if ownership.intent is None else "the Bolt run is unknown"
     if state == BoltRunState.CANCELED:
         return "cancelled"
-    return f"had ended by itself as {state}" if state is not None else "left as it is"
+    return f"had already ended as {state}" if state is not None else "left as it is"

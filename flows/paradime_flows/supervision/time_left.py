@@ -1,7 +1,7 @@
-"""How much of its time a Bolt run has left, by clocks that do not jump.
+"""How much of its time limit a Bolt run has left, by clocks that nobody sets.
 
-This process knows by its own monotonic clock when it triggered. Another one has only what is written down: then
-Bolt's clock tells, and a machine's own, which somebody can set, only where Bolt's is not known.
+The process that triggered uses its own monotonic clock. Another process uses the recorded time and Bolt's clock; only
+if Bolt's time is unknown, it uses the clock of its machine, which somebody can set.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def _mark(ownership: Ownership, run_id: int) -> tuple[str, str, int]:
 
 
 def note_start(ownership: Ownership, run_id: int, began: float) -> None:
-    """Note when the time of a run began to count, by the monotonic clock of this process."""
+    """Store when the time limit of a run began, by the monotonic clock of this process."""
     the_supervisor().of(ownership.flow_run_id).began[_mark(ownership, run_id)] = began
 
 
 async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentials, limit: float) -> float:
-    """Return what is left of a run's time limit, in seconds: never more than the limit, nor less than nothing.
+    """Return the rest of a run's time limit, in seconds, from 0 to the limit.
 
     Args:
-        ownership: What answers for the run.
+        ownership: The record of the run.
         credentials: The credentials of its workspace.
         limit: The time limit, in seconds from the trigger.
     """
@@ -44,7 +44,7 @@ async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentia
     intended = ownership.intent.bolt_time if ownership.intent is not None and ownership.owned else None
     if intended is not None:
         now = None
-        # Whoever waits next has the patience for an outage.
+        # The wait that follows handles an outage.
         with suppress(BoltError), anyio.move_on_after(times().bolt_time_seconds):
             async with credentials.get_client() as client:
                 await client.get_bolt_run(ownership.run_id, logs=False)

@@ -1,7 +1,7 @@
-"""Watching our own flow run while a Bolt run is waited for.
+"""Watches our own flow run while we wait for a Bolt run.
 
-A flow called as a script, a submitted task, and a flow run whose worker died are never told that somebody
-cancelled them. So whoever waits also looks at the state of its own flow run and of the flow runs above it.
+Prefect does not notify a flow called as a script, a submitted task, or a flow run whose worker died of a cancel. So the
+code that waits also polls the state of its own flow run and of its parents.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _CANCELLED_THEN_RUNNING = (
 
 
 class StoppedByPrefect(Exception):
-    """Our flow run, or one above it, has been cancelled or has ended without us.
+    """The flow run or one of its parents was cancelled or has ended.
 
     Args:
-        reason: What was seen, as a sentence.
-        by_signal: It was the process that was told to end; nobody has cancelled the flow run.
-        ends_process: With what was cancelled, all ends that runs in this process.
+        reason: Why, as a sentence.
+        by_signal: A signal stopped the process; nobody has cancelled the flow run.
+        ends_process: The cancelled flow run is the only one of this process, so the process ends with it.
     """
 
     def __init__(self, reason: str, *, by_signal: bool = False, ends_process: bool = False) -> None:
@@ -64,9 +64,9 @@ class Stop(NamedTuple):
     """Why the work of a flow run is no longer wanted.
 
     Attributes:
-        reason: What was seen, as a sentence.
-        ends_process: With what was cancelled, all ends that runs in this process: it is no one's subflow here.
-        is_cancel: Somebody has cancelled it, or what it belongs to; it has not merely lost that.
+        reason: Why, as a sentence.
+        ends_process: The cancelled flow run is the only one of this process, so the process ends with it.
+        is_cancel: Somebody has cancelled the flow run or a parent; a parent that has ended is no cancel.
     """
 
     reason: str
@@ -76,11 +76,11 @@ class Stop(NamedTuple):
 
 @dataclass
 class StopRequest:
-    """Asks the waits within it to stop, from the same process: a pipeline stops its steps by it.
+    """A request to the waits within it to stop, from the same process: a pipeline stops its steps with it.
 
     Attributes:
-        reason: Why, as a sentence; None as long as they may go on.
-        release: What they are to raise in place of it, and leave their Bolt runs to who comes after them.
+        reason: Why, as a sentence; None while they may continue.
+        release: An error to raise instead, without a clean-up: another execution resumes their Bolt runs.
     """
 
     reason: str | None = None
@@ -91,9 +91,9 @@ stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", defaul
 
 
 async def cancelled_before_execution(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
-    """Return the flow run, or the one above it, that was cancelled before its present body began; else None.
+    """Return the flow run, or the parent, that was cancelled before its current execution began; else None.
 
-    A cancel during AwaitingRetry is written and then run over: the sleeping process begins the body again.
+    A cancel during AwaitingRetry is written and then overwritten: the sleeping process starts the next attempt.
     """
     async for one in lineage(client, flow_run):
         if [None, *await state_types(client, one.id)][-2:] in _CANCELLED_THEN_RUNNING:
@@ -102,18 +102,18 @@ async def cancelled_before_execution(client: PrefectClient, flow_run: FlowRun) -
 
 
 async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
-    """Return what to say of a flow run's own cancel; None if nobody has cancelled it, or Prefect cannot be asked.
+    """Return the cancel of a flow run; None if nobody has cancelled it, or Prefect is unreachable.
 
     Raises:
-        Superseded: Another process has taken up the flow run.
+        Superseded: Another process runs the flow run now.
     """
     flow_run: FlowRun | None = None
-    # Prefect's client tries again for longer than there is time to cancel anything in.
+    # Prefect's client retries for longer than the time we have to cancel anything.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
     if flow_run is None:
-        # Without Prefect, it is an interrupt like any other.
+        # Without an answer from Prefect, this is an interrupt like any other.
         return None
     check_lease(flow_run)
     state = flow_run.state
@@ -125,50 +125,48 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
 async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: bool = False) -> Stop | None:
     """Return why the work of a flow run is no longer wanted, or None.
 
-    A flow run's own end is no reason unless it is a cancel: it may be written late or by somebody else, and what
-    is still running knows better. A parent that has ended without its child is one, or has failed without one that it
-    started by a deployment; and so is, for a task that was
-    submitted, that its flow has failed: nobody but the flow's own body writes that.
+    A cancel of the flow run or of a parent is a reason. So is a parent that has ended; if a deployment started the
+    child, only a parent that has failed. For a submitted task, a failure of its flow is a reason: only the flow's own
+    code writes that. Any other end of the flow run itself is no reason: it may be written late or by another process.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
-        in_task: The work is that of a task, beside which its flow can end.
+        in_task: Whether the work is a task's, so that the flow can end during it.
 
     Raises:
-        Superseded: Another process has taken up the flow run, or one above it.
-        Pause: The flow run, or one above it in whose body it runs, has been suspended, which Prefect tells a body only
-            where a task or flow of it ends. Its Bolt run goes on, and the body that begins on resumption takes it up.
+        Superseded: Another process runs the flow run, or one of its parents, now.
+        Pause: The flow run, or a parent of the same process, is suspended; Prefect reports that to code only at the end
+            of a task or flow. The Bolt run keeps running, and the execution that starts on resumption resumes it.
     """
-    own = in_this_body = True
+    own = in_this_process = True
     async for flow_run in lineage(client, await client.read_flow_run(flow_run_id)):
         check_lease(flow_run)
         state = flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
-                told = f"Flow run {flow_run.name!r} is being cancelled in Prefect."
-                return Stop(told, ends_the_process(flow_run), is_cancel=True)
-            if in_this_body and is_suspended(flow_run):
+                reason = f"Flow run {flow_run.name!r} is being cancelled in Prefect."
+                return Stop(reason, ends_the_process(flow_run), is_cancel=True)
+            if in_this_process and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
-                return Stop(f"Flow run {flow_run.name!r} has failed beside its task.")
-            # A process of its own outlives the parent that does not wait for it, or has crashed; but not its failure.
-            if not own and state.is_final() and (in_this_body or state.is_failed()):
-                told = f"Flow run {flow_run.name!r}, to which this one belongs, has ended as {state.name}."
-                return Stop(told)
+                return Stop(f"Flow run {flow_run.name!r} failed while its task was running.")
+            # A flow run in its own process continues after its parent completes or crashes, but not after it fails.
+            if not own and state.is_final() and (in_this_process or state.is_failed()):
+                return Stop(f"Parent flow run {flow_run.name!r} has ended as {state.name}.")
         own = False
-        in_this_body = in_this_body and not has_its_own_process(flow_run)
+        in_this_process = in_this_process and not has_its_own_process(flow_run)
     return None
 
 
 async def check_not_stopped(flow_run_id: UUID) -> None:
-    """See that the work of a flow run is still wanted; unlike `reason_to_stop_if_known`, it needs Prefect's answer.
+    """Check that the work of a flow run is still wanted; unlike `reason_to_stop_if_known`, raise without an answer.
 
     Raises:
-        StoppedByPrefect: It is not.
-        Superseded: Another process has taken up the flow run, or one above it.
-        Pause: The flow run is suspended, or one above it.
-        Exception: Prefect cannot be asked.
+        StoppedByPrefect: The work is no longer wanted.
+        Superseded: Another process runs the flow run, or one of its parents, now.
+        Pause: The flow run, or one of its parents, is suspended.
+        Exception: Prefect is unreachable.
     """
     async with get_client() as client:
         stop = await reason_to_stop(client, flow_run_id)
@@ -177,20 +175,17 @@ async def check_not_stopped(flow_run_id: UUID) -> None:
 
 
 async def reason_to_stop_if_known(flow_run_id: UUID) -> Stop | None:
-    """See that no other process has taken up a flow run, or one above it, or will when it is resumed.
-
-    Returns:
-        Why its work is no longer wanted; None if it is, or Prefect cannot be asked.
+    """Return why the work of a flow run is no longer wanted; None if it is wanted, or Prefect is unreachable.
 
     Raises:
-        Superseded: One has.
-        Pause: The flow run is suspended, or one above it.
+        Superseded: Another process runs the flow run, or one of its parents, now.
+        Pause: The flow run, or one of its parents, is suspended.
     """
     asked = stop_request.get()
     if asked is not None and asked.release is not None:
-        # Prefect may say otherwise by now.
+        # Prefect's state may have changed since.
         raise asked.release
-    # Prefect's client tries again for longer than there is time to cancel anything in.
+    # Prefect's client retries for longer than the time we have to cancel anything.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             return await reason_to_stop(client, flow_run_id)
@@ -209,24 +204,24 @@ async def unless_stopped(
     Args:
         work: What to do; it is cancelled when the flow run is.
         flow_run_id: The flow run.
-        interval_seconds: Time between two looks at the flow run, if not as usual.
-        parts: What the parts of the work ask; it hears of a reason to let go before they are stopped.
+        interval_seconds: Time between two polls of the flow run, if not the default.
+        parts: The request that the parts of the work read; its `release` is set before they are stopped.
 
     Returns:
         What the work returned.
 
     Raises:
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
-        Superseded: Another process has taken up the flow run, and the work has been stopped.
+        Superseded: Another process runs the flow run now, and the work has been stopped.
         Pause: The flow run has been suspended, and the work has been stopped.
-        TerminationSignal, KeyboardInterrupt: A signal came in the midst of it; as such, since Prefect knows no group
-            of it.
+        TerminationSignal, KeyboardInterrupt: A signal came during the work. It is raised as it is: Prefect does not
+            recognize it in an exception group.
         Exception: What the work raised.
     """
     watch = _Watch(flow_run_id, interval_seconds or times().watch_interval_seconds, parts)
     result: list[T] = []
     failure: list[BaseException] = []
-    # The group would wrap what the work raises in an ExceptionGroup, so it is carried out by hand.
+    # The group would wrap an error of the work in an ExceptionGroup, so it is raised again below.
     with watch.held:
         async with anyio.create_task_group() as group:
             group.start_soon(watch.run, group.cancel_scope)
@@ -234,7 +229,7 @@ async def unless_stopped(
                 result.append(await work())
             except (Exception, Superseded, Pause, *_SIGNALLED) as error:  # noqa: BLE001 - raised again below
                 if isinstance(error, _SIGNALLED):
-                    # Another one would break off the end of the group.
+                    # Another signal would interrupt the end of the group.
                     watch.held.enter_context(signals_held_off())
                 failure.append(error)
             group.cancel_scope.cancel()
@@ -252,12 +247,12 @@ async def unless_stopped(
 
 
 class _Watch:
-    """Looks for a reason to stop.
+    """Polls for a reason to stop.
 
     Args:
         flow_run_id: The flow run that is watched.
-        interval_seconds: Time between two looks at it.
-        parts: What the parts of the work ask.
+        interval_seconds: Time between two polls of it.
+        parts: The request that the parts of the work read.
     """
 
     def __init__(self, flow_run_id: UUID, interval_seconds: float, parts: StopRequest | None) -> None:
@@ -287,7 +282,7 @@ class _Watch:
         except _SIGNALLED as signal:
             self.signal = signal
         if self.stop is not None and self.stop.ends_process:
-            # The runner's signal may come while the work clears up: it would find no one who knows it for a cancel.
+            # The runner's signal may come during the clean-up, where it could not be recognized as part of the cancel.
             self.held.enter_context(signals_held_off()).keep()
         if self.parts is not None and self.release is not None:
             self.parts.release = self.release
@@ -314,5 +309,5 @@ class _Watch:
             return None
         except ObjectNotFound:
             return Stop("The flow run has been deleted in Prefect.")
-        except Exception:  # noqa: BLE001 - Prefect out of reach is no reason to stop a healthy run
+        except Exception:  # noqa: BLE001 - an unreachable Prefect is no reason to stop a healthy run
             return None
