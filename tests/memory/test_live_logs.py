@@ -241,7 +241,7 @@ async def test_a_log_that_never_finishes_is_completed_from_the_output(
     await look(LiveLogs(run_id, credentials, journal, mode))
     assert sorted(journal.lines) == sorted("".join(outputs).splitlines())
     (message,) = warnings()
-    assert message.startswith("INFO: Bolt did not call the log")
+    assert message.startswith("INFO: Bolt did not report the log")
 
 
 async def test_an_output_shorter_than_the_log_is_reported(
@@ -261,7 +261,7 @@ async def test_an_output_shorter_than_the_log_is_reported(
     await look(LiveLogs(run_id, credentials, journal))
     assert journal.lines == (numbered(90) + "end").splitlines()
     (message,) = warnings()
-    assert message.startswith("WARNING: Whether all output")
+    assert message.startswith(f"WARNING: The log of Bolt run {run_id} may be incomplete")
 
 
 async def test_lines_that_keep_coming_are_logged_before_the_last(simulator, credentials, monkeypatch):

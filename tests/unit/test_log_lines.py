@@ -55,7 +55,7 @@ def test_resuming_in_the_middle_of_a_line_logs_the_whole_line():
     """The next process reads the part again that was held back when the first one died."""
     log = CommandLog(1)
     log.feed("STDOUT", "one\ntwo ")
-    log.turn("cursor-in-the-middle")
+    log.set_cursor("cursor-in-the-middle")
     lines, position = log.take()
     assert [line.text for line in lines] == ["one"]
     assert position.cursor is None
@@ -140,7 +140,7 @@ def test_a_command_log_does_not_grow_with_the_lines_already_logged():
     try:
         for n in range(30):
             log.feed("STDOUT", piece)
-            log.turn(f"{n}:0")
+            log.set_cursor(f"{n}:0")
             log.take()
             held.append(tracemalloc.get_traced_memory()[0])
     finally:

@@ -1,7 +1,7 @@
-"""A command's growing output as lines, each with its level, and lines joined to few log records.
+"""Splits a command's growing output into lines with levels, and joins the lines to few log records.
 
-Nothing here asks or tells anybody: pieces of output go in, records come out, and the position up to which the
-output has been logged can be kept as plain data and gone on from.
+This module does no I/O: pieces of output go in, records come out. The position up to which the output has been logged
+is plain data that can be stored, so that another attempt can continue from it.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from typing import Final, NamedTuple
 from paradime_blocks.dbt import TIME, LevelReader, LogLine, Piece, Record, Stream
 from paradime_flows.choices import LiveLogsMode
 
-# Prefect Cloud takes 25,000 characters a record.
+# Prefect Cloud accepts 25,000 characters a record.
 RECORD_CHARACTERS: Final = 20_000
-# What head_and_tail shows of each end of a command's output.
+# How many lines head_and_tail shows from each end of a command's output.
 END_LINES: Final = 100
-# A line that is longer is broken: a program that never ends its line must not be held back for ever.
+# A longer line is split. Otherwise the output of a program that never ends its line would never be logged.
 LINE_CHARACTERS: Final = 1_000_000
 _STREAMS: Final[tuple[Stream, Stream]] = ("STDOUT", "STDERR")
-# Lines whose levels keep changing make a record each; so many of these, and one more per so many characters.
+# Lines with changing levels make one record each: at most so many records, and one more per so many characters.
 _RECORDS_FREELY: Final = 20
 _CHARACTERS_PER_RECORD: Final = 4000
-# Made once: `json.dumps` looks at its options each time, which is most of its cost for a line.
+# Made once, because `json.dumps` checks its options each time, which is most of its cost for a line.
 _AS_JSON: Final = json.JSONEncoder().encode
-# Every line "n of m ..." of a text; the line break makes the search fast.
+# Matches every line "n of m ..." of a text. The line break makes the search fast.
 _NODES: Final = re.compile(
     rf"\n(?:{TIME})?[0-9]{{1,9}} of ([0-9]{{1,9}}) ([A-Z][A-Z-]*)\b( hook: | (?:creat(?:ing|ed) )?batch )?"
 )
 
 
 def size_of(text: str) -> int:
-    """Return how many bytes of a request a text takes at most."""
+    """Return how many bytes a text takes in a request, at most."""
     return len(_AS_JSON(text))
 
 
 class LineSplitter:
-    """Cuts a text that comes in pieces into lines; where the pieces are cut makes no difference."""
+    """Splits a text that comes in pieces into lines. It makes no difference where the pieces are cut."""
 
     def __init__(self) -> None:
         self.rest = ""
 
     def feed(self, text: str) -> list[str]:
-        """Return the lines that the text completes, without their line breaks; the last part is held back."""
+        """Return the lines that the text completes, without line breaks. An incomplete line stays in `rest`."""
         text = self.rest + text
         if len(text) <= LINE_CHARACTERS:
             *lines, self.rest = text.split("\n")
@@ -59,7 +59,7 @@ class LineSplitter:
                 lines.append(text[start:end])
                 start = end + 1
             elif len(text) - start >= LINE_CHARACTERS:
-                # At white space if there is any, so that no address and no secret is cut in two.
+                # Cut at white space if there is any, so that no address and no secret is split.
                 cut = text.rfind(" ", start, start + LINE_CHARACTERS) + 1 or start + LINE_CHARACTERS
                 lines.append(text[start:cut])
                 start = cut
@@ -69,7 +69,7 @@ class LineSplitter:
         return lines
 
     def end(self) -> list[str]:
-        """Return what was held back, if anything was."""
+        """Return the incomplete last line, if there is one."""
         rest, self.rest = self.rest, ""
         return [rest] if rest else []
 
@@ -81,7 +81,7 @@ class NodeCount(NamedTuple):
     total: int = 0
 
     def after(self, line: LogLine) -> NodeCount:
-        """Return the count after a line. Hooks count anew, and are left out."""
+        """Return the count after a line. Hooks are left out, because they have a count of their own."""
         if line.progress is None or line.status is None or " hook: " in line.message:
             return self
         total = line.progress[1]
@@ -91,7 +91,7 @@ class NodeCount(NamedTuple):
         return NodeCount(min(total, done + (line.status != "START")), total)
 
     def after_text(self, text: str) -> NodeCount:
-        """Return the count after lines that were not looked at one by one."""
+        """Return the count after lines that were not parsed one by one."""
         if " of " not in text:
             return self
         found = Counter(_NODES.findall("\n" + text))
@@ -105,9 +105,9 @@ class NodeCount(NamedTuple):
 class Position(NamedTuple):
     """How far a command's output has been logged.
 
-    Lines are counted per stream, standard output first, so that a position holds whichever way the output is
-    fetched. The cursor is a shortcut: Bolt's, for where `at` lines had been given. `last` counts what was logged
-    of the note and the lines with which `head_and_tail` ends.
+    Lines are counted per stream, standard output first, so that a position is valid for both ways to fetch the output.
+    `cursor` is Bolt's cursor after `at` lines, which saves time. `last` counts the records that were logged of the end
+    of `head_and_tail`: the note and the last lines.
     """
 
     cursor: str | None = None
@@ -119,7 +119,7 @@ class Position(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A line that is to be logged, and how far the output has been once it is."""
+    """A line to log, and the position of the output after it."""
 
     record: Record
     size: int
@@ -133,12 +133,12 @@ class CommandLog:
 
     Args:
         command_id: The command.
-        position: Where an earlier attempt left off.
-        mode: `all`, or the first and last lines only.
+        position: The position of an earlier attempt.
+        mode: `all`, or only the first and last lines.
 
     Attributes:
-        waiting_bytes: How much waits to be logged.
-        falls_short: Whether the whole output had less in it than was read before.
+        waiting_bytes: The size of the lines that wait to be logged.
+        is_incomplete: Whether the whole output had fewer lines than were read before.
     """
 
     def __init__(self, command_id: int, position: Position | None = None, mode: LiveLogsMode = "all") -> None:
@@ -147,7 +147,7 @@ class CommandLog:
         self.position = position
         self.cursor = position.cursor
         self.ended = position.done
-        self.falls_short = False
+        self.is_incomplete = False
         self.nodes = NodeCount(*position.nodes)
         self.waiting_bytes = 0
         self._waiting: deque[_Waiting] = deque()
@@ -166,21 +166,21 @@ class CommandLog:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is something to log: empty lines wait for what comes after them."""
+        """Whether there is something to log. Empty lines wait for the text after them."""
         return bool(self._waiting) and (self.ended or not self._waits_for_text)
 
     def feed(self, stream: str, text: str) -> None:
-        """Take in what came next on a stream."""
+        """Read the next piece of a stream."""
         number = int(stream == "STDERR")
         self._take(number, self._splitters[number].feed(text))
 
     def feed_whole(self, stream: Stream, text: str, most: int) -> bool:
-        """Take in what is new of all that a stream has given since it began.
+        """Read the new part of a stream's whole output.
 
         Args:
             stream: The stream.
-            text: All of it.
-            most: How much to take in, in characters.
+            text: Its whole output so far.
+            most: How many characters to read.
 
         Returns:
             Whether there is more.
@@ -192,28 +192,28 @@ class CommandLog:
             self.feed(stream, text[start : start + most])
         return self._whole[number] < len(text)
 
-    def turn(self, cursor: str) -> None:
-        """Take in the cursor for what comes after all that was fed so far."""
+    def set_cursor(self, cursor: str) -> None:
+        """Set the cursor for the output after all that was fed so far."""
         self.cursor = cursor
-        # In the middle of a line it is of no use to somebody who does not know the line's beginning.
+        # A cursor in the middle of a line is useless to an attempt that does not know the line's beginning.
         if not any(splitter.rest for splitter in self._splitters):
             self._known = (cursor, (self._read[0], self._read[1]))
 
-    def begin_anew(self) -> None:
-        """Be ready for `feed_whole` from the beginning: what was read is skipped."""
+    def restart(self) -> None:
+        """Prepare for `feed_whole` from the beginning. Lines that were read already are skipped."""
         self._held_back = [splitter.rest for splitter in self._splitters]
         self._splitters = (LineSplitter(), LineSplitter())
         self._skip = list(map(max, self._skip, self._read))
         self._read, self._whole, self._known, self.cursor = [0, 0], [0, 0], (None, (0, 0)), None
 
     def end(self) -> None:
-        """Take in that nothing more will come."""
+        """Note that the output is complete."""
         if self.ended:
             return
         for number, splitter in enumerate(self._splitters):
             rest, held_back = splitter.end(), self._held_back[number]
             if self._read[number] + len(rest) < self._skip[number] + bool(held_back):
-                self.falls_short = True
+                self.is_incomplete = True
                 self._read[number] = self._skip[number]
                 rest = [held_back] if held_back else []
             self._take(number, rest)
@@ -222,7 +222,7 @@ class CommandLog:
             left_out = self._left_out - len(last)
             note = f"[… {left_out:,} lines left out; the artifact with the command's log has more …]"
             last.insert(0, Record(logging.INFO, note))
-        # They are read again by whoever goes on from among them, and count then.
+        # An attempt that resumes among these lines reads them again, and counts their nodes then.
         nodes = self._waiting[-1].nodes if self._waiting else self.position.nodes
         for n, record in enumerate(last[self.position.last :], self.position.last + 1):
             self._await(record, nodes, n)
@@ -230,11 +230,11 @@ class CommandLog:
         self.ended = True
 
     def take(self, most: int | None = None, *, any_size: bool = True) -> tuple[list[Record], Position]:
-        """Return lines that wait to be logged, and the position once they are.
+        """Return lines that wait to be logged, and the position after them.
 
         Args:
-            most: How much to return, in bytes of a request; None for all.
-            any_size: Whether to return the first line even if it is larger.
+            most: The most bytes of a request to return; None for all.
+            any_size: Whether to return the first line even if it is larger than `most`.
         """
         if not self.ended and not self.is_ready:
             return [], self.position
@@ -250,7 +250,7 @@ class CommandLog:
         cursor, at, logged, nodes, last, _ = self.position
         if taken:
             _, _, logged, nodes, last = taken[-1]
-        # A cursor for what comes after lines that still wait here would leave these out.
+        # A cursor after lines that still wait here would skip these lines.
         if all(known <= done for known, done in zip(self._known[1], logged, strict=True)):
             cursor, at = self._known
         self.position = Position(cursor, at, logged, nodes, last, self.ended and not self._waiting)
@@ -261,7 +261,7 @@ class CommandLog:
         self._read[number] += known
         lines = lines[known:]
         if self._head_only:
-            # The beginning is logged line by line, as far as it goes; of the rest the last lines are kept.
+            # The first lines are logged at once. Of the rest, only the last lines are kept.
             room = 0 if self._left_out else max(0, END_LINES - sum(self._logged))
             for piece in self._levels[number].read_all(lines[:room]):
                 self._log(number, piece)
@@ -297,8 +297,8 @@ class CommandLog:
 def join_lines(lines: Sequence[Record]) -> list[Record]:
     """Join lines to as few records as their levels allow, each short enough for Prefect Cloud.
 
-    Where levels change so often that the records would flood Prefect, lines of several levels share a record
-    of the highest one.
+    If the levels change so often that there would be too many records, lines of several levels share a record, which
+    has the highest level.
     """
     records = list(_joined(lines))
     characters = sum(len(text) for _, text in lines)
@@ -327,7 +327,7 @@ def _joined(lines: Iterable[Record]) -> Iterator[Record]:
     texts: list[str] = []
     characters, current = 0, None
     for level, line in lines:
-        # An empty line goes with its neighbours.
+        # An empty line has the level of its neighbours.
         if current is not None and line.strip() and level != current and any(text.strip() for text in texts):
             yield Record(current, "\n".join(texts))
             texts, characters = [], 0

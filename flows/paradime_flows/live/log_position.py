@@ -1,10 +1,10 @@
-"""Where live logs go, and where it is kept how far they have got: a flow run's log, and a label of it.
+"""Writes live logs to a flow run's log, and their position to a label of the flow run.
 
-Records are posted to Prefect's API here rather than left to Prefect's own handler, which drops what it cannot
-post: only what Prefect has taken may be written down as logged.
+This module posts records to Prefect's API itself, because Prefect's own handler drops records that it cannot post: only
+records that Prefect accepted may count as logged.
 
-A process can be killed at any point, and the answer to a post can be lost. So the label says what is about to
-be posted before it is, and whoever comes next looks in the flow run's log whether its last record is there:
+A process can be killed at any point, and the answer to a post can be lost. So the label announces a post before it is
+sent, and the next attempt checks in the flow run's log whether the last record of the post is there:
 
     label: at A                    label: at A, then B if record R is there      post … R      label: at B
 """
@@ -36,42 +36,42 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Log
 
-# Proxies and servers refuse what is too large, and would refuse it again and again.
+# Proxies and servers refuse larger requests, every time.
 _REQUEST_BYTES: Final = 500_000
-# What a record takes besides its text.
+# The size of a record without its text.
 _RECORD_BYTES: Final = 400
-# A server gives so many at once.
+# A server returns at most so many at once.
 _MOST_RECORDS: Final = 200
 _TOO_LARGE: Final = 413
-# These are about what was sent: a part of it may be taken.
+# These status codes are about the content: the server may accept a part of it.
 _OF_THE_CONTENT: Final = frozenset({400, _TOO_LARGE, 422})
-# These may pass.
+# After these status codes, the same request may succeed later.
 _FOR_NOW: Final = frozenset({408, 429})
 
 
 class Journal(Protocol):
-    """Where lines are logged, and where it is kept how far."""
+    """Writes lines to a log, and stores the position."""
 
     async def read(self, run_id: int) -> str | None:
-        """Return what was kept for a Bolt run with the last write whose records have arrived."""
+        """Return the position of a Bolt run that was stored with the last write whose records arrived."""
 
     def show(self, records: Sequence[Record]) -> None:
-        """Log records where that cannot fail."""
+        """Log records to the console, which cannot fail."""
 
     async def write(self, run_id: int, kept: str) -> None:
-        """See that what was shown has arrived, and keep how far that is, in one line of text.
+        """Send the records that were shown, and store the position, one line of text.
 
         Raises:
-            Exception: It may not have arrived. The same is to be written again before more is shown.
+            Exception: The records may not have arrived. Write them again before you show more.
         """
 
 
 class _ArrivedError(Exception):
-    """A post is not sent again, since it has arrived."""
+    """A post is not sent again, because it has arrived."""
 
 
 class _Last(NamedTuple):
-    """The last record of what is posted at once, as it can be found again."""
+    """The last record of a post, in a form that can be found in the log."""
 
     timestamp: datetime
     checksum: int
@@ -90,12 +90,11 @@ class _Last(NamedTuple):
 
 
 class FlowRunJournal:
-    """Logs for a flow run, and keeps the position in a label of it.
+    """Logs to a flow run, and stores the position in a label of it.
 
-    What is written at once is posted in requests of at most half a megabyte. One request arrives as a whole or
-    not at all, so nothing of it is there twice. More than one is needed only for a single line that is longer,
-    or once Prefect has refused a request as too large; a process that is killed between these repeats the first
-    of them.
+    A write is posted in one request of at most half a megabyte. A request arrives as a whole or not at all, so none of
+    its records is there twice. A write needs more requests only if a single line is longer, or if Prefect refused a
+    request as too large. If the process is killed between these requests, the next attempt repeats the first of them.
 
     Args:
         flow_run_id: The flow run.
@@ -107,11 +106,11 @@ class FlowRunJournal:
         self._logger = run_logger()
         self._kept = ""
         self._unsent: list[LogCreate] = []
-        # How many of these are in the post that is being sent, and in one whose outcome is not known.
+        # How many of these are in the post that is being sent, and in a post whose outcome is unknown.
         self._posting = self._in_flight = 0
         self._request_bytes = _REQUEST_BYTES
         self._last = datetime.min.replace(tzinfo=timezone.utc)
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._client: PrefectClient
 
     @staticmethod
@@ -119,14 +118,14 @@ class FlowRunJournal:
         return f"{LOGS_LABEL_PREFIX}{run_id}"
 
     async def read(self, run_id: int) -> str | None:
-        """Return what this flow run kept; labels that were copied from another one do not count."""
+        """Return the position that this flow run stored; labels that were copied from another one do not count."""
         async with get_client() as client:
             labels = (await client.read_flow_run(self.flow_run_id)).labels or {}
             owner, _, label = str(labels.get(self._label(run_id), "")).partition(" ")
             if owner == str(self.flow_run_id):
                 self._kept, _, announced = label.partition("\n")
                 last, _, then = announced.partition("\t")
-                # What somebody else made of the label counts as no announcement.
+                # A label that another program changed counts as no announcement.
                 with suppress(ValueError):
                     if then and await self._has_arrived(client, _Last.parse(last)):
                         self._kept = then
@@ -136,10 +135,10 @@ class FlowRunJournal:
         return self._kept or None
 
     def show(self, records: Sequence[Record]) -> None:
-        """Log to the console and to whoever listens besides, and prepare what Prefect is told."""
+        """Log to the console and to other handlers, and prepare the records for Prefect."""
         to_api = get_current_settings().logging.to_api.enabled
         for record in records:
-            # Who asked dbt for its debug lines must not lose them because Prefect's level is info.
+            # A person who turned on dbt's debug lines must not lose them because Prefect's level is info.
             level = (
                 record.level if self._logger.isEnabledFor(record.level) else max(record.level, logging.INFO)
             )
@@ -159,12 +158,12 @@ class FlowRunJournal:
                 )
 
     def _now(self) -> datetime:
-        # Prefect shows logs by their time alone, so no two of ours may have the same.
+        # Prefect orders logs only by time, so no two of our records may have the same time.
         self._last = max(datetime.now(timezone.utc), self._last + timedelta(microseconds=1))
         return self._last
 
     async def write(self, run_id: int, kept: str) -> None:
-        """Announce what was shown, post it, and write down that it is there."""
+        """Announce the records that were shown, post them, and store the new position."""
         async with get_client(httpx_settings={"event_hooks": {"request": [self._before_request]}}) as client:
             self._client = client
             if self._unsent:
@@ -180,12 +179,12 @@ class FlowRunJournal:
         )
 
     def _first_part(self) -> int:
-        """Return how many records one request has room for; one at least."""
+        """Return how many records fit in one request; at least one."""
         sizes = accumulate(size_of(record.message) + _RECORD_BYTES for record in self._unsent)
         return max(1, sum(size <= self._request_bytes for size in sizes))
 
     async def _post(self, count: int) -> None:
-        """Post the first records, in halves if they are refused, and drop what has arrived or never will."""
+        """Post the first records, in halves if they are refused, and drop those that arrived or never will."""
         self._posting = count
         try:
             await self._client.create_logs(self._unsent[:count])
@@ -203,15 +202,15 @@ class FlowRunJournal:
                 for part in (count // 2, count - count // 2):
                     await self._post(part)
                 return
-            self._tell(count, error.response)
+            self._report(count, error.response)
         self._in_flight = 0
         del self._unsent[:count]
 
     async def _before_request(self, request: httpx.Request) -> None:
-        """Look before a post is sent again, by Prefect's client or by us, whether it has arrived.
+        """Check whether a post has arrived, before Prefect's client or we send it again.
 
         Raises:
-            _ArrivedError: It has.
+            _ArrivedError: It has arrived.
         """
         if not request.url.path.endswith("/logs/"):
             return
@@ -229,7 +228,7 @@ class FlowRunJournal:
         return any(_Last.of(record).checksum == last.checksum for record in found)
 
     async def _find(self, client: PrefectClient, wanted: LogFilter, limit: int) -> Sequence[Log]:
-        """Return records, the newest first; none where they may not be read."""
+        """Return records, newest first; none if Prefect refuses to return them."""
         try:
             return await client.read_logs(wanted, limit=limit, sort=LogSort.TIMESTAMP_DESC)
         except httpx.HTTPStatusError as error:
@@ -240,12 +239,12 @@ class FlowRunJournal:
     def _ours(self) -> LogFilterFlowRunId:
         return LogFilterFlowRunId(any_=[self.flow_run_id])
 
-    def _tell(self, count: int, response: httpx.Response) -> None:
-        if response.status_code not in self._told:
-            self._told.add(response.status_code)
+    def _report(self, count: int, response: httpx.Response) -> None:
+        if response.status_code not in self._reported:
+            self._reported.add(response.status_code)
             self._logger.warning(
-                "Prefect refused %s log records with the output of Bolt for good (%s: %s), and maybe more "
-                "after them; the artifacts with the commands' logs have them.",
+                "Prefect refused %s log records with output from Bolt (%s: %s), and may refuse more. They are not "
+                "sent again; the artifacts with the commands' logs have this output.",
                 count,
                 response.status_code,
                 one_line(response.text),
@@ -254,6 +253,6 @@ class FlowRunJournal:
 
 def _is_final(response: httpx.Response) -> bool:
     """Whether the same request would be refused again."""
-    # Prefect's client gets itself another token with its next request.
+    # Prefect's client gets a new token with its next request.
     stale = "CSRF" in response.text
     return response.is_client_error and response.status_code not in _FOR_NOW and not stale

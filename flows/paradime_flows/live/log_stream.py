@@ -1,12 +1,11 @@
-"""The output of a Bolt run's commands, logged by the flow run as Bolt produces it.
+"""Logs the output of a Bolt run's commands while the run is running.
 
-Each line is logged once and in order, by whichever attempt of the flow run fetches it: the journal keeps how
-far that is, batch by batch (`log_position` says how that holds through kills and lost answers).
+Each line is logged once and in order, also across attempts of the flow run: the journal stores the position batch by
+batch (`log_position` explains how this survives kills and lost answers).
 
-Where the backend has no cursors, the growth is looked at command by command (`boltCommand`): a command that
-has ended is fetched a last time and then never again, one that has not begun never, and the one that runs the
-less often the more it has printed. What remains is that each of these looks brings all that the command has
-printed so far, in one reply, which is held in memory once.
+If the backend has no cursors, each fetch (`boltCommand`) returns the whole output of a command so far, which is in
+memory once. A command that has ended is fetched one last time, a command that has not started is never fetched, and a
+running command is fetched less often the more it has printed.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
     from paradime_blocks.models import BoltCommand, BoltRunStatus
     from paradime_flows.choices import LiveLogsMode
 
-# So much is logged at once: a batch is one request to Prefect, which the journal keeps below twice that.
+# The size of a batch. A batch is one request to Prefect, which the journal keeps below twice this size.
 _BATCH_BYTES: Final = 250_000
-# Without cursors every fetch brings all there is: it may take so much of the time, and of the line.
+# Without cursors, each fetch returns the whole output. These limit its share of the time and of the bandwidth.
 _REST_PER_FETCH: Final = 4.0
 _CHARACTERS_PER_SECOND: Final = 500_000
 
@@ -53,7 +52,7 @@ class LiveLogs:
         run_id: The run.
         credentials: The credentials of its workspace.
         journal: Where to log.
-        mode: How much of each command.
+        mode: How much to log of each command.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class LiveLogs:
         self._mode = mode
         self._redact = Redactor.of(credentials)
         self._kept: dict[int, Position] | None = None
-        # What is to be kept with the batch that was shown, until that has arrived.
+        # The position to store with the batch that was shown, until the batch has arrived.
         self._unwritten: str | None = None
         self._headings: dict[int, str] = {}
         self._headed: int | None = None
@@ -74,46 +73,46 @@ class LiveLogs:
         self._rest_until: dict[int, float] = {}
 
     def nodes(self, command_id: int) -> tuple[int, int]:
-        """Return how many of a command's nodes are done, and of how many; zeros where that is not known."""
+        """Return how many of a command's nodes are done, and how many it has; zeros if that is unknown."""
         log = self.commands.get(command_id)
         return (log.nodes.done, log.nodes.total) if log is not None else (0, 0)
 
     def has_all(self, status: BoltRunStatus) -> bool:
-        """Whether all output of the commands that a status lists has been logged and written down."""
+        """Whether all output of the commands in a status has been logged, and its position stored."""
         logs = [self.commands.get(command.id) for command in status.commands]
         return self._unwritten is None and all(log is not None and log.position.done for log in logs)
 
     async def catch_up(self, status: BoltRunStatus, *, at_once: bool = False) -> None:
-        """Log what has come since the last time.
+        """Log the output that is new since the last time.
 
         Args:
-            status: The run, as seen just now.
-            at_once: Do not spare a backend that sends everything each time.
+            status: The run, as just polled.
+            at_once: Fetch now, even if the backend returns the whole output each time.
 
         Raises:
-            BoltError: Bolt was out of reach, or refused it.
-            Exception: Prefect was out of reach.
+            BoltError: Bolt was unreachable, or refused the request.
+            Exception: Prefect was unreachable.
         """
         if not status.commands or self.has_all(status):
             return
         if self._unwritten is not None:
-            # While Prefect is out of reach nothing more is fetched: it would only pile up here.
+            # While Prefect is unreachable, no more output is fetched: it would fill the memory.
             await self._write()
         await self._learn(status.commands)
-        # The next look fetches again by itself.
+        # No retry here, because the next poll fetches again.
         policy = RetryPolicy(attempts=1, total_seconds=times().log_fetch_seconds)
         async with self.credentials.get_client(retry_policy=policy) as client:
             try:
                 await self._fetch(client, status, at_once=at_once)
             except Exception:
-                # What was fetched before something failed counts.
+                # The output that was fetched before the error is logged.
                 with suppress(Exception):
                     await self._write()
                 raise
             await self._write()
 
     async def drain(self, status: BoltRunStatus) -> None:
-        """Log what is left of a run that has ended, within bounds; what cannot be fetched is told."""
+        """Log the rest of the output of a run that has ended, within limits, and report output that is missing."""
         moved = time.monotonic()
         failure: Exception | None = None
         finished = True
@@ -123,7 +122,7 @@ class LiveLogs:
                 failure = None
                 try:
                     await self.catch_up(status, at_once=True)
-                except Exception as error:  # noqa: BLE001 - told below, if it stays the last word
+                except Exception as error:  # noqa: BLE001 - reported below, if it was the last one
                     failure = error
                 now = time.monotonic()
                 moved = now if self._progress() != before else moved
@@ -131,8 +130,8 @@ class LiveLogs:
                     if now - moved > times().drain_outage_seconds:
                         break
                 elif self._paged and now - moved > times().drain_quiet_seconds:
-                    # Bolt does not call the log finished, and it may lag: the output itself has all.
-                    self._leave_pages()
+                    # Bolt does not report the log as finished, and the log may lag. The whole output is complete.
+                    self._stop_paging()
                     moved, finished = now, False
                 if not self.has_all(status):
                     await anyio.sleep(times().drain_pause_seconds)
@@ -142,25 +141,24 @@ class LiveLogs:
                     await self._write()
                 except Exception as error:  # noqa: BLE001
                     failure = failure or error
-        self._tell_what_lacks(status, failure, finished=finished)
+        self._report_missing(status, failure, finished=finished)
 
-    def _tell_what_lacks(self, status: BoltRunStatus, failure: Exception | None, *, finished: bool) -> None:
+    def _report_missing(self, status: BoltRunStatus, failure: Exception | None, *, finished: bool) -> None:
         if not self.has_all(status):
             run_logger().warning(
-                "Not all output of Bolt run %s was logged%s; the artifacts with its logs have more.",
+                "Not all output of Bolt run %s was logged%s. The artifacts with its logs have more.",
                 self.run_id,
                 f" ({self._redact.line(str(failure))})" if failure else "",
             )
-        elif any(log.falls_short for log in self.commands.values()):
+        elif any(log.is_incomplete for log in self.commands.values()):
             run_logger().warning(
-                "Whether all output of Bolt run %s was logged cannot be told: of a command's output, Bolt "
-                "gives less now than it gave before.",
+                "The log of Bolt run %s may be incomplete: Bolt now returns less output for a command than before.",
                 self.run_id,
             )
         elif not finished:
             run_logger().info(
-                "Bolt did not call the log of Bolt run %s finished; all that its commands' output had %s s after "
-                "the end is logged.",
+                "Bolt did not report the log of Bolt run %s as finished. The output that it returned %s s after the "
+                "end is logged.",
                 self.run_id,
                 round(times().drain_quiet_seconds),
             )
@@ -172,7 +170,7 @@ class LiveLogs:
             if command.id not in self.commands:
                 log = CommandLog(command.id, self._kept.get(command.id), self._mode)
                 if not self._paged:
-                    log.begin_anew()
+                    log.restart()
                 self.commands[command.id] = log
                 self._headings[command.id] = f"Command {n}, {self._redact.line(command.command)}"
 
@@ -185,11 +183,11 @@ class LiveLogs:
                 except BoltAuthError:
                     raise
                 except BoltRequestError:
-                    # The backend lacks it, or has nothing on this command: its whole output tells the same.
-                    self._leave_pages()
+                    # The backend lacks this operation, or has no log for this command. Its whole output is the same.
+                    self._stop_paging()
             if not self._paged and not log.ended:
                 over = status.state.is_terminal or _has_ended(command)
-                # The last fetch is not put off: what the next command prints comes after it.
+                # The last fetch is not delayed, because the output of the next command comes after it.
                 if over or at_once or time.monotonic() >= self._rest_until.get(command.id, 0.0):
                     await self._fetch_whole(client, log, over=over)
 
@@ -198,32 +196,32 @@ class LiveLogs:
         while not log.ended:
             page = await client.get_bolt_command_logs(log.command_id, log.cursor)
             if page.cursor is not None and page.cursor.startswith(OWN_CURSOR):
-                # The client has asked for the whole output in place of a page.
-                self._leave_pages()
+                # The client fetched the whole output instead of a page.
+                self._stop_paging()
                 return
             for stream, lines in groupby(page.lines, key=attrgetter("stream")):
                 log.feed(stream.upper(), "".join([line.line for line in lines]))
             if page.finished:
                 log.end()
             elif page.lines and page.cursor in {None, log.cursor}:
-                self._leave_pages()
+                self._stop_paging()
                 return
             elif page.cursor is not None:
-                log.turn(page.cursor)
+                log.set_cursor(page.cursor)
             if not page.lines:
                 return
-            # While a command prints as fast as it is read, there is always another page.
+            # A command that prints as fast as we read always has another page, so the batches are written here.
             await self._write(full=time.monotonic() < due)
             if time.monotonic() >= due:
                 due = time.monotonic() + times().log_batch_seconds
 
     async def _fetch_whole(self, client: BoltClient, log: CommandLog, *, over: bool) -> None:
-        """Take in all output of a command.
+        """Fetch the whole output of a command.
 
         Args:
             client: The client.
             log: The command's log.
-            over: Whether the command is known to have ended, so that nothing will come after this.
+            over: Whether the command has ended, so that this output is complete.
         """
         began = time.monotonic()
         command = await self._output_of(client, log.command_id)
@@ -245,24 +243,24 @@ class LiveLogs:
         except BoltAuthError:
             raise
         except BoltRequestError:
-            # The run's status has the same, beside the output of all other commands.
+            # The run's status has the same output, together with that of all other commands.
             status = await client.get_bolt_run(self.run_id)
             found = [command for command in status.commands if command.id == command_id]
             if not found:
                 raise
             return found[0]
 
-    def _leave_pages(self) -> None:
+    def _stop_paging(self) -> None:
         self._paged = False
         for log in self.commands.values():
             if not log.ended:
-                log.begin_anew()
+                log.restart()
 
     async def _write(self, *, full: bool = False) -> None:
-        """Log what waits, a batch at a time.
+        """Log the lines that wait, one batch at a time.
 
         Args:
-            full: Leave what makes no full batch to wait for more.
+            full: Log only full batches; the rest waits for more.
         """
         while True:
             if self._unwritten is not None:
@@ -274,7 +272,7 @@ class LiveLogs:
                 return
 
     def _show_batch(self) -> bool:
-        """Show as much as fits one batch, in the order of the commands; return whether anything has changed."""
+        """Show as much as fits in one batch, in the order of the commands; return whether any position changed."""
         before = [log.position for log in self.commands.values()]
         shown: list[Record] = []
         room = _BATCH_BYTES
@@ -284,7 +282,7 @@ class LiveLogs:
             lines, _ = log.take(room, any_size=not shown)
             room -= before_bytes - log.waiting_bytes
             whole = "\n".join(text for _, text in lines)
-            # Most text has no secret, which is seen in all of it at once.
+            # Most texts have no secret, so the whole text is checked at once.
             if self._redact(whole) != whole:
                 lines = [Record(level, self._redact(text)) for level, text in lines]
             records = join_lines(lines)
@@ -317,7 +315,7 @@ def _kept(commands: Mapping[int, CommandLog]) -> str:
 
 
 def _positions(kept: str | None) -> dict[int, Position]:
-    """Return the positions by command; what cannot be read is none, and begins anew."""
+    """Return the positions by command; none if the text cannot be read, so that logging starts again."""
     try:
         content = json.loads(kept or "{}")
         found = {int(id_): Position(done=True) for id_ in content.get("done", [])}

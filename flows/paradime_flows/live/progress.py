@@ -1,4 +1,4 @@
-"""How far a Bolt run has come, and the progress artifact that shows it."""
+"""The progress of a Bolt run in percent, and the artifact that shows it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LEAST_CHANGE: Final = 1.0
-# Only success is all of it.
+# Only a run that succeeded shows 100 %.
 _MOST_UNFINISHED: Final = 99.0
 _SETUP: Final = ("git clone", "dbt deps")
 
@@ -26,16 +26,15 @@ _SETUP: Final = ("git clone", "dbt deps")
 def percent_done(
     status: BoltRunStatus, planned: Sequence[str], nodes: Mapping[int, tuple[int, int]]
 ) -> float:
-    """Return how far a run has come, in percent.
+    """Return the progress of a run, in percent.
 
-    Each command counts the same, but for those that Bolt puts in front itself; of the one that runs counts
-    the share of its nodes that are done. Where it is not known what is still to come, one more command is
-    assumed.
+    Each command counts the same, except for the setup commands that Bolt adds, which do not count. A running command
+    counts by the share of its nodes that are done. If the commands to come are unknown, one more is assumed.
 
     Args:
         status: The run.
-        planned: The schedule's commands, or those that take their place; empty if they are not known.
-        nodes: How many of a command's nodes are done, and of how many, by command.
+        planned: The commands of the schedule or of the request; empty if they are unknown.
+        nodes: How many of a command's nodes are done, and how many it has, by command.
     """
     if status.state == BoltRunState.SUCCESS:
         return 100.0
@@ -56,16 +55,16 @@ def _share(command: BoltCommand, nodes: tuple[int, int]) -> float:
 
 
 def _to_come(work: Sequence[BoltCommand], planned: Sequence[str]) -> int:
-    """Return how many commands come after those that have begun."""
+    """Return how many commands come after those that have started."""
     place, last = len(work) - 1, work[-1].command
-    # A retry begins further on, so the place counts only where the command there is the same.
+    # A retry starts with a later command, so the place counts only if the command there is the same.
     if place < len(planned) and planned[place] == last:
         return len(planned) - 1 - place
     return len(planned) - 1 - planned.index(last) if last in planned else 1
 
 
 class ProgressArtifact:
-    """One progress artifact of a flow run: created once, updated when it is worth it.
+    """One progress artifact of a flow run: created once, updated when the change is large enough.
 
     Args:
         flow_run_id: The flow run.
@@ -88,15 +87,15 @@ class ProgressArtifact:
         self._updated_at = float("-inf")
 
     async def show(self, percent: float, description: str, *, final: bool = False) -> None:
-        """Show how far it has come; it never goes back.
+        """Show the progress; it never decreases.
 
         Args:
             percent: 0 to 100.
-            description: What it is that has come so far.
-            final: Whether nothing will come after this.
+            description: The text of the artifact.
+            final: Whether this is the last update.
 
         Raises:
-            Exception: Prefect could not be told.
+            Exception: Prefect was unreachable, or refused the update.
         """
         percent = max(self.percent, round(percent, 1))
         if self._id is not None and not self._is_worth_it(percent, final=final):
@@ -137,7 +136,7 @@ class ProgressArtifact:
         return f"{self.flow_run_id} {self._id}"
 
     async def _find(self) -> None:
-        """Take up the artifact of an earlier attempt of the flow run."""
+        """Find the artifact of an earlier attempt of the flow run."""
         async with get_client() as client:
             labels = (await client.read_flow_run(self.flow_run_id)).labels or {}
             owner, _, kept = str(labels.get(self._label, "")).partition(" ")

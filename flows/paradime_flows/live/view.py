@@ -1,7 +1,7 @@
-"""What a person sees of a Bolt run while it runs: its output in the flow run's log, and its progress.
+"""Shows a Bolt run while it runs: its output in the flow run's log, and its progress.
 
-It looks whenever the wait for the run looks, and has no clock of its own. Whatever goes wrong here is told
-once and never ends the wait; what takes long goes on beside it.
+It updates at each poll of the wait for the run. An error here is logged once and never ends the wait. A fetch that
+takes long continues in the background.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class LiveView:
     """Shows the Bolt runs that a flow run waits for, one after the other.
 
-    On leaving it, the output of a run whose end was not waited for is logged as far as it has come.
+    If the flow stops waiting before the run has ended, leaving the context logs the output so far.
 
     Args:
         schedule: The schedule that is run.
@@ -48,7 +48,7 @@ class LiveView:
         self._shown: _ShownRun | None = None
 
     async def watch(self, run: BoltRun, seen: Observation) -> None:
-        """Show what a look at a run gave."""
+        """Show the result of a poll."""
         if self._shown is None or self._shown.run.run_id != run.run_id:
             self._shown = _ShownRun(run, self)
         await self._shown.watch(seen)
@@ -81,11 +81,11 @@ class _ShownRun:
         )
         self._planned: list[str] | None = None
         self._fetch: asyncio.Task[None] | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._over = False
 
     async def watch(self, seen: Observation) -> None:
-        """Show what a look gave; whatever fails is told once."""
+        """Show the result of a poll. Each kind of error is logged once."""
         status = seen.status
         if status is None:
             return
@@ -97,18 +97,18 @@ class _ShownRun:
         elif self._logs is not None:
             if self._fetch is None or self._fetch.done():
                 self._fetch = asyncio.create_task(self._catch_up(self._logs, status))
-            # It may take longer than the wait for the run's end can be kept; then it goes on beside it.
+            # If the fetch takes too long for the next poll, it continues in the background.
             await asyncio.wait({self._fetch}, timeout=times().output_patience_seconds)
         try:
             await self._show_progress(status)
-        except Exception as error:  # noqa: BLE001 - no progress is worth a run
-            self._tell("progress", error)
+        except Exception as error:  # noqa: BLE001 - an error here must not end the wait
+            self._report("progress", error)
 
     async def close(self, *, drain: bool) -> None:
-        """Stop looking.
+        """Stop showing the run.
 
         Args:
-            drain: Whether to log what there is, if the end was not seen.
+            drain: Whether to log the output so far, if the run has not ended.
         """
         if not drain and self._fetch is not None:
             self._fetch.cancel()
@@ -122,7 +122,7 @@ class _ShownRun:
                 async with self.run.credentials.get_client(retry_policy=policy) as client:
                     status = await client.get_bolt_run(self.run.run_id, logs=False)
         except BoltError as error:
-            self._tell("output", error)
+            self._report("output", error)
         if status is None:
             return
         if status.state.is_terminal:
@@ -133,13 +133,13 @@ class _ShownRun:
     async def _catch_up(self, logs: LiveLogs, status: BoltRunStatus) -> None:
         try:
             await logs.catch_up(status)
-        except Exception as error:  # noqa: BLE001 - the next look tries again
-            self._tell("output", error)
+        except Exception as error:  # noqa: BLE001 - the next poll tries again
+            self._report("output", error)
         else:
-            self._told.discard("output")
+            self._reported.discard("output")
 
     async def _finish_fetch(self) -> None:
-        """Let the fetch that is under way end: where its post has got to would have to be looked up."""
+        """Let the running fetch end: otherwise it would be unknown whether its post arrived."""
         if self._fetch is not None and not self._fetch.done():
             await asyncio.wait({self._fetch}, timeout=times().last_fetch_seconds)
             self._fetch.cancel()
@@ -163,7 +163,7 @@ class _ShownRun:
         )
 
     async def _plan(self) -> list[str]:
-        """Return the commands that are to come; none where Bolt does not tell."""
+        """Return the commands of the schedule or of the request; none if Bolt does not return them."""
         if self._schedule.commands:
             return list(self._schedule.commands)
         try:
@@ -172,13 +172,12 @@ class _ShownRun:
         except BoltError:
             return []
 
-    def _tell(self, what: str, error: Exception) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            told = self._redact.line(str(error), 300)
+    def _report(self, what: str, error: Exception) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
             run_logger().warning(
-                "The %s of Bolt run %s cannot be shown now; the wait for it goes on: %s",
+                "The %s of Bolt run %s cannot be shown now; the flow still waits for the run: %s",
                 what,
                 self.run.run_id,
-                told,
+                self._redact.line(str(error), 300),
             )
