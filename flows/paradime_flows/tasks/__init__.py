@@ -1,9 +1,9 @@
-"""A Prefect task for each Bolt operation, to compose into flows of your own.
+"""A Prefect task for each Bolt operation, for flows of your own.
 
-Each works awaited, called from sync code, and under `.submit()` and `.map()`. A run that a flow run triggers
-with `trigger_bolt_run` is its own: it is taken up again by a retry of the flow run, and cancelled when the
-flow run is cancelled while `wait_for_bolt_run` waits for it. Put the hook
-`paradime_flows.hooks.cancel_owned_runs` on the flow for the time when nothing waits, and for crashes.
+Each task can be awaited, called from sync code, submitted with `.submit()` and mapped with `.map()`. A flow run owns
+the runs that it triggers with `trigger_bolt_run`: a retry of the flow run resumes them, and a cancel of the flow run
+cancels them while `wait_for_bolt_run` waits. To cancel them also at other times and after a crash, put the hook
+`paradime_flows.hooks.cancel_owned_runs` on the flow.
 """
 
 from paradime_flows.tasks.files import (

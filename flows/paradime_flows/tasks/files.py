@@ -1,4 +1,4 @@
-"""Tasks that fetch what commands left behind."""
+"""Tasks that fetch the files that commands wrote."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 @bolt_task(name="get-bolt-resource-url", task_run_name="get resource {resource_id}")
 async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsParameter = None) -> str:
-    """Return the signed, expiring URL of a resource (`boltResourceUrl`). Whoever has it can read the file.
+    """Return the signed, expiring URL of a resource (`boltResourceUrl`). Anyone who has the URL can read the file.
 
     Args:
         resource_id: The resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -39,10 +39,10 @@ async def download_bolt_resource(resource_id: RunId, credentials: CredentialsPar
 
     Args:
         resource_id: The resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
-        BoltError: Bolt refused it, or the content could not be fetched.
+        BoltError: Bolt refused the request, or the content could not be fetched.
 
     Example:
         ```python
@@ -66,18 +66,18 @@ async def latest_artifact(
     command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> bytes:
-    """Return the newest file of a path that a schedule's successful commands left behind.
+    """Return the newest file with a path from a schedule's successful commands.
 
     Args:
         schedule_name: The schedule's name or slug.
         path: The file's path, such as `target/run_results.json`.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        command_index: Look at this command of each run only, counted from 0; negative from the last.
-        max_runs: How many runs to look at.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        command_index: Search only this command of each run, counted from 0; a negative number counts from the end.
+        max_runs: How many runs to search.
 
     Raises:
-        BoltRequestError: No run has left such a file behind.
-        BoltError: Bolt refused it, or the file could not be fetched.
+        BoltRequestError: No run has such a file.
+        BoltError: Bolt refused the request, or the file could not be fetched.
 
     Example:
         ```python
@@ -101,14 +101,14 @@ async def latest_artifact_url(
     command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> str:
-    """Return the signed, expiring URL of a schedule's newest file of a path: who has it can read the file.
+    """Return the signed, expiring URL of a schedule's newest file with a path. Anyone who has it can read the file.
 
     Args:
-        schedule_name: As `latest_artifact`, like the rest.
+        schedule_name: The schedule's name or slug.
         path: The file's path.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        command_index: Look at this command of each run only.
-        max_runs: How many runs to look at.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        command_index: Search only this command of each run, as for `latest_artifact`.
+        max_runs: How many runs to search.
 
     Raises:
         BoltError: As `latest_artifact`.
@@ -138,9 +138,9 @@ async def latest_manifest(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        command_index: Look at this command of each run only.
-        max_runs: How many runs to look at.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        command_index: Search only this command of each run, as for `latest_artifact`.
+        max_runs: How many runs to search.
 
     Raises:
         BoltError: As `latest_artifact`.

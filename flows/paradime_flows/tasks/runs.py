@@ -1,4 +1,4 @@
-"""Tasks that ask Bolt for runs, commands and their logs, and change nothing."""
+"""Tasks that read runs, commands and their logs from Bolt, and change nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) 
 
     Args:
         run_id: The run.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -36,10 +36,10 @@ async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter 
 
     Args:
         command_id: The command.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -57,15 +57,15 @@ async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter 
 async def get_bolt_command_logs(
     command_id: RunId, credentials: CredentialsParameter = None, *, cursor: NonEmpty | None = None
 ) -> BoltLogPage:
-    """Return a command's log since a cursor (`boltCommandLogs`; else what `boltCommand` has that is new).
+    """Return a command's log since a cursor (`boltCommandLogs`, or else the new part of `boltCommand`'s output).
 
     Args:
         command_id: The command.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        cursor: The cursor of the page before; None for the beginning.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        cursor: The cursor of the previous page; None for the beginning.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -92,13 +92,13 @@ async def list_bolt_runs(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
         limit: How many to return at most.
-        offset: How many to pass over.
+        offset: How many to skip.
 
     Raises:
-        BoltUnsupported: The backend lacks the operation; `get_bolt_schedule` tells the latest run's id.
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltUnsupported: The backend lacks the operation; `get_bolt_schedule` returns the latest run's id.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python

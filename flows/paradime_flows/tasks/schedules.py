@@ -1,4 +1,4 @@
-"""Tasks that ask Bolt for schedules, and suspend or resume their timers."""
+"""Tasks that read schedules from Bolt, and suspend or resume their timers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ async def list_bolt_schedules(
     """Return all schedules of the workspace (`listBoltSchedules`, every page).
 
     Args:
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
         show_inactive: Whether to list the inactive schedules instead of the active ones.
-        suspended: Only schedules whose timer is, or is not, suspended; None for either.
+        suspended: True: only suspended schedules; False: only schedules that are not suspended; None: all.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -32,7 +32,7 @@ async def list_bolt_schedules(
     """
     async with bolt_client(credentials) as client:
         found = client.iter_bolt_schedules(show_inactive=show_inactive)
-        # Here and not in Bolt: an older backend cannot filter.
+        # Filtered here, because an older backend cannot filter.
         return [schedule async for schedule in found if suspended in {None, bool(schedule.suspended)}]
 
 
@@ -44,10 +44,10 @@ async def get_bolt_schedule(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python
@@ -64,19 +64,19 @@ async def get_bolt_schedule(
 async def suspend_bolt_schedule(
     schedule_name: NonEmpty, credentials: CredentialsParameter = None, *, suspend: bool = True
 ) -> bool:
-    """Suspend a schedule's timer, or resume it (`suspendBoltSchedule`); only schedules of Bolt's UI or API.
+    """Suspend or resume a schedule's timer (`suspendBoltSchedule`); only for schedules from Bolt's UI or API.
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
         suspend: Whether to suspend; False to resume.
 
     Returns:
-        Whether Bolt took the request.
+        Whether Bolt accepted the request.
 
     Raises:
         BoltUnsupported: The backend lacks the operation.
-        BoltError: Bolt refused it, or no usable answer came.
+        BoltError: Bolt refused the request, or its answer was not usable.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""Tasks that start a Bolt run, which the flow run then answers for."""
+"""Tasks that start a Bolt run, which the flow run then owns."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ async def trigger_bolt_run(
     on_crash: Policy = "cancel",
     **options: Unpack[TriggerOptions],
 ) -> int:
-    """Trigger a run of a schedule, at most one, and let the flow run own it.
+    """Trigger a schedule, at most one run, which the flow run then owns.
 
     Args:
         schedule_name: The schedule's name or slug, or a `BoltSchedule` block.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        on_interrupt: Whether an interrupt of the process cancels the run; a cancel in Prefect always does.
-        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        on_interrupt: Whether an interrupt of the process cancels the run; a cancel in Prefect always cancels it.
+        on_crash: Whether a crash of the process cancels the run, if the flow has the hook.
         options: What to run.
 
     Returns:
-        The id of the run. One that began as the trigger was on its way, and for which Bolt refused it, can be our own,
-        sent twice by a gateway: it is returned, and not cancelled.
+        The id of the run. If Bolt refuses the trigger because of a run that started while the trigger was under way,
+        that run may be ours, because a gateway may send a request twice: its id is returned, but it is never cancelled.
 
     Raises:
         BoltAlreadyRunning: The schedule runs already.
-        BoltTriggerUnknown: The answer was lost, and it cannot be told whether a run started.
-        prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect.
-        BoltError: Nothing was started, as far as looking could tell.
+        BoltTriggerUnknown: The answer was lost, and a search could not find out whether a run started.
+        prefect.exceptions.CancelledRun: The flow run was cancelled in Prefect.
+        BoltError: Another error; no run was found to have started.
     """
     schedule = await resolve_schedule(schedule_name, credentials)
     request = schedule.request(**options)
@@ -65,7 +65,7 @@ async def trigger_bolt_run(
 async def _start(
     schedule: BoltSchedule, request: TriggerRequest, on_interrupt: Policy, on_crash: Policy
 ) -> int:
-    """Start a run that the flow run answers for; outside of any, nobody does."""
+    """Start a run that the flow run owns; outside of a flow run, nothing owns it."""
     flow_run_id = current_flow_run_id()
     if flow_run_id is None:
         return (await schedule.atrigger(request=request)).run_id
@@ -79,8 +79,8 @@ async def _start(
         async with lifecycle.cleaning_up():
             return (await lifecycle.obtain()).run_id
     except StoppedByPrefect as stop:
-        told = describe_run(lifecycle.ownership, by_signal=stop.by_signal)
-        raise CancelledRun(f"{stop.reason}{told}") from None
+        run_text = describe_run(lifecycle.ownership, by_signal=stop.by_signal)
+        raise CancelledRun(f"{stop.reason}{run_text}") from None
 
 
 @bolt_task(name="retry-bolt-run", task_run_name="retry {run_id}")
@@ -93,24 +93,23 @@ async def retry_bolt_run(
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
 ) -> int:
-    """Retry a run in a new run, at most one, and let the flow run answer for it.
+    """Retry a run in at most one new run, which the flow run then owns.
 
-    `retryBoltRun` or `retryAllBoltRun`; on a backend without them, a trigger with the command that failed and
-    those after it.
+    It uses `retryBoltRun` or `retryAllBoltRun`, or else a trigger with the failed command and those after it.
 
     Args:
         run_id: The run to retry.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        everything: Whether to run all its commands again rather than only what failed.
-        schedule_name: Its schedule; None to look for it.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        everything: Whether to run all commands again, or only the failed one and those after it.
+        schedule_name: Its schedule; None to search for it.
         on_interrupt: Whether an interrupt of the process cancels the new run.
-        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+        on_crash: Whether a crash of the process cancels the new run, if the flow has the hook.
 
     Returns:
         The id of the new run.
 
     Raises:
-        BoltRequestError: Bolt does not retry this run, or its schedule cannot be told.
+        BoltRequestError: Bolt does not retry this run, or its schedule was not found.
         BoltError: As `trigger_bolt_run`.
     """
     found = await resolve_credentials(credentials)
@@ -127,15 +126,16 @@ async def retry_bolt_schedule(
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
 ) -> int:
-    """Retry a schedule's latest failed run from its failure, as `retryBoltRunFromFailure` does.
+    """Retry a schedule's latest failed run from the failed command, as `retryBoltRunFromFailure` does.
 
-    That run is looked for first, and then it is retried by its id: so a lost answer can be looked into.
+    The task first searches for that run, and then retries it by id, so that the new run can be found if the answer is
+    lost.
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
         on_interrupt: Whether an interrupt of the process cancels the new run.
-        on_crash: Whether a crash of the process cancels it, where the flow has the hook.
+        on_crash: Whether a crash of the process cancels the new run, if the flow has the hook.
 
     Returns:
         The id of the new run.

@@ -1,4 +1,4 @@
-"""Tasks that see a Bolt run to its end: wait for it, or cancel it."""
+"""Tasks that wait for a Bolt run, or cancel it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ async def wait_for_bolt_run(
     schedule_name: NonEmpty | None = None,
     **options: Unpack[WaitOptions],
 ) -> BoltRunResult:
-    """Wait for a run to succeed. One that this flow run triggered is cancelled on time-out and on interrupt.
+    """Wait until a run succeeds. A time-out or an interrupt cancels the run if this flow run triggered it.
 
-    The time limit of a run of our own counts from its trigger, of any other from now.
+    The time limit counts from the trigger if this flow run triggered the run, or else from now.
 
     Args:
         run_id: The run.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
         schedule_name: Its schedule, for messages.
         options: How to wait.
 
@@ -66,8 +66,8 @@ async def wait_for_bolt_run(
         BoltRunCanceled: It ended CANCELED.
         BoltRunSkipped: It ended SKIPPED.
         BoltRunTimedOut: The time limit was reached.
-        prefect.exceptions.CancelledRun: The flow run has been cancelled in Prefect, and with it a run of its own.
-        BoltError: Any other trouble, as the class says.
+        prefect.exceptions.CancelledRun: The flow run was cancelled in Prefect, and with it the run that it owns.
+        BoltError: Another error; its class says which.
     """
     hear_signals()
     limits: dict[str, Any] = {"timeout_seconds": TIMEOUT_SECONDS, **chosen(WaitOptions, options)}
@@ -97,19 +97,19 @@ async def wait_for_bolt_run(
     except (StoppedByPrefect, *INTERRUPTS) as error:
         stop = error if isinstance(error, StoppedByPrefect) else None
         if ownership is not None:
-            # Prefect's time limits cancel every await in here again.
+            # Prefect's time limit cancels each await here again.
             with signals_held_off():
                 await to_the_end(clean_up_interrupted(ownership, found, stop))
         if stop is not None:
-            told = "" if ownership is None else describe_run(ownership, by_signal=stop.by_signal)
-            raise CancelledRun(f"{stop.reason}{told}") from None
+            run_text = "" if ownership is None else describe_run(ownership, by_signal=stop.by_signal)
+            raise CancelledRun(f"{stop.reason}{run_text}") from None
         raise
     except BoltError as error:
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
-            # What failed the wait says nothing of the run: a hook must not cancel it for that.
+            # The wait failed, not the run: a hook must not cancel the run for that.
             ownership.unreachable = True
             await FlowRunLedger(ownership).save()
-        # A suspension hides what is raised here: then it has not been reported.
+        # If the flow run was suspended, Prefect hides what is raised here, so it does not count as reported.
         await reason_to_stop_if_known(flow_run_id)
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
         raise
@@ -121,7 +121,7 @@ async def wait_for_bolt_run(
 async def _ownership_of(
     run_id: int, flow_run_id: UUID | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Return what makes a run this flow run's own; another workspace's runs can bear the same ids."""
+    """Return the record with which this flow run owns a run. Runs of another workspace may have the same ids."""
     if flow_run_id is None:
         return None
     async with get_client() as client:
@@ -142,19 +142,19 @@ async def cancel_bolt_run(
     *,
     cancel_grace_seconds: GraceSeconds | None = None,
 ) -> BoltRunState:
-    """Cancel a run and see that it has ended (`cancelBoltRun`); one that has ended already is left as it is.
+    """Cancel a run and wait until it has ended (`cancelBoltRun`). A run that has ended already does not change.
 
     Args:
         run_id: The run.
-        credentials: A `ParadimeCredentials` block, the name of one, or None for the environment's.
-        cancel_grace_seconds: How long it may take until the run has ended, in seconds; None for 60.
+        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        cancel_grace_seconds: How long the run may take to end after the cancel, in seconds; None for 60.
 
     Returns:
         The state in which the run ended.
 
     Raises:
-        BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
-        BoltError: Any other trouble, as the class says.
+        BoltCancelUnconfirmed: Bolt refused the cancel, or the run did not end in time.
+        BoltError: Another error; its class says which.
     """
     found = await resolve_credentials(credentials)
     state = await BoltRun(run_id=run_id, credentials=found).acancel(cancel_grace_seconds)
