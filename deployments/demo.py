@@ -1,12 +1,12 @@
-"""`make demo`: a Bolt schedule run from Prefect, with nothing installed but this package.
+"""`make demo`: runs Bolt schedules from Prefect, with only this package installed.
 
-Starts the Bolt simulator and a real Prefect server of its own, registers and saves the blocks, runs `run_schedule` on a
-schedule that succeeds and on one that fails, and prints what Prefect then shows.
-Leaves no process behind; with `--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
+The demo starts the Bolt simulator and its own real Prefect server, and saves the blocks. It runs `run_schedule` on a
+schedule that succeeds and on one that fails, and prints what Prefect then shows. It leaves no process behind. With
+`--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
 
-With PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE set, in the environment or
-in a `.env` file, it runs that schedule of the real service, and no simulator; a token as the secret, PARADIME_PROXY
-and PARADIME_WORKSPACE_UID do what they do elsewhere.
+If PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE are set, in the environment or in
+a `.env` file, the demo runs that schedule of the real service instead of the simulator. A token as the secret,
+PARADIME_PROXY and PARADIME_WORKSPACE_UID work as usual.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ FAILS = "hourly"
 
 SCHEDULE_VARIABLE = "PARADIME_SCHEDULE"
 
-# What the log says of each flow run, and the demo says in its own place.
-SAID_ELSEWHERE = (
+# Log lines of a flow run that the demo does not show, because it prints the same in another place.
+SHOWN_ELSEWHERE = (
     "Beginning flow run",
     "View at ",
     "Finished in state",
@@ -49,12 +49,12 @@ SAID_ELSEWHERE = (
     "Hook ",
     "The Bolt run failed.",
 )
-# What dbt prints before each line: the time at which it was recorded.
+# The time before each line of dbt's output. It is the time of the recording.
 DBT_TIME = re.compile(r"^\d\d:\d\d:\d\d  ?", re.MULTILINE)
-# Of the recorded output, the lines that are worth a place in the story.
-TELLING = re.compile(r"── |Done\.|\d+ of \d+ (?:WARN|ERROR|FAIL|SKIP)\b")
+# The lines of the recorded output that the demo shows.
+SHOWN_OUTPUT = re.compile(r"── |Done\.|\d+ of \d+ (?:WARN|ERROR|FAIL|SKIP)\b")
 PARADIME_LINK = re.compile(r" https://app\.paradime\.io/\S+")
-# Part of an artifact's key, what it is called, and what several are called. The summary's key has none of them.
+# A part of an artifact's key, and the names of one and of several such artifacts. The summary's key has no such part.
 KINDS = {
     "dbt-results": ("dbt results", "dbt results"),
     "log": ("a command's log", "logs of commands"),
@@ -64,16 +64,16 @@ KINDS = {
 
 
 class DemoFailedError(Exception):
-    """What the demo should have shown did not happen."""
+    """The demo did not run as it should."""
 
 
 @dataclass(frozen=True)
 class Bolt:
-    """Where Bolt is, and the schedules to run there.
+    """A Bolt backend, and the schedules to run there.
 
     Attributes:
-        credentials: What opens it.
-        schedules: The schedules, each with whether it should succeed; None if that is not known.
+        credentials: The credentials for it.
+        schedules: The schedules, each with whether it should succeed; None if that is unknown.
         simulated: Whether it is the simulator.
     """
 
@@ -83,7 +83,7 @@ class Bolt:
 
 
 def main() -> int:
-    """Run the demo; 0 when what should happen did."""
+    """Run the demo; return 0 if it ran as it should."""
     parser = argparse.ArgumentParser(description="Run a Bolt schedule from Prefect.")
     parser.add_argument("--ui", action="store_true", help="keep Prefect's UI up until Ctrl-C")
     arguments = parser.parse_args()
@@ -91,7 +91,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     folder = ROOT / ".demo"
     folder.mkdir(exist_ok=True)
-    # One folder for each demo: two of them may run at once.
+    # Each demo has its own folder, because two of them may run at once.
     home = Path(tempfile.mkdtemp(prefix="prefect-", dir=folder))
     try:
         with ExitStack() as stack:
@@ -104,7 +104,7 @@ def main() -> int:
         print(f"\nThe demo FAILED: {error}", file=sys.stderr)
         code = 1
     finally:
-        # Its database holds the secret.
+        # The server's database contains the secret.
         os.chdir(ROOT)
         shutil.rmtree(home, ignore_errors=True)
     return code
@@ -116,8 +116,8 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
     _done("ready")
 
     stack.enter_context(talking_to(server))
-    tell_on_the_console(Story(simulated=bolt.simulated))
-    # Prefect reads a `.env` where it runs: not the clone's.
+    log_to_the_console(DemoFormatter(simulated=bolt.simulated))
+    # Prefect reads a `.env` in its working directory, which must not be that of the clone.
     os.chdir(home)
 
     _say("Saving the credentials as a Prefect block")
@@ -135,7 +135,7 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
     if keep_ui:
         print(f"Prefect's UI is at {server.ui_url}/runs until you press Ctrl-C.")
         if bolt.simulated:
-            print("Bolt is simulated: links to app.paradime.io lead nowhere.")
+            print("Bolt is simulated, so links to app.paradime.io do not work.")
         _wait_for_ctrl_c()
     else:
         print("Next: `make demo-ui` does the same and keeps Prefect's UI up; README.md has the code for it.")
@@ -143,19 +143,17 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
 
 
 def closing(bolt: Bolt) -> str:
-    """Say what the demo has shown."""
+    """Return what the demo showed, as text."""
     if not bolt.simulated:
-        return (
-            "A schedule of your workspace was run as a flow run of Prefect, with its log and its artifacts."
-        )
+        return "A schedule of your workspace ran as a Prefect flow run, with its log and its artifacts."
     return (
-        "Two schedules were run as flow runs of Prefect. The flow run of the failed one failed, too, with dbt's own "
-        "reasons.\nEach has the whole output in its log, and a summary, dbt's results and links to files as artifacts."
+        "Two schedules ran as Prefect flow runs. The flow run of the failed schedule failed, too, with dbt's own "
+        "errors.\nEach has the whole output in its log, and a summary, dbt's results and links to files as artifacts."
     )
 
 
 def real_bolt() -> Bolt | None:
-    """The Bolt that the environment names; None if it names none."""
+    """Return the real Bolt backend that the environment configures; None if there is none."""
     from pydantic_settings import BaseSettings
 
     from paradime_blocks import BoltRequestError, ParadimeCredentials
@@ -169,20 +167,20 @@ def real_bolt() -> Bolt | None:
     settings, _ = read_settings(DemoSettings)
     if settings.schedule is None:
         if settings.api_endpoint is not None:
-            print(f"{SCHEDULE_VARIABLE} is not set, so this uses the simulator, and not your workspace.")
+            print(f"{SCHEDULE_VARIABLE} is not set, so this demo uses the simulator, not your workspace.")
         return None
     try:
         credentials = ParadimeCredentials.from_env()
     except BoltRequestError as error:
         raise DemoFailedError(
-            f"{SCHEDULE_VARIABLE} is set, so this runs a schedule of the real service. {error} "
+            f"{SCHEDULE_VARIABLE} is set, so this demo runs a schedule of the real service. {error} "
             f"Or unset {SCHEDULE_VARIABLE} to use the simulator."
         ) from None
     print(
-        f"This demo runs the schedule {settings.schedule!r} of your Paradime workspace from Prefect, on a Prefect "
-        "server of its own.\nIt takes as long as the schedule takes, and a minute more.\n"
+        f"This demo runs the schedule {settings.schedule!r} of your Paradime workspace from Prefect, on its own "
+        "Prefect server.\nIt takes a minute longer than the schedule.\n"
     )
-    _say(f"Asking {credentials.api_endpoint} about the credentials")
+    _say(f"Checking the credentials at {credentials.api_endpoint}")
     found = credentials.check()
     _done(found.status)
     if found.status not in {"ok", "refused"}:
@@ -191,7 +189,7 @@ def real_bolt() -> Bolt | None:
 
 
 def simulated_bolt(stack: ExitStack) -> Bolt:
-    """A simulated Bolt, until the stack is closed."""
+    """Start a simulated Bolt, which runs until the stack is closed."""
     from pydantic import SecretStr
 
     from paradime_blocks import ParadimeCredentials
@@ -204,7 +202,7 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
     )
     _say("Starting a simulated Bolt")
     simulator = stack.enter_context(BoltSimulator())
-    # What real dbt printed and wrote, one run that succeeded and one that failed.
+    # The output and files of real dbt: one run that succeeded and one that failed.
     simulator.add_schedule(SUCCEEDS, commands=recorded_commands("success", seconds=0.6), setup_commands=False)
     simulator.add_schedule(FAILS, commands=recorded_commands("failure", seconds=0.6), setup_commands=False)
     _done("ready")
@@ -212,7 +210,7 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
         api_endpoint=simulator.api_endpoint,
         api_key=SecretStr(simulator.api_key),
         api_secret=SecretStr(simulator.api_secret),
-        # A proxy that the environment names has no business between us and the loopback interface.
+        # A proxy of the environment cannot reach our loopback interface.
         proxy=SecretStr("none"),
     )
     return Bolt(credentials, schedules=((SUCCEEDS, True), (FAILS, False)), simulated=True)
@@ -234,7 +232,7 @@ def run_one(
     should_succeed: bool | None,
     links: bool,
 ) -> bool:
-    """Run a schedule and print what came of it; whether it ended as it should."""
+    """Run a schedule, print its result, and return whether it ended as it should."""
     from paradime_blocks import BoltError
     from paradime_flows.run_schedule import run_schedule
 
@@ -247,21 +245,21 @@ def run_one(
     except BoltError as error:
         succeeded = False
         print(f"\n  Raised:     {type(error).__name__}")
-        print("".join(f"              {line}\n" for line in gist(error)), end="")
+        print("".join(f"              {line}\n" for line in error_lines(error)), end="")
     has_artifacts = show(server, links=links)
     if should_succeed is None:
         return succeeded
     if succeeded != should_succeed:
         raise DemoFailedError(
-            f"the schedule {schedule_name!r} {'succeeded' if succeeded else 'failed'}, and should not have."
+            f"the schedule {schedule_name!r} {'succeeded' if succeeded else 'failed'}, but should not have."
         )
     if not has_artifacts:
-        raise DemoFailedError(f"the run of the schedule {schedule_name!r} left no artifacts.")
+        raise DemoFailedError(f"the run of the schedule {schedule_name!r} has no artifacts.")
     return True
 
 
-def gist(error: BoltError) -> list[str]:
-    """What an error says, without the end of the log, which was shown."""
+def error_lines(error: BoltError) -> list[str]:
+    """Return the lines of an error, without the end of the log, which was shown already."""
     from paradime_blocks.errors import BoltRunError
 
     details = [error.command_summary, *error.dbt_errors] if isinstance(error, BoltRunError) else []
@@ -269,7 +267,7 @@ def gist(error: BoltError) -> list[str]:
 
 
 def show(server: LocalPrefectServer, *, links: bool) -> bool:
-    """Print what Prefect's API tells about the latest flow run; whether it has artifacts."""
+    """Print what Prefect's API returns for the latest flow run, and return whether it has artifacts."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter
     from prefect.client.schemas.filters import FlowRunFilterParentTaskRunId as CallingTaskFilter
@@ -285,7 +283,7 @@ def show(server: LocalPrefectServer, *, links: bool) -> bool:
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])),
             sort=ArtifactSort.KEY_ASC,
         )
-    # Prefect keeps a record of results without a key, which its UI does not show among the artifacts.
+    # Prefect also stores a result record without a key, which its UI does not show among the artifacts.
     keys = [artifact.key for artifact in artifacts if artifact.key]
     print(f"  Flow run:   {run.name}, {run.state_name}")
     print(f"  Artifacts:  {kinds_of(keys)}")
@@ -295,20 +293,20 @@ def show(server: LocalPrefectServer, *, links: bool) -> bool:
 
 
 def kinds_of(keys: list[str]) -> str:
-    """Return what a flow run's artifacts are, as a phrase."""
+    """Return the kinds of a flow run's artifacts, as text."""
     kinds = Counter(next((kind for kind in KINDS if f"-{kind}" in key), "") for key in keys)
-    told = ["summary"] if kinds[""] else []
+    names = ["summary"] if kinds[""] else []
     for kind, (one, many) in KINDS.items():
         if kinds[kind]:
-            told.append(one if kinds[kind] == 1 else f"{kinds[kind]} {many}")
-    return ", ".join(told) or "none"
+            names.append(one if kinds[kind] == 1 else f"{kinds[kind]} {many}")
+    return ", ".join(names) or "none"
 
 
-class Story(logging.Formatter):
-    """What the console tells of a log record: each line once, by one clock.
+class DemoFormatter(logging.Formatter):
+    """Formats log records for the console: each line once, with times from one clock.
 
     Args:
-        simulated: Whether Bolt is simulated: then its links lead nowhere, and most of the recorded output is left out.
+        simulated: Whether Bolt is simulated. Then its links and most of the recorded output are left out.
     """
 
     def __init__(self, *, simulated: bool) -> None:
@@ -316,11 +314,11 @@ class Story(logging.Formatter):
         self.simulated = simulated
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text; empty if it tells nothing new."""
+        """Return the record's text; empty if the demo does not show it."""
         text = record.getMessage()
         if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
-            # A failed run's traceback and end are in the error that the demo prints.
-            if record.exc_info is not None or text.startswith(SAID_ELSEWHERE):
+            # The error that the demo prints has the same as a failed run's traceback and end.
+            if record.exc_info is not None or text.startswith(SHOWN_ELSEWHERE):
                 return ""
         elif record.levelno < logging.WARNING:
             return ""
@@ -331,7 +329,7 @@ class Story(logging.Formatter):
         if self.simulated:
             text = PARADIME_LINK.sub("", text)
             if is_output:
-                text = "\n".join(line for line in text.splitlines() if TELLING.match(line))
+                text = "\n".join(line for line in text.splitlines() if SHOWN_OUTPUT.match(line))
         if not text:
             return ""
         time_of_day = self.formatTime(record, "%H:%M:%S")
@@ -339,14 +337,14 @@ class Story(logging.Formatter):
         return f"  {time_of_day}  {indent}" + text.replace("\n", f"\n{' ' * 12}{indent}")
 
 
-def tell_on_the_console(story: Story) -> None:
-    """Have Prefect's console handlers tell the story."""
+def log_to_the_console(formatter: DemoFormatter) -> None:
+    """Use the formatter in Prefect's console handlers."""
     from prefect.logging.configuration import setup_logging
 
     setup_logging()
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(story)
-        handler.addFilter(lambda record: bool(story.format(record)))
+        handler.setFormatter(formatter)
+        handler.addFilter(lambda record: bool(formatter.format(record)))
 
 
 def _name(state: object) -> str:

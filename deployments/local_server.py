@@ -1,8 +1,8 @@
-"""A real Prefect server of one's own, for the demo and for the tests.
+"""A real Prefect server in its own process, for the demo and for the tests.
 
-It keeps everything (SQLite database, log) in a folder that it is given, takes a free port of the loopback
-interface, and is a process of its own. Whoever starts it holds the other end of its standard input: should
-that process die, even by SIGKILL, the server sees its input end, and ends too. So nothing is left running.
+It stores everything (SQLite database, log) in a given folder, and listens on a free port of the loopback interface. Its
+standard input is a pipe from the process that starts it. If that process dies, even by SIGKILL, the pipe closes and the
+server ends, too. So nothing is left running.
 
 `talking_to(server)` makes the flows, blocks and clients of the calling process use it.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 HOST = "127.0.0.1"
-# A slow machine needs half a minute to import Prefect's server, and as long again to lay its first database.
+# A slow machine needs half a minute to import Prefect's server, and as long again to create its first database.
 START_TIMEOUT_SECONDS = 300.0
 STOP_TIMEOUT_SECONDS = 20.0
 START_ATTEMPTS = 3
@@ -39,7 +39,7 @@ IN_MEMORY = "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_
 
 
 class ServerDidNotStartError(RuntimeError):
-    """The server ended, or did not answer in time; the message holds the end of its log."""
+    """The server ended, or did not answer in time. The message has the end of its log."""
 
 
 class LocalPrefectServer:
@@ -48,9 +48,9 @@ class LocalPrefectServer:
     Args:
         home: The folder for the database and the log; it becomes the server's PREFECT_HOME.
         ui: Whether the server shows Prefect's user interface.
-        in_memory: Keep the SQLite database in memory, not in a file. On a file, Prefect's server has several
-            connections, whose writes collide; it answers 503, and the client then waits two seconds or more
-            (seen: 12 small flows took 23 s on a file, and 3 s in memory).
+        in_memory: Whether the SQLite database is in memory, not in a file. With a file, Prefect's server has several
+            connections, whose writes collide. It then answers 503, and the client waits two seconds or more
+            (measured: 12 small flows took 23 s with a file, and 3 s in memory).
         settings: Further Prefect settings for the server, as environment variables.
         start_timeout_seconds: How long to wait until the server answers.
     """
@@ -94,7 +94,7 @@ class LocalPrefectServer:
 
     @property
     def client_settings(self) -> dict[str, str]:
-        """The environment variables that make a Prefect client talk to this server and to nothing else."""
+        """The environment variables that make a Prefect client use this server and no other."""
         return {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,
@@ -105,7 +105,7 @@ class LocalPrefectServer:
 
     @property
     def env(self) -> dict[str, str]:
-        """A whole environment for a subprocess that talks to this server."""
+        """The whole environment for a subprocess that uses this server."""
         return clean_environment() | self.client_settings
 
     def __enter__(self) -> Self:
@@ -116,7 +116,7 @@ class LocalPrefectServer:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and wait until it answers; should its port be snatched away, take another one."""
+        """Start the server and wait until it answers. If another process takes the port first, use another port."""
         self.home.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, START_ATTEMPTS + 1):
             self._port = _free_port()
@@ -132,7 +132,7 @@ class LocalPrefectServer:
                 return
 
     def stop(self) -> None:
-        """End the server: politely, and by force if it has not ended a while later."""
+        """End the server with SIGTERM, and with SIGKILL if it has not ended some time later."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -156,7 +156,7 @@ class LocalPrefectServer:
             "PREFECT_HOME": str(self.home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(self._ui).lower(),
-            # The pages ask this address; by default they would ask port 4200.
+            # The pages send their requests to this address; the default is port 4200.
             "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
             "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
             "DO_NOT_TRACK": "1",
@@ -168,10 +168,10 @@ class LocalPrefectServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Prefect reads `.env` and `prefect.toml` of its working directory: not the caller's.
+                # Prefect reads `.env` and `prefect.toml` in its working directory, which must not be the caller's.
                 cwd=self.home,
                 env=env,
-                # Ctrl-C in the terminal is for the caller, who then stops the server in good order.
+                # Ctrl-C in the terminal must reach only the caller, which then stops the server.
                 start_new_session=True,
             )
 
@@ -193,7 +193,7 @@ class LocalPrefectServer:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        """Whether the server on our port is healthy, and ours: it names the folder that we gave it."""
+        """Whether the server on our port is healthy and ours: it must return the folder that we gave it."""
         try:
             return (
                 _get_json(f"{self.api_url}/health") is True
@@ -209,10 +209,10 @@ class LocalPrefectServer:
 
 @contextmanager
 def prefect_settings(settings: Mapping[str, str]) -> Iterator[None]:
-    """Prefect settings for this whole process, its threads and its subprocesses; all others are the defaults.
+    """Apply Prefect settings to this process, its threads and its subprocesses; all other settings are the defaults.
 
-    Prefect's `temporary_settings` binds them to a context variable, which a thread started by hand does not
-    see; the environment and the global settings context reach everything, also after Prefect's import.
+    Prefect's `temporary_settings` sets a context variable, which a new thread does not see. The environment and the
+    global settings context reach everything, also after Prefect's import.
     """
     from prefect.context import refresh_global_settings_context
 
@@ -228,7 +228,7 @@ def prefect_settings(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def talking_to(server: LocalPrefectServer) -> Iterator[LocalPrefectServer]:
-    """Flows, blocks and clients of this process use this server until the end of the `with`."""
+    """Make the flows, blocks and clients of this process use this server until the end of the `with`."""
     with prefect_settings(server.client_settings):
         try:
             yield server
@@ -237,7 +237,7 @@ def talking_to(server: LocalPrefectServer) -> Iterator[LocalPrefectServer]:
 
 
 def _send_what_is_queued() -> None:
-    """Let Prefect send its last log lines and events: soon nobody listens, and it would complain at exit."""
+    """Let Prefect send its last log lines and events. The server ends soon; then Prefect would log errors at exit."""
     from prefect.events.worker import EventsWorker
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -247,7 +247,7 @@ def _send_what_is_queued() -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without any Prefect setting: a user's own server must play no part."""
+    """Return this process's environment without any Prefect setting, so that a user's own server is not used."""
     return {name: value for name, value in os.environ.items() if not _is_prefects(name)}
 
 
@@ -269,14 +269,14 @@ def _free_port() -> int:
 
 
 def _get_json(url: str) -> Any:
-    # A proxy set in the environment has no business between us and the loopback interface.
+    # A proxy of the environment cannot reach our loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=10) as answer:
         return json.load(answer)
 
 
 def _end_with_parent() -> None:
-    """Wait until the parent closes its end of our standard input, by stopping us or by dying; then end."""
+    """Wait until the parent closes its end of our standard input, because it stops us or dies; then end."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
@@ -285,9 +285,9 @@ def _end_with_parent() -> None:
 
 
 def main(port: str) -> None:
-    """Be the server: Prefect's own command, run in this process."""
+    """Run Prefect's own server command in this process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # A script's own folder comes first on the path; its modules are not for Prefect to find.
+    # A script's own folder comes first on the path; Prefect must not find its modules.
     sys.path.pop(0)
     sys.argv = ["prefect", "server", "start", "--host", HOST, "--port", port]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)

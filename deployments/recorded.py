@@ -1,4 +1,4 @@
-"""What real dbt printed and wrote (dbt_runs/recorded), as the simulator's commands; for the demo and the tests."""
+"""The output and files of real dbt runs (dbt_runs/recorded) as simulated commands, for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def recorded_commands(case: str, *, seconds: float | None = None, **changes: Any
 
     Args:
         case: The case's folder.
-        seconds: How long each takes; None for as long as it took.
-        changes: Fields of the last command that are to be otherwise.
+        seconds: How long each command takes; None for the recorded time.
+        changes: Other values for fields of the last command.
     """
     commands = []
     folders = sorted((RECORDED / case).iterdir(), key=lambda folder: int(folder.name.partition("-")[0]))

@@ -2,8 +2,8 @@
 
     PARADIME_API_ENDPOINT=... PARADIME_API_KEY=... PARADIME_API_SECRET=... python deployments/serve.py
 
-As long as this runs, `run-schedule/bolt-served` can be started from Prefect's UI, by `prefect deployment
-run`, or by an automation. Stop it only while nothing runs: Prefect ends a served process's flow runs with it.
+While this program runs, `run-schedule/bolt-served` can be started from Prefect's UI, with `prefect deployment run`, or
+by an automation. Stop it only while no flow run is running, because Prefect ends the flow runs with it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from paradime_flows.run_schedule import run_schedule
 
 
 def main() -> None:
-    """Serve one deployment. Add others as `on_demand` is made, each with a name of its own."""
+    """Serve one deployment. To add others, write more like `on_demand`, each with its own name."""
     on_demand = run_schedule.to_deployment(
         name="bolt-served",
         description="Runs a Paradime Bolt schedule; asks for its name.",
         tags=["paradime"],
-        # By its module's path: the flow runs from the installed package, wherever that is.
+        # With the module's path, the flow runs from the installed package, wherever that is.
         entrypoint_type=EntrypointType.MODULE_PATH,
         # Every morning at six, a schedule called `daily`:
         #   parameters={"schedule_name": "daily"}, cron="0 6 * * *",
     )
-    # By its type it may have to be awaited; that is so in async code only.
+    # The type allows an awaitable, too, but only async code gets one.
     serve(cast("RunnerDeployment", on_demand))
 
 

@@ -108,7 +108,7 @@ def console_of(text: str, *, simulated: bool = True, name: str = "prefect.flow_r
     record = logging.makeLogRecord(
         {"name": name, "levelno": logging.INFO, "msg": text, "created": 0.0, **more}
     )
-    return demo.Story(simulated=simulated).format(record)[12:]
+    return demo.DemoFormatter(simulated=simulated).format(record)[12:]
 
 
 OUTPUT = {"send_to_api": False}
