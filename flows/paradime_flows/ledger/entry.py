@@ -17,8 +17,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer
 
-from paradime_blocks import ParadimeCredentials
-from paradime_blocks.models import BoltAttempt, BoltRunState
+from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import Policy
 from paradime_flows.ledger.callers import Caller

@@ -18,8 +18,7 @@ import anyio
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 
-from paradime_blocks import BoltRunError
-from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
+from paradime_blocks import BoltAttempt, BoltRunError, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
 from paradime_flows.ledger import Superseded, check_lease, read_ownerships, write_labels

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from paradime_blocks import BoltError, BoltUnavailable
-from paradime_blocks.models import BoltCommand
+from paradime_blocks import BoltCommand, BoltError, BoltUnavailable
 from paradime_blocks.text import Redactor
 from paradime_flows.prefect_api import ArtifactWriter, artifact_key, run_logger, short_hash
 from paradime_flows.reporting.archive_settings import ArchiveSettings

@@ -11,9 +11,15 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from paradime_blocks import BoltClient, BoltError, BoltUnavailable
+from paradime_blocks import (
+    BoltClient,
+    BoltCommand,
+    BoltCommandDetail,
+    BoltError,
+    BoltResourceSummary,
+    BoltUnavailable,
+)
 from paradime_blocks.dbt import LogReasons, last_line, reasons_in
-from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltResourceSummary
 from paradime_blocks.text import cell, clean, fence, head_and_tail, one_line
 from paradime_flows.prefect_api import artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext

@@ -11,9 +11,8 @@ from typing import Final
 
 import anyio
 
-from paradime_blocks import BoltClient, BoltError
+from paradime_blocks import BoltClient, BoltError, BoltResourceSummary
 from paradime_blocks.client.downloads import FILE_LIMIT_BYTES, RESOURCE_LIMIT_BYTES, fetch_to_file
-from paradime_blocks.models import BoltResourceSummary
 from paradime_blocks.text import cell
 from paradime_flows.prefect_api import artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext

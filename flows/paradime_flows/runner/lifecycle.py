@@ -12,14 +12,16 @@ from uuid import UUID
 import anyio
 
 from paradime_blocks import (
+    BoltAttempt,
     BoltError,
     BoltRun,
     BoltRunError,
     BoltRunFailed,
+    BoltRunResult,
+    BoltRunState,
     BoltRunTimedOut,
     BoltSchedule,
 )
-from paradime_blocks.models import BoltAttempt, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
