@@ -133,6 +133,11 @@ class Ownership(BaseModel):
         """The schedule's name or slug."""
         return self.request.schedule_name
 
+    def count_attempt(self, run_id: int, state: BoltRunState | None) -> None:
+        """Count a run among the attempts, once."""
+        if state is not None and run_id not in {attempt.run_id for attempt in self.attempts}:
+            self.attempts.append(BoltAttempt(run_id=run_id, state=state))
+
     def remaining_seconds(self, limit: float) -> float:
         """Return what is left of a time limit, in seconds; never more than the limit, whatever the clock says."""
         if self.began_at is None:

@@ -12,7 +12,6 @@ from uuid import UUID
 import anyio
 
 from paradime_blocks import (
-    BoltAttempt,
     BoltError,
     BoltRun,
     BoltRunError,
@@ -174,7 +173,7 @@ class RunLifecycle:
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
         known = len(self.ownership.attempts)
-        self._count(run_id, status.state)
+        self.ownership.count_attempt(run_id, status.state)
         self.ownership.earlier += len(self.ownership.attempts) - known
 
     def _started(self) -> BoltRun:
@@ -200,7 +199,7 @@ class RunLifecycle:
             self.decision_log.note(
                 f"Bolt run {ownership.run_id} {past}, which was reported; triggering a new run."
             )
-            self._count(ownership.run_id, ownership.state)
+            self.ownership.count_attempt(ownership.run_id, ownership.state)
             ownership.earlier = len(ownership.attempts)
             ownership.intent = None
             return None
@@ -282,7 +281,7 @@ class RunLifecycle:
         self.ownership.state = state
         # The next attempt's logs replace these.
         await archive_ownership(self.ownership, self.schedule.credentials, outcome=outcome_text(error))
-        self._count(run.run_id, state)
+        self.ownership.count_attempt(run.run_id, state)
         self.ownership.failed_run = run.run_id
         self.decision_log.note(
             f"Bolt run {run.run_id} failed; retry {done + 1} of {self.policies.retries} "
@@ -293,12 +292,6 @@ class RunLifecycle:
         delay = partial(anyio.sleep, self.policies.retry_delay_seconds)
         await unless_stopped(delay, self.ownership.flow_run_id)
         return await self._start(request)
-
-    def _count(self, run_id: int, state: BoltRunState | None) -> None:
-        """Count a run among the attempts, once."""
-        attempts = self.ownership.attempts
-        if state is not None and run_id not in {attempt.run_id for attempt in attempts}:
-            attempts.append(BoltAttempt(run_id=run_id, state=state))
 
     async def summarize(self, outcome: str | None) -> None:
         """Write the summary of a run that we do not wait for, or of no run."""
