@@ -38,12 +38,12 @@ class FormGroup(BaseModel):
 
 
 class SavedBlock:
-    """Has a form take a saved block only: what is typed into it would be stored in plain text."""
+    """Makes a form accept only a saved block, because Prefect stores values that a person types in plain text."""
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Leave a definition that no object fulfils: Prefect adds the reference to a saved block."""
+        """Return a schema that no typed object matches; Prefect adds the reference to a saved block."""
         schema = handler(core)
         definition = handler.resolve_ref_schema(schema)
         definition.update(properties={}, additionalProperties=False, minProperties=1)

@@ -30,7 +30,7 @@ from paradime_flows.prefect_api import (
 )
 from paradime_flows.reporting.dbt_results import DbtStory, kind_of
 from paradime_flows.reporting.failure_cause import cause_of
-from paradime_flows.reporting.run_summary import RUNS_LOOKED_AT, FileRecord, RunRecord, render_summary
+from paradime_flows.reporting.run_summary import RUNS_READ, FileRecord, RunRecord, render_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,9 +123,9 @@ class _Inspection:
         except BoltError as error:
             self._missed("the schedule", error)
         if record.schedule_name is not None:
-            # Backends may lack it.
+            # Some backends lack this operation.
             with suppress(BoltError):
-                page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_LOOKED_AT)
+                page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_READ)
                 record.usual = BoltUsualDuration.of(page.runs, run_id)
         try:
             found = await client.get_bolt_command_resources([command.id for command in status.commands])
@@ -156,7 +156,7 @@ class _Inspection:
                 )
 
     async def _read_dbt(self, client: BoltClient, commands: Sequence[BoltCommand]) -> None:
-        """Read dbt's results; the manifest, which is large, would add paths only."""
+        """Read dbt's results, but not the manifest: it is large and would only add paths."""
         shown = {command.id: command.command for command in commands}
         wanted = [each for each in self.resources if kind_of(each.path) in {"results", "freshness"}]
         for at, resource in enumerate(wanted):
@@ -195,9 +195,9 @@ class _Inspection:
 
     def _missed(self, what: str, error: Exception, *, dbt: bool = False) -> None:
         reason = error.message if isinstance(error, BoltError) else str(error)
-        told = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
-        self.record.problems.append(told)
-        self._unread += [told] if dbt else []
+        problem = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"
+        self.record.problems.append(problem)
+        self._unread += [problem] if dbt else []
 
     def page(self) -> str:
         """Return the page as markdown."""

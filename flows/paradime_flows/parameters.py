@@ -42,7 +42,7 @@ Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LinkLimit = Annotated[int, Field(ge=0, le=2_000)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
-# No form can pick one: its type has no blocks, but those derived from it.
+# A form cannot offer a picker for it: its type has no blocks, only the types derived from it have.
 StorageParameter = NonEmpty | SkipJsonSchema[WritableFileSystem] | None
 StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 
@@ -79,7 +79,7 @@ class ArchiveOptions(TypedDict, total=False):
     ]
     link_limit: Annotated[
         LinkLimit,
-        Doc("How many of the run's files are linked; dbt's own and those to be stored come first. 0: none."),
+        Doc("How many of the run's files are linked. dbt's files and stored files come first. 0: none."),
         Default(LINK_LIMIT),
     ]
     storage: Annotated[

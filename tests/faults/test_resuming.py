@@ -785,12 +785,12 @@ async def test_two_fitting_runs_are_named_to_each_retry_and_swept_while_active(
     async def swept() -> list[str]:
         return [one.done for one in await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)]
 
-    assert await swept() == ["the Bolt run cannot be told"]
+    assert await swept() == ["the Bolt run is unknown"]
     assert len(simulator.active_runs()) == 2
     both = [each.id for each in simulator.runs()]
     for run_id in both:
         simulator.finish(run_id)
-    assert await swept() == ["the Bolt run cannot be told"]
+    assert await swept() == ["the Bolt run is unknown"]
     assert await swept() == []
     for _ in range(2):
         process.set(Process())
@@ -920,7 +920,7 @@ async def test_a_sweep_that_attaches_waits_until_the_time_limit(
     prefect.set_state(flow_run_id, StateType.CRASHED)
     sweep = partial(sweep_orphans.fn, credentials_for(simulator), action="attach", older_than_seconds=0)
     (found,) = await sweep()
-    assert (found.state, found.done) == (state, f"waited for until its time limit; it is {state}")
+    assert (found.state, found.done) == (state, f"waited for until its time limit; its state is {state}")
     assert [each.state for each in simulator.runs()] == [state]
     assert await sweep() == []
 

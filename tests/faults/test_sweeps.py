@@ -151,7 +151,7 @@ async def test_a_run_of_bolts_own_scheduler_does_not_count_as_ours(simulator, pr
     flow_run_id = orphan(simulator, prefect, None, Crashed(), intended_ago=100)
     for _ in range(2):
         (found,) = await swept(simulator)
-        assert (found.run_id, found.done) == (None, "the Bolt run cannot be told")
+        assert (found.run_id, found.done) == (None, "the Bolt run is unknown")
     assert simulator.run(run_id).cancel_requests == 0
     assert len(ownership_of(prefect, flow_run_id).notes) == 2, "each sweep reports the same again"
 

@@ -11,7 +11,7 @@ from paradime_blocks.dbt import RunResults, digest, merge, parse_freshness, pars
 from paradime_blocks.dbt.digest import ENTRIES_AT_MOST
 from paradime_blocks.models import BoltDbtResult
 from paradime_blocks.text import Redactor
-from paradime_flows.reporting.dbt_failures import cost_told, render_failed
+from paradime_flows.reporting.dbt_failures import cost_text, render_failed
 
 NO_SECRETS = Redactor([])
 
@@ -92,8 +92,8 @@ def test_cost_is_what_the_adapter_says() -> None:
     assert [node.rows_affected for node in found.failed_nodes] == [7, None, None]
     assert (found.rows_affected, found.bytes_processed) == (7, 4096)
     assert (found.bytes_billed, found.slot_ms) == (10_485_760, 1500)
-    assert cost_told(found) == "7 rows affected, 4.0 kB processed, 10 MB billed, 1.5 s of slot time"
-    assert cost_told(BoltDbtResult()) == ""
+    assert cost_text(found) == "7 rows affected, 4.0 kB processed, 10 MB billed, 1.5 s of slot time"
+    assert cost_text(BoltDbtResult()) == ""
 
 
 def test_secrets_are_removed_before_text_is_cut() -> None:

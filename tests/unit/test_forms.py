@@ -148,7 +148,7 @@ def test_the_form_refuses_values_of_a_block_and_nothing_is_stored(given: dict[st
     """Prefect stores parameters in plain text: of a block, its name is enough. A call in code is refused, too."""
     with pytest.raises(RefusedByTheForm):
         validate({"schedule_name": "daily", **given}, schema_of(run_schedule), raise_on_error=True)
-    with pytest.raises(BoltRequestError, match=r"holds the values of a block.*give its name as"):
+    with pytest.raises(BoltRequestError, match=r"has the values of a block.*give its name as"):
         run_schedule.serialize_parameters({"schedule_name": "daily", **given})
 
 

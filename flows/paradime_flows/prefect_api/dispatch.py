@@ -58,10 +58,10 @@ class DispatchedFlow(Flow[P, R]):
         return self
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return what Prefect stores of a call's parameters.
+        """Return the parameters of a call as Prefect stores them.
 
         Raises:
-            BoltRequestError: The values of a block are given where its name belongs.
+            BoltRequestError: A parameter has the values of a block instead of its name.
         """
         return super().serialize_parameters({name: stored(name, value) for name, value in parameters.items()})
 

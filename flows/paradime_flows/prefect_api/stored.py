@@ -1,4 +1,4 @@
-"""What Prefect may store of a flow run's parameters: names of blocks, never the values in them."""
+"""Converts a flow run's parameters for Prefect to store: names of blocks, never their values."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _OF_BLOCKS = frozenset({"credentials", "schedule_name", "storage"})
 
 
 def stored(name: str, value: object) -> Any:
-    """Return a parameter as it is to be stored, where everybody may read it.
+    """Return a parameter as Prefect stores it, where everybody may read it.
 
     Args:
         name: The parameter's name, for the error.
         value: Its value in a call.
 
     Raises:
-        BoltRequestError: The values of a block are given by themselves, secrets included; or a number or a text is
-            one that Prefect cannot store.
+        BoltRequestError: The parameter has the values of a block, with its secrets, or a number or a text that Prefect
+            cannot store.
     """
     if isinstance(value, Block):
-        # Without an id it is a copy for another workspace, for which its block's name must not stand.
+        # A block without an id is a copy for another workspace, so its block's name would be wrong.
         saved_as = value._block_document_id and value._block_document_name  # noqa: SLF001 - no public names
         return (
             f"{value.get_block_type_slug()}/{saved_as}" if saved_as else f"{type(value).__name__}, not saved"
@@ -43,7 +43,7 @@ def stored(name: str, value: object) -> Any:
         _check(name, value)
         return value
     if name in _OF_BLOCKS and set(value) != {"$ref"}:
-        msg = f"{name} holds the values of a block. Prefect would store them in plain text, secrets included."
+        msg = f"{name} has the values of a block. Prefect would store them in plain text, with the secrets."
         raise BoltRequestError(msg, guidance=f"Nothing was sent. Save a block, and give its name as {name}.")
     return {each: stored(str(each), inner) for each, inner in value.items()}
 

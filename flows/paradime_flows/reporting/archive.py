@@ -19,10 +19,10 @@ from paradime_flows.reporting.command_logs import LogArchive
 from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.resources import ResourceArchive
-from paradime_flows.reporting.run_summary import RUNS_LOOKED_AT, RunRecord, render_summary
+from paradime_flows.reporting.run_summary import RUNS_READ, RunRecord, render_summary
 from paradime_flows.reporting.storage import Storage, address_of, folder_of
 
-_ATTEMPTS_LOOKED_AT: Final = 20
+_ATTEMPTS_READ: Final = 20
 _NAMES_SHOWN: Final = 10
 
 
@@ -66,10 +66,10 @@ class Archive:
         await self.summary()
 
     def complete(self, result: BoltRunResult) -> BoltRunResult:
-        """Return a result with what has been found out while archiving.
+        """Return a result with dbt's results and the usual duration, which the archive has read.
 
         Args:
-            result: The run's result without it.
+            result: The run's result without them.
         """
         return result.model_copy(update={"dbt": self.record.dbt, "usual_duration": self.record.usual})
 
@@ -134,7 +134,7 @@ class Archive:
         """Add who triggered the run, what it checked out, and when earlier attempts ran, if Bolt returns it."""
         record, context = self.record, self._context
         attempts = list(record.attempts)
-        for at, attempt in list(enumerate(attempts))[-_ATTEMPTS_LOOKED_AT:]:
+        for at, attempt in list(enumerate(attempts))[-_ATTEMPTS_READ:]:
             if attempt.started_at is None and not context.unreachable:
                 try:
                     status = await client.get_bolt_run(attempt.run_id, logs=False)
@@ -147,7 +147,7 @@ class Archive:
         if record.schedule_name is None or context.unreachable:
             return
         try:
-            page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_LOOKED_AT)
+            page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_READ)
         except BoltError as error:
             # Some backends lack this operation, and it takes the slug, which may differ from the name.
             context.count_outage(error)

@@ -70,9 +70,9 @@ class ArchiveContext:
         """Record and log what could not be archived, and why.
 
         Args:
-            what: What it is.
-            error: Why.
-            dbt: Whether results of dbt are missing with it.
+            what: The part that is missing.
+            error: The reason.
+            dbt: Whether dbt's results are missing, too.
         """
         reason = error.message if isinstance(error, BoltError) else str(error) or type(error).__name__
         problem = f"{self.redact.line(what)}: {self.redact.line(reason, 300)}"

@@ -92,7 +92,7 @@ def emit_assets(
         results: The results of the commands that build something.
         manifest: The manifest of one of them.
         facts: Added to each materialisation's metadata.
-        url: The page of the run that built them, which the assets link to.
+        url: The page of the run that built them; the assets link to it.
     """
     emitted = Emitted()
     adapter = manifest.adapter_type

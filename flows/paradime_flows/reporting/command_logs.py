@@ -48,7 +48,7 @@ class LogArchive:
 
     Attributes:
         context: The archive.
-        posts: Where artifacts are written while the next log is fetched, a few at once; None to write each at once.
+        posts: The task group that writes a few artifacts while the next log is fetched; None to wait for each write.
         piece_characters: How much of a log is read at once, so that no second copy of it is in memory.
         error: The first error in the failing command's log.
         last: The last line of its log.

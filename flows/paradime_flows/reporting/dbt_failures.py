@@ -1,4 +1,4 @@
-"""What failed in dbt, and what it cost, for the summary of a run."""
+"""The dbt failures and the cost of a run, for its summary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MILLISECONDS: Final = 1000
 
 
 def render_failed(dbt: BoltDbtResult) -> list[str]:
-    """Return a table of what failed, models and the like first; empty if nothing did.
+    """Return a table of the failures: nodes that build something first, then tests, then sources; empty if none failed.
 
     Args:
         dbt: dbt's results.
@@ -29,19 +29,19 @@ def render_failed(dbt: BoltDbtResult) -> list[str]:
     return [table(("Type", "Name", "Why"), cells), *and_more(len(rows) - _ROWS, "failures")]
 
 
-def cost_told(dbt: BoltDbtResult) -> str:
-    """Return what the warehouse says of rows and cost, in one line; empty if it says nothing.
+def cost_text(dbt: BoltDbtResult) -> str:
+    """Return the rows and the cost that the warehouse reports, in one line; empty if it reports none.
 
     Args:
         dbt: dbt's results.
     """
-    told = []
+    parts = []
     if dbt.rows_affected is not None:
-        told.append(f"{dbt.rows_affected:,} rows affected")
+        parts.append(f"{dbt.rows_affected:,} rows affected")
     if dbt.bytes_processed is not None:
-        told.append(f"{size(dbt.bytes_processed)} processed")
+        parts.append(f"{size(dbt.bytes_processed)} processed")
     if dbt.bytes_billed is not None:
-        told.append(f"{size(dbt.bytes_billed)} billed")
+        parts.append(f"{size(dbt.bytes_billed)} billed")
     if dbt.slot_ms is not None:
-        told.append(f"{dbt.slot_ms / _MILLISECONDS:,.1f} s of slot time")
-    return ", ".join(told)
+        parts.append(f"{dbt.slot_ms / _MILLISECONDS:,.1f} s of slot time")
+    return ", ".join(parts)

@@ -199,11 +199,11 @@ class DbtStory:
         return not self.freshness and not self.notes and not any(part.nodes for part in self.parts)
 
     def in_short(self, redact: Redactor, unread: Iterable[str] = ()) -> BoltDbtResult:
-        """Return the results for a flow to branch on.
+        """Return the results as data, so that a flow can branch on them.
 
         Args:
-            redact: Takes secrets out of text.
-            unread: Which files could not be read, besides what `notes` says.
+            redact: Removes secrets from text.
+            unread: The files that could not be read, in addition to `notes`.
         """
         return digest(self.results, self.freshness, redact, [*unread, *self.notes])
 

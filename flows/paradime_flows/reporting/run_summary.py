@@ -17,7 +17,7 @@ from paradime_blocks.models import (
     run_url,
 )
 from paradime_blocks.text import cell, one_line, shorten
-from paradime_flows.reporting.dbt_failures import cost_told, render_failed
+from paradime_flows.reporting.dbt_failures import cost_text, render_failed
 from paradime_flows.reporting.links import markdown_link
 from paradime_flows.reporting.markdown import and_more, moment, size, table
 from paradime_flows.reporting.timeline import Span, render_timeline
@@ -29,8 +29,8 @@ _MARKS: Final = {
     BoltRunState.CANCELED: "🛑",
     BoltRunState.SKIPPED: "⏭️",
 }
-# Of a schedule, newest first: who triggered the run, and how long its runs take.
-RUNS_LOOKED_AT: Final = 50
+# How many runs of the schedule are read, newest first: for who triggered the run, and for the usual duration.
+RUNS_READ: Final = 50
 _ROWS: Final = 200
 # Prefect's pages do not break lines in tables, so a long command would push the other columns out of the window.
 _COMMAND_CHARACTERS: Final = 56
@@ -80,7 +80,7 @@ class RunRecord:
         notes: The decision log.
         results_page: The page of the artifact with dbt's results.
         results_counts: dbt's results as counts.
-        dbt: The same for a flow to branch on.
+        dbt: The same as data, so that a flow can branch on it.
         usual: How long the schedule's runs usually take.
         log_pages: The pages of the log artifacts, by the command's number.
         files: The files that the commands wrote.
@@ -183,17 +183,17 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(
             ("dbt", f"{counts}: [results]({record.results_page})" if record.results_page else counts)
         )
-    facts.append(("Cost", cost_told(record.dbt)))
+    facts.append(("Cost", cost_text(record.dbt)))
     facts.append(("Assets", cell(record.assets_counts) if record.assets_counts else ""))
     return facts
 
 
 def _usual(usual: BoltUsualDuration) -> str:
-    told = f"{shorten(usual.seconds)} (median of {usual.runs} runs)"
+    text = f"{shorten(usual.seconds)} (median of {usual.runs} runs)"
     if usual.difference_seconds is None:
-        return told
+        return text
     off = usual.difference_seconds
-    return f"{told}; this run took {shorten(abs(off))} {'longer' if off > 0 else 'less'}"
+    return f"{text}; this run took {shorten(abs(off))} {'longer' if off > 0 else 'less'}"
 
 
 def _spans(record: RunRecord, now: datetime) -> list[Span]:
