@@ -22,10 +22,10 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(autouse=True)
 def _of_its_own() -> Iterator[None]:
     """A test's flow runs, and signals sent to them, do not affect later tests."""
-    from paradime_flows.prefect_api.supervisor import begin_anew
+    from paradime_flows.prefect_api.supervisor import start_new_supervisor
 
     yield
-    begin_anew()
+    start_new_supervisor()
 
 
 @pytest.fixture

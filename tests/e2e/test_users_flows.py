@@ -26,7 +26,7 @@ from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.flow_runs import lineage
-from paradime_flows.prefect_api.timing import Timing, going_by
+from paradime_flows.prefect_api.timing import Timing, use_timing
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner.slot import schedule_slot, slot_name
@@ -287,7 +287,7 @@ async def test_a_cancelled_flow_runs_state_names_a_run_it_could_not_cancel(
 
     name = f"ignored {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
-    with going_by(Timing(cancel_seconds=1.0)):
+    with use_timing(Timing(cancel_seconds=1.0)):
         state, _ = await asyncio.gather(named("endless", credentials, return_state=True, **FLOW), cancel())
     (run,) = workspace.runs()
     assert state.is_cancelled()
@@ -467,7 +467,7 @@ async def test_no_run_is_started_while_another_awaits_its_retry(
         lambda bolt: bolt.runs() and not bolt.active_runs() and bolt.count("boltCommand"),
         30,
     )
-    with going_by(Timing(slot_dead_seconds=1.0)):
+    with use_timing(Timing(slot_dead_seconds=1.0)):
         state = await run_schedule(
             "failing", credentials, on_already_running="skip", return_state=True, **FLOW
         )
@@ -529,7 +529,7 @@ async def test_a_cancel_is_noticed_while_a_flow_does_something_else(
     async def parent() -> None:
         await busy()
 
-    with going_by(Timing(beat_seconds=0.5)):
+    with use_timing(Timing(beat_seconds=0.5)):
         await (parent if above else busy)(return_state=True)
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
 
@@ -564,7 +564,7 @@ async def test_a_signal_means_the_same_in_any_thread(
     heard = OneSignal()
     # It counts none that is really sent.
     heard.end()
-    monkeypatch.setattr(watch, "hear_signals", lambda: heard)
+    monkeypatch.setattr(watch, "count_signals", lambda: heard)
     name = f"in a thread {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
     state = await asyncio.to_thread(
@@ -596,7 +596,7 @@ async def test_a_cancel_before_a_retry_cancels_active_runs_at_once(
         await atrigger_bolt_run("endless", credentials)
         raise RuntimeError("Something else has failed.")
 
-    with going_by(Timing(beat_seconds=0.5)):
+    with use_timing(Timing(beat_seconds=0.5)):
         work = asyncio.create_task(fails(return_state=True))
     await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.active_runs(), 30)
     async with get_client() as client:

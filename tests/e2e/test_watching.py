@@ -21,7 +21,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Ru
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
-from paradime_flows.prefect_api.signals import hear_signals, swallowed_signals_sent_again
+from paradime_flows.prefect_api.signals import count_signals, resend_swallowed_signals
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.supervision import heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
@@ -90,7 +90,7 @@ async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -
 
     @flow
     async def cancelled() -> None:
-        hear_signals()
+        count_signals()
         await cancel_this_flow_run()
         stopped, beside = await asyncio.gather(
             unless_stopped(work, this_flow_run(), interval_seconds=0.1),
@@ -134,8 +134,8 @@ def test_a_signal_swallowed_during_the_archiving_is_sent_again() -> None:
         raise TerminationSignal(signal=number)
 
     async def archives() -> None:
-        hear_signals()
-        async with swallowed_signals_sent_again():
+        count_signals()
+        async with resend_swallowed_signals():
             asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
             await anyio.sleep(10)
 
@@ -150,7 +150,7 @@ def test_a_signal_swallowed_before_a_wait_is_sent_again_in_it() -> None:
 
     @flow
     async def swallowed() -> None:
-        hear_signals()
+        count_signals()
         with suppress(TerminationSignal):
             os.kill(os.getpid(), signal.SIGTERM)
         await anyio.sleep(0.5)
@@ -172,7 +172,7 @@ def test_a_swallowed_signal_is_sent_again_only_once() -> None:
 
     @flow
     async def waits() -> None:
-        hear_signals()
+        count_signals()
         await anyio.sleep(2)
         await unless_stopped(lambda: anyio.sleep(10), this_flow_run())
 
@@ -204,7 +204,7 @@ def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
 
     @flow
     async def signalled() -> None:
-        hear_signals()
+        count_signals()
         with suppress(TerminationSignal):
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(StoppedByPrefect) as stopped:

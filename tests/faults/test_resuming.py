@@ -606,7 +606,7 @@ async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resume
 )
 async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, late) -> None:
     """Equal tasks of a process pool find the same run: the last to claim it gets it, the other starts its own run."""
-    from paradime_flows.prefect_api.supervisor import begin_anew
+    from paradime_flows.prefect_api.supervisor import start_new_supervisor
     from paradime_flows.runner import takeover
     from paradime_flows.runner.resume import resuming
 
@@ -618,7 +618,7 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
 
     async def second_claim() -> None:
         process.set(Process())
-        begin_anew()
+        start_new_supervisor()
         with resuming(first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 

@@ -23,7 +23,7 @@ from paradime_blocks.errors import BoltError, BoltRunFailed, BoltRunTimedOut, Bo
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.store import Superseded, execution_of
-from paradime_flows.prefect_api.supervisor import begin_anew
+from paradime_flows.prefect_api.supervisor import start_new_supervisor
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision.watch import unless_stopped
 
@@ -410,7 +410,7 @@ async def test_equal_tasks_in_other_processes_resume_one_run_each(simulator, pre
     runs = await in_a_process(before)
     taken, attempt = [], Process()
     for key in ("another", "one more", "a third"):
-        begin_anew()
+        start_new_supervisor()
         taken.append(await in_a_process(lambda key=key: to_the_end(simulator, second, key), attempt))
     assert taken[:2] == runs
     assert [run.id for run in simulator.runs()] == taken

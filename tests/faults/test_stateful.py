@@ -30,8 +30,8 @@ from support.virtual_time import VirtualTimeLoop, until
 
 from paradime_blocks.testing import faults
 from paradime_blocks.testing.commands import SimulatedCommand
-from paradime_flows.prefect_api.supervisor import begin_anew
-from paradime_flows.prefect_api.timing import Timing, going_by
+from paradime_flows.prefect_api.supervisor import start_new_supervisor
+from paradime_flows.prefect_api.timing import Timing, use_timing
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -268,7 +268,7 @@ class Stories(RuleBasedStateMachine):
             WORLD.call(until(lambda: all(request.answered for request in self.simulator.requests)))
             WORLD.call(until(lambda: not self.prefect.is_busy))
             # Even what was left for a retry is not left for ever.
-            with going_by(Timing(left_for_retry_seconds=0.0)):
+            with use_timing(Timing(left_for_retry_seconds=0.0)):
                 self._sweep()
             self.one_live_run_for_each_intent()
             TALLY.started += len(self.simulator.runs())
@@ -286,7 +286,7 @@ class Stories(RuleBasedStateMachine):
         return fitting[which % len(fitting)] if fitting else None
 
     def _begin(self, intent: Intent, beat: float, writes: int | None = None) -> None:
-        begin_anew()
+        start_new_supervisor()
         intent.begun += 1
         intent.process = Process(writes_left=writes)
         self.prefect.set_state(intent.flow_run_id, StateType.RUNNING)

@@ -30,7 +30,7 @@ from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.entry import Ownership, read_ownerships
 from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL
-from paradime_flows.prefect_api.timing import Timing, going_by
+from paradime_flows.prefect_api.timing import Timing, use_timing
 from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.supervision.reconcile import clean_up_interrupted
@@ -188,7 +188,7 @@ async def test_a_run_left_for_a_retry_is_swept_later(simulator, prefect, state) 
     (found,) = await swept(simulator)
     assert (found.run_id, found.done) == (run_id, "left for a retry, as its policy says")
     assert simulator.run(run_id).cancel_requests == 0
-    with going_by(Timing(left_for_retry_seconds=0.0)):
+    with use_timing(Timing(left_for_retry_seconds=0.0)):
         (found,) = await swept(simulator)
     assert (found.run_id, found.done) == (run_id, "cancelled")
 

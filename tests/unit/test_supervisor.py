@@ -13,8 +13,8 @@ from prefect.context import FlowRunContext
 
 from paradime_blocks import signals
 from paradime_blocks.signals import SignalCount
-from paradime_flows.prefect_api.supervisor import Supervisor, begin_anew, the_supervisor
-from paradime_flows.prefect_api.timing import Timing, going_by
+from paradime_flows.prefect_api.supervisor import Supervisor, start_new_supervisor, the_supervisor
+from paradime_flows.prefect_api.timing import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,13 +46,13 @@ def test_an_ended_execution_is_forgotten() -> None:
         first.signals["its execution"] = count = SignalCount()
     known.of(uuid4())
     assert known.of(flow_run_id) is first, "a task that outlives the attempt may need it"
-    with going_by(Timing(hooks_seconds=0.0)):
+    with use_timing(Timing(hooks_seconds=0.0)):
         known.of(uuid4())
         assert known.of(flow_run_id) is first
     del context
     known.of(uuid4())
     assert known.of(flow_run_id) is first, "its hooks run"
-    with going_by(Timing(hooks_seconds=0.0)):
+    with use_timing(Timing(hooks_seconds=0.0)):
         known.of(uuid4())
     comes(signal.SIGTERM)
     assert known.of(flow_run_id) is not first
@@ -64,7 +64,7 @@ def test_a_flow_run_that_awaits_a_retry_is_remembered() -> None:
     known, flow_run_id = Supervisor(), uuid4()
     waits = known.of(flow_run_id)
     waits.alive_for = flow_run_id
-    with going_by(Timing(hooks_seconds=0.0)):
+    with use_timing(Timing(hooks_seconds=0.0)):
         known.of(uuid4())
         assert known.of(flow_run_id) is waits
         waits.alive_for = None
@@ -89,7 +89,7 @@ def test_a_reset_process_remembers_nothing() -> None:
     before = the_supervisor().of(flow_run_id)
     the_supervisor().tokens[flow_run_id] = {"a token"}
     before.signals["its execution"] = count = SignalCount()
-    begin_anew()
+    start_new_supervisor()
     comes(signal.SIGINT)
     assert the_supervisor().of(flow_run_id) is not before
     assert (the_supervisor().tokens, count.interrupts) == ({}, 0)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 
-from paradime_flows.prefect_api.timing import DEFAULT_TIMING, Timing, going_by, times
+from paradime_flows.prefect_api.timing import DEFAULT_TIMING, Timing, times, use_timing
 
 
 async def test_other_times_apply_only_to_calls_inside() -> None:
@@ -19,7 +19,7 @@ async def test_other_times_apply_only_to_calls_inside() -> None:
         return times()
 
     beside = asyncio.create_task(look_later())
-    with going_by(quick):
+    with use_timing(quick):
         within = asyncio.create_task(look_later())
         thread = threading.Thread(target=contextvars.copy_context().run, args=(lambda: seen.append(times()),))
         thread.start()

@@ -8,20 +8,20 @@ from paradime_flows.prefect_api.artifacts import (
     short_hash,
 )
 from paradime_flows.prefect_api.context import (
-    clients_of_our_own,
     current_execution,
     current_execution_began_at,
     current_flow_run_id,
     current_task_run_id,
+    new_prefect_clients,
     run_logger,
 )
 from paradime_flows.prefect_api.dispatch import DispatchedFlow, async_form, bolt_flow, bolt_task
 from paradime_flows.prefect_api.flow_runs import (
-    end_in_its_place,
     every_flow_run,
     has_its_own_process,
     is_suspended,
     lineage,
+    set_final_state,
     state_types,
     subflows_of,
 )
@@ -45,7 +45,7 @@ from paradime_flows.prefect_api.labels import (
     SCHEDULE_LABEL,
     STEP_LABEL_PREFIX,
 )
-from paradime_flows.prefect_api.signals import Swallowed, hear_signals, swallowed_signals_sent_again
+from paradime_flows.prefect_api.signals import SwallowedSignals, count_signals, resend_swallowed_signals
 from paradime_flows.prefect_api.signatures import filled
 from paradime_flows.prefect_api.supervisor import Supervised, the_supervisor
 from paradime_flows.prefect_api.timing import times
@@ -65,35 +65,35 @@ __all__ = [
     "ArtifactWriter",
     "DispatchedFlow",
     "Supervised",
-    "Swallowed",
+    "SwallowedSignals",
     "artifact_key",
     "artifact_url",
     "async_form",
     "bolt_client",
     "bolt_flow",
     "bolt_task",
-    "clients_of_our_own",
+    "count_signals",
     "current_execution",
     "current_execution_began_at",
     "current_flow_run_id",
     "current_task_run_id",
-    "end_in_its_place",
     "every_flow_run",
     "filled",
     "find_schedule",
     "flow_run_url",
     "has_its_own_process",
-    "hear_signals",
     "is_suspended",
     "lineage",
+    "new_prefect_clients",
+    "resend_swallowed_signals",
     "resolve_credentials",
     "resolve_schedule",
     "run_logger",
     "schedule_of_run",
+    "set_final_state",
     "short_hash",
     "state_types",
     "subflows_of",
-    "swallowed_signals_sent_again",
     "the_supervisor",
     "times",
 ]

@@ -32,7 +32,7 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 
 @contextmanager
-def clients_of_our_own() -> Iterator[None]:
+def new_prefect_clients() -> Iterator[None]:
     """Make `get_client` return new clients within, not the client that the flow run's engine opened.
 
     A task that was interrupted may clean up after its flow has ended, and then the engine's client is closed.
@@ -67,8 +67,8 @@ def current_execution() -> str:
     if context is None or context.flow_run is None:
         return _PROCESS
     state = context.flow_run.state
-    body = str(state.id) if state is not None and state.is_running() else context.start_time.isoformat()
-    return the_supervisor().of(context.flow_run.id).executions.setdefault(context.start_time, body)
+    token = str(state.id) if state is not None and state.is_running() else context.start_time.isoformat()
+    return the_supervisor().of(context.flow_run.id).executions.setdefault(context.start_time, token)
 
 
 def current_execution_began_at() -> datetime:

@@ -27,7 +27,7 @@ from paradime_blocks import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_blocks.text.reasons import each_reason
 from paradime_flows.forms import FormGroup
-from paradime_flows.prefect_api.signals import hear_signals
+from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.prefect_api.signatures import form_signature, spread_options
 from paradime_flows.prefect_api.stored import stored
 
@@ -89,7 +89,7 @@ class DispatchedTask(Task[P, R]):
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit the task to the task runner. This thread counts the signals for the task's thread."""
-        hear_signals()
+        count_signals()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
@@ -97,7 +97,7 @@ class DispatchedTask(Task[P, R]):
 
         A block is one argument for all tasks: Prefect would map over its fields.
         """
-        hear_signals()
+        count_signals()
         return super().map(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
 
     def with_options(self, **options: Any) -> DispatchedTask[P, R]:

@@ -85,7 +85,7 @@ async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateTyp
     return [state.type for state in sorted(states, key=lambda state: state.timestamp)]
 
 
-async def end_in_its_place(client: PrefectClient, flow_run: FlowRun, message: str) -> bool:
+async def set_final_state(client: PrefectClient, flow_run: FlowRun, message: str) -> bool:
     """Set the final state of a flow run that no process runs any more: Cancelled if a cancel was requested, or Crashed.
 
     A flow run that has ended keeps its state, except for a crash that hides a cancel.

@@ -18,7 +18,7 @@ from paradime_flows.prefect_api.timing import times
 have_main_thread_listen()
 
 
-def hear_signals() -> SignalCount:
+def count_signals() -> SignalCount:
     """Count signals for this execution from the first call on, also between its waits and tasks."""
     counts = the_supervisor().of(current_flow_run_id()).signals
     execution = current_execution()
@@ -32,7 +32,7 @@ def hear_signals() -> SignalCount:
     return counts[execution]
 
 
-class Swallowed:
+class SwallowedSignals:
     """Finds a SIGTERM that asyncio has swallowed, and sends it again.
 
     Args:
@@ -43,7 +43,7 @@ class Swallowed:
         self._count = count
         self._seen = 0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check. A signal that is still there at the second check had time to end the main thread's work."""
         had = self._count.terminations
         if had == self._seen:
@@ -52,13 +52,13 @@ class Swallowed:
 
 
 @asynccontextmanager
-async def swallowed_signals_sent_again() -> AsyncIterator[None]:
+async def resend_swallowed_signals() -> AsyncIterator[None]:
     """Send a SIGTERM that asyncio swallows within again, as a wait does. Nothing else is watched."""
-    swallowed = Swallowed(hear_signals())
+    swallowed = SwallowedSignals(count_signals())
 
     async def listen() -> None:
         while True:
-            swallowed.look()
+            swallowed.check()
             await asyncio.sleep(times().signal_interval_seconds)
 
     listener = asyncio.create_task(listen())

@@ -137,7 +137,7 @@ def the_supervisor() -> Supervisor:
     return _supervisor
 
 
-def begin_anew() -> None:
+def start_new_supervisor() -> None:
     """Start with a new supervisor, as a new process does. For tests, so that none sees another's flow runs."""
     global _supervisor  # noqa: PLW0603 - there is one in a process
     _supervisor.end()

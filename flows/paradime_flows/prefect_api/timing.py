@@ -18,7 +18,7 @@ class Timing:
         prefect_answer_seconds: The limit for one answer from Prefect, if there is no time for its client's retries.
         beat_seconds: The interval of the heartbeats of a flow run's process.
         hooks_seconds: How long a flow run that has ended here is remembered, for its hooks.
-        beat_look_seconds: The interval of the polls of the flow run, if nothing else in its process polls it: while it
+        beat_poll_seconds: The interval of the polls of the flow run, if nothing else in its process polls it: while it
             waits for a retry, or while a flow does other work.
         cancel_seconds: The limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean up; the
             cancel comes first, then the archive, and both must fit.
@@ -33,10 +33,10 @@ class Timing:
         slot_dead_seconds: A flow run that holds a slot for longer is alive: a killed one loses the slot when its lease
             has ended and Prefect has cleaned up, which it does at intervals.
         slot_try_seconds: The limit for getting a slot without waiting for it: enough for one answer from Prefect.
-        slot_told_after_seconds: How long a flow run waits for a slot before it logs that.
+        slot_log_after_seconds: How long a flow run waits for a slot before it logs that.
         slot_release_seconds: The limit for releasing a slot.
         conflict_appears_seconds: How long Bolt may take to show the run because of which it refused a trigger.
-        conflict_look_seconds: The interval of the searches for that run.
+        conflict_poll_seconds: The interval of the searches for that run.
         conflict_setup_seconds: The usual time of a run's check-out and `dbt deps`.
         log_fetch_seconds: The limit for fetching new output of a command; the next poll fetches again.
         log_batch_seconds: How long a batch of lines may wait to be filled.
@@ -62,7 +62,7 @@ class Timing:
     prefect_answer_seconds: float = 3.0
     beat_seconds: float = 10.0
     hooks_seconds: float = 60.0
-    beat_look_seconds: float = 3.0
+    beat_poll_seconds: float = 3.0
     cancel_seconds: float = 12.0
     archive_seconds: float = 8.0
     search_seconds: float = 6.0
@@ -73,10 +73,10 @@ class Timing:
     lease_seconds: float = 60.0
     slot_dead_seconds: float = 75.0
     slot_try_seconds: float = 3.0
-    slot_told_after_seconds: float = 2.0
+    slot_log_after_seconds: float = 2.0
     slot_release_seconds: float = 10.0
     conflict_appears_seconds: float = 8.0
-    conflict_look_seconds: float = 1.0
+    conflict_poll_seconds: float = 1.0
     conflict_setup_seconds: float = 30.0
     log_fetch_seconds: float = 5.0
     log_batch_seconds: float = 2.0
@@ -117,7 +117,7 @@ def times() -> Timing:
 
 
 @contextmanager
-def going_by(other: Timing) -> Iterator[None]:
+def use_timing(other: Timing) -> Iterator[None]:
     """Apply other times within, also in the threads that are started there."""
     token = _timing.set(other)
     try:

@@ -20,7 +20,7 @@ from paradime_flows.ledger import (
     tasks_around,
     write_callers,
 )
-from paradime_flows.prefect_api import current_task_run_id, hear_signals
+from paradime_flows.prefect_api import count_signals, current_task_run_id
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.resume import claim, take_over_earlier, with_reason
 from paradime_flows.runner.takeover import complete_takeover, stop_if_replaced
@@ -54,7 +54,7 @@ async def open_intent(
         Superseded: Another flow run has replaced this one.
         BoltError: The flow run that this one replaces was cancelled, and Bolt does not cancel its run.
     """
-    hear_signals()
+    count_signals()
     async with get_client() as client:
         # The lease is taken before any record is read that may be resumed.
         await take_lease(client, flow_run_id)

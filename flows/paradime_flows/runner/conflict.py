@@ -182,7 +182,7 @@ class Triggering:
             other, runs = await self.conflicting_run()
             if runs or showing.passed:
                 return other, runs
-            await showing.clock.sleep(times().conflict_look_seconds)
+            await showing.clock.sleep(times().conflict_poll_seconds)
 
     async def _wait_for_unlisted(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
         """Wait for a conflicting run that Bolt does not show, if the policy is to wait.

@@ -25,7 +25,7 @@ from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Ownership
-from paradime_flows.prefect_api import run_logger, swallowed_signals_sent_again
+from paradime_flows.prefect_api import resend_swallowed_signals, run_logger
 from paradime_flows.reporting.failure_cause import outcome_text
 from paradime_flows.retry_policy import retry_of, why_not_retry
 from paradime_flows.runner.attached import check_what_it_did
@@ -305,7 +305,7 @@ class RunLifecycle:
         sentence = outcome.message if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
             self.decision_log.note(sentence)
-        async with swallowed_signals_sent_again():
+        async with resend_swallowed_signals():
             archive = await archive_ownership(
                 ownership, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
             )

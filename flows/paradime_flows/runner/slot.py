@@ -180,7 +180,7 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
     release = asyncio.Event()
     holder = asyncio.create_task(_hold(name, wait_seconds, acquired, release), name=f"slot of {name}")
     try:
-        told_after = min(wait_seconds, times().slot_told_after_seconds)
+        told_after = min(wait_seconds, times().slot_log_after_seconds)
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
             decision_log.note("Waiting for the schedule's concurrency slot: another flow run may hold it.")

@@ -30,7 +30,7 @@ from paradime_flows.ledger import (
     supersede,
     write_ownership,
 )
-from paradime_flows.prefect_api import end_in_its_place, lineage, run_logger, times
+from paradime_flows.prefect_api import lineage, run_logger, set_final_state, times
 from paradime_flows.supervision import clean_up, is_cancelled
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ async def write_final_state(previous: UUID, new: FlowRun) -> bool:
             flow_run = await client.read_flow_run(previous)
             cancelled = await is_cancelled(client, flow_run)
             message = f"Flow run {new.name!r} has replaced this one."
-            cancelled = await end_in_its_place(client, flow_run, message) or cancelled
+            cancelled = await set_final_state(client, flow_run, message) or cancelled
     except Exception as error:  # noqa: BLE001 - the new flow run already tracks the Bolt run, and must continue
         run_logger().warning("Could not write the final state of flow run %s: %s", previous, error)
     return cancelled

@@ -98,11 +98,11 @@ async def _beat_until_over(flow_run_id: UUID, check: Check, known: Supervised) -
                 # One client for all heartbeats: a new one reads its certificates, which takes longer than a request.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
-                        if time.monotonic() + times().beat_look_seconds > next_beat:
+                        if time.monotonic() + times().beat_poll_seconds > next_beat:
                             await beat(client, flow_run_id)
                             next_beat = time.monotonic() + times().beat_seconds
                         is_awaited = await check(client, flow_run)
-                        await asyncio.sleep(times().beat_look_seconds if is_awaited else times().beat_seconds)
+                        await asyncio.sleep(times().beat_poll_seconds if is_awaited else times().beat_seconds)
                     await check(client, flow_run)
             except ObjectNotFound:
                 return

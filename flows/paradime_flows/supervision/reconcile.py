@@ -15,7 +15,7 @@ from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggered_run, longest_request_seconds
 from paradime_flows.ledger import FlowRunLedger, Ownership, read_if_leased
-from paradime_flows.prefect_api import ArtifactWriter, clients_of_our_own, flow_run_url, run_logger, times
+from paradime_flows.prefect_api import ArtifactWriter, flow_run_url, new_prefect_clients, run_logger, times
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
 from paradime_flows.supervision.orphans import is_cancelled
@@ -219,7 +219,7 @@ async def clean_up_interrupted(
         Superseded: Another process runs the flow run now, and tracks its Bolt run.
         Pause: The flow run is suspended; when it is resumed, it resumes its Bolt run.
     """
-    with signals_held_off() as hold, clients_of_our_own():
+    with signals_held_off() as hold, new_prefect_clients():
         # A signal can be the effect of a cancel, of the flow run or a parent, that was not noticed yet.
         found = await reason_to_stop_if_known(ownership.flow_run_id)
         seen = stop if stop is not None and not stop.by_signal else None

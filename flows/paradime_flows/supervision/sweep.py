@@ -16,7 +16,7 @@ from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, Verdict
 from paradime_flows.ledger import FlowRunLedger, Ownership, Superseded, execution_of, read_ownerships
-from paradime_flows.prefect_api import end_in_its_place, run_logger, times
+from paradime_flows.prefect_api import run_logger, set_final_state, times
 from paradime_flows.supervision.heartbeat import (
     alive_for_another,
     last_sign,
@@ -242,7 +242,7 @@ async def _write_final_state(client: PrefectClient, flow_run: FlowRun) -> None:
         return
     message = "The flow run's process stopped without reporting; no Bolt run of it is left to track."
     run_logger().info("The process of flow run %r stopped without reporting; writing its end.", flow_run.name)
-    await end_in_its_place(client, now, message)
+    await set_final_state(client, now, message)
 
 
 def _done(ownership: Ownership, state: BoltRunState | None) -> str:

@@ -24,10 +24,10 @@ from paradime_blocks.signals import (
 )
 from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
-    Swallowed,
+    SwallowedSignals,
+    count_signals,
     current_task_run_id,
     has_its_own_process,
-    hear_signals,
     is_suspended,
     lineage,
     state_types,
@@ -264,8 +264,8 @@ class _Watch:
         self.release: Superseded | Pause | None = None
         self.signal: TerminationSignal | KeyboardInterrupt | None = None
         self.held = ExitStack()
-        self._heard = hear_signals()
-        self._swallowed = Swallowed(self._heard)
+        self._heard = count_signals()
+        self._swallowed = SwallowedSignals(self._heard)
         self._asked = stop_request.get()
         self._next_look = anyio.current_time() + interval_seconds
         self._in_task = current_task_run_id() is not None
@@ -292,7 +292,7 @@ class _Watch:
         if self._heard.interrupts and not in_main_thread():
             self.by_signal = True
             return Stop("The process of the flow run was interrupted.")
-        self._swallowed.look()
+        self._swallowed.check()
         if self._asked is None:
             return None
         self.release = self._asked.release

@@ -26,8 +26,8 @@ from paradime_flows.parameters import CredentialsParameter, RunId
 from paradime_flows.prefect_api import (
     async_form,
     bolt_task,
+    count_signals,
     current_flow_run_id,
-    hear_signals,
     resolve_credentials,
 )
 from paradime_flows.supervision import (
@@ -69,7 +69,7 @@ async def wait_for_bolt_run(
         prefect.exceptions.CancelledRun: The flow run was cancelled in Prefect, and with it the run that it owns.
         BoltError: Another error; its class says which.
     """
-    hear_signals()
+    count_signals()
     limits: dict[str, Any] = {"timeout_seconds": TIMEOUT_SECONDS, **chosen(WaitOptions, options)}
     found = await resolve_credentials(credentials)
     flow_run_id = current_flow_run_id()
