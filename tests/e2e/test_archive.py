@@ -403,9 +403,11 @@ async def test_a_missing_storage_block_is_an_error_before_anything_is_sent(
 ) -> None:
     """The error says how to name a block, and no run was triggered."""
     bolt_simulator.add_schedule("daily")
-    with pytest.raises(BoltRequestError, match="no block 'nowhere' for storage"):
+    with pytest.raises(BoltRequestError, match="no storage block 'nowhere'"):
         await arun_schedule("daily", credentials, storage="nowhere")
-    with pytest.raises(BoltRequestError, match=r"no block 's3-bucket/nowhere'|needs a Prefect integration"):
+    with pytest.raises(
+        BoltRequestError, match=r"no storage block 's3-bucket/nowhere'|needs a Prefect integration"
+    ):
         await arun_schedule("daily", credentials, storage="s3-bucket/nowhere")
     assert bolt_simulator.runs("daily") == []
 
