@@ -1,4 +1,4 @@
-"""What earlier attempts of a pipeline have left: outcomes to keep, Bolt runs to go on with, flow runs to end."""
+"""What earlier attempts of a pipeline have left: outcomes to reuse, Bolt runs to resume, flow runs to end."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ _PAGE = 200
 
 
 class EarlierAttempts:
-    """What the attempts before this one have left of a pipeline.
+    """What the earlier attempts of a pipeline have left.
 
     Args:
         flow_run: The pipeline's flow run.
         credentials: The credentials of the workspace.
-        earlier: The flow runs of the attempts before, oldest first, if those were others.
-        attempt: What tells this attempt from the others.
+        earlier: The flow runs of the earlier attempts, oldest first, if they are other flow runs.
+        attempt: The id of the current attempt.
 
     Attributes:
-        outcomes: The outcome of each step, the newest there is.
-        under_way: When the steps started that were under way when they were last heard of.
-        resumable: The subflow of each step that has left something to go on with, and has no heir yet.
+        outcomes: The newest outcome of each step.
+        under_way: The start of each step that was running when its outcome was last written.
+        resumable: The subflow of each step that has left a run to resume.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class EarlierAttempts:
     async def of(
         cls, client: PrefectClient, flow_run: FlowRun, credentials: ParadimeCredentials
     ) -> EarlierAttempts:
-        """Read them.
+        """Read what they have left.
 
         Args:
             client: An open client.
@@ -107,18 +107,18 @@ class EarlierAttempts:
     async def prepare(
         self, steps: Mapping[str, Step], outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]
     ) -> None:
-        """Find what the steps can go on with, and end what else is left.
+        """Find what the steps can resume, and end what they do not resume.
 
         Args:
             steps: The steps, by name.
             outcomes: The outcomes to begin with.
-            flow: The flow that each step is a run of.
+            flow: The flow that runs each step.
         """
         async with get_client() as client:
             gone = [one for one in self.earlier if not _is_over(one)]
             for one in gone:
-                # Its process may live: it would begin more steps, and cancel those that go, for its end.
-                # If it is just being begun again, it sees us, and lets go by itself.
+                # Its process may live: it would start more steps, and cancel the running ones at its end.
+                # If it is just starting again, it notices this flow run and stops on its own.
                 with suppress(Superseded):
                     await supersede(client, one.id, self.flow_run)
             children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
@@ -129,16 +129,16 @@ class EarlierAttempts:
         self.resumable = resumable_subflows(children, self.under_way)
         going = {previous.id for previous in self.resumable.values()}
         for child in children:
-            # Killed or suspended before it had a run.
+            # It was killed or suspended before it had a run.
             if child.id not in going and not _is_over(child) and not _is_open(child):
                 await write_final_state(child.id, self.flow_run)
-        changed = [name for name in self.resumable if not self._goes_on(steps.get(name), outcomes)]
+        changed = [name for name in self.resumable if not self._is_unchanged(steps.get(name), outcomes)]
         await self.cancel_leftover(
-            changed, f"Flow run {self.flow_run.name!r} does something else for this step."
+            changed, f"Flow run {self.flow_run.name!r} asks for something else in this step."
         )
 
     async def cancel_leftover(self, names: Iterable[str], reason: str) -> None:
-        """Cancel what steps had under way that are not to go on with it, all at once.
+        """Cancel the runs that the given steps do not resume, in parallel.
 
         Args:
             names: The steps.
@@ -150,7 +150,7 @@ class EarlierAttempts:
             async with limiter:
                 for ownership in await self._left_by(client, name):
                     await cancel_leftover(ownership, self.credentials, reason, self.flow_run)
-            # Not before: whoever is interrupted here has to do it again.
+            # Only now: after an interrupt before this line, the run must be cancelled again.
             del self.resumable[name]
 
         async with get_client() as client, anyio.create_task_group() as group:
@@ -158,24 +158,24 @@ class EarlierAttempts:
                 group.start_soon(one, client, name)
 
     async def _left_by(self, client: PrefectClient, name: str) -> list[Ownership]:
-        """Return what a step's predecessor answers for: by now, that may be its heir's."""
+        """Return the records of a step's previous subflow, which a new one may have taken over by now."""
         previous = self.resumable[name]
         try:
             return read_ownerships(await client.read_flow_run(previous.id))
         except ObjectNotFound:
             return []
-        except Exception as error:  # noqa: BLE001 - what else is given up must not be left for that
-            run_logger().warning("Flow run %s could not be read: %s", previous.id, error)
+        except Exception as error:  # noqa: BLE001 - the other runs must still be cancelled
+            run_logger().warning("Could not read flow run %s: %s", previous.id, error)
             return [] if name in self._resumed else read_ownerships(previous)
 
-    def take_over_run(self, name: str) -> UUID | None:
-        """Return the predecessor of a step that is about to begin; the step takes up what it has left."""
+    def previous_of(self, name: str) -> UUID | None:
+        """Return the previous subflow of a step that is about to start; the step resumes its run."""
         self._resumed.add(name)
         previous = self.resumable.get(name)
         return None if previous is None else previous.id
 
-    def _goes_on(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
-        """Whether a step is to do what it did before, on what was before it."""
+    def _is_unchanged(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
+        """Whether a step asks for the same as before, and no step that it depends on is run again."""
         if step is None or not all(outcomes[name].reused for name in step.after):
             return False
         before = self.outcomes.get(step.key)
@@ -183,7 +183,7 @@ class EarlierAttempts:
 
 
 def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
-    """Return what a flow run's labels say of the steps of its earlier attempts."""
+    """Return the outcomes of the steps of earlier attempts, from a flow run's labels."""
     found = {}
     for label, value in (flow_run.labels or {}).items():
         if not label.startswith(STEP_LABEL_PREFIX):
@@ -197,10 +197,10 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
 
 
 async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
-    """Return what tells the present attempt of a pipeline's flow run from its others; resumed, it is the same.
+    """Return an id of the current attempt of a pipeline's flow run; it is the same after a resumption.
 
-    Prefect does not count a flow run that is resumed; but it counts the subflows of one, whose own retries can be told
-    by their states.
+    Prefect does not increase the run count of a resumed flow run, but that of its subflows. So a subflow's own retries
+    are counted by its states.
     """
     outermost, retries = flow_run, 0
     async for one in lineage(client, flow_run):
@@ -214,12 +214,12 @@ async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
 def resumable_subflows(
     children: Iterable[FlowRun], under_way: Mapping[str, datetime] | None = None
 ) -> dict[str, FlowRun]:
-    """Return the newest subflow of each name that left something to go on with, from earlier attempts.
+    """Return the newest subflow of each name that has left a run to resume, from earlier attempts.
 
     Args:
         children: The subflows of the pipeline's flow run.
-        under_way: When the steps started that were under way when it was last heard of. If the subflow of one
-            has succeeded since, the pipeline died before it could write that down.
+        under_way: The start of each step that was running when its outcome was last written. If the subflow of one
+            has succeeded since, the pipeline died before it could write that.
     """
     found: dict[str, FlowRun] = {}
     now = datetime.now(timezone.utc)
@@ -243,10 +243,10 @@ def _is_open(flow_run: FlowRun) -> bool:
 
 
 async def _number_subflows(client: PrefectClient, flow_run_id: UUID, flow: Flow[..., Any]) -> None:
-    """Give the subflows that are yet to come numbers that no other has had.
+    """Make Prefect give the next subflows numbers that no earlier subflow has.
 
-    Prefect numbers the subflows of a flow run as they are called, and in a body that begins again goes on with the
-    subflow that had the same number: but other steps run now, and in another order.
+    Prefect numbers the subflows of a flow run in the order of the calls. In the next attempt it reuses the subflow run
+    with the same number: but now other steps run, and in another order.
     """
     context = FlowRunContext.get()
     if context is None:

@@ -1,4 +1,4 @@
-"""Which step of a pipeline is next: a judgement without I/O."""
+"""Decides which steps of a pipeline start next, without I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StepState(str, Enum):
-    """How far a step is."""
+    """The state of a step."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -32,21 +32,21 @@ class StepState(str, Enum):
 
 
 class StepOutcome(BaseModel):
-    """What is known of a step.
+    """What is known about a step.
 
     Attributes:
         name: The step's name.
-        state: How far it is.
-        fingerprint: What it was asked to do, so that a changed step is run again.
-        flow_run_id: The flow run of `run_schedule` that drove it.
+        state: Its state.
+        fingerprint: A hash of its request, so that a changed step is run again.
+        flow_run_id: The flow run of `run_schedule` that ran it.
         run_id: Its Bolt run, the last one if it took several.
-        bolt_state: The state in which that ended.
+        bolt_state: The state in which that run ended.
         attempts: All its Bolt runs, oldest first.
         started_at: When it started, in UTC.
         ended_at: When it ended, in UTC.
-        message: Why it ended so, as a sentence; empty for a success.
+        message: Why it did not succeed, as a sentence; empty for a success.
         reused: Whether it succeeded in an earlier attempt of the pipeline's flow run.
-        attempt: The attempt of the pipeline in which this was seen; one that is resumed is the same.
+        attempt: The attempt of the pipeline that wrote this; a resumed attempt is the same one.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Decision:
     Attributes:
         start: Steps to start.
         drop: Steps that will not be run, and why.
-        stop: Why what runs is to be cancelled; None to let it run.
+        stop: Why the running steps are to be cancelled; None to let them run.
     """
 
     start: list[str] = field(default_factory=list)
@@ -93,29 +93,29 @@ def decide(
     """Decide what to start, what to drop, and whether to stop.
 
     Args:
-        steps: The steps; they fit together.
-        outcomes: How far each is.
-        on_failure: What a failure means for the rest.
+        steps: The steps, checked before.
+        outcomes: The outcome of each step so far.
+        on_failure: What happens to the other steps after a failure.
         max_parallel: How many steps may run at once.
-        under_way: Steps that wait, but whose Bolt runs go on since an earlier attempt: they are taken up at once.
+        under_way: Waiting steps whose Bolt runs are still running since an earlier attempt: they are resumed at once.
     """
     decision = Decision()
     states = {step.key: outcomes[step.key].state for step in steps}
     bad = [name for name, state in states.items() if state in _BAD]
     if bad and on_failure != "continue":
         first = f"Step {bad[0]!r} {'has failed' if states[bad[0]] is StepState.FAILED else 'was canceled'}"
-        goes_on = under_way if on_failure == "finish" else ()
+        resumed = under_way if on_failure == "finish" else ()
         waiting = [name for name, state in states.items() if state is StepState.WAITING]
-        decision.start = [name for name in waiting if name in goes_on]
+        decision.start = [name for name in waiting if name in resumed]
         decision.drop = {
-            name: f"{first}, and on_failure is {on_failure}." for name in waiting if name not in goes_on
+            name: f"{first}, and on_failure is {on_failure}." for name in waiting if name not in resumed
         }
         decision.stop = f"{first}, and on_failure is stop." if on_failure == "stop" else None
         return decision
     room = max_parallel - sum(state is StepState.RUNNING for state in states.values())
     changed = True
     while changed:
-        # What depends on a dropped step is dropped, too, and so on.
+        # Steps that depend on a dropped step are dropped, too, and so on.
         changed = False
         for step in steps:
             missing = [name for name in step.after if states[name] in _LOST]
@@ -138,15 +138,15 @@ def decide(
 def carried_over(
     steps: Sequence[Step], earlier: Mapping[str, StepOutcome], *, attempt: str = ""
 ) -> dict[str, StepOutcome]:
-    """Return the outcomes to begin with: what succeeded in an earlier attempt is not run again.
+    """Return the outcomes to begin with: a step that succeeded in an earlier attempt is not run again.
 
-    A step that is asked for something else now, or that follows one that is run again, is run again as well. In the
-    same attempt, resumed after a suspension, a step that has failed stays so.
+    A step whose request has changed, or that depends on a step that is run again, is run again as well. If the same
+    attempt is resumed after a suspension, a failed step stays failed.
 
     Args:
-        steps: The steps; they fit together.
+        steps: The steps, checked before.
         earlier: The outcomes of the earlier attempt, by step.
-        attempt: The present attempt; empty for one that no earlier outcome can be of.
+        attempt: The current attempt; empty if no earlier outcome can be of the same attempt.
     """
     outcomes: dict[str, StepOutcome] = {}
     waiting = list(steps)

@@ -1,4 +1,4 @@
-"""The one page of a pipeline: its graph, and each step's outcome, times and links."""
+"""The page of a pipeline: its graph, and each step's outcome, times and links."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ORDER = (StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELED, StepState.R
 
 
 def headline(outcomes: Sequence[StepOutcome]) -> str:
-    """Return how far a pipeline is, in one sentence."""
+    """Return the state of a pipeline in one sentence: how many steps are in which state."""
     counts = [
         f"{number} {state}"
         for state in (*_ORDER, StepState.NOT_RUN)
@@ -55,7 +55,7 @@ def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, Ste
     Args:
         name: The pipeline's name.
         steps: The steps.
-        outcomes: How far each is.
+        outcomes: The outcome of each step so far.
     """
     found = [outcomes[step.key] for step in steps]
     worst = next(
@@ -92,7 +92,7 @@ def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
 
 
 def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
-    """Return the graph for Mermaid: Prefect's newer UI draws it, in the older one it is read as text."""
+    """Return the graph for Mermaid: Prefect's newer UI draws it, the older one shows its text."""
     ids = {step.key: f"s{number}" for number, step in enumerate(steps)}
     lines = [
         f'    {ids[step.key]}["{_MARKS[outcomes[step.key].state]} {_label(step.key)}"]' for step in steps
@@ -102,7 +102,7 @@ def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
 
 
 def _label(name: str) -> str:
-    # In a quoted label only quotes, markup, entities and a code fence could do harm.
+    # In a quoted label, quotes, markup, entities or a code fence could break the page.
     return "".join(
         character if character.isalnum() or character in " -_." else f"#{ord(character)};"
         for character in one_line(name, 60)

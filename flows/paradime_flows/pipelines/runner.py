@@ -1,8 +1,7 @@
-"""Running the steps of a pipeline within one flow run: subflows, awaited in its own event loop.
+"""Runs the steps of a pipeline within one flow run: as subflows, awaited in its own event loop.
 
-What is known of a step stands in a label of the pipeline's flow run, so that a rerun leaves out what
-succeeded. A step that was under way when the process died is taken up by its new subflow, which inherits what
-the old one answered for (`paradime_flows.runner.resume`).
+The outcome of a step is a label of the pipeline's flow run, so that a rerun skips steps that succeeded. If a step was
+running when the process died, its new subflow takes over the record of the old one (`paradime_flows.runner.resume`).
 """
 
 from __future__ import annotations
@@ -56,16 +55,16 @@ class PipelineRun:
     Args:
         flow_run: The pipeline's flow run.
         name: The pipeline's name.
-        steps: The steps; they fit together.
+        steps: The steps, checked before.
         options: Parameters that all steps' flow runs have in common.
-        before: What the attempts before this one have left.
-        flow: The flow that each step is a run of.
-        on_failure: What a failure means for the rest.
+        before: What the earlier attempts have left.
+        flow: The flow that runs each step.
+        on_failure: What happens to the other steps after a failure.
         max_parallel: How many steps may run at once.
-        on_interrupt: What an interrupt without a person's cancel does to the Bolt runs.
+        on_interrupt: What an interrupt does to the Bolt runs, if nobody has cancelled the flow run.
 
     Attributes:
-        stop: Has the steps stop, or let go of their Bolt runs.
+        stop: The request to the steps to stop, or to release their Bolt runs.
     """
 
     def __init__(
@@ -97,13 +96,13 @@ class PipelineRun:
         self._page: UUID | None = None
 
     async def run(self) -> None:
-        """Run the steps until there is nothing left to do.
+        """Run the steps until no step is left.
 
         Raises:
             StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
             asyncio.CancelledError: It was interrupted; the steps have been stopped.
-            Superseded: Another process has taken up the flow run; the steps have let go of their Bolt runs.
-            Pause: It was suspended; so have they.
+            Superseded: Another process runs the flow run now; the steps have released their Bolt runs.
+            Pause: The flow run was suspended; the steps have released their Bolt runs.
         """
         try:
             await self._prepare()
@@ -115,23 +114,21 @@ class PipelineRun:
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
-            # Prefect's time limits cancel every await in here again.
+            # Prefect's time limits cancel every await in here once more.
             await to_the_end(self._interrupted())
             raise
         except (Superseded, Pause) as release:
-            await self._let_go(release)
+            await self._release_steps(release)
             raise
 
     async def _prepare(self) -> None:
         reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
         if reused:
-            run_logger().info(
-                "Not run again, since they succeeded in an earlier attempt: %s.", ", ".join(reused)
-            )
+            run_logger().info("Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused))
         for name, outcome in self.outcomes.items():
             before = self._before.outcomes.get(name)
             if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
-                # Of what an attempt before has run anew, the next one must not take this for a part.
+                # The step is run again, so the next attempt must not reuse its old success.
                 await self._note(name)
         await self._before.prepare(self.steps, self.outcomes, self.flow)
 
@@ -149,13 +146,13 @@ class PipelineRun:
             run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
             self.stop.reason = decision.stop
         for name in decision.start:
-            # The earliest time of a step that never was seen to end: any of its subflows may have succeeded since.
+            # If no end of the step was ever noticed, its first start counts: any subflow since may have succeeded.
             started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
             self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
 
     async def _wait_for_step(self) -> None:
-        """Wait until a step has ended; steps that do not stop when they are asked to are broken off."""
+        """Wait until a step has ended; cancel the tasks of steps that do not stop on request."""
         stopping = self.stop.reason is not None
         done, _ = await asyncio.wait(
             self._tasks,
@@ -173,23 +170,23 @@ class PipelineRun:
             ):
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
-        if canceled and not stopping and (wish := await self._reason_to_stop()):
-            # The steps see a cancel of the pipeline by themselves, and may see it first.
-            raise StoppedByPrefect(wish.reason, ends_process=wish.ends_process)
+        if canceled and not stopping and (stop := await self._reason_to_stop()):
+            # The steps notice a cancel of the pipeline on their own, and may notice it first.
+            raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
 
     async def _step(self, name: str) -> None:
         """Run a step as a subflow and note how it ended."""
         step = self.steps[name]
         stop_request.set(self.stop)
-        # The subflow's name is the step's, so that a rerun finds what an earlier attempt of the step left.
+        # The subflow has the step's name, so that a rerun finds the subflow of an earlier attempt.
         flow = self.flow.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
         try:
-            with resuming(self._before.take_over_run(name)):
+            with resuming(self._before.previous_of(name)):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
-            # Of a step that has let go, whoever comes after us tells how it ended.
+            # If a step has released its run, the next execution reports how it ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
                 self._raise_if_released()
                 await reason_to_stop_if_known(self.flow_run.id)
@@ -197,12 +194,12 @@ class PipelineRun:
                     name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
                 )
             raise
-        except Exception as error:  # noqa: BLE001 - one step's trouble is a failure of that step
-            run_logger().exception("Step %r could not be run.", name)
+        except Exception as error:  # noqa: BLE001 - an error here is a failure of this step only
+            run_logger().exception("Could not run step %r.", name)
             await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
 
     async def _note(self, name: str, **changes: Any) -> None:
-        """Write down what is known of a step; a Prefect that cannot be told must not end the pipeline."""
+        """Write what is known about a step; an unreachable Prefect must not end the pipeline."""
         changes["attempt"] = self._before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         try:
@@ -212,23 +209,23 @@ class PipelineRun:
                 }
                 await write_labels(client, self.flow_run.id, label, see=check_lease)
         except Exception as error:  # noqa: BLE001
-            run_logger().warning("Prefect could not be told of step %r: %s", name, error)
+            run_logger().warning("Could not write the outcome of step %r to Prefect: %s", name, error)
 
     async def _interrupted(self) -> None:
-        """Stop the steps, unless the interrupt has reached them by itself, and say so on the page."""
+        """Stop the steps, unless the interrupt has already reached them, and write that to the page."""
         try:
             self._raise_if_released()
-            wish = await self._reason_to_stop()
+            stop = await self._reason_to_stop()
         except (Superseded, Pause) as release:
-            await self._let_go(release)
+            await self._release_steps(release)
             raise
-        if wish is None and self.on_interrupt == "leave":
-            # Each step leaves its Bolt run going; a rerun takes it up.
+        if stop is None and self.on_interrupt == "leave":
+            # Each step leaves its Bolt run running; a rerun resumes it.
             for task in self._tasks:
                 if getattr(task, "cancelling", int)() == 0:
                     task.cancel()
         else:
-            self.stop.reason = wish.reason if wish is not None else "The pipeline was interrupted."
+            self.stop.reason = stop.reason if stop is not None else "The pipeline was interrupted."
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=times().step_interrupt_seconds)
             for task in pending:
@@ -237,21 +234,21 @@ class PipelineRun:
             await self._cancel_leftovers()
         for name, outcome in self.outcomes.items():
             if outcome.state is StepState.WAITING:
-                await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before.")
+                await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before it.")
         await self._write_page()
 
     def _raise_if_released(self) -> None:
-        """Raise again what was seen before: Prefect may say otherwise by now, or nothing."""
+        """Raise again what was raised before: Prefect's state may have changed since, or be unreachable."""
         if self.stop.release is not None:
             raise self.stop.release
 
     async def _cancel_leftovers(self) -> None:
-        """Cancel what an earlier attempt left of steps that are not run in this one."""
+        """Cancel the runs of an earlier attempt whose steps are not run in this one."""
         reason = f"Flow run {self.flow_run.name!r} has ended without this step."
         await self._before.cancel_leftover(self._before.resumable, reason)
 
-    async def _let_go(self, release: Superseded | Pause) -> None:
-        """Have each step let go of its Bolt run, too, whatever Prefect says of the flow run by now."""
+    async def _release_steps(self, release: Superseded | Pause) -> None:
+        """Make each step release its Bolt run, even if the flow run's state in Prefect has changed since."""
         self.stop.release = release
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
@@ -262,7 +259,7 @@ class PipelineRun:
         try:
             async with get_client() as client:
                 return await reason_to_stop(client, self.flow_run.id)
-        except Exception:  # noqa: BLE001 - without Prefect, it is an interrupt like any other
+        except Exception:  # noqa: BLE001 - without an answer from Prefect, this is an interrupt like any other
             return None
 
     async def _write_page(self) -> None:
@@ -275,10 +272,10 @@ class PipelineRun:
             else:
                 await self._writer.update(self._page, page)
         except Exception as error:  # noqa: BLE001
-            run_logger().warning("The pipeline's page could not be written: %s", error)
+            run_logger().warning("Could not write the pipeline's page: %s", error)
 
     def headline(self) -> str:
-        """Return how far the pipeline is, in one sentence."""
+        """Return the state of the pipeline in one sentence."""
         return headline(list(self.outcomes.values()))
 
 
@@ -287,32 +284,32 @@ def _now() -> datetime:
 
 
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:
-    """Return what the end of a step's flow run says of the step."""
-    told: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
+    """Return the outcome of a step from the final state of its flow run."""
+    changes: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
     if state.state_details.flow_run_id is not None:
-        told["flow_run_id"] = str(state.state_details.flow_run_id)
+        changes["flow_run_id"] = str(state.state_details.flow_run_id)
     outcome = await state.aresult(raise_on_failure=False)
     if state.is_completed() and isinstance(outcome, BoltRunResult):
         ok = outcome.state == BoltRunState.SUCCESS
-        told.update(
+        changes.update(
             state=StepState.SUCCEEDED if ok else StepState.FAILED,
             run_id=outcome.run_id,
             bolt_state=outcome.state,
             attempts=outcome.attempts,
-            message="" if ok else told["message"],
+            message="" if ok else changes["message"],
         )
     elif state.is_cancelled() or state.is_crashed():
-        # Crashed, of its own accord, is what has heard of a signal in a thread.
-        told.update(state=StepState.CANCELED, **await _run_of(told.get("flow_run_id")))
+        # A flow that runs in a thread returns Crashed after a signal.
+        changes.update(state=StepState.CANCELED, **await _run_of(changes.get("flow_run_id")))
     else:
-        told.update(state=StepState.FAILED, **await _run_of(told.get("flow_run_id")))
+        changes.update(state=StepState.FAILED, **await _run_of(changes.get("flow_run_id")))
         if isinstance(outcome, BoltRunError):
-            told["message"] = one_line(f"{outcome.message} {outcome.command_summary}", 500)
-    return told
+            changes["message"] = one_line(f"{outcome.message} {outcome.command_summary}", 500)
+    return changes
 
 
 async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
-    """Return the Bolt runs that a step's flow run had, as its labels tell."""
+    """Return the Bolt runs of a step's flow run, from its labels."""
     if flow_run_id is None:
         return {}
     async with get_client() as client:
