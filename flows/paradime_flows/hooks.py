@@ -1,6 +1,6 @@
-"""State-change hooks: they settle what a flow run answers for when its own code could not.
+"""State-change hooks: they clean up a flow run's Bolt runs if its own code could not.
 
-Put them on your own flows, too, when those use the tasks of this package:
+Use them on your own flows, too, if those use the tasks of this package:
 
 ```python
 from prefect import flow
@@ -27,11 +27,11 @@ from paradime_flows.supervision import clean_up_family, lives_in_other_process
 
 
 def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
-    """Return why a flow run's end ends the Bolt run, too; None if it does not.
+    """Return why a flow run's final state ends the Bolt run, too; None if it does not.
 
-    A person's cancel always does. So does Prefect's own time limit, and a crash, unless the flow run was told to
-    leave the run. A failure ends what was triggered by a task and is waited for no longer; but the outage that ended
-    a wait, and so failed the flow, is no reason to stop a healthy run.
+    A cancel always ends it. Prefect's own time limit and a crash end it unless the policy is to leave the run. A
+    failure ends a run that a task has triggered. But if the flow failed because Bolt was unreachable, the run is not
+    cancelled: it may be healthy.
     """
     if state.is_cancelling() or state.is_cancelled():
         return "The flow run was cancelled in Prefect."
@@ -46,35 +46,35 @@ def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
 
 
 async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Cancel in Bolt what a flow run, or a subflow of it, still answers for.
+    """Cancel the Bolt runs that a flow run or its subflows still track.
 
     Args:
         flow: The flow.
         flow_run: Its run, as it was when it began.
-        state: The state that it went into.
+        state: Its new state.
     """
     del flow
     async with get_client() as client:
-        # What a hook is handed lacks the labels that were set during the run.
+        # The flow run that a hook gets lacks the labels that were set during the run.
         fresh = await client.read_flow_run(flow_run.id)
-        if _goes_on(fresh, state):
-            run_logger().info("The flow run goes on in another process; nothing is cancelled.")
+        if _runs_elsewhere(fresh, state):
+            run_logger().info("The flow run is still running in another process; nothing is cancelled.")
             return
         with signals_held_off():
             await clean_up_family(
                 client,
                 fresh,
                 lambda ownership: verdict_on(state, ownership),
-                # What was started by a deployment has a process of its own, which outlives a crash of this one.
+                # A subflow that a deployment started has its own process, which survives a crash of this one.
                 only_this_process=state.is_crashed(),
             )
 
 
-def _goes_on(flow_run: FlowRun, state: State[Any]) -> bool:
-    """Whether a flow run goes on in another process, whatever state a process of it was found to have ended in.
+def _runs_elsewhere(flow_run: FlowRun, state: State[Any]) -> bool:
+    """Whether a flow run is still running in another process, although one process of it has ended.
 
-    A worker can write a crash late, and twice: when somebody has retried the flow run already. A cancel is meant
-    for all processes.
+    A worker can write a crash late and twice, after somebody has retried the flow run. A cancel applies to all
+    processes.
     """
     if state.is_cancelling() or state.is_cancelled():
         return False

@@ -1,4 +1,4 @@
-"""Which Bolt runs a flow run answers for, and which execution drives it: what the other packages use of it."""
+"""Records of the Bolt runs that a flow run tracks, and its lease. Other packages import these names."""
 
 from paradime_flows.ledger.callers import Caller, caller_of, tasks_around, write_callers, written_caller
 from paradime_flows.ledger.earlier_calls import calls_by_tasks, earlier_calls, newer_call

@@ -1,6 +1,6 @@
-"""Which tasks, in which attempts of theirs, have called a task or a flow.
+"""Which attempts of which tasks have called a task or a flow.
 
-Prefect numbers what a flow calls, but not what a task calls: so that is written down here, for the attempts to come.
+Prefect numbers the calls of a flow, but not those of a task. So a label stores them, for later attempts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Caller(BaseModel):
 
     Attributes:
         flow_run_id: Their flow run.
-        flow_run_attempt: Which attempt of that one it was.
+        flow_run_attempt: The number of that flow run's attempt.
         tasks: The tasks, from the outermost to the one that has called.
     """
 
@@ -45,25 +45,25 @@ class Caller(BaseModel):
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the first attempt of all."""
+        """Whether the flow run and all tasks are in their first attempt."""
         return self.flow_run_attempt <= 1 and all(task.number <= 1 for task in self.tasks)
 
     def numbers(self, level: int = 0) -> str:
-        """Return what calls of one attempt have in common.
+        """Return a text that is equal for calls of the same attempt.
 
         Args:
-            level: How many of the outermost tasks are to be the same ones; the others may be any.
+            level: How many of the outermost tasks must be the same task runs; of the others, only the number counts.
         """
         tasks = " ".join(f"{task.task_run_id}.{task.number}" for task in self.tasks[:level])
         others = " ".join(str(task.number) for task in self.tasks[level:])
         return f"{self.flow_run_id}.{self.flow_run_attempt} {tasks} {others}"
 
     def level_retried_since(self, other: Caller) -> int | None:
-        """Return at which level another call was made in an attempt before this one; None if it was not.
+        """Return the level of the task that was retried between another call and this one; None if none was.
 
         Returns:
-            How many of the outermost tasks the two have in common, the last of which was retried in between; 0 if the
-            flow was.
+            How many of the outermost tasks the two calls have in common, if the last of these was retried in between;
+            0 if the flow was retried.
         """
         if self.flow_run_id != other.flow_run_id:
             return None
@@ -75,22 +75,22 @@ class Caller(BaseModel):
         return 0 if self.flow_run_attempt > other.flow_run_attempt else None
 
     def comes_after(self, other: Caller) -> bool:
-        """Whether another call was made in an attempt before this one, of the flow or of a task."""
+        """Whether another call was made in an earlier attempt of the flow or of a task."""
         return self.level_retried_since(other) is not None
 
 
 def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller | None:
-    """Return the tasks of a flow run that we are in; None if in none.
+    """Return the tasks of a flow run in which this code runs; None if there are none.
 
     Args:
         flow_run_id: The flow run.
-        but: A task run that does not count: our own.
+        but: A task run to leave out: our own.
     """
     tasks: list[TaskAttempt] = []
     attempt = 0
     context = TaskRunContext.get()
     while context is not None:
-        # Prefect leaves a task's context to the flows that it calls, and to their tasks, down to the last.
+        # Prefect passes a task's context to the flows that it calls, and to their tasks, at every level.
         if context.task_run.flow_run_id == flow_run_id and context.task_run.id != but:
             attempt = context.task_run.flow_run_run_count
             tasks.insert(0, TaskAttempt(task_run_id=context.task_run.id, number=context.task_run.run_count))
@@ -101,7 +101,7 @@ def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller
 
 
 def _around(context: TaskRunContext) -> TaskRunContext | None:
-    """Return the context of the task that has called another; Prefect has no name for it, but goes back to it."""
+    """Return the context of the task that has called another: Prefect has no name for it, but restores it."""
     token: Token[Any] | None = context._token  # noqa: SLF001
     before = None if token is None else token.old_value
     return before if isinstance(before, TaskRunContext) else None
@@ -116,14 +116,14 @@ async def caller_of(client: PrefectClient, flow_run: FlowRun) -> Caller | None:
 
 
 async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
-    """Write down which tasks of this process have called a flow run, and those above it.
+    """Write which tasks of this process have called a flow run and its parents.
 
     Args:
         client: An open client.
         flow_run: The flow run.
 
     Returns:
-        The flow run, as it is then.
+        The flow run after that.
     """
     if TaskRunContext.get() is None:
         return flow_run
@@ -137,7 +137,7 @@ async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
 
 
 def written_caller(flow_run: FlowRun) -> Caller | None:
-    """Return the tasks that have called a flow run, as far as that was written down."""
+    """Return the tasks that have called a flow run, if that was written."""
     try:
         return Caller.model_validate_json(str((flow_run.labels or {}).get(CALLER_LABEL, "")))
     except ValidationError:

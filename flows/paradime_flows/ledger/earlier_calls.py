@@ -1,8 +1,8 @@
-"""Which flow runs stood in a flow run's place before: those that earlier attempts of the flows above it called there.
+"""Finds the flow runs of the same call in earlier attempts of the parents.
 
-When a parent is begun again, Prefect makes a new flow run for a subflow that has not completed, or whose result
-nobody kept; and what that one calls is new as well, down to the last. It numbers the subflows of a flow run as they
-are called; for those that a task calls there is what they have written down (`paradime_flows.ledger.callers`).
+When a parent is retried, Prefect makes a new flow run for a subflow that has not completed, or whose result was not
+persisted; and all subflows of that one are new as well. Prefect numbers the subflows of a flow run in the order of the
+calls. Subflows that a task calls have stored their callers in a label (`paradime_flows.ledger.callers`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _PAGE = 200
 
 
 async def earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
-    """Return the flow runs that stood in a flow run's place in earlier attempts of those above it, oldest first.
+    """Return the flow runs of the same call in earlier attempts of the parents, oldest first.
 
-    One that has a process of its own may live.
+    If one has its own process, it may still be running.
     """
     return await _earlier_calls(client, flow_run, _GENERATIONS)
 
 
 async def calls_by_tasks(client: PrefectClient, flow_run: FlowRun, caller: Caller) -> list[FlowRun]:
-    """Return the other runs of a flow below the same parent, in this attempt of it or in earlier ones.
+    """Return the other runs of a flow under the same parent, in this attempt of it or in earlier ones.
 
     Args:
         client: An open client.
-        flow_run: The one that a task has called.
-        caller: The task. In the first attempt of all there is nothing earlier, and nothing is asked for.
+        flow_run: The flow run that a task has called.
+        caller: The task. In the very first attempt there are no earlier calls, and Prefect is not asked for them.
     """
     parent = await client.read_flow_run(caller.flow_run_id)
     earlier = await earlier_calls(client, parent)
@@ -59,7 +59,7 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
     if call.flow_run_id is None:
         return []
     if not call.dynamic_key.isdigit():
-        # Nobody has numbered it: all that a task calls outside of a flow bear its one key.
+        # Prefect has not numbered it: all calls of a task have the same key.
         return await _earlier_calls_by_tasks(client, flow_run)
     parent = await client.read_flow_run(call.flow_run_id)
     parents = [*await _earlier_calls(client, parent, generations - 1), parent]
@@ -70,14 +70,14 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
 def same_calls(
     flow_run: FlowRun, call: TaskRun, parent: FlowRun, calls: Iterable[TaskRun], called: Iterable[FlowRun]
 ) -> list[FlowRun]:
-    """Return the flow runs that stood in a flow run's place before it, oldest first.
+    """Return the flow runs of the same call before a flow run, oldest first.
 
     Args:
         flow_run: The flow run.
-        call: The task run that stands for it.
+        call: The task run that represents it in its parent.
         parent: The flow run that has called it.
-        calls: The task runs of that name and number, of the parent and of those that stood in the parent's place.
-        called: The flow runs that these stand for.
+        calls: The task runs of that name and number, of the parent and of its earlier calls.
+        called: The flow runs that these represent.
     """
     calls = list(calls)
     called = [one for one in called if one.id != flow_run.id and one.flow_id == flow_run.flow_id]
@@ -89,7 +89,7 @@ def same_calls(
         and (same[one.parent_task_run_id] != parent.id or _comes_after(flow_run, one))
     ]
     if has_its_own_process(flow_run):
-        # Deployments that are called at once are numbered as the requests happen to arrive.
+        # Deployments that are called in parallel are numbered in the order in which the requests arrive.
         found = [one for one in found if one.parameters == flow_run.parameters]
     return sorted(found, key=lambda one: str(one.created))
 
@@ -102,10 +102,10 @@ async def _earlier_calls_by_tasks(client: PrefectClient, flow_run: FlowRun) -> l
 
 
 def same_calls_by_tasks(flow_run: FlowRun, caller: Caller, others: Iterable[FlowRun]) -> list[FlowRun]:
-    """Return one call of each earlier attempt: the first of equal ones for the first, the second for the second.
+    """Return one call of each earlier attempt; of equal calls, the one with the same position.
 
     Args:
-        flow_run: The one that a task has called.
+        flow_run: The flow run that a task has called.
         caller: The task.
         others: The other runs of its flow, in this attempt and in earlier ones.
     """
@@ -129,18 +129,18 @@ def same_calls_by_tasks(flow_run: FlowRun, caller: Caller, others: Iterable[Flow
 
 
 async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun, FlowRun] | None:
-    """Return the flow run that stood in a flow run's place already as that began, if it goes on, or is to.
+    """Return the flow run that had replaced a flow run, or one of its parents, before that began.
 
-    One that a deployment has started outlives its parent, and can begin when the parent's next attempt has had
-    another started in its place; so can the one above it that has called it. One that had begun before goes on until
-    the other comes to take its place.
+    A flow run that a deployment started can outlive its parent. So it can begin after the parent's next attempt has
+    started another one instead; so can a parent of it. If it began before that, it continues until the other one takes
+    its lease.
 
     Args:
         client: An open client.
         flow_run: The flow run.
 
     Returns:
-        The one that is succeeded, which is the flow run or one above it, and the one that stands in its place.
+        The replaced flow run, which is the given one or a parent, and the one that replaces it; None if none does.
     """
     async for one in lineage(client, flow_run):
         if not has_its_own_process(one) or one.parent_task_run_id is None or _began_at(one) is None:
@@ -155,7 +155,7 @@ async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun,
 
 
 def is_in_its_place(other: FlowRun, one: FlowRun) -> bool:
-    """Whether another flow run of the same call stood in the place of one already as that began, and is not over."""
+    """Whether a newer flow run of the same call existed before one began, and is not over."""
     began = _began_at(one)
     is_same = other.flow_id == one.flow_id and other.parameters == one.parameters
     is_over = other.state is not None and other.state.is_final()
@@ -164,18 +164,18 @@ def is_in_its_place(other: FlowRun, one: FlowRun) -> bool:
 
 
 def _began_at(flow_run: FlowRun) -> datetime | None:
-    """Return when the body of a flow run began that runs now; None if none does."""
+    """Return when the current execution of a flow run began; None if it is not running."""
     state = flow_run.state
     return state.timestamp if state is not None and state.is_running() else None
 
 
 def _comes_after(one: FlowRun, other: FlowRun) -> bool:
-    """Whether a flow run was made after another one."""
+    """Whether a flow run was created after another one."""
     return one.created is not None and other.created is not None and one.created > other.created
 
 
 async def _called_by(client: PrefectClient, calls: Iterable[TaskRun]) -> list[FlowRun]:
-    """Return the flow runs that some task runs stand for."""
+    """Return the flow runs that some task runs represent."""
     these = FlowRunFilterParentTaskRunId(any_=[call.id for call in calls])
     return [one async for one in every_flow_run(client, FlowRunFilter(parent_task_run_id=these))]
 
@@ -183,17 +183,17 @@ async def _called_by(client: PrefectClient, calls: Iterable[TaskRun]) -> list[Fl
 def _is_same_call(
     one: TaskRun, call: TaskRun, parent: FlowRun, calls: Iterable[TaskRun], called: Iterable[FlowRun]
 ) -> bool:
-    """Whether one of the calls of a name and number is the same as another, of another attempt or this one.
+    """Whether two calls of the same name and number are the same call, in this attempt or another one.
 
-    Prefect's key of a flow is another one when a line is added above it, or its file lies elsewhere; and two flows of
-    one name and number have two keys.
+    Prefect's key of a flow changes if a line is added before it in the file, or if the file moves; and two flows of the
+    same name and number have different keys.
     """
     if one.task_key == call.task_key:
         return True
     if one.flow_run_id != parent.id:
         keys = {other.task_key for other in calls if other.flow_run_id == one.flow_run_id}
         return call.task_key not in keys
-    # Both are the parent's: the key is another one since its present body began, and the old one is not used any more.
+    # Both are the parent's: the key has changed since its current execution began, and the old key is not used now.
     state = parent.state
     if state is None or not state.is_running() or parent.run_count <= 1:
         return False
@@ -206,7 +206,7 @@ def _is_same_call(
 
 
 async def _calls_of_that_name(client: PrefectClient, call: TaskRun, parents: list[FlowRun]) -> list[TaskRun]:
-    """Return the task runs of some flow runs that stand for a subflow of the same name and number."""
+    """Return the task runs of some flow runs that represent a subflow of the same name and number."""
     these = FlowRunFilter(id=FlowRunFilterId(any_=[parent.id for parent in parents]))
     named = TaskRunFilter(name=TaskRunFilterName(any_=[call.name]))
     found: list[TaskRun] = []
@@ -225,5 +225,5 @@ async def _calls_of_that_name(client: PrefectClient, call: TaskRun, parents: lis
 
 
 def of_its_number(call: TaskRun, found: Iterable[TaskRun]) -> list[TaskRun]:
-    """Return a call, and those that have its number, of some of its name."""
+    """Return a call and, of the calls of the same name, those with its number."""
     return [call, *(one for one in found if one.dynamic_key == call.dynamic_key and one.id != call.id)]

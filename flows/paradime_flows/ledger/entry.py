@@ -1,8 +1,8 @@
-"""Which Bolt runs a flow run answers for, written as labels of the flow run.
+"""The record of a Bolt run that a flow run tracks, stored as a label of the flow run.
 
-Labels survive retries, crashes and cancels, and hooks, other processes and the sweeper can read them. They can
-be read by flow run only, so each such flow run also carries one constant tag to be found by. A label's value
-must be a scalar (a None or a list there breaks Prefect's reads), hence the JSON text.
+Labels survive retries, crashes and cancels, and hooks, other processes and the sweeper can read them. Prefect cannot
+filter by them, so each such flow run also has a constant tag. A label's value must be a scalar (a None or a list there
+breaks Prefect's reads), so the record is JSON text.
 """
 
 from __future__ import annotations
@@ -29,41 +29,42 @@ FLOW_KEY = "run"
 
 
 class Ownership(BaseModel):
-    """One intent to run a schedule, the Bolt run that it led to, and what is to become of that.
+    """An intent to run a schedule, the Bolt run that it has started, and what to do with that run.
 
     Attributes:
-        key: Which intent of the flow run this is; a flow has one, a flow of the user's has one per task.
-        flow_run_id: The flow run that it belongs to: labels can be copied, ownership cannot.
-        execution: Which body of the flow run (`paradime_flows.ledger.store`) took it up last.
-        asked: The fingerprint of what the caller asked for; the request may be a retry of it, or the rest of it.
-        request: What was to be triggered. Its commands are not kept: one may hold a secret, and all may be large.
+        key: Which intent of the flow run this is; our flows have one, a flow of the user's has one per task.
+        flow_run_id: The flow run that it belongs to: a copied label does not count.
+        execution: The execution of the flow run (`paradime_flows.ledger.store`) that resumed it last.
+        asked: The fingerprint of the caller's request; `request` may be a retry of that, or the rest of it.
+        request: What was to be triggered. Its commands are not stored: they may contain secrets and be large.
         intent: What was known before the trigger; None until it is about to be sent.
-        refused: What was known before a trigger that Bolt has refused since the schedule runs, and that may have
-            started that run: a gateway that sends a request twice hides one behind the refusal of the second. What
-            is found by it later is not ours to cancel, but nothing is sent beside it.
-        caller: The tasks that have called the flow run; of a task's intent, those around it.
-        taken_from: The flow run that it is about to be taken over from; None once that has let go.
+        refused: What was known before a trigger that Bolt refused since the schedule was running. If a gateway sent the
+            request twice, that trigger may have started this run. Such a run is not cancelled, and no second one is
+            triggered.
+        caller: The tasks that have called the flow run, or in which the task of the intent is called.
+        taken_from: The flow run that it is being taken over from; None when the takeover is complete.
         taken_by: The flow run that has taken it over.
         run_id: The Bolt run; None until it is known.
-        state: Its state when last seen by us.
-        owned: Whether the run is ours to cancel; false for one that we only attached to, or that may be ours.
-        attached: Whether it is another's run, waited for in place of our own as `on_already_running` says.
-        left: Whether it is left on purpose as soon as it has been started.
-        closed: Nobody has to answer for it any longer: it has ended, or was left on purpose.
-        reported: Its end has been reported as this flow run's outcome; a later retry is a new intent.
-        unreachable: Bolt was out of reach when the wait for it ended: its flow run's failure says nothing of it.
-        began_at: When its time began to count, in seconds since the epoch.
+        state: Its last known state.
+        owned: Whether the run is ours to cancel; false for one that we attached to, or that only may be ours.
+        attached: Whether it is another client's run, for which we wait as `on_already_running` says.
+        left: Whether the run is not tracked after its start, as requested.
+        closed: Whether the run is no longer tracked: it has ended, or was left on purpose.
+        reported: Whether its end was reported as this flow run's outcome; a later retry is a new intent.
+        unreachable: Whether the wait ended because Bolt was unreachable, so that the flow run's failure does not mean
+            that the run failed.
+        began_at: When its time limit began, in seconds since the epoch.
         limit_seconds: How long it may take from then, in seconds.
-        api_endpoint: The workspace's endpoint. Only its own workspace's credentials may settle a run.
+        api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the run.
         workspace_uid: The workspace that the endpoint's token acts on, if it names one.
         credentials_block: Name of the `ParadimeCredentials` block; None for the environment's credentials.
-        on_interrupt: What an interrupt without a person's cancel does to it (SIGTERM, Ctrl-C).
+        on_interrupt: What an interrupt (SIGTERM, Ctrl-C) does to it, if nobody has cancelled the flow run.
         on_crash: What a crash of the flow run's process does to it.
-        on_timeout: What its time limit does to it, whoever waits for it by then.
+        on_timeout: What its time limit does to it, also if the sweeper waits for it.
         archive: What to archive of the run, and where.
-        failed_run: The run that failed and is about to be retried, by a retry or by what of it is left to do.
+        failed_run: The run that failed and is about to be retried, by a retry or by its remaining commands.
         attempts: The runs before it, for this same intent.
-        earlier: How many of them had been reported as the flow run's outcome before it was begun again.
+        earlier: How many of them were reported as the flow run's outcome before it started again.
         notes: The decision log.
     """
 
@@ -103,29 +104,29 @@ class Ownership(BaseModel):
 
     @field_serializer("request")
     def _stored(self, request: TriggerRequest) -> dict[str, Any]:
-        """Return what is needed of the request once its process is gone."""
+        """Return the part of the request that another process needs."""
         options = {} if request.branch is None else {"branch": request.branch}
         retry = {} if request.retry_of is None else {"retry_of": request.retry_of}
         return {"schedule_name": request.schedule_name, "options": options, **retry}
 
     def asks_for(self, request: TriggerRequest) -> bool:
-        """Whether what the caller asked for is the same as a request."""
+        """Whether the caller's request is equal to a request."""
         return (self.asked or self.request.fingerprint) == request.fingerprint
 
     @property
     def is_open(self) -> bool:
-        """Whether there is, or may be, a Bolt run to answer for."""
+        """Whether there is, or may be, a Bolt run to track."""
         return not self.closed and (self.intent is not None or self.run_id is not None)
 
     @property
     def is_unreported(self) -> bool:
-        """Whether nobody has been told what became of its run, or of a trigger: who comes next goes on with that."""
-        can_be_continued = self.intent is not None or self.refused is not None or self.run_id is not None
-        return can_be_continued and not self.reported
+        """Whether the end of its run, or of a trigger, was not reported: the next execution resumes it."""
+        is_begun = self.intent is not None or self.refused is not None or self.run_id is not None
+        return is_begun and not self.reported
 
     @property
     def has_unknown_run(self) -> bool:
-        """Whether a trigger was sent whose run is not known, be it that all that may be it have ended."""
+        """Whether a trigger was sent whose run is not known, also if all runs that may be it have ended."""
         return self.is_unreported and self.run_id is None and self.intent is not None
 
     @property
@@ -139,7 +140,7 @@ class Ownership(BaseModel):
             self.attempts.append(BoltAttempt(run_id=run_id, state=state))
 
     def remaining_seconds(self, limit: float) -> float:
-        """Return what is left of a time limit, in seconds; never more than the limit, whatever the clock says."""
+        """Return the rest of a time limit, in seconds; never more than the limit, whatever the clock says."""
         if self.began_at is None:
             return limit
         return min(limit, self.began_at + limit - time.time())
@@ -150,29 +151,29 @@ class Ownership(BaseModel):
         return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
 
     def is_in(self, credentials: ParadimeCredentials) -> bool:
-        """Whether credentials are those of its workspace."""
+        """Whether credentials belong to its workspace."""
         return (self.api_endpoint, self.workspace_uid) == (
             credentials.api_endpoint,
             credentials.workspace_uid,
         )
 
     def copied_to(self, flow_run: FlowRun, key: str) -> Ownership:
-        """Return a copy that is another flow run's."""
+        """Return a copy that belongs to another flow run."""
         new = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
         new.leased_to(flow_run)
         return new
 
     def leased_to(self, flow_run: FlowRun) -> None:
-        """Take note of the body that drives its flow run."""
+        """Store which execution has the lease of its flow run."""
         self._lease = execution_of(flow_run)
         self.execution = self._lease or ""
 
     def decision_log(self) -> DecisionLog:
-        """Return the decision log as kept with the ownership, to be added to."""
+        """Return the record's decision log, to add to it."""
         return DecisionLog(self.notes)
 
     def to_labels(self) -> dict[str, Any]:
-        """Return the labels that keep this ownership; the second and third are for people."""
+        """Return the labels that store this record; the second and third are for people."""
         labels: dict[str, Any] = {f"{LEDGER_LABEL_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
         if self.key == FLOW_KEY:
             labels[SCHEDULE_LABEL] = self.schedule
@@ -182,7 +183,7 @@ class Ownership(BaseModel):
 
 
 def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
-    """Return what a flow run answers for, by its labels; labels that are another flow run's do not count."""
+    """Return the records in a flow run's labels; a label that was copied from another flow run does not count."""
     found: list[Ownership] = []
     labels: Mapping[str, Any] = flow_run.labels or {}
     for name, value in labels.items():
@@ -193,16 +194,16 @@ def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
         except ValidationError:
             continue
         if ownership.flow_run_id == flow_run.id:
-            ownership._lease = execution_of(flow_run)  # noqa: SLF001 - not written: whose it was when it was read
+            ownership._lease = execution_of(flow_run)  # noqa: SLF001 - not stored: who had the lease when it was read
             found.append(ownership)
     return found
 
 
 async def write_ownership(ownership: Ownership) -> None:
-    """Write an ownership to its flow run's labels.
+    """Write a record to its flow run's labels.
 
     Raises:
-        Superseded: Another body has taken up the flow run since the ownership was read, and knows better.
+        Superseded: Another execution has taken the lease since the record was read, and has a newer record.
     """
     async with get_client() as client:
         await read_if_leased(client, ownership)
@@ -211,10 +212,10 @@ async def write_ownership(ownership: Ownership) -> None:
 
 
 async def read_if_leased(client: PrefectClient, ownership: Ownership) -> FlowRun:
-    """Return the flow run of an ownership as it is now.
+    """Return the flow run of a record as it is now.
 
     Raises:
-        Superseded: Another body has taken it up since the ownership was read.
+        Superseded: Another execution has taken the lease since the record was read.
     """
     flow_run = await client.read_flow_run(ownership.flow_run_id)
     _check_lease_of(ownership, flow_run)

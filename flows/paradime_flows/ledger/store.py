@@ -1,12 +1,12 @@
-"""Which body of a flow run drives it: the one that began last.
+"""The lease on a flow run: which execution may act for it, the one that began last.
 
-Prefect can run one flow run in two processes at once: a process that was written off is still there, or a worker
-writes a crash for the second time when somebody has retried the first. Whichever body begins writes its token to a
-label of the flow run, and whoever finds another token there than its own lets go: it starts nothing, cancels
-nothing, and leaves the flow run's state to the other.
+Prefect can run one flow run in two processes at once: a process that was declared crashed may still be running, or a
+worker writes a crash a second time after somebody has retried the flow run. Each execution writes its token to a label
+of the flow run when it begins. An execution that finds another token there stops: it starts nothing, cancels nothing,
+and does not change the flow run's state.
 
-A body writes its token, and then reads what there is to take up; a trigger writes its intent, and then reads the
-token. So of two bodies at least one hears of the other before anything is sent.
+An execution writes its token, and then reads the records to resume; a trigger writes its intent, and then reads the
+token. So of two executions, at least one notices the other before anything is sent.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from paradime_flows.prefect_api import (
 
 _WRITES_AT_MOST = 5
 
-_leases: ContextVar[Mapping[UUID, str]] = ContextVar("held", default={})  # noqa: B039 - never changed in place
+_leases: ContextVar[Mapping[UUID, str]] = ContextVar("leases", default={})  # noqa: B039 - never changed in place
 
 
 class Superseded(Abort):
-    """Another process has taken up our flow run. Prefect ends a body that raises this without a word.
+    """Another process runs our flow run now. Prefect ends an execution that raises this without changing its state.
 
     Args:
         flow_run: The flow run.
@@ -43,7 +43,7 @@ class Superseded(Abort):
 
     def __init__(self, flow_run: FlowRun) -> None:
         super().__init__(
-            f"Flow run {flow_run.name!r} has been taken up by another process; this one lets go."
+            f"Flow run {flow_run.name!r} is now run by another process; this one stops without changing anything."
         )
 
 
@@ -53,19 +53,19 @@ async def write_labels(
     labels: dict[str, Any],
     see: Callable[[FlowRun], None] | None = None,
 ) -> None:
-    """Write labels to a flow run, and see that they are there.
+    """Write labels to a flow run, and check that they are there.
 
-    Prefect's server reads all labels of a flow run and writes them all. Where its database lets two requests do so at
-    once, as Postgres does, another label's writer can undo ours: a sign of life, every few seconds.
+    Prefect's server reads all labels of a flow run and writes them all back. If its database lets two requests do this
+    at once, as Postgres does, another write can undo ours: a heartbeat, every few seconds.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
         labels: The labels.
-        see: Raises an error, such as `Superseded`, where they must not be written once more.
+        see: Raises an error, such as `Superseded`, if the labels must not be written once more.
 
     Raises:
-        RuntimeError: They are not there, however often they are written.
+        RuntimeError: The labels are not there after several writes.
     """
     for _ in range(_WRITES_AT_MOST):
         await client.update_flow_run_labels(flow_run_id, labels)
@@ -75,16 +75,14 @@ async def write_labels(
         written = flow_run.labels or {}
         if all(written.get(name) == value for name, value in labels.items()):
             return
-    msg = (
-        f"Prefect has taken the labels {', '.join(labels)} of flow run {flow_run_id}, and does not have them."
-    )
+    msg = f"Prefect accepted the labels {', '.join(labels)} of flow run {flow_run_id} but did not store them."
     raise RuntimeError(msg)
 
 
 async def take_lease(client: PrefectClient, flow_run_id: UUID) -> None:
-    """Write down that the present body drives a flow run; for its subflows and tasks in this process, too."""
+    """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process."""
     execution = current_execution()
-    # A body with many tasks writes its token once, lest it take back what it lost.
+    # An execution with many tasks writes its token once: it must not take back a lease that it has lost.
     tokens = the_supervisor().tokens.setdefault(flow_run_id, set())
     if execution not in tokens:
         began_at = current_execution_began_at().isoformat()
@@ -94,18 +92,18 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> None:
 
 
 async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> FlowRun:
-    """Let another flow run take the place of one: whoever drives that, or settles what it answers for, lets go.
+    """Take the lease on an old flow run for a new one: the old execution, a hook or the sweeper stops acting for it.
 
     Args:
         client: An open client.
-        flow_run_id: The one that is succeeded.
-        new: The other, which a body drives.
+        flow_run_id: The old flow run.
+        new: The new flow run, which is running.
 
     Returns:
-        The one that is succeeded, as it is then.
+        The old flow run after that.
 
     Raises:
-        Superseded: Yet another has taken its place by now.
+        Superseded: A third flow run has taken the lease meanwhile.
     """
     execution = execution_of(new) or current_execution()
     await write_labels(client, flow_run_id, {EXECUTION_LABEL: execution})
@@ -116,10 +114,10 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> F
 
 
 def check_lease(flow_run: FlowRun) -> None:
-    """See that nobody has taken up a flow run since the present body did.
+    """Check that no other execution has taken the lease since the current one did.
 
     Raises:
-        Superseded: Somebody has.
+        Superseded: Another execution has taken it.
     """
     execution = _leases.get().get(flow_run.id)
     if execution is not None and execution_of(flow_run) not in {None, execution}:
@@ -127,13 +125,13 @@ def check_lease(flow_run: FlowRun) -> None:
 
 
 def execution_of(flow_run: FlowRun) -> str | None:
-    """Return which body drives a flow run, or drove it last; None if none of ours did."""
+    """Return the execution that has the lease on a flow run, or had it last; None if no flow run of ours did."""
     execution = (flow_run.labels or {}).get(EXECUTION_LABEL)
     return None if execution is None else str(execution)
 
 
 def execution_began_at(flow_run: FlowRun) -> datetime | None:
-    """Return when the body began that drove a flow run last, by the clock of its own machine."""
+    """Return when the last execution of a flow run began, by the clock of its machine."""
     try:
         return datetime.fromisoformat(str((flow_run.labels or {}).get(EXECUTION_BEGAN_LABEL, "")))
     except ValueError:
@@ -141,6 +139,6 @@ def execution_began_at(flow_run: FlowRun) -> datetime | None:
 
 
 def lost_lease(flow_run: FlowRun) -> bool:
-    """Whether this process has driven a flow run, and another does now."""
+    """Whether this process had the lease on a flow run and another has it now."""
     ours = the_supervisor().tokens.get(flow_run.id, set())
     return bool(ours) and execution_of(flow_run) not in {None, *ours}

@@ -1,4 +1,4 @@
-"""Writing what a flow run answers for, as its trigger and its run go on."""
+"""Writes the record of an intent while its run is triggered, runs and ends."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class FlowRunLedger:
     """Writes intent and run id to the flow run (`paradime_blocks.trigger.request.RunLedger`).
 
     Args:
-        ownership: What is written, and kept up to date.
-        timeout_seconds: How long a run may take from its trigger, in seconds; for who triggers one.
-        check: Awaited before an intent is written and after; raises an error if nothing must be sent; for who triggers.
-        note_start: Is told when the time of a run began to count, by the monotonic clock; for who triggers one.
+        ownership: The record, which is updated and written.
+        timeout_seconds: How long a run may take from its trigger, in seconds. Only needed to trigger.
+        check: Awaited before and after an intent is written; raises if nothing must be sent. Only needed to trigger.
+        note_start: Called with the start of a run's time limit, by the monotonic clock. Only needed to trigger.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class FlowRunLedger:
         self._intended: float | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
-        """Write down that a trigger is about to be sent.
+        """Write that a trigger is about to be sent.
 
         Raises:
-            StoppedByPrefect: The flow run has been cancelled by now; nothing must be sent.
-            Superseded: Another process has taken up the flow run by now, or one above it.
-            Pause: The flow run has been suspended by now.
-            Exception: Prefect could not be told; then nothing must be sent either.
+            StoppedByPrefect: The flow run was cancelled; nothing must be sent.
+            Superseded: Another process runs the flow run, or one of its parents, now.
+            Pause: The flow run was suspended.
+            Exception: Prefect did not accept the record; nothing must be sent either.
         """
         ownership = self.ownership
-        # Nobody tells a script, and what was read of Bolt before this may have taken its time.
+        # Prefect does not notify a script, and the requests to Bolt before this may have taken long.
         await self._check_wanted()
         ownership.request, ownership.intent = request, intent
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
@@ -61,24 +61,24 @@ class FlowRunLedger:
         ownership.began_at, ownership.limit_seconds = intent.intended_at, self.timeout_seconds
         await write_ownership(ownership)
         self._intended = time.monotonic()
-        # Whoever takes up the flow run from now on finds the intent; who has done so before must be heard of.
+        # An execution that starts from now on finds the intent; one that started before must be noticed here.
         await self._check_wanted()
 
     async def _check_wanted(self) -> None:
-        assert self._check is not None  # noqa: S101 - who triggers has given it
+        assert self._check is not None  # noqa: S101 - a caller that triggers has given it
         await self._check(self.ownership.flow_run_id)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Write down which run the trigger started; its time has counted since the trigger was sent."""
-        del adopted  # the decision log tells
+        """Write which run the trigger started; its time limit began when the trigger was sent."""
+        del adopted  # the decision log has it
         intent = self.ownership.intent
         if self._intended is not None and self._note_start is not None:
             self._note_start(self.ownership, run_id, self._intended)
         await self._track(run_id, time.time() if intent is None else intent.intended_at)
 
     async def attached(self, run_id: int) -> None:
-        """Write down that a run which is not ours is waited for; its time counts from now."""
-        # Before the id is written: between the two, an interrupt would cancel somebody else's run.
+        """Write that we wait for a run which is not ours; its time limit begins now."""
+        # Before the id is written: else an interrupt between the two would cancel another client's run.
         self.ownership.owned = False
         if self._note_start is not None:
             self._note_start(self.ownership, run_id, time.monotonic())
@@ -93,19 +93,19 @@ class FlowRunLedger:
         await self.save()
 
     async def refused(self) -> None:
-        """Write down that Bolt has refused the trigger since the schedule runs, be it by a run of our own."""
+        """Write that Bolt refused the trigger since the schedule is running; that may be a run of ours."""
         ownership = self.ownership
         earlier, intent = ownership.refused, ownership.intent
         if intent is not None and earlier is not None and earlier.retry_of == intent.retry_of:
-            # The earlier one tells of more runs, and this one of such as began later.
+            # The earlier intent covers more runs: those that began after its latest run.
             intent = replace(intent, latest_run_id=earlier.latest_run_id)
         ownership.refused = intent or earlier
         await self.withdraw()
 
     async def withdraw(self) -> None:
-        """Write down that nothing was started, so that nobody looks for a run.
+        """Write that nothing was started, so that no later execution searches for a run.
 
-        If it was to retry a run, that one's failure is what there is to go on with: whoever comes after us retries it.
+        If it was a retry, the failed run is the record's run again: the next execution retries it.
         """
         ownership = self.ownership
         ownership.intent = None
@@ -118,31 +118,33 @@ class FlowRunLedger:
         await self.save()
 
     async def disown(self) -> None:
-        """Write down that what the trigger may have started is not ours for certain, and not to be cancelled."""
+        """Write that a run which the trigger may have started is not certainly ours, and is not to be cancelled."""
         self.ownership.owned = False
         await self.save()
 
     async def save(self) -> None:
-        """Write after the fact: a Prefect that cannot be told must not lose us the run that there is."""
-        # It can be broken off, too.
-        self.ownership._is_saved = False  # noqa: SLF001 - not written: what this process knows of what is
+        """Write the record; if Prefect is unreachable, only warn, since the run must still be tracked."""
+        # An interrupt can end this, too.
+        self.ownership._is_saved = False  # noqa: SLF001 - not part of the record: whether its last change is written
         try:
             await write_ownership(self.ownership)
         except Superseded:
-            # Whoever has taken up the flow run has read what there was, and has written more since.
+            # The other execution has read the record, and has written a newer one since.
             pass
         except Exception as error:  # noqa: BLE001
-            run_logger().warning("Prefect could not be told of Bolt run %s: %s", self.ownership.run_id, error)
+            run_logger().warning(
+                "Could not write the record of Bolt run %s to Prefect: %s", self.ownership.run_id, error
+            )
             return
         self.ownership._is_saved = True  # noqa: SLF001
 
     async def save_again(self) -> None:
-        """Write what could not be written before, if there is anything."""
+        """Write the record again if the last write failed."""
         if not self.ownership._is_saved:  # noqa: SLF001
             await self.save()
 
     async def close(self, state: BoltRunState | None, *, reported: bool) -> None:
-        """Write down that nobody has to answer for the run any longer."""
+        """Write that the run is no longer tracked."""
         ownership = self.ownership
         ownership.state = state or ownership.state
         ownership.closed, ownership.reported = True, reported
