@@ -442,8 +442,8 @@ async def test_prefects_own_time_limit_cancels_its_runs(
     [
         pytest.param(
             [{"schedule_name": "a", "after": ["b"]}, {"schedule_name": "b", "after": ["a"]}],
-            "circle",
-            id="circle",
+            "cycle",
+            id="cycle",
         ),
         pytest.param([{"schedule_name": "a", "after": ["b"]}], "no step", id="unknown name"),
         pytest.param([{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps", id="double step"),
