@@ -117,7 +117,7 @@ async def test_a_prefect_without_slots_does_not_stop_a_run(
     await arun_schedule(daily, **QUICK)
     assert len(bolt_simulator.runs()) == 1
     messages = await logs_of((await latest_flow_run("run-schedule")).id)
-    assert any("going on without" in message for message in messages)
+    assert any("continuing without" in message for message in messages)
 
 
 async def test_names_that_prefect_would_refuse_are_kept_apart(

@@ -124,8 +124,8 @@ def test_the_summary_shows_the_outcome_and_its_cause_without_a_click(runs: Runs,
     expect(pages.text("dbt build: model revenue failed: Runtime Error")).to_be_visible()
     expect(pages.text("3 failed, 1 warned, 1 skipped, 15 succeeded")).to_be_visible()
     expect(pages.page.get_by_role("heading", name="Where the time went")).to_be_visible()
-    # The run's facts, its commands, its files and the decision log.
-    expect(pages.page.get_by_role("table")).to_have_count(4)
+    # The run's facts, what failed in dbt, the commands, the files and the decision log.
+    expect(pages.page.get_by_role("table")).to_have_count(5)
     expect(pages.page.get_by_role("link", name="dbt build", exact=True)).to_be_visible()
     # Escaped text appears unchanged, also in the text of links.
     expect(pages.page.locator("body")).not_to_contain_text(re.compile(r"\\|&lt;"))
