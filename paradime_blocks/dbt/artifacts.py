@@ -245,7 +245,7 @@ def _node_result(
 
 
 def _batch(bounds: Any) -> str:
-    """When a batch begins; a midnight is not told."""
+    """Return when a batch begins; midnight is left out."""
     first = bounds[0] if isinstance(bounds, list) and bounds else bounds
     return re.sub(r"T00:00:00(?:\.0+)?(?:Z|\+00:00)?$", "", str(first))
 

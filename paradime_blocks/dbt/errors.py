@@ -1,4 +1,4 @@
-"""What an error tells of the command that failed: dbt's own words, and the end of its log."""
+"""What an error says about the command that failed: dbt's own words, and the end of its log."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SECONDS: Final = 60.0
 async def failure_facts(
     client: BoltClient, command: BoltCommand, credentials: ParadimeCredentials
 ) -> dict[str, Any]:
-    """Return the facts that a `BoltRunError` tells of the command that ended a run, or that its end broke off.
+    """Return the facts that a `BoltRunError` has about the command that ended a run, or was running at its end.
 
     Args:
         client: The workspace's client.

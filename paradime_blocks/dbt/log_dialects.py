@@ -228,7 +228,7 @@ def _progress(message: str) -> tuple[tuple[int, int] | None, str | None, int]:
 
 
 def _json_event(line: str) -> LogLine | None:
-    """The event that a JSON line tells, or None if it is some other JSON, or none."""
+    """Return the event in a JSON line; None for other JSON, or for no JSON."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):

@@ -64,7 +64,7 @@ _WHICH_KNOWN: Final = _DBT_COMMANDS | {*_AS_IN_FILES.values()}
 
 @dataclass(frozen=True)
 class Summary:
-    """What to tell of a set of results.
+    """What to say about a set of results.
 
     Attributes:
         counts: How many nodes of each resource type ended in each status.

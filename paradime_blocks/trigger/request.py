@@ -21,7 +21,7 @@ _COMMAND_FINGERPRINT = 16
 
 
 def fingerprint_of(command: str) -> str:
-    """Return what tells a command from others, however it is spaced."""
+    """Return what distinguishes a command from others, whatever its spacing."""
     return hashlib.sha256(" ".join(command.split()).encode(errors="replace")).hexdigest()[
         :_COMMAND_FINGERPRINT
     ]
