@@ -19,7 +19,6 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 from typing_extensions import Doc, TypedDict, get_type_hints
 
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
@@ -78,9 +77,7 @@ class _NoNullDefault(dict[str, Any]):
 class PlainBox:
     """Has a form draw a plain field for a value that may be absent, and not a choice between it and None."""
 
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Leave null out of what the schema takes."""
         schema = _NoNullDefault(handler(core))
         kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
@@ -122,9 +119,7 @@ def _kind_of_command(value: object) -> str:
 class _TextsOrCommands:
     """Has a form draw a list of texts, or else a list of both: its first interface draws no choice within a list."""
 
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
         text, command = schema["items"]["oneOf"]
         return {

@@ -19,7 +19,6 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from paradime_blocks.options import PlainBox, default_of, doc_of, option_types
 
@@ -40,9 +39,7 @@ class FormGroup(BaseModel):
 class SavedBlock:
     """Makes a form accept only a saved block, because Prefect stores values that a person types in plain text."""
 
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return a schema that no typed object matches; Prefect adds the reference to a saved block."""
         schema = handler(core)
         definition = handler.resolve_ref_schema(schema)
