@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunRecord
 
 MANIFEST = "target/manifest.json"
-# Most often the newest run has it, so the first request asks for few.
+# The newest run most often has the file, so the first request asks for few runs.
 _FIRST_RUNS = 3
 _MORE_RUNS = 25
 
@@ -31,19 +31,19 @@ class ArtifactCalls(RunCalls, CommandCalls):
     ) -> BoltLatestArtifact:
         """Find the newest file of a path that a schedule's successful commands left behind.
 
-        Newest run first, last command first; a run that Bolt does not return is skipped. The runs'
-        commands, and then the commands' files, are asked for many in one request: three requests if the
-        newest runs have it, whatever the number of commands.
+        The search begins with the newest run, and in each run with the last command. A run that Bolt does not
+        return is skipped. One request reads the commands of several runs, and one request lists the files of
+        several commands: if the newest runs have the file, three requests are mostly enough.
 
         Args:
             schedule_name: The schedule's name or slug.
             path: The file's path, such as `target/manifest.json`.
-            command_index: Search this command of each run only, counted from 0; negative from the last.
-            max_runs: How many runs to search, 1 to 1000. A backend without a list of runs shows the latest.
+            command_index: Search only this command of each run. The first command is 0, the last one is -1.
+            max_runs: How many runs to search, 1 to 1000. If the backend cannot list runs, only the latest is searched.
 
         Raises:
             BoltRequestError: No run has such a file.
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         path = check_text("path", path, MANIFEST)
         limit = check_count("max_runs", max_runs, least=1, most=LARGEST_PAGE)
@@ -72,7 +72,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
         command_index: int | None,
         missed: dict[int, BoltError],
     ) -> BoltLatestArtifact | None:
-        # A run or a command that Bolt does not return is skipped: an older one may have the file.
+        # A run or a command that Bolt does not return is skipped: an older run may have the file.
         each = [{"runId": run.id} for run in runs]
         replies = await self._read_each(ops.BOLT_RUN_STATE, each, BoltRunStatus)
         wanted: list[tuple[int, int]] = []
@@ -102,16 +102,16 @@ class ArtifactCalls(RunCalls, CommandCalls):
     async def latest_artifact_url(
         self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> str:
-        """Return the signed, expiring URL of a schedule's newest file of a path.
+        """Return the signed URL of a schedule's newest file of a path; the URL expires.
 
         Args:
-            schedule_name: As `find_latest_artifact`, like the rest.
+            schedule_name: As for `find_latest_artifact`; so are the other arguments.
             path: The file's path.
-            command_index: Search this command of each run only.
+            command_index: Search only this command of each run.
             max_runs: How many runs to search.
 
         Raises:
-            BoltError: As `find_latest_artifact`.
+            BoltError: As for `find_latest_artifact`.
         """
         found = await self.find_latest_artifact(
             schedule_name, path, command_index=command_index, max_runs=max_runs
@@ -124,13 +124,13 @@ class ArtifactCalls(RunCalls, CommandCalls):
         """Return the content of a schedule's newest file of a path.
 
         Args:
-            schedule_name: As `find_latest_artifact`, like the rest.
+            schedule_name: As for `find_latest_artifact`; so are the other arguments.
             path: The file's path.
-            command_index: Search this command of each run only.
+            command_index: Search only this command of each run.
             max_runs: How many runs to search.
 
         Raises:
-            BoltError: As `find_latest_artifact`, or the file could not be fetched.
+            BoltError: As for `find_latest_artifact`, or the file could not be fetched.
         """
         found = await self.find_latest_artifact(
             schedule_name, path, command_index=command_index, max_runs=max_runs
@@ -143,12 +143,12 @@ class ArtifactCalls(RunCalls, CommandCalls):
         """Return a schedule's newest dbt manifest.
 
         Args:
-            schedule_name: As `find_latest_artifact`, like the rest.
-            command_index: Search this command of each run only.
+            schedule_name: As for `find_latest_artifact`; so are the other arguments.
+            command_index: Search only this command of each run.
             max_runs: How many runs to search.
 
         Raises:
-            BoltError: As `latest_artifact`.
+            BoltError: As for `latest_artifact`, or the file is not a JSON object.
         """
         content = await self.latest_artifact(
             schedule_name, MANIFEST, command_index=command_index, max_runs=max_runs

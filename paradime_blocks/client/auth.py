@@ -30,7 +30,7 @@ def is_loopback(url: str) -> bool:
 
 
 def is_bearer_token(secret: str) -> bool:
-    """Whether a secret is a bearer token rather than the secret of a key pair (`facts.md`)."""
+    """Whether a secret is a bearer token; if not, it is the secret of a key pair."""
     return secret.startswith((WORKSPACE_TOKEN_PREFIX, COMPANY_TOKEN_PREFIX))
 
 
@@ -38,7 +38,7 @@ def check_endpoint(value: str) -> str:
     """Return the endpoint without surrounding space.
 
     Raises:
-        ValueError: Credentials must not be sent to it; the message says what to type.
+        ValueError: Credentials must not be sent to this address; the message says what to type.
     """
     text = _text("api_endpoint", value)
     hint = f"copy it from the Paradime workspace settings, it looks like {ENDPOINT_EXAMPLE}"
@@ -55,7 +55,7 @@ def check_endpoint(value: str) -> str:
         parts = urlsplit(text)
         _ = parts.port, httpx.URL(text)
     except (ValueError, httpx.InvalidURL):
-        # Their messages quote the URL, and somebody may have pasted a secret there.
+        # The messages of these errors quote the URL, and somebody may have pasted a secret into it.
         msg = f"api_endpoint is not a URL: {hint}"
         raise ValueError(msg) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -74,7 +74,7 @@ def check_proxy(value: str) -> str:
     """Return the proxy's URL, or `none`.
 
     Raises:
-        ValueError: It is neither; the message says what to type.
+        ValueError: The value is not a proxy's URL and not `none`; the message says what to type.
     """
     text = _text("proxy", value)
     if text.lower() == "none":
@@ -84,7 +84,7 @@ def check_proxy(value: str) -> str:
         parts = urlsplit(text)
         _ = parts.port, httpx.URL(text)
     except (ValueError, httpx.InvalidURL):
-        # As above: the URL may hold a password.
+        # The error's message quotes the URL, which may hold a password.
         raise ValueError(wrong) from None
     if parts.scheme not in {"http", "https", "socks5", "socks5h"} or not parts.hostname:
         raise ValueError(wrong)
@@ -147,8 +147,9 @@ def check_credentials(key: str | None, secret: str | None, workspace_uid: str | 
 class BoltAuth(httpx.Auth):
     """Authenticates requests to Bolt.
 
-    Clients share a connection if their settings are equal, so two that send the same must be equal and hashable. A
-    token that expires is a subclass that gets a new one in `auth_flow`, as httpx describes it.
+    Clients share a connection if their settings are equal. So two objects that send the same credentials must be equal
+    and hashable. For a token that expires, write a subclass that gets a new token in `auth_flow`: see httpx's
+    page about authentication.
     """
 
     def secrets(self) -> list[SecretStr]:
@@ -169,30 +170,30 @@ class KeyPair(BoltAuth):
     secret: SecretStr
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send key and secret, each in its header."""
+        """Send the key and the secret, each in its own header."""
         request.headers["X-API-KEY"] = self.key.get_secret_value()
         request.headers["X-API-SECRET"] = self.secret.get_secret_value()
         yield request
 
     def secrets(self) -> list[SecretStr]:
-        """Return key and secret."""
+        """Return the key and the secret."""
         return [self.key, self.secret]
 
 
 @dataclass(frozen=True)
 class BearerToken(BoltAuth):
-    """A token of a workspace or of a company (`facts.md`).
+    """A token of a workspace or of a company.
 
     Attributes:
         token: The token.
-        workspace_uid: The workspace that a company token acts on.
+        workspace_uid: The uid of the workspace that a company token acts on.
     """
 
     token: SecretStr
     workspace_uid: str | None = None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the token, and the workspace if there is one."""
+        """Send the token, and the workspace's uid if one is given."""
         request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         if self.workspace_uid:
             request.headers["X-Paradime-Workspace"] = self.workspace_uid
@@ -206,12 +207,12 @@ class BearerToken(BoltAuth):
 def auth_for(
     api_key: str | SecretStr | None, api_secret: str | SecretStr, workspace_uid: str | None = None
 ) -> BoltAuth:
-    """Return the authentication for a bearer token, which has a prefix, or for a key pair.
+    """Return the authentication: a bearer token if the secret has a token's prefix, otherwise a key pair.
 
     Args:
         api_key: The API key; not needed with a bearer token.
         api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
-        workspace_uid: The workspace that a company token acts on.
+        workspace_uid: The uid of the workspace that a company token acts on.
 
     Raises:
         BoltRequestError: The credentials are invalid; the message says what to type.

@@ -10,16 +10,16 @@ class BoltClient(ArtifactCalls, ScheduleCalls):
     """A typed client of one Bolt workspace.
 
     Use it as an async context manager: clients with the same settings in the same event loop share one
-    connection pool while any of them is open. Reads, and the mutations that are safe to repeat, are retried
-    by the policy; a trigger is sent again only if Bolt cannot have processed it.
+    connection pool while any of them is open. A failed query is retried as the retry policy says, and so is
+    a mutation that is safe to repeat. A trigger is sent again only if Bolt cannot have processed it.
 
     Args:
         settings: The endpoint, the authentication and the limits of a request.
         retry_policy: How often and how long a request is tried.
         transport: Replaces the network in tests.
-        sleep: How to wait between tries; for tests.
-        may_send: Called before a trigger is sent, and while the client waits to send it again; once it returns False,
-            nothing is sent.
+        sleep: How to wait between two tries; for tests.
+        may_send: Called before a trigger is sent, and while the client waits to send it again. After it has returned
+            False, the trigger is not sent.
 
     Example:
         ```python

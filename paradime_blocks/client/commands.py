@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FIRST_CURSOR = "0:0"
 _REDIRECTS_AT_MOST = 5
-# The largest file that is taken (256 MB) comes in this time at 300 kB a second.
+# At 300 kB a second, the largest file that we read into memory (256 MB) is complete after this time.
 DOWNLOAD_SECONDS: Final = 900.0
 
 
@@ -53,13 +53,13 @@ class CommandCalls(BoltSession):
     """Calls about commands."""
 
     async def get_bolt_command(self, command_id: int) -> BoltCommandDetail:
-        """Return one command with its output and resources (`reference.txt`: `boltCommand`).
+        """Return one command with its output and resources (Bolt's `boltCommand`).
 
         Args:
             command_id: The command.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         variables = {"commandId": check_id("command_id", command_id)}
         return await self._read(ops.BOLT_COMMAND, variables, BoltCommandDetail, id=command_id)
@@ -67,18 +67,19 @@ class CommandCalls(BoltSession):
     async def get_bolt_command_resources(
         self, command_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
     ) -> dict[int, list[BoltResource]]:
-        """Return the resources of several commands, asked for in as few requests as the backend allows.
+        """Return the resources of several commands, with as few requests as the backend allows.
 
         Args:
             command_ids: The commands.
-            errors: Takes the error of each command whose resources cannot be had, which is then missing
-                from what is returned. Without it, the first such error is raised.
+            errors: Receives the error of each command whose resources Bolt does not return; the key is the
+                command's id. The result does not contain such a command. Without `errors`, the first error
+                is raised.
 
         Returns:
-            The resources by command.
+            The resources of each command. The key is the command's id.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         each = [{"commandId": check_id("command_id", command_id)} for command_id in command_ids]
         replies = await self._read_each(ops.BOLT_COMMAND_RESOURCES, each, _Resources)
@@ -88,18 +89,19 @@ class CommandCalls(BoltSession):
     async def get_bolt_resource_urls(
         self, resource_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
     ) -> dict[int, str]:
-        """Return the signed, expiring URLs of several resources, in as few requests as the backend allows.
+        """Return the signed URLs of several resources, with as few requests as the backend allows. They expire.
 
         Args:
             resource_ids: The resources.
-            errors: Takes the error of each resource whose URL cannot be had, which is then missing from what
-                is returned. Without it, the first such error is raised.
+            errors: Receives the error of each resource whose URL Bolt does not return; the key is the
+                resource's id. The result does not contain such a resource. Without `errors`, the first error
+                is raised.
 
         Returns:
-            The URLs by resource.
+            The URL of each resource. The key is the resource's id.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         each = [{"resourceId": check_id("resource_id", resource_id)} for resource_id in resource_ids]
         replies = await self._read_each(ops.BOLT_RESOURCE_URL, each, _Url)
@@ -107,13 +109,13 @@ class CommandCalls(BoltSession):
         return {id_: reply.url for id_, reply in found.items()}
 
     async def get_bolt_resource_url(self, resource_id: int) -> str:
-        """Return the signed, expiring URL of a resource (`reference.txt`: `boltResourceUrl`).
+        """Return the signed URL of a resource (Bolt's `boltResourceUrl`); the URL expires.
 
         Args:
             resource_id: The resource, from a command's `resources`.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         reply = await self._read(
             ops.BOLT_RESOURCE_URL, {"resourceId": check_id("resource_id", resource_id)}, _Url
@@ -121,18 +123,18 @@ class CommandCalls(BoltSession):
         return reply.url
 
     async def get_bolt_command_logs(self, command_id: int, cursor: str | None = None) -> BoltLogPage:
-        """Return a command's log since a cursor (`facts.md`: `boltCommandLogs`).
+        """Return the part of a command's log that follows a cursor (Bolt's `boltCommandLogs`).
 
-        A backend that lacks this is asked for the whole log (`boltCommand`), of which the part that is new
-        since the cursor is returned. Such a cursor is our own, and of no use to a backend that has the
-        operation.
+        If the backend does not have this operation, the client reads the whole log (`boltCommand`) and returns
+        the part that follows the cursor. The client makes such a cursor itself; a backend that has the operation
+        does not understand it.
 
         Args:
             command_id: The command.
-            cursor: The cursor of the page before; None for the beginning.
+            cursor: The cursor of the previous page; None for the beginning.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         if cursor is None or not cursor.startswith(OWN_CURSOR):
             variables = {"commandId": check_id("command_id", command_id), "cursor": cursor or _FIRST_CURSOR}
@@ -146,14 +148,14 @@ class CommandCalls(BoltSession):
     async def stream_bolt_command_logs(
         self, command_id: int, *, poll_interval_seconds: float = 2.0
     ) -> AsyncIterator[BoltLogLine]:
-        """Iterate over a command's log as it comes, to the command's end.
+        """Iterate over a command's log while the command runs, until it has ended.
 
         Args:
             command_id: The command.
-            poll_interval_seconds: The wait after a poll without new lines, in seconds.
+            poll_interval_seconds: The wait after a poll that found no new lines, in seconds.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         cursor: str | None = None
         while True:
@@ -167,7 +169,7 @@ class CommandCalls(BoltSession):
                 await self._sleep(poll_interval_seconds)
 
     async def download_bolt_resource(self, resource_id: int) -> bytes:
-        """Fetch a resource's content from its signed URL, which is sent no credential.
+        """Fetch a resource's content from its signed URL. The credentials are not sent to this URL.
 
         Args:
             resource_id: The resource.
@@ -177,7 +179,7 @@ class CommandCalls(BoltSession):
         """
 
         async def fetch() -> bytes:
-            # A new URL for each attempt: the last one may have expired.
+            # Each attempt asks for a new URL: the previous URL may have expired.
             async with self.stream_bolt_resource(resource_id) as chunks:
                 return b"".join([chunk async for chunk in chunks])
 
@@ -185,7 +187,7 @@ class CommandCalls(BoltSession):
 
     @asynccontextmanager
     async def stream_bolt_resource(self, resource_id: int) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Stream a resource's content from its signed URL, which is sent no credential.
+        """Stream a resource's content from its signed URL. The credentials are not sent to this URL.
 
         Args:
             resource_id: The resource.
@@ -207,7 +209,7 @@ class CommandCalls(BoltSession):
                     response = await _follow(plain, url)
                 async with aclosing(response):
                     if not response.is_success:
-                        # Without the URL: its signature gives access to the file.
+                        # The message does not contain the URL: its signature gives access to the file.
                         raise BoltUnavailable(
                             f"The storage of resource {resource_id} refused its signed URL.",
                             status_code=response.status_code,
@@ -219,16 +221,17 @@ class CommandCalls(BoltSession):
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             failure, guidance = type(error).__name__, TRUST if is_of_trust(error) else None
         if failure:
-            # Raised here, so that the error with the signed URL is not its context: contexts can be pickled.
+            # Raised outside of the `except`, so that the error with the signed URL does not become the context of
+            # the new error: a context can be pickled.
             msg = f"Resource {resource_id} could not be fetched ({failure})."
             raise BoltUnavailable(msg, may_have_acted=False, guidance=guidance, **facts)
 
 
 async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:
-    """Ask for a signed URL and go where it leads, but never from https to plain http; nothing is read yet.
+    """Request a signed URL and follow its redirects, but never from https to plain http. The content is not read.
 
     Raises:
-        httpx.HTTPError: There is no answer, or it leads on and on, or where it must not.
+        httpx.HTTPError: There is no response, too many redirects, or a redirect to an address that is not allowed.
     """
     request = client.build_request("GET", url)
     for _ in range(_REDIRECTS_AT_MOST + 1):
@@ -249,10 +252,10 @@ async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:
 
 
 async def _in_time(chunks: AsyncIterator[bytes], end: float) -> AsyncIterator[bytes]:
-    """Hand on what comes until the end of the time; httpx's own limit is for each read.
+    """Yield each chunk until a time limit for the whole download. httpx limits only the time of each read.
 
     Raises:
-        TimeoutError: There is more than came in time.
+        TimeoutError: The download was not complete at the time limit.
     """
     while True:
         try:

@@ -31,8 +31,8 @@ _NEVER_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-# A connection is kept from one poll to the next (httpx: 5 s), but not until load balancers close it (mostly 60 s).
-# httpx notices a closed connection before it sends anything, and opens a new one.
+# An idle connection is kept for 55 s (httpx's default: 5 s), so the next poll can use it. Most load balancers close it
+# after 60 s. httpx notices a closed connection before it sends anything, and opens a new one.
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=55.0)
 
 
@@ -43,21 +43,22 @@ class Connection:
     settings: ConnectionSettings
     http: httpx.AsyncClient
     users: int = 0
-    # The server's clock less our monotonic one, in seconds.
+    # The time by the server's clock minus our monotonic time, in seconds.
     clock_offset: float | None = None
-    # Names of newer fields' operations that this backend has refused, so that it is not asked again.
+    # Names of the operations whose newer fields this backend has refused; "aliases" if it has refused aliases. The
+    # client does not ask for them again.
     refused: set[str] = field(default_factory=set)
 
     @property
     def redact(self) -> Redactor:
-        """Removes secrets from quotes of an answer."""
+        """Removes secrets from the text that a message quotes from a response."""
         return Redactor.of(self.settings)
 
     @classmethod
     def open(
         cls, settings: ConnectionSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> Connection:
-        """Open a connection; `transport` takes the place of the network in tests.
+        """Open a connection; `transport` replaces the network in tests.
 
         Raises:
             BoltRequestError: The proxy or the certificates are invalid.
@@ -66,7 +67,8 @@ class Connection:
         http = settings.open_http(
             transport,
             auth=settings.auth,
-            # Shorter than the request's limit: after a connect timeout, Bolt cannot have processed the request.
+            # Less time than for the whole request. So a failed connect is seen as a connect timeout, after which Bolt
+            # cannot have processed the request.
             timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 2),
             limits=_LIMITS,
         )
@@ -78,7 +80,7 @@ class Connection:
         """Send an operation once and return the value of its root field.
 
         Raises:
-            BoltError: As `read_reply` says, and `BoltUnavailable` when there is no reply.
+            BoltError: As for `read_reply`; `BoltUnavailable` if there is no reply.
         """
         document = operation.document(variables, with_newer=with_newer)
         return await self.send_document(operation, document, variables)
@@ -86,7 +88,7 @@ class Connection:
     async def send_document(
         self, operation: Operation, document: str, variables: Mapping[str, Any], *, name: str = ""
     ) -> Any:
-        """Send a document once and return the value of one root field: the operation's, unless named."""
+        """Send a document once and return the value of the root field `name`, or of the operation's root field."""
         response = await self._post(operation, document, variables)
         fields = [name or operation.field]
         return read_reply(operation, fields, response, self.settings.source, self.redact)[0]
@@ -104,7 +106,7 @@ class Connection:
     ) -> httpx.Response:
         seconds = self.settings.request_timeout_seconds
         try:
-            # httpx's limits apply to each read: a server that sends slowly would never reach them.
+            # httpx's time limit is for each read: a server that sends slowly would never reach it.
             with anyio.fail_after(seconds):
                 response = await self.http.post(
                     self.settings.api_endpoint, json={"query": document, "variables": dict(variables)}
@@ -137,7 +139,7 @@ class Connection:
         return f"was unreachable or closed the connection ({type(error).__name__}: {quoted})"
 
     def _quotable(self, error: Exception) -> Exception | None:
-        """Return the error as a cause, which logs show; None if it quotes the server at length."""
+        """Return the error if it may be a cause, since logs show causes. None if its text is long or has a secret."""
         text = str(error)
         return error if self.redact.line(text, ERROR_CHARACTERS) == text else None
 
@@ -145,7 +147,7 @@ class Connection:
 def forget_request(error: BaseException) -> None:
     """Remove the request from an error and its causes: it contains the credentials.
 
-    It is not printed, but it would be pickled; Dask pickles causes, too.
+    An error's request is not printed, but it is pickled with the error. Dask pickles causes, too.
     """
     links: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -155,7 +157,7 @@ def forget_request(error: BaseException) -> None:
             continue
         seen.add(id(link))
         if isinstance(link, httpx.HTTPError):
-            link.request = None  # type: ignore[assignment] # as httpx has it where it knows of no request
+            link.request = None  # type: ignore[assignment] # httpx does the same for an error without a request
         links += [link.__cause__, link.__context__]
 
 
@@ -166,7 +168,7 @@ _open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ConnectionSetti
 
 @asynccontextmanager
 async def shared_connection(settings: ConnectionSettings) -> AsyncIterator[Connection]:
-    """Return the event loop's connection for these settings; the last user closes it."""
+    """Return the connection of this event loop for these settings. The last user closes it."""
     connections = _open.setdefault(asyncio.get_running_loop(), {})
     connection = connections.get(settings)
     if connection is None:
@@ -178,6 +180,6 @@ async def shared_connection(settings: ConnectionSettings) -> AsyncIterator[Conne
         connection.users -= 1
         if connection.users == 0:
             del connections[settings]
-            # Closing only releases sockets, so no cancel interrupts it.
+            # A cancel does not interrupt this, since closing only releases sockets and takes no time.
             with anyio.CancelScope(shield=True):
                 await connection.http.aclose()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from paradime_blocks.client.auth import BoltAuth
 
 
-# REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE are for other libraries.
+# httpx does not read REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE; other libraries do.
 TRUST = (
     "The certificate is not trusted. If it is your company's own, give its CA certificates as a PEM file: as ca_bundle "
     "of the ParadimeCredentials block, as PARADIME_CA_BUNDLE, or as SSL_CERT_FILE or SSL_CERT_DIR in the environment "
@@ -30,7 +30,8 @@ TRUST = (
 
 @functools.lru_cache(maxsize=4)
 def _read_certificates(_file: str | None, _folder: str | None, ca_bundle: str | None) -> ssl.SSLContext:
-    # Cached, since reading them is slow. httpx reads the variables.
+    # Cached, since reading certificates is slow. httpx itself reads the two environment variables; here they are only
+    # a part of the cache's key.
     context = httpx.create_ssl_context()
     if ca_bundle is not None:
         try:
@@ -55,11 +56,11 @@ class ConnectionSettings:
 
     Args:
         api_endpoint: The workspace's GraphQL endpoint.
-        auth: What authenticates the requests; `auth_for` makes it of a key pair or a token.
-        proxy: A proxy's URL; `none` for no proxy; None for what the environment says.
+        auth: Authenticates the requests; `auth_for` makes it from a key pair or a token.
+        proxy: A proxy's URL; `none` for no proxy; None for the proxy of the environment.
         ca_bundle: The path of a PEM file with certificates to trust in addition to the usual ones.
         request_timeout_seconds: How long one request may take as a whole.
-        source: Where the credentials are stored, for messages.
+        source: The place where the credentials are stored; messages name it.
 
     Raises:
         BoltRequestError: A setting is invalid; the message says what to type.
@@ -67,7 +68,7 @@ class ConnectionSettings:
 
     api_endpoint: str
     auth: BoltAuth
-    # It may hold a password.
+    # The URL may hold a password.
     proxy: str | None = field(default=None, repr=False)
     ca_bundle: str | None = None
     request_timeout_seconds: float = 30.0
@@ -104,7 +105,7 @@ class ConnectionSettings:
             if self.proxy.startswith("https:"):
                 proxy = httpx.Proxy(self.proxy, ssl_context=certificates)
             return {"proxy": proxy, "verify": certificates, "trust_env": False}
-        # A proxy of the environment cannot reach this machine's own loopback.
+        # The environment's proxy is another machine, so it cannot reach this machine's loopback address.
         from_environment = self.proxy is None and not is_loopback(self.api_endpoint)
         return {"verify": certificates, "trust_env": from_environment}
 
@@ -121,7 +122,8 @@ class ConnectionSettings:
             BoltRequestError: The proxy or the certificates are invalid.
         """
         try:
-            # A redirect could send the credentials to another host, or a signed link over plain http.
+            # httpx must not follow redirects: it could send the credentials to another host, or a signed URL over
+            # plain http.
             return httpx.AsyncClient(
                 follow_redirects=False,
                 **({"transport": transport} if transport is not None else self.http_options()),

@@ -1,4 +1,4 @@
-"""Fetching resources of a Bolt run, one at a time and within a limit."""
+"""Fetches resources of a Bolt run, one at a time, up to a largest size."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from paradime_blocks.client import BoltClient
 
-# What is read is in memory as a whole; the manifest of a project with ten thousand models has some 100 MB.
+# For a file that is read: all of it is in memory. The manifest of a project with ten thousand models has some 100 MB.
 RESOURCE_LIMIT_BYTES: Final = 256 * 1024 * 1024
-# What is only passed on lies on disk meanwhile; a file without an end must not fill it.
+# For a file that is only passed on: it is stored on disk in the meantime. A file without an end must not fill the disk.
 FILE_LIMIT_BYTES: Final = 10 * 1024**3
 _POLICY: Final = RetryPolicy(attempts=3, total_seconds=20.0)
 
@@ -24,15 +24,15 @@ _POLICY: Final = RetryPolicy(attempts=3, total_seconds=20.0)
 async def fetch_resource(
     client: BoltClient, resource_id: int, limit_bytes: int = RESOURCE_LIMIT_BYTES
 ) -> bytes:
-    """Stream a resource into memory, as far as the limit allows.
+    """Stream a resource into memory, up to a largest size.
 
     Args:
         client: The workspace's client.
-        resource_id: The resource.
-        limit_bytes: The largest size to take.
+        resource_id: The id of the resource.
+        limit_bytes: The largest size that is accepted, in bytes.
 
     Raises:
-        BoltError: It could not be fetched, or is larger; nothing of it is kept then.
+        BoltError: The resource could not be fetched, or is larger than the limit. No part of it is kept.
     """
 
     async def fetch() -> bytes:
@@ -54,20 +54,20 @@ async def fetch_to_file(
     *,
     sleep: Sleep = anyio.sleep,
 ) -> int:
-    """Stream a resource into a file, of which hardly more than a chunk is in memory at a time.
+    """Stream a resource into a file; only about one chunk of it is in memory at a time.
 
     Args:
         client: The workspace's client.
-        resource_id: The resource.
-        target: The file; whatever it held is gone.
-        limit_bytes: The largest size to take.
-        sleep: How to wait between tries; for tests.
+        resource_id: The id of the resource.
+        target: The file to write. Its former content is lost.
+        limit_bytes: The largest size that is accepted, in bytes.
+        sleep: How to wait between two tries; for tests.
 
     Returns:
         The resource's size in bytes.
 
     Raises:
-        BoltError: It could not be fetched, or is larger; the file may hold a part of it then.
+        BoltError: The resource could not be fetched, or is larger than the limit. The file may contain a part of it.
         OSError: The file cannot be written.
     """
 

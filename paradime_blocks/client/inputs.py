@@ -1,4 +1,4 @@
-"""What may be sent to Bolt: bad input is refused here, before anything is sent."""
+"""Checks what the client sends to Bolt: invalid input is refused before a request is sent."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _refuse(what: str, guidance: str) -> NoReturn:
 
 
 def check_id(name: str, value: object) -> int:
-    """Return an id of a run, a command or a resource.
+    """Return the id of a run, a command or a resource, if it is valid.
 
     Raises:
-        BoltRequestError: It is not a whole number from 1 to 2147483647.
+        BoltRequestError: The value is not a whole number from 1 to 2147483647.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_INT:
         _refuse(
@@ -42,10 +42,10 @@ def check_id(name: str, value: object) -> int:
 
 
 def check_count(name: str, value: object, *, least: int, most: int = _LARGEST_INT) -> int:
-    """Return an offset or a limit.
+    """Return an offset or a limit, if it is valid.
 
     Raises:
-        BoltRequestError: It is not a whole number between the bounds.
+        BoltRequestError: The value is not a whole number between the bounds.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         _refuse(f"{name} is {value!r}.", f"Give {name} as a whole number from {least} to {most}.")
@@ -53,10 +53,10 @@ def check_count(name: str, value: object, *, least: int, most: int = _LARGEST_IN
 
 
 def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
-    """Return a time in seconds.
+    """Return a time in seconds, if it is valid.
 
     Raises:
-        BoltRequestError: It is not a number, not a finite one, or below the least.
+        BoltRequestError: The value is not a finite number, or is less than `least`.
     """
     if (
         isinstance(value, bool)
@@ -71,10 +71,10 @@ def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a choice between yes and no.
+    """Return a choice between yes and no, if it is valid.
 
     Raises:
-        BoltRequestError: It is neither True nor False; above all not "false", which Python takes for true.
+        BoltRequestError: The value is not True and not False. The text "false" is refused: to Python it is true.
     """
     if not isinstance(value, bool):
         _refuse(f"{name} is {value!r}.", f"Give {name} as True or False.")
@@ -82,10 +82,10 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object, example: str) -> str:
-    """Return a text that must say something, without the space around it.
+    """Return a text that must not be empty, without the white space around it.
 
     Raises:
-        BoltRequestError: It is no text, empty, or holds control characters.
+        BoltRequestError: The value is not a text, is empty, or has control characters.
     """
     if not isinstance(value, str):
         _refuse(f"{name} is {value!r}.", f"Give {name} as text, such as {example!r}.")
@@ -100,10 +100,10 @@ def check_text(name: str, value: object, example: str) -> str:
 
 
 def check_commands(commands: object) -> list[str | Command]:
-    """Return the commands that replace the schedule's own, each as a text unless it says what its failure does.
+    """Return the commands that replace the schedule's own: as text, or as `Command` if `continue_on_error` is set.
 
     Raises:
-        BoltRequestError: They are no list, or an empty one, or one of them is blank or holds control characters.
+        BoltRequestError: The value is not a list, or the list is empty, or a command is blank or has control characters.
     """
     if isinstance(commands, (str, bytes)) or not isinstance(commands, Sequence):
         _refuse(f"commands is {commands!r}, not a list.", _COMMANDS_EXAMPLE)
@@ -124,20 +124,20 @@ def _command(value: object) -> str | Command:
 
 
 def command_text(command: str | Command) -> str:
-    """Return a command as a shell would be given it."""
+    """Return the text of a command."""
     return command if isinstance(command, str) else command.command
 
 
 @dataclass(frozen=True)
 class _Argument:
-    """An argument of the trigger mutation: its name and type in GraphQL, and what checks its value."""
+    """An argument of the trigger mutation: its name and type in GraphQL, and the check of its value."""
 
     name: str
     type: str
     check: Callable[[Any], Any]
 
 
-# The option of `TriggerOptions` -> what is sent. `commands` is sent under one of two names.
+# The argument for each option of `TriggerOptions`. `commands` is not here: it is sent under one of two names.
 _ARGUMENTS = {
     "branch": _Argument("branch", "String!", lambda value: check_text("branch", value, "main")),
     "pr_number": _Argument("prNumber", "Int!", lambda value: check_count("pr_number", value, least=1)),
@@ -157,14 +157,14 @@ TRIGGER_ARGUMENTS = {
 
 
 def trigger_variables(schedule_name: str, **options: Unpack[TriggerOptions]) -> dict[str, Any]:
-    """Return the variables of a trigger: only what is given.
+    """Return the GraphQL variables of a trigger. An option that is None is left out.
 
     Args:
         schedule_name: The schedule's name or slug.
-        options: What else to ask for.
+        options: The options of the trigger: `TriggerOptions` describes each.
 
     Raises:
-        BoltRequestError: Something of it is invalid.
+        BoltRequestError: The schedule's name or an option is invalid.
     """
     variables = {"scheduleName": check_schedule(schedule_name)}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -177,7 +177,7 @@ def trigger_variables(schedule_name: str, **options: Unpack[TriggerOptions]) -> 
 
 
 def _commands_as_sent(commands: list[str | Command]) -> dict[str, Any]:
-    """Return the commands as every backend takes them, or as newer ones do (`facts.md`)."""
+    """Return the commands as every backend accepts them; with a `Command`, as only newer backends accept them."""
     if all(isinstance(command, str) for command in commands):
         return {"commands": commands}
     configs = [
@@ -190,9 +190,9 @@ def _commands_as_sent(commands: list[str | Command]) -> dict[str, Any]:
 
 
 def check_schedule(schedule_name: object) -> str:
-    """Return the name or slug of a schedule; Bolt takes either for the other (`facts.md`).
+    """Return the name or slug of a schedule, if it is valid. Bolt accepts a name for a slug, and a slug for a name.
 
     Raises:
-        BoltRequestError: It is no text, blank, or holds control characters.
+        BoltRequestError: The value is not a text, is blank, or has control characters.
     """
     return check_text("schedule_name", schedule_name, "daily")

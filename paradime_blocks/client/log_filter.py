@@ -1,8 +1,7 @@
-"""Keeps the queries of signed links out of all logs: a query gives access to the file.
+"""Keeps the queries of signed URLs out of all logs: such a query gives access to the file.
 
-httpx logs the address of each request at INFO, redirects' included, and httpcore the headers of each answer
-at DEBUG. Both have one logger for all clients of a process, so that ours are known by the context that they
-send from.
+At INFO, httpx logs the URL of each request, redirects included. At DEBUG, httpcore logs the headers of each
+response. Both use the same loggers for all clients in a process. So a context variable marks our own requests.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from paradime_blocks.text.redaction import REMOVED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A filter sees the records of its own logger only, not those of the loggers below it.
+# A filter sees only the log records of its own logger, not those of child loggers.
 _LOGGERS: Final = ("httpx", "httpcore.http11", "httpcore.http2", "httpcore.connection", "httpcore.proxy")
 _QUERY: Final = re.compile(r"\?[^\s\"'<>]+")
 
@@ -26,10 +25,10 @@ _signed: ContextVar[bool] = ContextVar("paradime_signed_request", default=False)
 
 
 class _WithoutQueries(logging.Filter):
-    """Takes the queries out of what is logged of a signed request; all other records pass as they are."""
+    """Removes the queries from the log records of a request to a signed URL. Other log records do not change."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True: nothing is held back."""
+        """Return True: no log record is dropped."""
         if _signed.get():
             record.msg, record.args = _QUERY.sub(f"?{REMOVED}", record.getMessage()), ()
         return True
@@ -40,12 +39,12 @@ _WITHOUT_QUERIES: Final = _WithoutQueries()
 
 @contextmanager
 def queries_unlogged() -> Iterator[None]:
-    """Keep the queries of the requests that are sent within out of all logs.
+    """Keep the queries of the requests that are sent during the `with` block out of all logs.
 
-    Not to be held across a `yield` of an asynchronous generator, whose context is its caller's.
+    The `with` block must not contain a `yield` of an asynchronous generator, which runs in its caller's context.
     """
     for name in _LOGGERS:
-        # Each time, since whoever sets up logging may take filters away; twice the same makes no difference.
+        # Added each time, since a new logging configuration may have removed the filter. A logger adds it only once.
         logging.getLogger(name).addFilter(_WITHOUT_QUERIES)
     token = _signed.set(True)
     try:

@@ -1,4 +1,4 @@
-"""Pages of a log on a backend without cursors, cut out of the whole log that it gives each time."""
+"""Pages of a log for a backend without cursors: it returns the whole log each time, and a page is cut from it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from paradime_blocks.models import BoltLogLine, BoltLogPage
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltCommandDetail
 
-# A cursor of our own: how many lines of stdout and of stderr have been given.
+# The beginning of a cursor that we make. The rest is the number of lines of stdout and of stderr so far.
 OWN_CURSOR = "lines:"
 
 
 def log_since(command: BoltCommandDetail, cursor: str | None) -> BoltLogPage:
-    """Return the page of a command's log that is new since a cursor of our own.
+    """Return the part of a command's log that follows a cursor that we made.
 
-    A line that is still being written waits for the next page: it would be given in two halves.
+    A line that is not complete yet is left for the next page; otherwise it would be returned in two halves.
 
     Args:
-        command: The command with its whole log.
-        cursor: The cursor of the page before; None for the beginning.
+        command: The command, with its whole log.
+        cursor: The cursor of the previous page; None for the beginning.
 
     Raises:
-        BoltRequestError: The cursor is none.
+        BoltRequestError: The cursor is not one that we made.
     """
     ended = command.return_code is not None or command.end_dttm is not None
     streams = {"STDOUT": _lines(command.stdout, ended), "STDERR": _lines(command.stderr, ended)}

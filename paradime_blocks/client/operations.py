@@ -1,7 +1,7 @@
 """Every GraphQL operation of Bolt that this package uses, each written once.
 
-Those of the vendor's page (`reference.txt`) are selected field for field as it shows them. The others come
-from the vendor's own clients (`facts.md`); a workspace on an older backend may lack them.
+Some operations are on the vendor's API page; they select the same fields as that page. The other operations are
+known from the vendor's own clients; an older backend may not have them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ class Operation:
     """One GraphQL operation.
 
     Attributes:
-        name: Its name in the document.
-        field: The root field that it asks for.
-        selection: The fields that it selects.
-        arguments: The GraphQL type of each argument that it can take. They are the strictest that the API can
-            declare: a non-null variable is valid for a nullable argument, and not the other way round.
+        name: The name of the operation in the document.
+        field: The root field.
+        selection: The fields that the operation selects.
+        arguments: The GraphQL type of each argument; the key is the argument's name. All types are non-null, since a
+            non-null variable is valid for a nullable argument, but a nullable variable is not valid for a non-null
+            argument.
         kind: Query or mutation.
-        resend: Whether sending it twice does the same as sending it once.
-        newer: Fields that newer backends have on top, selected until a backend refuses them.
+        resend: Whether to send the operation twice has the same effect as to send it once.
+        newer: Further fields that only newer backends have. They are selected until the backend refuses them.
     """
 
     name: str
@@ -40,12 +41,12 @@ class Operation:
     newer: str = ""
 
     def document(self, given: Iterable[str], *, with_newer: bool = False) -> str:
-        """Write the document for the arguments that are given.
+        """Return the document for the arguments that are given.
 
-        An argument that is not given is not named, so that a backend which lacks it is not troubled.
+        The document names only these arguments, so a backend that does not know one of the others accepts it.
 
         Args:
-            given: Names of the arguments.
+            given: The names of the arguments.
             with_newer: Whether to select the fields that only newer backends have.
 
         Returns:
@@ -54,7 +55,7 @@ class Operation:
         names = [name for name in self.arguments if name in set(given)]
         declared = ", ".join(f"${name}: {self.arguments[name]}" for name in names)
         passed = ", ".join(f"{name}: ${name}" for name in names)
-        # The selection says by "#newer" where the additions belong.
+        # In the selection, "#newer" marks the place of the further fields.
         selection = self.selection.replace("#newer", self.newer if with_newer else "")
         return (
             f"{self.kind} {self.name}{f'({declared})' if declared else ''} {{\n"
@@ -65,10 +66,10 @@ class Operation:
         )
 
     def aliased(self, each: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-        """Write one document that asks the same of several things, the nth under the alias `a{n}`.
+        """Return one document that asks for the same field several times. The nth has the alias `a{n}`, from 0.
 
         Args:
-            each: The variables of each; all have the same names.
+            each: The variables for each alias. All must have the same names.
 
         Returns:
             The document and its variables.
@@ -85,14 +86,14 @@ class Operation:
 
 
 def older_way(variables: Mapping[str, Any], missing: str | None) -> dict[str, Any] | None:
-    """Return variables that ask for the same without an argument that an older backend does not know.
+    """Return variables for the same request without an argument that an older backend does not know.
 
     Args:
-        variables: What was asked.
+        variables: The variables of the request that the backend refused.
         missing: The argument, or the input type, that the backend's validation error names.
 
     Returns:
-        The variables as `reference.txt` has them; None where it has no way to say the same.
+        The variables, with only the arguments of the vendor's API page; None if they cannot express the request.
     """
     name = "commandConfigs" if missing == "BoltCommandInput" else missing
     if name not in variables:
@@ -126,7 +127,7 @@ BOLT_RUN_STATUS = Operation(
     arguments={"runId": "Int!"},
     selection="ok state commands { id command startDttm endDttm stdout stderr returnCode }",
 )
-# For polls: without the logs, which may be megabytes.
+# For polls: it leaves out the logs, which may have megabytes.
 BOLT_RUN_STATE = Operation(
     name="BoltRunState",
     field="boltRunStatus",
@@ -139,7 +140,7 @@ BOLT_COMMAND = Operation(
     arguments={"commandId": "Int!"},
     selection="command startDttm endDttm stdout stderr returnCode scheduleRunId resources { id path } ok",
 )
-# What a result needs of each command, all commands at once; their logs would make that reply huge.
+# For the result of a run, which asks for all commands at once. It leaves out the logs, which would make the reply huge.
 BOLT_COMMAND_RESOURCES = Operation(
     name="BoltCommandResources",
     field="boltCommand",

@@ -1,4 +1,4 @@
-"""Reads a reply of Bolt: its values, or the error that says what the caller can do next."""
+"""Reads a reply of Bolt: returns its values, or raises the error that says what the caller can do next."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from paradime_blocks.text.redaction import Redactor
 
 _GATEWAY_TIMEOUT: Final = 504
-# A message becomes a state, a label and a log line in Prefect: the part that comes from Bolt is bounded.
+# A message becomes a state, a label and a log line in Prefect, so the text that it quotes from Bolt is cut.
 EXCERPT_CHARACTERS: Final = 200
 ERROR_CHARACTERS: Final = 500
 _NO_JSON: Final = object()
-# The words of a GraphQL gateway that lost an answer, and the HTTP status that they correspond to.
+# Words of a GraphQL gateway that lost an answer, and the HTTP status that has the same meaning.
 _OF_A_GATEWAY: Final = (
     (re.compile(r"(?<![\w-])(?:upstream|time(?:d)?[ -]?out)(?![\w-])", re.IGNORECASE), _GATEWAY_TIMEOUT),
     (re.compile(r"(?<![\w-])(?:gateway|connection reset)(?![\w-])", re.IGNORECASE), httpx.codes.BAD_GATEWAY),
@@ -39,13 +39,13 @@ _OF_A_GATEWAY: Final = (
     ),
 )
 _QUOTED: Final = re.compile(r"(?<!\w)([\"'`]).*?\1(?!\w)", re.DOTALL)
-# A message with these words is about the request, even if a name in it sounds like a gateway.
+# A message with these words is about the request, even if a name in the message looks like a gateway's words.
 _OF_THE_REQUEST: Final = re.compile(
     r"not found|no such|does(?: not|n't) exist|unknown (?!error)|invalid (?!response)|not allowed|permission|denied"
     r"|forbidden|unauthori[sz]ed|quota|required|must\b|suspended|disabled|\b(?:argument|parameter|variable|field)",
     re.IGNORECASE,
 )
-# Bolt's own words for refused credentials with HTTP 200 are unknown: these are the customary ones.
+# If Bolt refuses credentials with HTTP 200, its words are unknown. These are the usual words of GraphQL servers.
 BAD_CREDENTIALS: Final = re.compile(
     r"(invalid|incorrect|wrong|unknown|missing|expired|revoked|bad|no) "
     r"(api[ -_]?(key|secret|credentials?|token)|credentials?|key|secret|token|signature)"
@@ -54,7 +54,7 @@ BAD_CREDENTIALS: Final = re.compile(
     r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
     re.IGNORECASE,
 )
-# A read that fails with any other words is sent again: Bolt may have failed internally, and a read does no harm.
+# A query that fails with any other words is sent again: Bolt may have failed internally, and a query does no harm.
 _FINAL: Final = re.compile(
     rf"{_OF_THE_REQUEST.pattern}|{BAD_CREDENTIALS.pattern}|there is no|is unknown|syntax|unsupported|alias"
     r"|not (?:implemented|supported|recogni[sz]ed)|deleted|(?:cannot|can't|could not|couldn't) (?:be )?f(?:ind|ound)",
@@ -74,24 +74,25 @@ def unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailabl
 def read_reply(
     operation: Operation, fields: Sequence[str], response: httpx.Response, source: str, redact: Redactor
 ) -> list[Any]:
-    """Read a reply, in order: status, JSON, shape, errors, data.
+    """Read a reply. The checks, in this order: the HTTP status, JSON, a GraphQL reply, the errors, the data.
 
     Args:
-        operation: What was asked.
-        fields: Names of the fields, or their aliases.
-        response: What came back.
-        source: Where the credentials are stored, for the message if they are refused.
-        redact: Removes secrets from quotes of the reply.
+        operation: The operation that was sent.
+        fields: The names of the root fields, or their aliases.
+        response: The HTTP response.
+        source: The place where the credentials are stored; the error names it if Bolt refuses them.
+        redact: Removes secrets from the text that an error quotes from the reply.
 
     Returns:
         The value of each field; never None.
 
     Raises:
         BoltAuthError: HTTP 401 or 403.
-        BoltRequestError: Another 4xx, a redirect, a GraphQL error, or aliases that are not understood.
-        BoltUnavailable: HTTP 408, 429 or 5xx; no GraphQL reply; a reply without the field, or with errors and a part of
-            it; for a trigger, an error in a gateway's words; for a read, any error that is about neither the request
-            nor the credentials.
+        BoltRequestError: Another 4xx, a redirect, or a GraphQL error.
+        BoltUnsupported: The backend does not know the operation, a field, an argument, or aliases.
+        BoltUnavailable: HTTP 408, 429 or 5xx; no GraphQL reply; a reply without the field; a reply with errors and a
+            part of the data; for a trigger, an error in a gateway's words; for a query, any error that is not about the
+            request and not about the credentials.
     """
     _check_status(operation, response, source, redact)
     body = _json_of(response)
@@ -103,7 +104,7 @@ def read_reply(
     data = body.get("data")
     values = [data.get(name) if isinstance(data, dict) else None for name in fields]
     errors = body.get("errors") if isinstance(body.get("errors"), list) else []
-    # A run id proves that the trigger started a run, even if something else failed.
+    # A run id proves that the trigger started a run, even if the reply has errors, too.
     is_proof = not operation.resend and any(_says_something(value) for value in values)
     if None not in values and (is_proof or not errors):
         return values
@@ -111,7 +112,7 @@ def read_reply(
         refusal = graphql_error(operation, errors, redact)
         if None in values or operation.kind == "mutation":
             raise refusal
-        # A partial answer must not pass for "no commands" or "no schedules"; the next one may be complete.
+        # A partial reply must not be read as "no commands" or "no schedules". The next reply may be complete.
         path = getattr(refusal, "path", None)
         raise unavailable(operation, f"sent a partial answer: {refusal.message}", path=path) from refusal
     if isinstance(data, dict) and operation.field in data and operation.field not in fields:
@@ -121,7 +122,7 @@ def read_reply(
 
 
 def _says_something(value: Any) -> bool:
-    """Whether a field's value has more than nulls."""
+    """Whether a field's value contains anything but nulls."""
     return any(part is not None for part in value.values()) if isinstance(value, dict) else value is not None
 
 
@@ -145,7 +146,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
         errors = _errors_of(response)
         if errors and isinstance(refusal := graphql_error(operation, errors, redact), BoltAlreadyRunning):
-            # `facts.md` has the text without a status: with any status it is Bolt's answer.
+            # Only the text of this refusal is known, not its HTTP status. So the text counts with any status.
             raise refusal
         asked = parse_retry_after(response.headers.get("Retry-After"))
         wait = "" if asked is None else f" (Retry-After: {asked:.0f} s)"
@@ -156,13 +157,13 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
             **facts,
         )
     if response.has_redirect_location:
-        # Its query may be a token.
+        # The query of the redirect's address may be a token.
         location = re.split(r"[?#]", response.headers["Location"], maxsplit=1)[0]
         target = redact.line(location, EXCERPT_CHARACTERS)
         msg = f"The endpoint redirects to {target!r}; credentials are not sent to another address."
         raise BoltRequestError(msg, guidance="Set api_endpoint to the workspace's own address.", **facts)
     errors = _errors_of(response)
-    # HTTP 404 means a wrong address, whatever the body says.
+    # HTTP 404 means that the address is wrong, even if the body has GraphQL errors.
     if errors and status != httpx.codes.NOT_FOUND:
         raise graphql_error(operation, errors, redact, status_code=status)
     msg = f"The endpoint answered: {redact.line(response.text, EXCERPT_CHARACTERS)!r}."
@@ -172,7 +173,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
 
 
 def _what_is_lost(status: int) -> dict[str, Any]:
-    """Return what is unknown about a request that was answered with an error status."""
+    """Return what an error status means: whether Bolt may have acted, may still act, and has answered."""
     return {
         "may_have_acted": status != httpx.codes.TOO_MANY_REQUESTS,
         "may_still_act": status == _GATEWAY_TIMEOUT,
@@ -181,7 +182,7 @@ def _what_is_lost(status: int) -> dict[str, Any]:
 
 
 def _status_meant(text: str) -> int | None:
-    """Return the HTTP status that a gateway's words correspond to; None if Bolt itself refused the request."""
+    """Return the HTTP status with the same meaning as a gateway's words; None if the words are not a gateway's."""
     told = _QUOTED.sub("", text)
     if _OF_THE_REQUEST.search(told):
         return None
@@ -189,14 +190,14 @@ def _status_meant(text: str) -> int | None:
 
 
 def _is_final(text: str, entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a read that failed with these words will fail again: the request or the credentials are wrong."""
+    """Whether a query that failed with these words will fail again, since the request or the credentials are wrong."""
     extensions = [entry["extensions"] for entry in entries if isinstance(entry.get("extensions"), dict)]
     codes = [str(each.get(name)) for each in extensions for name in ("code", "classification")]
     return bool(_FINAL.search(_QUOTED.sub("", text))) or any(map(_FINAL_CODE.search, codes))
 
 
 def _json_of(response: httpx.Response) -> Any:
-    """Read a body as JSON. The decoder's error is dropped, since it contains the whole body."""
+    """Return the body as JSON. If that fails, the decoder's error is dropped, since it contains the whole body."""
     try:
         return response.json()
     except ValueError:
@@ -204,7 +205,7 @@ def _json_of(response: httpx.Response) -> Any:
 
 
 def _errors_of(response: httpx.Response) -> list[Any]:
-    """Return the GraphQL errors of a body: some servers send them with HTTP 400."""
+    """Return the GraphQL errors of a response, of any HTTP status: some servers send them with HTTP 400."""
     body = _json_of(response)
     errors = body.get("errors") if isinstance(body, dict) else None
     return errors if isinstance(errors, list) else []
@@ -214,14 +215,14 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
     """Return the error for the `errors` of a reply.
 
     Args:
-        operation: What was asked.
-        errors: The errors as Bolt sent them.
-        redact: Removes secrets: Bolt may quote the request, and with it the credentials.
+        operation: The operation that was sent.
+        errors: The errors that Bolt sent.
+        redact: Removes secrets. Bolt may quote the request, which contains the credentials.
         facts: Further facts of the error.
     """
     entries = [error if isinstance(error, dict) else {"message": str(error)} for error in errors]
     text = "; ".join(str(entry.get("message") or entry) for entry in entries)
-    # The whole text decides; the message quotes a part of it.
+    # The whole text decides which error it is. The message quotes only a part of the text.
     quoted = redact.line(text, ERROR_CHARACTERS)
     facts = {
         "operation": operation.name,
@@ -229,7 +230,7 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
         "graphql_errors": redact.data(entries, ERROR_CHARACTERS),
         **facts,
     }
-    # The API has no code for it, only this text (`facts.md`).
+    # The API has no error code for a schedule that is already running, only this text.
     if "AlreadyRunning" in text:
         msg = f"Bolt did not start a run because the schedule is already running: {quoted}"
         return BoltAlreadyRunning(msg, **facts)

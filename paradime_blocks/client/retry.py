@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait first: judgements without I/O; tenacity does the rest."""
+"""Decides whether to send a request again, and how long to wait before that. The library tenacity does the retries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
-# Beyond any ceiling, and no number too large.
+# The wait doubles at most so many times: it is longer than any limit then, but not too large for a float.
 _MOST_DOUBLINGS = 60
 
 
@@ -28,12 +28,12 @@ class RetryPolicy:
     """How often and how long a request is tried.
 
     Attributes:
-        attempts: How many times it is sent at most, the first included.
-        total_seconds: No new attempt begins later than this after the first.
-        first_wait_seconds: The wait after the first failure; it doubles with each further one.
-        longest_wait_seconds: The ceiling of a wait of our own choice.
-        longest_retry_after_seconds: The ceiling up to which `Retry-After` is obeyed to the letter.
-        random: Gives the jitter, a number from 0 to 1.
+        attempts: How many times the request is sent at most, the first time included.
+        total_seconds: No new attempt begins later than so many seconds after the first.
+        first_wait_seconds: The wait after the first failure. It doubles with each further failure.
+        longest_wait_seconds: The longest wait, if the server does not ask for one.
+        longest_retry_after_seconds: The longest wait, if the server asks for one with `Retry-After`.
+        random: Returns the jitter, a number from 0 to 1.
     """
 
     attempts: int = 6
@@ -45,12 +45,12 @@ class RetryPolicy:
 
 
 def should_retry(error: BaseException) -> bool:
-    """Whether a failed request is worth sending again, given that sending it twice does no harm."""
+    """Whether to send a failed request again, if the request is safe to repeat."""
     return isinstance(error, BoltUnavailable)
 
 
 def never_arrived(error: BaseException) -> bool:
-    """Whether Bolt cannot have acted on a failed request, so that even a trigger may be sent again."""
+    """Whether it is certain that Bolt has not acted on a failed request. Then even a trigger may be sent again."""
     return isinstance(error, BoltUnavailable) and not error.may_have_acted
 
 
@@ -58,13 +58,13 @@ def next_delay(attempt: int, error: BaseException | None, policy: RetryPolicy) -
     """Return the wait before the next attempt, in seconds.
 
     Args:
-        attempt: How many attempts have failed, from 1.
-        error: What the last one failed with.
+        attempt: The number of attempts that have failed, 1 or more.
+        error: The error of the last attempt.
         policy: The policy.
     """
     asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
     if asked is not None:
-        # Not before the time that the server named, and a little after it: not all clients at once.
+        # A little later than the server asked for, so that not all clients send at the same moment.
         return min(asked, policy.longest_retry_after_seconds) + 0.1 * policy.random()
     ceiling = min(
         policy.longest_wait_seconds, policy.first_wait_seconds * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
@@ -73,7 +73,7 @@ def next_delay(attempt: int, error: BaseException | None, policy: RetryPolicy) -
 
 
 def parse_date(value: str | None) -> float | None:
-    """Read an HTTP date as seconds since the epoch; None when there is none or it cannot be read."""
+    """Return an HTTP date in seconds since the epoch; None if there is no date, or it cannot be read."""
     try:
         moment = parsedate_to_datetime(value or "")
         if moment.tzinfo is None:
@@ -84,14 +84,14 @@ def parse_date(value: str | None) -> float | None:
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Read a `Retry-After` header, seconds or an HTTP date, as seconds from now.
+    """Return the wait that a `Retry-After` header asks for, in seconds. The header has seconds or an HTTP date.
 
     Args:
         value: The header's value.
-        now: The present, in UTC; for tests.
+        now: The current time, in UTC; for tests.
 
     Returns:
-        Seconds, not below 0; None when there is no header or it cannot be read.
+        Seconds, not below 0; None if there is no header, or it cannot be read.
     """
     if value is None:
         return None
@@ -113,23 +113,23 @@ async def call_with_retries(
     retry: Callable[[BaseException], bool] = should_retry,
     sleep: Sleep = anyio.sleep,
 ) -> T:
-    """Call until it succeeds, the error is not worth a retry, or the policy's bounds are reached.
+    """Call a function until it succeeds, its error is not to be retried, or the policy's limits are reached.
 
     Args:
-        call: What to do.
-        policy: How often and how long.
-        retry: Which errors are worth another try.
-        sleep: How to wait; for tests.
+        call: The async function.
+        policy: How often and how long to try.
+        retry: Whether to try again after an error.
+        sleep: How to wait between two tries; for tests.
 
     Returns:
-        What the call returned.
+        The result of the call.
 
     Raises:
-        BaseException: The last error of the call itself.
+        BaseException: The error of the last call.
     """
 
     async def attempt() -> T:
-        # Tenacity awaits what is declared async, and a lambda that returns a coroutine is not.
+        # Tenacity awaits only a function declared with `async`, which a lambda that returns a coroutine is not.
         return await call()
 
     def wait(state: RetryCallState) -> float:

@@ -36,45 +36,46 @@ class RunCalls(BoltSession):
     """Calls about runs."""
 
     async def trigger_bolt_run(self, schedule_name: str, **options: Unpack[TriggerOptions]) -> int:
-        """Trigger a run of a schedule; sent again only when Bolt cannot have seen it (`reference.txt`).
+        """Trigger a run of a schedule. The trigger is sent again only if Bolt cannot have processed it.
 
         Args:
             schedule_name: The schedule's name or slug.
-            options: What else to ask for: `TriggerOptions` describes each.
+            options: The options of the trigger: `TriggerOptions` describes each.
 
         Returns:
             The id of the run.
 
         Raises:
-            BoltAlreadyRunning: The schedule runs already.
+            BoltAlreadyRunning: The schedule is already running.
             BoltUnavailable: The answer was lost; `may_have_acted` says whether a run may have started.
-            BoltRequestError: Bad input, or Bolt refused it.
+            BoltRequestError: The input is invalid, or Bolt refused the trigger.
             BoltAuthError: Bolt refused the credentials.
         """
         variables = trigger_variables(schedule_name, **options)
         return await self._new_run(ops.TRIGGER_BOLT_RUN, variables)
 
     async def retry_bolt_run(self, run_id: int, *, everything: bool = False) -> int:
-        """Retry a run in a new run; sent again only when Bolt cannot have seen it (`facts.md`).
+        """Retry a run in a new run. The request is sent again only if Bolt cannot have processed it.
 
         Args:
             run_id: The run to retry.
-            everything: Run all its commands again rather than only what failed.
+            everything: Whether to run all commands again; otherwise only what failed.
 
         Returns:
             The id of the new run.
 
         Raises:
-            BoltUnsupported: The backend lacks the operation.
-            BoltError: As `trigger_bolt_run`.
+            BoltUnsupported: The backend does not have the operation.
+            BoltError: As for `trigger_bolt_run`.
         """
         operation = ops.RETRY_ALL_BOLT_RUN if everything else ops.RETRY_BOLT_RUN
         return await self._new_run(operation, {"scheduleRunId": check_id("run_id", run_id)})
 
     async def retry_bolt_schedule(self, schedule_name: str) -> int:
-        """Retry a schedule's latest failed run from its failure (`facts.md`: `retryBoltRunFromFailure`).
+        """Retry a schedule's latest failed run from its failure (Bolt's `retryBoltRunFromFailure`).
 
-        A backend that lacks this is asked for the schedule's runs, and to retry the newest that failed.
+        If the backend does not have this operation, the client lists the schedule's runs and retries the newest
+        run that failed.
 
         Args:
             schedule_name: The schedule's name or slug.
@@ -84,7 +85,7 @@ class RunCalls(BoltSession):
 
         Raises:
             BoltUnsupported: The backend cannot retry runs at all.
-            BoltError: As `trigger_bolt_run`.
+            BoltError: As for `trigger_bolt_run`.
         """
         variables = {"slug": check_schedule(schedule_name)}
         try:
@@ -97,13 +98,13 @@ class RunCalls(BoltSession):
         return await self.retry_bolt_run(failed)
 
     async def latest_failed_run(self, schedule_name: str) -> int | None:
-        """Return a schedule's newest run that ended badly; None if there is none among its newest runs.
+        """Return the newest failed run among a schedule's latest 50 runs; None if none of them has failed.
 
         Args:
             schedule_name: The schedule's name or slug.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         for run in await self.latest_bolt_runs(schedule_name):
             if run.state in BoltRunState.FAILURES:
@@ -111,14 +112,14 @@ class RunCalls(BoltSession):
         return None
 
     async def latest_bolt_runs(self, schedule_name: str, *, limit: int = 50) -> list[BoltRunRecord]:
-        """Return a schedule's newest runs, newest first; where the backend has no list, its latest run only.
+        """Return a schedule's newest runs, newest first. If the backend cannot list runs, only the latest run.
 
         Args:
             schedule_name: The schedule's name or slug.
-            limit: How many to return at most, 1 to 1000.
+            limit: How many runs to return at most, 1 to 1000.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         try:
             return (await self.list_bolt_runs(schedule_name, limit=limit)).runs
@@ -131,7 +132,7 @@ class RunCalls(BoltSession):
         return [BoltRunRecord(id=detail.latest_run_id, state=status.state)]
 
     async def cancel_bolt_run(self, run_id: int) -> bool:
-        """Ask Bolt to cancel a run (`reference.txt`); safe to repeat.
+        """Ask Bolt to cancel a run; the request is safe to repeat.
 
         Args:
             run_id: The run.
@@ -140,39 +141,39 @@ class RunCalls(BoltSession):
             Whether Bolt accepted the request. The run may end later: check its state.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         reply = await self._call(ops.CANCEL_BOLT_RUN, {"scheduleRunId": check_id("run_id", run_id)})
         return bool(isinstance(reply, dict) and reply.get("ok"))
 
     async def get_bolt_run(self, run_id: int, *, logs: bool = True) -> BoltRunStatus:
-        """Return the state and the commands of a run (`reference.txt`: `boltRunStatus`).
+        """Return the state and the commands of a run (Bolt's `boltRunStatus`).
 
-        If Bolt's state is unknown and has lasted for two minutes after the last command, the state is derived from
-        the commands, and `reported_state` is Bolt's.
+        If Bolt reports a state that we do not know, and still does so two minutes after the last command has ended, the
+        state is derived from the commands. `reported_state` is the state that Bolt reports.
 
         Args:
             run_id: The run.
             logs: Whether to fetch the commands' output, too.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         operation = ops.BOLT_RUN_STATUS if logs else ops.BOLT_RUN_STATE
         status = await self._read(operation, {"runId": check_id("run_id", run_id)}, BoltRunStatus)
         return settled(status, self.bolt_time())
 
     async def get_bolt_runs(self, run_ids: Sequence[int]) -> dict[int, BoltRunStatus]:
-        """Return state and commands of several runs without logs, in as few requests as the backend allows.
+        """Return the state and the commands of several runs, without logs, with as few requests as the backend allows.
 
         Args:
             run_ids: The runs.
 
         Returns:
-            The statuses by run.
+            The status of each run. The key is the run's id.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         each = [{"runId": check_id("run_id", run_id)} for run_id in run_ids]
         replies = await self._read_many(ops.BOLT_RUN_STATE, each, BoltRunStatus)
@@ -180,16 +181,16 @@ class RunCalls(BoltSession):
         return {id_: settled(reply, now) for id_, reply in zip(run_ids, replies, strict=True)}
 
     async def list_bolt_runs(self, schedule_name: str, *, offset: int = 0, limit: int = 20) -> BoltRunPage:
-        """Return one page of a schedule's runs, newest first (`facts.md`).
+        """Return one page of a schedule's runs, newest first (Bolt's `listBoltRuns`).
 
         Args:
             schedule_name: The schedule's name or slug.
-            offset: How many runs to pass over.
-            limit: How many to return at most, 1 to 1000.
+            offset: How many runs to skip.
+            limit: How many runs to return at most, 1 to 1000.
 
         Raises:
-            BoltUnsupported: The backend lacks the operation.
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltUnsupported: The backend does not have the operation.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         variables = {
             "slug": check_schedule(schedule_name),
@@ -201,17 +202,17 @@ class RunCalls(BoltSession):
     async def may_trigger(self) -> bool | None:
         """Return whether the key may trigger and cancel, as far as Bolt shows it without executing anything.
 
-        It sends a cancel of a run that cannot exist, whose only field is skipped. Some servers refuse any mutation to a
-        key that may only read; others have nothing to execute, and so nothing to refuse.
+        The client sends a cancel of a run that cannot exist, and skips the mutation's only field. Some servers refuse
+        any mutation of a key that may only read. Other servers have nothing to execute, so they do not refuse it.
 
         Returns:
-            False if Bolt refused it for lack of permission; None if it is unknown.
+            False if Bolt refused the mutation because the key may only read; None if it is unknown.
 
         Raises:
-            BoltUnavailable: No usable answer came.
+            BoltUnavailable: Bolt sent no usable answer.
         """
         operation = ops.CANCEL_BOLT_RUN
-        # `__typename` proves that an answer came. Ids begin at 1, so even a server that ignores the directive
+        # `__typename` in the reply proves that Bolt answered. Ids begin at 1, so even a server that ignores `@skip`
         # cancels nothing.
         document = "mutation MayTrigger { __typename cancelBoltRun(scheduleRunId: 0) @skip(if: true) { ok } }"
         connection = self._open_connection()

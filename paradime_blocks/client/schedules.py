@@ -33,17 +33,17 @@ class ScheduleCalls(BoltSession):
         show_inactive: bool = False,
         suspended: bool | None = None,
     ) -> BoltSchedulePage:
-        """Return one page of the workspace's schedules (`reference.txt`).
+        """Return one page of the workspace's schedules (Bolt's `listBoltSchedules`).
 
         Args:
-            offset: How many schedules to pass over.
-            limit: How many to return at most, 1 to 1000.
+            offset: How many schedules to skip.
+            limit: How many schedules to return at most, 1 to 1000.
             show_inactive: Whether to list the inactive schedules instead of the active ones.
-            suspended: Only schedules whose timer is, or is not, suspended (`facts.md`); None for either.
+            suspended: True for only the schedules whose timer is suspended, False for only the others; None for all.
 
         Raises:
-            BoltUnsupported: The backend cannot filter.
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltUnsupported: The backend cannot filter schedules.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         variables: dict[str, Any] = {
             "offset": check_count("offset", offset, least=0),
@@ -60,11 +60,11 @@ class ScheduleCalls(BoltSession):
         """Iterate over all schedules of the workspace, page by page.
 
         Args:
-            page_size: How many schedules to ask for at a time, 1 to 1000.
+            page_size: How many schedules to read with one request, 1 to 1000.
             show_inactive: Whether to list the inactive schedules instead of the active ones.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         offset = 0
         while True:
@@ -76,32 +76,33 @@ class ScheduleCalls(BoltSession):
                 return
 
     async def get_bolt_schedule(self, schedule_name: str) -> BoltScheduleDetail:
-        """Return one schedule with the id of its latest run (`reference.txt`: `boltScheduleName`).
+        """Return one schedule with the id of its latest run (Bolt's `boltScheduleName`).
 
         Args:
             schedule_name: The schedule's name or slug.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         variables = {"scheduleName": check_schedule(schedule_name)}
         return await self._read(ops.BOLT_SCHEDULE_NAME, variables, BoltScheduleDetail)
 
     async def suspend_bolt_schedule(self, schedule_name: str, *, suspend: bool = True) -> bool:
-        """Suspend a schedule's timer, or resume it (`facts.md`); safe to repeat.
+        """Suspend a schedule's timer, or resume it; the request is safe to repeat.
 
-        Bolt does so only for schedules that were made in its UI or by API. Triggers work all the same.
+        Bolt allows this only for schedules that were created in its UI or by API. A suspended schedule can still be
+        triggered.
 
         Args:
             schedule_name: The schedule's name or slug.
-            suspend: Whether to suspend; False to resume.
+            suspend: True to suspend the timer, False to resume it.
 
         Returns:
             Whether Bolt accepted the request.
 
         Raises:
-            BoltUnsupported: The backend lacks the operation.
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltUnsupported: The backend does not have the operation.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         variables = {
             "slug": check_schedule(schedule_name),
@@ -111,25 +112,25 @@ class ScheduleCalls(BoltSession):
         return bool(isinstance(reply, dict) and reply.get("ok"))
 
     async def find_schedule_of_run(self, run_id: int) -> str | None:
-        """Return the name of the schedule of a run, which Bolt's API does not return for a run.
+        """Return the name of the schedule of a run. Bolt's API has no query for this.
 
-        It searches the newest runs of all active schedules, fifty schedules per request. If the backend has no list of
-        runs, it checks only the latest run of each schedule.
+        The client searches the newest runs of all active schedules, with one request for fifty schedules. If the
+        backend cannot list runs, the client checks only the latest run of each schedule.
 
         Args:
             run_id: The run.
 
         Returns:
-            The schedule's name; None if none of them has the run.
+            The schedule's name; None if the run was not found.
 
         Raises:
-            BoltError: Bolt refused it, or no usable answer came.
+            BoltError: Bolt refused the request, or sent no usable answer.
         """
         check_id("run_id", run_id)
         names = [schedule.name async for schedule in self.iter_bolt_schedules() if schedule.name]
         try:
             each = [{"slug": name, "offset": 0, "limit": _RUNS_TO_SEARCH} for name in names]
-            # A schedule that Bolt does not return is skipped: the run is most likely another one's.
+            # A schedule whose runs Bolt does not return is skipped: most likely the run belongs to another schedule.
             pages = await self._read_each(ops.LIST_BOLT_RUNS, each, BoltRunPage)
             runs = [set() if isinstance(page, BoltError) else {run.id for run in page.runs} for page in pages]
         except BoltUnsupported:

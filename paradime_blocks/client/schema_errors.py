@@ -1,8 +1,8 @@
-"""What a backend says that it does not know: the words of GraphQL servers for what is not in their schema.
+"""Finds the name that a backend does not know, in the error messages of GraphQL servers.
 
-The API has no codes for it, and a refusal before execution is the one case in which even a trigger may be sent
-again. So a trigger goes by whole sentences of servers that there are, each with the name in its place; what an
-error says in passing ("for an unknown reason") is none of them.
+The API has no error code for this case. But it is important: the server has executed nothing, so even a trigger may be
+sent again. For a trigger, only the whole sentences of known GraphQL servers count, with the name at its place in the
+sentence. Other words with a similar meaning ("for an unknown reason") do not count.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paradime_blocks.client.operations import Operation
 
-# Who says it: a server that names its validation has executed nothing.
+# A server that reports a validation error has executed nothing.
 _VALIDATION = r"(?i:(?:GraphQL[ _]?)?validation[ _]?(?:error|failed))"
-# A sentence begins the message, or follows what servers put before it.
+# The sentence stands at the beginning of the message, or after one of these prefixes.
 _BEFORE = (
     rf"^\s*(?:GraphQL error: )?(?:{_VALIDATION}: |\[{_VALIDATION}\]:? )?"
     r"(?:Validation error \([^)]*\) ?: ?|Validation error of type \w+: )?"
@@ -56,9 +56,10 @@ _SENTENCES = tuple(
         r"Provided Argument < (?P<name>\w+) > doesn't exist on field <",
     )
 )
-# A server, a request or whatever else may stand before it where it does no harm to be wrong.
+# For a query, any prefix may stand before the sentence: a query that is sent again by mistake does no harm.
 _ANY_LABEL = re.compile(r"^\s*(?:\[[^\]\n]{1,40}\]:?|[\w .-]{1,40}:)\s+")
-# For what may be asked twice: the name, in quotes, beside what it is the name of, and a word for not knowing it.
+# For an operation that is safe to repeat, less is enough: the name in quotes beside a word such as "field", and a word
+# such as "unknown".
 _UNKNOWN = re.compile(
     r"unknown|unexpected|unsupported|unrecogni[sz]ed|undefined|no such|has no|cannot query"
     r"|not (?:defined|supported|recogni[sz]ed)|does(?: not|n't) (?:accept|exist|have|know|support)",
@@ -69,7 +70,7 @@ _BESIDE = re.compile(
     rf"\b{_KIND}(?: (?:named|called))?:? ?[\"'`]\$?(?P<after>\w+)[\"'`]|[\"'`]\$?(?P<before>\w+)[\"'`] {_KIND}\b",
     re.IGNORECASE,
 )
-# Every backend has these; an error that names one is about its value.
+# Every backend knows these names. An error that contains one of them is about the value, not about the name.
 _OF_THE_REFERENCE = frozenset(
     (
         "scheduleName",
@@ -87,14 +88,14 @@ _OF_THE_REFERENCE = frozenset(
 
 
 def missing_name(operation: Operation, entries: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the argument, field or type that a refusal before execution says is not in the backend's schema.
+    """Return the argument, field or type that a validation error says is not in the backend's schema.
 
     Args:
-        operation: What was asked.
+        operation: The operation that was sent.
         entries: The `errors` of the reply.
 
     Returns:
-        Its name; None if the errors say anything else, or something has been executed.
+        The name; None if the errors are about anything else, or if the server has executed a part of the operation.
     """
     if any(_is_of_execution(operation, entry.get("path")) for entry in entries):
         return None
@@ -119,7 +120,7 @@ def _sentences_of(text: str) -> Iterator[re.Match[str]]:
 
 
 def _is_of_execution(operation: Operation, path: object) -> bool:
-    """Whether an error's path leads into the reply; graphql-ruby's validation gives one into the document."""
+    """Whether an error's path is a path in the reply; graphql-ruby's validation errors have one in the document."""
     if not isinstance(path, (list, tuple)) or not path:
         return False
     return path[0] == operation.field or not re.match(r"(?:query|mutation|fragment)\b", str(path[0]))

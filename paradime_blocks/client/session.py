@@ -42,12 +42,12 @@ def _understood(
     operation: Operation, variables: Mapping[str, Any], model: type[Model], reply: Any, **known: Any
 ) -> Model:
     if isinstance(reply, dict) and reply.get("ok") is False:
-        # In the reference, `ok` is the only sign of a refusal.
+        # On the vendor's API page, `ok: false` is the only sign of a refusal.
         asked = ", ".join(f"{name}: {value!r}" for name, value in variables.items())
         msg = f"Bolt returned ok: false for {operation.field}({asked})."
         raise BoltRequestError(msg, operation=operation.name, guidance="Check that it exists.")
     if isinstance(reply, dict) and all(value is None for value in reply.values()):
-        # Only nulls must not pass for "no schedules" or "no latest run".
+        # A reply with only nulls must not be read as "no schedules" or "no latest run".
         msg = f"Bolt's response to {operation.field} has only nulls."
         raise BoltUnavailable(msg, operation=operation.name)
     try:
@@ -58,7 +58,7 @@ def _understood(
 
 
 async def _sleep_while(wanted: Callable[[], bool], seconds: float, sleep: Sleep) -> None:
-    """Sleep, but stop as soon as it is no longer wanted."""
+    """Sleep, but wake up as soon as `wanted` returns False."""
     while seconds > 0 and wanted():
         await sleep(min(seconds, _STEP_SECONDS))
         seconds -= _STEP_SECONDS
@@ -77,11 +77,11 @@ def _understood_each(
 def sorted_out(
     replies: Mapping[int, Model | BoltError], errors: dict[int, BoltError] | None
 ) -> dict[int, Model]:
-    """Return the replies that are no errors, and collect the errors.
+    """Return the replies that are not errors, and collect the errors.
 
     Args:
-        replies: The reply or the error for each key.
-        errors: Collects the errors; without it, the first one is raised.
+        replies: For each key, the reply or the error.
+        errors: Collects the errors; if it is None, the first error is raised.
     """
     found: dict[int, Model] = {}
     for key, reply in replies.items():
@@ -95,7 +95,7 @@ def sorted_out(
 
 
 class BoltSession:
-    """What all calls of a client share; `paradime_blocks.client.BoltClient` says how to use it."""
+    """The base of the client's classes: it sends and reads. `paradime_blocks.client.BoltClient` says how to use it."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class BoltSession:
         return f"{type(self).__name__}({self.settings.api_endpoint!r})"
 
     async def __aenter__(self) -> Self:
-        """Open the connection, or join the one that is open.
+        """Open the connection, or share the one that is already open in this event loop.
 
         Raises:
             BoltRequestError: The client is already open, or no connection can be set up.
@@ -136,7 +136,7 @@ class BoltSession:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Leave the connection; the last to leave closes it."""
+        """Stop using the connection. The last user closes it."""
         self._connection = None
         await self._stack.aclose()
 
@@ -144,7 +144,7 @@ class BoltSession:
         """Return a closed client with the same settings, for another event loop or thread.
 
         Args:
-            may_send: As for the client.
+            may_send: As for `BoltClient`.
         """
         return type(self)(
             self.settings,
@@ -193,7 +193,7 @@ class BoltSession:
     async def _read_many(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
     ) -> list[Model]:
-        """Read several things of a kind; if one fails, all fail."""
+        """Send one query for several sets of variables; if one of them fails, its error is raised."""
         found: list[Model] = []
         for reply in await self._read_each(operation, each, model):
             if isinstance(reply, BoltError):
@@ -204,10 +204,10 @@ class BoltSession:
     async def _read_each(
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
     ) -> list[Model | BoltError]:
-        """Read several things of a kind with aliases, or one by one if the backend refuses aliases.
+        """Send one query for several sets of variables, with aliases, or one by one if the backend refuses aliases.
 
-        If one of them fails, its error takes its place. An error that concerns all, such as refused credentials or an
-        outage, is raised.
+        If one of them fails, the list has its error at its place. An error that concerns all of them, such as refused
+        credentials or an outage, is raised.
         """
         found: list[Model | BoltError] = []
         for start in range(0, len(each), _ALIASES_PER_REQUEST):
@@ -219,7 +219,7 @@ class BoltSession:
         self, operation: Operation, each: Sequence[dict[str, Any]], model: type[Model]
     ) -> list[Model | BoltError]:
         connection = self._open_connection()
-        if len(each) < 2 or _ALIASES in connection.refused:  # noqa: PLR2004 - an alias for one is none
+        if len(each) < 2 or _ALIASES in connection.refused:  # noqa: PLR2004 - one query needs no alias
             return await self._read_singles(operation, each, model)
         document, variables = operation.aliased(each)
         latest: list[Model | BoltError] = []
@@ -228,7 +228,7 @@ class BoltSession:
             latest.clear()
             replies = await connection.send_aliased(operation, document, variables, len(each))
             latest.extend(_understood_each(operation, each, model, replies))
-            # A single read would be sent again, too.
+            # Raised, so that the request is sent again, as a single query would be.
             for error in (found for found in latest if isinstance(found, BoltUnavailable)):
                 raise error
 
@@ -238,13 +238,13 @@ class BoltSession:
             raise
         except (BoltRequestError, BoltUnavailable) as error:
             if any(isinstance(found, BaseModel) for found in latest):
-                # The last reply has some of the things.
+                # The last reply has some of the values; the others are errors in the list.
                 return latest
             if isinstance(error, BoltUnavailable) and not error.graphql_errors:
                 raise
         else:
             return latest
-        # One missing thing fails them all, too; single reads show which case it is.
+        # All fail if the backend refuses aliases, but also if a single one does not exist: single queries show which.
         singles = await self._read_singles(operation, each, model)
         if not any(isinstance(found, BoltError) for found in singles):
             connection.refused.add(_ALIASES)
@@ -258,7 +258,7 @@ class BoltSession:
             try:
                 found.append(await self._read(operation, variables, model))
             except (BoltAuthError, BoltUnavailable, BoltUnsupported):
-                # The others would fail, too, each after the retries.
+                # The other queries would fail, too, each one after all retries.
                 raise
             except BoltRequestError as error:
                 found.append(error)
@@ -272,7 +272,7 @@ class BoltSession:
     async def _send(self, operation: Operation, variables: dict[str, Any]) -> Any:
         """Send an operation in the newest form that this backend knows.
 
-        After a validation error it is sent again: the backend has not executed any of it.
+        After a validation error the operation is sent again, since the backend has not executed any part of it.
         """
         connection = self._open_connection()
         with_newer = bool(operation.newer) and operation.name not in connection.refused
