@@ -1,4 +1,4 @@
-"""The decision log of a run: what was sent, what was unclear, what was done and why."""
+"""The decision log of a Bolt run: what was sent, what was unclear, what was decided and why."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _LAST = 4
 
 @dataclass
 class DecisionLog:
-    """The decisions about a run, oldest first.
+    """The decisions about a Bolt run, oldest first.
 
     Attributes:
         notes: The decisions, each as (ISO date in UTC, sentence).
-        log: Called with each new sentence, as a logger's method.
+        log: A function that is called with each new sentence, such as a logger's method.
     """
 
     notes: list[tuple[str, str]] = field(default_factory=list)
     log: Callable[[str], object] | None = None
 
     def note(self, sentence: str) -> None:
-        """Add a decision, unless it is among the last few: a decision that repeats is logged once."""
+        """Add a decision, unless it is one of the last four: a decision that repeats is logged once."""
         if sentence in {earlier for _, earlier in self.notes[-_LAST:]}:
             return
         self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))

@@ -1,4 +1,4 @@
-"""What to trigger, what is known before it, and the ledger that stores both."""
+"""The request to trigger a run, what is known before the trigger is sent, and the ledger that stores both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMMAND_FINGERPRINT = 16
 
 
 def fingerprint_of(command: str) -> str:
-    """Return what distinguishes a command from others, whatever its spacing."""
+    """Return a hash of a command; differences in white space do not change it."""
     return hashlib.sha256(" ".join(command.split()).encode(errors="replace")).hexdigest()[
         :_COMMAND_FINGERPRINT
     ]
@@ -33,9 +33,9 @@ class TriggerRequest:
 
     Attributes:
         schedule_name: The schedule's name or slug.
-        options: The options that are given.
-        retry_of: A run to retry from its failure, in place of a new run of the schedule.
-        retry_everything: Whether the retry runs all commands again.
+        options: The options of the trigger that were given.
+        retry_of: The id of a Bolt run to retry, instead of a new run of the schedule.
+        retry_everything: Whether the retry runs all commands again; otherwise only what failed.
     """
 
     schedule_name: str
@@ -44,10 +44,10 @@ class TriggerRequest:
     retry_everything: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse bad input before anything is sent.
+        """Refuse invalid input before a request is sent.
 
         Raises:
-            BoltRequestError: Something of it is invalid.
+            BoltRequestError: The schedule's name or an option is invalid.
         """
         trigger_variables(self.schedule_name, **self.options)
 
@@ -64,19 +64,19 @@ class TriggerRequest:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the request without its reason; it does not reveal the request."""
+        """A hash of the request without its reason: it identifies the request but does not show its content."""
         asked = {name: value for name, value in self.options.items() if name != "reason"}
         parts = [self.schedule_name, asked, self.retry_of, self.retry_everything]
         text = json.dumps(parts, sort_keys=True, default=lambda command: command.model_dump())
         return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT]
 
     def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
-        """Return the same request with other options; None leaves an option out."""
+        """Return the same request with other options. The value None removes an option."""
         changed = chosen(TriggerOptions, {**self.options, **options})
         return replace(self, options=changed)
 
     async def send(self, client: BoltClient) -> int:
-        """Send the mutation and return the id of the run that it started."""
+        """Send the mutation and return the id of the Bolt run that it started."""
         if self.retry_of is not None:
             return await client.retry_bolt_run(self.retry_of, everything=self.retry_everything)
         return await client.trigger_bolt_run(self.schedule_name, **self.options)
@@ -84,16 +84,16 @@ class TriggerRequest:
 
 @dataclass(frozen=True)
 class TriggerIntent:
-    """What is known before a trigger is sent: enough to search for its run later.
+    """What is known before a trigger is sent; with it, the trigger's run can be searched later.
 
     Attributes:
-        latest_run_id: The schedule's latest run before the trigger; 0 for none.
-        intended_at: When, in seconds since the epoch, by our own clock.
-        commands: Fingerprints of the commands that the run is to have: they are kept where many can read, and a
-            command may hold a secret.
+        latest_run_id: The id of the schedule's latest run before the trigger; 0 if the schedule had no run.
+        intended_at: The time of the intent by our own clock, in seconds since the epoch.
+        commands: The fingerprints of the run's commands. The commands themselves are not stored: many people can read
+            the record, and a command may contain a secret.
         branch: The requested branch or commit.
-        retry_of: The run that is to be retried.
-        bolt_time: When, by Bolt's clock; None if it is unknown.
+        retry_of: The id of the Bolt run to retry.
+        bolt_time: The time of the intent by Bolt's clock; None if it is unknown.
     """
 
     latest_run_id: int
@@ -105,21 +105,21 @@ class TriggerIntent:
 
 
 class RunLedger(Protocol):
-    """Stores intents and run ids before and after a trigger, so that other processes find them."""
+    """Stores the intent before a trigger and the run id after it, so that other processes find both."""
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Store that a trigger is about to be sent."""
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Store which run the trigger started; `adopted` if a search found it."""
+        """Store which run the trigger started. `adopted` is true if a search found the run."""
 
     async def withdraw(self) -> None:
-        """Store that the trigger has started nothing, and will not."""
+        """Store that the trigger has not started a run and will not start one."""
 
     async def disown(self) -> None:
-        """Store that the trigger may have started a run, but that none was found.
+        """Store that the trigger may have started a run, but that a search found no run.
 
-        A run that appears later may be somebody else's: it must not be cancelled, and no second one is started.
+        A run that appears later may be somebody else's. So we do not cancel it, and we do not start a second one.
         """
 
     async def save(self) -> None:

@@ -1,8 +1,9 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. Only runs newer than the schedule's latest run before the trigger can be ours; their start,
-branch, commands and parent are compared. If one fits, it is ours. If there is none within the window, nothing started.
-Anything else is unknown.
+Bolt has no idempotency key. Our run can only be one that is newer than the schedule's latest run before the trigger. The
+search compares the start, the branch, the commands and the parent of these runs with the intent. If exactly one run
+fits, it is ours. If no new run appears during the search window, the trigger has started nothing. In any other case the
+outcome is unknown.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 
 _SEARCH_DELAYS = (0.5, 1.0, 2.0, 3.0)
-# A trigger starts its run within this time, or not at all.
+# A trigger starts its run during this time, or it does not start one.
 _LONGEST_START_SECONDS = 600.0
 _LONGEST_REQUEST_SECONDS = 60.0
 _PAGE = 50
@@ -41,7 +42,7 @@ _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
 
 
 class Verdict(Enum):
-    """The verdict of a search."""
+    """The verdict of a search: a run was found, there is no run, or it is unknown."""
 
     FOUND = "found"
     ABSENT = "absent"
@@ -49,7 +50,7 @@ class Verdict(Enum):
 
 
 class Fit(Enum):
-    """Whether a run fits an intent: yes, possibly, doubtfully, or no."""
+    """How well a run fits an intent: it does, it may, it may but probably does not, it does not."""
 
     YES = "yes"
     OPEN = "open"
@@ -59,13 +60,13 @@ class Fit(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The finding of a search.
+    """The result of a search.
 
     Attributes:
         verdict: The verdict.
-        candidates: The runs that it is about.
-        is_early: Whether the search ended early, so that a run may still appear.
-        fits: Whether each run of the last search fits.
+        candidates: The ids of the runs that may be the trigger's.
+        is_early: Whether the search ended before its window was over: a run may still appear.
+        fits: How well each new run fits. The key is the run's id.
     """
 
     verdict: Verdict
@@ -75,16 +76,16 @@ class Finding:
 
     @property
     def run_id(self) -> int:
-        """The run that was found."""
+        """The id of the run that was found."""
         return self.candidates[0]
 
 
 def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
-    """Return whether a run can be the one that an intent started.
+    """Return how well a run fits an intent.
 
     Args:
         intent: The intent.
-        record: The run, newer than the intent's latest run.
+        record: The run as `listBoltRuns` returns it; it is newer than the intent's latest run.
         commands: The run's commands so far.
     """
     if record.parent_schedule_run_id != intent.retry_of and (
@@ -96,24 +97,24 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
     source = checked_out(intent.branch, record.git_info)
     how = Fit.NO if source is Fit.NO else _commands_fit(intent.commands, commands)
     if how is not Fit.NO and _BY_THE_CLOCK.search(record.actor or ""):
-        # An inference from the actor's name: the run does not count as ours, but it may be.
+        # The actor's name suggests that Bolt's timer started the run, not our trigger. This is not certain.
         return Fit.DOUBTFUL
     return Fit.OPEN if how is Fit.YES and source is Fit.OPEN else how
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
-    """Return whether a run has checked out the requested branch or commit, if one was requested."""
+    """Return whether a run has checked out the requested branch or commit: YES if none was requested."""
     if asked is None or git is None or not (git.branch or git.commit_hash):
         return Fit.YES
     branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
     if asked.removeprefix("refs/heads/") in {branch, commit} or commit.startswith(asked):
         return Fit.YES
-    # Bolt may show a branch as its commit.
+    # Bolt may report the commit instead of the branch's name.
     return Fit.OPEN if not branch or _COMMIT.fullmatch(branch) else Fit.NO
 
 
 def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
-    """Return whether a run's commands so far are the beginning of the requested ones, by their fingerprints."""
+    """Return whether the commands that a run has so far are the first of the requested ones, by fingerprint."""
     setup = count_setup(shown)
     if not asked or setup == len(shown):
         return Fit.OPEN
@@ -121,11 +122,11 @@ def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
 
 
 def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
-    """Return the index of the first requested command among a run's commands; None if they do not match.
+    """Return the index of the first requested command in a run's commands; None if the commands do not match.
 
     Args:
-        asked: The requested commands; they may begin like Bolt's own.
-        shown: The run's commands so far, Bolt's own included.
+        asked: The requested commands. The first ones may be equal to Bolt's own commands.
+        shown: The commands that the run has so far, with Bolt's own commands.
     """
     expected, seen = ([*map(fingerprint_of, commands)] for commands in (asked, shown))
     return _first(expected, seen, count_setup(shown))
@@ -137,11 +138,11 @@ def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | No
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
-    """Return the finding of one search; None means to search again.
+    """Return the finding of a search after one look at the runs; None means to look again.
 
     Args:
-        fits: The runs that are newer than the intent's latest run, and whether each fits.
-        window_is_over: Whether a run would have appeared by now.
+        fits: How well each run fits that is newer than the intent's latest run. The key is the run's id.
+        window_is_over: Whether the search window is over: a run would have appeared by now.
     """
     certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
@@ -150,7 +151,7 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     if not window_is_over:
         return None
     if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
-        # It is the only one, and it may fit.
+        # It is the only run that may fit.
         return Finding(Verdict.FOUND, possible, fits=fits)
     if not fits:
         return Finding(Verdict.ABSENT)
@@ -161,18 +162,18 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
 def begun_too_late(
     intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None
 ) -> Fit | None:
-    """Return how well a run fits that began too late to be the intent's; None if it did not begin too late.
+    """Return how well a run fits if it began too late for the intent; None if it did not begin too late.
 
     Args:
         intent: The intent.
-        began: When the run began, by Bolt's clock; None if it has not yet.
+        began: The time at which the run began, by Bolt's clock; None if it has not begun yet.
         now: The time by our own clock, which can be wrong.
         bolt_now: The time by Bolt's clock; None if it is unknown.
     """
     certain = intent.bolt_time is not None and bolt_now is not None
     intended, present = (intent.bolt_time, bolt_now) if certain else (intent.intended_at, now)
     if intended is None or present is None or present <= intended + _LONGEST_START_SECONDS:
-        # It is too early for any run to begin too late.
+        # The longest start time is not over, so no run can have begun too late.
         return None
     if (present if began is None else began) <= intended + _LONGEST_START_SECONDS:
         return None
@@ -180,16 +181,16 @@ def begun_too_late(
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return how long an unanswered trigger may still start its run, in seconds from its sending.
+    """Return how long a trigger without an answer may still start its run, in seconds after it was sent.
 
     Args:
-        request_timeout_seconds: The client's timeout; a server may take longer.
+        request_timeout_seconds: The client's timeout for a request. A server may work on it for longer.
     """
     return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
 
 
 def _seconds_since(intent: TriggerIntent, now: float, bolt_now: float | None) -> float:
-    """Return how long ago an intent was sent, by Bolt's clock if it is known: ours can be wrong."""
+    """Return the age of an intent in seconds, by Bolt's clock if it is known: our own clock can be wrong."""
     if intent.bolt_time is not None and bolt_now is not None:
         return max(0.0, bolt_now - intent.bolt_time)
     return max(0.0, now - intent.intended_at)
@@ -210,16 +211,16 @@ async def find_triggered_run(
 
     Args:
         client: An open client.
-        request: What was to be triggered.
-        intent: What was known before.
-        window_seconds: How long to search until the run counts as absent, from the first search that succeeds.
-        max_outage_seconds: How long to continue while searches fail.
-        least_age_seconds: The age that the intent must have, too, until the run counts as absent.
-        at_most_seconds: The longest search, from the first that succeeds; None for no limit.
+        request: The request of the trigger.
+        intent: What was known before the trigger was sent.
+        window_seconds: How long to search until the run counts as absent. It begins when Bolt first answers.
+        max_outage_seconds: How long to continue while Bolt does not answer.
+        least_age_seconds: The least age of the intent at which the run may count as absent.
+        at_most_seconds: The longest time to search. It begins when Bolt first answers. None for no limit.
         clock: The time; for tests.
 
     Returns:
-        The finding; `UNSURE` without candidates if no search succeeded.
+        The finding; `UNSURE` without candidates if Bolt did not answer.
 
     Raises:
         BoltAuthError: Bolt refused the credentials.
@@ -254,10 +255,10 @@ async def find_triggered_run(
 
 
 def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
-    """Return the error of a trigger whose run is unknown.
+    """Return the error for a trigger whose run is unknown.
 
     Args:
-        what: What happened, as a sentence.
+        what: A sentence that says what happened.
         schedule: The schedule's name or slug.
         finding: The finding of the search.
     """
@@ -286,7 +287,7 @@ async def _newer_runs(
             began = began or status.started_at
             how = fit(intent, record, [command.command for command in status.commands])
         if behind and how is Fit.YES:
-            # The list shows its actor, branch and parent later.
+            # `listBoltRuns` does not have the run yet, so its actor, branch and parent are unknown.
             how = Fit.OPEN
         late = begun_too_late(intent, began.timestamp() if began else None, clock.wall(), client.bolt_time())
         if late is not Fit.NO:
@@ -297,10 +298,10 @@ async def _newer_runs(
 async def _listed_records(
     client: BoltClient, request: TriggerRequest, than: int
 ) -> list[BoltRunRecord] | None:
-    """Return the schedule's runs newer than one; None on a backend without `listBoltRuns`.
+    """Return the schedule's runs that are newer than the run `than`; None if the backend has no `listBoltRuns`.
 
     Raises:
-        BoltUnavailable: There are too many to prove that one is missing.
+        BoltUnavailable: There are too many runs to prove that the trigger's run is not among them.
     """
     found: list[BoltRunRecord] = []
     received = 0
@@ -309,7 +310,7 @@ async def _listed_records(
             page = await client.list_bolt_runs(request.schedule_name, offset=received, limit=_PAGE)
             found += page.runs
             received += page.received
-            # Newest first (`facts.md`).
+            # Bolt lists the newest runs first.
             if page.received < _PAGE or (page.runs and page.runs[-1].id <= than):
                 break
             if received >= _MOST_RUNS:
@@ -321,9 +322,9 @@ async def _listed_records(
 
 
 async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's latest run, if newer than one: an empty list, or a late one, does not prove absence."""
+    """Return the schedule's latest run, if newer than the run `than`. `listBoltRuns` may not list it yet."""
     latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id
     if latest is None or latest <= than:
         return []
-    # Its parent is not shown here, so a retry's run is assumed to be ours.
+    # This query does not return the run's parent. If we asked for a retry, the run is assumed to be that retry.
     return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]
