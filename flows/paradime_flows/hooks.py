@@ -1,6 +1,6 @@
-"""State-change hooks: they clean up a flow run's Bolt runs if its own code could not.
+"""State-change hooks: they clean up the Bolt runs of a flow run if the flow's own code could not.
 
-Use them on your own flows, too, if those use the tasks of this package:
+If your own flows use the tasks of this package, set the hooks on those flows, too:
 
 ```python
 from prefect import flow
@@ -27,11 +27,12 @@ from paradime_flows.supervision import clean_up_family, lives_in_other_process
 
 
 def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
-    """Return why a flow run's final state ends the Bolt run, too; None if it does not.
+    """Return why the Bolt run is cancelled, too, when a flow run is in this state; None if the Bolt run continues.
 
-    A cancel always ends it. Prefect's own time limit and a crash end it unless the policy is to leave the run. A
-    failure ends a run that a task has triggered. But if the flow failed because Bolt was unreachable, the run is not
-    cancelled: it may be healthy.
+    When the flow run is cancelled, the Bolt run is always cancelled. When Prefect's own time limit is reached, or the
+    flow run crashes, the Bolt run is cancelled, unless the policy is `leave`. When the flow run fails, a Bolt run that
+    was triggered by a task is cancelled, too. But if the flow run failed because Bolt was unreachable, the Bolt run is
+    not cancelled: it may be healthy.
     """
     if state.is_cancelling() or state.is_cancelled():
         return "The flow run was cancelled in Prefect."
@@ -50,12 +51,12 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
 
     Args:
         flow: The flow.
-        flow_run: Its run, as it was when it began.
-        state: Its new state.
+        flow_run: The flow run, as it was when it began.
+        state: The new state of the flow run.
     """
     del flow
     async with get_client() as client:
-        # The flow run that a hook gets lacks the labels that were set during the run.
+        # Prefect gives a hook the flow run without the labels that were set while the flow ran.
         fresh = await client.read_flow_run(flow_run.id)
         if _runs_elsewhere(fresh, state):
             run_logger().info("The flow run is still running in another process; nothing is cancelled.")
@@ -65,16 +66,16 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
                 client,
                 fresh,
                 lambda ownership: verdict_on(state, ownership),
-                # A subflow that a deployment started has its own process, which survives a crash of this one.
+                # A subflow that a deployment started has its own process. If this process crashes, that one continues.
                 only_this_process=state.is_crashed(),
             )
 
 
 def _runs_elsewhere(flow_run: FlowRun, state: State[Any]) -> bool:
-    """Whether a flow run is still running in another process, although one process of it has ended.
+    """Whether a flow run is still running in another process, although one of its processes has ended.
 
-    A worker can write a crash late and twice, after somebody has retried the flow run. A cancel applies to all
-    processes.
+    A worker can write `Crashed` late or a second time, when somebody has already retried the flow run. A cancel applies
+    to all processes of the flow run.
     """
     if state.is_cancelling() or state.is_cancelled():
         return False

@@ -1,4 +1,4 @@
-"""Runs one request, from its trigger to its result. Flows, tasks and pipelines import these names."""
+"""Does what one request asks for, from the trigger to the result. Flows, tasks and pipelines import these names."""
 
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle

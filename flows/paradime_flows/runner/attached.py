@@ -1,4 +1,4 @@
-"""Whether a run of another client, for which we wait instead of our own, does what was requested."""
+"""Checks a Bolt run of another client, for which we wait instead of our own run: does it do what was requested?"""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _CHARACTERS = 150
 async def check_what_it_did(
     run: BoltRun, request: TriggerRequest, ownership: Ownership, policies: RunPolicies
 ) -> str | None:
-    """Describe how a run that has succeeded differs from the request: all its commands have started by now.
+    """Describe how a Bolt run that has succeeded differs from the request; None if it does not differ.
+
+    When a Bolt run has succeeded, Bolt shows all its commands.
 
     Args:
-        run: The run of another client.
+        run: The Bolt run of another client.
         request: What was requested.
-        ownership: The record to whose decision log a difference is added.
-        policies: Say whether a difference is an error.
+        ownership: The record of our intent. If the Bolt run differs, a note is added to the record's decision log.
+        policies: They say whether a difference is an error.
 
     Raises:
-        BoltAlreadyRunning: The run differs, and the policy is to fail then.
+        BoltAlreadyRunning: The Bolt run differs from the request, and the policy is `attach_if_same`.
     """
     differs = await how_it_differs(run, request)
     if differs is not None:
@@ -45,10 +47,10 @@ async def check_what_it_did(
 
 
 async def how_it_differs(run: BoltRun, request: TriggerRequest) -> str | None:
-    """Describe how a run differs from the request; None if it does not differ so far.
+    """Describe how a Bolt run differs from the request; None if no difference is known so far.
 
     Args:
-        run: A run of the same schedule, triggered by another client.
+        run: A Bolt run of the same schedule, triggered by another client.
         request: What was requested.
     """
     git: BoltGitInfo | None = None
@@ -76,7 +78,10 @@ async def how_it_differs(run: BoltRun, request: TriggerRequest) -> str | None:
 
 
 def _runs_commands(asked: Sequence[str], shown: Sequence[str], *, is_whole: bool) -> bool:
-    """Whether a run's commands are the requested ones; while it runs, Bolt shows only those that have started."""
+    """Whether the commands of a Bolt run are the requested commands.
+
+    While a Bolt run is still running, Bolt shows only the commands that have started.
+    """
     if not asked or (not is_whole and count_setup(shown) == len(shown)):
         return True
     first = first_of(asked, shown)

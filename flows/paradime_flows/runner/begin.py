@@ -1,4 +1,4 @@
-"""Begins an intent of a flow run: takes the lease, then finds the record to resume or makes a new one."""
+"""Begins an intent of a flow run: takes the lease, then finds the record to resume, or makes a new record."""
 
 from __future__ import annotations
 
@@ -40,23 +40,24 @@ async def open_intent(
     request: TriggerRequest | None,
     key: str,
 ) -> tuple[Ownership, TriggerRequest]:
-    """Return the record of an intent, from the flow run's labels or new, and what to trigger.
+    """Return the record of an intent, and what to trigger. The record is read from the flow run's labels, or is new.
 
     Args:
-        schedule: What to run.
+        schedule: The schedule to run.
         flow_run_id: The flow run.
         policies: What to do when something goes wrong.
-        request: What to trigger; the schedule as it is by default.
+        request: What to trigger. By default, the schedule is triggered without changes.
         key: The intent's key.
 
     Raises:
         StoppedByPrefect: The flow run was cancelled before this attempt began.
-        Superseded: Another flow run has replaced this one.
-        BoltError: The flow run that this one replaces was cancelled, and Bolt does not cancel its run.
+        Superseded: Another flow run has replaced this flow run.
+        BoltError: This flow run replaces an old flow run. The old flow run was cancelled, but Bolt could not cancel its
+            Bolt run.
     """
     count_signals()
     async with get_client() as client:
-        # The lease is taken before any record is read that may be resumed.
+        # The lease is taken first. The records that may be resumed are read after it.
         await take_lease(client, flow_run_id)
         flow_run = await client.read_flow_run(flow_run_id)
         check_lease(flow_run)
@@ -69,13 +70,13 @@ async def open_intent(
         flow_run = await write_callers(client, flow_run)
         called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
         around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
-    # The tag comes before the record: the sweeper finds flow runs by it.
+    # The tag is written before the record, because the sweeper finds flow runs by the tag.
     await tag_flow_run(flow_run_id)
     request = with_reason(request or schedule.request(), flow_run)
     claimed = claim(read_ownerships(flow_run), key, request, execution_of(flow_run) or "", around)
     if claimed is not None and not await complete_takeover(claimed, flow_run, schedule.credentials):
         claimed = None
-        # The record was replaced by an empty one, which is read here.
+        # `complete_takeover` has replaced the record by an empty record. The flow run is read again, with that record.
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
         check_lease(flow_run)

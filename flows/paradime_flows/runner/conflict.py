@@ -1,4 +1,4 @@
-"""Triggers the Bolt run of an intent, once, and resolves a conflict with a run of the same schedule."""
+"""Triggers the Bolt run of an intent, once, and resolves a conflict with another Bolt run of the same schedule."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _MOST_DOUBLINGS = 12
 
 
 class Skipped(Exception):
-    """The schedule is already running, and `on_already_running` is skip.
+    """The schedule is already running, and `on_already_running` is `skip`.
 
     Args:
-        run: The conflicting run.
-        state: Its state.
+        run: The conflicting Bolt run.
+        state: The state of the conflicting Bolt run.
         why: What conflicts.
     """
 
@@ -62,17 +62,17 @@ class Skipped(Exception):
 
 @dataclass
 class Triggering:
-    """Triggers for a flow run with `Trigger`, and resolves conflicts by the policy.
+    """Triggers a Bolt run for a flow run with `Trigger`, and resolves conflicts as the policy says.
 
-    The caller must watch the flow run meanwhile (`paradime_flows.supervision.watch.unless_stopped`).
+    While this class triggers, the caller must watch the flow run (`paradime_flows.supervision.watch.unless_stopped`).
 
     Attributes:
-        schedule: What to run, and within which limits.
-        ledger: Where intent and run id are written.
+        schedule: The schedule to run, and its time limits.
+        ledger: Writes the intent and the id of the Bolt run.
         decision_log: Where decisions are noted.
         on_already_running: What to do if the schedule is already running.
         asked: What the caller requested.
-        waiting: How long to wait for the schedule, including its slot.
+        waiting: The time limit of the wait until the schedule is free. The wait for the slot counts, too.
     """
 
     schedule: BoltSchedule
@@ -83,7 +83,7 @@ class Triggering:
     waiting: Deadline = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start counting."""
+        """Start the time limit of the wait."""
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
     @property
@@ -92,16 +92,17 @@ class Triggering:
         return self.ledger.ownership
 
     async def run(self, request: TriggerRequest) -> None:
-        """Trigger at most one run; write it to the ledger, or the run that we wait for instead.
+        """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger.
 
         Args:
             request: What to trigger.
 
         Raises:
-            Skipped: The schedule is already running, and the policy is to skip.
-            BoltAlreadyRunning: It is already running, and the policy is to fail, or its limit is reached.
-            BoltTriggerUnknown: It is unknown whether a run started.
-            BoltError: Nothing was started, as far as the search shows.
+            Skipped: The schedule is already running, and the policy is `skip`.
+            BoltAlreadyRunning: The schedule is already running, and the policy does not let us wait or replace that
+                run, or the time limit of the wait is reached.
+            BoltTriggerUnknown: It is unknown whether a Bolt run started.
+            BoltError: The search after the error found no Bolt run that our trigger started.
         """
         for sent in itertools.count():
             if await self.has_run_behind_refusal(request):
@@ -123,7 +124,8 @@ class Triggering:
                     continue
                 if await self.has_run_behind_refusal(request):
                     return
-                # No execution may take a run for ours that another client starts after this one.
+                # The refusal is deleted from the record. If it stayed, and another client started a Bolt run after
+                # `other`, a later execution could take that run for ours.
                 self.ownership.refused = None
                 await self.ledger.save()
                 if not await self._resolve(other, error, runs=runs, refusals=sent + 1):
@@ -136,13 +138,13 @@ class Triggering:
         """Resolve a conflict as the policy says.
 
         Args:
-            other: The conflicting run.
+            other: The conflicting Bolt run.
             error: Bolt's refusal.
-            runs: Whether it is still running; an older backend shows only the latest run, which may have ended.
+            runs: Whether `other` is still running. An older backend shows only the latest run, which may have ended.
             refusals: How often Bolt has refused the trigger.
 
         Returns:
-            True if we wait for that run instead of our own; False if the trigger is to be sent again.
+            True if we wait for `other` instead of a run of our own; False if the trigger is to be sent again.
         """
         policy = self.on_already_running
         if policy in ATTACHING and runs:
@@ -176,7 +178,10 @@ class Triggering:
         raise error.with_facts(run_id=other.run_id, url=other.url) from error
 
     async def _find_conflicting_run(self) -> tuple[BoltRun | None, bool]:
-        """Return the run for which Bolt refused a trigger, and whether it is still running; it may appear late."""
+        """Return the Bolt run because of which Bolt refused a trigger, and whether that run is still running.
+
+        Bolt may list the run late, so we ask for a while.
+        """
         showing = Deadline(times().conflict_appears_seconds)
         while True:
             other, runs = await self.conflicting_run()
@@ -185,10 +190,10 @@ class Triggering:
             await showing.clock.sleep(times().conflict_poll_seconds)
 
     async def _wait_for_unlisted(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
-        """Wait for a conflicting run that Bolt does not show, if the policy is to wait.
+        """Wait a moment before the next try: Bolt says that the schedule is already running, but lists no active run.
 
         Raises:
-            BoltAlreadyRunning: The policy is not to wait, or the time limit is reached.
+            BoltAlreadyRunning: The policy is `skip` or `fail`, or the time limit is reached.
         """
         if self.on_already_running in {"skip", "fail"} or self.waiting.passed:
             raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
@@ -202,10 +207,10 @@ class Triggering:
         await self.waiting.clock.sleep(seconds)
 
     async def conflicting_run(self) -> tuple[BoltRun | None, bool]:
-        """Return the schedule's active run, or else its latest, and whether it is still running."""
+        """Return the schedule's active Bolt run, or else its latest one, and whether that run is still running."""
         request = self.ownership.request
         async with self.schedule.credentials.get_client() as client:
-            # A backend that cannot list runs shows only the latest.
+            # A backend that cannot list runs shows only the latest run.
             with suppress(BoltRequestError):
                 runs = (await client.list_bolt_runs(request.schedule_name)).runs
                 going = next((run.id for run in runs if not run.state.is_terminal), None)
@@ -218,23 +223,23 @@ class Triggering:
         return run, not (await run.astate()).is_terminal
 
     async def has_run_behind_refusal(self, request: TriggerRequest) -> bool:
-        """Whether our own trigger may have started a run although it was refused; if so, we wait for that run.
+        """Whether our own refused trigger may have started a Bolt run. If so, we wait for that run.
 
-        If a gateway sends a request twice, the first starts a run and the second is refused. An earlier execution of
-        the flow run may have sent it, and the run may have ended since.
+        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one. An
+        earlier execution of the flow run may have sent the trigger, and the Bolt run may have ended since then.
 
         Args:
             request: What to trigger.
 
         Raises:
-            BoltTriggerUnknown: Several runs may be the one, or Bolt cannot be asked.
+            BoltTriggerUnknown: It is unknown which of several runs our trigger started, or Bolt does not answer.
         """
         refused = self.ownership.refused
         if refused is None or refused.retry_of != request.retry_of:
             return False
         finding = await self._search_behind_refusal(request, refused, 0.0)
         if Fit.OPEN in finding.fits.values():
-            # It may have run only its set-up commands so far; the next ones may be other commands.
+            # This Bolt run may have started only its set-up commands so far. Its next commands may differ from ours.
             finding = await self._search_behind_refusal(request, refused, times().conflict_setup_seconds)
         may_be_it = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
         if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
@@ -278,19 +283,19 @@ class Triggering:
             }
             raise BoltAlreadyRunning(msg, **facts) from error
         self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
-        # An older run may still be running: then Bolt refuses again.
+        # An older Bolt run of the schedule may still be running: then Bolt refuses the trigger again.
         await self._pause(refusals)
 
     async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
-        """Retry a run; if the backend cannot retry, trigger the commands that the run has not completed.
+        """Retry a Bolt run. If the backend cannot retry, trigger the commands that the run has not completed.
 
         Args:
             request: The retry.
-            run_id: The run to retry.
-            otherwise: The request that the run was started by.
+            run_id: The Bolt run to retry.
+            otherwise: The request that started that run.
 
         Raises:
-            BoltError: As `run`.
+            BoltError: As in `run`.
         """
         try:
             await self.run(request)
@@ -300,7 +305,10 @@ class Triggering:
             await self.run(await self._rest_of(otherwise, run_id, everything=request.retry_everything))
 
     async def _rest_of(self, request: TriggerRequest, run_id: int, *, everything: bool) -> TriggerRequest:
-        """Return a request for what a run has not completed, or for all of it, with the same `continueOnError`."""
+        """Return a request for the commands that a Bolt run has not completed, or for all its commands.
+
+        Each command keeps its `continueOnError`.
+        """
         request = replace(request, retry_of=None)
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
@@ -311,7 +319,7 @@ class Triggering:
         planned: list[str | Command] = [*(request.options.get("commands") or schedule.commands)]
         first = first_of([command_text(command) for command in planned], shown)
         if first is None:
-            # It was triggered with other commands; of those, Bolt shows only the ones that have started.
+            # The run was triggered with other commands. Of these, Bolt shows only the commands that have started.
             first = count_setup(shown)
             planned = [*shown[first:]]
         start = 0 if everything else max(failed - first, 0)
