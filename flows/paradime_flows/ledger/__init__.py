@@ -1,4 +1,4 @@
-"""Records of the Bolt runs that a flow run tracks, and its lease. Other packages import these names."""
+"""The records of the Bolt runs that a flow run tracks, and the flow run's lease. Other packages import these names."""
 
 from paradime_flows.ledger.callers import Caller, caller_of, tasks_around, write_callers, written_caller
 from paradime_flows.ledger.earlier_calls import calls_by_tasks, earlier_calls, newer_call

@@ -1,6 +1,7 @@
-"""Which attempts of which tasks have called a task or a flow.
+"""Finds out which attempts of which tasks have called a task or a flow.
 
-Prefect numbers the calls of a flow, but not those of a task. So a label stores them, for later attempts.
+Prefect numbers the calls that a flow makes, but not the calls that a task makes. So a label stores the calling tasks,
+for later attempts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class TaskAttempt(BaseModel):
 
     Attributes:
         task_run_id: The task run.
-        number: Which attempt of it.
+        number: The number of the attempt.
     """
 
     task_run_id: UUID
@@ -31,12 +32,12 @@ class TaskAttempt(BaseModel):
 
 
 class Caller(BaseModel):
-    """The tasks that a call was made in.
+    """The tasks that were running when a call was made: the task that called, and the tasks that called this task.
 
     Attributes:
-        flow_run_id: Their flow run.
-        flow_run_attempt: The number of that flow run's attempt.
-        tasks: The tasks, from the outermost to the one that has called.
+        flow_run_id: The flow run of the tasks.
+        flow_run_attempt: The number of the flow run's attempt.
+        tasks: The tasks, from the outermost task to the task that made the call.
     """
 
     flow_run_id: UUID
@@ -49,21 +50,22 @@ class Caller(BaseModel):
         return self.flow_run_attempt <= 1 and all(task.number <= 1 for task in self.tasks)
 
     def numbers(self, level: int = 0) -> str:
-        """Return a text that is equal for calls of the same attempt.
+        """Return a text that is equal for all calls of the same attempt.
 
         Args:
-            level: How many of the outermost tasks must be the same task runs; of the others, only the number counts.
+            level: How many of the outermost tasks are compared by task run and number of the attempt. For the other
+                tasks, only the number of the attempt is compared.
         """
         tasks = " ".join(f"{task.task_run_id}.{task.number}" for task in self.tasks[:level])
         others = " ".join(str(task.number) for task in self.tasks[level:])
         return f"{self.flow_run_id}.{self.flow_run_attempt} {tasks} {others}"
 
     def level_retried_since(self, other: Caller) -> int | None:
-        """Return the level of the task that was retried between another call and this one; None if none was.
+        """Return the level of the task that was retried after another call and before this call.
 
         Returns:
-            How many of the outermost tasks the two calls have in common, if the last of these was retried in between;
-            0 if the flow was retried.
+            The level of the retried task, counted from the outermost task, which is 1. The two calls have the tasks up
+            to this level in common. 0 if the flow was retried; None if nothing was retried between the calls.
         """
         if self.flow_run_id != other.flow_run_id:
             return None
@@ -80,11 +82,11 @@ class Caller(BaseModel):
 
 
 def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller | None:
-    """Return the tasks of a flow run in which this code runs; None if there are none.
+    """Return the tasks of a flow run that this code is called by; None if no task of the flow run has called it.
 
     Args:
         flow_run_id: The flow run.
-        but: A task run to leave out: our own.
+        but: A task run to leave out: the current task run.
     """
     tasks: list[TaskAttempt] = []
     attempt = 0
@@ -101,14 +103,20 @@ def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller
 
 
 def _around(context: TaskRunContext) -> TaskRunContext | None:
-    """Return the context of the task that has called another: Prefect has no name for it, but restores it."""
+    """Return the context of the task that has called the given task.
+
+    Prefect has no public name for this context, but keeps it, to restore it later.
+    """
     token: Token[Any] | None = context._token  # noqa: SLF001
     before = None if token is None else token.old_value
     return before if isinstance(before, TaskRunContext) else None
 
 
 async def caller_of(client: PrefectClient, flow_run: FlowRun) -> Caller | None:
-    """Return the tasks that have called a flow run in this process; None if a flow has, or a deployment."""
+    """Return the tasks that have called a flow run in this process; None if no task has called the flow run.
+
+    A flow run that was called by a flow directly, or by a deployment, was not called by a task.
+    """
     if TaskRunContext.get() is None or flow_run.parent_task_run_id is None:
         return None
     call = await client.read_task_run(flow_run.parent_task_run_id)
@@ -116,14 +124,14 @@ async def caller_of(client: PrefectClient, flow_run: FlowRun) -> Caller | None:
 
 
 async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
-    """Write which tasks of this process have called a flow run and its parents.
+    """Write to labels which tasks of this process have called a flow run and its parents.
 
     Args:
         client: An open client.
         flow_run: The flow run.
 
     Returns:
-        The flow run after that.
+        The flow run, with the new label.
     """
     if TaskRunContext.get() is None:
         return flow_run
@@ -137,7 +145,7 @@ async def write_callers(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
 
 
 def written_caller(flow_run: FlowRun) -> Caller | None:
-    """Return the tasks that have called a flow run, if that was written."""
+    """Return the tasks that have called a flow run, from its label; None without such a label."""
     try:
         return Caller.model_validate_json(str((flow_run.labels or {}).get(CALLER_LABEL, "")))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""The lifecycle of one intent: resumes or triggers a run, waits, retries, archives and cleans up."""
+"""The lifecycle of one intent: resumes or triggers a Bolt run, waits, retries, archives and cleans up."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
 
 
 class RunLifecycle:
-    """Runs a schedule for a flow run, once, also across crashes and retries.
+    """Runs a schedule for a flow run, once, even if the flow run crashes or is retried.
 
     Args:
-        schedule: What to run.
-        ownership: The record of the intent, from the flow run's labels or new.
+        schedule: The schedule to run.
+        ownership: The record of the intent. It was read from the flow run's labels, or is new.
         policies: What to do when something goes wrong.
-        request: What to trigger; the schedule as it is by default.
-        watcher: Awaited with every poll of the Bolt run, but not of a conflicting run.
+        request: What to trigger. By default, the schedule is triggered without changes.
+        watcher: Awaited with every poll of the Bolt run, but not with a poll of a conflicting Bolt run.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RunLifecycle:
         watcher: RunWatcher | None = None,
     ) -> None:
         self.schedule = schedule
-        # The ownership's own request may be that of a retry.
+        # The request in `ownership` may be a retry.
         self.request = request or schedule.request()
         self.policies = policies
         self.watcher = watcher
@@ -103,7 +103,7 @@ class RunLifecycle:
         """Begin, or begin again, the lifecycle of an intent of a flow run.
 
         Raises:
-            StoppedByPrefect, Superseded, BoltError: As `open_intent`.
+            StoppedByPrefect, Superseded, BoltError: As in `open_intent`.
         """
         ownership, request = await open_intent(schedule, flow_run_id, policies, request, key)
         return cls(schedule, ownership, policies, request=request, watcher=watcher)
@@ -125,17 +125,17 @@ class RunLifecycle:
         )
 
     async def obtain(self) -> BoltRun:
-        """Resume the run that this flow run already tracks, or else trigger one.
+        """Resume the Bolt run that this flow run already tracks, or else trigger a Bolt run.
 
         Raises:
-            Skipped: The schedule is already running, and the policy is to skip.
-            BoltTriggerUnknown: It is unknown whether a run started.
-            BoltError: Nothing was started, as far as the search shows.
+            Skipped: The schedule is already running, and the policy is `skip`.
+            BoltTriggerUnknown: It is unknown whether a Bolt run started.
+            BoltError: The search after the error found no Bolt run that our trigger started.
         """
         run = await self._resume()
         if run is not None:
             return run
-        # An earlier execution may have died just before it retried a run.
+        # An earlier execution of the flow run may have died just before it retried a Bolt run.
         failed = self.ownership.failed_run
         request = self.request if failed is None else retry_of(self.request, failed)
         if request.retry_of is not None:
@@ -143,10 +143,10 @@ class RunLifecycle:
         return await self._start(request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
-        """Trigger or retry, while watching the flow run: a search after a lost answer would delay its cancel.
+        """Trigger or retry, and watch the flow run: the search after a lost answer must not delay a cancel.
 
         Returns:
-            The handle of the new run; or of the failed one if the policy is to skip its retry.
+            The handle of the new Bolt run. If the policy is to skip the retry, the handle of the failed Bolt run.
         """
 
         async def start() -> None:
@@ -164,12 +164,12 @@ class RunLifecycle:
         return self._started()
 
     def stop_retrying(self, why: str) -> None:
-        """Retry no more runs in this attempt of the flow run; a failure is reported."""
+        """Do not retry Bolt runs any more in this attempt of the flow run. If a Bolt run fails, report the failure."""
         self.decision_log.note(f"{why}: the failed run is not retried.")
         self.policies = replace(self.policies, retries=0)
 
     async def _count_retried(self, run_id: int) -> None:
-        """Count the run that the caller asked us to retry among the attempts, but not as a retry of ours."""
+        """Add the Bolt run that the caller asked us to retry to the attempts. Do not count it for `retries`."""
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
         known = len(self.ownership.attempts)
@@ -189,7 +189,7 @@ class RunLifecycle:
             self.decision_log.note(
                 f"Resuming Bolt run {ownership.run_id} from an earlier attempt of this flow run."
             )
-            # Hooks must decide by what this attempt sees.
+            # This attempt has not seen an outage. Hooks read this value.
             ownership.unreachable = False
             await self.ledger.save()
             return self.run
@@ -222,11 +222,11 @@ class RunLifecycle:
         return self.run
 
     async def wait(self, run: BoltRun) -> BoltRunState:
-        """Wait until the run has ended, while watching for a cancel of the flow run in Prefect.
+        """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect.
 
         Raises:
             StoppedByPrefect: The flow run was cancelled.
-            BoltError: As `BoltRun.wait_for_completion`.
+            BoltError: As in `BoltRun.wait_for_completion`.
         """
 
         async def wait() -> BoltRunState:
@@ -247,11 +247,11 @@ class RunLifecycle:
             await self.watcher(run, seen)
 
     async def result(self, run: BoltRun) -> BoltRunResult:
-        """Return the run's result with all attempts.
+        """Return the result of the Bolt run, with all attempts.
 
         Raises:
-            BoltRunError: The run did not succeed.
-            BoltAlreadyRunning: It is not ours, did something else than was requested, and the policy is to fail.
+            BoltRunError: The Bolt run did not succeed.
+            BoltAlreadyRunning: Another client's run did not do what was requested; the policy is `attach_if_same`.
         """
         result = await run.afetch_result()
         attempts = [*self.ownership.attempts, *result.attempts]
@@ -260,10 +260,10 @@ class RunLifecycle:
         return result.model_copy(update={"attempts": attempts, "differs": self.differs})
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun | None:
-        """Retry a failed run from its failure, if the policy still allows it.
+        """Retry a failed Bolt run from its failed command, if the policy allows another retry.
 
         Returns:
-            The handle of the new run; None if there is no retry left.
+            The handle of the new Bolt run; None if the failed run is not retried.
         """
         counted = self.ownership.attempts[self.ownership.earlier :]
         before = [attempt for attempt in counted if attempt.run_id != run.run_id]
@@ -279,7 +279,7 @@ class RunLifecycle:
         request = retry_of(self.request, run.run_id)
         state = BoltRunState(str(error.state))
         self.ownership.state = state
-        # The next attempt's logs replace these.
+        # The logs of the next attempt replace the logs of this attempt.
         await archive_ownership(self.ownership, self.schedule.credentials, outcome=outcome_text(error))
         self.ownership.count_attempt(run.run_id, state)
         self.ownership.failed_run = run.run_id
@@ -287,18 +287,18 @@ class RunLifecycle:
             f"Bolt run {run.run_id} failed; retry {done + 1} of {self.policies.retries} "
             f"in {self.policies.retry_delay_seconds:g} s."
         )
-        # Not reported: after a crash, the next execution still has to retry.
+        # The failure is not reported: if this process crashes now, the next execution retries the failed run.
         await self.ledger.close(state, reported=False)
         delay = partial(anyio.sleep, self.policies.retry_delay_seconds)
         await unless_stopped(delay, self.ownership.flow_run_id)
         return await self._start(request)
 
     async def summarize(self, outcome: str | None) -> None:
-        """Write the summary of a run that we do not wait for, or of no run."""
+        """Write the summary of an intent: we do not wait for its Bolt run, or it has none."""
         await summarize(self.ownership, self.schedule.credentials, outcome=outcome)
 
     async def finish(self, outcome: BaseException | None) -> Archive:
-        """Archive the run, then write how it ended; the summary shows what went wrong."""
+        """Archive the Bolt run, then write how it ended to the record. The summary shows what went wrong."""
         ownership = self.ownership
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
             ownership.state = BoltRunState(str(outcome.state))
@@ -309,11 +309,11 @@ class RunLifecycle:
             archive = await archive_ownership(
                 ownership, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
             )
-        # If another process runs the flow run now, it must find the record open.
+        # If another process runs the flow run now, this raises: that process needs the record to stay open.
         await reason_to_stop_if_known(ownership.flow_run_id)
         left_on_purpose = isinstance(outcome, BoltRunTimedOut) and self.policies.on_timeout == "leave"
         if left_on_purpose or (ownership.state is not None and ownership.state.is_terminal):
-            # An outage between a failure and its retry does not report that failure.
+            # If an outage came between the failure and the retry, the failure is not reported yet.
             reported = outcome is None or isinstance(outcome, BoltRunError)
             await self.ledger.close(ownership.state, reported=reported or ownership.reported)
         else:
@@ -322,18 +322,18 @@ class RunLifecycle:
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:
-        """Clean up the Bolt run if the work within is stopped or interrupted."""
+        """Clean up the Bolt run if the work in the `with` block is stopped or interrupted."""
         try:
             yield
         except (StoppedByPrefect, *INTERRUPTS) as error:
-            # Prefect's time limits cancel every await in here once more.
+            # When Prefect's time limit is reached, every await here is cancelled once more.
             with signals_held_off():
                 stop = error if isinstance(error, StoppedByPrefect) else None
                 await to_the_end(clean_up_interrupted(self.ownership, self.schedule.credentials, stop))
             raise
 
     async def clean_up_if_cancelled(self) -> str | None:
-        """Clean up a run that is still open, as after an outage, if the flow run was cancelled.
+        """If the flow run was cancelled, clean up a Bolt run that is still open, for example after an outage.
 
         Returns:
             A message about the cancel; None if nobody has cancelled the flow run.

@@ -1,4 +1,4 @@
-"""What to do when the run of a schedule fails, is interrupted or conflicts with another."""
+"""What to do when a Bolt run fails, is interrupted, or conflicts with another Bolt run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 
 @dataclass(frozen=True)
 class RunPolicies:
-    """What to do when a run fails, is interrupted or conflicts with another.
+    """What to do when a Bolt run fails, is interrupted, or conflicts with another Bolt run.
 
     Attributes:
-        retries: How often a failed run is retried from its failure.
+        retries: How often a failed Bolt run is retried from its failed command.
         retry_delay_seconds: The wait before each retry, in seconds.
-        non_retryable_errors: Regular expressions; a failure whose log or dbt error matches one is not retried.
+        non_retryable_errors: Regular expressions. If the log or a dbt error of a failed Bolt run matches one of them,
+            the run is not retried.
         on_already_running: What to do if the schedule is already running.
-        on_timeout: What the time limit does to the Bolt run.
-        on_interrupt: What an interrupt does to it, if nobody has cancelled the flow run.
-        on_crash: What a crash of the flow run's process does to it.
-        leave: Whether the flow run stops tracking the Bolt run once it has started.
-        archive: What to archive of the run, and where.
+        on_timeout: What happens to the Bolt run when the time limit is reached.
+        on_interrupt: What happens to the Bolt run when the flow run is interrupted, if nobody has cancelled it.
+        on_crash: What happens to the Bolt run when the flow run's process crashes.
+        leave: Whether the flow run stops tracking the Bolt run as soon as the Bolt run has started.
+        archive: What is archived of the Bolt run, and where.
     """
 
     retries: int = 0
@@ -40,10 +41,10 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        """Return the policies that a flow's options give.
+        """Return the policies from the options of a flow.
 
         Raises:
-            BoltRequestError: The block for storage cannot be used.
+            BoltRequestError: The Prefect block for the storage cannot be used.
         """
         given: dict[str, Any] = filled(RetriedRunOptions, options)
         patterns = given["non_retryable_errors"]

@@ -1,4 +1,4 @@
-"""Finds the record to resume: from an earlier attempt, or from the flow run that this one replaces."""
+"""Finds the record to resume: of an earlier attempt, or of the flow run that the current flow run replaces."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ if TYPE_CHECKING:
 
     from paradime_blocks.trigger import TriggerRequest
 
-# The flow runs that a caller has named to resume from; None if it has named none, and the call path decides.
+# The flow runs whose records a subflow may resume, if the caller has named them. None if the caller has not called
+# `resuming`: then the records of earlier calls of the same subflow may be resumed.
 _named: ContextVar[list[UUID] | None] = ContextVar("named", default=None)
 
 
 def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
-    """Return the request with a reason, by default the flow run: Paradime's page shows it."""
+    """Return the request with a reason, which Paradime's page shows. The default reason names the flow run."""
     if request.options.get("reason") is not None:
         return request
     url = flow_run_url(flow_run.id)
@@ -55,20 +56,20 @@ def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
 def claim(
     found: list[Ownership], key: str, request: TriggerRequest, execution: str, caller: Caller | None = None
 ) -> Ownership | None:
-    """Return the record that an intent resumes, of those on its flow run.
+    """From the records of a flow run, return the record that an intent resumes.
 
-    Each execution of a flow run, and each attempt of a task that calls a task, makes a new task run. So a task run
-    resumes an earlier record with an equal request.
+    Each execution of a flow run makes new task runs, and so does each attempt of a task that calls other tasks. So a
+    task run resumes an earlier record with an equal request.
 
     Args:
         found: The flow run's records.
         key: The intent's key.
         request: What is to be triggered.
         execution: The current execution of the flow run (`paradime_flows.ledger.store`).
-        caller: The tasks that the intent is called in, if any.
+        caller: The tasks that have called the intent's task, if any.
 
     Raises:
-        BoltRequestError: The flow run tracks a run of another schedule.
+        BoltRequestError: The flow run tracks a Bolt run of another schedule.
     """
     for ownership in found:
         if ownership.key == key:
@@ -77,7 +78,7 @@ def claim(
     for ownership in found:
         claimed = the_supervisor().of(ownership.flow_run_id).claimed
         claimant, claimed_by = claimed.get((ownership.key, execution), (None, None))
-        # A task that is retried before it has written anything may claim the same record again.
+        # A task may be retried before it has written anything. Then the task may claim the same record again.
         is_ours = claimant == key
         is_earlier = (
             is_ours or ownership.execution != execution or _is_retried_since(caller, ownership.caller)
@@ -97,8 +98,9 @@ def _is_retried_since(caller: Caller | None, other: Caller | None) -> bool:
 def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
     """Raise if the record belongs to another schedule.
 
-    Prefect reuses a flow's subflow runs by their number: a parent that calls other subflows in its next attempt, or
-    calls them in another order, gets the flow run of another call.
+    When a parent is retried, Prefect reuses the parent's subflow runs, in the order of their numbers. If the parent
+    calls other subflows in its next attempt, or calls them in another order, Prefect returns the flow run of another
+    call.
     """
     if ownership.schedule != request.schedule_name:
         raise BoltRequestError(
@@ -112,10 +114,11 @@ def _check_schedule(ownership: Ownership, request: TriggerRequest) -> None:
 
 @contextmanager
 def resuming(flow_run_id: UUID | None) -> Iterator[None]:
-    """Let a subflow that is called within take over the record of one flow run only.
+    """A subflow that is called in the `with` block takes over the record of one given flow run only.
 
     Args:
-        flow_run_id: That flow run: the same step in an earlier attempt of the parent. None: take over nothing.
+        flow_run_id: The flow run of the same step in an earlier attempt of the parent. None: the subflow takes over no
+            record.
     """
     token = _named.set([] if flow_run_id is None else [flow_run_id])
     try:
@@ -125,7 +128,7 @@ def resuming(flow_run_id: UUID | None) -> Iterator[None]:
 
 
 def can_be_resumed(ownership: Ownership) -> bool:
-    """Whether a new flow run can resume the record: it has a run whose end was not reported, or a trigger."""
+    """Whether a new flow run can resume the record: the end of its Bolt run, or of its trigger, was not reported."""
     return ownership.key == FLOW_KEY and ownership.is_unreported
 
 
@@ -136,14 +139,14 @@ async def take_over_earlier(
     request: TriggerRequest,
     caller: Caller | None = None,
 ) -> Ownership | None:
-    """Take over the record of a flow run that this one replaces: an open record, or a success.
+    """Take over the record of an old flow run that the new flow run replaces: an unreported record, or a success.
 
     Args:
         flow_run: The new flow run.
         key: The intent's key.
-        schedule: The schedule that it runs.
-        request: What it is to trigger.
-        caller: The tasks that have called it, if any.
+        schedule: The schedule that the new flow run runs.
+        request: What the new flow run is to trigger.
+        caller: The tasks that have called the new flow run, if any.
     """
     named = _named.get() if key == FLOW_KEY else None
     async with get_client() as client:
@@ -153,16 +156,16 @@ async def take_over_earlier(
                 await _stop_if_alive(client, one, flow_run) if _asks_for_same(one, schedule, request) else one
                 for one in earlier
             ]
-    # No two intents may return the same run.
+    # Two intents must not return the same Bolt run.
     taken += read_ownerships(flow_run)
     new: Ownership | None = None
     for previous in earlier:
         found = [old for old in read_ownerships(previous) if (old.key == FLOW_KEY) == (key == FLOW_KEY)]
         for old in found:
             if new is not None:
-                # An earlier process may have taken it over and died before it wrote that.
+                # An earlier process may have taken over the old record, and died before it marked that record.
                 if old.is_unreported and is_same_run(old, new):
-                    # Another flow run may be taking it over: then that one releases it.
+                    # Another flow run may be taking over the old record: then that flow run marks it.
                     with suppress(Superseded):
                         await release_to(new, old)
             elif can_be_continued(old, taken) and old.is_in(schedule.credentials):
@@ -178,7 +181,7 @@ async def take_over_earlier(
 async def _earlier_flow_runs(
     client: PrefectClient, flow_run: FlowRun, named: list[UUID] | None, caller: Caller | None
 ) -> tuple[list[FlowRun], list[Ownership]]:
-    """Return the flow runs whose records may be resumed, newest first, and the records already taken over."""
+    """Return the flow runs whose records may be resumed, newest first; and the records that are taken already."""
     if named is not None:
         found = []
         for flow_run_id in named:
@@ -191,15 +194,15 @@ async def _earlier_flow_runs(
 
 
 def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowRun], list[Ownership]]:
-    """Return the flow runs of earlier attempts of a task or of its parents, and the records of this attempt.
+    """Return the flow runs that earlier attempts of a task or of its parents called, and this attempt's records.
 
     Args:
         caller: The task, in the current attempt.
-        others: The flow runs that it has called, and others of its flow run.
+        others: The flow runs that the task has called, and other subflows of the task's flow run.
 
     Returns:
-        The flow runs whose records may be resumed, the newest attempt first, and within one in the order of the
-        calls; and the records already taken over.
+        First, the flow runs whose records may be resumed: the newest attempt first, and the flow runs of one attempt in
+        the order of the calls. Second, the records of this attempt: they are taken already.
     """
     attempts: dict[str, list[FlowRun]] = {}
     taken: list[Ownership] = []
@@ -217,7 +220,7 @@ def left_by_tasks(caller: Caller, others: Iterable[FlowRun]) -> tuple[list[FlowR
 
 
 def _asks_for_same(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest) -> bool:
-    """Whether the new flow run asks for the same as all unreported records of an earlier call."""
+    """Whether the new flow run makes the same request as all unreported records of an earlier call."""
     return all(
         old.asks_for(request) and old.is_in(schedule.credentials)
         for old in read_ownerships(one)
@@ -226,7 +229,7 @@ def _asks_for_same(one: FlowRun, schedule: BoltSchedule, request: TriggerRequest
 
 
 async def _stop_if_alive(client: PrefectClient, one: FlowRun, new: FlowRun) -> FlowRun:
-    """Take the lease of an earlier call whose process may live: it could trigger what the new one triggers."""
+    """Take the lease of an earlier call if its process may live: both processes could trigger the same Bolt run."""
     is_over = one.state is None or one.state.is_final() or one.state.is_scheduled()
     if is_over or execution_of(one) is None:
         return one
@@ -243,7 +246,7 @@ def _age(flow_run: FlowRun) -> str:
 async def _claim(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Take over a record, unless another intent of this process does so."""
+    """Take over a record, unless another intent of this process takes over the same record."""
     left = (old.flow_run_id, old.key)
     if not the_supervisor().take_over(left, flow_run.id, key):
         return None
@@ -252,7 +255,7 @@ async def _claim(
         taken_over = await take_over_run(old, flow_run, key, caller, credentials)
     finally:
         if taken_over is None:
-            # Nothing was taken over: the next intent must not find it taken.
+            # Nothing was taken over, so the next intent may take over this record.
             the_supervisor().of(flow_run.id).taken_over.pop(left, None)
     return taken_over
 
@@ -260,20 +263,20 @@ async def _claim(
 async def cancel_leftover(
     old: Ownership, credentials: ParadimeCredentials, reason: str, new: FlowRun
 ) -> None:
-    """Cancel a run of an earlier attempt of a pipeline's step that nobody resumes: it may conflict.
+    """Cancel a Bolt run of an earlier attempt of a pipeline's step, if nobody resumes that run: it may conflict.
 
     Args:
-        old: The record of the step's flow run.
+        old: The record of the step's old flow run.
         credentials: The credentials of the workspace.
-        reason: Why, as a sentence.
-        new: The flow run that replaces it.
+        reason: Why the Bolt run is cancelled, as a sentence.
+        new: The flow run that replaces the old one.
     """
     if not old.is_open:
         return
     try:
         await clean_up(old, credentials, reason)
     except BoltError as error:
-        # The record stays open, for the sweeper.
+        # The record stays open, so the sweeper cleans it up later.
         run_logger().error("%s", error)
     except Superseded as superseded:
         run_logger().info("%s", superseded)

@@ -42,20 +42,20 @@ async def drive(
     live_logs: LiveLogsMode = "all",
     one_at_a_time: bool = True,
 ) -> BoltRunResult:
-    """Run a schedule for the current flow run, to its end, and archive it.
+    """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
     Args:
-        schedule: What to run.
+        schedule: The schedule to run.
         policies: What to do when something goes wrong.
-        request: What to trigger; the schedule as it is by default.
-        live_logs: How much of each command's output is logged while it runs.
-        one_at_a_time: Whether to hold the schedule's concurrency slot meanwhile.
+        request: What to trigger. By default, the schedule is triggered without changes.
+        live_logs: How much of each command's output is logged while the command runs.
+        one_at_a_time: Whether to hold the schedule's concurrency slot until the end of the Bolt run.
 
     Returns:
-        The result; or the state in which the flow run is to end, which Prefect accepts from a flow.
+        The result; or the state in which the flow run is to end. Prefect accepts both from a flow.
 
     Raises:
-        BoltError: As `run_schedule`.
+        BoltError: As in `run_schedule`.
     """
     view = LiveView(schedule, this_flow_run_id(), live_logs)
     try:
@@ -65,7 +65,7 @@ async def drive(
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, BoltRunResult)
     try:
-        # The run is cleaned up before the slot is released: the next holder must not meet our run.
+        # The Bolt run is cleaned up before the slot is released, so that it has ended when the next flow run starts.
         async with view, AsyncExitStack() as slot, lifecycle.cleaning_up():
             if one_at_a_time:
                 await hold_slot(lifecycle, slot)
@@ -125,14 +125,15 @@ def this_flow_run_id() -> UUID:
 
 
 async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
-    """Return the state of a flow run that was stopped, instead of its result.
+    """Return the state of a flow run that was stopped, instead of a result.
 
-    A thread cannot receive a signal itself. A signal is a crash, as in the main thread, unless a cancel caused it.
+    A thread cannot receive a signal itself. If a signal stopped the process, the state is Crashed, as for a flow in the
+    main thread. If a cancel caused the signal, the state is Cancelled.
 
     Args:
-        stop: Why it was stopped.
+        stop: Why the flow run was stopped.
         flow_run_id: The flow run.
-        kind: The type that the flow returns otherwise.
+        kind: The type of the flow's result.
         more: More sentences for the message.
 
     Raises:
@@ -165,5 +166,5 @@ def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
     found = BoltRunResult.of(
         skipped.run.run_id, None, schedule_name=lifecycle.ownership.schedule, state=BoltRunState.SKIPPED
     )
-    # The conflicting run is not an attempt of ours.
+    # The conflicting Bolt run is not one of our attempts.
     return found.model_copy(update={"attempts": []})

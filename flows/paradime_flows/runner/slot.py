@@ -1,8 +1,8 @@
-"""One flow run at a time for each schedule: a Prefect global concurrency limit, created on demand.
+"""Lets one flow run at a time run a schedule: with a Prefect global concurrency limit, which is created if it is missing.
 
-Bolt itself refuses a second run of a schedule that is running. The slot does more: our own flow runs queue before
-they trigger, no other one starts between a failure and its retry, and it works even if Bolt would allow two runs.
-If Prefect cannot give the slot, the run starts without it.
+Bolt itself refuses a second run of a schedule that is already running. The slot does more. Our flow runs wait for each
+other before they trigger. No other flow run starts between a failure and its retry. The slot works even if Bolt would
+allow two runs at once. If Prefect cannot give the slot, the Bolt run starts without the slot.
 """
 
 from __future__ import annotations
@@ -41,16 +41,18 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
 
     Args:
         lifecycle: The lifecycle that needs the slot.
-        stack: Releases the slot when it closes.
+        stack: The slot is released when this stack closes.
 
     Raises:
-        Skipped: Another flow run holds it, and the policy is to skip. If Bolt runs nothing, this takes until the slot
-            of a killed flow run would have expired. An unreported failure is not skipped, but no longer retried.
-        BoltAlreadyRunning: Another flow run holds it, and the policy is to fail, or the wait has reached its limit.
+        Skipped: Another flow run holds the slot, and the policy is `skip`. If Bolt runs nothing, we first wait until
+            the slot of a killed flow run would have expired. If a Bolt run of ours has failed and the failure was not
+            reported, this is not raised: the failure is reported, without another retry.
+        BoltAlreadyRunning: Another flow run holds the slot, and the policy is `fail`, or the time limit of the wait is
+            reached.
     """
     flow_run_id = lifecycle.ownership.flow_run_id
     if lifecycle.ownership.refused is not None:
-        # A run of our own may hold the slot, or conflict.
+        # Our own refused trigger may have started a Bolt run, and that run may be the reason for the refusal.
         search = partial(lifecycle.triggering.has_run_behind_refusal, lifecycle.ownership.request)
         await unless_stopped(search, flow_run_id)
     needs_none = _has_run_to_track(lifecycle)
@@ -76,14 +78,14 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
 
 
 def _fails(lifecycle: RunLifecycle) -> bool:
-    """Whether a run has failed and that was not reported."""
+    """Whether a Bolt run has failed, and the failure was not reported."""
     return lifecycle.ownership.is_unreported and lifecycle.ownership.state in BoltRunState.FAILURES
 
 
 def _has_run_to_track(lifecycle: RunLifecycle) -> bool:
-    """Whether a run must be tracked at once, since its time limit is running.
+    """Whether to continue without the slot, because the time limit of a Bolt run is already running.
 
-    A run that has ended and is not to be retried needs no slot either.
+    The same holds for a Bolt run that has ended and will not be retried.
     """
     ownership = lifecycle.ownership
     if ownership.state == BoltRunState.SUCCESS:
@@ -97,21 +99,22 @@ async def _continue_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> boo
 
     Args:
         lifecycle: The lifecycle that needs the slot.
-        dead: When this has passed, the holder is known to be alive.
+        dead: When this deadline has passed, the flow run that holds the slot is known to be alive.
 
     Returns:
-        True to continue without the slot; False to wait for it again.
+        True to continue without the slot; False to wait for the slot again.
     """
     policy, waiting = lifecycle.policies.on_already_running, lifecycle.triggering.waiting
     other, runs = await lifecycle.triggering.conflicting_run()
     if not runs and policy != "wait" and not dead.passed and not waiting.passed:
-        # The holder is between a failure and its retry; or it was killed, and its lease has not expired yet.
+        # The flow run that holds the slot waits between a failure and a retry. Or it was killed, and its lease on the
+        # slot has not expired yet.
         return False
     if policy == "skip" and other is not None:
         await _skip(lifecycle, other)
         return True
     if policy in {*ATTACHING, "replace"} and runs:
-        # Bolt refuses a second run, and then the policy says what to do.
+        # Bolt refuses a second run of the schedule. After the refusal, the policy says what to do.
         lifecycle.decision_log.note(
             "Another flow run in Prefect runs the schedule; triggering without the slot."
         )
@@ -119,7 +122,7 @@ async def _continue_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> boo
     if policy in {"wait", "fail"} or waiting.passed:
         msg = "Another flow run in Prefect runs the schedule."
         raise BoltAlreadyRunning(msg, schedule_name=lifecycle.ownership.schedule)
-    # The holder is between two runs: there is no run to attach to or to replace.
+    # The flow run that holds the slot waits between two Bolt runs: no Bolt run can be attached to or replaced now.
     return False
 
 
@@ -136,7 +139,8 @@ async def _skip(lifecycle: RunLifecycle, other: BoltRun) -> None:
 def slot_name(schedule: BoltSchedule) -> str:
     """Return the name of a schedule's concurrency limit, the same in every process.
 
-    Prefect forbids some characters in it; a schedule's name that has any gets a hash.
+    Prefect forbids some characters in the name of a limit. If the schedule's name contains such a character, the
+    character is replaced, and a hash is added to the name.
 
     Args:
         schedule: The schedule.
@@ -153,7 +157,7 @@ def slot_name(schedule: BoltSchedule) -> str:
 
 
 async def make_limit(name: str) -> None:
-    """Create a limit of one, unless a limit of that name exists: a person may have changed it on purpose."""
+    """Create a limit of one slot. If a limit of that name exists, leave it: a person may have changed it on purpose."""
     async with get_client() as client:
         try:
             await client.read_global_concurrency_limit_by_name(name)
@@ -164,17 +168,17 @@ async def make_limit(name: str) -> None:
 
 @asynccontextmanager
 async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: float) -> AsyncIterator[None]:
-    """Hold the schedule's slot within, if Prefect can give it.
+    """Hold the schedule's slot during the `with` block, if Prefect can give it.
 
-    A separate asyncio task holds the slot: its lease must not depend on the caller's cancel scopes.
+    A separate asyncio task holds the slot, so that a cancel scope of the caller cannot end the lease on the slot.
 
     Args:
         name: The slot's name.
         decision_log: Where a wait, or a start without the slot, is noted.
-        wait_seconds: How long to wait for it.
+        wait_seconds: How long to wait for the slot.
 
     Raises:
-        SlotTaken: Another flow run held it for the whole wait.
+        SlotTaken: Another flow run held the slot for the whole wait.
     """
     acquired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     release = asyncio.Event()
@@ -184,7 +188,7 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
         done, _ = await asyncio.wait([acquired], timeout=told_after)
         if not done and wait_seconds > told_after:
             decision_log.note("Waiting for the schedule's concurrency slot: another flow run may hold it.")
-            # Prefect's own limit starts late if several flow runs of one process wait for the same slot.
+            # If several flow runs of one process wait for the same slot, Prefect starts its own time limit late.
             done, _ = await asyncio.wait([acquired], timeout=wait_seconds - told_after)
         if not done:
             raise SlotTaken(name)

@@ -1,9 +1,10 @@
 """Takes over the record of an older flow run, so that exactly one flow run tracks each Bolt run.
 
-A takeover is three writes, and a process can be killed after each of them: the new flow run takes the lease of the old
-one (`paradime_flows.ledger.store.supersede`), it writes its own record with the old flow run's id, and it marks the old
-record as taken over. The last write decides: if the new flow run starts again, it completes the takeover, or releases
-the record if another flow run was faster. If somebody cancelled the old flow run, the new one cancels the Bolt run.
+A takeover is three writes. First, the new flow run takes the lease of the old flow run
+(`paradime_flows.ledger.store.supersede`). Second, the new flow run writes its own record with the old flow run's id.
+Third, it marks the old record as taken over. The third write decides. The process can be killed after each write: if
+the new flow run starts again, it completes the takeover; if another flow run was faster, it empties its own record.
+If somebody cancelled the old flow run, the new flow run cancels the Bolt run.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ _TAKEOVERS_AT_MOST = 4
 
 
 class _TakenMeanwhile(Exception):
-    """Another flow run takes over the same record, and one of the two has to read it again."""
+    """Another flow run takes over the same record, so we have to read the record again."""
 
 
 def can_be_continued(old: Ownership, taken: Iterable[Ownership]) -> bool:
-    """Whether a record can be resumed or its success returned, and no newer flow run has taken it over.
+    """Whether a record can be resumed, or its success be returned, and no newer flow run has taken over the record.
 
     Args:
         old: The record of an older flow run.
@@ -57,7 +58,7 @@ def can_be_continued(old: Ownership, taken: Iterable[Ownership]) -> bool:
 
 
 def is_same_run(old: Ownership, newer: Ownership) -> bool:
-    """Whether a newer record is of the same run or trigger as an old one."""
+    """Whether a newer record has the same Bolt run or trigger as an old record."""
     if old.run_id is None:
         same_refusal = old.refused is not None and old.refused == newer.refused
         return same_refusal or (old.intent is not None and old.intent == newer.intent)
@@ -67,27 +68,29 @@ def is_same_run(old: Ownership, newer: Ownership) -> bool:
 async def take_over_run(
     old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Take over the record of another flow run; if that flow run was cancelled, cancel its Bolt run.
+    """Take over the record of an old flow run. If the old flow run was cancelled, cancel its Bolt run.
 
     Args:
-        old: That record.
+        old: The record to take over.
         flow_run: The new flow run.
-        key: The new flow run's intent.
+        key: The key of the new flow run's intent.
         caller: The tasks that have called the new flow run, if any.
-        credentials: The credentials of its workspace.
+        credentials: The credentials of the workspace.
 
     Returns:
-        The new flow run's record; None if there is nothing left to take over.
+        The new flow run's record; None if nothing is left to take over.
 
     Raises:
         Superseded: Another process or flow run has replaced the new flow run.
-        BoltError: The old flow run was cancelled, and Bolt does not cancel its run; the new flow run tracks it.
+        BoltError: The old flow run was cancelled, but Bolt could not cancel its run. The new flow run continues to
+            track that run.
     """
     for _ in range(_TAKEOVERS_AT_MOST):
         try:
             return await _take_over(old, flow_run, key, caller, credentials)
         except _TakenMeanwhile:
-            # If two flow runs take over at once, each could see the other as the winner.
+            # Two flow runs may take over the same record at once, and each may find that the other was faster. So each
+            # waits for a random time before the next try.
             await anyio.sleep(random.uniform(0, times().takeover_pause_seconds))  # noqa: S311 - nothing secret
     return None
 
@@ -98,7 +101,7 @@ async def _take_over(
     async with get_client() as client:
         check_lease(await client.read_flow_run(flow_run.id))
         try:
-            # Its process may live, and a hook or the sweeper may be cleaning up: they stop from here on.
+            # The old flow run's process may live, and a hook or the sweeper may be cleaning up: now they stop.
             previous = await supersede(client, old.flow_run_id, flow_run)
         except Superseded:
             raise _TakenMeanwhile from None
@@ -107,7 +110,7 @@ async def _take_over(
             old = now
             break
     else:
-        # It has reported its end meanwhile; but it may start again.
+        # The old flow run has reported its end meanwhile. Its final state is written, so that it does not start again.
         await write_final_state(old.flow_run_id, flow_run)
         return None
     new = old.copied_to(flow_run, key)
@@ -117,7 +120,7 @@ async def _take_over(
     new.decision_log().note(
         f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
     )
-    # In this order: between the two writes, two flow runs track the run, and not none.
+    # The order matters: between the two writes, two flow runs track the Bolt run. In the other order, none would.
     await write_ownership(new)
     try:
         await release_to(new, old)
@@ -130,16 +133,16 @@ async def _take_over(
 async def _finish_takeover(
     new: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Write the final state of the old flow run; if somebody has cancelled it, cancel the run taken over.
+    """Write the final state of the old flow run. If somebody has cancelled the old flow run, cancel the Bolt run.
 
-    The old flow run can be cancelled until its final state is written, and only the new one can notice that.
+    Somebody can cancel the old flow run until its final state is written. Only the new flow run can notice that cancel.
 
     Returns:
-        The new flow run's record; None if nothing of it is left.
+        The new flow run's record; None if the record has nothing to continue.
     """
     if await write_final_state(taken_from, flow_run) and new.is_open:
         reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
-        # An unknown run is searched for until it is certain whether there is one, as after a cancel of the new one.
+        # If the Bolt run is unknown, the clean-up searches until it is certain whether the trigger has started a run.
         await clean_up(new, credentials, reason)
         if not can_be_continued(new, ()):
             return None
@@ -155,13 +158,14 @@ async def complete_takeover(
     Args:
         new: The record of the new flow run.
         flow_run: The new flow run.
-        credentials: The credentials of its workspace.
+        credentials: The credentials of the workspace.
 
     Returns:
-        The new flow run's record; None if it has to search again for a record to take over.
+        The new flow run's record; None if the new flow run has to search again for a record to take over.
 
     Raises:
-        BoltError: Somebody has cancelled the old flow run, and Bolt does not cancel its run.
+        BoltError: The old flow run was cancelled, but Bolt could not cancel its run. The new flow run continues to
+            track that run.
     """
     if new.taken_from is None:
         return new
@@ -185,7 +189,7 @@ async def _complete(new: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool
         # A deleted flow run tracks nothing.
         return True
     for old in found:
-        # The old flow run may have started again, and have found or retried its run.
+        # The old flow run may have started again. It may have found its Bolt run, or retried it.
         has_changed = not is_same_run(old, new)
         if has_changed or old.taken_by not in {None, new.flow_run_id}:
             return False
@@ -194,7 +198,7 @@ async def _complete(new: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool
 
 
 def _counterparts(previous: FlowRun, new: Ownership) -> list[Ownership]:
-    """Return the old flow run's records of the same run or trigger as the new flow run's record."""
+    """From the records of the old flow run, return those with the same Bolt run or trigger as the new record."""
     return [
         each
         for each in read_ownerships(previous)
@@ -204,14 +208,14 @@ def _counterparts(previous: FlowRun, new: Ownership) -> list[Ownership]:
 
 
 async def release_to(new: Ownership, old: Ownership) -> None:
-    """Mark an old record as taken over by another flow run.
+    """Mark an old record as taken over by a new flow run.
 
     Args:
-        new: The record of that flow run.
-        old: The old record; a reported success stays as it is.
+        new: The record of the new flow run.
+        old: The old record. If it is a reported success, it is not changed.
 
     Raises:
-        Superseded: A third flow run has taken the lease of the old one.
+        Superseded: A third flow run has taken the lease of the old flow run.
     """
     if old.closed and old.reported:
         return
@@ -221,7 +225,7 @@ async def release_to(new: Ownership, old: Ownership) -> None:
 
 
 async def _release(new: Ownership) -> None:
-    """Replace the record of a failed takeover by an empty one: nothing was sent for its intent."""
+    """Replace the new flow run's record by an empty record, after a failed takeover: it has not triggered anything."""
     request = replace(new.request, retry_of=None)
     blank = Ownership(key=new.key, flow_run_id=new.flow_run_id, request=request, asked=new.asked)
     blank.notes = [*new.notes]
@@ -232,14 +236,14 @@ async def _release(new: Ownership) -> None:
 
 
 async def write_final_state(previous: UUID, new: FlowRun) -> bool:
-    """Write the final state of a flow run whose process is gone or has stopped, and that nobody starts again.
+    """Write the final state of an old flow run: its process is gone or has stopped, and nobody will start it again.
 
     Args:
-        previous: The flow run.
+        previous: The id of the old flow run.
         new: The flow run that replaces it.
 
     Returns:
-        Whether somebody has cancelled it, or one of its parents.
+        Whether somebody has cancelled the old flow run, or one of its parents.
     """
     cancelled = False
     try:
@@ -254,21 +258,22 @@ async def write_final_state(previous: UUID, new: FlowRun) -> bool:
 
 
 async def stop_if_replaced(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Stop if another flow run has replaced ours, or one of its parents.
+    """Stop if another flow run has replaced our flow run, or one of its parents.
 
     Args:
         client: An open client.
-        flow_run: Our flow run, whose execution began late.
+        flow_run: Our flow run. Its execution may have begun late.
 
     Raises:
-        Superseded: It was replaced. Our final state is written, and those of its replaced parents.
+        Superseded: Our flow run was replaced, or one of its parents. The final states of our flow run, and of its
+            parents up to the replaced one, have been written.
     """
     newer = await newer_call(client, flow_run)
     if newer is None:
         return
     replaced, new = newer
     async for one in lineage(client, flow_run):
-        # Prefect writes no state of an execution that raises Superseded.
+        # If an execution raises Superseded, Prefect does not write a final state, so we write it here.
         await write_final_state(one.id, new)
         if one.id == replaced.id:
             break
