@@ -1,8 +1,8 @@
 """Finds the flow runs of the same call in earlier attempts of the parents.
 
 When a parent is retried, Prefect makes a new flow run for a subflow that has not completed, or whose result was not
-persisted; and all subflows of that one are new as well. Prefect numbers the subflows of a flow run in the order of the
-calls. Subflows that a task calls have stored their callers in a label (`paradime_flows.ledger.callers`).
+persisted. All subflows of this new flow run are new, too. Prefect numbers the subflows of a flow run in the order of
+the calls. If a task calls a subflow, a label of the subflow names the task (`paradime_flows.ledger.callers`).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _PAGE = 200
 async def earlier_calls(client: PrefectClient, flow_run: FlowRun) -> list[FlowRun]:
     """Return the flow runs of the same call in earlier attempts of the parents, oldest first.
 
-    If one has its own process, it may still be running.
+    A flow run that has its own process may still be running.
     """
     return await _earlier_calls(client, flow_run, _GENERATIONS)
 
 
 async def calls_by_tasks(client: PrefectClient, flow_run: FlowRun, caller: Caller) -> list[FlowRun]:
-    """Return the other runs of a flow under the same parent, in this attempt of it or in earlier ones.
+    """Return the other flow runs of the same flow under the same parent, in this or an earlier attempt of the parent.
 
     Args:
         client: An open client.
         flow_run: The flow run that a task has called.
-        caller: The task. In the very first attempt there are no earlier calls, and Prefect is not asked for them.
+        caller: The task. The very first attempt has no earlier calls, so Prefect is not asked for them.
     """
     parent = await client.read_flow_run(caller.flow_run_id)
     earlier = await earlier_calls(client, parent)
@@ -59,7 +59,7 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
     if call.flow_run_id is None:
         return []
     if not call.dynamic_key.isdigit():
-        # Prefect has not numbered it: all calls of a task have the same key.
+        # A task made this call. Prefect does not number the calls of a task: all have the same key.
         return await _earlier_calls_by_tasks(client, flow_run)
     parent = await client.read_flow_run(call.flow_run_id)
     parents = [*await _earlier_calls(client, parent, generations - 1), parent]
@@ -70,14 +70,14 @@ async def _earlier_calls(client: PrefectClient, flow_run: FlowRun, generations: 
 def same_calls(
     flow_run: FlowRun, call: TaskRun, parent: FlowRun, calls: Iterable[TaskRun], called: Iterable[FlowRun]
 ) -> list[FlowRun]:
-    """Return the flow runs of the same call before a flow run, oldest first.
+    """Return the earlier flow runs of the same call as a flow run, oldest first.
 
     Args:
         flow_run: The flow run.
-        call: The task run that represents it in its parent.
-        parent: The flow run that has called it.
-        calls: The task runs of that name and number, of the parent and of its earlier calls.
-        called: The flow runs that these represent.
+        call: The task run that represents the flow run in its parent.
+        parent: The parent, which is the flow run that has called it.
+        calls: The task runs with the same name and number as `call`, of the parent and of the parent's earlier calls.
+        called: The flow runs that `calls` represent.
     """
     calls = list(calls)
     called = [one for one in called if one.id != flow_run.id and one.flow_id == flow_run.flow_id]
@@ -89,7 +89,7 @@ def same_calls(
         and (same[one.parent_task_run_id] != parent.id or _comes_after(flow_run, one))
     ]
     if has_its_own_process(flow_run):
-        # Deployments that are called in parallel are numbered in the order in which the requests arrive.
+        # If deployments are called in parallel, Prefect numbers them in the order in which the requests arrive.
         found = [one for one in found if one.parameters == flow_run.parameters]
     return sorted(found, key=lambda one: str(one.created))
 
@@ -102,12 +102,12 @@ async def _earlier_calls_by_tasks(client: PrefectClient, flow_run: FlowRun) -> l
 
 
 def same_calls_by_tasks(flow_run: FlowRun, caller: Caller, others: Iterable[FlowRun]) -> list[FlowRun]:
-    """Return one call of each earlier attempt; of equal calls, the one with the same position.
+    """Return one call of each earlier attempt. If an attempt made equal calls, return the call at the same position.
 
     Args:
         flow_run: The flow run that a task has called.
         caller: The task.
-        others: The other runs of its flow, in this attempt and in earlier ones.
+        others: The other flow runs of the same flow, in this attempt and in earlier attempts.
     """
     calls = [
         (theirs, one)
@@ -129,18 +129,19 @@ def same_calls_by_tasks(flow_run: FlowRun, caller: Caller, others: Iterable[Flow
 
 
 async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun, FlowRun] | None:
-    """Return the flow run that had replaced a flow run, or one of its parents, before that began.
+    """Return the newer flow run of the same call, if it existed before the given flow run, or its parent, began.
 
-    A flow run that a deployment started can outlive its parent. So it can begin after the parent's next attempt has
-    started another one instead; so can a parent of it. If it began before that, it continues until the other one takes
-    its lease.
+    A flow run that a deployment started can outlive its parent. So the flow run can begin late: after the parent's next
+    attempt has started a newer flow run of the same call. The same is true for each parent of the flow run. A flow run
+    that began before the newer flow run was created continues until the newer flow run takes its lease.
 
     Args:
         client: An open client.
         flow_run: The flow run.
 
     Returns:
-        The replaced flow run, which is the given one or a parent, and the one that replaces it; None if none does.
+        The replaced flow run, which is the given flow run or one of its parents, and the newer flow run that replaces
+        it; None if nothing was replaced.
     """
     async for one in lineage(client, flow_run):
         if not has_its_own_process(one) or one.parent_task_run_id is None or _began_at(one) is None:
@@ -155,7 +156,7 @@ async def newer_call(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun,
 
 
 def is_in_its_place(other: FlowRun, one: FlowRun) -> bool:
-    """Whether a newer flow run of the same call existed before one began, and is not over."""
+    """Whether `other` is a newer flow run of the same call, existed before `one` began, and is not over."""
     began = _began_at(one)
     is_same = other.flow_id == one.flow_id and other.parameters == one.parameters
     is_over = other.state is not None and other.state.is_final()
@@ -175,7 +176,7 @@ def _comes_after(one: FlowRun, other: FlowRun) -> bool:
 
 
 async def _called_by(client: PrefectClient, calls: Iterable[TaskRun]) -> list[FlowRun]:
-    """Return the flow runs that some task runs represent."""
+    """Return the flow runs that the given task runs represent."""
     these = FlowRunFilterParentTaskRunId(any_=[call.id for call in calls])
     return [one async for one in every_flow_run(client, FlowRunFilter(parent_task_run_id=these))]
 
@@ -183,17 +184,18 @@ async def _called_by(client: PrefectClient, calls: Iterable[TaskRun]) -> list[Fl
 def _is_same_call(
     one: TaskRun, call: TaskRun, parent: FlowRun, calls: Iterable[TaskRun], called: Iterable[FlowRun]
 ) -> bool:
-    """Whether two calls of the same name and number are the same call, in this attempt or another one.
+    """Whether two calls of the same name and number are the same call, in this attempt or in another attempt.
 
-    Prefect's key of a flow changes if a line is added before it in the file, or if the file moves; and two flows of the
-    same name and number have different keys.
+    Two flows with the same name have different keys in Prefect. But the key of a flow also changes if a line is added
+    before the flow in its file, or if the file is moved.
     """
     if one.task_key == call.task_key:
         return True
     if one.flow_run_id != parent.id:
         keys = {other.task_key for other in calls if other.flow_run_id == one.flow_run_id}
         return call.task_key not in keys
-    # Both are the parent's: the key has changed since its current execution began, and the old key is not used now.
+    # Both calls belong to the parent. They are the same call if the key has changed: the old call was made before the
+    # parent's current execution began, the new call was made since, and no call since then has used the old key.
     state = parent.state
     if state is None or not state.is_running() or parent.run_count <= 1:
         return False
@@ -206,7 +208,7 @@ def _is_same_call(
 
 
 async def _calls_of_that_name(client: PrefectClient, call: TaskRun, parents: list[FlowRun]) -> list[TaskRun]:
-    """Return the task runs of some flow runs that represent a subflow of the same name and number."""
+    """Return the task runs of the given parents that represent a subflow of the same name and number as `call`."""
     these = FlowRunFilter(id=FlowRunFilterId(any_=[parent.id for parent in parents]))
     named = TaskRunFilter(name=TaskRunFilterName(any_=[call.name]))
     found: list[TaskRun] = []
@@ -225,5 +227,5 @@ async def _calls_of_that_name(client: PrefectClient, call: TaskRun, parents: lis
 
 
 def of_its_number(call: TaskRun, found: Iterable[TaskRun]) -> list[TaskRun]:
-    """Return a call and, of the calls of the same name, those with its number."""
+    """Return a call, and the calls of the same name that have the same number."""
     return [call, *(one for one in found if one.dynamic_key == call.dynamic_key and one.id != call.id)]

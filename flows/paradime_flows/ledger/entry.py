@@ -1,8 +1,8 @@
 """The record of a Bolt run that a flow run tracks, stored as a label of the flow run.
 
-Labels survive retries, crashes and cancels, and hooks, other processes and the sweeper can read them. Prefect cannot
-filter by them, so each such flow run also has a constant tag. A label's value must be a scalar (a None or a list there
-breaks Prefect's reads), so the record is JSON text.
+Prefect keeps the labels after a retry, a crash or a cancel. Hooks, other processes and the sweeper can read the labels.
+Prefect cannot filter flow runs by labels, so each flow run with a record also has a constant tag. The value of a label
+is a scalar: Prefect cannot read a flow run if a label is None or a list. So the record is stored as JSON text.
 """
 
 from __future__ import annotations
@@ -32,39 +32,44 @@ class Ownership(BaseModel):
     """An intent to run a schedule, the Bolt run that it has started, and what to do with that run.
 
     Attributes:
-        key: Which intent of the flow run this is; our flows have one, a flow of the user's has one per task.
-        flow_run_id: The flow run that it belongs to: a copied label does not count.
-        execution: The execution of the flow run (`paradime_flows.ledger.store`) that resumed it last.
-        asked: The fingerprint of the caller's request; `request` may be a retry of that, or the rest of it.
-        request: What was to be triggered. Its commands are not stored: they may contain secrets and be large.
-        intent: What was known before the trigger; None until it is about to be sent.
-        refused: What was known before a trigger that Bolt refused since the schedule was running. If a gateway sent the
-            request twice, that trigger may have started this run. Such a run is not cancelled, and no second one is
-            triggered.
-        caller: The tasks that have called the flow run, or in which the task of the intent is called.
-        taken_from: The flow run that it is being taken over from; None when the takeover is complete.
-        taken_by: The flow run that has taken it over.
-        run_id: The Bolt run; None until it is known.
-        state: Its last known state.
-        owned: Whether the run is ours to cancel; false for one that we attached to, or that only may be ours.
-        attached: Whether it is another client's run, for which we wait as `on_already_running` says.
-        left: Whether the run is not tracked after its start, as requested.
-        closed: Whether the run is no longer tracked: it has ended, or was left on purpose.
-        reported: Whether its end was reported as this flow run's outcome; a later retry is a new intent.
-        unreachable: Whether the wait ended because Bolt was unreachable, so that the flow run's failure does not mean
-            that the run failed.
-        began_at: When its time limit began, in seconds since the epoch.
-        limit_seconds: How long it may take from then, in seconds.
-        api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the run.
-        workspace_uid: The workspace that the endpoint's token acts on, if it names one.
-        credentials_block: Name of the `ParadimeCredentials` block; None for the environment's credentials.
-        on_interrupt: What an interrupt (SIGTERM, Ctrl-C) does to it, if nobody has cancelled the flow run.
-        on_crash: What a crash of the flow run's process does to it.
-        on_timeout: What its time limit does to it, also if the sweeper waits for it.
-        archive: What to archive of the run, and where.
-        failed_run: The run that failed and is about to be retried, by a retry or by its remaining commands.
-        attempts: The runs before it, for this same intent.
-        earlier: How many of them were reported as the flow run's outcome before it started again.
+        key: The name of this intent among the intents of its flow run. A flow of this package has one intent; a flow of
+            the user has one intent for each task.
+        flow_run_id: The flow run that this record was written for. If the label was copied to another flow run, the
+            copy is ignored there.
+        execution: The execution of the flow run (`paradime_flows.ledger.store`) that began or resumed this record last.
+        asked: The fingerprint of the caller's request. `request` may be a retry of that request, or its remaining part.
+        request: What was to be triggered. The commands are not stored: they may contain secrets, and may be large.
+        intent: What was known before the trigger; None until the trigger is about to be sent.
+        refused: What was known before a trigger that Bolt refused because the schedule was already running. If a
+            gateway sent this trigger twice, the trigger may have started the run that Bolt was running. We do not
+            cancel such a run, and do not trigger a second one.
+        caller: The tasks that have called the flow run, or that have called the task of the intent.
+        taken_from: The flow run from which this record is being taken over; None when the takeover is complete.
+        taken_by: The flow run that has taken over this record.
+        run_id: The Bolt run; None until the id is known.
+        state: The last known state of the Bolt run.
+        owned: Whether we may cancel the Bolt run. False if we attached to the run, or if it is not certain that our
+            trigger started it.
+        attached: Whether the Bolt run is another client's run, for which we wait as `on_already_running` says.
+        left: Whether the caller asked not to track the Bolt run after its start.
+        closed: Whether the Bolt run is no longer tracked: it has ended, or was left running on purpose.
+        reported: Whether the end of the Bolt run was reported as the flow run's outcome. A later retry of the flow run
+            is then a new intent.
+        unreachable: Whether the wait ended because Bolt was unreachable. Then the flow run's failure does not mean that
+            the Bolt run has failed.
+        began_at: When the time limit of the Bolt run began, in seconds since the epoch.
+        limit_seconds: The time limit of the Bolt run, in seconds from `began_at`.
+        api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the Bolt run.
+        workspace_uid: The workspace that the credentials name, if they name one.
+        credentials_block: The name of the `ParadimeCredentials` block; None for the environment's credentials.
+        on_interrupt: What happens to the Bolt run at an interrupt (SIGTERM, Ctrl-C), if nobody has cancelled the flow
+            run.
+        on_crash: What happens to the Bolt run when the flow run's process crashes.
+        on_timeout: What happens to the Bolt run when its time limit is reached, also if the sweeper waits for the run.
+        archive: What is archived of the Bolt run, and where.
+        failed_run: The Bolt run that failed and is about to be retried, by a retry or by its remaining commands.
+        attempts: The earlier Bolt runs of this intent.
+        earlier: How many of `attempts` were reported as the flow run's outcome before the flow run started again.
         notes: The decision log.
     """
 
@@ -110,7 +115,7 @@ class Ownership(BaseModel):
         return {"schedule_name": request.schedule_name, "options": options, **retry}
 
     def asks_for(self, request: TriggerRequest) -> bool:
-        """Whether the caller's request is equal to a request."""
+        """Whether the caller's request is equal to the given request."""
         return (self.asked or self.request.fingerprint) == request.fingerprint
 
     @property
@@ -120,13 +125,16 @@ class Ownership(BaseModel):
 
     @property
     def is_unreported(self) -> bool:
-        """Whether the end of its run, or of a trigger, was not reported: the next execution resumes it."""
+        """Whether the end of the Bolt run, or of a trigger, was not reported. The next execution resumes the record."""
         is_begun = self.intent is not None or self.refused is not None or self.run_id is not None
         return is_begun and not self.reported
 
     @property
     def has_unknown_run(self) -> bool:
-        """Whether a trigger was sent whose run is not known, also if all runs that may be it have ended."""
+        """Whether a trigger may have been sent, and its Bolt run is not known.
+
+        This stays true when all Bolt runs that the trigger may have started have ended.
+        """
         return self.is_unreported and self.run_id is None and self.intent is not None
 
     @property
@@ -135,45 +143,45 @@ class Ownership(BaseModel):
         return self.request.schedule_name
 
     def count_attempt(self, run_id: int, state: BoltRunState | None) -> None:
-        """Count a run among the attempts, once."""
+        """Add a Bolt run to the attempts, if it is not one of them yet."""
         if state is not None and run_id not in {attempt.run_id for attempt in self.attempts}:
             self.attempts.append(BoltAttempt(run_id=run_id, state=state))
 
     def remaining_seconds(self, limit: float) -> float:
-        """Return the rest of a time limit, in seconds; never more than the limit, whatever the clock says."""
+        """Return the remaining seconds of a time limit: never more than the limit, even if the clock is wrong."""
         if self.began_at is None:
             return limit
         return min(limit, self.began_at + limit - time.time())
 
     @property
     def time_is_up(self) -> bool:
-        """Whether its own time limit has passed."""
+        """Whether the time limit of the Bolt run has passed."""
         return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
 
     def is_in(self, credentials: ParadimeCredentials) -> bool:
-        """Whether credentials belong to its workspace."""
+        """Whether the given credentials belong to the workspace of this record."""
         return (self.api_endpoint, self.workspace_uid) == (
             credentials.api_endpoint,
             credentials.workspace_uid,
         )
 
     def copied_to(self, flow_run: FlowRun, key: str) -> Ownership:
-        """Return a copy that belongs to another flow run."""
+        """Return a copy of this record that belongs to another flow run."""
         new = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
         new.leased_to(flow_run)
         return new
 
     def leased_to(self, flow_run: FlowRun) -> None:
-        """Store which execution has the lease of its flow run."""
+        """Store which execution has the lease on the flow run."""
         self._lease = execution_of(flow_run)
         self.execution = self._lease or ""
 
     def decision_log(self) -> DecisionLog:
-        """Return the record's decision log, to add to it."""
+        """Return the record's decision log. New notes are added to the record."""
         return DecisionLog(self.notes)
 
     def to_labels(self) -> dict[str, Any]:
-        """Return the labels that store this record; the second and third are for people."""
+        """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
         labels: dict[str, Any] = {f"{LEDGER_LABEL_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
         if self.key == FLOW_KEY:
             labels[SCHEDULE_LABEL] = self.schedule
@@ -183,7 +191,7 @@ class Ownership(BaseModel):
 
 
 def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
-    """Return the records in a flow run's labels; a label that was copied from another flow run does not count."""
+    """Return the records in a flow run's labels. A label that was copied from another flow run is ignored."""
     found: list[Ownership] = []
     labels: Mapping[str, Any] = flow_run.labels or {}
     for name, value in labels.items():
@@ -203,7 +211,7 @@ async def write_ownership(ownership: Ownership) -> None:
     """Write a record to its flow run's labels.
 
     Raises:
-        Superseded: Another execution has taken the lease since the record was read, and has a newer record.
+        Superseded: Another execution has taken the lease since the record was read. It has a newer record.
     """
     async with get_client() as client:
         await read_if_leased(client, ownership)
@@ -212,7 +220,7 @@ async def write_ownership(ownership: Ownership) -> None:
 
 
 async def read_if_leased(client: PrefectClient, ownership: Ownership) -> FlowRun:
-    """Return the flow run of a record as it is now.
+    """Return the current flow run of a record.
 
     Raises:
         Superseded: Another execution has taken the lease since the record was read.

@@ -1,12 +1,13 @@
-"""The lease on a flow run: which execution may act for it, the one that began last.
+"""The lease on a flow run: only the execution that has the lease may act for the flow run.
 
-Prefect can run one flow run in two processes at once: a process that was declared crashed may still be running, or a
-worker writes a crash a second time after somebody has retried the flow run. Each execution writes its token to a label
-of the flow run when it begins. An execution that finds another token there stops: it starts nothing, cancels nothing,
-and does not change the flow run's state.
+The execution that began last has the lease. Prefect can run one flow run in two processes at once: a process may still
+be running although Prefect has marked it as crashed, or a worker may write `Crashed` a second time after somebody has
+retried the flow run. Each execution writes its token to a label of the flow run when it begins. If an execution finds
+another token in the label, it stops: it starts nothing, cancels nothing, and does not change the flow run's state.
 
-An execution writes its token, and then reads the records to resume; a trigger writes its intent, and then reads the
-token. So of two executions, at least one notices the other before anything is sent.
+An execution writes its token first, and then reads the records to resume. Before a trigger is sent, the intent is
+written first, and then the token is read. So at least one of two executions notices the other one before anything is
+sent.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _leases: ContextVar[Mapping[UUID, str]] = ContextVar("leases", default={})  # no
 
 
 class Superseded(Abort):
-    """Another process runs our flow run now. Prefect ends an execution that raises this without changing its state.
+    """Another process runs our flow run now. If an execution raises this, Prefect ends it and writes no state.
 
     Args:
         flow_run: The flow run.
@@ -53,19 +54,20 @@ async def write_labels(
     labels: dict[str, Any],
     see: Callable[[FlowRun], None] | None = None,
 ) -> None:
-    """Write labels to a flow run, and check that they are there.
+    """Write labels to a flow run, and check that Prefect has stored them.
 
-    Prefect's server reads all labels of a flow run and writes them all back. If its database lets two requests do this
-    at once, as Postgres does, another write can undo ours: a heartbeat, every few seconds.
+    For each write, Prefect's server reads all labels of the flow run and writes all of them back. Some databases, such
+    as Postgres, let two requests do this at once. Then another write can undo our write: for example a heartbeat, which
+    is written every few seconds.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
         labels: The labels.
-        see: Raises an error, such as `Superseded`, if the labels must not be written once more.
+        see: Called with the flow run after each write. It raises an error, such as `Superseded`, to stop the writes.
 
     Raises:
-        RuntimeError: The labels are not there after several writes.
+        RuntimeError: Prefect has not stored the labels after several writes.
     """
     for _ in range(_WRITES_AT_MOST):
         await client.update_flow_run_labels(flow_run_id, labels)
@@ -82,7 +84,7 @@ async def write_labels(
 async def take_lease(client: PrefectClient, flow_run_id: UUID) -> None:
     """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process."""
     execution = current_execution()
-    # An execution with many tasks writes its token once: it must not take back a lease that it has lost.
+    # An execution with many tasks writes its token only once. If it has lost the lease, it cannot take the lease again.
     tokens = the_supervisor().tokens.setdefault(flow_run_id, set())
     if execution not in tokens:
         began_at = current_execution_began_at().isoformat()
@@ -92,7 +94,9 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> None:
 
 
 async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> FlowRun:
-    """Take the lease on an old flow run for a new one: the old execution, a hook or the sweeper stops acting for it.
+    """Take the lease on an old flow run for a new flow run.
+
+    The old execution, a hook or the sweeper then stops acting for the old flow run.
 
     Args:
         client: An open client.
@@ -100,7 +104,7 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> F
         new: The new flow run, which is running.
 
     Returns:
-        The old flow run after that.
+        The old flow run, with the new lease.
 
     Raises:
         Superseded: A third flow run has taken the lease meanwhile.
@@ -114,10 +118,10 @@ async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> F
 
 
 def check_lease(flow_run: FlowRun) -> None:
-    """Check that no other execution has taken the lease since the current one did.
+    """Check that no other execution has taken the lease since the current execution took it.
 
     Raises:
-        Superseded: Another execution has taken it.
+        Superseded: Another execution has taken the lease.
     """
     execution = _leases.get().get(flow_run.id)
     if execution is not None and execution_of(flow_run) not in {None, execution}:
@@ -125,7 +129,10 @@ def check_lease(flow_run: FlowRun) -> None:
 
 
 def execution_of(flow_run: FlowRun) -> str | None:
-    """Return the execution that has the lease on a flow run, or had it last; None if no flow run of ours did."""
+    """Return the execution that holds the lease on a flow run, or held it last.
+
+    None if the flow run has never had a lease.
+    """
     execution = (flow_run.labels or {}).get(EXECUTION_LABEL)
     return None if execution is None else str(execution)
 
@@ -139,6 +146,6 @@ def execution_began_at(flow_run: FlowRun) -> datetime | None:
 
 
 def lost_lease(flow_run: FlowRun) -> bool:
-    """Whether this process had the lease on a flow run and another has it now."""
+    """Whether this process had the lease on a flow run, and another process has the lease now."""
     ours = the_supervisor().tokens.get(flow_run.id, set())
     return bool(ours) and execution_of(flow_run) not in {None, *ours}

@@ -1,4 +1,4 @@
-"""Writes the record of an intent while its run is triggered, runs and ends."""
+"""Writes the record of an intent before and after the trigger, while the Bolt run is running, and at its end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ NoteStart = Callable[[Ownership, int, float], None]
 
 
 class FlowRunLedger:
-    """Writes intent and run id to the flow run (`paradime_blocks.trigger.request.RunLedger`).
+    """Writes the intent and the id of the Bolt run to the flow run (`paradime_blocks.trigger.request.RunLedger`).
 
     Args:
-        ownership: The record, which is updated and written.
-        timeout_seconds: How long a run may take from its trigger, in seconds. Only needed to trigger.
-        check: Awaited before and after an intent is written; raises if nothing must be sent. Only needed to trigger.
-        note_start: Called with the start of a run's time limit, by the monotonic clock. Only needed to trigger.
+        ownership: The record. It is updated and written.
+        timeout_seconds: The time limit of a Bolt run, in seconds from the trigger. Only needed to trigger.
+        check: Awaited before and after an intent is written. It raises if the trigger must not be sent. Only needed to
+            trigger.
+        note_start: Called with the record, the Bolt run, and the time at which the time limit of the run began, by the
+            monotonic clock. Only needed to trigger.
     """
 
     def __init__(
@@ -45,23 +47,24 @@ class FlowRunLedger:
         """Write that a trigger is about to be sent.
 
         Raises:
-            StoppedByPrefect: The flow run was cancelled; nothing must be sent.
-            Superseded: Another process runs the flow run, or one of its parents, now.
-            Pause: The flow run was suspended.
-            Exception: Prefect did not accept the record; nothing must be sent either.
+            StoppedByPrefect: The flow run was cancelled. The trigger must not be sent.
+            Superseded: Another process runs the flow run, or one of its parents, now. The trigger must not be sent.
+            Pause: The flow run was suspended. The trigger must not be sent.
+            Exception: Prefect did not accept the record, or is unreachable. The trigger must not be sent.
         """
         ownership = self.ownership
-        # Prefect does not notify a script, and the requests to Bolt before this may have taken long.
+        # Prefect does not tell a script that its flow run was cancelled. The requests to Bolt before this line may have
+        # taken long, so a cancel may have come meanwhile.
         await self._check_wanted()
         ownership.request, ownership.intent = request, intent
         ownership.run_id, ownership.state, ownership.owned = None, None, not ownership.left
         ownership.attached = False
         ownership.closed, ownership.reported, ownership.unreachable = False, False, False
-        # Not the time of a run before this one.
+        # Replace the time of an earlier Bolt run.
         ownership.began_at, ownership.limit_seconds = intent.intended_at, self.timeout_seconds
         await write_ownership(ownership)
         self._intended = time.monotonic()
-        # An execution that starts from now on finds the intent; one that started before must be noticed here.
+        # An execution that starts from now on finds the intent. An execution that started before now is noticed here.
         await self._check_wanted()
 
     async def _check_wanted(self) -> None:
@@ -69,7 +72,7 @@ class FlowRunLedger:
         await self._check(self.ownership.flow_run_id)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Write which run the trigger started; its time limit began when the trigger was sent."""
+        """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
         del adopted  # the decision log has it
         intent = self.ownership.intent
         if self._intended is not None and self._note_start is not None:
@@ -77,8 +80,8 @@ class FlowRunLedger:
         await self._track(run_id, time.time() if intent is None else intent.intended_at)
 
     async def attached(self, run_id: int) -> None:
-        """Write that we wait for a run which is not ours; its time limit begins now."""
-        # Before the id is written: else an interrupt between the two would cancel another client's run.
+        """Write that we wait for a Bolt run that is not ours. The time limit begins now."""
+        # `owned` is set before the id is written. Otherwise an interrupt in between would cancel another client's run.
         self.ownership.owned = False
         if self._note_start is not None:
             self._note_start(self.ownership, run_id, time.monotonic())
@@ -93,19 +96,19 @@ class FlowRunLedger:
         await self.save()
 
     async def refused(self) -> None:
-        """Write that Bolt refused the trigger since the schedule is running; that may be a run of ours."""
+        """Write that Bolt refused the trigger because the schedule is running. That Bolt run may be ours."""
         ownership = self.ownership
         earlier, intent = ownership.refused, ownership.intent
         if intent is not None and earlier is not None and earlier.retry_of == intent.retry_of:
-            # The earlier intent covers more runs: those that began after its latest run.
+            # Our trigger may have started any Bolt run that began after the latest run of the earlier intent.
             intent = replace(intent, latest_run_id=earlier.latest_run_id)
         ownership.refused = intent or earlier
         await self.withdraw()
 
     async def withdraw(self) -> None:
-        """Write that nothing was started, so that no later execution searches for a run.
+        """Write that the trigger has started no Bolt run, so that no later execution searches for one.
 
-        If it was a retry, the failed run is the record's run again: the next execution retries it.
+        If the trigger was a retry, the failed Bolt run is the record's Bolt run again: the next execution retries it.
         """
         ownership = self.ownership
         ownership.intent = None
@@ -118,13 +121,13 @@ class FlowRunLedger:
         await self.save()
 
     async def disown(self) -> None:
-        """Write that a run which the trigger may have started is not certainly ours, and is not to be cancelled."""
+        """Write that the Bolt run must not be cancelled, because it is not certain that our trigger started it."""
         self.ownership.owned = False
         await self.save()
 
     async def save(self) -> None:
-        """Write the record; if Prefect is unreachable, only warn, since the run must still be tracked."""
-        # An interrupt can end this, too.
+        """Write the record. If Prefect is unreachable, only warn, because the Bolt run must still be tracked."""
+        # This is set first, because an interrupt can end the write, too.
         self.ownership._is_saved = False  # noqa: SLF001 - not part of the record: whether its last change is written
         try:
             await write_ownership(self.ownership)
@@ -144,7 +147,7 @@ class FlowRunLedger:
             await self.save()
 
     async def close(self, state: BoltRunState | None, *, reported: bool) -> None:
-        """Write that the run is no longer tracked."""
+        """Write that the Bolt run is no longer tracked."""
         ownership = self.ownership
         ownership.state = state or ownership.state
         ownership.closed, ownership.reported = True, reported
