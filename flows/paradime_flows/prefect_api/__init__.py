@@ -1,4 +1,4 @@
-"""The one place that talks to Prefect. It exports what the other packages use."""
+"""Most access to Prefect: the flow run's context, flow runs, labels, artifacts, and the times. For other packages."""
 
 from paradime_flows.prefect_api.artifacts import (
     ArtifactWriter,

@@ -1,4 +1,4 @@
-"""Writes artifacts for a flow run, from within it or from outside (a hook, the sweeper)."""
+"""Writes artifacts for a flow run. The caller may be the flow run itself, a hook or the sweeper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slugify import slugify
 _KEY_CHARACTERS: Final = 120
 _HASH_CHARACTERS: Final = 8
 _UNNAMED: Final = re.compile(r"run \d+")
-# Names whose key would look like the key of another kind of artifact.
+# A schedule with such a name would get a key that looks like the key of another kind of artifact.
 _TAKEN: Final = re.compile(
     r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-(?:dbt-results|links)$|-log-\d+(?:-|$)"
 )
@@ -26,15 +26,15 @@ _TAKEN: Final = re.compile(
 def artifact_key(kind: str, name: str, *parts: str) -> str:
     """Return an artifact's key. Prefect accepts only lower-case letters, digits and dashes.
 
-    Two names never share a key, and no name has the key of another name's results, logs or links. So a hash follows a
-    name that is not a valid key, or that looks like another kind's key. A hash also ends a key that would be too long
-    or empty.
+    Two names never have the same key, and no name has the key of another name's results, logs or links. So the
+    function adds a hash after a name that is not a valid key, or that looks like the key of another kind of artifact.
+    It also adds a hash at the end of a key that would be too long or empty.
 
     Args:
-        kind: Our own word, which begins the key.
+        kind: The word at the beginning of the key, such as `paradime`. It is not remote text.
         name: The name of a schedule, a pipeline or a run.
-        parts: The end of the key. Capitals and punctuation in it may be lost, so a caller that takes them from remote
-            text must check that the keys differ, as `ArchiveContext.key` does.
+        parts: The end of the key. The key may lose capitals and punctuation of the parts. So a caller that passes
+            remote text must check that its keys differ, as `ArchiveContext.key` does.
 
     Example:
         >>> artifact_key("paradime", "daily", "dbt results")
@@ -43,7 +43,7 @@ def artifact_key(kind: str, name: str, *parts: str) -> str:
         'paradime-daily-run-b1ee1f0d'
     """
     own = slugify(name)
-    # The name of a run whose schedule is unknown.
+    # "run 123" is our own name for a run whose schedule is unknown. It needs no hash.
     if not _UNNAMED.fullmatch(name) and (own != name or _TAKEN.search(name)):
         own = f"{own}-{short_hash(name)}".strip("-")
     whole = "-".join(part for part in (kind, name, *parts) if part)
@@ -77,11 +77,11 @@ def _page(path: str) -> str | None:
 class ArtifactWriter:
     """Writes artifacts for one flow run.
 
-    Prefect renders descriptions as markdown, so remote text in them must be escaped as in the data.
+    Prefect renders descriptions as markdown. So remote text must be escaped in descriptions, as it is in the data.
 
     Attributes:
         flow_run_id: The flow run; None outside of flow runs.
-        task_run_id: The task run within it, if any.
+        task_run_id: The flow run's task run that writes the artifacts, if there is one.
     """
 
     flow_run_id: UUID | None = None

@@ -20,10 +20,10 @@ _PROCESS = str(uuid4())
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """Return the flow or task run's logger, or a plain one outside of runs."""
+    """Return the logger of the flow run or task run; a plain logger outside of flow runs and task runs."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None and current_task_run_id() is None:
-        # In a subflow that a task called, Prefect would return the task's logger.
+        # In a subflow that a task called, `get_run_logger` would return the task's logger.
         return flow_run_logger(context.flow_run, context.flow)
     try:
         return get_run_logger()
@@ -33,9 +33,9 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 @contextmanager
 def new_prefect_clients() -> Iterator[None]:
-    """Make `get_client` return new clients within, not the client that the flow run's engine opened.
+    """Make `get_client` return new clients during the `with` block, instead of the client of the flow run's engine.
 
-    A task that was interrupted may clean up after its flow has ended, and then the engine's client is closed.
+    A task that was interrupted may clean up after its flow has ended. At that time, the engine's client is closed.
     """
     variable: ContextVar[AsyncClientContext | None] = AsyncClientContext.__var__  # type: ignore[assignment]
     token = variable.set(None)
@@ -46,9 +46,9 @@ def new_prefect_clients() -> Iterator[None]:
 
 
 def current_flow_run_id() -> UUID | None:
-    """Return the flow run that the caller belongs to, also from within a task run."""
-    # The flow run's context comes first: in a subflow that a task called, Prefect keeps the context of that task, which
-    # belongs to the parent.
+    """Return the id of the flow run that the caller belongs to. The caller may be in a task run of the flow run."""
+    # The flow run's context comes first. In a subflow that a task called, Prefect keeps the context of this task, and
+    # the task belongs to the parent flow run.
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         return context.flow_run.id
@@ -57,11 +57,12 @@ def current_flow_run_id() -> UUID | None:
 
 
 def current_execution() -> str:
-    """Return a token that identifies the present execution of a flow run among its attempts and in other processes.
+    """Return a token that identifies the present execution of a flow run.
 
-    It is the id of the Running state with which the execution began. Prefect sends this state to tasks in other
-    processes, but it may not send the context's start time. The token is stored, because the state changes when the
-    execution ends, and a task may run longer.
+    Each attempt of the flow run has its own token, and the token is the same in every process of an execution. The
+    token is the id of the Running state with which the execution began. Prefect sends this state to tasks in other
+    processes, but it may not send the context's start time. The token is stored, because the flow run's state changes
+    when the execution ends, while a task may still run.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -72,13 +73,13 @@ def current_execution() -> str:
 
 
 def current_execution_began_at() -> datetime:
-    """Return when the present execution began, by this machine's clock."""
+    """Return the time at which the present execution began, by this machine's clock."""
     context = FlowRunContext.get()
     return context.start_time if context is not None else datetime.now(timezone.utc)
 
 
 def current_task_run_id() -> UUID | None:
-    """Return the task run that the caller is in; None in a flow that a task called."""
+    """Return the id of the task run that the caller is in; None outside of tasks, and in a flow that a task called."""
     context = TaskRunContext.get()
     if context is None or context.task_run.flow_run_id != current_flow_run_id():
         return None

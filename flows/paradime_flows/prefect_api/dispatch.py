@@ -1,11 +1,11 @@
 """Flows and tasks with async functions that sync code can call, too.
 
-In Prefect, only async code can call an async flow. Our flows are async, because only async functions can be cancelled
-everywhere. A call from sync code runs them to their end. `.submit()`, `.map()`, deployments and workers need none of
-this; they are Prefect's own.
+In Prefect, only async code can call an async flow. Our flows are async, because only an async function can be
+cancelled in every place. If sync code calls one of our flows or tasks, the call returns when the flow or task has
+ended. `.submit()`, `.map()`, deployments and workers work as in Prefect.
 
-A task's arguments are checked in its run, as Prefect checks a flow's parameters, because futures have their values by
-then.
+The arguments of a task are checked in its task run, as Prefect checks the parameters of a flow. An argument may be a
+future, and in the task run the future has its value.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class DispatchedFlow(Flow[P, R]):
     """An async flow that sync code can call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the flow: to its end for a sync caller, as a coroutine for an async one."""
+        """Run the flow to its end for a sync caller. Return a coroutine to an async caller."""
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
 
     def drawn_with(self, boxes: Mapping[str, type[FormGroup]]) -> DispatchedFlow[P, R]:
-        """Show the flow's form with boxes.
+        """Show options in boxes in the flow's form.
 
-        A deployment reads the signature of the flow; a run reads the signature of its function.
+        A deployment reads the signature of the flow. A flow run reads the signature of the flow's function.
         """
         self.__signature__ = form_signature(self.fn, boxes)
         self.parameters = parameter_schema(self)
@@ -61,14 +61,14 @@ class DispatchedFlow(Flow[P, R]):
         """Return the parameters of a call as Prefect stores them.
 
         Raises:
-            BoltRequestError: A parameter has the values of a block instead of its name.
+            BoltRequestError: A parameter has the values of a block instead of the block's name.
         """
         return super().serialize_parameters({name: stored(name, value) for name, value in parameters.items()})
 
     def with_options(self, **options: Any) -> DispatchedFlow[P, R]:
         """Return a copy of the flow with other options."""
         copy = super().with_options(**options)
-        # Prefect returns a plain Flow, with the form of its function.
+        # Prefect returns a plain Flow, whose form shows the parameters of the function.
         copy.__class__ = type(self)
         copy.parameters = self.parameters
         if signature := vars(self).get("__signature__"):
@@ -84,18 +84,18 @@ class DispatchedTask(Task[P, R]):
     """An async task that sync code can call."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task: to its end for a sync caller, as a coroutine for an async one."""
+        """Run the task to its end for a sync caller. Return a coroutine to an async caller."""
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit the task to the task runner. This thread counts the signals for the task's thread."""
+        """Submit the task to the task runner. The calling thread counts the signals for the task's thread."""
         count_signals()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Map the task over its arguments. This thread counts the signals for the tasks' threads.
+        """Map the task over its arguments. The calling thread counts the signals for the tasks' threads.
 
-        A block is one argument for all tasks: Prefect would map over its fields.
+        All tasks get the same block. Prefect alone would map over the fields of the block.
         """
         count_signals()
         return super().map(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
@@ -113,7 +113,7 @@ def bolt_flow(
     """Make a flow of an async function, for sync and async callers.
 
     Args:
-        boxes: The boxes of the flow's form, by the parameter's name.
+        boxes: The boxes of the flow's form. The key is the name of the parameter.
         options: Options of `prefect.flow`.
     """
 
@@ -125,10 +125,10 @@ def bolt_flow(
 
 
 def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedTask[P, R]]:
-    """Make a task of an async function, for sync and async callers. Its arguments are checked by their types.
+    """Make a task of an async function, for sync and async callers. The task checks the types of its arguments.
 
     The task has no cache. In a flow that persists its results, a cache would return the result of an earlier call with
-    the same arguments: the first run for a second trigger, or an old state of a run.
+    the same arguments. A second trigger would return the first Bolt run, and a read would return an old state.
 
     Args:
         options: Options of `prefect.task`.
@@ -150,7 +150,7 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 
 @functools.cache
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    # Made at the first call, because making them takes time.
+    # The adapters are made at the first call, because it takes time to make them.
     parameters = inspect.signature(function).parameters.values()
     return {each.name: TypeAdapter(each.annotation) for each in parameters}
 
@@ -159,7 +159,7 @@ def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> ob
     """Return a task's argument, converted to its type.
 
     Raises:
-        BoltRequestError: It is invalid, or it is text where the type is a number or a bool.
+        BoltRequestError: The argument is invalid, or it is text where the type is a number or a bool.
     """
     given = (
         f"{name} is {value!r}"
@@ -175,7 +175,7 @@ def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> ob
         guidance = f"For {name}, {wanted}."
         raise BoltRequestError(msg, guidance=guidance) from None
     if isinstance(value, _PLAIN) and not _is_of_the_same_kind(value, read):
-        # Pydantic reads "no" as False and True as 1. That is a guess, and a guess could start a wrong run.
+        # Pydantic reads "no" as False and True as 1. This is a guess, and a guess could start a wrong Bolt run.
         msg = f"{given}. Nothing was sent."
         kind = "True or False" if isinstance(read, bool) else f"a value like {read!r}"
         raise BoltRequestError(msg, guidance=f"Give {name} as {kind}.")
@@ -194,7 +194,7 @@ def _is_of_the_same_kind(value: object, read: object) -> bool:
 
 def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Return the form of a flow or task for async callers (`ax` beside `x`)."""
-    # This is Prefect's own call, without our form for sync callers.
+    # This is Prefect's own call, so it returns a coroutine to every caller.
     call: Any = Flow.__call__ if isinstance(runnable, Flow) else Task.__call__
 
     @functools.wraps(runnable.fn)

@@ -27,7 +27,8 @@ async def every_flow_run(client: PrefectClient, wanted: FlowRunFilter) -> AsyncI
         wanted: The filter.
 
     Yields:
-        Each flow run, once. Do not change which flow runs match meanwhile, because then the pages shift.
+        Each flow run, once. While you iterate, do not change flow runs so that others match the filter: the pages
+        would shift.
     """
     seen = set()
     offset = 0
@@ -63,7 +64,7 @@ async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[Flo
 
 
 def has_its_own_process(flow_run: FlowRun) -> bool:
-    """Whether a deployment started the flow run. Then a parent does not execute it itself, nor call it again."""
+    """Whether a deployment started the flow run. Then its parent does not execute it, and does not call it again."""
     return flow_run.deployment_id is not None
 
 
@@ -80,15 +81,16 @@ async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> li
 
 
 async def state_types(client: PrefectClient, flow_run_id: UUID) -> list[StateType]:
-    """Return the types of the states that a flow run has been in, oldest first."""
+    """Return the types of all states of a flow run, oldest first."""
     states = await client.read_flow_run_states(flow_run_id)
     return [state.type for state in sorted(states, key=lambda state: state.timestamp)]
 
 
 async def set_final_state(client: PrefectClient, flow_run: FlowRun, message: str) -> bool:
-    """Set the final state of a flow run that no process runs any more: Cancelled if a cancel was requested, or Crashed.
+    """Set the final state of a flow run that no process executes any more.
 
-    A flow run that has ended keeps its state, except for a crash that hides a cancel.
+    The state is Cancelled if a cancel was requested, or else Crashed. A flow run that has already ended keeps its
+    state. The one exception: if a cancel was requested before the flow run crashed, Crashed is replaced by Cancelled.
 
     Args:
         client: An open client.
@@ -96,7 +98,7 @@ async def set_final_state(client: PrefectClient, flow_run: FlowRun, message: str
         message: The message of the state.
 
     Returns:
-        Whether it was cancelled, also if that happened after it was read.
+        Whether the flow run was cancelled. A cancel after `flow_run` was read counts, too.
     """
     seen = flow_run.state
     if seen is not None and seen.is_final() and not seen.is_crashed():
@@ -104,7 +106,8 @@ async def set_final_state(client: PrefectClient, flow_run: FlowRun, message: str
     if seen is None or not seen.is_cancelling():
         if seen is None or not seen.is_crashed():
             await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
-        # Crashed may have replaced a cancel: just now, or by a process that was killed before it noticed.
+        # The state Crashed may have replaced the state of a cancel: we may have done so just now, or a process that
+        # was killed before it noticed the cancel.
         if not _CANCELS.intersection((await state_types(client, flow_run.id))[-2:]):
             return False
     await client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)

@@ -1,4 +1,4 @@
-"""Turns a caller's arguments into credentials and schedules, and finds the schedule of a run."""
+"""Turns a caller's arguments into credentials and schedules, and finds the schedule of a Bolt run."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def resolve_credentials(
 
     Args:
         credentials: A block, its name, or None.
-        schedule: A `BoltSchedule` has credentials of its own.
+        schedule: The schedule. If it is a `BoltSchedule`, it has credentials of its own.
 
     Returns:
-        The given credentials, or else the schedule's, or else the environment's.
+        The credentials that were passed, or else those of the schedule, or else those of the environment.
 
     Raises:
         BoltRequestError: The block does not exist or is invalid, or the environment lacks a variable.
@@ -36,8 +36,8 @@ async def resolve_credentials(
         try:
             return await ParadimeCredentials.aload(name)
         except RuntimeError as error:
-            # The UI's form saves blocks without running their validators. Prefect's own message advises to load the
-            # block without them, which is no help.
+            # The UI's form saves a block without running the block's validators. Prefect's own message advises to load
+            # the block without validators, which does not help here.
             if not isinstance(error.__cause__, ValidationError):
                 raise
             msg = f"The ParadimeCredentials block {name!r} is invalid: {reasons(error.__cause__)}."
@@ -64,13 +64,13 @@ async def bolt_client(credentials: ParadimeCredentials | str | None) -> AsyncIte
 async def resolve_schedule(
     schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
 ) -> BoltSchedule:
-    """Return the schedule to run: the given block or a new one, with the given options.
+    """Return the schedule to run: a copy of the caller's block or a new block, with the caller's options.
 
     Args:
         schedule: A block, or a schedule's name or slug.
         credentials: As for `resolve_credentials`.
-        given: Values for the block's wait options (`WaitOptions`); None leaves the block's value or the default.
-            Other options are ignored here.
+        given: Values for the block's wait options (`WaitOptions`). For None, the block's value or the default applies.
+            Options that are not wait options are ignored.
 
     Raises:
         BoltRequestError: A value is invalid; the message says what to type.
@@ -80,8 +80,8 @@ async def resolve_schedule(
         if credentials is not None:
             changes["credentials"] = await resolve_credentials(credentials)
         copy = schedule.model_copy(update=changes)
-        # `model_copy` does not validate, and a new block would not know its block document. So the copy is validated
-        # separately.
+        # `model_copy` does not validate. A new block would be validated, but would not know under which name the block
+        # is saved. So the values of the copy are validated separately.
         _checked(dict(copy))
         return copy
     fields = {"schedule_name": schedule, "credentials": await resolve_credentials(credentials)}
@@ -98,15 +98,15 @@ def _checked(fields: dict[str, Any]) -> BoltSchedule:
 
 
 async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
-    """Return the schedule that a run belongs to; Bolt does not return it with the run.
+    """Return the schedule that a Bolt run belongs to. Bolt does not return the schedule with the run.
 
     Args:
-        run_id: The run.
-        credentials: The credentials of its workspace.
+        run_id: The Bolt run.
+        credentials: The credentials of the run's workspace.
         given: The schedule, if the caller knows it.
 
     Raises:
-        BoltRequestError: It is not among the newest runs of the active schedules.
+        BoltRequestError: The run is not among the newest runs of the active schedules.
     """
     if given is not None:
         return given
@@ -119,7 +119,7 @@ async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: 
 
 
 async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
-    """Return the schedule of a run if it can be found, so that the schedule's runs share their artifact keys.
+    """Return the schedule of a Bolt run, or None if it cannot be found. The artifact keys contain its name.
 
     Args:
         client: The workspace's client.
@@ -128,7 +128,7 @@ async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> s
     """
     if given is not None:
         return given
-    # Only the artifact keys need the name, so the search does not wait for an outage to end.
+    # Only the artifact keys need the name of the schedule. So the search does not wait until an outage ends.
     reason = "it is not among the newest runs of the active schedules"
     with anyio.move_on_after(times().schedule_search_seconds) as scope:
         try:

@@ -1,6 +1,6 @@
-"""Counts the signals that a flow run's execution receives, from its first task on, in all of its threads.
+"""Counts the signals that an execution of a flow run receives, from its first task on, in all of its threads.
 
-Importing this module installs signal handlers (`paradime_blocks.signals`), which only count.
+The import of this module installs signal handlers (`paradime_blocks.signals`). The handlers only count signals.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ have_main_thread_listen()
 
 
 def count_signals() -> SignalCount:
-    """Count signals for this execution from the first call on, also between its waits and tasks."""
+    """Count the signals for this execution from the first call on, also between its waits and tasks."""
     counts = the_supervisor().of(current_flow_run_id()).signals
     execution = current_execution()
     if execution not in counts:
         new = SignalCount()
         if counts.setdefault(execution, new) is not new:
-            # Another thread was faster.
+            # Another thread has stored its count first.
             new.end()
     # At the first call, the main thread may not have installed its handlers yet.
     listen_for_interrupts()
@@ -44,7 +44,10 @@ class SwallowedSignals:
         self._seen = 0
 
     def check(self) -> None:
-        """Check. A signal that is still there at the second check had time to end the main thread's work."""
+        """Send a swallowed signal again. The first check only notes the signal, and the second check sends it.
+
+        Between the two checks, the signal has time to end the work of the main thread.
+        """
         had = self._count.terminations
         if had == self._seen:
             self._count.send_again_if_swallowed()
@@ -53,7 +56,7 @@ class SwallowedSignals:
 
 @asynccontextmanager
 async def resend_swallowed_signals() -> AsyncIterator[None]:
-    """Send a SIGTERM that asyncio swallows within again, as a wait does. Nothing else is watched."""
+    """If asyncio swallows a SIGTERM during the `with` block, send it again, as a wait does."""
     swallowed = SwallowedSignals(count_signals())
 
     async def listen() -> None:

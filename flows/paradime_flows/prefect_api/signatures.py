@@ -1,4 +1,4 @@
-"""Makes the signatures and docstrings of flows and tasks from the one description of each option."""
+"""Makes the signatures and docstrings of flows and tasks. Each option is described in one place only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = None) -> F:
     """Give a function that takes `**options: Unpack[Group]` a signature and a docstring that list each option.
 
-    Prefect checks a call by the signature, and takes the help of a form from the docstring. The annotations are
-    evaluated, so that they can be sent to another process.
+    Prefect checks the arguments of a call against the signature, and shows the docstring as help in a form. The
+    annotations are evaluated, so that they can be sent to another process.
 
     Args:
-        function: The function; it is changed.
-        boxes: The boxes of the form, by the parameter's name. The function takes them in addition to the options.
+        function: The function. It is changed.
+        boxes: The boxes of the form. The key is the name of the parameter. The function takes the boxes in addition to
+            the options.
     """
     signature = inspect.signature(function, eval_str=True)
     parameters = [*signature.parameters.values()]
@@ -40,7 +41,7 @@ def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = No
 
 
 def form_signature(function: Callable[..., Any], boxes: Mapping[str, type[FormGroup]]) -> inspect.Signature:
-    """Return a flow's signature for its form: options in a box are in no other place."""
+    """Return a flow's signature for its form. An option that is in a box is not shown a second time outside of it."""
     signature = inspect.signature(function)
     boxed = {option for box in boxes.values() for option in box.model_fields}
     parameters = [
@@ -63,7 +64,7 @@ def _drawn_plainly(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def filled(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group's options, with the defaults for those that are not given."""
+    """Return all options of a group. An option that the caller did not pass has its default."""
     return {name: options.get(name, default_of(hint)) for name, hint in option_types(kind).items()}
 
 

@@ -1,4 +1,4 @@
-"""Converts a flow run's parameters for Prefect to store: names of blocks, never their values."""
+"""Converts the parameters of a flow run to what Prefect stores: the names of blocks, never their values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from paradime_blocks import BoltRequestError
 
 _64_BITS = 2**63
-# NUL, and the half of a character that broken decoding leaves: no database and no UTF-8 takes them.
+# NUL, and halves of a character (surrogates), which come from broken decoding. A database refuses them, or UTF-8
+# cannot encode them.
 _BROKEN = re.compile(r"[\x00\ud800-\udfff]")
 _OF_BLOCKS = frozenset({"credentials", "schedule_name", "storage"})
 
 
 def stored(name: str, value: object) -> Any:
-    """Return a parameter as Prefect stores it, where everybody may read it.
+    """Return a parameter as Prefect stores it. Everybody who can read the flow run can read what is stored.
 
     Args:
         name: The parameter's name, for the error.
@@ -30,7 +31,7 @@ def stored(name: str, value: object) -> Any:
             cannot store.
     """
     if isinstance(value, Block):
-        # A block without an id is a copy for another workspace, so its block's name would be wrong.
+        # A block without an id is a copy for another workspace, so the name of the saved block would be wrong.
         saved_as = value._block_document_id and value._block_document_name  # noqa: SLF001 - no public names
         return (
             f"{value.get_block_type_slug()}/{saved_as}" if saved_as else f"{type(value).__name__}, not saved"
@@ -49,7 +50,7 @@ def stored(name: str, value: object) -> Any:
 
 
 def _check(name: str, value: object) -> None:
-    """Refuse a number or a text that is in no JSON of Prefect's, before Prefect does in its own words."""
+    """Refuse a number or a text that Prefect cannot store, with a clearer message than Prefect's own."""
     guidance = f"Nothing was sent. Give {name} as a smaller number."
     if isinstance(value, int) and not -_64_BITS <= value < _64_BITS:
         msg = f"{name} is larger than 64 bits hold."
