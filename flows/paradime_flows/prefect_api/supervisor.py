@@ -1,8 +1,8 @@
-"""Stores what only this process knows about the flow runs that it executes; everything else is in Prefect.
+"""Stores what only this process knows about the flow runs that it executes. Everything else is stored in Prefect.
 
-The data of a flow run is deleted when its execution here has ended: no code can use it any more (Prefect's context of
-it is gone, also in tasks and threads that run longer), and its hooks had time to finish. The tokens of executions stay,
-because an execution that lost its flow run to another process must not take it back.
+The data of a flow run is deleted after its execution in this process has ended and its hooks had time to finish. The
+execution has ended when no task and no thread has Prefect's context of the flow run any more. The tokens stay: they
+show that an execution has lost its flow run to another process, so it cannot claim it again.
 """
 
 from __future__ import annotations
@@ -29,15 +29,19 @@ class Supervised:
     """What this process knows about one flow run.
 
     Attributes:
-        executions: The token of each execution, by the time when it began here.
-        signals: The signals of each execution, by its token.
-        credentials: Credentials that were passed in code, by endpoint and workspace; blocks can be loaded again.
-        claimed: The intents that resumed the intent of an earlier attempt, by that intent's key and the execution's
-            token, and which tasks called them. Two tasks with the same request each resume a run of their own.
-        taken_over: The same for intents of other flow runs, by flow run and key.
-        began: When the time of a Bolt run began to count, by the monotonic clock; by execution, endpoint and run.
-        cancel_seen: Whether its cancel was seen once, while an operation was under way.
-        alive_for: The outermost flow run above it, while a thread sends heartbeats for it.
+        executions: The token of each execution. The key is the time at which that execution began in this process.
+        signals: The signals of each execution. The key is the execution's token.
+        credentials: Credentials that were passed in code. The key is their endpoint and workspace. Saved credentials
+            are not here, because their block can be loaded again.
+        claimed: The intents that resumed an intent of an earlier attempt, each with the tasks that called it. The key
+            is the key of the earlier intent and the token of the execution. So two tasks with the same request each
+            resume a Bolt run of their own.
+        taken_over: The intents that took over an intent of another flow run. The key is that other flow run and the
+            key of its intent.
+        began: The time of the monotonic clock from which the time limit of a Bolt run counts. The key is the
+            execution, the endpoint and the Bolt run.
+        cancel_seen: Whether a cancel of the flow run was seen once, while an operation was under way.
+        alive_for: The outermost parent of the flow run, while a thread sends heartbeats for the flow run.
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
@@ -52,13 +56,13 @@ class Supervised:
     _over_since: float | None = None
 
     def note_context(self, context: FlowRunContext) -> None:
-        """Note one more context that uses this data."""
+        """Note that a context uses this data."""
         self._contexts = [each for each in self._contexts if each() is not None]
         if not any(each() is context for each in self._contexts):
             self._contexts.append(weakref.ref(context))
 
     def has_ended(self) -> bool:
-        """Whether its execution here has ended, and its hooks had time to finish."""
+        """Whether the flow run's execution in this process has ended and its hooks had time to finish."""
         if self.alive_for is not None or any(each() is not None for each in self._contexts):
             self._over_since = None
             return False
@@ -67,7 +71,7 @@ class Supervised:
         return time.monotonic() - self._over_since >= times().hooks_seconds
 
     def end(self) -> None:
-        """Stop counting signals for it."""
+        """Stop counting signals for the flow run."""
         for count in self.signals.values():
             count.end()
 
@@ -76,7 +80,7 @@ class Supervisor:
     """The supervisor of a process.
 
     Attributes:
-        tokens: The tokens of this process's executions that were written to Prefect, by flow run.
+        tokens: The tokens of this process's executions that were written to Prefect. The key is the flow run.
     """
 
     def __init__(self) -> None:
@@ -85,7 +89,7 @@ class Supervisor:
         self._lock = threading.RLock()
 
     def of(self, flow_run_id: UUID | None) -> Supervised:
-        """Return the data of a flow run, which the caller may change; None stands for code outside of flow runs."""
+        """Return the data of a flow run. The caller may change the data. None stands for code outside of flow runs."""
         context = FlowRunContext.get()
         with self._lock:
             if flow_run_id not in self._flow_runs:
@@ -107,15 +111,15 @@ class Supervisor:
             self._flow_runs.pop(flow_run_id).end()
 
     def take_over(self, left: tuple[UUID, str], flow_run_id: UUID, key: str) -> bool:
-        """Note that an intent takes over another one. Only one intent in this process may do so.
+        """Note that an intent takes over an old intent. In this process, only one intent may take over an old intent.
 
         Args:
-            left: The flow run and key of the intent that is taken over.
-            flow_run_id: The flow run that takes it over.
-            key: The key of its intent.
+            left: The flow run and the key of the old intent.
+            flow_run_id: The flow run that takes over the old intent.
+            key: The key of the new intent.
 
         Returns:
-            Whether no other intent has taken it over.
+            Whether the new intent may take over the old one: true if no other intent has done so.
         """
         with self._lock:
             known = self.of(flow_run_id)
@@ -138,7 +142,7 @@ def the_supervisor() -> Supervisor:
 
 
 def start_new_supervisor() -> None:
-    """Start with a new supervisor, as a new process does. For tests, so that none sees another's flow runs."""
+    """Start with a new supervisor, as a new process does. Tests call this, so that no test sees other flow runs."""
     global _supervisor  # noqa: PLW0603 - there is one in a process
     _supervisor.end()
     _supervisor = Supervisor()

@@ -15,46 +15,49 @@ class Timing:
     Attributes:
         signal_interval_seconds: The interval of the checks for a signal that Prefect does not pass to a thread.
         watch_interval_seconds: The interval of the polls of our own flow run while it waits for a Bolt run.
-        prefect_answer_seconds: The limit for one answer from Prefect, if there is no time for its client's retries.
+        prefect_answer_seconds: The limit for one answer from Prefect, if there is no time for retries.
         beat_seconds: The interval of the heartbeats of a flow run's process.
-        hooks_seconds: How long a flow run that has ended here is remembered, for its hooks.
-        beat_poll_seconds: The interval of the polls of the flow run, if nothing else in its process polls it: while it
-            waits for a retry, or while a flow does other work.
-        cancel_seconds: The limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean up; the
-            cancel comes first, then the archive, and both must fit.
+        hooks_seconds: How long the data of a flow run that has ended in this process is kept for its hooks.
+        beat_poll_seconds: The interval of the polls of the flow run, if nothing else in its process polls it. For
+            example, the flow run waits for a retry, or the flow does other work.
+        cancel_seconds: The limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean up. In
+            this time, the flow run first cancels the Bolt run and then archives it.
         archive_seconds: The limit for the archive after the cancel.
-        search_seconds: The limit for the search for a run whose trigger was not answered, before the cancel.
-        bolt_time_seconds: The limit for an answer from Bolt that has the time of its clock.
-        takeover_pause_seconds: The longest pause of one of two flow runs that take over the same intent at once.
-        left_for_retry_seconds: How long the sweeper leaves a run for a retry, at least.
-        sign_rounding_seconds: Heartbeats are written in whole seconds.
+        search_seconds: The limit for the search for a Bolt run before its cancel, if the trigger was not answered.
+        bolt_time_seconds: The limit for the request that reads the time of Bolt's clock.
+        takeover_pause_seconds: If two flow runs take over the same intent at once, one of them pauses for at most this
+            time.
+        left_for_retry_seconds: The sweeper leaves a Bolt run for a retry for at least this time.
+        sign_rounding_seconds: The time of a heartbeat may be wrong by this much, because it is written in whole seconds.
         lease_seconds: The lease of a concurrency slot, the shortest that Prefect accepts. After a SIGKILL, the slot is
             free when the lease has ended.
-        slot_dead_seconds: A flow run that holds a slot for longer is alive: a killed one loses the slot when its lease
-            has ended and Prefect has cleaned up, which it does at intervals.
-        slot_try_seconds: The limit for getting a slot without waiting for it: enough for one answer from Prefect.
-        slot_log_after_seconds: How long a flow run waits for a slot before it logs that.
+        slot_dead_seconds: A flow run that has held a slot for longer than this is alive. A killed flow run loses the
+            slot when the lease has ended and Prefect has cleaned up. Prefect cleans up at intervals.
+        slot_try_seconds: The limit for the request of a slot, if the flow run does not wait for a slot. It is enough
+            for one answer from Prefect.
+        slot_log_after_seconds: How long a flow run waits for a slot before it logs that it waits.
         slot_release_seconds: The limit for releasing a slot.
-        conflict_appears_seconds: How long Bolt may take to show the run because of which it refused a trigger.
-        conflict_poll_seconds: The interval of the searches for that run.
-        conflict_setup_seconds: The usual time of a run's check-out and `dbt deps`.
-        log_fetch_seconds: The limit for fetching new output of a command; the next poll fetches again.
+        conflict_appears_seconds: If Bolt refuses a trigger because of another Bolt run, the other run may take this
+            long to appear in Bolt's list of runs.
+        conflict_poll_seconds: The interval of the searches for this other run.
+        conflict_setup_seconds: The usual time of a Bolt run's check-out and `dbt deps`.
+        log_fetch_seconds: The limit for fetching new output of a command. The next poll fetches again.
         log_batch_seconds: How long a batch of lines may wait to be filled.
-        log_quick_seconds: After a fetch of the whole output that takes longer, the next one waits.
-        log_precision_seconds: A server may store times less exactly than we write them.
-        drain_seconds: The limit for fetching the rest of the output of a run that has ended.
-        drain_quiet_seconds: After this time without output, Bolt's log counts as finished.
-        drain_outage_seconds: How long Bolt or Prefect may be unreachable then.
-        drain_pause_seconds: The pause between two fetches then.
-        output_patience_seconds: How long fetching the output may delay the next poll of the run's state.
-        last_fetch_seconds: The limit for the last fetch, if the flow stops waiting before the run ends.
-        last_status_seconds: The limit for reading such a run's state.
-        progress_interval_seconds: The shortest interval of the updates of the progress artifact.
-        schedule_search_seconds: The limit for finding the schedule of a run that is archived.
-        step_stop_seconds: The limit for a pipeline step to stop: it cancels its Bolt run and archives it. A step that
-            takes longer is aborted.
-        step_interrupt_seconds: The same if the process was interrupted.
-        step_release_seconds: The same if the step leaves its Bolt run to another process.
+        log_quick_seconds: If a fetch of the whole output takes longer than this, the next fetch is delayed.
+        log_precision_seconds: A server may store the time of a log record with an error of this size.
+        drain_seconds: The limit for fetching the rest of the output of a Bolt run that has ended.
+        drain_quiet_seconds: If the run has ended and Bolt returns no output for this time, its log counts as finished.
+        drain_outage_seconds: How long Bolt or Prefect may be unreachable while the rest of the output is fetched.
+        drain_pause_seconds: The pause between two fetches of the rest of the output.
+        output_patience_seconds: How long a fetch of output may delay the next poll of the Bolt run's state.
+        last_fetch_seconds: The limit for the last fetch, if the flow stops waiting before the Bolt run ends.
+        last_status_seconds: The limit for reading the state of the Bolt run before this last fetch.
+        progress_interval_seconds: The shortest interval between two updates of the progress artifact.
+        schedule_search_seconds: The limit for finding the schedule of a Bolt run that is archived.
+        step_stop_seconds: The limit for a pipeline step to cancel and archive its Bolt run. A step that takes longer
+            is aborted.
+        step_interrupt_seconds: The same limit if the process was interrupted.
+        step_release_seconds: The same limit if the step leaves its Bolt run to another process.
     """
 
     signal_interval_seconds: float = 0.25
@@ -97,7 +100,7 @@ class Timing:
 
     @property
     def stale_seconds(self) -> float:
-        """Without a heartbeat for this time, a flow run's process may be gone."""
+        """If a flow run has sent no heartbeat for this time, its process may be gone."""
         return 3 * self.beat_seconds
 
     @property
@@ -118,7 +121,7 @@ def times() -> Timing:
 
 @contextmanager
 def use_timing(other: Timing) -> Iterator[None]:
-    """Apply other times within, also in the threads that are started there."""
+    """Apply other times during the `with` block, also in threads that are started in the block."""
     token = _timing.set(other)
     try:
         yield
