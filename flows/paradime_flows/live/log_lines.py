@@ -1,7 +1,7 @@
 """Splits a command's growing output into lines with levels, and joins the lines to few log records.
 
-This module does no I/O: pieces of output go in, records come out. The position up to which the output has been logged
-is plain data that can be stored, so that another attempt can continue from it.
+This module does no I/O: its input is pieces of output, and its output is log records. The position up to which the
+output has been logged is plain data. It can be stored, so that another attempt can continue from this position.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from paradime_flows.choices import LiveLogsMode
 RECORD_CHARACTERS: Final = 20_000
 # How many lines head_and_tail shows from each end of a command's output.
 END_LINES: Final = 100
-# A longer line is split. Otherwise the output of a program that never ends its line would never be logged.
+# A longer line is split. Otherwise, if a program never writes a line break, its output would never be logged.
 LINE_CHARACTERS: Final = 1_000_000
 _STREAMS: Final[tuple[Stream, Stream]] = ("STDOUT", "STDERR")
-# Lines with changing levels make one record each: at most so many records, and one more per so many characters.
+# If the levels of the lines change often, this many records are allowed, and one more for each number of characters.
 _RECORDS_FREELY: Final = 20
 _CHARACTERS_PER_RECORD: Final = 4000
-# Made once, because `json.dumps` checks its options each time, which is most of its cost for a line.
+# The encoder is made once. `json.dumps` would check its options for each line, which takes longer than the encoding.
 _AS_JSON: Final = json.JSONEncoder().encode
 # Matches every line "n of m ..." of a text. The line break makes the search fast.
 _NODES: Final = re.compile(
@@ -35,18 +35,18 @@ _NODES: Final = re.compile(
 
 
 def size_of(text: str) -> int:
-    """Return how many bytes a text takes in a request, at most."""
+    """Return the largest number of bytes that a text may take in a request."""
     return len(_AS_JSON(text))
 
 
 class LineSplitter:
-    """Splits a text that comes in pieces into lines. It makes no difference where the pieces are cut."""
+    """Splits a text that comes in pieces into lines. The pieces may be cut at any place, also inside a line."""
 
     def __init__(self) -> None:
         self.rest = ""
 
     def feed(self, text: str) -> list[str]:
-        """Return the lines that the text completes, without line breaks. An incomplete line stays in `rest`."""
+        """Return the lines that are complete now, without line breaks. An incomplete line stays in `rest`."""
         text = self.rest + text
         if len(text) <= LINE_CHARACTERS:
             *lines, self.rest = text.split("\n")
@@ -59,7 +59,7 @@ class LineSplitter:
                 lines.append(text[start:end])
                 start = end + 1
             elif len(text) - start >= LINE_CHARACTERS:
-                # Cut at white space if there is any, so that no address and no secret is split.
+                # Cut the line at white space if there is any, so that no address and no secret is split.
                 cut = text.rfind(" ", start, start + LINE_CHARACTERS) + 1 or start + LINE_CHARACTERS
                 lines.append(text[start:cut])
                 start = cut
@@ -81,7 +81,7 @@ class NodeCount(NamedTuple):
     total: int = 0
 
     def after(self, line: LogLine) -> NodeCount:
-        """Return the count after a line. Hooks are left out, because they have a count of their own."""
+        """Return the count after a line. Lines about hooks do not count, because dbt numbers the hooks separately."""
         if line.progress is None or line.status is None or " hook: " in line.message:
             return self
         total = line.progress[1]
@@ -105,9 +105,10 @@ class NodeCount(NamedTuple):
 class Position(NamedTuple):
     """How far a command's output has been logged.
 
-    Lines are counted per stream, standard output first, so that a position is valid for both ways to fetch the output.
-    `cursor` is Bolt's cursor after `at` lines, which saves time. `last` counts the records that were logged of the end
-    of `head_and_tail`: the note and the last lines.
+    `at` and `logged` are numbers of lines, first of standard output, then of standard error. So a position is valid for
+    both ways to fetch the output. `cursor` is Bolt's cursor after `at` lines: with a cursor, these lines are not
+    fetched again. With the mode `head_and_tail`, `last` counts how many records of the end were logged. The end is the
+    note about the lines that were left out, and the last lines.
     """
 
     cursor: str | None = None
@@ -119,7 +120,7 @@ class Position(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A line to log, and the position of the output after it."""
+    """A line that waits to be logged, and the position in the output after this line."""
 
     record: Record
     size: int
@@ -129,16 +130,16 @@ class _Waiting(NamedTuple):
 
 
 class CommandLog:
-    """One command's output on its way into the log.
+    """The output of one command that has been read, and that is logged step by step.
 
     Args:
         command_id: The command.
-        position: The position of an earlier attempt.
-        mode: `all`, or only the first and last lines.
+        position: The position up to which an earlier attempt logged the output.
+        mode: Which lines to log: `all`, or `head_and_tail` for only the first and last lines.
 
     Attributes:
         waiting_bytes: The size of the lines that wait to be logged.
-        is_incomplete: Whether the whole output had fewer lines than were read before.
+        is_incomplete: Whether the whole output has fewer lines than an earlier fetch returned.
     """
 
     def __init__(self, command_id: int, position: Position | None = None, mode: LiveLogsMode = "all") -> None:
@@ -166,7 +167,7 @@ class CommandLog:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is something to log. Empty lines wait for the text after them."""
+        """Whether there is something to log. Empty lines wait until a line with text comes after them."""
         return bool(self._waiting) and (self.ended or not self._waits_for_text)
 
     def feed(self, stream: str, text: str) -> None:
@@ -179,11 +180,11 @@ class CommandLog:
 
         Args:
             stream: The stream.
-            text: Its whole output so far.
-            most: How many characters to read.
+            text: The whole output of the stream so far.
+            most: The largest number of characters to read.
 
         Returns:
-            Whether there is more.
+            Whether a part of the text has not been read yet.
         """
         number = int(stream == "STDERR")
         start = self._whole[number]
@@ -193,14 +194,14 @@ class CommandLog:
         return self._whole[number] < len(text)
 
     def set_cursor(self, cursor: str) -> None:
-        """Set the cursor for the output after all that was fed so far."""
+        """Set Bolt's cursor after the output that has been read so far."""
         self.cursor = cursor
-        # A cursor in the middle of a line is useless to an attempt that does not know the line's beginning.
+        # Another attempt cannot use a cursor in the middle of a line: it does not know the beginning of the line.
         if not any(splitter.rest for splitter in self._splitters):
             self._known = (cursor, (self._read[0], self._read[1]))
 
     def restart(self) -> None:
-        """Prepare for `feed_whole` from the beginning. Lines that were read already are skipped."""
+        """Prepare to read the whole output from its beginning with `feed_whole`. Lines that were read are skipped."""
         self._held_back = [splitter.rest for splitter in self._splitters]
         self._splitters = (LineSplitter(), LineSplitter())
         self._skip = list(map(max, self._skip, self._read))
@@ -222,7 +223,7 @@ class CommandLog:
             left_out = self._left_out - len(last)
             note = f"[… {left_out:,} lines left out; the artifact with the command's log has more …]"
             last.insert(0, Record(logging.INFO, note))
-        # An attempt that resumes among these lines reads them again, and counts their nodes then.
+        # If another attempt continues among these lines, it reads the lines again, and counts their nodes again.
         nodes = self._waiting[-1].nodes if self._waiting else self.position.nodes
         for n, record in enumerate(last[self.position.last :], self.position.last + 1):
             self._await(record, nodes, n)
@@ -230,10 +231,10 @@ class CommandLog:
         self.ended = True
 
     def take(self, most: int | None = None, *, any_size: bool = True) -> tuple[list[Record], Position]:
-        """Return lines that wait to be logged, and the position after them.
+        """Return lines that wait to be logged, and the position after these lines.
 
         Args:
-            most: The most bytes of a request to return; None for all.
+            most: The largest size of the lines in a request, in bytes. None for no limit.
             any_size: Whether to return the first line even if it is larger than `most`.
         """
         if not self.ended and not self.is_ready:
@@ -250,7 +251,7 @@ class CommandLog:
         cursor, at, logged, nodes, last, _ = self.position
         if taken:
             _, _, logged, nodes, last = taken[-1]
-        # A cursor after lines that still wait here would skip these lines.
+        # If the cursor were after lines that still wait here, another attempt would skip these lines.
         if all(known <= done for known, done in zip(self._known[1], logged, strict=True)):
             cursor, at = self._known
         self.position = Position(cursor, at, logged, nodes, last, self.ended and not self._waiting)
@@ -261,7 +262,7 @@ class CommandLog:
         self._read[number] += known
         lines = lines[known:]
         if self._head_only:
-            # The first lines are logged at once. Of the rest, only the last lines are kept.
+            # The first lines are logged at once. After them, only the newest lines are kept.
             room = 0 if self._left_out else max(0, END_LINES - sum(self._logged))
             for piece in self._levels[number].read_all(lines[:room]):
                 self._log(number, piece)
@@ -295,10 +296,10 @@ class CommandLog:
 
 
 def join_lines(lines: Sequence[Record]) -> list[Record]:
-    """Join lines to as few records as their levels allow, each short enough for Prefect Cloud.
+    """Join lines to as few records as possible, each short enough for Prefect Cloud.
 
-    If the levels change so often that there would be too many records, lines of several levels share a record, which
-    has the highest level.
+    Lines in one record have the same level. If the levels change so often that there would be too many records, a
+    record also joins lines of several levels. Its level is then the highest of these levels.
     """
     records = list(_joined(lines))
     characters = sum(len(text) for _, text in lines)
@@ -327,7 +328,7 @@ def _joined(lines: Iterable[Record]) -> Iterator[Record]:
     texts: list[str] = []
     characters, current = 0, None
     for level, line in lines:
-        # An empty line has the level of its neighbours.
+        # An empty line does not change the level, and joins the lines around it.
         if current is not None and line.strip() and level != current and any(text.strip() for text in texts):
             yield Record(current, "\n".join(texts))
             texts, characters = [], 0

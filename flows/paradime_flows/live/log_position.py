@@ -1,10 +1,10 @@
-"""Writes live logs to a flow run's log, and their position to a label of the flow run.
+"""Sends Bolt's log lines to a flow run, and stores in a label how far it got.
 
-This module posts records to Prefect's API itself, because Prefect's own handler drops records that it cannot post: only
-records that Prefect accepted may count as logged.
+This module posts log records to Prefect's API itself, because Prefect's own handler drops records that it cannot post.
+Only records that Prefect has accepted may count as logged.
 
-A process can be killed at any point, and the answer to a post can be lost. So the label announces a post before it is
-sent, and the next attempt checks in the flow run's log whether the last record of the post is there:
+A process can be killed at any point, and the answer to a post can be lost. So the label announces each post before the
+post is sent. The next attempt then checks whether the last record of this post is in the flow run's log:
 
     label: at A                    label: at A, then B if record R is there      post … R      label: at B
 """
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Log
 
-# Proxies and servers refuse larger requests, every time.
+# Some proxies and servers refuse every request that is larger.
 _REQUEST_BYTES: Final = 500_000
 # The size of a record without its text.
 _RECORD_BYTES: Final = 400
-# A server returns at most so many at once.
+# A server returns at most this many log records in one answer.
 _MOST_RECORDS: Final = 200
 _TOO_LARGE: Final = 413
-# These status codes are about the content: the server may accept a part of it.
+# These status codes are about the content of the request. The server may accept a part of the content.
 _OF_THE_CONTENT: Final = frozenset({400, _TOO_LARGE, 422})
 # After these status codes, the same request may succeed later.
 _FOR_NOW: Final = frozenset({408, 429})
 
 
 class Journal(Protocol):
-    """Writes lines to a log, and stores the position."""
+    """Writes lines to a log, and stores the position up to which the output was logged."""
 
     async def read(self, run_id: int) -> str | None:
-        """Return the position of a Bolt run that was stored with the last write whose records arrived."""
+        """Return the position in a Bolt run's output after the last write whose records arrived."""
 
     def show(self, records: Sequence[Record]) -> None:
-        """Log records to the console, which cannot fail."""
+        """Log records to the console. This cannot fail."""
 
     async def write(self, run_id: int, kept: str) -> None:
-        """Send the records that were shown, and store the position, one line of text.
+        """Send the records that were shown, and store the position `kept`, which is one line of text.
 
         Raises:
             Exception: The records may not have arrived. Write them again before you show more.
@@ -67,11 +67,11 @@ class Journal(Protocol):
 
 
 class _ArrivedError(Exception):
-    """A post is not sent again, because it has arrived."""
+    """The post has already arrived, so it is not sent again."""
 
 
 class _Last(NamedTuple):
-    """The last record of a post, in a form that can be found in the log."""
+    """The time and checksum of the last record of a post, by which the record can be found in the log."""
 
     timestamp: datetime
     checksum: int
@@ -90,11 +90,12 @@ class _Last(NamedTuple):
 
 
 class FlowRunJournal:
-    """Logs to a flow run, and stores the position in a label of it.
+    """Sends Bolt's log lines to a flow run, and stores in a label how far it got.
 
-    A write is posted in one request of at most half a megabyte. A request arrives as a whole or not at all, so none of
-    its records is there twice. A write needs more requests only if a single line is longer, or if Prefect refused a
-    request as too large. If the process is killed between these requests, the next attempt repeats the first of them.
+    The lines of one write go to Prefect in one request of at most half a megabyte. Prefect takes a request completely
+    or not at all, so no line appears twice. A write needs more than one request only if a single line is longer than
+    half a megabyte, or if Prefect refused a request as too large. If the process is killed between these requests, the
+    next attempt sends the lines of the first of these requests again.
 
     Args:
         flow_run_id: The flow run.
@@ -106,7 +107,7 @@ class FlowRunJournal:
         self._logger = run_logger()
         self._kept = ""
         self._unsent: list[LogCreate] = []
-        # How many of these are in the post that is being sent, and in a post whose outcome is unknown.
+        # How many unsent records are in the post that is being sent, and in a post whose outcome is unknown.
         self._posting = self._in_flight = 0
         self._request_bytes = _REQUEST_BYTES
         self._last = datetime.min.replace(tzinfo=timezone.utc)
@@ -118,14 +119,14 @@ class FlowRunJournal:
         return f"{LOGS_LABEL_PREFIX}{run_id}"
 
     async def read(self, run_id: int) -> str | None:
-        """Return the position that this flow run stored; labels that were copied from another one do not count."""
+        """Return the position that this flow run stored. A label that was copied from another flow run is ignored."""
         async with get_client() as client:
             labels = (await client.read_flow_run(self.flow_run_id)).labels or {}
             owner, _, label = str(labels.get(self._label(run_id), "")).partition(" ")
             if owner == str(self.flow_run_id):
                 self._kept, _, announced = label.partition("\n")
                 last, _, then = announced.partition("\t")
-                # A label that another program changed counts as no announcement.
+                # If another program changed the label, there may be no valid announcement in it.
                 with suppress(ValueError):
                     if then and await self._has_arrived(client, _Last.parse(last)):
                         self._kept = then
@@ -138,7 +139,7 @@ class FlowRunJournal:
         """Log to the console and to other handlers, and prepare the records for Prefect."""
         to_api = get_current_settings().logging.to_api.enabled
         for record in records:
-            # A person who turned on dbt's debug lines must not lose them because Prefect's level is info.
+            # A person has turned on dbt's debug lines. If Prefect's log level is info, log these lines as info.
             level = (
                 record.level if self._logger.isEnabledFor(record.level) else max(record.level, logging.INFO)
             )
@@ -179,12 +180,15 @@ class FlowRunJournal:
         )
 
     def _first_part(self) -> int:
-        """Return how many records fit in one request; at least one."""
+        """Return how many records fit in one request. It is at least one."""
         sizes = accumulate(size_of(record.message) + _RECORD_BYTES for record in self._unsent)
         return max(1, sum(size <= self._request_bytes for size in sizes))
 
     async def _post(self, count: int) -> None:
-        """Post the first records, in halves if they are refused, and drop those that arrived or never will."""
+        """Post the first records. If Prefect refuses them because of their content, post each half separately.
+
+        Records that have arrived, or that Prefect will never accept, are removed from the unsent records.
+        """
         self._posting = count
         try:
             await self._client.create_logs(self._unsent[:count])
@@ -210,7 +214,7 @@ class FlowRunJournal:
         """Check whether a post has arrived, before Prefect's client or we send it again.
 
         Raises:
-            _ArrivedError: It has arrived.
+            _ArrivedError: The post has arrived.
         """
         if not request.url.path.endswith("/logs/"):
             return
@@ -228,7 +232,7 @@ class FlowRunJournal:
         return any(_Last.of(record).checksum == last.checksum for record in found)
 
     async def _find(self, client: PrefectClient, wanted: LogFilter, limit: int) -> Sequence[Log]:
-        """Return records, newest first; none if Prefect refuses to return them."""
+        """Return log records, newest first. Return none if Prefect refuses to return log records."""
         try:
             return await client.read_logs(wanted, limit=limit, sort=LogSort.TIMESTAMP_DESC)
         except httpx.HTTPStatusError as error:
@@ -252,7 +256,7 @@ class FlowRunJournal:
 
 
 def _is_final(response: httpx.Response) -> bool:
-    """Whether the same request would be refused again."""
-    # Prefect's client gets a new token with its next request.
+    """Whether Prefect would refuse the same request again."""
+    # If the CSRF token is too old, Prefect's client gets a new token for its next request.
     stale = "CSRF" in response.text
     return response.is_client_error and response.status_code not in _FOR_NOW and not stale

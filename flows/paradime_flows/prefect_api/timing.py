@@ -28,7 +28,7 @@ class Timing:
         takeover_pause_seconds: If two flow runs take over the same intent at once, one of them pauses for at most this
             time.
         left_for_retry_seconds: The sweeper leaves a Bolt run for a retry for at least this time.
-        sign_rounding_seconds: The time of a heartbeat may be wrong by this much, because it is written in whole seconds.
+        sign_rounding_seconds: The error of the time of a heartbeat, because the time is written in whole seconds.
         lease_seconds: The lease of a concurrency slot, the shortest that Prefect accepts. After a SIGKILL, the slot is
             free when the lease has ended.
         slot_dead_seconds: A flow run that has held a slot for longer than this is alive. A killed flow run loses the
