@@ -1,11 +1,11 @@
 """Logs the output of a Bolt run's commands while the run is running.
 
-Each line is logged once and in order, also across attempts of the flow run: the journal stores the position batch by
-batch (`log_position` explains how this survives kills and lost answers).
+Each line is logged once and in order, also if several attempts of the flow run log the output: the journal stores the
+position after each batch. `log_position` explains what happens after a kill or a lost answer.
 
-If the backend has no cursors, each fetch (`boltCommand`) returns the whole output of a command so far, which is in
-memory once. A command that has ended is fetched one last time, a command that has not started is never fetched, and a
-running command is fetched less often the more it has printed.
+If the backend has no cursors, each fetch (`boltCommand`) returns the whole output of a command so far. One copy of the
+output is then in memory. The output of a command that has ended is fetched one last time. The output of a command that
+has not started is never fetched. The more a running command has printed, the less often its output is fetched.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 # The size of a batch. A batch is one request to Prefect, which the journal keeps below twice this size.
 _BATCH_BYTES: Final = 250_000
-# Without cursors, each fetch returns the whole output. These limit its share of the time and of the bandwidth.
+# Without cursors, each fetch returns the whole output. These numbers limit how much of the time and of the bandwidth
+# the fetches take.
 _REST_PER_FETCH: Final = 4.0
 _CHARACTERS_PER_SECOND: Final = 500_000
 
@@ -49,10 +50,10 @@ class LiveLogs:
     """Logs one Bolt run's output as it grows.
 
     Args:
-        run_id: The run.
-        credentials: The credentials of its workspace.
-        journal: Where to log.
-        mode: How much to log of each command.
+        run_id: The Bolt run.
+        credentials: The credentials of the run's workspace.
+        journal: Writes the lines and stores the position.
+        mode: How much of each command's output to log.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class LiveLogs:
         self._mode = mode
         self._redact = Redactor.of(credentials)
         self._kept: dict[int, Position] | None = None
-        # The position to store with the batch that was shown, until the batch has arrived.
+        # The position after the batch that was shown last; None once the batch has arrived.
         self._unwritten: str | None = None
         self._headings: dict[int, str] = {}
         self._headed: int | None = None
@@ -73,21 +74,21 @@ class LiveLogs:
         self._rest_until: dict[int, float] = {}
 
     def nodes(self, command_id: int) -> tuple[int, int]:
-        """Return how many of a command's nodes are done, and how many it has; zeros if that is unknown."""
+        """Return how many nodes of a command are done, and how many nodes it has. Unknown numbers are zero."""
         log = self.commands.get(command_id)
         return (log.nodes.done, log.nodes.total) if log is not None else (0, 0)
 
     def has_all(self, status: BoltRunStatus) -> bool:
-        """Whether all output of the commands in a status has been logged, and its position stored."""
+        """Whether the whole output of the commands in a status has been logged and the position stored."""
         logs = [self.commands.get(command.id) for command in status.commands]
         return self._unwritten is None and all(log is not None and log.position.done for log in logs)
 
     async def catch_up(self, status: BoltRunStatus, *, at_once: bool = False) -> None:
-        """Log the output that is new since the last time.
+        """Log the output that is new since the last call.
 
         Args:
-            status: The run, as just polled.
-            at_once: Fetch now, even if the backend returns the whole output each time.
+            status: The Bolt run's status from the last poll.
+            at_once: Whether to fetch now, even if the backend returns the whole output each time.
 
         Raises:
             BoltError: Bolt was unreachable, or refused the request.
@@ -96,7 +97,7 @@ class LiveLogs:
         if not status.commands or self.has_all(status):
             return
         if self._unwritten is not None:
-            # While Prefect is unreachable, no more output is fetched: it would fill the memory.
+            # While Prefect is unreachable, no more output is fetched, because the output would fill the memory.
             await self._write()
         await self._learn(status.commands)
         # No retry here, because the next poll fetches again.
@@ -105,14 +106,14 @@ class LiveLogs:
             try:
                 await self._fetch(client, status, at_once=at_once)
             except Exception:
-                # The output that was fetched before the error is logged.
+                # Log the output that was fetched before the error.
                 with suppress(Exception):
                     await self._write()
                 raise
             await self._write()
 
     async def drain(self, status: BoltRunStatus) -> None:
-        """Log the rest of the output of a run that has ended, within limits, and report output that is missing."""
+        """Log the rest of the output of a Bolt run that has ended, within time limits. Report output that is missing."""
         moved = time.monotonic()
         failure: Exception | None = None
         finished = True
@@ -130,7 +131,8 @@ class LiveLogs:
                     if now - moved > times().drain_outage_seconds:
                         break
                 elif self._paged and now - moved > times().drain_quiet_seconds:
-                    # Bolt does not report the log as finished, and the log may lag. The whole output is complete.
+                    # Bolt does not report the log as finished, and the log may be behind the command. The whole output
+                    # from `boltCommand` is complete.
                     self._stop_paging()
                     moved, finished = now, False
                 if not self.has_all(status):
@@ -183,11 +185,12 @@ class LiveLogs:
                 except BoltAuthError:
                     raise
                 except BoltRequestError:
-                    # The backend lacks this operation, or has no log for this command. Its whole output is the same.
+                    # The backend lacks this operation, or has no log for this command. `boltCommand` returns the same
+                    # output.
                     self._stop_paging()
             if not self._paged and not log.ended:
                 over = status.state.is_terminal or _has_ended(command)
-                # The last fetch is not delayed, because the output of the next command comes after it.
+                # The last fetch is not delayed, because the output of the next command is logged after it.
                 if over or at_once or time.monotonic() >= self._rest_until.get(command.id, 0.0):
                     await self._fetch_whole(client, log, over=over)
 
@@ -210,7 +213,7 @@ class LiveLogs:
                 log.set_cursor(page.cursor)
             if not page.lines:
                 return
-            # A command that prints as fast as we read always has another page, so the batches are written here.
+            # If a command prints as fast as we read, there is always another page. So write batches between pages.
             await self._write(full=time.monotonic() < due)
             if time.monotonic() >= due:
                 due = time.monotonic() + times().log_batch_seconds
@@ -260,7 +263,7 @@ class LiveLogs:
         """Log the lines that wait, one batch at a time.
 
         Args:
-            full: Log only full batches; the rest waits for more.
+            full: Whether to log only full batches. The other lines then wait until a batch is full.
         """
         while True:
             if self._unwritten is not None:
@@ -272,7 +275,7 @@ class LiveLogs:
                 return
 
     def _show_batch(self) -> bool:
-        """Show as much as fits in one batch, in the order of the commands; return whether any position changed."""
+        """Show as many lines as fit in one batch, in the order of the commands. Return whether a position changed."""
         before = [log.position for log in self.commands.values()]
         shown: list[Record] = []
         room = _BATCH_BYTES
@@ -282,7 +285,7 @@ class LiveLogs:
             lines, _ = log.take(room, any_size=not shown)
             room -= before_bytes - log.waiting_bytes
             whole = "\n".join(text for _, text in lines)
-            # Most texts have no secret, so the whole text is checked at once.
+            # Most texts have no secret, so one check of the whole text is usually enough.
             if self._redact(whole) != whole:
                 lines = [Record(level, self._redact(text)) for level, text in lines]
             records = join_lines(lines)
@@ -308,14 +311,14 @@ def _has_ended(command: BoltCommand) -> bool:
 
 
 def _kept(commands: Mapping[int, CommandLog]) -> str:
-    """Return the positions as text, for `_positions`."""
+    """Return the positions as text, which `_positions` can read."""
     done = [id_ for id_, log in commands.items() if log.position.done]
     at = {id_: log.position[:-1] for id_, log in commands.items() if not log.position.done}
     return json.dumps({"done": done, "at": at}, separators=(",", ":"))
 
 
 def _positions(kept: str | None) -> dict[int, Position]:
-    """Return the positions by command; none if the text cannot be read, so that logging starts again."""
+    """Return the position of each command. If the text cannot be read, return none: then logging starts again."""
     try:
         content = json.loads(kept or "{}")
         found = {int(id_): Position(done=True) for id_ in content.get("done", [])}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LEAST_CHANGE: Final = 1.0
-# Only a run that succeeded shows 100 %.
+# Only a Bolt run that succeeded shows 100 %.
 _MOST_UNFINISHED: Final = 99.0
 _SETUP: Final = ("git clone", "dbt deps")
 
@@ -26,15 +26,15 @@ _SETUP: Final = ("git clone", "dbt deps")
 def percent_done(
     status: BoltRunStatus, planned: Sequence[str], nodes: Mapping[int, tuple[int, int]]
 ) -> float:
-    """Return the progress of a run, in percent.
+    """Return the progress of a Bolt run, in percent.
 
-    Each command counts the same, except for the setup commands that Bolt adds, which do not count. A running command
-    counts by the share of its nodes that are done. If the commands to come are unknown, one more is assumed.
+    All commands count the same. The setup commands that Bolt adds do not count. For a running command, the share of its
+    nodes that are done counts. If it is unknown how many commands will follow, one more command is assumed.
 
     Args:
-        status: The run.
+        status: The run's status.
         planned: The commands of the schedule or of the request; empty if they are unknown.
-        nodes: How many of a command's nodes are done, and how many it has, by command.
+        nodes: How many nodes of a command are done, and how many nodes it has. The key is the command's id.
     """
     if status.state == BoltRunState.SUCCESS:
         return 100.0
@@ -57,20 +57,20 @@ def _share(command: BoltCommand, nodes: tuple[int, int]) -> float:
 def _to_come(work: Sequence[BoltCommand], planned: Sequence[str]) -> int:
     """Return how many commands come after those that have started."""
     place, last = len(work) - 1, work[-1].command
-    # A retry starts with a later command, so the place counts only if the command there is the same.
+    # A retry starts with a later command of the plan. So the place is used only if the plan has the same command there.
     if place < len(planned) and planned[place] == last:
         return len(planned) - 1 - place
     return len(planned) - 1 - planned.index(last) if last in planned else 1
 
 
 class ProgressArtifact:
-    """One progress artifact of a flow run: created once, updated when the change is large enough.
+    """One progress artifact of a flow run. It is created once, and updated when the progress has changed enough.
 
     Args:
         flow_run_id: The flow run.
         key: The artifact's key.
-        run_id: The Bolt run that it shows.
-        clock: Seconds that never jump; for tests.
+        run_id: The Bolt run whose progress it shows.
+        clock: Returns the time in seconds, and never jumps. Tests pass their own clock.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class ProgressArtifact:
         self._updated_at = float("-inf")
 
     async def show(self, percent: float, description: str, *, final: bool = False) -> None:
-        """Show the progress; it never decreases.
+        """Show the progress. The percentage that is shown never decreases.
 
         Args:
-            percent: 0 to 100.
+            percent: The progress, from 0 to 100.
             description: The text of the artifact.
             final: Whether this is the last update.
 

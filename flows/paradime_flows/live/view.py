@@ -1,7 +1,7 @@
 """Shows a Bolt run while it runs: its output in the flow run's log, and its progress.
 
-It updates at each poll of the wait for the run. An error here is logged once and never ends the wait. A fetch that
-takes long continues in the background.
+The view is updated at each poll of the wait for the Bolt run. An error of the view is logged once and never ends the
+wait. If a fetch of output takes long, it continues in the background.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 class LiveView:
     """Shows the Bolt runs that a flow run waits for, one after the other.
 
-    If the flow stops waiting before the run has ended, leaving the context logs the output so far.
+    The flow may stop waiting before the Bolt run has ended. Then the output so far is logged at the end of the
+    `async with` block.
 
     Args:
-        schedule: The schedule that is run.
+        schedule: The schedule of the Bolt runs.
         flow_run_id: The flow run.
         logs: How much of each command's output is logged.
     """
@@ -64,7 +65,7 @@ class LiveView:
 
 
 class _ShownRun:
-    """One Bolt run, shown."""
+    """One Bolt run that is shown."""
 
     def __init__(self, run: BoltRun, view: LiveView) -> None:
         self.run = run
@@ -97,7 +98,7 @@ class _ShownRun:
         elif self._logs is not None:
             if self._fetch is None or self._fetch.done():
                 self._fetch = asyncio.create_task(self._catch_up(self._logs, status))
-            # If the fetch takes too long for the next poll, it continues in the background.
+            # If the fetch would delay the next poll for too long, it continues in the background.
             await asyncio.wait({self._fetch}, timeout=times().output_patience_seconds)
         try:
             await self._show_progress(status)
@@ -108,7 +109,7 @@ class _ShownRun:
         """Stop showing the run.
 
         Args:
-            drain: Whether to log the output so far, if the run has not ended.
+            drain: Whether to log the output so far, if the run had not ended at the last poll.
         """
         if not drain and self._fetch is not None:
             self._fetch.cancel()
@@ -139,7 +140,7 @@ class _ShownRun:
             self._reported.discard("output")
 
     async def _finish_fetch(self) -> None:
-        """Let the running fetch end: otherwise it would be unknown whether its post arrived."""
+        """Let the running fetch end. If it were cancelled, it would be unknown whether Prefect got its last post."""
         if self._fetch is not None and not self._fetch.done():
             await asyncio.wait({self._fetch}, timeout=times().last_fetch_seconds)
             self._fetch.cancel()
@@ -163,7 +164,7 @@ class _ShownRun:
         )
 
     async def _plan(self) -> list[str]:
-        """Return the commands of the schedule or of the request; none if Bolt does not return them."""
+        """Return the commands of the schedule or of the request. Return none if Bolt does not return them."""
         if self._schedule.commands:
             return list(self._schedule.commands)
         try:

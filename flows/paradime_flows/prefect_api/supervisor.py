@@ -41,7 +41,8 @@ class Supervised:
         began: The time of the monotonic clock from which the time limit of a Bolt run counts. The key is the
             execution, the endpoint and the Bolt run.
         cancel_seen: Whether a cancel of the flow run was seen once, while an operation was under way.
-        alive_for: The outermost parent of the flow run, while a thread sends heartbeats for the flow run.
+        alive_for: While a thread sends heartbeats for the flow run: its outermost parent, or the flow run itself if it
+            has no parent.
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
