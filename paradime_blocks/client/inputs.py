@@ -103,7 +103,7 @@ def check_commands(commands: object) -> list[str | Command]:
     """Return the commands that replace the schedule's own: as text, or as `Command` if `continue_on_error` is set.
 
     Raises:
-        BoltRequestError: The value is not a list, or the list is empty, or a command is blank or has control characters.
+        BoltRequestError: The value is not a list, or is empty, or a command is blank or has control characters.
     """
     if isinstance(commands, (str, bytes)) or not isinstance(commands, Sequence):
         _refuse(f"commands is {commands!r}, not a list.", _COMMANDS_EXAMPLE)

@@ -1,4 +1,4 @@
-"""Lets one flow run at a time run a schedule: with a Prefect global concurrency limit, which we create if it is missing.
+"""Lets one flow run at a time run a schedule, with a Prefect global concurrency limit that we create if needed.
 
 Bolt itself refuses a second run of a schedule that is already running. The slot does more. Our flow runs wait for each
 other before they trigger. No other flow run starts between a failure and its retry. The slot works even if Bolt would
