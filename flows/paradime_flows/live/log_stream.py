@@ -113,7 +113,7 @@ class LiveLogs:
             await self._write()
 
     async def drain(self, status: BoltRunStatus) -> None:
-        """Log the rest of the output of a Bolt run that has ended, within time limits; report what is missing."""
+        """Log the rest of the output of a Bolt run that has ended, within limits. Report output that is missing."""
         moved = time.monotonic()
         failure: Exception | None = None
         finished = True

@@ -28,9 +28,9 @@ _NAMES_SHOWN: Final = 10
 
 @dataclass
 class Archive:
-    """Archives one run. What cannot be fetched is listed as a problem, and never hides the run's own outcome.
+    """Archives one Bolt run. A part that cannot be fetched is listed as a problem, and does not change the outcome.
 
-    Only one command's log, or one resource, is in memory at a time.
+    Only the log of one command, or one resource, is in memory at a time.
 
     Attributes:
         credentials: The credentials of the run's workspace.
@@ -48,15 +48,15 @@ class Archive:
     _summary: UUID | None = None
 
     def __post_init__(self) -> None:
-        """Make the context that the parts share."""
+        """Make the context that all parts of the archive share."""
         redact = Redactor.of(self.credentials)
-        # The summary shows this status if Bolt is unreachable later.
+        # If Bolt is unreachable later, the summary shows this status.
         if self.record.status is not None:
             self.record.status = redact.status(self.record.status)
         self._context = ArchiveContext(self.writer, self.record, self.settings, redact)
 
     async def run(self) -> None:
-        """Write all artifacts: the summary as soon as the run's state is known, and again at the end."""
+        """Write all artifacts. The summary is written as soon as the run's state is known, and updated at the end."""
         if self.record.run_id is not None:
             try:
                 await self._all(self.record.run_id)
@@ -66,10 +66,10 @@ class Archive:
         await self.summary()
 
     def complete(self, result: BoltRunResult) -> BoltRunResult:
-        """Return a result with dbt's results and the usual duration, which the archive has read.
+        """Add dbt's results and the usual duration, which the archive has read, to a run's result.
 
         Args:
-            result: The run's result without them.
+            result: The result without these fields.
         """
         return result.model_copy(update={"dbt": self.record.dbt, "usual_duration": self.record.usual})
 
@@ -92,7 +92,7 @@ class Archive:
         files = ResourceArchive(self._context)
         async with self.credentials.get_client() as client:
             await self._status(client, run_id)
-            # Prefect may stop the archive early, as after a cancel; then at least the summary exists.
+            # Prefect may stop the archive early, for example after a cancel. Then at least the summary exists.
             await self.summary()
             await self._open_storage(run_id)
             await self._origin(client, run_id)
@@ -131,7 +131,7 @@ class Archive:
             self._context.not_archived("the storage of files", error)
 
     async def _origin(self, client: BoltClient, run_id: int) -> None:
-        """Add who triggered the run, what it checked out, and when earlier attempts ran, if Bolt returns it."""
+        """Add who triggered the run, its branch and commit, and the times of earlier attempts, if Bolt returns them."""
         record, context = self.record, self._context
         attempts = list(record.attempts)
         for at, attempt in list(enumerate(attempts))[-_ATTEMPTS_READ:]:
@@ -149,7 +149,7 @@ class Archive:
         try:
             page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_READ)
         except BoltError as error:
-            # Some backends lack this operation, and it takes the slug, which may differ from the name.
+            # Some backends lack this operation. It takes the schedule's slug, which may differ from the name.
             context.count_outage(error)
             return
         found = next((run for run in page.runs if run.id == run_id), None)

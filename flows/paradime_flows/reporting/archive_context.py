@@ -1,4 +1,4 @@
-"""The context that the parts of an archive share: the record of the run, the writer, and the problems."""
+"""The context that the parts of an archive share: what is known about the run, the writer, and the problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 from paradime_flows.reporting.storage import Storage
 
-# A second failure may be an outage that lasts, so Bolt is not asked again. The first may be one log that is too large.
+# After the second failure, Bolt is not asked again, because the outage may last. The reason for the first failure may
+# be a single log that is too large.
 _OUTAGES_AT_MOST: Final = 2
 
 
@@ -26,8 +27,8 @@ class ArchiveContext:
         record: What is known about the run. The archive adds what it fetches.
         settings: What to archive, and where.
         redact: Removes secrets from text.
-        storage: Where files are stored; None if they are not.
-        dbt_unread: Which of dbt's files could not be read.
+        storage: Where files are stored; None if no files are stored.
+        dbt_unread: The files of dbt that could not be read.
     """
 
     writer: ArtifactWriter
@@ -41,17 +42,17 @@ class ArchiveContext:
 
     @property
     def commands(self) -> list[BoltCommand]:
-        """The run's commands, as far as they are known."""
+        """The commands of the run that are known."""
         return self.record.status.commands if self.record.status else []
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that failed and ended the run, or that was running when the run ended."""
+        """The command that failed and so ended the run, or the command that was running when the run ended."""
         return self.record.status.decisive_command if self.record.status else None
 
     @property
     def unreachable(self) -> bool:
-        """Whether Bolt failed to answer so often that it is not asked again."""
+        """Whether Bolt has failed to answer so often that the archive sends it no more requests."""
         return self._outages >= _OUTAGES_AT_MOST
 
     def key(self, *parts: str) -> str:
@@ -59,7 +60,8 @@ class ArchiveContext:
         key = artifact_key("paradime", self.record.title, *parts)
         if self._keys.setdefault(key, parts) == parts:
             return key
-        # `target/a_b.json` and `target/a-b.json` have the same key, so the second one gets a hash.
+        # Two paths such as `target/a_b.json` and `target/a-b.json` would have the same key. So the second path gets a
+        # hash.
         return artifact_key("paradime", self.record.title, *parts, short_hash("/".join(parts)))
 
     def count_outage(self, error: Exception) -> None:
@@ -67,7 +69,7 @@ class ArchiveContext:
         self._outages += isinstance(error, BoltUnavailable)
 
     def not_archived(self, what: str, error: Exception, *, dbt: bool = False) -> None:
-        """Record and log what could not be archived, and why.
+        """Note in the summary, and log, that a part could not be archived, and why.
 
         Args:
             what: The part that is missing.
@@ -81,7 +83,7 @@ class ArchiveContext:
         run_logger().warning("Could not archive part of Bolt run %s: %s", self.record.run_id, problem)
 
     def file(self, n: int, path: str, **facts: Any) -> None:
-        """Record facts about a file that a command wrote."""
+        """Add facts about a file that a command wrote."""
         found = next((file for file in self.record.files if (file.n, file.path) == (n, path)), None)
         if found is None:
             found = FileRecord(n=n, path=path)
@@ -90,7 +92,7 @@ class ArchiveContext:
             setattr(found, name, value)
 
     async def store(self, n: int, command: str, path: str, source: Path) -> None:
-        """Store a file, if there is a storage."""
+        """Store a file, if files are stored at all."""
         if self.storage is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""What to archive of a Bolt run: plain data, which the flow run's labels store, so that it outlives the process."""
+"""What to archive of a Bolt run. This is plain data in the flow run's labels, so another process can read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_STORAGE_PATTERNS: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
-# A name without a type is searched in these block types, in this order: Prefect's own, then its integrations'.
+# The block types in which a name without a type is searched, in this order: Prefect's own types, then the types of
+# Prefect's integrations.
 _FILESYSTEM_TYPES: Final = (
     "local-file-system",
     "remote-file-system",
@@ -32,8 +33,8 @@ class ArchiveSettings(BaseModel):
     Attributes:
         log_limit_bytes: How much of a command's log an artifact holds. A longer log is cut in the middle.
         link_limit: How many files are linked.
-        storage: Reference of the file system block for storage, as `type/name`.
-        storage_patterns: Patterns of the resources to store, each for the whole path or for the file's name.
+        storage: The reference of the file system block for storage, as `type/name`.
+        storage_patterns: Patterns of the resources to store. A pattern matches the whole path or the file's name.
         assets: Whether to report the models, seeds and snapshots to Prefect as assets.
     """
 
@@ -42,7 +43,7 @@ class ArchiveSettings(BaseModel):
     storage: str | None = None
     storage_patterns: list[str] = Field(default_factory=lambda: list(DEFAULT_STORAGE_PATTERNS))
     assets: bool = False
-    # A block that was made in code and not saved exists only in this process.
+    # A block that was made in code and not saved. It exists only in this process.
     _filesystem: WritableFileSystem | None = PrivateAttr(default=None)
 
     async def filesystem(self) -> WritableFileSystem | None:
@@ -60,7 +61,7 @@ class ArchiveSettings(BaseModel):
         """Make settings from a flow's options. The storage block is loaded now, before anything is sent to Bolt.
 
         Args:
-            options: The options; those that are not of `ArchiveOptions` are ignored.
+            options: The flow's options. Options that are not in `ArchiveOptions` are ignored.
 
         Raises:
             BoltRequestError: The block for storage cannot be used.
@@ -92,8 +93,8 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
     """Load the storage block.
 
     Args:
-        reference: `type/name`, such as `s3-bucket/archive`; or only the name, which is searched in Prefect's own
-            file systems and those of its AWS, GCP and Azure integrations.
+        reference: `type/name`, such as `s3-bucket/archive`; or only the name. A name is searched in Prefect's own file
+            systems, and in the file systems of its AWS, GCP and Azure integrations.
 
     Raises:
         BoltRequestError: The block does not exist, or it cannot write.
@@ -108,7 +109,7 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
             reason = str(error).splitlines()[0]
             continue
         except (UnknownBlockType, RuntimeError) as error:
-            # Its class belongs to an integration that is not installed here, or that has another version here.
+            # The class of the block belongs to an integration that is not installed here, or to another version of it.
             msg = f"The storage block {slug!r} cannot be loaded: {str(error).splitlines()[0]}"
             raise BoltRequestError(msg, guidance="Nothing was sent.") from error
         if isinstance(block, WritableFileSystem):

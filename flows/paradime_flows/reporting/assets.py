@@ -1,11 +1,11 @@
 """Reports dbt's models, seeds and snapshots to Prefect as assets, with the same lineage as prefect-dbt.
 
-Keys, properties and upstream nodes are the same as in prefect-dbt (read in 0.7.25). A key is the adapter's type and
-the relation's name, with slashes instead of dots, and without quotes, spaces and other characters that Prefect does
-not accept: `snowflake://analytics/core/orders`. A key that is too long is cut. Upstream are the nodes that a node
-depends on; an ephemeral model is replaced by the nodes that it depends on. A node whose `meta` has `prefect:
-{enable_assets: false}` is left out, as in prefect-dbt; sources are never left out. An asset's URL is the
-Bolt run that built it last; prefect-dbt sets none.
+Keys, properties and upstream nodes are the same as in prefect-dbt 0.7.25. A key has the adapter's type and the
+relation's name, such as `snowflake://analytics/core/orders`. It has slashes instead of dots, and no quotes, spaces or
+other characters that Prefect does not accept. A key that is too long is cut. The upstream nodes of a node are the nodes
+that it depends on. An ephemeral model is replaced by its own upstream nodes. A node whose `meta` has
+`prefect: {enable_assets: false}` is left out, as in prefect-dbt, but a source is never left out. The URL of an asset is
+the page of the Bolt run that built the asset last. prefect-dbt sets no URL.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from paradime_blocks.dbt import FAILED, Manifest, ManifestNode, NodeResult, RunR
 from paradime_blocks.text import clean
 
 _MATERIALISED: Final = frozenset({"model", "seed", "snapshot"})
-# As in prefect-dbt, only these fail a materialisation. A microbatch model with some batches built counts as built.
+# With one of these statuses, a materialisation has failed, as in prefect-dbt. A microbatch model of which only some
+# batches were built counts as built.
 _FAILED: Final = FAILED - {"partial success"}
 _BUILT: Final = frozenset({"success", "partial success"})
 _NOT_IN_KEYS: Final = {ord(character): None for character in RESTRICTED_ASSET_CHARACTERS} | {ord("."): "/"}
 _QUOTES: Final = {ord(quote): None for quote in '"`'}
 _MESSAGE_CHARACTERS: Final = 2000
-# Prefect also relates the flow run, its flow, deployment, work pool and tags to the event.
+# The event also has room for resources that Prefect adds: the flow run, its flow, deployment, work pool and tags.
 _RELATED_TO_A_RUN: Final = 25
 
 
@@ -42,11 +43,11 @@ class Emitted:
     """How many materialisations Prefect accepted.
 
     Attributes:
-        succeeded: Nodes that were built.
-        failed: Nodes that failed.
-        unnamed: Names of nodes whose names Prefect does not accept in an asset key.
-        refused: Names of nodes whose event Prefect did not accept.
-        shortened: How many events list only some of the upstream nodes.
+        succeeded: The number of nodes that were built.
+        failed: The number of nodes that failed.
+        unnamed: The names of nodes whose name Prefect does not accept in an asset key.
+        refused: The names of nodes whose event Prefect did not accept.
+        shortened: The number of events that list only some of the upstream nodes.
     """
 
     succeeded: int = 0
@@ -83,16 +84,16 @@ def asset_key(adapter_type: str, relation_name: str) -> str:
 def emit_assets(
     results: RunResults, manifest: Manifest, facts: dict[str, Any], url: str | None = None
 ) -> Emitted:
-    """Report each node that was built or failed to Prefect; skipped and reused nodes are not reported.
+    """Report each node that was built, and each node that failed, to Prefect. Skipped and reused nodes are left out.
 
-    The events are the same as those of a task made with `prefect.assets.materialize`, but there is no task run for
-    each node, because dbt has run the nodes already. Within a flow run, the events are related to it.
+    The events are the same as those of a task made with `prefect.assets.materialize`. But there is no task run for each
+    node, because dbt has already run the nodes. In a flow run, the events are related to the flow run.
 
     Args:
         results: The results of the commands that build something.
-        manifest: The manifest of one of them.
-        facts: Added to each materialisation's metadata.
-        url: The page of the run that built them; the assets link to it.
+        manifest: The manifest of one of these commands.
+        facts: Facts to add to the metadata of each materialisation.
+        url: The page of the Bolt run that built the nodes. The assets link to this page.
     """
     emitted = Emitted()
     adapter = manifest.adapter_type
@@ -124,7 +125,7 @@ def emit_assets(
 
 
 def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, failed: bool) -> bool:
-    """Emit the events of a materialisation; return whether Prefect accepted them, which `AssetContext` does not say."""
+    """Emit the events of a materialisation. Return whether Prefect accepted them: `AssetContext` does not say this."""
     for above in upstream:
         emit_event("prefect.asset.referenced", AssetContext.asset_as_resource(above), related=[])
     related = [AssetContext.asset_as_related(above) for above in upstream]
@@ -150,7 +151,7 @@ def _asset(adapter: str, relation: str, node: ManifestNode | None, url: str | No
 
 
 def _properties(relation: str, node: ManifestNode, url: str | None) -> AssetProperties:
-    """Return an asset's properties. Unknown ones are not set, because that would delete the known value in Prefect."""
+    """Return an asset's properties. An unknown property is not set, so that Prefect keeps the value that it has."""
     properties: dict[str, Any] = {"name": clean(relation.translate(_QUOTES))}
     description = clean(node.description or "")
     if len(description) > MAX_ASSET_DESCRIPTION_LENGTH:
@@ -165,7 +166,10 @@ def _properties(relation: str, node: ManifestNode, url: str | None) -> AssetProp
 
 
 def _upstream(node: ManifestNode, manifest: Manifest) -> Iterator[ManifestNode]:
-    """The nodes that a node is made from. An ephemeral model, which is not in the warehouse, is replaced by its own."""
+    """Return the upstream nodes of a node.
+
+    An ephemeral model is not in the warehouse, so it is replaced by its own upstream nodes.
+    """
     seen: set[str] = set()
     waiting = list(reversed(node.depends_on))
     while waiting:

@@ -27,15 +27,16 @@ from paradime_flows.reporting.links import markdown_link
 from paradime_flows.reporting.run_summary import FileRecord
 
 STREAMS: Final = ("stdout", "stderr")
-# All logs of a run together may have this many times the limit of one log, because a list of artifacts returns all of
-# them at once. The failing command always has its own limit.
+# All logs of a Bolt run together may be this many times as large as the limit of one log, because a list of artifacts
+# in Prefect returns all of them at once. For the failing command, always the whole limit of one log is available.
 _LOGS_IN_ALL: Final = 10
 _LEAST_LOG_BYTES: Final = 10_000
-# Of a longer log, only the beginning and the end are cleaned, because cleaning takes time and a copy.
+# Of a log that is much too long, only the beginning and the end are cleaned, each about this many times as long as the
+# limit. To clean a text takes time, and makes a copy.
 _MARGIN: Final = 4
-# Each holds the artifact of a log in memory.
+# Each post has the artifact of a log in memory.
 _POSTS_AT_ONCE: Final = 4
-# The number of characters of a log that are copied at once, about.
+# About how many characters of a log are copied at once.
 _PIECE: Final = 1 << 22
 _ADDRESS_CHARACTERS: Final = 1000
 _END_CHARACTERS: Final = 20_000
@@ -44,15 +45,15 @@ _ERROR_CHARACTERS: Final = 500
 
 @dataclass
 class LogArchive:
-    """Archives the logs of a run's commands, one at a time. A log is freed before the next one is fetched.
+    """Archives the logs of a Bolt run's commands, one at a time. Each log is freed before the next log is fetched.
 
     Attributes:
         context: The archive.
         posts: The task group that writes a few artifacts while the next log is fetched; None to wait for each write.
-        piece_characters: How much of a log is read at once, so that no second copy of it is in memory.
+        piece_characters: How much of a log is read at once, so that no second copy of the whole log is in memory.
         error: The first error in the failing command's log.
-        last: The last line of its log.
-        reasons: The errors in the logs of the commands that failed, by command id.
+        last: The last line of the failing command's log.
+        reasons: The errors in the logs of the commands that failed. The key is the command's id.
     """
 
     context: ArchiveContext
@@ -84,7 +85,7 @@ class LogArchive:
             detail = await client.get_bolt_command(command.id)
         except BoltError as error:
             context.count_outage(error)
-            # With its files.
+            # Bolt returns a command's files together with its log, so dbt's results are missing, too.
             context.not_archived(what, error, dbt=True)
             return []
         detail = detail.model_copy(update={"command": command.command})
@@ -161,7 +162,7 @@ class LogArchive:
                     await self.context.store(n, detail.command, path.name, path)
 
     def _spool(self, text: str, path: Path) -> int:
-        # The line ends are not changed.
+        # `newline=""` keeps the line ends as they are.
         with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
             for piece in self._pieces(text):
                 file.write(self.context.redact(piece))
@@ -175,7 +176,7 @@ class ShownStream:
     Attributes:
         name: `stdout` or `stderr`.
         text: The text, cleaned and without secrets.
-        omitted: How many bytes are left out of it.
+        omitted: How many bytes of the stream are left out.
     """
 
     name: str
@@ -194,17 +195,17 @@ def shown_streams(
 
     Args:
         command: The command with its output.
-        limit_bytes: How much to show in all, in UTF-8.
+        limit_bytes: The size of both streams together, in bytes of UTF-8.
         redact: Removes secrets from text.
     """
     raw = {name: text for name in STREAMS if (text := getattr(command, name)) and not text.isspace()}
-    # A text that is certainly too long is not cleaned as a whole only to measure it.
+    # A text that is certainly too long is not cleaned completely only to measure its size.
     whole = {
         name: clean(redact(text)) for name, text in raw.items() if len(text) <= 2 * _MARGIN * limit_bytes
     }
     sizes = {name: utf8_size(whole.get(name, text)) for name, text in raw.items()}
     shown, room = {}, limit_bytes
-    # The shorter one comes first; the longer one gets the room that it leaves.
+    # The shorter stream is cut first. The longer stream gets the room that is left.
     for n, name in enumerate(sorted(sizes, key=lambda name: sizes[name])):
         limit = room // (len(sizes) - n)
         if name in whole:
@@ -216,27 +217,27 @@ def shown_streams(
 
 
 def _outer(text: str, limit_bytes: int, redact: Callable[[str], str]) -> tuple[str, int]:
-    """Return head and tail of a text that is too long, cleaned, and how many bytes are left out."""
+    """Return the cleaned head and tail of a text that is too long, and the number of bytes that are left out."""
     margin = limit_bytes * _MARGIN
-    # Cut at line ends, so that no secret is split before it is redacted.
+    # Cut the text at line ends, so that no secret is split before it is redacted.
     start = _after_line(text, margin)
     end = max(start, text.rfind("\n", 0, len(text) - margin) + 1)
     head, tail = (clean(redact(part)) for part in (text[:start], text[end:]))
     between = utf8_size(text, start, end)
     body, omitted = head_and_tail(f"{head}{tail}", limit_bytes)
     if omitted:
-        # The place where head and tail join is in the middle, which is left out.
+        # The place where head and tail are joined is in the middle, and the middle is left out.
         return body.replace(f"… {omitted:,} bytes", f"… {omitted + between:,} bytes", 1), omitted + between
     return (f"{head}\n[… {between:,} bytes left out …]\n{tail}", between) if between else (body, 0)
 
 
 def render_log(shown: Sequence[ShownStream], stored: dict[str, FileRecord] | None = None) -> str:
-    """Render a command's log as markdown, each stream in a fence that it cannot close.
+    """Render a command's log as markdown. Each stream is in a fence that no text in the stream can close.
 
     Args:
-        shown: What to show.
-        stored: The stored files with the whole streams, by `stdout.log` or `stderr.log`. A stream that is cut links
-            to its file.
+        shown: The streams to show.
+        stored: The stored files with the whole streams. The key is `stdout.log` or `stderr.log`. If a stream is cut,
+            the page has a link to its file.
     """
     parts = []
     for stream in shown:
@@ -266,13 +267,13 @@ def pieces(text: str, size: int = _PIECE) -> Iterator[str]:
 
 
 def _after_line(text: str, at: int) -> int:
-    """Return the index after the line that an index is in; the end of the text if no line follows."""
+    """Return the index at which the next line begins; the end of the text if there is no next line."""
     end = text.find("\n", max(0, at))
     return len(text) if end < 0 else end + 1
 
 
 def utf8_size(text: str, start: int = 0, end: int | None = None) -> int:
-    """Return the size in bytes of a text, or of a part of it, without making a second copy."""
+    """Return the size in bytes of a text, or of a part of the text, without a second copy of the text."""
     stop = len(text) if end is None else end
     if text.isascii():
         return stop - start

@@ -1,4 +1,4 @@
-"""Turns a cron expression into words. One that it does not understand stays as it is."""
+"""Turns a cron expression into words. An expression that it does not understand stays as it is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def cron_in_words(cron: str | None) -> str:
     # Quartz writes a question mark where cron writes a star.
     *_, day, _month, weekday = fields = [field.replace("?", "*") for field in fields]
     if day != "*" and weekday != "*":
-        # Most crons run on either day, some only on a day that matches both.
+        # The meaning differs: most cron programs start on a day that matches one of the fields, some only on a day that
+        # matches both.
         return text
     plain = [_plainly(field, values) for field, values in zip(fields, _FIELDS, strict=True)]
     if None in plain:
@@ -50,14 +51,14 @@ def cron_in_words(cron: str | None) -> str:
         words = CronSim(" ".join(filter(None, plain)), _ANY_DAY).explain()
     except CronSimError:
         return text
-    # CronSim writes "the 22th day".
+    # CronSim writes "the 22th day", which is wrong English.
     return one_line(re.sub(r"\b([23]([123]))th\b", lambda day: day[1] + _ORDINALS[day[2]], words))
 
 
 def _plainly(field: str, values: range) -> str | None:
-    """Return a field with an uneven step replaced by its values; None if it has too many values.
+    """Return a field of a cron expression. An uneven step is replaced by its values. None if it has too many values.
 
-    `*/45` does not mean every 45 minutes: it is minute 0 and minute 45 of each hour.
+    `*/45` is an uneven step. It does not mean every 45 minutes, but minute 0 and minute 45 of each hour.
     """
     whole = {"*", str(values[0]), f"{values[0]}-{values[-1]}"}
     parts = []

@@ -13,7 +13,7 @@ _MILLISECONDS: Final = 1000
 
 
 def render_failed(dbt: BoltDbtResult) -> list[str]:
-    """Return a table of the failures: nodes that build something first, then tests, then sources; empty if none failed.
+    """Return a table of the failures: first nodes that build something, then tests, then sources. Empty if none failed.
 
     Args:
         dbt: dbt's results.

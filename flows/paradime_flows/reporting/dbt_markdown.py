@@ -1,4 +1,4 @@
-"""dbt's results as markdown for a Prefect artifact: failures first, bounded in size, remote text escaped."""
+"""dbt's results as markdown for a Prefect artifact. Failures come first, the size is limited, text is escaped."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ _COUNTS_ROWS: Final = 30
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much of the results a page shows, in UTF-8.
+    """How much of the results a page shows. Sizes are in bytes of UTF-8.
 
     Attributes:
-        page_bytes: The size of all results, and of the freshness of sources. Failures come first, then warnings, then
-            all nodes, as many as there is room for.
-        message_bytes: The size of a failure's message; smaller if otherwise not all failures would be shown.
+        page_bytes: The largest size of the results, and also of the freshness of sources. Failures come first, then
+            warnings, then as many nodes as there is room for.
+        message_bytes: The largest size of a failure's message. It is smaller if there is not enough room for all
+            failures.
         slowest: The number of nodes in the table of the slowest ones.
     """
 
@@ -46,10 +47,11 @@ class Bounds:
 
 
 DEFAULT_BOUNDS: Final = Bounds()
-# The share of the free room for failures, then of the rest for warnings. The table of all nodes gets what is left.
+# Failures get this share of the free room. Warnings get this share of the room that is left after the failures. The
+# table of all nodes gets the rest.
 _FAILURES_SHARE: Final = 0.6
 _WARNINGS_SHARE: Final = 0.3
-# The size of a failure's line of facts, about, and the shortest useful part of a message.
+# About the size of the line with facts about a failure, and the size of the shortest part of a message that is useful.
 _FACTS_BYTES: Final = 400
 _LEAST_MESSAGE_BYTES: Final = 200
 
@@ -58,7 +60,7 @@ def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS)
     """Render results: counts, failures with their messages, the slowest nodes, then all nodes.
 
     Args:
-        nodes: The results, merged.
+        nodes: The merged results.
         bounds: How much to show.
 
     Returns:
@@ -97,7 +99,7 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
     """Render the freshness of sources, the stale ones first.
 
     Args:
-        sources: What sources.json says.
+        sources: The results in sources.json.
         bounds: How much to show.
     """
     if not sources:
@@ -130,7 +132,8 @@ def _counts(summary: Summary) -> str:
             totals[status] = totals.get(status, 0) + count
     known = [status for _, group in _MARKS for status in sorted(group)]
     statuses = sorted(totals, key=lambda status: known.index(status) if status in known else len(known))
-    # Statuses and types are remote text, too: a hostile file may have thousands, which would make too many cells.
+    # Statuses and types are remote text, too. A hostile file may have thousands of them, and the table would have too
+    # many cells.
     statuses = statuses[: _COUNTS_COLUMNS - 1]
     kinds = list(summary.counts.items())[1 - _COUNTS_ROWS :]
     shown = [
@@ -193,11 +196,15 @@ def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
 
 
 def _rows(node: NodeResult) -> str:
-    """Return the rows that a test found, or that another node wrote; its other number has no meaning."""
+    """Return a number of rows as text.
+
+    For a test, it is the number of rows that failed (`failures`). For any other node, it is `rows_affected`. The other
+    field has no meaning for that kind of node.
+    """
     rows = node.failures if node.resource_type in TESTS else node.rows_affected
     return "" if rows is None else f"{rows:,}"
 
 
 def _duration(seconds: float | None) -> str:
-    # A skipped node took no time.
+    # A node that was skipped took no time, so its cell is empty.
     return shorten(seconds) if seconds else ""

@@ -58,15 +58,15 @@ _SOURCES = {
 
 
 def kind_of(path: str) -> Kind | None:
-    """Return the kind of a dbt file, by its name; None if it is not read here."""
+    """Return the kind of a dbt file according to its name. None if this module does not read the file."""
     return _KINDS.get(PurePosixPath(path).name)
 
 
 def manifest_command(commands: Sequence[BoltCommand], with_manifest: Iterable[int]) -> int | None:
-    """Return the number of the command whose manifest to read. One is enough, and a manifest is large.
+    """Return the number of the command whose manifest to read. One manifest is enough, because a manifest is large.
 
-    Only the manifest of its own command has the compiled path of a node that failed. Without a failure, the last
-    manifest has most nodes.
+    The compiled path of a node that failed is only in the manifest of the command in which the node failed. If no
+    command failed, the last manifest is read.
 
     Args:
         commands: The run's commands.
@@ -85,7 +85,7 @@ class DbtStory:
         parts: The content of each run_results.json, in the order of the commands.
         freshness: The results of the source freshness checks.
         manifest: The manifest, if there is one.
-        besides: The dbt commands that failed without a failure in their files, each with its error.
+        besides: The errors of dbt commands that failed although their files have no failure. The key is the command.
         notes: The parts of the files that could not be read.
     """
 
@@ -102,16 +102,16 @@ class DbtStory:
         Args:
             kind: The kind of file.
             content: The file.
-            command: The command that wrote it, as Bolt shows it.
+            command: The command that wrote the file, as Bolt shows the command.
 
         Raises:
-            DbtArtifactError: It is not a JSON object.
+            DbtArtifactError: The file is not a JSON object.
         """
         if kind == "manifest":
             self.manifest = parse_manifest(content)
             return
-        # A command that wrote no file may leave the file of the command before it. Not every dbt version says when it
-        # wrote a file, so the content is compared, too.
+        # If a command wrote no file, the file of an earlier command may still be there. Some dbt versions do not say
+        # when they wrote a file. So the content is compared, too.
         digest = hashlib.sha256(content).digest()
         if digest in self._read:
             return
@@ -152,7 +152,7 @@ class DbtStory:
             at, part = next((each for each in own if _failures(each[1].nodes)), own[-1])
             part = self.parts[at] = explain(part, log)
         else:
-            # A check of sources runs hooks, too, but writes no results.
+            # A command that checks sources runs hooks, too, but does not write their results to a file.
             part = explain(RunResults(command=text), log)
             self.parts[:0] = [part] if part.nodes else []
         failed = bool(_failures(part.nodes))
@@ -185,7 +185,7 @@ class DbtStory:
 
     @property
     def results(self) -> RunResults:
-        """All results, merged as dbt would merge them."""
+        """All results, merged in the way in which dbt would merge them."""
         return merge(self.parts)
 
     @property
@@ -203,7 +203,7 @@ class DbtStory:
 
         Args:
             redact: Removes secrets from text.
-            unread: The files that could not be read, in addition to `notes`.
+            unread: The files that could not be read. They are listed in addition to `notes`.
         """
         return digest(self.results, self.freshness, redact, [*unread, *self.notes])
 
@@ -221,7 +221,8 @@ class DbtStory:
             command: The command, as Bolt shows it.
 
         Returns:
-            The sentence, None if its results have no failure; and the number of failures that it does not count.
+            The sentence, or None if the results of the command have no failure; and the number of nodes that failed in
+            other commands.
         """
         parts = [part for part in self.parts if part.command == command]
         own = parts[-1].nodes if parts and may_have_written(command, parts[-1]) else ()

@@ -17,10 +17,11 @@ _LOG_CHARACTERS = 300
 
 
 def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: str | None) -> str | None:
-    """Return why a run did not succeed.
+    """Return why a Bolt run did not succeed.
 
-    The command that ended the run comes first, as in the run's error. Its results explain it, or else its log, or else
-    its return code. With `continueOnError`, other commands may have failed before; they are counted.
+    The sentence begins with the command that ended the run, as the run's error does. The cause is in the results of
+    this command, or else in its log, or else it is its return code. With `continueOnError`, other commands may have
+    failed before. The sentence counts them.
 
     Args:
         status: The run's status, without secrets.
@@ -46,7 +47,7 @@ def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: st
         if error
         else None
     )
-    # A script may leave the dbt files of the command before it.
+    # If the command is a script, the dbt files may be from an earlier command. So the script's log comes first.
     cause = (found or logged) if calls_dbt(command.command) else (logged or found)
     cause = cause or _with(last, _ended(command))
     if others:

@@ -10,15 +10,15 @@ from paradime_blocks.models import parse_bolt_date
 from paradime_blocks.text import cell, one_line
 
 _SIGNED_DATE: Final = "%Y%m%dT%H%M%SZ"
-# A number below this, a time before 2001, is not taken for a time.
+# A number below this would be a time before 2001. Such a number is not a time.
 _LEAST_EPOCH: Final = 1_000_000_000.0
 
 
 def link_expiry(url: str) -> datetime | None:
     """Return when a signed link expires, in UTC; None if the link does not say.
 
-    It knows the signatures of AWS and Google Cloud (a date and a number of seconds, or a time since the epoch) and
-    of Azure (`se`).
+    The function knows the links of AWS and Google Cloud, which have a date and a number of seconds, or a time in
+    seconds since 1970. It also knows the links of Azure, which have a time (`se`).
 
     Args:
         url: The link.
@@ -63,21 +63,22 @@ def safe_url(url: str) -> str | None:
     """
     if not url.lower().startswith(("https://", "http://")):
         return None
-    # Percent-encoded characters stay. Characters that would end the link, or the table cell around it, are encoded.
+    # Characters that are already percent-encoded stay as they are. Characters that would end the link, or the table
+    # cell around the link, are encoded.
     return quote(url, safe="%/:?#@!$&'*+,;=-._~")
 
 
 def markdown_link(text: str, url: str | None, limit: int, what: str) -> str:
     """Return a markdown link with remote text, or only the text if there is no link.
 
-    Prefect's older UI shows escape characters in the text of a link. If the text has any, the link comes after the
-    text.
+    Prefect's older UI shows escape characters in the text of a link. If the text has an escape character, the text
+    comes first, and the link comes after it.
 
     Args:
         text: Remote text.
-        url: The link, from `safe_url` or made by us.
-        limit: The most characters of the text.
-        what: The text of a link that comes after the text.
+        url: The link. It comes from `safe_url`, or our code made it.
+        limit: The largest number of characters of the text.
+        what: The words to show as the link if the link comes after the text.
     """
     escaped = cell(text, limit)
     if url is None:

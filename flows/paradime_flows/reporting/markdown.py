@@ -1,4 +1,4 @@
-"""Tables, sizes and times as markdown, for the pages that people read."""
+"""Writes tables, sizes and times as markdown, for the pages that people read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from paradime_blocks.text import cell
 
 _UNITS: Final = 1024
 _CELL_LIMIT: Final = 120
-# A table always has room for its head.
+# Every table has at least this much room, so that its head fits.
 _LEAST_ROOM: Final = 500
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; its cells are already markdown."""
+    """Return a table. The cells that the caller passes are already markdown."""
     return "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, rows)])
 
 
@@ -26,7 +26,7 @@ def bounded_table(
 
     Args:
         head: The columns' names.
-        rows: The rows, as plain text. Only the rows that are shown are made.
+        rows: The rows, as plain text. After a row that does not fit, no more rows are read from an iterator.
         room: The largest size of the table.
         what: What the rows are.
         count: The number of rows, if `rows` is an iterator.
@@ -54,12 +54,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def and_more(count: int, what: str) -> list[str]:
-    """Return a line with the number of rows not shown; none if all are shown."""
+    """Return a line with the number of rows that are not shown. Return none if all rows are shown."""
     return [f"… and {count:,} more {what}"] if count > 0 else []
 
 
 def size_of(parts: Iterable[str]) -> int:
-    """Return the size of some parts of a page in UTF-8, with the line breaks between them."""
+    """Return the size of some parts of a page in bytes of UTF-8, with the line breaks between them."""
     return sum(len(part.encode(errors="replace")) + 2 for part in parts)
 
 

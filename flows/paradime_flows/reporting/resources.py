@@ -1,4 +1,4 @@
-"""Archives the resources of a run: links all of them, reads dbt's files, and stores those that match the patterns."""
+"""Archives the resources of a run: links all of them, reads dbt's files, stores the files that match the patterns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paradime_flows.reporting.dbt_results import DbtStory, Kind, kind_of, manife
 from paradime_flows.reporting.links import link_expiry, safe_url
 from paradime_flows.reporting.markdown import and_more, moment, table
 
-# After so many failed downloads in a row, the store is probably unreachable, so the rest is not tried.
+# After this many failed downloads in a row, the file store is probably unreachable. So no more downloads are tried.
 _REFUSALS_AT_MOST: Final = 3
 _RESULTS: Final = ("results", "freshness")
 
@@ -56,7 +56,7 @@ class ResourceArchive:
     _refusals: int = 0
 
     async def archive(self, client: BoltClient, resources: Sequence[BoltResourceSummary]) -> None:
-        """Link the resources, then fetch those that are read or stored.
+        """Link the resources. Then fetch the resources that are read or stored.
 
         Args:
             client: The workspace's client.
@@ -70,7 +70,7 @@ class ResourceArchive:
         manifests = [each.n for each in found if each.kind == "manifest"]
         chosen = manifest_command(self.context.commands, manifests)
         wanted = []
-        # The manifest is read first, because the results need its paths.
+        # The manifest is read first, because the results show paths from the manifest.
         for each in sorted(found, key=lambda each: not (each.kind == "manifest" and each.n == chosen)):
             kind = each.kind if each.kind != "manifest" or each.n == chosen else None
             store = self._is_stored(each)
@@ -133,7 +133,7 @@ class ResourceArchive:
     async def _fetch(self, client: BoltClient, each: _Found, kind: Kind | None, *, store: bool) -> None:
         context = self.context
         path = each.resource.path
-        # Through a temporary file: a resource that is only stored may be larger than memory.
+        # The resource is fetched into a temporary file: a resource that is only stored may be larger than memory.
         with TemporaryDirectory(prefix="bolt-resource-") as folder:
             source = Path(folder, "content")
             limit = FILE_LIMIT_BYTES if store else RESOURCE_LIMIT_BYTES

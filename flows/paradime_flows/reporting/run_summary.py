@@ -29,10 +29,10 @@ _MARKS: Final = {
     BoltRunState.CANCELED: "🛑",
     BoltRunState.SKIPPED: "⏭️",
 }
-# How many runs of the schedule are read, newest first: for who triggered the run, and for the usual duration.
+# How many runs of the schedule are read, newest first. They show who triggered the run, and the usual duration.
 RUNS_READ: Final = 50
 _ROWS: Final = 200
-# Prefect's pages do not break lines in tables, so a long command would push the other columns out of the window.
+# Prefect's pages do not break lines in tables. A long command would move the other columns out of the window.
 _COMMAND_CHARACTERS: Final = 56
 _PATH_CHARACTERS: Final = 120
 
@@ -46,9 +46,9 @@ class FileRecord:
         path: The file's path, as Bolt returns it.
         page: The page of its link artifact.
         expires_at: When the link expires.
-        size: Its size in bytes, if it was fetched.
-        stored_as: The whole address of its stored copy.
-        stored_url: The same as a link, if there is one.
+        size: The file's size in bytes, if the file was fetched.
+        stored_as: The whole address of the stored copy.
+        stored_url: A link to the stored copy, if there is one.
     """
 
     n: int
@@ -65,29 +65,30 @@ class RunRecord:
     """What is known about a Bolt run when it is archived.
 
     Attributes:
-        schedule_name: Its schedule, if known.
-        run_id: The run; None if none was started.
-        state: Its state when last seen.
-        status: Its status when last seen.
-        branch: The branch or commit that was requested; None for the schedule's own, or if it is not known.
-        git: The branch and commit that Bolt says it checked out.
-        actor: Who or what Bolt says triggered it.
-        flow_run_page: The page of the flow run that triggered it, in Prefect's UI.
-        triggered_at: When its trigger was sent.
-        outcome: How it ended for the flow, as a sentence.
-        cause: Why it failed, as a sentence, from dbt's results or the log.
+        schedule_name: The schedule of the run, if it is known.
+        run_id: The run's id; None if no run was started.
+        state: The run's state when Bolt last returned it.
+        status: The run's status when Bolt last returned it.
+        branch: The branch or commit that was requested. None if the schedule's own branch was requested, or if the
+            requested branch is not known.
+        git: The branch and commit that the run checked out, as Bolt returns them.
+        actor: Who or what triggered the run, as Bolt returns it.
+        flow_run_page: The page, in Prefect's UI, of the flow run that triggered the Bolt run.
+        triggered_at: The time at which the trigger was sent.
+        outcome: A sentence that says how the run ended for the flow.
+        cause: A sentence that says why the run failed. It comes from dbt's results or from the log.
         attempts: The earlier runs of this intent, oldest first.
         notes: The decision log.
         results_page: The page of the artifact with dbt's results.
-        results_counts: dbt's results as counts.
-        dbt: The same as data, so that a flow can branch on it.
+        results_counts: dbt's results as counts, in one line.
+        dbt: dbt's results as data, so that a flow can branch on them.
         usual: How long the schedule's runs usually take.
-        log_pages: The pages of the log artifacts, by the command's number.
+        log_pages: The pages of the log artifacts. The key is the command's number.
         files: The files that the commands wrote.
         stored_under: The folder of the stored files.
-        storage_block: Reference of the storage block, if it is saved.
+        storage_block: The reference of the storage block, if the block is saved.
         assets_counts: How many assets were reported to Prefect.
-        problems: What could not be archived, and why.
+        problems: The parts that could not be archived, and why.
     """
 
     schedule_name: str | None
@@ -125,7 +126,7 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
 
     Args:
         record: The run.
-        now: The present time: the timeline of a run that has not ended goes up to it.
+        now: The present time. If the run has not ended, its timeline ends at this time.
     """
     now = now or datetime.now(timezone.utc)
     state = str(record.state) if record.state is not None else "no run"
@@ -197,7 +198,7 @@ def _usual(usual: BoltUsualDuration) -> str:
 
 
 def _spans(record: RunRecord, now: datetime) -> list[Span]:
-    """The earlier attempts, the wait for the first command, and the commands."""
+    """Return the spans of the earlier attempts, of the wait for the first command, and of the commands."""
     spans = [
         Span(attempt.started_at, attempt.ended_at, f"run {attempt.run_id}", note=str(attempt.state))
         for attempt in record.attempts
@@ -208,7 +209,7 @@ def _spans(record: RunRecord, now: datetime) -> list[Span]:
         return spans
     began = status.started_at
     if record.triggered_at and began:
-        # Our clock and Bolt's may differ: the wait cannot begin before the earlier attempt ended.
+        # Our clock and Bolt's clock may differ. The wait does not begin before the end of the earlier attempt.
         start = max([record.triggered_at, *(span.end for span in spans)])
         if start < began:
             spans.append(Span(start, began, "(starting)", waiting=True))
@@ -286,7 +287,7 @@ def _files(record: RunRecord) -> list[str]:
 
 
 def _clock(at: str) -> str:
-    """Return a date of the decision log in the format of the page."""
+    """Return a date of the decision log in the format that the page uses."""
     try:
         return moment(datetime.fromisoformat(at))
     except ValueError:

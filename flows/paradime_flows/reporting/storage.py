@@ -21,7 +21,7 @@ _SEPARATORS: Final = re.compile(r"[/\\]")
 # The field of the bucket in the blocks of Prefect's AWS, GCP and Azure integrations.
 _BUCKETS: Final = (("s3", "bucket_name"), ("gs", "bucket"), ("azure", "container_name"))
 _LONGEST_PART: Final = 100
-# File systems take 255, and a number may follow.
+# File systems accept names of 255 bytes. The limit here is lower, because a number may follow the name.
 _LONGEST_PART_BYTES: Final = 240
 
 
@@ -30,10 +30,10 @@ class StoredFile:
     """A stored file.
 
     Attributes:
-        where: Its path below the run's folder.
-        address: Its whole address, as far as its file system says.
-        url: The address as a link, if a browser can open it.
-        size: Its size in bytes.
+        where: The file's path in the run's folder.
+        address: The file's whole address, as far as the file system can tell it.
+        url: The address as a link, if a browser can open the link.
+        size: The file's size in bytes.
     """
 
     where: str
@@ -44,11 +44,11 @@ class StoredFile:
 
 @dataclass
 class Storage:
-    """Where a run's files are stored.
+    """The place where a run's files are stored.
 
     Attributes:
-        filesystem: The block that writes them.
-        patterns: Which resources to store, by path or by name.
+        filesystem: The block that writes the files.
+        patterns: The patterns of the resources to store. A pattern matches the whole path or the file's name.
         folder: The run's folder, as `<schedule>/<run id>`.
     """
 
@@ -76,7 +76,7 @@ class Storage:
             Exception: Any error of the file system.
         """
         where = f"{n}-{slugify(command)[:_LONGEST_PART]}/{safe_path(*_SEPARATORS.split(path))}"
-        # Two paths may be the same after `safe_path`.
+        # `safe_path` may return the same path for two different paths.
         if where in self._written:
             where = f"{where}.{len(self._written)}"
         self._written.add(where)
@@ -92,15 +92,15 @@ def folder_of(schedule_name: str | None, run_id: int) -> str:
 
 
 def safe_path(*parts: str) -> str:
-    """Return a relative path that stays below its folder, whatever its parts are: they are remote text.
+    """Return a relative path that cannot leave its folder, even if the parts, which are remote text, try to do so.
 
-    Each part becomes one name, without separators, control characters and characters that are special to file systems
-    or shells. Empty parts, "." and ".." are left out.
+    Each part becomes one name without separators, control characters and characters with a special meaning in file
+    systems or shells. Empty parts, "." and ".." are left out.
     """
     names = []
     for part in parts:
         name = _cut(_UNSAFE.sub("_", part).strip(" .")).rstrip(" .")
-        # `strip` above also removed the dot of ".env" and all of "..".
+        # `strip` above has also removed the dot of ".env", and both dots of "..".
         if name:
             names.append(f"_{name[1:]}" if name[0] in "-=@+," else name)
     return "/".join(names) or "unnamed"
@@ -111,11 +111,11 @@ def _cut(name: str) -> str:
 
 
 def address_of(filesystem: WritableFileSystem, path: str) -> str:
-    """Return the whole address of a path, as far as its file system says.
+    """Return the whole address of a path, as far as the file system can tell it.
 
     Args:
         filesystem: The file system.
-        path: A path in it.
+        path: A path in the file system.
     """
     if isinstance(filesystem, LocalFileSystem):
         return str(filesystem._resolve_path(path))  # noqa: SLF001 - no public name
@@ -136,7 +136,7 @@ def url_of(filesystem: WritableFileSystem, path: str) -> str | None:
 
     Args:
         filesystem: The file system.
-        path: A path in it.
+        path: A path in the file system.
     """
     if isinstance(filesystem, LocalFileSystem):
         return filesystem._resolve_path(path).as_uri()  # noqa: SLF001 - no public name

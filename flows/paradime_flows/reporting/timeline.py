@@ -1,4 +1,4 @@
-"""Shows how long each part took, as bars made of text."""
+"""Shows how long each part of a Bolt run took, as bars made of text."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _ROWS: Final = 60
 _LABEL: Final = 24
 _WORK: Final = "█"
 _WAIT: Final = "░"
-# A gap smaller than this share of the whole is too small to see.
+# A gap that is smaller than this share of the whole time is too small to see.
 _LEAST_GAP: Final = 0.01
 _LEAST_GAP_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Span:
-    """Something that took time.
+    """A part of a Bolt run that took time.
 
     Attributes:
-        start: When it started.
-        end: When it ended.
-        label: What it was; remote text.
-        note: A word about how it ended.
-        waiting: Whether it only waited.
+        start: The time at which the part started.
+        end: The time at which the part ended.
+        label: The name of the part. It is remote text.
+        note: A word about how the part ended.
+        waiting: Whether the part was only a wait.
     """
 
     start: datetime
@@ -39,17 +39,18 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """How long it took; never negative."""
+        """How long the part took, in seconds. It is never negative."""
         return max(0.0, (self.end - self.start).total_seconds())
 
 
 def render_timeline(spans: Sequence[Span]) -> str:
-    """Render spans one below the other on a common axis, in a fenced block.
+    """Render spans on a common axis, one span below the other, in a fenced block of markdown.
 
-    The bar comes last in each line, because some fonts draw its blocks wider or narrower than letters.
+    The bar is the last part of each line, because some fonts draw the characters of a bar wider or narrower than
+    letters.
 
     Args:
-        spans: The spans, in any order. The time between them is shown as waiting.
+        spans: The spans, in any order. The time between two spans is shown as a wait.
 
     Returns:
         Markdown; empty if nothing took time.
@@ -79,7 +80,7 @@ def _row(seconds: str, label: str, bar: str) -> str:
 
 
 def _with_gaps(ordered: Sequence[Span]) -> list[Span]:
-    """Return the spans with the gaps between them that are long enough to see."""
+    """Return the spans, and between them the gaps that are long enough to see."""
     if not ordered:
         return []
     total = (max(span.end for span in ordered) - ordered[0].start).total_seconds()

@@ -1,7 +1,7 @@
-"""Writes files to a Prefect file system block, in bounded memory if the block allows it.
+"""Writes files to a Prefect file system block. If the block allows it, the file is not read into memory as a whole.
 
-All such blocks have `write_path`, which takes a whole file. Prefect's own blocks can also be written piece by piece,
-and those of its AWS, GCP and Azure integrations upload from an open file.
+Every file system block has `write_path`, which takes the content of a whole file. The blocks of Prefect itself can also
+write a file piece by piece. The blocks of Prefect's AWS, GCP and Azure integrations can upload from an open file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import anyio
 from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem, WritableFileSystem
 
 T = TypeVar("T")
-# The largest file for `write_path`, which needs the whole file in memory.
+# The size of the largest file for `write_path`, which needs the whole file in memory.
 WHOLE_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -29,7 +29,7 @@ async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> Non
         path: Where to write it.
 
     Raises:
-        ValueError: The block takes only whole files, and this one is too large.
+        ValueError: The block takes only whole files, and this file is too large.
         Exception: Any error of the file system.
     """
     if _is(filesystem, LocalFileSystem):
@@ -40,7 +40,7 @@ async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> Non
     elif _is(filesystem, SMB):
         await upload(filesystem.filesystem, source, path)
     elif hasattr(filesystem, "upload_from_file_object"):
-        # Only Azure refuses to replace a file without this option, which its own `write_path` sets, too.
+        # Only Azure needs this option to replace a file. The `write_path` of the Azure block sets it, too.
         options = {"overwrite": True} if hasattr(filesystem, "container_name") else {}
         with source.open("rb") as file:
             await _call(filesystem, "upload_from_file_object", file, path, **options)
@@ -58,7 +58,7 @@ async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> Non
 
 
 def _is(filesystem: object, kind: type[T]) -> TypeGuard[T]:
-    """Whether a file system writes as Prefect's own does. A subclass with its own `write_path` may do more."""
+    """Whether a file system has the `write_path` of Prefect's own class. A subclass may have another one."""
     own: Any = type(filesystem)
     known: Any = kind
     return isinstance(filesystem, kind) and own.write_path is known.write_path
@@ -77,9 +77,9 @@ def _put(source: Path, filesystem: RemoteFileSystem, path: str) -> None:
 
 
 async def _call(filesystem: WritableFileSystem, name: str, *arguments: Any, **options: Any) -> None:
-    """Call a block's method in its async form, in any context; call a sync method in a thread."""
+    """Call the async form of a block's method, in any context. If there is only a sync method, call it in a thread."""
     method = getattr(filesystem, f"a{name}", None) or getattr(filesystem, name)
-    # Prefect's decorators for both forms store the async form here, unbound.
+    # Prefect's decorators for methods with both forms store the async form in this attribute, unbound.
     both = getattr(method, "aio", None)
     if both is not None:
         method = partial(both, filesystem)
