@@ -1,9 +1,9 @@
-"""A Prefect task for each Bolt operation, for flows of your own.
+"""A Prefect task for each Bolt operation, for your own flows.
 
-Each task can be awaited, called from sync code, submitted with `.submit()` and mapped with `.map()`. A flow run owns
-the runs that it triggers with `trigger_bolt_run`: a retry of the flow run resumes them, and a cancel of the flow run
-cancels them while `wait_for_bolt_run` waits. To cancel them also at other times and after a crash, put the hook
-`paradime_flows.hooks.cancel_owned_runs` on the flow.
+You can await each task, call it from sync code, submit it with `.submit()` and map it with `.map()`. A flow run owns
+the Bolt runs that it triggers with `trigger_bolt_run`. A retry of the flow run resumes these Bolt runs. A cancel of the
+flow run cancels a Bolt run while `wait_for_bolt_run` waits for it. To cancel the Bolt runs also at other times and
+after a crash, put the hook `paradime_flows.hooks.cancel_owned_runs` on the flow.
 """
 
 from paradime_flows.tasks.files import (

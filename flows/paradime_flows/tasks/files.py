@@ -1,4 +1,4 @@
-"""Tasks that fetch the files that commands wrote."""
+"""Tasks that fetch the files that a Bolt run's commands wrote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsPara
     """Return the signed, expiring URL of a resource (`boltResourceUrl`). Anyone who has the URL can read the file.
 
     Args:
-        resource_id: The resource, from a command's `resources`.
+        resource_id: The id of the resource, from a command's `resources`.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
@@ -35,10 +35,10 @@ async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsPara
 
 @bolt_task(name="download-bolt-resource", task_run_name="download {resource_id}")
 async def download_bolt_resource(resource_id: RunId, credentials: CredentialsParameter = None) -> bytes:
-    """Return the content of a resource, from its signed URL.
+    """Return the content of a resource. The task fetches it from the resource's signed URL.
 
     Args:
-        resource_id: The resource, from a command's `resources`.
+        resource_id: The id of the resource, from a command's `resources`.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
     Raises:
@@ -66,7 +66,7 @@ async def latest_artifact(
     command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> bytes:
-    """Return the newest file with a path from a schedule's successful commands.
+    """Return the newest file that has a certain path and that a successful command of the schedule wrote.
 
     Args:
         schedule_name: The schedule's name or slug.
@@ -101,7 +101,7 @@ async def latest_artifact_url(
     command_index: Offset | None = None,
     max_runs: PageSize = 50,
 ) -> str:
-    """Return the signed, expiring URL of a schedule's newest file with a path. Anyone who has it can read the file.
+    """Return the signed, expiring URL of the file that `latest_artifact` returns. Anyone who has it can read the file.
 
     Args:
         schedule_name: The schedule's name or slug.

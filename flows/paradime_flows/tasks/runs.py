@@ -88,13 +88,13 @@ async def list_bolt_runs(
     limit: PageSize = 20,
     offset: Offset = 0,
 ) -> list[BoltRunRecord]:
-    """Return runs of a schedule, newest first (`listBoltRuns`).
+    """Return the Bolt runs of a schedule, newest first (`listBoltRuns`).
 
     Args:
         schedule_name: The schedule's name or slug.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
-        limit: How many to return at most.
-        offset: How many to skip.
+        limit: The largest number of runs to return.
+        offset: The number of newest runs to skip.
 
     Raises:
         BoltUnsupported: The backend lacks the operation; `get_bolt_schedule` returns the latest run's id.

@@ -32,7 +32,7 @@ async def list_bolt_schedules(
     """
     async with bolt_client(credentials) as client:
         found = client.iter_bolt_schedules(show_inactive=show_inactive)
-        # Filtered here, because an older backend cannot filter.
+        # The schedules are filtered here, because an older backend cannot filter them.
         return [schedule async for schedule in found if suspended in {None, bool(schedule.suspended)}]
 
 
@@ -64,12 +64,12 @@ async def get_bolt_schedule(
 async def suspend_bolt_schedule(
     schedule_name: NonEmpty, credentials: CredentialsParameter = None, *, suspend: bool = True
 ) -> bool:
-    """Suspend or resume a schedule's timer (`suspendBoltSchedule`); only for schedules from Bolt's UI or API.
+    """Suspend or resume the timer of a schedule that was made in Bolt's UI or API (`suspendBoltSchedule`).
 
     Args:
         schedule_name: The schedule's name or slug.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
-        suspend: Whether to suspend; False to resume.
+        suspend: True to suspend the timer, False to resume it.
 
     Returns:
         Whether Bolt accepted the request.

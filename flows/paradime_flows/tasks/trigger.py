@@ -38,24 +38,25 @@ async def trigger_bolt_run(
     on_crash: Policy = "cancel",
     **options: Unpack[TriggerOptions],
 ) -> int:
-    """Trigger a schedule, at most one run, which the flow run then owns.
+    """Trigger a schedule. At most one Bolt run starts, and the flow run then owns this Bolt run.
 
     Args:
         schedule_name: The schedule's name or slug, or a `BoltSchedule` block.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
-        on_interrupt: Whether an interrupt of the process cancels the run; a cancel in Prefect always cancels it.
-        on_crash: Whether a crash of the process cancels the run, if the flow has the hook.
+        on_interrupt: Whether an interrupt of the process cancels the Bolt run. A cancel in Prefect always cancels it.
+        on_crash: Whether a crash of the process cancels the Bolt run, if the flow has the hook.
         options: What to run.
 
     Returns:
-        The id of the run. If Bolt refuses the trigger because of a run that started while the trigger was under way,
-        that run may be ours, because a gateway may send a request twice: its id is returned, but it is never cancelled.
+        The id of the Bolt run. Bolt may refuse the trigger because of a run that started while the trigger was under
+        way. This run may be ours, because a gateway may send a request twice. Then the task returns the id of this run,
+        but never cancels the run.
 
     Raises:
-        BoltAlreadyRunning: The schedule runs already.
+        BoltAlreadyRunning: The schedule is already running.
         BoltTriggerUnknown: The answer was lost, and a search could not find out whether a run started.
         prefect.exceptions.CancelledRun: The flow run was cancelled in Prefect.
-        BoltError: Another error; no run was found to have started.
+        BoltError: Another error. No run that the trigger started was found.
     """
     schedule = await resolve_schedule(schedule_name, credentials)
     request = schedule.request(**options)
@@ -65,7 +66,7 @@ async def trigger_bolt_run(
 async def _start(
     schedule: BoltSchedule, request: TriggerRequest, on_interrupt: Policy, on_crash: Policy
 ) -> int:
-    """Start a run that the flow run owns; outside of a flow run, nothing owns it."""
+    """Start a Bolt run that the flow run owns. Outside of a flow run, nothing owns the Bolt run."""
     flow_run_id = current_flow_run_id()
     if flow_run_id is None:
         return (await schedule.atrigger(request=request)).run_id
@@ -93,15 +94,16 @@ async def retry_bolt_run(
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
 ) -> int:
-    """Retry a run in at most one new run, which the flow run then owns.
+    """Retry a Bolt run. At most one new Bolt run starts, and the flow run then owns the new run.
 
-    It uses `retryBoltRun` or `retryAllBoltRun`, or else a trigger with the failed command and those after it.
+    The task uses `retryBoltRun` or `retryAllBoltRun`. If the backend lacks these operations, the task triggers the
+    schedule with the failed command and the commands after it.
 
     Args:
         run_id: The run to retry.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
-        everything: Whether to run all commands again, or only the failed one and those after it.
-        schedule_name: Its schedule; None to search for it.
+        everything: True to run all commands again, False to run only the failed command and the commands after it.
+        schedule_name: The schedule of the run. None to search for the schedule.
         on_interrupt: Whether an interrupt of the process cancels the new run.
         on_crash: Whether a crash of the process cancels the new run, if the flow has the hook.
 
@@ -109,7 +111,7 @@ async def retry_bolt_run(
         The id of the new run.
 
     Raises:
-        BoltRequestError: Bolt does not retry this run, or its schedule was not found.
+        BoltRequestError: Bolt does not retry this run, or the schedule of the run was not found.
         BoltError: As `trigger_bolt_run`.
     """
     found = await resolve_credentials(credentials)
@@ -128,8 +130,8 @@ async def retry_bolt_schedule(
 ) -> int:
     """Retry a schedule's latest failed run from the failed command, as `retryBoltRunFromFailure` does.
 
-    The task first searches for that run, and then retries it by id, so that the new run can be found if the answer is
-    lost.
+    The task first searches for the failed run, and then retries this run by its id. So the new run can be found if
+    Bolt's answer is lost.
 
     Args:
         schedule_name: The schedule's name or slug.

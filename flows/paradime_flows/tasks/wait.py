@@ -1,4 +1,4 @@
-"""Tasks that wait for a Bolt run, or cancel it."""
+"""Tasks that wait for a Bolt run or cancel a Bolt run."""
 
 from __future__ import annotations
 
@@ -48,25 +48,27 @@ async def wait_for_bolt_run(
     schedule_name: NonEmpty | None = None,
     **options: Unpack[WaitOptions],
 ) -> BoltRunResult:
-    """Wait until a run succeeds. A time-out or an interrupt cancels the run if this flow run triggered it.
+    """Wait until a Bolt run succeeds. A time-out or an interrupt cancels the run if this flow run triggered it.
 
-    The time limit counts from the trigger if this flow run triggered the run, or else from now.
+    If this flow run triggered the Bolt run, the time limit counts from the trigger. If not, the time limit counts from
+    the start of this task.
 
     Args:
-        run_id: The run.
+        run_id: The id of the Bolt run.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
-        schedule_name: Its schedule, for messages.
+        schedule_name: The schedule of the run, for messages.
         options: How to wait.
 
     Returns:
         The result of the run.
 
     Raises:
-        BoltRunFailed: It ended FAILED or ERROR.
-        BoltRunCanceled: It ended CANCELED.
-        BoltRunSkipped: It ended SKIPPED.
+        BoltRunFailed: The run ended FAILED or ERROR.
+        BoltRunCanceled: The run ended CANCELED.
+        BoltRunSkipped: The run ended SKIPPED.
         BoltRunTimedOut: The time limit was reached.
-        prefect.exceptions.CancelledRun: The flow run was cancelled in Prefect, and with it the run that it owns.
+        prefect.exceptions.CancelledRun: The flow run was cancelled in Prefect. If it owned the Bolt run, the Bolt run
+            was cancelled, too.
         BoltError: Another error; its class says which.
     """
     count_signals()
@@ -97,7 +99,7 @@ async def wait_for_bolt_run(
     except (StoppedByPrefect, *INTERRUPTS) as error:
         stop = error if isinstance(error, StoppedByPrefect) else None
         if ownership is not None:
-            # Prefect's time limit cancels each await here again.
+            # When Prefect's time limit has been reached, it cancels every further await in this block.
             with signals_held_off():
                 await to_the_end(clean_up_interrupted(ownership, found, stop))
         if stop is not None:
@@ -106,10 +108,11 @@ async def wait_for_bolt_run(
         raise
     except BoltError as error:
         if ownership is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
-            # The wait failed, not the run: a hook must not cancel the run for that.
+            # Only the wait has failed, and the Bolt run may still be running. So no hook may cancel the Bolt run.
             ownership.unreachable = True
             await FlowRunLedger(ownership).save()
-        # If the flow run was suspended, Prefect hides what is raised here, so it does not count as reported.
+        # If the flow run was suspended, Prefect hides the error that is raised here. So the error must not be noted as
+        # reported.
         await reason_to_stop_if_known(flow_run_id)
         await _close(ownership, BoltRunState(str(error.state)) if error.state else None)
         raise
@@ -121,7 +124,7 @@ async def wait_for_bolt_run(
 async def _ownership_of(
     run_id: int, flow_run_id: UUID | None, credentials: ParadimeCredentials
 ) -> Ownership | None:
-    """Return the record with which this flow run owns a run. Runs of another workspace may have the same ids."""
+    """Return the flow run's record of a Bolt run that it owns. A run of another workspace may have the same id."""
     if flow_run_id is None:
         return None
     async with get_client() as client:
@@ -142,10 +145,10 @@ async def cancel_bolt_run(
     *,
     cancel_grace_seconds: GraceSeconds | None = None,
 ) -> BoltRunState:
-    """Cancel a run and wait until it has ended (`cancelBoltRun`). A run that has ended already does not change.
+    """Cancel a Bolt run and wait until it has ended (`cancelBoltRun`). A run that has already ended does not change.
 
     Args:
-        run_id: The run.
+        run_id: The id of the Bolt run.
         credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
         cancel_grace_seconds: How long the run may take to end after the cancel, in seconds; None for 60.
 
