@@ -34,19 +34,19 @@ async def archive_run(
 ) -> BoltRunResult:
     """Archive a Bolt run: its summary, dbt results, logs and links, and its files if a storage is set.
 
-    It may be any run of the workspace, also one that Prefect did not start. If the run has not ended, the flow
-    archives what exists so far. This flow succeeds even if the run failed.
+    You can archive any Bolt run of the workspace, also a run that Prefect did not start. If the run has not ended,
+    the flow archives what exists so far. The flow succeeds even if the Bolt run failed.
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
-        schedule_name: The run's schedule, so that the artifacts join those of its other runs. Bolt does not say
-            which schedule a run belongs to. Empty: the flow searches the newest runs of the active schedules; if
-            it does not find the run there, it names the artifacts after the run.
+        schedule_name: The run's schedule, so that the artifacts of all its runs have the same keys. Bolt does not say
+            which schedule a run belongs to. Empty: the flow searches the newest runs of the active schedules. If
+            the run is not among them, the flow names the artifacts after the run.
         options: What to archive, and where.
 
     Returns:
-        The result of the run, in whatever state it is.
+        The result of the Bolt run. The run may be in any state.
 
     Raises:
         BoltError: The run cannot be read, or the storage block cannot be used.

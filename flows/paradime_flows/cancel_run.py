@@ -35,14 +35,14 @@ async def cancel_run(
 ) -> BoltRunResult:
     """Cancel a Bolt run, wait until it has ended, and archive its logs and files.
 
-    If the run had ended already, the flow run does not fail: its state is then AlreadyEnded. A flow run that
-    waits for the Bolt run notices the cancel on its own.
+    If the Bolt run has already ended, this flow run does not fail: its state is then AlreadyEnded. If another flow
+    run waits for the Bolt run, it notices the cancel by itself.
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
-        schedule_name: The run's schedule, for the artifacts; Bolt does not say which schedule a run belongs to.
-            Empty: the flow searches for it after the cancel.
+        schedule_name: The run's schedule, for the artifacts. Bolt does not say which schedule a run belongs to.
+            Empty: the flow searches for the schedule after the cancel.
         cancel_grace_seconds: How long the run may take to end after the cancel, in seconds. Empty: 60.
 
     Returns:

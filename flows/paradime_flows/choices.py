@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-# What happens to the Bolt run when the flow stops waiting for it.
+# What happens to the Bolt run when the flow stops waiting for this run.
 Policy = Literal["cancel", "leave"]
 OnAlreadyRunning = Literal["wait", "attach", "attach_if_same", "fail", "skip", "replace"]
 OnFailure = Literal["stop", "finish", "continue"]

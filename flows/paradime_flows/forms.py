@@ -1,7 +1,8 @@
 """How the form in Prefect's UI shows a flow's options: plain fields, and boxes for the options that few runs need.
 
-In Python each option is a keyword argument of the flow. A form with all of them in one column is hard to read, so it
-has the main options, and a box for each group. The flow's function takes both; `flat` puts them together.
+In Python, each option is a keyword argument of the flow. A form with all options in one column is hard to read. So the
+form shows the main options, and a box for each group of other options. The flow's function accepts single options and
+boxes, and `flat` takes the options out of the boxes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class FormGroup(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A form starts from a box's defaults, and its plain fields accept no null.
+        # A form starts with the defaults of the box, and the plain fields of a form do not accept null.
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
@@ -40,7 +41,7 @@ class SavedBlock:
     """Makes a form accept only a saved block, because Prefect stores values that a person types in plain text."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return a schema that no typed object matches; Prefect adds the reference to a saved block."""
+        """Return a schema that no object matches that a person types. Prefect adds the reference to a saved block."""
         schema = handler(core)
         definition = handler.resolve_ref_schema(schema)
         definition.update(properties={}, additionalProperties=False, minProperties=1)
@@ -68,8 +69,8 @@ def form_group(name: str, title: str, kind: type, *, module: str) -> Any:
 def flat(options: T) -> T:
     """Return the options with the boxes unpacked.
 
-    Python calls and deployments pass single options; the form passes boxes. If an option is passed in both ways, the
-    single option counts.
+    Python calls and deployments pass single options. The form passes boxes. If an option is passed in both ways, the
+    value of the single option is used.
 
     Args:
         options: The options as Prefect passes them to the flow's function: single options and boxes.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-# The end of each stream that is shown; Paradime has the whole log.
+# How much of the end of each stream is shown. Paradime has the whole log.
 _LOG_CHARACTERS: Final = 20_000
 # Prefect shows pages of up to a megabyte quickly.
 _LOGS_AT_MOST: Final = 50
@@ -60,7 +60,7 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
 
     Returns:
-        The result of the run, in whatever state it is.
+        The result of the Bolt run. The run may be in any state.
 
     Raises:
         BoltError: The run cannot be read.
@@ -91,7 +91,7 @@ ainspect_run = async_form(inspect_run)
 
 @dataclass
 class _Inspection:
-    """What the page shows of a run. Only one command's log is in memory at a time; the ends of the others are kept.
+    """What the page shows of a Bolt run. Only one whole log is in memory at a time. Of other logs, the end is kept.
 
     Attributes:
         record: What is known about the run.
@@ -156,7 +156,7 @@ class _Inspection:
                 )
 
     async def _read_dbt(self, client: BoltClient, commands: Sequence[BoltCommand]) -> None:
-        """Read dbt's results, but not the manifest: it is large and would only add paths."""
+        """Read dbt's results, but not the manifest. The manifest is large, and would only add paths to the page."""
         shown = {command.id: command.command for command in commands}
         wanted = [each for each in self.resources if kind_of(each.path) in {"results", "freshness"}]
         for at, resource in enumerate(wanted):
@@ -178,7 +178,7 @@ class _Inspection:
             self._story.explain(command, reasons_in(self.redact(text) for text in printed))
         decisive = self.record.status.decisive_command if self.record.status else None
         if decisive is not None and decisive.id == command.id:
-            # Secrets are removed first, then the text is cut: a cut could split a secret.
+            # Secrets are removed before the text is cut, because a cut could split a secret.
             errors = [error for text in printed if (error := first_error(text, _UNCUT))]
             self._error_and_last_line = (
                 self.redact.line(errors[0], _ERROR_CHARACTERS) if errors else None,

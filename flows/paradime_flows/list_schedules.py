@@ -23,17 +23,17 @@ class ListedSchedule(BaseModel):
     """A schedule as the table shows it.
 
     Attributes:
-        name: Its name.
-        slug: Its slug; None if the backend does not return it.
-        cron: Its timer, as a cron expression.
-        timer: Its timer in words.
-        owner: Its owner.
-        last_state: The state of its last run.
-        last_run_at: When its last run started, in UTC.
-        next_run_at: When its next run is due, in UTC.
-        suspended: Whether its timer is suspended; None if the backend does not return it.
-        overdue: Whether its next run should have started by now.
-        failing: Whether its last run failed.
+        name: The schedule's name.
+        slug: The schedule's slug; None if the backend does not return slugs.
+        cron: The timer, as a cron expression.
+        timer: The timer in words.
+        owner: The schedule's owner.
+        last_state: The state of the last Bolt run.
+        last_run_at: The time at which the last Bolt run started, in UTC.
+        next_run_at: The time at which the next Bolt run is due, in UTC.
+        suspended: Whether the timer is suspended; None if the backend does not return this.
+        overdue: Whether the next Bolt run should already have started.
+        failing: Whether the last Bolt run failed.
     """
 
     name: str
@@ -127,7 +127,7 @@ async def list_schedules(
     now = datetime.now(timezone.utc)
     late = timedelta(seconds=overdue_after_seconds)
     listed = [ListedSchedule.of(schedule, now - late) for schedule in found]
-    # Filtered here, because an older backend cannot filter.
+    # The schedules are filtered here, because an older backend cannot filter them.
     wanted = [
         schedule
         for schedule in listed

@@ -1,10 +1,10 @@
 """The flows' parameters: their types, their descriptions in the form of Prefect's UI, and their defaults.
 
-A flow that takes one of the groups below takes each of its options as a keyword argument:
-`prefect_api/signatures.py` makes the signature and the docstring from this module.
+If a flow takes one of the groups below, each option of the group is a keyword argument of the flow.
+`prefect_api/signatures.py` makes the flow's signature and docstring from this module.
 """
 
-# No postponed annotations here: they are read when a flow's module is imported.
+# This module has no postponed annotations, because they are read when a flow's module is imported.
 from typing import Annotated
 
 from prefect.filesystems import WritableFileSystem
@@ -26,7 +26,7 @@ from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
 from paradime_flows.forms import SavedBlock, form_group
 from paradime_flows.retry_policy import check_pattern
 
-# A list of artifacts in Prefect returns all their data, so a few large ones would make every page slow.
+# A list of artifacts in Prefect returns the data of all of them. A few large artifacts would make every page slow.
 LOG_LIMIT_BYTES = 1_000_000
 LINK_LIMIT = 200
 
@@ -42,7 +42,7 @@ Retries = Annotated[int, Field(ge=0, le=20)]
 DelaySeconds = Annotated[float, Field(ge=0, le=86_400)]
 LinkLimit = Annotated[int, Field(ge=0, le=2_000)]
 LogBytes = Annotated[int, Field(ge=1_000, le=50_000_000)]
-# A form cannot offer a picker for it: its type has no blocks, only the types derived from it have.
+# A form cannot show a block picker for the storage: there are no blocks of this type, only of types derived from it.
 StorageParameter = NonEmpty | SkipJsonSchema[WritableFileSystem] | None
 StoragePatterns = Annotated[list[NonEmpty], Field(min_length=1)]
 

@@ -80,18 +80,18 @@ class Step(BaseModel):
 
     @property
     def key(self) -> str:
-        """The step's name: its own, or its schedule's."""
+        """The step's own name, or the name of its schedule if it has no own name."""
         return self.name or self.schedule_name
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the step runs; a step that succeeded earlier is skipped only if its hash is the same."""
+        """A hash of what the step runs. A step that succeeded earlier is skipped only if its hash has not changed."""
         asked = self.model_dump(mode="json", include={"schedule_name", *option_types(TriggerOptions)})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def problems_of(steps: Sequence[Step]) -> list[str]:
-    """Return the problems of a set of steps, each as a sentence; empty if the steps can be run."""
+    """Return the problems of a set of steps, each as a sentence. The list is empty if the steps can be run."""
     problems = []
     names = [step.key for step in steps]
     double = sorted({name for name in names if names.count(name) > 1})
@@ -150,7 +150,7 @@ class Pipeline(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def to_yaml(self) -> str:
-        """Return YAML text, which also fits under `parameters:` in `prefect.yaml`."""
+        """Return the pipeline as YAML text. You can put this text under `parameters:` in `prefect.yaml`."""
         text = io.StringIO()
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
@@ -160,10 +160,10 @@ class Pipeline(BaseModel):
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Self:
-        """Read a pipeline from YAML: a mapping with `steps`, or just the list of steps.
+        """Read a pipeline from YAML. The YAML is a mapping with `steps`, or only the list of steps.
 
         Args:
-            source: A file's path, or the YAML text if it has more than one line.
+            source: The path of a file; or the YAML text, which must have more than one line.
 
         Raises:
             BoltRequestError: The file cannot be read, or is not a valid pipeline; the message says why.
@@ -180,16 +180,17 @@ class Pipeline(BaseModel):
 
     @classmethod
     async def afrom_bolt(cls, credentials: CredentialsParameter = None) -> Self:
-        """Propose a pipeline from the workspace's schedules: a draft that a person should check.
+        """Propose a pipeline from the workspace's schedules. It is a draft that a person should check.
 
-        All active schedules that are not suspended become steps. Bolt knows only one kind of order: a schedule
-        that defers to another one uses what that one built, so it comes after it.
+        All active schedules that are not suspended become steps. Bolt knows only one reason for an order: a schedule
+        may defer to another schedule, and then uses what the other schedule built. So the step of the schedule that
+        defers comes after the step of the other schedule.
 
         Args:
             credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
 
         Raises:
-            BoltRequestError: There is no such schedule, or there are too many for one pipeline.
+            BoltRequestError: The workspace has no active schedule, or too many active schedules for one pipeline.
             BoltError: Bolt refused the request, or its answer was not usable.
         """
         async with bolt_client(credentials) as client:
@@ -222,7 +223,7 @@ def _defers_to(schedule: BoltScheduleSummary) -> str:
 
 
 def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
-    """Whether a step comes after another one, directly or through other steps; each comes after at most one."""
+    """Whether `start` comes after `goal`, directly or through other steps. `after` has at most one step for each."""
     seen = start
     while seen != goal and after.get(seen):
         (seen,) = after[seen]

@@ -1,4 +1,4 @@
-"""Decides which failures of a Bolt run are worth a retry, and what a retry requests; no I/O."""
+"""Decides which failures of a Bolt run are worth a retry, and what a retry requests. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_pattern(pattern: str) -> str:
     """Return a pattern if it is a regular expression.
 
     Raises:
-        ValueError: It is not one, or it is empty.
+        ValueError: The pattern is not a valid regular expression, or is empty.
     """
     try:
         re.compile(pattern)
@@ -56,11 +56,11 @@ def check_pattern(pattern: str) -> str:
 
 
 def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
-    """Return the line of a failure that says that a retry would fail, too; None if there is none.
+    """Return the line of a failure which shows that a retry would fail, too. None if there is no such line.
 
     Args:
         error: The failure, with the end of the failing command's log and dbt's own errors.
-        patterns: Regular expressions; upper and lower case make no difference.
+        patterns: Regular expressions. Upper and lower case letters are treated as the same.
     """
     text = "\n".join([*error.dbt_errors, error.log_tail or ""])
     for pattern in patterns:
@@ -76,7 +76,7 @@ def retry_of(request: TriggerRequest, run_id: int) -> TriggerRequest:
     """Return the request that retries a failed run: from the command that failed, with the schedule's own commands.
 
     Args:
-        request: The request that the run came of.
-        run_id: The run that failed.
+        request: The request that started the run.
+        run_id: The id of the run that failed.
     """
     return replace(request.with_options(commands=None), retry_of=run_id, retry_everything=False)

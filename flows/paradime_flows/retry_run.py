@@ -45,16 +45,16 @@ async def retry_run(
     reason: NonEmpty | None = None,
     **options: Unpack[RetriedRunOptions],
 ) -> BoltRunResult:
-    """Retry a Bolt run in a new run, from the failed command or as a whole; wait for the new run and archive it.
+    """Retry a Bolt run as a whole or from the failed command. Wait for the new Bolt run and archive it.
 
-    As with run-schedule, at most one new run starts; a retry of this flow run resumes it, and cancelling this
-    flow run cancels it. If the backend cannot retry runs, the flow triggers the schedule with the failed command
-    and those after it.
+    As with run-schedule, at most one new Bolt run starts. A retry of this flow run resumes the new Bolt run. A cancel
+    of this flow run cancels the new Bolt run. If the backend cannot retry runs, the flow triggers the schedule with
+    the failed command and the commands after it.
 
     Args:
         run_id: The id of the run to retry, as in its address in Paradime.
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
-        everything: Whether to run all commands again, or only the failed one and those after it.
+        everything: True to run all commands again, False to run only the failed command and the commands after it.
         schedule_name: The run's schedule; Bolt does not say which schedule a run belongs to. Empty: the flow
             searches the newest runs of the workspace's schedules.
         reason: Who or what triggers the run, for Paradime's page. Used only if the backend cannot retry runs.
@@ -76,7 +76,7 @@ async def retry_run(
     """
     options = flat(options)
     found = await resolve_credentials(credentials)
-    this_flow_run_id()  # needed before anything is sent
+    this_flow_run_id()  # raises outside of a flow run, before a request is sent
     name = await schedule_of_run(run_id, found, schedule_name)
     schedule = await resolve_schedule(name, found, **options)
     policies = await RunPolicies.of(options)

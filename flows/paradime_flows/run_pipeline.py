@@ -63,19 +63,20 @@ async def run_pipeline(
     on_already_running: Literal["wait", "attach", "attach_if_same", "fail", "replace"] = "wait",
     **options: Unpack[PipelineOptions],
 ) -> PipelineResult:
-    """Run schedules that depend on each other: each one starts when the steps before it have succeeded.
+    """Run schedules that depend on each other. Each step starts when the steps before it have succeeded.
 
-    Each step is a subflow, a run of run-schedule. A retry of this flow run skips the steps that succeeded, and
-    resumes a step that was running when the process died. Cancelling this flow run cancels all of its Bolt runs.
+    Each step is a subflow run of run-schedule. A retry of this flow run skips the steps that succeeded, and resumes
+    a step that was running when the process died. A cancel of this flow run cancels all of its Bolt runs.
 
     Args:
         steps: The steps: each has a schedule, and the names of the steps that it comes after.
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the environment's.
         on_failure: What happens to the other steps when a step fails. stop: running steps are cancelled; finish:
-            running steps may finish, and no new step starts; continue: only the steps that depend on it are skipped.
+            running steps may finish, and no new step starts; continue: only the steps that depend on the failed step
+            are skipped.
         max_parallel: How many steps may run at once.
-        name: The pipeline's name on its page. Runs with the same name share a history.
-        on_already_running: What a step does when its schedule runs already, as for run-schedule.
+        name: The pipeline's name on its page. The pages of all flow runs with the same name form one history.
+        on_already_running: What a step does when its schedule is already running, as for run-schedule.
         options: How to wait for each step, and what to archive of it.
 
     Returns:
@@ -83,7 +84,7 @@ async def run_pipeline(
 
     Raises:
         BoltPipelineFailed: Not all steps succeeded.
-        BoltRequestError: The steps do not fit together; nothing was started.
+        BoltRequestError: The steps do not fit together. No step was started.
 
     Example:
         ```python
@@ -102,7 +103,7 @@ async def run_pipeline(
     options = flat(options)
     check_steps(steps)
     found = await resolve_credentials(credentials)
-    this_flow_run_id()  # needed before anything is sent
+    this_flow_run_id()  # raises outside of a flow run, before a request is sent
     async with get_client() as client:
         await take_lease(client, this_flow_run_id())
         flow_run = await client.read_flow_run(this_flow_run_id())
@@ -131,7 +132,7 @@ async def run_pipeline(
     except StoppedByPrefect as stop:
         return await stopped(stop, flow_run.id, PipelineResult)
     if cancel := await cancel_in_prefect(flow_run.id):
-        # Prefect accepts no other final state from a flow run that is being cancelled.
+        # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         return cancelled(f"{cancel.reason} {pipeline.headline()}", PipelineResult)
     outcomes = list(pipeline.outcomes.values())
     bad = [outcome for outcome in outcomes if outcome.state is not StepState.SUCCEEDED]

@@ -46,7 +46,7 @@ async def run_schedule(
 ) -> BoltRunResult:
     """Run a Bolt schedule: trigger it, wait for the run, archive its logs and files.
 
-    A retry of the flow run resumes the Bolt run, whatever stopped the flow run before. Cancelling the flow run
+    A retry of the flow run resumes the Bolt run, whatever stopped the flow run before. A cancel of the flow run
     cancels the Bolt run.
 
     Args:
@@ -84,7 +84,7 @@ async def run_schedule(
     """
     options = flat(options)
     schedule = await resolve_schedule(schedule_name, credentials, **options)
-    this_flow_run_id()  # needed before anything is sent
+    this_flow_run_id()  # raises outside of a flow run, before a request is sent
     policies = await RunPolicies.of(options)
     request = schedule.request(**chosen(TriggerOptions, options))
     return await drive(

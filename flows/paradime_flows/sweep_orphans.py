@@ -39,9 +39,9 @@ async def sweep_orphans(
 ) -> list[SweptRun]:
     """Find flow runs that have ended or gone silent, but still own a Bolt run, and clean up after them.
 
-    You can run it again, and several at once. The sweeper reads each flow run again right before it acts. If a flow
-    run's process is gone, the sweeper sets the flow run to Crashed, or to Cancelled if a cancel was requested, even
-    if no Bolt run is left to clean up.
+    You can run this flow at any time, and several times at once. The sweeper reads each flow run again right before
+    it acts. If the process of a flow run is gone, the sweeper sets the flow run to Crashed, or to Cancelled if a
+    cancel was requested. It does so even if there is no Bolt run to clean up.
 
     Args:
         credentials: A Paradime Credentials block or its name; only Bolt runs of its workspace are swept.
@@ -49,9 +49,9 @@ async def sweep_orphans(
         action: cancel: cancel the Bolt run. attach: wait for the Bolt run as its flow run would have, with the same
             time limit and policies, and archive it to that flow run; if the flow run was cancelled, cancel the Bolt
             run. report: change nothing.
-        older_than_seconds: How long the flow run must have been over or silent, in seconds. This gives a retry the
-            time to resume the Bolt run. If `on_crash` or `on_interrupt` left the run for a retry, it is at least 15
-            minutes; if the flow run was cancelled, it is zero.
+        older_than_seconds: The flow run must have ended or sent no heartbeat for this time, in seconds. So a retry
+            has time to resume the Bolt run. If `on_crash` or `on_interrupt` left the Bolt run for a retry, the time is
+            at least 15 minutes. If the flow run was cancelled, the time is zero.
         lookback_days: The maximum age of a flow run, in days.
 
     Returns:
@@ -72,7 +72,8 @@ async def sweep_orphans(
         orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
         run_logger().info("Checked %d flow runs; %d to sweep.", len(flow_runs), len(orphans))
         if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
-            # Their clocks may be behind ours. A process that lives sends a heartbeat, or cleans up, within this time.
+            # The clocks of their processes may be behind ours. In this time, a process that is alive sends a heartbeat
+            # or cleans up.
             await anyio.sleep(times().two_beats_seconds)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 

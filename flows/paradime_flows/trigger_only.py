@@ -29,13 +29,13 @@ from paradime_flows.supervision import StoppedByPrefect
 
 
 class TriggeredRun(BaseModel):
-    """A run that was triggered, and that nothing waits for.
+    """A Bolt run that was triggered. No flow run waits for it.
 
     Attributes:
-        run_id: The run.
-        schedule_name: Its schedule's name or slug.
-        url: Its page in Paradime.
-        started: Whether this flow run started it; false if it was running already.
+        run_id: The run's id.
+        schedule_name: The name or slug of the run's schedule.
+        url: The run's page in Paradime.
+        started: Whether this flow run started the Bolt run. False if the run was already running.
     """
 
     run_id: int
@@ -62,26 +62,26 @@ async def trigger_only(
 ) -> TriggeredRun:
     """Trigger a Bolt schedule once, and do not wait for the run.
 
-    Once the run has started, neither a cancel of this flow run nor sweep-orphans cancels it. The trigger is as
-    safe as in run-schedule: if the answer is lost, the flow searches for the run, and a retry of this flow run
-    returns the run that was started.
+    After the Bolt run has started, a cancel of this flow run does not cancel it, and sweep-orphans does not cancel
+    it. The trigger is as safe as in run-schedule. If the answer is lost, the flow searches for the Bolt run. A retry
+    of this flow run returns the Bolt run that was started.
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
         credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: those of the
             schedule's block, or else of the environment.
-        on_already_running: What to do when the schedule runs already. wait: wait until it ends, then trigger;
-            attach: return that run; fail; skip; replace: cancel it, then trigger.
-        timeout_seconds: How long to wait for a conflicting run, in seconds. Empty: 24 hours.
+        on_already_running: What to do when the schedule is already running. wait: wait until the other run ends, then
+            trigger; attach: return the other run; fail; skip; replace: cancel the other run, then trigger.
+        timeout_seconds: How long to wait until the other run has ended, in seconds. Empty: 24 hours.
         options: What to run.
 
     Returns:
         The run.
 
     Raises:
-        BoltAlreadyRunning: The schedule runs already.
+        BoltAlreadyRunning: The schedule is already running.
         BoltTriggerUnknown: The answer was lost, and a search could not find out whether a run started.
-        BoltError: Another error; no run was found to have started.
+        BoltError: Another error. No run that the trigger started was found.
 
     Example:
         ```python
@@ -91,7 +91,7 @@ async def trigger_only(
         ```
     """
     schedule = await resolve_schedule(schedule_name, credentials, timeout_seconds=timeout_seconds)
-    this_flow_run_id()  # needed before anything is sent
+    this_flow_run_id()  # raises outside of a flow run, before a request is sent
     request = schedule.request(**options)
     policies = RunPolicies(on_already_running=on_already_running, leave=True)
     try:
