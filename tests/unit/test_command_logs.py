@@ -215,13 +215,16 @@ async def test_a_few_artifacts_are_written_while_the_next_log_is_fetched() -> No
     archive = an_archive(None, 10_000)
     writing: list[str] = []
     most: list[int] = []
+    four = anyio.Event()
 
     class Slow(Written):
         async def markdown(self, key: str, markdown: str, description: str) -> Any:
             writing.append(key)
             most.append(len(writing))
-            for _ in range(30):
-                await anyio.lowlevel.checkpoint()
+            if len(writing) == 4:
+                four.set()
+            await four.wait()
+            await anyio.lowlevel.checkpoint()
             writing.remove(key)
             if key.endswith("-log-7-dbt-run"):
                 raise ConnectionError("Prefect is out of reach")

@@ -1,4 +1,4 @@
-"""What earlier attempts of a pipeline have left: outcomes to reuse, Bolt runs to resume, flow runs to end."""
+"""Finds what earlier attempts of a pipeline have left: outcomes to reuse, Bolt runs to resume, flow runs to end."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ class EarlierAttempts:
     Args:
         flow_run: The pipeline's flow run.
         credentials: The credentials of the workspace.
-        earlier: The flow runs of the earlier attempts, oldest first, if they are other flow runs.
+        earlier: The other flow runs in which earlier attempts of the pipeline ran, oldest first.
         attempt: The id of the current attempt.
 
     Attributes:
-        outcomes: The newest outcome of each step.
-        under_way: The start of each step that was running when its outcome was last written.
-        resumable: The subflow of each step that has left a run to resume.
+        outcomes: The newest outcome of each step. The key is the step's name.
+        under_way: The start time of each step that was running when its outcome was last written. The key is the step's
+            name.
+        resumable: The subflow of each step that has left a Bolt run to resume. The key is the step's name.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class EarlierAttempts:
     async def of(
         cls, client: PrefectClient, flow_run: FlowRun, credentials: ParadimeCredentials
     ) -> EarlierAttempts:
-        """Read what they have left.
+        """Read what the earlier attempts have left.
 
         Args:
             client: An open client.
@@ -117,8 +118,8 @@ class EarlierAttempts:
         async with get_client() as client:
             gone = [one for one in self.earlier if not _is_over(one)]
             for one in gone:
-                # Its process may live: it would start more steps, and cancel the running ones at its end.
-                # If it is just starting again, it notices this flow run and stops on its own.
+                # The process of the earlier flow run may live. It would start more steps, and cancel the running steps
+                # at its end. If the earlier flow run is just starting again, it notices this flow run and stops.
                 with suppress(Superseded):
                     await supersede(client, one.id, self.flow_run)
             children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
@@ -129,7 +130,7 @@ class EarlierAttempts:
         self.resumable = resumable_subflows(children, self.under_way)
         going = {previous.id for previous in self.resumable.values()}
         for child in children:
-            # It was killed or suspended before it had a run.
+            # The subflow was killed or suspended before it had a Bolt run.
             if child.id not in going and not _is_over(child) and not _is_open(child):
                 await write_final_state(child.id, self.flow_run)
         changed = [name for name in self.resumable if not self._is_unchanged(steps.get(name), outcomes)]
@@ -138,11 +139,11 @@ class EarlierAttempts:
         )
 
     async def cancel_leftover(self, names: Iterable[str], reason: str) -> None:
-        """Cancel the runs that the given steps do not resume, in parallel.
+        """Cancel the Bolt runs that earlier attempts of the given steps have left, in parallel.
 
         Args:
-            names: The steps.
-            reason: Why, as a sentence.
+            names: The names of the steps.
+            reason: Why the Bolt runs are cancelled, as a sentence.
         """
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -150,7 +151,7 @@ class EarlierAttempts:
             async with limiter:
                 for ownership in await self._left_by(client, name):
                     await cancel_leftover(ownership, self.credentials, reason, self.flow_run)
-            # Only now: after an interrupt before this line, the run must be cancelled again.
+            # The subflow is removed only now: if an interrupt comes before this line, the Bolt run is cancelled again.
             del self.resumable[name]
 
         async with get_client() as client, anyio.create_task_group() as group:
@@ -158,7 +159,7 @@ class EarlierAttempts:
                 group.start_soon(one, client, name)
 
     async def _left_by(self, client: PrefectClient, name: str) -> list[Ownership]:
-        """Return the records of a step's previous subflow, which a new one may have taken over by now."""
+        """Return the records of a step's previous subflow. A new subflow may have taken over these records by now."""
         previous = self.resumable[name]
         try:
             return read_ownerships(await client.read_flow_run(previous.id))
@@ -169,13 +170,13 @@ class EarlierAttempts:
             return [] if name in self._resumed else read_ownerships(previous)
 
     def previous_of(self, name: str) -> UUID | None:
-        """Return the previous subflow of a step that is about to start; the step resumes its run."""
+        """Return the previous subflow of a step that is about to start. The step resumes this subflow's Bolt run."""
         self._resumed.add(name)
         previous = self.resumable.get(name)
         return None if previous is None else previous.id
 
     def _is_unchanged(self, step: Step | None, outcomes: Mapping[str, StepOutcome]) -> bool:
-        """Whether a step asks for the same as before, and no step that it depends on is run again."""
+        """Whether a step makes the same request as before, and all steps that it depends on are skipped."""
         if step is None or not all(outcomes[name].reused for name in step.after):
             return False
         before = self.outcomes.get(step.key)
@@ -197,10 +198,10 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
 
 
 async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
-    """Return an id of the current attempt of a pipeline's flow run; it is the same after a resumption.
+    """Return an id of the current attempt of a pipeline's flow run. A suspension and resumption does not change the id.
 
-    Prefect does not increase the run count of a resumed flow run, but that of its subflows. So a subflow's own retries
-    are counted by its states.
+    When a flow run is resumed, Prefect does not increase the run count of the flow run, but increases the run counts of
+    its subflows. So the retries of a subflow are counted by its states.
     """
     outermost, retries = flow_run, 0
     async for one in lineage(client, flow_run):
@@ -214,12 +215,12 @@ async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
 def resumable_subflows(
     children: Iterable[FlowRun], under_way: Mapping[str, datetime] | None = None
 ) -> dict[str, FlowRun]:
-    """Return the newest subflow of each name that has left a run to resume, from earlier attempts.
+    """For each step, return the newest subflow of an earlier attempt that has left a Bolt run to resume.
 
     Args:
         children: The subflows of the pipeline's flow run.
-        under_way: The start of each step that was running when its outcome was last written. If the subflow of one
-            has succeeded since, the pipeline died before it could write that.
+        under_way: The start time of each step that was running when its outcome was last written. If a subflow of such
+            a step has succeeded since then, the pipeline died before it could write the step's success.
     """
     found: dict[str, FlowRun] = {}
     now = datetime.now(timezone.utc)
@@ -245,8 +246,8 @@ def _is_open(flow_run: FlowRun) -> bool:
 async def _number_subflows(client: PrefectClient, flow_run_id: UUID, flow: Flow[..., Any]) -> None:
     """Make Prefect give the next subflows numbers that no earlier subflow has.
 
-    Prefect numbers the subflows of a flow run in the order of the calls. In the next attempt it reuses the subflow run
-    with the same number: but now other steps run, and in another order.
+    Prefect numbers the subflows of a flow run in the order of the calls. In the next attempt, Prefect reuses the
+    subflow run with the same number. But in the next attempt, other steps may run, and in another order.
     """
     context = FlowRunContext.get()
     if context is None:

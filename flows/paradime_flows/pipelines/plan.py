@@ -1,4 +1,4 @@
-"""Decides which steps of a pipeline start next, without I/O."""
+"""Decides which steps of a pipeline start next. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ class StepOutcome(BaseModel):
 
     Attributes:
         name: The step's name.
-        state: Its state.
-        fingerprint: A hash of its request, so that a changed step is run again.
-        flow_run_id: The flow run of `run_schedule` that ran it.
-        run_id: Its Bolt run, the last one if it took several.
-        bolt_state: The state in which that run ended.
-        attempts: All its Bolt runs, oldest first.
-        started_at: When it started, in UTC.
-        ended_at: When it ended, in UTC.
-        message: Why it did not succeed, as a sentence; empty for a success.
-        reused: Whether it succeeded in an earlier attempt of the pipeline's flow run.
-        attempt: The attempt of the pipeline that wrote this; a resumed attempt is the same one.
+        state: The step's state.
+        fingerprint: A hash of the step's request. If the request has changed, the step is run again.
+        flow_run_id: The flow run of `run_schedule` that ran the step.
+        run_id: The step's Bolt run. If the step had several Bolt runs, the last of them.
+        bolt_state: The state in which this Bolt run ended.
+        attempts: All Bolt runs of the step, oldest first.
+        started_at: When the step started, in UTC.
+        ended_at: When the step ended, in UTC.
+        message: Why the step did not succeed, as a sentence; empty for a success.
+        reused: Whether the step succeeded in an earlier attempt of the pipeline's flow run.
+        attempt: The id of the pipeline's attempt that wrote this outcome. A suspension and resumption does not change
+            the id.
     """
 
     name: str
@@ -65,12 +66,12 @@ class StepOutcome(BaseModel):
 
 @dataclass
 class Decision:
-    """What to do now.
+    """Which steps to start, to drop or to stop now.
 
     Attributes:
-        start: Steps to start.
-        drop: Steps that will not be run, and why.
-        stop: Why the running steps are to be cancelled; None to let them run.
+        start: The names of the steps to start.
+        drop: For each step that will not be run, the reason. The key is the step's name.
+        stop: Why the running steps must be cancelled; None if the running steps continue.
     """
 
     start: list[str] = field(default_factory=list)
@@ -90,14 +91,15 @@ def decide(
     max_parallel: int,
     under_way: Collection[str] = (),
 ) -> Decision:
-    """Decide what to start, what to drop, and whether to stop.
+    """Decide which steps to start, which steps to drop, and whether to stop the running steps.
 
     Args:
-        steps: The steps, checked before.
-        outcomes: The outcome of each step so far.
-        on_failure: What happens to the other steps after a failure.
+        steps: The steps. They have already been checked.
+        outcomes: The outcome of each step so far. The key is the step's name.
+        on_failure: What happens to the other steps after a step has failed.
         max_parallel: How many steps may run at once.
-        under_way: Waiting steps whose Bolt runs are still running since an earlier attempt: they are resumed at once.
+        under_way: The names of steps that an earlier attempt has left with a Bolt run to resume. These steps are
+            started first, even if more than `max_parallel` steps then run.
     """
     decision = Decision()
     states = {step.key: outcomes[step.key].state for step in steps}
@@ -115,7 +117,7 @@ def decide(
     room = max_parallel - sum(state is StepState.RUNNING for state in states.values())
     changed = True
     while changed:
-        # Steps that depend on a dropped step are dropped, too, and so on.
+        # A step that depends on a dropped step is dropped, too. This is repeated until no more steps are dropped.
         changed = False
         for step in steps:
             missing = [name for name in step.after if states[name] in _LOST]
@@ -138,15 +140,15 @@ def decide(
 def carried_over(
     steps: Sequence[Step], earlier: Mapping[str, StepOutcome], *, attempt: str = ""
 ) -> dict[str, StepOutcome]:
-    """Return the outcomes to begin with: a step that succeeded in an earlier attempt is not run again.
+    """Return the outcomes at the start of an attempt: a step that succeeded in an earlier attempt is not run again.
 
-    A step whose request has changed, or that depends on a step that is run again, is run again as well. If the same
-    attempt is resumed after a suspension, a failed step stays failed.
+    A step is run again if its request has changed, or if it depends on a step that is run again. If the same attempt is
+    resumed after a suspension, a failed step stays failed.
 
     Args:
-        steps: The steps, checked before.
-        earlier: The outcomes of the earlier attempt, by step.
-        attempt: The current attempt; empty if no earlier outcome can be of the same attempt.
+        steps: The steps. They have already been checked.
+        earlier: The outcomes of the earlier attempts. The key is the step's name.
+        attempt: The id of the current attempt; empty if no outcome in `earlier` can be from the current attempt.
     """
     outcomes: dict[str, StepOutcome] = {}
     waiting = list(steps)

@@ -1,4 +1,4 @@
-"""The page of a pipeline: its graph, and each step's outcome, times and links."""
+"""Renders the page of a pipeline: the graph, and the outcome, times and links of each step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ORDER = (StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELED, StepState.R
 
 
 def headline(outcomes: Sequence[StepOutcome]) -> str:
-    """Return the state of a pipeline in one sentence: how many steps are in which state."""
+    """Return the state of a pipeline in one sentence: the number of steps in each state."""
     counts = [
         f"{number} {state}"
         for state in (*_ORDER, StepState.NOT_RUN)
@@ -50,12 +50,12 @@ def headline(outcomes: Sequence[StepOutcome]) -> str:
 
 
 def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
-    """Return the page of a pipeline as markdown; names and messages are escaped.
+    """Return the page of a pipeline as markdown. Names and messages are escaped.
 
     Args:
         name: The pipeline's name.
         steps: The steps.
-        outcomes: The outcome of each step so far.
+        outcomes: The outcome of each step so far. The key is the step's name.
     """
     found = [outcomes[step.key] for step in steps]
     worst = next(
@@ -92,7 +92,7 @@ def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
 
 
 def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
-    """Return the graph for Mermaid: Prefect's newer UI draws it, the older one shows its text."""
+    """Return the graph for Mermaid. Prefect's newer UI draws the graph; the older UI shows the text."""
     ids = {step.key: f"s{number}" for number, step in enumerate(steps)}
     lines = [
         f'    {ids[step.key]}["{_MARKS[outcomes[step.key].state]} {_label(step.key)}"]' for step in steps
@@ -102,7 +102,7 @@ def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
 
 
 def _label(name: str) -> str:
-    # In a quoted label, quotes, markup, entities or a code fence could break the page.
+    # Quotes, markup, entities or a code fence in the quoted label could break the page.
     return "".join(
         character if character.isalnum() or character in " -_." else f"#{ord(character)};"
         for character in one_line(name, 60)

@@ -1,7 +1,8 @@
-"""Runs the steps of a pipeline within one flow run: as subflows, awaited in its own event loop.
+"""Runs the steps of a pipeline as subflows of one flow run. All subflows run in the event loop of that flow run.
 
-The outcome of a step is a label of the pipeline's flow run, so that a rerun skips steps that succeeded. If a step was
-running when the process died, its new subflow takes over the record of the old one (`paradime_flows.runner.resume`).
+The outcome of each step is stored in a label of the pipeline's flow run, so that a rerun skips steps that succeeded. If
+a step was running when the process died, the new subflow of the step takes over the record of the old subflow
+(`paradime_flows.runner.resume`).
 """
 
 from __future__ import annotations
@@ -55,16 +56,16 @@ class PipelineRun:
     Args:
         flow_run: The pipeline's flow run.
         name: The pipeline's name.
-        steps: The steps, checked before.
-        options: Parameters that all steps' flow runs have in common.
+        steps: The steps. They have already been checked.
+        options: Parameters that are the same for the flow runs of all steps.
         before: What the earlier attempts have left.
         flow: The flow that runs each step.
-        on_failure: What happens to the other steps after a failure.
+        on_failure: What happens to the other steps after a step has failed.
         max_parallel: How many steps may run at once.
-        on_interrupt: What an interrupt does to the Bolt runs, if nobody has cancelled the flow run.
+        on_interrupt: What happens to the Bolt runs at an interrupt, if nobody has cancelled the flow run.
 
     Attributes:
-        stop: The request to the steps to stop, or to release their Bolt runs.
+        stop: Asks the steps to stop, or to release their Bolt runs.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class PipelineRun:
 
         Raises:
             StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
-            asyncio.CancelledError: It was interrupted; the steps have been stopped.
+            asyncio.CancelledError: The flow run was interrupted; the steps have been stopped.
             Superseded: Another process runs the flow run now; the steps have released their Bolt runs.
             Pause: The flow run was suspended; the steps have released their Bolt runs.
         """
@@ -114,7 +115,7 @@ class PipelineRun:
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
-            # Prefect's time limits cancel every await in here once more.
+            # When Prefect's time limit is reached, every await here is cancelled once more.
             await to_the_end(self._interrupted())
             raise
         except (Superseded, Pause) as release:
@@ -128,7 +129,7 @@ class PipelineRun:
         for name, outcome in self.outcomes.items():
             before = self._before.outcomes.get(name)
             if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
-                # The step is run again, so the next attempt must not reuse its old success.
+                # The step is run again. Its old success is overwritten, so that the next attempt does not reuse it.
                 await self._note(name)
         await self._before.prepare(self.steps, self.outcomes, self.flow)
 
@@ -146,13 +147,14 @@ class PipelineRun:
             run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
             self.stop.reason = decision.stop
         for name in decision.start:
-            # If no end of the step was ever noticed, its first start counts: any subflow since may have succeeded.
+            # If the pipeline never wrote an end of the step, the first start of the step is kept: a subflow since then
+            # may have succeeded.
             started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
             self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
 
     async def _wait_for_step(self) -> None:
-        """Wait until a step has ended; cancel the tasks of steps that do not stop on request."""
+        """Wait until a step has ended. If the steps were asked to stop and do not stop, cancel their asyncio tasks."""
         stopping = self.stop.reason is not None
         done, _ = await asyncio.wait(
             self._tasks,
@@ -171,11 +173,11 @@ class PipelineRun:
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
         if canceled and not stopping and (stop := await self._reason_to_stop()):
-            # The steps notice a cancel of the pipeline on their own, and may notice it first.
+            # The steps notice a cancel of the pipeline themselves, and may notice it before the pipeline does.
             raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
 
     async def _step(self, name: str) -> None:
-        """Run a step as a subflow and note how it ended."""
+        """Run a step as a subflow, and note how the step ended."""
         step = self.steps[name]
         stop_request.set(self.stop)
         # The subflow has the step's name, so that a rerun finds the subflow of an earlier attempt.
@@ -186,7 +188,7 @@ class PipelineRun:
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
-            # If a step has released its run, the next execution reports how it ended.
+            # If the step has released its Bolt run, nothing is noted: the next execution reports how the run ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
                 self._raise_if_released()
                 await reason_to_stop_if_known(self.flow_run.id)
@@ -199,7 +201,7 @@ class PipelineRun:
             await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
 
     async def _note(self, name: str, **changes: Any) -> None:
-        """Write what is known about a step; an unreachable Prefect must not end the pipeline."""
+        """Write what is known about a step. If Prefect is unreachable, only warn: the pipeline continues."""
         changes["attempt"] = self._before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         try:
@@ -212,7 +214,7 @@ class PipelineRun:
             run_logger().warning("Could not write the outcome of step %r to Prefect: %s", name, error)
 
     async def _interrupted(self) -> None:
-        """Stop the steps, unless the interrupt has already reached them, and write that to the page."""
+        """Stop the steps, unless the interrupt has already reached them, and write the outcomes to the page."""
         try:
             self._raise_if_released()
             stop = await self._reason_to_stop()
@@ -220,7 +222,7 @@ class PipelineRun:
             await self._release_steps(release)
             raise
         if stop is None and self.on_interrupt == "leave":
-            # Each step leaves its Bolt run running; a rerun resumes it.
+            # Each step leaves its Bolt run running. A rerun resumes the Bolt run.
             for task in self._tasks:
                 if getattr(task, "cancelling", int)() == 0:
                     task.cancel()
@@ -238,17 +240,17 @@ class PipelineRun:
         await self._write_page()
 
     def _raise_if_released(self) -> None:
-        """Raise again what was raised before: Prefect's state may have changed since, or be unreachable."""
+        """Raise the stop request's `release`, if it is set. Prefect is not asked: the state may have changed since."""
         if self.stop.release is not None:
             raise self.stop.release
 
     async def _cancel_leftovers(self) -> None:
-        """Cancel the runs of an earlier attempt whose steps are not run in this one."""
+        """Cancel the Bolt runs of earlier attempts that no step of this attempt resumes."""
         reason = f"Flow run {self.flow_run.name!r} has ended without this step."
         await self._before.cancel_leftover(self._before.resumable, reason)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
-        """Make each step release its Bolt run, even if the flow run's state in Prefect has changed since."""
+        """Make each step release its Bolt run, even if the flow run's state in Prefect has changed since then."""
         self.stop.release = release
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
@@ -259,7 +261,7 @@ class PipelineRun:
         try:
             async with get_client() as client:
                 return await reason_to_stop(client, self.flow_run.id)
-        except Exception:  # noqa: BLE001 - without an answer from Prefect, this is an interrupt like any other
+        except Exception:  # noqa: BLE001 - without an answer from Prefect, the flow run does not count as cancelled
             return None
 
     async def _write_page(self) -> None:
@@ -299,7 +301,7 @@ async def _outcome_of(state: State[Any]) -> dict[str, Any]:
             message="" if ok else changes["message"],
         )
     elif state.is_cancelled() or state.is_crashed():
-        # A flow that runs in a thread returns Crashed after a signal.
+        # If a signal stopped a flow that runs in a thread, the flow returns Crashed.
         changes.update(state=StepState.CANCELED, **await _run_of(changes.get("flow_run_id")))
     else:
         changes.update(state=StepState.FAILED, **await _run_of(changes.get("flow_run_id")))

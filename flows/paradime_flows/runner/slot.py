@@ -1,4 +1,4 @@
-"""Lets one flow run at a time run a schedule, with a Prefect global concurrency limit that we create if needed.
+"""Lets one flow run at a time run a schedule: a Prefect global concurrency limit, which is created if it is missing.
 
 Bolt itself refuses a second run of a schedule that is already running. The slot does more. Our flow runs wait for each
 other before they trigger. No other flow run starts between a failure and its retry. The slot works even if Bolt would

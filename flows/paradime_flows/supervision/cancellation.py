@@ -1,4 +1,4 @@
-"""Cleans up the Bolt runs of a flow run and its subflows, at its end or after a cancel that no code in it notices."""
+"""Cleans up the Bolt runs of a flow run and its subflows: when it ends, or if its own code does not notice a cancel."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) ->
 
 
 async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
-    """Return the credentials of a record: those given in this process, its block's, or the environment's.
+    """Return the credentials of a record: given in this process, from its Prefect block, or from the environment.
 
     Raises:
         BoltRequestError: There are no credentials.
     """
     workspace = (ownership.api_endpoint, ownership.workspace_uid)
-    # Credentials that were given in code are in no block.
+    # Credentials that were given in code are not stored in a Prefect block.
     given = the_supervisor().of(ownership.flow_run_id).credentials.get(workspace)
     if given is not None:
         return given
     found = await resolve_credentials(ownership.credentials_block)
     if ownership.workspace_uid and ownership.workspace_uid != found.workspace_uid:
-        # The flow run used its block for another workspace; what opens one only is refused where it is used.
+        # The flow run used its Prefect block for another workspace. If the credentials cannot be used for several
+        # workspaces, `clean_up` refuses them.
         with suppress(BoltRequestError):
             return found.for_workspace(ownership.workspace_uid)
     return found
@@ -57,10 +58,10 @@ async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
 async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
     """Clean up if a flow run, or one of its parents, was cancelled before its current execution began.
 
-    No execution and no hook notices a cancel during AwaitingRetry.
+    If a flow run is cancelled during AwaitingRetry, no execution and no hook notices the cancel.
 
     Returns:
-        A message about the cancel; None if there was none.
+        A message about the cancel; None if nobody has cancelled them.
     """
     cancelled = await cancelled_before_execution(client, flow_run)
     if cancelled is None:
@@ -71,17 +72,18 @@ async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun)
 
 
 async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Clean up if a flow run was cancelled and no code in it notices that.
+    """Clean up if a flow run was cancelled and its own code does not notice the cancel.
 
-    Either the flow run awaits its retry, and no code of it runs. Or its code is busy with something else than waiting
-    for the Bolt run that it has triggered; then it has time to notice the cancel until the second check.
+    There are two cases. If the flow run awaits its retry, none of its code is running. If a task has triggered a Bolt
+    run, the flow's code may do something else than wait for that run: the code has time to notice the cancel until the
+    second check.
 
     Args:
         client: An open client.
         flow_run: The flow run, as just read.
 
     Returns:
-        Whether the flow run must be checked often, since nothing else in its process may check for a cancel.
+        Whether the flow run must be checked often, because nothing else in its process may check for a cancel.
     """
     state = flow_run.state
     if state is None or lost_lease(flow_run):
@@ -100,7 +102,10 @@ async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowR
 
 
 def _has_triggered(flow_run: FlowRun) -> bool:
-    """Whether tasks of a flow run have triggered runs that are still open; our own flows notice a cancel themselves."""
+    """Whether tasks of a flow run have triggered Bolt runs that are still open.
+
+    The flows of this package do not count: they notice a cancel themselves.
+    """
     return any(ownership.is_open and ownership.key != FLOW_KEY for ownership in read_ownerships(flow_run))
 
 
@@ -116,8 +121,8 @@ async def clean_up_family(
     Args:
         client: An open client.
         flow_run: The flow run.
-        verdict: Returns why a run is to end; None if it is not to end.
-        only_this_process: Whether to leave out subflows that run in other processes.
+        verdict: Called with each record. It returns why the Bolt run is cancelled; None if the run continues.
+        only_this_process: Whether to leave out the subflows that run in other processes.
     """
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -137,7 +142,7 @@ async def clean_up_family(
                     if ownership.is_open and reason is not None:
                         group.start_soon(one, ownership, reason)
             try:
-                # Finished ones too: Prefect ends the children of a cancelled flow run on its own.
+                # Subflows that have ended count, too: Prefect itself ends the children of a cancelled flow run.
                 children = await subflows_of(client, [member.id for member in generation])
                 generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
             except Exception as error:  # noqa: BLE001 - the clean-up under way must not end with it

@@ -1,8 +1,9 @@
 """Heartbeats of a flow run's process, so that the sweeper can distinguish a long wait from a lost machine.
 
-A separate thread refreshes a label of the flow run, from the first record until the flow run is over, whatever the
-flow's own code does. The label also names the process, so that a sweeper on the same machine need not wait until it is
-stale. Prefect's own heartbeats are events: they can be switched off, and cannot be read with the flow run.
+A separate thread refreshes a label of the flow run, from the first record until the flow run is over. The thread does
+not depend on the flow's own code. The label also names the process: a sweeper on the same machine can see at once that
+the process is gone, and does not wait until the label is too old. Prefect's own heartbeats are events: they can be
+switched off, and are not read together with the flow run.
 """
 
 from __future__ import annotations
@@ -47,10 +48,13 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks: process ids are reused."""
-    # The second field is the program's name in parentheses and may contain anything.
+    """Return when a process started, in the kernel's ticks; empty if the process is gone.
+
+    The id of a process that has ended can be given to another process, so the id alone is not enough.
+    """
+    # The second field is the program's name in parentheses. The name may contain any character.
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    # A zombie has ended; only its exit code is left for its parent.
+    # A zombie is a process that has ended, whose exit code its parent has not read yet.
     ended = not fields or fields[0] in {"Z", "X"}
     return fields[19] if not ended and len(fields) > 19 else ""  # noqa: PLR2004 - proc(5): field 22, the 20th behind the name
 
@@ -63,13 +67,13 @@ async def beat(client: PrefectClient, flow_run_id: UUID) -> None:
 
 
 async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> None:
-    """Write heartbeats of this process, the first at once, until a flow run is over or another process runs it.
+    """Write heartbeats of this process until a flow run is over or another process runs it; the first one at once.
 
     Args:
         client: An open client.
         flow_run: The flow run.
-        check: Called in the heartbeat thread with the flow run, with each heartbeat and when the flow run is over; if
-            it fails, it is called again. It returns whether to call it every few seconds.
+        check: Called with the flow run, in the heartbeat thread: at each heartbeat, and when the flow run is over. If
+            `check` raises, it is called again. It returns whether it must be called every few seconds.
     """
     await beat(client, flow_run.id)
     if the_supervisor().of(flow_run.id).alive_for is not None:
@@ -78,9 +82,9 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> 
     known = the_supervisor().of(flow_run.id)
     if known.alive_for is not None:
         return
-    # Nothing may fail from here to the thread's start.
+    # From this line until the thread has started, no code may raise: `alive_for` says that the thread is running.
     known.alive_for = outermost
-    # Prefect's settings are in the context.
+    # The thread needs this context, because it contains Prefect's settings.
     context = contextvars.copy_context()
     threading.Thread(
         target=lambda: context.run(asyncio.run, _beat_until_over(flow_run.id, check, known)),
@@ -95,7 +99,7 @@ async def _beat_until_over(flow_run_id: UUID, check: Check, known: Supervised) -
             await asyncio.sleep(times().beat_seconds)
             next_beat = 0.0
             try:
-                # One client for all heartbeats: a new one reads its certificates, which takes longer than a request.
+                # One client is used for all heartbeats: a new client reads certificates, which is slow.
                 async with get_client() as client:
                     while not _is_over(flow_run := await client.read_flow_run(flow_run_id)):
                         if time.monotonic() + times().beat_poll_seconds > next_beat:
@@ -119,9 +123,10 @@ def _is_over(flow_run: FlowRun) -> bool:
 
 
 def ends_the_process(flow_run: FlowRun) -> bool:
-    """Whether this process ends with a flow run.
+    """Whether this process ends when a flow run ends.
 
-    A runner starts a process for each flow run. A script can run several flows at once, or one as a subflow of another.
+    A runner starts one process for each flow run. A script can run several flows at once, or a flow as a subflow of
+    another flow.
     """
     if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
         return True
@@ -150,7 +155,7 @@ async def alive_for_another(flow_run_id: UUID) -> AsyncIterator[None]:
 
 
 class _Sign(NamedTuple):
-    """A heartbeat, as read."""
+    """A heartbeat, as it was read from the label of a flow run."""
 
     at: int
     pid: int
@@ -159,12 +164,12 @@ class _Sign(NamedTuple):
 
     @property
     def from_here(self) -> bool:
-        """Whether the process was on this machine, so that its process id can be checked."""
+        """Whether the heartbeat's process was on this machine, so that its process id can be checked."""
         return bool(self.machine) and self.machine == _machine()
 
     @property
     def is_there(self) -> bool:
-        """Whether the process is still on this machine."""
+        """Whether the heartbeat's process is still running on this machine."""
         return bool(self.started) and _started(self.pid) == self.started
 
 
@@ -179,9 +184,9 @@ def _sign(flow_run: FlowRun) -> _Sign | None:
 
 
 def silent_seconds(flow_run: FlowRun) -> float | None:
-    """Return how long ago the last heartbeat of a flow run's process was, in seconds; None if there was none.
+    """Return the age of the last heartbeat of a flow run's process, in seconds; None without a heartbeat.
 
-    Infinite if the process is known to be dead: it was on this machine and has gone.
+    The age is infinite if the process is known to be dead: it was on this machine, and is gone.
     """
     sign = _sign(flow_run)
     if sign is None:
@@ -192,13 +197,13 @@ def silent_seconds(flow_run: FlowRun) -> float | None:
 
 
 def seconds_since_last_sign(flow_run: FlowRun) -> float | None:
-    """Return the age of the last heartbeat in seconds, also if the process is known to be dead; None without one."""
+    """Return the age of the last heartbeat in seconds, also if the process is dead; None without a heartbeat."""
     sign = _sign(flow_run)
     return None if sign is None else max(0.0, time.time() - sign.at)
 
 
 def last_sign(flow_run: FlowRun) -> str:
-    """Return the last heartbeat as it was written: if it changes, a process is alive."""
+    """Return the text of the last heartbeat. If the text changes, a process is alive."""
     return str((flow_run.labels or {}).get(ALIVE_LABEL, ""))
 
 

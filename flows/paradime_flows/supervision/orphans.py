@@ -1,4 +1,4 @@
-"""Which flow runs no longer track their Bolt run: the decisions of the sweeper, which change nothing."""
+"""Decides for the sweeper which flow runs no longer track their Bolt run. This module changes nothing in Prefect."""
 
 from __future__ import annotations
 
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 _ENDED_BADLY = {StateType.CRASHED, StateType.CANCELLED, StateType.FAILED}
-# A flow run that awaits a retry lives in its process; if that is gone, nobody tracks its Bolt run.
+# A flow run that awaits a retry needs its process. If the process is gone, nobody tracks the Bolt run.
 SWEPT = [*_ENDED_BADLY, StateType.RUNNING, StateType.CANCELLING, StateType.PENDING, StateType.SCHEDULED]
 
 
 async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun]:
-    """Return all tagged flow runs in a state to be swept; all pages are read before the sweep changes anything."""
+    """Return all tagged flow runs that the sweep must look at.
+
+    All pages are read before the sweep changes anything.
+    """
     since = datetime.now(timezone.utc) - lookback
     wanted = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
@@ -53,11 +56,11 @@ async def candidates(client: PrefectClient, lookback: timedelta) -> list[FlowRun
 
 
 def may_have_vanished(flow_run: FlowRun) -> bool:
-    """Whether a flow run has no open Bolt run of its own while Prefect waits for its end: its process may be gone.
+    """Whether a flow run has no open Bolt run of its own, but Prefect waits for its end: its process may be gone.
 
-    If one of several parallel subflows fails or is cancelled, the process of another can end before it writes its
-    state. A flow run whose current execution has not called this package does not count: it has no heartbeats, and
-    those of the execution before it have ended.
+    If one of several parallel subflows fails or is cancelled, the process can end before the other subflows have
+    written their states. If the current execution of a flow run has not called this package, the flow run does not
+    count: this execution has no heartbeats, and the heartbeats of the execution before it have ended.
     """
     state, execution = flow_run.state, execution_of(flow_run)
     answers = any(each.is_open and each.owned for each in read_ownerships(flow_run))
@@ -67,23 +70,23 @@ def may_have_vanished(flow_run: FlowRun) -> bool:
 
 
 def idle_seconds(flow_run: FlowRun) -> float:
-    """Return how long a flow run has been over or without a heartbeat, in seconds; negative if it lives."""
+    """Return how long a flow run has been over or without a heartbeat, in seconds; negative if it is alive."""
     state = flow_run.state
     if state is None:
         return -1
     since_state = (datetime.now(timezone.utc) - state.timestamp).total_seconds()
     silent = silent_seconds(flow_run)
     if state.type in _ENDED_BADLY:
-        # A worker can write Crashed after the flow run was retried; nothing writes the other states so late.
+        # A worker can write Crashed when somebody has already retried the flow run. No other state is written so late.
         lives = silent is not None and silent <= times().stale_seconds and state.type is StateType.CRASHED
         return -1 if lives else since_state
     if lives_here(flow_run):
         return -1
     if silent is None:
-        # It has no heartbeat yet, so only the time since its state counts.
+        # The flow run has no heartbeat yet, so only the age of its state counts.
         return since_state if since_state > times().stale_seconds else -1
     if state.type in {StateType.PENDING, StateType.SCHEDULED}:
-        # It may just have been scheduled again.
+        # The flow run may just have been scheduled again.
         return min(silent, since_state)
     # An execution that has just begun may not have written its first heartbeat.
     return min(silent, since_state) if silent > times().stale_seconds else -1
@@ -95,12 +98,15 @@ def ended_badly(flow_run: FlowRun) -> bool:
 
 
 def may_live(flow_run: FlowRun) -> bool:
-    """Whether only the age of a heartbeat, by the clocks of two machines, shows that a flow run is lost."""
+    """Whether a lost flow run may still be alive: we know only the age of its heartbeat, by two machines' clocks."""
     return not ended_badly(flow_run) and silent_seconds(flow_run) not in {None, float("inf")}
 
 
 async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a flow run, or one of its parents, has been cancelled; a suspended one has no process to notice that."""
+    """Whether a flow run, or one of its parents, was cancelled.
+
+    A suspended flow run has no process that could notice the cancel.
+    """
     return any([_was_cancelled(one) async for one in lineage(client, flow_run)])
 
 
@@ -110,9 +116,9 @@ def _was_cancelled(flow_run: FlowRun) -> bool:
 
 
 async def is_resumed_by_parent(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Whether a parent of a flow run is alive or will start again: then it resumes the subflow's run."""
+    """Whether a parent of a flow run is alive or will start again: then the parent resumes the subflow's Bolt run."""
     state = flow_run.state
-    # A pipeline's step that died is Crashed, and the pipeline's next attempt may not have reached it yet.
+    # If the process of a pipeline's step died, the step is Crashed. The pipeline's next attempt may start it later.
     ended = ended_badly(flow_run) and state is not None and not state.is_crashed()
     if ended or any(ownership.time_is_up for ownership in read_ownerships(flow_run)):
         return False
@@ -128,14 +134,14 @@ async def is_resumed_by_parent(client: PrefectClient, flow_run: FlowRun) -> bool
 
 
 def _died(flow_run: FlowRun) -> datetime | None:
-    """Return when the last heartbeat of a flow run's process was, if the process is known to be gone."""
+    """Return the time of the last heartbeat of a flow run's process; None if the process is not known to be gone."""
     silent, since_sign = silent_seconds(flow_run), seconds_since_last_sign(flow_run)
-    # A flow run that has ended writes no heartbeats, but its process may live.
+    # A flow run that has ended writes no heartbeats, but its process may still be alive.
     is_gone = silent is not None and silent > times().stale_seconds and not ended_badly(flow_run)
     if since_sign is None or not (is_gone or silent == float("inf")):
         return None
     if written_caller(flow_run) is not None:
-        # A task has called it, and a task can have its own process.
+        # A task has called the flow run. A task can have its own process, so the parent's process may be alive.
         return None
     return datetime.now(timezone.utc) - timedelta(seconds=since_sign - times().sign_rounding_seconds)
 
@@ -145,7 +151,7 @@ def _is_alive_or_due(flow_run: FlowRun, died: datetime | None) -> bool:
 
     Args:
         flow_run: The parent, in the same process as its subflow.
-        died: When the last heartbeat of that process was, if it is gone.
+        died: The time of the last heartbeat of the process, if the process is gone.
     """
     state = flow_run.state
     if state is None:
@@ -156,9 +162,9 @@ def _is_alive_or_due(flow_run: FlowRun, died: datetime | None) -> bool:
     ):
         return True
     if died is not None and state.is_running() and state.timestamp <= died:
-        # It has not started again since.
+        # The parent has not started again since then.
         return False
-    # It is scheduled, or has just begun; but it is not left scheduled for long without a worker.
+    # The parent is scheduled, or has just begun. A parent that is scheduled for long does not count: it has no worker.
     due = state.state_details.scheduled_time or state.timestamp
     return (
         not state.is_final()
@@ -167,7 +173,7 @@ def _is_alive_or_due(flow_run: FlowRun, died: datetime | None) -> bool:
 
 
 def is_left_for_retry(ownership: Ownership, flow_run: FlowRun) -> bool:
-    """Whether a Bolt run is to be left running, so that a retry of its flow run can resume it."""
+    """Whether a Bolt run must be left running, so that a retry of the flow run can resume the Bolt run."""
     state = flow_run.state
     if state is None or _was_cancelled(flow_run) or ownership.time_is_up:
         return False

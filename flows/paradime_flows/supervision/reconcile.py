@@ -1,4 +1,4 @@
-"""Ends a Bolt run that nobody waits for any longer: after a cancel, after a crash, or in a sweep."""
+"""Ends a Bolt run that nobody waits for any more: after a cancel, after a crash, or in a sweep."""
 
 from __future__ import annotations
 
@@ -32,26 +32,27 @@ async def find_run(
     *,
     seconds: float | None = None,
 ) -> Finding:
-    """Search for the run of a record whose trigger was not answered, and store its id in the record.
+    """Search for the Bolt run of a record whose trigger was not answered, and store the run's id in the record.
 
     Args:
         ownership: The record of an intent.
-        credentials: The credentials of its workspace.
+        credentials: The credentials of the workspace.
         decision_log: Where the result is noted.
-        seconds: How long to search; None to search until it is certain that there is no run.
+        seconds: How long to search; None to search until it is certain whether there is a Bolt run.
 
     Returns:
-        The run, that there is none, or the runs that may be it.
+        FOUND with the Bolt run; ABSENT if the trigger has started no Bolt run; or UNSURE with the Bolt runs that the
+        trigger may have started.
     """
     if ownership.run_id is not None:
         return Finding(Verdict.FOUND, [ownership.run_id])
     if ownership.intent is None:
         return Finding(Verdict.ABSENT)
     longest = longest_request_seconds(credentials.request_timeout_seconds)
-    # The client may have sent the trigger again for a while before Bolt accepted it.
+    # The client may have repeated the trigger for a while before Bolt accepted the trigger.
     oldest = longest + RetryPolicy.total_seconds
     finding = Finding(Verdict.UNSURE)
-    # A search during an outage takes as long as the client's own retries.
+    # During an outage, a search takes as long as the client's own retries, so its time is limited here.
     with anyio.move_on_after(float("inf") if seconds is None else seconds + times().prefect_answer_seconds):
         async with credentials.get_client() as client:
             finding = await find_triggered_run(
@@ -88,22 +89,23 @@ async def clean_up(
     *,
     search_seconds: float | None = None,
 ) -> BoltRunState | None:
-    """Cancel the Bolt run of a record, check that it has ended, write that to the record, and archive the run.
+    """Cancel the Bolt run of a record, check that the run has ended, write its end to the record, and archive the run.
 
-    It is safe to repeat this, also in parallel: cancelling a run that has ended changes nothing.
+    This function can be called again, also in parallel: a cancel of a Bolt run that has ended changes nothing.
 
     Args:
         ownership: The record to clean up.
-        credentials: The credentials of its workspace.
-        reason: Why, as a sentence.
-        search_seconds: How long to search for an unknown run; None to search until it is certain.
+        credentials: The credentials of the workspace.
+        reason: Why the record is cleaned up, as a sentence.
+        search_seconds: How long to search for an unknown Bolt run; None to search until it is certain whether there is
+            one.
 
     Returns:
-        The state in which the run ended; None if there is no run, or none of ours.
+        The state in which the Bolt run ended; None if there is no Bolt run that we may cancel.
 
     Raises:
-        BoltError: The run may still be running. The record stays open, for the sweeper.
-        Superseded: Another execution runs the flow run now, and cleans up its run.
+        BoltError: The Bolt run may still be running. The record stays open, so the sweeper cleans it up later.
+        Superseded: Another execution runs the flow run now, and cleans up the Bolt run.
     """
     if not ownership.is_in(credentials):
         msg = "The available credentials belong to another workspace, whose runs can have the same ids."
@@ -125,9 +127,9 @@ async def check_ownership_lease(ownership: Ownership) -> None:
     """Check that no other execution has taken the lease of a record's flow run since the record was read.
 
     Raises:
-        Superseded: Another execution has taken it.
+        Superseded: Another execution has taken the lease.
     """
-    # If Prefect is unreachable, what was read last counts.
+    # If Prefect is unreachable, we trust what was read last.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             await read_if_leased(client, ownership)
@@ -145,7 +147,7 @@ async def _clean_up(
     if finding.verdict is Verdict.UNSURE:
         if await all_have_ended(finding, credentials):
             decision_log.note("All of them have ended: there is nothing left to cancel.")
-            # A retry must search again and not trigger again: one of them may have been its run.
+            # A retry of the flow run searches again and does not trigger: our trigger may have started one of the runs.
             await ledger.close(None, reported=False)
         else:
             await ledger.save()
@@ -156,12 +158,13 @@ async def _clean_up(
     if not ownership.owned:
         why = "as requested" if ownership.left else "since it is not ours"
         decision_log.note(f"Bolt run {ownership.run_id} keeps running, {why}.")
-        # A retry resumes it, since its end is not reported; but not after a person has cancelled the wait.
+        # The end of the Bolt run is not reported, so that a retry resumes the run. If a person has cancelled the flow
+        # run, the end counts as reported: a retry does not resume the run.
         reported = not ownership.left and await is_cancelled_if_known(ownership.flow_run_id)
         await ledger.close(None, reported=reported)
         return None
     if not known:
-        # The flow run may have started again during the search, and have found the run as well.
+        # During the search, the flow run may have started again, and may have found the Bolt run, too.
         await check_ownership_lease(ownership)
     run = BoltRun(
         run_id=ownership.run_id,
@@ -179,13 +182,14 @@ async def _clean_up(
         decision_log.note(f"Bolt run {run.run_id} was cancelled.")
     else:
         decision_log.note(f"Bolt run {run.run_id} had already ended as {state}.")
-    # That end was not reported yet: a retry of the flow run reports it, or retries the run.
+    # If the Bolt run had already ended, its end was not reported yet: a retry of the flow run reports it, or retries
+    # the Bolt run.
     await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
 
 
 async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
-    """Whether Prefect says that a flow run, or one of its parents, is cancelled; False if Prefect is unreachable."""
+    """Whether a flow run, or one of its parents, was cancelled; False if Prefect is unreachable."""
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with get_client() as client:
             return await is_cancelled(client, await client.read_flow_run(flow_run_id))
@@ -193,11 +197,11 @@ async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
 
 
 async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
-    """Whether the runs that may be ours are known, and none of them is still running.
+    """Whether all Bolt runs that our trigger may have started are known, and all of them have ended.
 
     Args:
-        finding: The result of the search for our run.
-        credentials: The credentials of its workspace.
+        finding: The result of the search for our Bolt run.
+        credentials: The credentials of the workspace.
     """
     if finding.is_early or not finding.candidates:
         return False
@@ -208,24 +212,24 @@ async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> 
 async def clean_up_interrupted(
     ownership: Ownership, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
 ) -> None:
-    """Clean up after an interrupt: a cancel always cancels the Bolt run, another interrupt does by policy.
+    """Clean up after an interrupt. If the flow run was cancelled, cancel the Bolt run; otherwise, the policy decides.
 
     Args:
         ownership: The record to clean up.
-        credentials: The credentials of its workspace.
-        stop: Why the flow run stops, if that is known already.
+        credentials: The credentials of the workspace.
+        stop: Why the flow run stops, if the reason is known already.
 
     Raises:
-        Superseded: Another process runs the flow run now, and tracks its Bolt run.
-        Pause: The flow run is suspended; when it is resumed, it resumes its Bolt run.
+        Superseded: Another process runs the flow run now, and tracks the Bolt run.
+        Pause: The flow run is suspended. When the flow run is resumed, it resumes the Bolt run.
     """
     with signals_held_off() as hold, new_prefect_clients():
-        # A signal can be the effect of a cancel, of the flow run or a parent, that was not noticed yet.
+        # The signal may come from a cancel of the flow run, or of a parent, that we have not noticed yet.
         found = await reason_to_stop_if_known(ownership.flow_run_id)
         seen = stop if stop is not None and not stop.by_signal else None
         cancel = seen or (found if found is not None and found.is_cancel else None)
         if cancel is not None and cancel.ends_process:
-            # The flow run ends on its own as Cancelled; the runner's signal for it would make it Crashed.
+            # The flow run ends as Cancelled without a signal. The signal of Prefect's runner would make it Crashed.
             hold.keep()
         await _clean_up_interrupted(ownership, credentials, None if cancel is None else cancel.reason)
 
@@ -235,7 +239,8 @@ async def _clean_up_interrupted(
 ) -> None:
     if not ownership.is_open:
         ownership.decision_log().note(reason or "The flow run was interrupted.")
-        # An intent that was not sent must not stay in the record: another client's run could be taken for ours.
+        # If the trigger was not sent, the intent is removed from the record in Prefect. Otherwise, a later execution
+        # could take another client's Bolt run for ours.
         with anyio.move_on_after(times().prefect_answer_seconds):
             await FlowRunLedger(ownership).save_again()
         with anyio.move_on_after(times().archive_seconds):
@@ -243,7 +248,7 @@ async def _clean_up_interrupted(
         return
     if reason is None and ownership.on_interrupt == "leave":
         ownership.decision_log().note("Interrupted; the Bolt run keeps running, and a retry will resume it.")
-        # A hook sees this same interrupt as a crash.
+        # Prefect reports the same interrupt to a hook as a crash.
         ownership.on_crash = "leave"
         await FlowRunLedger(ownership).save()
         return
@@ -259,10 +264,10 @@ async def _clean_up_interrupted(
 
 
 def describe_run(ownership: Ownership, *, by_signal: bool = False) -> str:
-    """Describe what happened to the Bolt run of a stopped flow run, as a sentence to add; empty if it was cancelled.
+    """Describe what happened to the Bolt run of a stopped flow run, in a sentence; empty if the run was cancelled.
 
     Args:
-        ownership: The record of the run, after its clean-up.
+        ownership: The record of the Bolt run, after the clean-up.
         by_signal: Whether a signal has stopped the process.
     """
     run_id, state = ownership.run_id, ownership.state
@@ -281,12 +286,12 @@ def describe_run(ownership: Ownership, *, by_signal: bool = False) -> str:
 async def archive_ownership(
     ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None
 ) -> Archive:
-    """Archive the run of a record to its flow run.
+    """Archive the Bolt run of a record as artifacts of the flow run.
 
     Args:
         ownership: The record.
-        credentials: The credentials of its workspace.
-        outcome: How it ended, as a sentence.
+        credentials: The credentials of the workspace.
+        outcome: How the Bolt run ended, as a sentence.
     """
     archive = _archive_of(ownership, credentials, outcome)
     await archive.run()
@@ -298,8 +303,8 @@ async def summarize(ownership: Ownership, credentials: ParadimeCredentials, *, o
 
     Args:
         ownership: The record.
-        credentials: The credentials of its workspace.
-        outcome: How it ended, as a sentence.
+        credentials: The credentials of the workspace.
+        outcome: How the Bolt run ended, as a sentence.
     """
     await _archive_of(ownership, credentials, outcome).summary()
 

@@ -1,4 +1,4 @@
-"""One sweep: acts on flow runs that are over, or without a heartbeat, while their Bolt run is open."""
+"""Sweeps once: acts on flow runs that are over, or have no heartbeat any more, while their Bolt run is open."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SweepAction = Literal["cancel", "attach", "report"]
 
 
 class _CancelledMeanwhile(Exception):
-    """The flow run was cancelled while the sweep waits for its Bolt run."""
+    """The flow run was cancelled while the sweep was waiting for its Bolt run."""
 
 
 class SweptRun(BaseModel):
@@ -54,11 +54,11 @@ class SweptRun(BaseModel):
 
     Attributes:
         flow_run_id: The flow run.
-        flow_run_name: Its name.
-        flow_run_state: Its state in Prefect.
-        schedule_name: The schedule that it ran.
-        run_id: The Bolt run; None if it is unknown.
-        state: The Bolt run's state after the sweep; None if it is unknown.
+        flow_run_name: The name of the flow run.
+        flow_run_state: The state of the flow run in Prefect.
+        schedule_name: The schedule that the flow run ran.
+        run_id: The Bolt run; None if the Bolt run is unknown.
+        state: The state of the Bolt run after the sweep; None if the state is unknown.
         done: What was done, as a sentence.
     """
 
@@ -83,17 +83,17 @@ class Sweep:
         self.swept: list[SweptRun] = []
 
     async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
-        """Whether a flow run has been over or silent for long enough while a Bolt run of this workspace is open.
+        """Whether a flow run has been over, or without a heartbeat, for long enough, and has an open Bolt run.
 
-        A flow run without an open Bolt run is an orphan too, if Prefect still waits for its end. A cancelled one is an
-        orphan at once: nobody resumes its run.
+        The Bolt run must be in the sweep's workspace. A flow run without an open Bolt run is an orphan, too, if Prefect
+        still waits for its end. A cancelled flow run is an orphan at once: nobody resumes its Bolt run.
         """
         if not (self._open(flow_run) or may_have_vanished(flow_run)) or idle_seconds(flow_run) < 0:
             return False
         return not self.is_young(flow_run) or await is_cancelled(client, flow_run)
 
     def is_young(self, flow_run: FlowRun) -> bool:
-        """Whether a flow run has been over or silent for a short time only."""
+        """Whether a flow run has been over, or without a heartbeat, for a short time only."""
         return idle_seconds(flow_run) < self.older_than_seconds
 
     def _open(self, flow_run: FlowRun) -> list[Ownership]:
@@ -104,11 +104,11 @@ class Sweep:
         ]
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
-        """Read a flow run again, and act on it if it still is an orphan.
+        """Read a flow run again, and act on it if it is still an orphan.
 
         Args:
             client: An open client.
-            seen: The flow run as it was listed.
+            seen: The flow run, as it was listed before.
         """
         try:
             await self._sweep(client, seen)
@@ -165,13 +165,13 @@ class Sweep:
         self, client: PrefectClient, entry: SweptRun, ownership: Ownership, flow_run: FlowRun
     ) -> None:
         why = f"The sweeper found the flow run {entry.flow_run_state} while its Bolt run was still open."
-        # A process that is known to be dead may have died just now.
+        # If the process is known to be dead, it may have died just now: so the age of the heartbeat counts, too.
         since_sign = seconds_since_last_sign(flow_run)
         idle = idle_seconds(flow_run)
         young = min(idle, idle if since_sign is None else since_sign) < times().left_for_retry_seconds
         cancelled = await is_cancelled(client, flow_run)
         left = young and is_left_for_retry(ownership, flow_run) and not cancelled
-        # Nobody resumes the run of a cancelled flow run.
+        # If a flow run was cancelled, nobody resumes its Bolt run.
         if (self.action == "cancel" and not left) or (self.action == "attach" and cancelled):
             entry.state = await clean_up(ownership, self.credentials, why)
             entry.done = _done(ownership, entry.state)
@@ -195,7 +195,7 @@ class Sweep:
         await self._attach(entry, ownership, run, why)
 
     async def _attach(self, entry: SweptRun, ownership: Ownership, run: BoltRun, why: str) -> None:
-        """Wait for a run instead of its flow run: until its end, its time limit, or a cancel."""
+        """Wait for a Bolt run instead of the flow run: until the end or time limit of the Bolt run, or a cancel."""
         limit = ownership.limit_seconds or TIMEOUT_SECONDS
 
         async def check(_: object) -> None:
@@ -218,7 +218,7 @@ class Sweep:
             except BoltRunTimedOut:
                 why = f"{why} Its time limit has passed."
                 is_to_end = ownership.owned and ownership.on_timeout == "cancel"
-                # The clean-up checks first who tracks the run now.
+                # The clean-up first checks whether another process tracks the Bolt run now.
                 ended = await clean_up(ownership, self.credentials, why) if is_to_end else None
                 entry.state = ended or await run.astate()
                 entry.done = f"waited for until its time limit; its state is {entry.state}"
@@ -228,7 +228,7 @@ class Sweep:
         ownership.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), why))
         await check_ownership_lease(ownership)
         await archive_ownership(ownership, self.credentials, outcome=why)
-        # A retry of the flow run reports how it ended.
+        # A retry of the flow run reports how the Bolt run ended.
         await FlowRunLedger(ownership).close(entry.state, reported=False)
 
 
@@ -236,7 +236,7 @@ async def _write_final_state(client: PrefectClient, flow_run: FlowRun) -> None:
     """Write the final state that a vanished process could not write, unless the flow run has started again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
-    # Somebody may have cancelled it during the wait.
+    # Somebody may have cancelled the flow run during the wait.
     same = same or (now.state is not None and now.state.is_cancelling())
     if ended_badly(flow_run) or not same or execution_of(now) != execution_of(flow_run):
         return

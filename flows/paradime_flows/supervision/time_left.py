@@ -1,7 +1,7 @@
-"""How much of its time limit a Bolt run has left, by clocks that nobody sets.
+"""Computes how much time a Bolt run has left until its time limit, by clocks that nobody can change.
 
-The process that triggered uses its own monotonic clock. Another process uses the recorded time and Bolt's clock; only
-if Bolt's time is unknown, it uses the clock of its machine, which somebody can set.
+The process that triggered the Bolt run uses its own monotonic clock. Another process uses the time in the record and
+Bolt's clock. If Bolt's time is unknown, the other process uses the clock of its machine, which somebody can change.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def _mark(ownership: Ownership, run_id: int) -> tuple[str, str, int]:
 
 
 def note_start(ownership: Ownership, run_id: int, began: float) -> None:
-    """Store when the time limit of a run began, by the monotonic clock of this process."""
+    """Store when the time limit of a Bolt run began, by the monotonic clock of this process."""
     the_supervisor().of(ownership.flow_run_id).began[_mark(ownership, run_id)] = began
 
 
 async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentials, limit: float) -> float:
-    """Return the rest of a run's time limit, in seconds, from 0 to the limit.
+    """Return how many seconds a Bolt run has left until its time limit, from 0 to the limit.
 
     Args:
-        ownership: The record of the run.
-        credentials: The credentials of its workspace.
+        ownership: The record of the Bolt run.
+        credentials: The credentials of the workspace.
         limit: The time limit, in seconds from the trigger.
     """
     if ownership.run_id is None:
@@ -44,7 +44,7 @@ async def remaining_seconds(ownership: Ownership, credentials: ParadimeCredentia
     intended = ownership.intent.bolt_time if ownership.intent is not None and ownership.owned else None
     if intended is not None:
         now = None
-        # The wait that follows handles an outage.
+        # If Bolt is unreachable, the wait after this handles the outage.
         with suppress(BoltError), anyio.move_on_after(times().bolt_time_seconds):
             async with credentials.get_client() as client:
                 await client.get_bolt_run(ownership.run_id, logs=False)

@@ -1,7 +1,7 @@
 """Watches our own flow run while we wait for a Bolt run.
 
-Prefect does not notify a flow called as a script, a submitted task, or a flow run whose worker died of a cancel. So the
-code that waits also polls the state of its own flow run and of its parents.
+If a flow run is cancelled, Prefect does not tell a flow that was called as a script, a submitted task, or a flow run
+whose worker has died. So the code that waits also polls the states of its own flow run and of the parents.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ _CANCELLED_THEN_RUNNING = (
 
 
 class StoppedByPrefect(Exception):
-    """The flow run or one of its parents was cancelled or has ended.
+    """The work of a flow run was stopped. Examples: the flow run was cancelled, or a parent has ended.
 
     Args:
-        reason: Why, as a sentence.
-        by_signal: A signal stopped the process; nobody has cancelled the flow run.
-        ends_process: The cancelled flow run is the only one of this process, so the process ends with it.
+        reason: Why the work was stopped, as a sentence.
+        by_signal: Whether a signal stopped the process. It is not known whether somebody has cancelled the flow run.
+        ends_process: Whether the cancelled flow run is the only flow run of this process. Then the process ends when
+            the flow run ends.
     """
 
     def __init__(self, reason: str, *, by_signal: bool = False, ends_process: bool = False) -> None:
@@ -64,9 +65,10 @@ class Stop(NamedTuple):
     """Why the work of a flow run is no longer wanted.
 
     Attributes:
-        reason: Why, as a sentence.
-        ends_process: The cancelled flow run is the only one of this process, so the process ends with it.
-        is_cancel: Somebody has cancelled the flow run or a parent; a parent that has ended is no cancel.
+        reason: Why the work is no longer wanted, as a sentence.
+        ends_process: Whether the cancelled flow run is the only flow run of this process. Then the process ends when
+            the flow run ends.
+        is_cancel: Whether somebody has cancelled the flow run or a parent. The end of a parent is not a cancel.
     """
 
     reason: str
@@ -76,11 +78,11 @@ class Stop(NamedTuple):
 
 @dataclass
 class StopRequest:
-    """A request to the waits within it to stop, from the same process: a pipeline stops its steps with it.
+    """A request to stop, from code in the same process: a pipeline uses it to stop its steps.
 
     Attributes:
-        reason: Why, as a sentence; None while they may continue.
-        release: An error to raise instead, without a clean-up: another execution resumes their Bolt runs.
+        reason: Why the steps must stop, as a sentence; None while the steps may continue.
+        release: An error that each step raises without a clean-up, because another execution resumes the Bolt runs.
     """
 
     reason: str | None = None
@@ -93,7 +95,8 @@ stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", defaul
 async def cancelled_before_execution(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
     """Return the flow run, or the parent, that was cancelled before its current execution began; else None.
 
-    A cancel during AwaitingRetry is written and then overwritten: the sleeping process starts the next attempt.
+    If a flow run is cancelled during AwaitingRetry, its process starts the next attempt anyway, and overwrites the
+    cancelled state.
     """
     async for one in lineage(client, flow_run):
         if [None, *await state_types(client, one.id)][-2:] in _CANCELLED_THEN_RUNNING:
@@ -102,7 +105,7 @@ async def cancelled_before_execution(client: PrefectClient, flow_run: FlowRun) -
 
 
 async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
-    """Return the cancel of a flow run; None if nobody has cancelled it, or Prefect is unreachable.
+    """Return a `Stop` if a flow run was cancelled; None if nobody has cancelled it, or if Prefect is unreachable.
 
     Raises:
         Superseded: Another process runs the flow run now.
@@ -113,7 +116,7 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
         async with get_client() as client:
             flow_run = await client.read_flow_run(flow_run_id)
     if flow_run is None:
-        # Without an answer from Prefect, this is an interrupt like any other.
+        # Without an answer from Prefect, the flow run does not count as cancelled.
         return None
     check_lease(flow_run)
     state = flow_run.state
@@ -125,19 +128,19 @@ async def cancel_in_prefect(flow_run_id: UUID) -> Stop | None:
 async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: bool = False) -> Stop | None:
     """Return why the work of a flow run is no longer wanted, or None.
 
-    A cancel of the flow run or of a parent is a reason. So is a parent that has ended; if a deployment started the
-    child, only a parent that has failed. For a submitted task, a failure of its flow is a reason: only the flow's own
-    code writes that. Any other end of the flow run itself is no reason: it may be written late or by another process.
+    The reasons are: The flow run or a parent was cancelled. A parent has ended; but if a deployment started the child,
+    only if the parent has failed. The flow of a submitted task has failed: only the flow's own code writes that state.
+    No other final state of the flow run itself is a reason: it may be written late, or by another process.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
-        in_task: Whether the work is a task's, so that the flow can end during it.
+        in_task: Whether a task does the work. Then the flow can end while the task is running.
 
     Raises:
         Superseded: Another process runs the flow run, or one of its parents, now.
-        Pause: The flow run, or a parent of the same process, is suspended; Prefect reports that to code only at the end
-            of a task or flow. The Bolt run keeps running, and the execution that starts on resumption resumes it.
+        Pause: The flow run, or a parent in the same process, is suspended. Prefect itself reports a suspension to the
+            code only at the end of a task or flow. The Bolt run continues, and the next execution resumes it.
     """
     own = in_this_process = True
     async for flow_run in lineage(client, await client.read_flow_run(flow_run_id)):
@@ -160,7 +163,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
 
 
 async def check_not_stopped(flow_run_id: UUID) -> None:
-    """Check that the work of a flow run is still wanted; unlike `reason_to_stop_if_known`, raise without an answer.
+    """Check that the work of a flow run is still wanted. Raise, too, if Prefect is unreachable.
 
     Raises:
         StoppedByPrefect: The work is no longer wanted.
@@ -175,7 +178,7 @@ async def check_not_stopped(flow_run_id: UUID) -> None:
 
 
 async def reason_to_stop_if_known(flow_run_id: UUID) -> Stop | None:
-    """Return why the work of a flow run is no longer wanted; None if it is wanted, or Prefect is unreachable.
+    """Return why the work of a flow run is no longer wanted; None if it is wanted, or if Prefect is unreachable.
 
     Raises:
         Superseded: Another process runs the flow run, or one of its parents, now.
@@ -183,7 +186,7 @@ async def reason_to_stop_if_known(flow_run_id: UUID) -> Stop | None:
     """
     asked = stop_request.get()
     if asked is not None and asked.release is not None:
-        # Prefect's state may have changed since.
+        # The state of the flow run in Prefect may have changed since then, so Prefect is not asked.
         raise asked.release
     # Prefect's client retries for longer than the time we have to cancel anything.
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
@@ -199,13 +202,13 @@ async def unless_stopped(
     interval_seconds: float | None = None,
     parts: StopRequest | None = None,
 ) -> T:
-    """Do some work while watching the flow run that it belongs to.
+    """Do some work, and watch the flow run of the work meanwhile.
 
     Args:
-        work: What to do; it is cancelled when the flow run is.
+        work: The work to do. If the flow run is cancelled, the work is cancelled.
         flow_run_id: The flow run.
         interval_seconds: Time between two polls of the flow run, if not the default.
-        parts: The request that the parts of the work read; its `release` is set before they are stopped.
+        parts: The stop request that the parts of the work read. Its `release` is set before the parts are stopped.
 
     Returns:
         What the work returned.
@@ -214,14 +217,14 @@ async def unless_stopped(
         StoppedByPrefect: The flow run is being cancelled, and the work has been stopped.
         Superseded: Another process runs the flow run now, and the work has been stopped.
         Pause: The flow run has been suspended, and the work has been stopped.
-        TerminationSignal, KeyboardInterrupt: A signal came during the work. It is raised as it is: Prefect does not
-            recognize it in an exception group.
-        Exception: What the work raised.
+        TerminationSignal, KeyboardInterrupt: A signal came during the work. The exception is not put into an exception
+            group, because Prefect would not recognize it there.
+        Exception: The error that the work raised.
     """
     watch = _Watch(flow_run_id, interval_seconds or times().watch_interval_seconds, parts)
     result: list[T] = []
     failure: list[BaseException] = []
-    # The group would wrap an error of the work in an ExceptionGroup, so it is raised again below.
+    # The task group would put an error of the work into an ExceptionGroup. So the error is stored, and raised below.
     with watch.held:
         async with anyio.create_task_group() as group:
             group.start_soon(watch.run, group.cancel_scope)
@@ -251,8 +254,8 @@ class _Watch:
 
     Args:
         flow_run_id: The flow run that is watched.
-        interval_seconds: Time between two polls of it.
-        parts: The request that the parts of the work read.
+        interval_seconds: Time between two polls of the flow run.
+        parts: The stop request that the parts of the work read.
     """
 
     def __init__(self, flow_run_id: UUID, interval_seconds: float, parts: StopRequest | None) -> None:
@@ -271,7 +274,7 @@ class _Watch:
         self._in_task = current_task_run_id() is not None
 
     async def run(self, scope: anyio.CancelScope) -> None:
-        """Watch until there is a reason, then end the work's scope."""
+        """Watch until there is a reason to stop, then cancel the scope of the work."""
         try:
             async with get_client() as client:
                 while self.stop is None and self.release is None:
@@ -282,7 +285,7 @@ class _Watch:
         except _SIGNALLED as signal:
             self.signal = signal
         if self.stop is not None and self.stop.ends_process:
-            # The runner's signal may come during the clean-up, where it could not be recognized as part of the cancel.
+            # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
             self.held.enter_context(signals_held_off()).keep()
         if self.parts is not None and self.release is not None:
             self.parts.release = self.release
