@@ -66,7 +66,7 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
                 client,
                 fresh,
                 lambda ownership: verdict_on(state, ownership),
-                # A subflow that a deployment started has its own process. If this process crashes, that one continues.
+                # A subflow that a deployment started has its own process, which continues if this process crashes.
                 only_this_process=state.is_crashed(),
             )
 

@@ -23,8 +23,8 @@ class FlowRunLedger:
     Args:
         ownership: The record. It is updated and written.
         timeout_seconds: The time limit of a Bolt run, in seconds from the trigger. Only needed to trigger.
-        check: Awaited before and after an intent is written. It raises if the trigger must not be sent. Only needed to
-            trigger.
+        check: Awaited before and after an intent is written. `check` raises if the trigger must not be sent. Only
+            needed to trigger.
         note_start: Called with the record, the Bolt run, and the time at which the time limit of the run began, by the
             monotonic clock. Only needed to trigger.
     """
@@ -128,11 +128,11 @@ class FlowRunLedger:
     async def save(self) -> None:
         """Write the record. If Prefect is unreachable, only warn, because the Bolt run must still be tracked."""
         # This is set first, because an interrupt can end the write, too.
-        self.ownership._is_saved = False  # noqa: SLF001 - not part of the record: whether its last change is written
+        self.ownership._is_saved = False  # noqa: SLF001 - not stored in Prefect: whether the last change was written
         try:
             await write_ownership(self.ownership)
         except Superseded:
-            # The other execution has read the record, and has written a newer one since.
+            # Another execution has read the record, and has written a newer record since then.
             pass
         except Exception as error:  # noqa: BLE001
             run_logger().warning(

@@ -220,7 +220,7 @@ async def _hold(
             if not acquired.done():
                 acquired.set_result(None)
             await release.wait()
-    except Exception as error:  # noqa: BLE001 - the waiting caller gets it; a slot that is not released expires
+    except Exception as error:  # noqa: BLE001 - the waiting caller gets the error; a slot that is not released expires
         if not acquired.done():
             acquired.set_exception(error)
     finally:

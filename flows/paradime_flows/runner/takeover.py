@@ -225,7 +225,7 @@ async def release_to(new: Ownership, old: Ownership) -> None:
 
 
 async def _release(new: Ownership) -> None:
-    """After a failed takeover, replace the new record by an empty record: the new flow run has not triggered anything."""
+    """Replace the new record by an empty record, after a failed takeover: the new flow run has triggered nothing."""
     request = replace(new.request, retry_of=None)
     blank = Ownership(key=new.key, flow_run_id=new.flow_run_id, request=request, asked=new.asked)
     blank.notes = [*new.notes]

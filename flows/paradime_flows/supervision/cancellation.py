@@ -145,6 +145,6 @@ async def clean_up_family(
                 # Subflows that have ended count, too: Prefect itself ends the children of a cancelled flow run.
                 children = await subflows_of(client, [member.id for member in generation])
                 generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
-            except Exception as error:  # noqa: BLE001 - the clean-up under way must not end with it
+            except Exception as error:  # noqa: BLE001 - the clean-ups that have started must continue
                 run_logger().error("Could not read the subflows of flow run %s: %s", flow_run.id, error)
                 return

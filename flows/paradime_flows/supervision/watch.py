@@ -154,7 +154,7 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID, *, in_task: b
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
                 return Stop(f"Flow run {flow_run.name!r} failed while its task was running.")
-            # A flow run in its own process continues after its parent completes or crashes, but not after it fails.
+            # A flow run in its own process continues if its parent completes or crashes. It stops if its parent fails.
             if not own and state.is_final() and (in_this_process or state.is_failed()):
                 return Stop(f"Parent flow run {flow_run.name!r} has ended as {state.name}.")
         own = False
