@@ -1,4 +1,4 @@
-"""Prefect blocks for Paradime Bolt, and the typed client beneath them."""
+"""Prefect blocks for Paradime Bolt, and the typed client that they use."""
 
 from paradime_blocks.client import BoltClient
 from paradime_blocks.credentials import ParadimeCredentials

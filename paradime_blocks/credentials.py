@@ -33,24 +33,24 @@ _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
 
 
 def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
-    """Return a pattern for the schema, which is all that Prefect's server knows of the block.
+    """Return a pattern for the block's schema; Prefect's server knows only the schema, not the validators.
 
-    The server checks a deployment's parameters by it, and so forms in which credentials are typed. (The form that
-    creates blocks checks required fields only, as of Prefect 3.8.) It is not a constraint of the field: that would
-    come before the validators, whose messages say what to type.
+    With the pattern, the server checks the parameters of a deployment, so it also checks forms into which people type
+    credentials. (As of Prefect 3.8, the form that creates blocks checks only the required fields.) The pattern is not a
+    constraint of the field: pydantic would check it before the validators, whose messages say what to type.
     """
     return {"pattern": pattern, "minLength": least}
 
 
 class ParadimeCredentials(CredentialsBlock):
-    """Credentials of a Paradime workspace's Bolt API.
+    """Credentials for the Bolt API of a Paradime workspace.
 
     Args:
         api_endpoint: The workspace's GraphQL endpoint.
         api_key: The API key; not needed with a bearer token.
         api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
         workspace_uid: The uid of the workspace that a company token acts on.
-        proxy: A proxy's URL; `none` for no proxy; empty for what the environment says.
+        proxy: A proxy's URL; `none` for no proxy; None for the proxy of the environment.
         ca_bundle: The path of a file with certificates to trust in addition to the usual ones.
         request_timeout_seconds: How long one request may take, in seconds.
 
@@ -103,7 +103,7 @@ class ParadimeCredentials(CredentialsBlock):
         description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
         json_schema_extra=_in_the_schema(r"^\s*[!-~]*\s*$", least=0),
     )
-    # Its URL may hold a password.
+    # The proxy's URL may hold a password.
     proxy: Plain[SecretStr] = Field(
         default=None,
         title="Proxy",
@@ -137,7 +137,7 @@ class ParadimeCredentials(CredentialsBlock):
     @field_validator("workspace_uid", "proxy", "ca_bundle", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
-        # The form sends an empty text for an empty field.
+        # Prefect's form sends an empty text for an empty field.
         return None if isinstance(value, str) and not value.strip() else value
 
     @field_validator("proxy")
@@ -189,7 +189,7 @@ class ParadimeCredentials(CredentialsBlock):
             raise _environment_error(error) from None
 
     def for_workspace(self, workspace_uid: str) -> Self:
-        """Return the same credentials for another workspace of the company; the saved block stays as it is.
+        """Return the same credentials for another workspace of the company. The saved block does not change.
 
         Args:
             workspace_uid: The uid of the workspace.
@@ -198,7 +198,7 @@ class ParadimeCredentials(CredentialsBlock):
             The credentials, which are not saved.
 
         Raises:
-            BoltRequestError: Only a company token (`prdm_cmp_`) opens more than one workspace.
+            BoltRequestError: The credentials are not a company token (`prdm_cmp_`), which opens several workspaces.
             pydantic.ValidationError: The uid is invalid.
 
         Example:
@@ -219,14 +219,14 @@ class ParadimeCredentials(CredentialsBlock):
                 msg, guidance="Use a company token (prdm_cmp_...), or credentials of the other workspace."
             )
         other = type(self)(**{**dict(self), "workspace_uid": workspace_uid})
-        # Hooks in other processes load the secret from there. The id stays out: Prefect would store it in place
-        # of the copy, and lose the workspace.
+        # Hooks in other processes load the secret from the saved block. The block's id is not copied: Prefect would
+        # store the id instead of these credentials, and the workspace would be lost.
         other._block_document_name = self._block_document_name  # noqa: SLF001 - of the same class
         return other
 
     @property
     def source(self) -> str:
-        """Where these credentials are stored, for messages."""
+        """The place where these credentials are stored; messages name it."""
         if self._block_document_name:
             return f"block 'paradime-credentials/{self._block_document_name}'"
         if self._is_anonymous or self._block_document_id:
@@ -234,7 +234,7 @@ class ParadimeCredentials(CredentialsBlock):
         return _VARIABLES if self._comes_from_environment() else "the ParadimeCredentials given in code"
 
     def _comes_from_environment(self) -> bool:
-        # Reading the settings takes longer than this check.
+        # A quick check first, since reading the settings takes longer.
         if not any(name.upper().startswith("PARADIME_") for name in os.environ) and not Path(".env").exists():
             return False
         try:
@@ -274,12 +274,12 @@ class ParadimeCredentials(CredentialsBlock):
     async def acheck(self) -> CredentialsCheck:
         """Check whether Bolt accepts these credentials; nothing is started or changed.
 
-        The check reads one schedule. Then it sends a mutation whose only field is skipped: some servers refuse it to a
-        key that may only read, and the status is `read_only`. Otherwise `may_trigger` is None: it is unknown until the
-        first trigger.
+        The check reads one schedule. Then it sends a mutation whose only field is skipped. Some servers refuse this
+        mutation if the key may only read; then the status is `read_only`. Otherwise `may_trigger` is None: only the
+        first trigger shows whether the key may trigger.
 
         Returns:
-            The result, with a message for a person.
+            The result, with a message that says what to do.
 
         Example:
             ```python
@@ -299,11 +299,11 @@ class ParadimeCredentials(CredentialsBlock):
 
 
 def _variable(field: str) -> str:
-    """Return the variable that sets a field."""
+    """Return the environment variable that sets a field."""
     return f"PARADIME_{field.upper()}"
 
 
 def _environment_error(error: ValidationError) -> BoltRequestError:
-    """Return the error of invalid variables, with their names and without their values."""
+    """Return the error for invalid environment variables. It has their names, but not their values."""
     msg = f"The PARADIME_* environment variables are invalid: {reasons(error, _variable)}."
     return BoltRequestError(msg, guidance="Nothing was sent.")

@@ -1,4 +1,4 @@
-"""Checks whether Bolt accepts credentials, and why it does not."""
+"""Checks whether Bolt accepts credentials, and finds the reason if it does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paradime_blocks.client.replies import BAD_CREDENTIALS
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
 
-# Somebody waits for the outcome of a check.
+# Few retries, since a person waits for the result of a check.
 CHECK_POLICY = RetryPolicy(attempts=2, total_seconds=10.0)
 
 
@@ -23,7 +23,7 @@ class CredentialsCheck(BaseModel):
             `bad_workspace`: the endpoint has no such workspace, or the token is not for it; `read_only`: the key may
             read but not trigger; `refused`: Bolt refuses for another reason, which the message says;
             `unreachable`: Bolt sent no usable answer.
-        message: The status and what to do, in words.
+        message: A text that says what the status means and what to do.
         may_trigger: False if Bolt says that the key may only read; None if it is unknown.
 
     Example:
@@ -58,7 +58,7 @@ async def check(client: BoltClient, source: str) -> CredentialsCheck:
 
     Args:
         client: The client, not yet open.
-        source: Where the credentials are stored, for messages.
+        source: The place where the credentials are stored; messages name it.
     """
     try:
         async with client:
@@ -84,17 +84,17 @@ async def check(client: BoltClient, source: str) -> CredentialsCheck:
 
 
 def _judge(error: BoltError) -> CredentialsCheck:
-    """Return the result for a read that was refused.
+    """Return the result of the check after an error of a query.
 
-    HTTP 401 means the key. 403 means the workspace that a company token names. 404, a redirect or a web page means the
-    address, which contains the workspace. A GraphQL error says it in words.
+    HTTP 401: the key is wrong. HTTP 403: the workspace of a company token is wrong. HTTP 404, a redirect or a web page:
+    the endpoint, which contains the workspace, is wrong. A GraphQL error says in words what is wrong.
     """
     message = str(error)
     if isinstance(error, BoltAuthError):
         bad_key = error.status_code == 401  # noqa: PLR2004
         return CredentialsCheck(status="bad_key" if bad_key else "bad_workspace", message=message)
     if getattr(error, "operation", None) is None:
-        # The client failed before it had a connection.
+        # The client failed before it had a connection, so Bolt has refused nothing.
         return CredentialsCheck(status="unreachable", message=message)
     entries = getattr(error, "graphql_errors", ())
     if not entries and getattr(error, "status_code", None) is not None:

@@ -17,7 +17,7 @@ BoltError
     └── BoltCancelUnconfirmed    check in Paradime: the run may still be running
 ```
 
-Every error has its facts as attributes and in its message, and keeps them when it is pickled.
+Each error has its facts as attributes and in its message. A pickled error keeps its facts.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class BoltError(Exception):
     """Base of every error that this package raises about Bolt.
 
     Args:
-        message: One sentence: what happened.
-        guidance: One sentence: what to do next. Each class has a default.
-        schedule_name: The schedule concerned.
-        run_id: The Bolt run concerned.
+        message: A sentence that says what happened.
+        guidance: A sentence that says what to do next. Each class has a default.
+        schedule_name: The schedule that the error is about.
+        run_id: The id of the Bolt run that the error is about.
         state: The last known state of the run in Bolt.
-        url: The run's page in Paradime.
-        facts: Further facts, each kept as an attribute.
+        url: The URL of the run's page in Paradime.
+        facts: Further facts. Each becomes an attribute of the error.
 
     Example:
         ```python
@@ -114,16 +114,16 @@ class BoltError(Exception):
         return "\n".join(parts) if len(parts) > 2 else " ".join(parts)  # noqa: PLR2004
 
     def _details(self) -> list[str]:
-        """Lines between the facts and the guidance; a class with more facts overrides it."""
+        """Return the lines between the facts and the guidance. A class with further facts overrides this method."""
         return []
 
     def with_facts(self, *, message: str | None = None, **facts: Any) -> BoltError:
-        """Return a copy with more facts, for a caller that knows the schedule or the run.
+        """Return a copy of the error with more facts, for a caller that knows the schedule or the run.
 
         Facts that the error already has do not change.
 
         Args:
-            message: Another message; None keeps the message.
+            message: The message of the copy; None keeps the message of this error.
             facts: Further facts.
         """
         known = {name: value for name, value in self._facts.items() if value is not None}
@@ -132,12 +132,12 @@ class BoltError(Exception):
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Prefect pickles exceptions; rebuild from the facts, not from the finished message."""
+        """Prefect pickles exceptions: create the error again from its facts, not from its complete message."""
         return _rebuild, (type(self), self.message, dict(self._facts))
 
 
 def _last_lines(text: str, characters: int) -> str:
-    """Return the end of a text, from the beginning of a line if there is one."""
+    """Return the end of a text. It begins at the beginning of a line, if one is near."""
     end = text[-characters:]
     first, newline, rest = end.partition("\n")
     return rest if len(text) > characters and newline and len(first) < characters // 2 else end
@@ -150,13 +150,13 @@ def _plain(value: object) -> str:
 
 
 class BoltAuthError(BoltError):
-    """Bolt refused the credentials (HTTP 401) or what they may do (HTTP 403).
+    """Bolt refused the credentials (HTTP 401), or the credentials do not allow the operation (HTTP 403).
 
-    Not retried, except while polling a run that these credentials could read before.
+    The request is not retried, except for polls of a run that the same credentials could read before.
 
     Attributes:
         status_code: 401 or 403.
-        source: The block or the variables with the credentials.
+        source: The block or the environment variables with the credentials.
         operation: The GraphQL operation that was refused.
     """
 
@@ -172,7 +172,7 @@ class BoltRequestError(BoltError):
     Attributes:
         operation: The GraphQL operation.
         path: The path of the GraphQL error.
-        graphql_errors: The `errors` of the reply, without secrets, with long texts cut.
+        graphql_errors: The `errors` of the reply, without secrets. Long texts are cut.
     """
 
     operation: str | None = None
@@ -185,7 +185,7 @@ class BoltUnsupported(BoltRequestError):
     """The workspace's backend does not know an operation, a field or an argument.
 
     Attributes:
-        missing: Its name.
+        missing: The name of the operation, field or argument.
     """
 
     missing: str | None = None
@@ -198,11 +198,11 @@ class BoltUnavailable(BoltError):
     Attributes:
         operation: The GraphQL operation.
         path: The path of the GraphQL error.
-        graphql_errors: The `errors` of the reply, without secrets, with long texts cut.
+        graphql_errors: The `errors` of the reply, without secrets. Long texts are cut.
         status_code: The HTTP status; None if there was no reply.
         may_have_acted: False only if Bolt cannot have processed the request.
-        may_still_act: True if Bolt may process the request later (after a timeout, the server still has it).
-        was_answered: False if the connection was reset or a gateway lost its upstream; Bolt may or may not have
+        may_still_act: True if Bolt may process the request later: after a timeout, the server still has the request.
+        was_answered: False if the connection was reset, or a gateway lost its connection to Bolt. Bolt may have
             processed the request.
         retry_after_seconds: The wait that Bolt asked for in `Retry-After`, in seconds.
     """
@@ -219,10 +219,10 @@ class BoltUnavailable(BoltError):
 
 
 class BoltTriggerUnknown(BoltError):
-    """The answer to a trigger was lost, and a search did not show whether it started a run, or which.
+    """The answer to a trigger was lost, and a search did not show whether the trigger started a run, or which run.
 
     Attributes:
-        candidates: Ids of the runs that it may have started.
+        candidates: The ids of the runs that the trigger may have started.
     """
 
     candidates: Sequence[int] = ()
@@ -240,7 +240,7 @@ class BoltTriggerUnknown(BoltError):
 class BoltAlreadyRunning(BoltError):
     """Bolt refused a trigger because the schedule is already running.
 
-    `run_id` and `url` name the conflicting run, if it is known.
+    `run_id` and `url` are those of the conflicting run, if it is known.
     """
 
     guidance = (
@@ -254,8 +254,8 @@ class BoltRunError(BoltError):
 
     Attributes:
         command: The command that failed, or that was running when the run ended.
-        return_code: Its return code; None if it was running.
-        log_tail: The end of its log.
+        return_code: The command's return code; None if the command was running.
+        log_tail: The end of the command's log.
         dbt_errors: dbt's messages about the nodes that failed, at most five.
         waited_seconds: The time limit of the wait, in seconds.
     """
@@ -268,7 +268,7 @@ class BoltRunError(BoltError):
 
     @property
     def command_summary(self) -> str:
-        """How the command ended, as a sentence; empty if no command is known."""
+        """A sentence that says how the command ended; empty if no command is known."""
         if self.command is None:
             return ""
         ended = "was running" if self.return_code is None else f"ended with return code {self.return_code}"
@@ -278,7 +278,7 @@ class BoltRunError(BoltError):
         lines = [self.command_summary] if self.command_summary else []
         said = [one_line(line, _DBT_ERROR_CHARACTERS) for line in self.dbt_errors]
         lines.extend(said)
-        # Prefect shows the beginning of the message in lists: dbt's messages come before the log.
+        # In lists, Prefect shows only the beginning of a message. So dbt's messages come before the log.
         room = _LOG_TAIL_CHARACTERS - sum(map(len, said))
         if self.log_tail and room >= _SHORTEST_LOG_TAIL:
             lines.append(f"End of its log:\n{_last_lines(clean(self.log_tail), room)}")
@@ -319,7 +319,7 @@ class BoltPipelineFailed(BoltError):
     """Not all steps of a pipeline succeeded.
 
     Attributes:
-        steps: A sentence for each step that did not succeed, with the reason.
+        steps: For each step that did not succeed, a sentence with the reason.
     """
 
     steps: Sequence[str] = ()

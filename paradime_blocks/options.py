@@ -1,10 +1,11 @@
 """The options of a trigger and of a wait, described once.
 
-The client, the blocks, the tasks and the flows take these as keyword arguments; signatures, docstrings and the forms in
-Prefect's UI are made from the descriptions here. `paradime_flows.parameters` adds the options that only flows have.
+The client, the blocks, the tasks and the flows have these options as keyword arguments. Their signatures and
+docstrings, and the forms in Prefect's UI, are made from the descriptions in this module. The module
+`paradime_flows.parameters` adds the options that only flows have.
 """
 
-# No postponed annotations here: they are read when the module that takes the options is imported.
+# No `from __future__ import annotations` in this module: other modules read the annotations when they are imported.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -24,7 +25,7 @@ from typing_extensions import Doc, TypedDict, get_type_hints
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
 T = TypeVar("T")
 
-# What a form refuses on its own; the validator below says the same of a call, in words.
+# The schema with which a form refuses a value. For a call in Python, the validator below makes the same check.
 _ONE_LINE = {
     "type": "string",
     "minLength": 1,
@@ -33,7 +34,7 @@ _ONE_LINE = {
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a text holds no control character, nor the half of one that broken decoding leaves (no UTF-8)."""
+    """Whether a text has no control character and no lone surrogate, which UTF-8 cannot encode."""
     return not any(
         character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text
     )
@@ -50,7 +51,7 @@ def _one_line(text: str) -> str:
 
 
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
-# A choice of three in a form, where a switch has only two.
+# In a form, a list with the choices empty, true and false. A switch has only two positions.
 Flag = Annotated[bool, WithJsonSchema({"enum": [True, False]})]
 PullRequest = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
@@ -60,14 +61,14 @@ GraceSeconds = Annotated[float, Field(gt=0, le=3600)]
 
 
 class Default:
-    """The default of an option, where it is not None."""
+    """The default of an option, if it is not None."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
 
 class _NoNullDefault(dict[str, Any]):
-    """A schema that takes null for no default: a form would send it, and the field does not take it."""
+    """A schema that ignores the default null: a form would send null, which the field does not accept."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key != "default" or value is not None:
@@ -75,10 +76,10 @@ class _NoNullDefault(dict[str, Any]):
 
 
 class PlainBox:
-    """Has a form draw a plain field for a value that may be absent, and not a choice between it and None."""
+    """Makes a form show a plain field for an optional value, instead of a choice between the value and None."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Leave null out of what the schema takes."""
+        """Return the schema without null."""
         schema = _NoNullDefault(handler(core))
         kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
         if len(kinds) == 1:
@@ -88,12 +89,12 @@ class PlainBox:
         return schema
 
 
-# A field that may be left empty.
+# The type of a field that may be left empty.
 Plain = Annotated[T | None, PlainBox()]
 
 
 class Command(BaseModel):
-    """A command of a run, with whether the run continues when the command fails.
+    """A command of a run. It can say whether the run continues when the command fails.
 
     Example:
         ```python
@@ -117,7 +118,7 @@ def _kind_of_command(value: object) -> str:
 
 
 class _TextsOrCommands:
-    """Has a form draw a list of texts, or else a list of both: its first interface draws no choice within a list."""
+    """Makes a form offer a list of texts or a list of both, since Prefect's first UI cannot show a choice in a list."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
@@ -130,7 +131,7 @@ class _TextsOrCommands:
         }
 
 
-# Told apart by hand, so that an error names one of the two and not both.
+# A function chooses the type, so that an error is about one of the two types and not about both.
 _TextOrCommand = Annotated[
     Annotated[NonEmpty, Tag("text")] | Annotated[Command, Tag("command")], Discriminator(_kind_of_command)
 ]
@@ -138,7 +139,7 @@ Commands = Annotated[list[_TextOrCommand], Field(min_length=1), _TextsOrCommands
 
 
 class TriggerMain(TypedDict, total=False):
-    """What a trigger asks for besides its schedule, as a rule."""
+    """The options of a trigger that are used most."""
 
     commands: Annotated[
         Commands | None,
@@ -153,7 +154,7 @@ class TriggerMain(TypedDict, total=False):
 
 
 class TriggerDetails(TypedDict, total=False):
-    """What a trigger may ask for besides."""
+    """The other options of a trigger."""
 
     continue_on_error: Annotated[
         Flag | None,
@@ -167,11 +168,11 @@ class TriggerDetails(TypedDict, total=False):
 
 
 class TriggerOptions(TriggerMain, TriggerDetails, total=False):
-    """All that a trigger may ask for besides its schedule."""
+    """All options of a trigger."""
 
 
 class TimeoutOptions(TypedDict, total=False):
-    """How long a run is waited for."""
+    """How long to wait for a run."""
 
     timeout_seconds: Annotated[
         TimeoutSeconds | None, Doc("How long a run may take, in seconds from its trigger. Empty: 24 hours.")
@@ -179,7 +180,7 @@ class TimeoutOptions(TypedDict, total=False):
 
 
 class PollOptions(TypedDict, total=False):
-    """How often a run is polled."""
+    """How often to poll a run."""
 
     poll_interval_seconds: Annotated[
         PollIntervalSeconds | None,
@@ -190,7 +191,7 @@ class PollOptions(TypedDict, total=False):
 
 
 class OutageOptions(TypedDict, total=False):
-    """How long Bolt may keep a wait waiting."""
+    """How long to wait while Bolt is unreachable, and after a cancel."""
 
     max_outage_seconds: Annotated[
         OutageSeconds | None,
@@ -206,26 +207,26 @@ class OutageOptions(TypedDict, total=False):
 
 
 class WaitOptions(TimeoutOptions, PollOptions, OutageOptions, total=False):
-    """How a run is waited for."""
+    """All options of a wait for a run."""
 
 
 def option_types(kind: type) -> dict[str, Any]:
-    """Return the types of a group of options, each with its description and default, in their order."""
+    """Return the type of each option of a group, in order. The type contains the description and the default."""
     return get_type_hints(kind, include_extras=True)
 
 
 def doc_of(annotation: object) -> str:
-    """Return the description that stands in a type."""
+    """Return the description of an option, which is in its type."""
     return next((each.documentation for each in get_args(annotation) if isinstance(each, Doc)), "")
 
 
 def default_of(annotation: object) -> Any:
-    """Return the default of an option: None unless its type says otherwise."""
+    """Return the default of an option: the one in its type, otherwise None."""
     return next((each.value for each in get_args(annotation) if isinstance(each, Default)), None)
 
 
 def described(kind: type, name: str, **more: Any) -> Any:
-    """Return a model's field for an option: with its description, and None as its default.
+    """Return a pydantic field for an option, with the option's description and the default None.
 
     Args:
         kind: The group of options.
@@ -236,6 +237,6 @@ def described(kind: type, name: str, **more: Any) -> Any:
 
 
 def chosen(kind: type[T], options: Mapping[str, Any]) -> T:
-    """Return those options that belong to a group and are given."""
+    """Return the options that belong to a group and are not None."""
     names = option_types(kind)
     return {name: value for name, value in options.items() if name in names and value is not None}  # type: ignore[return-value]

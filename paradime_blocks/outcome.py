@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
 
 T = TypeVar("T")
-# These credentials could read the run before, so a refusal counts as an outage, as in the wait.
+# The same credentials could read the run before. So a few refusals count as an outage, as during the wait.
 _REFUSALS_AT_MOST = 3
-# An outage may last as long at a run's end as during the run: `max_outage_seconds` bounds it.
+# `max_outage_seconds` limits an outage at the end of a run, as it does during the run. So this policy has no limit.
 _RESULT_POLICY = RetryPolicy(attempts=sys.maxsize, total_seconds=float("inf"))
 _RESOURCES_OUTAGE_SECONDS = 30.0
 
@@ -56,11 +56,11 @@ class Outcome:
 
     Attributes:
         run_id: The run.
-        credentials: The credentials of its workspace.
-        schedule_name: Its schedule, for messages.
+        credentials: The credentials of the run's workspace.
+        schedule_name: The run's schedule, for messages.
         max_outage_seconds: How long Bolt may be unreachable.
         clock: The time.
-        logger: The log; it says which files are missing from the result.
+        logger: The logger; a warning says which files are missing from the result.
     """
 
     run_id: int
@@ -72,7 +72,7 @@ class Outcome:
 
     async def fetch(self) -> BoltRunResult:
         """Return the result of a run that succeeded; `BoltRun.afetch_result` says which errors are raised."""
-        # Polls give up early; `_patiently` counts the outage.
+        # A single poll fails early. `_patiently` repeats it and limits the outage.
         async with (
             self.credentials.get_client(retry_policy=POLL_POLICY) as polling,
             self.credentials.get_client() as client,
@@ -103,7 +103,7 @@ class Outcome:
         )
 
     async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
-        """Return the commands' resources; if Bolt does not list them, the run has succeeded all the same."""
+        """Return the commands' resources. If Bolt does not list them, log a warning: the run has succeeded anyway."""
         command_ids = [command.id for command in status.commands]
         errors: dict[int, BoltError] = {}
         try:
@@ -119,7 +119,7 @@ class Outcome:
 
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
         resources = await self._resources_of(client, status)
-        # Prefect keeps and shows results, and `git clone https://user:token@...` is a command, too.
+        # Prefect stores and shows results, and a command may contain a secret: `git clone https://user:token@...`.
         redact = Redactor.of(self.credentials)
         result = BoltRunResult.of(
             self.run_id,
@@ -134,7 +134,7 @@ class Outcome:
         return result.model_copy(update={"dbt": not_read([each.path for each in result.resources], redact)})
 
     async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
-        """Return the error of a run that did not succeed; None for SUCCESS."""
+        """Return the error for a run that did not succeed; None if the run ended SUCCESS."""
         state = status.state
         if state == BoltRunState.SUCCESS:
             return None

@@ -1,4 +1,4 @@
-"""The only poll loop: poll, decide, then sleep."""
+"""The only poll loop: it polls, yields the result, and sleeps."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.errors import BoltAuthError, BoltError, BoltUnavailable
 from paradime_blocks.models import BoltRunStatus
 
-# The defaults of a wait, in seconds; blocks, tasks and flows take others.
+# The default times of a wait, in seconds; blocks, tasks and flows have parameters for them.
 TIMEOUT_SECONDS = 86_400.0
 POLL_INTERVAL_SECONDS = 15.0
 MAX_OUTAGE_SECONDS = 600.0
 CANCEL_GRACE_SECONDS = 60.0
-# The poll loop tries again by itself, and goes by the deadline; a poll must not be longer than it.
+# Few retries for a single poll: the poll loop polls again, and a poll must not last beyond the deadline.
 POLL_POLICY = RetryPolicy(attempts=2, total_seconds=5.0)
 _FIRST_DELAY_SECONDS = 0.5
 _SHARE_OF_ELAPSED = 0.1
 _LEAST_POLL_SECONDS = 5.0
-# A gateway can refuse credentials that Bolt accepts: so many refusals in a row, over so long, count as final.
+# A gateway can refuse credentials that Bolt accepts. A refusal is final after so many refusals in a row that last so
+# long.
 _REFUSED_POLLS = 3
 _REFUSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The time of a wait; tests replace it.
+    """The clock of a wait; tests replace it.
 
     Attributes:
-        monotonic: Seconds that never jump; every wait is measured with it.
-        wall: Seconds since the epoch, only for times that are stored.
+        monotonic: Returns seconds that never jump; each wait is measured with them.
+        wall: Returns seconds since the epoch, only for times that are stored.
         sleep: How to wait.
     """
 
@@ -46,12 +47,12 @@ SYSTEM_CLOCK = Clock()
 
 
 def system_clock() -> Clock:
-    """Return the default clock; it is read at each call, so that a test of a whole flow can replace it."""
+    """Return the default clock. It is looked up at each call, so that a test of a whole flow can replace it."""
     return SYSTEM_CLOCK
 
 
 def _poll_limit(deadline: Deadline) -> float | None:
-    """Return how long a poll may take, in seconds: until the deadline, but long enough for one answer."""
+    """Return how long a poll may take, in seconds: until the deadline, but at least 5 s for one answer."""
     return None if deadline.remaining is None else max(_LEAST_POLL_SECONDS, deadline.remaining)
 
 
@@ -61,7 +62,7 @@ class Observation:
 
     Attributes:
         status: The run's status; None if the poll failed.
-        error: Why the poll failed.
+        error: The error, if the poll failed.
         elapsed_seconds: The time since the first poll.
         outage_seconds: The time since the last poll that succeeded; 0 if this one did.
         past_deadline: Whether the time limit had passed at the end of this poll.
@@ -75,7 +76,7 @@ class Observation:
 
 
 def asked_to_wait(error: BaseException | None) -> float:
-    """Return the wait that Bolt asked for (`Retry-After`), in seconds, up to a minute; 0 if it asked for none."""
+    """Return the wait that Bolt asked for with `Retry-After`, in seconds, at most 60; 0 if Bolt asked for none."""
     asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
     return min(asked or 0.0, RetryPolicy.longest_retry_after_seconds)
 
@@ -88,14 +89,14 @@ def next_poll_delay(
 ) -> float:
     """Return how long to sleep before the next poll.
 
-    It is a tenth of the time already waited: new runs are polled more often, and the end of a run is noticed late by a
-    tenth of its length at most. The last sleep ends at the deadline.
+    The sleep is a tenth of the time since the first poll. So new runs are polled more often, and the end of a run is
+    noticed after at most a tenth of the run's time. The last sleep ends at the deadline.
 
     Args:
         elapsed_seconds: The time since the first poll.
         ceiling_seconds: The longest sleep.
-        remaining_seconds: The time until the deadline; None without one.
-        asked_seconds: The wait that Bolt asked for, which may be longer than the longest sleep.
+        remaining_seconds: The time until the deadline; None if there is no deadline.
+        asked_seconds: The wait that Bolt asked for; it may be longer than the longest sleep.
     """
     delay = min(ceiling_seconds, max(_FIRST_DELAY_SECONDS, _SHARE_OF_ELAPSED * elapsed_seconds))
     delay = max(delay, asked_seconds)
@@ -107,7 +108,7 @@ class Deadline:
     """A time limit that does not depend on the wall clock.
 
     Attributes:
-        seconds: The time left at its creation; None for no limit.
+        seconds: The time limit, counted from the creation of this object; None for no limit.
         clock: The clock.
     """
 
@@ -125,7 +126,7 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether the limit is reached."""
+        """Whether the deadline has passed."""
         remaining = self.remaining
         return remaining is not None and remaining <= 0
 
@@ -139,20 +140,20 @@ async def observe(
 ) -> AsyncIterator[Observation]:
     """Poll a run until it has ended.
 
-    The iteration stops after a terminal state. After a failed poll, or past the deadline, the consumer decides whether
+    The iteration stops after a terminal state. After a failed poll, or after the deadline, the caller decides whether
     to continue.
 
     Args:
         poll: Fetches the run's status.
         poll_interval_seconds: The longest sleep between two polls.
-        deadline: The time limit; the last sleep before it ends at it.
+        deadline: The time limit. The last sleep before the deadline ends at the deadline.
         clock: The time; for tests.
 
     Yields:
         The result of each poll.
 
     Raises:
-        BoltAuthError: Bolt refused the credentials before the first poll that succeeded, or for a minute after it.
+        BoltAuthError: Bolt refused the credentials before the first poll that succeeded, or for a minute later on.
     """
     clock = clock or system_clock()
     began = last_success = clock.monotonic()
@@ -161,11 +162,11 @@ async def observe(
     while True:
         status, failure = None, None
         try:
-            # A poll that hangs must not continue past the deadline.
+            # A poll that hangs must not continue after the deadline.
             with anyio.move_on_after(_poll_limit(deadline)):
                 status = await poll()
         except BoltError as error:
-            # The run exists, so an error instead of its state is an outage, never an end.
+            # The run exists. So an error instead of its state is an outage, and does not mean that the run has ended.
             failure = error
         now = clock.monotonic()
         refused = [*refused, now] if isinstance(failure, BoltAuthError) else []

@@ -1,4 +1,4 @@
-"""`BoltRun`: the handle of a Bolt run. It holds the id and credentials, so it can be rebuilt at any time."""
+"""`BoltRun`: the handle of a Bolt run. It has only the id and credentials, so it can be created again at any time."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class BoltRun(JobRun[BoltRunResult]):
     Args:
         run_id: The id of the run.
         credentials: The credentials of its workspace.
-        schedule_name: Its schedule, for messages; Bolt's API does not return it for a run.
+        schedule_name: The run's schedule, for messages. Bolt's API does not return it.
         cancel_on_timeout: Whether to cancel the run when its time limit is reached.
         cancel_on_interrupt: Whether to cancel the run when the wait for it is interrupted.
-        timeout_seconds: How long to wait for its end by default, in seconds; None for no limit.
+        timeout_seconds: How long to wait for the run's end by default, in seconds; None for no limit.
         poll_interval_seconds: The longest time between two polls, in seconds.
         max_outage_seconds: How long Bolt may be unreachable before the wait fails, in seconds.
         cancel_grace_seconds: How long the run may take to end after a cancel, in seconds.
@@ -107,7 +107,7 @@ class BoltRun(JobRun[BoltRunResult]):
 
     @property
     def url(self) -> str:
-        """The run's page in Paradime, for a person."""
+        """The URL of the run's page in Paradime."""
         return run_url(self.run_id)
 
     async def astate(self) -> BoltRunState:
@@ -120,7 +120,7 @@ class BoltRun(JobRun[BoltRunResult]):
             return (await client.get_bolt_run(self.run_id, logs=False)).state
 
     async def acommands(self) -> list[BoltCommand]:
-        """Return the commands that have started, with their output so far.
+        """Return the run's commands that have started, with their output so far.
 
         Raises:
             BoltError: Bolt refused the request, or sent no usable answer.
@@ -135,22 +135,22 @@ class BoltRun(JobRun[BoltRunResult]):
         watcher: Watcher | None = None,
         whole_seconds: float | None = None,
     ) -> BoltRunState:
-        """Wait until the run has ended, in whatever state; `fetch_result` raises if it did not succeed.
+        """Wait until the run has ended, in any state. `fetch_result` raises an error if the run did not succeed.
 
         The time limit and an interrupt cancel the run in Bolt if `cancel_on_timeout` and `cancel_on_interrupt` say so.
         An outage of Bolt never cancels it.
 
         Args:
-            timeout_seconds: How long to wait, in seconds; None for the handle's own limit. With 0, the run is
-                polled once.
-            watcher: Awaited after every poll.
-            whole_seconds: The whole time limit, for messages, if `timeout_seconds` is only the rest of it.
+            timeout_seconds: How long to wait, in seconds; None for the handle's `timeout_seconds`. With 0, the run
+                is polled once.
+            watcher: An async function, called after each poll.
+            whole_seconds: The run's whole time limit, for messages, if `timeout_seconds` is only the rest of it.
 
         Returns:
             The state in which the run ended.
 
         Raises:
-            BoltRunTimedOut: The run did not end in time. With `cancel_on_timeout` it has been cancelled.
+            BoltRunTimedOut: The run did not end in time. With `cancel_on_timeout`, it was cancelled.
             BoltCancelUnconfirmed: The run did not end in time, and the cancel failed.
             BoltUnavailable: Bolt was unreachable for `max_outage_seconds`. The run may still be running.
             BoltAuthError: Bolt refused the credentials at the first poll, or for a minute later on. The run may still
@@ -171,7 +171,7 @@ class BoltRun(JobRun[BoltRunResult]):
             is_to_end = is_to_end or self.cancel_on_timeout
             ended = await self._end_for_timeout(waited)
         except INTERRUPTS:
-            # anyio's shield does not stop asyncio's own cancels: one may have interrupted the cancel at the time limit.
+            # anyio's shield does not stop a cancel by asyncio, which may have interrupted the cancel at the time limit.
             if is_to_end:
                 with signals_held_off():
                     await to_the_end(self._cancel_after_interrupt())
@@ -184,13 +184,13 @@ class BoltRun(JobRun[BoltRunResult]):
                 command=log.running_command,
                 **self._facts(ended),
             )
-        # It ended by itself before the cancel took effect.
+        # The run ended by itself before the cancel took effect.
         return ended
 
     async def _watch_to_the_end(
         self, deadline: Deadline, watcher: Watcher | None, log: RunLog
     ) -> BoltRunState | None:
-        """Return the terminal state, or None at the deadline."""
+        """Poll until the run has ended and return its state; None if the deadline is reached first."""
         async with self.credentials.get_client(retry_policy=POLL_POLICY) as client:
             observations = observe(
                 lambda: client.get_bolt_run(self.run_id, logs=False),
@@ -204,7 +204,7 @@ class BoltRun(JobRun[BoltRunResult]):
                     if watcher is not None:
                         await watcher(seen)
                     if seen.status is not None and seen.status.state.is_terminal:
-                        # After the watcher, which shows what the run printed until then.
+                        # Logged after the call of the watcher, which logs the last lines of the run.
                         self.logger.info(
                             "Bolt run %s ended as %s. %s", self.run_id, seen.status.state, self.url
                         )
@@ -227,13 +227,13 @@ class BoltRun(JobRun[BoltRunResult]):
         return None
 
     async def _end_for_timeout(self, waited: float) -> BoltRunState | None:
-        """Cancel the run if `cancel_on_timeout` says so; return the state in which it ended, or None."""
+        """If `cancel_on_timeout` is set, cancel the run and return the state in which it ended; otherwise None."""
         if not self.cancel_on_timeout:
             return None
         self.logger.warning(
             "Bolt run %s did not end within %s s; cancelling it.", self.run_id, _plain_seconds(waited)
         )
-        # A cancel that has begun is completed, whatever interrupts the wait for it.
+        # A cancel that has begun is completed, even if this wait is interrupted.
         with anyio.CancelScope(shield=True):
             ended = await self.acancel()
         return ended  # noqa: RET504 - for the type checker, a cancel scope may swallow an exception
@@ -243,22 +243,22 @@ class BoltRun(JobRun[BoltRunResult]):
         try:
             state = await self.acancel()
         except BoltError as error:
-            # The caller must see the interrupt; this error goes to the log.
-            self.logger.error("%s", error)  # noqa: TRY400 - the message says it all
+            # The caller must get the interrupt's exception, so this error is only logged.
+            self.logger.error("%s", error)  # noqa: TRY400 - no traceback is needed
         else:
             self.logger.warning("Bolt run %s ended as %s.", self.run_id, state)
 
     async def acancel(self, grace_seconds: float | None = None) -> BoltRunState:
-        """Cancel the run in Bolt and wait until it has ended; a run that has already ended does not change.
+        """Cancel the run in Bolt and wait until it has ended. A run that has already ended does not change.
 
         Args:
-            grace_seconds: How long the run may take to end, in seconds; None for the handle's own.
+            grace_seconds: How long the run may take to end, in seconds; None for the handle's `cancel_grace_seconds`.
 
         Returns:
-            The state in which the run ended: CANCELED, or another if it ended by itself first.
+            The state in which the run ended: CANCELED, or another state if the run ended by itself first.
 
         Raises:
-            BoltCancelUnconfirmed: Bolt refused the cancel, or the run had not ended in time.
+            BoltCancelUnconfirmed: Bolt refused the cancel, or the run did not end in time.
             BoltAuthError: Bolt refused the credentials.
             BoltRequestError: `grace_seconds` is not a number of seconds.
         """
@@ -283,7 +283,7 @@ class BoltRun(JobRun[BoltRunResult]):
                     except BoltError as error:
                         refusal = error
                         if asked_to_wait(error) and not deadline.passed:
-                            # Bolt asked for a pause, so no poll either, except for the last one.
+                            # Bolt asked us to wait, so we do not poll now. Only the last poll is sent in any case.
                             raise
                 return await client.get_bolt_run(self.run_id, logs=False)
 
@@ -307,13 +307,13 @@ class BoltRun(JobRun[BoltRunResult]):
         """Return the result of a run that succeeded.
 
         Returns:
-            State, times, commands and resources.
+            The result: state, times, commands and resources.
 
         Raises:
-            BoltRunFailed: It ended FAILED or ERROR; the error has the failing command and the end of its log.
-            BoltRunCanceled: It ended CANCELED.
-            BoltRunSkipped: It ended SKIPPED.
-            BoltRunError: It has not ended yet.
+            BoltRunFailed: The run ended FAILED or ERROR. The error has the failing command and the end of its log.
+            BoltRunCanceled: The run ended CANCELED.
+            BoltRunSkipped: The run ended SKIPPED.
+            BoltRunError: The run has not ended yet.
             BoltUnavailable: Bolt was unreachable for `max_outage_seconds`.
             BoltError: Bolt refused a request.
         """
@@ -337,5 +337,5 @@ class BoltRun(JobRun[BoltRunResult]):
 
 
 def _plain_seconds(seconds: float) -> str:
-    """Return a time with one decimal at most."""
+    """Return a time in seconds as text, with at most one decimal."""
     return f"{round(seconds, 1):.10g}"

@@ -1,4 +1,4 @@
-"""What is logged about a run during the wait for it."""
+"""Logs about a Bolt run while a flow waits for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class RunLog:
-    """Logs a run's state when it changes, and an outage when it begins and ends.
+    """Logs each change of a Bolt run's state, and the beginning and the end of an outage.
 
     Args:
-        run_id: The run.
-        credentials: Credentials whose secrets are kept out of the log.
-        logger: The log.
+        run_id: The id of the run.
+        credentials: The credentials; their secrets are removed from the log.
+        logger: The logger.
     """
 
     def __init__(
@@ -59,7 +59,10 @@ class RunLog:
         self._warn_of_unknown_state(seen.status)
 
     def _warn_of_unknown_state(self, status: BoltRunStatus) -> None:
-        """Warn once if no command is running although the state is unknown, and once when the run counts as ended."""
+        """Warn if Bolt reports a state that we do not know.
+
+        Warn once when no command is running any more, and once when we count the run as ended.
+        """
         end = end_by_commands(status)
         if status.reported_state is not None:
             text = (

@@ -1,4 +1,4 @@
-"""The `BoltSchedule` block: a schedule, how to run it and how long to wait for it."""
+"""The `BoltSchedule` block: a schedule, how to run it, and how long to wait for its runs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ _WHILE_IT_RUNS = (
     "Trigger it again when that run has ended, or wait for that run with attach(run_id).wait_for_completion(). "
     "The flow run_schedule does either by itself (on_already_running)."
 )
-# For Prefect's server, which knows only the schema. It is no constraint, so that the validators' messages come first.
+# For Prefect's server, which knows only the schema. It is not a constraint of the field, so that errors have the
+# validators' messages.
 _ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 class MemoryLedger:
-    """A ledger for a caller without a flow run: nothing is stored."""
+    """A ledger for a caller without a flow run. It keeps the run's id in memory and stores nothing."""
 
     run_id: int | None = None
 
@@ -48,7 +49,7 @@ class MemoryLedger:
         """Store nothing."""
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Keep the id, so that an interrupted caller can cancel the run."""
+        """Keep the run's id, so that the run can be cancelled if the caller is interrupted."""
         del adopted
         self.run_id = run_id
 
@@ -155,7 +156,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     @field_validator("branch", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
-        # The form sends an empty text for an empty field.
+        # Prefect's form sends an empty text for an empty field.
         return None if isinstance(value, str) and not value.strip() else value
 
     @field_validator("schedule_name", "branch")
@@ -178,8 +179,8 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         """Return the request for a trigger of this schedule.
 
         Args:
-            retry_of: A run to retry, instead of a new run of the schedule.
-            retry_everything: Whether the retry runs all commands again.
+            retry_of: The id of a run to retry, instead of a new run of the schedule.
+            retry_everything: Whether the retry runs all commands again; otherwise only what failed.
             options: Options in addition to the block's: `TriggerOptions` describes each.
 
         Raises:
@@ -204,17 +205,17 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     ) -> BoltRun:
         """Trigger at most one run.
 
-        The run's id is only in the handle; to keep it beyond the process, use the flow `run_schedule`. If the caller is
-        interrupted during the trigger, the run is cancelled.
+        Only the handle has the run's id. To store the id outside this process, use the flow `run_schedule`. If the
+        caller is interrupted during the trigger, the run is cancelled.
 
         Args:
             request: What to trigger; the block's own request by default.
             ledger: Stores the intent and the run id; nothing is stored by default.
-            decision_log: The decision log; by default decisions go to the log only.
+            decision_log: The decision log; by default, decisions are only logged.
             options: Options in addition to the block's: `TriggerOptions` describes each.
 
         Returns:
-            The handle of the run; it cancels the run at the time limit and on an interrupt.
+            The handle of the run. It cancels the run at the time limit, and if the wait is interrupted.
 
         Raises:
             BoltAlreadyRunning: The schedule is already running.
@@ -232,7 +233,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                     max_outage_seconds=self.max_outage_seconds,
                 ).run()
         except BoltAlreadyRunning as error:
-            # The flows have a parameter for this case; the block has not.
+            # The flows have a parameter for this case, but the block does not. So the error says what to do instead.
             raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
         except INTERRUPTS:
             if memory.run_id is not None:
@@ -245,8 +246,8 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         """Return the handle of an existing run.
 
         Args:
-            run_id: The run.
-            owned: Whether to cancel the run when a time limit or an interrupt ends the wait for it.
+            run_id: The id of the run.
+            owned: Whether to cancel the run if a time limit or an interrupt ends the wait for the run.
         """
         return BoltRun(
             run_id=run_id,
@@ -264,7 +265,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
 
 
 def _as_value_error(check: Any, *arguments: Any) -> Any:
-    """Run a check of the client in a pydantic validator, which needs a ValueError."""
+    """Call a check of the client in a pydantic validator, where an error must be a ValueError."""
     try:
         return check(*arguments)
     except BoltError as error:

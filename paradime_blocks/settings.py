@@ -11,7 +11,7 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 class ParadimeSettings(BaseSettings):
-    """What the environment and `.env` say; the names are those that the vendor's own tools read (`facts.md`).
+    """The settings in the environment and in `.env`. The vendor's own tools read the same names.
 
     Example:
         ```python
@@ -26,7 +26,7 @@ class ParadimeSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PARADIME_",
         env_file=".env",
-        # Also without the mark that some editors put at the beginning of UTF-8.
+        # Reads UTF-8 with or without the byte order mark that some editors write at its beginning.
         env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
@@ -45,13 +45,13 @@ class ParadimeSettings(BaseSettings):
 def read_settings(kind: type[Settings]) -> tuple[Settings, str]:
     """Read settings from the environment and `.env`, or from the environment alone if `.env` cannot be read.
 
-    A `.env` may be another tool's: what the environment itself sets needs no file.
+    The `.env` may belong to another tool. If the environment has all settings, no file is needed.
 
     Args:
         kind: The class of the settings.
 
     Returns:
-        The settings, and why `.env` was not read, as a sentence; empty if it was, or if there is none.
+        The settings, and a sentence that says why `.env` was not read: empty if it was read or does not exist.
 
     Raises:
         pydantic.ValidationError: A setting is invalid.

@@ -1,11 +1,11 @@
-"""SIGTERM and SIGINT, made visible to code outside the main thread.
+"""Makes SIGTERM and SIGINT visible to code outside the main thread.
 
-Python delivers a signal to the main thread, and Prefect raises an exception there. A submitted task runs in its own
-thread and never notices. And asyncio swallows the exception if it is raised during a transport's work (seen: SIGTERM
-within `sock.send` became a broken connection to Bolt, and the flow continued). So signals are counted, and waiting code
-checks the count. Prefect's handlers stay in place: its runner needs them to know whether it can cancel the process
-(`prefect.utilities.engine.can_ack_control_intent`). They are replaced only while a Bolt run is being cancelled, which a
-further signal would interrupt.
+Python delivers a signal to the main thread, and Prefect raises an exception in that thread. A submitted task runs in
+its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while a transport
+works: in one case, SIGTERM during `sock.send` became a broken connection to Bolt, and the flow continued. So signals
+are counted, and code that waits checks the count. Prefect's handlers stay set: Prefect's runner needs them to know
+whether it can cancel the process (`prefect.utilities.engine.can_ack_control_intent`). They are replaced only while a
+Bolt run is being cancelled, since a further signal would interrupt the cancel.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from prefect.exceptions import TerminationSignal
 
 T = TypeVar("T")
 
-# An interrupt as our code sees it: mostly the loop is waiting and cancels its tasks; a signal that comes while a task
-# is working is raised in that task.
+# The exceptions of an interrupt. Mostly the event loop is waiting and cancels its tasks. If a task is working when the
+# signal comes, the signal's exception is raised in that task.
 INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
-# As long as Prefect gives a cancelled flow run; after that, a signal ends the process.
+# Prefect gives a cancelled flow run so much time to end. After it, a further signal ends the process.
 _HOLD_SECONDS = 30.0
-# From a signal to the clean-up that it causes, on a slow machine.
+# The longest time from a signal to the clean-up that it causes, on a slow machine.
 _REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# All counts. Never changed in place: a signal handler may interrupt the change.
+# All `SignalCount`s. The tuple is replaced, not changed, since a signal handler may interrupt a change.
 _counts: tuple[SignalCount, ...] = ()
 _counts_lock = threading.Lock()
 _ear: socket.socket | None = None
@@ -49,8 +49,8 @@ def in_main_thread() -> bool:
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Complete some work even if the caller is cancelled.
 
-    A shielded scope stops only the cancels of other scopes. The cancel of a task, or another one when a task group ends
-    in an interrupt, would still interrupt the first `await`.
+    A shielded scope of anyio stops only the cancels of other scopes. A cancel of the task itself, or a further cancel
+    when a task group ends in an interrupt, would still interrupt the first `await`.
 
     Args:
         work: The work; it runs in its own task.
@@ -67,16 +67,16 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 class SignalCount:
-    """Counts the signals to stop this process, from its creation until `end`.
+    """Counts the signals to stop this process, from the creation of this object until `end`.
 
     Attributes:
-        heard: All of them, with their times.
-        held_off: Those that were held off and not delivered later.
+        heard: All signals, each with its time.
+        held_off: The signals that were held off and not delivered later.
         sent_again_for: The number of SIGTERMs that were sent again.
     """
 
     def __init__(self) -> None:
-        global _counts  # noqa: PLW0603 - a signal is the whole process's
+        global _counts  # noqa: PLW0603 - a signal is for the whole process
         self.heard: list[tuple[float, int]] = []
         self.held_off: list[tuple[float, int]] = []
         self.sent_again_for = 0
@@ -97,7 +97,7 @@ class SignalCount:
 
     @property
     def terminations(self) -> int:
-        """The number of SIGTERMs that were not held off; asyncio can swallow them, unlike Ctrl-C."""
+        """The number of SIGTERMs that were not held off. asyncio can swallow a SIGTERM, but not a Ctrl-C."""
         return self.had(signal.SIGTERM)
 
     def had(self, number: int | None = None, *, since: float = 0.0) -> int:
@@ -110,9 +110,9 @@ class SignalCount:
         )
 
     def send_again_if_swallowed(self) -> None:
-        """Send this process SIGTERM again if asyncio has swallowed one: once for each, however many counts there are.
+        """Send SIGTERM to this process again if asyncio has swallowed one: once for each, for all counts together.
 
-        Call it in the main thread, where a SIGTERM should have interrupted the caller.
+        Call this in the main thread, where a SIGTERM should have interrupted the caller.
         """
         if self.terminations <= self.sent_again_for or not in_main_thread():
             return
@@ -125,18 +125,18 @@ class SignalCount:
 
 
 def listen_for_interrupts() -> None:
-    """Start counting signals; only the main thread can do so, in other threads this does nothing.
+    """Start counting signals. Only the main thread can do this; in other threads the function does nothing.
 
-    A signal that ends the process at once, or is ignored, is not counted.
+    A signal without a Python handler, which ends the process at once or is ignored, is not counted.
     """
-    global _ear  # noqa: PLW0603 - a signal is the whole process's
+    global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None or not in_main_thread():
         return
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
     previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
     if previous != -1:
-        # An event loop already listens, with its own handlers.
+        # An event loop already receives the signals, with its own handlers.
         os.close(signal.set_wakeup_fd(previous))
         ear.close()
         return
@@ -145,10 +145,10 @@ def listen_for_interrupts() -> None:
 
 
 def have_main_thread_listen() -> None:
-    """Have the main thread count signals before it does anything else in Python, whatever thread calls this.
+    """Make the main thread start counting signals before its next Python code. Any thread may call this.
 
-    Prefect reads the flows of a deployment in a thread of its own; and a flow whose own tasks or threads call ours
-    never calls any of our code in the main one.
+    Prefect imports the flows of a deployment in another thread. And if a user's flow calls our code only in its tasks
+    or threads, the main thread never runs our code.
     """
     if in_main_thread():
         listen_for_interrupts()
@@ -161,13 +161,13 @@ def _listen(_: int | None) -> int:
     return 0
 
 
-# Kept: Python calls it later.
+# This reference keeps the function alive: Python calls it later.
 _listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
 
 
 def _forget_in_child() -> None:
-    """Stop counting in a forked process: its parent would count its signals."""
-    global _ear  # noqa: PLW0603 - a signal is the whole process's
+    """Stop counting in a forked process. Otherwise its signals would be counted in the parent process."""
+    global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None:
         signal.set_wakeup_fd(-1)
         _ear = None
@@ -185,11 +185,11 @@ def _count(ear: socket.socket) -> None:
 
 @contextmanager
 def signals_held_off() -> Iterator[Hold]:
-    """Hold off further signals during a block; outside of the main thread this does nothing.
+    """Hold off further signals during a `with` block. Outside the main thread this does nothing.
 
-    The signal that led here has had its effect, and asyncio cleans up. Another one would be raised within the event
-    loop and end it, before the cancel is sent to Bolt. If something else led here, the first signal is delivered at
-    the end, unless `Hold.keep` was called.
+    If a signal is the reason for the clean-up in the `with` block, it already has its effect. A further signal would
+    raise an exception in the event loop and end it before the cancel is sent to Bolt. If the reason is not a signal,
+    the first signal that was held off is delivered at the end, unless `Hold.keep` was called.
 
     Yields:
         The hold.
@@ -205,7 +205,7 @@ def signals_held_off() -> Iterator[Hold]:
 
 
 class Hold:
-    """The replaced handlers, shared by all blocks that hold signals off."""
+    """The replaced signal handlers. All `with` blocks that hold signals off share this object."""
 
     def __init__(self) -> None:
         self._holders = 0
@@ -215,15 +215,15 @@ class Hold:
         self._swallowed: list[int] = []
 
     def begin(self) -> None:
-        """Replace the handlers, unless they already are."""
+        """Replace the handlers, unless an outer `with` block has replaced them."""
         self._holders += 1
         if self._holders > 1:
             return
         self._began_at, self._kept, self._swallowed = time.monotonic(), False, []
         for number in _SIGNALS:
             handler = signal.getsignal(number)
-            # Ours may be there still: an engine that began within a hold puts it back when it ends, after the hold.
-            # What ends the process at once, or is ignored, raises nothing.
+            # Our handler may still be set after a hold: if Prefect's engine began during the hold, it restores our
+            # handler at its end. A signal without a Python handler raises no exception, so it is not replaced.
             if callable(handler) and handler != self._swallow:
                 self._previous[number] = handler
                 signal.signal(number, self._swallow)
@@ -237,16 +237,16 @@ class Hold:
                 each.held_off.append((time.monotonic(), number))
 
     def keep(self) -> None:
-        """Deliver no signal at the end: what led here already ends the work."""
+        """Do not deliver the held signals when the hold ends: the reason for this clean-up already stops the work."""
         self._kept = True
 
     def end(self) -> None:
-        """Restore the handlers after the last block, and deliver a signal that has had no effect yet."""
+        """When the last `with` block ends, restore the handlers. If a held signal had no effect yet, deliver it now."""
         self._holders -= 1
         if self._holders:
             return
         for number, handler in self._previous.items():
-            # A handler that somebody else has set in the meantime stays.
+            # If other code has set a handler in the meantime, that handler stays.
             if signal.getsignal(number) == self._swallow:
                 signal.signal(number, handler)
         after_a_signal = any(each.had(since=self._began_at - _REACTION_SECONDS) > 0 for each in _counts)

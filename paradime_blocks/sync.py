@@ -1,4 +1,4 @@
-"""The sync form of every public call: a thin shell over the async one, as Prefect does it (`x`, `ax`)."""
+"""The sync form of each public async call, in Prefect's way: `ax` is the async form, `x` calls it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ R = TypeVar("R")
 
 
 def in_async_context() -> bool:
-    """Whether the caller can await: Prefect's own rule.
+    """Whether the caller can await, by Prefect's own rule.
 
-    Within a flow or task run, the flow or task decides; elsewhere, whether an event loop runs in this thread.
+    In a flow or task run: true if the flow or task is async. Elsewhere: true if an event loop runs in this thread.
     """
     try:
         context = get_run_context()
@@ -43,7 +43,7 @@ def _loop_is_running() -> bool:
 
 
 def _a_signal_would_raise() -> bool:
-    """Whether this is the main thread within a sync flow: SIGTERM, and its time limit, raise an exception here."""
+    """Whether SIGTERM raises an exception in this thread: it does in the main thread, if Prefect has set a handler."""
     if threading.current_thread() is not threading.main_thread():
         return False
     return callable(signal.getsignal(signal.SIGTERM))
@@ -52,9 +52,9 @@ def _a_signal_would_raise() -> bool:
 def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine for a caller that cannot await.
 
-    A signal that ends the caller cancels the coroutine and lets it clean up first. Prefect's handlers raise an
-    exception, and asyncio swallows it if it is raised during a transport's work. So if such a handler is set, the
-    coroutine runs in a second thread, and this one only waits.
+    If a signal ends the caller, the coroutine is cancelled and cleans up first. Prefect's signal handlers raise an
+    exception, and asyncio swallows the exception if it is raised while a transport works. So if such a handler is
+    set, the coroutine runs in a second thread, and this thread only waits.
     """
     if not _loop_is_running() and not _a_signal_would_raise():
         return asyncio.run(coroutine)
@@ -68,7 +68,7 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
         except Exception:
             raise
         except BaseException as error:
-            # The coroutine is cancelled and cleans up. Nothing must interrupt the wait for that.
+            # The coroutine is cancelled and cleans up. A signal must not interrupt the wait for its end.
             hold = until_it_has_ended.enter_context(signals_held_off())
             if not isinstance(error, asyncio.CancelledError):
                 hold.keep()
@@ -76,10 +76,10 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
 
 
 def sync_form(async_form: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
-    """Return the plain form of an async function or method.
+    """Return the sync form of an async function or method.
 
-    For a sync caller it returns the result; for an async one the coroutine, so that the plain name can be
-    awaited, too, as Prefect's own can.
+    A sync caller gets the result. An async caller gets the coroutine, so it can await the sync form, too, as it
+    can with Prefect's own methods.
     """
 
     @functools.wraps(async_form)

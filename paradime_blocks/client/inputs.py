@@ -100,10 +100,10 @@ def check_text(name: str, value: object, example: str) -> str:
 
 
 def check_commands(commands: object) -> list[str | Command]:
-    """Return the commands that replace the schedule's own: as text, or as `Command` if `continue_on_error` is set.
+    """Return the commands that replace the schedule's own: as text, or as `Command` with an option.
 
     Raises:
-        BoltRequestError: The value is not a list, or is empty, or a command is blank or has control characters.
+        BoltRequestError: The value is not a list, the list is empty, or a command is blank or has control characters.
     """
     if isinstance(commands, (str, bytes)) or not isinstance(commands, Sequence):
         _refuse(f"commands is {commands!r}, not a list.", _COMMANDS_EXAMPLE)

@@ -1,4 +1,4 @@
-"""What pydantic says of invalid values, without the values: one of them may be a secret."""
+"""Pydantic's reasons why values are invalid, without the values: a value may be a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def each_reason(error: ValidationError) -> list[tuple[str, str]]:
-    """Return the place and the reason of each invalid value; the place of a model as a whole is empty."""
+    """Return the place and the reason of each invalid value. If a whole model is invalid, the place is empty."""
     details = error.errors(include_input=False, include_url=False, include_context=False)
     return [
         (".".join(str(part) for part in detail["loc"]), detail["msg"].removeprefix("Value error, "))
@@ -20,11 +20,11 @@ def each_reason(error: ValidationError) -> list[tuple[str, str]]:
 
 
 def reasons(error: ValidationError, name: Callable[[str], str] = str) -> str:
-    """Return why the values are invalid, as one text that names each place.
+    """Return one text that says which values are invalid, and why.
 
     Args:
-        error: The error.
-        name: Returns the name of a place as the user wrote it.
+        error: Pydantic's error.
+        name: Takes a place and returns the name that the user knows.
 
     Example:
         >>> from pydantic import BaseModel, ValidationError

@@ -1,9 +1,9 @@
 """Removes secrets from text that comes from Bolt, before it reaches Prefect.
 
-It replaces the credentials in use, the signatures of signed links, and passwords in addresses
-(`git clone https://user:token@...`). Its cost is linear in the text, hostile or not.
+It replaces the credentials in use, the signatures of signed URLs, and passwords in URLs
+(`git clone https://user:token@...`). The time is linear in the length of the text, for any text.
 
-Text is cut after its secrets are removed: half a secret is still most of it, and would not be recognised.
+Secrets are removed before the text is cut. Otherwise a cut could leave a part of a secret, which is not recognised.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunStatus
 
 REMOVED: Final = "[removed]"
-# Less than this is found in every other word, and text without those words would be nonsense.
+# A shorter text is a part of many words, and without them the text could not be read.
 _SHORTEST_SECRET: Final = 6
 _LONGEST_USER: Final = 20
-# White space, quotes and brackets end an address in prose, JSON and markdown.
+# White space, quotes and brackets end a URL in plain text, JSON and markdown.
 _WORD: Final = re.compile(r"[^\s\"'<>]+")
-# Up to the last "@" before the path: a password may hold one.
+# The user part ends at the last "@" before the path, since a password may contain "@".
 _USER: Final = re.compile(r"://([^\s/?#\"'<>]+)@")
 _SIGNED: Final = re.compile(
     r"(?:signature|token|credential|secret|password|api[-_]?key)=|(?<![a-z])sig=", re.IGNORECASE
@@ -34,14 +34,14 @@ _SIGNED: Final = re.compile(
 _SIGNATURE: Final = re.compile(
     r"(x-(?:amz|goog)-(?:signature|credential|security-token)=)[^\s&\"'<>]+", re.IGNORECASE
 )
-# Colours and redrawn lines may be most of a text.
+# Colour codes and redrawn lines, which `clean` removes, may be most of a text. So more than the limit is read.
 _SEEN_TO_SHOWN: Final = 5
 _DEPTH: Final = 6
 _ENTRIES: Final = 20
 
 
 class HasSecrets(Protocol):
-    """The block, or the settings of a connection."""
+    """An object with secrets: a credentials block, or the settings of a connection."""
 
     def secrets(self) -> Iterable[str | SecretStr]:
         """Return the texts that no message, log or artifact may contain."""
@@ -70,17 +70,17 @@ class Redactor:
             value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
             if len(value) >= _SHORTEST_SECRET:
                 known |= {value, quote(value, safe="")}
-        # The longest first, so that none is left over in part because another is its beginning.
+        # The longest first: if one secret is the beginning of another one, the longer one is removed completely.
         words = sorted(known, key=lambda word: (-len(word), word))
         self._secrets = re.compile("|".join(map(re.escape, words))) if words else None
 
     @classmethod
     def of(cls, credentials: HasSecrets) -> Redactor:
-        """Return a redactor for the secrets of credentials: key, secret, the proxy's password."""
+        """Return a redactor for the secrets of credentials: the key, the secret and the proxy's password."""
         return cls(credentials.secrets())
 
     def __call__(self, text: str) -> str:
-        """Return the text without secrets, line by line the same otherwise."""
+        """Return the text without secrets. The rest of the text and its lines do not change."""
         if self._secrets is not None:
             text = self._secrets.sub(REMOVED, text)
         if "://" in text:
@@ -89,34 +89,34 @@ class Redactor:
         return _SIGNATURE.sub(rf"\1{REMOVED}", text) if "=" in text else text
 
     def line(self, text: str, limit: int = 200) -> str:
-        """Return the text without secrets as one line, for a message.
+        """Return the text on one line and without secrets, for a message.
 
         Args:
             text: Any text.
-            limit: The most characters of the line.
+            limit: The largest length of the line, in characters.
         """
         return one_line(self(clean(text)), limit)
 
     def tail(self, text: str, limit: int) -> str:
-        """Return the end of a text, cleaned and without secrets.
+        """Return the end of a text, without secrets, escape codes and control characters.
 
         Args:
-            text: Any text, of any size.
-            limit: The most characters of it.
+            text: Any text, of any length.
+            limit: The largest length of the result, in characters.
         """
         start = len(text) - limit * _SEEN_TO_SHOWN
         if start > 0:
-            # No secret has white space in it, so that none is cut here.
+            # No secret contains white space, so no secret is cut here.
             text = text[max(text.rfind("\n", 0, start), text.rfind(" ", 0, start)) + 1 :]
         return self(clean(text)).strip()[-limit:].strip()
 
     def data(self, value: Any, limit: int = 500, depth: int = _DEPTH) -> Any:
-        """Return JSON without secrets, each of its texts on one line, and bounded in all directions.
+        """Return JSON without secrets, with each text on one line, and with limits for length and depth.
 
         Args:
-            value: What was read from JSON.
-            limit: The most characters of each text.
-            depth: How deep lists and objects may lie in each other; what lies deeper is told as text.
+            value: A value that was read from JSON.
+            limit: The largest length of each text, in characters.
+            depth: How many levels of lists and objects are kept. A value below the last level becomes text.
         """
         if value is None or isinstance(value, (bool, int, float)):
             return value
@@ -128,7 +128,7 @@ class Redactor:
         return self.line(str(value), limit)
 
     def status(self, status: BoltRunStatus) -> BoltRunStatus:
-        """Return a run's status without secrets: `git clone https://user:token@...` is a command, too."""
+        """Return a Bolt run's status without secrets. A command may have one: `git clone https://user:token@...`."""
         commands = [
             command.model_copy(
                 update={name: self(getattr(command, name)) for name in ("command", "stdout", "stderr")}
@@ -139,7 +139,7 @@ class Redactor:
 
 
 def _address(match: re.Match[str]) -> str:
-    """Return a word without the secrets of the addresses in it."""
+    """Return a word without the secrets of the URLs in it."""
     word = match[0]
     if "://" not in word:
         return word
@@ -148,6 +148,6 @@ def _address(match: re.Match[str]) -> str:
 
 
 def _user(match: re.Match[str]) -> str:
-    """Return what stands before the host: a mere user's name stays, as in `ssh://git@...`."""
+    """Return the part before the host without a password. A short user name stays, as in `ssh://git@...`."""
     user = match[1]
     return f"://{REMOVED}@" if ":" in user or len(user) > _LONGEST_USER else match[0]

@@ -1,17 +1,17 @@
-r"""Remote text made fit to be shown: cleaned, escaped, fenced, cut.
+r"""Prepares text from outside for display: removes control characters, escapes markdown, cuts long text.
 
-Logs, messages and names come from Bolt, from dbt and from the warehouse behind it; whoever can write a row
-there can write the error message that quotes it. Nothing of it may act on the page, so all of it passes
-through here:
+Logs, messages and names come from Bolt, from dbt and from the warehouse. Anyone who can write a row in the
+warehouse can write a part of an error message, since the message quotes the row. Such text must not be read as
+markdown or HTML, so all of it goes through these functions:
 
-    clean      what a terminal would not have printed is gone
+    clean      removes what a terminal does not show
     one_line   one line of plain text, for a state message
     cell       one line of inline markdown, or one table cell
-    fence      a block, as it stands
-    head_and_tail, shorten   sizes and durations that a person can take in
+    fence      a code block that shows the text unchanged
+    head_and_tail, shorten   sizes and durations that people can read
 
-Only backslash escapes and the entities ``&lt; &gt; &amp;`` are used: Prefect's first UI renders markdown
-itself, decodes no other entity, and would show ``&#124;`` as it is written.
+The only escapes are backslashes and the entities ``&lt; &gt; &amp;``: Prefect's first UI renders markdown itself,
+decodes no other entity, and would show ``&#124;`` literally.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import math
 import re
 from typing import Final
 
-# One character class comes first, so that the search skips clean text quickly; what may follow is told apart
-# after it. No part can give back what it took, so one pass is linear. A sequence that is never closed ends
-# with its line: it must not swallow the rest of a log.
+# The pattern begins with one character class, so that the search skips clean text quickly; the rest of a sequence
+# is matched after it. There is no backtracking, so the time is linear. An escape sequence without an end is removed
+# only to the end of its line: the rest of the log must stay.
 _UNSEEN: Final = (
-    r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters but tab, newline and carriage return
+    r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters except tab, newline and carriage return
     r"\u2028\u2029\u202a-\u202e\u2066-\u2069"  # line separators, bidi overrides and isolates
-    r"\ud800-\udfff"  # lone surrogates: there is no UTF-8 for them, so no request can carry them
+    r"\ud800-\udfff"  # lone surrogates: UTF-8 cannot encode them
     r"\U000e0000-\U000e007f"  # tags: invisible text
 )
-# The eight-bit forms of these are only dropped as characters: they are more often half of a badly decoded
-# quotation mark, and the rest of its line must stay.
+# Of an eight-bit escape sequence, only the first character is removed. Such a character is more often a part of a
+# wrongly decoded quotation mark, and then the rest of the line must stay.
 _NOISE: Final = re.compile(
     f"[{_UNSEEN}](?:"
     r"(?<=\x1b)\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC: titles, links
@@ -39,29 +39,29 @@ _NOISE: Final = re.compile(
     r"|(?<=\x1b)[ -/]*[0-~]?"  # the two-character ones
     r")?"
 )
-# Most logs have colours and nothing else of it: for ASCII this is seen many times as fast.
+# Most logs have colour codes and no other escape sequences. For ASCII text, this check is many times as fast.
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL: Final = re.compile(
     r"[&<>\\`*\[\]|~@]"
-    r"|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])"  # within a word, as in stg_orders, an underscore means nothing
-    r"|:(?=//)|(?<=[wW]{3})\."  # with "@" above: bare addresses are not made links
+    r"|(?<![A-Za-z0-9_])_+|_+(?![A-Za-z0-9_])"  # an underscore inside a word, as in stg_orders, means nothing
+    r"|:(?=//)|(?<=[wW]{3})\."  # with "@" above: no links for plain URLs and e-mail addresses
 )
 _BLOCK_START: Final = re.compile(r"[#+=-]|[0-9]+[.)](?=\s|$)")
 _CHUNK: Final = 1 << 20
 
 
 def clean(text: str) -> str:
-    r"""Remove what a reader could not have seen.
+    r"""Remove the characters that a terminal does not show.
 
     Args:
         text: Any text, of any size.
 
     Returns:
         The text without ANSI escape sequences, control characters other than ``\n`` and ``\t``, lone
-        surrogates and bidirectional overrides. Of a line that was redrawn with carriage returns, as progress
-        bars are, the last state stays.
+        surrogates and bidirectional overrides. If a line was redrawn with carriage returns, as progress bars
+        are, its last state stays.
     """
     if "\x1b" in text:
         text = _COLOUR.sub("", text)
@@ -77,7 +77,7 @@ def clean(text: str) -> str:
 
 
 def _last_drawn(line: str) -> str:
-    """What is left of a line after its carriage returns."""
+    """Return the last state of a line that was redrawn with carriage returns."""
     line = line.rstrip("\r")
     return line[line.rfind("\r") + 1 :]
 
@@ -87,25 +87,25 @@ def one_line(text: str, limit: int = 200) -> str:
 
     Args:
         text: Any text; line breaks and other white space become single spaces.
-        limit: The most characters of the line.
+        limit: The largest length of the line, in characters.
     """
-    # Escape codes may be most of a text, so more than the limit is looked at, though never a whole log.
+    # Escape codes may be most of a text, so more characters than the limit are read, but never a whole log.
     line = " ".join(clean(text[: limit * 20 + 2000]).split())
     return line if len(line) <= limit else line[: max(0, limit - 1)].rstrip() + "…"
 
 
 def cell(text: str, limit: int = 200) -> str:
-    """Escape text for a markdown table cell or for inline use.
+    """Escape text for a cell of a markdown table, or for use inside a line.
 
     Args:
         text: Any text; line breaks become spaces.
-        limit: The most characters of it that are shown.
+        limit: How many characters of the text are shown at most.
 
     Returns:
-        One line of markdown that renders as that text, and as nothing else.
+        One line of markdown, which a browser shows as exactly this text.
     """
     escaped = _SPECIAL.sub(_escape, one_line(text, limit))
-    # At the start of a line these would begin a heading, a list or a rule.
+    # At the start of a line these characters would begin a heading, a list or a horizontal line.
     start = _BLOCK_START.match(escaped)
     if start is None:
         return escaped
@@ -114,19 +114,19 @@ def cell(text: str, limit: int = 200) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    """Defuse what matched, character by character."""
+    """Escape each character of the match."""
     return "".join(_ENTITIES.get(character, f"\\{character}") for character in match[0])
 
 
 def fence(text: str, language: str = "text") -> str:
-    """Put text in a fenced code block that it can't close.
+    """Put text in a fenced code block, which the text itself cannot end.
 
     Args:
         text: Any text.
-        language: The block's language; our own word, never remote text.
+        language: The language of the code block. It must not come from outside.
 
     Returns:
-        The block, without a line break at its end.
+        The code block, without a line break at its end.
     """
     text = clean(text).rstrip("\n")
     longest = max((len(run[0]) for run in re.finditer("`+", text)), default=0)
@@ -137,16 +137,15 @@ def fence(text: str, language: str = "text") -> str:
 def head_and_tail(text: str, limit_bytes: int) -> tuple[str, int]:
     """Cut the middle out of a text that is too long.
 
-    The end gets two thirds of the room, since that is where failures are told. Cuts are at line ends where
-    one is near; a line longer than the room is cut itself.
+    Two thirds of the size are for the end of the text, since a log reports failures at its end. The text is cut
+    at the end of a line if one is near; otherwise a line is cut in two.
 
     Args:
-        text: The text, cleaned before.
-        limit_bytes: The size in UTF-8 that the shown text must keep to; the note about the gap alone takes
-            about 60.
+        text: The text, after `clean`.
+        limit_bytes: The largest size of the result in UTF-8. The note about the missing part has about 60 bytes.
 
     Returns:
-        The text to show, and how many bytes of the original are not in it.
+        The text to show, and the number of bytes of the original that are missing.
     """
     total = _size(text, limit_bytes)
     if total <= limit_bytes:
@@ -163,7 +162,7 @@ def _gap(omitted: int) -> str:
 
 
 def _size(text: str, limit_bytes: int) -> int:
-    """The text's size in UTF-8, without a second copy of it."""
+    """Return the text's size in UTF-8, without a copy of the whole text."""
     if text.isascii():
         return len(text)
     if len(text) * 4 <= limit_bytes:
@@ -174,7 +173,7 @@ def _size(text: str, limit_bytes: int) -> int:
 def _head(text: str, room: int) -> str:
     head = text[:room].encode(errors="replace")[:room].decode(errors="ignore")
     end = head.rfind("\n")
-    # A line end far back would cost most of the room.
+    # If the last line end is in the first half, a cut there would lose most of the text.
     return head[:end] if end >= len(head) // 2 else head
 
 
@@ -187,14 +186,14 @@ def _tail(text: str, room: int) -> str:
 
 
 def shorten(seconds: float) -> str:
-    """A duration for people: "0.04s", "7.5s", "42s", "3m 12s", "2h 5m", "3d 4h".
+    """Return a duration that people can read: "0.04s", "7.5s", "42s", "3m 12s", "2h 5m", "3d 4h".
 
     Args:
-        seconds: The duration; one that is negative or no number at all gives "?".
+        seconds: The duration. If it is negative, infinite or not a number, the result is "?".
     """
     if not math.isfinite(seconds) or seconds < 0:
         return "?"
-    # The shorter it is, the more its fractions tell; the rounded value decides, so that 59.7 s is a minute.
+    # A shorter duration has more decimals. The rounded value decides, so that 59.7 s becomes "1m 0s".
     if round(seconds, 2) < 1:
         return f"{seconds:.2f}s"
     if round(seconds, 1) < 10:  # noqa: PLR2004

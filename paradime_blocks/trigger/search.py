@@ -1,7 +1,7 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. Our run is always newer than the schedule's latest run before the trigger. The search
-compares the start, the branch, the commands and the parent of these runs with the intent. If exactly one run
+Bolt has no idempotency key. Our run can only be one that is newer than the schedule's latest run before the trigger.
+The search compares the start, the branch, the commands and the parent of these runs with the intent. If exactly one run
 fits, it is ours. If no new run appears during the search window, the trigger has started nothing. In any other case the
 outcome is unknown.
 """
@@ -103,7 +103,7 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
-    """Return whether a run has checked out the requested branch or commit: YES if none was requested."""
+    """Return whether a run has checked out the requested branch or commit: YES if none was requested or shown."""
     if asked is None or git is None or not (git.branch or git.commit_hash):
         return Fit.YES
     branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""

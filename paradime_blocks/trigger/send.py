@@ -1,4 +1,4 @@
-"""Triggers a run at most once: after a lost answer it searches for the run (`paradime_blocks.trigger.search`)."""
+"""Triggers a run at most once. If the answer is lost, it searches for the run (`paradime_blocks.trigger.search`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DETAIL_CHARACTERS = 300
 # The least wait after HTTP 429.
 _BUSY_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# Nothing has been sent yet, so nothing has to be cancelled in the meantime.
+# The trigger has not been sent yet, so there is no run to cancel, and this may take longer.
 _WITHDRAWAL_SECONDS = 10.0
 
 
@@ -55,8 +55,8 @@ def may_have_started(error: BaseException) -> bool:
     if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
         return False
     if isinstance(error, BoltRequestError):
-        # Without an operation, the client refused it before sending. A GraphQL resolver can fail after its work, and a
-        # gateway can answer for a server that has done the work.
+        # Without an operation, the client refused the input and sent nothing. Otherwise a run may have started: a
+        # GraphQL resolver can fail after its work, and a gateway can send an error although the server did the work.
         return error.operation is not None
     return not isinstance(error, BoltError)
 
@@ -67,13 +67,13 @@ def _asked_by(error: BoltError) -> float:
 
 
 def _is_busy(error: BoltError, limit: Deadline) -> bool:
-    """Whether Bolt rate-limited the request (HTTP 429) and asked for a wait within the limit."""
+    """Whether Bolt rate-limited the request (HTTP 429) and the wait ends before the time limit."""
     busy = isinstance(error, BoltUnavailable) and error.status_code == httpx.codes.TOO_MANY_REQUESTS
     return busy and _asked_by(error) <= (limit.remaining or 0.0)
 
 
 async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
-    """Read what a later search needs, before the trigger is sent.
+    """Read from Bolt, before the trigger is sent, what a later search needs.
 
     Raises:
         BoltError: The schedule does not exist, or Bolt is unreachable; no trigger was sent.
@@ -98,13 +98,13 @@ class Trigger:
         request: What to trigger.
         ledger: Stores the intent and the run id.
         decision_log: The decision log.
-        window_seconds: How long a search must find no run until the trigger counts as not executed. Without any
-            answer it is as long as a server may work on a request, if that is longer.
-        max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while it rate-limits the
-            trigger.
+        window_seconds: If a search finds no run for so long, the trigger counts as not executed. If the trigger had no
+            answer, the search is at least as long as a server may work on a request.
+        max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits
+            the trigger.
         interrupt_seconds: How long to wait for the answer of an interrupted trigger.
         clock: The time; for tests.
-        start: Starts the request that triggers; for tests.
+        start: Starts the trigger's request in its thread; for tests.
     """
 
     client: BoltClient
@@ -119,11 +119,11 @@ class Trigger:
     _lost: str | None = field(default=None, init=False)
 
     async def run(self) -> int:
-        """Trigger, and return the id of the run.
+        """Trigger a run and return its id.
 
         Raises:
-            BoltAlreadyRunning: The schedule is already running. If a gateway sent the trigger twice, the conflicting
-                run may be ours; the caller decides.
+            BoltAlreadyRunning: The schedule is already running. The conflicting run may be ours, if a gateway sent the
+                trigger twice; the caller decides.
             BoltTriggerUnknown: The answer was lost, and the search did not show whether a run started.
             BoltError: No run was started, as far as the search shows.
         """
@@ -134,7 +134,7 @@ class Trigger:
             raise
         except BoltError as error:
             if isinstance(error, BoltTriggerUnknown) or may_have_started(error):
-                # The search did not find it; the sweeper, or a retry, searches again.
+                # The search did not find the run. The sweeper, or a retry of the flow run, searches again.
                 await self.ledger.save()
                 raise
             if self._lost is None:
@@ -143,7 +143,7 @@ class Trigger:
             if self.request.retry_of is None:
                 await self.ledger.disown()
             else:
-                # Any retry of that run is ours, whenever it appears.
+                # If Bolt shows a retry of that run later, it is ours.
                 await self.ledger.save()
             what = (
                 f"{error.message} An earlier answer to this trigger was lost ({self._lost}); no run of it has been "
@@ -157,8 +157,8 @@ class Trigger:
         sent = 0
         while sent < _SENDS_AT_MOST:
             if self._lost is not None:
-                # The search took time: check again that this holder may send. If it may not, the intent stays, since
-                # the run of the earlier send may still appear.
+                # The search took time. So `intend` checks again that this execution may send the trigger. If it may
+                # not, the intent stays in the ledger, since the run of the earlier trigger may still appear.
                 intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
                 await self.ledger.intend(self.request, intent)
                 self.decision_log.note("No run has started; the trigger is sent again.")
@@ -167,13 +167,14 @@ class Trigger:
             except BoltError as error:
                 if _is_busy(error, busy):
                     if self._lost is None:
-                        # Nothing was started. A run that others start during the wait must not count as ours.
+                        # The trigger started no run. A run that somebody else starts during the wait must not count
+                        # as ours.
                         await self.ledger.withdraw()
                         await self._wait_for_bolt(error)
                         intent = await self._intend(busy)
                         continue
                     if self.request.retry_of is None:
-                        # No run has been found: one that appears during the wait may be somebody else's.
+                        # No run was found. A run that appears during the wait may be somebody else's.
                         await self.ledger.disown()
                     await self._wait_for_bolt(error)
                     found = await self._search_again(intent)
@@ -195,12 +196,13 @@ class Trigger:
         raise BoltUnavailable(msg, schedule_name=self.request.schedule_name, operation="TriggerBoltRun")
 
     async def _intend(self, busy: Deadline) -> TriggerIntent:
-        """Read what a later search needs, and store the intent."""
+        """Read from Bolt what a later search needs, and store the intent."""
         intent = await self._make_intent(busy)
         try:
             await self.ledger.intend(self.request, intent)
         except BaseException:
-            # It may have been stored all the same; then a run that somebody else starts would count as ours.
+            # The intent may have been stored in spite of the error. It must be withdrawn, or a run that somebody else
+            # starts would count as ours.
             with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
@@ -227,7 +229,7 @@ class Trigger:
         await self.clock.sleep(seconds)
 
     def _request_in_words(self) -> str:
-        """Return what Bolt is asked for, as a sentence."""
+        """Return a sentence that describes the request, for the decision log."""
         request = self.request
         if request.retry_of is not None:
             what = "all of it" if request.retry_everything else "what failed"
@@ -239,14 +241,14 @@ class Trigger:
         return f"Bolt is asked to run schedule {request.schedule_name!r}{details}"
 
     async def _search_again(self, intent: TriggerIntent) -> int | None:
-        """Return the run of a trigger whose answer was lost earlier; None if it may be sent again."""
+        """Return the run of a trigger whose answer was lost earlier; None if the trigger may be sent again."""
         finding = await self._search(intent, 0.0)
         if finding.verdict is Verdict.UNSURE:
             raise self._unknown(finding)
         return finding.run_id if finding.verdict is Verdict.FOUND else None
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
-        """Return the run that a failed trigger started; None if it may be sent again."""
+        """Return the run that a failed trigger started; None if the trigger may be sent again."""
         window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
             if self._lost is None:
@@ -263,7 +265,7 @@ class Trigger:
             if not error.was_answered:
                 window = max(window, longest_request_seconds(self.client.settings.request_timeout_seconds))
         else:
-            # A trigger that started its run can fail, too. It was answered, so the run appears soon.
+            # A trigger can fail although it started a run. Bolt has answered, so such a run appears soon.
             self.decision_log.note(
                 f"Bolt refused the trigger ({error.message}); checking whether it started a run all the same."
             )
@@ -271,7 +273,7 @@ class Trigger:
         finding = await self._search(intent, window)
         if finding.verdict is Verdict.FOUND:
             return finding.run_id
-        # After a timeout the server may still process the request: a run can appear later.
+        # After a timeout the server may still process the trigger, and its run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
         if finding.verdict is Verdict.UNSURE or may_come:
             raise self._unknown(finding) from error
@@ -300,18 +302,19 @@ class Trigger:
         return unknown_trigger(what, self.request.schedule_name, finding)
 
     async def _started(self, run_id: int, *, adopted: bool) -> None:
-        # From here on a run exists: a cancel must not prevent that its id is stored.
+        # The run exists now. Its id is stored even if the caller is cancelled.
         with anyio.CancelScope(shield=True):
             await self.ledger.started(run_id, adopted=adopted)
 
     async def _send_shielded(self) -> int:
-        """Send from a thread of its own: no cancel of the caller can lose the answer."""
+        """Send the trigger in its own thread: if the caller is cancelled, the answer is not lost."""
         called_off = threading.Event()
         future = self.start(lambda: self._send_once(called_off))
         try:
             return await asyncio.wrap_future(future)
         except INTERRUPTS:
-            # This ends a wait for a retry; a request that was sent can only be waited for.
+            # If the client is waiting for its next try, this ends the wait. If the request was sent, we must wait for
+            # the answer.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
                 await self._settle(future)
@@ -322,13 +325,13 @@ class Trigger:
             return await self.request.send(client)
 
     async def _settle(self, future: Future[int]) -> None:
-        """Find out, after an interrupt, which run the trigger started, so that it can be cancelled.
+        """After an interrupt, find out which run the trigger started, so that the run can be cancelled.
 
-        Without an answer the intent stays open, and its reconciliation searches for the run.
+        If there is no answer, the intent stays open, and its reconciliation searches for the run.
         """
         self.decision_log.note("Interrupted before the trigger was answered; waiting for the answer.")
         with anyio.move_on_after(self.interrupt_seconds):
-            while not future.done():  # noqa: ASYNC110 - the answer comes from a thread that knows no event loop
+            while not future.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
                 await anyio.sleep(0.05)
         if not future.done():
             return
@@ -336,7 +339,7 @@ class Trigger:
         if error is None:
             run_id = future.result()
             self.decision_log.note(f"The trigger started Bolt run {run_id}.")
-            # The id is known here now; an unreachable Prefect must not delay the cancel.
+            # This process knows the id now. If Prefect is unreachable, the cancel must not wait for it.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(run_id, adopted=False)
         elif self._lost is None and not may_have_started(error):
