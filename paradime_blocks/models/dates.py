@@ -1,4 +1,4 @@
-"""Dates as Bolt writes them: text in UTC without a zone (`facts.md`: an inference from the vendor's own clients)."""
+"""Bolt's dates: text in UTC without a time zone. This is an inference from the vendor's own clients."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-# Ten digits are seconds from 2001 to 2286, thirteen are milliseconds; eight would be a day without dashes.
+# Ten digits are seconds (2001 to 2286), thirteen are milliseconds. Eight digits are a day without dashes.
 _EPOCH = re.compile(r"\d{9,13}(?:\.\d+)?")
 _LEAST_MILLISECONDS = 1e11
 
 
 def parse_bolt_date(value: object) -> object:
-    """Read a date: as Bolt writes it, in ISO 8601, RFC 1123, or as seconds or milliseconds since 1970.
+    """Return a date from Bolt's format, ISO 8601, RFC 1123, or seconds or milliseconds since 1970.
 
-    Empty or unreadable text is no date rather than an error: it must not stop a wait, and no decision hangs on
-    one.
+    The date is None if the text is empty or cannot be read. This is not an error, since a wait must not stop
+    because of a date.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float, datetime)):
         return None
@@ -40,7 +40,7 @@ def _read_date(value: str | float) -> datetime | None:
 
 
 def _of_epoch(number: float) -> datetime | None:
-    # An unset time of some languages is 0.
+    # In some languages, a time that is not set is 0.
     if number <= 0:
         return None
     seconds = number / 1000 if number >= _LEAST_MILLISECONDS else number
@@ -48,7 +48,7 @@ def _of_epoch(number: float) -> datetime | None:
 
 
 def _for_python_310(text: str) -> str:
-    """Return a date as Python 3.10 reads it: without "Z", with a colon in the zone, with six digits of fraction."""
+    """Return a date in a form that Python 3.10 reads: no "Z", a colon in the time zone, six decimals of the seconds."""
     if text.endswith(("Z", "z")):
         text = f"{text[:-1]}+00:00"
     if ":" in text:

@@ -1,4 +1,4 @@
-"""What dbt did in a run, for its caller to branch on."""
+"""The results of dbt in a Bolt run, for decisions in the caller's code."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pydantic import BaseModel, Field
 
 
 class BoltDbtNode(BaseModel):
-    """A model, test, seed or the like in a `BoltDbtResult`; its numbers are those of dbt's file.
+    """A model, test, seed or other node in a `BoltDbtResult`. Its numbers come from dbt's file.
 
     Attributes:
         unique_id: dbt's id, such as `model.shop.orders`.
         resource_type: model, test, unit_test, seed, snapshot, operation, ...
         name: The node's name.
-        status: dbt's word, in lower case.
-        message: dbt's message in one line of at most 300 characters.
-        command: The command that the node ran in, such as `dbt build`.
-        seconds: How long the node took.
-        failures: The rows that a test found.
-        rows_affected: The rows that the warehouse reported.
-        bytes_processed: The bytes that the query read (BigQuery, Athena).
-        bytes_billed: The bytes that the warehouse charges for (BigQuery).
+        status: dbt's status, in lower case.
+        message: dbt's message, on one line of at most 300 characters.
+        command: The command that ran the node, such as `dbt build`.
+        seconds: How long the node took, in seconds.
+        failures: The number of rows for which a test failed.
+        rows_affected: The number of rows that the warehouse reported as affected.
+        bytes_processed: The number of bytes that the query read (BigQuery, Athena).
+        bytes_billed: The number of bytes that the warehouse charges for (BigQuery).
         slot_ms: The slot time of the query in milliseconds (BigQuery).
         query_id: The id of the query or job in the warehouse (BigQuery, Snowflake, Databricks, ...).
     """
@@ -47,9 +47,9 @@ class BoltDbtSource(BaseModel):
     Attributes:
         unique_id: dbt's id, such as `source.shop.raw.orders`.
         name: The source's name.
-        status: dbt's word: `error` for a stale source, `runtime error` for a check that failed.
-        age_seconds: The age of the newest row.
-        max_loaded_at: When the newest row was loaded.
+        status: dbt's status: `error` for a stale source, `runtime error` for a check that failed.
+        age_seconds: The age of the newest row, in seconds.
+        max_loaded_at: The time at which the newest row was loaded.
         error: Why the check failed.
     """
 
@@ -62,10 +62,10 @@ class BoltDbtSource(BaseModel):
 
 
 class BoltDbtResult(BaseModel):
-    """What all dbt commands of a run did together, by dbt's own files; empty if there are none.
+    """The results of all dbt commands of a Bolt run, from dbt's own files; empty if there are no such files.
 
-    A node that ran twice, as with `dbt retry`, counts once, with its last result. The counts and sums are of
-    all nodes. Each list holds 50 entries at most, as Prefect stores a flow's result.
+    A node that ran twice, as with `dbt retry`, counts once, with its last result. The counts and sums include all
+    nodes. Each list has at most 50 entries, since Prefect stores a flow's result.
 
     Attributes:
         counts: How many nodes of each resource type ended in each status:
@@ -74,12 +74,12 @@ class BoltDbtResult(BaseModel):
         failed_nodes: The models, seeds, snapshots and operations that failed.
         stale_sources: The sources that are stale or could not be checked.
         slowest: The 10 nodes that took longest, longest first.
-        elapsed_seconds: The time that dbt took, without that of other commands.
-        rows_affected: The sum over the nodes; like the sums below None if the warehouse does not say.
+        elapsed_seconds: The time that the dbt commands took, in seconds.
+        rows_affected: The sum over the nodes. This sum and those below are None if the warehouse does not report them.
         bytes_processed: The sum over the nodes.
         bytes_billed: The sum over the nodes.
         slot_ms: The sum over the nodes.
-        unread: Which of dbt's files could not be read, and why; what they hold is missing here.
+        unread: Which of dbt's files could not be read, and why. Their content is missing from this result.
 
     Example:
         ```python
@@ -104,10 +104,10 @@ class BoltDbtResult(BaseModel):
     unread: list[str] = Field(default_factory=list)
 
     def count(self, *statuses: str, resource_type: str | None = None) -> int:
-        """Return how many nodes ended in one of some statuses.
+        """Return the number of nodes that ended with one of the given statuses.
 
         Args:
-            statuses: dbt's words, such as `success`; without any, all are counted.
+            statuses: dbt's statuses, such as `success`. Without any, all nodes are counted.
             resource_type: The resource type to count; by default all.
         """
         types = self.counts.values() if resource_type is None else [self.counts.get(resource_type, {})]

@@ -1,7 +1,7 @@
 """The end of a run in an unknown state, derived from its commands.
 
-Bolt's states are not documented in full. An unknown state is never an end by its name. But if it lasts although no
-command is running, the wait must not continue until the time limit.
+Bolt's states are not completely documented. The name of an unknown state never shows that the run has ended. But if
+the state lasts and no command is running, the wait must not continue until the time limit.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
     from paradime_blocks.models.runs import BoltRunStatus
 
-# From one command's end to the next one's start, or to the run's end, it takes seconds.
+# From the end of a command to the start of the next one, or to the end of the run, Bolt takes only seconds.
 SETTLING_SECONDS = 120.0
 SETUP_COMMANDS = ("git clone", "dbt deps")
 _BAD = re.compile(r"cancel|fail|err|time|abort|kill|stop|terminat|reject|expire|skip", re.IGNORECASE)
 
 
 def count_setup(shown: Sequence[str]) -> int:
-    """Return how many commands at the beginning of a run are Bolt's own, before the schedule's (`facts.md`)."""
+    """Return the number of Bolt's own commands at the beginning of a run, before those of the schedule."""
     return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
 
 
 def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
-    """Return the end of a run in an unknown state, derived from its commands.
+    """Return the final state of a run in an unknown state, derived from its commands.
 
-    It is None if the state is known, while a command is running, and before a command of the schedule has ended.
+    The result is None if the state is known, if a command is running, or if no command of the schedule has ended.
 
     Args:
         status: The run's status.
@@ -47,10 +47,10 @@ def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
 
 
 def settled(status: BoltRunStatus, now: float | None) -> BoltRunStatus:
-    """Return the status with the end derived from the commands, if an unknown state has lasted for long enough.
+    """Return the status. If an unknown state has lasted for two minutes, the state is derived from the commands.
 
     Args:
-        status: The status, as Bolt gave it.
+        status: The status that Bolt returned.
         now: The time by Bolt's clock, in seconds since the epoch; None if it is unknown.
     """
     end = end_by_commands(status)

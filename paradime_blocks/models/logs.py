@@ -10,14 +10,14 @@ from paradime_blocks.models.reply import Reply, Text, readable
 
 
 class BoltLogLine(Reply):
-    """A piece of a command's log; it carries its own newline."""
+    """A part of a command's log, with its line break if it has one."""
 
     stream: Annotated[str, BeforeValidator(lambda value: value or "STDOUT")] = "STDOUT"
     line: Text = ""
 
 
 class BoltLogPage(Reply):
-    """The log of a command since a cursor."""
+    """The part of a command's log that follows a cursor."""
 
     lines: Annotated[list[BoltLogLine], readable(BoltLogLine)] = Field(default_factory=list)
     cursor: str | None = None

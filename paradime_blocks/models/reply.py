@@ -30,22 +30,22 @@ def _none_if_unreadable(value: object, read: ValidatorFunctionWrapHandler) -> ob
         return None
 
 
-# An invalid value must not hide its record, nor an invalid record the others of its list.
+# An invalid value does not make its object invalid, and an invalid object does not make its list invalid.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 IfReadable = Annotated[T | None, WrapValidator(_none_if_unreadable)]
 
 
 def empty_for_none(value: object) -> object:
-    """Return an empty list where Bolt gives none."""
+    """Return an empty list if Bolt returns null instead of a list."""
     return [] if value is None else value
 
 
 def readable(model: type[Reply], *, at_least_one: bool = False) -> BeforeValidator:
-    """Return what reads a list of records and leaves out those that cannot be read.
+    """Return a validator that reads a list of objects and leaves out those that cannot be read.
 
     Args:
-        model: The model of a record.
-        at_least_one: Whether the list is invalid if none of its records can be read; it must not pass for empty.
+        model: The model of an object.
+        at_least_one: Whether a list is invalid if none of its objects can be read. It would look empty otherwise.
     """
 
     def read(records: object) -> object:
@@ -63,20 +63,20 @@ def readable(model: type[Reply], *, at_least_one: bool = False) -> BeforeValidat
 
 
 def with_count(values: Any, name: str) -> Any:
-    """Return a page's values with the number of records that Bolt sent, those that cannot be read included."""
+    """Return a page's values with the number of objects that Bolt sent, including those that cannot be read."""
     records = values.get(name) if isinstance(values, dict) else None
     return {**values, "received": len(records)} if isinstance(records, list) else values
 
 
 class Reply(BaseModel):
-    """A part of a reply."""
+    """The base of the models of a reply's parts."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
         populate_by_name=True,
         extra="allow",
         frozen=True,
-        # What is wrong with a reply stands in tracebacks, and so in logs; what it says must not.
+        # Tracebacks, and so logs, show what is wrong with a reply. They must not show its values.
         hide_input_in_errors=True,
     )
 

@@ -1,4 +1,4 @@
-"""What a run amounts to, for its caller."""
+"""The result of a Bolt run, for the flow's caller."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from paradime_blocks.models.states import BoltRunState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# The median of fewer tells nothing.
+# The median of fewer runs has no meaning.
 _LEAST_RUNS: Final = 3
 
 
 class BoltLatestArtifact(BaseModel):
-    """Where a schedule's newest file of a path is."""
+    """The place of a schedule's newest file of a path: the run, the command and the resource."""
 
     run_id: int
     command_id: int
@@ -29,7 +29,7 @@ class BoltLatestArtifact(BaseModel):
 
 
 class BoltCommandSummary(BaseModel):
-    """A command in a `BoltRunResult`: without its log, which may be long and is archived."""
+    """A command in a `BoltRunResult`, without its log, which may be long."""
 
     id: int
     command: str
@@ -39,7 +39,7 @@ class BoltCommandSummary(BaseModel):
 
     @classmethod
     def of(cls, command: BoltCommand) -> BoltCommandSummary:
-        """Sum up a command."""
+        """Return the summary of a command."""
         return cls(
             id=command.id,
             command=command.command,
@@ -50,7 +50,7 @@ class BoltCommandSummary(BaseModel):
 
 
 class BoltResourceSummary(BaseModel):
-    """A resource in a `BoltRunResult`: by id, since its signed URL expires."""
+    """A resource in a `BoltRunResult`. It has the id, not the signed URL, which expires."""
 
     id: int
     path: str
@@ -58,7 +58,7 @@ class BoltResourceSummary(BaseModel):
 
 
 class BoltAttempt(BaseModel):
-    """One Bolt run among those that it took to reach the result."""
+    """One of the Bolt runs that led to the result: the first one or a retry."""
 
     run_id: int
     state: BoltRunState
@@ -68,7 +68,7 @@ class BoltAttempt(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def url(self) -> str:
-        """The attempt's page in Paradime."""
+        """The URL of the Bolt run's page in Paradime."""
         return run_url(self.run_id)
 
 
@@ -76,10 +76,10 @@ class BoltUsualDuration(BaseModel):
     """How long a schedule's runs usually take.
 
     Attributes:
-        seconds: The median duration of its newest runs that succeeded, without retries and the run itself.
-        runs: How many runs these are.
-        difference_seconds: How much longer than that the run took, negative if it was faster; None if it has not
-            ended, or is a retry, which does only a part of the work.
+        seconds: The median duration of the schedule's newest runs that succeeded, without retries and without this run.
+        runs: The number of these runs.
+        difference_seconds: How much longer than the median this run took; negative if it was faster. None if it has not
+            ended, or if it is a retry, which does only a part of the work.
     """
 
     seconds: float
@@ -95,7 +95,7 @@ class BoltUsualDuration(BaseModel):
             run_id: The run to compare.
 
         Returns:
-            The usual duration; None if fewer than three of the other runs tell it.
+            The usual duration; None if fewer than three other runs can be used.
         """
         known = {run.id: seconds for run in runs if (seconds := _whole_run_seconds(run)) is not None}
         own = known.pop(run_id, None)
@@ -116,22 +116,22 @@ def _whole_run_seconds(run: BoltRunRecord) -> float | None:
 
 
 class BoltRunResult(BaseModel):
-    """What a finished run amounts to; JSON-serialisable.
+    """The result of a Bolt run. It can be written as JSON.
 
     Attributes:
-        run_id: The Bolt run (the last one, if it took several).
-        schedule_name: The schedule, if it is known: Bolt's API does not return it for a run.
+        run_id: The id of the Bolt run; of the last one, if there were several.
+        schedule_name: The schedule, if it is known. Bolt's API does not return the schedule of a run.
         state: The state in which the run ended.
-        url: The run's page in Paradime.
-        started_at: When the first command began, in UTC.
-        ended_at: When the last command ended, in UTC.
+        url: The URL of the run's page in Paradime.
+        started_at: The time at which the first command began, in UTC.
+        ended_at: The time at which the last command ended, in UTC.
         commands: The run's commands, without their logs.
-        resources: The files that the commands left behind.
-        attempts: The runs that it took, oldest first; more than one after retries.
-        differs: How the run differs from what was asked for, as a sentence: where another's was waited for instead.
-        dbt: What dbt did in the run; empty if no command left dbt's files.
-        usual_duration: How long the schedule's runs usually take, and how far off this one is; None if it is not
-            known: the backend has no list of runs, or there are too few.
+        resources: The files that the commands left.
+        attempts: The Bolt runs that led to the result, oldest first. After a retry there are several.
+        differs: If the flow waited for somebody else's run, a sentence that says how that run differs from the request.
+        dbt: dbt's results in the run; empty if no command left dbt's files.
+        usual_duration: How long the schedule's runs usually take, and how much longer this run took. None if the
+            backend cannot list runs, or there are too few runs.
 
     Example:
         ```python
@@ -168,14 +168,14 @@ class BoltRunResult(BaseModel):
         state: BoltRunState | None = None,
         resources: Iterable[BoltResourceSummary] = (),
     ) -> BoltRunResult:
-        """Return what is known of one run, whatever its state.
+        """Return the result of one run, in any state.
 
         Args:
             run_id: The run.
-            status: Its status when last seen, its secrets redacted; None if it was not seen.
-            schedule_name: Its schedule, if it is known.
-            state: Its state, where no status tells it.
-            resources: The files that its commands left behind.
+            status: The last known status of the run, without secrets; None if there is none.
+            schedule_name: The run's schedule, if it is known.
+            state: The run's state, if there is no status.
+            resources: The files that the run's commands left.
         """
         seen = state or BoltRunState("UNKNOWN") if status is None else status.state
         started, ended = (None, None) if status is None else (status.started_at, status.ended_at)

@@ -1,4 +1,4 @@
-"""Runs and their commands."""
+"""Models of Bolt runs and their commands."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ RUN_PAGE = "https://app.paradime.io/bolt/run_id/{run_id}"
 
 
 def run_url(run_id: int) -> str:
-    """Return the page of a run for a person."""
+    """Return the URL of a Bolt run's page in Paradime."""
     return RUN_PAGE.format(run_id=run_id)
 
 
 class BoltResource(Reply):
-    """A file that a command left behind, for instance `target/manifest.json`."""
+    """A file that a command left, for instance `target/manifest.json`."""
 
     id: int
     path: Text
 
 
 class BoltCommand(Reply):
-    """One command of a run, as `boltRunStatus` lists it; one that has not started is not listed."""
+    """One command of a run in `boltRunStatus`, which lists only commands that have started."""
 
     id: int
     command: Text
@@ -51,7 +51,7 @@ class BoltCommand(Reply):
 
 
 class BoltCommandDetail(BoltCommand):
-    """One command with its resources and its run, as `boltCommand` gives it (which has no id of its own)."""
+    """One command with its resources and its run, from `boltCommand`. That query does not return the command's id."""
 
     schedule_run_id: IfReadable[int] = None
     resources: Annotated[list[BoltResource], readable(BoltResource)] = Field(default_factory=list)
@@ -59,12 +59,12 @@ class BoltCommandDetail(BoltCommand):
 
 
 class BoltRunStatus(Reply):
-    """State and commands of a run.
+    """The state and the commands of a Bolt run.
 
     Attributes:
         state: The state.
         commands: The commands that have started.
-        reported_state: Bolt's own state, if it is unknown and `state` is derived from the commands.
+        reported_state: The state that Bolt reports, if we do not know it and `state` is derived from the commands.
     """
 
     ok: bool | None = None
@@ -74,11 +74,11 @@ class BoltRunStatus(Reply):
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that ended the run badly: the last that failed; None if none did.
+        """The command that made the run fail: the last command that failed; None if no command did.
 
-        With `continueOnError` a run continues after a failed command, so the first failure is not the cause. Of a
-        run that ended badly without a return code other than 0, it is the last command that was broken off. One
-        that ended with 0 is never to blame: Bolt itself may have failed.
+        With `continueOnError` a run continues after a failed command, so the first failure is not the cause. If the
+        run failed or was cancelled and no command has a return code other than 0, it is the last command without a
+        return code. A command with return code 0 is never the cause: Bolt itself may have failed.
         """
         failed = [command for command in self.commands if command.failed]
         if not failed and self._ended_badly:
@@ -87,16 +87,16 @@ class BoltRunStatus(Reply):
 
     @property
     def unfinished_command(self) -> BoltCommand | None:
-        """The last command if it has no return code: it is running, or the run's end broke it off."""
+        """The last command, if it has no return code: it is running, or it was stopped when the run ended."""
         last = self.commands[-1] if self.commands else None
         return last if last is not None and last.return_code is None else None
 
     @property
     def decisive_command(self) -> BoltCommand | None:
-        """The command that a person asks for when the run did not end well.
+        """The command to show to a person when the run did not succeed.
 
-        Of a run that was cancelled, what it was at, whatever failed before; else what failed, or what has no
-        return code because the run's end broke it off.
+        If the run was cancelled, it is the command that was running then, even if another one failed before.
+        Otherwise it is the command that failed, or else the one that was stopped when the run ended.
         """
         if self.state == BoltRunState.CANCELED:
             return self.unfinished_command or self.failing_command
@@ -104,9 +104,9 @@ class BoltRunStatus(Reply):
 
     @property
     def first_failed_command(self) -> BoltCommand | None:
-        """The command from which a retry must start: the first that failed or was broken off, or else the last.
+        """The command from which a retry must start: the first that failed or was stopped, otherwise the last one.
 
-        With `continueOnError` the run went on after it, and what came later may have been spoilt by it.
+        With `continueOnError` the run continued after this command, and its failure may have affected later commands.
         """
         codes = (None, 0) if not self._ended_badly else (0,)
         unfinished = (command for command in self.commands if command.return_code not in codes)
@@ -118,19 +118,19 @@ class BoltRunStatus(Reply):
 
     @property
     def started_at(self) -> datetime | None:
-        """When the first command began."""
+        """The time at which the first command began."""
         return min((c.start_dttm for c in self.commands if c.start_dttm), default=None)
 
     @property
     def ended_at(self) -> datetime | None:
-        """When the last command ended; None while the run is still running."""
+        """The time at which the last command ended; None if the run has not ended."""
         if not self.state.is_terminal:
             return None
         return max((c.end_dttm for c in self.commands if c.end_dttm), default=None)
 
 
 class BoltGitInfo(Reply):
-    """What a run checked out."""
+    """The branch, the commit and the pull request that a run has checked out."""
 
     branch: IfReadable[str] = None
     commit_hash: IfReadable[str] = None
@@ -138,7 +138,7 @@ class BoltGitInfo(Reply):
 
 
 class BoltRunRecord(Reply):
-    """A run as `listBoltRuns` lists it."""
+    """A run in `listBoltRuns`."""
 
     id: int
     state: Annotated[BoltRunState, BeforeValidator(lambda value: value or "UNKNOWN")]

@@ -1,4 +1,4 @@
-"""Schedules."""
+"""Models of Bolt schedules."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class BoltTurboCi(Reply):
 
 
 class BoltDeferredSchedule(BoltTurboCi):
-    """The schedule that another one defers to."""
+    """The schedule to which another schedule defers, with its settings."""
 
 
 class BoltScheduleSummary(Reply):
-    """A schedule as `listBoltSchedules` lists it."""
+    """A schedule in `listBoltSchedules`."""
 
     name: Text
     schedule: IfReadable[str] = None
@@ -58,8 +58,8 @@ class BoltSchedulePage(Reply):
 
     Attributes:
         schedules: The schedules that can be read.
-        total_count: How many schedules there are on all pages.
-        received: How many schedules Bolt sent.
+        total_count: The number of schedules on all pages.
+        received: The number of schedules that Bolt sent in this page.
     """
 
     schedules: Annotated[list[BoltScheduleSummary], readable(BoltScheduleSummary, at_least_one=True)] = Field(
@@ -75,7 +75,7 @@ class BoltSchedulePage(Reply):
 
 
 class BoltScheduleDetail(Reply):
-    """One schedule as `boltScheduleName` gives it."""
+    """One schedule, from `boltScheduleName`."""
 
     ok: bool | None = None
     latest_run_id: int | None = None

@@ -1,4 +1,4 @@
-"""The states of a run."""
+"""The states of a Bolt run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from paradime_blocks.text.rendering import one_line
 
-# A state is part of messages, labels and titles, and what Bolt may call one is not known.
+# A state is a part of messages, labels and titles, and Bolt may send a long one that we do not know.
 _STATE_CHARACTERS = 60
-# Other spellings of an end.
+# Other spellings of final states.
 _SPELLINGS = {
     "CANCELLED": "CANCELED",
     "FAILURE": "FAILED",
@@ -22,13 +22,13 @@ _SPELLINGS = {
 class BoltRunState(str, Enum):
     """The state of a Bolt run.
 
-    A state that is not listed becomes a member of its own name, so that nothing is lost; it is in none of the
-    sets, so that nobody takes it for an end. `CANCELLED`, `FAILURE`, `TIMED_OUT`, `TIMEOUT` and `SUCCEEDED` are other
-    spellings of listed ones.
+    A state that is not listed here becomes a member with its own name, so its name is kept. It is not in `TERMINAL` and
+    not in `FAILURES`, so the run does not count as ended. `CANCELLED`, `FAILURE`, `TIMED_OUT`, `TIMEOUT` and
+    `SUCCEEDED` are read as the listed states.
 
     Attributes:
-        TERMINAL: The run has ended.
-        FAILURES: The run has ended badly by itself.
+        TERMINAL: The states of a run that has ended.
+        FAILURES: The states of a run that has failed.
 
     Example:
         ```python
@@ -54,7 +54,7 @@ class BoltRunState(str, Enum):
     def _missing_(cls, value: object) -> BoltRunState | None:
         if not isinstance(value, str) or not value.strip():
             return None
-        # What has nothing to show is still a state, and no end.
+        # A text without visible characters is an unknown state, too.
         name = one_line(value.upper(), _STATE_CHARACTERS) or "UNKNOWN"
         name = _SPELLINGS.get(name, name)
         if name in cls.__members__:
