@@ -100,7 +100,7 @@ def check_text(name: str, value: object, example: str) -> str:
 
 
 def check_commands(commands: object) -> list[str | Command]:
-    """Return the commands that replace the schedule's own: as text, or as `Command` with an option.
+    """Return the commands that replace the schedule's own: a `Command` if `continue_on_error` is set, otherwise text.
 
     Raises:
         BoltRequestError: The value is not a list, the list is empty, or a command is blank or has control characters.

@@ -1,4 +1,4 @@
-"""dbt's files and logs, read: what the flows use of it."""
+"""Reads dbt's files and logs. The flows import from here."""
 
 from paradime_blocks.dbt.artifacts import (
     FreshnessResult,

@@ -1,10 +1,10 @@
-"""What dbt leaves behind, read: run_results.json, sources.json (or Fusion's freshness.json), manifest.json.
+"""Reads dbt's files: run_results.json, sources.json (freshness.json of dbt Fusion) and manifest.json.
 
-The files come from any dbt from 0.20 to today's, or from dbt Fusion, which leaves fields out. So a field that
-is unknown is passed over, one that is missing or of another type is None, an entry without an id is left out,
-and a status that nobody has heard of is kept. Only a file that is no JSON object at all is an error.
+The files come from any dbt version since 0.20, or from dbt Fusion, which leaves fields out. So an unknown field is
+ignored, a field that is missing or has another type is None, an entry without an id is left out, and an unknown status
+is kept. Only a file that is not a JSON object is an error.
 
-What the files say is remote text: to be compared as it is, but shown only through ``paradime_blocks.text.rendering``.
+The text in the files comes from outside. Show it only with the functions of ``paradime_blocks.text.rendering``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any, Final
 from paradime_blocks.dbt.cost import NO_COST, Cost, cost_of, rows_of
 from paradime_blocks.dbt.json import integer, load, mapping, mappings, number, sequence, text, time
 
-# What dbt calls its commands in its files, where it does not call them as they are typed.
+# The names of dbt's commands in its files, if they differ from the names that people type.
 _WHICH: Final = {
     **dict.fromkeys(("docs", "docs generate", "docs.generate"), "generate"),
     **dict.fromkeys(("source", "source-freshness", "snapshot-freshness", "source freshness"), "freshness"),
     "ls": "list",
 }
-# These write a run_results.json too, but in it "success" only says that a node compiles.
+# These commands also write a run_results.json, but with them "success" only means that a node compiles.
 _COMPILE_ONLY: Final = frozenset({"generate", "compile", "list", "parse", "show"})
 _NEWEST_SCHEMA: Final = 6
 _SCHEMA: Final = re.compile(r"/v([0-9]{1,9})(?:\.json|/|$)")
@@ -35,26 +35,26 @@ _TEST_HASH: Final = re.compile(r"[0-9a-f]{10}")
 
 @dataclass(frozen=True)
 class NodeResult:
-    """How one node fared.
+    """The result of one node.
 
     Attributes:
         unique_id: dbt's id, such as ``model.shop.orders``.
         resource_type: model, test, seed, snapshot, unit_test, operation, ...
         name: The node's name, with its version if it has one.
-        status: dbt's word, in lower case.
-        seconds: How long it took.
-        started_at: When work on it began.
-        completed_at: When work on it ended.
-        rows_affected: What the warehouse reported, where it reports it.
-        failures: The rows that a test found; other nodes have a number there that means nothing.
-        batches: How many batches a microbatch model had.
-        failed_batches: When each batch that failed begins.
-        message: dbt's message, as it is.
+        status: dbt's status, in lower case.
+        seconds: How long the node took.
+        started_at: The time at which dbt began the node.
+        completed_at: The time at which dbt ended the node.
+        rows_affected: The number of rows that the warehouse reported, if it reports it.
+        failures: The number of rows for which a test failed. For other nodes the number has no meaning.
+        batches: The number of batches of a microbatch model.
+        failed_batches: The beginning of each batch that failed.
+        message: dbt's message, unchanged.
         path: The file that defines the node.
-        compiled_path: The file with its compiled code.
+        compiled_path: The file with the node's compiled code.
         relation_name: The table or view, quoted as in SQL.
-        command: The command that it ran in, such as ``dbt build``.
-        cost: What the warehouse says of its cost.
+        command: The command that ran the node, such as ``dbt build``.
+        cost: The node's cost, as the warehouse reports it.
     """
 
     unique_id: str
@@ -78,11 +78,11 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class RunResults:
-    """What one run_results.json says, or several of one Bolt run merged.
+    """The content of one run_results.json, or of several files of one Bolt run, merged.
 
     Attributes:
         which: dbt's kind of command, such as ``build``; None if the file does not say.
-        unread: What of the file cannot be read.
+        unread: The part of the file that cannot be read, in words.
     """
 
     nodes: tuple[NodeResult, ...] = ()
@@ -97,7 +97,7 @@ class RunResults:
 
 @dataclass(frozen=True)
 class FreshnessResult:
-    """How fresh a command found one source; of a check whose query failed, ``error`` says why."""
+    """The result of a freshness check of one source. If the query failed, ``error`` says why."""
 
     unique_id: str
     name: str
@@ -110,10 +110,10 @@ class FreshnessResult:
     command: str | None = None
 
 
-# A manifest may have a hundred thousand of these: slots halve what they cost.
+# A manifest may have a hundred thousand of these objects. With slots they need half of the memory.
 @dataclass(frozen=True, slots=True)
 class ManifestNode:
-    """A model, test, seed, snapshot, source, ... as far as results, pages and assets need it."""
+    """A model, test, seed, snapshot, source, ..., with the fields that results, pages and assets need."""
 
     resource_type: str
     package: str | None
@@ -124,13 +124,13 @@ class ManifestNode:
     name: str | None = None
     description: str | None = None
     owner: str | None = None
-    # What prefect-dbt goes by: `meta: {prefect: {enable_assets: false}}`.
+    # The same setting as for prefect-dbt: `meta: {prefect: {enable_assets: false}}`.
     assets_enabled: bool = True
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest.json says; its nodes, sources and unit tests by unique id."""
+    """The content of a manifest.json. ``nodes`` also has sources and unit tests; the key is the unique id."""
 
     nodes: Mapping[str, ManifestNode] = field(default_factory=dict)
     adapter_type: str | None = None
@@ -143,13 +143,13 @@ def parse_run_results(
     """Read a run_results.json.
 
     Args:
-        content: The file.
-        manifest: The manifest of the same command, which knows the nodes' paths.
-        command: The command as Bolt ran it. The file only has its kind, and after ``dbt retry`` that of the
-            command that was retried.
+        content: The content of the file.
+        manifest: The manifest of the same command, which has the nodes' paths.
+        command: The command that Bolt ran. The file has only the kind of the command, and after ``dbt retry`` the
+            kind of the retried command.
 
     Raises:
-        DbtArtifactError: The file is no JSON object.
+        DbtArtifactError: The file is not a JSON object.
     """
     document = load(content)
     args, metadata = mapping(document, "args"), mapping(document, "metadata")
@@ -172,7 +172,7 @@ def parse_run_results(
 
 
 def _only_compiled(entries: list[Mapping[str, Any]]) -> bool:
-    """Whether no node has been run, by what the results leave out."""
+    """Whether no node was run, since the results lack the fields of a node that was run."""
     ran = any(
         text(each, "message") or each.get("adapter_response") or each.get("failures") for each in entries
     )
@@ -180,7 +180,7 @@ def _only_compiled(entries: list[Mapping[str, Any]]) -> bool:
 
 
 def _unread(document: Mapping[str, Any]) -> str | None:
-    """Say what of a file cannot be read, if anything."""
+    """Return a text that says which part of a file cannot be read; None if all of it can."""
     metadata = mapping(document, "metadata")
     schema = _SCHEMA.search(text(metadata, "dbt_schema_version") or "")
     version = f"dbt {text(metadata, 'dbt_version') or 'of an unknown version'}"
@@ -196,13 +196,13 @@ def _unread(document: Mapping[str, Any]) -> str | None:
 
 
 def unread_freshness(content: bytes) -> str | None:
-    """Say what of a sources.json, or freshness.json, cannot be read; None if all of it can.
+    """Return a text that says which part of a sources.json or freshness.json cannot be read; None if all of it can.
 
     Args:
-        content: The file.
+        content: The content of the file.
 
     Raises:
-        DbtArtifactError: The file is no JSON object.
+        DbtArtifactError: The file is not a JSON object.
     """
     return _unread(load(content))
 
@@ -236,7 +236,7 @@ def _node_result(
         failed_batches=tuple(failed_batches),
         message=message,
         path=(node.path if node else None) or _found(_DEFINED_IN, message),
-        # dbt before 1.8 wrote it into the message.
+        # dbt before 1.8 wrote this path into the message.
         compiled_path=(node.compiled_path if node else None) or _found(_COMPILED_AT, message),
         relation_name=text(entry, "relation_name") or (node.relation_name if node else None),
         command=command,
@@ -245,7 +245,7 @@ def _node_result(
 
 
 def _batch(bounds: Any) -> str:
-    """Return when a batch begins; midnight is left out."""
+    """Return the beginning of a batch, without the time if it is midnight."""
     first = bounds[0] if isinstance(bounds, list) and bounds else bounds
     return re.sub(r"T00:00:00(?:\.0+)?(?:Z|\+00:00)?$", "", str(first))
 
@@ -253,14 +253,14 @@ def _batch(bounds: Any) -> str:
 def parse_freshness(content: bytes, *, command: str | None = None) -> tuple[FreshnessResult, ...]:
     """Read a sources.json, or the freshness.json of dbt Fusion.
 
-    A source whose query failed is missing from what dbt 1.11 writes; only the command's log tells of it.
+    dbt 1.11 leaves out a source whose query failed; only the command's log reports it.
 
     Args:
-        content: The file.
-        command: The command that checked them, as Bolt ran it.
+        content: The content of the file.
+        command: The command that checked the sources, as Bolt ran it.
 
     Raises:
-        DbtArtifactError: The file is no JSON object.
+        DbtArtifactError: The file is not a JSON object.
     """
     results = []
     for entry in mappings(load(content), "results"):
@@ -282,13 +282,13 @@ def parse_freshness(content: bytes, *, command: str | None = None) -> tuple[Fres
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Read what is needed of a manifest.json.
+    """Read the needed part of a manifest.json.
 
     Args:
-        content: The file; of a large one, hardly more is held at a time than the file itself.
+        content: The content of the file. Reading it needs little more memory than the content itself.
 
     Raises:
-        DbtArtifactError: The file is no JSON object.
+        DbtArtifactError: The file is not a JSON object.
     """
     document = load(content, object_hook=_reduced)
     metadata = mapping(document, "metadata")
@@ -296,12 +296,12 @@ def parse_manifest(content: bytes) -> Manifest:
     for group in ("sources", "unit_tests", "nodes"):
         for unique_id, node in mapping(document, group).items():
             if isinstance(node, ManifestNode):
-                nodes[unique_id] = node  # noqa: PERF403 - as a comprehension, three loops would hide in it
+                nodes[unique_id] = node  # noqa: PERF403 - a comprehension with three loops is hard to read
     return Manifest(nodes, text(metadata, "adapter_type"), text(metadata, "project_name"))
 
 
 def _reduced(value: dict[str, Any]) -> Any:
-    """Make a node of what looks like one as soon as it is read, so that the rest of it can go."""
+    """Return a small object for a node when it is read, so that its other fields need no memory."""
     resource_type = value.get("resource_type")
     if not isinstance(resource_type, str) or "unique_id" not in value:
         return value
@@ -325,7 +325,7 @@ def _reduced(value: dict[str, Any]) -> Any:
 
 
 def node_name(unique_id: str) -> str:
-    """The name that people know a node by: of ``test.shop.unique_orders_id.0a1b2c3d4e``, the third part."""
+    """Return a node's name from its unique id: the third part of ``test.shop.unique_orders_id.0a1b2c3d4e``."""
     kind, _, rest = unique_id.partition(".")
     parts = rest.split(".")[1:]
     if kind == "test" and len(parts) > 1 and _TEST_HASH.fullmatch(parts[-1]):

@@ -1,4 +1,4 @@
-"""What a warehouse says of the cost of a node, by the names that dbt's adapters give it."""
+"""The cost of a node as the warehouse reports it, from the fields of dbt's adapters."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from paradime_blocks.dbt.json import integer, mapping, text
 
 @dataclass(frozen=True)
 class Cost:
-    """What an adapter says of the cost of one node.
+    """The cost of one node, as a dbt adapter reports it.
 
     Attributes:
-        bytes_processed: The bytes that the query read.
-        bytes_billed: The bytes that are charged for.
+        bytes_processed: The number of bytes that the query read.
+        bytes_billed: The number of bytes that the warehouse charges for.
         slot_ms: The slot time in milliseconds.
         query_id: The id of the query or job in the warehouse.
     """
@@ -30,15 +30,15 @@ NO_COST = Cost()
 
 
 def cost_of(entry: Mapping[str, Any]) -> Cost:
-    """Return what the entry of a node in run_results.json says of its cost.
+    """Return the cost of a node from its entry in run_results.json.
 
     Args:
-        entry: The entry.
+        entry: The node's entry in run_results.json.
     """
     response = mapping(entry, "adapter_response")
     processed = integer(response, "bytes_processed")
     return Cost(
-        # So dbt-athena calls it.
+        # dbt-athena has this name for it.
         integer(response, "data_scanned_in_bytes") if processed is None else processed,
         integer(response, "bytes_billed"),
         integer(response, "slot_ms"),
@@ -47,11 +47,11 @@ def cost_of(entry: Mapping[str, Any]) -> Cost:
 
 
 def rows_of(entry: Mapping[str, Any]) -> int | None:
-    """Return how many rows the entry of a node says that it affected; None where the warehouse does not know.
+    """Return the number of rows that a node affected, from its entry; None if the warehouse does not know it.
 
     Args:
-        entry: The entry.
+        entry: The node's entry in run_results.json.
     """
     rows = integer(mapping(entry, "adapter_response"), "rows_affected")
-    # Databases that don't know say -1.
+    # If the number is unknown, some databases report -1.
     return rows if rows is not None and rows >= 0 else None

@@ -1,4 +1,4 @@
-"""What dbt's files come to, as the small result that a flow returns."""
+"""Makes a small result from dbt's files, for the flow's result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paradime_blocks.dbt.results import FAILED, TESTS, summarise
 from paradime_blocks.models.dbt import BoltDbtNode, BoltDbtResult, BoltDbtSource
 from paradime_blocks.text.redaction import Redactor
 
-# Prefect stores a flow's result, and sends it from task to task.
+# Limits, since Prefect stores a flow's result and sends it from task to task.
 ENTRIES_AT_MOST: Final = 50
 _SLOWEST: Final = 10
 _MESSAGE_CHARACTERS: Final = 300
 _NAME_CHARACTERS: Final = 200
 _UNREAD_AT_MOST: Final = 20
 _RESULTS: Final = frozenset({"run_results.json", "sources.json", "freshness.json"})
-# dbt knows less than this of either; a file that has more is not dbt's.
+# dbt has fewer resource types and fewer statuses. A file with more is not dbt's.
 _KINDS_AT_MOST: Final = 30
 _WORD_CHARACTERS: Final = 40
 
@@ -31,13 +31,13 @@ def digest(
     redact: Redactor,
     unread: Iterable[str] = (),
 ) -> BoltDbtResult:
-    """Return the results of a run's dbt commands in short.
+    """Return a short result of all dbt commands of a Bolt run.
 
     Args:
         results: The results of all commands, merged.
-        freshness: The sources that they checked.
-        redact: Takes secrets out of text; the text is cut afterwards.
-        unread: What could not be read.
+        freshness: The sources that the commands checked.
+        redact: Removes secrets from text, before the text is cut.
+        unread: The files that could not be read, and why.
     """
     summary = summarise(results.nodes, _SLOWEST)
     counts = {kind: dict(of_type) for kind, of_type in summary.counts.items()}
@@ -71,11 +71,11 @@ def digest(
 
 
 def not_read(paths: Iterable[str], redact: Redactor) -> BoltDbtResult:
-    """Return the result where dbt's files were not read: it names them, so that it is not taken for that of a success.
+    """Return a result without dbt's files. It names the files, so that it does not look like a success of dbt.
 
     Args:
         paths: The files that the run's commands left.
-        redact: Takes secrets out of text.
+        redact: Removes secrets from text.
     """
     results = dict.fromkeys(path for path in paths if PurePosixPath(path).name in _RESULTS)
     return BoltDbtResult(
@@ -95,7 +95,7 @@ def _node(node: NodeResult, redact: Redactor) -> BoltDbtNode:
         message=redact.line(node.message, _MESSAGE_CHARACTERS) if node.message else None,
         command=redact.line(node.command, _NAME_CHARACTERS) if node.command else None,
         seconds=node.seconds,
-        # Of other nodes it is a number that means nothing.
+        # For other nodes this number has no meaning.
         failures=node.failures if node.resource_type in TESTS else None,
         rows_affected=node.rows_affected,
         bytes_processed=node.cost.bytes_processed,

@@ -1,4 +1,4 @@
-"""What an error says about the command that failed: dbt's own words, and the end of its log."""
+"""The facts in an error about the command that failed: dbt's error messages and the end of the log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CHARACTERS: Final = 220
 _LOG_TAIL_CHARACTERS: Final = 4000
 _FRESHNESS: Final = ("sources.json", "freshness.json")
 _LIMIT_BYTES: Final = 32 * 1024 * 1024
-# The run's outcome waits for this; the archive, which comes after it, has the whole.
+# The run's result waits for these facts. The archive, which is written later, has all of them.
 _SECONDS: Final = 60.0
 
 
@@ -52,11 +52,11 @@ async def failure_facts(
     Args:
         client: The workspace's client.
         command: The command, as the run's status has it.
-        credentials: What must not be shown.
+        credentials: The credentials; their secrets are removed.
 
     Returns:
-        Command and return code, and the end of its log and dbt's errors as far as they can be fetched: what
-        cannot be must not hide the failure.
+        The command and its return code; also the end of its log and dbt's errors, if Bolt returns them. If not,
+        the error is raised without them.
     """
     redact = Redactor.of(credentials)
     broken_off = command.return_code is None
@@ -70,7 +70,7 @@ async def failure_facts(
         ends = [redact.tail(text, _LOG_TAIL_CHARACTERS) for text in (detail.stdout, detail.stderr)]
         log = "\n".join(end for end in ends if end)
         facts["log_tail"] = log[-_LOG_TAIL_CHARACTERS:].strip() or None
-        # What lies in dbt's folder is an earlier command's if this one did not come to write its own.
+        # A command that was stopped may not have written files: those in dbt's folder are an earlier command's.
         files = [] if broken_off else detail.resources
         detail = detail.model_copy(update={"command": command.command, "resources": files})
         facts["dbt_errors"] = await dbt_errors_of(client, detail, redact)
@@ -78,16 +78,16 @@ async def failure_facts(
 
 
 async def dbt_errors_of(client: BoltClient, command: BoltCommandDetail, redact: Redactor) -> list[str]:
-    """Return one line for each node or source that failed, at most five; or else the first error of the log.
+    """Return one line for each node or source that failed, at most five. If there is none, the log's first error.
 
     Args:
         client: The workspace's client.
         command: The command that failed, with its output and resources.
-        redact: Takes secrets out of what is told.
+        redact: Removes secrets from the lines.
     """
-    # A log may be large, and others wait for this loop.
+    # In a thread, since a log may be large and other tasks need the event loop.
     log = await anyio.to_thread.run_sync(reasons_in, [command.stdout, command.stderr])
-    # The cut comes last, after secrets have been taken out.
+    # The text is cut last, after secrets have been removed.
     said = [redact.line(error, _CHARACTERS) for error in log.errors[:1]]
     if said and not calls_dbt(command.command):
         return said

@@ -1,4 +1,4 @@
-"""Tolerant reading of the JSON that dbt writes: a field is what it should be, or it is taken for absent."""
+"""Reads the JSON that dbt writes. A field with a wrong type counts as missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DATETIME: Final = TypeAdapter(datetime)
 
 
 class DbtArtifactError(ValueError):
-    """A file is not the dbt artifact that its name promises."""
+    """A file is not the dbt artifact that its name says."""
 
 
 def load(content: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Mapping[str, Any]:
@@ -22,10 +22,10 @@ def load(content: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = N
 
     Args:
         content: The file.
-        object_hook: Given each object within it as soon as it is read, to put something smaller in its place.
+        object_hook: Called with each object in the file when it is read; its result replaces the object.
 
     Raises:
-        DbtArtifactError: It is none.
+        DbtArtifactError: The file is not a JSON object.
     """
     try:
         document = json.loads(content, object_hook=object_hook)
@@ -37,50 +37,50 @@ def load(content: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = N
 
 
 def mapping(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The object there; an empty one if there is none."""
+    """Return the object of a key; an empty one if the value is not an object."""
     value = entry.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def sequence(entry: Mapping[str, Any], key: str) -> list[Any]:
-    """The array there; an empty one if there is none."""
+    """Return the array of a key; an empty one if the value is not an array."""
     value = entry.get(key)
     return value if isinstance(value, list) else []
 
 
 def mappings(entry: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The objects in the array there."""
+    """Return the objects in the array of a key."""
     return [value for value in sequence(entry, key) if isinstance(value, dict)]
 
 
 def text(entry: Mapping[str, Any], key: str) -> str | None:
-    """The string there, or the number as one; None if it is blank."""
+    """Return a key's value as text, if it is a string or a number. None if it is blank, missing or anything else."""
     value = entry.get(key)
-    # A message was a number once.
+    # In one dbt version, a message was a number.
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     return str(value) if str(value).strip() else None
 
 
 def number(entry: Mapping[str, Any], key: str) -> float | None:
-    """The number there, also from a string; None if it is none or not finite."""
+    """Return the number of a key, which may be a string. None if the value is not a finite number."""
     if isinstance(entry.get(key), bool):
         return None
     try:
-        value = float(entry.get(key))  # type: ignore[arg-type]  # whatever it is, float() judges it
+        value = float(entry.get(key))  # type: ignore[arg-type]  # float() accepts or refuses any type
     except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
 
 
 def integer(entry: Mapping[str, Any], key: str) -> int | None:
-    """The same as an integer."""
+    """Return the number of a key as an integer; None as for `number`."""
     value = number(entry, key)
     return None if value is None else int(value)
 
 
 def time(entry: Mapping[str, Any], key: str) -> datetime | None:
-    """The time there, in UTC where it has no zone; None if it is none."""
+    """Return the time of a key; without a time zone, it is UTC. None if the value is not a time."""
     value = entry.get(key)
     if not isinstance(value, str):
         return None
@@ -88,5 +88,5 @@ def time(entry: Mapping[str, Any], key: str) -> datetime | None:
         parsed = _DATETIME.validate_python(value)
     except ValidationError:
         return None
-    # dbt's times are UTC, also where they do not say so.
+    # dbt's times are in UTC, even if they have no time zone.
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)

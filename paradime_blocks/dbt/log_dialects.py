@@ -1,6 +1,6 @@
-"""What one line of a command's output says: its level, its message and how far the command has come.
+"""Reads one line of a command's output: its level, its message and the progress of the command.
 
-dbt prints lines in one of these ways, and Bolt passes on what was printed:
+dbt prints lines in one of these formats, and Bolt passes them on unchanged:
 
     12:01:02  1 of 5 ERROR creating sql table model ...     --log-format text, the default: no level at all
     12:01:02 | 1 of 5 ERROR creating table model ...        the same of dbt 0.21 and older
@@ -8,9 +8,9 @@ dbt prints lines in one of these ways, and Bolt passes on what was printed:
     {"info": {"level": "error", "msg": "1 of 5 ..."}, ...}   --log-format json, one object a line
         Failed [  1.74s] model main.orders (table)           dbt Fusion: a word that ends in the tenth column
 
-For text the level is read from the words that dbt uses, so that it agrees with the level that dbt gives the
-same line as JSON: the tables below list them. Everything here is about one line and keeps no state;
-`log_levels` knows which lines belong together.
+A line in the text format has no level, so the level is read from dbt's words, which the tables below list. The
+result is the level that dbt gives the same line as JSON. This module reads each line alone and keeps no state;
+`log_levels` finds out which lines belong together.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _LEVELS: Final = {
 _JSON_KEYS: Final = (("level", "msg"), ("level", "message"), ("severity_text", "body"))
 
 TIME: Final = (
-    # dbt 0.x printed the date and the thread, too, where it logged in full.
+    # dbt 0.x printed the date and the thread, too, in its full log format.
     r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2} )?[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?: \([^()\n]{1,60}\):)?(?: \| ?| |(?=\n|$)) ?"
 )
 _TIME: Final = re.compile(TIME)
 DECLARED: Final = r"\[([a-z]+) *\] \[[^\]\n]{0,100}\]: ?"
 _DECLARED: Final = re.compile(DECLARED)
-# dbt numbers the batches of a microbatch model within the model.
+# For a microbatch model, dbt numbers the batches, from 1 in each model.
 PROGRESS: Final = r"(?:Batch )?([0-9]{1,9}) of ([0-9]{1,9}) ([A-Z][A-Z-]*)\b"
 _PROGRESS: Final = re.compile(PROGRESS)
 _BATCH: Final = re.compile(r"Batch |[0-9]+ of [0-9]+ [A-Z]+(?: creating| created)? batch ")
@@ -130,19 +130,19 @@ _ERRORS: Final = (
     r"[^\s:]{1,100}: line [0-9]{1,9}: [^\n]{0,300}" + _CANNOT_RUN,
     r"g?make(?:\[[0-9]{1,9}\])?: \*\*\* |npm (?:ERR!|error) ",
 )
-# What comes first saves a look at each of them: no head begins with a digit.
+# The lookahead comes first and saves time: none of the patterns begins with a digit.
 HEAD: Final = (
     rf"[^\S\n]*(?=[A-Za-z_./~*\[-])(?:(?P<warning>{'|'.join(_WARNINGS)})|(?P<error>{'|'.join(_ERRORS)}))"
 )
 _HEAD: Final = re.compile(HEAD)
 _HEAD_LEVELS: Final = {"warning": logging.WARNING, "error": logging.ERROR}
 
-# What git prints to standard error while all is well.
+# Lines that git prints to standard error when there is no error.
 GIT: Final = (
     r"(?:Cloning into |Submodule |remote: (?:Enumerating|Counting|Compressing|Finding|Total|[^\S\n]*$)"
     r"|(?:remote: )?[A-Z][a-z]+ (?:[a-z]+ )?[a-z]+: +[0-9]{1,3}% \(|From [^\s]+$|HEAD is now at |Note: switching to "
     r"|Switched to |Already on | \* \[new | [*+=-] [0-9a-f]{7,40}\.\.|   [0-9a-f]{7,40}\.\."
-    # Its advice on a commit that is no branch's.
+    # git's advice after the checkout of a commit without a branch.
     r"|You are in 'detached HEAD' state|changes and commit them, and |state without impacting any branches"
     r"|If you want to create a new branch to retain |do so \(now or later\) by using |Or undo this operation with:"
     r"|  git switch |Turn off this advice by )"
@@ -151,15 +151,15 @@ _GIT: Final = re.compile(GIT)
 
 
 class LogLine(NamedTuple):
-    """One line of a command's output, understood.
+    """One line of a command's output, with its level and its progress.
 
     Attributes:
         level: A level of the ``logging`` module.
         message: The text without colours and without dbt's time of day; of JSON lines, dbt's message only,
             which may have several lines.
-        progress: ``(n, m)`` of a line "n of m ...". Hooks count anew: "1 of 1" after "19 of 19" is no mistake.
-        status: The word after it: START when node n begins; OK, PASS, ERROR, FAIL, WARN, SKIP, ... when it is
-            done. Nodes end out of order, so those that are done are to be counted, not read off ``n``.
+        progress: ``(n, m)`` of a line "n of m ...". Hooks are counted separately: "1 of 1" after "19 of 19" is correct.
+        status: The word after the progress: START when node n begins; OK, PASS, ERROR, FAIL, WARN, SKIP, ... when
+            node n has ended. Nodes do not end in order, so count the lines of ended nodes and do not use ``n``.
     """
 
     level: int
@@ -169,7 +169,7 @@ class LogLine(NamedTuple):
 
 
 def parse_line(line: str) -> LogLine:
-    """Understand one line; whatever it is, it comes back as a line.
+    """Return the level, message and progress of any line.
 
     Args:
         line: A line of standard output or standard error, with or without its line break.
@@ -178,14 +178,14 @@ def parse_line(line: str) -> LogLine:
 
 
 def understand(line: str) -> tuple[LogLine, Origin]:
-    """Understand one line that has been cleaned.
+    """Return the level, message and progress of a line after `clean`, and its format.
 
     Args:
         line: The line, without its line break.
 
     Returns:
-        The line, and how it was printed: by dbt as ``text``, ``debug``, ``json`` or ``fusion``; ``plain`` is the
-        rest of a dbt message, or not dbt's at all.
+        The line and its format: ``text``, ``debug``, ``json`` or ``fusion`` for lines of dbt; ``plain`` for a
+        further line of a dbt message, or for a line of another program.
     """
     if line.startswith("{"):
         event = _json_event(line)
@@ -210,7 +210,7 @@ def understand(line: str) -> tuple[LogLine, Origin]:
 
 
 def is_git_progress(line: str) -> bool:
-    """Whether a line is git's account of what it is doing, which it prints to standard error."""
+    """Whether a line is a progress message of git, which git prints to standard error."""
     return _GIT.match(line) is not None
 
 
@@ -228,7 +228,7 @@ def _progress(message: str) -> tuple[tuple[int, int] | None, str | None, int]:
 
 
 def _json_event(line: str) -> LogLine | None:
-    """Return the event in a JSON line; None for other JSON, or for no JSON."""
+    """Return the dbt event in a JSON line; None if the line is other JSON or not JSON."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -251,11 +251,11 @@ def _json_event(line: str) -> LogLine | None:
 
 
 def _counted(data: Any) -> tuple[int, int] | None:
-    """The progress that an event's data state, for events whose message does not."""
+    """Return the progress from an event's data, for events without progress in the message."""
     if not isinstance(data, dict):
         return None
     at, total = data.get("index"), data.get("total")
-    # A bool is an int to Python.
+    # In Python, a bool is an int, too.
     if type(at) is int and type(total) is int and 0 < at <= total:
         return at, total
     return None

@@ -1,8 +1,8 @@
-"""The level of each line of a command's output: what belongs to an error, and where it ends.
+"""Finds the level of each line of a command's output: which lines belong to an error, and where the error ends.
 
-dbt says the level once per message, at its beginning. What follows without a time belongs to it; dbt 1.5 and
-older give each further line of a message its own time, and indent it. A message of dbt Fusion or of another
-program is followed by what is indented; a traceback ends with the exception.
+dbt prints the level once per message, in the first line. The next lines without a time belong to the same message.
+dbt 1.5 and older print a time in each further line of a message, and indent the line. For dbt Fusion and other
+programs, the indented lines after the first one belong to the message. A traceback ends with the exception.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Stream = Literal["STDOUT", "STDERR"]
 _JSON_TIME: Final = re.compile(r'"(?:ts|timestamp|time)": ?"[0-9-]{10}[T ]([0-9:]{8})')
 TRACEBACK: Final = "Traceback (most recent call last)"
 CHAINED: Final = ("During handling of the above", "The above exception was")
-# dbt tells the content of these in the message after them.
+# After such a line, the next message has the content of the error or warning.
 ANNOUNCES: Final = re.compile(r"Failure in |Warning in |\s*[^\s]{1,300} failed, error:$")
-# At the end of a run dbt reports each error and warning, and closes it with an empty line.
+# At its end, dbt reports each error and warning, with an empty line after each.
 _REPORTED: Final = re.compile(
     r"\s*(?:Failure in |Warning in |[^\n]{1,60} Error in [a-z_ ]{1,20} |[^\s]{1,300} failed, error:)"
 )
 _LAST: Final = "Done."
-# dbt Fusion prints the rows of a unit test's difference as they are.
+# After this line, dbt Fusion prints a unit test's difference as a table that is not indented.
 _TABLES: Final = "Test failed"
-# Whole lines that say nothing of their level go together, up to so many characters.
+# Lines without a level of their own are returned together, up to so many characters.
 _TOGETHER_CHARACTERS: Final = 5000
-# Where a line may begin that is of another level than the usual one; what matches is looked at closely. The line
-# break is part of it: a search for a character that must be there is many times as fast as one for a place.
+# The beginning of a line that may have another level than the usual one; such a line is then read closely. The pattern
+# begins with the line break: a search for a fixed character is many times as fast as one for a position.
 _LOUD: Final = (
     r"(?:\{"
     rf"|(?:{TIME}|(?![0-9]{{2}}:[0-9]{{2}}:))(?:{HEAD.replace('(?P<warning>', '(?:').replace('(?P<error>', '(?:')}"
@@ -50,11 +50,11 @@ _LOUD: Final = (
     r"|(?:Batch )?[0-9]{1,9} of [0-9]{1,9} (?:ERROR|FAIL|WARN|SKIP)"
     r"| {0,7}(?:Failed|Errored|Stale|Warned|Cancelled) "
 )
-# What most lines of dbt look like is passed over first.
+# Most lines of dbt look like this. They are skipped first.
 _COMMON: Final = r"(?![0-9:]{8}  [0-9]{1,9} of [0-9]{1,9} (?:START|OK|PASS) )"
 _LOUD_LINE: Final[dict[str, re.Pattern[str]]] = {
     "STDOUT": re.compile(r"\n" + _COMMON + _LOUD + "))"),
-    # There, what is known for harmless is not of the usual level either.
+    # On standard error the usual level is WARNING, so lines without a problem have another level, too.
     "STDERR": re.compile(
         r"\n" + _LOUD + rf"|(?:Batch )?[0-9]{{1,9}} of |{GIT}|(?=[^\n]{{10}} ) {{0,7}}[A-Z][a-z]{{2,9}} ))",
         re.MULTILINE,
@@ -63,19 +63,19 @@ _LOUD_LINE: Final[dict[str, re.Pattern[str]]] = {
 
 
 class Record(NamedTuple):
-    """Some lines of one level."""
+    """One or several lines of the same level."""
 
     level: int
     text: str
 
 
 class Piece(NamedTuple):
-    """One line, or some that go together.
+    """One line, or several lines that are returned together.
 
     Attributes:
-        record: The level, and the text as it is to be shown.
-        lines: How many lines of the output it is.
-        line: The line, understood; None for lines of the usual level, which were not looked at one by one.
+        record: The level, and the text to show.
+        lines: The number of lines of the output.
+        line: The line with its progress; None for lines of the usual level, which were not read one by one.
     """
 
     record: Record
@@ -84,7 +84,7 @@ class Piece(NamedTuple):
 
 
 class _Reach(Enum):
-    """What belongs to the message that was read last, beside its first line."""
+    """Which further lines belong to the message that was read last."""
 
     NOTHING = auto()
     INDENTED = auto()
@@ -94,16 +94,16 @@ class _Reach(Enum):
 
 
 class LevelReader:
-    """Says the level of each line of one stream, in order.
+    """Returns the level of each line of one stream. Read the lines in order.
 
-    Standard error counts as a warning where neither dbt nor git says otherwise.
+    A line on standard error is a warning, unless it has a level of dbt or is a progress message of git.
 
     Args:
-        stream: Which stream it is.
+        stream: Standard output or standard error.
 
     Attributes:
-        continues: Whether the last line belongs to the message before it.
-        is_node: Whether it is dbt Fusion's line of a node.
+        continues: Whether the line that was read last belongs to the message before it.
+        is_node: Whether the line that was read last is dbt Fusion's line about a node.
     """
 
     def __init__(self, stream: Stream = "STDOUT") -> None:
@@ -116,7 +116,7 @@ class LevelReader:
         self._reported = False
 
     def read(self, line: str) -> tuple[Record, LogLine]:
-        """Return a line as it is to be shown, and as it is understood.
+        """Return the text of a line to show, and the line with its progress.
 
         Args:
             line: The line, without its line break.
@@ -124,7 +124,7 @@ class LevelReader:
         return self._read(clean(line))
 
     def read_all(self, lines: Sequence[str]) -> Iterator[Piece]:
-        """Iterate over lines, those together that say nothing of their level: most lines do not.
+        """Iterate over lines. Lines without a level of their own, which are most lines, are returned together.
 
         Args:
             lines: The lines, without their line breaks.
@@ -165,7 +165,7 @@ class LevelReader:
         return Record(level, text), line
 
     def _follow(self, line: LogLine, origin: Origin, text: str) -> int:
-        """Return the line's level; take in what may follow it."""
+        """Return the line's level, and keep what may follow the line."""
         self.continues = True
         if origin == "plain" and self._reach is not _Reach.NOTHING and self._takes(line, text):
             return self._level
@@ -183,7 +183,7 @@ class LevelReader:
         if self._reach is _Reach.TO_BLANK:
             return bool(text.strip())
         if self._reach is _Reach.TRACEBACK:
-            # Frames, and the code and the marks below them, are indented.
+            # A traceback's frames are indented, and so are the code and the marks below them.
             if text.strip() and not text[0].isspace() and not text.startswith(TRACEBACK):
                 self._reach = _Reach.INDENTED
             return True
@@ -198,8 +198,8 @@ class LevelReader:
         return line.message.startswith("  ")
 
     def _begin(self, line: LogLine, origin: Origin, text: str) -> tuple[int, _Reach]:
-        """Return the level of a message by its first line, and what will belong to it."""
-        # A line of progress, and an event as JSON, is whole.
+        """Return the level of a message from its first line, and which further lines belong to the message."""
+        # A progress line and a JSON event are complete: no further line belongs to them.
         if origin in {"json", "fusion"} or line.status is not None:
             return line.level, _Reach.NOTHING
         if origin == "debug":

@@ -1,7 +1,7 @@
-"""What a command's output says of its failure: the errors in it, and its last line.
+"""Finds the reason of a failure in a command's output: the errors, and the last line.
 
-When dbt fails before it runs a node, or leaves the reason out of its results, or a command is not dbt's at all,
-its output is the only source.
+The output is the only source if dbt fails before it runs a node, if dbt's results do not contain the reason, or if
+the command is not a dbt command.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ __all__ = ["LogLine", "errors_in", "first_error", "last_line", "parse_line"]
 _ENCOUNTERED: Final = "Encountered an error:"
 _MOST_ERRORS: Final = 100
 _MOST_CHARACTERS: Final = 5000
-# Far more than a last line is long; the whole of a log need not be looked through for it.
+# Much longer than any last line. So the search for it does not read the whole log.
 _END_CHARACTERS: Final = 50_000
 
 
 def first_error(text: str, limit: int = 500) -> str | None:
-    """The first error in a command's output.
+    """Return the first error in a command's output.
 
     Args:
         text: Standard output or standard error.
-        limit: The most characters of the error.
+        limit: The largest length of the error, in characters.
 
     Returns:
-        The error on one line, with the lines that belong to it; of a Python traceback, the exception. None if
-        no line looks like an error.
+        The error and its further lines, on one line; for a Python traceback, the exception. None if no line
+        looks like an error.
     """
     found = errors_in([text], 1)
     return one_line(found[0], limit) if found else None
@@ -42,12 +42,12 @@ def errors_in(pieces: Iterable[str], most: int = _MOST_ERRORS) -> list[str]:
     """Return the errors in a command's output, in order, each once.
 
     Args:
-        pieces: The output, in pieces that end with a line.
-        most: How many errors to look for.
+        pieces: The output, in pieces. Each piece ends with a complete line.
+        most: How many errors to return at most.
 
     Returns:
-        Each with the lines that belong to it; of a Python traceback, the exception. Lines of progress that say
-        which node failed are returned only if there is nothing else.
+        Each error with its further lines; for a Python traceback, the exception. Progress lines that say which
+        node failed are returned only if there is no other error.
     """
     found: list[str] = []
     nodes: list[str] = []
@@ -59,7 +59,7 @@ def errors_in(pieces: Iterable[str], most: int = _MOST_ERRORS) -> list[str]:
         elif lines[0].startswith(CHAINED) and found:
             found[-1] = told
         elif told and told not in found:
-            # Whether the next traceback follows from this one is not known before it is there.
+            # The check is here, since a following traceback may still replace the last error.
             if len(found) >= most:
                 break
             found.append(told)
@@ -67,7 +67,7 @@ def errors_in(pieces: Iterable[str], most: int = _MOST_ERRORS) -> list[str]:
 
 
 def _messages(pieces: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
-    """Iterate over the lines of each error, and whether it is a mere line of progress."""
+    """Iterate over the errors: the lines of each, and whether it is only a progress line."""
     reader = LevelReader()
     gathered: list[str] = []
     size = 0
@@ -94,28 +94,28 @@ def _messages(pieces: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
 
 
 def _only_announces(lines: list[str]) -> bool:
-    """Whether the error is in the next message: as JSON, the two are events of their own."""
+    """Whether the error is in the next message. In the JSON format, the two are separate events."""
     return len(lines) == 1 and ANNOUNCES.match(lines[0]) is not None
 
 
 def _told(lines: list[str]) -> str:
-    """Return what an error says, of what belongs to it."""
+    """Return the text of an error from its lines."""
     lines = [line.rstrip() for line in lines]
     at = next((at for at, line in enumerate(lines) if line.startswith(TRACEBACK)), None)
     if at is not None:
         return _raised(lines[at:]) or lines[at]
     if lines[0].startswith("Failure in ") and any("Error in " in line for line in lines[1:2]):
-        # The error itself names the node again.
+        # The second line has the node's name, too.
         lines = lines[1:]
     lines[0] = lines[0].strip().removeprefix(_ENCOUNTERED)
     return "\n".join(lines).strip()[:_MOST_CHARACTERS]
 
 
 def _raised(lines: list[str]) -> str | None:
-    """The exception that a traceback ends with; of tracebacks that follow from each other, the last one's."""
+    """Return the exception at the end of a traceback; of chained tracebacks, the last exception."""
     raised = last = None
     for line in lines:
-        # Frames, and the code and the marks below them, are indented.
+        # A traceback's frames are indented, and so are the code and the marks below them.
         if not line.strip() or line[0].isspace() or line.startswith(TRACEBACK):
             continue
         if line.startswith(CHAINED):
@@ -126,11 +126,11 @@ def _raised(lines: list[str]) -> str | None:
 
 
 def last_line(text: str, limit: int = 300) -> str | None:
-    """The last line of a command's output that says anything; None if it wrote none.
+    """Return the last line of a command's output that is not empty; None if there is none.
 
     Args:
         text: Standard output or standard error.
-        limit: The most characters of the line.
+        limit: The largest length of the line, in characters.
     """
     for line in reversed(clean(text[-_END_CHARACTERS:]).split("\n")):
         message = one_line(parse_line(line).message, limit)

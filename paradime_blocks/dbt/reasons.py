@@ -1,7 +1,7 @@
-"""What a command's log adds to its results: reasons that the files leave out, and failures that they do not have.
+"""Adds to a command's results what only its log has: reasons, and failures that dbt's files leave out.
 
-dbt writes no message for an operation, and dbt Fusion for no node at all; dbt before 1.9 writes nothing of a hook
-that failed, and from 1.9 on nothing of a source whose query failed. The log has all of it.
+In the files, dbt has no message for an operation, and dbt Fusion has none for any node. dbt before 1.9 leaves out a
+hook that failed. dbt 1.9 and newer leave out a source whose query failed. The log contains all of these.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from paradime_blocks.dbt.logs import errors_in
 from paradime_blocks.dbt.results import FAILED
 from paradime_blocks.text.rendering import clean
 
-# "ERROR", "PARTIAL SUCCESS (1/2)": a status once more, and no reason.
+# "ERROR", "PARTIAL SUCCESS (1/2)": such a message repeats the status and gives no reason.
 _NO_REASON: Final = re.compile(r"(?:[A-Z]+[ -]?){1,3}(?:\([0-9]+/[0-9]+\))?")
 _NO_REASON_CHARACTERS: Final = 60
 _HOOK: Final = re.compile(r"\s*((?:[^\s]{1,200}\.)?on-run-(?:start|end)(?:\.[0-9]{1,9})?) failed, error:\s*")
 _CHECK: Final = re.compile(
     r" of [0-9]{1,9} ERROR freshness of ([^\s]{1,300})|Failed \[[^\]\n]{1,12}\] source +([^\s]{1,300})"
 )
-# A node's name may be any word; what stands before it tells that it is one.
+# A node's name may be any word. The text before the word shows that it is a node's name.
 _NAMED: Final = re.compile(
     r"(?:\b(?:model|test|seed|snapshot|source|unit_test|operation|macro|function|exposure) |[/.'\"`\\])([A-Za-z0-9_]+)"
 )
@@ -32,10 +32,10 @@ _SOURCES_AT_MOST: Final = 1000
 
 @dataclass(frozen=True)
 class LogReasons:
-    """What went wrong by a command's log.
+    """The failures that a command's log reports.
 
     Attributes:
-        errors: The errors, each with the lines that belong to it.
+        errors: The errors, each with its further lines.
         sources: The sources whose check failed to run, such as ``app.orders``.
     """
 
@@ -44,10 +44,10 @@ class LogReasons:
 
 
 def reasons_in(pieces: Iterable[str]) -> LogReasons:
-    """Read what went wrong off a command's output.
+    """Return the failures that a command's output reports.
 
     Args:
-        pieces: The output, in pieces that end with a line.
+        pieces: The output, in pieces. Each piece ends with a complete line.
     """
     sources: list[str] = []
 
@@ -63,11 +63,11 @@ def reasons_in(pieces: Iterable[str]) -> LogReasons:
 
 
 def explain(results: RunResults, log: LogReasons) -> RunResults:
-    """Return results with the reasons that the log has, and with the hooks that failed.
+    """Return the results, with the reasons from the log and with the hooks that failed.
 
     Args:
         results: The results of a command that failed.
-        log: What its log says.
+        log: The failures in the command's log.
     """
     silent = [node for node in results.nodes if node.status in FAILED and not _has_reason(node)]
     words = [(error, frozenset(_NAMED.findall(error))) for error in log.errors]
@@ -82,7 +82,7 @@ def explain(results: RunResults, log: LogReasons) -> RunResults:
     hooks = [(error, hook) for error in log.errors if (hook := _HOOK.match(error))]
     free = [error for error in others if not _HOOK.match(error)]
     left = [node.unique_id for node in silent if node.unique_id not in own]
-    # Which of several errors is whose cannot be known; one of either is clear.
+    # With several errors and several nodes, it is unknown which error belongs to which node.
     if free and (len(free) == 1 or len(left) == 1):
         own.update(dict.fromkeys(left, free[0]))
     nodes = [replace(node, message=own.get(node.unique_id, node.message)) for node in results.nodes]
@@ -104,12 +104,12 @@ def explain(results: RunResults, log: LogReasons) -> RunResults:
 def explain_freshness(
     sources: Sequence[FreshnessResult], log: LogReasons, command: str | None = None
 ) -> tuple[FreshnessResult, ...]:
-    """Return what a check of sources found, with those whose query failed.
+    """Return the results of a freshness check, with the sources whose query failed.
 
     Args:
-        sources: What its file says.
-        log: What its log says.
-        command: The command.
+        sources: The results in the check's file.
+        log: The failures in the command's log.
+        command: The command that checked the sources.
     """
     errors = {
         name: next((error for error in log.errors if name.rpartition(".")[2] in _NAMED.findall(error)), None)

@@ -1,4 +1,4 @@
-"""What the results of a Bolt run's dbt commands come to: merged, counted, and put into one sentence."""
+"""Merges and counts the results of a Bolt run's dbt commands, and describes them in one sentence."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FAILED: Final = frozenset({"error", "fail", "runtime error", "partial success"})
 WARNED: Final = frozenset({"warn"})
 SKIPPED: Final = frozenset({"skipped"})
 SUCCEEDED: Final = frozenset({"success", "pass", "no-op", "reused"})
-# Each status is in one of these, or is neither good nor bad: dbt's of tomorrow, or none at all.
+# A status that is in none of these groups is unknown: from a newer dbt, or missing.
 GROUPS: Final = {"failed": FAILED, "warned": WARNED, "skipped": SKIPPED, "succeeded": SUCCEEDED}
 
-# Failures first, then what deserves a look: a status that is not known comes before all that went well.
+# The order: failures, warnings, skips. Then unknown statuses, and successes last.
 _ORDER: Final = (FAILED, WARNED, SKIPPED)
-# A command may be longer than what there is to say of it.
+# The command is cut, since it may be longer than the rest of the sentence.
 _CALLED_CHARACTERS: Final = 120
 TESTS: Final = frozenset({"test", "unit_test"})
-# What was not run took no time, whatever the file says.
+# A node that was not run took no time, even if the file has one.
 _NOT_RUN: Final = SKIPPED | {"no-op", "reused"}
 _BATCHES_NAMED: Final = 5
 _DBT_COMMANDS: Final = frozenset(
@@ -43,7 +43,7 @@ _DBT_COMMANDS: Final = frozenset(
         *("run", "run-operation", "seed", "show", "snapshot", "source", "test"),
     }
 )
-# Options of dbt itself that stand before the command, and have a value.
+# dbt's global options that have a value; they stand before the command.
 _WITH_VALUE: Final = frozenset(
     {
         *(
@@ -64,15 +64,15 @@ _WHICH_KNOWN: Final = _DBT_COMMANDS | {*_AS_IN_FILES.values()}
 
 @dataclass(frozen=True)
 class Summary:
-    """What to say about a set of results.
+    """The summary of a set of results.
 
     Attributes:
         counts: How many nodes of each resource type ended in each status.
-        failed: The failures, models and the like before tests, each in dbt's order.
+        failed: The failures: first models and other nodes, then tests, each in dbt's order.
         warned: The warnings.
-        skipped: What dbt skipped, mostly because of the failures.
-        slowest: The nodes that took longest, the longest first; what was skipped or reused is none of them.
-        total_seconds: The time of all nodes; more than the clock's where dbt used several threads.
+        skipped: The nodes that dbt skipped, mostly because of the failures.
+        slowest: The nodes that took longest, the longest first, without nodes that were skipped or reused.
+        total_seconds: The sum of the nodes' times. With several threads it is more than the elapsed time.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -86,8 +86,8 @@ class Summary:
 def merge(results: Iterable[RunResults]) -> RunResults:
     """Merge the results of one run's commands, in the order in which they ran.
 
-    A later result of a node replaces an earlier one, as after ``dbt retry``. Commands that only compile, such
-    as ``dbt docs generate``, count for what fails in them: a node that compiles has not been built by that.
+    A later result of a node replaces an earlier one, as after ``dbt retry``. From commands that only
+    compile, such as ``dbt docs generate``, only failures are kept: a node that compiles has not been built.
 
     Args:
         results: The commands' results, the first command's first.
@@ -98,7 +98,7 @@ def merge(results: Iterable[RunResults]) -> RunResults:
         for node in part.nodes:
             if part.compile_only and node.status not in FAILED:
                 continue
-            # Taken out first, so that the later result also stands at the later place.
+            # Removed first, so that the later result gets the later position.
             nodes.pop(node.unique_id, None)
             nodes[node.unique_id] = node
     if not parts:
@@ -115,11 +115,11 @@ def merge(results: Iterable[RunResults]) -> RunResults:
 
 
 def summarise(nodes: Iterable[NodeResult], slowest: int = 10) -> Summary:
-    """Count and sort out a set of results.
+    """Return the summary of a set of results.
 
     Args:
         nodes: The results.
-        slowest: How many of the slowest to name.
+        slowest: How many of the slowest nodes to return.
     """
     ordered = failures_first(nodes)
     counts: dict[str, dict[str, int]] = {}
@@ -139,7 +139,7 @@ def summarise(nodes: Iterable[NodeResult], slowest: int = 10) -> Summary:
 
 
 def failures_first(nodes: Iterable[NodeResult]) -> tuple[NodeResult, ...]:
-    """The failures, then the warnings, skips, unknown statuses and successes; within each, dbt's order."""
+    """Return the failures, then warnings, skips, unknown statuses, successes; each group in dbt's order."""
     return tuple(sorted(nodes, key=_rank))
 
 
@@ -157,13 +157,13 @@ def cause(
     command: str | None = None,
     limit: int = 300,
 ) -> str | None:
-    """Say in one sentence why dbt failed, as "dbt build: model a failed: Runtime Error ...; 2 nodes skipped".
+    """Return a sentence with the reason why dbt failed: "dbt build: model a failed: Runtime Error ...; 2 nodes skipped".
 
     Args:
-        nodes: The results of the command, or of all.
-        freshness: The sources that it checked.
-        command: The failing command as it is to be called; by default as the results call it.
-        limit: The most characters of the sentence.
+        nodes: The results of the command, or of all commands.
+        freshness: The sources that the command checked.
+        command: The name of the failing command in the sentence; by default, the name in the results.
+        limit: The largest length of the sentence, in characters.
 
     Returns:
         One line of plain text, not yet escaped for markdown; None if nothing failed.
@@ -184,14 +184,14 @@ def cause(
     rest = [f"{more} more failed"] if more else []
     if summary.skipped:
         rest.append(f"{len(summary.skipped)} {'node' if len(summary.skipped) == 1 else 'nodes'} skipped")
-    # The counts stay whole: it is the message that is cut.
+    # The message is cut, not the counts.
     tail = "".join(f"; {part}" for part in rest)
     head = one_line(f"{called}: {told}" if called else told, max(1, limit - len(tail)))
     return head + tail
 
 
 def failed_as(node: NodeResult) -> str:
-    """Say of a node that failed how, and why if anything says it.
+    """Return how a node failed, and why if it is known.
 
     Args:
         node: The node.
@@ -204,7 +204,7 @@ def failed_as(node: NodeResult) -> str:
 
 
 def told_batches(node: NodeResult) -> str:
-    """Say which batches of a microbatch model failed, as "1 of 2 batches (2024-01-01)".
+    """Return which batches of a microbatch model failed, such as "1 of 2 batches (2024-01-01)".
 
     Args:
         node: The model.
@@ -215,10 +215,10 @@ def told_batches(node: NodeResult) -> str:
 
 
 def stale_as(source: FreshnessResult) -> str:
-    """Say of a source that failed its check what is wrong with it.
+    """Return what is wrong with a source that failed its freshness check.
 
     Args:
-        source: What the check found.
+        source: The result of the check.
     """
     if source.error or source.status == "runtime error":
         why = f": {source.error}" if source.error else ""
@@ -228,20 +228,20 @@ def stale_as(source: FreshnessResult) -> str:
 
 
 def calls_dbt(command: str) -> bool:
-    """Whether a command is one of dbt's own, rather than a script that may call it.
+    """Whether a command is a dbt command, and not a script that may call dbt.
 
     Args:
-        command: The command as Bolt shows it.
+        command: The command's text, as Bolt shows it.
     """
     return any(word == "dbt" or word.endswith("/dbt") for word in command.split())
 
 
 def may_have_written(command: str, results: RunResults) -> bool:
-    """Whether results are a command's own; one that writes none may find those of the command before it.
+    """Whether a command may have written these results. They may be from an earlier command, if it writes none.
 
     Args:
-        command: The command as Bolt shows it.
-        results: What is in the run_results.json that it left behind.
+        command: The command's text, as Bolt shows it.
+        results: The content of the run_results.json that was found after the command.
     """
     if not calls_dbt(command):
         return "dbt" in command
@@ -251,21 +251,21 @@ def may_have_written(command: str, results: RunResults) -> bool:
 
 
 def may_have_checked(command: str) -> bool:
-    """Whether sources that were found with a command are its own; beside most there lie those of an earlier one.
+    """Whether a command may have checked the sources that were found after it. They may be from an earlier command.
 
     Args:
-        command: The command as Bolt shows it.
+        command: The command's text, as Bolt shows it.
     """
     return calls_dbt(command) and command_asked(command) in {None, "retry", "freshness"}
 
 
 def command_asked(command: str) -> str | None:
-    """Return which of dbt's commands a command line asks for, as dbt's files call it; None if none that is known.
+    """Return the dbt command in a command line, with its name in dbt's files; None if there is no known command.
 
-    It is the word in its place: whatever is selected, or set, may be called like a command.
+    The position decides which word is the command: a selected model, or an option's value, may have a command's name.
 
     Args:
-        command: The command as Bolt shows it.
+        command: The command's text, as Bolt shows it.
     """
     words = command.split()
     start = next((at for at, word in enumerate(words) if word == "dbt" or word.endswith("/dbt")), len(words))
