@@ -157,7 +157,7 @@ def cause(
     command: str | None = None,
     limit: int = 300,
 ) -> str | None:
-    """Return a sentence with the reason why dbt failed: "dbt build: model a failed: Runtime Error ...; 2 nodes skipped".
+    """Return one sentence that says why dbt failed: "dbt build: model a failed: Runtime Error ...; 2 nodes skipped".
 
     Args:
         nodes: The results of the command, or of all commands.
