@@ -112,7 +112,7 @@ async def retry_bolt_run(
 
     Raises:
         BoltRequestError: Bolt does not retry this run, or the schedule of the run was not found.
-        BoltError: As `trigger_bolt_run`.
+        BoltError: As for `trigger_bolt_run`.
     """
     found = await resolve_credentials(credentials)
     schedule = await resolve_schedule(await schedule_of_run(run_id, found, schedule_name), found)
@@ -144,7 +144,7 @@ async def retry_bolt_schedule(
 
     Raises:
         BoltRequestError: The schedule has no failed run.
-        BoltError: As `trigger_bolt_run`.
+        BoltError: As for `trigger_bolt_run`.
     """
     found = await resolve_credentials(credentials)
     async with found.get_client() as client:
