@@ -89,8 +89,8 @@ def next_poll_delay(
 ) -> float:
     """Return how long to sleep before the next poll.
 
-    The sleep is a tenth of the time since the first poll. So new runs are polled more often, and the end of a run is
-    noticed after at most a tenth of the run's time. The last sleep ends at the deadline.
+    The sleep is a tenth of the time since the first poll. So new runs are polled more often. The end of a run is
+    noticed late by about a tenth of the time waited, at most. The last sleep ends at the deadline.
 
     Args:
         elapsed_seconds: The time since the first poll.

@@ -220,7 +220,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         Raises:
             BoltAlreadyRunning: The schedule is already running.
             BoltTriggerUnknown: The answer was lost, and it is unknown whether a run started.
-            BoltError: No run was started, as far as a search shows.
+            BoltError: The trigger failed. It cannot have started a run, or a search in Bolt found no new run.
         """
         memory = MemoryLedger()
         try:

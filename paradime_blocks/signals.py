@@ -187,8 +187,8 @@ def _count(ear: socket.socket) -> None:
 def signals_held_off() -> Iterator[Hold]:
     """Hold off further signals during a `with` block. Outside the main thread this does nothing.
 
-    If a signal is the reason for the clean-up in the `with` block, it already has its effect. A further signal would
-    raise an exception in the event loop and end it before the cancel is sent to Bolt. If the reason is not a signal,
+    If a signal caused the clean-up in the `with` block, the work is already stopping. A further signal would raise an
+    exception in the event loop and end the loop before the cancel is sent to Bolt. If the reason is not a signal,
     the first signal that was held off is delivered at the end, unless `Hold.keep` was called.
 
     Yields:

@@ -187,7 +187,7 @@ class Pipeline(BaseModel):
         defers comes after the step of the other schedule.
 
         Args:
-            credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+            credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
 
         Raises:
             BoltRequestError: The workspace has no active schedule, or too many active schedules for one pipeline.

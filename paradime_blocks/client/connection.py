@@ -88,7 +88,10 @@ class Connection:
     async def send_document(
         self, operation: Operation, document: str, variables: Mapping[str, Any], *, name: str = ""
     ) -> Any:
-        """Send a document once and return the value of the root field `name`, or of the operation's root field."""
+        """Send a document once, and return the value of a root field.
+
+        The root field is `name`, or, without a name, the field of the operation.
+        """
         response = await self._post(operation, document, variables)
         fields = [name or operation.field]
         return read_reply(operation, fields, response, self.settings.source, self.redact)[0]

@@ -77,7 +77,7 @@ class Caller(BaseModel):
         return 0 if self.flow_run_attempt > other.flow_run_attempt else None
 
     def comes_after(self, other: Caller) -> bool:
-        """Whether another call was made in an earlier attempt of the flow or of a task."""
+        """Whether the flow, or a task that both calls share, was retried between the call `other` and this call."""
         return self.level_retried_since(other) is not None
 
 

@@ -56,8 +56,7 @@ class EarlierAttempts:
 
     Attributes:
         outcomes: The newest outcome of each step. The key is the step's name.
-        under_way: The start time of each step that was running when its outcome was last written. The key is the step's
-            name.
+        under_way: The start time of each step whose newest stored outcome is RUNNING. The key is the step's name.
         resumable: The subflow of each step that has left a Bolt run to resume. The key is the step's name.
     """
 
@@ -219,8 +218,8 @@ def resumable_subflows(
 
     Args:
         children: The subflows of the pipeline's flow run.
-        under_way: The start time of each step that was running when its outcome was last written. If a subflow of such
-            a step has succeeded since then, the pipeline died before it could write the step's success.
+        under_way: The start time of each step whose newest stored outcome is RUNNING. If a subflow of such a step has
+            succeeded since then, the pipeline died before it could write the step's success.
     """
     found: dict[str, FlowRun] = {}
     now = datetime.now(timezone.utc)

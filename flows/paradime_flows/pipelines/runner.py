@@ -311,7 +311,7 @@ async def _outcome_of(state: State[Any]) -> dict[str, Any]:
 
 
 async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
-    """Return the Bolt runs of a step's flow run, from its labels."""
+    """Return the Bolt run and the attempts of a step's flow run, as its labels record them; empty if there is none."""
     if flow_run_id is None:
         return {}
     async with get_client() as client:

@@ -115,7 +115,7 @@ _timing: ContextVar[Timing] = ContextVar("timing", default=DEFAULT_TIMING)
 
 
 def times() -> Timing:
-    """Return the times that apply to the caller."""
+    """Return the times set by the nearest `use_timing` block, or else the defaults."""
     return _timing.get()
 
 

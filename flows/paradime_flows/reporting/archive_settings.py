@@ -1,4 +1,4 @@
-"""What to archive of a Bolt run. This is plain data in the flow run's labels, so another process can read it."""
+"""What to archive of a Bolt run. The settings are stored in the flow run's labels, so another process can read them."""
 
 from __future__ import annotations
 

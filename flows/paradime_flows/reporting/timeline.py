@@ -21,7 +21,7 @@ _LEAST_GAP_SECONDS: Final = 0.5
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a Bolt run that took time.
+    """One bar of the timeline: an earlier attempt, a command, or a wait before or between them.
 
     Attributes:
         start: The time at which the part started.

@@ -15,7 +15,7 @@ async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsPara
 
     Args:
         resource_id: The id of the resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
 
     Raises:
         BoltError: Bolt refused the request, or its answer was not usable.
@@ -39,7 +39,7 @@ async def download_bolt_resource(resource_id: RunId, credentials: CredentialsPar
 
     Args:
         resource_id: The id of the resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
 
     Raises:
         BoltError: Bolt refused the request, or the content could not be fetched.
@@ -71,7 +71,7 @@ async def latest_artifact(
     Args:
         schedule_name: The schedule's name or slug.
         path: The file's path, such as `target/run_results.json`.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         command_index: Search only this command of each run, counted from 0; a negative number counts from the end.
         max_runs: How many runs to search.
 
@@ -106,7 +106,7 @@ async def latest_artifact_url(
     Args:
         schedule_name: The schedule's name or slug.
         path: The file's path.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         command_index: Search only this command of each run, as for `latest_artifact`.
         max_runs: How many runs to search.
 
@@ -138,7 +138,7 @@ async def latest_manifest(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         command_index: Search only this command of each run, as for `latest_artifact`.
         max_runs: How many runs to search.
 

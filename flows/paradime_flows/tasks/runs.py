@@ -14,7 +14,7 @@ async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) 
 
     Args:
         run_id: The run.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
 
     Raises:
         BoltError: Bolt refused the request, or its answer was not usable.
@@ -36,7 +36,7 @@ async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter 
 
     Args:
         command_id: The command.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
 
     Raises:
         BoltError: Bolt refused the request, or its answer was not usable.
@@ -61,7 +61,7 @@ async def get_bolt_command_logs(
 
     Args:
         command_id: The command.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         cursor: The cursor of the previous page; None for the beginning.
 
     Raises:
@@ -92,7 +92,7 @@ async def list_bolt_runs(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         limit: The largest number of runs to return.
         offset: The number of newest runs to skip.
 

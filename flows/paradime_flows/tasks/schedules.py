@@ -15,7 +15,7 @@ async def list_bolt_schedules(
     """Return all schedules of the workspace (`listBoltSchedules`, every page).
 
     Args:
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         show_inactive: Whether to list the inactive schedules instead of the active ones.
         suspended: True: only suspended schedules; False: only schedules that are not suspended; None: all.
 
@@ -44,7 +44,7 @@ async def get_bolt_schedule(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
 
     Raises:
         BoltError: Bolt refused the request, or its answer was not usable.
@@ -68,7 +68,7 @@ async def suspend_bolt_schedule(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         suspend: True to suspend the timer, False to resume it.
 
     Returns:

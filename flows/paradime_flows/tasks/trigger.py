@@ -42,7 +42,7 @@ async def trigger_bolt_run(
 
     Args:
         schedule_name: The schedule's name or slug, or a `BoltSchedule` block.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         on_interrupt: Whether an interrupt of the process cancels the Bolt run. A cancel in Prefect always cancels it.
         on_crash: Whether a crash of the process cancels the Bolt run, if the flow has the hook.
         options: What to run.
@@ -94,14 +94,14 @@ async def retry_bolt_run(
     on_interrupt: Policy = "cancel",
     on_crash: Policy = "cancel",
 ) -> int:
-    """Retry a Bolt run. At most one new Bolt run starts, and the flow run then owns the new run.
+    """Retry a Bolt run. At most one new Bolt run starts. A flow run that calls this owns the new run.
 
     The task uses `retryBoltRun` or `retryAllBoltRun`. If the backend lacks these operations, the task triggers the
     schedule with the failed command and the commands after it.
 
     Args:
         run_id: The run to retry.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         everything: True to run all commands again, False to run only the failed command and the commands after it.
         schedule_name: The schedule of the run. None to search for the schedule.
         on_interrupt: Whether an interrupt of the process cancels the new run.
@@ -135,7 +135,7 @@ async def retry_bolt_schedule(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         on_interrupt: Whether an interrupt of the process cancels the new run.
         on_crash: Whether a crash of the process cancels the new run, if the flow has the hook.
 

@@ -55,7 +55,7 @@ async def wait_for_bolt_run(
 
     Args:
         run_id: The id of the Bolt run.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         schedule_name: The schedule of the run, for messages.
         options: How to wait.
 
@@ -149,7 +149,7 @@ async def cancel_bolt_run(
 
     Args:
         run_id: The id of the Bolt run.
-        credentials: A `ParadimeCredentials` block, its name, or None for the environment's credentials.
+        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
         cancel_grace_seconds: How long the run may take to end after the cancel, in seconds; None for 60.
 
     Returns:
