@@ -39,7 +39,7 @@ async def archive_run(
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the PARADIME_* variables.
+        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
         schedule_name: The run's schedule, so that the artifacts of all its runs have the same keys. Bolt does not say
             which schedule a run belongs to. Empty: the flow searches the newest runs of the active schedules. If
             the run is not among them, the flow names the artifacts after the run.

@@ -40,7 +40,7 @@ async def cancel_run(
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the PARADIME_* variables.
+        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
         schedule_name: The run's schedule, for the artifacts. Bolt does not say which schedule a run belongs to.
             Empty: the flow searches for the schedule after the cancel.
         cancel_grace_seconds: How long the run may take to end after the cancel, in seconds. Empty: 60.

@@ -57,7 +57,7 @@ async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -
 
     Args:
         run_id: The id of the run, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the PARADIME_* variables.
+        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
 
     Returns:
         The result of the Bolt run. The run may be in any state.

@@ -102,7 +102,7 @@ async def list_schedules(
     """List the schedules of a workspace, and show them as a table artifact.
 
     Args:
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the PARADIME_* variables.
+        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
         show_inactive: Whether to list the inactive schedules instead of the active ones.
         suspended: True: only suspended schedules; False: only schedules that are not suspended. Empty: all.
         owner: Only schedules whose owner contains this text.

@@ -53,7 +53,7 @@ async def retry_run(
 
     Args:
         run_id: The id of the run to retry, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the PARADIME_* variables.
+        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
         everything: True to run all commands again, False to run only the failed command and the commands after it.
         schedule_name: The run's schedule; Bolt does not say which schedule a run belongs to. Empty: the flow
             searches the newest runs of the workspace's schedules.

@@ -70,7 +70,7 @@ async def run_pipeline(
 
     Args:
         steps: The steps: each has a schedule, and the names of the steps that it comes after.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: the PARADIME_* variables.
+        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
         on_failure: What happens to the other steps when a step fails. stop: running steps are cancelled; finish:
             running steps may finish, and no new step starts; continue: only the steps that depend on the failed step
             are skipped.

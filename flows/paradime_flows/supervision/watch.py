@@ -208,7 +208,8 @@ async def unless_stopped(
         work: The work to do. If the flow run is cancelled, the work is cancelled.
         flow_run_id: The flow run.
         interval_seconds: Time between two polls of the flow run, if not the default.
-        parts: The stop request that a pipeline shares with its steps. Its `release` is set before the parts are stopped.
+        parts: The stop request that a pipeline shares with its steps.
+            Its `release` is set before the parts are stopped.
 
     Returns:
         What the work returned.
