@@ -58,7 +58,7 @@ PARADIME_LINK = re.compile(r" https://app\.paradime\.io/\S+")
 KINDS = {
     "dbt-results": ("dbt results", "dbt results"),
     "log": ("a command's log", "logs of commands"),
-    "link": ("a link to a file", "links to files"),
+    "links": ("links to the files", "links to the files"),
     "progress": ("progress", "progress"),
 }
 

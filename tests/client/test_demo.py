@@ -158,10 +158,10 @@ def test_artifacts_are_listed_by_kind():
         "paradime-daily",
         "paradime-daily-dbt-results",
         "paradime-progress-daily",
-        "paradime-daily-link-1-a-json",
+        "paradime-daily-links",
     ]
     logs = ["paradime-daily-log-1-dbt-run", "paradime-daily-log-2-dbt-test"]
-    message = "summary, dbt results, 2 logs of commands, a link to a file, progress"
+    message = "summary, dbt results, 2 logs of commands, links to the files, progress"
     assert demo.kinds_of([*keys, *logs]) == message
     assert demo.kinds_of([]) == "none"
 
