@@ -611,6 +611,16 @@ def test_freshness_is_rendered_stale_first() -> None:
     assert "| 3d 0h |" in rows[0]
 
 
+def test_the_error_of_a_source_has_its_own_column() -> None:
+    """A source whose query failed has no age."""
+    source = FreshnessResult(
+        unique_id="source.s.app.gone", name="app.gone", status="runtime error", error="no such relation"
+    )
+    cells = [cell.strip() for cell in render_freshness([source]).splitlines()[2].split("|")[1:-1]]
+    assert cells[2] == ""
+    assert cells[-1] == "no such relation"
+
+
 HOSTILE = st.lists(
     st.sampled_from(
         [
@@ -711,5 +721,5 @@ def test_hostile_freshness_can_not_change_the_page(source: FreshnessResult) -> N
     """One source makes one table of one row."""
     kinds = [token.type for token in tokens(render_freshness([source]))]
     assert kinds.count("tr_open") == 2
-    assert kinds.count("td_open") == 6
+    assert kinds.count("td_open") == 7
     assert set(kinds).isdisjoint({"html_block", "html_inline", "link_open", "image", "code_inline", "fence"})

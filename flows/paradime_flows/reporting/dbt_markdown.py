@@ -109,14 +109,15 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
         [
             f"{mark(source.status)} {source.status}",
             source.name,
-            source.error or _duration(source.age_seconds),
+            _duration(source.age_seconds),
             source.max_loaded_at.strftime("%Y-%m-%d %H:%M:%S %Z") if source.max_loaded_at else "",
             source.warn_after or "",
             source.error_after or "",
+            source.error or "",
         ]
         for source in ordered
     )
-    header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after"]
+    header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after", "Error"]
     return "\n\n".join(bounded_table(header, rows, bounds.page_bytes, "sources", len(ordered)))
 
 
