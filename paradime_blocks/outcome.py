@@ -103,7 +103,7 @@ class Outcome:
         )
 
     async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
-        """Return the commands' resources. If Bolt does not list them, log a warning: the run has succeeded anyway."""
+        """Return the files of each command, by command id. If Bolt does not list them, only log a warning."""
         command_ids = [command.id for command in status.commands]
         errors: dict[int, BoltError] = {}
         try:

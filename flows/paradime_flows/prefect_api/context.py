@@ -73,13 +73,13 @@ def current_execution() -> str:
 
 
 def current_execution_began_at() -> datetime:
-    """Return the time at which the present execution began, by this machine's clock."""
+    """Return when this process began to execute the current flow run; outside of a flow run, the time now."""
     context = FlowRunContext.get()
     return context.start_time if context is not None else datetime.now(timezone.utc)
 
 
 def current_task_run_id() -> UUID | None:
-    """Return the id of the task run that the caller is in; None outside of tasks, and in a flow that a task called."""
+    """Return the id of the caller's task run; None outside of tasks, and in a flow that was called from a task."""
     context = TaskRunContext.get()
     if context is None or context.task_run.flow_run_id != current_flow_run_id():
         return None

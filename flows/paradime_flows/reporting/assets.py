@@ -44,7 +44,7 @@ class Emitted:
 
     Attributes:
         succeeded: The number of nodes that were built.
-        failed: The number of nodes that failed.
+        failed: The number of nodes that failed in dbt.
         unnamed: The names of nodes whose name Prefect does not accept in an asset key.
         refused: The names of nodes whose event Prefect did not accept.
         shortened: The number of events that list only some of the upstream nodes.
