@@ -23,7 +23,7 @@ from paradime_blocks.options import (
     TriggerMain,
 )
 from paradime_flows.choices import LiveLogsMode, OnAlreadyRunning, Policy
-from paradime_flows.forms import SavedBlock, form_group
+from paradime_flows.form_groups import SavedBlock, form_group
 from paradime_flows.retry_policy import check_pattern
 
 # A list of artifacts in Prefect returns the data of all of them. A few large artifacts would make every page slow.

@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from paradime_blocks import BoltRunResult
 from paradime_blocks.options import NonEmpty
-from paradime_flows.forms import flat
+from paradime_flows.form_groups import flat
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.parameters import (
     AdvancedRetry,

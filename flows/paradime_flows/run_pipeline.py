@@ -11,12 +11,12 @@ from typing_extensions import Unpack
 from paradime_blocks import BoltPipelineFailed
 from paradime_blocks.options import NonEmpty
 from paradime_flows.choices import OnFailure
-from paradime_flows.forms import flat
+from paradime_flows.form_groups import flat
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger import take_lease, write_callers
 from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, PipelineOptions, Safety
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
-from paradime_flows.pipelines.attempts import EarlierAttempts
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_credentials

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.ledger.entry import read_ownerships
+from paradime_flows.ledger.record import read_ownerships
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 

@@ -22,7 +22,7 @@ from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.cancel_run import acancel_run, cancel_run
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.inspect_run import ainspect_run, inspect_run
-from paradime_flows.ledger.entry import read_ownerships
+from paradime_flows.ledger.record import read_ownerships
 from paradime_flows.list_schedules import alist_schedules, list_schedules
 from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
 from paradime_flows.retry_run import aretry_run, retry_run

@@ -17,8 +17,8 @@ from support.processes import await_until
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.entry import FLOW_KEY, Ownership
-from paradime_flows.pipelines.attempts import EarlierAttempts, read_outcomes
+from paradime_flows.ledger.record import FLOW_KEY, Ownership
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, read_outcomes
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule

@@ -20,7 +20,7 @@ from support.prefect_api import artifacts_of, latest_flow_run
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.ledger.record import Ownership, read_ownerships
 from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL, FLOW_RUN_TAG
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision import sweep

@@ -24,9 +24,8 @@ from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.ledger.record import Ownership, read_ownerships
 from paradime_flows.prefect_api.flow_runs import lineage
-from paradime_flows.prefect_api.timing import Timing, use_timing
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner.slot import schedule_slot, slot_name
@@ -40,6 +39,7 @@ from paradime_flows.tasks import (
     trigger_bolt_run,
     wait_for_bolt_run,
 )
+from paradime_flows.time_limits import Timing, use_timing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 

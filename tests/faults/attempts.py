@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory
 
     from paradime_blocks.testing import BoltSimulator
-    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.record import Ownership
     from paradime_flows.runner.lifecycle import RunLifecycle
 
 
@@ -40,7 +40,7 @@ def running(prefect: PrefectInMemory, *, parent: UUID | None = None) -> UUID:
 
 
 def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
-    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.ledger.record import read_ownerships
 
     (ownership,) = read_ownerships(prefect.flow_runs[flow_run_id])
     return ownership

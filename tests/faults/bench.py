@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from paradime_blocks.testing.faults import Exchange
     from paradime_blocks.testing.reply import Later, Reply
     from paradime_blocks.testing.runs import SimulatedRun
-    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.record import Ownership
 
 SCHEDULE = "daily"
 # The time limit of a request in memory; virtual time, so the test does not wait for it.
@@ -179,7 +179,7 @@ def outcome_of(
     began: float,
 ) -> Outcome:
     """Collect the outcome of a flow run. Of several artifacts with one key, the last counts."""
-    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.ledger.record import read_ownerships
 
     ownerships = read_ownerships(flow_run)
     requests = Counter(name for request in simulator.requests for name in request.operations)

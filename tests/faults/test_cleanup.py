@@ -307,7 +307,7 @@ async def test_a_hook_uses_the_block_for_the_workspace_of_the_run(prefect, secre
 
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.trigger.request import TriggerRequest
-    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.record import Ownership
     from paradime_flows.supervision.cancellation import credentials_of
 
     saved = ParadimeCredentials(
@@ -340,7 +340,7 @@ def test_time_counts_from_the_trigger(since, limit, left) -> None:
     from uuid import uuid4
 
     from paradime_blocks.trigger.request import TriggerRequest
-    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.record import Ownership
 
     ownership = Ownership(
         flow_run_id=uuid4(), request=TriggerRequest(schedule_name="daily"), began_at=time.time() - since

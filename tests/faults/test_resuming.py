@@ -514,7 +514,7 @@ async def test_a_run_that_appears_while_bolt_is_busy_is_not_cancelled(simulator,
 
 async def test_a_second_refusal_counts_runs_since_the_first(simulator, prefect) -> None:
     """A run that started long after the first refusal can be the reason for the second."""
-    from paradime_flows.ledger.entry import Ownership
+    from paradime_flows.ledger.record import Ownership
     from paradime_flows.ledger.writer import FlowRunLedger
 
     ledger = FlowRunLedger(

@@ -346,7 +346,7 @@ async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
 @PLACES
 async def test_each_of_two_equal_tasks_resumes_its_own_run(simulator, prefect, place) -> None:
     """They do so in the order of their calls. A task whose run had failed triggers again, and so does a third task."""
-    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.ledger.record import read_ownerships
 
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()

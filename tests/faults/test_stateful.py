@@ -31,7 +31,7 @@ from support.virtual_time import VirtualTimeLoop, until
 from paradime_blocks.testing import faults
 from paradime_blocks.testing.commands import SimulatedCommand
 from paradime_flows.prefect_api.supervisor import start_new_supervisor
-from paradime_flows.prefect_api.timing import Timing, use_timing
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from uuid import UUID

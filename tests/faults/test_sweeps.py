@@ -28,12 +28,12 @@ from prefect.states import (
 
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.ledger.record import Ownership, read_ownerships
 from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL
-from paradime_flows.prefect_api.timing import Timing, use_timing
 from paradime_flows.supervision import sweep
 from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.supervision.reconcile import clean_up_interrupted
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory

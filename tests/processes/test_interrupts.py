@@ -192,7 +192,7 @@ def launch(bench: Bench, case: Case) -> Launched:
 
 def decisions_of(run: Launched) -> str:
     """The decision log in the flow run's labels so far."""
-    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.ledger.record import read_ownerships
 
     return " ".join(
         sentence for ownership in read_ownerships(run.flow_run) for _, sentence in ownership.notes

@@ -17,8 +17,8 @@ from support.prefect_api import steps_with_a_run_to_resume
 from support.processes import await_until, deploy, wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.ledger.entry import read_ownerships
-from paradime_flows.pipelines.attempts import read_outcomes
+from paradime_flows.ledger.record import read_ownerships
+from paradime_flows.pipelines.earlier_attempts import read_outcomes
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import run_pipeline
 

@@ -49,7 +49,7 @@ def completed(run: Launched) -> bool:
 
 def play(bench: Bench, case: Case) -> Launched:
     """Kill a flow run while its Bolt run is active, let `meanwhile` happen, and retry the flow run."""
-    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.ledger.record import read_ownerships
 
     bolt = bench.bolt()
     bolt.add(return_code=(1, 0) if case.meanwhile == "failed" else 0)

@@ -114,7 +114,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
 ) -> None:
     """Traps 1 and 7: a stopped supervisor takes the flow run's process with it, and no hook runs, unless it cancels its
     flow runs first. A killed supervisor leaves the process, which notices a cancel on its own."""
-    from paradime_flows.ledger.entry import read_ownerships
+    from paradime_flows.ledger.record import read_ownerships
     from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
     from paradime_flows.sweep_orphans import sweep_orphans
 

@@ -76,7 +76,7 @@ async def logs_of(flow_run_id: UUID) -> list[str]:
 
 async def steps_with_a_run_to_resume(flow_run_id: UUID) -> set[str]:
     """Return the steps of a pipeline's flow run that have a Bolt run to resume."""
-    from paradime_flows.pipelines.attempts import resumable_subflows
+    from paradime_flows.pipelines.earlier_attempts import resumable_subflows
     from paradime_flows.prefect_api.flow_runs import subflows_of
 
     async with get_client() as client:

@@ -17,9 +17,9 @@ from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.dbt_results import DbtStory, manifest_command
+from paradime_flows.reporting.file_storage import Storage, folder_of, safe_path
 from paradime_flows.reporting.links import link_expiry, safe_url
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord, render_summary
-from paradime_flows.reporting.storage import Storage, folder_of, safe_path
 from paradime_flows.reporting.timeline import Span, render_timeline
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)

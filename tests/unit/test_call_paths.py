@@ -18,7 +18,7 @@ from paradime_flows.ledger.earlier_calls import (
     same_calls,
     same_calls_by_tasks,
 )
-from paradime_flows.ledger.entry import Ownership
+from paradime_flows.ledger.record import Ownership
 from paradime_flows.prefect_api.labels import CALLER_LABEL
 from paradime_flows.runner.resume import claim, left_by_tasks
 

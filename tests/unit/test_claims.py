@@ -13,7 +13,7 @@ from paradime_blocks.models import BoltRunRecord, BoltRunState
 from paradime_blocks.options import Command
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import Fit, fit
-from paradime_flows.ledger.entry import Ownership, read_ownerships
+from paradime_flows.ledger.record import Ownership, read_ownerships
 from paradime_flows.ledger.store import Superseded, write_labels
 from paradime_flows.runner.resume import claim
 

@@ -17,8 +17,8 @@ from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.command_logs import LogArchive, pieces, render_log, shown_streams, utf8_size
+from paradime_flows.reporting.file_storage import Storage
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
-from paradime_flows.reporting.storage import Storage
 
 SECRET = "s3cret-value-of-the-key"
 

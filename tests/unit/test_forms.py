@@ -17,7 +17,7 @@ from paradime_blocks import BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.options import option_types
 from paradime_flows.archive_run import archive_run
 from paradime_flows.cancel_run import cancel_run
-from paradime_flows.forms import flat
+from paradime_flows.form_groups import flat
 from paradime_flows.inspect_run import inspect_run
 from paradime_flows.list_schedules import list_schedules
 from paradime_flows.parameters import RunOptions

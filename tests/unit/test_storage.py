@@ -17,7 +17,7 @@ from support.clients import Naps
 from paradime_blocks.client.downloads import fetch_to_file
 from paradime_blocks.errors import BoltRequestError, BoltUnavailable
 from paradime_flows.reporting import uploads
-from paradime_flows.reporting.storage import Storage
+from paradime_flows.reporting.file_storage import Storage
 from paradime_flows.reporting.uploads import upload
 
 CONTENT = bytes(range(256)) * 1000

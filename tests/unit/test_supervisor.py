@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 from paradime_blocks import signals
 from paradime_blocks.signals import SignalCount
 from paradime_flows.prefect_api.supervisor import Supervisor, start_new_supervisor, the_supervisor
-from paradime_flows.prefect_api.timing import Timing, use_timing
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

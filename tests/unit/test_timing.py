@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 
-from paradime_flows.prefect_api.timing import DEFAULT_TIMING, Timing, times, use_timing
+from paradime_flows.time_limits import DEFAULT_TIMING, Timing, times, use_timing
 
 
 async def test_other_times_apply_only_to_calls_inside() -> None:

@@ -2,7 +2,7 @@
 
 from paradime_flows.ledger.callers import Caller, caller_of, tasks_around, write_callers, written_caller
 from paradime_flows.ledger.earlier_calls import calls_by_tasks, earlier_calls, newer_call
-from paradime_flows.ledger.entry import (
+from paradime_flows.ledger.record import (
     FLOW_KEY,
     Ownership,
     read_if_leased,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from paradime_blocks import BoltRunState
 from paradime_blocks.trigger import TriggerIntent, TriggerRequest
-from paradime_flows.ledger.entry import Ownership, write_ownership
+from paradime_flows.ledger.record import Ownership, write_ownership
 from paradime_flows.ledger.store import Superseded
 from paradime_flows.prefect_api import run_logger
 

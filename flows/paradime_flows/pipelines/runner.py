@@ -22,7 +22,7 @@ from paradime_blocks import BoltAttempt, BoltRunError, BoltRunResult, BoltRunSta
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
 from paradime_flows.ledger import Superseded, check_lease, read_ownerships, write_labels
-from paradime_flows.pipelines.attempts import EarlierAttempts
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepState, decide
 from paradime_flows.pipelines.report import headline, render_pipeline
 from paradime_flows.prefect_api import (

@@ -48,7 +48,7 @@ from paradime_flows.prefect_api.labels import (
 from paradime_flows.prefect_api.signals import SwallowedSignals, count_signals, resend_swallowed_signals
 from paradime_flows.prefect_api.signatures import filled
 from paradime_flows.prefect_api.supervisor import Supervised, the_supervisor
-from paradime_flows.prefect_api.timing import times
+from paradime_flows.time_limits import times
 
 __all__ = [
     "ALIVE_LABEL",

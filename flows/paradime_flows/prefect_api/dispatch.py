@@ -26,7 +26,7 @@ from typing_extensions import ParamSpec
 from paradime_blocks import BoltRequestError
 from paradime_blocks.sync import in_async_context, run_sync
 from paradime_blocks.text.reasons import each_reason
-from paradime_flows.forms import FormGroup
+from paradime_flows.form_groups import FormGroup
 from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.prefect_api.signatures import form_signature, spread_options
 from paradime_flows.prefect_api.stored import stored

@@ -13,7 +13,7 @@ from paradime_blocks import BoltClient, BoltError, BoltRequestError, BoltSchedul
 from paradime_blocks.options import WaitOptions, chosen
 from paradime_blocks.text.reasons import each_reason, reasons
 from paradime_flows.prefect_api.context import run_logger
-from paradime_flows.prefect_api.timing import times
+from paradime_flows.time_limits import times
 
 
 async def resolve_credentials(

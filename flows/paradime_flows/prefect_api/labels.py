@@ -7,7 +7,7 @@ from typing import Final
 FLOW_RUN_TAG: Final = "paradime-bolt"
 
 # One label for each Bolt run that the flow run owns. The name ends with the intent's key
-# (`paradime_flows.ledger.entry`).
+# (`paradime_flows.ledger.record`).
 LEDGER_LABEL_PREFIX: Final = "paradime.bolt."
 # These labels are for people: the schedule, and the id of the Bolt run.
 SCHEDULE_LABEL: Final = "paradime.schedule"

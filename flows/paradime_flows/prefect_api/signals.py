@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from paradime_blocks.signals import SignalCount, have_main_thread_listen, listen_for_interrupts
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.prefect_api.timing import times
+from paradime_flows.time_limits import times
 
 # A program may import our flows and tasks in the main thread, and call them only in other threads.
 have_main_thread_listen()

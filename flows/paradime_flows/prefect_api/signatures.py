@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
 from paradime_blocks.options import PlainBox, default_of, doc_of, option_types
-from paradime_flows.forms import FormGroup
+from paradime_flows.form_groups import FormGroup
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from prefect.context import FlowRunContext
 
-from paradime_flows.prefect_api.timing import times
+from paradime_flows.time_limits import times
 
 if TYPE_CHECKING:
     from paradime_blocks import ParadimeCredentials

@@ -18,9 +18,9 @@ from paradime_flows.reporting.assets import emit_assets
 from paradime_flows.reporting.command_logs import LogArchive
 from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
+from paradime_flows.reporting.file_storage import Storage, address_of, folder_of
 from paradime_flows.reporting.resources import ResourceArchive
 from paradime_flows.reporting.run_summary import RUNS_READ, RunRecord, render_summary
-from paradime_flows.reporting.storage import Storage, address_of, folder_of
 
 _ATTEMPTS_READ: Final = 20
 _NAMES_SHOWN: Final = 10

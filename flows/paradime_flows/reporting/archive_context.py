@@ -10,8 +10,8 @@ from paradime_blocks import BoltCommand, BoltError, BoltUnavailable
 from paradime_blocks.text import Redactor
 from paradime_flows.prefect_api import ArtifactWriter, artifact_key, run_logger, short_hash
 from paradime_flows.reporting.archive_settings import ArchiveSettings
+from paradime_flows.reporting.file_storage import Storage
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
-from paradime_flows.reporting.storage import Storage
 
 # After the second failure, Bolt is not asked again, because the outage may last. The reason for the first failure may
 # be a single log that is too large.
