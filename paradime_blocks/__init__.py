@@ -1,6 +1,9 @@
 """Prefect blocks for Paradime Bolt, and the typed client that they use."""
 
-from paradime_blocks.client import BoltClient
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from paradime_blocks.credentials import ParadimeCredentials
 from paradime_blocks.credentials_check import CredentialsCheck
 from paradime_blocks.errors import (
@@ -35,6 +38,20 @@ from paradime_blocks.models import (
 )
 from paradime_blocks.run import BoltRun
 from paradime_blocks.schedule import BoltSchedule
+
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+else:
+
+    def __getattr__(name: str) -> object:
+        # Imported when needed, as in `paradime_blocks.client`.
+        if name == "BoltClient":
+            from paradime_blocks.client import BoltClient  # noqa: PLC0415
+
+            return BoltClient
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
 
 __all__ = [
     "BoltAlreadyRunning",

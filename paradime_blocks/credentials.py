@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
 from paradime_blocks.branding import DOCUMENTATION_URL, LOGO_URL
-from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
+from paradime_blocks.client import ConnectionSettings, auth_for
 from paradime_blocks.client.auth import (
     COMPANY_TOKEN_PREFIX,
     ENDPOINT_EXAMPLE,
@@ -28,16 +29,32 @@ from paradime_blocks.sync import sync_form
 from paradime_blocks.text.reasons import reasons
 from paradime_blocks.text.redaction import passwords_in
 
+if TYPE_CHECKING:
+    from paradime_blocks.client import BoltClient
+
 _VARIABLES = "the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET)"
 _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
 
 
-def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
-    """Return a pattern for the block's schema; Prefect's server knows only the schema, not the validators.
+@functools.lru_cache(maxsize=1)
+def _of_the_environment(*_: object) -> ParadimeCredentials | None:
+    """Return the credentials from the environment. Reading them for every client would take most of a wait's time.
 
-    With the pattern, the server checks the parameters of a deployment, so it also checks forms into which people type
-    credentials. (As of Prefect 3.8, the form that creates blocks checks only the required fields.) The pattern is not a
-    constraint of the field: pydantic would check it before the validators, whose messages say what to type.
+    The arguments are what they are made of: when one of them changes, the credentials are read again.
+    """
+    try:
+        return ParadimeCredentials.from_env()
+    except BoltError:
+        return None
+
+
+def _in_the_schema(pattern: str, *, least: int = 1) -> dict[str, Any]:
+    """Return the entries of the block's schema that make Prefect's server check a field against a pattern.
+
+    Prefect's server knows the block's schema, but not the block's validators. With the pattern, the server also checks
+    credentials that people type into the form of a deployment. (As of Prefect 3.8, the form that creates a block checks
+    only whether the required fields are filled in.) The pattern is not a constraint of the pydantic field. Pydantic
+    would check a constraint first, and only the messages of the validators say what to type.
     """
     return {"pattern": pattern, "minLength": least}
 
@@ -47,11 +64,11 @@ class ParadimeCredentials(CredentialsBlock):
 
     Args:
         api_endpoint: The workspace's GraphQL endpoint.
-        api_key: The API key; not needed with a bearer token.
+        api_key: The API key. No key is needed if `api_secret` is a token.
         api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
         workspace_uid: The uid of the workspace that a company token acts on.
-        proxy: A proxy's URL; `none` for no proxy; None for the proxy of the environment.
-        ca_bundle: The path of a file with certificates to trust in addition to the usual ones.
+        proxy: The URL of a proxy. `none` means no proxy. None means the proxy that the environment sets, if any.
+        ca_bundle: The path of a PEM file with certificates to trust in addition to the default certificates.
         request_timeout_seconds: How long one request may take, in seconds.
 
     Raises:
@@ -86,7 +103,7 @@ class ParadimeCredentials(CredentialsBlock):
     api_key: Plain[SecretStr] = Field(
         default=None,
         title="API key",
-        description="The API key that belongs to the secret. Leave it empty with a bearer token.",
+        description="The API key that belongs to the secret. Leave this field empty if you use a token.",
         json_schema_extra=_in_the_schema(r"^[!-~]*$", least=0),
     )
     api_secret: SecretStr = Field(
@@ -100,7 +117,7 @@ class ParadimeCredentials(CredentialsBlock):
     workspace_uid: Plain[str] = Field(
         default=None,
         title="Workspace uid",
-        description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs it.",
+        description="The uid of the workspace to act on. Only a company token (prdm_cmp_) needs a uid.",
         json_schema_extra=_in_the_schema(r"^\s*[!-~]*\s*$", least=0),
     )
     # The proxy's URL may hold a password.
@@ -109,7 +126,7 @@ class ParadimeCredentials(CredentialsBlock):
         title="Proxy",
         description=(
             "The URL of a proxy, such as http://proxy.internal:3128. Type none to use no proxy. "
-            "Empty: the proxy of the worker's environment, if it has one."
+            "If this field is empty, the worker uses the proxy that its environment sets, if any."
         ),
         json_schema_extra=_in_the_schema(r"^\s*([Nn][Oo][Nn][Ee]|(https?|socks5h?)://\S+)?\s*$", least=0),
     )
@@ -117,8 +134,8 @@ class ParadimeCredentials(CredentialsBlock):
         default=None,
         title="CA bundle",
         description=(
-            "The path, on the worker, of a PEM file with certificates to trust in addition to the usual "
-            "ones, such as those of a proxy that inspects TLS."
+            "The path, on the worker, of a PEM file with certificates to trust in addition to the default "
+            "certificates, for example the certificate of a proxy that inspects TLS."
         ),
     )
     request_timeout_seconds: float = Field(
@@ -153,13 +170,13 @@ class ParadimeCredentials(CredentialsBlock):
 
     @classmethod
     def from_env(cls) -> Self:
-        """Create credentials from the `PARADIME_*` environment variables and `.env`, without saving them.
+        """Create credentials from the `PARADIME_*` environment variables and the file `.env`, without saving a block.
 
         Returns:
             The credentials.
 
         Raises:
-            BoltRequestError: A variable is missing or invalid; the message names it.
+            BoltRequestError: A variable is missing or invalid; the message names the variable.
 
         Example:
             ```python
@@ -180,7 +197,10 @@ class ParadimeCredentials(CredentialsBlock):
         if missing:
             msg = f"No credentials: the environment does not set {' and '.join(missing)}."
             guidance = " ".join(
-                [*filter(None, [unread]), "Set them, or pass a ParadimeCredentials block as `credentials`."]
+                [
+                    *filter(None, [unread]),
+                    "Set the variables, or pass a ParadimeCredentials block as `credentials`.",
+                ]
             )
             raise BoltRequestError(msg, guidance=guidance)
         try:
@@ -195,10 +215,11 @@ class ParadimeCredentials(CredentialsBlock):
             workspace_uid: The uid of the workspace.
 
         Returns:
-            The credentials, which are not saved.
+            The new credentials, which are not saved as a block.
 
         Raises:
-            BoltRequestError: The credentials are not a company token (`prdm_cmp_`), which opens several workspaces.
+            BoltRequestError: The credentials are not a company token (`prdm_cmp_`). Only a company token opens several
+                workspaces.
             pydantic.ValidationError: The uid is invalid.
 
         Example:
@@ -219,14 +240,14 @@ class ParadimeCredentials(CredentialsBlock):
                 msg, guidance="Use a company token (prdm_cmp_...), or credentials of the other workspace."
             )
         other = type(self)(**{**dict(self), "workspace_uid": workspace_uid})
-        # Hooks in other processes load the secret from the saved block. The block's id is not copied: Prefect would
-        # store the id instead of these credentials, and the workspace would be lost.
+        # Hooks in other processes load the secret from the saved block, so the block's name is copied. The block's id
+        # is not copied: Prefect would store the id instead of these credentials, and the new workspace would be lost.
         other._block_document_name = self._block_document_name  # noqa: SLF001 - of the same class
         return other
 
     @property
     def source(self) -> str:
-        """The place where these credentials are stored; messages name it."""
+        """A name of the place where these credentials are stored, for messages."""
         if self._block_document_name:
             return f"block 'paradime-credentials/{self._block_document_name}'"
         if self._is_anonymous or self._block_document_id:
@@ -234,24 +255,27 @@ class ParadimeCredentials(CredentialsBlock):
         return _VARIABLES if self._comes_from_environment() else "the ParadimeCredentials given in code"
 
     def _comes_from_environment(self) -> bool:
-        # A quick check first, since reading the settings takes longer.
-        if not any(name.upper().startswith("PARADIME_") for name in os.environ) and not Path(".env").exists():
+        variables = frozenset(each for each in os.environ.items() if each[0].upper().startswith("PARADIME_"))
+        file = Path(".env").absolute()
+        if not variables and not file.exists():
             return False
-        try:
-            theirs = type(self).from_env()
-        except BoltError:
-            return False
-        return all(getattr(self, name) == getattr(theirs, name) for name in _WHO_AND_WHERE)
+        changed_at = file.stat().st_mtime_ns if file.exists() else None
+        theirs = _of_the_environment(variables, file, changed_at)
+        return theirs is not None and all(
+            getattr(self, name) == getattr(theirs, name) for name in _WHO_AND_WHERE
+        )
 
     def get_client(self, **options: Any) -> BoltClient:
-        """Return a client with these credentials; use it as an async context manager.
+        """Return a client with these credentials. Use the client as an async context manager.
 
         Args:
             options: Options of `BoltClient`, such as `retry_policy`.
 
         Returns:
-            The client, not yet open.
+            The client, which is not open yet: `async with` opens the client.
         """
+        from paradime_blocks.client import BoltClient  # noqa: PLC0415 - only now its many modules are needed
+
         settings = ConnectionSettings(
             self.api_endpoint,
             self._auth(),
@@ -266,20 +290,21 @@ class ParadimeCredentials(CredentialsBlock):
         return auth_for(self.api_key, self.api_secret, self.workspace_uid)
 
     def secrets(self) -> list[str | SecretStr]:
-        """Return the texts that no message, log or artifact may contain."""
+        """Return the secrets, which are removed from each message, log and artifact."""
         key = [self.api_key] if self.api_key else []
         proxy = self.proxy.get_secret_value() if self.proxy else None
         return [*key, *self._auth().secrets(), *passwords_in(proxy)]
 
     async def acheck(self) -> CredentialsCheck:
-        """Check whether Bolt accepts these credentials; nothing is started or changed.
+        """Check whether Bolt accepts these credentials. The check starts nothing and changes nothing in Bolt.
 
-        The check reads one schedule. Then it sends a mutation whose only field is skipped. Some servers refuse this
-        mutation if the key may only read; then the status is `read_only`. Otherwise `may_trigger` is None: only the
-        first trigger shows whether the key may trigger.
+        The check reads one schedule. Then the check sends a mutation that does nothing: `@skip` leaves out the
+        mutation's only field. If the key may only read, some servers refuse even this mutation, and the status is
+        `read_only`. If the server does not refuse the mutation, `may_trigger` is None: only the first trigger shows
+        whether the key may trigger.
 
         Returns:
-            The result, with a message that says what to do.
+            The result of the check, with a message that says what to do.
 
         Example:
             ```python
@@ -299,11 +324,11 @@ class ParadimeCredentials(CredentialsBlock):
 
 
 def _variable(field: str) -> str:
-    """Return the environment variable that sets a field."""
+    """Return the name of the environment variable that sets a field of the block."""
     return f"PARADIME_{field.upper()}"
 
 
 def _environment_error(error: ValidationError) -> BoltRequestError:
-    """Return the error for invalid environment variables. It has their names, but not their values."""
+    """Return the error for invalid environment variables. The error contains their names, but not their values."""
     msg = f"The PARADIME_* environment variables are invalid: {reasons(error, _variable)}."
     return BoltRequestError(msg, guidance="Nothing was sent.")

@@ -6,41 +6,34 @@ BoltError
 ├── BoltRequestError         fix the request: Bolt rejected it
 │   └── BoltUnsupported      this workspace's backend lacks the operation, field or argument
 ├── BoltUnavailable          try again later: Bolt sent no usable answer
-├── BoltTriggerUnknown       check in Paradime: a run may have started, and it is unknown which
-├── BoltAlreadyRunning       wait, attach, or choose another `on_already_running`
-├── BoltPipelineFailed       fix the failed steps; a retry skips those that succeeded
-└── BoltRunError             a run exists and did not succeed
+├── BoltTriggerUnknown       check in Paradime: a Bolt run may have started, but it is unknown which run
+├── BoltAlreadyRunning       wait for the running Bolt run, attach to it, or change `on_already_running`
+├── BoltPipelineFailed       fix the failed steps; a retry skips the steps that succeeded
+└── BoltRunError             a Bolt run exists and did not succeed
     ├── BoltRunFailed        read the failing command's log
-    ├── BoltRunCanceled      somebody cancelled it
-    ├── BoltRunSkipped       Bolt chose not to run it
-    ├── BoltRunTimedOut      it exceeded timeout_seconds
-    └── BoltCancelUnconfirmed    check in Paradime: the run may still be running
+    ├── BoltRunCanceled      somebody cancelled the Bolt run
+    ├── BoltRunSkipped       Bolt skipped the Bolt run
+    ├── BoltRunTimedOut      the Bolt run took longer than timeout_seconds
+    └── BoltCancelUnconfirmed    check in Paradime: the Bolt run may still be running
 ```
 
-Each error has its facts as attributes and in its message. A pickled error keeps its facts.
+The text of an error begins with the cause, since Prefect's pages cut long texts. Then come the details, what to do
+next, and the facts. Each fact is an attribute, too. A pickled error keeps its facts.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from paradime_blocks.text.rendering import clean, one_line
+from paradime_blocks.text.error_text import FACT_CHARACTERS, error_text, log_end, one_line_text
+from paradime_blocks.text.rendering import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_LOG_TAIL_CHARACTERS = 1200
 _STEPS_SHOWN = 10
-_SHORTEST_LOG_TAIL = 300
-_FACT_CHARACTERS = 200
+_ONE_LINE_CHARACTERS = 500
 _DBT_ERROR_CHARACTERS = 400
-_FACTS_IN_MESSAGE = ("schedule_name", "run_id", "state", "operation", "path", "status_code", "url")
-_FACT_TITLES = {
-    "schedule_name": "schedule",
-    "run_id": "Bolt run",
-    "state": "state in Bolt",
-    "status_code": "HTTP status",
-}
 
 
 def _rebuild(cls: type[BoltError], message: str, facts: Mapping[str, Any]) -> BoltError:
@@ -52,12 +45,12 @@ class BoltError(Exception):
 
     Args:
         message: A sentence that says what happened.
-        guidance: A sentence that says what to do next. Each class has a default.
+        guidance: A sentence that says what to do next. Most classes have a default sentence.
         schedule_name: The schedule that the error is about.
         run_id: The id of the Bolt run that the error is about.
         state: The last known state of the run in Bolt.
         url: The URL of the run's page in Paradime.
-        facts: Further facts. Each becomes an attribute of the error.
+        facts: Further facts. Each fact becomes an attribute of the error.
 
     Example:
         ```python
@@ -99,28 +92,32 @@ class BoltError(Exception):
             self.guidance = guidance
         for name, value in facts.items():
             setattr(self, name, value)
-        super().__init__(self._message())
+        super().__init__(error_text(self._headline(), self._details(), self.guidance, self._facts))
 
-    def _message(self) -> str:
-        facts = [
-            f"{_FACT_TITLES.get(name, name)}: {_plain(self._facts[name])}"
-            for name in _FACTS_IN_MESSAGE
-            if self._facts.get(name) not in (None, "", ())
-        ]
-        first = f"{self.message} ({', '.join(facts)})" if facts else self.message
-        parts = [first, *self._details()]
-        if self.guidance:
-            parts.append(self.guidance)
-        return "\n".join(parts) if len(parts) > 2 else " ".join(parts)  # noqa: PLR2004
+    @property
+    def cause(self) -> str:
+        """What went wrong, without the name of the schedule and without the facts."""
+        return self.message
+
+    def in_one_line(self, limit: int = _ONE_LINE_CHARACTERS) -> str:
+        """Return the error without its details, as short as the state of a flow run should be.
+
+        Args:
+            limit: The largest length, in characters.
+        """
+        return one_line_text(self._headline(), self.guidance, self._facts, limit)
+
+    def _headline(self) -> str:
+        return self.cause
 
     def _details(self) -> list[str]:
-        """Return the lines between the facts and the guidance. A class with further facts overrides this method."""
+        """Return the lines between the cause and what to do next. Subclasses override this method."""
         return []
 
     def with_facts(self, *, message: str | None = None, **facts: Any) -> BoltError:
         """Return a copy of the error with more facts, for a caller that knows the schedule or the run.
 
-        Facts that the error already has do not change.
+        A fact that the error already has does not change.
 
         Args:
             message: The message of the copy; None keeps the message of this error.
@@ -132,38 +129,29 @@ class BoltError(Exception):
         return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Prefect pickles exceptions: create the error again from its facts, not from its complete message."""
+        """Tell pickle to create the error from its message and its facts: Prefect pickles exceptions.
+
+        By default, pickle would use the complete message, which already contains the facts.
+        """
         return _rebuild, (type(self), self.message, dict(self._facts))
-
-
-def _last_lines(text: str, characters: int) -> str:
-    """Return the end of a text. It begins at the beginning of a line, if one is near."""
-    end = text[-characters:]
-    first, newline, rest = end.partition("\n")
-    return rest if len(text) > characters and newline and len(first) < characters // 2 else end
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        value = ".".join(str(part) for part in value)
-    return one_line(str(getattr(value, "value", value)), _FACT_CHARACTERS)
 
 
 class BoltAuthError(BoltError):
     """Bolt refused the credentials (HTTP 401), or the credentials do not allow the operation (HTTP 403).
 
-    The request is not retried, except for polls of a run that the same credentials could read before.
+    The client does not send the request again. Only polls of a Bolt run continue for a minute, if the same credentials
+    could read the run before.
 
     Attributes:
         status_code: 401 or 403.
-        source: The block or the environment variables with the credentials.
+        source: The block, or the environment variables, that contain the credentials.
         operation: The GraphQL operation that was refused.
     """
 
     status_code: int | None = None
     source: str | None = None
     operation: str | None = None
-    guidance = "Create a key pair or token in the Paradime workspace settings and store it there."
+    guidance = "Create a new key pair or token in the Paradime workspace settings and replace the stored one."
 
 
 class BoltRequestError(BoltError):
@@ -200,11 +188,11 @@ class BoltUnavailable(BoltError):
         path: The path of the GraphQL error.
         graphql_errors: The `errors` of the reply, without secrets. Long texts are cut.
         status_code: The HTTP status; None if there was no reply.
-        may_have_acted: False only if Bolt cannot have processed the request.
-        may_still_act: True if Bolt may process the request later: after a timeout, the server still has the request.
-        was_answered: False if the connection was reset, or a gateway lost its connection to Bolt. Bolt may have
-            processed the request.
-        retry_after_seconds: The wait that Bolt asked for in `Retry-After`, in seconds.
+        may_have_acted: Whether Bolt may have processed the request. False if Bolt certainly has not processed it.
+        may_still_act: Whether Bolt may process the request later: after a timeout, the server still has the request.
+        was_answered: True if Bolt, or a gateway before it, sent an answer about this request. False if the connection
+            was reset, or a gateway lost its connection to Bolt. Then Bolt may have processed the request.
+        retry_after_seconds: The wait that Bolt asked for in the header `Retry-After`, in seconds.
     """
 
     operation: str | None = None
@@ -219,7 +207,7 @@ class BoltUnavailable(BoltError):
 
 
 class BoltTriggerUnknown(BoltError):
-    """The answer to a trigger was lost, and a search did not show whether the trigger started a run, or which run.
+    """The answer to a trigger was lost, and a search did not show which run the trigger started, if any.
 
     Attributes:
         candidates: The ids of the runs that the trigger may have started.
@@ -228,33 +216,37 @@ class BoltTriggerUnknown(BoltError):
     candidates: Sequence[int] = ()
     guidance = (
         "The trigger was not sent again. Check the schedule's runs in Paradime before you start a new flow run. A "
-        "retry of this flow run searches for the run, and triggers again only if it is certain that none has started."
+        "retry of this flow run searches for the Bolt run. It triggers again only if certainly no Bolt run has started."
     )
 
-    def _details(self) -> list[str]:
-        if not self.candidates:
-            return ["No new run of the schedule was found."]
-        return [f"Runs that it may have started: {', '.join(str(run_id) for run_id in self.candidates)}."]
+    def _headline(self) -> str:
+        runs = ", ".join(str(run_id) for run_id in self.candidates)
+        found = (
+            f"Runs that the trigger may have started: {runs}"
+            if runs
+            else "No new run of the schedule was found"
+        )
+        return f"{self.message} {found}."
 
 
 class BoltAlreadyRunning(BoltError):
     """Bolt refused a trigger because the schedule is already running.
 
-    `run_id` and `url` are those of the conflicting run, if it is known.
+    `run_id` and `url` belong to the run that is already running, if that run is known.
     """
 
     guidance = (
-        "Set run_schedule's on_already_running to wait for that run, to attach to it, to skip or to replace it; or try "
-        "again when it has ended."
+        "Set run_schedule's on_already_running to wait for the running Bolt run, to attach to it, to replace it, or to "
+        "skip the trigger. Or try again when the running Bolt run has ended."
     )
 
 
 class BoltRunError(BoltError):
-    """A run exists and did not succeed.
+    """A Bolt run exists and did not succeed.
 
     Attributes:
         command: The command that failed, or that was running when the run ended.
-        return_code: The command's return code; None if the command was running.
+        return_code: The command's return code; None if the command was still running.
         log_tail: The end of the command's log.
         dbt_errors: dbt's messages about the nodes that failed, at most five.
         waited_seconds: The time limit of the wait, in seconds.
@@ -265,52 +257,67 @@ class BoltRunError(BoltError):
     log_tail: str | None = None
     dbt_errors: Sequence[str] = ()
     waited_seconds: float | None = None
+    _ended = ""
 
     @property
     def command_summary(self) -> str:
-        """A sentence that says how the command ended; empty if no command is known."""
+        """A sentence that says how the command ended; an empty text if no command is known."""
         if self.command is None:
             return ""
         ended = "was running" if self.return_code is None else f"ended with return code {self.return_code}"
-        return f'Command "{one_line(self.command, _FACT_CHARACTERS)}" {ended}.'
+        return f'Command "{one_line(self.command, FACT_CHARACTERS)}" {ended}.'
+
+    @property
+    def cause(self) -> str:
+        """What went wrong, and how the command ended."""
+        return f"{self.message} {self.command_summary}".rstrip()
+
+    def _headline(self) -> str:
+        if self.schedule_name:
+            return f"Schedule '{one_line(self.schedule_name, FACT_CHARACTERS)}'{self._ended}: {self.cause}"
+        return f"Bolt run {self.run_id}{self._ended}: {self.cause}" if self.run_id else self.cause
 
     def _details(self) -> list[str]:
-        lines = [self.command_summary] if self.command_summary else []
         said = [one_line(line, _DBT_ERROR_CHARACTERS) for line in self.dbt_errors]
-        lines.extend(said)
-        # In lists, Prefect shows only the beginning of a message. So dbt's messages come before the log.
-        room = _LOG_TAIL_CHARACTERS - sum(map(len, said))
-        if self.log_tail and room >= _SHORTEST_LOG_TAIL:
-            lines.append(f"End of its log:\n{_last_lines(clean(self.log_tail), room)}")
-        return lines
+        lines = [line for line in (self.command_summary, *said) if line not in self.cause]
+        return [*lines, *log_end(self.log_tail, said)]
 
 
 class BoltRunFailed(BoltRunError):
-    """The run ended FAILED or ERROR."""
+    """The Bolt run ended in state FAILED or ERROR."""
 
+    _ended = " failed"
     guidance = "Fix the error shown in the log, then run the schedule again."
+
+    @property
+    def cause(self) -> str:
+        """The command that failed with dbt's first error, or else with its return code."""
+        if self.dbt_errors and self.command:
+            said = one_line(self.dbt_errors[0], _DBT_ERROR_CHARACTERS)
+            return f"{one_line(self.command, FACT_CHARACTERS)}: {said}"
+        return self.command_summary or self.message
 
 
 class BoltRunCanceled(BoltRunError):
-    """The run ended CANCELED."""
+    """The Bolt run ended in state CANCELED."""
 
-    guidance = "Find out who cancelled it before you run the schedule again."
+    guidance = "Find out who cancelled the Bolt run before you run the schedule again."
 
 
 class BoltRunSkipped(BoltRunError):
-    """The run ended SKIPPED: Bolt did not run its commands."""
+    """The Bolt run ended in state SKIPPED: Bolt did not execute its commands."""
 
-    guidance = "Check in Paradime why Bolt skipped it: the schedule may be suspended, for instance."
+    guidance = "Check in Paradime why Bolt skipped the run: for instance, the schedule may be suspended."
 
 
 class BoltRunTimedOut(BoltRunError):
-    """The run did not end within `timeout_seconds`, counted from the trigger."""
+    """The Bolt run did not end within `timeout_seconds`, counted from its trigger."""
 
     guidance = "Raise timeout_seconds if the schedule needs longer."
 
 
 class BoltCancelUnconfirmed(BoltRunError):
-    """Bolt refused a cancel, or the run did not end within `cancel_grace_seconds`."""
+    """Bolt refused to cancel a run, or the run did not end within `cancel_grace_seconds` after the cancel."""
 
     guidance = "The run may still be running: check it in Paradime and cancel it there."
 
@@ -323,7 +330,7 @@ class BoltPipelineFailed(BoltError):
     """
 
     steps: Sequence[str] = ()
-    guidance = "Fix the failed step and retry the flow run; steps that succeeded are skipped."
+    guidance = "Fix the failed steps and retry the flow run; steps that succeeded are skipped."
 
     def _details(self) -> list[str]:
         shown = [f"- {step}" for step in self.steps[:_STEPS_SHOWN]]

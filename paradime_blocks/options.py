@@ -1,8 +1,8 @@
-"""The options of a trigger and of a wait, described once.
+"""The options of a trigger and of a wait. Only this module describes these options.
 
-The client, the blocks, the tasks and the flows have these options as keyword arguments. Their signatures and
-docstrings, and the forms in Prefect's UI, are made from the descriptions in this module. The module
-`paradime_flows.parameters` adds the options that only flows have.
+The client, the blocks, the tasks and the flows have these options as keyword arguments. The signatures, the docstrings
+and the forms in Prefect's UI are made from the descriptions in this module. The module `paradime_flows.parameters` adds
+the options that only flows have.
 """
 
 # No `from __future__ import annotations` in this module: other modules read the annotations when they are imported.
@@ -25,7 +25,8 @@ from typing_extensions import Doc, TypedDict, get_type_hints
 LONGEST_TIMEOUT_SECONDS = 14 * 86_400.0
 T = TypeVar("T")
 
-# The schema with which a form refuses a value. For a call in Python, the validator below makes the same check.
+# With this schema, a form refuses a text that is blank or not on one line. For a call in Python, the validator below
+# makes the same check.
 _ONE_LINE = {
     "type": "string",
     "minLength": 1,
@@ -34,7 +35,7 @@ _ONE_LINE = {
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a text has no control character and no lone surrogate, which UTF-8 cannot encode."""
+    """Whether a text is free of control characters and of lone surrogates, which UTF-8 cannot encode."""
     return not any(
         character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text
     )
@@ -42,16 +43,16 @@ def is_one_line(text: str) -> bool:
 
 def _one_line(text: str) -> str:
     if not text.strip():
-        msg = "it is blank: type some text, or leave it out"
+        msg = "the text is blank: type some text, or leave the option out"
         raise ValueError(msg)
     if not is_one_line(text):
-        msg = "it holds a line break or another control character: type it again, on one line"
+        msg = "the text has a line break or another control character: type it again, on one line"
         raise ValueError(msg)
     return text
 
 
 NonEmpty = Annotated[str, Field(min_length=1), AfterValidator(_one_line), WithJsonSchema(_ONE_LINE)]
-# In a form, a list with the choices empty, true and false. A switch has only two positions.
+# A form shows this type as a list with the choices empty, true and false. A switch would have only two choices.
 Flag = Annotated[bool, WithJsonSchema({"enum": [True, False]})]
 PullRequest = Annotated[int, Field(ge=1, le=2**31 - 1)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT_SECONDS)]
@@ -61,14 +62,14 @@ GraceSeconds = Annotated[float, Field(gt=0, le=3600)]
 
 
 class Default:
-    """The default of an option, if it is not None."""
+    """The default of an option, if the default is not None."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
 
 class _NoNullDefault(dict[str, Any]):
-    """A schema that ignores the default null: a form would send null, which the field does not accept."""
+    """A schema that drops the default null: otherwise a form would send null, and the field does not accept null."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         if key != "default" or value is not None:
@@ -79,7 +80,7 @@ class PlainBox:
     """Makes a form show a plain field for an optional value, instead of a choice between the value and None."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema without null."""
+        """Return the field's schema without the choice null."""
         schema = _NoNullDefault(handler(core))
         kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
         if len(kinds) == 1:
@@ -94,7 +95,7 @@ Plain = Annotated[T | None, PlainBox()]
 
 
 class Command(BaseModel):
-    """A command of a run. It can say whether the run continues when the command fails.
+    """A command of a Bolt run. `continue_on_error` says whether the run continues after the command has failed.
 
     Example:
         ```python
@@ -109,7 +110,7 @@ class Command(BaseModel):
     command: NonEmpty = Field(default=..., description="The command, such as `dbt test`.")
     continue_on_error: bool | None = Field(
         default=None,
-        description="Whether the run continues when the command fails. Empty: as the schedule says.",
+        description="Whether the run continues after the command has failed. If empty, the schedule decides.",
     )
 
 
@@ -118,7 +119,10 @@ def _kind_of_command(value: object) -> str:
 
 
 class _TextsOrCommands:
-    """Makes a form offer a list of texts or a list of both, since Prefect's first UI cannot show a choice in a list."""
+    """Makes a form offer two kinds of list: only texts, or texts and `Command`s.
+
+    Prefect's first UI cannot let the user choose the type of each entry of a list.
+    """
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
@@ -144,12 +148,12 @@ class TriggerMain(TypedDict, total=False):
     commands: Annotated[
         Commands | None,
         Doc(
-            "Commands that replace the schedule's own, for this run only. Each is a text, or a command with "
-            "continue_on_error: whether the run continues when it fails."
+            "Commands that replace the schedule's commands in this run only. Each entry is a text, or a command with "
+            "continue_on_error, which says whether the run continues after the command has failed."
         ),
     ]
     branch: Annotated[
-        NonEmpty | None, Doc("A git branch or commit that replaces the schedule's own, for this run only.")
+        NonEmpty | None, Doc("A git branch or commit that replaces the schedule's branch in this run only.")
     ]
 
 
@@ -158,12 +162,15 @@ class TriggerDetails(TypedDict, total=False):
 
     continue_on_error: Annotated[
         Flag | None,
-        Doc("Whether the run continues after a command that failed. Empty: as the schedule says."),
+        Doc("Whether the run continues after a command has failed. If empty, the schedule decides."),
     ]
     pr_number: Annotated[PullRequest | None, Doc("The number of the pull request that the run belongs to.")]
     reason: Annotated[
         NonEmpty | None,
-        Doc("Who or what triggers the run, for Paradime's page. Empty: the name of the flow run in Prefect."),
+        Doc(
+            "Who or what triggers the run. Paradime shows this text on the run's page. "
+            "If empty, the text is the name of the flow run in Prefect."
+        ),
     ]
 
 
@@ -175,7 +182,10 @@ class TimeoutOptions(TypedDict, total=False):
     """How long to wait for a run."""
 
     timeout_seconds: Annotated[
-        TimeoutSeconds | None, Doc("How long a run may take, in seconds from its trigger. Empty: 24 hours.")
+        TimeoutSeconds | None,
+        Doc(
+            "How long a run may take, in seconds from its trigger. A retry has it again. The default is 24 hours."
+        ),
     ]
 
 
@@ -185,7 +195,8 @@ class PollOptions(TypedDict, total=False):
     poll_interval_seconds: Annotated[
         PollIntervalSeconds | None,
         Doc(
-            "The longest time between two polls of a run, in seconds. New runs are polled more often. Empty: 15."
+            "The longest time between two polls of a run, in seconds. New runs are polled more often, and so is a run "
+            "whose end is likely. The default is 54."
         ),
     ]
 
@@ -196,13 +207,13 @@ class OutageOptions(TypedDict, total=False):
     max_outage_seconds: Annotated[
         OutageSeconds | None,
         Doc(
-            "How long Bolt may be unreachable before the wait fails, in seconds. The run is not cancelled then. "
-            "Empty: 600."
+            "How long Bolt may be unreachable before the wait for a run fails, in seconds. Such a failure does not "
+            "cancel the run. The default is 600."
         ),
     ]
     cancel_grace_seconds: Annotated[
         GraceSeconds | None,
-        Doc("How long a cancelled run may take until it has ended, in seconds. Empty: 60."),
+        Doc("How long a run may take to end after a cancel, in seconds. The default is 60."),
     ]
 
 
@@ -211,17 +222,17 @@ class WaitOptions(TimeoutOptions, PollOptions, OutageOptions, total=False):
 
 
 def option_types(kind: type) -> dict[str, Any]:
-    """Return the type of each option of a group, in order. The type contains the description and the default."""
+    """Return the type of each option of a group, in order. Each type contains the option's description and default."""
     return get_type_hints(kind, include_extras=True)
 
 
 def doc_of(annotation: object) -> str:
-    """Return the description of an option, which is in its type."""
+    """Return the description of an option from the option's type."""
     return next((each.documentation for each in get_args(annotation) if isinstance(each, Doc)), "")
 
 
 def default_of(annotation: object) -> Any:
-    """Return the default of an option: the one in its type, otherwise None."""
+    """Return the default of an option from the option's type; None if the type has no default."""
     return next((each.value for each in get_args(annotation) if isinstance(each, Default)), None)
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paradime_blocks.client.retry import RetryPolicy, call_with_retries
-from paradime_blocks.dbt.digest import not_read
-from paradime_blocks.dbt.errors import failure_facts
 from paradime_blocks.errors import (
     BoltAuthError,
     BoltError,
@@ -55,12 +53,12 @@ class Outcome:
     """The outcome of a run.
 
     Attributes:
-        run_id: The run.
+        run_id: The id of the run.
         credentials: The credentials of the run's workspace.
-        schedule_name: The run's schedule, for messages.
-        max_outage_seconds: How long Bolt may be unreachable.
-        clock: The time.
-        logger: The logger; a warning says which files are missing from the result.
+        schedule_name: The name of the run's schedule, for messages.
+        max_outage_seconds: How long Bolt may be unreachable, in seconds.
+        clock: The clock that measures the wait.
+        logger: Logs a warning if Bolt does not list the files of a command.
     """
 
     run_id: int
@@ -71,7 +69,7 @@ class Outcome:
     logger: Logger | LoggerAdapter[Any]
 
     async def fetch(self) -> BoltRunResult:
-        """Return the result of a run that succeeded; `BoltRun.afetch_result` says which errors are raised."""
+        """Return the result of a run that succeeded. `BoltRun.afetch_result` lists the errors that are raised."""
         # A single poll fails early. `_patiently` repeats it and limits the outage.
         async with (
             self.credentials.get_client(retry_policy=POLL_POLICY) as polling,
@@ -103,7 +101,7 @@ class Outcome:
         )
 
     async def _resources_of(self, client: BoltClient, status: BoltRunStatus) -> dict[int, list[BoltResource]]:
-        """Return the files of each command, by command id. If Bolt does not list them, only log a warning."""
+        """Return the files of each command. The key is the command's id. If Bolt does not list files, log a warning."""
         command_ids = [command.id for command in status.commands]
         errors: dict[int, BoltError] = {}
         try:
@@ -118,6 +116,9 @@ class Outcome:
         return found
 
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
+        # What reads dbt's files is needed only at the end of a run.
+        from paradime_blocks.dbt.digest import not_read  # noqa: PLC0415
+
         resources = await self._resources_of(client, status)
         # Prefect stores and shows results, and a command may contain a secret: `git clone https://user:token@...`.
         redact = Redactor.of(self.credentials)
@@ -134,25 +135,27 @@ class Outcome:
         return result.model_copy(update={"dbt": not_read([each.path for each in result.resources], redact)})
 
     async def _error_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunError | None:
-        """Return the error for a run that did not succeed; None if the run ended SUCCESS."""
+        """Return the error for a run that did not succeed; None if the run ended in state SUCCESS."""
         state = status.state
         if state == BoltRunState.SUCCESS:
             return None
         facts = facts_of(self.run_id, self.schedule_name, state)
         if not state.is_terminal:
             return BoltRunError(
-                "The Bolt run has not ended yet.", guidance="Wait for its completion first.", **facts
+                "The Bolt run has not ended yet.", guidance="Wait until the Bolt run has ended.", **facts
             )
         if state == BoltRunState.SKIPPED:
             return BoltRunSkipped("Bolt skipped the run.", **facts)
         command = status.decisive_command
         if command is not None:
+            from paradime_blocks.dbt.errors import failure_facts  # noqa: PLC0415 - as above
+
             facts.update(await failure_facts(client, command, self.credentials))
         if state == BoltRunState.CANCELED:
             return BoltRunCanceled("The Bolt run was cancelled.", **facts)
         if command is None:
             return BoltRunFailed(
-                "The Bolt run failed, although none of its commands did.",
+                "The Bolt run failed, although none of its commands failed.",
                 guidance="Check the reason on the run's page in Paradime.",
                 **facts,
             )

@@ -1,4 +1,4 @@
-"""`BoltRun`: the handle of a Bolt run. It has only the id and credentials, so it can be created again at any time."""
+"""`BoltRun`, the handle of a Bolt run. A handle needs only a run's id and credentials: any process can create it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ from paradime_blocks.polling import (
 from paradime_blocks.run_log import RunLog
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
+from paradime_blocks.waiting import observed
 
 if TYPE_CHECKING:
     from paradime_blocks.credentials import ParadimeCredentials
 
 _SHORTEST_CANCEL_SECONDS = 3.0
-# Bolt does not answer faster than this.
+# A shorter interval has no use: Bolt does not answer faster.
 _SHORTEST_POLL_INTERVAL_SECONDS = 0.1
 _LEFT_RUNNING = "The Bolt run was not cancelled and may still be running."
 
@@ -52,8 +53,8 @@ class BoltRun(JobRun[BoltRunResult]):
 
     Args:
         run_id: The id of the run.
-        credentials: The credentials of its workspace.
-        schedule_name: The run's schedule, for messages. Bolt's API does not return it.
+        credentials: The credentials of the run's workspace.
+        schedule_name: The name of the run's schedule, for messages. Bolt's API does not return this name.
         cancel_on_timeout: Whether to cancel the run when its time limit is reached.
         cancel_on_interrupt: Whether to cancel the run when the wait for it is interrupted.
         timeout_seconds: How long to wait for the run's end by default, in seconds; None for no limit.
@@ -137,24 +138,28 @@ class BoltRun(JobRun[BoltRunResult]):
     ) -> BoltRunState:
         """Wait until the run has ended, in any state. `fetch_result` raises an error if the run did not succeed.
 
+        All waits of one event loop with the same credentials share their polls: one request reads the status of up to
+        100 runs. The sync form has an event loop of its own in each thread, so its waits share no polls.
+
         The time limit and an interrupt cancel the run in Bolt if `cancel_on_timeout` and `cancel_on_interrupt` say so.
-        An outage of Bolt never cancels it.
+        An outage of Bolt never cancels the run.
 
         Args:
             timeout_seconds: How long to wait, in seconds; None for the handle's `timeout_seconds`. With 0, the run
                 is polled once.
-            watcher: An async function, called after each poll.
-            whole_seconds: The run's whole time limit, for messages, if `timeout_seconds` is only the rest of it.
+            watcher: An async function that is called after each poll.
+            whole_seconds: The whole time limit of the run, in seconds. Messages show this limit. Set `whole_seconds` if
+                `timeout_seconds` is only the rest of this limit.
 
         Returns:
             The state in which the run ended.
 
         Raises:
-            BoltRunTimedOut: The run did not end in time. With `cancel_on_timeout`, it was cancelled.
+            BoltRunTimedOut: The run did not end in time. If `cancel_on_timeout` is set, the run was cancelled.
             BoltCancelUnconfirmed: The run did not end in time, and the cancel failed.
             BoltUnavailable: Bolt was unreachable for `max_outage_seconds`. The run may still be running.
-            BoltAuthError: Bolt refused the credentials at the first poll, or for a minute later on. The run may still
-                be running.
+            BoltAuthError: Bolt refused the credentials before any poll had succeeded, or later for at least a minute.
+                The run may still be running.
             BoltRequestError: `timeout_seconds` is not a number of seconds.
         """
         if timeout_seconds is not None:
@@ -171,7 +176,8 @@ class BoltRun(JobRun[BoltRunResult]):
             is_to_end = is_to_end or self.cancel_on_timeout
             ended = await self._end_for_timeout(waited)
         except INTERRUPTS:
-            # anyio's shield does not stop a cancel by asyncio, which may have interrupted the cancel at the time limit.
+            # The time limit may have begun to cancel the Bolt run. An asyncio cancel may then have interrupted that
+            # cancel, in spite of anyio's shield. So the Bolt run is cancelled here.
             if is_to_end:
                 with signals_held_off():
                     await to_the_end(self._cancel_after_interrupt())
@@ -191,20 +197,19 @@ class BoltRun(JobRun[BoltRunResult]):
         self, deadline: Deadline, watcher: Watcher | None, log: RunLog
     ) -> BoltRunState | None:
         """Poll until the run has ended and return its state; None if the deadline is reached first."""
-        async with self.credentials.get_client(retry_policy=POLL_POLICY) as client:
-            observations = observe(
-                lambda: client.get_bolt_run(self.run_id, logs=False),
-                poll_interval_seconds=self.poll_interval_seconds,
-                deadline=deadline,
-                clock=self.clock,
-            )
+        async with (
+            self.credentials.get_client(retry_policy=POLL_POLICY) as client,
+            observed(
+                client, self.run_id, self.schedule_name, self.poll_interval_seconds, deadline, self.clock
+            ) as observations,
+        ):
             try:
                 async for seen in observations:
                     log.observe(seen)
                     if watcher is not None:
                         await watcher(seen)
                     if seen.status is not None and seen.status.state.is_terminal:
-                        # Logged after the call of the watcher, which logs the last lines of the run.
+                        # This line is logged after the watcher was called: the watcher logs the last lines of the run.
                         self.logger.info(
                             "Bolt run %s ended as %s. %s", self.run_id, seen.status.state, self.url
                         )
@@ -222,12 +227,10 @@ class BoltRun(JobRun[BoltRunResult]):
             except BoltAuthError as error:
                 what = f"{error.message} {_LEFT_RUNNING}"
                 raise error.with_facts(message=what, **self._facts(log.state)) from error
-            finally:
-                await observations.aclose()  # type: ignore[attr-defined]
         return None
 
     async def _end_for_timeout(self, waited: float) -> BoltRunState | None:
-        """If `cancel_on_timeout` is set, cancel the run and return the state in which it ended; otherwise None."""
+        """If `cancel_on_timeout` is set, cancel the run and return its final state; otherwise return None."""
         if not self.cancel_on_timeout:
             return None
         self.logger.warning(
@@ -275,7 +278,7 @@ class BoltRun(JobRun[BoltRunResult]):
                 nonlocal refusal, accepted
                 if not accepted:
                     try:
-                        # A request that hangs must leave time to send the cancel again.
+                        # A cancel request that hangs is stopped early, so that there is time to send it again.
                         with anyio.move_on_after(max(_SHORTEST_CANCEL_SECONDS, grace / 3)):
                             accepted = await client.cancel_bolt_run(self.run_id)
                     except BoltAuthError:
@@ -283,7 +286,8 @@ class BoltRun(JobRun[BoltRunResult]):
                     except BoltError as error:
                         refusal = error
                         if asked_to_wait(error) and not deadline.passed:
-                            # Bolt asked us to wait, so we do not poll now. Only the last poll is sent in any case.
+                            # Bolt asked us to wait, so we do not poll now. Only the poll at the deadline is always
+                            # sent.
                             raise
                 return await client.get_bolt_run(self.run_id, logs=False)
 
@@ -310,9 +314,10 @@ class BoltRun(JobRun[BoltRunResult]):
             The result: state, times, commands and resources.
 
         Raises:
-            BoltRunFailed: The run ended FAILED or ERROR. The error has the failing command and the end of its log.
-            BoltRunCanceled: The run ended CANCELED.
-            BoltRunSkipped: The run ended SKIPPED.
+            BoltRunFailed: The run ended in state FAILED or ERROR. The error contains the command that failed, and the
+                end of the command's log.
+            BoltRunCanceled: The run ended in state CANCELED.
+            BoltRunSkipped: The run ended in state SKIPPED.
             BoltRunError: The run has not ended yet.
             BoltUnavailable: Bolt was unreachable for `max_outage_seconds`.
             BoltError: Bolt refused a request.

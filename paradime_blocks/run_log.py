@@ -1,4 +1,4 @@
-"""Logs about a Bolt run while a flow waits for it."""
+"""Logs what happens to a Bolt run while a caller waits for the run."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RunLog:
         elif end is not None:
             text = (
                 f"Bolt run {self.run_id} is {status.state}, an unknown state, and none of its commands is running. "
-                f"If this lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
+                f"If this state lasts for {SETTLING_SECONDS / 60:.0f} minutes, the run counts as {end}."
             )
         else:
             return

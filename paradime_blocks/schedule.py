@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _WHILE_IT_RUNS = (
-    "Trigger it again when that run has ended, or wait for that run with attach(run_id).wait_for_completion(). "
-    "The flow run_schedule does either by itself (on_already_running)."
+    "Wait for the running Bolt run with attach(run_id).wait_for_completion(), or trigger the schedule again when that "
+    "Bolt run has ended. The flow run_schedule can do both for you: see its option on_already_running."
 )
-# For Prefect's server, which knows only the schema. It is not a constraint of the field, so that errors have the
-# validators' messages.
+# This pattern is for Prefect's server, which knows the schema but not the validators. The pattern is not a constraint
+# of the field, so that an error has the message of a validator.
 _ONE_LINE: dict[str, Any] = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 
 class MemoryLedger:
-    """A ledger for a caller without a flow run. It keeps the run's id in memory and stores nothing."""
+    """A ledger for a caller without a flow run. The ledger keeps the Bolt run's id in memory and stores nothing."""
 
     run_id: int | None = None
 
@@ -69,8 +69,8 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     Args:
         credentials: The credentials of the schedule's workspace.
         schedule_name: The schedule's name as Paradime shows it, or its slug.
-        commands: Commands that replace the schedule's own.
-        branch: A branch or commit that replaces the schedule's own.
+        commands: Commands that replace the schedule's commands in Bolt.
+        branch: A git branch or commit that replaces the schedule's branch in Bolt.
         timeout_seconds: How long a run may take, in seconds from its trigger.
         poll_interval_seconds: The longest time between two polls of a run, in seconds.
         max_outage_seconds: How long Bolt may be unreachable before the wait fails, in seconds.
@@ -95,7 +95,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     _logo_url = LOGO_URL  # type: ignore[assignment]
     _documentation_url = DOCUMENTATION_URL  # type: ignore[assignment]
     _description = (
-        "A Paradime Bolt schedule: what to run with which credentials, and how long to wait for it."
+        "A Paradime Bolt schedule: what to run with which credentials, and how long to wait for its runs."
     )
 
     model_config: ClassVar[Any] = {"hide_input_in_errors": True}
@@ -113,13 +113,13 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     commands: Plain[list[str]] = Field(
         default=None,
         title="Commands",
-        description="Commands that replace the schedule's own, in order. Empty: the schedule's own.",
+        description="Commands that replace the schedule's commands. If empty, the schedule's commands are used.",
         examples=[["dbt run", "dbt test"]],
     )
     branch: Plain[str] = Field(
         default=None,
         title="Branch or commit",
-        description="A git branch or commit that replaces the schedule's own. Empty: the schedule's own.",
+        description="A git branch or commit that replaces the schedule's branch. If empty, that branch is used.",
         json_schema_extra=_ONE_LINE,
     )
     timeout_seconds: float = Field(
@@ -127,7 +127,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         gt=0,
         le=LONGEST_TIMEOUT_SECONDS,
         title="Time limit",
-        description="How long a run may take, in seconds from its trigger; then it is cancelled. 14 days at most.",
+        description="How long a run may take, in seconds from its trigger, before it is cancelled. At most 14 days.",
     )
     poll_interval_seconds: float = Field(
         default=POLL_INTERVAL_SECONDS,
@@ -142,7 +142,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         le=LONGEST_TIMEOUT_SECONDS,
         title="Longest outage",
         description=(
-            "How long Bolt may be unreachable before the wait for a run fails, in seconds. 14 days at most."
+            "How long Bolt may be unreachable before the wait for a run fails, in seconds. At most 14 days."
         ),
     )
     cancel_grace_seconds: float = Field(
@@ -179,9 +179,10 @@ class BoltSchedule(JobBlock[BoltRunResult]):
         """Return the request for a trigger of this schedule.
 
         Args:
-            retry_of: The id of a run to retry, instead of a new run of the schedule.
-            retry_everything: Whether the retry runs all commands again; otherwise only what failed.
-            options: Options in addition to the block's: `TriggerOptions` describes each.
+            retry_of: The id of a Bolt run to retry. None means a new run of the schedule.
+            retry_everything: True if the retry runs all commands again; False if it runs only what failed.
+            options: Options that are added to the block's options, or replace them. `TriggerOptions` describes each
+                option.
 
         Raises:
             BoltRequestError: An option is invalid; nothing was sent.
@@ -205,22 +206,24 @@ class BoltSchedule(JobBlock[BoltRunResult]):
     ) -> BoltRun:
         """Trigger at most one run.
 
-        Only the handle has the run's id. To store the id outside this process, use the flow `run_schedule`. If the
-        caller is interrupted during the trigger, the run is cancelled.
+        The run's id is only in the handle that this method returns. To store the id outside this process, use the flow
+        `run_schedule`. If the caller is interrupted during the trigger, the run is cancelled.
 
         Args:
-            request: What to trigger; the block's own request by default.
-            ledger: Stores the intent and the run id; nothing is stored by default.
-            decision_log: The decision log; by default, decisions are only logged.
-            options: Options in addition to the block's: `TriggerOptions` describes each.
+            request: What to trigger. By default, this is what the method `request` returns.
+            ledger: Stores the intent and the run id. By default, nothing is stored.
+            decision_log: Keeps the decisions about the trigger. By default, decisions are only written to the Python
+                log.
+            options: Options that are added to the block's options, or replace them. `TriggerOptions` describes each
+                option.
 
         Returns:
-            The handle of the run. It cancels the run at the time limit, and if the wait is interrupted.
+            The handle of the run. The handle cancels the run at the time limit, and if the wait is interrupted.
 
         Raises:
             BoltAlreadyRunning: The schedule is already running.
-            BoltTriggerUnknown: The answer was lost, and it is unknown whether a run started.
-            BoltError: The trigger failed. It cannot have started a run, or a search in Bolt found no new run.
+            BoltTriggerUnknown: The answer to the trigger was lost, and it is unknown whether a run started.
+            BoltError: The trigger failed. The trigger cannot have started a run, or a search in Bolt found no new run.
         """
         memory = MemoryLedger()
         try:
@@ -265,7 +268,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
 
 
 def _as_value_error(check: Any, *arguments: Any) -> Any:
-    """Call a check of the client in a pydantic validator, where an error must be a ValueError."""
+    """Call a check of the client in a pydantic validator. Pydantic expects a ValueError instead of a BoltError."""
     try:
         return check(*arguments)
     except BoltError as error:

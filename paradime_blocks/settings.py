@@ -1,4 +1,4 @@
-"""The `PARADIME_*` environment variables, also from a `.env` file."""
+"""The settings in the `PARADIME_*` environment variables and in the file `.env`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 class ParadimeSettings(BaseSettings):
-    """The settings in the environment and in `.env`. The vendor's own tools read the same names.
+    """The settings in the environment and in `.env`. Paradime's own tools read variables with the same names.
 
     Example:
         ```python
@@ -26,7 +26,7 @@ class ParadimeSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PARADIME_",
         env_file=".env",
-        # Reads UTF-8 with or without the byte order mark that some editors write at its beginning.
+        # Reads UTF-8 with or without the byte order mark that some editors write at the beginning of a file.
         env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
@@ -45,13 +45,15 @@ class ParadimeSettings(BaseSettings):
 def read_settings(kind: type[Settings]) -> tuple[Settings, str]:
     """Read settings from the environment and `.env`, or from the environment alone if `.env` cannot be read.
 
-    The `.env` may belong to another tool. If the environment has all settings, no file is needed.
+    `.env` may belong to another tool, so a file that cannot be read is no error. If the environment has all settings,
+    no file is needed.
 
     Args:
         kind: The class of the settings.
 
     Returns:
-        The settings, and a sentence that says why `.env` was not read: empty if it was read or does not exist.
+        The settings, and a sentence that says why `.env` was not read. The sentence is empty if `.env` was read or does
+        not exist.
 
     Raises:
         pydantic.ValidationError: A setting is invalid.

@@ -1,11 +1,12 @@
 """Makes SIGTERM and SIGINT visible to code outside the main thread.
 
 Python delivers a signal to the main thread, and Prefect raises an exception in that thread. A submitted task runs in
-its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while a transport
-works: in one case, SIGTERM during `sock.send` became a broken connection to Bolt, and the flow continued. So signals
-are counted, and code that waits checks the count. Prefect's handlers stay set: Prefect's runner needs them to know
-whether it can cancel the process (`prefect.utilities.engine.can_ack_control_intent`). They are replaced only while a
-Bolt run is being cancelled, since a further signal would interrupt the cancel.
+its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while an asyncio
+transport sends or receives: in one case, a SIGTERM during `sock.send` became a broken connection to Bolt, and the flow
+continued. So this module counts signals, and code that waits checks the count. Prefect's handlers stay set: Prefect's
+runner needs these handlers to know whether it can cancel the process
+(`prefect.utilities.engine.can_ack_control_intent`). This module replaces Prefect's handlers only while a Bolt run is
+being cancelled, since a further signal would interrupt the cancel.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from prefect.exceptions import TerminationSignal
 
 T = TypeVar("T")
 
-# The exceptions of an interrupt. Mostly the event loop is waiting and cancels its tasks. If a task is working when the
-# signal comes, the signal's exception is raised in that task.
+# The exceptions that an interrupt can raise. Usually the event loop is waiting when the signal comes, and then cancels
+# its tasks. If a task is working at that moment, the exception of the signal handler is raised in that task.
 INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
-# Prefect gives a cancelled flow run so much time to end. After it, a further signal ends the process.
+# Prefect gives a cancelled flow run 30 seconds to end. After this time, a further signal ends the process.
 _HOLD_SECONDS = 30.0
 # The longest time from a signal to the clean-up that it causes, on a slow machine.
 _REACTION_SECONDS = 5.0
@@ -49,8 +50,8 @@ def in_main_thread() -> bool:
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Complete some work even if the caller is cancelled.
 
-    A shielded scope of anyio stops only the cancels of other scopes. A cancel of the task itself, or a further cancel
-    when a task group ends in an interrupt, would still interrupt the first `await`.
+    A shielded anyio scope stops only cancels that come from other anyio scopes. A cancel of the asyncio task itself, or
+    a further cancel when a task group ends in an interrupt, would still interrupt the first `await` in the work.
 
     Args:
         work: The work; it runs in its own task.
@@ -71,8 +72,9 @@ class SignalCount:
 
     Attributes:
         heard: All signals, each with its time.
-        held_off: The signals that were held off and not delivered later.
-        sent_again_for: The number of SIGTERMs that were sent again.
+        held_off: The signals that were held off, each with its time. If a signal that was held off is delivered later,
+            `heard` contains the signal twice.
+        sent_again_for: The value of `terminations` when SIGTERM was last sent again.
     """
 
     def __init__(self) -> None:
@@ -92,7 +94,7 @@ class SignalCount:
 
     @property
     def interrupts(self) -> int:
-        """The number of signals."""
+        """The number of signals in `heard`."""
         return len(self.heard)
 
     @property
@@ -101,7 +103,7 @@ class SignalCount:
         return self.had(signal.SIGTERM)
 
     def had(self, number: int | None = None, *, since: float = 0.0) -> int:
-        """Return how many signals, of one kind or all, were not held off."""
+        """Return how many signals since a time were not held off: those of one number, or all if `number` is None."""
         return sum(
             sign
             for signals, sign in ((self.heard, 1), (self.held_off, -1))
@@ -110,24 +112,25 @@ class SignalCount:
         )
 
     def send_again_if_swallowed(self) -> None:
-        """Send SIGTERM to this process again if asyncio has swallowed one: once for each, for all counts together.
+        """If asyncio has swallowed a SIGTERM, send SIGTERM to this process again.
 
-        Call this in the main thread, where a SIGTERM should have interrupted the caller.
+        All `SignalCount`s remember this, so SIGTERM is not sent again for the same signal. Call this method in the main
+        thread, where a SIGTERM should have interrupted the caller.
         """
         if self.terminations <= self.sent_again_for or not in_main_thread():
             return
         for each in _counts:
             each.sent_again_for = each.terminations
-        # After a moment, so that the main thread is waiting again.
+        # The timer waits a moment, so that the main thread is waiting again when the signal comes.
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
         timer.daemon, timer.name = True, "bolt-signal-again"
         timer.start()
 
 
 def listen_for_interrupts() -> None:
-    """Start counting signals. Only the main thread can do this; in other threads the function does nothing.
+    """Start to count signals. Only the main thread can start the count; in other threads this function does nothing.
 
-    A signal without a Python handler, which ends the process at once or is ignored, is not counted.
+    A signal without a Python handler is not counted: such a signal ends the process at once, or is ignored.
     """
     global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None or not in_main_thread():
@@ -145,10 +148,10 @@ def listen_for_interrupts() -> None:
 
 
 def have_main_thread_listen() -> None:
-    """Make the main thread start counting signals before its next Python code. Any thread may call this.
+    """Make the main thread start to count signals before its next Python code. Any thread may call this function.
 
-    Prefect imports the flows of a deployment in another thread. And if a user's flow calls our code only in its tasks
-    or threads, the main thread never runs our code.
+    Prefect imports the flows of a deployment in a thread that is not the main thread. And if a user's flow calls our
+    code only in its tasks or threads, the main thread never runs our code.
     """
     if in_main_thread():
         listen_for_interrupts()
@@ -166,7 +169,7 @@ _listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
 
 
 def _forget_in_child() -> None:
-    """Stop counting in a forked process. Otherwise its signals would be counted in the parent process."""
+    """Stop counting in a forked process, so that the parent process does not count the forked process's signals."""
     global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None:
         signal.set_wakeup_fd(-1)
@@ -185,14 +188,15 @@ def _count(ear: socket.socket) -> None:
 
 @contextmanager
 def signals_held_off() -> Iterator[Hold]:
-    """Hold off further signals during a `with` block. Outside the main thread this does nothing.
+    """Hold off further signals during a `with` block. Outside the main thread, this function does nothing.
 
     If a signal caused the clean-up in the `with` block, the work is already stopping. A further signal would raise an
-    exception in the event loop and end the loop before the cancel is sent to Bolt. If the reason is not a signal,
-    the first signal that was held off is delivered at the end, unless `Hold.keep` was called.
+    exception in the event loop and end the loop before the cancel is sent to Bolt. If the reason for the clean-up is
+    not a signal, the first signal that was held off is delivered when the `with` block ends, unless `Hold.keep` was
+    called.
 
     Yields:
-        The hold.
+        The object that holds the signals off.
     """
     if not in_main_thread():
         yield Hold()
@@ -205,7 +209,7 @@ def signals_held_off() -> Iterator[Hold]:
 
 
 class Hold:
-    """The replaced signal handlers. All `with` blocks that hold signals off share this object."""
+    """Replaces the signal handlers for a time. All `with` blocks that hold signals off share this object."""
 
     def __init__(self) -> None:
         self._holders = 0
@@ -222,8 +226,9 @@ class Hold:
         self._began_at, self._kept, self._swallowed = time.monotonic(), False, []
         for number in _SIGNALS:
             handler = signal.getsignal(number)
-            # Our handler may still be set after a hold: if Prefect's engine began during the hold, it restores our
-            # handler at its end. A signal without a Python handler raises no exception, so it is not replaced.
+            # Our handler may still be set after a hold: if Prefect's engine started during the hold, the engine
+            # restores our handler when it ends. A signal without a Python handler raises no exception, so it is not
+            # replaced.
             if callable(handler) and handler != self._swallow:
                 self._previous[number] = handler
                 signal.signal(number, self._swallow)
@@ -237,7 +242,7 @@ class Hold:
                 each.held_off.append((time.monotonic(), number))
 
     def keep(self) -> None:
-        """Do not deliver the held signals when the hold ends: the reason for this clean-up already stops the work."""
+        """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
         self._kept = True
 
     def end(self) -> None:

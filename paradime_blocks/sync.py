@@ -1,4 +1,4 @@
-"""The sync form of each public async call, in Prefect's way: `ax` is the async form, `x` calls it."""
+"""Makes the sync forms of public async methods. As in Prefect, the sync method `trigger` calls the async `atrigger`."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def _a_signal_would_raise() -> bool:
 def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine for a caller that cannot await.
 
-    If a signal ends the caller, the coroutine is cancelled and cleans up first. Prefect's signal handlers raise an
-    exception, and asyncio swallows the exception if it is raised while a transport works. So if such a handler is
-    set, the coroutine runs in a second thread, and this thread only waits.
+    If a signal interrupts the caller, the coroutine is cancelled, and the caller waits until the coroutine has cleaned
+    up. Prefect's signal handlers raise an exception, and asyncio swallows the exception if it is raised while an
+    asyncio transport sends or receives. So if such a handler is set, the coroutine runs in a second thread, and this
+    thread only waits.
     """
     if not _loop_is_running() and not _a_signal_would_raise():
         return asyncio.run(coroutine)
@@ -78,8 +79,8 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
 def sync_form(async_form: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     """Return the sync form of an async function or method.
 
-    A sync caller gets the result. An async caller gets the coroutine, so it can await the sync form, too, as it
-    can with Prefect's own methods.
+    A sync caller gets the result. An async caller gets the coroutine, so an async caller can also await the sync form.
+    Prefect's own methods work in the same way.
     """
 
     @functools.wraps(async_form)

@@ -1,4 +1,4 @@
-"""The client's calls about a schedule's latest files: its manifest, its run results, any path."""
+"""The client's calls about a schedule's newest files: the manifest, the run results, or a file with any path."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paradime_blocks.client import operations as ops
 from paradime_blocks.client.commands import CommandCalls
 from paradime_blocks.client.inputs import LARGEST_PAGE, check_count, check_text
+from paradime_blocks.client.resources import ResourceCalls
 from paradime_blocks.client.runs import RunCalls
 from paradime_blocks.errors import BoltError, BoltRequestError, BoltUnavailable
 from paradime_blocks.models import BoltLatestArtifact, BoltRunStatus
@@ -23,26 +24,27 @@ _FIRST_RUNS = 3
 _MORE_RUNS = 25
 
 
-class ArtifactCalls(RunCalls, CommandCalls):
-    """Calls about a schedule's latest files."""
+class ArtifactCalls(RunCalls, CommandCalls, ResourceCalls):
+    """Calls about a schedule's newest files."""
 
     async def find_latest_artifact(
         self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> BoltLatestArtifact:
-        """Find the newest file of a path that a schedule's successful commands left behind.
+        """Find the newest file with a given path that a successful command of a schedule wrote.
 
-        The search begins with the newest run, and in each run with the last command. A run that Bolt does not
-        return is skipped. One request reads the commands of several runs, and one request lists the files of
-        several commands: if the newest runs have the file, three requests are mostly enough.
+        The search begins with the newest run, and in each run with the last command. A run that Bolt does not return is
+        skipped. One request reads the commands of several runs, and one request lists the files of several commands. So
+        three requests are usually enough, if one of the newest runs has the file.
 
         Args:
             schedule_name: The schedule's name or slug.
             path: The file's path, such as `target/manifest.json`.
-            command_index: Search only this command of each run. The first command is 0, the last one is -1.
-            max_runs: How many runs to search, 1 to 1000. If the backend cannot list runs, only the latest is searched.
+            command_index: Search only this command of each run. The first command is 0, the last command is -1.
+            max_runs: How many runs to search, 1 to 1000. If the backend cannot list runs, only the latest run is
+                searched.
 
         Raises:
-            BoltRequestError: No run has such a file.
+            BoltRequestError: No run has a file with this path.
             BoltError: Bolt refused the request, or sent no usable answer.
         """
         path = check_text("path", path, MANIFEST)
@@ -50,7 +52,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
         runs = await self.latest_bolt_runs(schedule_name, limit=limit)
         if not runs:
             msg = f"Schedule {schedule_name!r} has no run."
-            raise BoltRequestError(msg, guidance="Run it first.", schedule_name=schedule_name)
+            raise BoltRequestError(msg, guidance="Run the schedule first.", schedule_name=schedule_name)
         missed: dict[int, BoltError] = {}
         start, size = 0, _FIRST_RUNS
         while start < len(runs):
@@ -60,7 +62,7 @@ class ArtifactCalls(RunCalls, CommandCalls):
             start, size = start + size, _MORE_RUNS
         msg = f"No successful command in {len(runs)} runs of {schedule_name!r} has the file {path}."
         for first in [*missed.values()][:1]:
-            msg += f" {len(missed)} of the runs could not be read, the first because: {first.message}"
+            msg += f" {len(missed)} of the runs could not be read. The first error: {first.message}"
         raise BoltRequestError(
             msg, guidance="Check the path, or raise max_runs.", schedule_name=schedule_name
         )
@@ -102,16 +104,16 @@ class ArtifactCalls(RunCalls, CommandCalls):
     async def latest_artifact_url(
         self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> str:
-        """Return the signed URL of a schedule's newest file of a path; the URL expires.
+        """Return the signed URL of a schedule's newest file with a given path. The URL expires.
 
         Args:
-            schedule_name: As for `find_latest_artifact`; so are the other arguments.
+            schedule_name: The schedule's name or slug. `find_latest_artifact` describes all arguments.
             path: The file's path.
             command_index: Search only this command of each run.
             max_runs: How many runs to search.
 
         Raises:
-            BoltError: As for `find_latest_artifact`.
+            BoltError: The errors of `find_latest_artifact`.
         """
         found = await self.find_latest_artifact(
             schedule_name, path, command_index=command_index, max_runs=max_runs
@@ -121,16 +123,16 @@ class ArtifactCalls(RunCalls, CommandCalls):
     async def latest_artifact(
         self, schedule_name: str, path: str, *, command_index: int | None = None, max_runs: int = 50
     ) -> bytes:
-        """Return the content of a schedule's newest file of a path.
+        """Return the content of a schedule's newest file with a given path.
 
         Args:
-            schedule_name: As for `find_latest_artifact`; so are the other arguments.
+            schedule_name: The schedule's name or slug. `find_latest_artifact` describes all arguments.
             path: The file's path.
             command_index: Search only this command of each run.
             max_runs: How many runs to search.
 
         Raises:
-            BoltError: As for `find_latest_artifact`, or the file could not be fetched.
+            BoltError: The errors of `find_latest_artifact`, or the file could not be fetched.
         """
         found = await self.find_latest_artifact(
             schedule_name, path, command_index=command_index, max_runs=max_runs
@@ -143,12 +145,12 @@ class ArtifactCalls(RunCalls, CommandCalls):
         """Return a schedule's newest dbt manifest.
 
         Args:
-            schedule_name: As for `find_latest_artifact`; so are the other arguments.
+            schedule_name: The schedule's name or slug. `find_latest_artifact` describes all arguments.
             command_index: Search only this command of each run.
             max_runs: How many runs to search.
 
         Raises:
-            BoltError: As for `latest_artifact`, or the file is not a JSON object.
+            BoltError: The errors of `latest_artifact`, or the file is not a JSON object.
         """
         content = await self.latest_artifact(
             schedule_name, MANIFEST, command_index=command_index, max_runs=max_runs

@@ -1,4 +1,4 @@
-"""Authentication: which credentials are valid, where they may be sent, and in which header."""
+"""Authentication: which credentials are valid, to which address they may be sent, and in which headers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def is_loopback(url: str) -> bool:
 
 
 def is_bearer_token(secret: str) -> bool:
-    """Whether a secret is a bearer token; if not, it is the secret of a key pair."""
+    """Whether a secret is a bearer token. If not, the secret belongs to a key pair."""
     return secret.startswith((WORKSPACE_TOKEN_PREFIX, COMPANY_TOKEN_PREFIX))
 
 
 def check_endpoint(value: str) -> str:
-    """Return the endpoint without surrounding space.
+    """Return the endpoint without the white space around it, if credentials may be sent to it.
 
     Raises:
-        ValueError: Credentials must not be sent to this address; the message says what to type.
+        ValueError: The value is not a valid endpoint; the message says what to type.
     """
     text = _text("api_endpoint", value)
     hint = f"copy it from the Paradime workspace settings, it looks like {ENDPOINT_EXAMPLE}"
@@ -49,13 +49,13 @@ def check_endpoint(value: str) -> str:
         msg = f"api_endpoint has white space in it: {hint}"
         raise ValueError(msg)
     if "<" in text or ">" in text:
-        msg = "api_endpoint still has a placeholder: replace <workspace> by your own, " + hint
+        msg = "api_endpoint still has a placeholder: replace <workspace> by your workspace's name, " + hint
         raise ValueError(msg)
     try:
         parts = urlsplit(text)
         _ = parts.port, httpx.URL(text)
     except (ValueError, httpx.InvalidURL):
-        # The messages of these errors quote the URL, and somebody may have pasted a secret into it.
+        # The messages of these errors quote the URL, and somebody may have pasted a secret into the URL.
         msg = f"api_endpoint is not a URL: {hint}"
         raise ValueError(msg) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -71,7 +71,7 @@ def check_endpoint(value: str) -> str:
 
 
 def check_proxy(value: str) -> str:
-    """Return the proxy's URL, or `none`.
+    """Return the proxy's URL, if it is valid, or `none`.
 
     Raises:
         ValueError: The value is not a proxy's URL and not `none`; the message says what to type.
@@ -105,7 +105,7 @@ def check_credentials(key: str | None, secret: str | None, workspace_uid: str | 
     """Refuse a combination of key, secret and workspace that Bolt would refuse.
 
     Raises:
-        ValueError: The message says what to type.
+        ValueError: The credentials are invalid; the message says what to type.
     """
     given: dict[str, object] = {"api_key": key, "api_secret": secret, "workspace_uid": workspace_uid}
     for name, value in given.items():
@@ -121,12 +121,14 @@ def check_credentials(key: str | None, secret: str | None, workspace_uid: str | 
         ("workspace_uid", workspace_uid or ""),
     ):
         if text and not text.strip("*"):
-            msg = f"{name} is masked: the asterisks stand for a value that Prefect has hidden. Give the block's name"
+            msg = (
+                f"{name} is masked: the asterisks stand for a value that Prefect hides. Give the block's name"
+            )
             raise ValueError(msg)
         if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
             msg = (
-                f"{name} holds a space, a line break or another character that no Paradime value has: "
-                "paste it again"
+                f"{name} holds a space, a line break or another character that is never a part of {name}: "
+                f"paste the value again"
             )
             raise ValueError(msg)
     if is_bearer_token(secret):
@@ -147,13 +149,13 @@ def check_credentials(key: str | None, secret: str | None, workspace_uid: str | 
 class BoltAuth(httpx.Auth):
     """Authenticates requests to Bolt.
 
-    Clients share a connection if their settings are equal. So two objects that send the same credentials must be equal
-    and hashable. For a token that expires, write a subclass that gets a new token in `auth_flow`: see httpx's
-    page about authentication.
+    Clients share a connection if their settings are equal. So a subclass must be hashable, and two of its objects must
+    be equal if they send the same credentials. For a token that expires, write a subclass whose `auth_flow` gets a new
+    token. The page about authentication in httpx's documentation describes this method.
     """
 
     def secrets(self) -> list[SecretStr]:
-        """Return the texts that no message, log or artifact may contain."""
+        """Return the secrets, which are removed from each message, log and artifact."""
         raise NotImplementedError
 
 
@@ -193,7 +195,7 @@ class BearerToken(BoltAuth):
     workspace_uid: str | None = None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the token, and the workspace's uid if one is given."""
+        """Send the token in one header and, if a workspace's uid is given, the uid in another header."""
         request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         if self.workspace_uid:
             request.headers["X-Paradime-Workspace"] = self.workspace_uid
@@ -207,10 +209,10 @@ class BearerToken(BoltAuth):
 def auth_for(
     api_key: str | SecretStr | None, api_secret: str | SecretStr, workspace_uid: str | None = None
 ) -> BoltAuth:
-    """Return the authentication: a bearer token if the secret has a token's prefix, otherwise a key pair.
+    """Return the authentication: a `BearerToken` if the secret begins with a token's prefix, otherwise a `KeyPair`.
 
     Args:
-        api_key: The API key; not needed with a bearer token.
+        api_key: The API key. No key is needed if `api_secret` is a token.
         api_secret: The API secret, or a token that begins with `prdm_wsp_` or `prdm_cmp_`.
         workspace_uid: The uid of the workspace that a company token acts on.
 

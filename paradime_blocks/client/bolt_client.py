@@ -9,17 +9,17 @@ from paradime_blocks.client.schedules import ScheduleCalls
 class BoltClient(ArtifactCalls, ScheduleCalls):
     """A typed client of one Bolt workspace.
 
-    Use it as an async context manager: clients with the same settings in the same event loop share one
-    connection pool while any of them is open. A failed query is retried as the retry policy says, and so is
-    a mutation that is safe to repeat. A trigger is sent again only if Bolt cannot have processed it.
+    Use the client as an async context manager. Open clients with the same settings in the same event loop share one
+    connection pool. A query that fails is retried as the retry policy says, and so is a mutation that is safe to
+    repeat. A trigger is sent again only if Bolt cannot have processed it.
 
     Args:
         settings: The endpoint, the authentication and the limits of a request.
         retry_policy: How often and how long a request is tried.
-        transport: Replaces the network in tests.
-        sleep: How to wait between two tries; for tests.
-        may_send: Called before a trigger is sent, and while the client waits to send it again. After it has returned
-            False, the trigger is not sent.
+        transport: An httpx transport that replaces the network in tests.
+        sleep: Waits between two tries. Tests replace this function.
+        may_send: A function that the client calls before it sends a trigger, and while it waits to send the trigger
+            again. After the function has returned False, the client does not send the trigger.
 
     Example:
         ```python

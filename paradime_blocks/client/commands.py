@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
-import anyio
-import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from paradime_blocks.client import operations as ops
-from paradime_blocks.client.auth import is_loopback
-from paradime_blocks.client.connection_settings import TRUST, is_of_trust
+from paradime_blocks.client.aliased_reads import AliasedReads, sorted_out
+from paradime_blocks.client.ended_commands import SpooledCommand
 from paradime_blocks.client.inputs import check_id
-from paradime_blocks.client.log_filter import queries_unlogged
+from paradime_blocks.client.large_replies import LargeTexts
 from paradime_blocks.client.log_pages import OWN_CURSOR, log_since
-from paradime_blocks.client.retry import call_with_retries, parse_retry_after
-from paradime_blocks.client.session import BoltSession, sorted_out
-from paradime_blocks.errors import BoltRequestError, BoltUnavailable, BoltUnsupported
+from paradime_blocks.errors import BoltUnsupported
 from paradime_blocks.models import BoltCommandDetail, BoltLogLine, BoltLogPage, BoltResource
 from paradime_blocks.models.reply import readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from paradime_blocks.errors import BoltError
 
 _FIRST_CURSOR = "0:0"
-_REDIRECTS_AT_MOST = 5
-# At 300 kB a second, the largest file that we read into memory (256 MB) is complete after this time.
-DOWNLOAD_SECONDS: Final = 900.0
 
 
-def _may_be_fetched(url: str) -> bool:
-    try:
-        return url.startswith("https://") or is_loopback(url)
-    except ValueError:
-        return False
+class _Detail(BoltCommandDetail):
+    # The query returns no id.
+    id: int = 0
 
 
-class _Url(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    url: str
+class _OfRun(BaseModel):
+    schedule_run_id: int = Field(alias="scheduleRunId", ge=1)
 
 
 class _Resources(BaseModel):
     resources: Annotated[list[BoltResource], readable(BoltResource)] = Field(default_factory=list)
 
 
-class CommandCalls(BoltSession):
-    """Calls about commands."""
+class CommandCalls(AliasedReads):
+    """Calls about the commands of a run."""
 
     async def get_bolt_command(self, command_id: int) -> BoltCommandDetail:
         """Return one command with its output and resources (Bolt's `boltCommand`).
 
         Args:
-            command_id: The command.
+            command_id: The id of the command.
 
         Raises:
             BoltError: Bolt refused the request, or sent no usable answer.
@@ -64,13 +53,50 @@ class CommandCalls(BoltSession):
         variables = {"commandId": check_id("command_id", command_id)}
         return await self._read(ops.BOLT_COMMAND, variables, BoltCommandDetail, id=command_id)
 
+    async def spool_bolt_commands(
+        self, command_ids: Sequence[int], folder: Path, *, errors: dict[int, BoltError] | None = None
+    ) -> dict[int, SpooledCommand]:
+        """Return several commands with their output and resources, with as few requests as the backend allows.
+
+        The output may be too long for memory. Long output is written to files.
+
+        Args:
+            command_ids: The ids of the commands.
+            folder: The folder for the files. Use the result only while the folder exists.
+            errors: Receives the error of each command that Bolt does not return; the key is the command's id. The
+                result does not contain such a command. Without `errors`, the first error is raised.
+
+        Returns:
+            The commands. The key is the command's id.
+
+        Raises:
+            BoltError: Bolt refused the request, or sent no usable answer.
+            OSError: A file cannot be written.
+        """
+        ended = self._open_connection().known.ended
+        # Of a command whose whole log has been read, only the files are missing.
+        await self.get_bolt_command_resources(
+            [id_ for id_ in command_ids if ended.has_whole_log(id_)], errors={}
+        )
+        found = {id_: kept for id_ in command_ids if (kept := ended.get(check_id("command_id", id_)))}
+        others = [id_ for id_ in command_ids if id_ not in found]
+        each = [{"commandId": id_} for id_ in others]
+        large = LargeTexts(folder)
+        replies = await self._read_each(ops.BOLT_COMMAND, each, _Detail, large=large)
+        for id_, reply in sorted_out(dict(zip(others, replies, strict=True)), errors).items():
+            texts = large.text_of(reply.stdout), large.text_of(reply.stderr)
+            found[id_] = SpooledCommand(reply.resources, *texts)
+            if reply.has_ended:
+                ended.keep(id_, found[id_])
+        return {id_: found[id_] for id_ in command_ids if id_ in found}
+
     async def get_bolt_command_resources(
         self, command_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
     ) -> dict[int, list[BoltResource]]:
         """Return the resources of several commands, with as few requests as the backend allows.
 
         Args:
-            command_ids: The commands.
+            command_ids: The ids of the commands.
             errors: Receives the error of each command whose resources Bolt does not return; the key is the
                 command's id. The result does not contain such a command. Without `errors`, the first error
                 is raised.
@@ -81,77 +107,73 @@ class CommandCalls(BoltSession):
         Raises:
             BoltError: Bolt refused the request, or sent no usable answer.
         """
-        each = [{"commandId": check_id("command_id", command_id)} for command_id in command_ids]
+        ended = self._open_connection().known.ended
+        kept = [(id_, ended.get(check_id("command_id", id_))) for id_ in command_ids]
+        found = {id_: command.resources for id_, command in kept if command is not None}
+        others = [id_ for id_ in command_ids if id_ not in found]
+        each = [{"commandId": id_} for id_ in others]
         replies = await self._read_each(ops.BOLT_COMMAND_RESOURCES, each, _Resources)
-        found = sorted_out(dict(zip(command_ids, replies, strict=True)), errors)
-        return {id_: reply.resources for id_, reply in found.items()}
+        for id_, reply in sorted_out(dict(zip(others, replies, strict=True)), errors).items():
+            found[id_] = reply.resources
+            ended.add_resources(id_, reply.resources)
+        return {id_: found[id_] for id_ in command_ids if id_ in found}
 
-    async def get_bolt_resource_urls(
-        self, resource_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
-    ) -> dict[int, str]:
-        """Return the signed URLs of several resources, with as few requests as the backend allows. They expire.
+    async def get_runs_of_commands(
+        self, command_ids: Sequence[int], *, errors: dict[int, BoltError] | None = None
+    ) -> dict[int, int]:
+        """Return the ids of the runs that several commands belong to, with as few requests as the backend allows.
 
         Args:
-            resource_ids: The resources.
-            errors: Receives the error of each resource whose URL Bolt does not return; the key is the
-                resource's id. The result does not contain such a resource. Without `errors`, the first error
-                is raised.
+            command_ids: The ids of the commands.
+            errors: Receives the error of each command that Bolt does not return; the key is the command's id. The
+                result does not contain such a command. Without `errors`, the first error is raised.
 
         Returns:
-            The URL of each resource. The key is the resource's id.
+            The run's id for each command. The key is the command's id.
 
         Raises:
             BoltError: Bolt refused the request, or sent no usable answer.
         """
-        each = [{"resourceId": check_id("resource_id", resource_id)} for resource_id in resource_ids]
-        replies = await self._read_each(ops.BOLT_RESOURCE_URL, each, _Url)
-        found = sorted_out(dict(zip(resource_ids, replies, strict=True)), errors)
-        return {id_: reply.url for id_, reply in found.items()}
-
-    async def get_bolt_resource_url(self, resource_id: int) -> str:
-        """Return the signed URL of a resource (Bolt's `boltResourceUrl`); the URL expires.
-
-        Args:
-            resource_id: The resource, from a command's `resources`.
-
-        Raises:
-            BoltError: Bolt refused the request, or sent no usable answer.
-        """
-        reply = await self._read(
-            ops.BOLT_RESOURCE_URL, {"resourceId": check_id("resource_id", resource_id)}, _Url
-        )
-        return reply.url
+        each = [{"commandId": check_id("command_id", command_id)} for command_id in command_ids]
+        replies = await self._read_each(ops.BOLT_COMMAND_RUN, each, _OfRun)
+        found = sorted_out(dict(zip(command_ids, replies, strict=True)), errors)
+        return {id_: reply.schedule_run_id for id_, reply in found.items()}
 
     async def get_bolt_command_logs(self, command_id: int, cursor: str | None = None) -> BoltLogPage:
         """Return the part of a command's log that follows a cursor (Bolt's `boltCommandLogs`).
 
         If the backend does not have this operation, the client reads the whole log (`boltCommand`) and returns
-        the part that follows the cursor. The client makes such a cursor itself; a backend that has the operation
-        does not understand it.
+        the part that follows the cursor. In this case the client makes the cursors itself. A backend that has the
+        operation does not understand such a cursor.
 
         Args:
-            command_id: The command.
+            command_id: The id of the command.
             cursor: The cursor of the previous page; None for the beginning.
 
         Raises:
             BoltError: Bolt refused the request, or sent no usable answer.
         """
         if cursor is None or not cursor.startswith(OWN_CURSOR):
-            variables = {"commandId": check_id("command_id", command_id), "cursor": cursor or _FIRST_CURSOR}
+            at = cursor or _FIRST_CURSOR
+            variables = {"commandId": check_id("command_id", command_id), "cursor": at}
             try:
-                return await self._read(ops.BOLT_COMMAND_LOGS, variables, BoltLogPage)
+                page = await self._read(ops.BOLT_COMMAND_LOGS, variables, BoltLogPage)
             except BoltUnsupported:
                 if cursor not in {None, _FIRST_CURSOR}:
                     raise
+            else:
+                ended = self._open_connection().known.ended
+                ended.add_page(command_id, at, page, is_first=at == _FIRST_CURSOR)
+                return page
         return log_since(await self.get_bolt_command(command_id), cursor)
 
     async def stream_bolt_command_logs(
         self, command_id: int, *, poll_interval_seconds: float = 2.0
     ) -> AsyncIterator[BoltLogLine]:
-        """Iterate over a command's log while the command runs, until it has ended.
+        """Iterate over a command's log until the command has ended.
 
         Args:
-            command_id: The command.
+            command_id: The id of the command.
             poll_interval_seconds: The wait after a poll that found no new lines, in seconds.
 
         Raises:
@@ -167,100 +189,3 @@ class CommandCalls(BoltSession):
             cursor = page.cursor or cursor
             if not page.lines:
                 await self._sleep(poll_interval_seconds)
-
-    async def download_bolt_resource(self, resource_id: int) -> bytes:
-        """Fetch a resource's content from its signed URL. The credentials are not sent to this URL.
-
-        Args:
-            resource_id: The resource.
-
-        Raises:
-            BoltError: Bolt refused it, or the content could not be fetched.
-        """
-
-        async def fetch() -> bytes:
-            # Each attempt asks for a new URL: the previous URL may have expired.
-            async with self.stream_bolt_resource(resource_id) as chunks:
-                return b"".join([chunk async for chunk in chunks])
-
-        return await call_with_retries(fetch, self.retry_policy, sleep=self._sleep)
-
-    @asynccontextmanager
-    async def stream_bolt_resource(self, resource_id: int) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Stream a resource's content from its signed URL. The credentials are not sent to this URL.
-
-        Args:
-            resource_id: The resource.
-
-        Raises:
-            BoltError: Bolt refused it, or the content could not be fetched.
-        """
-        url = await self.get_bolt_resource_url(resource_id)
-        facts: dict[str, Any] = {"operation": "resource", "resource_id": resource_id}
-        if not _may_be_fetched(url):
-            msg = f"Bolt returned no https:// address for resource {resource_id}."
-            raise BoltRequestError(msg, **facts)
-        seconds = self.settings.request_timeout_seconds
-        end = anyio.current_time() + DOWNLOAD_SECONDS
-        failure, guidance = "", None
-        try:
-            async with self.settings.open_http(self._transport, timeout=seconds) as plain:
-                with anyio.fail_after(seconds):
-                    response = await _follow(plain, url)
-                async with aclosing(response):
-                    if not response.is_success:
-                        # The message does not contain the URL: its signature gives access to the file.
-                        raise BoltUnavailable(
-                            f"The storage of resource {resource_id} refused its signed URL.",
-                            status_code=response.status_code,
-                            may_have_acted=False,
-                            retry_after_seconds=parse_retry_after(response.headers.get("Retry-After")),
-                            **facts,
-                        )
-                    yield _in_time(response.aiter_bytes(), end)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
-            failure, guidance = type(error).__name__, TRUST if is_of_trust(error) else None
-        if failure:
-            # Raised outside of the `except`, so that the error with the signed URL does not become the context of
-            # the new error: a context can be pickled.
-            msg = f"Resource {resource_id} could not be fetched ({failure})."
-            raise BoltUnavailable(msg, may_have_acted=False, guidance=guidance, **facts)
-
-
-async def _follow(client: httpx.AsyncClient, url: str) -> httpx.Response:
-    """Request a signed URL and follow its redirects, but never from https to plain http. The content is not read.
-
-    Raises:
-        httpx.HTTPError: There is no response, too many redirects, or a redirect to an address that is not allowed.
-    """
-    request = client.build_request("GET", url)
-    for _ in range(_REDIRECTS_AT_MOST + 1):
-        with queries_unlogged():
-            response = await client.send(request, stream=True)
-        if response.next_request is None:
-            return response
-        await response.aclose()
-        before, request = request, response.next_request
-        if not _may_be_fetched(str(request.url)) or (before.url.scheme, request.url.scheme) == (
-            "https",
-            "http",
-        ):
-            msg = "It redirects to an address that is no https:// one."
-            raise httpx.UnsupportedProtocol(msg)
-    msg = "It redirects too often."
-    raise httpx.TooManyRedirects(msg, request=request)
-
-
-async def _in_time(chunks: AsyncIterator[bytes], end: float) -> AsyncIterator[bytes]:
-    """Yield each chunk until a time limit for the whole download. httpx limits only the time of each read.
-
-    Raises:
-        TimeoutError: The download was not complete at the time limit.
-    """
-    while True:
-        try:
-            with anyio.fail_after(max(0.0, end - anyio.current_time())):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        yield chunk

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from paradime_blocks.client import BoltClient
 
-# For a file that is read: all of it is in memory. The manifest of a project with ten thousand models has some 100 MB.
+# The limit for a file that this package reads: the whole file is in memory. The manifest of a project with ten thousand
+# models has about 100 MB.
 RESOURCE_LIMIT_BYTES: Final = 256 * 1024 * 1024
-# For a file that is only passed on: it is stored on disk in the meantime. A file without an end must not fill the disk.
+# The limit for a file that this package only copies: the file is on disk in the meantime. The limit keeps a file
+# without an end from filling the disk.
 FILE_LIMIT_BYTES: Final = 10 * 1024**3
 _POLICY: Final = RetryPolicy(attempts=3, total_seconds=20.0)
 
@@ -32,7 +34,7 @@ async def fetch_resource(
         limit_bytes: The largest size that is accepted, in bytes.
 
     Raises:
-        BoltError: The resource could not be fetched, or is larger than the limit. No part of it is kept.
+        BoltError: The resource could not be fetched, or is larger than the limit. No part of the resource is kept.
     """
 
     async def fetch() -> bytes:
@@ -52,30 +54,35 @@ async def fetch_to_file(
     target: Path,
     limit_bytes: int = FILE_LIMIT_BYTES,
     *,
+    url: str | None = None,
     sleep: Sleep = anyio.sleep,
 ) -> int:
-    """Stream a resource into a file; only about one chunk of it is in memory at a time.
+    """Stream a resource into a file. Only about one chunk of the resource is in memory at a time.
 
     Args:
         client: The workspace's client.
         resource_id: The id of the resource.
-        target: The file to write. Its former content is lost.
+        target: The file to write. The former content of the file is lost.
         limit_bytes: The largest size that is accepted, in bytes.
-        sleep: How to wait between two tries; for tests.
+        url: A signed URL for the first try. Each further try asks for a new URL, since this one may have expired.
+        sleep: Waits between two tries. Tests replace this function.
 
     Returns:
         The resource's size in bytes.
 
     Raises:
-        BoltError: The resource could not be fetched, or is larger than the limit. The file may contain a part of it.
+        BoltError: The resource could not be fetched, or is larger than the limit. The file may contain a part of the
+            resource.
         OSError: The file cannot be written.
     """
 
     async def fetch() -> int:
+        nonlocal url
         size = 0
+        first, url = url, None
         async with (
             await anyio.open_file(target, "wb") as file,
-            client.stream_bolt_resource(resource_id) as chunks,
+            client.stream_bolt_resource(resource_id, first) as chunks,
         ):
             async for chunk in chunks:
                 size += len(chunk)

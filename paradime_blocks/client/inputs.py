@@ -20,7 +20,7 @@ _LARGEST_INT = 2**31 - 1
 LARGEST_PAGE = 1000
 _COMMANDS_EXAMPLE = (
     "Give commands as a list, such as ['dbt run', {'command': 'dbt test', 'continue_on_error': True}], "
-    "or leave it out to run the schedule's own."
+    "or leave commands out to run the schedule's own commands."
 )
 
 
@@ -45,7 +45,7 @@ def check_count(name: str, value: object, *, least: int, most: int = _LARGEST_IN
     """Return an offset or a limit, if it is valid.
 
     Raises:
-        BoltRequestError: The value is not a whole number between the bounds.
+        BoltRequestError: The value is not a whole number from `least` to `most`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         _refuse(f"{name} is {value!r}.", f"Give {name} as a whole number from {least} to {most}.")
@@ -71,10 +71,11 @@ def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a choice between yes and no, if it is valid.
+    """Return a value if it is True or False.
 
     Raises:
-        BoltRequestError: The value is not True and not False. The text "false" is refused: to Python it is true.
+        BoltRequestError: The value is neither True nor False. The text "false" is refused, because Python treats any
+            text that is not empty as true.
     """
     if not isinstance(value, bool):
         _refuse(f"{name} is {value!r}.", f"Give {name} as True or False.")
@@ -82,7 +83,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_text(name: str, value: object, example: str) -> str:
-    """Return a text that must not be empty, without the white space around it.
+    """Return a text without the white space around it, if the text is valid.
 
     Raises:
         BoltRequestError: The value is not a text, is empty, or has control characters.
@@ -94,13 +95,16 @@ def check_text(name: str, value: object, example: str) -> str:
         _refuse(f"{name} is empty.", f"Give {name} as text, such as {example!r}.")
     if not is_one_line(text):
         _refuse(
-            f"{name} holds a line break or another control character.", f"Type it again, such as {example!r}."
+            f"{name} holds a line break or another control character.",
+            f"Type {name} again, such as {example!r}.",
         )
     return text
 
 
 def check_commands(commands: object) -> list[str | Command]:
-    """Return the commands that replace the schedule's own: a `Command` if `continue_on_error` is set, otherwise text.
+    """Return the commands that replace the schedule's commands, if they are valid.
+
+    A command with `continue_on_error` is returned as a `Command`, any other command as text.
 
     Raises:
         BoltRequestError: The value is not a list, the list is empty, or a command is blank or has control characters.
@@ -116,7 +120,7 @@ def _command(value: object) -> str | Command:
     try:
         command = Command(command=value) if isinstance(value, str) else Command.model_validate(value)
     except ValidationError:
-        _refuse(f"commands holds {value!r}.", _COMMANDS_EXAMPLE)
+        _refuse(f"commands holds {value!r}, which is no valid command.", _COMMANDS_EXAMPLE)
     text = command.command.strip()
     if command.continue_on_error is None:
         return text
@@ -161,7 +165,7 @@ def trigger_variables(schedule_name: str, **options: Unpack[TriggerOptions]) -> 
 
     Args:
         schedule_name: The schedule's name or slug.
-        options: The options of the trigger: `TriggerOptions` describes each.
+        options: The options of the trigger. `TriggerOptions` describes each option.
 
     Raises:
         BoltRequestError: The schedule's name or an option is invalid.
@@ -177,7 +181,10 @@ def trigger_variables(schedule_name: str, **options: Unpack[TriggerOptions]) -> 
 
 
 def _commands_as_sent(commands: list[str | Command]) -> dict[str, Any]:
-    """Return the commands as every backend accepts them; with a `Command`, as only newer backends accept them."""
+    """Return the GraphQL variables for the commands: texts for any backend, or configurations for newer backends.
+
+    Configurations are needed if at least one command is a `Command`.
+    """
     if all(isinstance(command, str) for command in commands):
         return {"commands": commands}
     configs = [
@@ -190,7 +197,7 @@ def _commands_as_sent(commands: list[str | Command]) -> dict[str, Any]:
 
 
 def check_schedule(schedule_name: object) -> str:
-    """Return the name or slug of a schedule, if it is valid. Bolt accepts a name for a slug, and a slug for a name.
+    """Return the name or slug of a schedule, if it is valid. Bolt accepts either of them in each request.
 
     Raises:
         BoltRequestError: The value is not a text, is blank, or has control characters.

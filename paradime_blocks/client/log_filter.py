@@ -1,7 +1,8 @@
 """Keeps the queries of signed URLs out of all logs: such a query gives access to the file.
 
 At INFO, httpx logs the URL of each request, redirects included. At DEBUG, httpcore logs the headers of each
-response. Both use the same loggers for all clients in a process. So a context variable marks our own requests.
+response. httpx and httpcore use the same loggers for all clients in a process. So a context variable marks our own
+requests.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class _WithoutQueries(logging.Filter):
     """Removes the queries from the log records of a request to a signed URL. Other log records do not change."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True: no log record is dropped."""
+        """Return True, so that each log record is kept."""
         if _signed.get():
             record.msg, record.args = _QUERY.sub(f"?{REMOVED}", record.getMessage()), ()
         return True
@@ -41,10 +42,12 @@ _WITHOUT_QUERIES: Final = _WithoutQueries()
 def queries_unlogged() -> Iterator[None]:
     """Keep the queries of the requests that are sent during the `with` block out of all logs.
 
-    The `with` block must not contain a `yield` of an asynchronous generator, which runs in its caller's context.
+    An asynchronous generator must not `yield` inside of the `with` block. After the `yield`, it may run in another
+    context, in which the block cannot end.
     """
     for name in _LOGGERS:
-        # Added each time, since a new logging configuration may have removed the filter. A logger adds it only once.
+        # The filter is added each time, since a new logging configuration may have removed it. A logger keeps only one
+        # copy.
         logging.getLogger(name).addFilter(_WITHOUT_QUERIES)
     token = _signed.set(True)
     try:

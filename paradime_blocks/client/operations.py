@@ -1,7 +1,7 @@
 """Every GraphQL operation of Bolt that this package uses, each written once.
 
-Some operations are on the vendor's API page; they select the same fields as that page. The other operations are
-known from the vendor's own clients; an older backend may not have them.
+The vendor's API page describes some of the operations; these operations select the same fields as that page. The other
+operations are known from the vendor's own clients. An older backend may not have these other operations.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ class Operation:
 
     Attributes:
         name: The name of the operation in the document.
-        field: The root field.
+        field: The root field that the operation asks for.
         selection: The fields that the operation selects.
         arguments: The GraphQL type of each argument; the key is the argument's name. All types are non-null, since a
             non-null variable is valid for a nullable argument, but a nullable variable is not valid for a non-null
             argument.
         kind: Query or mutation.
-        resend: Whether to send the operation twice has the same effect as to send it once.
-        newer: Further fields that only newer backends have. They are selected until the backend refuses them.
+        resend: Whether the operation has the same effect if it is sent twice as if it is sent once.
+        newer: Further fields that only newer backends have. The client asks for these fields until the backend refuses
+            them.
     """
 
     name: str
@@ -41,9 +42,10 @@ class Operation:
     newer: str = ""
 
     def document(self, given: Iterable[str], *, with_newer: bool = False) -> str:
-        """Return the document for the arguments that are given.
+        """Return the GraphQL document for the given arguments.
 
-        The document names only these arguments, so a backend that does not know one of the others accepts it.
+        The document names only the given arguments. So a backend that does not know another argument accepts the
+        document.
 
         Args:
             given: The names of the arguments.
@@ -66,10 +68,10 @@ class Operation:
         )
 
     def aliased(self, each: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-        """Return one document that asks for the same field several times. The nth has the alias `a{n}`, from 0.
+        """Return one document that asks for the same field several times, under the aliases `a0`, `a1` and so on.
 
         Args:
-            each: The variables for each alias. All must have the same names.
+            each: The variables of each alias. All aliases have the same variables, with other values.
 
         Returns:
             The document and its variables.
@@ -93,7 +95,8 @@ def older_way(variables: Mapping[str, Any], missing: str | None) -> dict[str, An
         missing: The argument, or the input type, that the backend's validation error names.
 
     Returns:
-        The variables, with only the arguments of the vendor's API page; None if they cannot express the request.
+        The variables, with only the arguments of the vendor's API page; None if these arguments cannot express the
+        request.
     """
     name = "commandConfigs" if missing == "BoltCommandInput" else missing
     if name not in variables:
@@ -127,7 +130,7 @@ BOLT_RUN_STATUS = Operation(
     arguments={"runId": "Int!"},
     selection="ok state commands { id command startDttm endDttm stdout stderr returnCode }",
 )
-# For polls: it leaves out the logs, which may have megabytes.
+# The operation for polls. It does not ask for the logs, which may have megabytes.
 BOLT_RUN_STATE = Operation(
     name="BoltRunState",
     field="boltRunStatus",
@@ -140,12 +143,20 @@ BOLT_COMMAND = Operation(
     arguments={"commandId": "Int!"},
     selection="command startDttm endDttm stdout stderr returnCode scheduleRunId resources { id path } ok",
 )
-# For the result of a run, which asks for all commands at once. It leaves out the logs, which would make the reply huge.
+# The operation for the result of a run, which asks for all commands at once. It does not ask for the logs, which would
+# make the reply huge.
 BOLT_COMMAND_RESOURCES = Operation(
     name="BoltCommandResources",
     field="boltCommand",
     arguments={"commandId": "Int!"},
     selection="ok resources { id path }",
+)
+# The operation for webhooks, which name only commands.
+BOLT_COMMAND_RUN = Operation(
+    name="BoltCommandRun",
+    field="boltCommand",
+    arguments={"commandId": "Int!"},
+    selection="ok scheduleRunId",
 )
 BOLT_RESOURCE_URL = Operation(
     name="BoltResourceUrl",

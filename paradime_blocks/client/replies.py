@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from paradime_blocks.text.redaction import Redactor
 
 _GATEWAY_TIMEOUT: Final = 504
-# A message becomes a state, a label and a log line in Prefect, so the text that it quotes from Bolt is cut.
+# An error's message becomes a state, a label and a log line in Prefect. So the text that it quotes from Bolt is cut.
 EXCERPT_CHARACTERS: Final = 200
 ERROR_CHARACTERS: Final = 500
 _NO_JSON: Final = object()
@@ -45,7 +45,8 @@ _OF_THE_REQUEST: Final = re.compile(
     r"|forbidden|unauthori[sz]ed|quota|required|must\b|suspended|disabled|\b(?:argument|parameter|variable|field)",
     re.IGNORECASE,
 )
-# If Bolt refuses credentials with HTTP 200, its words are unknown. These are the usual words of GraphQL servers.
+# It is unknown with which words Bolt refuses credentials in a reply with HTTP 200. These are the usual words of GraphQL
+# servers.
 BAD_CREDENTIALS: Final = re.compile(
     r"(invalid|incorrect|wrong|unknown|missing|expired|revoked|bad|no) "
     r"(api[ -_]?(key|secret|credentials?|token)|credentials?|key|secret|token|signature)"
@@ -54,7 +55,8 @@ BAD_CREDENTIALS: Final = re.compile(
     r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
     re.IGNORECASE,
 )
-# A query that fails with any other words is sent again: Bolt may have failed internally, and a query does no harm.
+# A query that fails with other words than these is sent again: Bolt may have failed internally, and a query does no
+# harm.
 _FINAL: Final = re.compile(
     rf"{_OF_THE_REQUEST.pattern}|{BAD_CREDENTIALS.pattern}|there is no|is unknown|syntax|unsupported|alias"
     r"|not (?:implemented|supported|recogni[sz]ed)|deleted|(?:cannot|can't|could not|couldn't) (?:be )?f(?:ind|ound)",
@@ -67,33 +69,74 @@ _FINAL_CODE: Final = re.compile(
 
 
 def unavailable(operation: Operation, what: str, **facts: Any) -> BoltUnavailable:
-    """Return the error of a request without a usable reply."""
+    """Return the error for a request that got no usable reply."""
     return BoltUnavailable(f"Bolt {what}.", operation=operation.name, **facts)
 
 
 def read_reply(
-    operation: Operation, fields: Sequence[str], response: httpx.Response, source: str, redact: Redactor
-) -> list[Any]:
-    """Read a reply. The checks, in this order: the HTTP status, JSON, a GraphQL reply, the errors, the data.
+    operation: Operation, field: str, response: httpx.Response, source: str, redact: Redactor
+) -> Any:
+    """Read a reply. Check the reply in this order: HTTP status, JSON, GraphQL format, errors, data.
 
     Args:
         operation: The operation that was sent.
-        fields: The names of the root fields, or their aliases.
+        field: The name of the root field.
         response: The HTTP response.
-        source: The place where the credentials are stored; the error names it if Bolt refuses them.
+        source: A name of the place where the credentials are stored. The error contains this name if Bolt refuses the
+            credentials.
         redact: Removes secrets from the text that an error quotes from the reply.
 
     Returns:
-        The value of each field; never None.
+        The value of the field, which is not None.
 
     Raises:
         BoltAuthError: HTTP 401 or 403.
-        BoltRequestError: Another 4xx, a redirect, or a GraphQL error.
-        BoltUnsupported: The backend does not know the operation, a field, an argument, or aliases.
+        BoltRequestError: Another HTTP status from 400 to 499, a redirect, or a GraphQL error.
+        BoltUnsupported: The backend does not know the operation, a field, or an argument.
         BoltUnavailable: HTTP 408, 429 or 5xx; no GraphQL reply; a reply without the field; a reply with errors and a
-            part of the data; for a trigger, an error in a gateway's words; for a query, any error that is not about the
-            request and not about the credentials.
+            part of the data; for a trigger, an error that a gateway seems to have written; for a query, any error that
+            is neither about the request nor about the credentials.
     """
+    data, errors = _graphql_of(operation, response, source, redact)
+    value = data.get(field)
+    # A run id proves that the trigger started a run, even if the reply has errors, too.
+    is_proof = not operation.resend and _says_something(value)
+    return _value_of(operation, value, [] if is_proof else errors, redact)
+
+
+def read_aliases(
+    operation: Operation, names: Sequence[str], response: httpx.Response, source: str, redact: Redactor
+) -> list[Any]:
+    """Read a reply that has a value under each of several aliases. The checks are those of `read_reply`.
+
+    Returns:
+        For each alias the value, which is not None, or the error that concerns only this alias.
+
+    Raises:
+        BoltUnsupported: The backend ignores aliases.
+        BoltError: There is no value, and the errors do not say which alias they concern.
+    """
+    data, errors = _graphql_of(operation, response, source, redact)
+    if operation.field in data and operation.field not in names:
+        msg = "This workspace's Bolt backend ignores aliases."
+        raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
+    aliases = [_alias_of(error, names) for error in errors]
+    if errors and (not data or (None in aliases and all(data.get(name) is None for name in names))):
+        raise graphql_error(operation, errors, redact)
+    found: list[Any] = []
+    for name in names:
+        own = [error for error, alias in zip(errors, aliases, strict=True) if alias in {name, None}]
+        try:
+            found.append(_value_of(operation, data.get(name), own, redact))
+        except BoltError as error:
+            found.append(error)
+    return found
+
+
+def _graphql_of(
+    operation: Operation, response: httpx.Response, source: str, redact: Redactor
+) -> tuple[Mapping[str, Any], list[Any]]:
+    """Return the data and the errors of a reply. If there is no data, the data is empty."""
     _check_status(operation, response, source, redact)
     body = _json_of(response)
     if body is _NO_JSON:
@@ -101,24 +144,28 @@ def read_reply(
         raise unavailable(operation, f"sent an answer that is not JSON: {excerpt!r}")
     if not isinstance(body, dict):
         raise unavailable(operation, "sent JSON that is not a GraphQL reply")
-    data = body.get("data")
-    values = [data.get(name) if isinstance(data, dict) else None for name in fields]
-    errors = body.get("errors") if isinstance(body.get("errors"), list) else []
-    # A run id proves that the trigger started a run, even if the reply has errors, too.
-    is_proof = not operation.resend and any(_says_something(value) for value in values)
-    if None not in values and (is_proof or not errors):
-        return values
+    data, errors = body.get("data"), body.get("errors")
+    return data if isinstance(data, dict) else {}, errors if isinstance(errors, list) else []
+
+
+def _value_of(operation: Operation, value: Any, errors: Sequence[Any], redact: Redactor) -> Any:
+    """Return a value if it is not None and no errors concern it; otherwise raise the error."""
     if errors:
         refusal = graphql_error(operation, errors, redact)
-        if None in values or operation.kind == "mutation":
+        if value is None or operation.kind == "mutation":
             raise refusal
-        # A partial reply must not be read as "no commands" or "no schedules". The next reply may be complete.
+        # Otherwise a partial reply would look like "no commands" or "no schedules". The next reply may be complete.
         path = getattr(refusal, "path", None)
         raise unavailable(operation, f"sent a partial answer: {refusal.message}", path=path) from refusal
-    if isinstance(data, dict) and operation.field in data and operation.field not in fields:
-        msg = "This workspace's Bolt backend ignores aliases."
-        raise BoltUnsupported(msg, missing="aliases", operation=operation.name)
-    raise unavailable(operation, f"sent an answer without the field {operation.field}")
+    if value is None:
+        raise unavailable(operation, f"sent an answer without the field {operation.field}")
+    return value
+
+
+def _alias_of(error: Any, names: Sequence[str]) -> str | None:
+    """Return the alias that an error concerns; None if the error may concern each of them."""
+    path = error.get("path") if isinstance(error, dict) else None
+    return path[0] if isinstance(path, list) and path and path[0] in names else None
 
 
 def _says_something(value: Any) -> bool:
@@ -135,12 +182,12 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
         msg = f"Bolt does not accept the credentials of {source}."
         raise BoltAuthError(msg, source=source, **facts)
     if status == httpx.codes.FORBIDDEN:
-        msg = f"The credentials of {source} do not allow this."
+        msg = f"The credentials of {source} do not allow this operation."
         guidance = (
             "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
-            "a 'Bolt Schedules Metadata Viewer' may only read. Check the workspace, too."
+            "a 'Bolt Schedules Metadata Viewer' may only read. Check also the workspace of the credentials."
             if operation.kind == "mutation"
-            else "Check which workspace they belong to. A gateway or firewall may have sent this answer, too."
+            else "Check the workspace of the credentials. Or a gateway or firewall sent this answer, and not Bolt."
         )
         raise BoltAuthError(msg, source=source, guidance=guidance, **facts)
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.REQUEST_TIMEOUT} or response.is_server_error:
@@ -173,7 +220,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
 
 
 def _what_is_lost(status: int) -> dict[str, Any]:
-    """Return what an error status means: whether Bolt may have acted, may still act, and has answered."""
+    """Return what an HTTP error status says: whether Bolt may have acted, may still act, and has answered."""
     return {
         "may_have_acted": status != httpx.codes.TOO_MANY_REQUESTS,
         "may_still_act": status == _GATEWAY_TIMEOUT,
@@ -182,7 +229,7 @@ def _what_is_lost(status: int) -> dict[str, Any]:
 
 
 def _status_meant(text: str) -> int | None:
-    """Return the HTTP status with the same meaning as a gateway's words; None if the words are not a gateway's."""
+    """Return the HTTP status that means the same as a gateway's message; None if the text is no gateway's message."""
     told = _QUOTED.sub("", text)
     if _OF_THE_REQUEST.search(told):
         return None
@@ -190,14 +237,14 @@ def _status_meant(text: str) -> int | None:
 
 
 def _is_final(text: str, entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a query that failed with these words will fail again, since the request or the credentials are wrong."""
+    """Whether a query whose error has this text will fail again, because the request or the credentials are wrong."""
     extensions = [entry["extensions"] for entry in entries if isinstance(entry.get("extensions"), dict)]
     codes = [str(each.get(name)) for each in extensions for name in ("code", "classification")]
     return bool(_FINAL.search(_QUOTED.sub("", text))) or any(map(_FINAL_CODE.search, codes))
 
 
 def _json_of(response: httpx.Response) -> Any:
-    """Return the body as JSON. If that fails, the decoder's error is dropped, since it contains the whole body."""
+    """Return the body as JSON. If the body is not JSON, drop the decoder's error, which contains the whole body."""
     try:
         return response.json()
     except ValueError:
@@ -205,7 +252,7 @@ def _json_of(response: httpx.Response) -> Any:
 
 
 def _errors_of(response: httpx.Response) -> list[Any]:
-    """Return the GraphQL errors of a response, of any HTTP status: some servers send them with HTTP 400."""
+    """Return the GraphQL errors of a response with any HTTP status: some servers send such errors with HTTP 400."""
     body = _json_of(response)
     errors = body.get("errors") if isinstance(body, dict) else None
     return errors if isinstance(errors, list) else []
@@ -222,7 +269,7 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
     """
     entries = [error if isinstance(error, dict) else {"message": str(error)} for error in errors]
     text = "; ".join(str(entry.get("message") or entry) for entry in entries)
-    # The whole text decides which error it is. The message quotes only a part of the text.
+    # The whole text decides which error class is used. The message quotes only a part of the text.
     quoted = redact.line(text, ERROR_CHARACTERS)
     facts = {
         "operation": operation.name,
@@ -245,4 +292,5 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
     if lost_as is not None:
         msg = f"Bolt could not answer {operation.field}: {quoted}"
         return BoltUnavailable(msg, **_what_is_lost(lost_as), **facts)
-    return BoltRequestError(f"Bolt refused {operation.field}: {quoted}", **facts)
+    guidance = "Correct the value that Bolt names, then try again."
+    return BoltRequestError(f"Bolt refused {operation.field}: {quoted}", guidance=guidance, **facts)

@@ -1,4 +1,4 @@
-"""Decides whether to send a request again, and how long to wait before that. The library tenacity does the retries."""
+"""Decides whether to send a request again, and how long to wait before. The library tenacity does the retries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import tenacity
 
 from paradime_blocks.errors import BoltUnavailable
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
-# The wait doubles at most so many times: it is longer than any limit then, but not too large for a float.
+# The wait doubles at most this many times. Then the wait is longer than any limit, but not too large for a float.
 _MOST_DOUBLINGS = 60
 
 
@@ -28,12 +27,12 @@ class RetryPolicy:
     """How often and how long a request is tried.
 
     Attributes:
-        attempts: How many times the request is sent at most, the first time included.
-        total_seconds: No new attempt begins later than so many seconds after the first.
-        first_wait_seconds: The wait after the first failure. It doubles with each further failure.
-        longest_wait_seconds: The longest wait, if the server does not ask for one.
-        longest_retry_after_seconds: The longest wait, if the server asks for one with `Retry-After`.
-        random: Returns the jitter, a number from 0 to 1.
+        attempts: How many times the request is sent at most, including the first time.
+        total_seconds: How many seconds after the first attempt a new attempt may begin at the latest.
+        first_wait_seconds: The wait after the first failure. The wait doubles with each further failure.
+        longest_wait_seconds: The longest wait, if the server asks for no wait.
+        longest_retry_after_seconds: The longest wait, if the server asks for a wait with the header `Retry-After`.
+        random: A function that returns the random part of a wait, a number from 0 to 1.
     """
 
     attempts: int = 6
@@ -50,7 +49,7 @@ def should_retry(error: BaseException) -> bool:
 
 
 def never_arrived(error: BaseException) -> bool:
-    """Whether it is certain that Bolt has not acted on a failed request. Then even a trigger may be sent again."""
+    """Whether it is certain that Bolt did nothing for a failed request. If so, even a trigger may be sent again."""
     return isinstance(error, BoltUnavailable) and not error.may_have_acted
 
 
@@ -60,11 +59,11 @@ def next_delay(attempt: int, error: BaseException | None, policy: RetryPolicy) -
     Args:
         attempt: The number of attempts that have failed, 1 or more.
         error: The error of the last attempt.
-        policy: The policy.
+        policy: The limits of the wait.
     """
     asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
     if asked is not None:
-        # A little later than the server asked for, so that not all clients send at the same moment.
+        # The wait is a little longer than the server asked for, so that not all clients send at the same moment.
         return min(asked, policy.longest_retry_after_seconds) + 0.1 * policy.random()
     ceiling = min(
         policy.longest_wait_seconds, policy.first_wait_seconds * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
@@ -73,7 +72,7 @@ def next_delay(attempt: int, error: BaseException | None, policy: RetryPolicy) -
 
 
 def parse_date(value: str | None) -> float | None:
-    """Return an HTTP date in seconds since the epoch; None if there is no date, or it cannot be read."""
+    """Return an HTTP date in seconds since 1970; None if there is no date, or the date cannot be read."""
     try:
         moment = parsedate_to_datetime(value or "")
         if moment.tzinfo is None:
@@ -88,10 +87,10 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
     Args:
         value: The header's value.
-        now: The current time, in UTC; for tests.
+        now: The current time in UTC. Only tests set it.
 
     Returns:
-        Seconds, not below 0; None if there is no header, or it cannot be read.
+        The wait in seconds, at least 0; None if there is no header, or the header cannot be read.
     """
     if value is None:
         return None
@@ -113,13 +112,13 @@ async def call_with_retries(
     retry: Callable[[BaseException], bool] = should_retry,
     sleep: Sleep = anyio.sleep,
 ) -> T:
-    """Call a function until it succeeds, its error is not to be retried, or the policy's limits are reached.
+    """Call a function until it succeeds, until `retry` rejects its error, or until a limit of the policy is reached.
 
     Args:
         call: The async function.
         policy: How often and how long to try.
-        retry: Whether to try again after an error.
-        sleep: How to wait between two tries; for tests.
+        retry: A function that takes an error and says whether to call again.
+        sleep: Waits between two tries. Tests replace this function.
 
     Returns:
         The result of the call.
@@ -127,9 +126,12 @@ async def call_with_retries(
     Raises:
         BaseException: The error of the last call.
     """
+    # It brings much with it, and is not needed before the first request.
+    import tenacity  # noqa: PLC0415
 
     async def attempt() -> T:
-        # Tenacity awaits only a function declared with `async`, which a lambda that returns a coroutine is not.
+        # Tenacity awaits only a function that is declared with `async`. A lambda that returns a coroutine is no such
+        # function.
         return await call()
 
     def wait(state: RetryCallState) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from paradime_blocks.client import operations as ops
+from paradime_blocks.client.aliased_reads import AliasedReads
 from paradime_blocks.client.inputs import (
     LARGEST_PAGE,
     check_count,
@@ -12,9 +13,14 @@ from paradime_blocks.client.inputs import (
     check_id,
     check_schedule,
 )
-from paradime_blocks.client.session import BoltSession
 from paradime_blocks.errors import BoltError, BoltUnsupported
-from paradime_blocks.models import BoltRunPage, BoltScheduleDetail, BoltSchedulePage, BoltScheduleSummary
+from paradime_blocks.models import (
+    BoltRunPage,
+    BoltRunRecord,
+    BoltScheduleDetail,
+    BoltSchedulePage,
+    BoltScheduleSummary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 _RUNS_TO_SEARCH = 100
 
 
-class ScheduleCalls(BoltSession):
+class ScheduleCalls(AliasedReads):
     """Calls about schedules."""
 
     async def list_bolt_schedules(
@@ -39,7 +45,8 @@ class ScheduleCalls(BoltSession):
             offset: How many schedules to skip.
             limit: How many schedules to return at most, 1 to 1000.
             show_inactive: Whether to list the inactive schedules instead of the active ones.
-            suspended: True for only the schedules whose timer is suspended, False for only the others; None for all.
+            suspended: True returns only the schedules whose timer is suspended. False returns only the schedules whose
+                timer is not suspended. None returns all.
 
         Raises:
             BoltUnsupported: The backend cannot filter schedules.
@@ -88,10 +95,10 @@ class ScheduleCalls(BoltSession):
         return await self._read(ops.BOLT_SCHEDULE_NAME, variables, BoltScheduleDetail)
 
     async def suspend_bolt_schedule(self, schedule_name: str, *, suspend: bool = True) -> bool:
-        """Suspend a schedule's timer, or resume it; the request is safe to repeat.
+        """Suspend a schedule's timer, or resume it. The request is safe to repeat.
 
-        Bolt allows this only for schedules that were created in its UI or by API. A suspended schedule can still be
-        triggered.
+        Bolt allows this only for schedules that were created in Bolt's UI or through Bolt's API. A suspended schedule
+        can still be triggered.
 
         Args:
             schedule_name: The schedule's name or slug.
@@ -112,13 +119,13 @@ class ScheduleCalls(BoltSession):
         return bool(isinstance(reply, dict) and reply.get("ok"))
 
     async def find_schedule_of_run(self, run_id: int) -> str | None:
-        """Return the name of the schedule of a run. Bolt's API has no query for this.
+        """Return the name of the schedule that a run belongs to. Bolt's API has no query for this name.
 
-        The client searches the newest runs of all active schedules, with one request for fifty schedules. If the
-        backend cannot list runs, the client checks only the latest run of each schedule.
+        The client searches for the run among the newest runs of all active schedules, with one request per hundred
+        schedules. If the backend cannot list runs, the client checks only the latest run of each schedule.
 
         Args:
-            run_id: The run.
+            run_id: The id of the run.
 
         Returns:
             The schedule's name; None if the run was not found.
@@ -127,17 +134,34 @@ class ScheduleCalls(BoltSession):
             BoltError: Bolt refused the request, or sent no usable answer.
         """
         check_id("run_id", run_id)
+        runs = await self.runs_of_schedules(limit=_RUNS_TO_SEARCH)
+        return next((name for name, found in runs.items() if run_id in {run.id for run in found}), None)
+
+    async def runs_of_schedules(self, *, limit: int) -> dict[str, list[BoltRunRecord]]:
+        """Return the newest runs of each active schedule, newest first, with one request per fifty schedules.
+
+        If the backend cannot list runs, the list of each schedule has only the schedule's latest run, in a state that
+        is not known. A schedule whose runs Bolt does not return has an empty list.
+
+        Args:
+            limit: How many runs to return of each schedule, 1 to 1000.
+
+        Returns:
+            The runs. The key is the schedule's name.
+
+        Raises:
+            BoltError: Bolt refused the request, or sent no usable answer.
+        """
+        check_count("limit", limit, least=1, most=LARGEST_PAGE)
         names = [schedule.name async for schedule in self.iter_bolt_schedules() if schedule.name]
         try:
-            each = [{"slug": name, "offset": 0, "limit": _RUNS_TO_SEARCH} for name in names]
-            # A schedule whose runs Bolt does not return is skipped: most likely the run belongs to another schedule.
+            each = [{"slug": name, "offset": 0, "limit": limit} for name in names]
             pages = await self._read_each(ops.LIST_BOLT_RUNS, each, BoltRunPage)
-            runs = [set() if isinstance(page, BoltError) else {run.id for run in page.runs} for page in pages]
+            runs = [[] if isinstance(page, BoltError) else page.runs for page in pages]
         except BoltUnsupported:
             details = await self._read_each(
                 ops.BOLT_SCHEDULE_NAME, [{"scheduleName": name} for name in names], BoltScheduleDetail
             )
-            runs = [
-                set() if isinstance(detail, BoltError) else {detail.latest_run_id or 0} for detail in details
-            ]
-        return next((name for name, found in zip(names, runs, strict=True) if run_id in found), None)
+            latest = [None if isinstance(detail, BoltError) else detail.latest_run_id for detail in details]
+            runs = [[BoltRunRecord(id=id_, state="UNKNOWN")] if id_ else [] for id_ in latest]
+        return dict(zip(names, runs, strict=True))

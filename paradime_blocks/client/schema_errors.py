@@ -1,8 +1,8 @@
-"""Finds the name that a backend does not know, in the error messages of GraphQL servers.
+"""Reads an error message of a GraphQL server, and finds the name that the server's schema does not contain.
 
-The API has no error code for this case. But it is important: the server has executed nothing, so even a trigger may be
-sent again. For a trigger, only the whole sentences of known GraphQL servers count, with the name at its place in the
-sentence. Other words with a similar meaning ("for an unknown reason") do not count.
+The API has no error code for this case. But the case is important: the server has executed nothing, so even a trigger
+may be sent again. For a trigger, only the whole sentences of known GraphQL servers count, with the name at the right
+place in the sentence. Other words with a similar meaning ("for an unknown reason") do not count.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _BESIDE = re.compile(
     rf"\b{_KIND}(?: (?:named|called))?:? ?[\"'`]\$?(?P<after>\w+)[\"'`]|[\"'`]\$?(?P<before>\w+)[\"'`] {_KIND}\b",
     re.IGNORECASE,
 )
-# Every backend knows these names. An error that contains one of them is about the value, not about the name.
+# Every backend knows these names. An error that contains such a name is about the value, not about the name.
 _OF_THE_REFERENCE = frozenset(
     (
         "scheduleName",
@@ -88,7 +88,7 @@ _OF_THE_REFERENCE = frozenset(
 
 
 def missing_name(operation: Operation, entries: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the argument, field or type that a validation error says is not in the backend's schema.
+    """Return the name of the argument, field or type that is not in the backend's schema, according to an error.
 
     Args:
         operation: The operation that was sent.
@@ -120,7 +120,15 @@ def _sentences_of(text: str) -> Iterator[re.Match[str]]:
 
 
 def _is_of_execution(operation: Operation, path: object) -> bool:
-    """Whether an error's path is a path in the reply; graphql-ruby's validation errors have one in the document."""
+    """Whether the server has found an error during the execution of an operation, according to the error's path.
+
+    The path of such an error begins with a field of the reply. A validation error usually has no path. In
+    graphql-ruby, it has a path that begins with `query`, `mutation` or `fragment`.
+
+    Args:
+        operation: The operation that was sent.
+        path: The `path` of the error in the reply.
+    """
     if not isinstance(path, (list, tuple)) or not path:
         return False
     return path[0] == operation.field or not re.match(r"(?:query|mutation|fragment)\b", str(path[0]))

@@ -12,6 +12,7 @@ from paradime_blocks.dbt.artifacts import (
     unread_freshness,
 )
 from paradime_blocks.dbt.digest import digest
+from paradime_blocks.dbt.json import DbtArtifactError
 from paradime_blocks.dbt.log_dialects import TIME, LogLine
 from paradime_blocks.dbt.log_levels import LevelReader, Piece, Record, Stream
 from paradime_blocks.dbt.logs import first_error, last_line
@@ -42,6 +43,7 @@ __all__ = [
     "TESTS",
     "TIME",
     "WARNED",
+    "DbtArtifactError",
     "FreshnessResult",
     "LevelReader",
     "LogLine",

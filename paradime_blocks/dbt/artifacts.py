@@ -4,7 +4,7 @@ The files come from any dbt version since 0.20, or from dbt Fusion, which leaves
 ignored, a field that is missing or has another type is None, an entry without an id is left out, and an unknown status
 is kept. Only a file that is not a JSON object is an error.
 
-The text in the files comes from outside. Show it only with the functions of ``paradime_blocks.text.rendering``.
+The text in the files may contain anything. So show it only with the functions of ``paradime_blocks.text.rendering``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WHICH: Final = {
     **dict.fromkeys(("source", "source-freshness", "snapshot-freshness", "source freshness"), "freshness"),
     "ls": "list",
 }
-# These commands also write a run_results.json, but with them "success" only means that a node compiles.
+# These commands also write a run_results.json, but in that file "success" only means that a node compiles.
 _COMPILE_ONLY: Final = frozenset({"generate", "compile", "list", "parse", "show"})
 _NEWEST_SCHEMA: Final = 6
 _SCHEMA: Final = re.compile(r"/v([0-9]{1,9})(?:\.json|/|$)")
@@ -35,20 +35,20 @@ _TEST_HASH: Final = re.compile(r"[0-9a-f]{10}")
 
 @dataclass(frozen=True)
 class NodeResult:
-    """The result of one node.
+    """The result of one dbt node.
 
     Attributes:
         unique_id: dbt's id, such as ``model.shop.orders``.
         resource_type: model, test, seed, snapshot, unit_test, operation, ...
         name: The node's name, with its version if it has one.
         status: dbt's status, in lower case.
-        seconds: How long the node took.
+        seconds: How long the node took, in seconds.
         started_at: The time at which dbt began the node.
         completed_at: The time at which dbt ended the node.
-        rows_affected: The number of rows that the warehouse reported, if it reports it.
+        rows_affected: The number of rows that the node affected; None if the warehouse does not report this number.
         failures: The number of rows for which a test failed. For other nodes the number has no meaning.
         batches: The number of batches of a microbatch model.
-        failed_batches: The beginning of each batch that failed.
+        failed_batches: For each batch that failed, the time at which the batch begins, as text.
         message: dbt's message, unchanged.
         path: The file that defines the node.
         compiled_path: The file with the node's compiled code.
@@ -78,11 +78,11 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class RunResults:
-    """The content of one run_results.json, or of several files of one Bolt run, merged.
+    """The content of one run_results.json, or the merged content of several such files of one Bolt run.
 
     Attributes:
-        which: dbt's kind of command, such as ``build``; None if the file does not say.
-        unread: The part of the file that cannot be read, in words.
+        which: dbt's kind of command, such as ``build``; None if the file does not contain the kind.
+        unread: A text that says which part of the file cannot be read; None if the whole file can be read.
     """
 
     nodes: tuple[NodeResult, ...] = ()
@@ -113,7 +113,7 @@ class FreshnessResult:
 # A manifest may have a hundred thousand of these objects. With slots they need half of the memory.
 @dataclass(frozen=True, slots=True)
 class ManifestNode:
-    """A model, test, seed, snapshot, source, ..., with the fields that results, pages and assets need."""
+    """A model, test, seed, snapshot, source or other node of a manifest, with the fields that this package uses."""
 
     resource_type: str
     package: str | None
@@ -172,7 +172,7 @@ def parse_run_results(
 
 
 def _only_compiled(entries: list[Mapping[str, Any]]) -> bool:
-    """Whether no node was run, since the results lack the fields of a node that was run."""
+    """Whether dbt only compiled the nodes: the results lack the fields that dbt writes for a node that was run."""
     ran = any(
         text(each, "message") or each.get("adapter_response") or each.get("failures") for each in entries
     )
@@ -180,7 +180,7 @@ def _only_compiled(entries: list[Mapping[str, Any]]) -> bool:
 
 
 def _unread(document: Mapping[str, Any]) -> str | None:
-    """Return a text that says which part of a file cannot be read; None if all of it can."""
+    """Return a text that says which part of a file cannot be read; None if the whole file can be read."""
     metadata = mapping(document, "metadata")
     schema = _SCHEMA.search(text(metadata, "dbt_schema_version") or "")
     version = f"dbt {text(metadata, 'dbt_version') or 'of an unknown version'}"
@@ -191,15 +191,15 @@ def _unread(document: Mapping[str, Any]) -> str | None:
     if lost:
         return f"has {lost:,} of {len(results):,} results without an id ({version})"
     if schema and int(schema[1]) > _NEWEST_SCHEMA:
-        return f"has a newer schema than is known, v{schema[1]}: some of it may be missing here ({version})"
+        return f"has schema v{schema[1]}, a newer one than is known: some results may be missing here ({version})"
     return None
 
 
 def unread_freshness(content: bytes) -> str | None:
-    """Return a text that says which part of a sources.json or freshness.json cannot be read; None if all of it can.
+    """Return a text that says which part of a freshness file cannot be read; None if the whole file can be read.
 
     Args:
-        content: The content of the file.
+        content: The content of the sources.json or freshness.json.
 
     Raises:
         DbtArtifactError: The file is not a JSON object.
@@ -245,7 +245,7 @@ def _node_result(
 
 
 def _batch(bounds: Any) -> str:
-    """Return the beginning of a batch, without the time if it is midnight."""
+    """Return the time at which a batch begins, as text. At midnight, the text is only the date."""
     first = bounds[0] if isinstance(bounds, list) and bounds else bounds
     return re.sub(r"T00:00:00(?:\.0+)?(?:Z|\+00:00)?$", "", str(first))
 
@@ -282,10 +282,10 @@ def parse_freshness(content: bytes, *, command: str | None = None) -> tuple[Fres
 
 
 def parse_manifest(content: bytes) -> Manifest:
-    """Read the needed part of a manifest.json.
+    """Read the part of a manifest.json that this package uses.
 
     Args:
-        content: The content of the file. Reading it needs little more memory than the content itself.
+        content: The content of the file. Reading the content needs little more memory than the content itself.
 
     Raises:
         DbtArtifactError: The file is not a JSON object.
@@ -301,7 +301,7 @@ def parse_manifest(content: bytes) -> Manifest:
 
 
 def _reduced(value: dict[str, Any]) -> Any:
-    """Return a small object for a node when it is read, so that its other fields need no memory."""
+    """Replace a node of a manifest by a small object, so that the node's unused fields need no memory."""
     resource_type = value.get("resource_type")
     if not isinstance(resource_type, str) or "unique_id" not in value:
         return value

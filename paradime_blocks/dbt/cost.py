@@ -1,4 +1,4 @@
-"""The cost of a node as the warehouse reports it, from the fields of dbt's adapters."""
+"""Reads the cost of a dbt node, as the warehouse reports the cost to dbt's adapter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cost_of(entry: Mapping[str, Any]) -> Cost:
     response = mapping(entry, "adapter_response")
     processed = integer(response, "bytes_processed")
     return Cost(
-        # dbt-athena has this name for it.
+        # dbt-athena has this name for the bytes that the query read.
         integer(response, "data_scanned_in_bytes") if processed is None else processed,
         integer(response, "bytes_billed"),
         integer(response, "slot_ms"),
@@ -47,7 +47,7 @@ def cost_of(entry: Mapping[str, Any]) -> Cost:
 
 
 def rows_of(entry: Mapping[str, Any]) -> int | None:
-    """Return the number of rows that a node affected, from its entry; None if the warehouse does not know it.
+    """Return the number of rows that a node affected; None if the warehouse does not report the number.
 
     Args:
         entry: The node's entry in run_results.json.

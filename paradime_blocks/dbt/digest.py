@@ -1,4 +1,4 @@
-"""Makes a small result from dbt's files, for the flow's result."""
+"""Makes a short summary of dbt's files, which becomes a part of the flow's result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paradime_blocks.dbt.results import FAILED, TESTS, summarise
 from paradime_blocks.models.dbt import BoltDbtNode, BoltDbtResult, BoltDbtSource
 from paradime_blocks.text.redaction import Redactor
 
-# Limits, since Prefect stores a flow's result and sends it from task to task.
+# The result is limited, since Prefect stores a flow's result and sends it from task to task.
 ENTRIES_AT_MOST: Final = 50
 _SLOWEST: Final = 10
 _MESSAGE_CHARACTERS: Final = 300
 _NAME_CHARACTERS: Final = 200
 _UNREAD_AT_MOST: Final = 20
 _RESULTS: Final = frozenset({"run_results.json", "sources.json", "freshness.json"})
-# dbt has fewer resource types and fewer statuses. A file with more is not dbt's.
+# dbt has fewer resource types and fewer statuses than this limit. A file with more was not written by dbt.
 _KINDS_AT_MOST: Final = 30
 _WORD_CHARACTERS: Final = 40
 
@@ -71,16 +71,16 @@ def digest(
 
 
 def not_read(paths: Iterable[str], redact: Redactor) -> BoltDbtResult:
-    """Return a result without dbt's files. It names the files, so that it does not look like a success of dbt.
+    """Return a result for dbt files that were not read. The result names the files, so nobody takes it for a success.
 
     Args:
-        paths: The files that the run's commands left.
+        paths: The files that the run's commands wrote.
         redact: Removes secrets from text.
     """
     results = dict.fromkeys(path for path in paths if PurePosixPath(path).name in _RESULTS)
     return BoltDbtResult(
         unread=[
-            f"{redact.line(path)}: only flows such as inspect_run and archive_run read it."
+            f"{redact.line(path)}: only flows such as inspect_run and archive_run read this file."
             for path in list(results)[:_UNREAD_AT_MOST]
         ]
     )

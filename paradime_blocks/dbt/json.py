@@ -21,8 +21,9 @@ def load(content: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = N
     """Read a file that must be a JSON object.
 
     Args:
-        content: The file.
-        object_hook: Called with each object in the file when it is read; its result replaces the object.
+        content: The content of the file.
+        object_hook: A function that is called with each JSON object in the file. The function's result replaces the
+            object.
 
     Raises:
         DbtArtifactError: The file is not a JSON object.
@@ -37,24 +38,24 @@ def load(content: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = N
 
 
 def mapping(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return the object of a key; an empty one if the value is not an object."""
+    """Return a key's value if it is a JSON object; otherwise return an empty object."""
     value = entry.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def sequence(entry: Mapping[str, Any], key: str) -> list[Any]:
-    """Return the array of a key; an empty one if the value is not an array."""
+    """Return a key's value if it is a JSON array; otherwise return an empty array."""
     value = entry.get(key)
     return value if isinstance(value, list) else []
 
 
 def mappings(entry: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the objects in the array of a key."""
+    """Return the JSON objects in the array that is a key's value."""
     return [value for value in sequence(entry, key) if isinstance(value, dict)]
 
 
 def text(entry: Mapping[str, Any], key: str) -> str | None:
-    """Return a key's value as text, if it is a string or a number. None if it is blank, missing or anything else."""
+    """Return a key's value as text. None if the value is blank, missing, or neither a string nor a number."""
     value = entry.get(key)
     # In one dbt version, a message was a number.
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -63,7 +64,7 @@ def text(entry: Mapping[str, Any], key: str) -> str | None:
 
 
 def number(entry: Mapping[str, Any], key: str) -> float | None:
-    """Return the number of a key, which may be a string. None if the value is not a finite number."""
+    """Return a key's value as a number. The value may be a string. None if the value is not a finite number."""
     if isinstance(entry.get(key), bool):
         return None
     try:
@@ -74,13 +75,13 @@ def number(entry: Mapping[str, Any], key: str) -> float | None:
 
 
 def integer(entry: Mapping[str, Any], key: str) -> int | None:
-    """Return the number of a key as an integer; None as for `number`."""
+    """Return a key's value as an integer. None if the value is not a finite number."""
     value = number(entry, key)
     return None if value is None else int(value)
 
 
 def time(entry: Mapping[str, Any], key: str) -> datetime | None:
-    """Return the time of a key; without a time zone, it is UTC. None if the value is not a time."""
+    """Return a key's value as a time, in UTC if the value has no time zone. None if the value is not a time."""
     value = entry.get(key)
     if not isinstance(value, str):
         return None

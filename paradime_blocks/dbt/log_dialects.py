@@ -8,8 +8,8 @@ dbt prints lines in one of these formats, and Bolt passes them on unchanged:
     {"info": {"level": "error", "msg": "1 of 5 ..."}, ...}   --log-format json, one object a line
         Failed [  1.74s] model main.orders (table)           dbt Fusion: a word that ends in the tenth column
 
-A line in the text format has no level, so the level is read from dbt's words, which the tables below list. The
-result is the level that dbt gives the same line as JSON. This module reads each line alone and keeps no state;
+A line in the text format has no level, so the level is read from dbt's words, which the tables below list. The result
+is the level that the same line has in dbt's JSON format. This module reads each line alone and keeps no state;
 `log_levels` finds out which lines belong together.
 """
 
@@ -35,8 +35,8 @@ _LEVELS: Final = {
     "critical": logging.CRITICAL,
     "fatal": logging.CRITICAL,
 }
-# Where a JSON line has its level and its message: dbt 1.4 and newer have them in "info"; dbt 1.0 to 1.3; older;
-# dbt Fusion's --log-format otel.
+# The keys of the level and of the message in a JSON line. First: dbt 1.0 and newer; from dbt 1.4 on, both keys are
+# inside "info". Second: older dbt. Third: dbt Fusion's --log-format otel.
 _JSON_KEYS: Final = (("level", "msg"), ("level", "message"), ("severity_text", "body"))
 
 TIME: Final = (
@@ -53,7 +53,7 @@ _PROGRESS: Final = re.compile(PROGRESS)
 _BATCH: Final = re.compile(r"Batch |[0-9]+ of [0-9]+ [A-Z]+(?: creating| created)? batch ")
 _PROGRESS_LEVELS: Final = {"ERROR": logging.ERROR, "FAIL": logging.ERROR, "WARN": logging.WARNING}
 
-# The columns of dbt Fusion: a word that ends in the tenth column, and mostly how long it took.
+# The columns of dbt Fusion: a word that ends in the tenth column, and usually a duration.
 _FUSION: Final = re.compile(r"(?=.{10} ) {0,7}([A-Z][a-z]{2,9})(?<=^.{10}) (\[[^\]\n]{1,12}\] )?")
 _FUSION_LEVELS: Final = {
     "Failed": logging.ERROR,
@@ -81,7 +81,7 @@ _FUSION_WORDS: Final = frozenset(
 )
 
 _CANNOT_RUN: Final = "(?:not found|No such file or directory|Permission denied)"
-# Warnings come first: dbt warns that it "Encountered an error while generating catalog".
+# Warnings are matched before errors: "Encountered an error while generating catalog" is only a warning of dbt.
 _WARNINGS: Final = (
     # dbt 0.x to 1.12, each with the words of the event.
     r"\[WARN(?:ING)?\]",
@@ -121,11 +121,11 @@ _ERRORS: Final = (
     r"(?:fatal|[eE]rror|FATAL|ERROR)(?:\[[^\]\n]{0,100}\])?:",
     r"\[error\]",
     r"Test failed(?: \([0-9,]{1,20} failed row\(s\)\))?: ",
-    # Python: a traceback's first and last line, and what stands between two.
+    # Python: the first and the last line of a traceback, and the line between two tracebacks.
     r"Traceback \(most recent call last\)",
     r"(?:During handling of the above exception|The above exception was the direct cause)",
     r"[A-Za-z_][A-Za-z0-9_.]{0,100}(?:Error|Exception):",
-    # A shell that cannot run a command; make and npm, which say that one failed.
+    # A shell says that it cannot run a command; make or npm says that a command failed.
     r"(?:[^\s:]{0,100}/)?(?:ba|da|z|k|a)?sh(?:\[[0-9]{1,9}\])?: [^\n]{0,300}" + _CANNOT_RUN,
     r"[^\s:]{1,100}: line [0-9]{1,9}: [^\n]{0,300}" + _CANNOT_RUN,
     r"g?make(?:\[[0-9]{1,9}\])?: \*\*\* |npm (?:ERR!|error) ",
@@ -155,11 +155,12 @@ class LogLine(NamedTuple):
 
     Attributes:
         level: A level of the ``logging`` module.
-        message: The text without colours and without dbt's time of day; of JSON lines, dbt's message only,
-            which may have several lines.
+        message: The text without colours and without dbt's time of day; of a JSON line, only dbt's message, which may
+            have several lines.
         progress: ``(n, m)`` of a line "n of m ...". Hooks are counted separately: "1 of 1" after "19 of 19" is correct.
         status: The word after the progress: START when node n begins; OK, PASS, ERROR, FAIL, WARN, SKIP, ... when
-            node n has ended. Nodes do not end in order, so count the lines of ended nodes and do not use ``n``.
+            node n has ended. Nodes do not end in order. So to count ended nodes, count these lines and do not use
+            ``n``.
     """
 
     level: int
@@ -178,10 +179,10 @@ def parse_line(line: str) -> LogLine:
 
 
 def understand(line: str) -> tuple[LogLine, Origin]:
-    """Return the level, message and progress of a line after `clean`, and its format.
+    """Return the level, message and progress of a line, and the format of the line.
 
     Args:
-        line: The line, without its line break.
+        line: The line after `clean`, without its line break.
 
     Returns:
         The line and its format: ``text``, ``debug``, ``json`` or ``fusion`` for lines of dbt; ``plain`` for a
@@ -251,7 +252,7 @@ def _json_event(line: str) -> LogLine | None:
 
 
 def _counted(data: Any) -> tuple[int, int] | None:
-    """Return the progress from an event's data, for events without progress in the message."""
+    """Return the progress from an event's data, for an event whose message contains no progress."""
     if not isinstance(data, dict):
         return None
     at, total = data.get("index"), data.get("total")

@@ -32,17 +32,18 @@ TRACEBACK: Final = "Traceback (most recent call last)"
 CHAINED: Final = ("During handling of the above", "The above exception was")
 # After such a line, the next message has the content of the error or warning.
 ANNOUNCES: Final = re.compile(r"Failure in |Warning in |\s*[^\s]{1,300} failed, error:$")
-# At its end, dbt reports each error and warning, with an empty line after each.
+# At the end of a command, dbt reports each error and warning, with an empty line after each report.
 _REPORTED: Final = re.compile(
     r"\s*(?:Failure in |Warning in |[^\n]{1,60} Error in [a-z_ ]{1,20} |[^\s]{1,300} failed, error:)"
 )
 _LAST: Final = "Done."
 # After this line, dbt Fusion prints a unit test's difference as a table that is not indented.
 _TABLES: Final = "Test failed"
-# Lines without a level of their own are returned together, up to so many characters.
+# Lines without a level of their own are returned together, up to this number of characters.
 _TOGETHER_CHARACTERS: Final = 5000
-# The beginning of a line that may have another level than the usual one; such a line is then read closely. The pattern
-# begins with the line break: a search for a fixed character is many times as fast as one for a position.
+# Matches the beginning of a line that may have another level than the stream's usual level. Such a line is read
+# closely. The pattern begins with the line break: a search for a fixed character is many times as fast as one for a
+# position.
 _LOUD: Final = (
     r"(?:\{"
     rf"|(?:{TIME}|(?![0-9]{{2}}:[0-9]{{2}}:))(?:{HEAD.replace('(?P<warning>', '(?:').replace('(?P<error>', '(?:')}"
@@ -74,7 +75,7 @@ class Piece(NamedTuple):
 
     Attributes:
         record: The level, and the text to show.
-        lines: The number of lines of the output.
+        lines: The number of output lines in this piece.
         line: The line with its progress; None for lines of the usual level, which were not read one by one.
     """
 
@@ -94,9 +95,10 @@ class _Reach(Enum):
 
 
 class LevelReader:
-    """Returns the level of each line of one stream. Read the lines in order.
+    """Finds the level of each line of one output stream. Read the lines in order.
 
-    A line on standard error is a warning, unless it has a level of dbt or is a progress message of git.
+    A line on standard error counts as a warning, unless dbt gives the line a level, or the line is a progress message
+    of git.
 
     Args:
         stream: Standard output or standard error.
@@ -116,7 +118,7 @@ class LevelReader:
         self._reported = False
 
     def read(self, line: str) -> tuple[Record, LogLine]:
-        """Return the text of a line to show, and the line with its progress.
+        """Return a line's level with the text to show, and the line with its progress.
 
         Args:
             line: The line, without its line break.
@@ -124,7 +126,7 @@ class LevelReader:
         return self._read(clean(line))
 
     def read_all(self, lines: Sequence[str]) -> Iterator[Piece]:
-        """Iterate over lines. Lines without a level of their own, which are most lines, are returned together.
+        """Iterate over lines with their levels. Lines without a level of their own (most lines) are returned together.
 
         Args:
             lines: The lines, without their line breaks.
@@ -165,7 +167,7 @@ class LevelReader:
         return Record(level, text), line
 
     def _follow(self, line: LogLine, origin: Origin, text: str) -> int:
-        """Return the line's level, and keep what may follow the line."""
+        """Return the line's level, and remember which further lines belong to the same message."""
         self.continues = True
         if origin == "plain" and self._reach is not _Reach.NOTHING and self._takes(line, text):
             return self._level

@@ -19,7 +19,7 @@ __all__ = ["LogLine", "errors_in", "first_error", "last_line", "parse_line"]
 _ENCOUNTERED: Final = "Encountered an error:"
 _MOST_ERRORS: Final = 100
 _MOST_CHARACTERS: Final = 5000
-# Much longer than any last line. So the search for it does not read the whole log.
+# This is much longer than any last line. With this limit, the search for the last line does not read the whole log.
 _END_CHARACTERS: Final = 50_000
 
 
@@ -39,7 +39,7 @@ def first_error(text: str, limit: int = 500) -> str | None:
 
 
 def errors_in(pieces: Iterable[str], most: int = _MOST_ERRORS) -> list[str]:
-    """Return the errors in a command's output, in order, each once.
+    """Return the errors in a command's output, in order, without repetitions.
 
     Args:
         pieces: The output, in pieces. Each piece ends with a complete line.
@@ -59,7 +59,7 @@ def errors_in(pieces: Iterable[str], most: int = _MOST_ERRORS) -> list[str]:
         elif lines[0].startswith(CHAINED) and found:
             found[-1] = told
         elif told and told not in found:
-            # The check is here, since a following traceback may still replace the last error.
+            # The limit is checked here, since a chained traceback may still replace the last error.
             if len(found) >= most:
                 break
             found.append(told)
@@ -67,7 +67,7 @@ def errors_in(pieces: Iterable[str], most: int = _MOST_ERRORS) -> list[str]:
 
 
 def _messages(pieces: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
-    """Iterate over the errors: the lines of each, and whether it is only a progress line."""
+    """Iterate over the errors: yield the lines of each error, and whether the error is only a progress line."""
     reader = LevelReader()
     gathered: list[str] = []
     size = 0
@@ -94,7 +94,7 @@ def _messages(pieces: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
 
 
 def _only_announces(lines: list[str]) -> bool:
-    """Whether the error is in the next message. In the JSON format, the two are separate events."""
+    """Whether the lines only announce an error that the next message contains. In JSON logs, these are two events."""
     return len(lines) == 1 and ANNOUNCES.match(lines[0]) is not None
 
 
@@ -112,7 +112,7 @@ def _told(lines: list[str]) -> str:
 
 
 def _raised(lines: list[str]) -> str | None:
-    """Return the exception at the end of a traceback; of chained tracebacks, the last exception."""
+    """Return the exception at the end of a traceback. If tracebacks are chained, return the last exception."""
     raised = last = None
     for line in lines:
         # A traceback's frames are indented, and so are the code and the marks below them.
@@ -126,7 +126,7 @@ def _raised(lines: list[str]) -> str | None:
 
 
 def last_line(text: str, limit: int = 300) -> str | None:
-    """Return the last line of a command's output that is not empty; None if there is none.
+    """Return the last line of a command's output that is not empty; None if all lines are empty.
 
     Args:
         text: Standard output or standard error.

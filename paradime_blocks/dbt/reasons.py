@@ -1,4 +1,4 @@
-"""Adds to a command's results what only its log has: reasons, and failures that dbt's files leave out.
+"""Adds to a command's results what only the command's log contains: reasons, and failures that dbt's files leave out.
 
 In the files, dbt has no message for an operation, and dbt Fusion has none for any node. dbt before 1.9 leaves out a
 hook that failed. dbt 1.9 and newer leave out a source whose query failed. The log contains all of these.
@@ -36,7 +36,7 @@ class LogReasons:
 
     Attributes:
         errors: The errors, each with its further lines.
-        sources: The sources whose check failed to run, such as ``app.orders``.
+        sources: The sources whose freshness check could not run, such as ``app.orders``.
     """
 
     errors: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def reasons_in(pieces: Iterable[str]) -> LogReasons:
 
 
 def explain(results: RunResults, log: LogReasons) -> RunResults:
-    """Return the results, with the reasons from the log and with the hooks that failed.
+    """Return a command's results, completed with the reasons and the failed hooks from the command's log.
 
     Args:
         results: The results of a command that failed.
@@ -104,7 +104,7 @@ def explain(results: RunResults, log: LogReasons) -> RunResults:
 def explain_freshness(
     sources: Sequence[FreshnessResult], log: LogReasons, command: str | None = None
 ) -> tuple[FreshnessResult, ...]:
-    """Return the results of a freshness check, with the sources whose query failed.
+    """Return the results of a freshness check, completed with the sources whose query failed.
 
     Args:
         sources: The results in the check's file.

@@ -1,4 +1,4 @@
-"""Merges and counts the results of a Bolt run's dbt commands, and describes them in one sentence."""
+"""Merges and counts the results of a Bolt run's dbt commands, and describes these results in one sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORDER: Final = (FAILED, WARNED, SKIPPED)
 # The command is cut, since it may be longer than the rest of the sentence.
 _CALLED_CHARACTERS: Final = 120
 TESTS: Final = frozenset({"test", "unit_test"})
-# A node that was not run took no time, even if the file has one.
+# A node that was not run took no time, even if the file contains a time.
 _NOT_RUN: Final = SKIPPED | {"no-op", "reused"}
 _BATCHES_NAMED: Final = 5
 _DBT_COMMANDS: Final = frozenset(
@@ -69,7 +69,7 @@ class Summary:
     Attributes:
         counts: How many nodes of each resource type ended in each status.
         failed: The failures: first models and other nodes, then tests, each in dbt's order.
-        warned: The warnings.
+        warned: The nodes that ended with a warning.
         skipped: The nodes that dbt skipped, mostly because of the failures.
         slowest: The nodes that took longest, the longest first, without nodes that were skipped or reused.
         total_seconds: The sum of the nodes' times. With several threads it is more than the elapsed time.
@@ -84,13 +84,13 @@ class Summary:
 
 
 def merge(results: Iterable[RunResults]) -> RunResults:
-    """Merge the results of one run's commands, in the order in which they ran.
+    """Merge the results of the commands of one Bolt run, in the order in which the commands ran.
 
-    A later result of a node replaces an earlier one, as after ``dbt retry``. From commands that only
-    compile, such as ``dbt docs generate``, only failures are kept: a node that compiles has not been built.
+    A later result of a node replaces an earlier result of the same node, as after ``dbt retry``. From commands that
+    only compile, such as ``dbt docs generate``, only failures are kept: a node that compiles has not been built.
 
     Args:
-        results: The commands' results, the first command's first.
+        results: The results of the commands, in the order of the commands.
     """
     parts = list(results)
     nodes: dict[str, NodeResult] = {}
@@ -98,7 +98,7 @@ def merge(results: Iterable[RunResults]) -> RunResults:
         for node in part.nodes:
             if part.compile_only and node.status not in FAILED:
                 continue
-            # Removed first, so that the later result gets the later position.
+            # The earlier result is removed first, so that the later result gets the later position.
             nodes.pop(node.unique_id, None)
             nodes[node.unique_id] = node
     if not parts:
@@ -191,7 +191,7 @@ def cause(
 
 
 def failed_as(node: NodeResult) -> str:
-    """Return how a node failed, and why if it is known.
+    """Return a text that says how a node failed, and also why, if the reason is known.
 
     Args:
         node: The node.
@@ -204,7 +204,7 @@ def failed_as(node: NodeResult) -> str:
 
 
 def told_batches(node: NodeResult) -> str:
-    """Return which batches of a microbatch model failed, such as "1 of 2 batches (2024-01-01)".
+    """Return a text that says which batches of a microbatch model failed, such as "1 of 2 batches (2024-01-01)".
 
     Args:
         node: The model.
@@ -215,7 +215,7 @@ def told_batches(node: NodeResult) -> str:
 
 
 def stale_as(source: FreshnessResult) -> str:
-    """Return what is wrong with a source that failed its freshness check.
+    """Return a text that says what is wrong with a source that failed its freshness check.
 
     Args:
         source: The result of the check.
@@ -237,7 +237,7 @@ def calls_dbt(command: str) -> bool:
 
 
 def may_have_written(command: str, results: RunResults) -> bool:
-    """Whether a command may have written these results. They may be from an earlier command, if it writes none.
+    """Whether a command may have written these results. If not, the results are from an earlier command.
 
     Args:
         command: The command's text, as Bolt shows it.
@@ -251,7 +251,7 @@ def may_have_written(command: str, results: RunResults) -> bool:
 
 
 def may_have_checked(command: str) -> bool:
-    """Whether a command may have checked the sources that were found after it. They may be from an earlier command.
+    """Whether a command may have checked these sources. If not, the results are from an earlier command.
 
     Args:
         command: The command's text, as Bolt shows it.
@@ -260,7 +260,7 @@ def may_have_checked(command: str) -> bool:
 
 
 def command_asked(command: str) -> str | None:
-    """Return the dbt command in a command line, with its name in dbt's files; None if there is no known command.
+    """Return the dbt command in a command line, under its name in dbt's files. None if there is no known command.
 
     The position decides which word is the command: a selected model, or an option's value, may have a command's name.
 

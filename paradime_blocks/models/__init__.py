@@ -1,9 +1,9 @@
 """Typed models of Bolt's replies and of our results.
 
-Field names are those of the API, in snake case. Fields that this package does not know are kept. A state that this
+The field names are the API's names in snake case. Fields that this package does not know are kept. A state that this
 package does not know is kept, too, and the run counts as not ended. The API sends dates as text in UTC without a time
-zone (an inference from the vendor's own clients); the models have dates with a time zone. A date that cannot be read
-is None, and a further field keeps its text: `next_run_at_text` for `next_run_at`.
+zone, as the vendor's own clients suggest. The models have dates with a time zone. A date that cannot be read is None,
+and a further field keeps its text: `next_run_at_text` for `next_run_at`.
 """
 
 from paradime_blocks.models.dates import parse_bolt_date

@@ -1,4 +1,4 @@
-"""Bolt's dates: text in UTC without a time zone. This is an inference from the vendor's own clients."""
+"""Reads Bolt's dates: text in UTC without a time zone, as the vendor's own clients suggest."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LEAST_MILLISECONDS = 1e11
 
 
 def parse_bolt_date(value: object) -> object:
-    """Return a date from Bolt's format, ISO 8601, RFC 1123, or seconds or milliseconds since 1970.
+    """Return a date. The value is in Bolt's format, ISO 8601 or RFC 1123, or is seconds or milliseconds since 1970.
 
-    The date is None if the text is empty or cannot be read. This is not an error, since a wait must not stop
-    because of a date.
+    The result is None if the value is empty or cannot be read. An unreadable date is no error, so that it does not end
+    the wait for a run.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float, datetime)):
         return None
@@ -40,7 +40,7 @@ def _read_date(value: str | float) -> datetime | None:
 
 
 def _of_epoch(number: float) -> datetime | None:
-    # In some languages, a time that is not set is 0.
+    # In some programming languages, a time that is not set is 0.
     if number <= 0:
         return None
     seconds = number / 1000 if number >= _LEAST_MILLISECONDS else number

@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 
 
 class BoltDbtNode(BaseModel):
-    """A model, test, seed or other node in a `BoltDbtResult`. Its numbers come from dbt's file.
+    """A model, test, seed or other node in a `BoltDbtResult`. The numbers come from dbt's run_results.json.
 
     Attributes:
         unique_id: dbt's id, such as `model.shop.orders`.
-        resource_type: model, test, unit_test, seed, snapshot, operation, ...
+        resource_type: dbt's type of the node: model, test, unit_test, seed, snapshot, operation, ...
         name: The node's name.
         status: dbt's status, in lower case.
         message: dbt's message, on one line of at most 300 characters.
@@ -50,7 +50,7 @@ class BoltDbtSource(BaseModel):
         status: dbt's status: `error` for a stale source, `runtime error` for a check that failed.
         age_seconds: The age of the newest row, in seconds.
         max_loaded_at: The time at which the newest row was loaded.
-        error: Why the check failed.
+        error: Why the freshness check failed; None if the check did not fail.
     """
 
     unique_id: str
@@ -75,11 +75,11 @@ class BoltDbtResult(BaseModel):
         stale_sources: The sources that are stale or could not be checked.
         slowest: The 10 nodes that took longest, longest first.
         elapsed_seconds: The time that the dbt commands took, in seconds.
-        rows_affected: The sum over the nodes. This sum and those below are None if the warehouse does not report them.
-        bytes_processed: The sum over the nodes.
-        bytes_billed: The sum over the nodes.
-        slot_ms: The sum over the nodes.
-        unread: Which of dbt's files could not be read, and why. Their content is missing from this result.
+        rows_affected: The sum of `rows_affected` over all nodes; None if the warehouse does not report this number.
+        bytes_processed: The sum of `bytes_processed` over all nodes; None if the warehouse does not report this number.
+        bytes_billed: The sum of `bytes_billed` over all nodes; None if the warehouse does not report this number.
+        slot_ms: The sum of `slot_ms` over all nodes; None if the warehouse does not report this number.
+        unread: Which of dbt's files could not be read, and why. The content of these files is missing from this result.
 
     Example:
         ```python
@@ -107,8 +107,8 @@ class BoltDbtResult(BaseModel):
         """Return the number of nodes that ended with one of the given statuses.
 
         Args:
-            statuses: dbt's statuses, such as `success`. Without any, all nodes are counted.
-            resource_type: The resource type to count; by default all.
+            statuses: dbt's statuses, such as `success`. Without a status, all nodes are counted.
+            resource_type: The resource type to count; None counts all types.
         """
         types = self.counts.values() if resource_type is None else [self.counts.get(resource_type, {})]
         return sum(

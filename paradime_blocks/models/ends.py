@@ -1,7 +1,8 @@
-"""The end of a run in an unknown state, derived from its commands.
+"""Decides from the commands of a run in an unknown state whether the run has ended, and how.
 
-Bolt's states are not completely documented. The name of an unknown state never shows that the run has ended. But if
-the state lasts and no command is running, the wait must not continue until the time limit.
+Bolt's states are not completely documented. The name of an unknown state never shows that the run has ended. But if the
+state lasts and no command is running, the run counts as ended. Without this rule, the wait would continue until the
+time limit.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _BAD = re.compile(r"cancel|fail|err|time|abort|kill|stop|terminat|reject|expire|
 
 
 def count_setup(shown: Sequence[str]) -> int:
-    """Return the number of Bolt's own commands at the beginning of a run, before those of the schedule."""
+    """Return the number of Bolt's own commands at the beginning of a run, before the schedule's commands."""
     return next((n for n, one in enumerate(shown) if not one.startswith(SETUP_COMMANDS)), len(shown))
 
 
 def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
-    """Return the final state of a run in an unknown state, derived from its commands.
+    """Return the final state of a run in an unknown state, derived from the run's commands.
 
     The result is None if the state is known, if a command is running, or if no command of the schedule has ended.
 
@@ -47,11 +48,13 @@ def end_by_commands(status: BoltRunStatus) -> BoltRunState | None:
 
 
 def settled(status: BoltRunStatus, now: float | None) -> BoltRunStatus:
-    """Return the status. If an unknown state has lasted for two minutes, the state is derived from the commands.
+    """Return a run's status. An unknown state is replaced two minutes after the last command has ended.
+
+    The new state is derived from the commands, as `end_by_commands` describes.
 
     Args:
         status: The status that Bolt returned.
-        now: The time by Bolt's clock, in seconds since the epoch; None if it is unknown.
+        now: The time by Bolt's clock, in seconds since the epoch; None if Bolt's time is unknown.
     """
     end = end_by_commands(status)
     ended = max((command.end_dttm for command in status.commands if command.end_dttm), default=None)

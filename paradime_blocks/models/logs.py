@@ -1,4 +1,4 @@
-"""Logs of commands."""
+"""Models of a command's log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paradime_blocks.models.reply import Reply, Text, readable
 
 
 class BoltLogLine(Reply):
-    """A part of a command's log, with its line break if it has one."""
+    """A line, or a part of a line, of a command's log. The text includes the line break if there is one."""
 
     stream: Annotated[str, BeforeValidator(lambda value: value or "STDOUT")] = "STDOUT"
     line: Text = ""

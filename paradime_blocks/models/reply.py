@@ -36,16 +36,17 @@ IfReadable = Annotated[T | None, WrapValidator(_none_if_unreadable)]
 
 
 def empty_for_none(value: object) -> object:
-    """Return an empty list if Bolt returns null instead of a list."""
+    """Return an empty list if the value is null. Any other value does not change."""
     return [] if value is None else value
 
 
 def readable(model: type[Reply], *, at_least_one: bool = False) -> BeforeValidator:
-    """Return a validator that reads a list of objects and leaves out those that cannot be read.
+    """Return a validator that reads a list of objects and leaves out the objects that cannot be read.
 
     Args:
         model: The model of an object.
-        at_least_one: Whether a list is invalid if none of its objects can be read. It would look empty otherwise.
+        at_least_one: What to do if no object of a list can be read. If true, the list is invalid. If false, the result
+            is an empty list.
     """
 
     def read(records: object) -> object:
@@ -63,20 +64,20 @@ def readable(model: type[Reply], *, at_least_one: bool = False) -> BeforeValidat
 
 
 def with_count(values: Any, name: str) -> Any:
-    """Return a page's values with the number of objects that Bolt sent, including those that cannot be read."""
+    """Return a page's values with the number of objects that Bolt sent. Unreadable objects are counted, too."""
     records = values.get(name) if isinstance(values, dict) else None
     return {**values, "received": len(records)} if isinstance(records, list) else values
 
 
 class Reply(BaseModel):
-    """The base of the models of a reply's parts."""
+    """The base class of the models for the parts of a Bolt reply."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
         populate_by_name=True,
         extra="allow",
         frozen=True,
-        # Tracebacks, and so logs, show what is wrong with a reply. They must not show its values.
+        # Tracebacks and logs show why a reply is invalid. With this setting, they do not show the reply's values.
         hide_input_in_errors=True,
     )
 

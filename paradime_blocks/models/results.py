@@ -20,7 +20,7 @@ _LEAST_RUNS: Final = 3
 
 
 class BoltLatestArtifact(BaseModel):
-    """The place of a schedule's newest file of a path: the run, the command and the resource."""
+    """The place of a schedule's newest file with a given path: the ids of its run, command and resource."""
 
     run_id: int
     command_id: int
@@ -50,7 +50,7 @@ class BoltCommandSummary(BaseModel):
 
 
 class BoltResourceSummary(BaseModel):
-    """A resource in a `BoltRunResult`. It has the id, not the signed URL, which expires."""
+    """A file in a `BoltRunResult`, with the file's id, but without a signed URL, since the URL expires."""
 
     id: int
     path: str
@@ -58,7 +58,7 @@ class BoltResourceSummary(BaseModel):
 
 
 class BoltAttempt(BaseModel):
-    """One of the Bolt runs that led to the result: the first one or a retry."""
+    """One of the Bolt runs that led to the result: the first run, or a retry of it."""
 
     run_id: int
     state: BoltRunState
@@ -77,9 +77,9 @@ class BoltUsualDuration(BaseModel):
 
     Attributes:
         seconds: The median duration of the schedule's newest runs that succeeded, without retries and without this run.
-        runs: The number of these runs.
-        difference_seconds: How much longer than the median this run took; negative if it was faster. None if it has not
-            ended, or if it is a retry, which does only a part of the work.
+        runs: The number of runs from which the median was calculated.
+        difference_seconds: How much longer than the median this run took; negative if this run was faster. None if this
+            run has not ended, or is a retry: a retry does only a part of the work.
     """
 
     seconds: float
@@ -88,7 +88,7 @@ class BoltUsualDuration(BaseModel):
 
     @classmethod
     def of(cls, runs: Sequence[BoltRunRecord], run_id: int) -> BoltUsualDuration | None:
-        """Compare a run with the others of its schedule.
+        """Compare a run with the other runs of its schedule.
 
         Args:
             runs: The schedule's newest runs, as `listBoltRuns` lists them.
@@ -107,7 +107,7 @@ class BoltUsualDuration(BaseModel):
 
 
 def _whole_run_seconds(run: BoltRunRecord) -> float | None:
-    """Return how long a run took; None if it has not ended or is a retry."""
+    """Return how long a run took, in seconds; None if the run has not ended or is a retry."""
     if not run.state.is_terminal or run.parent_schedule_run_id is not None:
         return None
     if run.start_dttm is None or run.end_dttm is None:
@@ -116,20 +116,21 @@ def _whole_run_seconds(run: BoltRunRecord) -> float | None:
 
 
 class BoltRunResult(BaseModel):
-    """The result of a Bolt run. It can be written as JSON.
+    """The result of a Bolt run. The result can be written as JSON.
 
     Attributes:
-        run_id: The id of the Bolt run; of the last one, if there were several.
-        schedule_name: The schedule, if it is known. Bolt's API does not return the schedule of a run.
+        run_id: The id of the Bolt run; after retries, the id of the last Bolt run.
+        schedule_name: The name of the run's schedule, if it is known. Bolt's API does not return the schedule of a run.
         state: The state in which the run ended.
         url: The URL of the run's page in Paradime.
         started_at: The time at which the first command began, in UTC.
         ended_at: The time at which the last command ended, in UTC.
         commands: The run's commands, without their logs.
-        resources: The files that the commands left.
-        attempts: The Bolt runs that led to the result, oldest first. After a retry there are several.
-        differs: If the flow waited for somebody else's run, a sentence that says how that run differs from the request.
-        dbt: dbt's results in the run; empty if no command left dbt's files.
+        resources: The files that the commands wrote.
+        attempts: The Bolt runs that led to the result, oldest first. After a retry, there are several Bolt runs.
+        differs: How the run differs from what the flow asked for, as a sentence, if the flow waited for a run that
+            another client had started. None in all other cases.
+        dbt: dbt's results in the run; empty if no command wrote dbt's files.
         usual_duration: How long the schedule's runs usually take, and how much longer this run took. None if the
             backend cannot list runs, or there are too few runs.
 
@@ -171,11 +172,11 @@ class BoltRunResult(BaseModel):
         """Return the result of one run, in any state.
 
         Args:
-            run_id: The run.
-            status: The last known status of the run, without secrets; None if there is none.
+            run_id: The id of the run.
+            status: The last known status of the run, without secrets; None if no status is known.
             schedule_name: The run's schedule, if it is known.
-            state: The run's state, if there is no status.
-            resources: The files that the run's commands left.
+            state: The run's state, if `status` is None.
+            resources: The files that the run's commands wrote.
         """
         seen = state or BoltRunState("UNKNOWN") if status is None else status.state
         started, ended = (None, None) if status is None else (status.started_at, status.ended_at)

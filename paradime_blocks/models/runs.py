@@ -11,6 +11,8 @@ from paradime_blocks.models.dates import BoltDate
 from paradime_blocks.models.reply import IfReadable, Reply, Text, readable, with_count
 from paradime_blocks.models.states import BoltRunState
 
+# In this time, dbt prints a few megabytes at most.
+_SHORT_RUN_SECONDS = 60.0
 RUN_PAGE = "https://app.paradime.io/bolt/run_id/{run_id}"
 
 
@@ -20,7 +22,7 @@ def run_url(run_id: int) -> str:
 
 
 class BoltResource(Reply):
-    """A file that a command left, for instance `target/manifest.json`."""
+    """A file that a command wrote, for instance `target/manifest.json`."""
 
     id: int
     path: Text
@@ -43,6 +45,11 @@ class BoltCommand(Reply):
         return self.return_code not in (None, 0)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the command has ended."""
+        return self.return_code is not None or self.end_dttm is not None
+
+    @property
     def duration_seconds(self) -> float | None:
         """How long the command took, in seconds; None while it runs."""
         if self.start_dttm is None or self.end_dttm is None:
@@ -51,7 +58,7 @@ class BoltCommand(Reply):
 
 
 class BoltCommandDetail(BoltCommand):
-    """One command with its resources and its run, from `boltCommand`. That query does not return the command's id."""
+    """One command with its files and its run, from the query `boltCommand`. The query returns no command id."""
 
     schedule_run_id: IfReadable[int] = None
     resources: Annotated[list[BoltResource], readable(BoltResource)] = Field(default_factory=list)
@@ -62,9 +69,9 @@ class BoltRunStatus(Reply):
     """The state and the commands of a Bolt run.
 
     Attributes:
-        state: The state.
+        state: The state of the run.
         commands: The commands that have started.
-        reported_state: The state that Bolt reports, if we do not know it and `state` is derived from the commands.
+        reported_state: The unknown state that Bolt reports, if `state` was derived from the commands; otherwise None.
     """
 
     ok: bool | None = None
@@ -74,11 +81,11 @@ class BoltRunStatus(Reply):
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that made the run fail: the last command that failed; None if no command did.
+        """The command that made the run fail: the last command that failed. None if no command failed.
 
         With `continueOnError` a run continues after a failed command, so the first failure is not the cause. If the
-        run failed or was cancelled and no command has a return code other than 0, it is the last command without a
-        return code. A command with return code 0 is never the cause: Bolt itself may have failed.
+        run failed or was cancelled and no command has a return code other than 0, the result is the last command
+        without a return code. A command with return code 0 is never the cause: Bolt itself may have failed.
         """
         failed = [command for command in self.commands if command.failed]
         if not failed and self._ended_badly:
@@ -95,8 +102,9 @@ class BoltRunStatus(Reply):
     def decisive_command(self) -> BoltCommand | None:
         """The command to show to a person when the run did not succeed.
 
-        If the run was cancelled, it is the command that was running then, even if another one failed before.
-        Otherwise it is the command that failed, or else the one that was stopped when the run ended.
+        If the run was cancelled, the result is the command that was running at that time, even if another command had
+        failed before. Otherwise the result is the command that failed. If no command failed, the result is the command
+        that was stopped when the run ended.
         """
         if self.state == BoltRunState.CANCELED:
             return self.unfinished_command or self.failing_command
@@ -104,7 +112,7 @@ class BoltRunStatus(Reply):
 
     @property
     def first_failed_command(self) -> BoltCommand | None:
-        """The command from which a retry must start: the first that failed or was stopped, otherwise the last one.
+        """The command at which a retry must start: the first that failed or was stopped, otherwise the last command.
 
         With `continueOnError` the run continued after this command, and its failure may have affected later commands.
         """
@@ -128,6 +136,18 @@ class BoltRunStatus(Reply):
             return None
         return max((c.end_dttm for c in self.commands if c.end_dttm), default=None)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether commands have begun, and all of them have ended."""
+        return bool(self.commands) and all(command.has_ended for command in self.commands)
+
+    @property
+    def has_short_output(self) -> bool:
+        """Whether the run has ended, and took so little time that the output of all its commands fits in one reply."""
+        if self.started_at is None or self.ended_at is None:
+            return False
+        return (self.ended_at - self.started_at).total_seconds() <= _SHORT_RUN_SECONDS
+
 
 class BoltGitInfo(Reply):
     """The branch, the commit and the pull request that a run has checked out."""
@@ -138,7 +158,7 @@ class BoltGitInfo(Reply):
 
 
 class BoltRunRecord(Reply):
-    """A run in `listBoltRuns`."""
+    """A run, as the query `listBoltRuns` returns it."""
 
     id: int
     state: Annotated[BoltRunState, BeforeValidator(lambda value: value or "UNKNOWN")]
@@ -155,7 +175,7 @@ class BoltRunPage(Reply):
 
     Attributes:
         runs: The runs that can be read.
-        received: How many runs Bolt sent.
+        received: The number of runs that Bolt sent in this page.
     """
 
     ok: bool | None = None

@@ -26,11 +26,11 @@ class BoltTurboCi(Reply):
 
 
 class BoltDeferredSchedule(BoltTurboCi):
-    """The schedule to which another schedule defers, with its settings."""
+    """The schedule to which another schedule defers, and the settings of this deferral."""
 
 
 class BoltScheduleSummary(Reply):
-    """A schedule in `listBoltSchedules`."""
+    """A schedule, as the query `listBoltSchedules` returns it."""
 
     name: Text
     schedule: IfReadable[str] = None
@@ -75,7 +75,7 @@ class BoltSchedulePage(Reply):
 
 
 class BoltScheduleDetail(Reply):
-    """One schedule, from `boltScheduleName`."""
+    """One schedule, as the query `boltScheduleName` returns it."""
 
     ok: bool | None = None
     latest_run_id: int | None = None

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from paradime_blocks.text.rendering import one_line
 
-# A state is a part of messages, labels and titles, and Bolt may send a long one that we do not know.
+# Messages, labels and titles contain the state. So an unknown state that Bolt sends is cut to this length.
 _STATE_CHARACTERS = 60
-# Other spellings of final states.
+# Other spellings of final states; the value is our spelling.
 _SPELLINGS = {
     "CANCELLED": "CANCELED",
     "FAILURE": "FAILED",
@@ -22,9 +22,9 @@ _SPELLINGS = {
 class BoltRunState(str, Enum):
     """The state of a Bolt run.
 
-    A state that is not listed here becomes a member with its own name, so its name is kept. It is not in `TERMINAL` and
-    not in `FAILURES`, so the run does not count as ended. `CANCELLED`, `FAILURE`, `TIMED_OUT`, `TIMEOUT` and
-    `SUCCEEDED` are read as the listed states.
+    A state that is not listed here is unknown. An unknown state becomes a member that keeps the name from Bolt. An
+    unknown state is neither in `TERMINAL` nor in `FAILURES`, so the run does not count as ended. `CANCELLED`,
+    `FAILURE`, `TIMED_OUT`, `TIMEOUT` and `SUCCEEDED` are read as the listed states.
 
     Attributes:
         TERMINAL: The states of a run that has ended.
@@ -74,7 +74,7 @@ class BoltRunState(str, Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the run has ended."""
+        """Whether a run in this state has ended."""
         return self in BoltRunState.TERMINAL
 
 

@@ -10,7 +10,7 @@ Example:
 """
 
 try:
-    import graphql as _graphql  # noqa: F401 - only to say what is missing, before anything needs it.
+    import graphql as _graphql  # noqa: F401 - imported only to report that the package is missing.
 except ModuleNotFoundError as error:
     _MESSAGE = "The Bolt simulator needs graphql-core: pip install 'prefect-paradime[testing]'"
     raise ModuleNotFoundError(_MESSAGE, name="graphql") from error
@@ -21,11 +21,14 @@ from .commands import SimulatedCommand
 from .requests import RecordedRequest
 from .runs import SimulatedResource, SimulatedRun, SimulatedRunCommand
 from .simulator import BoltSimulator
+from .webhooks import Delivery, SentWebhook
 
 __all__ = [
     "BoltSimulator",
     "Clock",
+    "Delivery",
     "RecordedRequest",
+    "SentWebhook",
     "SimulatedCommand",
     "SimulatedResource",
     "SimulatedRun",

@@ -1,4 +1,4 @@
-"""`python -m paradime_blocks.testing`: a simulator to try things with; it runs until it is interrupted."""
+"""The command `python -m paradime_blocks.testing`, which runs a simulator until the command is interrupted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .simulator import BoltSimulator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Run a simulator until SIGINT or SIGTERM.
 
     Args:
-        arguments: The command line. By default, the process's own.
+        arguments: The arguments of the command; by default, the arguments on this process's command line.
 
     Returns:
         The exit code.
@@ -43,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    for url in options.webhook:
+        simulator.add_webhook(url)
     with simulator:
         for name, value in sorted(simulator.environment().items()):
             sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
-        # The process that started this one may be reading a pipe.
+        # Another process may be reading this output from a pipe.
         sys.stdout.flush()
         ended.wait()
     return 0
@@ -55,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m paradime_blocks.testing",
-        description="Serve a simulated Bolt workspace, and print the variables that point a client at it.",
+        description="Run a simulated Bolt workspace, and print the environment variables that a client needs.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
     parser.add_argument("--speed", type=float, default=1.0, help="virtual seconds per second (default: 1)")
     parser.add_argument("--api-key", default="simulated-key", help="the API key to accept")
     parser.add_argument("--api-secret", help="the API secret to accept (default: a random one)")
-    parser.add_argument("--read-only", action="store_true", help="allow the key to read only")
+    parser.add_argument("--read-only", action="store_true", help="let the key only read")
     parser.add_argument("--bearer", help="a prdm_ token to accept instead of key and secret")
     parser.add_argument(
         "--workspace-uid",
@@ -74,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a JSON file: a list of objects with the arguments of BoltSimulator.add_schedule; each command is a"
         " text or an object with the arguments of SimulatedCommand (default: the samples daily, hourly and broken)",
+    )
+    parser.add_argument(
+        "--webhook",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="send webhooks to this URL, as Bolt does; may be given several times",
     )
     return parser
 

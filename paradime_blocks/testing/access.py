@@ -9,7 +9,7 @@ from typing import Literal
 
 from .reply import Reply
 
-# These must never reach an object store.
+# A client that sends these headers to an object store has a bug.
 CREDENTIAL_HEADERS = ("x-api-key", "x-api-secret", "authorization", "x-paradime-workspace")
 
 
@@ -24,7 +24,7 @@ class Access:
     read_only: Literal[False, "status", "graphql"]
 
     def refuse(self, headers: Mapping[str, str]) -> Reply | None:
-        """Return the response to wrong credentials; None if they are right."""
+        """Return the response to a request with wrong credentials; None if the credentials are right."""
         wanted = {"authorization": f"Bearer {self.bearer}"}
         if self.bearer is None:
             wanted = {"x-api-key": self.api_key, "x-api-secret": self.api_secret}

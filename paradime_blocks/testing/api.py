@@ -1,4 +1,4 @@
-"""GraphQL in, JSON out. Documents are checked against the schema, as a real server checks them."""
+"""Executes GraphQL requests and returns JSON. As on a real server, each document is checked against the schema."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ class Prepared:
     """A request that has been parsed and checked.
 
     Attributes:
-        operations: The names of its root fields.
-        selected: For each key of the response's data, the keys below it.
-        is_mutation: Whether it is a mutation.
-        errors: Why it cannot be executed, as GraphQL errors.
-        not_understood: The same for the test's report. None if the only cause is a backend made to lack something.
+        operations: The names of the request's root fields.
+        selected: For each key of the response's data, the keys below that key.
+        is_mutation: Whether the request is a mutation.
+        errors: The GraphQL errors that say why the request cannot be executed.
+        not_understood: Why the request is invalid, for the test's report. None if the request is valid for the whole
+            schema, and fails only because the backend acts as an older one.
     """
 
     operations: tuple[str, ...] = ()
@@ -70,13 +71,13 @@ class Prepared:
 
 
 _Checked: TypeAlias = tuple[DocumentNode, list[GraphQLError], str | None]
-# Documents already checked against the whole schema. All simulators of a process share them.
+# The documents that were already checked against the whole schema. All simulators of a process share them.
 _checked_by_all: dict[str, _Checked] = {}
 
 
 @functools.cache
 def _whole_schema() -> tuple[SchemaText, GraphQLSchema]:
-    """Build the whole schema; once, since that takes longer than most tests."""
+    """Build the whole schema, only once per process: the build takes longer than most tests."""
     text = SchemaText()
     return text, text.build()
 
@@ -88,8 +89,8 @@ class GraphQLApi:
         """Start with the whole schema.
 
         Args:
-            workspace: Requests run under its lock.
-            resolvers: The functions behind the root fields.
+            workspace: The workspace. Requests are executed under the workspace's lock.
+            resolvers: The functions that execute the root fields.
         """
         self._workspace = workspace
         self._root = resolvers.root()
@@ -103,7 +104,7 @@ class GraphQLApi:
         return self._whole_text.operations
 
     def restore(self) -> None:
-        """Go back to the whole schema."""
+        """Restore the whole schema."""
         self._text = self._whole_text
         self._schema = self._whole
         self._no_aliases = False
@@ -117,7 +118,7 @@ class GraphQLApi:
         fields: Iterable[str] = (),
         aliases: bool = False,
     ) -> None:
-        """Remove operations, arguments, fields or aliases; see `SchemaText.without`."""
+        """Remove operations, arguments, fields or aliases from the schema. `SchemaText.without` describes the names."""
         self._text = self._text.without(operations=operations, arguments=arguments, fields=fields)
         self._schema = self._text.build()
         self._no_aliases = self._no_aliases or aliases
@@ -134,7 +135,7 @@ class GraphQLApi:
             message = "Give an operation name that the document has: it must be clear what to execute."
             return Prepared(errors=({"message": message},), not_understood=message)
         # A field excluded by @skip is not requested. In an invalid request, all fields count.
-        # graphql-core 3.2 returns a dict here, 3.3 a class of its own. Only graphql-core reads it.
+        # graphql-core 3.2 returns a dict here, 3.3 a class of its own. Only graphql-core reads this value.
         values: Any = None
         if not errors:
             declared = get_variable_values(
@@ -157,14 +158,14 @@ class GraphQLApi:
         )
 
     def act(self, prepared: Prepared, *, read_only: bool = False) -> tuple[dict[str, Any], str | None]:
-        """Execute a request once, as one step.
+        """Execute a request once, under the workspace's lock.
 
         Args:
             prepared: The request.
-            read_only: Whether to refuse each mutation in it for lack of permission.
+            read_only: Whether to refuse each mutation, because the key may only read.
 
         Returns:
-            The response, and the simulator's own failure if it had one.
+            The response, and the text of an internal error of the simulator, if there was one.
         """
         if prepared.errors or prepared.document is None:
             return {"errors": list(prepared.errors)}, None
@@ -183,14 +184,14 @@ class GraphQLApi:
         known = self._checked.get(query)
         if known is not None:
             return known
-        # A check takes milliseconds, and clients send the same few documents again and again.
+        # A check takes milliseconds, and clients send the same few documents again and again. So results are cached.
         if len(self._checked) >= _CACHED_DOCUMENTS:
             self._checked.clear()
         document = parse(query)
         errors = validate(self._schema, document)
         blame = errors[0].message if errors else None
         if errors and self._schema is not self._whole and not validate(self._whole, document):
-            # The request is valid; only the backend is set to be older.
+            # The request is valid. It fails only because the backend acts as an older one.
             blame = None
         aliases = _aliases(document) if self._no_aliases and not errors else 0
         if aliases:
@@ -204,7 +205,7 @@ def _no_permission(_info: object, **_arguments: object) -> dict[str, Any]:
 
 
 def _fields(selection: SelectionSetNode, document: DocumentNode, values: Any) -> Iterator[FieldNode]:
-    """Yield the fields of a selection, including those in fragments, without those that directives exclude."""
+    """Yield the fields of a selection and of its fragments, except fields that directives exclude."""
     for node in selection.selections:
         if values is not None and not _is_wanted(node, values):
             continue

@@ -1,4 +1,4 @@
-"""The simulator's own time: real time, times a speed, plus whatever a test adds."""
+"""The simulator's own time: the real time, multiplied by a speed, plus the seconds that a test adds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 
 
 class Clock:
-    """Virtual time. A test can speed it up, stop it (speed 0) or move it forward.
+    """The virtual time. A test can speed up the virtual time, stop it (speed 0) or move it forward.
 
-    It starts at the real time of day, so that dates look right to a client that compares them with its own clock.
-    Nothing ticks: the state is computed from the time whenever it is read.
+    The virtual time starts at the real time, so that dates look right to a client that compares them with its own
+    clock. The simulator has no timers: whenever a run is read, its state is computed from the virtual time.
 
     Example:
         >>> clock = Clock(speed=0)
@@ -27,7 +27,7 @@ class Clock:
 
         Args:
             speed: Virtual seconds per real second; 0 stops the clock, so that only `advance` moves it.
-            monotonic: The source of real time.
+            monotonic: A function that returns the real time in seconds.
         """
         self._lock = threading.Lock()
         self._monotonic = monotonic
@@ -52,10 +52,10 @@ class Clock:
         """Move virtual time forward at once.
 
         Args:
-            seconds: How far. It cannot be negative, since nothing can be undone.
+            seconds: How many seconds to move, at least 0: virtual time cannot go back.
 
         Raises:
-            ValueError: If `seconds` is negative.
+            ValueError: `seconds` is negative.
         """
         if seconds < 0:
             message = f"Time only moves forward: advance() was given {seconds} seconds."
@@ -64,12 +64,12 @@ class Clock:
             self._at_mark += seconds
 
     def seconds(self) -> float:
-        """Virtual time as seconds since 1970."""
+        """Return the virtual time in seconds since 1970."""
         with self._lock:
             return self._seconds()
 
     def now(self) -> datetime:
-        """Virtual time as a date in UTC."""
+        """Return the virtual time as a date in UTC."""
         return as_datetime(self.seconds())
 
     def _seconds(self) -> float:
@@ -77,12 +77,12 @@ class Clock:
 
 
 def as_datetime(seconds: float) -> datetime:
-    """Seconds since 1970 as a date in UTC."""
+    """Return a time in seconds since 1970 as a date in UTC."""
     return datetime.fromtimestamp(seconds, tz=timezone.utc)
 
 
 def as_text(seconds: float) -> str:
-    """Seconds since 1970 in Bolt's date format: UTC, no zone, a space in the middle.
+    """Return a time in seconds since 1970 as text in Bolt's format: in UTC, without a time zone.
 
     Example:
         >>> as_text(1697388256.986049)

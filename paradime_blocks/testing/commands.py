@@ -18,18 +18,20 @@ _RETRYABLE = (
 
 @dataclass(frozen=True)
 class SimulatedCommand:
-    """One command of a schedule.
+    """One command of a simulated schedule.
 
     Attributes:
         command: The text of the command, such as `dbt run`.
-        duration_seconds: How long it takes, in virtual seconds. With `math.inf` it never ends on its own.
-        return_code: Its exit code. A tuple has one code for each run that includes the command
-            (the last one also applies to all later runs): `(1, 0)` fails once and then succeeds.
-        stdout: Its whole output; it grows line by line while the command runs. None prints
-            something that looks like dbt's output.
-        stderr: The same for the error stream.
-        resources: The files it writes, by path. None writes dbt's usual files; `{}` writes none.
-        continue_on_error: Whether the run continues when this command fails. None uses the run's own setting.
+        duration_seconds: How long the command takes, in virtual seconds. With `math.inf`, the command never ends by
+            itself.
+        return_code: The command's return code. A tuple has one code for each run that executes the command. The last
+            code also applies to all later runs. With `(1, 0)`, the command fails once and then succeeds.
+        stdout: The whole standard output, which grows line by line while the command runs. With None, the command
+            prints something that looks like dbt's output.
+        stderr: The whole standard error, which grows in the same way.
+        resources: The content of each file that the command writes. The key is the file's path. With None, the command
+            writes dbt's usual files; with `{}`, no files.
+        continue_on_error: Whether the run continues after this command has failed. None means the run's own setting.
 
     Example:
         >>> SimulatedCommand("dbt test", duration_seconds=30, return_code=(1, 0)).code(execution=5)
@@ -45,7 +47,7 @@ class SimulatedCommand:
     continue_on_error: bool | None = None
 
     def __post_init__(self) -> None:
-        """Reject what could never happen, so that a mistake in a test fails where it was made."""
+        """Reject impossible values, so that a mistake in a test is reported where the mistake was made."""
         if not self.command.strip():
             message = "A command needs some text."
             raise ValueError(message)
@@ -57,27 +59,27 @@ class SimulatedCommand:
             raise ValueError(message)
 
     def code(self, execution: int) -> int:
-        """The return code of the nth execution, counted from 0."""
+        """Return the return code of an execution of the command. The first execution has the number 0."""
         if isinstance(self.return_code, int):
             return self.return_code
         return self.return_code[min(execution, len(self.return_code) - 1)]
 
     def output(self, return_code: int) -> str:
-        """The whole standard output, for the given return code."""
+        """Return the whole standard output of an execution with this return code."""
         return _usual_output(self.command, return_code) if self.stdout is None else self.stdout
 
     def files(self, return_code: int) -> Mapping[str, Content]:
-        """The files it writes, for the given return code."""
+        """Return the files that an execution with this return code writes."""
         return _usual_files(self.command, return_code) if self.resources is None else self.resources
 
     @property
     def is_setup(self) -> bool:
-        """Whether Bolt added the command itself; a retry leaves such commands out."""
+        """Whether the command comes from Bolt, and not from the schedule. A retry leaves out such commands."""
         return self.command.startswith("git clone") or self.command.strip() == "dbt deps"
 
     @property
     def text_for_retry(self) -> str:
-        """What a retry runs instead: `dbt retry` where dbt can resume a failed command."""
+        """The text that a retry runs: `dbt retry`, if dbt can resume this command; otherwise the command's own text."""
         words = self.command.split()
         rest = " ".join(words[1:])
         fits = words[0] == "dbt" and any(rest == verb or rest.startswith(f"{verb} ") for verb in _RETRYABLE)
@@ -85,12 +87,12 @@ class SimulatedCommand:
 
 
 def as_command(command: str | SimulatedCommand) -> SimulatedCommand:
-    """Turn a plain text into a command that takes a second and succeeds."""
+    """Return a command. A text becomes a command that takes one virtual second and succeeds."""
     return SimulatedCommand(command) if isinstance(command, str) else command
 
 
 def setup_commands(branch: str) -> tuple[SimulatedCommand, ...]:
-    """The commands that Bolt runs before those of the schedule."""
+    """Return the commands that Bolt runs before the schedule's commands."""
     return (
         SimulatedCommand(
             "git clone https://git.example.com/acme/jaffle-shop.git",

@@ -1,4 +1,4 @@
-"""Which faults have been injected, and which calls they hit."""
+"""Keeps the faults that have been injected, and chooses the fault that hits a call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FaultBox:
         self._active: list[_Active] = []
 
     def inject(self, *faults: Fault) -> None:
-        """Add faults after those already injected."""
+        """Add faults at the end of the list of injected faults."""
         with self._lock:
             self._active += [_Active(fault) for fault in faults]
 
@@ -48,7 +48,10 @@ class FaultBox:
             return tuple(active.fault for active in self._active)
 
     def take(self, operations: Collection[str]) -> Fault | None:
-        """Count a call for each fault that fits it, and use up the first fault that is due."""
+        """Count a call for each fault that fits the call, and return the first of these faults that is due.
+
+        A fault is due from its `nth` call on. If no fault is due, the result is None.
+        """
         with self._lock:
             fitting = [active for active in self._active if active.fits(operations)]
             for active in fitting:

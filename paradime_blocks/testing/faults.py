@@ -2,14 +2,14 @@
 
 All faults take these keyword arguments:
 
-* `operation`: the root field whose calls it hits (`"triggerBoltRun"`), or `"resource"` for the download of a
-  signed resource URL; None hits any call.
-* `nth`: the first matching call that it hits, counted from the injection.
-* `times`: how many calls it hits; None means all later ones.
+* `operation`: the root field whose calls the fault hits (`"triggerBoltRun"`), or `"resource"` for the download of a
+  signed resource URL. With None, the fault can hit any call.
+* `nth`: the number of the first matching call that the fault hits. The first call after the injection is 1.
+* `times`: how many calls the fault hits. None means all later calls.
 
 A fault that loses a response also takes `after_acting`. True means that the server executed the request
-(the run *did* start) before the response was lost. If several faults fit a call, the one injected first
-is used.
+(the run *did* start) before the response was lost. If several faults fit a call, the fault that was injected first is
+used.
 
 Example:
     >>> from paradime_blocks.testing import faults
@@ -38,42 +38,42 @@ class Exchange(Protocol):
         """Execute the request, and return the normal response."""
 
     def nothing(self, *, ok: bool | None) -> dict[str, Any]:
-        """Return the selected fields, all null; `ok`, if selected, has the given value."""
+        """Return the selected fields with the value null. If `ok` is selected, it has the given value."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """The base of all faults."""
+    """The base class of all faults."""
 
     operation: str | None = field(default=None, kw_only=True)
     nth: int = field(default=1, kw_only=True)
     times: int | None = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Reject counts that would never hit a call."""
+        """Reject values of `nth` and `times` with which the fault would never hit a call."""
         if self.nth < 1 or (self.times is not None and self.times < 1):
             message = f"nth and times count from 1: {self!r}"
             raise ValueError(message)
 
     def answer(self, exchange: Exchange) -> Reply | Later | None:
-        """Return what the client gets, now or later; None resets its connection."""
+        """Return the response for the client, now or later; None resets the client's connection."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class LosingFault(Fault):
-    """A fault that loses the normal response, before or after the server has acted."""
+    """A fault that loses the normal response, before or after the server has executed the request."""
 
     after_acting: bool = field(default=False, kw_only=True)
 
     def answer(self, exchange: Exchange) -> Reply | Later | None:
-        """Act first if `after_acting` is set, then send the response of `instead`."""
+        """If `after_acting` is set, execute the request. Then return the response of `instead`."""
         if self.after_acting:
             exchange.act()
         return self.instead(exchange)
 
     def instead(self, exchange: Exchange) -> Reply | None:
-        """Return the response to send instead."""
+        """Return the response that replaces the normal response; None resets the connection."""
         raise NotImplementedError
 
 
@@ -84,7 +84,7 @@ class Status(LosingFault):
     Attributes:
         status: The status code.
         retry_after: The Retry-After header: seconds, or an HTTP date as text.
-        body: The body. By default, a line of plain text.
+        body: The body of the response. By default, a line of plain text.
     """
 
     status: int
@@ -92,7 +92,7 @@ class Status(LosingFault):
     body: str | bytes | None = None
 
     def instead(self, exchange: Exchange) -> Reply:
-        """A short response with the status."""
+        """Return a short response with the status."""
         del exchange
         body = f"The simulator was set to respond with {self.status}.\n" if self.body is None else self.body
         headers = {"Content-Type": "text/plain; charset=utf-8"}
@@ -106,7 +106,7 @@ class CutConnection(LosingFault):
     """Resets the connection without a response."""
 
     def instead(self, exchange: Exchange) -> None:
-        """Nothing."""
+        """Return no response, so that the connection is reset."""
         del exchange
 
 
@@ -114,36 +114,38 @@ class CutConnection(LosingFault):
 class Hang(LosingFault):
     """Holds the call for some real seconds, longer than the client waits.
 
-    With `after_acting`, the server acts at once and holds the response back. Without it, the server acts only at
-    the end of the wait, when the client may be gone: the hardest case of a lost response. With `then="cut"`, the
-    connection is reset at the end, and without `after_acting` the request is never executed.
+    With `after_acting`, the server executes the request at once and holds the response back. Without `after_acting`,
+    the server executes the request only at the end of the wait, when the client may be gone. For clients, this is the
+    hardest case of a lost response. With `then="cut"`, the connection is reset at the end of the wait; then, without
+    `after_acting`, the request is never executed.
 
     Attributes:
-        seconds: How long, in real seconds. The simulator's `stop` ends the wait at once; nothing is executed then.
-        then: What happens at the end.
+        seconds: How long to hold the call, in real seconds. The simulator's `stop` ends the wait at once, without
+            executing the request.
+        then: What happens at the end of the wait: the normal response is sent, or the connection is reset.
     """
 
     seconds: float
     then: Literal["answer", "cut"] = "answer"
 
     def answer(self, exchange: Exchange) -> Later:
-        """Respond or cut the connection, later."""
+        """Return the normal response, or a reset of the connection, for the end of the wait."""
         reply = exchange.act() if self.after_acting else None
         return Later(self.seconds, lambda: None if self.then == "cut" else reply or exchange.act())
 
 
 @dataclass(frozen=True)
 class Slow(Fault):
-    """Acts at once, and sends the normal response some real seconds later.
+    """Executes the request at once, and sends the normal response some real seconds later.
 
     Attributes:
-        seconds: How much later.
+        seconds: How many real seconds later the response is sent.
     """
 
     seconds: float
 
     def answer(self, exchange: Exchange) -> Later:
-        """The normal response, late."""
+        """Return the normal response, which is sent later."""
         reply = exchange.act()
         return Later(self.seconds, lambda: reply)
 
@@ -153,15 +155,15 @@ class Garbage(LosingFault):
     """Responds with 200 and a body that is not JSON: an HTML page, as many proxies send.
 
     Attributes:
-        body: The body.
-        content_type: Its declared content type.
+        body: The body of the response.
+        content_type: The declared content type of the body.
     """
 
     body: bytes = _HTML
     content_type: str = "text/html; charset=utf-8"
 
     def instead(self, exchange: Exchange) -> Reply:
-        """The page."""
+        """Return a response with this body."""
         del exchange
         return Reply(200, self.body, {"Content-Type": self.content_type})
 
@@ -178,7 +180,7 @@ class Truncated(LosingFault):
     mid_transfer: bool = False
 
     def answer(self, exchange: Exchange) -> Reply:
-        """Half of the normal response; if the server is not to act, half of one in which every field is null."""
+        """Return half of the normal response. Without `after_acting`, return half of a response with only nulls."""
         whole = exchange.act() if self.after_acting else Reply.of_json({"data": exchange.nothing(ok=None)})
         body = whole.body.read_bytes() if isinstance(whole.body, Path) else whole.body
         announced = len(body) if self.mid_transfer else None
@@ -198,7 +200,7 @@ class GraphQLError(LosingFault):
     data: Mapping[str, Any] | None = None
 
     def instead(self, exchange: Exchange) -> Reply:
-        """The error."""
+        """Return a response with the error."""
         del exchange
         data = None if self.data is None else dict(self.data)
         return Reply.of_json({"errors": [{"message": self.message}], "data": data})
@@ -210,13 +212,13 @@ class MissingData(LosingFault):
 
     Attributes:
         shape: `"data"`: `data` is null. `"empty"`: no `data` at all. `"field"`: the root field is null.
-            `"nulls"`: each selected field is null. `"not_ok"`: the same, and `ok` is false.
+            `"nulls"`: each selected field is null. `"not_ok"`: `ok` is false, and each other selected field is null.
     """
 
     shape: Literal["data", "empty", "field", "nulls", "not_ok"] = "data"
 
     def instead(self, exchange: Exchange) -> Reply:
-        """JSON without the data."""
+        """Return JSON without the requested data."""
         if self.shape == "data":
             return Reply.of_json({"data": None})
         if self.shape == "empty":
@@ -233,29 +235,30 @@ class Redirect(Fault):
 
     Attributes:
         location: The new address.
-        status: 307 keeps the method and body; 301, 302 and 303 make most clients GET.
+        status: The HTTP status. With 307, clients keep the method and the body. With 301, 302 or 303, most clients send
+            a GET request without a body.
     """
 
     location: str
     status: int = 307
 
     def answer(self, exchange: Exchange) -> Reply:
-        """The redirect."""
+        """Return a redirect to the new address."""
         del exchange
         return Reply(self.status, b"", {"Location": self.location})
 
 
 @dataclass(frozen=True)
 class Duplicated(Fault):
-    """Acts twice, as when a gateway resends a request. The client receives one of the two responses.
+    """Executes the request twice, as if a gateway had sent it again. The client receives one of the two responses.
 
     Attributes:
-        hears: Which of the two responses it receives.
+        hears: Which of the two responses the client receives.
     """
 
     hears: Literal["first", "last"] = "last"
 
     def answer(self, exchange: Exchange) -> Reply:
-        """Act twice."""
+        """Execute the request twice, and return one of the two responses."""
         first, last = exchange.act(), exchange.act()
         return first if self.hears == "first" else last

@@ -1,11 +1,11 @@
-"""The simulator's outside: its settings, the address it listens on, and which credentials it accepts."""
+"""The outer part of the simulator: its settings, its address, and the credentials that it accepts."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .access import Access
 from .api import GraphQLApi
@@ -17,13 +17,14 @@ from .resources import SignedPaths
 from .server import SimulatorServer
 from .service import Service
 from .state import Workspace
+from .webhooks import WebhookSender, body_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class SimulatorHost:
-    """A workspace behind a socket that can be opened and closed. Tests use `BoltSimulator`."""
+    """A workspace behind a socket that can be opened and closed. Tests use the subclass `BoltSimulator`."""
 
     def __init__(
         self,
@@ -47,10 +48,11 @@ class SimulatorHost:
         Args:
             speed: Virtual seconds per real second. With 0, time moves only through `clock.advance`.
             host: The address to listen on.
-            port: The port to listen on. 0 takes a free port and an endpoint that no other simulator has had, even if
-                another one used that port before: a workspace is identified by its endpoint.
+            port: The port to listen on. With 0, the simulator takes a free port, and its endpoint differs from the
+                endpoints of all other simulators, even if another simulator used the same port before. (Clients
+                identify a workspace by its endpoint.)
             api_key: The only API key that is accepted.
-            api_secret: The secret for this key. By default, a random one.
+            api_secret: The secret for this key. By default, the secret is random.
             read_only: Whether the key may only read. Mutations are then answered with status 403 (True or
                 `"status"`), or with a GraphQL error for each of their fields (`"graphql"`).
             bearer: A token (`prdm_wsp_...`, `prdm_cmp_...`) that is accepted instead of the key pair.
@@ -59,8 +61,8 @@ class SimulatorHost:
             validation_status: The HTTP status of responses to documents that do not fit the schema: 200, or
                 400 as some GraphQL servers use.
             unfinished_end: The `endDttm` of a command that is still running: an empty text, or null.
-            log_batch_lines: How many lines one call of `boltCommandLogs` returns.
-            monotonic: The source of real time.
+            log_batch_lines: How many lines one call of `boltCommandLogs` returns at most.
+            monotonic: A function that returns the real time in seconds.
         """
         self.api_key = "" if bearer else api_key
         self.api_secret = bearer or api_secret or f"simulated-{secrets.token_hex(8)}"
@@ -97,41 +99,44 @@ class SimulatorHost:
             validation_status=validation_status,
             graphql_path=f"/api/v1/{'simulated' if port else secrets.token_hex(8)}/graphql",
         )
+        self._webhooks = WebhookSender(self._workspace, self.clock, self._webhook_body)
         self._server: SimulatorServer | None = None
         self.bad_requests_allowed = False
 
     def start(self) -> Self:
-        """Start serving; do nothing if it serves already."""
+        """Start the server. If the server is already running, do nothing."""
         if self._server is None:
             self._server = SimulatorServer(self._address, self.service)
-            # The same port again after a stop: clients keep their address during an outage.
+            # After a stop, the same port is used again: clients keep the address during an outage.
             self._address = (self._address[0], self._server.server_port)
             self._server.start()
+            self._webhooks.start()
         return self
 
     def stop(self) -> None:
-        """Refuse new connections, reset open ones, and end all faults that hold a response back."""
+        """Refuse new connections, reset open connections, and end all faults that hold a response back."""
         if self._server is not None:
+            self._webhooks.stop()
             self._server.close()
             self._server = None
 
     def __enter__(self) -> Self:
-        """Start."""
+        """Start the server."""
         self.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop."""
+        """Stop the server."""
         self.stop()
 
     @property
     def url(self) -> str:
-        """The root of the server."""
+        """The URL of the server's root."""
         host, port = self._address
         if port == 0:
             message = "The simulator has no address before it has been started."
             raise RuntimeError(message)
-        # The wildcard address cannot be called.
+        # Clients cannot connect to the wildcard address.
         return f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{port}"  # noqa: S104
 
     @property
@@ -140,7 +145,7 @@ class SimulatorHost:
         return f"{self.url}{self.service.graphql_path}"
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that point a client to this simulator."""
+        """Return the environment variables that a client needs for this simulator."""
         environment = {"PARADIME_API_ENDPOINT": self.api_endpoint, "PARADIME_API_SECRET": self.api_secret}
         if self.bearer is None:
             environment["PARADIME_API_KEY"] = self.api_key
@@ -150,3 +155,7 @@ class SimulatorHost:
 
     def _resource_url(self, resource_id: int, path: str) -> str:
         return f"{self.url}{self._paths.sign(resource_id, path)}"
+
+    def _webhook_body(self, run_id: int) -> dict[str, Any]:
+        with self._workspace.lock:
+            return body_of(self._workspace.run(run_id).snapshot(self.clock.seconds()), self.api_endpoint)

@@ -1,4 +1,4 @@
-"""From a schedule and a request to the timeline of a run."""
+"""Plans the timeline of a run, from a schedule and a request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule and how its runs behave. `BoltSimulator.add_schedule` describes each field."""
+    """A schedule, and how the schedule's runs behave. `BoltSimulator.add_schedule` describes each field."""
 
     id: int
     name: str
@@ -47,7 +47,7 @@ class Schedule:
 
     @property
     def uuid(self) -> str:
-        """An id derived from the name, so that the logs of two test runs can be compared."""
+        """The schedule's uuid, derived from the schedule's name, so that the logs of two test runs can be compared."""
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"bolt-simulator/{self.name}"))
 
 
@@ -65,19 +65,20 @@ class RunRequest:
 
 
 class Planner:
-    """Plans runs, and assigns the numbers of their commands and resources."""
+    """Plans runs, and assigns ids to their commands and resources."""
 
     def __init__(self) -> None:
-        """Start counting."""
+        """Start with the first ids."""
         self._executions: Counter[tuple[str, str]] = Counter()
-        # Numbers like those in the vendor's examples, far enough apart that a mix-up shows.
+        # The ids look like the ids in the vendor's examples. Command ids and resource ids are so far apart that a test
+        # notices when a client mixes them up.
         self._command_ids = itertools.count(243281)
         self._resource_ids = itertools.count(2023484)
 
     def plan(
         self, schedule: Schedule, steps: Iterable[Step], begin: float
     ) -> tuple[tuple[PlannedCommand, ...], RunEnd]:
-        """Give each command that will start its number and its times, and the run its end."""
+        """Return the commands that will start, with their ids and times, and the end of the run."""
         planned: list[PlannedCommand] = []
         state, at = SUCCESS, begin
         for step in steps:
@@ -111,10 +112,10 @@ class Planner:
 
 
 def steps_for(schedule: Schedule, request: RunRequest) -> list[Step]:
-    """Return what a run executes, set-up included.
+    """Return the steps that a run executes, including Bolt's own commands at the beginning.
 
     Raises:
-        Refused: If the request is contradictory.
+        Refused: The request is contradictory, or has no command.
     """
     if request.commands is not None and request.command_configs is not None:
         message = "Give at most one of `commands` and `commandConfigs`."
@@ -124,12 +125,13 @@ def steps_for(schedule: Schedule, request: RunRequest) -> list[Step]:
         wanted = [(text, None) for text in request.commands]
     elif request.command_configs is not None:
         wanted = list(request.command_configs)
-    # It is not known what Bolt does with an empty list. Refusing it stops clients from relying on anything.
+    # It is not known what Bolt does with an empty list. The simulator refuses an empty list, so that clients do not use
+    # one.
     if not wanted or not all(text.strip() for text, _ in wanted):
         message = "A run needs at least one command, and no command may be empty."
         raise Refused(message)
     goes_on = schedule.continue_on_error if request.continue_on_error is None else request.continue_on_error
-    # A command that is part of the schedule behaves as defined there, whoever requests it.
+    # A command that is part of the schedule behaves as the schedule defines, even if a request names the command.
     known = {command.command: command for command in schedule.commands}
     first = setup_commands(request.branch or schedule.branch) if schedule.setup_commands else ()
     steps = [Step(command.command, command, continue_on_error=False) for command in first]
@@ -146,7 +148,10 @@ def looks_like_commit(branch: str) -> bool:
 
 
 def steps_to_retry(run: Run, now: float) -> list[Step]:
-    """The first command that did not succeed, as `dbt retry` if dbt supports that, and all commands after it."""
+    """Return the steps of a retry: the first command that did not succeed, and all commands after it.
+
+    The first step becomes `dbt retry`, if its command failed and dbt can resume the command.
+    """
     outcome = {place: command.return_code for place, command in enumerate(run.commands(now))}
     steps: list[Step] = []
     for place, step in enumerate(run.steps):

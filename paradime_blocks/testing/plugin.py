@@ -16,9 +16,10 @@ from .simulator import BoltSimulator
 def bolt_simulator() -> Iterator[BoltSimulator]:
     """A fresh Bolt simulator for one test.
 
-    It sets no environment variables. If your code reads them, set them with `monkeypatch` and
-    `bolt_simulator.environment()`. The test fails at its end if the simulator received a request that it could not
-    understand, because the real service would reject it too. `bolt_simulator.allow_bad_requests()` turns this off.
+    The fixture sets no environment variables. If your code reads the `PARADIME_*` variables, set them with
+    `monkeypatch` and `bolt_simulator.environment()`. If the simulator received a request that it could not understand,
+    the test fails at its end: the real service would reject such a request, too. `bolt_simulator.allow_bad_requests()`
+    turns this check off.
     """
     with BoltSimulator() as simulator:
         yield simulator
@@ -26,7 +27,7 @@ def bolt_simulator() -> Iterator[BoltSimulator]:
 
 
 def complain_about_bad_requests(simulator: BoltSimulator) -> None:
-    """Fail the test if the simulator received requests it could not understand; for fixtures of your own."""
+    """Fail the test if the simulator received requests that it could not understand. Call this in your own fixtures."""
     if simulator.bad_requests and not simulator.bad_requests_allowed:
         lines = [
             f"{request.method} {request.path}: {request.not_understood}\n"

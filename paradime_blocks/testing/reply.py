@@ -16,7 +16,7 @@ class Reply:
         status: The status code.
         body: The bytes to send, or the file that holds them.
         headers: Headers besides Content-Length and Date.
-        announced_length: The Content-Length to send, if it is not the real one.
+        announced_length: The Content-Length to send, if it is not the real length; otherwise None.
     """
 
     status: int
@@ -26,12 +26,12 @@ class Reply:
 
     @classmethod
     def of_json(cls, content: object, status: int = 200) -> Reply:
-        """A response with a JSON body."""
+        """Return a response with a JSON body."""
         return cls(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     @classmethod
     def of_error(cls, status: int, message: str) -> Reply:
-        """A response with an error message in GraphQL's format."""
+        """Return a response with an error message in GraphQL's format."""
         return cls.of_json({"errors": [{"message": message}]}, status)
 
     @property
@@ -45,8 +45,8 @@ class Later:
     """A response that is held back.
 
     Attributes:
-        seconds: How long, in real seconds.
-        then: Makes the response after that time; it returns None to reset the connection.
+        seconds: How long the response is held back, in real seconds.
+        then: A function that makes the response after that time. If it returns None, the connection is reset.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""The log of client requests, for tests to read."""
+"""The log of the requests that clients have sent. Tests read this log."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ class RecordedRequest:
     """A request that the simulator received, and its outcome.
 
     Attributes:
-        at: When it arrived, in virtual time.
-        monotonic: The same in real seconds (`time.monotonic`), to measure the time between two requests.
+        at: When the request arrived, in virtual time.
+        monotonic: When the request arrived, in real seconds (`time.monotonic`), to measure the time between two
+            requests.
         method: The HTTP method.
         path: The path, with its query string.
-        headers: The headers, names in lower case.
+        headers: The headers, with their names in lower case.
         operations: The names of the root fields; `("resource",)` for a resource.
         query: The GraphQL document.
-        variables: Its variables.
+        variables: The variables of the GraphQL document.
         authorized: Whether the credentials were right.
-        status: The status of the response. None while there is none, and if the connection was cut.
-        answered: Whether the exchange is over.
-        fault: The fault that hit it.
+        status: The status of the response. The status is None before there is a response, and if the connection was
+            reset.
+        answered: Whether the response was sent, or the connection was reset.
+        fault: The fault that hit the request; None if no fault hit it.
         bytes: The size of the response's body.
-        request_bytes: The size of its own body.
-        not_understood: Why it was not a valid request; None if it was. The pytest fixture fails the test then.
+        request_bytes: The size of the request's body.
+        not_understood: Why the request was invalid; None if it was valid. The pytest fixture fails a test with an
+            invalid request.
     """
 
     at: datetime
@@ -55,13 +58,13 @@ class RequestLog:
     """All requests in the order of arrival; safe to use from many threads."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Start with an empty log."""
         self._changed = threading.Condition()
         self._requests: list[RecordedRequest] = []
         self._cleared = 0
 
     def add(self, request: RecordedRequest) -> Callable[..., None]:
-        """Record a request on arrival.
+        """Record a request when it arrives.
 
         Returns:
             A function that changes the given fields of this entry later.
@@ -81,17 +84,17 @@ class RequestLog:
         return update
 
     def all(self) -> list[RecordedRequest]:
-        """The requests so far."""
+        """Return the requests so far."""
         with self._changed:
             return list(self._requests)
 
     def clear(self) -> None:
-        """Forget them."""
+        """Remove all requests from the log."""
         with self._changed:
             self._requests = []
             self._cleared += 1
 
     def wait_for_change(self, seconds: float) -> None:
-        """Wait until something is recorded, at most the given real seconds."""
+        """Wait until the log changes, but at most this number of real seconds."""
         with self._changed:
             self._changed.wait(seconds)

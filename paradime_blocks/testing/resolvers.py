@@ -1,4 +1,4 @@
-"""One function for each root field of the schema: GraphQL arguments in, plain dictionaries out."""
+"""One function for each root field of the schema. The function takes the field's arguments and returns a dictionary."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Resolvers:
             workspace: The workspace to serve.
             resource_url: Makes a signed URL from a resource's id and path.
             unfinished_end: The `endDttm` of a command that is still running.
-            log_batch_lines: How many lines one call of `boltCommandLogs` returns.
+            log_batch_lines: How many lines one call of `boltCommandLogs` returns at most.
         """
         self._workspace = workspace
         self._resource_url = resource_url
@@ -43,7 +43,7 @@ class Resolvers:
         self._log_batch_lines = log_batch_lines
 
     def root(self) -> dict[str, Resolver]:
-        """The functions by field name, in the form that graphql-core takes."""
+        """Return the functions for the root fields, in graphql-core's form. The key is the name of the root field."""
         return {
             "boltRunStatus": self._run_status,
             "boltCommand": self._command,
@@ -92,7 +92,8 @@ class Resolvers:
         cursor: str | None = None,
     ) -> dict[str, Any]:
         command = self._workspace.command(commandId)
-        # The vendor calls the cursor opaque. This one counts the lines of each stream; clients must not rely on that.
+        # Clients may not rely on the form of a cursor: the vendor calls the cursor opaque. Here, the cursor counts the
+        # lines of each stream.
         match = re.fullmatch(r"(\d+):(\d+)", cursor or "0:0")
         if match is None:
             message = f"Not a cursor: {cursor!r}."
@@ -180,7 +181,8 @@ class Resolvers:
     def _list_runs(self, _info: object, *, offset: int, limit: int, **which: str | None) -> dict[str, Any]:
         _check_page(offset, limit, longest=_LONGEST_LIST)
         now = self._workspace.clock.seconds()
-        newest_first = self._workspace.runs(_name(which))[::-1]
+        # Without a slug, Bolt lists the runs of all schedules.
+        newest_first = self._workspace.runs(_name(which) if any(which.values()) else None)[::-1]
         runs = []
         for run in newest_first[offset : offset + limit]:
             end = run.end()
@@ -236,7 +238,7 @@ class Resolvers:
 
 
 def _name(which: dict[str, Any]) -> str:
-    """Return the one of `slug` and `scheduleName` that was given; both identify the same schedule."""
+    """Return the `slug` or the `scheduleName` of a request. Both of them identify the schedule."""
     given = [name for name in (which.get("slug"), which.get("scheduleName")) if name]
     if len(given) != 1:
         message = "Give exactly one of `slug` and `scheduleName`."
@@ -262,7 +264,7 @@ def _commit(branch: str) -> str:
 
 
 def _next_run(schedule: Schedule, now: datetime) -> str | None:
-    """When a daily schedule runs next. Null for other schedules: the simulator starts nothing on its own."""
+    """Return when a daily schedule would run next; None for other schedules. The simulator itself starts no run."""
     match = re.fullmatch(r"(\d{1,2}) (\d{1,2}) \* \* \*", schedule.cron)
     if match is None or schedule.suspended:
         return None

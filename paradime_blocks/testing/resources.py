@@ -25,7 +25,7 @@ class SignedPaths:
         """Create a signing key.
 
         Args:
-            clock: The current time.
+            clock: The clock of the simulator.
             lifetime_seconds: How long a path is valid, in virtual seconds.
         """
         self._clock = clock

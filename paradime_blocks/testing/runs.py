@@ -1,4 +1,4 @@
-"""One run from start to end: a timeline that is planned once and read by the clock."""
+"""One run from start to end. A run's timeline is planned once, and its state is computed from the virtual time."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class SimulatedRunCommand:
     """A command of a run at one moment.
 
     Attributes:
-        id: Its id for `boltCommand`.
-        run_id: The run that it is part of.
-        command: Its text.
+        id: The id of the command, for `boltCommand`.
+        run_id: The id of the run that executes the command.
+        command: The text of the command.
         state: `RUNNING`, `SUCCESS`, `FAILED`, or `CANCELED` if it was interrupted.
-        return_code: None while it runs, and if it was interrupted.
-        stdout: What it has printed so far.
-        stderr: The same for the error stream.
-        started_at: When it began, in virtual time.
-        ended_at: When it ended; None while it runs.
-        resources: The files it wrote; none before its end.
+        return_code: The return code; None while the command runs, and if it was interrupted.
+        stdout: The standard output so far.
+        stderr: The standard error so far.
+        started_at: When the command began, in virtual time.
+        ended_at: When the command ended; None while the command runs.
+        resources: The files that the command wrote; empty before the command has ended.
     """
 
     id: int
@@ -63,18 +63,18 @@ class SimulatedRun:
     Attributes:
         id: The run id.
         schedule_name: The schedule of the run.
-        state: Its state in `boltRunStatus`.
-        branch: The branch or commit that it runs on.
+        state: The state of the run in `boltRunStatus`.
+        branch: The git branch or commit that the run uses.
         commands: The commands that have started, in order.
         reason: The reason that the trigger gave.
         pr_number: The pull request that the trigger named.
-        parent_run_id: The run that this one retries.
-        actor: Who started it.
-        started_at: When it was triggered, in virtual time.
-        ended_at: When it ended; None while it is active.
-        canceled: Whether it ended because it was cancelled.
+        parent_run_id: The id of the run that this run retries; None if this run is no retry.
+        actor: Who started the run.
+        started_at: When the run was triggered, in virtual time.
+        ended_at: When the run ended; None while the run is active.
+        canceled: Whether the run ended because it was cancelled.
         cancel_requests: How many cancels were requested, whatever their outcome.
-        planned_commands: The texts of all commands that it was started with.
+        planned_commands: The texts of all commands that the run was started with.
     """
 
     id: int
@@ -94,13 +94,13 @@ class SimulatedRun:
 
     @property
     def is_active(self) -> bool:
-        """Whether it is still running."""
+        """Whether the run is still running."""
         return self.ended_at is None
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command that a run will execute: its text there, and how it behaves."""
+    """A command that a run will execute: the text in this run, and how the command behaves."""
 
     text: str
     behaviour: SimulatedCommand
@@ -131,7 +131,7 @@ class RunEnd:
 
 @dataclass
 class Run:
-    """A run. Its state is computed from the time whenever it is read; nothing ticks."""
+    """A run. Whenever the state of the run is read, the state is computed from the virtual time."""
 
     id: int
     schedule_name: str
@@ -149,30 +149,30 @@ class Run:
     interruption: RunEnd | None = None
 
     def end(self) -> RunEnd:
-        """How it will end, as far as known now."""
+        """Return when and how the run will end, as far as is known now."""
         # A run that ends before a cancel takes effect ends as it would have without the cancel.
         if self.interruption is not None and self.interruption.at < self.natural.at:
             return self.interruption
         return self.natural
 
     def is_active(self, now: float) -> bool:
-        """Whether it is still running."""
+        """Whether the run is still running."""
         return now < self.end().at
 
     def state(self, now: float) -> str:
-        """Bolt's name for its state."""
+        """Return Bolt's name for the state of the run at the given time."""
         end = self.end()
         if now >= end.at:
             return end.state
         return next((state for until, state in self.starting if now < until), RUNNING)
 
     def interrupt(self, at: float, state: str) -> None:
-        """End it at the given time, unless it ends before that."""
+        """End the run at the given time, unless the run ends earlier."""
         if self.interruption is None or at < self.interruption.at:
             self.interruption = RunEnd(at, state)
 
     def commands(self, now: float) -> Iterator[SimulatedRunCommand]:
-        """The commands that have started."""
+        """Yield the commands that have started at the given time."""
         end = self.end()
         broken_off = end if end is self.interruption else None
         for command in self.planned:
@@ -210,7 +210,7 @@ class Run:
         )
 
     def snapshot(self, now: float) -> SimulatedRun:
-        """The run as it is now."""
+        """Return the run as it is at the given time."""
         end = self.end()
         ended = now >= end.at
         return SimulatedRun(
@@ -234,9 +234,9 @@ class Run:
 def starting_states(
     begin: float, seconds: float, states: Sequence[str]
 ) -> tuple[tuple[tuple[float, str], ...], float]:
-    """The states before RUNNING, each with the time it lasts until, and the time when RUNNING begins.
+    """Return the states before RUNNING, each with the time at which it ends, and the time at which RUNNING begins.
 
-    The named states share the time evenly. If there is none to share, each lasts one virtual second.
+    The given states share the seconds evenly. If `seconds` is 0, each state lasts one virtual second.
     """
     if not states:
         return (((begin + seconds, "STARTING"),) if seconds > 0 else ()), begin + seconds

@@ -1,4 +1,4 @@
-"""The GraphQL schema of the Bolt API as text, and how to remove parts of it."""
+"""The GraphQL schema of the Bolt API as text, and a class that removes parts of the schema."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ _ROOTS = ("Query", "Mutation")
 
 
 class SchemaText:
-    """The schema as text that can lose operations, arguments and fields, to act as an older backend.
+    """The schema as text. Operations, arguments and fields can be removed, to act as an older backend.
 
     Example:
         >>> schema = SchemaText().without(operations=["listBoltRuns"]).build()
@@ -167,7 +167,8 @@ class SchemaText:
         """Start with the whole schema.
 
         Args:
-            document: The parsed text, if parts of it are already removed.
+            document: The parsed schema to start with, such as a schema without some parts. By default, the whole
+            schema.
         """
         self._document = document or parse(SDL, no_location=True)
         self._types = {
@@ -188,7 +189,7 @@ class SchemaText:
         return tuple(field.name.value for field in self._types["Mutation"].fields or ())
 
     def build(self) -> GraphQLSchema:
-        """The schema, ready to validate and execute documents."""
+        """Return the schema as an object that validates and executes documents."""
         return build_ast_schema(self._document)
 
     def without(
@@ -210,7 +211,7 @@ class SchemaText:
             The reduced schema.
 
         Raises:
-            ValueError: If the schema has no such name; the test would check nothing.
+            ValueError: The schema has no such name. So a test cannot pass because of a misspelt name.
         """
         gone: set[int] = set()
         for name in operations:

@@ -1,4 +1,4 @@
-"""The simulator behind a socket."""
+"""The HTTP server of the simulator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .service import IncomingRequest, Service
 
 
 class SimulatorServer(ThreadingHTTPServer):
-    """One thread per connection. `close` ends all of them."""
+    """The HTTP server, with one thread per connection. `close` ends all connections."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -41,20 +41,20 @@ class SimulatorServer(ThreadingHTTPServer):
         self._thread = threading.Thread(target=self._serve, daemon=True, name="bolt-simulator")
 
     def server_bind(self) -> None:
-        """Bind without a DNS lookup of our own name, which can take seconds."""
+        """Bind the address without a DNS lookup of our own host name: such a lookup can take seconds."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = self.socket.getsockname()[:2]
 
     def start(self) -> None:
-        """Serve from a thread."""
+        """Start the thread that accepts connections."""
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening, abort requests in progress, and reset all connections."""
         self.stopping.set()
-        # A connection wakes the thread, which then finds the server closed.
+        # This connection wakes the thread, which then notices that the server is closing.
         with contextlib.suppress(OSError):
             socket.create_connection(self.socket.getsockname()[:2], timeout=1).close()
         self._thread.join()
@@ -69,12 +69,12 @@ class SimulatorServer(ThreadingHTTPServer):
             self.handle_request()
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Accept no connection once the server is closing."""
+        """Refuse new connections when the server is closing."""
         del request, client_address
         return not self.stopping.is_set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection a thread of its own, and remember it for `close`."""
+        """Give a connection a thread of its own, and remember the connection for `close`."""
         with self._open_lock:
             self._open.add(request)
         super().process_request(request, client_address)
@@ -85,7 +85,7 @@ class SimulatorServer(ThreadingHTTPServer):
             self._open.discard(connection)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Stay silent about clients that disconnect; tests do that all the time."""
+        """Print an error, unless the server is closing: a close breaks connections, which is no error."""
         if self.stopping.is_set():
             return
         super().handle_error(request, client_address)  # type: ignore[arg-type]
@@ -143,18 +143,18 @@ class _Handler(BaseHTTPRequestHandler):
             with reply.body.open("rb") as source:
                 shutil.copyfileobj(source, self.wfile)
         else:
-            # One write for both, so that they are sent together.
+            # One write sends the head and the body together.
             shutil.copyfileobj(BytesIO(head.encode("latin-1") + reply.body), self.wfile, 1 << 20)
         if reply.announced_length not in {None, reply.size}:
             self._cut()
 
     def _cut(self) -> None:
-        """Close the connection with a reset, so that the client sees it broken, not ended."""
+        """Close the connection with a reset, so that the client sees an error and not a normal end."""
         self.close_connection = True
         self.server.forget(self.connection)
         with contextlib.suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # The socket closes only when the file made from it is closed too.
+        # The socket closes only when the file that was made from the socket is closed, too.
         self.rfile.close()
         self.connection.close()
 

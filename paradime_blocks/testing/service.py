@@ -1,4 +1,4 @@
-"""How the simulator responds to a request, from a socket or from within the process."""
+"""Handles a request to the simulator, which comes from a socket or from the same process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class IncomingRequest:
     Attributes:
         method: `POST` for GraphQL, `GET` for the download of a resource.
         path: The path with its query.
-        headers: The headers, their names in lower case.
+        headers: The headers, with their names in lower case.
         body: The part of the body that arrived.
         complete: Whether the whole body arrived.
     """
@@ -55,7 +55,7 @@ class Call:
     update: Callable[..., None]
 
     def note_answer(self, reply: Reply | None) -> None:
-        """Record the response in the log. This happens before it is sent, so a client that has it finds it there."""
+        """Record the response in the log before it is sent. So a client that has the response finds it in the log."""
         if reply is None:
             self.update(answered=True)
         else:
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass
 class _Exchange:
-    """A call together with its fault, if any."""
+    """What a fault can do with a call; see `paradime_blocks.testing.faults.Exchange`."""
 
     act: Callable[[], Reply]
     nothing: Callable[..., dict[str, Any]]
@@ -72,7 +72,7 @@ class _Exchange:
 
 @dataclass(frozen=True)
 class Service:
-    """Everything that handling a request needs."""
+    """Handles all requests to a simulated workspace."""
 
     api: GraphQLApi
     workspace: Workspace
@@ -85,7 +85,7 @@ class Service:
     graphql_path: str
 
     def handle(self, request: IncomingRequest) -> Call:
-        """Record a request, execute it, and return what to send."""
+        """Record a request, execute the request, and return the response."""
         update = self.log.add(
             RecordedRequest(
                 at=self.clock.now(),
@@ -102,9 +102,9 @@ class Service:
         return Call(answer, update)
 
     def headers(self, reply: Reply) -> dict[str, str]:
-        """The headers of a response."""
+        """Return the headers of a response."""
         length = reply.size if reply.announced_length is None else reply.announced_length
-        # Same clock as the runs: clients compare the runs' times with this header.
+        # The header has the time of the runs' clock: clients compare the times of runs with this header.
         date = format_datetime(self.clock.now(), usegmt=True)
         return {"Date": date, **reply.headers, "Content-Length": str(length)}
 
@@ -172,7 +172,7 @@ class Service:
         return Reply(200, content, {"Content-Type": kind})
 
     def _prepare(self, request: IncomingRequest, update: Callable[..., None]) -> Prepared | Reply:
-        """Parse the envelope of a GraphQL request; return a response if it is invalid."""
+        """Parse the JSON body of a GraphQL request and check the request. If the body is invalid, return a response."""
         problem = "The body must be JSON with a text `query` and, if any, an object `variables`."
         try:
             payload = json.loads(request.body)

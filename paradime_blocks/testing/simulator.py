@@ -1,4 +1,4 @@
-"""The simulator that tests use: a Bolt workspace behind a real socket, with a method for everything."""
+"""The simulator that tests use: a Bolt workspace behind a real socket, with methods to change and to read it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from .host import SimulatorHost
 from .planning import AlreadyRunning, CancelPolicy, Refused, RunRequest, Schedule
 from .requests import RecordedRequest
 from .runs import SimulatedRun
+from .webhooks import Delivery, SentWebhook
 
 _GLANCE_SECONDS = 0.01
+_ONCE = Delivery()
 
 
 class BoltSimulator(SimulatorHost):
-    """A Bolt workspace that lives in this process and speaks the Bolt API over HTTP.
+    """A Bolt workspace that runs in this process and speaks the Bolt API over HTTP.
 
-    Use it as a context manager, or call `start` and `stop`. A stopped simulator refuses connections and keeps
-    its data. Started again, it is back on the same port: that simulates an outage.
+    Use the simulator as a context manager, or call `start` and `stop`. A stopped simulator refuses connections and
+    keeps its data. After the next `start`, it uses the same port again. So a stop and a start simulate an outage.
 
     Example:
         >>> with BoltSimulator(speed=60) as simulator:
@@ -55,30 +57,30 @@ class BoltSimulator(SimulatorHost):
         continue_on_error: bool = False,
         source: str = "UI",
     ) -> None:
-        """Add a schedule, or change the one of that name for all future runs.
+        """Add a schedule, or change the schedule of this name for all future runs.
 
         Args:
-            name: Its name.
-            commands: Its commands, in order.
-            slug: The newer identifier. By default, the name.
-            branch: The branch that it runs on.
-            cron: When it would run on its own. The simulator starts nothing on its own.
-            owner: The email of its owner.
+            name: The schedule's name.
+            commands: The schedule's commands, in order.
+            slug: The schedule's slug. By default, the slug is the name.
+            branch: The git branch that the schedule's runs use.
+            cron: The schedule's cron expression. The simulator itself starts no run.
+            owner: The e-mail address of the schedule's owner.
             starting_seconds: How long a run stays in STARTING, in virtual seconds.
-            suspended: Whether its timer is suspended.
-            active: Whether it is active; inactive ones are listed with `showInactive` only.
-            final_state: The final state of each run, whatever its commands do: `ERROR`, `SKIPPED` (which
-                executes no command), or a state unknown to clients.
-            intermediate_states: The states before RUNNING, in order, instead of STARTING. They share
-                `starting_seconds` evenly, or last a virtual second each.
-            already_running: What a trigger gets while a run is active: `"refuse"` responds with an
-                AlreadyRunningException.
-            cancel: `"honour"` cancels; `"refuse"` responds with an error and `"not_ok"` with `ok: false`;
-                `"ignore"` responds with `ok: true`, and the run continues.
-            cancel_seconds: How long a cancelled run takes to be CANCELED, in virtual seconds.
+            suspended: Whether the schedule's timer is suspended.
+            active: Whether the schedule is active. Inactive schedules are listed only with `showInactive`.
+            final_state: The final state of each run, whatever the run's commands do: `ERROR`, `SKIPPED` (then the run
+                executes no command), or a state that clients do not know. With None, the commands decide.
+            intermediate_states: The states before RUNNING, in order, instead of STARTING. These states share
+                `starting_seconds` evenly. If `starting_seconds` is 0, each state lasts one virtual second.
+            already_running: The response to a trigger while a run is active: `"refuse"` responds with an
+                AlreadyRunningException; `"allow"` starts another run.
+            cancel: The response to a cancel: `"honour"` cancels the run; `"refuse"` responds with an error; `"not_ok"`
+                responds with `ok: false`; `"ignore"` responds with `ok: true`, but the run continues.
+            cancel_seconds: How long a cancelled run takes until its state is CANCELED, in virtual seconds.
             setup_commands: Whether runs begin with `git clone` and `dbt deps`, as in Bolt.
             continue_on_error: Whether a run continues after a failed command.
-            source: Where it is defined. A schedule from `"YAML"` cannot be suspended through the API.
+            source: Where the schedule is defined. A schedule from `"YAML"` cannot be suspended through the API.
         """
         schedule = Schedule(
             id=0,
@@ -121,17 +123,17 @@ class BoltSimulator(SimulatorHost):
         continue_on_error: bool | None = None,
         actor: str = "Scheduler",
     ) -> int:
-        """Start a run as another client would: without a request, even if a run is active.
+        """Start a run without an HTTP request, even if another run is active: a test can simulate another client's run.
 
         Args:
-            schedule_name: The schedule.
-            commands: What to run instead of its own commands.
-            branch: What to run on instead of its own branch.
+            schedule_name: The schedule's name.
+            commands: Commands that replace the schedule's commands.
+            branch: A git branch or commit that replaces the schedule's branch.
             pr_number: The run's pull request.
-            reason: Why it was started.
-            command_configs: Commands, each with whether to continue when it fails.
+            reason: Why the run was started.
+            command_configs: Commands as pairs: the text, and whether the run continues after this command has failed.
             continue_on_error: Whether the run continues after a failed command.
-            actor: Who started it.
+            actor: Who started the run.
 
         Returns:
             The run id.
@@ -154,7 +156,7 @@ class BoltSimulator(SimulatorHost):
         self._workspace.finish(run_id, state)
 
     def runs(self, schedule_name: str | None = None) -> list[SimulatedRun]:
-        """All runs, or those of one schedule, oldest first."""
+        """Return all runs, or the runs of one schedule, oldest first."""
         with self._workspace.lock:
             if schedule_name is not None:
                 self._schedule(schedule_name)
@@ -162,10 +164,10 @@ class BoltSimulator(SimulatorHost):
             return [run.snapshot(now) for run in self._workspace.runs(schedule_name)]
 
     def run(self, run_id: int) -> SimulatedRun:
-        """One run.
+        """Return one run.
 
         Raises:
-            KeyError: If there is no such run.
+            KeyError: No run has this id.
         """
         with self._workspace.lock:
             try:
@@ -174,7 +176,7 @@ class BoltSimulator(SimulatorHost):
                 raise KeyError(str(refusal)) from None
 
     def active_runs(self) -> list[SimulatedRun]:
-        """The runs that have not ended."""
+        """Return the runs that have not ended."""
         return [run for run in self.runs() if run.is_active]
 
     def _schedule(self, name: str) -> Schedule:
@@ -191,10 +193,12 @@ class BoltSimulator(SimulatorHost):
         return self._log.all()
 
     def count(self, operation: str) -> int:
-        """Count the requests with that root field (or `"resource"`) that had valid credentials, answered or not.
+        """Count the requests with valid credentials for a root field, or for the downloads of files (`"resource"`).
+
+        Requests without a response count, too.
 
         Raises:
-            ValueError: If the API has no such operation.
+            ValueError: The API has no such operation.
         """
         self._check_operation(operation)
         return sum(request.authorized and operation in request.operations for request in self.requests)
@@ -205,20 +209,20 @@ class BoltSimulator(SimulatorHost):
         return [request for request in self.requests if request.not_understood is not None]
 
     def allow_bad_requests(self) -> None:
-        """Do not let the pytest fixture fail the test because of `bad_requests`."""
+        """Tell the pytest fixture not to fail the test because of `bad_requests`."""
         self.bad_requests_allowed = True
 
     def wait_for(self, predicate: Callable[[BoltSimulator], object], timeout: float = 10.0) -> None:
         """Wait, in real time, until a condition is true.
 
-        It blocks. In async code, use `await asyncio.to_thread(simulator.wait_for, ...)`.
+        This method blocks its thread. In async code, use `await asyncio.to_thread(simulator.wait_for, ...)`.
 
         Args:
-            predicate: Takes the simulator; a true result ends the wait.
+            predicate: A function that takes the simulator. A true result ends the wait.
             timeout: The longest wait, in real seconds.
 
         Raises:
-            TimeoutError: If the condition is not true in time.
+            TimeoutError: The condition was not true in time.
         """
         deadline = time.monotonic() + timeout
         while not predicate(self):
@@ -226,8 +230,34 @@ class BoltSimulator(SimulatorHost):
             if left <= 0:
                 message = f"The condition was not true within {timeout} s; runs: {self.runs()}"
                 raise TimeoutError(message)
-            # A request wakes the wait. What only the clock changes is found by checking again soon.
+            # A new request ends this sleep at once. After the sleep, the next check finds what only the clock has
+            # changed.
             self._log.wait_for_change(min(left, _GLANCE_SECONDS))
+
+    # Webhooks
+
+    def add_webhook(self, url: str, *, started: Delivery = _ONCE, completed: Delivery = _ONCE) -> None:
+        """Send webhooks to a URL, as Bolt does, about each run that starts or completes from now on.
+
+        The webhooks are sent while the simulator is running, one after another. A run that is cancelled or skipped
+        sends no `completed`. (Whether that is so in Bolt is not known.)
+
+        Args:
+            url: Where the webhooks are sent to.
+            started: How often and when the webhook is sent that a run has started.
+            completed: How often and when the webhook is sent that a run has failed or succeeded.
+        """
+        self._webhooks.add(url, started, completed)
+
+    def webhook_body(self, run_id: int) -> dict[str, Any]:
+        """Return the body that a webhook about a run has now."""
+        self.run(run_id)
+        return self._webhook_body(run_id)
+
+    @property
+    def webhooks_sent(self) -> list[SentWebhook]:
+        """All webhooks that were sent so far, in order."""
+        return [*self._webhooks.sent]
 
     # What goes wrong
 
@@ -235,7 +265,7 @@ class BoltSimulator(SimulatorHost):
         """Make calls fail; see `paradime_blocks.testing.faults`.
 
         Raises:
-            ValueError: If a fault names an operation that the API does not have.
+            ValueError: A fault names an operation that the API does not have.
         """
         for fault in faults:
             if fault.operation is not None:
@@ -243,7 +273,7 @@ class BoltSimulator(SimulatorHost):
         self._faults.inject(*faults)
 
     def clear_faults(self) -> None:
-        """Remove all faults that are not used up."""
+        """Remove all faults that can still hit a call."""
         self._faults.clear()
 
     @property
@@ -266,18 +296,19 @@ class BoltSimulator(SimulatorHost):
             arguments: Arguments of root fields, such as `triggerBoltRun.reason`.
             fields: Fields by type (`BoltScheduleType.suspended`) or by their path from an operation
                 (`boltScheduleName.suspended`).
-            aliases: Refuse documents that use aliases.
+            aliases: Whether documents that use aliases are refused.
 
         Raises:
-            ValueError: If the schema has no such name.
+            ValueError: The schema has no such name.
         """
         self._api.reduce(operations=operations, arguments=arguments, fields=fields, aliases=aliases)
 
     def reset(self) -> None:
-        """Reset everything: no schedules, runs, requests, faults or lacks, and the clock at its first speed."""
+        """Remove all schedules, runs, requests and faults, restore the whole API, and reset the speed of the clock."""
         self._workspace.clear()
         self._faults.clear()
         self._log.clear()
+        self._webhooks.clear()
         self._api.restore()
         self.clock.speed = self._speed
         self.bad_requests_allowed = False

@@ -1,4 +1,4 @@
-"""What the simulated Bolt workspace stores and does: schedules, runs, commands, resources. No HTTP here."""
+"""What the simulated Bolt workspace stores and does: schedules, runs, commands, resources. This module has no HTTP."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CAN_BE_RETRIED = (FAILED, ERROR, CANCELED)
 
 
 class Workspace:
-    """Everything that the simulated service stores. Each public method is one step under one lock."""
+    """Everything that the simulated service stores. Each public method holds the same lock while it works."""
 
     def __init__(self, clock: Clock) -> None:
         """Start with no schedules and no runs.
 
         Args:
-            clock: The time that runs depend on.
+            clock: The clock that the runs use.
         """
         self.clock = clock
         self.lock = threading.RLock()
@@ -48,14 +48,14 @@ class Workspace:
         self._run_ids = itertools.count(76001)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all schedules and runs."""
         with self.lock:
             self._forget()
 
     # Schedules
 
     def put_schedule(self, schedule: Schedule) -> None:
-        """Add a schedule, or replace the one of the same name."""
+        """Add a schedule, or replace the schedule of the same name."""
         with self.lock:
             known = self._schedules.get(schedule.name)
             number = known.id if known else next(self._schedule_ids)
@@ -65,7 +65,7 @@ class Workspace:
         """Return the schedule with that name or slug.
 
         Raises:
-            Refused: If there is none.
+            Refused: No schedule has this name or slug.
         """
         with self.lock:
             if name in self._schedules:
@@ -77,7 +77,7 @@ class Workspace:
         raise Refused(message)
 
     def schedules(self) -> list[Schedule]:
-        """All schedules, oldest first."""
+        """Return all schedules, oldest first."""
         with self.lock:
             return list(self._schedules.values())
 
@@ -85,7 +85,8 @@ class Workspace:
         """Suspend a schedule or resume it.
 
         Raises:
-            Refused: If it comes from a file in the repository: only schedules from the UI or the API can be suspended.
+            Refused: The schedule comes from a file in the repository. Only schedules from the UI or the API can be
+                suspended.
         """
         with self.lock:
             schedule = self.schedule(name)
@@ -97,7 +98,7 @@ class Workspace:
     # Runs
 
     def runs(self, name: str | None = None) -> list[Run]:
-        """All runs, or those of one schedule, oldest first."""
+        """Return all runs, or the runs of one schedule, oldest first."""
         with self.lock:
             wanted = None if name is None else self.schedule(name).name
             return [run for run in self._runs.values() if wanted in (None, run.schedule_name)]
@@ -106,7 +107,7 @@ class Workspace:
         """Return the run with that id.
 
         Raises:
-            Refused: If there is none. Bolt reporting an error here, not `ok: false`, is an inference.
+            Refused: No run has this id. We assume that Bolt reports an error for an unknown run, and not `ok: false`.
         """
         with self.lock:
             if run_id in self._runs:
@@ -118,7 +119,7 @@ class Workspace:
         """Start a run.
 
         Raises:
-            Refused: If the request is contradictory, or the schedule is running and does not allow a second run.
+            Refused: The request is contradictory, or the schedule is running and does not allow a second run.
         """
         with self.lock:
             schedule = self.schedule(name)
@@ -128,10 +129,11 @@ class Workspace:
             return self._start(schedule, steps_for(schedule, request), request)
 
     def retry(self, run_id: int, *, everything: bool = False) -> Run:
-        """Start a run that repeats what a run did not complete, or all of it.
+        """Retry a run. The new run repeats all commands, or only those that the old run did not complete.
 
         Raises:
-            Refused: If the run has not ended, or has not failed (with `everything`, it need not have failed).
+            Refused: The run has not ended, or has not failed. With `everything`, a run that succeeded can be retried,
+                too.
         """
         with self.lock:
             now = self.clock.seconds()
@@ -145,7 +147,7 @@ class Workspace:
             steps = [step for step in old.steps if not step.behaviour.is_setup]
             if not everything:
                 steps = steps_to_retry(old, now)
-            # The run uses the schedule as it is now, with any change made since.
+            # The new run uses the schedule as it is now, with all changes since the first run.
             known = {command.command: command for command in schedule.commands}
             steps = [
                 dataclasses.replace(step, behaviour=known.get(step.behaviour.command, step.behaviour))
@@ -158,7 +160,7 @@ class Workspace:
         """Retry the latest failed run of a schedule.
 
         Raises:
-            Refused: If no run has failed.
+            Refused: No run has failed.
         """
         with self.lock:
             now = self.clock.seconds()
@@ -172,10 +174,10 @@ class Workspace:
         """Request the cancel of a run.
 
         Returns:
-            The value of `ok`. A run that has ended does not change, and `ok` is true (an inference).
+            The value of `ok`. If the run has ended, we assume that Bolt returns `ok: true` and does not change the run.
 
         Raises:
-            Refused: If the schedule refuses cancels.
+            Refused: The schedule refuses cancels.
         """
         with self.lock:
             run = self.run(run_id)
@@ -202,7 +204,7 @@ class Workspace:
         """Return the command with that id.
 
         Raises:
-            Refused: If no run has started such a command.
+            Refused: No run has started a command with this id.
         """
         with self.lock:
             run = self._commands.get(command_id)
@@ -216,7 +218,7 @@ class Workspace:
         """Return the resource with that id.
 
         Raises:
-            Refused: If no command has written it.
+            Refused: No command has written a resource with this id.
         """
         with self.lock:
             if resource_id in self._resources:

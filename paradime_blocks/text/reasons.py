@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def each_reason(error: ValidationError) -> list[tuple[str, str]]:
-    """Return the place and the reason of each invalid value. If a whole model is invalid, the place is empty."""
+    """Return the path and the reason of each invalid value. If a whole model is invalid, the path is empty."""
     details = error.errors(include_input=False, include_url=False, include_context=False)
     return [
         (".".join(str(part) for part in detail["loc"]), detail["msg"].removeprefix("Value error, "))
@@ -24,7 +24,7 @@ def reasons(error: ValidationError, name: Callable[[str], str] = str) -> str:
 
     Args:
         error: Pydantic's error.
-        name: Takes a place and returns the name that the user knows.
+        name: A function that takes a value's path and returns the name that the user knows.
 
     Example:
         >>> from pydantic import BaseModel, ValidationError

@@ -1,9 +1,10 @@
-"""Removes secrets from text that comes from Bolt, before it reaches Prefect.
+"""Removes secrets from text that comes from Bolt, before the text reaches Prefect.
 
-It replaces the credentials in use, the signatures of signed URLs, and passwords in URLs
-(`git clone https://user:token@...`). The time is linear in the length of the text, for any text.
+This module replaces the credentials in use, the signatures of signed URLs, and passwords in URLs (`git clone
+https://user:token@...`). The time that the removal takes grows only linearly with the length of the text.
 
-Secrets are removed before the text is cut. Otherwise a cut could leave a part of a secret, which is not recognised.
+Secrets are removed before the text is cut. If the text were cut first, a part of a secret could stay in the text, and
+this module would not recognise that part.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from paradime_blocks.models import BoltRunStatus
 
 REMOVED: Final = "[removed]"
-# A shorter text is a part of many words, and without them the text could not be read.
+# A shorter secret is a part of many ordinary words. If it were removed from them, nobody could read the text.
 _SHORTEST_SECRET: Final = 6
 _LONGEST_USER: Final = 20
 # White space, quotes and brackets end a URL in plain text, JSON and markdown.
@@ -41,10 +42,10 @@ _ENTRIES: Final = 20
 
 
 class HasSecrets(Protocol):
-    """An object with secrets: a credentials block, or the settings of a connection."""
+    """An object that has secrets: a credentials block, or the settings of a connection."""
 
     def secrets(self) -> Iterable[str | SecretStr]:
-        """Return the texts that no message, log or artifact may contain."""
+        """Return the secrets, which are removed from each message, log and artifact."""
 
 
 def passwords_in(url: str | None) -> list[str]:
@@ -70,7 +71,8 @@ class Redactor:
             value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
             if len(value) >= _SHORTEST_SECRET:
                 known |= {value, quote(value, safe="")}
-        # The longest first: if one secret is the beginning of another one, the longer one is removed completely.
+        # The longest secret comes first: if a secret is the beginning of a longer secret, the longer one is removed
+        # completely.
         words = sorted(known, key=lambda word: (-len(word), word))
         self._secrets = re.compile("|".join(map(re.escape, words))) if words else None
 
@@ -111,7 +113,7 @@ class Redactor:
         return self(clean(text)).strip()[-limit:].strip()
 
     def data(self, value: Any, limit: int = 500, depth: int = _DEPTH) -> Any:
-        """Return JSON without secrets, with each text on one line, and with limits for length and depth.
+        """Return JSON data without secrets. Each text is on one line; the length and the depth of the data are limited.
 
         Args:
             value: A value that was read from JSON.
@@ -128,7 +130,7 @@ class Redactor:
         return self.line(str(value), limit)
 
     def status(self, status: BoltRunStatus) -> BoltRunStatus:
-        """Return a Bolt run's status without secrets. A command may have one: `git clone https://user:token@...`."""
+        """Return a Bolt run's status without secrets. For example, a command may contain a password in a URL."""
         commands = [
             command.model_copy(
                 update={name: self(getattr(command, name)) for name in ("command", "stdout", "stderr")}
@@ -148,6 +150,6 @@ def _address(match: re.Match[str]) -> str:
 
 
 def _user(match: re.Match[str]) -> str:
-    """Return the part before the host without a password. A short user name stays, as in `ssh://git@...`."""
+    """Return the user part of a URL without its password. A short user name stays, as in `ssh://git@...`."""
     user = match[1]
     return f"://{REMOVED}@" if ":" in user or len(user) > _LONGEST_USER else match[0]

@@ -1,8 +1,8 @@
 r"""Prepares text from outside for display: removes control characters, escapes markdown, cuts long text.
 
 Logs, messages and names come from Bolt, from dbt and from the warehouse. Anyone who can write a row in the
-warehouse can write a part of an error message, since the message quotes the row. Such text must not be read as
-markdown or HTML, so all of it goes through these functions:
+warehouse can write a part of an error message, since the message quotes the row. Prefect's UI must show such text
+literally, not as markdown or HTML. So all such text goes through these functions:
 
     clean      removes what a terminal does not show
     one_line   one line of plain text, for a state message
@@ -36,7 +36,7 @@ _NOISE: Final = re.compile(
     r"(?<=\x1b)\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC: titles, links
     r"|(?<=\x1b)[PX^_][^\x1b\n]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
     r"|(?<=\x1b)\[[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor
-    r"|(?<=\x1b)[ -/]*[0-~]?"  # the two-character ones
+    r"|(?<=\x1b)[ -/]*[0-~]?"  # escape sequences of two characters
     r")?"
 )
 # Most logs have colour codes and no other escape sequences. For ASCII text, this check is many times as fast.
@@ -60,8 +60,8 @@ def clean(text: str) -> str:
 
     Returns:
         The text without ANSI escape sequences, control characters other than ``\n`` and ``\t``, lone
-        surrogates and bidirectional overrides. If a line was redrawn with carriage returns, as progress bars
-        are, its last state stays.
+        surrogates and bidirectional overrides. If a line was redrawn with carriage returns, as a progress bar is, only
+        the last state of the line stays.
     """
     if "\x1b" in text:
         text = _COLOUR.sub("", text)
@@ -83,7 +83,7 @@ def _last_drawn(line: str) -> str:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """Put text on one line of plain text, such as a state message.
+    """Return a text as one line of plain text, for example for a state message.
 
     Args:
         text: Any text; line breaks and other white space become single spaces.
@@ -123,7 +123,7 @@ def fence(text: str, language: str = "text") -> str:
 
     Args:
         text: Any text.
-        language: The language of the code block. It must not come from outside.
+        language: The language of the code block. The language comes from our own code, never from Bolt or dbt.
 
     Returns:
         The code block, without a line break at its end.
@@ -137,12 +137,13 @@ def fence(text: str, language: str = "text") -> str:
 def head_and_tail(text: str, limit_bytes: int) -> tuple[str, int]:
     """Cut the middle out of a text that is too long.
 
-    Two thirds of the size are for the end of the text, since a log reports failures at its end. The text is cut
-    at the end of a line if one is near; otherwise a line is cut in two.
+    Two thirds of the size are for the end of the text, since a log reports failures at its end. The text is cut at the
+    end of a line, if a line ends near the cut. Otherwise a line is cut in two.
 
     Args:
         text: The text, after `clean`.
-        limit_bytes: The largest size of the result in UTF-8. The note about the missing part has about 60 bytes.
+        limit_bytes: The largest size of the result, in bytes of UTF-8. This size includes the note about the missing
+            part.
 
     Returns:
         The text to show, and the number of bytes of the original that are missing.

@@ -1,4 +1,4 @@
-"""Triggers at most one run per request. Other packages import from here."""
+"""Triggers at most one Bolt run per request. Other packages import from here."""
 
 from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest

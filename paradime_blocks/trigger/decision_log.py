@@ -22,7 +22,7 @@ class DecisionLog:
     log: Callable[[str], object] | None = None
 
     def note(self, sentence: str) -> None:
-        """Add a decision, unless it is one of the last four: a decision that repeats is logged once."""
+        """Add a decision, unless one of the last four decisions is the same: a repeated decision is logged once."""
         if sentence in {earlier for _, earlier in self.notes[-_LAST:]}:
             return
         self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))

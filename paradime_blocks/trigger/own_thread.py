@@ -14,7 +14,7 @@ Work: TypeAlias = Callable[[], Coroutine[Any, Any, int]]
 def in_own_thread(work: Work) -> Future[int]:
     """Start work in a daemon thread with its own event loop. At exit, Python does not wait for the thread."""
     future: Future[int] = Future()
-    # Without this, a cancel of the waiting coroutine would cancel the future, and the result would be lost.
+    # Without this call, a cancel of the waiting coroutine would cancel the future, and the result would be lost.
     future.set_running_or_notify_cancel()
 
     def target() -> None:

@@ -21,7 +21,7 @@ _COMMAND_FINGERPRINT = 16
 
 
 def fingerprint_of(command: str) -> str:
-    """Return a hash of a command; differences in white space do not change it."""
+    """Return a hash of a command. Differences in white space do not change the hash."""
     return hashlib.sha256(" ".join(command.split()).encode(errors="replace")).hexdigest()[
         :_COMMAND_FINGERPRINT
     ]
@@ -34,8 +34,8 @@ class TriggerRequest:
     Attributes:
         schedule_name: The schedule's name or slug.
         options: The options of the trigger that were given.
-        retry_of: The id of a Bolt run to retry, instead of a new run of the schedule.
-        retry_everything: Whether the retry runs all commands again; otherwise only what failed.
+        retry_of: The id of a Bolt run to retry; None for a new run of the schedule.
+        retry_everything: True if the retry runs all commands again; False if it runs only what failed.
     """
 
     schedule_name: str
@@ -53,18 +53,18 @@ class TriggerRequest:
 
     @property
     def commands(self) -> tuple[str, ...] | None:
-        """The text of each command that replaces the schedule's own."""
+        """The texts of the commands that replace the schedule's commands; None if the request has no commands."""
         given = self.options.get("commands")
         return None if given is None else tuple(command_text(command) for command in given)
 
     @property
     def branch(self) -> str | None:
-        """The branch or commit that replaces the schedule's own."""
+        """The git branch or commit that replaces the schedule's branch; None if the request has no branch."""
         return self.options.get("branch")
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the request without its reason: it identifies the request but does not show its content."""
+        """A hash of the request without the option `reason`. The hash does not show the content of the request."""
         asked = {name: value for name, value in self.options.items() if name != "reason"}
         parts = [self.schedule_name, asked, self.retry_of, self.retry_everything]
         text = json.dumps(parts, sort_keys=True, default=lambda command: command.model_dump())
@@ -84,16 +84,16 @@ class TriggerRequest:
 
 @dataclass(frozen=True)
 class TriggerIntent:
-    """What is known before a trigger is sent; with it, the trigger's run can be searched later.
+    """The facts that are known before a trigger is sent. A later search needs these facts to find the trigger's run.
 
     Attributes:
         latest_run_id: The id of the schedule's latest run before the trigger; 0 if the schedule had no run.
-        intended_at: The time of the intent by our own clock, in seconds since the epoch.
+        intended_at: The time at which the intent was made, by our own clock, in seconds since 1970.
         commands: The fingerprints of the run's commands. The commands themselves are not stored: many people can read
-            the record, and a command may contain a secret.
+            the stored intent, and a command may contain a secret.
         branch: The requested branch or commit.
         retry_of: The id of the Bolt run to retry.
-        bolt_time: The time of the intent by Bolt's clock; None if it is unknown.
+        bolt_time: The time at which the intent was made, by Bolt's clock; None if Bolt's time is unknown.
     """
 
     latest_run_id: int
@@ -119,7 +119,7 @@ class RunLedger(Protocol):
     async def disown(self) -> None:
         """Store that the trigger may have started a run, but that a search found no run.
 
-        A run that appears later may be somebody else's. So we do not cancel it, and we do not start a second one.
+        A run that appears later may be somebody else's. So that run is not cancelled, and no second run is started.
         """
 
     async def save(self) -> None:

@@ -1,15 +1,15 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. Our run can only be one that is newer than the schedule's latest run before the trigger.
-The search compares the start, the branch, the commands and the parent of these runs with the intent. If exactly one run
-fits, it is ours. If no new run appears during the search window, the trigger has started nothing. In any other case the
-outcome is unknown.
+Bolt has no idempotency key. The run of our trigger is newer than the run that was the schedule's latest run before the
+trigger. The search compares the start, the branch, the commands and the parent of each newer run with the intent. If
+exactly one run fits, this run is ours. If no new run appears during the search window, the trigger has started nothing.
+In any other case the outcome is unknown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 
 _SEARCH_DELAYS = (0.5, 1.0, 2.0, 3.0)
-# A trigger starts its run during this time, or it does not start one.
+# A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
 _LONGEST_REQUEST_SECONDS = 60.0
 _PAGE = 50
@@ -42,7 +42,7 @@ _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
 
 
 class Verdict(Enum):
-    """The verdict of a search: a run was found, there is no run, or it is unknown."""
+    """The verdict of a search: the run was found, the run does not exist, or the search cannot tell."""
 
     FOUND = "found"
     ABSENT = "absent"
@@ -50,7 +50,7 @@ class Verdict(Enum):
 
 
 class Fit(Enum):
-    """How well a run fits an intent: it does, it may, it may but probably does not, it does not."""
+    """How well a run fits an intent: it fits (YES), may fit (OPEN), probably does not (DOUBTFUL), does not fit (NO)."""
 
     YES = "yes"
     OPEN = "open"
@@ -63,10 +63,10 @@ class Finding:
     """The result of a search.
 
     Attributes:
-        verdict: The verdict.
-        candidates: The ids of the runs that may be the trigger's.
-        is_early: Whether the search ended before its window was over: a run may still appear.
-        fits: How well each new run fits. The key is the run's id.
+        verdict: Whether the run was found.
+        candidates: The ids of the runs that the trigger may have started.
+        is_early: Whether the search ended before its time window was over: a run may still appear.
+        fits: How well each newer run fits the intent. The key is the run's id.
     """
 
     verdict: Verdict
@@ -85,7 +85,7 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
 
     Args:
         intent: The intent.
-        record: The run as `listBoltRuns` returns it; it is newer than the intent's latest run.
+        record: The run as `listBoltRuns` returns it. The run is newer than the intent's `latest_run_id`.
         commands: The run's commands so far.
     """
     if record.parent_schedule_run_id != intent.retry_of and (
@@ -103,7 +103,10 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
-    """Return whether a run has checked out the requested branch or commit: YES if none was requested or shown."""
+    """Return whether a run has checked out the requested branch or commit.
+
+    The result is YES, too, if no branch or commit was requested, or if Bolt does not show the run's branch and commit.
+    """
     if asked is None or git is None or not (git.branch or git.commit_hash):
         return Fit.YES
     branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
@@ -114,7 +117,7 @@ def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
 
 
 def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
-    """Return whether the commands that a run has so far are the first of the requested ones, by fingerprint."""
+    """Return whether a run's commands so far are the first requested commands, by comparing fingerprints."""
     setup = count_setup(shown)
     if not asked or setup == len(shown):
         return Fit.OPEN
@@ -125,7 +128,7 @@ def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
     """Return the index of the first requested command in a run's commands; None if the commands do not match.
 
     Args:
-        asked: The requested commands. The first ones may be equal to Bolt's own commands.
+        asked: The requested commands. The first of them may be equal to Bolt's own commands, such as `dbt deps`.
         shown: The commands that the run has so far, with Bolt's own commands.
     """
     expected, seen = ([*map(fingerprint_of, commands)] for commands in (asked, shown))
@@ -138,10 +141,10 @@ def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | No
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
-    """Return the finding of a search after one look at the runs; None means to look again.
+    """Return the finding of a search after one look at the runs; None if the search must look again.
 
     Args:
-        fits: How well each run fits that is newer than the intent's latest run. The key is the run's id.
+        fits: How well each newer run fits the intent. The key is the run's id.
         window_is_over: Whether the search window is over: a run would have appeared by now.
     """
     certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
@@ -151,24 +154,24 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     if not window_is_over:
         return None
     if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
-        # It is the only run that may fit.
+        # This run is the only run that may fit.
         return Finding(Verdict.FOUND, possible, fits=fits)
     if not fits:
         return Finding(Verdict.ABSENT)
-    # Runs that do not fit do not prove absence: Bolt may spell a command differently.
+    # If there are only runs that do not fit, one of them may still be ours: Bolt may spell a command differently.
     return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
 
 
 def begun_too_late(
     intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None
 ) -> Fit | None:
-    """Return how well a run fits if it began too late for the intent; None if it did not begin too late.
+    """If a run began too late for an intent, return how well the run fits the intent; otherwise None.
 
     Args:
         intent: The intent.
         began: The time at which the run began, by Bolt's clock; None if it has not begun yet.
         now: The time by our own clock, which can be wrong.
-        bolt_now: The time by Bolt's clock; None if it is unknown.
+        bolt_now: The time by Bolt's clock; None if Bolt's time is unknown.
     """
     certain = intent.bolt_time is not None and bolt_now is not None
     intended, present = (intent.bolt_time, bolt_now) if certain else (intent.intended_at, now)
@@ -181,16 +184,16 @@ def begun_too_late(
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return how long a trigger without an answer may still start its run, in seconds after it was sent.
+    """Return how many seconds after it was sent a trigger without an answer may still start its run.
 
     Args:
-        request_timeout_seconds: The client's timeout for a request. A server may work on it for longer.
+        request_timeout_seconds: The client's timeout for a request. A server may work on the request for longer.
     """
     return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
 
 
 def _seconds_since(intent: TriggerIntent, now: float, bolt_now: float | None) -> float:
-    """Return the age of an intent in seconds, by Bolt's clock if it is known: our own clock can be wrong."""
+    """Return the age of an intent in seconds. Bolt's clock is used if its time is known: our own clock can be wrong."""
     if intent.bolt_time is not None and bolt_now is not None:
         return max(0.0, bolt_now - intent.bolt_time)
     return max(0.0, now - intent.intended_at)
@@ -206,6 +209,7 @@ async def find_triggered_run(
     least_age_seconds: float = 0.0,
     at_most_seconds: float | None = None,
     clock: Clock | None = None,
+    of_others: Callable[[], Awaitable[Collection[int]]] | None = None,
 ) -> Finding:
     """Search for the run that a trigger may have started.
 
@@ -213,14 +217,15 @@ async def find_triggered_run(
         client: An open client.
         request: The request of the trigger.
         intent: What was known before the trigger was sent.
-        window_seconds: How long to search until the run counts as absent. It begins when Bolt first answers.
+        window_seconds: How long to search until the run counts as absent, counted from Bolt's first answer.
         max_outage_seconds: How long to continue while Bolt does not answer.
-        least_age_seconds: The least age of the intent at which the run may count as absent.
-        at_most_seconds: The longest time to search. It begins when Bolt first answers. None for no limit.
-        clock: The time; for tests.
+        least_age_seconds: The run counts as absent only if the intent is at least this old.
+        at_most_seconds: The longest time to search, counted from Bolt's first answer. None for no limit.
+        clock: The clock; tests replace it.
+        of_others: Returns the runs that other triggers are known to have started.
 
     Returns:
-        The finding; `UNSURE` without candidates if Bolt did not answer.
+        The finding. If Bolt did not answer, the verdict is `UNSURE` and there are no candidates.
 
     Raises:
         BoltAuthError: Bolt refused the credentials.
@@ -233,6 +238,8 @@ async def find_triggered_run(
     while True:
         try:
             fits = await _newer_runs(client, request, intent, clock)
+            others = await of_others() if of_others is not None and fits else ()
+            fits = {run_id: fit for run_id, fit in fits.items() if run_id not in others}
         except BoltAuthError:
             raise
         except BoltError:
@@ -301,7 +308,7 @@ async def _listed_records(
     """Return the schedule's runs that are newer than the run `than`; None if the backend has no `listBoltRuns`.
 
     Raises:
-        BoltUnavailable: There are too many runs to prove that the trigger's run is not among them.
+        BoltUnavailable: The schedule has too many newer runs to check all of them.
     """
     found: list[BoltRunRecord] = []
     received = 0
@@ -314,7 +321,7 @@ async def _listed_records(
             if page.received < _PAGE or (page.runs and page.runs[-1].id <= than):
                 break
             if received >= _MOST_RUNS:
-                msg = f"The schedule has had more than {received} runs since then."
+                msg = f"The schedule has had more than {received} runs since the trigger."
                 raise BoltUnavailable(msg, operation="ListBoltRuns")
     except (BoltUnsupported, BoltRequestError):
         return None
@@ -322,7 +329,7 @@ async def _listed_records(
 
 
 async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's latest run, if newer than the run `than`. `listBoltRuns` may not list it yet."""
+    """Return the schedule's latest run, if it is newer than the run `than`. `listBoltRuns` may not list it yet."""
     latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id
     if latest is None or latest <= than:
         return []

@@ -1,4 +1,4 @@
-"""Triggers a run at most once. If the answer is lost, it searches for the run (`paradime_blocks.trigger.search`)."""
+"""Triggers a Bolt run at most once. If the answer is lost, this module searches for the run (`trigger.search`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DETAIL_CHARACTERS = 300
 # The least wait after HTTP 429.
 _BUSY_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# The trigger has not been sent yet, so there is no run to cancel, and this may take longer.
+# The trigger has not been sent yet, so there is no run to cancel, and the withdrawal may take longer.
 _WITHDRAWAL_SECONDS = 10.0
 
 
@@ -55,8 +55,9 @@ def may_have_started(error: BaseException) -> bool:
     if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
         return False
     if isinstance(error, BoltRequestError):
-        # Without an operation, the client refused the input and sent nothing. Otherwise a run may have started: a
-        # GraphQL resolver can fail after its work, and a gateway can send an error although the server did the work.
+        # If the error has no operation, the client refused the input and sent nothing. Otherwise a run may have
+        # started: a GraphQL resolver can fail after its work, and a gateway can send an error although the server did
+        # the work.
         return error.operation is not None
     return not isinstance(error, BoltError)
 
@@ -67,13 +68,13 @@ def _asked_by(error: BoltError) -> float:
 
 
 def _is_busy(error: BoltError, limit: Deadline) -> bool:
-    """Whether Bolt rate-limited the request (HTTP 429) and the wait ends before the time limit."""
+    """Whether Bolt rate-limited the request (HTTP 429), and the wait that Bolt asks for ends before the time limit."""
     busy = isinstance(error, BoltUnavailable) and error.status_code == httpx.codes.TOO_MANY_REQUESTS
     return busy and _asked_by(error) <= (limit.remaining or 0.0)
 
 
 async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
-    """Read from Bolt, before the trigger is sent, what a later search needs.
+    """Before the trigger is sent, read from Bolt the facts that a later search needs.
 
     Raises:
         BoltError: The schedule does not exist, or Bolt is unreachable; no trigger was sent.
@@ -97,14 +98,14 @@ class Trigger:
         client: An open client.
         request: What to trigger.
         ledger: Stores the intent and the run id.
-        decision_log: The decision log.
-        window_seconds: If a search finds no run for so long, the trigger counts as not executed. If the trigger had no
-            answer, the search is at least as long as a server may work on a request.
+        decision_log: Keeps the decisions about the trigger.
+        window_seconds: How long to search for the Bolt run, in seconds. If the search finds no Bolt run, the trigger
+            counts as not executed. After a lost answer, the search lasts as long as a server may work on a request.
         max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits
             the trigger.
-        interrupt_seconds: How long to wait for the answer of an interrupted trigger.
-        clock: The time; for tests.
-        start: Starts the trigger's request in its thread; for tests.
+        interrupt_seconds: How long to wait for the answer to the trigger if the caller is interrupted.
+        clock: The clock; tests replace it.
+        start: Starts the thread that sends the trigger; tests replace it.
     """
 
     client: BoltClient
@@ -122,16 +123,15 @@ class Trigger:
         """Trigger a run and return its id.
 
         Raises:
-            BoltAlreadyRunning: The schedule is already running. The conflicting run may be ours, if a gateway sent the
-                trigger twice; the caller decides.
-            BoltTriggerUnknown: The answer was lost, and the search did not show whether a run started.
-            BoltError: No run was started, as far as the search shows.
+            BoltAlreadyRunning: The schedule is already running. The running Bolt run may be ours, if a gateway sent the
+                trigger twice; the caller decides whether it is.
+            BoltTriggerUnknown: The answer to the trigger was lost, and the search did not show whether a run started.
+            BoltError: The trigger failed. As far as is known, it started no run.
         """
         try:
             return await self._run()
         except BoltAlreadyRunning:
-            # The caller decides whether the conflicting run may be ours.
-            raise
+            raise  # the caller decides whether the running Bolt run may be ours
         except BoltError as error:
             if isinstance(error, BoltTriggerUnknown) or may_have_started(error):
                 # The search did not find the run. The sweeper, or a retry of the flow run, searches again.
@@ -143,11 +143,11 @@ class Trigger:
             if self.request.retry_of is None:
                 await self.ledger.disown()
             else:
-                # If Bolt shows a retry of that run later, it is ours.
+                # If Bolt shows a retry of that run later, that retry is ours.
                 await self.ledger.save()
             what = (
-                f"{error.message} An earlier answer to this trigger was lost ({self._lost}); no run of it has been "
-                f"found since, and a retry of this flow run searches again."
+                f"{error.message} The answer to an earlier try of this trigger was lost ({self._lost}). A search has "
+                f"found no run of that try. A retry of this flow run searches again."
             )
             raise error.with_facts(message=what) from error
 
@@ -183,7 +183,9 @@ class Trigger:
                     sent, self._lost = sent + 1, error.message
                 if found is None:
                     continue
-                self.decision_log.note(f"Found Bolt run {found}, which the trigger started; it is adopted.")
+                self.decision_log.note(
+                    f"Found Bolt run {found}, which the trigger started; this run is used."
+                )
                 await self._started(found, adopted=True)
                 return found
             self.decision_log.note(f"Bolt run {run_id} was started.")
@@ -191,18 +193,18 @@ class Trigger:
             return run_id
         msg = (
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
-            f"The last time: {self._lost}"
+            f"The last error: {self._lost}"
         )
         raise BoltUnavailable(msg, schedule_name=self.request.schedule_name, operation="TriggerBoltRun")
 
     async def _intend(self, busy: Deadline) -> TriggerIntent:
-        """Read from Bolt what a later search needs, and store the intent."""
+        """Read from Bolt the facts that a later search needs, and store the intent."""
         intent = await self._make_intent(busy)
         try:
             await self.ledger.intend(self.request, intent)
         except BaseException:
-            # The intent may have been stored in spite of the error. It must be withdrawn, or a run that somebody else
-            # starts would count as ours.
+            # The intent may have been stored in spite of the error. So the intent is withdrawn: otherwise a run that
+            # somebody else starts would count as ours.
             with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
@@ -241,14 +243,14 @@ class Trigger:
         return f"Bolt is asked to run schedule {request.schedule_name!r}{details}"
 
     async def _search_again(self, intent: TriggerIntent) -> int | None:
-        """Return the run of a trigger whose answer was lost earlier; None if the trigger may be sent again."""
+        """Return the run of an earlier trigger whose answer was lost; None if this trigger started no run."""
         finding = await self._search(intent, 0.0)
         if finding.verdict is Verdict.UNSURE:
             raise self._unknown(finding)
         return finding.run_id if finding.verdict is Verdict.FOUND else None
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
-        """Return the run that a failed trigger started; None if the trigger may be sent again."""
+        """Return the id of the run that the trigger started despite an error; None if it may be sent again."""
         window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
             if self._lost is None:
@@ -313,7 +315,7 @@ class Trigger:
         try:
             return await asyncio.wrap_future(future)
         except INTERRUPTS:
-            # If the client is waiting for its next try, this ends the wait. If the request was sent, we must wait for
+            # If the client is waiting for its next try, `set` ends this wait. If the request was sent, we must wait for
             # the answer.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
@@ -327,7 +329,7 @@ class Trigger:
     async def _settle(self, future: Future[int]) -> None:
         """After an interrupt, find out which run the trigger started, so that the run can be cancelled.
 
-        If there is no answer, the intent stays open, and its reconciliation searches for the run.
+        If no answer comes, the intent stays open, and a later reconciliation of the intent searches for the run.
         """
         self.decision_log.note("Interrupted before the trigger was answered; waiting for the answer.")
         with anyio.move_on_after(self.interrupt_seconds):
@@ -339,7 +341,8 @@ class Trigger:
         if error is None:
             run_id = future.result()
             self.decision_log.note(f"The trigger started Bolt run {run_id}.")
-            # This process knows the id now. If Prefect is unreachable, the cancel must not wait for it.
+            # This process knows the run's id now. If Prefect is unreachable, the cancel does not wait until the id is
+            # stored.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(run_id, adopted=False)
         elif self._lost is None and not may_have_started(error):

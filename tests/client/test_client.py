@@ -567,6 +567,81 @@ async def test_many_resources_are_requested_at_once(simulator, client_of):
     assert len(simulator.requests) == 2
 
 
+@pytest.mark.parametrize("aliases", [True, False], ids=["aliases", "one by one"])
+async def test_the_details_of_ended_commands_are_requested_once(simulator, client_of, aliases, tmp_path):
+    """They do not change any more: also their resources are known then, and to later clients, too."""
+    command_ids, paths = _finished_run(simulator)
+    if not aliases:
+        simulator.lacks(aliases=True)
+    async with client_of(simulator) as client:
+        commands = await client.spool_bolt_commands(command_ids, tmp_path)
+    assert list(commands) == command_ids
+    assert all(command.stdout.whole() for command in commands.values())
+    asked = len(simulator.requests)
+    async with client_of(simulator) as client:
+        resources = await client.get_bolt_command_resources(command_ids)
+        assert await client.spool_bolt_commands(command_ids, tmp_path) == commands
+    assert [[r.path for r in resources[id_]] for id_ in command_ids] == paths
+    assert len(simulator.requests) == asked == (1 if aliases else 1 + len(command_ids))
+
+
+async def test_the_details_of_running_commands_are_requested_each_time(simulator, client_of, tmp_path):
+    """Their output grows."""
+    simulator.add_schedule("daily", [SimulatedCommand("dbt run", 10, stdout="a\nb\n")], setup_commands=False)
+    run_id = simulator.start_run("daily")
+    (command,) = simulator.run(run_id).commands
+    found = []
+    async with client_of(simulator) as client:
+        for _ in range(2):
+            simulator.clock.advance(5)
+            found.append(
+                (await client.spool_bolt_commands([command.id], tmp_path))[command.id].stdout.whole()
+            )
+    assert found == ["a\n", "a\nb\n"]
+
+
+async def test_output_that_was_read_page_by_page_is_not_requested_again(client_of, tmp_path):
+    """Only the files of such a command are."""
+    with BoltSimulator(speed=0, log_batch_lines=2) as simulator:
+        command = SimulatedCommand("dbt run", stdout="a\nb\nc\n", stderr="oh\n")
+        simulator.add_schedule("daily", [command], setup_commands=False)
+        run_id = simulator.start_run("daily")
+        simulator.clock.advance(10)
+        command_id = simulator.run(run_id).commands[0].id
+        async with client_of(simulator) as client:
+            assert len([line async for line in client.stream_bolt_command_logs(command_id)]) == 4
+            found = (await client.spool_bolt_commands([command_id], tmp_path))[command_id]
+            assert (found.stdout.whole(), found.stderr.whole()) == ("a\nb\nc\n", "oh\n")
+            assert [each.path for each in found.resources] == [
+                "target/manifest.json",
+                "target/run_results.json",
+            ]
+            assert await client.get_bolt_command_resources([command_id]) == {command_id: found.resources}
+        (asked,) = [each for each in simulator.requests if each.operations == ("boltCommand",)]
+        assert "stdout" not in asked.query
+
+
+@pytest.mark.parametrize("aliases", [True, False], ids=["aliases", "one by one"])
+async def test_long_output_is_written_to_files(simulator, client_of, aliases, tmp_path):
+    """Also if a reply has the output of several commands, and if a reply is cut and requested again."""
+    texts = [f"é {n} \\" * 10 + "\n" for n in range(3)]
+    texts = [text * (4_000_000 // len(text)) for text in texts]
+    commands = [SimulatedCommand(f"dbt run {n}", stdout=text, stderr="!") for n, text in enumerate(texts)]
+    simulator.add_schedule("daily", commands, setup_commands=False)
+    run_id = simulator.start_run("daily")
+    simulator.clock.advance(60)
+    command_ids = [command.id for command in simulator.run(run_id).commands]
+    simulator.inject(faults.Truncated(operation="boltCommand", after_acting=True))
+    if not aliases:
+        simulator.lacks(aliases=True)
+    async with client_of(simulator) as client:
+        found = await client.spool_bolt_commands(command_ids, tmp_path)
+    assert [found[id_].stdout.whole() for id_ in command_ids] == texts
+    assert [found[id_].stderr.text for id_ in command_ids] == ["!"] * 3
+    assert all(path.stat().st_size for path in tmp_path.iterdir())
+    assert {found[id_].stdout.path for id_ in command_ids} <= set(tmp_path.iterdir())
+
+
 async def test_a_backend_that_refuses_aliases_is_asked_one_by_one(simulator, client_of):
     """The replies are the same, in more requests; aliases are not tried again on this connection."""
     command_ids, paths = _finished_run(simulator)
@@ -615,12 +690,12 @@ async def test_an_outage_is_not_an_error_of_one_thing(simulator, client_of):
     assert len(simulator.requests) == 2
 
 
-async def test_more_than_fifty_things_take_several_requests(simulator, client_of):
+async def test_more_than_a_hundred_things_take_several_requests(simulator, client_of):
     """A backend may limit the size of one document."""
     simulator.add_schedule(
         "daily",
         commands=[
-            SimulatedCommand("dbt run", resources={f"target/{n}.json": "{}" for n in range(51)}),
+            SimulatedCommand("dbt run", resources={f"target/{n}.json": "{}" for n in range(101)}),
         ],
         setup_commands=False,
     )
@@ -629,7 +704,7 @@ async def test_more_than_fifty_things_take_several_requests(simulator, client_of
     async with client_of(simulator) as client:
         found = await client.get_bolt_command_resources([simulator.run(run_id).commands[0].id])
         ids = [resource.id for resources in found.values() for resource in resources]
-        assert len(await client.get_bolt_resource_urls(ids)) == 51
+        assert len(await client.get_bolt_resource_urls(ids)) == 101
     assert simulator.count("boltResourceUrl") == 2
 
 

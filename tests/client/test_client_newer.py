@@ -224,7 +224,7 @@ async def test_a_schedule_without_a_run_has_no_artifact(simulator, client_of):
 
 @pytest.mark.parametrize("older", [pytest.param(False, id="newer"), pytest.param(True, id="older backend")])
 async def test_the_schedule_of_a_run_is_found(simulator, client_of, older):
-    """Bolt does not return it with a run; sixty schedules take three requests."""
+    """Bolt does not return it with a run; sixty schedules take two requests."""
     for number in range(60):
         simulator.add_schedule(f"s{number}")
     run_id = simulator.start_run("s42")
@@ -233,5 +233,59 @@ async def test_the_schedule_of_a_run_is_found(simulator, client_of, older):
     async with client_of(simulator) as client:
         assert await client.find_schedule_of_run(run_id) == "s42"
         if not older:
-            assert len(simulator.requests) == 3
+            assert len(simulator.requests) == 2
         assert await client.find_schedule_of_run(1) is None
+
+
+async def test_the_newest_runs_of_all_schedules_are_one_request(simulator, client_of):
+    """A run does not say to which schedule it belongs; newest first, as for one schedule."""
+    simulator.add_schedule("daily")
+    simulator.add_schedule("hourly")
+    ids = [simulator.start_run(name) for name in ("daily", "hourly", "daily")]
+    async with client_of(simulator) as client:
+        page = await client.list_bolt_runs(None, limit=2)
+        rest = await client.list_bolt_runs(None, offset=2)
+    assert [run.id for run in page.runs] == ids[:0:-1]
+    assert [run.id for run in rest.runs] == ids[:1]
+    assert simulator.count("listBoltRuns") == 2
+
+
+async def test_the_runs_of_each_schedule_are_read_together(simulator, client_of):
+    """One request for the schedules, and one for their runs."""
+    for name in ("daily", "hourly", "idle"):
+        simulator.add_schedule(name)
+    first, second = simulator.start_run("daily"), simulator.start_run("hourly")
+    async with client_of(simulator) as client:
+        found = await client.runs_of_schedules(limit=5)
+    assert {name: [run.id for run in runs] for name, runs in found.items()} == {
+        "daily": [first],
+        "hourly": [second],
+        "idle": [],
+    }
+    assert len(simulator.requests) == 2
+
+
+async def test_a_backend_without_a_list_of_runs_shows_the_latest_of_each_schedule(simulator, client_of):
+    """Its state is not known then: `boltScheduleName` has only the id."""
+    simulator.add_schedule("daily")
+    run_ids = [simulator.start_run("daily") for _ in range(2)]
+    simulator.lacks(operations=["listBoltRuns"])
+    async with client_of(simulator) as client:
+        (run,) = (await client.runs_of_schedules(limit=5))["daily"]
+    assert (run.id, run.state.is_terminal) == (run_ids[-1], False)
+
+
+async def test_the_runs_of_many_commands_cost_one_request(simulator, client_of):
+    """A webhook names only commands. A command that Bolt does not know hides no other."""
+    add_daily(simulator)
+    run_ids = [simulator.start_run("daily"), simulator.start_run("daily")]
+    simulator.clock.advance(60)
+    commands = {simulator.run(run_id).commands[-1].id: run_id for run_id in run_ids}
+    async with client_of(simulator) as client:
+        assert await client.get_runs_of_commands([*commands]) == commands
+        assert simulator.count("boltCommand") == 1
+        errors = {}
+        assert await client.get_runs_of_commands([*commands, 987654], errors=errors) == commands
+        assert [*errors] == [987654]
+        with pytest.raises(BoltRequestError, match="987654"):
+            await client.get_runs_of_commands([987654])

@@ -129,6 +129,7 @@ async def test_a_time_out_names_its_length_and_that_bolt_may_still_act(simulator
         pytest.param(lambda client: client.get_bolt_resource_url(1), id="resource URL"),
         pytest.param(lambda client: client.get_bolt_command(1), id="command"),
         pytest.param(lambda client: client.get_bolt_command_resources([1, 2]), id="resources of many"),
+        pytest.param(lambda client: client.get_runs_of_commands([1, 2]), id="runs of commands"),
     ],
 )
 async def test_nulls_are_not_a_reply_to_any_read(simulator, client_of, call):

@@ -176,6 +176,14 @@ def test_without_a_schedule_the_simulator_is_used(monkeypatch, capsys):
         assert bolt.credentials.check().ok
 
 
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_demo_ends_with_the_way_to_start_flows_oneself(simulated):
+    """Whoever has seen the demo tries the forms next."""
+    last = demo.closing(demo.Bolt(credentials=None, schedules=(), simulated=simulated)).splitlines()[-1]
+    assert "start flows yourself" in last
+    assert "`make up`" in last
+
+
 def test_the_demo_needs_nothing_from_the_tests():
     """Its recorded runs are beside it: a copy without tests/ shows the same."""
     assert (RECORDED / "success").is_dir()

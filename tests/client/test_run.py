@@ -268,7 +268,7 @@ async def test_an_error_without_a_failed_command_says_so(simulator, run):
     while len(simulator.run(run.run_id).commands) < 2:
         simulator.clock.advance(0.5)
     simulator.inject(EndedWell(operation="boltRunStatus"))
-    with pytest.raises(BoltRunFailed, match="none of its commands did") as caught:
+    with pytest.raises(BoltRunFailed, match="none of its commands failed") as caught:
         await run.afetch_result()
     assert (caught.value.command, caught.value.log_tail) == (None, None)
     assert "page in Paradime" in str(caught.value)
@@ -306,7 +306,7 @@ async def test_an_end_with_an_unknown_name_is_recognised_by_the_commands(
         assert await run.await_for_completion() == end
     assert 120 < time_of_both.now < 200
     warned = [record.getMessage() for record in caplog.records if "an unknown state" in record.getMessage()]
-    assert ["If this lasts for 2 minutes" in text for text in warned] == [True, False]
+    assert ["If this state lasts for 2 minutes" in text for text in warned] == [True, False]
     assert all("PETRIFIED" in text and str(end) in text for text in warned)
     if error is None:
         assert (await run.afetch_result()).state == end

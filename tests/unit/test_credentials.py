@@ -326,3 +326,25 @@ def test_a_block_is_json_with_its_secrets_hidden():
     message = json.loads(ParadimeCredentials(**FIELDS).model_dump_json())
     assert message["api_endpoint"] == ENDPOINT
     assert set(message["api_secret"]) == {"*"}
+
+
+def test_the_environment_is_read_again_only_if_it_has_changed(monkeypatch, tmp_path):
+    """Each client needs a name for the place of its credentials, and a wait makes many clients."""
+    from paradime_blocks import credentials as module
+
+    reads = []
+    read = module.read_settings
+    monkeypatch.setattr(module, "read_settings", lambda kind: reads.append(kind) or read(kind))
+    monkeypatch.chdir(tmp_path)
+    for name, value in FIELDS.items():
+        monkeypatch.setenv(f"PARADIME_{name.upper()}", value)
+    found = ParadimeCredentials(**FIELDS)
+    assert "PARADIME_API_KEY" in found.source
+    before = len(reads)
+    found.get_client()
+    assert len(reads) == before
+    monkeypatch.setenv("PARADIME_API_KEY", "another-key")
+    assert found.source == "the ParadimeCredentials given in code"
+    (tmp_path / ".env").write_text(f"PARADIME_API_KEY={FIELDS['api_key']}")
+    monkeypatch.delenv("PARADIME_API_KEY")
+    assert "PARADIME_API_KEY" in found.source

@@ -291,7 +291,7 @@ def test_skipped_nodes_are_not_among_the_slowest() -> None:
                 "metadata": {"dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v9.json"},
                 "results": [],
             },
-            "a newer schema than is known, v9",
+            "schema v9, a newer one than is known",
             id="newer",
         ),
     ],

@@ -11,7 +11,7 @@ from paradime_blocks.dbt import RunResults, digest, merge, parse_freshness, pars
 from paradime_blocks.dbt.digest import ENTRIES_AT_MOST
 from paradime_blocks.models import BoltDbtResult
 from paradime_blocks.text import Redactor
-from paradime_flows.reporting.dbt_failures import cost_text, render_failed
+from paradime_flows.reporting.dbt_failures import cost_text, render_failed, rows_text
 
 NO_SECRETS = Redactor([])
 
@@ -92,8 +92,9 @@ def test_cost_is_what_the_adapter_says() -> None:
     assert [node.rows_affected for node in found.failed_nodes] == [7, None, None]
     assert (found.rows_affected, found.bytes_processed) == (7, 4096)
     assert (found.bytes_billed, found.slot_ms) == (10_485_760, 1500)
-    assert cost_text(found) == "7 rows affected, 4.0 kB processed, 10 MB billed, 1.5 s of slot time"
-    assert cost_text(BoltDbtResult()) == ""
+    assert rows_text(found) == "7 affected"
+    assert cost_text(found) == "4.0 kB processed, 10 MB billed, 1.5 s of slot time"
+    assert rows_text(BoltDbtResult()) == cost_text(BoltDbtResult()) == ""
 
 
 def test_secrets_are_removed_before_text_is_cut() -> None:
@@ -124,10 +125,10 @@ def test_the_summary_lists_failures_with_their_text_escaped() -> None:
     results = run_results(
         *(failed(f"test.shop.t{n}") for n in range(30)), failed("model.shop.a", message="a | b\n<b>c</b>")
     )
-    table, more = render_failed(digest(results, [], NO_SECRETS))
-    rows = table.splitlines()[2:]
+    entries, more = render_failed(digest(results, [], NO_SECRETS))
+    rows = entries.splitlines()
     assert len(rows) == 20
-    assert rows[0].startswith("| model | a | ")
+    assert rows[0].startswith("- **model a**: a ")
     assert "<b>" not in rows[0]
     assert more == "… and 11 more failures"
     assert render_failed(BoltDbtResult()) == []

@@ -538,6 +538,15 @@ def test_a_page_without_failures_has_no_section_for_them() -> None:
     assert "| model | 5 |" in page
 
 
+def test_a_long_warning_keeps_its_rows_and_its_file() -> None:
+    """They are enough to find the test, and the message is cut."""
+    message = "Got many rows. " * 40
+    node = NodeResult("test.shop.t", "test", "t", "warn", failures=1234, message=message, path="a/b.yml")
+    (line,) = [line for line in render_results([node]).splitlines() if line.startswith("- ")]
+    assert line.startswith("- **t**: (rows: 1,234, file: a/b.yml) Got many rows. ")
+    assert line.endswith("…")
+
+
 def test_a_page_is_bounded_and_says_what_is_missing() -> None:
     """Six hundred nodes with three megabytes of text make a page of the requested size."""
     nodes = [
@@ -611,14 +620,15 @@ def test_freshness_is_rendered_stale_first() -> None:
     assert "| 3d 0h |" in rows[0]
 
 
-def test_the_error_of_a_source_has_its_own_column() -> None:
+def test_the_error_of_a_source_stands_below_the_table() -> None:
     """A source whose query failed has no age."""
     source = FreshnessResult(
         unique_id="source.s.app.gone", name="app.gone", status="runtime error", error="no such relation"
     )
-    cells = [cell.strip() for cell in render_freshness([source]).splitlines()[2].split("|")[1:-1]]
+    page = render_freshness([source])
+    cells = [cell.strip() for cell in page.splitlines()[2].split("|")[1:-1]]
     assert cells[2] == ""
-    assert cells[-1] == "no such relation"
+    assert page.endswith("\n\n- **app.gone**: no such relation")
 
 
 HOSTILE = st.lists(
@@ -691,9 +701,9 @@ def test_hostile_results_can_not_change_the_page(nodes: list[NodeResult]) -> Non
     found = tokens(render_results(nodes))
     kinds = {token.type for token in found}
     assert kinds.isdisjoint({"html_block", "html_inline", "link_open", "image", "code_inline", "code_block"})
-    assert kinds.isdisjoint(
-        {"em_open", "s_open", "hr", "blockquote_open", "bullet_list_open", "ordered_list_open"}
-    )
+    assert kinds.isdisjoint({"em_open", "s_open", "hr", "blockquote_open", "ordered_list_open"})
+    items = [token.type for token in found].count("list_item_open")
+    assert items == sum(node.status == "warn" for node in nodes)
     headings = {found[at + 1].content for at, token in enumerate(found) if token.type == "heading_open"}
     assert headings <= {"Failures", "Warnings", "Slowest", "All nodes"}
     failed = [node for node in nodes if node.status in {"error", "fail"}]
@@ -718,8 +728,9 @@ def test_hostile_results_can_not_change_the_page(nodes: list[NodeResult]) -> Non
     )
 )
 def test_hostile_freshness_can_not_change_the_page(source: FreshnessResult) -> None:
-    """One source makes one table of one row."""
+    """One source makes one table of one row, and one line with the source's error."""
     kinds = [token.type for token in tokens(render_freshness([source]))]
     assert kinds.count("tr_open") == 2
-    assert kinds.count("td_open") == 7
+    assert kinds.count("td_open") == 6
+    assert kinds.count("list_item_open") == bool(source.error)
     assert set(kinds).isdisjoint({"html_block", "html_inline", "link_open", "image", "code_inline", "fence"})

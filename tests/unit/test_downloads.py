@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from paradime_blocks import BoltRequestError, BoltUnavailable
-from paradime_blocks.client import commands
+from paradime_blocks.client import resources
 from paradime_blocks.client.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def test_a_stores_redirects_to_plain_http_are_refused(client_of, addresses
 
 async def test_a_download_that_is_too_slow_is_stopped(client_of, monkeypatch):
     """Each byte arrives in time, but the file never ends: httpx's limits are for each read."""
-    monkeypatch.setattr(commands, "DOWNLOAD_SECONDS", 0.02)
+    monkeypatch.setattr(resources, "DOWNLOAD_SECONDS", 0.02)
 
     async def dribble():
         while True:

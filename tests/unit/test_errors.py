@@ -85,7 +85,7 @@ ERRORS = [
     pytest.param(
         BoltTriggerUnknown,
         {"schedule_name": "daily", "candidates": [76035, 76036]},
-        ["Runs that it may have started: 76035, 76036.", "Check the schedule's runs in Paradime"],
+        ["Runs that the trigger may have started: 76035, 76036.", "Check the schedule's runs in Paradime"],
         id="BoltTriggerUnknown",
     ),
     pytest.param(
@@ -110,7 +110,7 @@ ERRORS = [
             [
                 f"state in Bolt: {state}",
                 'Command "dbt test" ended with return code 2.',
-                "End of its log:\nERROR in model orders",
+                "End of the command's log:\nERROR in model orders",
                 "model.shop.orders: column is missing",
                 guidance,
             ],
@@ -119,7 +119,7 @@ ERRORS = [
         for kind, state, guidance in [
             (BoltRunError, "RUNNING", ""),
             (BoltRunFailed, "FAILED", "Fix the error shown in the log"),
-            (BoltRunCanceled, "CANCELED", "Find out who cancelled it"),
+            (BoltRunCanceled, "CANCELED", "Find out who cancelled the Bolt run"),
             (BoltRunSkipped, "SKIPPED", "Check in Paradime why"),
             (BoltRunTimedOut, "RUNNING", "Raise timeout_seconds"),
             (BoltCancelUnconfirmed, "RUNNING", "cancel it there"),
@@ -139,15 +139,43 @@ def test_the_table_above_has_every_error():
 
 @pytest.mark.parametrize("kind, facts, shown", ERRORS)
 def test_a_message_says_what_happened_and_what_to_do(kind, facts, shown):
-    """First the sentence, then schedule, run, state and address, then details and guidance."""
+    """First the cause, then details and guidance, at the end schedule, run, state and address."""
     message = str(kind("It went wrong.", **facts))
-    assert message.startswith(
-        "It went wrong. (" if set(facts) - {"missing", "candidates", "steps"} else "It went wrong."
-    )
+    begins = {BoltRunFailed: "Schedule 'daily' failed: dbt test: model.shop.orders: column is missing"}
+    begin = "Schedule 'daily': It went wrong." if issubclass(kind, BoltRunError) else "It went wrong."
+    assert message.startswith(begins.get(kind, begin))
     wanted = list(shown)
     titles = {"schedule_name": "schedule: ", "run_id": "Bolt run: ", "url": "url: "}
     wanted += [f"{title}{facts[name]}" for name, title in titles.items() if name in facts]
     assert [text for text in wanted if text not in message] == []
+
+
+@pytest.mark.parametrize("kind, facts, shown", ERRORS)
+def test_an_error_in_one_line_keeps_the_cause_and_what_to_do(kind, facts, shown):
+    """Prefect logs the state of a flow run as a Python string, and its pages show the beginning."""
+    error = kind("It 'went' \"wrong\".\n" + "x" * 5_000, **facts)
+    line = error.in_one_line()
+    assert line[:10] == str(error)[:10]
+    assert error.guidance in line
+    assert len(line) <= 500
+    assert "End of the command's log" not in line
+    assert "\\" not in repr(line)
+
+
+@pytest.mark.parametrize("kind, facts, shown", ERRORS)
+@pytest.mark.parametrize("length", [1, 120, 5_000])
+def test_an_error_in_one_line_leads_to_the_bolt_run(kind, facts, shown, length):
+    """A short message leaves room for all facts, and a long one never hides where the run is."""
+    url = "https://app.paradime.io/bolt/run_id/1234567"
+    schedule = "a-schedule-with-a-rather-long-name-for-tenant-42"
+    more = {**facts, "run_id": 1234567, "url": url, "schedule_name": schedule, "dbt_errors": ["x" * length]}
+    line = kind("x" * length, **more).in_one_line()
+    assert "Bolt run: 1234567, " in line
+    assert f"url: {url}" in line
+    assert line.endswith(")")
+    assert len(line) <= 500
+    if length == 1:
+        assert schedule in line
 
 
 @pytest.mark.parametrize("kind, facts, message", ERRORS)
@@ -237,15 +265,19 @@ def test_the_already_running_error_helps_every_caller():
     """A flow has the parameter that it names; a task and the client do not."""
     message = str(BoltAlreadyRunning("The schedule runs."))
     assert "run_schedule's on_already_running" in message
-    assert "try again when it has ended" in message
+    assert "try again when the running Bolt run has ended" in message
 
 
 @pytest.mark.parametrize(
     "candidates, message", [([], "No new run of the schedule was found."), ([5], "started: 5.")]
 )
 def test_an_unknown_trigger_names_the_runs_that_it_may_have_started(candidates, message):
-    """The names are for the person who checks in Paradime."""
-    assert message in str(BoltTriggerUnknown("The answer was lost.", candidates=candidates))
+    """The ids are for the person who checks in Paradime. They are in the state of the flow run, too."""
+    url = "https://app.paradime.io/bolt/run_id/5"
+    error = BoltTriggerUnknown("The answer was lost.", candidates=candidates, schedule_name="daily", url=url)
+    assert str(error).count(message) == 1
+    assert message in error.in_one_line()
+    assert url in error.in_one_line()
 
 
 # A secret that must not be found anywhere.

@@ -67,7 +67,10 @@ def test_a_known_state_is_recognised_in_any_spelling(text):
     assert BoltRunState(text) is BoltRunState.SUCCESS
 
 
-@given(st.text(min_size=1).filter(str.strip))
+OTHER_SPELLINGS = {"FAILURE", "TIMED_OUT", "TIMEOUT", "SUCCEEDED"}
+
+
+@given(st.text(min_size=1).filter(str.strip).filter(lambda text: text.strip().upper() not in OTHER_SPELLINGS))
 def test_any_state_survives_by_name(text):
     """It equals itself, survives JSON and pickle, and is hashable and readable."""
     state = BoltRunState(text)

@@ -17,7 +17,7 @@ from paradime_blocks.client.operations import (
     LIST_BOLT_RUNS,
     TRIGGER_BOLT_RUN,
 )
-from paradime_blocks.client.replies import graphql_error, read_reply
+from paradime_blocks.client.replies import graphql_error, read_aliases, read_reply
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.text.redaction import Redactor
 
@@ -231,7 +231,7 @@ def test_a_lack_is_recognised_in_the_messages_of_many_servers(text, missing, sta
     """This holds even for a trigger: such a refusal comes before anything is executed."""
     reply = httpx.Response(status, json={"errors": [{"message": text}], "data": None})
     with pytest.raises(BoltUnsupported) as caught:
-        read_reply(TRIGGER_BOLT_RUN, ["triggerBoltRun"], reply, "the test", NOTHING_SECRET)
+        read_reply(TRIGGER_BOLT_RUN, "triggerBoltRun", reply, "the test", NOTHING_SECRET)
     assert caught.value.missing == missing
 
 
@@ -318,7 +318,7 @@ def test_a_backend_that_ignores_aliases_is_recognised() -> None:
     """A value under the field's own name means that aliases are not supported: ask one by one."""
     reply = httpx.Response(200, json={"data": {"boltCommand": {"resources": []}}})
     with pytest.raises(BoltUnsupported, match="alias"):
-        read_reply(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test", NOTHING_SECRET)
+        read_aliases(BOLT_COMMAND_RESOURCES, ["a0", "a1"], reply, "the test", NOTHING_SECRET)
 
 
 def _replying(*replies: Any) -> httpx.MockTransport:
