@@ -1,4 +1,4 @@
-"""Decides which failures of a Bolt run are worth a retry, and what a retry requests. This module does no I/O."""
+"""Decides whether a failed Bolt run is retried, and creates the request for the retry. This module does no I/O."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from paradime_blocks.errors import BoltRunError
     from paradime_blocks.trigger.request import TriggerRequest
 
-# A person has to fix these: the project, the git branch, the credentials. A failed test is not one of them, because
-# data may arrive late. An error that may be an outage is not one of them either.
+# These errors are not retried, because a person has to fix the project, the git branch or the credentials. The list
+# has no pattern for a failed test, because the missing data may arrive later. The list has no pattern for an error
+# that may come from an outage, because the outage may end.
 DEFAULT_NON_RETRYABLE_ERRORS: tuple[str, ...] = (
     # dbt cannot read the project, or cannot compile it.
     r"compilation error",
@@ -39,7 +40,7 @@ DEFAULT_NON_RETRYABLE_ERRORS: tuple[str, ...] = (
 
 
 def check_pattern(pattern: str) -> str:
-    """Return a pattern if it is a regular expression.
+    """Return a pattern unchanged if it is a valid regular expression.
 
     Raises:
         ValueError: The pattern is not a valid regular expression, or is empty.
@@ -47,20 +48,23 @@ def check_pattern(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        msg = f"{pattern!r} is not a regular expression ({error}): escape it with re.escape"
+        msg = f"{pattern!r} is not a valid regular expression ({error}): escape the text with re.escape"
         raise ValueError(msg) from None
     if not pattern.strip():
-        msg = "it is an empty pattern, which would match every failure: remove it, or set retries to 0"
+        msg = "the pattern is empty and would match every failure: remove the pattern, or set retries to 0"
         raise ValueError(msg)
     return pattern
 
 
 def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
-    """Return the line of a failure which shows that a retry would fail, too. None if there is no such line.
+    """Return the first line that matches a pattern, because the line means that a retry would fail, too.
+
+    The function searches dbt's errors and the end of the log. It returns None if no line matches a pattern.
 
     Args:
-        error: The failure, with the end of the failing command's log and dbt's own errors.
-        patterns: Regular expressions. Upper and lower case letters are treated as the same.
+        error: The error of the failed Bolt run. The error contains dbt's errors and the end of the failed command's
+            log.
+        patterns: The regular expressions. Upper-case and lower-case letters are treated as the same.
     """
     text = "\n".join([*error.dbt_errors, error.log_tail or ""])
     for pattern in patterns:
@@ -73,10 +77,12 @@ def why_not_retry(error: BoltRunError, patterns: Sequence[str]) -> str | None:
 
 
 def retry_of(request: TriggerRequest, run_id: int) -> TriggerRequest:
-    """Return the request that retries a failed run: from the command that failed, with the schedule's own commands.
+    """Return the request that retries a failed Bolt run, from the failed command on.
+
+    The request has no `commands`, because Bolt takes the commands from the failed Bolt run.
 
     Args:
-        request: The request that started the run.
-        run_id: The id of the run that failed.
+        request: The request that started the failed Bolt run.
+        run_id: The id of the failed Bolt run.
     """
     return replace(request.with_options(commands=None), retry_of=run_id, retry_everything=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.states import Cancelling
 from support.prefect_api import latest_flow_run, logs_of
@@ -15,11 +16,14 @@ from support.processes import await_until
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.decision_log import DecisionLog
+from paradime_flows.prefect_api import slots
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner import slot
 from paradime_flows.runner.slot import schedule_slot, slot_name
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.schemas.objects import FlowRun
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
@@ -60,7 +64,8 @@ async def test_a_flow_run_that_waits_for_its_slot_notices_a_cancel(
     name = f"waits for its slot {bolt_simulator.api_endpoint}"
     async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
         flow = run_schedule.with_options(flow_run_name=name)
-        waiting = asyncio.create_task(flow(daily, return_state=True, **QUICK))
+        with use_timing(Timing(slot_log_after_seconds=0.5)):
+            waiting = asyncio.create_task(flow(daily, return_state=True, **QUICK))
         flow_run = await await_until(
             lambda: _waiting_run(name), "a flow run that waits for the slot", every=0.4
         )
@@ -97,6 +102,40 @@ async def test_the_wait_for_a_slot_is_bounded(
     assert bolt_simulator.runs() == []
 
 
+async def test_a_slot_costs_the_requests_that_take_and_release_it(
+    daily: BoltSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is held below the length of its lease. The first holder of all also makes the limit."""
+    send, sent = httpx.AsyncHTTPTransport.handle_async_request, list[str]()
+
+    async def note(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.path.rpartition("/")[2])
+        return await send(transport, request)
+
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
+        assert await slots_taken(daily) == 1
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", note)
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
+        pass
+    assert sent == ["increment-with-lease", "decrement-with-lease"]
+
+
+async def test_the_lease_on_a_slot_is_renewed(daily: BoltSchedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a slot stays taken for longer than its lease."""
+    renewed = asyncio.Event()
+    renew = PrefectClient.renew_concurrency_lease
+
+    async def note(client: PrefectClient, lease_id: UUID, lease_duration: float) -> httpx.Response:
+        answer = await renew(client, lease_id, lease_duration)
+        renewed.set()
+        return answer
+
+    monkeypatch.setattr(PrefectClient, "renew_concurrency_lease", note)
+    monkeypatch.setattr(slots, "_RENEWED_AFTER", 0.001)
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
+        await asyncio.wait_for(renewed.wait(), 30)
+
+
 async def test_a_flow_run_can_run_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
     """`one_at_a_time=False`."""
     async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
@@ -113,13 +152,13 @@ async def test_a_prefect_without_slots_does_not_stop_a_run(
         msg = "no such feature on this plan"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(slot, "make_limit", refuse)
+    monkeypatch.setattr(slots, "make_limit", refuse)
     await arun_schedule(daily, **QUICK)
     assert len(bolt_simulator.runs()) == 1
     flow_run = await latest_flow_run("run-schedule")
 
     async def said() -> bool:
-        return any("continuing without it" in message for message in await logs_of(flow_run.id))
+        return any("continuing without the slot" in message for message in await logs_of(flow_run.id))
 
     # Prefect sends the last log lines a moment later.
     await await_until(said, "the log line about the slot")

@@ -63,10 +63,10 @@ BAD = [
     bad(
         a_call(lambda c: c.trigger_bolt_run(TWO_LINES)),
         "line break",
-        "Type it again",
+        " again, such as",
         id="trigger: two lines",
     ),
-    bad(a_call(lambda c: c.trigger_bolt_run(HALF_A_CHARACTER)), "Type it again", id="trigger: broken text"),
+    bad(a_call(lambda c: c.trigger_bolt_run(HALF_A_CHARACTER)), " again, such as", id="trigger: broken text"),
     bad(
         a_call(lambda c: c.trigger_bolt_run("daily", commands="dbt run")),
         "not a list",
@@ -76,7 +76,7 @@ BAD = [
     bad(
         a_call(lambda c: c.trigger_bolt_run("daily", commands=[])),
         "empty list",
-        "leave it out",
+        "leave commands out",
         id="trigger: no commands",
     ),
     bad(
@@ -143,6 +143,7 @@ BAD = [
     bad(a_call(lambda c: c.retry_bolt_run(1.0)), "run_id is 1.0", WHOLE, id="retry: fraction"),
     bad(a_call(lambda c: c.get_bolt_command(None)), "command_id is None", WHOLE, id="command: None"),
     bad(a_call(lambda c: c.get_bolt_command_resources([1, 0])), "command_id is 0", WHOLE, id="resources: 0"),
+    bad(a_call(lambda c: c.get_runs_of_commands([True])), "command_id is True", WHOLE, id="runs: True"),
     bad(a_call(lambda c: c.get_bolt_resource_url(0)), "resource_id is 0", WHOLE, id="URL: 0"),
     bad(a_call(lambda c: c.download_bolt_resource("a")), "resource_id is 'a'", WHOLE, id="download: text"),
     bad(a_call(lambda c: c.list_bolt_schedules(offset=-1)), "offset is -1", "from 0", id="list: offset"),
@@ -172,7 +173,7 @@ BAD = [
     bad(credentials(api_endpoint="https://api.paradime.io/a b"), "white space", COPY_IT, id="block: space"),
     bad(
         credentials(api_endpoint="https://api.paradime.io/api/v1/<workspace>/graphql"),
-        "replace <workspace> by your own",
+        "replace <workspace> by your workspace",
         id="block: placeholder",
     ),
     bad(
@@ -188,9 +189,14 @@ BAD = [
     bad(credentials(api_key=""), "type the API key that belongs to this secret", id="block: no key"),
     bad(credentials(api_secret=""), "paste the API secret", id="block: no secret"),
     bad(credentials(api_secret="   "), "paste the API secret", id="block: blank secret"),
-    bad(credentials(api_secret="two words"), "api_secret holds a space", "paste it again", id="block: words"),
+    bad(
+        credentials(api_secret="two words"),
+        "api_secret holds a space",
+        "paste the value again",
+        id="block: words",
+    ),
     bad(credentials(api_secret="secret\n"), "api_secret holds", "line break", id="block: line break"),
-    bad(credentials(api_key="schlüssel"), "api_key holds", "paste it again", id="block: letters"),
+    bad(credentials(api_key="schlüssel"), "api_key holds", "paste the value again", id="block: letters"),
     bad(credentials(api_secret="prdm_cmp_t"), "uid of the workspace to act on", id="block: no workspace"),
     bad(credentials(proxy="proxy.internal:3128"), "type http://host:port", id="block: proxy"),
     bad(credentials(proxy="http://[proxy"), "type http://host:port", id="block: proxy with a bracket"),
@@ -207,7 +213,7 @@ BAD = [
     # The schedule block and the handle
     bad(schedule(schedule_name=None), "schedule_name", "valid string", id="schedule: no name"),
     bad(schedule(schedule_name=" "), "schedule_name is empty", id="schedule: blank name"),
-    bad(schedule(schedule_name=TWO_LINES), "line break", "Type it again", id="schedule: two lines"),
+    bad(schedule(schedule_name=TWO_LINES), "line break", " again, such as", id="schedule: two lines"),
     bad(schedule(commands=[""]), "commands holds ''", "['dbt run', {", id="schedule: empty command"),
     bad(schedule(commands="dbt run"), "commands", "valid list", id="schedule: commands as text"),
     bad(schedule(branch="main\tx"), "control character", id="schedule: tab in the branch"),
@@ -251,7 +257,7 @@ BAD = [
     # The tasks' arguments
     bad(
         a_task("wait_for_bolt_run", 1, timeout_seconds=0),
-        "timeout_seconds is 0. Nothing was sent",
+        "timeout_seconds is 0. No request was sent to Bolt",
         "greater than 0",
         id="task: no time",
     ),
@@ -321,13 +327,13 @@ BAD = [
     bad(
         flow(non_retryable_errors=["("]),
         "non_retryable_errors.0",
-        "not a regular expression",
+        "not a valid regular expression",
         id="flow: no pattern",
     ),
     bad(
         flow(non_retryable_errors=["quota", ""]),
         "non_retryable_errors.1",
-        "empty pattern",
+        "the pattern is empty",
         id="flow: empty pattern",
     ),
     # No credentials are set up here.

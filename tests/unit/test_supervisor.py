@@ -13,6 +13,7 @@ from prefect.context import FlowRunContext
 
 from paradime_blocks import signals
 from paradime_blocks.signals import SignalCount
+from paradime_flows.ledger.lease import Lease
 from paradime_flows.prefect_api.supervisor import Supervisor, start_new_supervisor, the_supervisor
 from paradime_flows.time_limits import Timing, use_timing
 
@@ -87,12 +88,12 @@ def test_a_reset_process_remembers_nothing() -> None:
     """Each test needs that: no flow runs, tokens and signals of earlier tests."""
     flow_run_id = uuid4()
     before = the_supervisor().of(flow_run_id)
-    the_supervisor().tokens[flow_run_id] = {"a token"}
+    the_supervisor().leases[flow_run_id] = {Lease(1, "an execution")}
     before.signals["its execution"] = count = SignalCount()
     start_new_supervisor()
     comes(signal.SIGINT)
     assert the_supervisor().of(flow_run_id) is not before
-    assert (the_supervisor().tokens, count.interrupts) == ({}, 0)
+    assert (the_supervisor().leases, count.interrupts) == ({}, 0)
 
 
 def test_a_signal_counts_for_the_executions_active_at_its_arrival(count: SignalCount) -> None:

@@ -1,4 +1,4 @@
-"""Most access to Prefect: the flow run's context, flow runs, labels, artifacts, and the times. For other packages."""
+"""How the other packages use Prefect: the context of a flow run, flow runs, labels, artifacts, and time limits."""
 
 from paradime_flows.prefect_api.artifacts import (
     ArtifactWriter,
@@ -7,20 +7,24 @@ from paradime_flows.prefect_api.artifacts import (
     flow_run_url,
     short_hash,
 )
+from paradime_flows.prefect_api.client import prefect_client
 from paradime_flows.prefect_api.context import (
     current_execution,
     current_execution_began_at,
     current_flow_run_id,
     current_task_run_id,
-    new_prefect_clients,
+    flow_run_at_begin,
     run_logger,
 )
 from paradime_flows.prefect_api.dispatch import DispatchedFlow, async_form, bolt_flow, bolt_task
 from paradime_flows.prefect_api.flow_runs import (
     every_flow_run,
+    family_of,
     has_its_own_process,
+    is_first_attempt,
     is_suspended,
     lineage,
+    outermost_of,
     set_final_state,
     state_types,
     subflows_of,
@@ -33,67 +37,89 @@ from paradime_flows.prefect_api.inputs import (
     schedule_of_run,
 )
 from paradime_flows.prefect_api.labels import (
-    ALIVE_LABEL,
-    CALLER_LABEL,
-    EXECUTION_BEGAN_LABEL,
-    EXECUTION_LABEL,
+    ATTEMPT_TAG_PREFIX,
+    CALL_TAG_PREFIX,
     FLOW_RUN_TAG,
     LEDGER_LABEL_PREFIX,
     LOGS_LABEL_PREFIX,
-    PROGRESS_LABEL_PREFIX,
     RUN_ID_LABEL,
     SCHEDULE_LABEL,
     STEP_LABEL_PREFIX,
+    WATCH_VARIABLE_PREFIX,
+    schedule_tag,
 )
-from paradime_flows.prefect_api.signals import SwallowedSignals, count_signals, resend_swallowed_signals
+from paradime_flows.prefect_api.observer import Observed, observing, the_observer
+from paradime_flows.prefect_api.shared_reads import read_flow_run, read_flow_runs
+from paradime_flows.prefect_api.signals import (
+    SwallowedSignals,
+    count_signals,
+    is_rescheduled,
+    resend_swallowed_signals,
+)
 from paradime_flows.prefect_api.signatures import filled
+from paradime_flows.prefect_api.slots import SlotTaken, concurrency_slot
 from paradime_flows.prefect_api.supervisor import Supervised, the_supervisor
+from paradime_flows.prefect_api.task_runs import ShownTaskRun, as_task_run, end_left_task_runs
 from paradime_flows.time_limits import times
 
 __all__ = [
-    "ALIVE_LABEL",
-    "CALLER_LABEL",
-    "EXECUTION_BEGAN_LABEL",
-    "EXECUTION_LABEL",
+    "ATTEMPT_TAG_PREFIX",
+    "CALL_TAG_PREFIX",
     "FLOW_RUN_TAG",
     "LEDGER_LABEL_PREFIX",
     "LOGS_LABEL_PREFIX",
-    "PROGRESS_LABEL_PREFIX",
     "RUN_ID_LABEL",
     "SCHEDULE_LABEL",
     "STEP_LABEL_PREFIX",
+    "WATCH_VARIABLE_PREFIX",
     "ArtifactWriter",
     "DispatchedFlow",
+    "Observed",
+    "ShownTaskRun",
+    "SlotTaken",
     "Supervised",
     "SwallowedSignals",
     "artifact_key",
     "artifact_url",
+    "as_task_run",
     "async_form",
     "bolt_client",
     "bolt_flow",
     "bolt_task",
+    "concurrency_slot",
     "count_signals",
     "current_execution",
     "current_execution_began_at",
     "current_flow_run_id",
     "current_task_run_id",
+    "end_left_task_runs",
     "every_flow_run",
+    "family_of",
     "filled",
     "find_schedule",
+    "flow_run_at_begin",
     "flow_run_url",
     "has_its_own_process",
+    "is_first_attempt",
+    "is_rescheduled",
     "is_suspended",
     "lineage",
-    "new_prefect_clients",
+    "observing",
+    "outermost_of",
+    "prefect_client",
+    "read_flow_run",
+    "read_flow_runs",
     "resend_swallowed_signals",
     "resolve_credentials",
     "resolve_schedule",
     "run_logger",
     "schedule_of_run",
+    "schedule_tag",
     "set_final_state",
     "short_hash",
     "state_types",
     "subflows_of",
+    "the_observer",
     "the_supervisor",
     "times",
 ]

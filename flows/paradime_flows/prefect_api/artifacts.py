@@ -9,32 +9,33 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.settings import get_current_settings
 from slugify import slugify
 
+from paradime_flows.prefect_api.client import prefect_client
+
 _KEY_CHARACTERS: Final = 120
 _HASH_CHARACTERS: Final = 8
 _UNNAMED: Final = re.compile(r"run \d+")
-# A schedule with such a name would get a key that looks like the key of another kind of artifact.
+# A schedule with one of these names would get a key that looks like the key of another kind of artifact.
 _TAKEN: Final = re.compile(
     r"^(?:run-\d+$|orphans$|(?:inspect|pipeline|progress)-)|-(?:dbt-results|links)$|-log-\d+(?:-|$)"
 )
 
 
 def artifact_key(kind: str, name: str, *parts: str) -> str:
-    """Return an artifact's key. Prefect accepts only lower-case letters, digits and dashes.
+    """Return an artifact's key. Prefect accepts only lower-case letters, digits and dashes in a key.
 
-    Two names never have the same key, and no name has the key of another name's results, logs or links. So the
+    Two names never get the same key, and no name gets the key of another name's results, logs or links. So the
     function adds a hash after a name that is not a valid key, or that looks like the key of another kind of artifact.
-    It also adds a hash at the end of a key that would be too long or empty.
+    The function also adds a hash at the end of a key that would be too long or empty.
 
     Args:
-        kind: The word at the beginning of the key, such as `paradime`. It is not remote text.
-        name: The name of a schedule, a pipeline or a run.
-        parts: The end of the key. The key may lose capitals and punctuation of the parts. So a caller that passes
-            remote text must check that its keys differ, as `ArchiveContext.key` does.
+        kind: The first word of the key, such as `paradime`. This word never comes from Bolt or from a user.
+        name: The name of a schedule, a pipeline or a Bolt run.
+        parts: The last words of the key. The function may remove capital letters and punctuation. So a caller that
+            passes text from Bolt must check that its keys differ, as `ArchiveContext.key` does.
 
     Example:
         >>> artifact_key("paradime", "daily", "dbt results")
@@ -43,7 +44,7 @@ def artifact_key(kind: str, name: str, *parts: str) -> str:
         'paradime-daily-run-b1ee1f0d'
     """
     own = slugify(name)
-    # "run 123" is our own name for a run whose schedule is unknown. It needs no hash.
+    # "run 123" is our own name for a Bolt run whose schedule is unknown. This name needs no hash.
     if not _UNNAMED.fullmatch(name) and (own != name or _TAKEN.search(name)):
         own = f"{own}-{short_hash(name)}".strip("-")
     whole = "-".join(part for part in (kind, name, *parts) if part)
@@ -54,17 +55,17 @@ def artifact_key(kind: str, name: str, *parts: str) -> str:
 
 
 def short_hash(text: str) -> str:
-    """Return a few characters that identify a text."""
+    """Return a short hash of a text."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:_HASH_CHARACTERS]
 
 
 def artifact_url(artifact_id: UUID) -> str | None:
-    """Return an artifact's page in Prefect's UI; None if the UI's address is not known."""
+    """Return the URL of an artifact's page in Prefect's UI; None if Prefect's settings have no URL of the UI."""
     return _page(f"artifacts/artifact/{artifact_id}")
 
 
 def flow_run_url(flow_run_id: UUID) -> str | None:
-    """Return a flow run's page in Prefect's UI; None if the UI's address is not known."""
+    """Return the URL of a flow run's page in Prefect's UI; None if Prefect's settings have no URL of the UI."""
     return _page(f"runs/flow-run/{flow_run_id}")
 
 
@@ -77,11 +78,12 @@ def _page(path: str) -> str | None:
 class ArtifactWriter:
     """Writes artifacts for one flow run.
 
-    Prefect renders descriptions as markdown. So remote text must be escaped in descriptions, as it is in the data.
+    Prefect renders the descriptions of artifacts as markdown. So the caller must escape text from Bolt in
+    descriptions, as in the artifacts' data.
 
     Attributes:
-        flow_run_id: The flow run; None outside of flow runs.
-        task_run_id: The flow run's task run that writes the artifacts, if there is one.
+        flow_run_id: The id of the flow run; None outside of flow runs.
+        task_run_id: The id of the task run that writes the artifacts; None if no task run writes them.
     """
 
     flow_run_id: UUID | None = None
@@ -97,11 +99,11 @@ class ArtifactWriter:
 
     async def update(self, artifact_id: UUID, data: str) -> None:
         """Replace the data of an artifact."""
-        async with get_client() as client:
+        async with prefect_client() as client:
             await client.update_artifact(artifact_id, ArtifactUpdate(data=data))
 
     async def _create(self, key: str, kind: str, data: str, description: str) -> UUID:
-        async with get_client() as client:
+        async with prefect_client() as client:
             artifact = await client.create_artifact(
                 ArtifactCreate(
                     key=key,

@@ -1,26 +1,30 @@
-"""The flow run and task run in which our code runs."""
+"""Finds the flow run and the task run in which our code is running."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import datetime, timezone
 from uuid import UUID, uuid4
 
-from prefect.context import AsyncClientContext, FlowRunContext, TaskRunContext
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.logging.loggers import flow_run_logger
 
 from paradime_flows.prefect_api.supervisor import the_supervisor
+from paradime_flows.prefect_api.task_runs import logger_of_work
 
 _PROCESS = str(uuid4())
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """Return the logger of the flow run or task run; a plain logger outside of flow runs and task runs."""
+    """Return the logger of the current flow run or task run. If there is no such run, return a plain logger.
+
+    If a task run shows the current work (`as_task_run`), return the logger of this task run.
+    """
+    if (logger := logger_of_work()) is not None:
+        return logger
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None and current_task_run_id() is None:
         # In a subflow that a task called, `get_run_logger` would return the task's logger.
@@ -29,20 +33,6 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return get_run_logger()
     except MissingContextError:
         return get_logger("paradime")
-
-
-@contextmanager
-def new_prefect_clients() -> Iterator[None]:
-    """Make `get_client` return new clients during the `with` block, instead of the client of the flow run's engine.
-
-    A task that was interrupted may clean up after its flow has ended. At that time, the engine's client is closed.
-    """
-    variable: ContextVar[AsyncClientContext | None] = AsyncClientContext.__var__  # type: ignore[assignment]
-    token = variable.set(None)
-    try:
-        yield
-    finally:
-        variable.reset(token)
 
 
 def current_flow_run_id() -> UUID | None:
@@ -56,13 +46,20 @@ def current_flow_run_id() -> UUID | None:
     return task_context.task_run.flow_run_id if task_context is not None else None
 
 
+def flow_run_at_begin(flow_run_id: UUID) -> FlowRun | None:
+    """Return a flow run as Prefect read it before it called the flow's function; None outside of this flow run."""
+    context = FlowRunContext.get()
+    found = context.flow_run if context is not None else None
+    return found if found is not None and found.id == flow_run_id else None
+
+
 def current_execution() -> str:
     """Return a token that identifies the present execution of a flow run.
 
     Each attempt of the flow run has its own token, and the token is the same in every process of an execution. The
     token is the id of the Running state with which the execution began. Prefect sends this state to tasks in other
-    processes, but it may not send the context's start time. The token is stored, because the flow run's state changes
-    when the execution ends, while a task may still run.
+    processes, but Prefect may not send the start time of the context. The token is stored, because the flow run's
+    state changes when the execution ends, while a task may still run.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -73,13 +70,13 @@ def current_execution() -> str:
 
 
 def current_execution_began_at() -> datetime:
-    """Return when this process began to execute the current flow run; outside of a flow run, the time now."""
+    """Return when this process began to execute the current flow run; outside of a flow run, the present time."""
     context = FlowRunContext.get()
     return context.start_time if context is not None else datetime.now(timezone.utc)
 
 
 def current_task_run_id() -> UUID | None:
-    """Return the id of the caller's task run; None outside of tasks, and in a flow that was called from a task."""
+    """Return the id of the caller's task run; None outside of tasks, and in a subflow that a task called."""
     context = TaskRunContext.get()
     if context is None or context.task_run.flow_run_id != current_flow_run_id():
         return None

@@ -1,11 +1,11 @@
-"""Flows and tasks with async functions that sync code can call, too.
+"""The classes of our flows and tasks: their functions are async, but sync code can call them, too.
 
 In Prefect, only async code can call an async flow. Our flows are async, because only an async function can be
-cancelled in every place. If sync code calls one of our flows or tasks, the call returns when the flow or task has
+cancelled at every point. If sync code calls one of our flows or tasks, the call returns when the flow or task has
 ended. `.submit()`, `.map()`, deployments and workers work as in Prefect.
 
-The arguments of a task are checked in its task run, as Prefect checks the parameters of a flow. An argument may be a
-future, and in the task run the future has its value.
+A task checks its arguments in its task run, as Prefect checks the parameters of a flow. If an argument is a future,
+Prefect has replaced the future by its value before the check.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.flows import Flow
 from prefect.tasks import Task
 from prefect.utilities.annotations import unmapped
-from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import ParamSpec
 
@@ -47,15 +46,6 @@ class DispatchedFlow(Flow[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow to its end for a sync caller. Return a coroutine to an async caller."""
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
-
-    def drawn_with(self, boxes: Mapping[str, type[FormGroup]]) -> DispatchedFlow[P, R]:
-        """Show options in boxes in the flow's form.
-
-        A deployment reads the signature of the flow. A flow run reads the signature of the flow's function.
-        """
-        self.__signature__ = form_signature(self.fn, boxes)
-        self.parameters = parameter_schema(self)
-        return self
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters of a call as Prefect stores them.
@@ -88,14 +78,18 @@ class DispatchedTask(Task[P, R]):
         return _finished_for_sync_callers(super().__call__(*args, **kwargs))
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit the task to the task runner. The calling thread counts the signals for the task's thread."""
+        """Submit the task to the task runner.
+
+        The calling thread counts the signals, because the task's own thread may not receive signals.
+        """
         count_signals()
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Map the task over its arguments. The calling thread counts the signals for the tasks' threads.
+        """Map the task over its arguments. The calling thread counts the signals, as in `submit`.
 
-        All tasks get the same block. Prefect alone would map over the fields of the block.
+        If an argument is a block, all tasks get this block. Prefect's own `map` would map over the fields of the
+        block.
         """
         count_signals()
         return super().map(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
@@ -110,28 +104,36 @@ class DispatchedTask(Task[P, R]):
 def bolt_flow(
     *, boxes: Mapping[str, type[FormGroup]] | None = None, **options: Any
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedFlow[P, R]]:
-    """Make a flow of an async function, for sync and async callers.
+    """Turn an async function into a flow that sync code and async code can call.
 
     Args:
         boxes: The boxes of the flow's form. The key is the name of the parameter.
-        options: Options of `prefect.flow`.
+        options: The keyword arguments of `prefect.flow`.
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedFlow[P, R]:
-        flow: Any = DispatchedFlow(spread_options(function, boxes), **options)
-        return flow.drawn_with(boxes) if boxes else flow  # type: ignore[no-any-return]
+        drawn: Any = spread_options(function, boxes)
+        if not boxes:
+            return DispatchedFlow(drawn, **options)
+        # A deployment reads the signature of the flow object: the form, with its boxes. A flow run reads the signature
+        # of the flow's function. Prefect draws the form when the flow is made, and drawing it twice takes long.
+        every_option = drawn.__signature__
+        form = drawn.__signature__ = form_signature(drawn, boxes)
+        flow: Any = DispatchedFlow(drawn, **options)
+        drawn.__signature__, flow.__signature__ = every_option, form
+        return flow  # type: ignore[no-any-return]
 
     return decorate
 
 
 def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], DispatchedTask[P, R]]:
-    """Make a task of an async function, for sync and async callers. The task checks the types of its arguments.
+    """Turn an async function into a task that sync code and async code can call. The task checks its arguments' types.
 
     The task has no cache. In a flow that persists its results, a cache would return the result of an earlier call with
-    the same arguments. A second trigger would return the first Bolt run, and a read would return an old state.
+    the same arguments: a second trigger would return the first Bolt run, and a read would return an old state.
 
     Args:
-        options: Options of `prefect.task`.
+        options: The keyword arguments of `prefect.task`.
     """
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> DispatchedTask[P, R]:
@@ -150,16 +152,16 @@ def bolt_task(**options: Any) -> Callable[[Callable[P, Coroutine[Any, Any, R]]],
 
 @functools.cache
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    # The adapters are made at the first call, because it takes time to make them.
+    # The adapters are created at the first call, because the creation takes time.
     parameters = inspect.signature(function).parameters.values()
     return {each.name: TypeAdapter(each.annotation) for each in parameters}
 
 
 def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> object:
-    """Return a task's argument, converted to its type.
+    """Convert an argument of a task to the type that the task's signature names.
 
     Raises:
-        BoltRequestError: The argument is invalid, or it is text where the type is a number or a bool.
+        BoltRequestError: The argument is not valid, or its basic type is wrong: for example, a text for a number.
     """
     given = (
         f"{name} is {value!r}"
@@ -170,13 +172,14 @@ def _checked_argument(name: str, value: object, adapter: TypeAdapter[Any]) -> ob
         read = adapter.validate_python(value)
     except ValidationError as error:
         reasons = dict.fromkeys(reason for _, reason in each_reason(error))
-        msg = f"{given}. Nothing was sent."
+        msg = f"{given}. No request was sent to Bolt."
         wanted = "; or ".join(reason[:1].lower() + reason[1:] for reason in reasons)
         guidance = f"For {name}, {wanted}."
         raise BoltRequestError(msg, guidance=guidance) from None
     if isinstance(value, _PLAIN) and not _is_of_the_same_kind(value, read):
-        # Pydantic reads "no" as False and True as 1. This is a guess, and a guess could start a wrong Bolt run.
-        msg = f"{given}. Nothing was sent."
+        # Pydantic reads "no" as False and True as 1. These values are guesses, and a guess could start a wrong Bolt
+        # run.
+        msg = f"{given}. No request was sent to Bolt."
         kind = "True or False" if isinstance(read, bool) else f"a value like {read!r}"
         raise BoltRequestError(msg, guidance=f"Give {name} as {kind}.")
     return read
@@ -193,8 +196,8 @@ def _is_of_the_same_kind(value: object, read: object) -> bool:
 
 
 def async_form(runnable: DispatchedFlow[P, R] | DispatchedTask[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return the form of a flow or task for async callers (`ax` beside `x`)."""
-    # This is Prefect's own call, so it returns a coroutine to every caller.
+    """Return the async function `ax` for a flow or task `x`. Async code can await the function."""
+    # `call` is Prefect's own `__call__`, which returns a coroutine to every caller.
     call: Any = Flow.__call__ if isinstance(runnable, Flow) else Task.__call__
 
     @functools.wraps(runnable.fn)

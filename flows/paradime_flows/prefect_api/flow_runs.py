@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -10,9 +10,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed
+
+from paradime_flows.prefect_api.shared_reads import read_flow_run, read_flow_runs
+from paradime_flows.prefect_api.supervisor import the_supervisor
+from paradime_flows.prefect_api.task_runs import end_left_task_runs
 
 _PAGE = 200
 _GENERATIONS = 10
@@ -20,15 +24,15 @@ _CANCELS = {StateType.CANCELLING, StateType.CANCELLED}
 
 
 async def every_flow_run(client: PrefectClient, wanted: FlowRunFilter) -> AsyncIterator[FlowRun]:
-    """Return all flow runs that match a filter, page by page, because Prefect returns at most 200 at once.
+    """Iterate over all flow runs that match a filter. Prefect returns at most 200 flow runs in one page.
 
     Args:
-        client: An open client.
-        wanted: The filter.
+        client: An open Prefect client.
+        wanted: The filter for the flow runs.
 
     Yields:
-        Each flow run, once. While you iterate, do not change flow runs so that others match the filter: the pages
-        would shift.
+        Each flow run once. While you iterate, do not change flow runs in a way that changes which flow runs match the
+        filter, because the pages would shift.
     """
     seen = set()
     offset = 0
@@ -45,37 +49,97 @@ async def every_flow_run(client: PrefectClient, wanted: FlowRunFilter) -> AsyncI
         offset += len(page)
 
 
-async def parent_of(client: PrefectClient, flow_run: FlowRun) -> FlowRun | None:
-    """Return the flow run that called a flow run as its subflow."""
+async def _parent_of(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun, TaskRun] | None:
+    """Return the flow run that has called a flow run as its subflow, and the task run that represents the subflow."""
     if flow_run.parent_task_run_id is None:
         return None
-    task_run = await client.read_task_run(flow_run.parent_task_run_id)
-    return None if task_run.flow_run_id is None else await client.read_flow_run(task_run.flow_run_id)
+    call = await client.read_task_run(flow_run.parent_task_run_id)
+    return None if call.flow_run_id is None else (await read_flow_run(client, call.flow_run_id), call)
 
 
 async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[FlowRun]:
-    """Iterate over a flow run and its parents, from the flow run upwards."""
-    one: FlowRun | None = flow_run
-    for _ in range(_GENERATIONS):
-        if one is None:
+    """Iterate over a flow run, its parent, the parent's parent and so on.
+
+    Who called whom never changes. So only the first iteration costs two requests for each parent; then it is one
+    request for all of them.
+    """
+    yield flow_run
+    known = the_supervisor().of(flow_run.id)
+    if known.parents is not None:
+        found = await read_flow_runs(client, known.parents)
+        if found.keys() == set(known.parents):
+            for parent_id in known.parents:
+                yield found[parent_id]
             return
+    parents: list[UUID] = []
+    calls: list[TaskRun] = []
+    above = await _parent_of(client, flow_run)
+    while above is not None and len(parents) < _GENERATIONS:
+        one, call = above
+        parents.append(one.id)
+        calls.append(call)
         yield one
-        one = await parent_of(client, one)
+        above = await _parent_of(client, one)
+    known.parents, known.calls = parents, calls
+
+
+async def family_of(
+    client: PrefectClient, flow_run_id: UUID, found: Mapping[UUID, FlowRun] | None = None
+) -> list[FlowRun]:
+    """Return a flow run, its parent, the parent's parent and so on. If the parents are known, this is one request.
+
+    Args:
+        client: An open client.
+        flow_run_id: The flow run.
+        found: The flow runs that were read just now; None to read those that are known.
+
+    Raises:
+        ObjectNotFound: The flow run or one of its parents does not exist.
+    """
+    parents = the_supervisor().of(flow_run_id).parents
+    members = [flow_run_id, *(parents or ())]
+    if found is None:
+        found = await read_flow_runs(client, members)
+    if parents is not None and found.keys() >= set(members):
+        return [found[member] for member in members]
+    flow_run = found.get(flow_run_id) or await read_flow_run(client, flow_run_id)
+    return [one async for one in lineage(client, flow_run)]
+
+
+async def outermost_of(client: PrefectClient, flow_run: FlowRun) -> UUID:
+    """Return the id of a flow run's outermost parent, or of the flow run itself if it has no parent."""
+    known = the_supervisor().of(flow_run.id)
+    if known.parents is None:
+        return [one.id async for one in lineage(client, flow_run)][-1]
+    return known.parents[-1] if known.parents else flow_run.id
+
+
+def is_first_attempt(flow_run: FlowRun) -> bool:
+    """Whether a flow run was never retried, and never resumed after a suspension.
+
+    Prefect does not count a resumption. But after a resumption, the flow run has been Running since then only.
+    """
+    state, start = flow_run.state, flow_run.start_time
+    resumed = state is not None and start is not None and state.timestamp > start
+    return flow_run.run_count <= 1 and not resumed
 
 
 def has_its_own_process(flow_run: FlowRun) -> bool:
-    """Whether a deployment started the flow run. Then its parent does not execute it, and does not call it again."""
+    """Whether a deployment started the flow run.
+
+    If so, the flow run does not run in the process of its parent, and a retry of the parent does not call it again.
+    """
     return flow_run.deployment_id is not None
 
 
 def is_suspended(flow_run: FlowRun) -> bool:
-    """Whether a flow run is suspended. A paused flow run is not suspended: its process waits."""
+    """Whether a flow run is suspended. A paused flow run is not suspended, because its process is alive and waits."""
     state = flow_run.state
     return state is not None and state.is_paused() and state.name == "Suspended"
 
 
 async def subflows_of(client: PrefectClient, flow_run_ids: Iterable[UUID]) -> list[FlowRun]:
-    """Return the subflows of some flow runs, also those that have ended."""
+    """Return the subflow runs of the given flow runs, even the subflow runs that have ended."""
     parents = FlowRunFilterParentFlowRunId(any_=list(flow_run_ids))
     return [child async for child in every_flow_run(client, FlowRunFilter(parent_flow_run_id=parents))]
 
@@ -90,24 +154,26 @@ async def set_final_state(client: PrefectClient, flow_run: FlowRun, message: str
     """Set the final state of a flow run that no process executes any more.
 
     The state is Cancelled if a cancel was requested, or else Crashed. A flow run that has already ended keeps its
-    state. The one exception: if a cancel was requested before the flow run crashed, Crashed is replaced by Cancelled.
+    state, with one exception: if a cancel was requested before the flow run crashed, Cancelled replaces Crashed.
+    The task runs that the process has left Running end as Crashed.
 
     Args:
-        client: An open client.
-        flow_run: The flow run, as just read.
-        message: The message of the state.
+        client: An open Prefect client.
+        flow_run: The flow run. The caller has just read it from Prefect.
+        message: The message of the new state.
 
     Returns:
-        Whether the flow run was cancelled. A cancel after `flow_run` was read counts, too.
+        Whether the flow run was cancelled. A cancel that came after the caller read `flow_run` counts, too.
     """
+    await end_left_task_runs(client, flow_run.id, message)
     seen = flow_run.state
     if seen is not None and seen.is_final() and not seen.is_crashed():
         return seen.is_cancelled()
     if seen is None or not seen.is_cancelling():
         if seen is None or not seen.is_crashed():
             await client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
-        # The state Crashed may have replaced the state of a cancel: we may have done so just now, or a process that
-        # was killed before it noticed the cancel.
+        # Crashed may have replaced the state of a cancel: the line above may have replaced this state just now, or the
+        # process was killed before it noticed the cancel.
         if not _CANCELS.intersection((await state_types(client, flow_run.id))[-2:]):
             return False
     await client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)

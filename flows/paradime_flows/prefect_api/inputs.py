@@ -4,48 +4,54 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from pydantic import ValidationError
 
-from paradime_blocks import BoltClient, BoltError, BoltRequestError, BoltSchedule, ParadimeCredentials
+from paradime_blocks import BoltError, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.options import WaitOptions, chosen
 from paradime_blocks.text.reasons import each_reason, reasons
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.time_limits import times
 
+if TYPE_CHECKING:
+    from paradime_blocks import BoltClient
+
 
 async def resolve_credentials(
     credentials: ParadimeCredentials | str | None, schedule: str | BoltSchedule | None = None
 ) -> ParadimeCredentials:
-    """Return the credentials to use.
+    """Return the credentials of the caller, of the schedule block or of the environment.
 
     Args:
-        credentials: A block, its name, or None.
-        schedule: The schedule. If it is a `BoltSchedule`, it has credentials of its own.
+        credentials: A `ParadimeCredentials` block, the block's name, or None.
+        schedule: A schedule's name or a `BoltSchedule` block. Only the block has credentials of its own.
 
     Returns:
-        The credentials that were passed, or else those of the schedule, or else those of the environment.
+        The caller's credentials. If there are none, the credentials of the `BoltSchedule` block. If there is no such
+        block, the credentials from the environment variables.
 
     Raises:
-        BoltRequestError: The block does not exist or is invalid, or the environment lacks a variable.
+        BoltRequestError: The credentials block does not exist or is invalid, or an environment variable is missing.
     """
     if isinstance(credentials, str):
         name = credentials.removeprefix("paradime-credentials/")
         try:
             return await ParadimeCredentials.aload(name)
         except RuntimeError as error:
-            # The UI's form saves a block without running the block's validators. Prefect's own message advises to load
-            # the block without validators, which does not help here.
+            # The form in Prefect's UI saves a block without running the block's validators. Prefect's own error
+            # message advises to load the block without validators, which does not help here.
             if not isinstance(error.__cause__, ValidationError):
                 raise
             msg = f"The ParadimeCredentials block {name!r} is invalid: {reasons(error.__cause__)}."
-            guidance = "Nothing was sent. Edit the block on its page in the Prefect UI, or save it again."
+            guidance = (
+                "No request was sent to Bolt. Edit the block on its page in the Prefect UI, or save it again."
+            )
             raise BoltRequestError(msg, guidance=guidance) from None
         except ValueError as error:
-            msg = f"There is no ParadimeCredentials block named {name!r}. Nothing was sent."
-            guidance = f"Save one: ParadimeCredentials(...).save({name!r})."
+            msg = f"There is no ParadimeCredentials block named {name!r}. No request was sent to Bolt."
+            guidance = f"Save a block with this name: ParadimeCredentials(...).save({name!r})."
             raise BoltRequestError(msg, guidance=guidance) from error
     if credentials is not None:
         return credentials
@@ -64,16 +70,16 @@ async def bolt_client(credentials: ParadimeCredentials | str | None) -> AsyncIte
 async def resolve_schedule(
     schedule: str | BoltSchedule, credentials: ParadimeCredentials | str | None, **given: object
 ) -> BoltSchedule:
-    """Return the schedule to run: a copy of the caller's block or a new block, with the caller's options.
+    """Return a `BoltSchedule` with the caller's options: a copy of the caller's block, or a new block.
 
     Args:
-        schedule: A block, or a schedule's name or slug.
-        credentials: As for `resolve_credentials`.
-        given: Values for the block's wait options (`WaitOptions`). For None, the block's value or the default applies.
-            Options that are not wait options are ignored.
+        schedule: A `BoltSchedule` block, or a schedule's name or slug.
+        credentials: A `ParadimeCredentials` block, the block's name, or None.
+        given: Values for the block's wait options (`WaitOptions`). If a value is None, the value of the caller's block
+            or the default is used. Options that are not wait options are ignored.
 
     Raises:
-        BoltRequestError: A value is invalid; the message says what to type.
+        BoltRequestError: A value is invalid; the message says which values are valid.
     """
     changes: dict[str, Any] = dict(chosen(WaitOptions, given))
     if isinstance(schedule, BoltSchedule):
@@ -93,43 +99,45 @@ def _checked(fields: dict[str, Any]) -> BoltSchedule:
         return BoltSchedule(**fields)
     except ValidationError as error:
         raise BoltRequestError(
-            "; ".join(reason for _, reason in each_reason(error)), guidance="Nothing was sent."
+            "; ".join(reason for _, reason in each_reason(error)), guidance="No request was sent to Bolt."
         ) from None
 
 
 async def schedule_of_run(run_id: int, credentials: ParadimeCredentials, given: str | None) -> str:
-    """Return the schedule that a Bolt run belongs to. Bolt does not return the schedule with the run.
+    """Return the name of a Bolt run's schedule. Bolt does not return the schedule with the Bolt run.
 
     Args:
-        run_id: The Bolt run.
-        credentials: The credentials of the run's workspace.
-        given: The schedule, if the caller knows it.
+        run_id: The id of the Bolt run.
+        credentials: The credentials of the Bolt run's workspace.
+        given: The name of the schedule; None if the caller does not know the name.
 
     Raises:
-        BoltRequestError: The run is not among the newest runs of the active schedules.
+        BoltRequestError: The Bolt run is not among the newest runs of the active schedules.
     """
     if given is not None:
         return given
     async with credentials.get_client() as client:
         found = await client.find_schedule_of_run(run_id)
     if found is None:
-        msg = "The run is not among the newest runs of the workspace's active schedules."
-        raise BoltRequestError(msg, guidance="Nothing was sent. Give its schedule_name.", run_id=run_id)
+        msg = "The Bolt run is not among the newest runs of the workspace's active schedules."
+        raise BoltRequestError(
+            msg, guidance="No Bolt run was started. Give the schedule_name of the Bolt run.", run_id=run_id
+        )
     return found
 
 
 async def find_schedule(client: BoltClient, run_id: int, given: str | None) -> str | None:
-    """Return the schedule of a Bolt run, or None if it cannot be found. The artifact keys contain its name.
+    """Return the name of a Bolt run's schedule, for the artifact keys; None if the schedule is not found.
 
     Args:
-        client: The workspace's client.
-        run_id: The run.
-        given: The schedule, if the caller knows it.
+        client: An open client for the Bolt run's workspace.
+        run_id: The id of the Bolt run.
+        given: The name of the schedule; None if the caller does not know the name.
     """
     if given is not None:
         return given
-    # Only the artifact keys need the name of the schedule. So the search does not wait until an outage ends.
-    reason = "it is not among the newest runs of the active schedules"
+    # Only the artifact keys need the schedule's name. So the search does not wait for the end of an outage.
+    reason = "the Bolt run is not among the newest runs of the active schedules"
     with anyio.move_on_after(times().schedule_search_seconds) as scope:
         try:
             found = await client.find_schedule_of_run(run_id)

@@ -1,11 +1,13 @@
-"""Counts the signals that an execution of a flow run receives, from its first task on, in all of its threads.
+"""Counts the signals that the process receives during an execution of a flow run.
 
-The import of this module installs signal handlers (`paradime_blocks.signals`). The handlers only count signals.
+The count starts at the first task of this package. When this module is imported, it installs signal handlers
+(`paradime_blocks.signals`). The handlers only count signals.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,29 +16,43 @@ from paradime_flows.prefect_api.context import current_execution, current_flow_r
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.time_limits import times
 
-# A program may import our flows and tasks in the main thread, and call them only in other threads.
+_RUNS_AGAIN = {"reschedule", "relinquish"}
+
+# Only the main thread can install signal handlers. A program may import this package in the main thread, and call the
+# flows and tasks only in other threads.
 have_main_thread_listen()
 
 
+def is_rescheduled() -> bool:
+    """Whether Prefect starts the flow run of this process again after a SIGTERM.
+
+    On Kubernetes and on ECS, Prefect does this after an eviction, for example.
+    """
+    return os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower() in _RUNS_AGAIN
+
+
 def count_signals() -> SignalCount:
-    """Count the signals for this execution from the first call on, also between its waits and tasks."""
+    """Return the count of the signals of this execution.
+
+    The first call starts the count. The count also continues while no task is running.
+    """
     counts = the_supervisor().of(current_flow_run_id()).signals
     execution = current_execution()
     if execution not in counts:
         new = SignalCount()
         if counts.setdefault(execution, new) is not new:
-            # Another thread has stored its count first.
+            # Another thread has stored a count for this execution in the meantime. That count is used.
             new.end()
-    # At the first call, the main thread may not have installed its handlers yet.
+    # The main thread may not have installed the signal handlers yet.
     listen_for_interrupts()
     return counts[execution]
 
 
 class SwallowedSignals:
-    """Finds a SIGTERM that asyncio has swallowed, and sends it again.
+    """Finds a SIGTERM that asyncio has swallowed, and sends SIGTERM to this process again.
 
     Args:
-        count: The signals of the execution.
+        count: The count of the signals that the execution has received.
     """
 
     def __init__(self, count: SignalCount) -> None:
@@ -44,9 +60,10 @@ class SwallowedSignals:
         self._seen = 0
 
     def check(self) -> None:
-        """Send a swallowed signal again. The first check only notes the signal, and the second check sends it.
+        """Note a new signal, or send a signal again that an earlier check has noted.
 
-        Between the two checks, the signal has time to end the work of the main thread.
+        Between the two checks, the signal has time to end the work of the main thread. If the work has not ended by
+        the second check, the signal counts as swallowed.
         """
         had = self._count.terminations
         if had == self._seen:
@@ -56,7 +73,7 @@ class SwallowedSignals:
 
 @asynccontextmanager
 async def resend_swallowed_signals() -> AsyncIterator[None]:
-    """If asyncio swallows a SIGTERM during the `with` block, send it again, as a wait does."""
+    """If asyncio swallows a SIGTERM during the `with` block, send SIGTERM to this process again."""
     swallowed = SwallowedSignals(count_signals())
 
     async def listen() -> None:

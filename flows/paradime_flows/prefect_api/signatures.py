@@ -17,10 +17,10 @@ def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = No
     """Give a function that takes `**options: Unpack[Group]` a signature and a docstring that list each option.
 
     Prefect checks the arguments of a call against the signature, and shows the docstring as help in a form. The
-    annotations are evaluated, so that they can be sent to another process.
+    annotations of the new signature are types, not texts, so that the function can be sent to another process.
 
     Args:
-        function: The function. It is changed.
+        function: The function. Its signature and docstring are replaced.
         boxes: The boxes of the form. The key is the name of the parameter. The function takes the boxes in addition to
             the options.
     """
@@ -41,7 +41,7 @@ def spread_options(function: F, boxes: Mapping[str, type[FormGroup]] | None = No
 
 
 def form_signature(function: Callable[..., Any], boxes: Mapping[str, type[FormGroup]]) -> inspect.Signature:
-    """Return a flow's signature for its form. An option that is in a box is not shown a second time outside of it."""
+    """Return the signature for a flow's form. If an option is in a box, the form shows the option only in the box."""
     signature = inspect.signature(function)
     boxed = {option for box in boxes.values() for option in box.model_fields}
     parameters = [
@@ -68,21 +68,28 @@ def filled(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options.get(name, default_of(hint)) for name, hint in option_types(kind).items()}
 
 
-_OPTIONS = "        options: "
+_OPTIONS = "    options: "
 
 
 def _with_arguments(docstring: str, options: Mapping[str, str]) -> str:
-    """Return a docstring with a line for each option instead of the line for `options`."""
-    lines = docstring.splitlines()
+    """Replace the line for `options` in a docstring by one entry for each option."""
+    # Python 3.13 removes the indentation of a docstring itself.
+    lines = inspect.cleandoc(docstring).splitlines()
     (at,) = [n for n, line in enumerate(lines) if line.startswith(_OPTIONS)]
+    after = at + 1
+    while lines[after : after + 1] and lines[after].startswith(" " * 8):
+        after += 1
     described = [
         line
         for name, text in options.items()
         for line in textwrap.wrap(
             f"{name}: {text}",
-            width=110,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
+            width=106,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
+            # A form shows a line break as a space, which must not be inside of a word such as `head-and-tail`.
+            break_on_hyphens=False,
+            break_long_words=False,
         )
     ]
-    return "\n".join([*lines[:at], *described, *lines[at + 1 :]])
+    return "\n".join([*lines[:at], *described, *lines[after:]])

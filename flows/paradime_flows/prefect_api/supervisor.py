@@ -1,48 +1,61 @@
-"""Stores what only this process knows about the flow runs that it executes. Everything else is stored in Prefect.
+"""Stores the data about flow runs that only the process that executes them needs. Other data is stored in Prefect.
 
 The data of a flow run is deleted after its execution in this process has ended and its hooks had time to finish. The
-execution has ended when no task and no thread has Prefect's context of the flow run any more. The tokens stay: they
+execution has ended when no task and no thread has Prefect's context of the flow run any more. The leases stay: they
 show that an execution has lost its flow run to another process, so it cannot claim it again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import weakref
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.context import FlowRunContext
 
 from paradime_flows.time_limits import times
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import TaskRun
+
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.signals import SignalCount
+    from paradime_flows.prefect_api.client import OpenClient
+    from paradime_flows.prefect_api.observer import Observer
+    from paradime_flows.prefect_api.shared_reads import SharedReads
 
 
 @dataclass
 class Supervised:
-    """What this process knows about one flow run.
+    """The data that this process keeps about one flow run.
 
     Attributes:
         executions: The token of each execution. The key is the time at which that execution began in this process.
-        signals: The signals of each execution. The key is the execution's token.
-        credentials: Credentials that were passed in code. The key is their endpoint and workspace. Saved credentials
-            are not here, because their block can be loaded again.
-        claimed: The intents that resumed an intent of an earlier attempt, each with the tasks that called it. The key
-            is the key of the earlier intent and the token of the execution. So two tasks with the same request each
-            resume a Bolt run of their own.
-        taken_over: The intents that took over an intent of another flow run. The key is that other flow run and the
-            key of its intent.
-        began: The time of the monotonic clock from which the time limit of a Bolt run counts. The key is the
-            execution, the endpoint and the Bolt run.
-        cancel_seen: Whether a cancel of the flow run was seen once, while an operation was under way.
-        alive_for: While a thread sends heartbeats for the flow run: its outermost parent, or the flow run itself if it
-            has no parent.
+        signals: The signal count of each execution. The key is the execution's token.
+        credentials: The credentials that were passed in code. The key is the endpoint and the workspace of the
+            credentials. The credentials of a saved block are not kept here, because the block can be loaded again.
+        claimed: The key of each intent that resumed an intent of an earlier attempt, and the tasks that called the new
+            intent. The dictionary key is the key of the earlier intent and the token of the execution. So two tasks
+            with the same request resume two different Bolt runs.
+        taken_over: The key of each intent that took over an intent of another flow run. The dictionary key is the id
+            of the other flow run and the key of the other intent.
+        cancel_seen: Whether this process has already seen a cancel of the flow run while an operation was under way.
+        alive_for: The id of the flow run's outermost parent while this process sends heartbeats, or else None.
+            If the flow run has no parent, this is the id of the flow run itself.
+        parents: The ids of the parents, from the flow run upwards; None until they were read.
+        calls: For the flow run, and for each of its parents that was called itself: the task run that represents it in
+            its caller. The order is from the flow run upwards.
+        call_numbers: The numbers of each call that tasks of the flow run have made (`Supervisor.number_call`). The key
+            is the flow run that was called.
+        call_groups: What was counted so far. The key is what is around.
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
@@ -50,14 +63,17 @@ class Supervised:
     credentials: dict[tuple[str, str | None], ParadimeCredentials] = field(default_factory=dict)
     claimed: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
     taken_over: dict[tuple[UUID, str], str] = field(default_factory=dict)
-    began: dict[tuple[str, str, int], float] = field(default_factory=dict)
     cancel_seen: bool = False
     alive_for: UUID | None = None
+    parents: list[UUID] | None = None
+    calls: list[TaskRun] = field(default_factory=list)
+    call_numbers: dict[UUID, tuple[int, ...]] = field(default_factory=dict)
+    call_groups: dict[Hashable, dict[Hashable, int]] = field(default_factory=dict)
     _contexts: list[weakref.ref[FlowRunContext]] = field(default_factory=list)
     _over_since: float | None = None
 
     def note_context(self, context: FlowRunContext) -> None:
-        """Note that a context uses this data."""
+        """Remember that a context of the flow run uses this data."""
         self._contexts = [each for each in self._contexts if each() is not None]
         if not any(each() is context for each in self._contexts):
             self._contexts.append(weakref.ref(context))
@@ -78,19 +94,30 @@ class Supervised:
 
 
 class Supervisor:
-    """The supervisor of a process.
+    """Keeps the data of all flow runs that this process executes.
 
     Attributes:
-        tokens: The tokens of this process's executions that were written to Prefect. The key is the flow run.
+        leases: The leases that this process's executions have taken. The key is the flow run.
+        settler: The name of this process when it cleans up a flow run that it does not execute.
+        clients: The Prefect client of each event loop, for each address of Prefect.
+        reads: The reads of flow runs that each Prefect client shares.
+        observer: Observes the flow runs of this process; None until it is needed.
     """
 
     def __init__(self) -> None:
-        self.tokens: dict[UUID, set[str]] = {}
+        self.leases: dict[UUID, set[Any]] = {}
+        self.settler = uuid4().hex
+        self.clients: dict[tuple[asyncio.AbstractEventLoop, str | None], OpenClient] = {}
+        self.reads: weakref.WeakKeyDictionary[PrefectClient, SharedReads] = weakref.WeakKeyDictionary()
+        self.observer: Observer | None = None
         self._flow_runs: dict[UUID | None, Supervised] = {None: Supervised()}
         self._lock = threading.RLock()
 
     def of(self, flow_run_id: UUID | None) -> Supervised:
-        """Return the data of a flow run. The caller may change the data. None stands for code outside of flow runs."""
+        """Return the data of a flow run. The caller may change the data.
+
+        The id None stands for code outside of flow runs.
+        """
         context = FlowRunContext.get()
         with self._lock:
             if flow_run_id not in self._flow_runs:
@@ -102,7 +129,7 @@ class Supervisor:
             return found
 
     def all(self) -> list[Supervised]:
-        """Return the data of all flow runs."""
+        """Return the data of all flow runs of this process."""
         with self._lock:
             return list(self._flow_runs.values())
 
@@ -112,15 +139,16 @@ class Supervisor:
             self._flow_runs.pop(flow_run_id).end()
 
     def take_over(self, left: tuple[UUID, str], flow_run_id: UUID, key: str) -> bool:
-        """Note that an intent takes over an old intent. In this process, only one intent may take over an old intent.
+        """Reserve an old intent for one new intent. In this process, only one new intent may take over an old intent.
 
         Args:
-            left: The flow run and the key of the old intent.
-            flow_run_id: The flow run that takes over the old intent.
+            left: The id of the old intent's flow run, and the key of the old intent.
+            flow_run_id: The id of the new intent's flow run.
             key: The key of the new intent.
 
         Returns:
-            Whether the new intent may take over the old one: true if no other intent has done so.
+            Whether the new intent may take over the old intent. False if another intent has already taken over the old
+            intent.
         """
         with self._lock:
             known = self.of(flow_run_id)
@@ -128,10 +156,31 @@ class Supervisor:
                 return False
             return known.taken_over.setdefault(left, key) == key
 
+    def number_call(
+        self, flow_run_id: UUID, called: UUID, levels: Sequence[tuple[Hashable, Hashable]]
+    ) -> tuple[int, ...]:
+        """Return the number of a task's call, and of each task around it, among equal ones.
+
+        Args:
+            flow_run_id: The flow run of the tasks.
+            called: The flow run that was called.
+            levels: For each number, what is around, and what is counted there. The order is from the outside.
+        """
+        with self._lock:
+            known = self.of(flow_run_id)
+            if called not in known.call_numbers:
+                groups = [(known.call_groups.setdefault(around, {}), member) for around, member in levels]
+                known.call_numbers[called] = tuple(
+                    group.setdefault(member, len(group)) for group, member in groups
+                )
+            return known.call_numbers[called]
+
     def end(self) -> None:
-        """Stop counting signals."""
+        """Stop counting signals for all flow runs, and stop observing them."""
         for known in self.all():
             known.end()
+        if self.observer is not None:
+            self.observer.end()
 
 
 _supervisor = Supervisor()
@@ -143,7 +192,9 @@ def the_supervisor() -> Supervisor:
 
 
 def start_new_supervisor() -> None:
-    """Start with a new supervisor, as a new process does. Tests call this, so that no test sees other flow runs."""
-    global _supervisor  # noqa: PLW0603 - there is one in a process
+    """Replace the supervisor by a new one without data, so that a test does not see other tests' flow runs."""
+    global _supervisor
     _supervisor.end()
-    _supervisor = Supervisor()
+    # The clients belong to their event loops.
+    clients, _supervisor = _supervisor.clients, Supervisor()
+    _supervisor.clients = clients
