@@ -87,7 +87,7 @@ async def test_a_failed_run_is_reported_with_its_cause_first(
     assert "2 more failed; 1 node skipped" in head[1]
     for line in ("Where the time went", "(starting)", "3 failed, 1 warned, 1 skipped, 15 succeeded"):
         assert line in text_of(found["paradime-shop"])
-    assert "| model | revenue | Runtime Error" in text_of(found["paradime-shop"])
+    assert "- **model revenue**: Runtime Error" in text_of(found["paradime-shop"])
 
 
 async def test_the_result_has_what_dbt_did(
@@ -109,8 +109,8 @@ async def test_the_result_has_what_dbt_did(
     assert inspected.dbt == result.dbt
     page = text_of((await archived("inspect-run"))[f"paradime-inspect-{result.run_id}"])
     assert "3 failed, 1 warned, 1 skipped, 15 succeeded" in page
-    assert "| model | revenue | Runtime Error" in page
-    assert "rows affected" in page
+    assert "- **model revenue**: Runtime Error" in page
+    assert "| Rows | " in page
 
 
 async def test_a_result_without_dbt_files_is_empty(
@@ -220,7 +220,7 @@ async def test_the_command_that_ended_a_run_is_its_cause(
         await arun_schedule("two", credentials, **QUICK)
     assert (raised.value.command, raised.value.dbt_errors) == ("python upload.py", ["ERROR: bucket is gone"])
     cause = text_of((await archived("run-schedule"))["paradime-two"]).split("\n\n")[1]
-    assert cause == "**python upload.py: ERROR: bucket is gone; 3 more failed in other commands**"
+    assert cause == "**python upload.py: ERROR: bucket is gone; failed nodes in other commands: 3**"
 
 
 async def test_an_unknown_failure_has_a_cause_too(
@@ -373,7 +373,7 @@ async def test_a_file_that_cannot_be_stored_is_reported_and_hides_nothing(
     filesystem = LocalFileSystem(basepath=str(tmp_path / "file"))
     await aarchive_run(run_id, credentials, schedule_name="unwritable", storage=filesystem)
     found = await archived()
-    assert "the stored file of target/run_results.json" in text_of(found["paradime-unwritable"]).replace(
+    assert "the stored copy of target/run_results.json" in text_of(found["paradime-unwritable"]).replace(
         "\\_", "_"
     )
     assert "paradime-unwritable-dbt-results" in found
@@ -425,7 +425,7 @@ async def test_a_run_that_is_still_running_is_archived_so_far(
     assert result.state == BoltRunState.RUNNING
     assert result.commands[0].command == "dbt seed"
     found = await archived()
-    assert "The run has not ended yet (RUNNING)" in text_of(found["paradime-going"])
+    assert "The Bolt run has not ended yet (RUNNING)" in text_of(found["paradime-going"])
     assert "running" in text_of(found["paradime-going"])
     assert "paradime-going-dbt-results" in found
 

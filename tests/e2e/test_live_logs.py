@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
+from prefect.states import AwaitingRetry, Running
 from recorded import RECORDED
-from support.prefect_api import artifacts_of, latest_flow_run
+from support.prefect_api import artifacts_of, every_artifact_of, latest_flow_run
 
 from paradime_blocks import BoltRunFailed
 from paradime_blocks.testing import SimulatedCommand, faults
@@ -22,6 +24,7 @@ from paradime_flows.live.log_lines import Record
 from paradime_flows.live.log_position import FlowRunJournal
 from paradime_flows.live.log_stream import LiveLogs
 from paradime_flows.run_schedule import arun_schedule, run_schedule
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
 
+# The progress of short runs is shown, too.
+SHOWS_PROGRESS = Timing(progress_after_seconds=0.0)
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5}
 BACKENDS = [pytest.param((), id="cursors"), pytest.param(("boltCommandLogs",), id="run-status")]
 
@@ -67,9 +72,21 @@ async def lines_of(flow_run_id: Any, word: str) -> list[str]:
     return [line for line in lines if line.startswith(word)]
 
 
+def messages_by_task_run(records: list[Log]) -> dict[Any, list[str]]:
+    """The messages of each task run, in the order in which Prefect shows them."""
+    found: dict[Any, list[str]] = defaultdict(list)
+    for record in records:
+        if record.task_run_id is not None:
+            found[record.task_run_id].append(record.message)
+    return found
+
+
 @pytest.mark.parametrize("lacking", BACKENDS)
 async def test_each_line_reaches_the_flow_runs_log_once_and_in_order(bolt_simulator, credentials, lacking):
-    """Two commands print on both streams while the run is active; stderr is logged as a warning."""
+    """Two commands print on both streams while the run is active; stderr is logged as a warning.
+
+    The task run of a command ends after the command's output.
+    """
     bolt_simulator.lacks(operations=lacking)
     bolt_simulator.clock.speed = 5
     first, second, err = numbered(1500, "first"), numbered(40, "second"), numbered(30, "err")
@@ -89,6 +106,9 @@ async def test_each_line_reaches_the_flow_runs_log_once_and_in_order(bolt_simula
         n for n, record in enumerate(records) for word in ("first 0 ", "second 0 ") if word in record.message
     ]
     (ended,) = [n for n, record in enumerate(records) if "ended as SUCCESS" in record.message]
+    for name, told in messages_by_task_run(records).items():
+        if told[0].startswith("── Command"):
+            assert told[-1].startswith("Finished in state Completed("), name
     # The commands come in order, and the end comes last.
     assert places == sorted(places)
     assert places[-1] < ended
@@ -100,7 +120,7 @@ async def test_real_dbt_output_keeps_its_levels_and_advances_the_progress(bolt_s
     stdout = (RECORDED / "failure/4-dbt-build/stdout.txt").read_text(encoding="utf-8")
     command = SimulatedCommand("dbt build", duration_seconds=15, return_code=1, stdout=stdout)
     bolt_simulator.add_schedule("recorded", commands=[command, "dbt docs generate"])
-    with pytest.raises(BoltRunFailed):
+    with use_timing(SHOWS_PROGRESS), pytest.raises(BoltRunFailed):
         await arun_schedule("recorded", credentials, **QUICK)
     flow_run = await latest_flow_run("run-schedule")
     records = await records_of(flow_run.id)
@@ -114,7 +134,7 @@ async def test_real_dbt_output_keeps_its_levels_and_advances_the_progress(bolt_s
     assert artifact.data == 50.0
     (run,) = bolt_simulator.runs("recorded")
     assert str(run.id) in artifact.description
-    assert "dbt build" in artifact.description
+    assert artifact.description.endswith(" ended as FAILED")
 
 
 async def test_the_progress_artifact_is_created_once_and_ends_at_100(
@@ -144,10 +164,12 @@ async def test_the_progress_artifact_is_created_once_and_ends_at_100(
         commands=[SimulatedCommand("dbt run", duration_seconds=6, stdout=stdout)],
         setup_commands=False,
     )
-    await arun_schedule("progress", credentials, **QUICK)
+    with use_timing(Timing(progress_after_seconds=0.0, progress_interval_seconds=2.0)):
+        await arun_schedule("progress", credentials, **QUICK)
     flow_run = await latest_flow_run("run-schedule")
     artifact = (await artifacts_of(flow_run.id))["paradime-progress-progress"]
     assert artifact.data == 100.0
+    assert str(artifact.description).endswith(" of progress ended as SUCCESS")
     assert len(created) == 1
     assert updated == sorted(updated)
     # A run of six seconds: at most an update every two seconds, and one at the end.
@@ -180,13 +202,14 @@ async def test_a_retry_of_the_flow_run_continues_the_log(bolt_simulator, credent
 
     monkeypatch.setattr(lifecycle.RunLifecycle, "wait", crash_once)
     flow = run_schedule.with_options(retries=1, retry_delay_seconds=0)
-    await asyncio.to_thread(lambda: flow("retried", credentials, on_interrupt="leave", **QUICK))
+    with use_timing(SHOWS_PROGRESS):
+        await asyncio.to_thread(lambda: flow("retried", credentials, on_interrupt="leave", **QUICK))
     assert len(waits) == 2
     assert len(set(waits)) == 1
     flow_run = await latest_flow_run("run-schedule")
     assert await lines_of(flow_run.id, "line") == stdout.splitlines()
-    artifacts = await artifacts_of(flow_run.id)
-    assert artifacts["paradime-progress-retried"].data == 100.0
+    (progress,) = [each for each in await every_artifact_of(flow_run.id) if each.type == "progress"]
+    assert progress.data == 100.0
 
 
 async def test_an_unreachable_log_never_ends_the_wait(bolt_simulator, credentials):
@@ -225,7 +248,8 @@ async def test_off_logs_nothing_and_requests_nothing(bolt_simulator, credentials
     """The log is not requested, and no line is logged; the progress still ends at 100."""
     bolt_simulator.clock.speed = 20
     bolt_simulator.add_schedule("off", commands=[SimulatedCommand("dbt run", stdout=numbered(10))])
-    await arun_schedule("off", credentials, live_logs="off", **QUICK)
+    with use_timing(SHOWS_PROGRESS):
+        await arun_schedule("off", credentials, live_logs="off", **QUICK)
     flow_run = await latest_flow_run("run-schedule")
     assert await lines_of(flow_run.id, "line") == []
     assert bolt_simulator.count("boltCommandLogs") == 0
@@ -440,6 +464,9 @@ async def test_an_attempt_with_a_slow_clock_logs_after_the_one_before(monkeypatc
     assert await first.read(1) is None
     first.show([Record(logging.INFO, "old")])
     await first.write(1, "one")
+    async with get_client() as client:
+        for state in (Running(), AwaitingRetry(), Running()):
+            await client.set_flow_run_state(flow_run_id, state, force=True)
 
     class Behind(datetime):
         @classmethod

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.credentials import credentials_for
+from support.in_process import BoltInProcess
 
 from paradime_blocks import BoltClient, ParadimeCredentials
 from paradime_blocks.errors import BoltUnavailable
@@ -18,19 +19,27 @@ from paradime_blocks.models import BoltLogPage, BoltRunStatus
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.live.log_lines import (
     END_LINES,
-    RECORD_CHARACTERS,
     Record,
 )
+from paradime_flows.live.log_records import RECORD_CHARACTERS
 from paradime_flows.live.log_stream import LiveLogs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paradime_blocks.testing import BoltSimulator
+    from paradime_flows.prefect_api import ShownTaskRun
 
 SWITCHES = [("pages", "pages"), ("pages", "whole"), ("whole", "whole")]
 BACKENDS = [pytest.param(True, id="cursors"), pytest.param(False, id="run-status")]
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
+
+
+@pytest.fixture(autouse=True)
+def _long_runs(request, monkeypatch) -> None:
+    """Let no run count as short, except in the tests of short runs."""
+    if "short_run" not in request.node.name:
+        monkeypatch.setattr("paradime_blocks.models.runs._SHORT_RUN_SECONDS", -1.0)
 
 
 @dataclass
@@ -45,7 +54,7 @@ class Notebook:
     async def read(self, run_id: int) -> str | None:
         return self.kept
 
-    def show(self, records: list[Record]) -> None:
+    def show(self, records: list[Record], shown: ShownTaskRun | None = None) -> None:
         self.records += records
 
     async def write(self, run_id: int, kept: str) -> None:
@@ -264,29 +273,41 @@ async def test_an_output_shorter_than_the_log_is_reported(
     assert message.startswith(f"WARNING: The log of Bolt run {run_id} may be incomplete")
 
 
-async def test_lines_that_keep_coming_are_logged_before_the_last(simulator, credentials, monkeypatch):
-    """There is always another page, and no batch is full for long: the available lines are logged."""
-    command = SimulatedCommand("dbt run", duration_seconds=30, stdout=numbered(100))
-    run_id = start(simulator, command)
-    simulator.clock.advance(1)
-    simulator.clock.speed = 1
-    journal = Notebook()
-    logs = LiveLogs(run_id, credentials, journal)
+async def test_lines_that_keep_coming_are_logged_before_the_last(monkeypatch):
+    """There is always another full page, and no batch is full for long: the available lines are logged."""
     get = BoltClient.get_bolt_command_logs
 
-    async def get_when_there_is_more(
-        self: BoltClient, command_id: int, cursor: str | None = None
-    ) -> BoltLogPage:
-        page = await get(self, command_id, cursor)
-        while not (page.lines or page.finished):
-            await asyncio.sleep(0.2)
-            page = await get(self, command_id, cursor)
-        return page
+    async def get_slowly(self: BoltClient, command_id: int, cursor: str | None = None) -> BoltLogPage:
+        await asyncio.sleep(0.3)
+        return await get(self, command_id, cursor)
 
-    monkeypatch.setattr(BoltClient, "get_bolt_command_logs", get_when_there_is_more)
-    await logs.catch_up(await status_of(credentials, run_id))
-    assert journal.lines == numbered(100).splitlines()
+    monkeypatch.setattr(BoltClient, "get_bolt_command_logs", get_slowly)
+    with BoltInProcess(speed=0, log_batch_lines=400) as simulator:
+        command = SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(20_000))
+        run_id = start(simulator, command)
+        credentials = credentials_for(simulator)
+        simulator.clock.advance(1)
+        status = await status_of(credentials, run_id)
+        simulator.clock.speed = 1
+        journal = Notebook()
+        await LiveLogs(run_id, credentials, journal).catch_up(status)
+    assert journal.lines == numbered(20_000).splitlines()
     assert journal.writes > 5
+
+
+async def test_a_page_that_is_not_full_is_the_last_for_now(simulator, credentials):
+    """A command that keeps printing is not asked again at once: the caller makes a pause."""
+    run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=100, stdout=numbered(9000)))
+    simulator.clock.advance(20)
+    logs = LiveLogs(run_id, credentials, Notebook())
+    await look(logs)
+    # Three full pages, one with the rest, and one that shows that there is no more.
+    assert simulator.count("boltCommandLogs") <= 5
+    before = simulator.count("boltCommandLogs")
+    for _ in range(10):
+        simulator.clock.advance(2)
+        await look(logs)
+    assert simulator.count("boltCommandLogs") == before + 10
 
 
 async def test_an_unavailable_command_is_read_from_the_runs_status(simulator, credentials):
@@ -333,7 +354,7 @@ async def test_without_cursors_only_the_running_command_is_fetched_again(simulat
 
 async def test_without_cursors_a_large_output_is_polled_less_often(simulator, credentials):
     """The limit is a number of characters a second, whatever the poll interval; the end is not waited for."""
-    stdout = numbered(10_000)
+    stdout = numbered(2_000)
     run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=1, stdout=stdout), cursors=False)
     simulator.clock.advance(0.5)
     journal = Notebook()
@@ -432,6 +453,23 @@ async def test_a_slow_drain_leaves_the_rest_to_the_next_attempt(simulator):
     assert journal.lines == numbered(6000).splitlines()
 
 
+async def test_a_command_that_prints_all_the_time_is_logged_in_few_batches(simulator, credentials):
+    """Each batch costs two requests to Prefect. So the lines of a long run wait for up to ten seconds."""
+    run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=600, stdout=numbered(600)))
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    age = 0
+    while not (status := await status_of(credentials, run_id)).state.is_terminal:
+        await logs.catch_up(status)
+        assert len(journal.lines) >= age - 14
+        age += 2
+        simulator.clock.advance(2)
+        await asyncio.sleep(2)
+    assert journal.writes < 90
+    await logs.drain(status)
+    assert journal.lines == numbered(600).splitlines()
+
+
 async def test_nothing_accumulates_while_prefect_is_unreachable(simulator, credentials):
     """Nothing is recorded as logged, nothing more is fetched, and later it continues."""
     run_id = start(simulator, SimulatedCommand("dbt run", duration_seconds=10, stdout=numbered(1000)))
@@ -484,3 +522,33 @@ async def test_credentials_and_signatures_are_not_logged(simulator, credentials)
         "Cloning https://[removed]@github.com/acme/shop.git",
         "docs https://docs.getdbt.com/a?page=2",
     ]
+
+
+@pytest.mark.parametrize("cursors", BACKENDS)
+async def test_the_output_of_a_short_run_that_has_ended_needs_one_request(simulator, credentials, cursors):
+    """However many commands it has: nothing of it was logged before."""
+    commands = [SimulatedCommand(f"dbt run {n}", stdout=numbered(1200, f"of {n},")) for n in range(10)]
+    run_id = start(simulator, *commands, cursors=cursors)
+    simulator.clock.advance(20)
+    journal = Notebook()
+    await look(LiveLogs(run_id, credentials, journal))
+    assert journal.lines == "".join(command.stdout or "" for command in commands).splitlines()
+    assert [each.operations for each in simulator.requests] == [("boltRunStatus",), ("boltCommand",)]
+
+
+async def test_a_short_run_whose_output_was_logged_in_part_continues(simulator, credentials):
+    """What was logged is not requested again with the details."""
+    first, second = numbered(100, "first"), numbered(100, "second")
+    commands = [
+        SimulatedCommand("dbt seed", 10, stdout=first),
+        SimulatedCommand("dbt run", 10, stdout=second),
+    ]
+    run_id = start(simulator, *commands)
+    journal = Notebook()
+    logs = LiveLogs(run_id, credentials, journal)
+    for seconds in (5, 20):
+        simulator.clock.advance(seconds)
+        await look(logs)
+    assert journal.lines == (first + second).splitlines()
+    (asked,) = [each for each in simulator.requests if each.operations == ("boltCommand",)]
+    assert list(asked.variables) == ["commandId"]

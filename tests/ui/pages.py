@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from base64 import b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,21 @@ FLAGS = (
 )
 # A page takes one to three seconds; ten on a machine under load.
 TIMEOUT_SECONDS = 60
+
+# Counts the pixels of the colours in which Prefect draws Failed and Completed.
+_COUNT_COLOURS = """async (picture) => {
+  const image = await createImageBitmap(await (await fetch("data:image/png;base64," + picture)).blob());
+  const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  context.drawImage(image, 0, 0);
+  const data = context.getImageData(0, 0, image.width, image.height).data;
+  const counted = {red: 0, green: 0};
+  for (let at = 0; at < data.length; at += 4) {
+    const [red, green, blue] = data.slice(at, at + 3);
+    if (red > 180 && green < 80 && blue < 80) counted.red += 1;
+    if (green > 120 && red < 80 && blue < 110) counted.green += 1;
+  }
+  return counted;
+}"""
 
 # The URL prefixes of both interfaces.
 PREFIXES = {"v1": "", "v2": "/v2"}
@@ -90,6 +106,14 @@ class PrefectPages:
 
     def open_flow_run(self, flow_run_id: UUID) -> None:
         self._open(f"runs/flow-run/{flow_run_id}")
+
+    def open_task_run(self, task_run_id: UUID) -> None:
+        self._open(f"runs/task-run/{task_run_id}")
+
+    def colours_in(self, picture: bytes) -> dict[str, int]:
+        """Return how many pixels of a picture are red and how many are green."""
+        counted: dict[str, int] = self.page.evaluate(_COUNT_COLOURS, b64encode(picture).decode())
+        return counted
 
     def open_artifact(self, artifact_id: UUID) -> None:
         self._open(f"artifacts/artifact/{artifact_id}")

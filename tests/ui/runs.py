@@ -12,20 +12,24 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     DeploymentFilter,
     DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterId,
 )
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging.handlers import APILogHandler
 from recorded import recorded_commands
 from support.credentials import credentials_for
-from support.processes import wait_for_flow_run
+from support.processes import wait_for_flow_run, wait_until
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_flows.run_schedule import run_schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, TaskRun
 
 # If any of it took effect, it would change the title, alert, or request one of these addresses.
 HOSTILE = (
@@ -45,10 +49,11 @@ LONG_LINES = 40_000
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A flow run, and its artifacts by key."""
+    """A flow run, its artifacts by key, and its task runs by name."""
 
     flow_run_id: UUID
     artifact_ids: dict[str, UUID]
+    task_run_ids: dict[str, UUID]
 
 
 def failed_run(simulator: BoltSimulator) -> ShownRun:
@@ -127,4 +132,23 @@ def _run(simulator: BoltSimulator, name: str, **parameters: Any) -> ShownRun:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         )
-    return ShownRun(flow_run_id, {each.key: each.id for each in found if each.key})
+        tasks = _ended_task_runs(client, flow_run_id)
+    return ShownRun(
+        flow_run_id,
+        {each.key: each.id for each in found if each.key},
+        {each.name: each.id for each in tasks},
+    )
+
+
+def _ended_task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> Sequence[TaskRun]:
+    """Return the task runs of a flow run, once all of them have ended: their states arrive as events."""
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    found: list[TaskRun] = []
+
+    def over() -> bool:
+        found[:] = client.read_task_runs(flow_run_filter=wanted)
+        names = {each.name for each in found}
+        return "archive" in names and all(each.state and each.state.is_final() for each in found)
+
+    wait_until(over, "the ends of the task runs", every=0.2)
+    return found

@@ -38,7 +38,8 @@ def take_pictures(server):
 
     from paradime_blocks.testing import BoltSimulator
 
-    with BoltSimulator() as simulator:
+    # Slow enough for a timeline in which the commands can be told apart.
+    with BoltSimulator(speed=0.3) as simulator:
         run = failed_run(simulator)
     FOLDER.mkdir(exist_ok=True)
     with chromium(width=1200) as browser:
@@ -59,7 +60,7 @@ def take_pictures(server):
         pages.open_artifact(run.artifact_ids["paradime-nightly-dbt-results"])
         take("dbt-results", "Slowest", 1010)
         pages.open_flow_run(run.flow_run_id)
-        take("flow-run", "Done. PASS=15", 760)
+        take("flow-run", "Command 1, dbt deps", 760)
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ def test_the_summary_shows_the_outcome_and_its_cause_without_a_click(runs: Runs,
     expect(pages.text("dbt build: model revenue failed: Runtime Error")).to_be_visible()
     expect(pages.text("3 failed, 1 warned, 1 skipped, 15 succeeded")).to_be_visible()
     expect(pages.page.get_by_role("heading", name="Where the time went")).to_be_visible()
-    # The run's facts, what failed in dbt, the commands, the files and the decision log.
-    expect(pages.page.get_by_role("table")).to_have_count(5)
+    # The run's facts, the commands and the files. What failed in dbt and the decision log are lists.
+    expect(pages.page.get_by_role("table")).to_have_count(3)
     expect(pages.page.get_by_role("link", name="dbt build", exact=True)).to_be_visible()
     # Escaped text appears unchanged, also in the text of links.
     expect(pages.page.locator("body")).not_to_contain_text(re.compile(r"\\|&lt;"))
@@ -151,6 +151,34 @@ def test_the_flow_run_links_to_each_of_its_artifacts(runs: Runs, pages: PrefectP
     pages.choose_tab("Artifacts")
     for artifact_id in runs.failed.artifact_ids.values():
         expect(pages.page.locator(f"a[href$='/artifacts/artifact/{artifact_id}']")).to_be_visible()
+
+
+def test_the_timeline_draws_each_command_and_the_failed_one_in_red(runs: Runs, pages: PrefectPages) -> None:
+    """Prefect draws the timeline as a picture, so its colours are counted; the list below it has the names."""
+    pages.open_flow_run(runs.failed.flow_run_id)
+    expect(pages.text("7 Task runs")).to_be_visible()
+    timeline = pages.page.locator("canvas").first
+    expect(timeline).to_be_visible()
+    pages.page.wait_for_load_state("networkidle")
+    colours = {"red": 0, "green": 0}
+    for _ in range(50):
+        # The picture is drawn some time after its frame.
+        colours = pages.colours_in(timeline.screenshot())
+        if min(colours.values()) > 1000:
+            break
+        pages.page.wait_for_timeout(200)
+    assert min(colours.values()) > 1000, colours
+    pages.choose_tab("Task Runs")
+    for name in ("1 dbt deps", "2 dbt seed", "4 dbt build", "archive"):
+        expect(pages.page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    expect(pages.text("5 Completed, 2 Failed")).to_be_visible()
+
+
+def test_a_failed_commands_task_run_shows_its_log(runs: Runs, pages: PrefectPages) -> None:
+    pages.open_task_run(runs.failed.task_run_ids["4 dbt build"])
+    expect(pages.page.get_by_text("Failed", exact=True).first).to_be_visible()
+    expect(pages.text("Running with dbt=")).to_be_visible()
+    expect(pages.page.locator("body")).not_to_contain_text("Traceback")
 
 
 def test_a_long_log_shows_its_beginning_and_its_end(runs: Runs, pages: PrefectPages) -> None:

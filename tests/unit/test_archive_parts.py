@@ -11,7 +11,7 @@ import pytest
 from prefect.filesystems import LocalFileSystem
 from recorded import RECORDED
 
-from paradime_blocks.models import BoltAttempt, BoltCommand, BoltRunState, BoltRunStatus
+from paradime_blocks.models import BoltAttempt, BoltCommand, BoltDbtResult, BoltRunState, BoltRunStatus
 from paradime_blocks.text.redaction import Redactor
 from paradime_flows.prefect_api.artifacts import ArtifactWriter, artifact_key
 from paradime_flows.reporting.archive_context import ArchiveContext
@@ -180,6 +180,18 @@ def test_the_summary_escapes_all_text_from_bolt() -> None:
         assert "<img" not in part
         assert not re.search(r"(?<!\\)\]\(javascript", part)
         assert "\n# head" not in part
+
+
+def test_a_summary_says_who_triggered_the_run() -> None:
+    """Bolt shows every trigger of a flow run as one by the API."""
+    own = RunRecord(
+        "daily", 7, actor="API", flow_run_page="https://x.test/1", dbt=BoltDbtResult(rows_affected=1300)
+    )
+    text = render_summary(own)
+    assert "| Triggered by | [a Prefect flow run](https://x.test/1) (Bolt shows: API) |" in text
+    assert "| Rows | 1,300 affected |" in text
+    assert "| Cost |" not in text
+    assert "| Triggered by | Ada |" in render_summary(RunRecord("daily", 7, actor="Ada"))
 
 
 def test_a_summary_stays_small_whatever_its_input() -> None:

@@ -39,7 +39,7 @@ def test_the_command_that_ended_the_run_is_the_cause() -> None:
     message = cause_of(
         status_of(("dbt build", 1), ("python upload.py", 3)), story, "ERROR: bucket is gone", "bye"
     )
-    assert message == "python upload.py: ERROR: bucket is gone; 2 more failed in other commands"
+    assert message == "python upload.py: ERROR: bucket is gone; failed nodes in other commands: 2"
 
 
 def test_a_script_is_not_explained_by_an_earlier_commands_results() -> None:
@@ -66,7 +66,7 @@ def test_a_dbt_commands_own_results_come_before_its_log() -> None:
     story.read("results", results("run", "early"), "dbt run")
     story.read("results", results("test", "late"), "dbt test")
     message = cause_of(status_of(("dbt run", 1), ("dbt test", 1)), story, "Failure in test", None)
-    assert message == "dbt test: model late failed: boom; 1 more failed in other commands"
+    assert message == "dbt test: model late failed: boom; failed nodes in other commands: 1"
 
 
 def test_a_retry_is_explained_by_what_it_retried() -> None:
@@ -83,7 +83,7 @@ def test_stale_sources_explain_only_the_command_that_checks_them() -> None:
     own = cause_of(status_of(("dbt source freshness", 1)), story, None, None)
     assert own == "dbt source freshness: source raw is stale"
     other = cause_of(status_of(("dbt source freshness", 1), ("dbt run", 1)), story, "Compilation Error", None)
-    assert other == "dbt run: Compilation Error; 1 more failed in other commands"
+    assert other == "dbt run: Compilation Error; failed nodes in other commands: 1"
 
 
 @pytest.mark.parametrize(

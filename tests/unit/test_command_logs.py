@@ -11,15 +11,19 @@ import anyio.lowlevel
 import pytest
 from prefect.filesystems import LocalFileSystem
 
+from paradime_blocks.client.ended_commands import SpooledCommand
 from paradime_blocks.models import BoltCommand, BoltCommandDetail, BoltRunState, BoltRunStatus
+from paradime_blocks.text import LongText
 from paradime_blocks.text.redaction import REMOVED, Redactor
 from paradime_flows.prefect_api.artifacts import ArtifactWriter
 from paradime_flows.reporting.archive_context import ArchiveContext
 from paradime_flows.reporting.archive_settings import ArchiveSettings
-from paradime_flows.reporting.command_logs import LogArchive, pieces, render_log, shown_streams, utf8_size
+from paradime_flows.reporting.command_logs import LogArchive, render_log, shown_streams
 from paradime_flows.reporting.file_storage import Storage
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 
+# Longer texts are in files.
+LONG = 5_000
 SECRET = "s3cret-value-of-the-key"
 
 
@@ -27,8 +31,12 @@ def a_command(**streams: str) -> BoltCommandDetail:
     return BoltCommandDetail(id=1, command="dbt run", **streams)
 
 
+def texts(**streams: str) -> dict[str, LongText]:
+    return {name: LongText(text) for name, text in streams.items()}
+
+
 def rendered(limit: int, **streams: str) -> str:
-    return render_log(shown_streams(a_command(**streams), limit))
+    return render_log(shown_streams(texts(**streams), limit))
 
 
 class Written(ArtifactWriter):
@@ -42,15 +50,27 @@ class Written(ArtifactWriter):
         return "an-id"
 
 
+def in_file(text: LongText, folder: Path) -> LongText:
+    """The same text in a file, if it is long."""
+    if len(text) < LONG:
+        return text
+    path = folder / f"text-{len(list(folder.iterdir()))}"
+    path.write_text(text.whole(), encoding="utf-8", newline="")
+    return LongText(path=path)
+
+
 class OneCommand:
     """A client with the log of one command."""
 
-    def __init__(self, detail: BoltCommandDetail) -> None:
+    def __init__(self, detail: BoltCommandDetail, stdout: LongText | None = None) -> None:
         self.detail = detail
+        self.stdout = stdout
 
-    async def get_bolt_command(self, command_id: int) -> BoltCommandDetail:
-        del command_id
-        return self.detail
+    async def spool_bolt_commands(self, command_ids: Any, folder: Path) -> dict[int, SpooledCommand]:
+        """Long output is in files, as with the real client."""
+        texts = LongText(self.detail.stdout), LongText(self.detail.stderr)
+        stdout, stderr = (in_file(each, folder) for each in texts)
+        return {command_ids[0]: SpooledCommand(self.detail.resources, self.stdout or stdout, stderr)}
 
 
 def an_archive(folder: Path | None, limit: int, **options: Any) -> LogArchive:
@@ -69,8 +89,9 @@ def an_archive(folder: Path | None, limit: int, **options: Any) -> LogArchive:
     return LogArchive(context, **options)
 
 
-async def archived(archive: LogArchive, **streams: str) -> str:
-    await archive.archive(OneCommand(a_command(**streams)), 1, archive.context.commands[0])  # type: ignore[arg-type]
+async def archived(archive: LogArchive, in_file: LongText | None = None, **streams: str) -> str:
+    client: Any = OneCommand(a_command(**streams), in_file)
+    await archive.archive(client, 1, archive.context.commands[0])
     return Written.texts["paradime-daily-log-1-dbt-run"]
 
 
@@ -121,7 +142,7 @@ async def test_the_shown_and_the_omitted_parts_are_the_whole_log() -> None:
     """The reported number is right, even if only the outer parts were read."""
     for size in (15_000, 500_000):
         text = lines("o" * 99, size)
-        (shown,) = shown_streams(a_command(stdout=text), 10_000)
+        (shown,) = shown_streams(texts(stdout=text), 10_000)
         gap = f"\n[… {shown.omitted:,} bytes left out …]\n"
         assert gap in shown.text
         assert len(shown.text.encode()) - len(gap.encode()) + shown.omitted == len(text)
@@ -145,7 +166,7 @@ def test_a_line_of_a_megabyte_is_cut_too() -> None:
 
 def test_a_log_of_mostly_colours_reports_its_gap() -> None:
     """After cleaning, less may be left than the limit allows; the gap is still reported."""
-    (shown,) = shown_streams(a_command(stdout="\x1b[32m\x1b[0m\n" * 100_000), 1000)
+    (shown,) = shown_streams(texts(stdout="\x1b[32m\x1b[0m\n" * 100_000), 1000)
     assert f"[… {shown.omitted:,} bytes left out …]" in shown.text
     assert shown.omitted > 500_000
 
@@ -164,36 +185,21 @@ async def test_no_secret_remains_where_a_long_log_is_split(before: int, tmp_path
 def test_a_stored_file_without_a_link_is_shown_by_its_address() -> None:
     """An address that a browser cannot open is text without markup."""
     kept = {"stdout.log": FileRecord(1, "stdout.log", stored_as="s3://bucket/a*b*/stdout.log")}
-    shown = shown_streams(a_command(stdout="x\n" * 1000), 100)
+    shown = shown_streams(texts(stdout="x\n" * 1000), 100)
     assert "stored as s3\\://bucket/a\\*b\\*/stdout.log\n" in render_log(shown, kept)
 
 
-def test_pieces_are_the_text() -> None:
-    """Nothing is lost or moved, and each piece ends at a line end."""
-    text = "one\ntwo\n\n" + "x" * 50 + "\nlast"
-    for size in range(1, 20):
-        found = list(pieces(text, size))
-        assert "".join(found) == text
-        assert all(piece.endswith("\n") for piece in found[:-1])
-    assert list(pieces("")) == []
-
-
-def test_sizes_are_those_of_utf8() -> None:
-    """This holds for a part of a text, and for half a character, which has no bytes of its own."""
-    assert utf8_size("aé€😀\ud800") == 1 + 2 + 3 + 4 + 1
-    assert utf8_size("aé€😀", 1, 3) == 5
-    assert utf8_size("abc", 1) == 2
-
-
 async def test_a_large_log_is_copied_in_pieces(tmp_path: Path) -> None:
-    """Apart from the log itself, as the client returned it, archiving needs memory for only a few pieces."""
+    """Archiving needs memory for only a few pieces of a log that the client has written to a file."""
     archive = an_archive(tmp_path, 10_000, piece_characters=20_000)
     stdout = lines("12:00:00  1 of 9 OK created sql table model analytics.orders in 0.92s" * 20, 1_000_000)
     # Memory for imports does not count.
     await archived(archive, stdout="short")
+    source = tmp_path / "source"
+    source.write_text(stdout)
     tracemalloc.start()
     try:
-        await archived(archive, stdout=stdout)
+        await archived(archive, LongText(path=source))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -13,15 +13,14 @@ from recorded import RECORDED
 from paradime_blocks.models import BoltRunStatus
 from paradime_blocks.text.redaction import Redactor
 from paradime_flows.live.log_lines import (
-    RECORD_CHARACTERS,
     CommandLog,
     LevelReader,
     LineSplitter,
     NodeCount,
     Position,
     Record,
-    join_lines,
 )
+from paradime_flows.live.log_records import RECORD_CHARACTERS, join_lines
 from paradime_flows.live.progress import percent_done
 
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
@@ -211,3 +210,23 @@ PLAN = ["dbt seed", "dbt run", "dbt test", "dbt docs generate"]
 def test_percent_done(status, planned, nodes, expected):
     """Commands count equally, set-up does not count, and only success is 100."""
     assert percent_done(status, planned, nodes) == pytest.approx(expected)
+
+
+def test_the_details_of_a_warning_are_in_its_record():
+    """dbt prints the path of the compiled code after an empty line: one message is one record, and not two."""
+    path = RECORDED / "failure/4-dbt-build/stdout.txt"
+    reader = LevelReader("STDOUT")
+    pieces = [piece.record for piece in reader.read_all(path.read_text(encoding="utf-8").splitlines())]
+    for lines in (pieces, _levels("failure/4-dbt-build")):
+        (found,) = [
+            record for record in join_lines(lines) if "  Warning in test relationships" in record.text
+        ]
+        assert found.level == WARNING
+        told = [line[10:] for line in found.text.splitlines() if line[10:]]
+        assert told[:1] == [
+            "Warning in test relationships_orders_customer_id__id__ref_customers_ (models/schema.yml)"
+        ]
+        assert told[1] == "Got 1 result, configured to warn if != 0"
+        assert told[2].startswith("  compiled code at ")
+        (after,) = [record for record in join_lines(lines) if "Done. PASS" in record.text]
+        assert after.level == INFO

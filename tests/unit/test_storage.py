@@ -163,7 +163,7 @@ async def test_a_file_too_large_for_memory_is_refused_by_some_blocks(
     """Only such a block refuses it; the reason names the block."""
     monkeypatch.setattr(uploads, "WHOLE_LIMIT_BYTES", 1000)
     with pytest.raises(
-        ValueError, match=r"Keeping takes only whole files; this one is too large: 256,000 bytes\."
+        ValueError, match=r"The block Keeping can only write a file as a whole.*: 256,000 bytes\."
     ):
         await upload(Keeping(), source, "a.json")
     await upload(S3Like(), source, "a.json")
@@ -206,8 +206,10 @@ class Streaming:
         self.failures = failures
 
     @asynccontextmanager
-    async def stream_bolt_resource(self, resource_id: int) -> AsyncIterator[AsyncIterator[bytes]]:
-        del resource_id
+    async def stream_bolt_resource(
+        self, resource_id: int, url: str | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        del resource_id, url
         yield self._content()
 
     async def _content(self) -> AsyncIterator[bytes]:

@@ -1,7 +1,8 @@
-"""Splits a command's growing output into lines with levels, and joins the lines to few log records.
+"""Splits a command's growing output into lines with levels.
 
-This module does no I/O: its input is pieces of output, and its output is log records. The position up to which the
-output has been logged is plain data. It can be stored, so that another attempt can continue from this position.
+This module does no I/O: its input is pieces of output, and its output is lines with their levels. The position up to
+which the output has been logged is plain data. It can be stored, so that another attempt can continue from this
+position.
 """
 
 from __future__ import annotations
@@ -10,22 +11,17 @@ import json
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from paradime_blocks.dbt import TIME, LevelReader, LogLine, Piece, Record, Stream
 from paradime_flows.choices import LiveLogsMode
 
-# Prefect Cloud accepts 25,000 characters a record.
-RECORD_CHARACTERS: Final = 20_000
 # How many lines head_and_tail shows from each end of a command's output.
 END_LINES: Final = 100
 # A longer line is split. Otherwise, if a program never writes a line break, its output would never be logged.
 LINE_CHARACTERS: Final = 1_000_000
 _STREAMS: Final[tuple[Stream, Stream]] = ("STDOUT", "STDERR")
-# If the levels of the lines change often, this many records are allowed, and one more for each number of characters.
-_RECORDS_FREELY: Final = 20
-_CHARACTERS_PER_RECORD: Final = 4000
 # The encoder is made once. `json.dumps` would check its options for each line, which takes longer than the encoding.
 _AS_JSON: Final = json.JSONEncoder().encode
 # Matches every line "n of m ..." of a text. The line break makes the search fast.
@@ -107,8 +103,8 @@ class Position(NamedTuple):
 
     `at` and `logged` are numbers of lines, first of standard output, then of standard error. So a position is valid for
     both ways to fetch the output. `cursor` is Bolt's cursor after `at` lines: with a cursor, these lines are not
-    fetched again. With the mode `head_and_tail`, `last` counts how many records of the end were logged. The end is the
-    note about the lines that were left out, and the last lines.
+    fetched again. In the mode `head_and_tail`, `last` is the number of records that were logged for the end of the
+    output. The end is the note about the lines that were left out, and the last lines.
     """
 
     cursor: str | None = None
@@ -170,8 +166,13 @@ class CommandLog:
         """Whether there is something to log. Empty lines wait until a line with text comes after them."""
         return bool(self._waiting) and (self.ended or not self._waits_for_text)
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether no output has been read, neither by an earlier attempt."""
+        return self.position == Position() and self.cursor is None and not any(self._read)
+
     def feed(self, stream: str, text: str) -> None:
-        """Read the next piece of a stream."""
+        """Read the next piece of a stream's output."""
         number = int(stream == "STDERR")
         self._take(number, self._splitters[number].feed(text))
 
@@ -293,53 +294,3 @@ class CommandLog:
         self._waiting.append(_Waiting(record, size, logged, (nodes[0], nodes[1]), last))
         self.waiting_bytes += size
         self._waits_for_text = self._waits_for_text and not record.text.strip()
-
-
-def join_lines(lines: Sequence[Record]) -> list[Record]:
-    """Join lines to as few records as possible, each short enough for Prefect Cloud.
-
-    Lines in one record have the same level. If the levels change so often that there would be too many records, a
-    record also joins lines of several levels. Its level is then the highest of these levels.
-    """
-    records = list(_joined(lines))
-    characters = sum(len(text) for _, text in lines)
-    if len(records) > _RECORDS_FREELY + characters // _CHARACTERS_PER_RECORD:
-        records = []
-        for chunk in _chunks(lines):
-            highest = max(level for level, _ in chunk)
-            records += _joined([Record(highest, text) for _, text in chunk])
-    return records
-
-
-def _chunks(lines: Sequence[Record]) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    characters = 0
-    for line in lines:
-        if chunk and characters + len(line.text) > RECORD_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-        chunk.append(line)
-        characters += len(line.text) + 1
-    if chunk:
-        yield chunk
-
-
-def _joined(lines: Iterable[Record]) -> Iterator[Record]:
-    texts: list[str] = []
-    characters, current = 0, None
-    for level, line in lines:
-        # An empty line does not change the level, and joins the lines around it.
-        if current is not None and line.strip() and level != current and any(text.strip() for text in texts):
-            yield Record(current, "\n".join(texts))
-            texts, characters = [], 0
-        if current is None or line.strip():
-            current = level
-        for start in range(0, len(line), RECORD_CHARACTERS) or (0,):
-            part = line[start : start + RECORD_CHARACTERS]
-            if texts and characters + len(part) > RECORD_CHARACTERS:
-                yield Record(current, "\n".join(texts))
-                texts, characters = [], 0
-            texts.append(part)
-            characters += len(part) + 1
-    if current is not None and any(text.strip() for text in texts):
-        yield Record(current, "\n".join(texts))

@@ -6,13 +6,14 @@ Only records that Prefect has accepted may count as logged.
 A process can be killed at any point, and the answer to a post can be lost. So the label announces each post before the
 post is sent. The next attempt then checks whether the last record of this post is in the flow run's log:
 
-    label: at A                    label: at A, then B if record R is there      post … R      label: at B
+    label: at A, then B if record R is there      post … R      label: at B, then C if record S is there      post … S
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from itertools import accumulate
@@ -21,7 +22,6 @@ from uuid import UUID
 from zlib import crc32
 
 import httpx
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
 from prefect.client.schemas.sorting import LogSort
@@ -29,12 +29,20 @@ from prefect.settings import get_current_settings
 
 from paradime_blocks.dbt import Record
 from paradime_blocks.text import one_line
-from paradime_flows.live.log_lines import size_of
-from paradime_flows.prefect_api import LOGS_LABEL_PREFIX, current_task_run_id, run_logger, times
+from paradime_flows.live.log_lines import Position, size_of
+from paradime_flows.prefect_api import (
+    LOGS_LABEL_PREFIX,
+    ShownTaskRun,
+    current_task_run_id,
+    is_first_attempt,
+    prefect_client,
+    run_logger,
+    times,
+)
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import Log
+    from prefect.client.schemas.objects import FlowRun, Log
 
 # Some proxies and servers refuse every request that is larger.
 _REQUEST_BYTES: Final = 500_000
@@ -55,8 +63,8 @@ class Journal(Protocol):
     async def read(self, run_id: int) -> str | None:
         """Return the position in a Bolt run's output after the last write whose records arrived."""
 
-    def show(self, records: Sequence[Record]) -> None:
-        """Log records to the console. This cannot fail."""
+    def show(self, records: Sequence[Record], shown: ShownTaskRun | None = None) -> None:
+        """Log records of one command to the console, as records of the task run that shows it. This cannot fail."""
 
     async def write(self, run_id: int, kept: str) -> None:
         """Send the records that were shown, and store the position `kept`, which is one line of text.
@@ -92,17 +100,20 @@ class _Last(NamedTuple):
 class FlowRunJournal:
     """Sends Bolt's log lines to a flow run, and stores in a label how far it got.
 
-    The lines of one write go to Prefect in one request of at most half a megabyte. Prefect takes a request completely
-    or not at all, so no line appears twice. A write needs more than one request only if a single line is longer than
-    half a megabyte, or if Prefect refused a request as too large. If the process is killed between these requests, the
-    next attempt sends the lines of the first of these requests again.
+    The lines of one write go to Prefect in one request of at most half a megabyte. Prefect stores all lines of a
+    request or none of them. So no line appears twice if a failed request is sent again. A write needs more than one
+    request only if a single line is longer than half a megabyte, or if Prefect refused a request as too large. If the
+    process is killed between two requests of one write, the next attempt repeats the whole write. Only then do lines
+    appear twice.
 
     Args:
         flow_run_id: The flow run.
+        stored: The flow run, if it was read since the Bolt run was obtained. It is read again if it is None.
     """
 
-    def __init__(self, flow_run_id: UUID) -> None:
+    def __init__(self, flow_run_id: UUID, stored: FlowRun | None = None) -> None:
         self.flow_run_id = flow_run_id
+        self._stored = stored
         self._task_run_id = current_task_run_id()
         self._logger = run_logger()
         self._kept = ""
@@ -111,6 +122,7 @@ class FlowRunJournal:
         self._posting = self._in_flight = 0
         self._request_bytes = _REQUEST_BYTES
         self._last = datetime.min.replace(tzinfo=timezone.utc)
+        self._refused = 0
         self._reported: set[int] = set()
         self._client: PrefectClient
 
@@ -120,8 +132,9 @@ class FlowRunJournal:
 
     async def read(self, run_id: int) -> str | None:
         """Return the position that this flow run stored. A label that was copied from another flow run is ignored."""
-        async with get_client() as client:
-            labels = (await client.read_flow_run(self.flow_run_id)).labels or {}
+        async with prefect_client() as client:
+            flow_run = self._stored or await client.read_flow_run(self.flow_run_id)
+            labels = flow_run.labels or {}
             owner, _, label = str(labels.get(self._label(run_id), "")).partition(" ")
             if owner == str(self.flow_run_id):
                 self._kept, _, announced = label.partition("\n")
@@ -130,31 +143,37 @@ class FlowRunJournal:
                 with suppress(ValueError):
                     if then and await self._has_arrived(client, _Last.parse(last)):
                         self._kept = then
-            # The clock of an earlier attempt's machine may have been ahead of ours.
-            newest = await self._find(client, LogFilter(flow_run_id=self._ours()), limit=1)
-            self._last = max([self._last, *(record.timestamp for record in newest)])
+            if not is_first_attempt(flow_run):
+                # The clock of an earlier attempt's machine may have been ahead of ours.
+                newest = await self._find(client, LogFilter(flow_run_id=self._ours()), limit=1)
+                self._last = max([self._last, *(record.timestamp for record in newest)])
         return self._kept or None
 
-    def show(self, records: Sequence[Record]) -> None:
-        """Log to the console and to other handlers, and prepare the records for Prefect."""
+    def show(self, records: Sequence[Record], shown: ShownTaskRun | None = None) -> None:
+        """Log to the console and to other handlers, and prepare the records for Prefect.
+
+        Args:
+            records: The records.
+            shown: The task run that shows the command. The records are in its log and in the log of the flow run.
+        """
         to_api = get_current_settings().logging.to_api.enabled
+        logger = (shown.logger if shown is not None else None) or self._logger
+        task_run_id = (shown.id if shown is not None else None) or self._task_run_id
         for record in records:
             # A person has turned on dbt's debug lines. If Prefect's log level is info, log these lines as info.
-            level = (
-                record.level if self._logger.isEnabledFor(record.level) else max(record.level, logging.INFO)
-            )
-            if not self._logger.isEnabledFor(level):
+            level = record.level if logger.isEnabledFor(record.level) else max(record.level, logging.INFO)
+            if not logger.isEnabledFor(level):
                 continue
-            self._logger.log(level, record.text, extra={"send_to_api": False})
+            logger.log(level, record.text, extra={"send_to_api": False})
             if to_api:
                 self._unsent.append(
                     LogCreate(
-                        name=self._logger.name,
+                        name=logger.name,
                         level=level,
                         message=record.text,
                         timestamp=self._now(),
                         flow_run_id=self.flow_run_id,
-                        task_run_id=self._task_run_id,
+                        task_run_id=task_run_id,
                     )
                 )
 
@@ -164,14 +183,21 @@ class FlowRunJournal:
         return self._last
 
     async def write(self, run_id: int, kept: str) -> None:
-        """Announce the records that were shown, post them, and store the new position."""
-        async with get_client(httpx_settings={"event_hooks": {"request": [self._before_request]}}) as client:
+        """Announce the records that were shown, post them, and store the new position.
+
+        If nothing was shown since the last position, the next attempt may as well read from there.
+        """
+        if not self._unsent:
+            self._kept = kept
+            return
+        async with prefect_client(self._before_request) as client:
             self._client = client
-            if self._unsent:
-                await self._write_label(run_id, f"{self._kept}\n{_Last.of(self._unsent[-1])}\t{kept}")
+            await self._write_label(run_id, f"{self._kept}\n{_Last.of(self._unsent[-1])}\t{kept}")
+            refused = self._refused
             while self._unsent:
                 await self._post(self._in_flight or self._first_part())
-            await self._write_label(run_id, kept)
+            if self._refused != refused:
+                await self._write_label(run_id, kept)
         self._kept = kept
 
     async def _write_label(self, run_id: int, text: str) -> None:
@@ -206,6 +232,7 @@ class FlowRunJournal:
                 for part in (count // 2, count - count // 2):
                     await self._post(part)
                 return
+            self._refused += count
             self._report(count, error.response)
         self._in_flight = 0
         del self._unsent[:count]
@@ -232,7 +259,7 @@ class FlowRunJournal:
         return any(_Last.of(record).checksum == last.checksum for record in found)
 
     async def _find(self, client: PrefectClient, wanted: LogFilter, limit: int) -> Sequence[Log]:
-        """Return log records, newest first. Return none if Prefect refuses to return log records."""
+        """Return log records, newest first. Return an empty list if Prefect refuses to return log records."""
         try:
             return await client.read_logs(wanted, limit=limit, sort=LogSort.TIMESTAMP_DESC)
         except httpx.HTTPStatusError as error:
@@ -260,3 +287,26 @@ def _is_final(response: httpx.Response) -> bool:
     # If the CSRF token is too old, Prefect's client gets a new token for its next request.
     stale = "CSRF" in response.text
     return response.is_client_error and response.status_code not in _FOR_NOW and not stale
+
+
+def positions_text(positions: Mapping[int, Position]) -> str:
+    """Return the position of each command as one line of text, which `read_positions` can read."""
+    done = [id_ for id_, position in positions.items() if position.done]
+    at = {id_: position[:-1] for id_, position in positions.items() if not position.done}
+    return json.dumps({"done": done, "at": at}, separators=(",", ":"))
+
+
+def read_positions(kept: str | None) -> dict[int, Position]:
+    """Return the position of each command. If the text cannot be read, return none: then logging starts again."""
+    try:
+        content = json.loads(kept or "{}")
+        found = {int(id_): Position(done=True) for id_ in content.get("done", [])}
+        for id_, (cursor, at, logged, nodes, *last) in content.get("at", {}).items():
+            found[int(id_)] = Position(cursor, _pair(at), _pair(logged), _pair(nodes), *last[:1])
+    except (ValueError, TypeError, AttributeError, IndexError):
+        return {}
+    return found
+
+
+def _pair(numbers: Sequence[int]) -> tuple[int, int]:
+    return numbers[0], numbers[1]

@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 from paradime_blocks.models import BoltCommand, BoltRunState, BoltRunStatus
-from paradime_flows.prefect_api import PROGRESS_LABEL_PREFIX, current_task_run_id, times
+from paradime_flows.prefect_api import current_task_run_id, is_first_attempt, prefect_client, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 _LEAST_CHANGE: Final = 1.0
 # Only a Bolt run that succeeded shows 100 %.
@@ -48,7 +51,7 @@ def percent_done(
 
 
 def _share(command: BoltCommand, nodes: tuple[int, int]) -> float:
-    if command.return_code is not None or command.end_dttm is not None:
+    if command.has_ended:
         return 1.0
     done, total = nodes
     return done / total if total else 0.0
@@ -66,24 +69,35 @@ def _to_come(work: Sequence[BoltCommand], planned: Sequence[str]) -> int:
 class ProgressArtifact:
     """One progress artifact of a flow run. It is created once, and updated when the progress has changed enough.
 
+    A Bolt run that ends soon has none: nobody would see it grow.
+
     Args:
         flow_run_id: The flow run.
         key: The artifact's key.
         run_id: The Bolt run whose progress it shows.
-        clock: Returns the time in seconds, and never jumps. Tests pass their own clock.
+        stored: The flow run, if it was read since the Bolt run was obtained.
+        clock: A function that returns the time in seconds, such as `time.monotonic`. Tests pass their own clock.
     """
 
     def __init__(
-        self, flow_run_id: UUID, key: str, run_id: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        flow_run_id: UUID,
+        key: str,
+        run_id: int,
+        *,
+        stored: FlowRun | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.flow_run_id = flow_run_id
         self.key = key
         self.percent = 0.0
-        self._label = f"{PROGRESS_LABEL_PREFIX}{run_id}"
-        self._clock = clock
+        self._title = f"Bolt run {run_id}"
+        self._clock = clock or time.monotonic
+        self._began_at = self._clock()
         self._id: UUID | None = None
         self._task_run_id = current_task_run_id()
-        self._sought = False
+        # A first attempt has no artifact of an earlier attempt to continue.
+        self._sought = stored is not None and is_first_attempt(stored)
         self._updated_at = float("-inf")
 
     async def show(self, percent: float, description: str, *, final: bool = False) -> None:
@@ -91,20 +105,20 @@ class ProgressArtifact:
 
         Args:
             percent: The progress, from 0 to 100.
-            description: The text of the artifact.
+            description: What the Bolt run does.
             final: Whether this is the last update.
 
         Raises:
             Exception: Prefect was unreachable, or refused the update.
         """
-        percent = max(self.percent, round(percent, 1))
-        if self._id is not None and not self._is_worth_it(percent, final=final):
-            return
-        async with get_client() as client:
+        description = f"{self._title} {description}"
+        async with prefect_client() as client:
             if not self._sought:
-                await self._find()
-                percent = max(self.percent, percent)
+                await self._find(client)
+            percent = max(self.percent, round(percent, 1))
             if self._id is None:
+                if self._is_early():
+                    return
                 artifact = await client.create_artifact(
                     ArtifactCreate(
                         key=self.key,
@@ -116,13 +130,15 @@ class ProgressArtifact:
                     )
                 )
                 self._id = artifact.id
-                await client.update_flow_run_labels(self.flow_run_id, {self._label: self._kept()})
             elif self._is_worth_it(percent, final=final):
                 await client.update_artifact(self._id, ArtifactUpdate(data=percent, description=description))
             else:
                 return
         self.percent = percent
         self._updated_at = self._clock()
+
+    def _is_early(self) -> bool:
+        return self._clock() - self._began_at < times().progress_after_seconds
 
     def _is_worth_it(self, percent: float, *, final: bool) -> bool:
         change = percent - self.percent
@@ -132,19 +148,15 @@ class ProgressArtifact:
             change >= _LEAST_CHANGE and self._clock() - self._updated_at >= times().progress_interval_seconds
         )
 
-    def _kept(self) -> str:
-        return f"{self.flow_run_id} {self._id}"
-
-    async def _find(self) -> None:
-        """Find the artifact of an earlier attempt of the flow run."""
-        async with get_client() as client:
-            labels = (await client.read_flow_run(self.flow_run_id)).labels or {}
-            owner, _, kept = str(labels.get(self._label, "")).partition(" ")
-            if owner == str(self.flow_run_id) and kept:
-                found = await client.read_artifacts(
-                    artifact_filter=ArtifactFilter(id=ArtifactFilterId(any_=[UUID(kept)])), limit=1
-                )
-                if found:
-                    self._id = found[0].id
-                    self.percent = float(found[0].data or 0.0)  # type: ignore[arg-type]
+    async def _find(self, client: PrefectClient) -> None:
+        """Find the artifact that an earlier attempt of the flow run has made for the Bolt run."""
+        wanted = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[self.flow_run_id]),
+            key=ArtifactFilterKey(any_=[self.key]),
+        )
+        found = await client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
+        for artifact in found:
+            if f"{artifact.description} ".startswith(f"{self._title} "):
+                self._id, self.percent = artifact.id, float(artifact.data or 0.0)  # type: ignore[arg-type]
+                break
         self._sought = True

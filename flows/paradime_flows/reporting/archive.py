@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 from uuid import UUID
 
 import anyio
 
 from paradime_blocks import BoltClient, BoltError, ParadimeCredentials
-from paradime_blocks.models import BoltResourceSummary, BoltRunResult, BoltUsualDuration, run_url
+from paradime_blocks.models import (
+    BoltResourceSummary,
+    BoltRunResult,
+    BoltRunState,
+    BoltUsualDuration,
+    run_url,
+)
 from paradime_blocks.text import Redactor, cell
 from paradime_flows.prefect_api import ArtifactWriter, artifact_url
 from paradime_flows.reporting.archive_context import ArchiveContext
@@ -19,7 +27,9 @@ from paradime_flows.reporting.command_logs import LogArchive
 from paradime_flows.reporting.dbt_results import DbtStory
 from paradime_flows.reporting.failure_cause import cause_of
 from paradime_flows.reporting.file_storage import Storage, address_of, folder_of
+from paradime_flows.reporting.node_task_runs import notable, show_nodes
 from paradime_flows.reporting.resources import ResourceArchive
+from paradime_flows.reporting.run_events import RunEvents
 from paradime_flows.reporting.run_summary import RUNS_READ, RunRecord, render_summary
 
 _ATTEMPTS_READ: Final = 20
@@ -28,16 +38,17 @@ _NAMES_SHOWN: Final = 10
 
 @dataclass
 class Archive:
-    """Archives one Bolt run. A part that cannot be fetched is listed as a problem, and does not change the outcome.
+    """Archives one Bolt run. If a part cannot be archived, the summary lists the part as a problem.
 
-    Only the log of one command, or one resource, is in memory at a time.
+    Only the log of one command, or one resource, is in memory at a time. A problem of the archive does not change the
+    outcome of the flow run.
 
     Attributes:
-        credentials: The credentials of the run's workspace.
-        writer: Writes the artifacts.
-        record: What is known about the run. The archive adds what it fetches.
-        settings: What to archive, and where.
-        resources: The run's resources, as far as they are known.
+        credentials: The credentials of the Bolt run's workspace.
+        writer: The object that writes the artifacts.
+        record: The facts about the Bolt run. The archive adds the facts that it fetches.
+        settings: What the archive contains, and where files are stored.
+        resources: The resources of the Bolt run that the archive has found so far.
     """
 
     credentials: ParadimeCredentials
@@ -48,28 +59,36 @@ class Archive:
     _summary: UUID | None = None
 
     def __post_init__(self) -> None:
-        """Make the context that all parts of the archive share."""
+        """Create the context that all parts of the archive share."""
         redact = Redactor.of(self.credentials)
-        # If Bolt is unreachable later, the summary shows this status.
+        # If Bolt is unreachable later, the summary shows the status that is known now.
         if self.record.status is not None:
             self.record.status = redact.status(self.record.status)
         self._context = ArchiveContext(self.writer, self.record, self.settings, redact)
+        self._events = RunEvents(self.credentials, self._context)
 
     async def run(self) -> None:
-        """Write all artifacts. The summary is written as soon as the run's state is known, and updated at the end."""
+        """Write all artifacts.
+
+        The summary is written at the end. If the Bolt run did not succeed, the summary is written as soon as the Bolt
+        run's state is known, too.
+        """
         if self.record.run_id is not None:
             try:
                 await self._all(self.record.run_id)
             except Exception as error:  # noqa: BLE001 - an error of the archive must not hide the run's outcome
-                self._context.not_archived("the rest", error, dbt=True)
+                self._context.not_archived("the remaining parts", error, dbt=True)
                 self.record.dbt.unread += self._context.dbt_unread[-1:]
+            finally:
+                # Also when Prefect stops the archive early.
+                await self._events.ended()
         await self.summary()
 
     def complete(self, result: BoltRunResult) -> BoltRunResult:
-        """Add dbt's results and the usual duration, which the archive has read, to a run's result.
+        """Add the dbt results and the usual duration, which the archive has read, to the result of the Bolt run.
 
         Args:
-            result: The result without these fields.
+            result: The result without the dbt results and the usual duration.
         """
         return result.model_copy(update={"dbt": self.record.dbt, "usual_duration": self.record.usual})
 
@@ -92,13 +111,17 @@ class Archive:
         files = ResourceArchive(self._context)
         async with self.credentials.get_client() as client:
             await self._status(client, run_id)
-            # Prefect may stop the archive early, for example after a cancel. Then at least the summary exists.
-            await self.summary()
-            await self._open_storage(run_id)
-            await self._origin(client, run_id)
-            async with anyio.create_task_group() as logs.posts:
-                for n, command in enumerate(self._context.commands, 1):
-                    self.resources += await logs.archive(client, n, command)
+            async with anyio.create_task_group() as first:
+                if self.record.state != BoltRunState.SUCCESS:
+                    # Prefect may stop the archive early, for example after a cancel. Then at least the summary exists.
+                    first.start_soon(self.summary)
+                first.start_soon(self._open_storage, run_id)
+                first.start_soon(self._origin, client, run_id)
+            with TemporaryDirectory(prefix="bolt-logs-") as folder:
+                await logs.prepare(client, Path(folder))
+                async with anyio.create_task_group() as logs.posts:
+                    for n, command in enumerate(self._context.commands, 1):
+                        self.resources += await logs.archive(client, n, command)
             await files.archive(client, self.resources)
         for command in self._context.commands:
             if command.id in logs.reasons and command.failed:
@@ -109,8 +132,12 @@ class Archive:
             self.record.cause = cause_of(self.record.status, files.story, logs.error, logs.last)
         await self._results(files.story)
         self._assets(files.story)
+        await self._events.dbt(files.story)
+        await show_nodes(notable(files.story.results.nodes, self.settings.node_task_runs))
 
     async def _status(self, client: BoltClient, run_id: int) -> None:
+        if self.record.status is not None and self.record.status.state.is_terminal:
+            return
         try:
             status = await client.get_bolt_run(run_id, logs=False)
         except BoltError as error:
@@ -131,7 +158,7 @@ class Archive:
             self._context.not_archived("the storage of files", error)
 
     async def _origin(self, client: BoltClient, run_id: int) -> None:
-        """Add who triggered the run, its branch and commit, and the times of earlier attempts, if Bolt returns them."""
+        """Add to the record who triggered the Bolt run, its branch and commit, and when earlier attempts ran."""
         record, context = self.record, self._context
         attempts = list(record.attempts)
         for at, attempt in list(enumerate(attempts))[-_ATTEMPTS_READ:]:
@@ -149,7 +176,8 @@ class Archive:
         try:
             page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_READ)
         except BoltError as error:
-            # Some backends lack this operation. It takes the schedule's slug, which may differ from the name.
+            # Some backends cannot list Bolt runs. The operation needs the schedule's slug, which may differ from the
+            # name.
             context.count_outage(error)
             return
         found = next((run for run in page.runs if run.id == run_id), None)
@@ -183,7 +211,7 @@ class Archive:
         manifest = story.manifest
         if manifest is None or not manifest.adapter_type:
             self._context.not_archived(
-                "the assets", ValueError("no manifest names the adapter and the relations.")
+                "the assets", ValueError("there is no manifest that names the adapter.")
             )
             return
         url = run_url(self.record.run_id) if self.record.run_id else None

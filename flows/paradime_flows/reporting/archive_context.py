@@ -1,4 +1,4 @@
-"""The context that the parts of an archive share: what is known about the run, the writer, and the problems."""
+"""The context that all parts of an archive share: the facts about the Bolt run, the artifact writer, the problems."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.file_storage import Storage
 from paradime_flows.reporting.run_summary import FileRecord, RunRecord
 
-# After the second failure, Bolt is not asked again, because the outage may last. The reason for the first failure may
-# be a single log that is too large.
+# After the second failure, the archive sends no more requests to Bolt, because the outage may last. After the first
+# failure, the archive continues, because the reason may be a single log that is too large.
 _OUTAGES_AT_MOST: Final = 2
 
 
@@ -23,12 +23,12 @@ class ArchiveContext:
     """The context of an archive.
 
     Attributes:
-        writer: Writes the artifacts.
-        record: What is known about the run. The archive adds what it fetches.
-        settings: What to archive, and where.
-        redact: Removes secrets from text.
-        storage: Where files are stored; None if no files are stored.
-        dbt_unread: The files of dbt that could not be read.
+        writer: The object that writes the artifacts.
+        record: The facts about the Bolt run. The archive adds the facts that it fetches.
+        settings: What the archive contains, and where files are stored.
+        redact: The object that removes secrets from text.
+        storage: The place where the archive stores files; None if the archive stores no files.
+        dbt_unread: The dbt files that the archive could not read, each with the reason.
     """
 
     writer: ArtifactWriter
@@ -42,26 +42,26 @@ class ArchiveContext:
 
     @property
     def commands(self) -> list[BoltCommand]:
-        """The commands of the run that are known."""
+        """The commands of the Bolt run, as the record lists them."""
         return self.record.status.commands if self.record.status else []
 
     @property
     def failing_command(self) -> BoltCommand | None:
-        """The command that failed and so ended the run, or the command that was running when the run ended."""
+        """The command that failed and so ended the Bolt run, or that was running when the Bolt run ended."""
         return self.record.status.decisive_command if self.record.status else None
 
     @property
     def unreachable(self) -> bool:
-        """Whether Bolt has failed to answer so often that the archive sends it no more requests."""
+        """Whether Bolt was unreachable so often that the archive sends no more requests to Bolt."""
         return self._outages >= _OUTAGES_AT_MOST
 
     def key(self, *parts: str) -> str:
-        """Return the key of one of the run's artifacts."""
+        """Return the artifact key for a part of the Bolt run's archive. The key contains the name of the schedule."""
         key = artifact_key("paradime", self.record.title, *parts)
         if self._keys.setdefault(key, parts) == parts:
             return key
-        # Two paths such as `target/a_b.json` and `target/a-b.json` would have the same key. So the second path gets a
-        # hash.
+        # Two paths such as `target/a_b.json` and `target/a-b.json` would have the same key. So the key of the second
+        # path gets a hash.
         return artifact_key("paradime", self.record.title, *parts, short_hash("/".join(parts)))
 
     def count_outage(self, error: Exception) -> None:
@@ -69,11 +69,11 @@ class ArchiveContext:
         self._outages += isinstance(error, BoltUnavailable)
 
     def not_archived(self, what: str, error: Exception, *, dbt: bool = False) -> None:
-        """Note in the summary, and log, that a part could not be archived, and why.
+        """Write to the summary and to the log that a part could not be archived, and why.
 
         Args:
-            what: The part that is missing.
-            error: The reason.
+            what: The name of the part that could not be archived.
+            error: The error because of which the part could not be archived.
             dbt: Whether dbt's results are missing, too.
         """
         reason = error.message if isinstance(error, BoltError) else str(error) or type(error).__name__
@@ -83,7 +83,7 @@ class ArchiveContext:
         run_logger().warning("Could not archive part of Bolt run %s: %s", self.record.run_id, problem)
 
     def file(self, n: int, path: str, **facts: Any) -> None:
-        """Add facts about a file that a command wrote."""
+        """Add facts about a file that a command wrote to the record of the Bolt run."""
         found = next((file for file in self.record.files if (file.n, file.path) == (n, path)), None)
         if found is None:
             found = FileRecord(n=n, path=path)
@@ -92,12 +92,12 @@ class ArchiveContext:
             setattr(found, name, value)
 
     async def store(self, n: int, command: str, path: str, source: Path) -> None:
-        """Store a file, if files are stored at all."""
+        """Store a file, if the archive has a storage."""
         if self.storage is None:
             return
         try:
             stored = await self.storage.write(n, command, path, source)
         except Exception as error:  # noqa: BLE001 - whatever a file system raises
-            self.not_archived(f"the stored file of {path} of command {n}", error)
+            self.not_archived(f"the stored copy of {path} of command {n}", error)
         else:
             self.file(n, path, stored_as=stored.address, stored_url=stored.url, size=stored.size)

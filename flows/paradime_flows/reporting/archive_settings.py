@@ -1,4 +1,4 @@
-"""What to archive of a Bolt run. The settings are stored in the flow run's labels, so another process can read them."""
+"""The settings of an archive. A label of the flow run stores the settings, so that another process can read them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_STORAGE_PATTERNS: Final = ("manifest.json", "run_results.json", "sources.json", "freshness.json")
-# The block types in which a name without a type is searched, in this order: Prefect's own types, then the types of
-# Prefect's integrations.
+# If a caller gives only the name of a block, the block is searched in these block types, in this order: Prefect's own
+# types, then the types of Prefect's integrations.
 _FILESYSTEM_TYPES: Final = (
     "local-file-system",
     "remote-file-system",
@@ -28,14 +28,16 @@ _FILESYSTEM_TYPES: Final = (
 
 
 class ArchiveSettings(BaseModel):
-    """What to archive, and where.
+    """What an archive contains, and where files are stored.
 
     Attributes:
-        log_limit_bytes: How much of a command's log an artifact holds. A longer log is cut in the middle.
-        link_limit: How many files are linked.
-        storage: The reference of the file system block for storage, as `type/name`.
-        storage_patterns: Patterns of the resources to store. A pattern matches the whole path or the file's name.
-        assets: Whether to report the models, seeds and snapshots to Prefect as assets.
+        log_limit_bytes: The largest size of a command's log in an artifact, in bytes. A longer log is cut in the
+            middle.
+        link_limit: The largest number of files that get a link.
+        storage: The file system block that stores the files, as `type/name`; None if no saved block stores files.
+        storage_patterns: The patterns for the files to store. A pattern matches the whole path of a file, or its name.
+        assets: Whether the archive reports the models, seeds and snapshots to Prefect as assets.
+        node_task_runs: The largest number of dbt nodes that the flow shows as task runs.
     """
 
     log_limit_bytes: int = LOG_LIMIT_BYTES
@@ -43,14 +45,15 @@ class ArchiveSettings(BaseModel):
     storage: str | None = None
     storage_patterns: list[str] = Field(default_factory=lambda: list(DEFAULT_STORAGE_PATTERNS))
     assets: bool = False
-    # A block that was made in code and not saved. It exists only in this process.
+    node_task_runs: int = 0
+    # A block that was created in code and not saved exists only in this process.
     _filesystem: WritableFileSystem | None = PrivateAttr(default=None)
 
     async def filesystem(self) -> WritableFileSystem | None:
-        """Return the file system for storage; None if nothing is stored.
+        """Return the file system that stores the files; None if no files are stored.
 
         Raises:
-            BoltRequestError: The block does not exist, or it cannot write.
+            BoltRequestError: The block does not exist, or the block cannot write files.
         """
         if self._filesystem is None and self.storage is not None:
             self._filesystem = await load_filesystem(self.storage)
@@ -58,13 +61,13 @@ class ArchiveSettings(BaseModel):
 
     @classmethod
     async def resolve(cls, options: Mapping[str, Any]) -> ArchiveSettings:
-        """Make settings from a flow's options. The storage block is loaded now, before anything is sent to Bolt.
+        """Create the settings from a flow's options. The storage block is loaded before any Bolt run is triggered.
 
         Args:
             options: The flow's options. Options that are not in `ArchiveOptions` are ignored.
 
         Raises:
-            BoltRequestError: The block for storage cannot be used.
+            BoltRequestError: The storage block does not exist, cannot be loaded or cannot write files.
         """
         given = filled(ArchiveOptions, options)
         storage = given["storage"]
@@ -73,6 +76,7 @@ class ArchiveSettings(BaseModel):
             link_limit=given["link_limit"],
             storage_patterns=list(given["storage_patterns"] or DEFAULT_STORAGE_PATTERNS),
             assets=given["assets"],
+            node_task_runs=given["node_task_runs"],
         )
         if isinstance(storage, str):
             settings._filesystem = await load_filesystem(storage)
@@ -84,7 +88,7 @@ class ArchiveSettings(BaseModel):
 
 
 def reference_of(filesystem: WritableFileSystem) -> str | None:
-    """Return a saved block's reference, `type/name`; None if the block is not saved."""
+    """Return the reference of a saved block, as `type/name`; None if the block is not saved."""
     name = filesystem._block_document_name  # noqa: SLF001 - no public name
     return f"{filesystem.get_block_type_slug()}/{name}" if name else None
 
@@ -93,11 +97,11 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
     """Load the storage block.
 
     Args:
-        reference: `type/name`, such as `s3-bucket/archive`; or only the name. A name is searched in Prefect's own file
-            systems, and in the file systems of its AWS, GCP and Azure integrations.
+        reference: `type/name`, such as `s3-bucket/archive`, or only the name. If there is only a name, the function
+            searches Prefect's own file systems, then the file systems of Prefect's AWS, GCP and Azure integrations.
 
     Raises:
-        BoltRequestError: The block does not exist, or it cannot write.
+        BoltRequestError: The block does not exist, or the block cannot write files.
     """
     slash = "/" in reference
     slugs = [reference] if slash else [f"{kind}/{reference}" for kind in _FILESYSTEM_TYPES]
@@ -109,15 +113,16 @@ async def load_filesystem(reference: str) -> WritableFileSystem:
             reason = str(error).splitlines()[0]
             continue
         except (UnknownBlockType, RuntimeError) as error:
-            # The class of the block belongs to an integration that is not installed here, or to another version of it.
+            # The block's class belongs to an integration that is not installed here, or that is installed in another
+            # version.
             msg = f"The storage block {slug!r} cannot be loaded: {str(error).splitlines()[0]}"
-            raise BoltRequestError(msg, guidance="Nothing was sent.") from error
+            raise BoltRequestError(msg, guidance="No Bolt run was started.") from error
         if isinstance(block, WritableFileSystem):
             return block
         msg = f"The block {slug!r} cannot store files."
         raise BoltRequestError(
-            msg, guidance="Name a block that implements WritableFileSystem. Nothing was sent."
+            msg, guidance="Name a block that implements WritableFileSystem. No Bolt run was started."
         )
     msg = f"There is no storage block {reference!r}. {reason if slash else ''}".strip()
-    guidance = "Give it as type/name, such as local-file-system/archive. Nothing was sent."
+    guidance = "Give the block as type/name, such as local-file-system/archive. No Bolt run was started."
     raise BoltRequestError(msg, guidance=guidance)

@@ -1,11 +1,11 @@
 """Reports dbt's models, seeds and snapshots to Prefect as assets, with the same lineage as prefect-dbt.
 
-Keys, properties and upstream nodes are the same as in prefect-dbt 0.7.25. A key has the adapter's type and the
-relation's name, such as `snowflake://analytics/core/orders`. It has slashes instead of dots, and no quotes, spaces or
-other characters that Prefect does not accept. A key that is too long is cut. The upstream nodes of a node are the nodes
-that it depends on. An ephemeral model is replaced by its own upstream nodes. A node whose `meta` has
-`prefect: {enable_assets: false}` is left out, as in prefect-dbt, but a source is never left out. The URL of an asset is
-the page of the Bolt run that built the asset last. prefect-dbt sets no URL.
+Keys, properties and upstream nodes are the same as in prefect-dbt 0.7.25. An asset key has the adapter's type and the
+relation's name, such as `snowflake://analytics/core/orders`. The key has slashes instead of dots. Quotes, spaces and
+other characters that Prefect does not accept are removed from the key. A key that is too long is cut. The upstream
+nodes of a node are the nodes that the node depends on. An ephemeral model is replaced by its own upstream nodes. A
+node whose `meta` has `prefect: {enable_assets: false}` is left out, as in prefect-dbt, but a source is never left out.
+The URL of an asset is the page of the last Bolt run that built the asset. prefect-dbt sets no URL.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from paradime_blocks.dbt import FAILED, Manifest, ManifestNode, NodeResult, RunR
 from paradime_blocks.text import clean
 
 _MATERIALISED: Final = frozenset({"model", "seed", "snapshot"})
-# With one of these statuses, a materialisation has failed, as in prefect-dbt. A microbatch model of which only some
-# batches were built counts as built.
+# A node with one of these statuses has failed, as in prefect-dbt. A microbatch model counts as built even if only some
+# of its batches were built.
 _FAILED: Final = FAILED - {"partial success"}
 _BUILT: Final = frozenset({"success", "partial success"})
 _NOT_IN_KEYS: Final = {ord(character): None for character in RESTRICTED_ASSET_CHARACTERS} | {ord("."): "/"}
 _QUOTES: Final = {ord(quote): None for quote in '"`'}
 _MESSAGE_CHARACTERS: Final = 2000
-# The event also has room for resources that Prefect adds: the flow run, its flow, deployment, work pool and tags.
+# An event also needs room for the related resources that Prefect adds: the flow run, its flow, deployment, work pool
+# and tags.
 _RELATED_TO_A_RUN: Final = 25
 
 
 @dataclass
 class Emitted:
-    """How many materialisations Prefect accepted.
+    """Counts the asset events that Prefect accepted and did not accept.
 
     Attributes:
         succeeded: The number of nodes that were built.
@@ -57,7 +58,7 @@ class Emitted:
     shortened: int = 0
 
     def counts(self) -> str:
-        """Return the counts in one line."""
+        """Return the counts of the asset events as one line of text."""
         counts = f"{self.succeeded:,} materialised, {self.failed:,} failed"
         if self.shortened:
             counts += (
@@ -67,16 +68,16 @@ class Emitted:
 
 
 def most_upstream() -> int:
-    """Return how many upstream nodes an event can list. Prefect limits the related resources of an event."""
+    """Return how many upstream nodes an event can list. Prefect limits the number of an event's related resources."""
     return max(0, get_current_settings().server.events.maximum_related_resources - _RELATED_TO_A_RUN)
 
 
 def asset_key(adapter_type: str, relation_name: str) -> str:
-    """Return the asset key of a table or view, as prefect-dbt makes it.
+    """Return the asset key of a table or view. prefect-dbt makes the same key.
 
     Args:
-        adapter_type: dbt's adapter, such as `snowflake`.
-        relation_name: The relation, quoted as in SQL.
+        adapter_type: The type of dbt's adapter, such as `snowflake`.
+        relation_name: The name of the table or view, quoted as in SQL.
     """
     return f"{adapter_type}://{relation_name.translate(_NOT_IN_KEYS)}"[:MAX_ASSET_KEY_LENGTH]
 
@@ -84,15 +85,15 @@ def asset_key(adapter_type: str, relation_name: str) -> str:
 def emit_assets(
     results: RunResults, manifest: Manifest, facts: dict[str, Any], url: str | None = None
 ) -> Emitted:
-    """Report each node that was built, and each node that failed, to Prefect. Skipped and reused nodes are left out.
+    """Report to Prefect each node that was built or has failed. Skipped and reused nodes are left out.
 
-    The events are the same as those of a task made with `prefect.assets.materialize`. But there is no task run for each
-    node, because dbt has already run the nodes. In a flow run, the events are related to the flow run.
+    A task made with `prefect.assets.materialize` emits the same events. But here, there is no task run for each node,
+    because dbt has already run the nodes. In a flow run, the events are related to the flow run.
 
     Args:
         results: The results of the commands that build something.
         manifest: The manifest of one of these commands.
-        facts: Facts to add to the metadata of each materialisation.
+        facts: The facts that are added to the metadata of each event.
         url: The page of the Bolt run that built the nodes. The assets link to this page.
     """
     emitted = Emitted()
@@ -125,7 +126,7 @@ def emit_assets(
 
 
 def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, failed: bool) -> bool:
-    """Emit the events of a materialisation. Return whether Prefect accepted them: `AssetContext` does not say this."""
+    """Emit the events for one node. Return whether Prefect accepted the event that the node was built or failed."""
     for above in upstream:
         emit_event("prefect.asset.referenced", AssetContext.asset_as_resource(above), related=[])
     related = [AssetContext.asset_as_related(above) for above in upstream]
@@ -142,7 +143,7 @@ def _emit(asset: Asset, upstream: Sequence[Asset], metadata: dict[str, Any], *, 
 
 
 def _asset(adapter: str, relation: str, node: ManifestNode | None, url: str | None = None) -> Asset | None:
-    """Return the asset of a relation; None if Prefect does not accept its name."""
+    """Return the asset for a table or view; None if Prefect does not accept the name of the table or view."""
     properties = None if node is None else _properties(relation, node, url)
     try:
         return Asset(key=asset_key(adapter, relation), properties=properties)
@@ -151,7 +152,7 @@ def _asset(adapter: str, relation: str, node: ManifestNode | None, url: str | No
 
 
 def _properties(relation: str, node: ManifestNode, url: str | None) -> AssetProperties:
-    """Return an asset's properties. An unknown property is not set, so that Prefect keeps the value that it has."""
+    """Return the properties of an asset. An unknown property is left out, so that Prefect keeps the stored value."""
     properties: dict[str, Any] = {"name": clean(relation.translate(_QUOTES))}
     description = clean(node.description or "")
     if len(description) > MAX_ASSET_DESCRIPTION_LENGTH:
@@ -166,7 +167,7 @@ def _properties(relation: str, node: ManifestNode, url: str | None) -> AssetProp
 
 
 def _upstream(node: ManifestNode, manifest: Manifest) -> Iterator[ManifestNode]:
-    """Return the upstream nodes of a node.
+    """Return the upstream nodes of a node that are in the warehouse.
 
     An ephemeral model is not in the warehouse, so it is replaced by its own upstream nodes.
     """

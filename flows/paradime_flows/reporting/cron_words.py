@@ -1,4 +1,4 @@
-"""Turns a cron expression into words. An expression that it does not understand stays as it is."""
+"""Turns a cron expression into words. An expression that this module does not understand is returned unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MACROS: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-# The values that each field can have.
+# The values that each field of a cron expression can have.
 _FIELDS: Final = (range(60), range(24), range(1, 32), range(1, 13), range(7))
 _FEW: Final = 7
 _ORDINALS: Final = {"1": "st", "2": "nd", "3": "rd"}
@@ -30,7 +30,7 @@ def cron_in_words(cron: str | None) -> str:
     """Return a cron expression in words, such as "At 06:30 on Monday through Friday". Bolt's times are UTC.
 
     Args:
-        cron: The expression; None, empty or `OFF` for a schedule without a timer.
+        cron: The cron expression. None, an empty text or `OFF` means that the schedule has no timer.
     """
     text = one_line(cron or "")
     if not text or text.upper() == "OFF":
@@ -41,8 +41,9 @@ def cron_in_words(cron: str | None) -> str:
     # Quartz writes a question mark where cron writes a star.
     *_, day, _month, weekday = fields = [field.replace("?", "*") for field in fields]
     if day != "*" and weekday != "*":
-        # The meaning differs: most cron programs start on a day that matches one of the fields, some only on a day that
-        # matches both.
+        # Cron programs differ if the fields for the day of the month and the day of the week are both set: most
+        # programs start on a day that matches one of the two fields, some programs start only on a day that matches
+        # both fields.
         return text
     plain = [_plainly(field, values) for field, values in zip(fields, _FIELDS, strict=True)]
     if None in plain:
@@ -56,9 +57,10 @@ def cron_in_words(cron: str | None) -> str:
 
 
 def _plainly(field: str, values: range) -> str | None:
-    """Return a field of a cron expression. An uneven step is replaced by its values. None if it has too many values.
+    """Replace an uneven step in a field of a cron expression by its values. None if there are too many values.
 
-    `*/45` is an uneven step. It does not mean every 45 minutes, but minute 0 and minute 45 of each hour.
+    `*/45` in the field for minutes is an uneven step. The step does not mean every 45 minutes, but minute 0 and minute
+    45 of each hour.
     """
     whole = {"*", str(values[0]), f"{values[0]}-{values[-1]}"}
     parts = []

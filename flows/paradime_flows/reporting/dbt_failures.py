@@ -1,43 +1,52 @@
-"""The dbt failures and the cost of a run, for its summary."""
+"""Renders the dbt failures and the cost of a Bolt run, for the summary of the Bolt run."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from paradime_blocks.models import BoltDbtResult
-from paradime_blocks.text import cell
-from paradime_flows.reporting.markdown import and_more, size, table
+from paradime_flows.reporting.markdown import and_more, bounded_list, size
 
-_ROWS: Final = 20
+_ENTRIES: Final = 20
+_BYTES: Final = 20_000
 _MILLISECONDS: Final = 1000
 
 
 def render_failed(dbt: BoltDbtResult) -> list[str]:
-    """Return a table of the failures: first nodes that build something, then tests, then sources. Empty if none failed.
+    """Return a list of dbt's failures: first failed nodes, then failed tests, then stale sources.
+
+    The list is empty if nothing failed.
 
     Args:
-        dbt: dbt's results.
+        dbt: The dbt results of the Bolt run.
     """
-    rows = [
-        (node.resource_type.replace("_", " "), node.name, node.message or node.status)
+    entries = [
+        (f"{node.resource_type.replace('_', ' ')} {node.name}", node.message or node.status)
         for node in (*dbt.failed_nodes, *dbt.failed_tests)
     ]
-    rows += [("source", source.name, source.error or "stale") for source in dbt.stale_sources]
-    if not rows:
+    entries += [(f"source {source.name}", source.error or "stale") for source in dbt.stale_sources]
+    if not entries:
         return []
-    cells = [(cell(kind), cell(name), cell(why, 300)) for kind, name, why in rows[:_ROWS]]
-    return [table(("Type", "Name", "Why"), cells), *and_more(len(rows) - _ROWS, "failures")]
+    shown, *_ = bounded_list(entries[:_ENTRIES], _BYTES, "failures")
+    return [shown, *and_more(len(entries) - shown.count("\n") - 1, "failures")]
+
+
+def rows_text(dbt: BoltDbtResult) -> str:
+    """Return the number of affected rows as text; empty if the warehouse does not report the number.
+
+    Args:
+        dbt: The dbt results of the Bolt run.
+    """
+    return "" if dbt.rows_affected is None else f"{dbt.rows_affected:,} affected"
 
 
 def cost_text(dbt: BoltDbtResult) -> str:
-    """Return the rows and the cost that the warehouse reports, in one line; empty if it reports none.
+    """Return the cost as one line of text; empty if the warehouse does not report the cost.
 
     Args:
-        dbt: dbt's results.
+        dbt: The dbt results of the Bolt run.
     """
     parts = []
-    if dbt.rows_affected is not None:
-        parts.append(f"{dbt.rows_affected:,} rows affected")
     if dbt.bytes_processed is not None:
         parts.append(f"{size(dbt.bytes_processed)} processed")
     if dbt.bytes_billed is not None:

@@ -1,4 +1,4 @@
-"""dbt's results as markdown for a Prefect artifact. Failures come first, the size is limited, text is escaped."""
+"""Renders dbt's results as markdown for a Prefect artifact. Failures come first, and the size is limited."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from paradime_blocks.dbt import (
     summarise,
     told_batches,
 )
-from paradime_blocks.text import cell, clean, fence, head_and_tail, shorten
-from paradime_flows.reporting.markdown import and_more, bounded_table, size_of
+from paradime_blocks.text import cell, clean, fence, head_and_tail, one_line, shorten
+from paradime_flows.reporting.markdown import and_more, bounded_list, bounded_table, size_of
 
-# An unknown status gets a question mark, because the page must not call it good or bad.
+# An unknown status gets a question mark, because we do not know whether the status is good or bad.
 _MARKS: Final = (("✅", SUCCEEDED), ("❌", FAILED), ("⚠️", WARNED), ("⏭️", SKIPPED))
 _COUNTS_BYTES: Final = 50_000
 _COUNTS_COLUMNS: Final = 12
 _COUNTS_ROWS: Final = 30
+_MESSAGE_CHARACTERS: Final = 24
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much of the results a page shows. Sizes are in bytes of UTF-8.
+    """The limits for the page of dbt's results. Sizes are in bytes of UTF-8.
 
     Attributes:
-        page_bytes: The largest size of the results, and also of the freshness of sources. Failures come first, then
-            warnings, then as many nodes as there is room for.
-        message_bytes: The largest size of a failure's message. It is smaller if there is not enough room for all
-            failures.
-        slowest: The number of nodes in the table of the slowest ones.
+        page_bytes: The largest size of the results, and also the largest size of the table of source freshness.
+            Failures come first, then warnings, then as many nodes as fit.
+        message_bytes: The largest size of a failure's message. If not all failures fit, messages are cut to a smaller
+            size.
+        slowest: The number of nodes in the table of the slowest nodes.
     """
 
     page_bytes: int = 500_000
@@ -47,21 +48,21 @@ class Bounds:
 
 
 DEFAULT_BOUNDS: Final = Bounds()
-# Failures get this share of the free room. Warnings get this share of the room that is left after the failures. The
+# Failures get this share of the free room. Warnings get their share of the room that is left after the failures. The
 # table of all nodes gets the rest.
 _FAILURES_SHARE: Final = 0.6
 _WARNINGS_SHARE: Final = 0.3
-# About the size of the line with facts about a failure, and the size of the shortest part of a message that is useful.
+# The approximate size of the line with facts about a failure, and the smallest size to which a message is cut.
 _FACTS_BYTES: Final = 400
 _LEAST_MESSAGE_BYTES: Final = 200
 
 
 def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
-    """Render results: counts, failures with their messages, the slowest nodes, then all nodes.
+    """Render dbt's results: counts, failures with their messages, warnings, the slowest nodes, then all nodes.
 
     Args:
-        nodes: The merged results.
-        bounds: How much to show.
+        nodes: The results of all commands, merged.
+        bounds: The limits for the page.
 
     Returns:
         Markdown, without a heading and without a line break at the end; empty if there are no results.
@@ -86,9 +87,8 @@ def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS)
         parts += failures
         room -= size_of(failures)
     if summary.warned:
-        rows = [[node.name, _rows(node), node.message or "", node.path or ""] for node in summary.warned]
-        header = ["Test", "Rows", "Message", "Path"]
-        warnings = ["#### Warnings", *bounded_table(header, rows, int(room * _WARNINGS_SHARE), "warnings")]
+        entries = [(node.name, _warning(node)) for node in summary.warned]
+        warnings = ["#### Warnings", *bounded_list(entries, int(room * _WARNINGS_SHARE), "warnings")]
         parts += warnings
         room -= size_of(warnings)
     parts += [*slowest, "#### All nodes", *_all_nodes(ordered, room)]
@@ -96,11 +96,11 @@ def render_results(nodes: Iterable[NodeResult], bounds: Bounds = DEFAULT_BOUNDS)
 
 
 def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAULT_BOUNDS) -> str:
-    """Render the freshness of sources, the stale ones first.
+    """Render the freshness of sources as a table. Stale sources come first.
 
     Args:
         sources: The results in sources.json.
-        bounds: How much to show.
+        bounds: The limits for the page.
     """
     if not sources:
         return ""
@@ -113,16 +113,19 @@ def render_freshness(sources: Sequence[FreshnessResult], bounds: Bounds = DEFAUL
             source.max_loaded_at.strftime("%Y-%m-%d %H:%M:%S %Z") if source.max_loaded_at else "",
             source.warn_after or "",
             source.error_after or "",
-            source.error or "",
         ]
         for source in ordered
     )
-    header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after", "Error"]
-    return "\n\n".join(bounded_table(header, rows, bounds.page_bytes, "sources", len(ordered)))
+    header = ["Status", "Source", "Age", "Loaded at", "Warns after", "Fails after"]
+    parts = bounded_table(header, rows, bounds.page_bytes // 2, "sources", len(ordered))
+    errors = [(source.name, source.error) for source in ordered if source.error]
+    if errors:
+        parts += bounded_list(errors, bounds.page_bytes // 2, "errors")
+    return "\n\n".join(parts)
 
 
 def mark(status: str) -> str:
-    """Return the sign for a status."""
+    """Return the emoji for a dbt status."""
     return next((sign for sign, statuses in _MARKS if status in statuses), "❔")
 
 
@@ -133,8 +136,8 @@ def _counts(summary: Summary) -> str:
             totals[status] = totals.get(status, 0) + count
     known = [status for _, group in _MARKS for status in sorted(group)]
     statuses = sorted(totals, key=lambda status: known.index(status) if status in known else len(known))
-    # Statuses and types are remote text, too. A hostile file may have thousands of them, and the table would have too
-    # many cells.
+    # Statuses and types come from a file that dbt wrote. A hostile file may have thousands of statuses and types, and
+    # the table would have too many cells.
     statuses = statuses[: _COUNTS_COLUMNS - 1]
     kinds = list(summary.counts.items())[1 - _COUNTS_ROWS :]
     shown = [
@@ -147,7 +150,7 @@ def _counts(summary: Summary) -> str:
 
 
 def _failures(failed: Sequence[NodeResult], bounds: Bounds, room: int) -> list[str]:
-    """Return each failure with its message and paths, and a line with the number of failures that do not fit."""
+    """Return the text for each failure, with message and paths, and a line with the number of failures not shown."""
     fair = max(_LEAST_MESSAGE_BYTES, room // len(failed) - _FACTS_BYTES)
     shown: list[str] = []
     size = 0
@@ -180,6 +183,13 @@ def _failure(node: NodeResult, message_bytes: int) -> str:
     return "\n\n".join(lines)
 
 
+def _warning(node: NodeResult) -> str:
+    # The facts come first, because a long message is cut.
+    facts = {"rows": _rows(node), "file": node.path}
+    told = ", ".join(f"{name}: {value}" for name, value in facts.items() if value)
+    return f"({told}) {node.message or node.status}" if told else node.message or node.status
+
+
 def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
     rows = (
         [
@@ -188,7 +198,8 @@ def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
             node.name,
             _duration(node.seconds),
             _rows(node),
-            node.message or "",
+            # The whole messages of failures and warnings are above. A long message would be cut off.
+            one_line(node.message or "", _MESSAGE_CHARACTERS),
         ]
         for node in ordered
     )
@@ -197,15 +208,15 @@ def _all_nodes(ordered: Sequence[NodeResult], room: int) -> list[str]:
 
 
 def _rows(node: NodeResult) -> str:
-    """Return a number of rows as text.
+    """Return the number of rows of a node as text.
 
-    For a test, it is the number of rows that failed (`failures`). For any other node, it is `rows_affected`. The other
-    field has no meaning for that kind of node.
+    For a test, this is the number of rows that failed (`failures`). For any other node, this is `rows_affected`. Each
+    kind of node uses only one of these two fields.
     """
     rows = node.failures if node.resource_type in TESTS else node.rows_affected
     return "" if rows is None else f"{rows:,}"
 
 
 def _duration(seconds: float | None) -> str:
-    # A node that was skipped took no time, so its cell is empty.
+    # A node that was skipped took no time, so the cell for its time is empty.
     return shorten(seconds) if seconds else ""

@@ -1,4 +1,4 @@
-"""The results of a Bolt run's dbt commands, collected from its resources one file at a time."""
+"""Collects the results of a Bolt run's dbt commands from the files that the commands wrote, one file at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-# The group of each status of a source.
+# The word that the page shows for each status of a source.
 _SOURCES = {
     "error": "stale",
     "fail": "stale",
@@ -58,18 +58,18 @@ _SOURCES = {
 
 
 def kind_of(path: str) -> Kind | None:
-    """Return the kind of a dbt file according to its name. None if this module does not read the file."""
+    """Return the kind of a dbt file with this path. None if this module does not read the file."""
     return _KINDS.get(PurePosixPath(path).name)
 
 
 def manifest_command(commands: Sequence[BoltCommand], with_manifest: Iterable[int]) -> int | None:
-    """Return the number of the command whose manifest to read. One manifest is enough, because a manifest is large.
+    """Return the number of the command whose manifest is read. Only one manifest is read, because manifests are large.
 
     The compiled path of a node that failed is only in the manifest of the command in which the node failed. If no
     command failed, the last manifest is read.
 
     Args:
-        commands: The run's commands.
+        commands: The commands of the Bolt run.
         with_manifest: The numbers of the commands that wrote a manifest.
     """
     numbers = sorted(with_manifest)
@@ -79,14 +79,14 @@ def manifest_command(commands: Sequence[BoltCommand], with_manifest: Iterable[in
 
 @dataclass
 class DbtStory:
-    """The results of a run's dbt commands.
+    """The results of a Bolt run's dbt commands.
 
     Attributes:
         parts: The content of each run_results.json, in the order of the commands.
         freshness: The results of the source freshness checks.
-        manifest: The manifest, if there is one.
-        besides: The errors of dbt commands that failed although their files have no failure. The key is the command.
-        notes: The parts of the files that could not be read.
+        manifest: The dbt manifest; None if no manifest was read.
+        besides: The errors of dbt commands that failed although their files show no failure. The key is the command.
+        notes: The parts of the files that could not be read, each as a sentence.
     """
 
     parts: list[RunResults] = field(default_factory=list)
@@ -97,11 +97,11 @@ class DbtStory:
     _read: set[bytes] = field(default_factory=set)
 
     def read(self, kind: Kind, content: bytes, command: str) -> None:
-        """Read a file.
+        """Add the content of a dbt file to the results.
 
         Args:
-            kind: The kind of file.
-            content: The file.
+            kind: The kind of the file.
+            content: The content of the file.
             command: The command that wrote the file, as Bolt shows the command.
 
         Raises:
@@ -110,8 +110,8 @@ class DbtStory:
         if kind == "manifest":
             self.manifest = parse_manifest(content)
             return
-        # If a command wrote no file, the file of an earlier command may still be there. Some dbt versions do not say
-        # when they wrote a file. So the content is compared, too.
+        # If a command wrote no file, the file of an earlier command may still exist. Some dbt versions do not store
+        # when they wrote a file. So the content of the file is compared with the files that were read before.
         digest = hashlib.sha256(content).digest()
         if digest in self._read:
             return
@@ -134,11 +134,11 @@ class DbtStory:
             self.notes.append(f"{what} of {one_line(command, 80)} {unread}.")
 
     def explain(self, command: BoltCommand, log: LogReasons) -> None:
-        """Add the errors in a failed command's log to the results from its files.
+        """Add the errors in a failed command's log to the results of the command.
 
         Args:
-            command: The command.
-            log: The errors in its log.
+            command: The command that failed.
+            log: The errors in the command's log.
         """
         text = command.command
         if not calls_dbt(text):
@@ -152,7 +152,7 @@ class DbtStory:
             at, part = next((each for each in own if _failures(each[1].nodes)), own[-1])
             part = self.parts[at] = explain(part, log)
         else:
-            # A command that checks sources runs hooks, too, but does not write their results to a file.
+            # A command that checks sources also runs hooks, but writes no file with the results of the hooks.
             part = explain(RunResults(command=text), log)
             self.parts[:0] = [part] if part.nodes else []
         failed = bool(_failures(part.nodes))
@@ -170,10 +170,10 @@ class DbtStory:
         ]
 
     def redact(self, redact: Redactor) -> None:
-        """Remove secrets from all texts that are shown.
+        """Remove secrets from all texts that the page shows.
 
         Args:
-            redact: Removes secrets from text.
+            redact: The object that removes secrets from text.
         """
         self.parts = [
             _redacted(replace(part, nodes=tuple(_redacted(node, redact) for node in part.nodes)), redact)
@@ -185,37 +185,37 @@ class DbtStory:
 
     @property
     def results(self) -> RunResults:
-        """All results, merged in the way in which dbt would merge them."""
+        """The results of all commands, merged in the same way as dbt would merge them."""
         return merge(self.parts)
 
     @property
     def built(self) -> RunResults:
-        """The results of the commands that build something, merged. Commands that only compile are left out."""
+        """The merged results of the commands that build something. Commands that only compile are left out."""
         return merge(part for part in self.parts if not part.compile_only)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
+        """Whether there are no results and no notes to show."""
         return not self.freshness and not self.notes and not any(part.nodes for part in self.parts)
 
     def in_short(self, redact: Redactor, unread: Iterable[str] = ()) -> BoltDbtResult:
-        """Return the results as data, so that a flow can branch on them.
+        """Return the results as data, so that a flow can decide from the results what to do next.
 
         Args:
-            redact: Removes secrets from text.
-            unread: The files that could not be read. They are listed in addition to `notes`.
+            redact: The object that removes secrets from text.
+            unread: The files that could not be read. The data lists these files together with `notes`.
         """
         return digest(self.results, self.freshness, redact, [*unread, *self.notes])
 
     def cause(self) -> str | None:
-        """Return what failed, in one sentence; None if nothing failed."""
+        """Return what failed in dbt as one sentence; None if nothing failed."""
         found = cause(self.results.nodes, self.freshness)
         return found or next(
             (f"{one_line(command)}: {error}" for command, error in self.besides.items()), None
         )
 
     def cause_in(self, command: str) -> tuple[str | None, int]:
-        """Return what failed in a command, in one sentence, and how many nodes failed in other commands.
+        """Return what failed in a command as one sentence, and how many nodes failed in other commands.
 
         Args:
             command: The command, as Bolt shows it.
@@ -233,7 +233,7 @@ class DbtStory:
         return cause(own, checked), len(failed - counted)
 
     def counts(self) -> str:
-        """Return the counts in one line."""
+        """Return the number of nodes and sources with each status, as one line of text."""
         counts = Counter(_group(node.status) for node in self.results.nodes)
         words = [f"{counts[word]:,} {word}" for word in (*GROUPS, "unknown") if word in counts]
         sources = Counter(_SOURCES.get(source.status, "unknown") for source in self.freshness)
@@ -252,11 +252,11 @@ class DbtStory:
         return "warn" if "warned" in groups else "success"
 
     def render(self, title: str, url: str | None) -> str:
-        """Return the results as markdown.
+        """Return the page of the results as markdown.
 
         Args:
-            title: What to call the run.
-            url: The run's page in Paradime.
+            title: The name of the Bolt run for the heading.
+            url: The page of the Bolt run in Paradime.
         """
         results = self.results
         why = self.cause()
@@ -283,7 +283,7 @@ class DbtStory:
 
 
 def _group(status: str) -> str:
-    """Return the group of a status. An unknown status is neither good nor bad."""
+    """Return the group of a dbt status. A status that we do not know is in the group `unknown`."""
     return next((word for word, statuses in GROUPS.items() if status in statuses), "unknown")
 
 
@@ -292,7 +292,7 @@ def _failures(found: Iterable[Found]) -> list[Found]:
 
 
 def _redacted(found: Found, redact: Redactor) -> Found:
-    # Nodes are merged by id, so ids must not change. Pages show the name.
+    # Nodes are merged by their ids, so the ids must stay the same. Pages show the name of a node, not the id.
     texts = {
         each.name: redact(text)
         for each in fields(found)

@@ -1,4 +1,4 @@
-"""Why a run did not succeed, in one sentence that agrees with the run's error."""
+"""Says in one sentence why a Bolt run did not succeed. The sentence agrees with the error that the flow raises."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ _LOG_CHARACTERS = 300
 
 
 def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: str | None) -> str | None:
-    """Return why a Bolt run did not succeed.
+    """Return one sentence that says why a Bolt run did not succeed.
 
-    The sentence begins with the command that ended the run, as the run's error does. The cause is in the results of
-    this command, or else in its log, or else it is its return code. With `continueOnError`, other commands may have
-    failed before. The sentence counts them.
+    The sentence begins with the command that ended the Bolt run, as the error that the flow raises does. The function
+    takes the cause from the dbt results of this command, or else from the command's log, or else from the command's
+    return code. With `continueOnError`, other commands may have failed before. The sentence says how many other
+    commands or nodes failed.
 
     Args:
-        status: The run's status, without secrets.
-        story: The results of the run's dbt commands, without secrets.
-        error: The first error in the log of the command that ended the run.
-        last: The last line of that log.
+        status: The status of the Bolt run, without secrets.
+        story: The results of the Bolt run's dbt commands, without secrets.
+        error: The first error in the log of the command that ended the Bolt run.
+        last: The last line of the log of the command that ended the Bolt run.
 
     Returns:
-        One line of plain text, not escaped for markdown; None if there is nothing to explain.
+        One line of plain text, not escaped for markdown. None if there is nothing to explain.
     """
     command = status.decisive_command
     if status.state == BoltRunState.CANCELED and command is not None and command.return_code is None:
@@ -47,11 +48,11 @@ def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: st
         if error
         else None
     )
-    # If the command is a script, the dbt files may be from an earlier command. So the script's log comes first.
+    # If the command is a script, an earlier command may have written the dbt files. So the script's log comes first.
     cause = (found or logged) if calls_dbt(command.command) else (logged or found)
     cause = cause or _with(last, _ended(command))
     if others:
-        return f"{cause}; {others} more failed in other commands"
+        return f"{cause}; failed nodes in other commands: {others}"
     failed = sum(each.failed and each.id != command.id for each in status.commands)
     return f"{cause}; {failed} more {'command' if failed == 1 else 'commands'} failed" if failed else cause
 
@@ -68,7 +69,7 @@ def _with(last: str | None, cause: str) -> str:
 
 
 def outcome_text(outcome: BaseException | None) -> str | None:
-    """Return the error as text for the top of the summary."""
+    """Return the text of an error for the top of the summary; None if there is no error."""
     if isinstance(outcome, BoltRunError) and outcome.command_summary:
         return f"{outcome.message} {outcome.command_summary}"
     if isinstance(outcome, BoltError):

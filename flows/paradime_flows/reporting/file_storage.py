@@ -1,4 +1,4 @@
-"""Stores files of a Bolt run through a Prefect file system block, before their links expire."""
+"""Stores files of a Bolt run through a Prefect file system block, because Bolt's links to the files expire."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from paradime_flows.reporting.uploads import upload
 
 _UNSAFE: Final = re.compile(r"[^\w.+=@, -]")
 _SEPARATORS: Final = re.compile(r"[/\\]")
-# The field of the bucket in the blocks of Prefect's AWS, GCP and Azure integrations.
+# The URL scheme and the name of the field for the bucket, in the blocks of Prefect's AWS, GCP and Azure integrations.
 _BUCKETS: Final = (("s3", "bucket_name"), ("gs", "bucket"), ("azure", "container_name"))
 _LONGEST_PART: Final = 100
-# File systems accept names of 255 bytes. The limit here is lower, because a number may follow the name.
+# File systems accept names of up to 255 bytes. Our limit is lower, because a number may be added to the name.
 _LONGEST_PART_BYTES: Final = 240
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A stored file.
+    """A file that was stored through a file system block.
 
     Attributes:
-        where: The file's path in the run's folder.
-        address: The file's whole address, as far as the file system can tell it.
-        url: The address as a link, if a browser can open the link.
+        where: The file's path in the folder of the Bolt run.
+        address: The file's full address, as far as the file system block contains it.
+        url: A link to the file; None if a browser cannot open the file.
         size: The file's size in bytes.
     """
 
@@ -44,12 +44,12 @@ class StoredFile:
 
 @dataclass
 class Storage:
-    """The place where a run's files are stored.
+    """The place where the files of a Bolt run are stored.
 
     Attributes:
-        filesystem: The block that writes the files.
-        patterns: The patterns of the resources to store. A pattern matches the whole path or the file's name.
-        folder: The run's folder, as `<schedule>/<run id>`.
+        filesystem: The file system block that writes the files.
+        patterns: The patterns for the files to store. A pattern matches the whole path of a file, or its name.
+        folder: The folder of the Bolt run, as `<schedule>/<run id>`.
     """
 
     filesystem: WritableFileSystem
@@ -58,22 +58,22 @@ class Storage:
     _written: set[str] = field(default_factory=set)
 
     def wanted(self, path: str) -> bool:
-        """Whether a resource matches a pattern."""
+        """Whether the path or the name of a file matches a pattern, so that the file is stored."""
         plain = path.lstrip("/")
         name = PurePosixPath(plain).name
         return any(fnmatchcase(plain, pattern) or fnmatchcase(name, pattern) for pattern in self.patterns)
 
     async def write(self, n: int, command: str, path: str, source: Path) -> StoredFile:
-        """Store a file.
+        """Store a copy of a file.
 
         Args:
-            n: The command's number in its run.
-            command: The command.
+            n: The command's number in its Bolt run.
+            command: The command that wrote the file.
             path: The file's path, as Bolt returns it.
             source: The local copy of the file.
 
         Raises:
-            Exception: Any error of the file system.
+            Exception: The file system raised any kind of error.
         """
         where = f"{n}-{slugify(command)[:_LONGEST_PART]}/{safe_path(*_SEPARATORS.split(path))}"
         # `safe_path` may return the same path for two different paths.
@@ -87,20 +87,20 @@ class Storage:
 
 
 def folder_of(schedule_name: str | None, run_id: int) -> str:
-    """Return the folder of a run's storage."""
+    """Return the path of the folder in which the files of a Bolt run are stored."""
     return f"{safe_path(schedule_name or 'unnamed')}/{run_id}"
 
 
 def safe_path(*parts: str) -> str:
-    """Return a relative path that cannot leave its folder, even if the parts, which are remote text, try to do so.
+    """Return a relative path that cannot leave its folder, even if Bolt returns parts that would leave the folder.
 
-    Each part becomes one name without separators, control characters and characters with a special meaning in file
-    systems or shells. Empty parts, "." and ".." are left out.
+    Each part becomes one name. The name has no separators, control characters or characters with a special meaning in
+    file systems or shells. Empty parts, "." and ".." are left out.
     """
     names = []
     for part in parts:
         name = _cut(_UNSAFE.sub("_", part).strip(" .")).rstrip(" .")
-        # `strip` above has also removed the dot of ".env", and both dots of "..".
+        # `strip` above has also removed the dot from ".env", and both dots from "..".
         if name:
             names.append(f"_{name[1:]}" if name[0] in "-=@+," else name)
     return "/".join(names) or "unnamed"
@@ -111,10 +111,10 @@ def _cut(name: str) -> str:
 
 
 def address_of(filesystem: WritableFileSystem, path: str) -> str:
-    """Return the whole address of a path, as far as the file system can tell it.
+    """Return the full address of a path, as far as the file system block contains it.
 
     Args:
-        filesystem: The file system.
+        filesystem: The file system block.
         path: A path in the file system.
     """
     if isinstance(filesystem, LocalFileSystem):
@@ -132,10 +132,10 @@ def address_of(filesystem: WritableFileSystem, path: str) -> str:
 
 
 def url_of(filesystem: WritableFileSystem, path: str) -> str | None:
-    """Return a link to a path; None if a browser cannot open paths of its file system.
+    """Return a link to a path in a file system; None if a browser cannot open files of this file system.
 
     Args:
-        filesystem: The file system.
+        filesystem: The file system block.
         path: A path in the file system.
     """
     if isinstance(filesystem, LocalFileSystem):

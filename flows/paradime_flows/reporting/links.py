@@ -1,4 +1,4 @@
-"""Links: when signed links expire, and how to write links safely in markdown."""
+"""Finds out when signed links expire, and writes links safely in markdown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from paradime_blocks.models import parse_bolt_date
 from paradime_blocks.text import cell, one_line
 
 _SIGNED_DATE: Final = "%Y%m%dT%H%M%SZ"
-# A number below this would be a time before 2001. Such a number is not a time.
+# A smaller number would be a time before 2001, so a smaller number is not the time at which a link expires.
 _LEAST_EPOCH: Final = 1_000_000_000.0
 
 
 def link_expiry(url: str) -> datetime | None:
-    """Return when a signed link expires, in UTC; None if the link does not say.
+    """Return when a signed link expires, in UTC; None if the link contains no such time.
 
-    The function knows the links of AWS and Google Cloud, which have a date and a number of seconds, or a time in
-    seconds since 1970. It also knows the links of Azure, which have a time (`se`).
+    The links of AWS and Google Cloud contain a date and a number of seconds, or a time in seconds since 1970. The
+    links of Azure contain a time (`se`).
 
     Args:
         url: The link.
@@ -59,7 +59,7 @@ def safe_url(url: str) -> str | None:
     """Return a URL that is safe in a markdown link; None if a browser should not open it.
 
     Args:
-        url: Remote text.
+        url: The URL, as Bolt returns it.
     """
     if not url.lower().startswith(("https://", "http://")):
         return None
@@ -69,16 +69,16 @@ def safe_url(url: str) -> str | None:
 
 
 def markdown_link(text: str, url: str | None, limit: int, what: str) -> str:
-    """Return a markdown link with remote text, or only the text if there is no link.
+    """Return a markdown link whose text comes from Bolt. If there is no URL, return only the text.
 
-    Prefect's older UI shows escape characters in the text of a link. If the text has an escape character, the text
-    comes first, and the link comes after it.
+    Prefect's older UI shows escape characters in the text of a link. So if the text has an escape character, the text
+    is not part of the link: the link comes after the text.
 
     Args:
-        text: Remote text.
-        url: The link. It comes from `safe_url`, or our code made it.
+        text: The text, as Bolt returns it.
+        url: The URL. It comes from `safe_url` or from our own code.
         limit: The largest number of characters of the text.
-        what: The words to show as the link if the link comes after the text.
+        what: The text of the link, if the link comes after the text.
     """
     escaped = cell(text, limit)
     if url is None:

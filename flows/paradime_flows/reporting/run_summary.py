@@ -1,4 +1,4 @@
-"""The summary of a Bolt run as markdown, for people."""
+"""Renders the summary of a Bolt run as markdown, for people."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from paradime_blocks.models import (
     run_url,
 )
 from paradime_blocks.text import cell, one_line, shorten
-from paradime_flows.reporting.dbt_failures import cost_text, render_failed
+from paradime_flows.reporting.dbt_failures import cost_text, render_failed, rows_text
 from paradime_flows.reporting.links import markdown_link
-from paradime_flows.reporting.markdown import and_more, moment, size, table
+from paradime_flows.reporting.markdown import and_more, bounded_list, moment, size, table
 from paradime_flows.reporting.timeline import Span, render_timeline
 
 _MARKS: Final = {
@@ -29,26 +29,27 @@ _MARKS: Final = {
     BoltRunState.CANCELED: "🛑",
     BoltRunState.SKIPPED: "⏭️",
 }
-# How many runs of the schedule are read, newest first. They show who triggered the run, and the usual duration.
+# The number of the schedule's newest runs that are read. They show who triggered the Bolt run, and the usual duration.
 RUNS_READ: Final = 50
 _ROWS: Final = 200
 # Prefect's pages do not break lines in tables. A long command would move the other columns out of the window.
 _COMMAND_CHARACTERS: Final = 56
 _PATH_CHARACTERS: Final = 120
+_NOTES_BYTES: Final = 200_000
 
 
 @dataclass
 class FileRecord:
-    """A file that a command wrote, and where to get it.
+    """A file that a command of the Bolt run wrote, and where a person can open the file.
 
     Attributes:
-        n: The command's number in its run.
+        n: The command's number in its Bolt run.
         path: The file's path, as Bolt returns it.
-        page: The page of its link artifact.
-        expires_at: When the link expires.
+        page: The page of the artifact that contains the link to the file.
+        expires_at: The time at which the link to the file expires.
         size: The file's size in bytes, if the file was fetched.
-        stored_as: The whole address of the stored copy.
-        stored_url: A link to the stored copy, if there is one.
+        stored_as: The full address of the stored copy; None if no copy is stored.
+        stored_url: A link to the stored copy; None if a browser cannot open the copy.
     """
 
     n: int
@@ -62,32 +63,32 @@ class FileRecord:
 
 @dataclass
 class RunRecord:
-    """What is known about a Bolt run when it is archived.
+    """The facts about a Bolt run that the archive and the summary show.
 
     Attributes:
-        schedule_name: The schedule of the run, if it is known.
-        run_id: The run's id; None if no run was started.
-        state: The run's state when Bolt last returned it.
-        status: The run's status when Bolt last returned it.
-        branch: The branch or commit that was requested. None if the schedule's own branch was requested, or if the
+        schedule_name: The name of the Bolt run's schedule; None if the schedule is unknown.
+        run_id: The id of the Bolt run; None if no Bolt run was started.
+        state: The state of the Bolt run when Bolt last returned the state.
+        status: The status of the Bolt run, with its commands, when Bolt last returned the status.
+        branch: The branch or commit that the trigger requested. None if the trigger requested no branch, or if the
             requested branch is not known.
-        git: The branch and commit that the run checked out, as Bolt returns them.
-        actor: Who or what triggered the run, as Bolt returns it.
+        git: The branch and commit that the Bolt run checked out, as Bolt returns them.
+        actor: Who or what triggered the Bolt run, as Bolt returns it.
         flow_run_page: The page, in Prefect's UI, of the flow run that triggered the Bolt run.
         triggered_at: The time at which the trigger was sent.
-        outcome: A sentence that says how the run ended for the flow.
-        cause: A sentence that says why the run failed. It comes from dbt's results or from the log.
-        attempts: The earlier runs of this intent, oldest first.
-        notes: The decision log.
+        outcome: A sentence that says how the Bolt run ended for the flow.
+        cause: A sentence that says why the Bolt run failed. The sentence comes from dbt's results or from the log.
+        attempts: The earlier Bolt runs, which this Bolt run retries, oldest first.
+        notes: The entries of the decision log. Each entry has a time and a text.
         results_page: The page of the artifact with dbt's results.
-        results_counts: dbt's results as counts, in one line.
-        dbt: dbt's results as data, so that a flow can branch on them.
-        usual: How long the schedule's runs usually take.
+        results_counts: The number of dbt nodes with each status, as one line of text.
+        dbt: The dbt results as data, so that a flow can decide from the results what to do next.
+        usual: How long Bolt runs of the schedule usually take.
         log_pages: The pages of the log artifacts. The key is the command's number.
         files: The files that the commands wrote.
-        stored_under: The folder of the stored files.
-        storage_block: The reference of the storage block, if the block is saved.
-        assets_counts: How many assets were reported to Prefect.
+        stored_under: The address of the folder that contains the stored files.
+        storage_block: The reference of the storage block, as `type/name`; None if the block is not saved.
+        assets_counts: The number of assets that were reported to Prefect, as one line of text.
         problems: The parts that could not be archived, and why.
     """
 
@@ -117,16 +118,16 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """The name of the run's schedule, or a name for the run if its schedule is unknown."""
+        """The name of the Bolt run's schedule. If the schedule is unknown, a name with the id of the Bolt run."""
         return self.schedule_name or (f"run {self.run_id}" if self.run_id else "unknown schedule")
 
 
 def render_summary(record: RunRecord, now: datetime | None = None) -> str:
-    """Return the summary of a run as markdown. Text from Bolt is escaped.
+    """Return the summary of a Bolt run as markdown. Text from Bolt is escaped.
 
     Args:
-        record: The run.
-        now: The present time. If the run has not ended, its timeline ends at this time.
+        record: The facts about the Bolt run.
+        now: The present time. If the Bolt run has not ended, its timeline ends at this time.
     """
     now = now or datetime.now(timezone.utc)
     state = str(record.state) if record.state is not None else "no run"
@@ -154,8 +155,8 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
     if record.files:
         parts += ["## Files", *_files(record)]
     if record.notes:
-        rows = [(cell(_clock(at)), cell(note, 400)) for at, note in list(record.notes)[-_ROWS:]]
-        parts += ["## What was decided", table(("When (UTC)", "What"), rows)]
+        entries = [(f"{_clock(at)} UTC", note) for at, note in list(record.notes)[-_ROWS:]]
+        parts += ["## What was decided", *bounded_list(entries, _NOTES_BYTES, "entries")]
     if record.problems:
         parts.append("## Not archived")
         parts.append("\n".join(f"- {cell(problem, 400)}" for problem in record.problems[:_ROWS]))
@@ -165,10 +166,12 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
     run = "none" if record.run_id is None else f"[{record.run_id}]({run_url(record.run_id)})"
     facts = [("Bolt run", run)]
-    trigger = [f"[a Prefect flow run]({record.flow_run_page})" if record.flow_run_page else ""]
-    trigger.append(cell(record.actor) if record.actor else "")
-    facts.append(("Triggered by", ", as ".join(part for part in trigger if part)))
-    # The requested branch is known only if this flow triggered the run.
+    if record.flow_run_page:
+        in_bolt = f" (Bolt shows: {cell(record.actor)})" if record.actor else ""
+        facts.append(("Triggered by", f"[a Prefect flow run]({record.flow_run_page}){in_bolt}"))
+    else:
+        facts.append(("Triggered by", cell(record.actor or "")))
+    # The requested branch is known only if this flow run triggered the Bolt run.
     requested = record.branch or ("the schedule's own" if record.triggered_at else "")
     facts.append(("Branch or commit", cell(requested)))
     facts.append(("Checked out", cell(record.git) if record.git else ""))
@@ -184,6 +187,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         facts.append(
             ("dbt", f"{counts}: [results]({record.results_page})" if record.results_page else counts)
         )
+    facts.append(("Rows", rows_text(record.dbt)))
     facts.append(("Cost", cost_text(record.dbt)))
     facts.append(("Assets", cell(record.assets_counts) if record.assets_counts else ""))
     return facts
@@ -198,7 +202,7 @@ def _usual(usual: BoltUsualDuration) -> str:
 
 
 def _spans(record: RunRecord, now: datetime) -> list[Span]:
-    """Return the spans of the earlier attempts, of the wait for the first command, and of the commands."""
+    """Return the bars of the timeline: earlier attempts, the wait for the first command, and the commands."""
     spans = [
         Span(attempt.started_at, attempt.ended_at, f"run {attempt.run_id}", note=str(attempt.state))
         for attempt in record.attempts
@@ -287,7 +291,7 @@ def _files(record: RunRecord) -> list[str]:
 
 
 def _clock(at: str) -> str:
-    """Return a date of the decision log in the format that the page uses."""
+    """Return the time of an entry of the decision log in the format of the page."""
     try:
         return moment(datetime.fromisoformat(at))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Shows how long each part of a Bolt run took, as bars made of text."""
+"""Shows how long each part of a Bolt run took, as bars that are made of text characters."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _ROWS: Final = 60
 _LABEL: Final = 24
 _WORK: Final = "█"
 _WAIT: Final = "░"
-# A gap that is smaller than this share of the whole time is too small to see.
+# A gap that is shorter than this share of the whole time is not shown.
 _LEAST_GAP: Final = 0.01
 _LEAST_GAP_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Span:
-    """One bar of the timeline: an earlier attempt, a command, or a wait before or between them.
+    """One bar of the timeline: an earlier attempt, a command, or a wait before or between commands.
 
     Attributes:
         start: The time at which the part started.
         end: The time at which the part ended.
-        label: The name of the part. It is remote text.
+        label: The name of the part. The name may come from Bolt.
         note: A word about how the part ended.
-        waiting: Whether the part was only a wait.
+        waiting: Whether the part was only a time of waiting.
     """
 
     start: datetime
@@ -39,21 +39,20 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """How long the part took, in seconds. It is never negative."""
+        """How long the part took, in seconds. The number is never negative."""
         return max(0.0, (self.end - self.start).total_seconds())
 
 
 def render_timeline(spans: Sequence[Span]) -> str:
-    """Render spans on a common axis, one span below the other, in a fenced block of markdown.
+    """Render the bars of a timeline, one bar below the other, in a code block of markdown.
 
-    The bar is the last part of each line, because some fonts draw the characters of a bar wider or narrower than
-    letters.
+    Each line ends with its bar, because some fonts draw the characters of a bar wider or narrower than letters.
 
     Args:
-        spans: The spans, in any order. The time between two spans is shown as a wait.
+        spans: The bars, in any order. The time between two bars is shown as a wait.
 
     Returns:
-        Markdown; empty if nothing took time.
+        The markdown text. The text is empty if no time has passed.
     """
     ordered = _with_gaps(sorted(spans, key=lambda span: (span.start, span.end)))
     if not ordered:
@@ -80,7 +79,7 @@ def _row(seconds: str, label: str, bar: str) -> str:
 
 
 def _with_gaps(ordered: Sequence[Span]) -> list[Span]:
-    """Return the spans, and between them the gaps that are long enough to see."""
+    """Return the bars, and a bar for each gap between two bars that is long enough to be seen."""
     if not ordered:
         return []
     total = (max(span.end for span in ordered) - ordered[0].start).total_seconds()

@@ -1,7 +1,7 @@
-"""Writes files to a Prefect file system block. If the block allows it, the file is not read into memory as a whole.
+"""Writes files to a Prefect file system block. If the block allows it, a file is never in memory as a whole.
 
-Every file system block has `write_path`, which takes the content of a whole file. The blocks of Prefect itself can also
-write a file piece by piece. The blocks of Prefect's AWS, GCP and Azure integrations can upload from an open file.
+Every file system block has the method `write_path`, which takes the whole content of a file. Prefect's own blocks can
+also write a file piece by piece. The blocks of Prefect's AWS, GCP and Azure integrations can upload an open file.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import anyio
 from prefect.filesystems import SMB, LocalFileSystem, RemoteFileSystem, WritableFileSystem
 
 T = TypeVar("T")
-# The size of the largest file for `write_path`, which needs the whole file in memory.
+# The largest size of a file that is written with `write_path`, which needs the whole content of the file in memory.
 WHOLE_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
 async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> None:
-    """Write a file to a file system, and replace a file that has the same path.
+    """Write a file to a file system. If a file with the same path exists, replace this file.
 
     Args:
-        filesystem: The file system.
-        source: The file.
-        path: Where to write it.
+        filesystem: The file system block.
+        source: The path of the local file.
+        path: The path in the file system.
 
     Raises:
-        ValueError: The block takes only whole files, and this file is too large.
-        Exception: Any error of the file system.
+        ValueError: The block accepts only the whole content of a file, and the file is too large for this.
+        Exception: The file system raised any kind of error.
     """
     if _is(filesystem, LocalFileSystem):
         target = filesystem._resolve_path(path)  # noqa: SLF001 - no public name
@@ -51,14 +51,15 @@ async def upload(filesystem: WritableFileSystem, source: Path, path: str) -> Non
         size = (await whole.stat()).st_size
         if size > WHOLE_LIMIT_BYTES:
             msg = (
-                f"{type(filesystem).__name__} takes only whole files; this one is too large: {size:,} bytes."
+                f"The block {type(filesystem).__name__} can only write a file as a whole, "
+                f"and the file is too large for this: {size:,} bytes."
             )
             raise ValueError(msg)
         await _call(filesystem, "write_path", path, await whole.read_bytes())
 
 
 def _is(filesystem: object, kind: type[T]) -> TypeGuard[T]:
-    """Whether a file system has the `write_path` of Prefect's own class. A subclass may have another one."""
+    """Whether a block uses the `write_path` of Prefect's own class. A subclass may have a `write_path` of its own."""
     own: Any = type(filesystem)
     known: Any = kind
     return isinstance(filesystem, kind) and own.write_path is known.write_path
@@ -77,9 +78,9 @@ def _put(source: Path, filesystem: RemoteFileSystem, path: str) -> None:
 
 
 async def _call(filesystem: WritableFileSystem, name: str, *arguments: Any, **options: Any) -> None:
-    """Call the async form of a block's method, in any context. If there is only a sync method, call it in a thread."""
+    """Call the async form of a block's method. If the method has only a sync form, call the method in a thread."""
     method = getattr(filesystem, f"a{name}", None) or getattr(filesystem, name)
-    # Prefect's decorators for methods with both forms store the async form in this attribute, unbound.
+    # If a method has a sync form and an async form, Prefect stores the async form, unbound, in the attribute `aio`.
     both = getattr(method, "aio", None)
     if both is not None:
         method = partial(both, filesystem)
