@@ -1,6 +1,7 @@
-"""State-change hooks: they clean up the Bolt runs of a flow run if the flow's own code could not.
+"""The state-change hook that cancels the Bolt runs of a flow run if the flow's own code could not cancel them.
 
-If your own flows use the tasks of this package, set the hooks on those flows, too:
+The flows of this package have the hook already. If your own flow uses the tasks of this package, set the hook on your
+flow for three kinds of states:
 
 ```python
 from prefect import flow
@@ -13,60 +14,68 @@ async def nightly(): ...
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import FLOW_KEY, Ownership, lost_lease
-from paradime_flows.prefect_api import run_logger
-from paradime_flows.supervision import clean_up_family, lives_in_other_process
+from paradime_flows.prefect_api import end_left_task_runs, prefect_client, run_logger
+
+if TYPE_CHECKING:
+    from paradime_flows.supervision import Event
 
 
-def verdict_on(state: State[Any], ownership: Ownership) -> str | None:
-    """Return why the Bolt run is cancelled, too, when a flow run is in this state; None if the Bolt run continues.
-
-    When the flow run is cancelled, the Bolt run is always cancelled. When Prefect's own time limit is reached, or the
-    flow run crashes, the Bolt run is cancelled, unless the policy is `leave`. When the flow run fails, a Bolt run that
-    was triggered by a task is cancelled, too. But if the flow run failed because Bolt was unreachable, the Bolt run is
-    not cancelled: it may be healthy.
-    """
-    if state.is_cancelling() or state.is_cancelled():
-        return "The flow run was cancelled in Prefect."
-    if state.is_crashed() and ownership.on_crash == "cancel":
-        return f"The flow run crashed: {one_line(state.message or '', 200)}"
-    if state.name == "TimedOut":
-        limit = "The flow run reached Prefect's own time limit."
-        return limit if ownership.on_interrupt == "cancel" else None
-    if state.is_failed() and ownership.key != FLOW_KEY and not ownership.unreachable:
-        return f"The flow run failed: {one_line(state.message or '', 200)}"
-    return None
+def _reason_of(event: Event, state: State[Any]) -> str:
+    message = one_line(state.message or "", 200)
+    return {
+        "CANCELLED": "The flow run was cancelled in Prefect.",
+        "CRASHED": f"The flow run crashed: {message}",
+        "PREFECT_TIMED_OUT": "The flow run reached Prefect's own time limit.",
+    }.get(event.name, f"The flow run failed: {message}")
 
 
 async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Cancel the Bolt runs that a flow run or its subflows still track.
+    """Cancel the Bolt runs that a flow run and its subflow runs still track.
+
+    - If the flow run was cancelled, the hook cancels each Bolt run.
+    - If the flow run crashed, the option `on_crash` of each Bolt run decides.
+    - If Prefect's own time limit was reached, the option `on_interrupt` of each Bolt run decides.
+    - If the flow run failed, the hook cancels the Bolt runs that tasks triggered, except unreachable ones.
+
+    A Bolt run that another client triggered is never cancelled.
+
+    The rules are in `paradime_flows.supervision.decide`.
 
     Args:
-        flow: The flow.
-        flow_run: The flow run, as it was when it began.
+        flow: The flow of the flow run. This hook does not use the flow.
+        flow_run: The flow run, as Prefect read the flow run when it began.
         state: The new state of the flow run.
     """
     del flow
-    async with get_client() as client:
-        # Prefect gives a hook the flow run without the labels that were set while the flow ran.
+    # A flow imports this module, but most flow runs end without a clean-up.
+    from paradime_flows.supervision import clean_up_family, event_of  # noqa: PLC0415
+
+    event = event_of(state)
+    async with prefect_client() as client:
+        # The flow run that Prefect passes to a hook lacks the labels that were set while the flow was running.
         fresh = await client.read_flow_run(flow_run.id)
         if _runs_elsewhere(fresh, state):
-            run_logger().info("The flow run is still running in another process; nothing is cancelled.")
+            run_logger().info("The flow run is still running in another process; no Bolt run is cancelled.")
+            return
+        # A failed flow run has already ended its task runs. Their final states may still be on the way to Prefect.
+        if not state.is_failed():
+            await end_left_task_runs(client, flow_run.id, "The process of the flow run has ended.")
+        if event is None:
             return
         with signals_held_off():
             await clean_up_family(
                 client,
                 fresh,
-                lambda ownership: verdict_on(state, ownership),
-                # A subflow that a deployment started has its own process, which continues if this process crashes.
+                event,
+                _reason_of(event, state),
+                # A crash ends only this process. A subflow that a deployment started runs in another process.
                 only_this_process=state.is_crashed(),
             )
 
@@ -74,10 +83,12 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
 def _runs_elsewhere(flow_run: FlowRun, state: State[Any]) -> bool:
     """Whether a flow run is still running in another process, although one of its processes has ended.
 
-    A worker can write `Crashed` late or a second time, when somebody has already retried the flow run. A cancel applies
-    to all processes of the flow run.
+    A worker can set the state `Crashed` late or a second time. By then, somebody may have retried the flow run. After a
+    cancel, the answer is always False, because a cancel applies to all processes of the flow run.
     """
     if state.is_cancelling() or state.is_cancelled():
         return False
+    from paradime_flows.ledger import lost_lease  # noqa: PLC0415 - as above
+
     begun_again = flow_run.state is not None and not flow_run.state.is_final()
-    return begun_again or lost_lease(flow_run) or lives_in_other_process(flow_run)
+    return begun_again or lost_lease(flow_run)

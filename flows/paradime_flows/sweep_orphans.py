@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Annotated
 
 import anyio
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from pydantic import Field
 
@@ -17,6 +16,7 @@ from paradime_flows.prefect_api import (
     async_form,
     bolt_flow,
     current_flow_run_id,
+    prefect_client,
     resolve_credentials,
     run_logger,
     times,
@@ -37,25 +37,28 @@ async def sweep_orphans(
     older_than_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 900,
     lookback_days: Annotated[float, Field(gt=0, le=365)] = 14,
 ) -> list[SweptRun]:
-    """Find flow runs that have ended or gone silent, but still own a Bolt run, and clean up after them.
+    """Find Bolt runs whose flow run has ended or has stopped sending heartbeats, and cancel or resume these Bolt runs.
 
-    You can run this flow at any time, and several times at once. The sweeper reads each flow run again right before
-    it acts. If the process of a flow run is gone, the sweeper sets the flow run to Crashed, or to Cancelled if a
-    cancel was requested. It does so even if there is no Bolt run to clean up.
+    You can run this flow, the sweeper, at any time, and several times at once. The sweeper reads each flow run again
+    right before the sweeper changes anything. If the process of a flow run is gone, the sweeper sets the flow run's
+    state to Crashed, or to Cancelled if a cancel was requested. The sweeper sets this state even if there is no Bolt
+    run to clean up.
 
     Args:
-        credentials: A Paradime Credentials block or its name; only Bolt runs of its workspace are swept.
-            Empty: the environment's credentials.
-        action: cancel: cancel the Bolt run. attach: wait for the Bolt run as its flow run would have, with the same
-            time limit and policies, and archive it to that flow run; if the flow run was cancelled, cancel the Bolt
-            run. report: change nothing.
-        older_than_seconds: The flow run must have ended or sent no heartbeat for this time, in seconds. So a retry
-            has time to resume the Bolt run. If `on_crash` or `on_interrupt` left the Bolt run for a retry, the time is
-            at least 15 minutes. If the flow run was cancelled, the time is zero.
-        lookback_days: The maximum age of a flow run, in days.
+        credentials: A saved Paradime Credentials block, or the name of the block. The flow cleans up only Bolt runs of
+            the workspace that these credentials belong to. If empty, the flow uses the environment variables
+            PARADIME_*.
+        action: What the flow does with each Bolt run that it finds. cancel: cancel the Bolt run. attach: wait for the
+            Bolt run with the time limit and the policies of its flow run, and archive the Bolt run for its flow run;
+            if the flow run was cancelled, cancel the Bolt run. report: change nothing.
+        older_than_seconds: The flow cleans up the Bolt run only if the Bolt run's flow run ended, or sent its last
+            heartbeat, at least this many seconds ago. So a retry has time to resume the Bolt run. If `on_crash` or
+            `on_interrupt` left the Bolt run running for a retry, the time is at least 15 minutes. If the flow run was
+            cancelled, the time is zero.
+        lookback_days: The maximum age of the flow runs that the flow checks, in days.
 
     Returns:
-        What was found and done: one entry for each Bolt run.
+        One entry for each Bolt run that the flow found. The entry says what the flow did with the Bolt run.
 
     Example:
         ```python
@@ -67,14 +70,14 @@ async def sweep_orphans(
     """
     found = await resolve_credentials(credentials)
     sweep = Sweep(found, action, older_than_seconds)
-    async with get_client() as client:
+    async with prefect_client() as client:
         flow_runs = await candidates(client, timedelta(days=lookback_days))
         orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
-        run_logger().info("Checked %d flow runs; %d to sweep.", len(flow_runs), len(orphans))
+        run_logger().info("Checked %d flow runs; %d of them need a clean-up.", len(flow_runs), len(orphans))
         if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
-            # The clocks of their processes may be behind ours. In this time, a process that is alive sends a heartbeat
-            # or cleans up.
-            await anyio.sleep(times().two_beats_seconds)
+            # The clocks of the flow runs' machines may be behind our clock. During this sleep, a process that is still
+            # alive sends a heartbeat or cleans up.
+            await anyio.sleep(times().next_beat_seconds)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
         async def one(flow_run: FlowRun) -> None:
@@ -110,4 +113,4 @@ def _rows(swept: list[SweptRun]) -> list[dict[str, object]]:
 
 
 def _described(swept: list[SweptRun], action: SweepAction) -> str:
-    return f"{len(swept)} Bolt runs that no flow run waits for; action: {action}."
+    return f"Found {len(swept)} Bolt runs that no flow run waits for; action: {action}."

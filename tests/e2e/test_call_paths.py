@@ -1,6 +1,6 @@
 """Which flow runs preceded a flow run at its place, as Prefect's engine creates them: flows of all shapes, retried.
 
-The decision itself is a table in tests/unit/test_call_paths.py. These flows only ask for it.
+What tells one call from another is in tests/unit/test_call_paths.py. These flows only ask for it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from prefect.deployments import arun_deployment
 from prefect.flow_engine import run_flow_async
 from prefect.runtime import flow_run as this_flow_run
 
-from paradime_flows.ledger.callers import write_callers
-from paradime_flows.ledger.earlier_calls import earlier_calls
+from paradime_flows.ledger.retried_parents import enter
+from paradime_flows.prefect_api.flow_runs import lineage
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -38,8 +38,8 @@ async def who_stood_here() -> tuple[UUID, list[UUID]]:
     """Return the current flow run and its predecessors, oldest first."""
     async with get_client() as client:
         flow_run = await client.read_flow_run(this_flow_run.id)
-        flow_run = await write_callers(client, flow_run)
-        return flow_run.id, [one.id for one in await earlier_calls(client, flow_run)]
+        others = await enter(client, [one async for one in lineage(client, flow_run)])
+        return flow_run.id, [one.id for one in reversed(others.earlier)]
 
 
 @flow
@@ -206,15 +206,6 @@ async def test_two_flows_with_one_name_are_different() -> None:
 
     async def work(_: int) -> Attempt:
         return [await loads(), await loads_as_well()]
-
-    by_place(await retried(work, "flow"))
-
-
-async def test_a_flow_edited_before_its_parents_retry_is_the_same() -> None:
-    """Prefect's key for it changes, as it does when a worker has fetched the code into another folder."""
-
-    async def work(number: int) -> Attempt:
-        return [await (loads_as_well if number else loads)()]
 
     by_place(await retried(work, "flow"))
 

@@ -267,6 +267,7 @@ class Deployed:
 
     Attributes:
         deployment_id: The deployment.
+        parent_id: The flow run that calls it.
         call_id: The task run of the call.
         what: The deployed flow.
         parameters: The parameters of all its flow runs, without credentials, which Prefect would store.
@@ -274,6 +275,7 @@ class Deployed:
     """
 
     deployment_id: UUID
+    parent_id: UUID
     call_id: UUID
     what: Flow[Any, Any]
     parameters: dict[str, Any]
@@ -287,14 +289,16 @@ class Deployed:
             deployment_id = await client.create_deployment(
                 flow_id=await client.create_flow(what), name="apart"
             )
-            parent = await client.create_flow_run(run_schedule, state=Running())
+            parent = await client.create_flow_run(run_schedule)
             place = Task(name="apart", fn=what.fn)
             call = await client.create_task_run(place, flow_run_id=parent.id, dynamic_key="0")
-        return cls(deployment_id, call.id, what, parameters, credentials)
+        return cls(deployment_id, parent.id, call.id, what, parameters, credentials)
 
     async def called(self) -> FlowRun:
         """Return the flow run that the parent's next attempt starts."""
         async with get_client() as client:
+            # The first attempt, or a retry of the parent.
+            await client.set_flow_run_state(self.parent_id, Running(), force=True)
             return await client.create_flow_run_from_deployment(
                 self.deployment_id, parent_task_run_id=self.call_id, parameters=self.parameters
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,12 +20,14 @@ from support.prefect_api import artifacts_of, latest_flow_run
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.record import Ownership, read_ownerships
-from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL, FLOW_RUN_TAG
+from paradime_flows.ledger.lease import Lease, sign_of_life, top_execution
+from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision import sweep
-from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.sweep_orphans import asweep_orphans
+from paradime_flows.time_limits import Timing, times, use_timing
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -60,27 +62,31 @@ def orphan(credentials: ParadimeCredentials, swept_tag: str) -> Orphan:
                 tags=[FLOW_RUN_TAG, swept_tag],
                 parent_task_run_id=parent_task_run_id,
             )
-            ownership = Ownership(
+            record = Record(
                 flow_run_id=flow_run.id,
                 request=TriggerRequest(schedule_name="daily"),
                 intent=TriggerIntent(latest_run_id=0, intended_at=time.time()),
                 run_id=run_id,
                 api_endpoint=of.api_endpoint,
-                **changes,
+                **{"phase": Phase.SENDING if run_id is None else Phase.RUNNING, **changes},
             )
-            await client.update_flow_run_labels(flow_run.id, ownership.to_labels())
+            await client.update_flow_run_labels(flow_run.id, record.to_labels())
             return flow_run
 
     return make
 
 
-async def dies_here(flow_run: FlowRun) -> None:
-    """Let the last heartbeat, not a second old, come from a process of this machine that has ended."""
+async def gives_sign_of_life(flow_run: FlowRun, ago: float = 0) -> None:
     async with get_client() as client:
-        await beat(client, flow_run.id)
-        labels = (await client.read_flow_run(flow_run.id)).labels
-        at, _, _, machine = str(labels[ALIVE_LABEL]).split(" ", 3)
-        await client.update_flow_run_labels(flow_run.id, {ALIVE_LABEL: f"{int(at) + 1} {2**22} 1 {machine}"})
+        lease = max(top_execution((await client.read_flow_run(flow_run.id)).labels), Lease(1, ""))
+        await client.update_flow_run_labels(flow_run.id, {lease.label: sign_of_life(time.time() - ago)})
+
+
+@pytest.fixture
+def short_beats() -> Iterator[None]:
+    """Heartbeats come so often that a silent flow run need not be watched for long."""
+    with use_timing(Timing(beat_seconds=1.0)):
+        yield
 
 
 async def again(flow_run: FlowRun) -> FlowRun:
@@ -89,6 +95,7 @@ async def again(flow_run: FlowRun) -> FlowRun:
         return await client.read_flow_run(flow_run.id)
 
 
+@pytest.mark.usefixtures("short_beats")
 @pytest.mark.parametrize("state", [Crashed(), Running()], ids=lambda state: state.name)
 async def test_runs_of_ended_or_silent_flow_runs_are_cancelled_and_reported(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan, state: State[Any]
@@ -97,12 +104,12 @@ async def test_runs_of_ended_or_silent_flow_runs_are_cancelled_and_reported(
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     flow_run = await orphan(run_id, state)
-    await dies_here(flow_run)
+    await gives_sign_of_life(flow_run, ago=times().stale_seconds + 2)
     (found,) = await asweep_orphans(credentials, older_than_seconds=0)
     assert (found.run_id, found.state, found.done) == (run_id, "CANCELED", "cancelled")
     assert bolt_simulator.run(run_id).state == "CANCELED"
     swept = await again(flow_run)
-    assert not any(ownership.is_open for ownership in read_ownerships(swept))
+    assert not any(record.is_open for record in read_records(swept))
     assert swept.state is not None
     assert swept.state.is_final()
     artifacts = await artifacts_of((await latest_flow_run("sweep-orphans")).id)
@@ -135,12 +142,12 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(3)]
     deleted, bad, good = [await orphan(run_id, Crashed()) for run_id in run_ids]
-    clean_up = sweep.clean_up
+    original = sweep.reconcile_run
 
-    async def trouble(ownership: Ownership, *arguments: Any, **options: Any) -> Any:
-        if ownership.flow_run_id == bad.id:
+    async def trouble(record: Record, *arguments: Any, **options: Any) -> Any:
+        if record.flow_run_id == bad.id:
             raise RuntimeError("trouble")
-        return await clean_up(ownership, *arguments, **options)
+        return await original(record, *arguments, **options)
 
     listed = module.candidates
 
@@ -149,7 +156,7 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
         await client.delete_flow_run(deleted.id)
         return found
 
-    monkeypatch.setattr(sweep, "clean_up", trouble)
+    monkeypatch.setattr(sweep, "reconcile_run", trouble)
     monkeypatch.setattr(module, "candidates", then_one_is_deleted)
     found = {
         entry.flow_run_id: entry.done for entry in await asweep_orphans(credentials, older_than_seconds=0)
@@ -164,13 +171,15 @@ async def test_flow_runs_that_need_no_cleanup_are_left_alone(
     bolt_simulator.add_schedule("daily", commands=[LONG], already_running="allow")
     run_ids = [bolt_simulator.start_run("daily") for _ in range(6)]
     await orphan(run_ids[0], Completed())
-    await orphan(run_ids[1], Crashed(), owned=False)
-    await orphan(run_ids[2], Crashed(), closed=True)
+    await orphan(run_ids[1], Crashed(), relation=Relation.MAYBE_OURS)
+    await orphan(run_ids[2], Crashed(), phase=Phase.RELEASED)
     elsewhere = credentials.model_copy(update={"api_endpoint": "https://elsewhere.example.com/graphql"})
     await orphan(run_ids[3], Crashed(), of=elsewhere)
     alive = await orphan(run_ids[4], Running())
     async with get_client() as client:
-        await client.update_flow_run_labels(alive.id, {ALIVE_LABEL: f"{time.time():.0f} 1 0 elsewhere"})
+        await client.update_flow_run_labels(
+            alive.id, {Lease(1, "an execution").label: sign_of_life(time.time())}
+        )
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     await orphan(run_ids[5], Crashed())
     assert await asweep_orphans(credentials, older_than_seconds=900) == []
@@ -203,7 +212,9 @@ async def test_a_crashed_step_is_left_for_its_pipeline(
         call = await client.create_task_run(
             Task(name="run-schedule", fn=run_schedule.fn), flow_run_id=parent.id, dynamic_key="0"
         )
-        await client.update_flow_run_labels(parent.id, {ALIVE_LABEL: f"{time.time():.0f} 1 0 elsewhere"})
+        await client.update_flow_run_labels(
+            parent.id, {Lease(1, "an execution").label: sign_of_life(time.time())}
+        )
     await orphan(run_id, Crashed(), parent_task_run_id=call.id)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     async with get_client() as client:
@@ -212,17 +223,18 @@ async def test_a_crashed_step_is_left_for_its_pipeline(
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
 
+@pytest.mark.usefixtures("short_beats")
 async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan
 ) -> None:
     """One of several subflows can end like this when another fails: Prefect does not learn of it."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
-    flow_run = await orphan(run_id, Running(), closed=True, reported=True)
+    flow_run = await orphan(run_id, Running(), phase=Phase.REPORTED)
     assert flow_run.state is not None
     async with get_client() as client:
-        await client.update_flow_run_labels(flow_run.id, {EXECUTION_LABEL: str(flow_run.state.id)})
-    await dies_here(flow_run)
+        await client.update_flow_run_labels(flow_run.id, {Lease(1, str(flow_run.state.id)).label: ""})
+    await gives_sign_of_life(flow_run, ago=times().stale_seconds + 2)
     assert await asweep_orphans(credentials, older_than_seconds=0) == []
     state = (await again(flow_run)).state
     assert state is not None

@@ -85,16 +85,21 @@ class ClearsUp:
 
 @pytest.mark.usefixtures("outer_handler")
 async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -> None:
-    """It affects neither the clean-up nor a wait beside it that has not noticed the cancel; the handler raises."""
+    """It affects neither the clean-up nor a wait beside it for another flow run; the handler raises."""
     work = ClearsUp()
+
+    @flow
+    def other() -> None: ...
 
     @flow
     async def cancelled() -> None:
         count_signals()
         await cancel_this_flow_run()
+        async with get_client() as client:
+            not_cancelled = await client.create_flow_run(other, state=Running())
         stopped, beside = await asyncio.gather(
             unless_stopped(work, this_flow_run(), interval_seconds=0.1),
-            unless_stopped(lambda: anyio.sleep(3), this_flow_run(), interval_seconds=60),
+            unless_stopped(lambda: anyio.sleep(3), not_cancelled.id),
             return_exceptions=True,
         )
         assert isinstance(stopped, StoppedByPrefect)
@@ -320,7 +325,7 @@ async def test_the_heartbeat_starts_again_after_a_failed_first_try(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Prefect did not respond: a flow run without a heartbeat thread would be swept while it is alive."""
-    lineage = heartbeat.lineage
+    outermost_of = heartbeat.outermost_of
 
     def no_answer(*_: Any) -> Any:
         raise RuntimeError("503")
@@ -329,11 +334,11 @@ async def test_the_heartbeat_starts_again_after_a_failed_first_try(
     async def lives() -> None:
         async with get_client() as client:
             flow_run = await client.read_flow_run(this_flow_run())
-            monkeypatch.setattr(heartbeat, "lineage", no_answer)
+            monkeypatch.setattr(heartbeat, "outermost_of", no_answer)
             with pytest.raises(RuntimeError, match="503"):
                 await keep_alive(client, flow_run, nothing_to_do)
             assert the_supervisor().of(flow_run.id).alive_for is None
-            monkeypatch.setattr(heartbeat, "lineage", lineage)
+            monkeypatch.setattr(heartbeat, "outermost_of", outermost_of)
             await keep_alive(client, flow_run, nothing_to_do)
             assert the_supervisor().of(flow_run.id).alive_for == flow_run.id
 

@@ -8,6 +8,7 @@ from faults.bench import SCHEDULE, credentials_for
 from prefect.client.schemas.objects import StateType
 
 from paradime_blocks.schedule import BoltSchedule
+from paradime_flows.ledger.phase import Phase
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory
 
     from paradime_blocks.testing import BoltSimulator
-    from paradime_flows.ledger.record import Ownership
+    from paradime_flows.ledger.record import Record
     from paradime_flows.runner.lifecycle import RunLifecycle
 
 
@@ -39,15 +40,15 @@ def running(prefect: PrefectInMemory, *, parent: UUID | None = None) -> UUID:
     return flow_run_id
 
 
-def ownership_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Ownership:
-    from paradime_flows.ledger.record import read_ownerships
+def record_of(prefect: PrefectInMemory, flow_run_id: UUID) -> Record:
+    from paradime_flows.ledger.record import read_records
 
-    (ownership,) = read_ownerships(prefect.flow_runs[flow_run_id])
-    return ownership
+    (record,) = read_records(prefect.flow_runs[flow_run_id])
+    return record
 
 
 def unanswered(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
     """Leave the flow run as an attempt that was killed before the trigger's answer: an open intent without a run id."""
-    ownership = ownership_of(prefect, flow_run_id)
-    ownership.run_id, ownership.state, ownership.closed = None, None, False
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    record = record_of(prefect, flow_run_id)
+    record.run_id, record.state, record.phase = None, None, Phase.SENDING
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from paradime_blocks.testing.faults import Exchange
     from paradime_blocks.testing.reply import Later, Reply
     from paradime_blocks.testing.runs import SimulatedRun
-    from paradime_flows.ledger.record import Ownership
+    from paradime_flows.ledger.record import Record
 
 SCHEDULE = "daily"
 # The time limit of a request in memory; virtual time, so the test does not wait for it.
@@ -114,7 +114,7 @@ class Outcome:
         error: What the flow raised.
         result: What it returned.
         runs: The Bolt runs at the end, oldest first.
-        ownership: The record in the flow run's labels.
+        record: The record in the flow run's labels.
         artifacts: The artifacts by key.
         requests: The number of requests by operation.
         seconds: The duration.
@@ -124,7 +124,7 @@ class Outcome:
     error: BaseException | None
     result: Any
     runs: list[SimulatedRun]
-    ownership: Ownership | None
+    record: Record | None
     artifacts: dict[str, str]
     requests: dict[str, int]
     seconds: float
@@ -179,16 +179,16 @@ def outcome_of(
     began: float,
 ) -> Outcome:
     """Collect the outcome of a flow run. Of several artifacts with one key, the last counts."""
-    from paradime_flows.ledger.record import read_ownerships
+    from paradime_flows.ledger.record import read_records
 
-    ownerships = read_ownerships(flow_run)
+    records = read_records(flow_run)
     requests = Counter(name for request in simulator.requests for name in request.operations)
     return Outcome(
         state,
         error,
         result,
         simulator.runs(),
-        ownerships[0] if ownerships else None,
+        records[0] if records else None,
         {str(each.key): str(each.data) for each in artifacts},
         dict(requests),
         time.monotonic() - began,

@@ -10,6 +10,7 @@ from faults.bench import bolt
 from faults.prefect_in_memory import PrefectInMemory, in_place_of_prefect
 from prefect.context import SettingsContext
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_LOGGING_LEVEL,
     PREFECT_LOGGING_TO_API_ENABLED,
     Settings,
@@ -34,7 +35,8 @@ def pytest_asyncio_loop_factories(
 @functools.cache
 def _quiet() -> Settings:
     """Settings that make Prefect log nothing. Made once, since that takes longer than most tests."""
-    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False}
+    # Without an address, Prefect starts no thread that sends events.
+    quiet = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_LOGGING_TO_API_ENABLED: False, PREFECT_API_URL: None}
     with temporary_settings(quiet) as settings:
         return settings
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from faults.prefect_in_memory import Killed
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
+from prefect.utilities.callables import get_call_parameters
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,6 +29,11 @@ def flow_run_context(prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[...
     )
 
 
+async def call_flow(flow: Flow[..., Any], *arguments: Any, **parameters: Any) -> Any:
+    """Call a flow's function as Prefect does: each parameter that is not given has its default."""
+    return await flow.fn(**get_call_parameters(flow.fn, arguments, parameters))
+
+
 async def in_flow_run(
     prefect: PrefectInMemory, flow_run_id: UUID, flow: Flow[..., Any], *arguments: Any, **parameters: Any
 ) -> tuple[State[Any], Any, BaseException | None]:
@@ -40,7 +46,7 @@ async def in_flow_run(
     result, error = None, None
     try:
         with flow_run_context(prefect, flow_run_id, flow):
-            result = await flow.fn(*arguments, **parameters)
+            result = await call_flow(flow, *arguments, **parameters)
     except (Exception, asyncio.CancelledError, Killed) as raised:  # noqa: BLE001 - whatever it is, the test judges it
         error = raised
     if error is not None:
@@ -48,5 +54,6 @@ async def in_flow_run(
         return prefect.set_state(flow_run_id, kind), None, error
     if hasattr(result, "is_final"):
         state = prefect.set_state(flow_run_id, result.type, result.name)
-        return state, await result.aresult(raise_on_failure=False), None
+        returned = await result.aresult(raise_on_failure=False)
+        return (state, None, returned) if isinstance(returned, Exception) else (state, returned, None)
     return prefect.set_state(flow_run_id, StateType.COMPLETED), result, None

@@ -225,12 +225,12 @@ def _harmless(case: Case) -> bool:
 def _is_told(outcome: Outcome) -> bool:
     """Whether the caller and the sweeper know of a run that is left over."""
     told = isinstance(outcome.error, BoltTriggerUnknown | BoltCancelUnconfirmed | BoltUnavailable)
-    return told and outcome.ownership is not None and outcome.ownership.is_open
+    return told and outcome.record is not None and outcome.record.is_open
 
 
 def _check_the_end_of(case: Case, outcome: Outcome) -> None:
     """The flow run reports the Bolt run's end, or why it could not."""
-    assert outcome.ownership is not None
+    assert outcome.record is not None
     if (
         not outcome.runs
         or outcome.active
@@ -253,5 +253,5 @@ def _check_the_end_of(case: Case, outcome: Outcome) -> None:
             assert outcome.error.run_id == last.id
         assert outcome.state.is_failed(), outcome
     # A retry that Bolt refused with an unclear error may still have started its run: the sweeper searches again.
-    looked_for = not _harmless(case) and outcome.ownership.run_id is None
-    assert looked_for or not outcome.ownership.is_open, outcome
+    looked_for = not _harmless(case) and outcome.record.run_id is None
+    assert looked_for or not outcome.record.is_open, outcome

@@ -51,6 +51,13 @@ def untouched(simulator: BoltSimulator) -> bool:
 @pytest.mark.guarantee(
     "The trigger's answer is lost",
     "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
+    prefect="As the run ends",
+    bolt="One run",
+    result=(
+        "The run's result, whatever `on_already_running` says. The run is not cancelled, since it may be another "
+        "client's. Where two runs fit, `BoltTriggerUnknown` names them. If the process is killed before it has seen "
+        "the run, a retry of the flow run takes it for another client's, and does as `on_already_running` says"
+    ),
 )
 @pytest.mark.parametrize("policy", ["wait", "attach", "attach_if_same", "replace", "fail", "skip"])
 async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator, policy) -> None:
@@ -76,8 +83,8 @@ async def test_fail(simulator) -> None:
     assert outcome.error.run_id == outcome.runs[0].id
     assert len(outcome.runs) == 1
     assert untouched(simulator)
-    assert outcome.ownership is not None
-    assert not outcome.ownership.is_open
+    assert outcome.record is not None
+    assert not outcome.record.is_open
 
 
 async def test_skip(simulator) -> None:
@@ -211,10 +218,10 @@ async def test_attach_says_if_the_other_run_does_something_else(
     if told is None:
         assert (outcome.result.differs, outcome.state.name, warnings) == (None, "Completed", [])
         return
-    sentence = f"Bolt run {outcome.result.run_id} does something else than was requested: {told}."
+    sentence = f"Bolt run {outcome.result.run_id} differs from the request: {told}."
     assert (outcome.result.differs, outcome.state.name) == (sentence, "Attached")
     assert warnings[-1] == sentence
-    assert outcome.summary.index("does something else") < outcome.summary.index("## ")
+    assert outcome.summary.index("differs from the request") < outcome.summary.index("## ")
 
 
 @pytest.mark.parametrize("asked, theirs, told", OTHERS)
@@ -230,8 +237,8 @@ async def test_attach_if_same_fails_if_the_other_run_does_something_else(
     assert isinstance(outcome.error, BoltAlreadyRunning)
     assert told.partition(" instead of ")[2] in outcome.error.message
     assert outcome.error.run_id == outcome.runs[0].id
-    assert outcome.ownership is not None
-    assert not outcome.ownership.is_open
+    assert outcome.record is not None
+    assert not outcome.record.is_open
 
 
 async def test_replace(simulator) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.attempts import begun, block, ownership_of, running
+from faults.attempts import begun, block, record_of, running
 from faults.bench import SCHEDULE, bolt, credentials_for, reached
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
+from prefect.states import Suspended
 
 from paradime_blocks.errors import BoltRequestError, BoltRunFailed
 from paradime_blocks.run import BoltRun
@@ -117,7 +118,7 @@ async def test_a_trigger_that_may_still_act_is_left_to_the_sweeper(simulator, pr
         with pytest.raises(asyncio.CancelledError):
             await attempt
     assert simulator.runs() == []
-    assert ownership_of(prefect, flow_run_id).is_open
+    assert record_of(prefect, flow_run_id).is_open
     prefect.set_state(flow_run_id, StateType.CANCELLED)
     await reached(simulator, lambda bolt: bolt.runs())
     await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
@@ -156,9 +157,9 @@ async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, pref
     lifecycle = await begun(simulator, flow_run_id)
     if sent:
         simulator.inject(faults.CutConnection(operation="triggerBoltRun"))
-    looks = iter([None] * (1 + sent) + [RuntimeError("503")])
+    looks = iter([None] * sent + [RuntimeError("503")])
 
-    async def go_on(_: Any) -> None:
+    async def go_on(*_: Any) -> None:
         trouble = next(looks)
         if trouble is not None:
             raise trouble
@@ -166,7 +167,7 @@ async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, pref
     with mock.patch.object(FlowRunLedger, "_check_wanted", go_on), pytest.raises(RuntimeError, match="503"):
         await lifecycle.obtain()
     assert simulator.count("triggerBoltRun") == sent
-    assert ownership_of(prefect, flow_run_id).is_open is bool(sent)
+    assert record_of(prefect, flow_run_id).is_open is bool(sent)
 
 
 async def test_a_run_that_appears_after_a_refusal_is_found_by_the_sweeper(simulator, prefect) -> None:
@@ -179,7 +180,7 @@ async def test_a_run_that_appears_after_a_refusal_is_found_by_the_sweeper(simula
     hidden = mock.patch.object(sys.modules["paradime_blocks.trigger.search"], "_newer_runs", _nothing_yet)
     with hidden, pytest.raises(BoltRequestError):
         await lifecycle.obtain()
-    assert ownership_of(prefect, flow_run_id).is_open
+    assert record_of(prefect, flow_run_id).is_open
     prefect.set_state(flow_run_id, StateType.FAILED)
     await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
@@ -202,7 +203,7 @@ async def test_a_cancel_before_a_retry_ends_the_run_at_the_next_attempt(simulato
     with pytest.raises(StoppedByPrefect, match="waited for its retry"):
         await begun(simulator, flow_run_id)
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
-    assert not ownership_of(prefect, flow_run_id).is_open
+    assert not record_of(prefect, flow_run_id).is_open
 
 
 async def test_a_refused_retry_is_sent_by_the_next_attempt(simulator, prefect) -> None:
@@ -229,7 +230,7 @@ async def test_a_refused_retry_is_sent_by_the_next_attempt(simulator, prefect) -
     retry = asyncio.create_task(lifecycle.retry(failed, why))
     await reached(
         simulator,
-        lambda bolt: bolt.count("retryBoltRun") and ownership_of(prefect, flow_run_id).intent is None,
+        lambda bolt: bolt.count("retryBoltRun") and record_of(prefect, flow_run_id).intent is None,
     )
     first.dead = True
     process.set(Process())
@@ -249,22 +250,25 @@ async def test_a_refused_retry_is_sent_by_the_next_attempt(simulator, prefect) -
 async def test_a_superseded_attempt_overwrites_nothing(simulator, prefect) -> None:
     """The records that a newer attempt has written for the flow run stay as they are."""
     flow_run_id = running(prefect)
+    older_process = Process()
+    process.set(older_process)
     older = await begun(simulator, flow_run_id)
     await older.obtain()
     process.set(Process())
     newer = await begun(simulator, flow_run_id)
     newer.decision_log.note("The newer attempt was here.")
     await newer.ledger.save()
+    process.set(older_process)
     await older.ledger.close(None, reported=True)
-    ownership = ownership_of(prefect, flow_run_id)
-    assert ownership.is_open
-    assert any("newer attempt" in note for _, note in ownership.notes)
+    record = record_of(prefect, flow_run_id)
+    assert record.is_open
+    assert any("newer attempt" in note for _, note in record.notes)
 
 
 @pytest.mark.parametrize("same_ids", [True, False])
 async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, same_ids) -> None:
     """Two workspaces can have equal run ids: a hook cancels our run in each, and no other run."""
-    from paradime_flows.supervision.cancellation import clean_up_family
+    from paradime_flows.supervision import Event, clean_up_family
 
     elsewhere = bolt("timeout", speed=1, already_running="allow")
     with elsewhere:
@@ -273,7 +277,7 @@ async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, 
         await (await begun(simulator, flow_run_id, "a")).obtain()
         await (await begun(elsewhere, flow_run_id, "b")).obtain()
         flow_run = prefect.flow_runs[flow_run_id]
-        await clean_up_family(prefect, flow_run, lambda _: "The flow run crashed.")  # type: ignore[arg-type]
+        await clean_up_family(prefect, flow_run, Event.CRASHED, "The flow run crashed.")  # type: ignore[arg-type]
         assert [run.state for run in simulator.runs()] == ["CANCELED"]
         states = {run.id: run.state for run in elsewhere.runs()}
         assert [states.pop(run_id) for run_id in foreign] == ["RUNNING"] * len(foreign)
@@ -282,7 +286,7 @@ async def test_a_run_is_only_cancelled_in_its_own_workspace(simulator, prefect, 
 
 async def test_credentials_of_another_workspace_cancel_nothing(simulator, prefect) -> None:
     """A hook's process may have no others: the error says so, and what to do."""
-    from paradime_flows.supervision.reconcile import clean_up
+    from paradime_flows.supervision import Event, reconcile_run
 
     flow_run_id = running(prefect)
     await (await begun(simulator, flow_run_id)).obtain()
@@ -290,7 +294,9 @@ async def test_credentials_of_another_workspace_cancel_nothing(simulator, prefec
         update={"api_endpoint": "https://elsewhere.example/graphql"}
     )
     with pytest.raises(BoltRequestError, match="another workspace"):
-        await clean_up(ownership_of(prefect, flow_run_id), elsewhere, "The flow run crashed.")
+        await reconcile_run(
+            record_of(prefect, flow_run_id), elsewhere, Event.CRASHED, "The flow run crashed."
+        )
     assert simulator.runs()[0].cancel_requests == 0
 
 
@@ -307,13 +313,13 @@ async def test_a_hook_uses_the_block_for_the_workspace_of_the_run(prefect, secre
 
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.trigger.request import TriggerRequest
-    from paradime_flows.ledger.record import Ownership
+    from paradime_flows.ledger.record import Record
     from paradime_flows.supervision.cancellation import credentials_of
 
     saved = ParadimeCredentials(
         api_endpoint="https://api.paradime.io/graphql", api_secret=secret, workspace_uid="w1"
     )
-    ownership = Ownership(
+    record = Record(
         flow_run_id=uuid4(),
         request=TriggerRequest(schedule_name="daily"),
         api_endpoint=saved.api_endpoint,
@@ -321,10 +327,10 @@ async def test_a_hook_uses_the_block_for_the_workspace_of_the_run(prefect, secre
         credentials_block="production",
     )
     with mock.patch.object(ParadimeCredentials, "aload", mock.AsyncMock(return_value=saved)) as load:
-        found = await credentials_of(ownership)
+        found = await credentials_of(record)
     load.assert_awaited_once_with("production")
     assert found.workspace_uid == workspace
-    assert ownership.is_in(found) is (workspace == "w2")
+    assert record.is_in(found) is (workspace == "w2")
 
 
 @pytest.mark.parametrize(
@@ -340,12 +346,12 @@ def test_time_counts_from_the_trigger(since, limit, left) -> None:
     from uuid import uuid4
 
     from paradime_blocks.trigger.request import TriggerRequest
-    from paradime_flows.ledger.record import Ownership
+    from paradime_flows.ledger.record import Record
 
-    ownership = Ownership(
+    record = Record(
         flow_run_id=uuid4(), request=TriggerRequest(schedule_name="daily"), began_at=time.time() - since
     )
-    assert abs(ownership.remaining_seconds(limit) - left) < 5
+    assert abs(record.remaining_seconds(limit) - left) < 5
 
 
 async def test_a_run_that_is_found_again_gets_no_extra_time(simulator, prefect) -> None:
@@ -353,13 +359,33 @@ async def test_a_run_that_is_found_again_gets_no_extra_time(simulator, prefect) 
     flow_run_id = running(prefect)
     first = await begun(simulator, flow_run_id)
     await first.obtain()
-    ownership = ownership_of(prefect, flow_run_id)
-    intended = ownership.intent.intended_at - 600
-    ownership.intent = type(ownership.intent)(**{**vars(ownership.intent), "intended_at": intended})
-    ownership.run_id = None
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    record = record_of(prefect, flow_run_id)
+    intended = record.intent.intended_at - 600
+    record.intent = type(record.intent)(**{**vars(record.intent), "intended_at": intended})
+    record.run_id = None
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     process.set(Process())
     again = await begun(simulator, flow_run_id)
     run = await again.obtain()
     assert [run.run_id] == [each.id for each in simulator.runs()]
-    assert again.ownership.began_at == intended
+    assert again.record.began_at == intended
+
+
+async def test_a_suspension_after_the_end_is_reported_hides_no_failure(
+    simulator, prefect, monkeypatch
+) -> None:
+    """Otherwise the next execution would find a reported end, and trigger a second run."""
+    flow_run_id = running(prefect)
+    lifecycle = await begun(simulator, flow_run_id)
+    run = await lifecycle.obtain()
+    simulator.finish(run.run_id, state="FAILED")
+    await lifecycle.wait(run)
+    close = lifecycle.ledger.close
+
+    async def suspended_meanwhile(*arguments: Any, **options: Any) -> None:
+        prefect.flow_runs[flow_run_id].state = Suspended()
+        await close(*arguments, **options)
+
+    monkeypatch.setattr(lifecycle.ledger, "close", suspended_meanwhile)
+    await lifecycle.finish(None)
+    assert await lifecycle.clean_up_if_cancelled() is None

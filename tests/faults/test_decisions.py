@@ -16,7 +16,7 @@ from paradime_blocks.errors import (
     BoltUnsupported,
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
-from paradime_blocks.polling import Clock, Deadline, next_poll_delay, observe
+from paradime_blocks.polling import Clock, Deadline, observe
 from paradime_blocks.trigger.request import TriggerIntent, fingerprint_of
 from paradime_blocks.trigger.search import Finding, Fit, Verdict, begun_too_late, first_of, fit, judge
 from paradime_blocks.trigger.send import may_have_started
@@ -239,21 +239,6 @@ def test_the_verdict_is_never_a_guess(fits, over) -> None:
 def test_which_errors_prove_that_nothing_started(error, expected) -> None:
     """Nothing was started only if the error proves it."""
     assert may_have_started(error) is expected
-
-
-@given(st.floats(0, 1e7), st.floats(0.5, 3600), st.one_of(st.none(), st.floats(-1e6, 1e6)), st.floats(0, 1e6))
-def test_a_sleep_is_bounded_and_never_gets_shorter(elapsed, ceiling, remaining, more) -> None:
-    """Never longer than the ceiling or the deadline, never negative; it grows while the run continues."""
-    delay = next_poll_delay(elapsed, ceiling, remaining)
-    assert 0 <= delay <= ceiling
-    if remaining is not None:
-        assert delay <= max(0.0, remaining)
-    assert next_poll_delay(elapsed + more, ceiling, remaining) >= delay
-
-
-def test_a_runs_end_is_noticed_within_a_tenth_of_the_wait() -> None:
-    """Half a second at first, later a tenth of the time waited, at most the ceiling."""
-    assert [next_poll_delay(elapsed, 15, None) for elapsed in (0, 4, 60, 3600)] == [0.5, 0.5, 6, 15]
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])

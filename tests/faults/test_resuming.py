@@ -8,13 +8,14 @@ import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
+from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.attempts import begun, ownership_of, running, unanswered
+from faults.attempts import begun, record_of, running, unanswered
 from faults.bench import SCHEDULE, credentials_for, reached
 from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
@@ -30,6 +31,9 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.polling import Deadline
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_blocks.trigger.request import TriggerIntent
+from paradime_flows.ledger.lease import Lease
+from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
 
     from paradime_blocks.testing import BoltSimulator
     from paradime_flows.runner.lifecycle import RunLifecycle
-    from paradime_flows.runner.policies import OnAlreadyRunning
 
 
 @pytest.fixture
@@ -47,8 +50,8 @@ def no_signs_of_life() -> Iterator[None]:
     """The silent process that a sweeper finds is this one, which is alive."""
     import paradime_flows.supervision.orphans as module
 
-    silent = mock.patch.object(module, "silent_seconds", return_value=float("inf"))
-    with silent, mock.patch.object(module, "lives_here", return_value=False):
+    short = use_timing(Timing(beat_seconds=0.1))
+    with short, mock.patch.object(module, "silent_seconds", return_value=float("inf")):
         yield
 
 
@@ -69,39 +72,27 @@ def taken_slot() -> Iterator[None]:
 
 async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_run_id: UUID) -> None:
     """Do what the hook does for a flow run whose process was killed."""
-    from paradime_flows.supervision.reconcile import clean_up
+    from paradime_flows.supervision import Event, reconcile_run
 
-    await clean_up(ownership_of(prefect, flow_run_id), credentials_for(simulator), "The flow run crashed.")
+    await reconcile_run(
+        record_of(prefect, flow_run_id), credentials_for(simulator), Event.CRASHED, "The flow run crashed."
+    )
 
 
-async def killed_during_takeover(simulator: BoltSimulator, first: UUID, second: UUID) -> None:
-    """Kill the new flow run after it has written its own record and before the previous one has released the run."""
+async def killed_during_takeover(
+    simulator: BoltSimulator, first: UUID, second: UUID, before: str = "_mark"
+) -> None:
+    """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
     from paradime_flows.runner import takeover
     from paradime_flows.runner.resume import resuming
 
-    killed = mock.patch.object(takeover, "release_to", side_effect=Killed)
+    killed = mock.patch.object(takeover, before, side_effect=Killed)
     with killed, resuming(first), pytest.raises(Killed):
         await begun(simulator, second)
 
 
-async def doubled_and_interrupted(
-    simulator: BoltSimulator, flow_run_id: UUID, policy: OnAlreadyRunning = "wait"
-) -> None:
-    """Let a gateway double a trigger, and end the attempt before it sees the run that its refusal was about."""
-    from paradime_flows.runner.conflict import Triggering
-
-    simulator.update_schedule(SCHEDULE, already_running="refuse")
-    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
-    process.set(Process())
-    broken_off = mock.patch.object(
-        Triggering, "_find_conflicting_run", side_effect=BoltUnavailable("Bolt is down.")
-    )
-    with broken_off, pytest.raises(BoltUnavailable):
-        await (await begun(simulator, flow_run_id, on_already_running=policy)).obtain()
-
-
 def decisions_of(lifecycle: RunLifecycle) -> str:
-    return " ".join(sentence for _, sentence in lifecycle.ownership.notes)
+    return " ".join(sentence for _, sentence in lifecycle.record.notes)
 
 
 @pytest.mark.guarantee(
@@ -125,7 +116,7 @@ async def test_a_retry_of_trigger_only_finds_the_run_it_started(simulator, prefe
     assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
     assert [each.state for each in simulator.runs()] == ["RUNNING"]
-    assert "not ours" not in decisions_of(retry)
+    assert "somebody else started" not in decisions_of(retry)
 
 
 async def test_a_retried_parent_finds_the_run_that_trigger_only_started(simulator, prefect) -> None:
@@ -143,64 +134,53 @@ async def test_a_retried_parent_finds_the_run_that_trigger_only_started(simulato
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_a_conflict_that_was_confirmed_is_not_searched_again(simulator, prefect) -> None:
-    """It is killed while it waits for another client's run: a run that others start later is not its own."""
+@pytest.mark.guarantee(
+    "The trigger's answer is lost",
+    "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
+)
+async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect) -> None:
+    """Ours ends, and another client starts one that does the same, before we look: the error names both."""
     from paradime_flows.runner.conflict import Triggering
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
-    other = simulator.start_run(SCHEDULE)
-    flow_run_id = running(prefect)
-    process.set(Process())
-    broken_off = mock.patch.object(
-        Triggering, "_wait_for_other", side_effect=BoltUnavailable("Bolt is down.")
-    )
-    with broken_off, pytest.raises(BoltUnavailable):
-        await (await begun(simulator, flow_run_id)).obtain()
-    simulator.finish(other)
-    another = simulator.start_run(SCHEDULE, actor="an API key")
-    simulator.finish(another)
-    process.set(Process())
-    assert (await (await begun(simulator, flow_run_id)).obtain()).run_id not in {other, another}
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
+    look, runs = Triggering._find_conflicting_run, []
 
+    async def late(triggering: Triggering) -> Any:
+        (ours,) = simulator.active_runs()
+        simulator.finish(ours.id)
+        runs.extend([ours.id, simulator.start_run(SCHEDULE, actor="an API key")])
+        return await look(triggering)
 
-@pytest.mark.parametrize("policy", ["wait", "skip", "fail"])
-async def test_our_run_behind_a_refusal_is_searched_before_the_slot_is_awaited(
-    simulator, prefect, taken_slot, policy
-) -> None:
-    """The killed attempt may still have the slot. Then the conflicting run is its own."""
-    from paradime_flows.runner.slot import hold_slot
-
-    flow_run_id = running(prefect)
-    await doubled_and_interrupted(simulator, flow_run_id, policy)
-    (ours,) = simulator.active_runs()
     process.set(Process())
-    attempt = await begun(simulator, flow_run_id, on_already_running=policy)
-    async with AsyncExitStack() as stack:
-        await hold_slot(attempt, stack)
-    assert (await attempt.obtain()).run_id == ours.id
+    attempt = await begun(simulator, running(prefect))
+    looks_late = mock.patch.object(Triggering, "_find_conflicting_run", late)
+    with looks_late, pytest.raises(BoltTriggerUnknown) as unknown:
+        await attempt.obtain()
+    assert list(unknown.value.candidates) == runs
+    assert simulator.count("triggerBoltRun") == 1
 
 
 @pytest.mark.guarantee(
     "The trigger's answer is lost",
     "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
 )
-@pytest.mark.parametrize("actor", ["an API key", "Scheduler"])
-async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect, actor) -> None:
-    """Before the next attempt, another client has started a run that does the same: each retry names both."""
+async def test_only_the_refused_attempt_takes_the_run_for_its_own(simulator, prefect) -> None:
+    """It is killed before it has seen the run: the retry does as for any other client's run."""
+    from paradime_flows.runner.conflict import Triggering
+
+    simulator.update_schedule(SCHEDULE, already_running="refuse")
+    simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     flow_run_id = running(prefect)
-    await doubled_and_interrupted(simulator, flow_run_id)
+    process.set(Process())
+    killed = mock.patch.object(Triggering, "_find_conflicting_run", side_effect=BoltUnavailable("Killed."))
+    with killed, pytest.raises(BoltUnavailable):
+        await (await begun(simulator, flow_run_id)).obtain()
     (ours,) = simulator.active_runs()
-    simulator.finish(ours.id)
-    other = simulator.start_run(SCHEDULE, actor=actor)
-    simulator.finish(other)
-    for _ in range(2):
-        process.set(Process())
-        attempt = await begun(simulator, flow_run_id)
-        with pytest.raises(BoltTriggerUnknown) as unknown:
-            await attempt.obtain()
-        await attempt.finish(unknown.value)
-        assert list(unknown.value.candidates) == [ours.id, other]
-    assert simulator.count("triggerBoltRun") == 1
+    process.set(Process())
+    retry = await begun(simulator, flow_run_id, on_already_running="attach")
+    assert (await retry.obtain()).run_id == ours.id
+    assert record_of(prefect, flow_run_id).relation is Relation.ATTACHED
 
 
 async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefect) -> None:
@@ -226,20 +206,6 @@ async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefec
     assert (refused.value.run_id, other.cancel_requests) == (other.id, 0)
 
 
-async def test_a_flow_run_that_was_taken_over_does_not_search_again(simulator, prefect) -> None:
-    """A newer flow run took over, and then the older one starts again: what it may have started is the newer one's."""
-    from paradime_flows.runner.resume import resuming
-
-    first, second = running(prefect), running(prefect)
-    await doubled_and_interrupted(simulator, first)
-    process.set(Process())
-    with resuming(first):
-        newer = await (await begun(simulator, second)).obtain()
-    simulator.finish(newer.run_id)
-    process.set(Process())
-    assert (await (await begun(simulator, first)).obtain()).run_id != newer.run_id
-
-
 async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator, prefect) -> None:
     """Otherwise the intent stays open, and another client's later run is taken for its run and cancelled."""
     from paradime_flows.ledger.writer import FlowRunLedger
@@ -248,13 +214,11 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
     flow_run_id = running(prefect)
     process.set(Process())
     attempt = await begun(simulator, flow_run_id)
-    go_on, looks = FlowRunLedger._check_wanted, []
+    go_on = FlowRunLedger._check_wanted
 
-    async def cancelled_at_the_second_look(ledger: FlowRunLedger) -> None:
-        looks.append(ledger)
-        if len(looks) > 1:
-            prefect.set_state(flow_run_id, StateType.CANCELLING)
-        await go_on(ledger)
+    async def cancelled_at_the_look(ledger: FlowRunLedger, _: Any) -> None:
+        prefect.set_state(flow_run_id, StateType.CANCELLING)
+        await go_on(ledger, prefect.flow_runs[flow_run_id])
 
     withdraw = FlowRunLedger.withdraw
 
@@ -264,14 +228,14 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
             await withdraw(ledger)
 
     with (
-        mock.patch.object(FlowRunLedger, "_check_wanted", cancelled_at_the_second_look),
+        mock.patch.object(FlowRunLedger, "_check_wanted", cancelled_at_the_look),
         mock.patch.object(FlowRunLedger, "withdraw", broken_off),
         pytest.raises(StoppedByPrefect),
     ):
         async with attempt.cleaning_up():
             await attempt.obtain()
     assert simulator.count("triggerBoltRun") == 0
-    assert not ownership_of(prefect, flow_run_id).is_open
+    assert not record_of(prefect, flow_run_id).is_open
 
 
 LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
@@ -305,7 +269,9 @@ async def test_a_refusal_does_not_close_an_earlier_lost_trigger(simulator, prefe
     process.set(Process())
     simulator.inject(LOST_ON_ITS_WAY)
     simulator.inject(refusal)
-    with pytest.raises((BoltAuthError, BoltUnavailable), match="earlier answer to this trigger was lost"):
+    with pytest.raises(
+        (BoltAuthError, BoltUnavailable), match="answer to an earlier try of this trigger was lost"
+    ):
         await (await begun(simulator, flow_run_id)).obtain()
     looks = simulator.count("listBoltRuns")
     if when == "while the retry looks":
@@ -321,7 +287,7 @@ async def test_a_refusal_does_not_close_an_earlier_lost_trigger(simulator, prefe
         retry = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
     assert (await retry).run_id == late
     assert [(each.state, each.cancel_requests) for each in simulator.runs()] == [("RUNNING", 0)]
-    assert not ownership_of(prefect, flow_run_id).owned
+    assert record_of(prefect, flow_run_id).relation is Relation.MAYBE_OURS
 
 
 async def test_a_busy_bolt_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
@@ -334,7 +300,7 @@ async def test_a_busy_bolt_after_a_lost_answer_is_waited_for(simulator, prefect)
     await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 3)
     late = simulator.start_run(SCHEDULE, actor="an API key")
     assert (await trigger).run_id == late
-    assert not ownership_of(prefect, flow_run_id).owned
+    assert record_of(prefect, flow_run_id).relation is Relation.MAYBE_OURS
     assert simulator.count("triggerBoltRun") == 3
     assert len(simulator.runs()) == 1
 
@@ -352,46 +318,8 @@ async def test_a_late_retry_is_identified_by_the_run_it_retries(simulator, prefe
     attempt = await begun(simulator, flow_run_id)
     with pytest.raises(BoltAuthError):
         await attempt.triggering.run(TriggerRequest(SCHEDULE, retry_of=failed))
-    assert ownership_of(prefect, flow_run_id).is_open
-    assert ownership_of(prefect, flow_run_id).owned
-
-
-@pytest.mark.guarantee(
-    "The trigger's answer is lost",
-    "A gateway sends the trigger twice, and only Bolt's refusal of the second one arrives",
-    prefect="As the run ends",
-    bolt="One run",
-    result=(
-        "The run's result, whatever `on_already_running` says, also when the process is killed before it "
-        "has seen the run. The run is not cancelled, since it may be another client's. Where two runs fit, "
-        "`BoltTriggerUnknown` names them"
-    ),
-)
-@pytest.mark.parametrize("policy", ["wait", "replace", "attach", "fail", "skip"])
-@pytest.mark.parametrize("ended", [False, True])
-@pytest.mark.parametrize("taken_over", [False, True])
-async def test_the_next_attempt_knows_a_trigger_that_a_gateway_doubled(
-    simulator, prefect, taken_over, ended, policy
-) -> None:
-    """The attempt ends while it searches for the conflicting run: that run is from its own trigger, and may have ended.
-
-    The clean-up does not cancel it, since it may be another client's.
-    """
-    from paradime_flows.runner.resume import resuming
-
-    first = running(prefect)
-    await doubled_and_interrupted(simulator, first, policy)
-    await crash_hook(simulator, prefect, first)
-    (ours,) = simulator.active_runs()
-    if ended:
-        simulator.finish(ours.id)
-    process.set(Process())
-    with resuming(first if taken_over else None):
-        next_flow_run = running(prefect) if taken_over else first
-        attempt = await begun(simulator, next_flow_run, on_already_running=policy)
-    assert (await attempt.obtain()).run_id == ours.id
-    assert [each.id for each in simulator.runs()] == [ours.id]
-    assert not ownership_of(prefect, next_flow_run).owned
+    assert record_of(prefect, flow_run_id).is_open
+    assert record_of(prefect, flow_run_id).relation is Relation.OURS
 
 
 @pytest.mark.guarantee(
@@ -423,7 +351,7 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
             with pytest.raises(BoltAuthError):
                 await begun(simulator, second)
             # The sweeper continues with it.
-            assert ownership_of(prefect, second).is_open
+            assert record_of(prefect, first).is_open
         else:
             newer = await begun(simulator, second)
             assert (await newer.obtain()).run_id != run.run_id
@@ -487,7 +415,7 @@ async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, pr
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, first, second)
+    await killed_during_takeover(simulator, first, second, before="write_final_state")
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
@@ -508,42 +436,8 @@ async def test_a_run_that_appears_while_bolt_is_busy_is_not_cancelled(simulator,
     broken_off = mock.patch.object(Trigger, "_wait_for_bolt", side_effect=RuntimeError("Killed."))
     with broken_off, pytest.raises(RuntimeError):
         await (await begun(simulator, flow_run_id)).obtain()
-    ownership = ownership_of(prefect, flow_run_id)
-    assert (ownership.is_open, ownership.owned) == (True, False)
-
-
-async def test_a_second_refusal_counts_runs_since_the_first(simulator, prefect) -> None:
-    """A run that started long after the first refusal can be the reason for the second."""
-    from paradime_flows.ledger.record import Ownership
-    from paradime_flows.ledger.writer import FlowRunLedger
-
-    ledger = FlowRunLedger(
-        Ownership(flow_run_id=running(prefect), request=(await begun(simulator, running(prefect))).request)
-    )
-    for latest, at in ((7, 100.0), (9, 900.0)):
-        ledger.ownership.intent = TriggerIntent(latest_run_id=latest, intended_at=at, commands=())
-        await ledger.refused()
-    refused = ledger.ownership.refused
-    assert refused is not None
-    assert (refused.latest_run_id, refused.intended_at) == (7, 900.0)
-
-
-async def test_a_cancel_before_a_takeover_completes_is_noticed(simulator, prefect) -> None:
-    """The new flow run was killed during the takeover; then a person cancels the older one."""
-    from paradime_flows.runner.resume import resuming
-
-    simulator.update_schedule(SCHEDULE, already_running="allow")
-    first, second = running(prefect), running(prefect)
-    process.set(Process())
-    run = await (await begun(simulator, first)).obtain()
-    process.set(Process())
-    await killed_during_takeover(simulator, first, second)
-    prefect.set_state(first, StateType.CANCELLING)
-    process.set(Process())
-    with resuming(first):
-        newer = await begun(simulator, second)
-    assert (await newer.obtain()).run_id != run.run_id
-    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
+    record = record_of(prefect, flow_run_id)
+    assert (record.is_open, record.relation) == (True, Relation.MAYBE_OURS)
 
 
 async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:
@@ -562,22 +456,23 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
 
 
-async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect) -> None:
-    """It was killed before the older flow run had released the run; otherwise, a sweep would cancel the run."""
+@pytest.mark.parametrize("before", ["write_final_state", "_copy", "_mark"])
+async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect, before) -> None:
+    """After each step of a takeover, a record is open: nobody loses the run, and nobody starts another one."""
     from paradime_flows.runner.resume import resuming
 
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, first, second)
-    assert ownership_of(prefect, first).is_open
+    await killed_during_takeover(simulator, first, second, before)
+    assert record_of(prefect, first).is_open
     process.set(Process())
     with resuming(first):
         newer = await begun(simulator, second)
-    assert not ownership_of(prefect, first).is_unreported
+    assert not record_of(prefect, first).is_unreported
     assert (await newer.obtain()).run_id == run.run_id
-    assert ownership_of(prefect, second).is_open
+    assert record_of(prefect, second).is_open
     assert simulator.count("triggerBoltRun") == 1
 
 
@@ -591,19 +486,18 @@ async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resume
     unanswered(prefect, first)
     process.set(Process())
     await killed_during_takeover(simulator, first, second)
+    prefect.set_state(first, StateType.RUNNING)
     process.set(Process())
     assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
     process.set(Process())
     with resuming(first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
-    assert [ownership_of(prefect, each).is_open for each in (first, second)] == [False, True]
+    assert [record_of(prefect, each).is_open for each in (first, second)] == [False, True]
     assert simulator.count("triggerBoltRun") == 1
 
 
-@pytest.mark.parametrize(
-    "late", ["while it writes its own record", "while the older one releases it", "killed after that"]
-)
+@pytest.mark.parametrize("late", ["write_record", "_mark"])
 async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, late) -> None:
     """Equal tasks of a process pool find the same run: the last to claim it gets it, the other starts its own run."""
     from paradime_flows.prefect_api.supervisor import start_new_supervisor
@@ -622,28 +516,21 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
         with resuming(first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 
-    name = "write_ownership" if late == "while it writes its own record" else "release_to"
-    original = getattr(takeover, name)
+    original = getattr(takeover, late)
 
     async def interrupted_by_second_claim(*arguments: Any) -> None:
         if not taken:
             taken.append(0)
             await asyncio.create_task(second_claim(), context=copy_context())
-            if late == "killed after that":
-                raise Killed
         await original(*arguments)
 
     process.set(Process())
-    with mock.patch.object(takeover, name, interrupted_by_second_claim), resuming(first):
-        if late == "killed after that":
-            with pytest.raises(Killed):
-                await begun(simulator, one)
-            process.set(Process())
+    with mock.patch.object(takeover, late, interrupted_by_second_claim), resuming(first):
         lifecycle = await begun(simulator, one)
     anew = (await lifecycle.obtain()).run_id
     assert taken == [0, run.run_id]
     assert anew != run.run_id
-    assert [ownership_of(prefect, each).is_open for each in (first, one, other)] == [False, True, True]
+    assert [record_of(prefect, each).is_open for each in (first, one, other)] == [False, True, True]
     assert simulator.count("triggerBoltRun") == 2
 
 
@@ -667,7 +554,7 @@ async def test_a_retry_attaches_to_the_same_run(simulator, prefect) -> None:
     assert run.run_id == other
     assert await retry.wait(run) == "SUCCESS"
     assert len(simulator.runs()) == 1
-    assert "which was reported" not in decisions_of(retry)
+    assert "was already reported" not in decisions_of(retry)
 
 
 @pytest.mark.parametrize("cancelled", ["the flow run itself", "its parent"])
@@ -702,9 +589,40 @@ async def test_a_run_left_at_its_time_limit_is_not_reported_as_ended(simulator, 
     process.set(Process())
     retry = await begun(simulator, flow_run_id, on_timeout="leave")
     assert (await retry.obtain()).run_id != run.run_id
-    assert f"Bolt run {run.run_id} was left running at its time limit, which was reported" in decisions_of(
-        retry
-    )
+    told = f"Bolt run {run.run_id} was left running at its time limit. This outcome was already reported"
+    assert told in decisions_of(retry)
+
+
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "SIGTERM reaches a flow run that Prefect runs again after it (`PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR` is "
+    "`reschedule` or `relinquish`)",
+    prefect="As Prefect says; then as the run ends",
+    bolt="One run, which keeps running",
+    result="The next attempt resumes the same run. `on_interrupt` overrides that",
+)
+@pytest.mark.parametrize("behavior", ["reschedule", "relinquish", "crash", None])
+@pytest.mark.parametrize("policy", [{}, {"on_interrupt": "cancel"}], ids=["", "cancel"])
+async def test_an_evicted_flow_run_leaves_its_run_for_the_next_attempt(
+    simulator, prefect, monkeypatch, behavior, policy
+) -> None:
+    """Kubernetes or ECS takes the machine away, and Prefect starts the flow run on another one."""
+    if behavior is not None:
+        monkeypatch.setenv("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", behavior)
+    flow_run_id = running(prefect)
+    process.set(Process())
+    attempt = await begun(simulator, flow_run_id, **policy)
+    run = await attempt.obtain()
+    with pytest.raises(asyncio.CancelledError):
+        async with attempt.cleaning_up():
+            raise asyncio.CancelledError
+    is_left = behavior in {"reschedule", "relinquish"} and not policy
+    assert [each.state for each in simulator.runs()] == ["RUNNING" if is_left else "CANCELED"]
+    # Prefect may call the eviction a crash.
+    await crash_hook(simulator, prefect, flow_run_id)
+    process.set(Process())
+    again = await (await begun(simulator, flow_run_id, **policy)).obtain()
+    assert (again.run_id == run.run_id) is is_left
 
 
 async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, prefect) -> None:
@@ -714,11 +632,11 @@ async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, pre
     flow_run_id = running(prefect)
     process.set(Process())
     run = await (await begun(simulator, flow_run_id)).obtain()
-    ownership = ownership_of(prefect, flow_run_id)
-    assert f"Bolt run {run.run_id} may still be running" in describe_run(ownership)
-    ownership.on_interrupt = "leave"
-    assert f"Bolt run {run.run_id} keeps running" in describe_run(ownership, by_signal=True)
-    assert f"Bolt run {run.run_id} may still be running" in describe_run(ownership)
+    record = record_of(prefect, flow_run_id)
+    assert f"Bolt run {run.run_id} may still be running" in describe_run(record)
+    record.on_interrupt = "leave"
+    assert f"Bolt run {run.run_id} keeps running" in describe_run(record, by_signal=True)
+    assert f"Bolt run {run.run_id} may still be running" in describe_run(record)
 
 
 @pytest.mark.guarantee(
@@ -764,7 +682,7 @@ async def test_a_search_does_not_cancel_a_run_that_a_new_attempt_adopted(
             await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
     assert len(late) == 1
     assert [each.state for each in simulator.runs()] == ["RUNNING"]
-    assert ownership_of(prefect, flow_run_id).is_open
+    assert record_of(prefect, flow_run_id).is_open
 
 
 @pytest.mark.guarantee("The trigger's answer is lost", "The answer is lost, and two runs may be ours")
@@ -831,9 +749,8 @@ async def test_a_vanished_process_that_was_attached_gets_its_end_written(
     if state is StateType.CANCELLING:
         prefect.set_state(flow_run_id, state)
     else:
-        prefect.flow_runs[flow_run_id].labels["paradime.execution"] = str(
-            prefect.flow_runs[flow_run_id].state.id
-        )
+        lease = Lease(9, str(prefect.flow_runs[flow_run_id].state.id))
+        prefect.flow_runs[flow_run_id].labels[lease.label] = ""
     assert await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0) == []
     assert [each.state for each in simulator.runs()] == ["RUNNING"]
     end = prefect.flow_runs[flow_run_id].state
@@ -849,6 +766,8 @@ async def test_a_sweep_ends_a_subflows_run_when_its_parent_died_too(
     from paradime_flows.sweep_orphans import sweep_orphans
 
     parent = running(prefect)
+    # The clock of the test goes faster than the clock that Prefect's states have.
+    prefect.states[parent][-1].timestamp -= timedelta(seconds=10)
     flow_run_id = running(prefect, parent=parent)
     process.set(Process())
     await (await begun(simulator, flow_run_id)).obtain()
@@ -900,7 +819,7 @@ async def test_a_sweep_that_attaches_stops_when_the_flow_run_is_retried(
     process.set(Process())
     assert (await (await begun(simulator, flow_run_id)).obtain()).run_id == run.run_id
     await asyncio.wait_for(sweeping, 20)
-    assert ownership_of(prefect, flow_run_id).is_open
+    assert record_of(prefect, flow_run_id).is_open
     assert [(each.state, each.cancel_requests) for each in simulator.runs()] == [("RUNNING", 0)]
 
 
@@ -914,9 +833,9 @@ async def test_a_sweep_that_attaches_waits_until_the_time_limit(
     flow_run_id = running(prefect)
     process.set(Process())
     await (await begun(simulator, flow_run_id, on_timeout=on_timeout)).obtain()
-    ownership = ownership_of(prefect, flow_run_id)
-    ownership.limit_seconds = 1.0
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    record = record_of(prefect, flow_run_id)
+    record.limit_seconds = 1.0
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     prefect.set_state(flow_run_id, StateType.CRASHED)
     sweep = partial(sweep_orphans.fn, credentials_for(simulator), action="attach", older_than_seconds=0)
     (found,) = await sweep()
@@ -940,7 +859,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
     lifecycle = await begun(simulator, flow_run_id)
     run = await lifecycle.obtain()
     day = SimpleNamespace(time=lambda: time.time() + 90_000, monotonic=time.monotonic)
-    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.entry", "supervision.time_left")]
+    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.record", "supervision.time_left")]
     with mock.patch.object(modules[0], "time", day), mock.patch.object(modules[1], "time", day):
         if anew:
             process.set(Process())
@@ -965,11 +884,11 @@ async def test_the_time_of_a_resumed_run_is_measured_by_bolts_clock(simulator, p
     await (await begun(simulator, flow_run_id)).obtain()
     simulator.clock.advance(3000)
     process.set(Process())
-    ownership = ownership_of(prefect, flow_run_id)
-    assert 590 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 605
+    record = record_of(prefect, flow_run_id)
+    assert 590 < await remaining_seconds(record, credentials_for(simulator), 3600) <= 605
     simulator.inject(faults.Status(503, operation="boltRunStatus", times=None))
     # Bolt's response has no date: this machine's clock must do.
-    assert 3400 < await remaining_seconds(ownership, credentials_for(simulator), 3600) <= 3600
+    assert 3400 < await remaining_seconds(record, credentials_for(simulator), 3600) <= 3600
 
 
 async def test_an_outage_before_a_retry_does_not_report_the_failure_before_it(simulator, prefect) -> None:
@@ -1004,13 +923,13 @@ async def test_a_resumed_run_follows_the_policies_of_its_present_attempt(simulat
     flow_run_id = running(prefect)
     process.set(Process())
     await (await begun(simulator, flow_run_id)).obtain()
-    ownership = ownership_of(prefect, flow_run_id)
-    ownership.on_crash, ownership.unreachable = "leave", True
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    record = record_of(prefect, flow_run_id)
+    record.on_crash, record.unreachable = "leave", True
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     process.set(Process())
     await (await begun(simulator, flow_run_id)).obtain()
-    ownership = ownership_of(prefect, flow_run_id)
-    assert (ownership.on_crash, ownership.unreachable) == ("cancel", False)
+    record = record_of(prefect, flow_run_id)
+    assert (record.on_crash, record.unreachable) == ("cancel", False)
 
 
 @pytest.mark.parametrize("policy", ["wait", "fail"])
@@ -1027,9 +946,10 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     run = await (await begun(simulator, flow_run_id, leave=True)).obtain()
     if ended:
         simulator.finish(run.run_id, state=ended)
-    ownership = ownership_of(prefect, flow_run_id)
-    ownership.state, ownership.closed = ended and BoltRunState(ended), True
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    record = record_of(prefect, flow_run_id)
+    record.state = ended and BoltRunState(ended)
+    record.phase = Phase.ENDED if ended else Phase.RELEASED
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     simulator.start_run(SCHEDULE)
     process.set(Process())
     retry = await begun(simulator, flow_run_id, leave=True, on_already_running=policy, retries=retries)
@@ -1103,21 +1023,34 @@ async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot)
             await hold_slot(again, stack)
 
 
+async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, taken_slot) -> None:
+    """There is no run to return, so the wait for the slot ends only at the time limit."""
+    from paradime_flows.runner.slot import hold_slot
+
+    lifecycle = await begun(simulator, running(prefect), on_already_running="skip")
+    lifecycle.triggering.waiting = Deadline(1000)
+    began = asyncio.get_running_loop().time()
+    async with AsyncExitStack() as stack:
+        with pytest.raises(BoltAlreadyRunning):
+            await hold_slot(lifecycle, stack)
+    assert asyncio.get_running_loop().time() - began > 900
+
+
 async def test_a_new_trigger_gets_its_full_time_limit(simulator, prefect) -> None:
     """It is killed before its answer: the previous run's time limit does not apply to it."""
     flow_run_id = running(prefect)
     process.set(Process())
     run = await (await begun(simulator, flow_run_id)).obtain()
     simulator.finish(run.run_id, state="FAILED")
-    ownership = ownership_of(prefect, flow_run_id)
-    ownership.state, ownership.closed, ownership.reported = BoltRunState.FAILED, True, True
-    ownership.began_at, ownership.limit_seconds = time.time() - 172_800, 86_400
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    record = record_of(prefect, flow_run_id)
+    record.state, record.phase = BoltRunState.FAILED, Phase.REPORTED
+    record.began_at, record.limit_seconds = time.time() - 172_800, 86_400
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     simulator.inject(faults.Hang(1, operation="triggerBoltRun", after_acting=True))
     process.set(Process())
     lifecycle = await begun(simulator, flow_run_id)
     starting = asyncio.create_task(lifecycle.obtain())
     await reached(simulator, lambda bolt: len(bolt.runs()) == 2)
-    ownership = ownership_of(prefect, flow_run_id)
-    assert (ownership.run_id, ownership.is_open, ownership.time_is_up) == (None, True, False)
+    record = record_of(prefect, flow_run_id)
+    assert (record.run_id, record.is_open, record.time_is_up) == (None, True, False)
     assert (await starting).run_id != run.run_id

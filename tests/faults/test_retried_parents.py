@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import anyio
 import pytest
-from faults.attempts import begun, ownership_of, running, unanswered
+from faults.attempts import begun, record_of, running, unanswered
 from faults.bench import SCHEDULE, credentials_for
 from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import StateType
@@ -62,6 +62,9 @@ class Place:
     def called(self) -> UUID:
         """Return our flow run of the next attempt; it is scheduled."""
         one = self.flow_run_id
+        if self.calls:
+            # The flow at the top is retried.
+            self.prefect.set_state(one, StateType.RUNNING)
         for level in range(self.depth):
             one = self._below(one, level)
         return one
@@ -228,12 +231,12 @@ class Left:
         self.simulator.finish(run.run_id)
 
     async def cleaned_up(self, state: StateType) -> None:
-        from paradime_flows.supervision.reconcile import clean_up
+        from paradime_flows.supervision import Event, reconcile_run
 
         await started(self.simulator, self.flow_run_id)
         self.prefect.set_state(self.flow_run_id, state)
-        ownership = ownership_of(self.prefect, self.flow_run_id)
-        await clean_up(ownership, credentials_for(self.simulator), "The flow run is over.")
+        record = record_of(self.prefect, self.flow_run_id)
+        await reconcile_run(record, credentials_for(self.simulator), Event.ORPHANED, "The flow run is over.")
 
     async def crashed(self) -> None:
         await self.cleaned_up(StateType.CRASHED)
@@ -274,7 +277,7 @@ async def test_the_next_attempt_resumes_what_an_attempt_left(
     taken = await in_a_process(lambda: started(simulator, second))
     assert (taken in before) is is_resumed
     assert len(simulator.runs()) == len(before) + (not is_resumed)
-    assert ownership_of(prefect, second).run_id == taken
+    assert record_of(prefect, second).run_id == taken
 
 
 @PLACES
@@ -286,7 +289,7 @@ async def test_each_attempt_resumes_the_run_of_the_attempt_before(simulator, pre
     for _ in range(3):
         attempts.append(where.begun())
         assert await in_a_process(lambda: started(simulator, attempts[-1])) == first
-    assert [ownership_of(prefect, one).is_open for one in attempts] == [False, False, False, True]
+    assert [record_of(prefect, one).is_open for one in attempts] == [False, False, False, True]
     simulator.finish(first)
     attempts.append(where.begun())
     for _ in range(2):
@@ -319,7 +322,7 @@ async def test_a_call_at_another_place_has_its_own_run(simulator, prefect, place
     own = await in_a_process(lambda: started(simulator, first))
     assert own != run
     assert await in_a_process(lambda: started(simulator, second)) == own
-    assert ownership_of(prefect, there).is_open
+    assert record_of(prefect, there).is_open
 
 
 async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
@@ -340,13 +343,13 @@ async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
         return (await attempt.obtain()).run_id
 
     assert await in_a_process(with_other_commands) != before
-    assert [ownership_of(prefect, one).is_open for one in (first, second)] == [True, True]
+    assert [record_of(prefect, one).is_open for one in (first, second)] == [True, True]
 
 
 @PLACES
 async def test_each_of_two_equal_tasks_resumes_its_own_run(simulator, prefect, place) -> None:
     """They do so in the order of their calls. A task whose run had failed triggers again, and so does a third task."""
-    from paradime_flows.ledger.record import read_ownerships
+    from paradime_flows.ledger.record import read_records
 
     where = Place(prefect, **place)
     first, second = where.begun(), where.begun()
@@ -366,7 +369,7 @@ async def test_each_of_two_equal_tasks_resumes_its_own_run(simulator, prefect, p
     assert taken == [good, *anew]
     assert len(anew) == 2
     assert failed not in taken
-    assert {one.key for one in read_ownerships(prefect.flow_runs[second])} == {
+    assert {one.key for one in read_records(prefect.flow_runs[second])} == {
         "another",
         "one more",
         "a third",
@@ -423,7 +426,7 @@ async def test_a_task_does_not_resume_its_flows_own_run(simulator, prefect) -> N
     first, second = where.begun(), where.begun()
     run = await in_a_process(lambda: started(simulator, first))
     assert await in_a_process(lambda: started(simulator, second, key="a task")) != run
-    assert ownership_of(prefect, first).is_open
+    assert record_of(prefect, first).is_open
 
 
 # The first attempt's process is alive: a flow run of a deployment outlives its parent.
@@ -468,7 +471,7 @@ async def test_a_flow_run_that_starts_late_stops_for_the_newer_one(simulator, pr
     ended = [prefect.flow_runs[each].state.type for each in where.lineage(late)]
     assert ended == [StateType.CRASHED] * len(ended)
     assert {prefect.flow_runs[each].state.type for each in where.lineage(second)} == {StateType.RUNNING}
-    assert ownership_of(prefect, second).is_open
+    assert record_of(prefect, second).is_open
     assert [(one.id, one.state, one.cancel_requests) for one in simulator.runs()] == [(run, "RUNNING", 0)]
 
 
@@ -491,17 +494,19 @@ async def test_a_flow_run_stops_for_the_newer_one_before_its_trigger(simulator, 
 
 
 async def test_a_flow_run_continues_until_the_newer_one_reaches_it(simulator, prefect) -> None:
-    """It has another step to run while the newer flow run is at the first one."""
+    """It is in its second step while the newer flow run is at the first one."""
     where = Place(prefect, depth=2, deployed=True)
-    older_step, newer_step = where.begun(), where.begun()
+    older_step = where.begun()
     ends(simulator, 0)
     done = await in_a_process(lambda: to_the_end(simulator, older_step))
     prefect.set_state(older_step, StateType.COMPLETED)
     never_ends(simulator)
-    older, newer = (where.beside(one) for one in (older_step, newer_step))
+    older = where.beside(older_step)
     waiting = in_a_process(lambda: to_the_end(simulator, older))
     await until(lambda: len(simulator.active_runs()) == 1)
     (going,) = simulator.active_runs()
+    newer_step = where.begun()
+    newer = where.beside(newer_step)
     assert await in_a_process(lambda: to_the_end(simulator, newer_step)) == done
     asked = simulator.count("boltRunStatus")
     await until(lambda: simulator.count("boltRunStatus") > asked + 3)

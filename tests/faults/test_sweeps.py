@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
-from faults.attempts import ownership_of
+from faults.attempts import begun, record_of, running
 from faults.bench import SCHEDULE, credentials_for
+from faults.prefect_in_memory import Process, process
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import (
     Cancelled,
@@ -26,14 +28,17 @@ from prefect.states import (
     Suspended,
 )
 
+from paradime_blocks.testing import faults
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.record import Ownership, read_ownerships
-from paradime_flows.prefect_api.labels import ALIVE_LABEL, EXECUTION_LABEL
+from paradime_flows.ledger.lease import Lease, sign_of_life, top_execution
+from paradime_flows.ledger.phase import Phase
+from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.prefect_api import schedule_tag
+from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 from paradime_flows.supervision import sweep
-from paradime_flows.supervision.heartbeat import beat
 from paradime_flows.supervision.reconcile import clean_up_interrupted
-from paradime_flows.time_limits import Timing, use_timing
+from paradime_flows.time_limits import Timing, times, use_timing
 
 if TYPE_CHECKING:
     from faults.prefect_in_memory import PrefectInMemory
@@ -61,31 +66,30 @@ def orphan(
     flow_run_id = prefect.new_flow_run(parent=parent)
     # A state of its own: the states in the tables are as old as the test run.
     in_state(prefect, flow_run_id, State(type=state.type, name=state.name))
-    ownership = Ownership(
+    record = Record(
         flow_run_id=flow_run_id,
         request=TriggerRequest(schedule_name=SCHEDULE),
-        intent=TriggerIntent(latest_run_id=0, intended_at=time.time() - intended_ago),
         run_id=run_id,
         api_endpoint=simulator.api_endpoint,
-        **changes,
+        **{"intent": TriggerIntent(latest_run_id=0, intended_at=time.time() - intended_ago)}
+        | {"phase": Phase.SENDING if run_id is None else Phase.RUNNING, **changes},
     )
-    prefect.flow_runs[flow_run_id].labels.update(ownership.to_labels())
+    prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     return flow_run_id
 
 
-async def dies_here(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
-    """Let the last heartbeat, not a second old, come from a process of this machine that has ended."""
-    await beat(prefect, flow_run_id)
-    labels = prefect.flow_runs[flow_run_id].labels
-    at, _, _, machine = str(labels[ALIVE_LABEL]).split(" ", 3)
-    labels[ALIVE_LABEL] = f"{int(at) + 1} {2**22} 1 {machine}"
-
-
-def lives_elsewhere(prefect: PrefectInMemory, flow_run_id: UUID, ago: float = 0) -> None:
+def gives_sign_of_life(prefect: PrefectInMemory, flow_run_id: UUID, ago: float = 0) -> None:
+    """Write the sign of life of the execution, or of one whose state is not in the table."""
     flow_run = prefect.flow_runs[flow_run_id]
-    labels = {**flow_run.labels, ALIVE_LABEL: f"{time.time() - ago:.0f} 1 0 elsewhere"}
+    lease = max(top_execution(flow_run.labels), Lease(1, ""))
+    labels = {**flow_run.labels, lease.label: sign_of_life(time.time() - ago)}
     # A reader may still have the previous version.
     prefect.flow_runs[flow_run_id] = flow_run.model_copy(update={"labels": labels})
+
+
+def dies(prefect: PrefectInMemory, flow_run_id: UUID) -> None:
+    """Let the last heartbeat be just too old."""
+    gives_sign_of_life(prefect, flow_run_id, times().stale_seconds + 2)
 
 
 async def swept(
@@ -119,11 +123,11 @@ async def test_a_run_of_an_ended_or_silent_flow_run_is_cancelled(simulator, pref
     """The Bolt run is CANCELED, the record closed, and the flow run's end written, once."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, state)
-    await dies_here(prefect, flow_run_id)
+    dies(prefect, flow_run_id)
     (found,) = await swept(simulator)
     assert (found.run_id, found.state, found.done) == (run_id, "CANCELED", "cancelled")
     assert simulator.run(run_id).state == "CANCELED"
-    assert not ownership_of(prefect, flow_run_id).is_open
+    assert not record_of(prefect, flow_run_id).is_open
     assert state_of(prefect, flow_run_id).name == end
     assert await swept(simulator) == []
 
@@ -145,6 +149,34 @@ async def test_a_report_changes_nothing(simulator, prefect) -> None:
     bolt="It keeps running",
     result="`BoltTriggerUnknown`. The sweeper leaves the run alone, too",
 )
+async def test_a_run_that_another_flow_run_has_triggered_is_not_taken_for_the_lost_one(
+    simulator, prefect
+) -> None:
+    """A flow run was lost before it had sent its trigger; another one for the same schedule has a run since then."""
+    lost = orphan(simulator, prefect, None, Crashed())
+    dies(prefect, lost)
+    run_id = simulator.start_run(SCHEDULE, actor="API")
+    other = orphan(simulator, prefect, run_id, Running(), intended_ago=-1)
+    gives_sign_of_life(prefect, other)
+    prefect.flow_runs[other].tags.append(schedule_tag(SCHEDULE))
+    found = {one.flow_run_id: one for one in await swept(simulator)}
+    assert (found[lost].run_id, found[lost].done) == (None, "no Bolt run was started")
+    assert simulator.run(run_id).is_active
+
+
+async def test_a_run_is_found_although_the_flow_run_that_resumes_it_knows_it(simulator, prefect) -> None:
+    """Both records have the same trigger: such a flow run is no other one."""
+    run_id = simulator.start_run(SCHEDULE, actor="API")
+    intent = TriggerIntent(latest_run_id=0, intended_at=time.time())
+    lost = orphan(simulator, prefect, None, Crashed(), intent=intent)
+    dies(prefect, lost)
+    resumed = orphan(simulator, prefect, run_id, Running(), intent=intent)
+    gives_sign_of_life(prefect, resumed)
+    prefect.flow_runs[resumed].tags.append(schedule_tag(SCHEDULE))
+    found = {one.flow_run_id: one for one in await swept(simulator, "report")}
+    assert found[lost].run_id == run_id
+
+
 async def test_a_run_of_bolts_own_scheduler_does_not_count_as_ours(simulator, prefect) -> None:
     """The trigger never arrived, and Bolt's scheduler has started a run since: it is reported, and not touched."""
     run_id = simulator.start_run(SCHEDULE, actor="Scheduler")
@@ -153,17 +185,17 @@ async def test_a_run_of_bolts_own_scheduler_does_not_count_as_ours(simulator, pr
         (found,) = await swept(simulator)
         assert (found.run_id, found.done) == (None, "the Bolt run is unknown")
     assert simulator.run(run_id).cancel_requests == 0
-    assert len(ownership_of(prefect, flow_run_id).notes) == 2, "each sweep reports the same again"
+    assert len(record_of(prefect, flow_run_id).notes) == 2, "each sweep reports the same again"
 
 
 async def test_a_live_flow_run_is_left_alone_whatever_its_clock_says(simulator, prefect) -> None:
     """A machine whose clock is twenty minutes behind still sends heartbeats."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
-    lives_elsewhere(prefect, flow_run_id, 1200)
+    gives_sign_of_life(prefect, flow_run_id, 1200)
     sweeping = asyncio.create_task(swept(simulator))
     await asyncio.sleep(0.5)
-    lives_elsewhere(prefect, flow_run_id, 1190)
+    gives_sign_of_life(prefect, flow_run_id, 1190)
     assert await sweeping == []
     assert simulator.run(run_id).cancel_requests == 0
 
@@ -172,21 +204,21 @@ async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(simula
     """Bolt refuses the cancel: the sweep reports that, and does not count the flow run as done."""
     simulator.update_schedule(SCHEDULE, cancel="refuse")
     flow_run_id = orphan(simulator, prefect, simulator.start_run(SCHEDULE), Running())
-    await dies_here(prefect, flow_run_id)
+    dies(prefect, flow_run_id)
     (found,) = await swept(simulator)
     assert found.done.startswith("not done")
     assert state_of(prefect, flow_run_id).is_running()
-    assert ownership_of(prefect, flow_run_id).is_open
+    assert record_of(prefect, flow_run_id).is_open
 
 
-@pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, but its process is dead"])
+@pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, but silent"])
 async def test_a_run_left_for_a_retry_is_swept_later(simulator, prefect, state) -> None:
     """With `on_crash="leave"`, it is only reported for a quarter of an hour, and then cancelled."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, state, on_crash="leave")
-    await dies_here(prefect, flow_run_id)
+    dies(prefect, flow_run_id)
     (found,) = await swept(simulator)
-    assert (found.run_id, found.done) == (run_id, "left for a retry, as its policy says")
+    assert (found.run_id, found.done) == (run_id, "left running for a retry, as the policy says")
     assert simulator.run(run_id).cancel_requests == 0
     with use_timing(Timing(left_for_retry_seconds=0.0)):
         (found,) = await swept(simulator)
@@ -197,14 +229,14 @@ async def test_a_flow_run_retried_during_the_sweep_is_not_swept(simulator, prefe
     """A retry resumes the flow run between the sweeper's check and its action: nothing is cancelled or written."""
     run_id = simulator.start_run(SCHEDULE)
     flow_run_id = orphan(simulator, prefect, run_id, Running())
-    await dies_here(prefect, flow_run_id)
-    clean_up = sweep.clean_up
+    dies(prefect, flow_run_id)
+    original = sweep.reconcile_run
 
     async def retried_meanwhile(*arguments: Any, **options: Any) -> Any:
-        prefect.flow_runs[flow_run_id].labels[EXECUTION_LABEL] = "another body"
-        return await clean_up(*arguments, **options)
+        prefect.flow_runs[flow_run_id].labels[Lease(9, "another body").label] = ""
+        return await original(*arguments, **options)
 
-    monkeypatch.setattr(sweep, "clean_up", retried_meanwhile)
+    monkeypatch.setattr(sweep, "reconcile_run", retried_meanwhile)
     await swept(simulator)
     assert simulator.run(run_id).cancel_requests == 0
     assert state_of(prefect, flow_run_id).is_running()
@@ -217,7 +249,7 @@ async def test_a_subflow_whose_parent_no_worker_starts_is_swept(simulator, prefe
     parent = prefect.new_flow_run()
     in_state(prefect, parent, Scheduled(name="Late", scheduled_time=hour_ago, timestamp=hour_ago))
     child = orphan(simulator, prefect, run_id, Running(), parent=parent)
-    await dies_here(prefect, child)
+    dies(prefect, child)
     (found,) = await swept(simulator)
     assert (found.run_id, found.done) == (run_id, "cancelled")
 
@@ -233,23 +265,21 @@ async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
 ) -> None:
     """One of several subflows can end like this when another fails: Prefect does not learn of it."""
     run_id = simulator.start_run(SCHEDULE)
-    flow_run_id = orphan(simulator, prefect, run_id, State(type=kind), closed=True, reported=True)
-    labels = prefect.flow_runs[flow_run_id].labels
+    flow_run_id = orphan(simulator, prefect, run_id, State(type=kind), phase=Phase.REPORTED)
     if left == "nothing":
-        labels.clear()
+        prefect.flow_runs[flow_run_id].labels.clear()
     begun = state_of(prefect, flow_run_id)
-    await dies_here(prefect, flow_run_id)
-    labels[EXECUTION_LABEL] = "the attempt before"
+    dies(prefect, flow_run_id)
     if kind is StateType.RUNNING:
         # Its present attempt has not called us yet.
         assert await swept(simulator) == []
         assert state_of(prefect, flow_run_id).id == begun.id
     # It seems to be alive, and then it does not.
-    labels[EXECUTION_LABEL] = str(begun.id)
-    lives_elsewhere(prefect, flow_run_id)
+    prefect.flow_runs[flow_run_id].labels[Lease(2, str(begun.id)).label] = ""
+    gives_sign_of_life(prefect, flow_run_id)
     assert await swept(simulator) == []
     assert state_of(prefect, flow_run_id).id == begun.id
-    await dies_here(prefect, flow_run_id)
+    dies(prefect, flow_run_id)
     assert await swept(simulator, "report") == []
     assert state_of(prefect, flow_run_id).id == begun.id
     assert await swept(simulator) == []
@@ -260,7 +290,7 @@ async def test_a_vanished_process_without_a_bolt_run_gets_its_end_written(
 async def test_a_new_attempt_is_not_swept_for_the_old_ones_silence(simulator, prefect) -> None:
     """It is Running again, and has not reached the call that resumes its run."""
     flow_run_id = orphan(simulator, prefect, simulator.start_run(SCHEDULE), Running())
-    await dies_here(prefect, flow_run_id)
+    dies(prefect, flow_run_id)
     assert await swept(simulator, older_than_seconds=60) == []
     assert len(simulator.active_runs()) == 1
 
@@ -272,7 +302,7 @@ async def test_a_subflow_of_a_suspended_flow_run_is_not_swept(simulator, prefect
     parent = prefect.new_flow_run()
     in_state(prefect, parent, state.model_copy(update={"timestamp": datetime.now(timezone.utc)}))
     child = orphan(simulator, prefect, run_id, Running(), parent=parent)
-    await dies_here(prefect, child)
+    dies(prefect, child)
     assert await swept(simulator) == []
     assert simulator.run(run_id).state == "RUNNING"
     prefect.set_state(parent, StateType.CANCELLED)
@@ -286,7 +316,7 @@ async def test_a_crashed_step_is_left_for_its_pipeline(simulator, prefect) -> No
     run_id = simulator.start_run(SCHEDULE)
     parent = prefect.new_flow_run()
     prefect.set_state(parent, StateType.RUNNING)
-    lives_elsewhere(prefect, parent)
+    gives_sign_of_life(prefect, parent)
     orphan(simulator, prefect, run_id, Crashed(), parent=parent)
     assert await swept(simulator) == []
     prefect.set_state(parent, StateType.FAILED)
@@ -306,6 +336,32 @@ async def test_a_cancel_of_the_parent_overrides_the_interrupt_policy(simulator, 
         (found,) = await swept(simulator)
         assert found.done == "cancelled"
     else:
-        (ownership,) = read_ownerships(prefect.flow_runs[child])
-        await clean_up_interrupted(ownership, credentials_for(simulator))
+        (record,) = read_records(prefect.flow_runs[child])
+        await clean_up_interrupted(record, credentials_for(simulator))
     assert simulator.run(run_id).state == "CANCELED"
+
+
+async def test_the_sweeper_gives_signs_of_life_at_equal_intervals(simulator, prefect, monkeypatch) -> None:
+    """It waits for a Bolt run in place of a lost flow run, however often or seldom it asks Bolt meanwhile."""
+    flow_run_id = running(prefect)
+    await (await begun(simulator, flow_run_id, on_crash="leave")).obtain()
+    process.set(Process())
+    prefect.set_state(flow_run_id, StateType.CRASHED)
+    await asyncio.sleep(2000)
+    loop, beats = asyncio.get_running_loop(), []
+    write = prefect.update_flow_run_labels
+
+    async def note_beats(flow_run_id: UUID, labels: dict[str, Any]) -> None:
+        if list(labels) == [label for label in labels if label.startswith(LEASE_LABEL_PREFIX)]:
+            beats.append(loop.time())
+        await write(flow_run_id, labels)
+
+    monkeypatch.setattr(prefect, "update_flow_run_labels", note_beats)
+    simulator.inject(faults.Status(429, retry_after=90, times=5))
+    one = sweep.Sweep(credentials_for(simulator), "attach", 0)
+    waits = asyncio.create_task(one.sweep(prefect, prefect.flow_runs[flow_run_id]))
+    await asyncio.sleep(600)
+    waits.cancel()
+    gaps = [after - before for before, after in pairwise(beats[1:])]
+    assert len(gaps) > 15
+    assert all(gap == pytest.approx(times().beat_seconds, abs=1) for gap in gaps)

@@ -66,9 +66,27 @@ async def test_a_worker_runs_what_prefect_yaml_deploys(
     assert "paradime-daily" in await artifacts_of(created.id)
 
 
+@pytest.mark.full
+async def test_serve_runs_the_same_deployments_without_a_work_pool(
+    bolts_deployment: None, processes: Processes, bolt_simulator: BoltSimulator
+) -> None:
+    """One process offers all flows, the sweeper with its automations included."""
+    bolt_simulator.clock.speed = 50
+    bolt_simulator.add_schedule("daily")
+    served = processes.serve(PREFECT_YAML.with_name("serve.py"), env=bolt_simulator.environment())
+    created = await run_deployment("run-schedule/bolt", parameters={"schedule_name": "daily"}, timeout=0)
+    flow_run = wait_for_flow_run(created.id)
+    assert flow_run.state.is_completed(), f"{flow_run.state}\n{served.output}"
+    async with get_client() as client:
+        sweeper = await client.read_deployment_by_name("sweep-orphans/sweeper")
+        automations = await client.read_resource_related_automations(f"prefect.deployment.{sweeper.id}")
+    assert {each.name for each in automations} == {"bolt-flow-run-fell-silent", "bolt-flow-run-was-cancelled"}
+    assert sweeper.concurrency_limit or sweeper.global_concurrency_limit
+
+
 @pytest.mark.guarantee("Worker or machine lost", "The worker or `serve` is stopped, or the machine is lost")
 @pytest.mark.exhaustive
-async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
+async def test_the_sweeper_starts_within_three_minutes_of_a_lost_machine(
     worker: TestProcess, processes: Processes, bolt_simulator: BoltSimulator
 ) -> None:
     """Worker and flow run are killed together, so no hook runs; another worker's sweeper cancels the run."""
@@ -79,7 +97,7 @@ async def test_the_sweeper_starts_within_two_minutes_of_a_lost_machine(
     for pid in processes.survivors():
         os.kill(pid, signal.SIGKILL)
     processes.worker("bolt", env=bolt_simulator.environment())
-    bolt_simulator.wait_for(lambda simulator: not simulator.active_runs(), timeout=120)
+    bolt_simulator.wait_for(lambda simulator: not simulator.active_runs(), timeout=180)
     assert [run.state for run in bolt_simulator.runs("daily")] == ["CANCELED"]
 
 

@@ -17,7 +17,7 @@ from support.prefect_api import steps_with_a_run_to_resume
 from support.processes import await_until, deploy, wait_for_flow_run
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.ledger.record import read_ownerships
+from paradime_flows.ledger.record import read_records
 from paradime_flows.pipelines.earlier_attempts import read_outcomes
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import run_pipeline
@@ -98,16 +98,15 @@ async def test_a_killed_pipeline_continues_where_it_was(
 ) -> None:
     """leave: the steps' runs are resumed; cancel: the hook cancels them, and they run again."""
     flow_run_id = await started(workspace, bench.shared_pool(), f"killed-{on_crash}", on_crash=on_crash)
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
-        os.kill(int(str(flow_run.labels["paradime.alive"]).split()[1]), signal.SIGKILL)
-        assert wait_for_flow_run(flow_run_id).state.is_crashed()
-        if on_crash == "cancel":
-            # The hook runs in its own process, after Prefect has set the flow run to Crashed.
-            await asyncio.to_thread(workspace.wait_for, lambda simulator: not simulator.active_runs(), 60)
-        assert len(workspace.active_runs()) == (2 if on_crash == "leave" else 0)
-        for name in ("orders", "customers"):
-            workspace.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=30)])
+    for pid in flow_processes(flow_run_id):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_for_flow_run(flow_run_id).state.is_crashed()
+    if on_crash == "cancel":
+        # The hook runs in its own process, after Prefect has set the flow run to Crashed.
+        await asyncio.to_thread(workspace.wait_for, lambda simulator: not simulator.active_runs(), 60)
+    assert len(workspace.active_runs()) == (2 if on_crash == "leave" else 0)
+    for name in ("orders", "customers"):
+        workspace.add_schedule(name, commands=[SimulatedCommand("dbt run", duration_seconds=30)])
     for run in workspace.active_runs():
         workspace.finish(run.id)
     # After a SIGKILL, the schedules' slots are released when their leases expire: after one or two minutes.
@@ -160,7 +159,7 @@ async def test_a_suspended_pipeline_leaves_its_runs_and_resumes_them(
         async with get_client() as client:
             children = await subflows_of(client, [flow_run_id])
         heirs = [child for child in children if child.id not in before]
-        return {child.name for child in heirs if read_ownerships(child)} == {"orders", "customers"}
+        return {child.name for child in heirs if read_records(child)} == {"orders", "customers"}
 
     await await_until(resumed, "the steps to be resumed")
     for run in workspace.active_runs():

@@ -49,7 +49,7 @@ def completed(run: Launched) -> bool:
 
 def play(bench: Bench, case: Case) -> Launched:
     """Kill a flow run while its Bolt run is active, let `meanwhile` happen, and retry the flow run."""
-    from paradime_flows.ledger.record import read_ownerships
+    from paradime_flows.ledger.record import read_records
 
     bolt = bench.bolt()
     bolt.add(return_code=(1, 0) if case.meanwhile == "failed" else 0)
@@ -77,9 +77,7 @@ def play(bench: Bench, case: Case) -> Launched:
         simulator.update_schedule("daily", commands=["dbt run"])
     if case.flow == "trigger_only":
         # The hook comes first: it finds the run, and leaves it.
-        wait_until(
-            lambda: not any(one.is_open for one in read_ownerships(run.flow_run)), "the hook", every=0.5
-        )
+        wait_until(lambda: not any(one.is_open for one in read_records(run.flow_run)), "the hook", every=0.5)
         wait_until(lambda: completed(run), "the retry", every=1.0)
         simulator.finish(left.id, "SUCCESS")
         # If the crash was written over a retry, that retry's process may start now and run the flow run once more.
@@ -110,6 +108,9 @@ def test_a_retry_resumes_the_run_of_the_crashed_attempt(
     flow_run = run.flow_run
     simulator = run.bolt.simulator
     details = f"{flow_run.state!r}; {simulator.runs()}; {run.logs()}"
+    if case.flow == "run_schedule":
+        wait_until(lambda: all(one.state.is_final() for one in run.task_runs()), "the ends of its task runs")
+        assert "Crashed" in {one.state_name for one in run.task_runs()}, details
     record_figures(
         "Real processes: resumed",
         runs=simulator.runs(),
@@ -243,3 +244,39 @@ def resume_and_finish(run: Launched) -> None:
     assert run.ended().state.name == "Completed", run.logs()
     assert run.bolt.states() == ["SUCCESS"], run.logs()
     assert run.bolt.simulator.count("triggerBoltRun") == 1
+
+
+@pytest.mark.guarantee(
+    "Signals, kills, clocks",
+    "Kubernetes or ECS evicts the flow run, and Prefect continues it on another machine",
+    prefect="AwaitingRetry or Running, then as the run ends",
+    bolt="The run keeps running",
+    result="The next process resumes the same run",
+)
+@pytest.mark.parametrize("behavior", ["reschedule", pytest.param("relinquish", marks=pytest.mark.full)])
+def test_an_evicted_flow_run_is_continued_by_the_next_process(bench: Bench, behavior: str) -> None:
+    """The infrastructure sends SIGTERM to the process that executes the flow run, as Prefect's image starts it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    bolt = bench.bolt()
+    bolt.add()
+    pool = f"evicted-{behavior}"
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    run = bench.start("run_schedule", bolt, via="worker", pool=pool)
+    command = ("flow-run", "execute", str(run.flow_run.id))
+    env = {"PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": behavior}
+    evicted = bench.processes.prefect(*command, env=env)
+    run.reach(lambda s: s.count("boltRunStatus") >= 2)
+    evicted.send(signal.SIGTERM)
+    assert (evicted.wait() == 0) is (behavior == "reschedule"), evicted.output
+    assert run.flow_run.state.name == ("AwaitingRetry" if behavior == "reschedule" else "Running")
+    (left,) = bolt.simulator.active_runs()
+    seen = bolt.simulator.count("boltRunStatus")
+    successor = bench.processes.prefect(*command, env=env)
+    run.reach(lambda s: s.count("boltRunStatus") >= seen + 2)
+    bolt.simulator.finish(left.id, "SUCCESS")
+    assert successor.wait() == 0, successor.output
+    assert run.flow_run.state.name == "Completed", run.logs()
+    assert (bolt.simulator.count("triggerBoltRun"), left.cancel_requests) == (1, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from support.bench import HOOK_PROCESS_SECONDS, LIMIT_SECONDS, Bench, labels_are
 from support.flaky_proxy import FlakyProxy
 
 from paradime_blocks.testing import faults
+from paradime_flows.ledger.phase import Phase
+from paradime_flows.ledger.record import read_records
 
 if TYPE_CHECKING:
     from support.prefect_server import LocalPrefectServer
@@ -167,6 +168,6 @@ def test_a_locked_prefect_database_loses_no_label(bench: Bench, prefect_server: 
     flow_run = run.flow_run
     assert bolt.states() == ["SUCCESS"]
     assert flow_run.labels["paradime.run_id"] == bolt.simulator.runs()[0].id
-    ownership = json.loads(flow_run.labels["paradime.bolt.run"])
-    assert ownership["closed"], ownership
+    (record,) = read_records(flow_run)
+    assert record.phase is Phase.REPORTED, record
     labels_are_sound(flow_run)

@@ -13,14 +13,18 @@ from paradime_blocks.models import BoltRunRecord, BoltRunState
 from paradime_blocks.options import Command
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import Fit, fit
-from paradime_flows.ledger.record import Ownership, read_ownerships
-from paradime_flows.ledger.store import Superseded, write_labels
+from paradime_flows.ledger.lease import Lease
+from paradime_flows.ledger.phase import Phase
+from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.ledger.store import Superseded, put
 from paradime_flows.runner.resume import claim
 
 
 def test_a_flow_run_with_another_schedules_run_is_refused():
     """Prefect can give a retried parent the flow run of another call."""
-    old = Ownership(flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), run_id=1)
+    old = Record(
+        flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), phase=Phase.RUNNING, run_id=1
+    )
     same = TriggerRequest(schedule_name="extract", options={"commands": ["dbt run"]})
     assert claim([old], old.key, same, "now") is old
     with pytest.raises(
@@ -32,18 +36,19 @@ def test_a_flow_run_with_another_schedules_run_is_refused():
 def test_a_retried_task_claims_the_same_record_again():
     """It had written no record of its own; another task with an equal request must not get it, now or later."""
     request = TriggerRequest(schedule_name="extract")
-    old = Ownership(
+    old = Record(
         key="first",
-        execution="before",
+        holder="before",
         flow_run_id=uuid4(),
         request=request,
         asked=request.fingerprint,
+        phase=Phase.RUNNING,
         run_id=1,
     )
     assert claim([old], "second", request, "now") is old
     assert claim([old], "third", request, "now") is None
     assert claim([old], "second", request, "now") is old
-    old.execution = "now"
+    old.holder = "now"
     assert claim([old], "second", request, "now") is old
     assert claim([old], "third", request, "now") is None
 
@@ -65,7 +70,7 @@ def test_a_fingerprint_identifies_a_request(other):
     """Nothing else of the request is stored."""
     plain: dict[str, Any] = {"schedule_name": "extract", "options": {"commands": ["dbt run"]}}
     request = TriggerRequest(**plain)
-    old = Ownership(flow_run_id=uuid4(), request=request, asked=request.fingerprint)
+    old = Record(flow_run_id=uuid4(), request=request, asked=request.fingerprint)
     assert old.asks_for(TriggerRequest(**plain).with_options(reason="another"))
     assert not old.asks_for(TriggerRequest(**{**plain, **other}))
 
@@ -75,12 +80,15 @@ def test_commands_are_stored_as_fingerprints():
     commands = [f"dbt run -s {'orders+ ' * 50_000}"]
     request = TriggerRequest(schedule_name="daily", options={"commands": commands, "branch": "dev"})
     intent = TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands)), "dev")
-    ownership = Ownership(
-        flow_run_id=uuid4(), request=request, asked=request.fingerprint, intent=intent, refused=intent
+    record = Record(
+        flow_run_id=uuid4(),
+        request=request,
+        asked=request.fingerprint,
+        intent=intent,
     )
-    flow_run = FlowRun(flow_id=uuid4(), id=ownership.flow_run_id, labels=ownership.to_labels())
+    flow_run = FlowRun(flow_id=uuid4(), id=record.flow_run_id, labels=record.to_labels())
     assert sum(len(str(value)) for value in flow_run.labels.values()) < 2000
-    (kept,) = read_ownerships(flow_run)
+    (kept,) = read_records(flow_run)
     assert kept.asks_for(request)
     assert (kept.schedule, kept.request.branch, kept.intent) == ("daily", "dev", intent)
     record = BoltRunRecord(id=8, state=BoltRunState.RUNNING)
@@ -99,10 +107,10 @@ async def test_labels_that_another_writer_overwrote_are_written_again():
             if len(writes) > 1:
                 flow_run.labels.update(labels)
 
-        async def read_flow_run(self, _: object) -> FlowRun:
-            return flow_run
+        async def read_flow_runs(self, **_: object) -> list[FlowRun]:
+            return [flow_run]
 
-    await write_labels(Prefect(), flow_run.id, {"a": "1"})
+    await put(Prefect(), flow_run.id, {"a": "1"})
     assert (len(writes), flow_run.labels) == (2, {"a": "1"})
 
 
@@ -114,12 +122,29 @@ async def test_labels_of_a_newer_attempt_are_not_overwritten():
         async def update_flow_run_labels(self, _: object, labels: dict[str, str]) -> None:
             flow_run.labels.update({"a": "newer"} if "a" not in flow_run.labels else labels)
 
-        async def read_flow_run(self, _: object) -> FlowRun:
-            return flow_run
+        async def read_flow_runs(self, **_: object) -> list[FlowRun]:
+            return [flow_run]
 
     def see(read: FlowRun) -> None:
         raise Superseded(read)
 
     with pytest.raises(Superseded):
-        await write_labels(Prefect(), flow_run.id, {"a": "1"}, see=see)
+        await put(Prefect(), flow_run.id, {"a": "1"}, see=see)
     assert flow_run.labels == {"a": "newer"}
+
+
+async def test_a_later_sign_of_life_of_another_task_does_not_lose_the_lease():
+    """The tasks of one execution write to the same lease."""
+    flow_run = FlowRun(flow_id=uuid4(), labels={})
+    writes = []
+
+    class Prefect:
+        async def update_flow_run_labels(self, _: object, labels: dict[str, str]) -> None:
+            writes.append(labels)
+            flow_run.labels.update(dict.fromkeys(labels, "a later sign"))
+
+        async def read_flow_runs(self, **_: object) -> list[FlowRun]:
+            return [flow_run]
+
+    await put(Prefect(), flow_run.id, {Lease(1, "us").label: "a sign"})
+    assert len(writes) == 1

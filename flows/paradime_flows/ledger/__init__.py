@@ -1,49 +1,20 @@
 """The records of the Bolt runs that a flow run tracks, and the flow run's lease. Other packages import these names."""
 
-from paradime_flows.ledger.callers import Caller, caller_of, tasks_around, write_callers, written_caller
-from paradime_flows.ledger.earlier_calls import calls_by_tasks, earlier_calls, newer_call
-from paradime_flows.ledger.record import (
-    FLOW_KEY,
-    Ownership,
-    read_if_leased,
-    read_ownerships,
-    tag_flow_run,
-    write_ownership,
-)
+from paradime_flows.ledger.callers import Caller, tasks_around
+from paradime_flows.ledger.lease import Lease, execution_began_at, last_sign_of_life
+from paradime_flows.ledger.others import runs_of_others
+from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, write_record
+from paradime_flows.ledger.retried_parents import enter
 from paradime_flows.ledger.store import (
     Superseded,
     check_lease,
-    execution_began_at,
     execution_of,
+    give_sign_of_life,
+    held_lease,
     lost_lease,
+    put,
     supersede,
     take_lease,
-    write_labels,
 )
 from paradime_flows.ledger.writer import FlowRunLedger
-
-__all__ = [
-    "FLOW_KEY",
-    "Caller",
-    "FlowRunLedger",
-    "Ownership",
-    "Superseded",
-    "caller_of",
-    "calls_by_tasks",
-    "check_lease",
-    "earlier_calls",
-    "execution_began_at",
-    "execution_of",
-    "lost_lease",
-    "newer_call",
-    "read_if_leased",
-    "read_ownerships",
-    "supersede",
-    "tag_flow_run",
-    "take_lease",
-    "tasks_around",
-    "write_callers",
-    "write_labels",
-    "write_ownership",
-    "written_caller",
-]

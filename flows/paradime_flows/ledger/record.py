@@ -1,34 +1,34 @@
-"""The record of a Bolt run that a flow run tracks, stored as a label of the flow run.
+"""The record of a Bolt run that a flow run tracks, stored in labels of the flow run (README.md).
 
-Prefect keeps the labels after a retry, a crash or a cancel. Hooks, other processes and the sweeper can read the labels.
-Prefect cannot filter flow runs by labels, so each flow run with a record also has a constant tag. The value of a label
-is a scalar: Prefect cannot read a flow run if a label is None or a list. So the record is stored as JSON text.
+Prefect cannot filter flow runs by labels, so each flow run with a record also has a constant tag. Prefect cannot read a
+flow run if a label is None or a list, so the record is stored as JSON text.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer
 
 from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
-from paradime_flows.choices import Policy
+from paradime_flows.choices import OnInterrupt, Policy
 from paradime_flows.ledger.callers import Caller
-from paradime_flows.ledger.store import Superseded, execution_of, write_labels
-from paradime_flows.prefect_api import FLOW_RUN_TAG, LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL
+from paradime_flows.ledger.lease import NO_LEASE, Lease, top_lease
+from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.ledger.store import Superseded, lease_to_settle, put
+from paradime_flows.prefect_api import LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL, prefect_client
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
 
 
-class Ownership(BaseModel):
+class Record(BaseModel):
     """An intent to run a schedule, the Bolt run that it has started, and what to do with that run.
 
     Attributes:
@@ -36,38 +36,35 @@ class Ownership(BaseModel):
             the user has one intent for each task.
         flow_run_id: The flow run that this record was written for. If the label was copied to another flow run, the
             copy is ignored there.
-        execution: The execution of the flow run (`paradime_flows.ledger.store`) that began or resumed this record last.
+        epoch: The epoch of the lease with which the record was written (`paradime_flows.ledger.lease`).
+        holder: The holder of this lease.
         asked: The fingerprint of the caller's request. `request` may be a retry of that request, or its remaining part.
         request: What was to be triggered. The commands are not stored: they may contain secrets, and may be large.
         intent: What was known before the trigger; None until the trigger is about to be sent.
-        refused: What was known before a trigger that Bolt refused because the schedule was already running. If a
-            gateway sent this trigger twice, the trigger may have started the run that Bolt was running. We do not
-            cancel such a run, and do not trigger a second one.
-        caller: The tasks that have called the flow run, or that have called the task of the intent.
+        caller: The tasks that have called the task of the intent.
         taken_from: The flow run from which this record is being taken over; None when the takeover is complete.
-        taken_by: The flow run that has taken over this record.
         run_id: The Bolt run; None until the id is known.
         state: The last known state of the Bolt run.
-        owned: Whether we may cancel the Bolt run. False if we attached to the run, or if it is not certain that our
-            trigger started it.
-        attached: Whether the Bolt run is another client's run, for which we wait as `on_already_running` says.
+        phase: How far the intent is.
+        relation: Who has started the Bolt run: our trigger, perhaps our trigger, or another client.
         left: Whether the caller asked not to track the Bolt run after its start.
-        closed: Whether the Bolt run is no longer tracked: it has ended, or was left running on purpose.
-        reported: Whether the end of the Bolt run was reported as the flow run's outcome. A later retry of the flow run
-            is then a new intent.
         unreachable: Whether the wait ended because Bolt was unreachable. Then the flow run's failure does not mean that
             the Bolt run has failed.
         began_at: When the time limit of the Bolt run began, in seconds since the epoch.
+        began_here: When it began, on the monotonic clock of this process; None if another execution began it. It is not
+            stored.
         limit_seconds: The time limit of the Bolt run, in seconds from `began_at`.
         api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the Bolt run.
         workspace_uid: The workspace that the credentials name, if they name one.
         credentials_block: The name of the `ParadimeCredentials` block; None for the environment's credentials.
         on_interrupt: What happens to the Bolt run at an interrupt (SIGTERM, Ctrl-C), if nobody has cancelled the flow
             run.
+        is_rescheduled: Whether Prefect runs the flow run again after a SIGTERM.
         on_crash: What happens to the Bolt run when the flow run's process crashes.
         on_timeout: What happens to the Bolt run when its time limit is reached, also if the sweeper waits for the run.
         archive: What is archived of the Bolt run, and where.
-        failed_run: The Bolt run that failed and is about to be retried, by a retry or by its remaining commands.
+        failed_run: The Bolt run that failed and is about to be retried, or whose remaining commands are about to be
+            triggered.
         attempts: The earlier Bolt runs of this intent.
         earlier: How many of `attempts` were reported as the flow run's outcome before the flow run started again.
         notes: The decision log.
@@ -75,28 +72,27 @@ class Ownership(BaseModel):
 
     key: str = FLOW_KEY
     flow_run_id: UUID
-    execution: str = ""
+    epoch: int = 0
+    holder: str = ""
     asked: str = ""
     request: TriggerRequest
     intent: TriggerIntent | None = None
-    refused: TriggerIntent | None = None
     caller: Caller | None = None
     taken_from: UUID | None = None
-    taken_by: UUID | None = None
     run_id: int | None = None
     state: BoltRunState | None = None
-    owned: bool = True
-    attached: bool = False
+    phase: Phase = Phase.TAKEN
+    relation: Relation = Relation.OURS
     left: bool = False
-    closed: bool = False
-    reported: bool = False
     unreachable: bool = False
     began_at: float | None = None
+    began_here: float | None = Field(default=None, exclude=True)
     limit_seconds: float | None = None
     api_endpoint: str = ""
     workspace_uid: str | None = None
     credentials_block: str | None = None
-    on_interrupt: Policy = "cancel"
+    on_interrupt: OnInterrupt = "auto"
+    is_rescheduled: bool = False
     on_crash: Policy = "cancel"
     on_timeout: Policy = "cancel"
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
@@ -104,7 +100,8 @@ class Ownership(BaseModel):
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    _lease: str | None = PrivateAttr(default=None)
+    _seen: Lease = PrivateAttr(default=NO_LEASE)
+    _is_held: bool = PrivateAttr(default=False)
     _is_saved: bool = PrivateAttr(default=True)
 
     @field_serializer("request")
@@ -119,23 +116,24 @@ class Ownership(BaseModel):
         return (self.asked or self.request.fingerprint) == request.fingerprint
 
     @property
+    def may_be_cancelled(self) -> bool:
+        """Whether the Bolt run is ours, and the caller asked to track it."""
+        return self.relation is Relation.OURS and not self.left
+
+    @property
+    def is_of_task(self) -> bool:
+        """Whether the intent belongs to a task, and not to a flow of this package."""
+        return self.key != FLOW_KEY
+
+    @property
     def is_open(self) -> bool:
         """Whether there is, or may be, a Bolt run to track."""
-        return not self.closed and (self.intent is not None or self.run_id is not None)
+        return self.phase in {Phase.SENDING, Phase.RUNNING}
 
     @property
     def is_unreported(self) -> bool:
         """Whether the end of the Bolt run, or of a trigger, was not reported. The next execution resumes the record."""
-        is_begun = self.intent is not None or self.refused is not None or self.run_id is not None
-        return is_begun and not self.reported
-
-    @property
-    def has_unknown_run(self) -> bool:
-        """Whether a trigger may have been sent, and its Bolt run is not known.
-
-        This stays true when all Bolt runs that the trigger may have started have ended.
-        """
-        return self.is_unreported and self.run_id is None and self.intent is not None
+        return self.phase not in {Phase.TAKEN, Phase.REPORTED}
 
     @property
     def schedule(self) -> str:
@@ -165,16 +163,20 @@ class Ownership(BaseModel):
             credentials.workspace_uid,
         )
 
-    def copied_to(self, flow_run: FlowRun, key: str) -> Ownership:
-        """Return a copy of this record that belongs to another flow run."""
-        new = self.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
-        new.leased_to(flow_run)
-        return new
+    @property
+    def lease(self) -> Lease:
+        """The lease with which this record was written, or will be written."""
+        return Lease(self.epoch, self.holder)
 
-    def leased_to(self, flow_run: FlowRun) -> None:
-        """Store which execution has the lease on the flow run."""
-        self._lease = execution_of(flow_run)
-        self.execution = self._lease or ""
+    def hold_with(self, lease: Lease) -> Record:
+        """Write this record with a lease that this process has taken; return the record."""
+        self.epoch, self.holder, self._is_held = lease.epoch, lease.holder, True
+        return self
+
+    def check_lease(self, flow_run: FlowRun) -> None:
+        """Raise `Superseded` if somebody has taken the lease since this process took it."""
+        if self.lease.is_lost(flow_run.labels):
+            raise Superseded(flow_run)
 
     def decision_log(self) -> DecisionLog:
         """Return the record's decision log. New notes are added to the record."""
@@ -182,7 +184,8 @@ class Ownership(BaseModel):
 
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
-        labels: dict[str, Any] = {f"{LEDGER_LABEL_PREFIX}{self.key}": self.model_dump_json(exclude_none=True)}
+        name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.epoch}.{self.holder}"
+        labels: dict[str, Any] = {name: self.model_dump_json(exclude_none=True)}
         if self.key == FLOW_KEY:
             labels[SCHEDULE_LABEL] = self.schedule
             if self.run_id is not None:
@@ -190,54 +193,74 @@ class Ownership(BaseModel):
         return labels
 
 
-def read_ownerships(flow_run: FlowRun) -> list[Ownership]:
+def fold(entries: Iterable[Record]) -> Record:
+    """Return one record of an intent: the record of the greatest lease, and a fact that an older holder wrote late.
+
+    The fact is which Bolt run the trigger of an older holder has started. The fact counts if the newest holder still
+    searches for the run of the same trigger.
+    """
+    oldest_first = sorted(entries, key=lambda entry: entry.lease)
+    top = oldest_first[-1]
+    if top.run_id is None and top.phase in {Phase.SENDING, Phase.ENDED}:
+        for entry in oldest_first:
+            if entry.run_id is not None and entry.intent == top.intent:
+                top.run_id, top.state, top.phase = entry.run_id, entry.state, entry.phase
+    return top
+
+
+def read_records(flow_run: FlowRun) -> list[Record]:
     """Return the records in a flow run's labels. A label that was copied from another flow run is ignored."""
-    found: list[Ownership] = []
-    labels: Mapping[str, Any] = flow_run.labels or {}
-    for name, value in labels.items():
+    entries: dict[str, list[Record]] = {}
+    for name, value in (flow_run.labels or {}).items():
         if not name.startswith(LEDGER_LABEL_PREFIX):
             continue
         try:
-            ownership = Ownership.model_validate_json(str(value))
+            entry = Record.model_validate_json(str(value))
         except ValidationError:
             continue
-        if ownership.flow_run_id == flow_run.id:
-            ownership._lease = execution_of(flow_run)  # noqa: SLF001 - not stored: who had the lease when it was read
-            found.append(ownership)
+        if entry.flow_run_id == flow_run.id:
+            entries.setdefault(entry.key, []).append(entry)
+    found = [fold(each) for each in entries.values()]
+    for record in found:
+        record._seen = top_lease(flow_run.labels)  # noqa: SLF001 - not stored
     return found
 
 
-async def write_ownership(ownership: Ownership) -> None:
-    """Write a record to its flow run's labels.
+async def write_record(record: Record) -> FlowRun:
+    """Write a record with the lease that this process holds; return the flow run, as read after the write.
 
     Raises:
-        Superseded: Another execution has taken the lease since the record was read. It has a newer record.
+        Superseded: Somebody has taken the lease since this process took it. Then `fold` uses at most one fact of what
+            was written: the Bolt run that a trigger has started.
     """
-    async with get_client() as client:
-        await read_if_leased(client, ownership)
-        labels = ownership.to_labels()
-        await write_labels(client, ownership.flow_run_id, labels, see=partial(_check_lease_of, ownership))
+    async with prefect_client() as client:
+        return await put(client, record.flow_run_id, record.to_labels(), see=record.check_lease)
 
 
-async def read_if_leased(client: PrefectClient, ownership: Ownership) -> FlowRun:
-    """Return the current flow run of a record.
+async def hold(client: PrefectClient, record: Record) -> None:
+    """Take the lease on a record's flow run, or check that this process has not lost it.
+
+    A settler calls this function before it acts. The record is updated with everything that others wrote before the
+    settler took the lease.
 
     Raises:
-        Superseded: Another execution has taken the lease since the record was read.
+        Superseded: Somebody has taken the lease since the record was read, or since this process took it.
     """
-    flow_run = await client.read_flow_run(ownership.flow_run_id)
-    _check_lease_of(ownership, flow_run)
-    return flow_run
-
-
-def _check_lease_of(ownership: Ownership, flow_run: FlowRun) -> None:
-    if execution_of(flow_run) != ownership._lease:  # noqa: SLF001
+    if record._is_held:  # noqa: SLF001
+        record.check_lease(await client.read_flow_run(record.flow_run_id))
+        return
+    seen = record._seen  # noqa: SLF001
+    lease = lease_to_settle(record.flow_run_id, seen)
+    # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
+    # later written with this lease.
+    record.hold_with(lease)
+    flow_run = await client.read_flow_run(record.flow_run_id)
+    if top_lease(flow_run.labels) == seen != lease:
+        flow_run = await put(client, record.flow_run_id, {lease.label: ""})
+    if top_lease(flow_run.labels) != lease:
         raise Superseded(flow_run)
-
-
-async def tag_flow_run(flow_run_id: UUID) -> None:
-    """Tag a flow run so that the sweeper finds it."""
-    async with get_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
-        if FLOW_RUN_TAG not in flow_run.tags:
-            await client.update_flow_run(flow_run_id, tags=[*flow_run.tags, FLOW_RUN_TAG])
+    for fresh in read_records(flow_run):
+        if fresh.key == record.key:
+            notes = record.notes
+            vars(record).update({**vars(fresh), "notes": notes})
+    record.hold_with(lease)

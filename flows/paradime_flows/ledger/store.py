@@ -1,69 +1,74 @@
-"""The lease on a flow run: only the execution that has the lease may act for the flow run.
+"""Takes the lease on a flow run, and writes labels. Only the holder of the greatest lease may act for the flow run.
 
-The execution that began last has the lease. Prefect can run one flow run in two processes at once: a process may still
-be running although Prefect has marked it as crashed, or a worker may write `Crashed` a second time after somebody has
-retried the flow run. Each execution writes its token to a label of the flow run when it begins. If an execution finds
-another token in the label, it stops: it starts nothing, cancels nothing, and does not change the flow run's state.
-
-An execution writes its token first, and then reads the records to resume. Before a trigger is sent, the intent is
-written first, and then the token is read. So at least one of two executions notices the other one before anything is
-sent.
+Prefect can run one flow run in two processes at once: a process may still be running although Prefect has marked it as
+crashed. A holder writes its lease first, and then reads the records. Before a trigger is sent, the intent is written
+first, and then the leases are read. So at least one of two holders notices the other one before anything is sent.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
 
+from paradime_flows.ledger.lease import (
+    NO_LEASE,
+    Lease,
+    lease_of,
+    next_lease,
+    settlers_lease,
+    sign_of_life,
+    top_execution,
+    top_lease,
+)
 from paradime_flows.prefect_api import (
-    EXECUTION_BEGAN_LABEL,
-    EXECUTION_LABEL,
     current_execution,
     current_execution_began_at,
+    current_task_run_id,
+    flow_run_at_begin,
+    read_flow_run,
     the_supervisor,
+    times,
 )
+from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 
 _WRITES_AT_MOST = 5
 
-_leases: ContextVar[Mapping[UUID, str]] = ContextVar("leases", default={})  # noqa: B039 - never changed in place
+_leases: ContextVar[Mapping[UUID, Lease]] = ContextVar("leases", default={})  # noqa: B039 - never changed in place
 
 
 class Superseded(Abort):
-    """Another process runs our flow run now. If an execution raises this, Prefect ends it and writes no state.
-
-    Args:
-        flow_run: The flow run.
-    """
+    """Another process runs the flow run now. Prefect ends an execution that raises this error, and writes no state."""
 
     def __init__(self, flow_run: FlowRun) -> None:
         super().__init__(
-            f"Flow run {flow_run.name!r} is now run by another process; this one stops without changing anything."
+            f"Flow run {flow_run.name!r} is now run by another process. This process stops without changing anything."
         )
 
 
-async def write_labels(
+async def put(
     client: PrefectClient,
     flow_run_id: UUID,
     labels: dict[str, Any],
     see: Callable[[FlowRun], None] | None = None,
-) -> None:
-    """Write labels to a flow run, and check that Prefect has stored them.
+) -> FlowRun:
+    """Write labels to a flow run, and read them back until Prefect has stored them.
 
-    For each write, Prefect's server reads all labels of the flow run and writes all of them back. Some databases, such
-    as Postgres, let two requests do this at once. Then another write can undo our write: for example a heartbeat, which
-    is written every few seconds.
+    Prefect's server reads all labels and writes all of them back. On Postgres, two requests do this at once, and one
+    undoes the other. The other write may be stored some time after ours, so the labels are read back
+    only after a pause.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
-        labels: The labels.
+        labels: The labels. No other process writes labels of these names.
         see: Called with the flow run after each write. It raises an error, such as `Superseded`, to stop the writes.
 
     Raises:
@@ -71,81 +76,113 @@ async def write_labels(
     """
     for _ in range(_WRITES_AT_MOST):
         await client.update_flow_run_labels(flow_run_id, labels)
-        flow_run = await client.read_flow_run(flow_run_id)
+        await anyio.sleep(times().other_writes_seconds)
+        flow_run = await read_flow_run(client, flow_run_id)
         if see is not None:
             see(flow_run)
-        written = flow_run.labels or {}
-        if all(written.get(name) == value for name, value in labels.items()):
-            return
+        if _are_stored(labels, flow_run.labels or {}):
+            return flow_run
     msg = f"Prefect accepted the labels {', '.join(labels)} of flow run {flow_run_id} but did not store them."
     raise RuntimeError(msg)
 
 
-async def take_lease(client: PrefectClient, flow_run_id: UUID) -> None:
-    """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process."""
-    execution = current_execution()
-    # An execution with many tasks writes its token only once. If it has lost the lease, it cannot take the lease again.
-    tokens = the_supervisor().tokens.setdefault(flow_run_id, set())
-    if execution not in tokens:
-        began_at = current_execution_began_at().isoformat()
-        await write_labels(client, flow_run_id, {EXECUTION_LABEL: execution, EXECUTION_BEGAN_LABEL: began_at})
-        tokens.add(execution)
-    _leases.set({**_leases.get(), flow_run_id: execution})
+def _are_stored(labels: Mapping[str, Any], written: Mapping[str, Any]) -> bool:
+    """Whether the labels are there. A lease may have a later sign of life, from another task of the same execution."""
+    return all(
+        name in written if name.startswith(LEASE_LABEL_PREFIX) else written.get(name) == value
+        for name, value in labels.items()
+    )
 
 
-async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> FlowRun:
-    """Take the lease on an old flow run for a new flow run.
+async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
+    """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process.
 
-    The old execution, a hook or the sweeper then stops acting for the old flow run.
-
-    Args:
-        client: An open client.
-        flow_run_id: The old flow run.
-        new: The new flow run, which is running.
-
-    Returns:
-        The old flow run, with the new lease.
+    An execution takes the lease once. If it has lost the lease, it cannot take the lease again.
 
     Raises:
-        Superseded: A third flow run has taken the lease meanwhile.
+        Superseded: Another execution has taken the lease since this execution took it.
     """
-    execution = execution_of(new) or current_execution()
-    await write_labels(client, flow_run_id, {EXECUTION_LABEL: execution})
-    flow_run = await client.read_flow_run(flow_run_id)
-    if execution_of(flow_run) != execution:
-        raise Superseded(flow_run)
+    # Prefect read the flow run when the flow began, so this copy may be out of date. That does no harm to the flow's
+    # own code, which takes the lease only once, and before its tasks do.
+    is_taken = flow_run_id in _leases.get() or current_task_run_id() is not None
+    flow_run = None if is_taken else flow_run_at_begin(flow_run_id)
+    flow_run = flow_run or await client.read_flow_run(flow_run_id)
+    lease = lease_of(current_execution(), flow_run.labels)
+    if lease is None:
+        sign = sign_of_life(time.time(), current_execution_began_at())
+        lease, flow_run = await _take(client, flow_run, current_execution(), sign)
+    _leases.set({**_leases.get(), flow_run_id: lease})
+    the_supervisor().leases.setdefault(flow_run_id, set()).add(lease)
+    check_lease(flow_run)
     return flow_run
 
 
-def check_lease(flow_run: FlowRun) -> None:
-    """Check that no other execution has taken the lease since the current execution took it.
+async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
+    """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
+    began_at = None if lease is not None else current_execution_began_at()
+    lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
+    if lease is not None:
+        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time(), began_at)})
+
+
+async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
+    """Take the lease on an old flow run for a new flow run, which is running.
+
+    Then the old execution, the hooks and the sweeper stop acting for the old flow run.
+
+    Returns:
+        The lease, and the old flow run, as read after the lease was taken.
 
     Raises:
-        Superseded: Another execution has taken the lease.
+        Superseded: Other flow runs take the lease again and again.
     """
-    execution = _leases.get().get(flow_run.id)
-    if execution is not None and execution_of(flow_run) not in {None, execution}:
+    holder = execution_of(new) or current_execution()
+    flow_run = await client.read_flow_run(flow_run_id)
+    if (top := top_lease(flow_run.labels)).holder == holder:
+        return top, flow_run
+    return await _take(client, flow_run, holder)
+
+
+async def _take(
+    client: PrefectClient, flow_run: FlowRun, holder: str, sign: str = ""
+) -> tuple[Lease, FlowRun]:
+    for _ in range(_WRITES_AT_MOST):
+        lease = next_lease(flow_run.labels, holder)
+        flow_run = await put(client, flow_run.id, {lease.label: sign})
+        # Another holder may have taken the same epoch, or a later one, since the flow run was read.
+        if (top := top_lease(flow_run.labels)).holder == holder:
+            return top, flow_run
+    raise Superseded(flow_run)
+
+
+def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
+    """Return the lease with which this process cleans up a flow run whose lease is `seen`.
+
+    If an execution in this process has the lease, its hook acts with it, too.
+    """
+    if seen in the_supervisor().leases.get(flow_run_id, set()):
+        return seen
+    return settlers_lease(seen, the_supervisor().settler)
+
+
+def held_lease(flow_run_id: UUID) -> Lease:
+    """Return the lease that the current execution has taken on a flow run."""
+    return _leases.get().get(flow_run_id, NO_LEASE)
+
+
+def check_lease(flow_run: FlowRun) -> None:
+    """Raise `Superseded` if somebody has taken the lease since the current execution took it."""
+    lease = _leases.get().get(flow_run.id)
+    if lease is not None and lease.is_lost(flow_run.labels):
         raise Superseded(flow_run)
 
 
 def execution_of(flow_run: FlowRun) -> str | None:
-    """Return the execution that holds the lease on a flow run, or held it last.
-
-    None if the flow run has never had a lease.
-    """
-    execution = (flow_run.labels or {}).get(EXECUTION_LABEL)
-    return None if execution is None else str(execution)
-
-
-def execution_began_at(flow_run: FlowRun) -> datetime | None:
-    """Return when the last execution of a flow run began, by the clock of its machine."""
-    try:
-        return datetime.fromisoformat(str((flow_run.labels or {}).get(EXECUTION_BEGAN_LABEL, "")))
-    except ValueError:
-        return None
+    """Return the execution that took the lease on a flow run last; None if no execution has taken it."""
+    return top_execution(flow_run.labels).holder or None
 
 
 def lost_lease(flow_run: FlowRun) -> bool:
-    """Whether this process had the lease on a flow run, and another process has the lease now."""
-    ours = the_supervisor().tokens.get(flow_run.id, set())
-    return bool(ours) and execution_of(flow_run) not in {None, *ours}
+    """Whether this process had the lease on a flow run, and another execution has taken it since."""
+    ours = the_supervisor().leases.get(flow_run.id, set())
+    return bool(ours) and top_execution(flow_run.labels) > max(ours)

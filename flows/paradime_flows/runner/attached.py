@@ -1,4 +1,7 @@
-"""Checks a Bolt run of another client, for which we wait instead of our own run: does it do what was requested?"""
+"""Checks whether a Bolt run of another client does what this flow run requested.
+
+The flow run waits for that Bolt run instead of a Bolt run of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,56 +17,43 @@ from paradime_flows.prefect_api import run_logger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from paradime_flows.ledger import Ownership
+    from paradime_flows.ledger import Record
     from paradime_flows.runner.policies import RunPolicies
 
 _CHARACTERS = 150
 
 
 async def check_what_it_did(
-    run: BoltRun, request: TriggerRequest, ownership: Ownership, policies: RunPolicies
+    run: BoltRun, request: TriggerRequest, record: Record, policies: RunPolicies
 ) -> str | None:
     """Describe how a Bolt run that has succeeded differs from the request; None if it does not differ.
 
-    When a Bolt run has succeeded, Bolt shows all its commands.
-
-    Args:
-        run: The Bolt run of another client.
-        request: What was requested.
-        ownership: The record of our intent. If the Bolt run differs, a note is added to the record's decision log.
-        policies: They say whether a difference is an error.
+    Bolt shows all commands of a Bolt run only after the Bolt run has succeeded. A difference is noted in the record.
 
     Raises:
         BoltAlreadyRunning: The Bolt run differs from the request, and the policy is `attach_if_same`.
     """
     differs = await how_it_differs(run, request)
     if differs is not None:
-        DecisionLog(ownership.notes, log=run_logger().warning).note(differs)
+        DecisionLog(record.notes, log=run_logger().warning).note(differs)
         if policies.on_already_running == "attach_if_same":
-            raise BoltAlreadyRunning(
-                differs, schedule_name=ownership.schedule, run_id=run.run_id, url=run.url
-            )
+            raise BoltAlreadyRunning(differs, schedule_name=record.schedule, run_id=run.run_id, url=run.url)
     return differs
 
 
 async def how_it_differs(run: BoltRun, request: TriggerRequest) -> str | None:
-    """Describe how a Bolt run differs from the request; None if no difference is known so far.
-
-    Args:
-        run: A Bolt run of the same schedule, triggered by another client.
-        request: What was requested.
-    """
+    """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
     git: BoltGitInfo | None = None
     try:
         async with run.credentials.get_client() as client:
             status = await client.get_bolt_run(run.run_id, logs=False)
             asked = request.commands or (await client.get_bolt_schedule(request.schedule_name)).commands
-            # Some backends cannot list runs.
+            # Some backends cannot list runs. The branch is then not compared.
             with suppress(BoltRequestError):
                 page = await client.list_bolt_runs(request.schedule_name)
                 git = next((record.git_info for record in page.runs if record.id == run.run_id), None)
     except BoltError as error:
-        return f"Bolt run {run.run_id} may do something else than was requested: {error.message}"
+        return f"It is unknown whether Bolt run {run.run_id} differs from the request: {error.message}"
     shown = [command.command for command in status.commands]
     redact = Redactor.of(run.credentials)
     differences = []
@@ -74,13 +64,13 @@ async def how_it_differs(run: BoltRun, request: TriggerRequest) -> str | None:
         differences.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
     if not differences:
         return None
-    return f"Bolt run {run.run_id} does something else than was requested: {', and '.join(differences)}."
+    return f"Bolt run {run.run_id} differs from the request: {', and '.join(differences)}."
 
 
 def _runs_commands(asked: Sequence[str], shown: Sequence[str], *, is_whole: bool) -> bool:
-    """Whether the commands of a Bolt run are the requested commands.
+    """Whether the commands of a Bolt run are the requested commands, as far as Bolt shows them.
 
-    While a Bolt run is still running, Bolt shows only the commands that have started.
+    While a Bolt run is running (`is_whole` is False), Bolt shows only the commands that have started.
     """
     if not asked or (not is_whole and count_setup(shown) == len(shown)):
         return True

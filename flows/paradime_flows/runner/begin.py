@@ -1,36 +1,73 @@
-"""Begins an intent of a flow run: takes the lease, then finds the record to resume, or makes a new record."""
+"""Begins an execution of a flow run, and an intent of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-from prefect.client.orchestration import get_client
 
 from paradime_blocks import BoltSchedule
 from paradime_blocks.trigger import TriggerRequest
 from paradime_flows.ledger import (
-    FLOW_KEY,
-    Ownership,
-    caller_of,
-    check_lease,
+    Record,
+    Superseded,
+    enter,
     execution_of,
-    read_ownerships,
-    tag_flow_run,
+    held_lease,
+    read_records,
     take_lease,
     tasks_around,
-    write_callers,
 )
-from paradime_flows.prefect_api import count_signals, current_task_run_id
+from paradime_flows.prefect_api import (
+    count_signals,
+    current_execution_began_at,
+    current_task_run_id,
+    end_left_task_runs,
+    is_rescheduled,
+    lineage,
+    prefect_client,
+    schedule_tag,
+)
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.resume import claim, take_over_earlier, with_reason
-from paradime_flows.runner.takeover import complete_takeover, stop_if_replaced
+from paradime_flows.runner.takeover import complete_takeover, write_final_state
 from paradime_flows.supervision import (
-    StoppedByPrefect,
     clean_up_if_cancelled_before,
     clean_up_if_cancelled_meanwhile,
     keep_alive,
     remember_credentials,
 )
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+
+async def begin_execution(
+    client: PrefectClient, flow_run_id: UUID, tags: Sequence[str] = ()
+) -> tuple[FlowRun, Sequence[FlowRun]]:
+    """Begin an execution of a flow run: take its lease, tag it, and send heartbeats.
+
+    Returns:
+        The flow run, as read after the lease was taken, and the flow runs that earlier attempts of its parents have
+        made with the same call, newest first.
+
+    Raises:
+        StoppedByPrefect: The flow run was cancelled before this attempt began.
+        Superseded: Another process runs this flow run now, or another flow run has replaced this flow run.
+    """
+    flow_run = await take_lease(client, flow_run_id)
+    family = [one async for one in lineage(client, flow_run)]
+    await clean_up_if_cancelled_before(client, family)
+    others = await enter(client, family, tags)
+    if others.replaced is not None:
+        ours, newer = others.replaced
+        # Prefect writes no final state for an execution that raises `Superseded`.
+        for one in family[: family.index(ours) + 1]:
+            await write_final_state(one.id, newer)
+        raise Superseded(flow_run)
+    await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
+    return flow_run, others.earlier
 
 
 async def open_intent(
@@ -39,60 +76,39 @@ async def open_intent(
     policies: RunPolicies,
     request: TriggerRequest | None,
     key: str,
-) -> tuple[Ownership, TriggerRequest]:
-    """Return the record of an intent, and what to trigger. The record is read from the flow run's labels, or is new.
-
-    Args:
-        schedule: The schedule to run.
-        flow_run_id: The flow run.
-        policies: What to do when something goes wrong.
-        request: What to trigger. By default, the schedule is triggered without changes.
-        key: The intent's key.
+) -> tuple[Record, TriggerRequest]:
+    """Return the record of an intent, and the request. The record is from this flow run, from an older one, or new.
 
     Raises:
-        StoppedByPrefect: The flow run was cancelled before this attempt began.
-        Superseded: Another flow run has replaced this flow run.
+        StoppedByPrefect, Superseded: The same errors as `begin_execution` raises.
         BoltError: This flow run replaces an old flow run. The old flow run was cancelled, but Bolt could not cancel its
             Bolt run.
     """
     count_signals()
-    async with get_client() as client:
-        # The lease is taken first. The records that may be resumed are read after it.
-        await take_lease(client, flow_run_id)
-        flow_run = await client.read_flow_run(flow_run_id)
-        check_lease(flow_run)
-        remember_credentials(flow_run_id, schedule.credentials)
-        reason = await clean_up_if_cancelled_before(client, flow_run)
-        if reason is not None:
-            raise StoppedByPrefect(reason)
-        await stop_if_replaced(client, flow_run)
-        await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
-        flow_run = await write_callers(client, flow_run)
-        called_by = await caller_of(client, flow_run) if key == FLOW_KEY else None
-        around = called_by or tasks_around(flow_run_id, but=current_task_run_id())
-    # The tag is written before the record, because the sweeper finds flow runs by the tag.
-    await tag_flow_run(flow_run_id)
+    remember_credentials(flow_run_id, schedule.credentials)
+    async with prefect_client() as client:
+        flow_run, earlier = await begin_execution(client, flow_run_id, [schedule_tag(schedule.schedule_name)])
+        if flow_run.run_count > 1:
+            await end_left_task_runs(
+                client,
+                flow_run_id,
+                "The process of an earlier attempt has ended.",
+                begun_before=current_execution_began_at(),
+            )
     request = with_reason(request or schedule.request(), flow_run)
-    claimed = claim(read_ownerships(flow_run), key, request, execution_of(flow_run) or "", around)
-    if claimed is not None and not await complete_takeover(claimed, flow_run, schedule.credentials):
-        claimed = None
-        # `complete_takeover` has replaced the record by an empty record. The flow run is read again, with that record.
-        async with get_client() as client:
-            flow_run = await client.read_flow_run(flow_run_id)
-        check_lease(flow_run)
-    ownership = (
-        claimed
-        or await take_over_earlier(flow_run, key, schedule, request, called_by)
-        or Ownership(key=key, flow_run_id=flow_run_id, request=request)
-    )
-    ownership.leased_to(flow_run)
-    if ownership.reported:
-        ownership.refused = None
-    ownership.asked, ownership.caller = request.fingerprint, around
-    ownership.api_endpoint = schedule.credentials.api_endpoint
-    ownership.workspace_uid = schedule.credentials.workspace_uid
-    ownership.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
-    ownership.on_interrupt, ownership.on_crash = policies.on_interrupt, policies.on_crash
-    ownership.on_timeout = policies.on_timeout
-    ownership.archive, ownership.left = policies.archive, policies.leave
-    return ownership, request
+    around = tasks_around(flow_run_id, but=current_task_run_id())
+    record = claim(read_records(flow_run), key, request, execution_of(flow_run) or "", around)
+    if record is not None:
+        await complete_takeover(record, flow_run)
+    else:
+        record = await take_over_earlier(flow_run, key, schedule, request, earlier)
+    record = record or Record(key=key, flow_run_id=flow_run_id, request=request)
+    record.hold_with(held_lease(flow_run_id))
+    record.asked, record.caller = request.fingerprint, around
+    record.api_endpoint = schedule.credentials.api_endpoint
+    record.workspace_uid = schedule.credentials.workspace_uid
+    record.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
+    record.on_interrupt, record.on_crash = policies.on_interrupt, policies.on_crash
+    record.on_timeout, record.is_rescheduled = policies.on_timeout, is_rescheduled()
+    record.archive, record.left = policies.archive, policies.leave
+    return record, request

@@ -33,13 +33,13 @@ from paradime_blocks.trigger import (
     first_of,
     unknown_trigger,
 )
+from paradime_flows.ledger import FlowRunLedger, Record, Relation
 from paradime_flows.prefect_api import run_logger, times
 from paradime_flows.runner.attached import how_it_differs
 
 if TYPE_CHECKING:
     from paradime_blocks.options import Command
     from paradime_flows.choices import OnAlreadyRunning
-    from paradime_flows.ledger import FlowRunLedger, Ownership
 
 ATTACHING: frozenset[OnAlreadyRunning] = frozenset({"attach", "attach_if_same"})
 _REPLACEMENTS_AT_MOST = 3
@@ -47,13 +47,7 @@ _MOST_DOUBLINGS = 12
 
 
 class Skipped(Exception):
-    """The schedule is already running, and `on_already_running` is `skip`.
-
-    Args:
-        run: The conflicting Bolt run.
-        state: The state of the conflicting Bolt run.
-        why: What conflicts.
-    """
+    """The schedule is already running, and `on_already_running` is `skip`. `run` and `state` are of the other run."""
 
     def __init__(self, run: BoltRun, state: BoltRunState, why: str) -> None:
         self.run, self.state = run, state
@@ -72,7 +66,8 @@ class Triggering:
         decision_log: Where decisions are noted.
         on_already_running: What to do if the schedule is already running.
         asked: What the caller requested.
-        waiting: The time limit of the wait until the schedule is free. The wait for the slot counts, too.
+        waiting: The time limit of the wait until the schedule is free. This includes the wait for the slot.
+        refused: What was known before a trigger that Bolt refused because the schedule was already running.
     """
 
     schedule: BoltSchedule
@@ -81,15 +76,16 @@ class Triggering:
     on_already_running: OnAlreadyRunning
     asked: TriggerRequest
     waiting: Deadline = field(init=False)
+    refused: TriggerIntent | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Start the time limit of the wait."""
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
     @property
-    def ownership(self) -> Ownership:
+    def record(self) -> Record:
         """The record of the intent."""
-        return self.ledger.ownership
+        return self.ledger.record
 
     async def run(self, request: TriggerRequest) -> None:
         """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger.
@@ -99,13 +95,13 @@ class Triggering:
 
         Raises:
             Skipped: The schedule is already running, and the policy is `skip`.
-            BoltAlreadyRunning: The schedule is already running, and the policy does not let us wait or replace that
-                run, or the time limit of the wait is reached.
+            BoltAlreadyRunning: The schedule is already running. The policy allows neither to wait nor to replace the
+                conflicting run, or the time limit of the wait is reached.
             BoltTriggerUnknown: It is unknown whether a Bolt run started.
-            BoltError: The search after the error found no Bolt run that our trigger started.
+            BoltError: The trigger failed, and a search found no Bolt run that it has started.
         """
         for sent in itertools.count():
-            if await self.has_run_behind_refusal(request):
+            if await self._has_run_behind_refusal(request):
                 return
             try:
                 async with self.schedule.credentials.get_client() as client:
@@ -117,28 +113,27 @@ class Triggering:
                         max_outage_seconds=self.schedule.max_outage_seconds,
                     ).run()
             except BoltAlreadyRunning as error:
-                await self.ledger.refused()
+                self._note_refusal()
+                await self.ledger.withdraw()
                 other, runs = await self._find_conflicting_run()
-                if other is None:
-                    await self._wait_for_unlisted(error, refusals=sent + 1)
-                    continue
-                if await self.has_run_behind_refusal(request):
-                    return
-                # The refusal is deleted from the record. If it stayed, and another client started a Bolt run after
-                # `other`, a later execution could take that run for ours.
-                self.ownership.refused = None
-                await self.ledger.save()
+                if other is not None:
+                    if await self._has_run_behind_refusal(request):
+                        return
+                    # If another client starts a Bolt run after `other`, that run must not count as ours.
+                    self.refused = None
                 if not await self._resolve(other, error, runs=runs, refusals=sent + 1):
                     continue
             except BoltError as error:
-                raise error.with_facts(schedule_name=self.ownership.schedule) from error
+                raise error.with_facts(schedule_name=self.record.schedule) from error
             return
 
-    async def _resolve(self, other: BoltRun, error: BoltAlreadyRunning, *, runs: bool, refusals: int) -> bool:
+    async def _resolve(
+        self, other: BoltRun | None, error: BoltAlreadyRunning, *, runs: bool, refusals: int
+    ) -> bool:
         """Resolve a conflict as the policy says.
 
         Args:
-            other: The conflicting Bolt run.
+            other: The conflicting Bolt run; None if Bolt shows none.
             error: Bolt's refusal.
             runs: Whether `other` is still running. An older backend shows only the latest run, which may have ended.
             refusals: How often Bolt has refused the trigger.
@@ -147,40 +142,44 @@ class Triggering:
             True if we wait for `other` instead of a run of our own; False if the trigger is to be sent again.
         """
         policy = self.on_already_running
-        if policy in ATTACHING and runs:
-            differs = await how_it_differs(other, self.asked)
-            if differs is not None and policy == "attach_if_same":
-                self.decision_log.note(differs)
-                raise error.with_facts(message=differs, run_id=other.run_id, url=other.url) from error
-            self.decision_log.note(
-                f"The schedule is already running; waiting for Bolt run {other.run_id}, which is not ours."
-            )
-            if differs is not None:
-                DecisionLog(self.ownership.notes, log=run_logger().warning).note(differs)
-            self.ownership.attached = True
-            await self.ledger.attached(other.run_id)
+        if other is not None and runs and policy in ATTACHING:
+            await self._attach(other, error)
             return True
-        waits = policy == "wait" or (policy in {*ATTACHING, "replace"} and not runs)
-        if waits and not self.waiting.passed:
-            await self._wait_for_other(other, refusals)
-            return False
-        if policy == "replace" and refusals <= _REPLACEMENTS_AT_MOST:
+        if other is not None and runs and policy == "replace" and refusals <= _REPLACEMENTS_AT_MOST:
             self.decision_log.note(f"The schedule is already running; replacing Bolt run {other.run_id}.")
             await other.acancel()
             return False
-        if policy == "skip":
-            skipped = Skipped(
-                other, await other.astate(), f"The schedule is already running (Bolt run {other.run_id})"
-            )
-            self.decision_log.note(str(skipped))
-            raise skipped from error
-        self.decision_log.note(f"The schedule is already running (Bolt run {other.run_id}).")
-        raise error.with_facts(run_id=other.run_id, url=other.url) from error
+        if other is not None and policy == "skip":
+            raise await self.skipped(other, f"The schedule is already running (Bolt run {other.run_id})")
+        waits = policy == "wait" or (policy in {*ATTACHING, "replace"} and not runs)
+        if waits and not self.waiting.passed:
+            await self._wait_for(other, refusals)
+            return False
+        facts: dict[str, Any] = {} if other is None else {"run_id": other.run_id, "url": other.url}
+        raise error.with_facts(schedule_name=self.record.schedule, **facts) from error
+
+    async def _attach(self, other: BoltRun, error: BoltAlreadyRunning) -> None:
+        differs = await how_it_differs(other, self.asked)
+        if differs is not None and self.on_already_running == "attach_if_same":
+            self.decision_log.note(differs)
+            raise error.with_facts(message=differs, run_id=other.run_id, url=other.url) from error
+        self.decision_log.note(
+            f"The schedule is already running; waiting for Bolt run {other.run_id}, which somebody else started."
+        )
+        if differs is not None:
+            DecisionLog(self.record.notes, log=run_logger().warning).note(differs)
+        await self.ledger.attached(other.run_id, Relation.ATTACHED)
+
+    async def skipped(self, other: BoltRun, why: str) -> Skipped:
+        """Return the error for the policy `skip`, and note it."""
+        skipped = Skipped(other, await other.astate(), why)
+        self.decision_log.note(str(skipped))
+        return skipped
 
     async def _find_conflicting_run(self) -> tuple[BoltRun | None, bool]:
         """Return the Bolt run because of which Bolt refused a trigger, and whether that run is still running.
 
-        Bolt may list the run late, so we ask for a while.
+        Bolt may list the run late, so Bolt is asked again for a while.
         """
         showing = Deadline(times().conflict_appears_seconds)
         while True:
@@ -189,26 +188,9 @@ class Triggering:
                 return other, runs
             await showing.clock.sleep(times().conflict_poll_seconds)
 
-    async def _wait_for_unlisted(self, refusal: BoltAlreadyRunning, refusals: int) -> None:
-        """Wait a moment before the next try: Bolt says that the schedule is already running, but lists no active run.
-
-        Raises:
-            BoltAlreadyRunning: The policy is `skip` or `fail`, or the time limit is reached.
-        """
-        if self.on_already_running in {"skip", "fail"} or self.waiting.passed:
-            raise refusal.with_facts(schedule_name=self.ownership.schedule) from refusal
-        self.decision_log.note(
-            "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
-        )
-        await self._pause(refusals)
-
-    async def _pause(self, refusals: int) -> None:
-        seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
-        await self.waiting.clock.sleep(seconds)
-
     async def conflicting_run(self) -> tuple[BoltRun | None, bool]:
         """Return the schedule's active Bolt run, or else its latest one, and whether that run is still running."""
-        request = self.ownership.request
+        request = self.record.request
         async with self.schedule.credentials.get_client() as client:
             # A backend that cannot list runs shows only the latest run.
             with suppress(BoltRequestError):
@@ -222,19 +204,24 @@ class Triggering:
         run = self.schedule.attach(latest)
         return run, not (await run.astate()).is_terminal
 
-    async def has_run_behind_refusal(self, request: TriggerRequest) -> bool:
+    def _note_refusal(self) -> None:
+        """Keep what was known before the refused trigger, because this trigger may have started the conflicting run."""
+        earlier, intent = self.refused, self.record.intent
+        if intent is not None and earlier is not None and earlier.retry_of == intent.retry_of:
+            # Our trigger may have started any Bolt run that began after the latest run of the earlier intent.
+            intent = replace(intent, latest_run_id=earlier.latest_run_id)
+        self.refused = intent or earlier
+
+    async def _has_run_behind_refusal(self, request: TriggerRequest) -> bool:
         """Whether our own refused trigger may have started a Bolt run. If so, we wait for that run.
 
-        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one. An
-        earlier execution of the flow run may have sent the trigger, and the Bolt run may have ended since then.
-
-        Args:
-            request: What to trigger.
+        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one. Only this
+        execution knows of the refusal. A later execution treats the run as a run of another client.
 
         Raises:
             BoltTriggerUnknown: It is unknown which of several runs our trigger started, or Bolt does not answer.
         """
-        refused = self.ownership.refused
+        refused = self.refused
         if refused is None or refused.retry_of != request.retry_of:
             return False
         finding = await self._search_behind_refusal(request, refused, 0.0)
@@ -245,14 +232,14 @@ class Triggering:
         if finding.verdict is Verdict.UNSURE and (may_be_it or not finding.candidates):
             why = "it is unknown which one" if finding.candidates else "Bolt cannot be asked"
             what = f"A refused trigger may have started a run, but {why}."
-            raise unknown_trigger(what, self.ownership.schedule, finding)
+            raise unknown_trigger(what, self.record.schedule, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
         self.decision_log.note(
             f"Bolt run {finding.run_id} started after our trigger was sent and runs the same commands, so it is "
             f"treated as ours and waited for. It will not be cancelled: another client may have started it."
         )
-        await self.ledger.attached(finding.run_id)
+        await self.ledger.attached(finding.run_id, Relation.MAYBE_OURS)
         return True
 
     async def _search_behind_refusal(
@@ -267,36 +254,30 @@ class Triggering:
                 max_outage_seconds=self.schedule.max_outage_seconds,
             )
 
-    async def _wait_for_other(self, other: BoltRun, refusals: int) -> None:
-        self.decision_log.note(
-            f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
-        )
-        began = time.monotonic()
-        try:
-            state = await other.await_for_completion(self.waiting.remaining)
-        except BoltRunError as error:
-            msg = f"The schedule was still running {time.monotonic() - began:.0f} s later."
-            facts: dict[str, Any] = {
-                "schedule_name": self.ownership.schedule,
-                "run_id": other.run_id,
-                "url": other.url,
-            }
-            raise BoltAlreadyRunning(msg, **facts) from error
-        self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
-        # An older Bolt run of the schedule may still be running: then Bolt refuses the trigger again.
-        await self._pause(refusals)
+    async def _wait_for(self, other: BoltRun | None, refusals: int) -> None:
+        if other is None:
+            self.decision_log.note(
+                "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
+            )
+        else:
+            self.decision_log.note(
+                f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
+            )
+            began = time.monotonic()
+            try:
+                state = await other.await_for_completion(self.waiting.remaining)
+            except BoltRunError as error:
+                msg = f"The schedule was still running {time.monotonic() - began:.0f} s later."
+                raise BoltAlreadyRunning(
+                    msg, schedule_name=self.record.schedule, run_id=other.run_id, url=other.url
+                ) from error
+            self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
+        # An older Bolt run of the schedule may still be running. In this case, Bolt refuses the trigger again.
+        seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
+        await self.waiting.clock.sleep(seconds)
 
     async def retry_or_rest(self, request: TriggerRequest, run_id: int, otherwise: TriggerRequest) -> None:
-        """Retry a Bolt run. If the backend cannot retry, trigger the commands that the run has not completed.
-
-        Args:
-            request: The retry.
-            run_id: The Bolt run to retry.
-            otherwise: The request that started that run.
-
-        Raises:
-            BoltError: As in `run`.
-        """
+        """Retry a Bolt run. If the backend cannot retry, trigger the commands of `otherwise` that are left."""
         try:
             await self.run(request)
         except BoltUnsupported:

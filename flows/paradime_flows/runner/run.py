@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from prefect.states import Cancelled, Completed, Crashed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from paradime_blocks import (
+    BoltError,
     BoltRequestError,
     BoltRun,
     BoltRunFailed,
@@ -15,13 +17,21 @@ from paradime_blocks import (
     BoltRunState,
     BoltSchedule,
 )
+from paradime_blocks.text import one_line
 from paradime_flows.live.view import LiveView
-from paradime_flows.prefect_api import current_flow_run_id
+from paradime_flows.prefect_api import as_task_run, current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.slot import hold_slot
-from paradime_flows.supervision import StoppedByPrefect, describe_run, reason_to_stop_if_known
+from paradime_flows.runner.wait_then_suspend import Suspends, wait_suspended
+from paradime_flows.supervision import (
+    StoppedByPrefect,
+    describe_run,
+    reason_to_stop_if_known,
+    summarize,
+    suspend_during,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from paradime_blocks.trigger import TriggerRequest
-    from paradime_flows.choices import LiveLogsMode
+    from paradime_flows.choices import LiveLogsMode, WaitMode
 
 R = TypeVar("R")
 
@@ -40,24 +50,49 @@ async def drive(
     *,
     request: TriggerRequest | None = None,
     live_logs: LiveLogsMode = "all",
+    command_task_runs: bool = True,
     one_at_a_time: bool = True,
+    wait: WaitMode = "hold",
 ) -> BoltRunResult:
     """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
-    Args:
-        schedule: The schedule to run.
-        policies: What to do when something goes wrong.
-        request: What to trigger. By default, the schedule is triggered without changes.
-        live_logs: How much of each command's output is logged while the command runs.
-        one_at_a_time: Whether to hold the schedule's concurrency slot until the end of the Bolt run.
+    The timeline shows each part of the work as a task run. The arguments after `request`, which says what to trigger,
+    mean the same as the parameters of `run_schedule`.
 
     Returns:
-        The result; or the state in which the flow run is to end. Prefect accepts both from a flow.
-
-    Raises:
-        BoltError: As in `run_schedule`.
+        The result, or a state for the flow run. Prefect accepts both as the return value of a flow.
     """
-    view = LiveView(schedule, this_flow_run_id(), live_logs)
+    go = partial(_drive, schedule, policies, request, live_logs, shows=command_task_runs, slot=one_at_a_time)
+    try:
+        return await go(wait=wait)
+    except Suspends as long:
+        try:
+            await suspend_during(long.lifecycle.record.run_id, long.remaining_seconds)
+        except Exception as error:  # noqa: BLE001 - an outage of Prefect must not end the wait
+            long.lifecycle.decision_log.note(f"Prefect did not suspend the flow run: {error}")
+        if reason := await long.lifecycle.clean_up_if_cancelled():
+            return cancelled(reason, BoltRunResult)
+    # Prefect has not suspended the flow run. So it waits in this process, for the Bolt run that it has triggered.
+    return await go(wait="hold")
+
+
+async def _drive(
+    schedule: BoltSchedule,
+    policies: RunPolicies,
+    request: TriggerRequest | None,
+    live_logs: LiveLogsMode,
+    *,
+    wait: WaitMode,
+    shows: bool,
+    slot: bool,
+) -> BoltRunResult:
+    view = LiveView(
+        this_flow_run_id(),
+        schedule.schedule_name,
+        live_logs,
+        command_task_runs=shows,
+        planned=schedule.commands or (),
+    )
     try:
         lifecycle = await RunLifecycle.begin(
             schedule, this_flow_run_id(), policies, request=request, watcher=view.watch
@@ -65,13 +100,16 @@ async def drive(
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, BoltRunResult)
     try:
-        # The Bolt run is cleaned up before the slot is released, so that it has ended when the next flow run starts.
-        async with view, AsyncExitStack() as slot, lifecycle.cleaning_up():
-            if one_at_a_time:
-                await hold_slot(lifecycle, slot)
-            result = await _to_the_end(lifecycle, await lifecycle.obtain())
+        # The order matters. The Bolt run is cleaned up first, and the slot is released afterwards. So the Bolt run has
+        # ended when the next flow run gets the slot.
+        async with view, AsyncExitStack() as held, lifecycle.cleaning_up():
+            run = await obtain(lifecycle, held if slot else None)
+            view.stored = lifecycle.ledger.seen
+            result = await _to_the_end(lifecycle, run, wait)
+    except Suspends:
+        raise
     except Skipped as skipped:
-        await lifecycle.summarize(str(skipped))
+        await summarize(lifecycle.record, schedule.credentials, outcome=str(skipped))
         state: State[BoltRunResult] = Completed(
             name="Skipped", message=str(skipped), data=_skipped(lifecycle, skipped)
         )
@@ -81,31 +119,67 @@ async def drive(
             stop,
             this_flow_run_id(),
             BoltRunResult,
-            describe_run(lifecycle.ownership, by_signal=stop.by_signal),
+            describe_run(lifecycle.record, by_signal=stop.by_signal),
         )
-    except Exception as error:
-        await lifecycle.finish(error)
-        if reason := await lifecycle.clean_up_if_cancelled():
-            return cancelled(f"{reason} {error}", BoltRunResult)
-        raise
-    archive = await lifecycle.finish(None)
+    except Exception as error:  # noqa: BLE001 - the run is archived after every error
+        return await _failed(lifecycle, error)
+    async with _as_task_run("archive"):
+        archive = await lifecycle.finish(None)
     if reason := await lifecycle.clean_up_if_cancelled():
-        # Prefect accepts no other final state from a flow run that is being cancelled.
+        # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         return cancelled(reason, BoltRunResult)
     result = archive.complete(result)
     return result if result.differs is None else _attached(result, result.differs)
 
 
-async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun) -> BoltRunResult:
-    while True:
-        await lifecycle.wait(run)
+async def _failed(lifecycle: RunLifecycle, error: Exception) -> BoltRunResult:
+    async with _as_task_run("archive"):
+        await lifecycle.finish(error)
+    if reason := await lifecycle.clean_up_if_cancelled():
+        told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error))
+        return cancelled(f"{reason} {told}", BoltRunResult)
+    if isinstance(error, BoltError):
+        return failed(error, BoltRunResult)
+    raise error
+
+
+_as_task_run = partial(as_task_run, stops=(StoppedByPrefect,))
+
+
+async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) -> BoltRun:
+    """Resume, trigger or retry the Bolt run, and show this work as a task run.
+
+    If `slot` is given, the schedule's concurrency slot is taken, and is released when this stack closes.
+    """
+    retried = lifecycle.request.retry_of
+    name = f"trigger {lifecycle.schedule.schedule_name}" if retried is None else f"retry {retried}"
+    async with _as_task_run(name) as shown:
         try:
-            return await lifecycle.result(run)
+            if slot is not None:
+                await hold_slot(lifecycle, slot)
+            run = await lifecycle.obtain()
+        except Skipped as skipped:
+            shown.outcome = Completed(name="Skipped", message=str(skipped))
+            raise
+        shown.outcome = Completed(message=f"Bolt run {run.run_id}: {run.url}")
+        return run
+
+
+async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "hold") -> BoltRunResult:
+    while True:
+        try:
+            async with _as_task_run(f"wait for {run.run_id}") as shown:
+                if wait == "suspend":
+                    await wait_suspended(lifecycle, run, shown)
+                else:
+                    await lifecycle.wait(run)
+                return await lifecycle.result(run)
         except BoltRunFailed as failure:
-            retried = await lifecycle.retry(run, failure)
-            if retried is None:
+            if not lifecycle.is_retried(run, failure):
                 raise
-            run = retried
+            async with _as_task_run(f"retry {run.run_id}") as shown:
+                run = await lifecycle.retry(run, failure)
+                shown.outcome = Completed(message=f"Bolt run {run.run_id}: {run.url}")
 
 
 def this_flow_run_id() -> UUID:
@@ -116,29 +190,17 @@ def this_flow_run_id() -> UUID:
     """
     flow_run_id = current_flow_run_id()
     if flow_run_id is None:
-        msg = "The flow's function was called outside of a flow run, which keeps track of the Bolt run."
-        guidance = (
-            "Nothing was sent. Call the flow itself, without .fn; or BoltSchedule.trigger() without Prefect."
-        )
+        msg = "The flow's function was called outside of a flow run. Only a flow run can keep track of the Bolt run."
+        guidance = "Nothing was sent. Call the flow itself, without .fn. Without Prefect, use BoltSchedule.trigger()."
         raise BoltRequestError(msg, guidance=guidance)
     return flow_run_id
 
 
 async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
-    """Return the state of a flow run that was stopped, instead of a result.
+    """Return a state instead of a flow's result, after the flow run was stopped.
 
-    A thread cannot receive a signal itself. If a signal stopped the process, the state is Crashed, as for a flow in the
-    main thread. If a cancel caused the signal, the state is Cancelled.
-
-    Args:
-        stop: Why the flow run was stopped.
-        flow_run_id: The flow run.
-        kind: The type of the flow's result.
-        more: More sentences for the message.
-
-    Raises:
-        Superseded: Another process runs the flow run now.
-        Pause: The flow run is suspended.
+    If a signal stopped the process, the state is Crashed: Prefect gives the same state to a flow in the main thread,
+    which the signal reaches directly. If a cancel caused the signal, or if there was no signal, the state is Cancelled.
     """
     reason = f"{stop.reason}{more}"
     if stop.by_signal:
@@ -149,12 +211,20 @@ async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more
 
 
 def cancelled(reason: str, kind: type[R]) -> R:
-    """Return a cancelled state instead of a flow's result: Prefect uses it as the flow run's final state."""
+    """Return a cancelled state instead of a flow's result. Prefect makes this state the flow run's final state."""
     return as_result(Cancelled(message=reason), kind)
 
 
-def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - gives the type that the flow returns otherwise
-    """Return a state instead of a flow's result: Prefect uses it as the flow run's final state."""
+def failed(error: BoltError, kind: type[R]) -> R:
+    """Return a failed state instead of a flow's result. Prefect raises the error, with its details, for the caller.
+
+    If the flow raised the error itself, Prefect would log a long traceback.
+    """
+    return as_result(Failed(message=error.in_one_line(), data=error), kind)
+
+
+def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker
+    """Return a state instead of a flow's result. Prefect makes this state the flow run's final state."""
     return cast("R", state)
 
 
@@ -164,7 +234,7 @@ def _attached(result: BoltRunResult, differs: str) -> BoltRunResult:
 
 def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
     found = BoltRunResult.of(
-        skipped.run.run_id, None, schedule_name=lifecycle.ownership.schedule, state=BoltRunState.SKIPPED
+        skipped.run.run_id, None, schedule_name=lifecycle.record.schedule, state=BoltRunState.SKIPPED
     )
-    # The conflicting Bolt run is not one of our attempts.
+    # The conflicting Bolt run is not an attempt of this flow run.
     return found.model_copy(update={"attempts": []})

@@ -1,280 +1,165 @@
 """Takes over the record of an older flow run, so that exactly one flow run tracks each Bolt run.
 
-A takeover is three writes. First, the new flow run takes the lease of the old flow run
-(`paradime_flows.ledger.store.supersede`). Second, the new flow run writes its own record with the old flow run's id.
-Third, it marks the old record as taken over. The third write decides. The process can be killed after each write: if
-the new flow run starts again, it completes the takeover; if another flow run was faster, it empties its own record.
-If somebody cancelled the old flow run, the new flow run cancels the Bolt run.
+A takeover has four steps. First, the new flow run takes the lease of the old flow run. From then on, the old flow run
+changes nothing, and neither does a process that cleans up for the old flow run. Second, the new flow run writes the
+final state of the old flow run. If somebody cancelled the old flow run, the new flow run also cancels the Bolt run.
+Third, the new flow run writes its own record. Fourth, the new flow run marks the old record as reported.
+
+The process can be killed after each step. Before the third step, the old record counts. After the third step, the next
+execution of the new flow run repeats the fourth step.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import anyio
-from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from paradime_blocks import BoltRunState, ParadimeCredentials
 from paradime_flows.ledger import (
-    Caller,
-    Ownership,
+    Phase,
+    Record,
     Superseded,
     check_lease,
-    newer_call,
-    read_if_leased,
-    read_ownerships,
+    held_lease,
+    read_records,
     supersede,
-    write_ownership,
+    write_record,
 )
-from paradime_flows.prefect_api import lineage, run_logger, set_final_state, times
-from paradime_flows.supervision import clean_up, is_cancelled
+from paradime_flows.prefect_api import prefect_client, run_logger, set_final_state
+from paradime_flows.supervision import Event, is_cancelled, reconcile_run
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-
-_TAKEOVERS_AT_MOST = 4
-
-
-class _TakenMeanwhile(Exception):
-    """Another flow run takes over the same record, so we have to read the record again."""
+    from paradime_flows.ledger import Lease
 
 
-def can_be_continued(old: Ownership, taken: Iterable[Ownership]) -> bool:
-    """Whether a record can be resumed, or its success be returned, and no newer flow run has taken over the record.
-
-    Args:
-        old: The record of an older flow run.
-        taken: The records of newer flow runs.
-    """
+def can_be_continued(old: Record, taken: Iterable[Record]) -> bool:
+    """Whether an old record is unreported or a success, and none of the newer records `taken` has its Bolt run."""
     if old.state != BoltRunState.SUCCESS and not old.is_unreported:
         return False
     return not any(is_same_run(old, newer) for newer in taken)
 
 
-def is_same_run(old: Ownership, newer: Ownership) -> bool:
+def is_same_run(old: Record, newer: Record) -> bool:
     """Whether a newer record has the same Bolt run or trigger as an old record."""
     if old.run_id is None:
-        same_refusal = old.refused is not None and old.refused == newer.refused
-        return same_refusal or (old.intent is not None and old.intent == newer.intent)
+        return old.intent is not None and old.intent == newer.intent
     return old.run_id in {newer.run_id, *(attempt.run_id for attempt in newer.attempts)}
 
 
 async def take_over_run(
-    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
-) -> Ownership | None:
-    """Take over the record of an old flow run. If the old flow run was cancelled, cancel its Bolt run.
-
-    Args:
-        old: The record to take over.
-        flow_run: The new flow run.
-        key: The key of the new flow run's intent.
-        caller: The tasks that have called the new flow run, if any.
-        credentials: The credentials of the workspace.
+    old: Record, flow_run: FlowRun, key: str, credentials: ParadimeCredentials
+) -> Record | None:
+    """Take over a record for an intent of a new flow run. If the old flow run was cancelled, cancel its Bolt run.
 
     Returns:
         The new flow run's record; None if nothing is left to take over.
 
     Raises:
         Superseded: Another process or flow run has replaced the new flow run.
-        BoltError: The old flow run was cancelled, but Bolt could not cancel its run. The new flow run continues to
-            track that run.
+        BoltError: The old flow run was cancelled, but Bolt could not cancel its run. The record of the old flow run
+            stays open, so that the sweeper cleans it up.
     """
-    for _ in range(_TAKEOVERS_AT_MOST):
-        try:
-            return await _take_over(old, flow_run, key, caller, credentials)
-        except _TakenMeanwhile:
-            # Two flow runs may take over the same record at once, and each may find that the other was faster. So each
-            # waits for a random time before the next try.
-            await anyio.sleep(random.uniform(0, times().takeover_pause_seconds))  # noqa: S311 - nothing secret
-    return None
-
-
-async def _take_over(
-    old: Ownership, flow_run: FlowRun, key: str, caller: Caller | None, credentials: ParadimeCredentials
-) -> Ownership | None:
-    async with get_client() as client:
+    async with prefect_client() as client:
         check_lease(await client.read_flow_run(flow_run.id))
-        try:
-            # The old flow run's process may live, and a hook or the sweeper may be cleaning up: now they stop.
-            previous = await supersede(client, old.flow_run_id, flow_run)
-        except Superseded:
-            raise _TakenMeanwhile from None
-    for now in read_ownerships(previous):
-        if now.key == old.key and can_be_continued(now, ()):
-            old = now
-            break
-    else:
-        # The old flow run has reported its end meanwhile. Its final state is written, so that it does not start again.
-        await write_final_state(old.flow_run_id, flow_run)
+    lease, previous, cancelled = await replace_flow_run(old.flow_run_id, flow_run)
+    # The old flow run, or a process that cleaned up for it, may have changed the record after it was read.
+    same = (now for now in read_records(previous) if now.key == old.key and can_be_continued(now, ()))
+    if (now := next(same, None)) is None:
         return None
-    new = old.copied_to(flow_run, key)
-    new.caller, new.taken_from = caller, old.flow_run_id
+    now.hold_with(lease)
+    if cancelled and now.is_open:
+        reason = f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
+        # If the Bolt run is unknown, the clean-up searches until it is certain whether the trigger has started a run.
+        await reconcile_run(now, credentials, Event.CANCELLED, reason)
+        if not can_be_continued(now, ()):
+            return None
+    await complete_takeover(now, flow_run)
+    return await _copy(now, flow_run, key)
+
+
+async def _copy(old: Record, flow_run: FlowRun, key: str) -> Record | None:
+    """Write a record of the new flow run, and mark the old record as reported."""
+    new = old.model_copy(update={"flow_run_id": flow_run.id, "key": key}, deep=True)
+    new.hold_with(held_lease(flow_run.id))
+    new.taken_from = old.flow_run_id
     if old.state == BoltRunState.SUCCESS:
-        new.closed, new.reported = False, False
+        new.phase = Phase.RUNNING
     new.decision_log().note(
         f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
     )
-    # The order matters: between the two writes, two flow runs track the Bolt run. In the other order, none would.
-    await write_ownership(new)
+    # The order matters. Between the two writes, two records have the Bolt run. In the other order, no record would have
+    # the Bolt run between the writes.
+    await write_record(new)
     try:
-        await release_to(new, old)
+        await _mark(old, new)
     except Superseded:
+        # Another flow run has taken the lease of the old flow run after us, and takes over the record.
         await _release(new)
-        raise _TakenMeanwhile from None
-    return await _finish_takeover(new, old.flow_run_id, flow_run, credentials)
-
-
-async def _finish_takeover(
-    new: Ownership, taken_from: UUID, flow_run: FlowRun, credentials: ParadimeCredentials
-) -> Ownership | None:
-    """Write the final state of the old flow run. If somebody has cancelled the old flow run, cancel the Bolt run.
-
-    Somebody can cancel the old flow run until its final state is written. Only the new flow run can notice that cancel.
-
-    Returns:
-        The new flow run's record; None if the record has nothing to continue.
-    """
-    if await write_final_state(taken_from, flow_run) and new.is_open:
-        reason = f"Flow run {taken_from}, from which it was taken over, was cancelled in Prefect."
-        # If the Bolt run is unknown, the clean-up searches until it is certain whether the trigger has started a run.
-        await clean_up(new, credentials, reason)
-        if not can_be_continued(new, ()):
-            return None
+        return None
     new.taken_from = None
     return new
 
 
-async def complete_takeover(
-    new: Ownership, flow_run: FlowRun, credentials: ParadimeCredentials
-) -> Ownership | None:
-    """Complete a takeover that an earlier execution of the new flow run may have started.
-
-    Args:
-        new: The record of the new flow run.
-        flow_run: The new flow run.
-        credentials: The credentials of the workspace.
-
-    Returns:
-        The new flow run's record; None if the new flow run has to search again for a record to take over.
-
-    Raises:
-        BoltError: The old flow run was cancelled, but Bolt could not cancel its run. The new flow run continues to
-            track that run.
-    """
-    if new.taken_from is None:
-        return new
-    try:
-        is_ours = await _complete(new, new.taken_from, flow_run)
-    except Superseded:
-        is_ours = False
-    if not is_ours:
-        await _release(new)
-        return None
-    return await _finish_takeover(new, new.taken_from, flow_run, credentials)
-
-
-async def _complete(new: Ownership, taken_from: UUID, flow_run: FlowRun) -> bool:
-    try:
-        async with get_client() as client:
-            found = _counterparts(await client.read_flow_run(taken_from), new)
-            if any(each.is_unreported and each.taken_by is None for each in found):
-                found = _counterparts(await supersede(client, taken_from, flow_run), new)
-    except ObjectNotFound:
-        # A deleted flow run tracks nothing.
-        return True
-    for old in found:
-        # The old flow run may have started again. It may have found its Bolt run, or retried it.
-        has_changed = not is_same_run(old, new)
-        if has_changed or old.taken_by not in {None, new.flow_run_id}:
-            return False
-        await release_to(new, old)
-    return True
-
-
-def _counterparts(previous: FlowRun, new: Ownership) -> list[Ownership]:
-    """From the records of the old flow run, return those with the same Bolt run or trigger as the new record."""
-    return [
-        each
-        for each in read_ownerships(previous)
-        if (is_same_run(each, new) or is_same_run(new, each))
-        and (each.api_endpoint, each.workspace_uid) == (new.api_endpoint, new.workspace_uid)
-    ]
-
-
-async def release_to(new: Ownership, old: Ownership) -> None:
-    """Mark an old record as taken over by a new flow run.
-
-    Args:
-        new: The record of the new flow run.
-        old: The old record. If it is a reported success, it is not changed.
-
-    Raises:
-        Superseded: A third flow run has taken the lease of the old flow run.
-    """
-    if old.closed and old.reported:
+async def complete_takeover(record: Record, flow_run: FlowRun) -> None:
+    """Complete the takeover of a record: mark the old record, if the process was killed before it could do this."""
+    if record.taken_from is None:
         return
-    old.closed, old.reported, old.taken_by = True, True, new.flow_run_id
-    old.decision_log().note(f"Taken over by flow run {new.flow_run_id}.")
-    await write_ownership(old)
+    # If the old flow run was deleted, there is no old record to mark.
+    with suppress(ObjectNotFound, Superseded):
+        lease, previous, _ = await replace_flow_run(record.taken_from, flow_run)
+        for old in read_records(previous):
+            if is_same_run(old, record) or is_same_run(record, old):
+                await _mark(old.hold_with(lease), record)
+    record.taken_from = None
 
 
-async def _release(new: Ownership) -> None:
+async def _mark(old: Record, new: Record) -> None:
+    """Mark an old record as reported, because a new record has the Bolt run now."""
+    if old.phase is not Phase.REPORTED:
+        old.phase = Phase.REPORTED
+        old.decision_log().note(f"Taken over by flow run {new.flow_run_id}.")
+        await write_record(old)
+
+
+async def _release(new: Record) -> None:
     """Replace the new record by an empty record, after a failed takeover: the new flow run has triggered nothing."""
     request = replace(new.request, retry_of=None)
-    blank = Ownership(key=new.key, flow_run_id=new.flow_run_id, request=request, asked=new.asked)
+    blank = Record(key=new.key, flow_run_id=new.flow_run_id, request=request, asked=new.asked)
     blank.notes = [*new.notes]
     blank.decision_log().note("Another flow run has taken over the record.")
-    async with get_client() as client:
-        blank.leased_to(await read_if_leased(client, new))
-    await write_ownership(blank)
+    await write_record(blank.hold_with(held_lease(new.flow_run_id)))
+
+
+async def replace_flow_run(previous: UUID, new: FlowRun) -> tuple[Lease, FlowRun, bool]:
+    """Take the lease on an old flow run for the flow run `new`, and write the final state of the old one.
+
+    Returns:
+        The lease, the old flow run as read after the lease was taken, and whether somebody has cancelled it.
+    """
+    async with prefect_client() as client:
+        lease, flow_run = await supersede(client, previous, new)
+    return lease, flow_run, await write_final_state(previous, new)
 
 
 async def write_final_state(previous: UUID, new: FlowRun) -> bool:
-    """Write the final state of an old flow run: its process is gone or has stopped, and nobody will start it again.
+    """Write the final state of an old flow run that `new` replaces, and whose process is gone or has stopped.
 
-    Args:
-        previous: The id of the old flow run.
-        new: The flow run that replaces it.
-
-    Returns:
-        Whether somebody has cancelled the old flow run, or one of its parents.
+    Return whether somebody has cancelled the old flow run, or one of its parents.
     """
     cancelled = False
     try:
-        async with get_client() as client:
+        async with prefect_client() as client:
             flow_run = await client.read_flow_run(previous)
             cancelled = await is_cancelled(client, flow_run)
             message = f"Flow run {new.name!r} has replaced this one."
             cancelled = await set_final_state(client, flow_run, message) or cancelled
-    except Exception as error:  # noqa: BLE001 - the new flow run already tracks the Bolt run, and must continue
+    except Exception as error:  # noqa: BLE001 - the new flow run must continue
         run_logger().warning("Could not write the final state of flow run %s: %s", previous, error)
     return cancelled
-
-
-async def stop_if_replaced(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Stop if another flow run has replaced our flow run, or one of its parents.
-
-    Args:
-        client: An open client.
-        flow_run: Our flow run. Its execution may have begun late.
-
-    Raises:
-        Superseded: Our flow run was replaced, or one of its parents. The final states of our flow run, and of its
-            parents up to the replaced one, have been written.
-    """
-    newer = await newer_call(client, flow_run)
-    if newer is None:
-        return
-    replaced, new = newer
-    async for one in lineage(client, flow_run):
-        # If an execution raises Superseded, Prefect does not write a final state, so we write it here.
-        await write_final_state(one.id, new)
-        if one.id == replaced.id:
-            break
-    raise Superseded(flow_run)

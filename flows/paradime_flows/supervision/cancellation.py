@@ -1,8 +1,8 @@
-"""Cleans up the Bolt runs of a flow run and its subflows: when it ends, or if its own code does not notice a cancel."""
+"""Cleans up the Bolt runs of a flow run and its subflows, if it has ended, or does not notice its cancel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
-from paradime_flows.ledger import FLOW_KEY, Ownership, Superseded, lost_lease, read_ownerships
+from paradime_flows.ledger import FLOW_KEY, Record, Superseded, lost_lease, read_records
 from paradime_flows.prefect_api import (
     has_its_own_process,
     resolve_credentials,
@@ -20,74 +20,78 @@ from paradime_flows.prefect_api import (
     subflows_of,
     the_supervisor,
 )
+from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.orphans import is_cancelled
-from paradime_flows.supervision.reconcile import clean_up
-from paradime_flows.supervision.watch import cancelled_before_execution
+from paradime_flows.supervision.reconcile import reconcile_run
+from paradime_flows.supervision.watch import StoppedByPrefect
 
 _AT_ONCE = 16
 
 _CANCELLED_WHILE_SCHEDULED = [StateType.SCHEDULED, StateType.CANCELLED]
+_CANCELLED_THEN_RUNNING = (
+    [StateType.CANCELLING, StateType.RUNNING],
+    [StateType.CANCELLED, StateType.RUNNING],
+)
 
 
 def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) -> None:
-    """Store the credentials of a flow run's Bolt runs, for hooks that run in this process."""
+    """Remember the credentials for a flow run's Bolt runs, so that hooks in this process can use them."""
     workspace = (credentials.api_endpoint, credentials.workspace_uid)
     the_supervisor().of(flow_run_id).credentials[workspace] = credentials
 
 
-async def credentials_of(ownership: Ownership) -> ParadimeCredentials:
-    """Return the credentials of a record: given in this process, from its Prefect block, or from the environment.
+async def credentials_of(record: Record) -> ParadimeCredentials:
+    """Return the credentials for the Bolt run of a record.
+
+    They are those that this process has used for the record's workspace, or those of the block that the record names,
+    or those of the environment.
 
     Raises:
         BoltRequestError: There are no credentials.
     """
-    workspace = (ownership.api_endpoint, ownership.workspace_uid)
-    # Credentials that were given in code are not stored in a Prefect block.
-    given = the_supervisor().of(ownership.flow_run_id).credentials.get(workspace)
+    workspace = (record.api_endpoint, record.workspace_uid)
+    # Credentials that a flow has made in its code are in no Prefect block. Only this process has them.
+    given = the_supervisor().of(record.flow_run_id).credentials.get(workspace)
     if given is not None:
         return given
-    found = await resolve_credentials(ownership.credentials_block)
-    if ownership.workspace_uid and ownership.workspace_uid != found.workspace_uid:
-        # The flow run used its Prefect block for another workspace. If the credentials cannot be used for several
-        # workspaces, `clean_up` refuses them.
+    found = await resolve_credentials(record.credentials_block)
+    if record.workspace_uid and record.workspace_uid != found.workspace_uid:
+        # The flow run used the block's credentials for a workspace that the block does not name. If the credentials
+        # cannot be used for that workspace, they are returned unchanged, and `reconcile_run` refuses them.
         with suppress(BoltRequestError):
-            return found.for_workspace(ownership.workspace_uid)
+            return found.for_workspace(record.workspace_uid)
     return found
 
 
-async def clean_up_if_cancelled_before(client: PrefectClient, flow_run: FlowRun) -> str | None:
-    """Clean up if a flow run, or one of its parents, was cancelled before its current execution began.
+async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[FlowRun]) -> None:
+    """Clean up if a flow run, or one of its parents, was cancelled before this execution began.
 
-    If a flow run is cancelled during AwaitingRetry, no execution and no hook notices the cancel.
+    If a flow run is cancelled in the state AwaitingRetry, none of its code is running, and Prefect calls no hook. Its
+    process starts the next attempt anyway, and overwrites the cancelled state.
 
-    Returns:
-        A message about the cancel; None if nobody has cancelled them.
+    Raises:
+        StoppedByPrefect: There was such a cancel.
     """
-    cancelled = await cancelled_before_execution(client, flow_run)
-    if cancelled is None:
-        return None
-    reason = f"Flow run {cancelled.name!r} was cancelled while it waited for its retry."
-    await clean_up_family(client, cancelled, lambda _: reason)
-    return reason
+    for one in family:
+        # A first attempt has no retry that it could have awaited.
+        if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_THEN_RUNNING:
+            reason = f"Flow run {one.name!r} was cancelled while it waited for its retry."
+            await clean_up_family(client, one, Event.CANCELLED, reason)
+            raise StoppedByPrefect(reason)
 
 
-async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> bool:
+async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
     """Clean up if a flow run was cancelled and its own code does not notice the cancel.
 
-    There are two cases. If the flow run awaits its retry, none of its code is running. If a task has triggered a Bolt
-    run, the flow's code may do something else than wait for that run: the code has time to notice the cancel until the
-    second check.
+    There are two such cases:
 
-    Args:
-        client: An open client.
-        flow_run: The flow run, as just read.
-
-    Returns:
-        Whether the flow run must be checked often, because nothing else in its process may check for a cancel.
+    - The flow run awaits its retry, so none of its code is running.
+    - A task has triggered a Bolt run, and the flow's code now does something else than wait for that Bolt run. The
+      first check that sees the cancel does nothing: the flow's code gets time to notice it. The next check cleans up.
     """
     state = flow_run.state
     if state is None or lost_lease(flow_run):
-        return False
+        return
     why = None
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
         why = "while it waited for its retry"
@@ -97,39 +101,35 @@ async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowR
         known.cancel_seen = True
     if why is not None:
         reason = f"Flow run {flow_run.name!r} was cancelled {why}."
-        await clean_up_family(client, flow_run, lambda _: reason)
-    return state.is_scheduled() or _has_triggered(flow_run)
+        await clean_up_family(client, flow_run, Event.CANCELLED, reason)
 
 
 def _has_triggered(flow_run: FlowRun) -> bool:
-    """Whether tasks of a flow run have triggered Bolt runs that are still open.
+    """Whether tasks of a flow run have triggered Bolt runs that the flow run still tracks.
 
-    The flows of this package do not count: they notice a cancel themselves.
+    A Bolt run that a flow of this package has triggered does not count, because that flow notices a cancel itself.
     """
-    return any(ownership.is_open and ownership.key != FLOW_KEY for ownership in read_ownerships(flow_run))
+    return any(record.is_open and record.key != FLOW_KEY for record in read_records(flow_run))
 
 
 async def clean_up_family(
     client: PrefectClient,
     flow_run: FlowRun,
-    verdict: Callable[[Ownership], str | None],
+    event: Event,
+    reason: str,
     *,
     only_this_process: bool = False,
 ) -> None:
     """Clean up the Bolt runs of a flow run and of all its subflows, in parallel.
 
-    Args:
-        client: An open client.
-        flow_run: The flow run.
-        verdict: Called with each record. It returns why the Bolt run is cancelled; None if the run continues.
-        only_this_process: Whether to leave out the subflows that run in other processes.
+    If `only_this_process`, leave out the subflows that run in other processes.
     """
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
-    async def one(ownership: Ownership, reason: str) -> None:
+    async def one(record: Record) -> None:
         async with limiter:
             try:
-                await clean_up(ownership, await credentials_of(ownership), reason)
+                await reconcile_run(record, await credentials_of(record), event, reason)
             except (Exception, Superseded) as error:  # noqa: BLE001 - the other runs must still be cleaned up
                 run_logger().error("%s", error)
 
@@ -137,12 +137,12 @@ async def clean_up_family(
     async with anyio.create_task_group() as group:
         while generation:
             for member in generation:
-                for ownership in read_ownerships(member):
-                    reason = verdict(ownership)
-                    if ownership.is_open and reason is not None:
-                        group.start_soon(one, ownership, reason)
+                for record in read_records(member):
+                    if decide(record, event) not in {Action.NOTHING, Action.LEAVE}:
+                        group.start_soon(one, record)
             try:
-                # Subflows that have ended count, too: Prefect itself ends the children of a cancelled flow run.
+                # Subflows that have ended are cleaned up, too: if a flow run is cancelled, Prefect itself ends its
+                # subflows, but not their Bolt runs.
                 children = await subflows_of(client, [member.id for member in generation])
                 generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
             except Exception as error:  # noqa: BLE001 - the clean-ups that have started must continue

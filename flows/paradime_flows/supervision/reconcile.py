@@ -1,175 +1,193 @@
-"""Ends a Bolt run that nobody waits for any more: after a cancel, after a crash, or in a sweep."""
+"""Cleans up a Bolt run after a cancel, an interrupt or a crash of its flow run, or in a sweep.
+
+If the Bolt run is unknown, search for it. Then decide, act, and write the result to the record.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-from prefect.client.orchestration import get_client
 
 from paradime_blocks import BoltError, BoltRequestError, BoltRun, ParadimeCredentials
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggered_run, longest_request_seconds
-from paradime_flows.ledger import FlowRunLedger, Ownership, read_if_leased
-from paradime_flows.prefect_api import ArtifactWriter, flow_run_url, new_prefect_clients, run_logger, times
-from paradime_flows.reporting.archive import Archive
-from paradime_flows.reporting.run_summary import RunRecord
+from paradime_flows.ledger import FlowRunLedger, Phase, Record, hold, runs_of_others
+from paradime_flows.prefect_api import run_logger, times
+from paradime_flows.supervision.archiving import archive_record, summarize
+from paradime_flows.supervision.decide import Action, Event, Search, decide
 from paradime_flows.supervision.orphans import is_cancelled
-from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop_if_known
+from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop_if_known, unless_unreachable
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from prefect.client.orchestration import PrefectClient
+
 
 async def find_run(
-    ownership: Ownership,
+    record: Record,
     credentials: ParadimeCredentials,
     decision_log: DecisionLog,
     *,
     seconds: float | None = None,
 ) -> Finding:
-    """Search for the Bolt run of a record whose trigger was not answered, and store the run's id in the record.
+    """Search for the Bolt run of a record whose trigger was not answered. Write its id to the record.
 
-    Args:
-        ownership: The record of an intent.
-        credentials: The credentials of the workspace.
-        decision_log: Where the result is noted.
-        seconds: How long to search; None to search until it is certain whether there is a Bolt run.
-
-    Returns:
-        FOUND with the Bolt run; ABSENT if the trigger has started no Bolt run; or UNSURE with the Bolt runs that the
-        trigger may have started.
+    The search takes at most `seconds`. None means: until it is certain whether there is a Bolt run.
     """
-    if ownership.run_id is not None:
-        return Finding(Verdict.FOUND, [ownership.run_id])
-    if ownership.intent is None:
+    if record.run_id is not None:
+        return Finding(Verdict.FOUND, [record.run_id])
+    if record.intent is None:
         return Finding(Verdict.ABSENT)
     longest = longest_request_seconds(credentials.request_timeout_seconds)
-    # The client may have repeated the trigger for a while before Bolt accepted the trigger.
+    # The client may have sent the trigger several times. Bolt may have accepted only the last one.
     oldest = longest + RetryPolicy.total_seconds
     finding = Finding(Verdict.UNSURE)
-    # During an outage, a search takes as long as the client's own retries, so its time is limited here.
+    # During an outage, the client retries its requests for a long time. So the time of the search is limited here, too.
     with anyio.move_on_after(float("inf") if seconds is None else seconds + times().prefect_answer_seconds):
         async with credentials.get_client() as client:
             finding = await find_triggered_run(
                 client,
-                ownership.request,
-                ownership.intent,
+                record.request,
+                record.intent,
                 window_seconds=times().search_seconds,
                 max_outage_seconds=oldest if seconds is None else seconds,
                 least_age_seconds=oldest,
                 at_most_seconds=seconds,
+                of_others=partial(runs_of_others, record),
             )
     if finding.verdict is Verdict.FOUND:
-        ownership.run_id = finding.run_id
-        ownership.began_at = ownership.intent.intended_at
-        decision_log.note(f"Bolt run {finding.run_id} is the one that our trigger started; resuming it.")
+        record.run_id, record.phase = finding.run_id, Phase.RUNNING
+        record.began_at = record.intent.intended_at
+        decision_log.note(
+            f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
+        )
     elif finding.is_early and not finding.candidates:
         decision_log.note(
-            "The trigger has started no run so far, but still may; sweep_orphans will search for it."
+            "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
         )
     elif finding.verdict is Verdict.ABSENT:
         decision_log.note("The trigger has started no run.")
     else:
         candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
         decision_log.note(
-            f"Cannot determine which run our trigger started, if any (candidates: {candidates})."
+            f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
         )
     return finding
 
 
-async def clean_up(
-    ownership: Ownership,
+async def reconcile_run(
+    record: Record,
     credentials: ParadimeCredentials,
+    event: Event,
     reason: str,
     *,
     search_seconds: float | None = None,
 ) -> BoltRunState | None:
-    """Cancel the Bolt run of a record, check that the run has ended, write its end to the record, and archive the run.
+    """Do to a Bolt run what `decide` says for an event, write the result to the record, and archive the Bolt run.
 
-    This function can be called again, also in parallel: a cancel of a Bolt run that has ended changes nothing.
+    Several processes may call this function for the same record, because a cancel of an ended Bolt run changes nothing.
 
     Args:
-        ownership: The record to clean up.
+        record: The record.
         credentials: The credentials of the workspace.
-        reason: Why the record is cleaned up, as a sentence.
-        search_seconds: How long to search for an unknown Bolt run; None to search until it is certain whether there is
-            one.
+        event: What has happened, but not `BEGUN`.
+        reason: What has happened, as a sentence for people.
+        search_seconds: How long to search for an unknown Bolt run. None means: until it is certain whether there is a
+            Bolt run.
 
     Returns:
-        The state in which the Bolt run ended; None if there is no Bolt run that we may cancel.
+        The final state of the Bolt run; None if the Bolt run was not cancelled and has not ended.
 
     Raises:
-        BoltError: The Bolt run may still be running. The record stays open, so the sweeper cleans it up later.
-        Superseded: Another execution runs the flow run now, and cleans up the Bolt run.
+        BoltError: The Bolt run may still be running. The record stays open, so that the sweeper cleans up later.
+        Superseded: Another execution runs the flow run now. That execution tracks the Bolt run.
     """
-    if not ownership.is_in(credentials):
-        msg = "The available credentials belong to another workspace, whose runs can have the same ids."
-        guidance = "Nothing was sent. Store a flow's credentials in a ParadimeCredentials block, where hooks find them."
-        raise BoltRequestError(
-            msg, guidance=guidance, schedule_name=ownership.schedule, run_id=ownership.run_id
+    if not record.is_in(credentials):
+        msg = "The available credentials belong to another workspace. A run of that workspace can have the same id."
+        guidance = (
+            "Nothing was sent. Store the credentials in a ParadimeCredentials block, which hooks can read."
         )
-    decision_log = DecisionLog(ownership.notes, log=run_logger().warning)
+        raise BoltRequestError(msg, guidance=guidance, schedule_name=record.schedule, run_id=record.run_id)
+    decision_log = DecisionLog(record.notes, log=run_logger().warning)
     decision_log.note(reason)
-    await check_ownership_lease(ownership)
+    await hold_if_known(record)
     try:
-        return await _clean_up(ownership, credentials, decision_log, search_seconds)
+        return await _reconcile(record, credentials, event, decision_log, search_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
-            await archive_ownership(ownership, credentials, outcome=reason)
+            await archive_record(record, credentials, outcome=reason)
 
 
-async def check_ownership_lease(ownership: Ownership) -> None:
-    """Check that no other execution has taken the lease of a record's flow run since the record was read.
-
-    Raises:
-        Superseded: Another execution has taken the lease.
-    """
-    # If Prefect is unreachable, we trust what was read last.
-    with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
-        async with get_client() as client:
-            await read_if_leased(client, ownership)
+async def hold_if_known(record: Record) -> None:
+    """Take the lease on a record's flow run, or raise `Superseded` if this process has lost it."""
+    # If Prefect is unreachable, this check is left out.
+    await unless_unreachable(lambda client: hold(client, record))
 
 
-async def _clean_up(
-    ownership: Ownership,
+async def _reconcile(
+    record: Record,
     credentials: ParadimeCredentials,
+    event: Event,
     decision_log: DecisionLog,
     search_seconds: float | None,
 ) -> BoltRunState | None:
-    ledger = FlowRunLedger(ownership)
-    known = ownership.run_id is not None
-    finding = await find_run(ownership, credentials, decision_log, seconds=search_seconds)
-    if finding.verdict is Verdict.UNSURE:
-        if await all_have_ended(finding, credentials):
-            decision_log.note("All of them have ended: there is nothing left to cancel.")
-            # A retry of the flow run searches again and does not trigger: our trigger may have started one of the runs.
-            await ledger.close(None, reported=False)
-        else:
-            await ledger.save()
-        return None
-    if finding.verdict is Verdict.ABSENT or ownership.run_id is None:
+    ledger = FlowRunLedger(record)
+    action = decide(record, event)
+    if action is Action.SEARCH:
+        finding = await find_run(record, credentials, decision_log, seconds=search_seconds)
+        search = await search_of(finding, credentials)
+        # During the search, a new execution of the flow run may have begun. It may also have found the Bolt run.
+        await hold_if_known(record)
+        action = decide(record, event, search)
+    if action is Action.CANCEL:
+        return await _cancel(record, credentials, ledger, decision_log)
+    if action is Action.KEEP:
+        await ledger.save()
+    elif action is Action.CLOSE:
+        decision_log.note("All candidates have ended, so there is nothing to cancel.")
+        await ledger.close(None, reported=False)
+    elif action is Action.WITHDRAW:
         await ledger.withdraw()
-        return None
-    if not ownership.owned:
-        why = "as requested" if ownership.left else "since it is not ours"
-        decision_log.note(f"Bolt run {ownership.run_id} keeps running, {why}.")
-        # The end of the Bolt run is not reported, so that a retry resumes the run. If a person has cancelled the flow
-        # run, the end counts as reported: a retry does not resume the run.
-        reported = not ownership.left and await is_cancelled_if_known(ownership.flow_run_id)
+    elif action is Action.RELEASE:
+        why = "as requested" if record.left else "since it may belong to another client"
+        decision_log.note(f"Bolt run {record.run_id} keeps running, {why}.")
+        # `reported` says whether a retry leaves the Bolt run alone. Usually, a retry of the flow run resumes the Bolt
+        # run. But if a person has cancelled the flow run, a retry starts anew.
+        reported = not record.left and await is_cancelled_if_known(record.flow_run_id)
         await ledger.close(None, reported=reported)
-        return None
-    if not known:
-        # During the search, the flow run may have started again, and may have found the Bolt run, too.
-        await check_ownership_lease(ownership)
+    elif record.state is not None and record.state.is_terminal:
+        # The record was closed after the caller had read it: somebody else has cleaned up.
+        return record.state
+    return None
+
+
+async def search_of(finding: Finding, credentials: ParadimeCredentials) -> Search:
+    """Translate the result of `find_run` for `decide`.
+
+    If the Bolt run was found, the result is `NOT_DONE`: the record has the Bolt run, so `decide` ignores the search.
+    The result is `ALL_ENDED` only if all Bolt runs that the trigger may have started are known.
+    """
+    if finding.verdict is not Verdict.UNSURE:
+        return Search.NOT_DONE if finding.verdict is Verdict.FOUND else Search.ABSENT
+    if finding.is_early or not finding.candidates:
+        return Search.UNSURE
+    states = [await BoltRun(run_id, credentials).astate() for run_id in finding.candidates]
+    return Search.ALL_ENDED if all(state.is_terminal for state in states) else Search.UNSURE
+
+
+async def _cancel(
+    record: Record, credentials: ParadimeCredentials, ledger: FlowRunLedger, decision_log: DecisionLog
+) -> BoltRunState:
+    assert record.run_id is not None  # noqa: S101 - `decide` cancels only a known Bolt run
     run = BoltRun(
-        run_id=ownership.run_id,
+        run_id=record.run_id,
         credentials=credentials,
-        schedule_name=ownership.schedule,
+        schedule_name=record.schedule,
         cancel_grace_seconds=times().cancel_seconds,
     )
     try:
@@ -182,80 +200,64 @@ async def _clean_up(
         decision_log.note(f"Bolt run {run.run_id} was cancelled.")
     else:
         decision_log.note(f"Bolt run {run.run_id} had already ended as {state}.")
-    # If the Bolt run had already ended, its end was not reported yet: a retry of the flow run reports it, or retries
-    # the Bolt run.
+    # If the Bolt run had already ended, nobody has reported its end yet. Then a retry of the flow run reports the end,
+    # or retries the Bolt run.
     await ledger.close(state, reported=state == BoltRunState.CANCELED)
     return state
 
 
 async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
     """Whether a flow run, or one of its parents, was cancelled; False if Prefect is unreachable."""
-    with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
-        async with get_client() as client:
-            return await is_cancelled(client, await client.read_flow_run(flow_run_id))
-    return False
 
+    async def ask(client: PrefectClient) -> bool:
+        return await is_cancelled(client, await client.read_flow_run(flow_run_id))
 
-async def all_have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
-    """Whether all Bolt runs that our trigger may have started are known, and all of them have ended.
-
-    Args:
-        finding: The result of the search for our Bolt run.
-        credentials: The credentials of the workspace.
-    """
-    if finding.is_early or not finding.candidates:
-        return False
-    runs = [BoltRun(run_id, credentials) for run_id in finding.candidates]
-    return all([(await run.astate()).is_terminal for run in runs])
+    return bool(await unless_unreachable(ask))
 
 
 async def clean_up_interrupted(
-    ownership: Ownership, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
+    record: Record, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
 ) -> None:
     """Clean up after an interrupt. If the flow run was cancelled, cancel the Bolt run; otherwise, the policy decides.
 
-    Args:
-        ownership: The record to clean up.
-        credentials: The credentials of the workspace.
-        stop: Why the flow run stops, if the reason is known already.
-
-    Raises:
-        Superseded: Another process runs the flow run now, and tracks the Bolt run.
-        Pause: The flow run is suspended. When the flow run is resumed, it resumes the Bolt run.
+    `stop` says why the flow run stops, if this is known already.
     """
-    with signals_held_off() as hold, new_prefect_clients():
-        # The signal may come from a cancel of the flow run, or of a parent, that we have not noticed yet.
-        found = await reason_to_stop_if_known(ownership.flow_run_id)
+    with signals_held_off() as hold:
+        # Somebody may have cancelled the flow run or a parent, and the signal may be the consequence of this cancel.
+        found = await reason_to_stop_if_known(record.flow_run_id)
         seen = stop if stop is not None and not stop.by_signal else None
         cancel = seen or (found if found is not None and found.is_cancel else None)
         if cancel is not None and cancel.ends_process:
-            # The flow run ends as Cancelled without a signal. The signal of Prefect's runner would make it Crashed.
+            # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The flow
+            # run ends as Cancelled by itself, so the signal is not delivered.
             hold.keep()
-        await _clean_up_interrupted(ownership, credentials, None if cancel is None else cancel.reason)
+        await _clean_up_interrupted(record, credentials, None if cancel is None else cancel.reason)
 
 
-async def _clean_up_interrupted(
-    ownership: Ownership, credentials: ParadimeCredentials, reason: str | None
-) -> None:
-    if not ownership.is_open:
-        ownership.decision_log().note(reason or "The flow run was interrupted.")
-        # If the trigger was not sent, the intent is removed from the record in Prefect. Otherwise, a later execution
-        # could take another client's Bolt run for ours.
+async def _clean_up_interrupted(record: Record, credentials: ParadimeCredentials, reason: str | None) -> None:
+    if not record.is_open:
+        record.decision_log().note(reason or "The flow run was interrupted.")
+        # Prefect may still have an older record with a trigger that was never sent. A later execution could then take
+        # another client's Bolt run for ours. So the record is written again, if an earlier write failed.
         with anyio.move_on_after(times().prefect_answer_seconds):
-            await FlowRunLedger(ownership).save_again()
+            await FlowRunLedger(record).save_again()
         with anyio.move_on_after(times().archive_seconds):
-            await summarize(ownership, credentials, outcome=reason)
+            await summarize(record, credentials, outcome=reason)
         return
-    if reason is None and ownership.on_interrupt == "leave":
-        ownership.decision_log().note("Interrupted; the Bolt run keeps running, and a retry will resume it.")
-        # Prefect reports the same interrupt to a hook as a crash.
-        ownership.on_crash = "leave"
-        await FlowRunLedger(ownership).save()
+    event = Event.INTERRUPTED if reason is None else Event.STOPPED
+    if decide(record, event) is Action.LEAVE:
+        record.decision_log().note(
+            "The flow run was interrupted. The Bolt run keeps running; a retry of the flow run will resume this run."
+        )
+        # After this interrupt, Prefect calls the hook for a crash. The hook must leave the Bolt run running, too.
+        record.on_crash = "leave"
+        await FlowRunLedger(record).save()
         return
     try:
-        await clean_up(
-            ownership,
+        await reconcile_run(
+            record,
             credentials,
+            event,
             reason or "The flow run was interrupted.",
             search_seconds=times().search_seconds,
         )
@@ -263,72 +265,16 @@ async def _clean_up_interrupted(
         run_logger().error("%s", error)
 
 
-def describe_run(ownership: Ownership, *, by_signal: bool = False) -> str:
-    """Describe what happened to the Bolt run of a stopped flow run, in a sentence; empty if the run was cancelled.
-
-    Args:
-        ownership: The record of the Bolt run, after the clean-up.
-        by_signal: Whether a signal has stopped the process.
-    """
-    run_id, state = ownership.run_id, ownership.state
-    if not ownership.is_open:
+def describe_run(record: Record, *, by_signal: bool = False) -> str:
+    """Describe what has become of the Bolt run of a stopped flow run, in a sentence. Empty if the run was cancelled."""
+    run_id, state = record.run_id, record.state
+    if not record.is_open:
         has_ended = run_id is not None and state is not None and state.is_terminal
         message = f" Bolt run {run_id} had already ended as {state}."
         return message if has_ended and state != BoltRunState.CANCELED else ""
     if run_id is None:
-        who = "sweep_orphans" if ownership.owned else "a retry of this flow run"
-        return f" A Bolt run may have been started; {who} will search for it."
-    if by_signal and ownership.on_interrupt == "leave":
+        who = "sweep_orphans" if record.may_be_cancelled else "a retry of this flow run"
+        return f" A Bolt run may have been started; {who} will search for this run."
+    if by_signal and decide(record, Event.INTERRUPTED) is Action.LEAVE:
         return f" Bolt run {run_id} keeps running ({run_url(run_id)}); a retry will resume it."
     return f" Bolt run {run_id} may still be running ({run_url(run_id)}); sweep_orphans will cancel it."
-
-
-async def archive_ownership(
-    ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None
-) -> Archive:
-    """Archive the Bolt run of a record as artifacts of the flow run.
-
-    Args:
-        ownership: The record.
-        credentials: The credentials of the workspace.
-        outcome: How the Bolt run ended, as a sentence.
-    """
-    archive = _archive_of(ownership, credentials, outcome)
-    await archive.run()
-    return archive
-
-
-async def summarize(ownership: Ownership, credentials: ParadimeCredentials, *, outcome: str | None) -> None:
-    """Write only the summary of a record.
-
-    Args:
-        ownership: The record.
-        credentials: The credentials of the workspace.
-        outcome: How the Bolt run ended, as a sentence.
-    """
-    await _archive_of(ownership, credentials, outcome).summary()
-
-
-def _archive_of(ownership: Ownership, credentials: ParadimeCredentials, outcome: str | None) -> Archive:
-    return Archive(
-        credentials,
-        ArtifactWriter(flow_run_id=ownership.flow_run_id),
-        RunRecord(
-            schedule_name=ownership.schedule,
-            run_id=ownership.run_id,
-            state=ownership.state,
-            branch=ownership.request.branch if ownership.owned else None,
-            flow_run_page=flow_run_url(ownership.flow_run_id) if ownership.owned else None,
-            triggered_at=_triggered_at(ownership),
-            outcome=outcome,
-            attempts=ownership.attempts,
-            notes=ownership.notes,
-        ),
-        ownership.archive,
-    )
-
-
-def _triggered_at(ownership: Ownership) -> datetime | None:
-    if ownership.intent is None or not ownership.owned:
-        return None
-    return datetime.fromtimestamp(ownership.intent.intended_at, timezone.utc)

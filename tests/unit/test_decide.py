@@ -1,0 +1,200 @@
+"""What an event does to a Bolt run: the table, cell by cell."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from paradime_blocks.models import BoltRunState
+from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.supervision.decide import Action, Event, Search, decide, event_of, event_of_orphan
+
+if TYPE_CHECKING:
+    from paradime_flows.choices import OnInterrupt, Policy
+
+
+@dataclass
+class Record:
+    """A record that is running, ours, and of a flow of this package, unless a case says otherwise."""
+
+    phase: Phase = Phase.RUNNING
+    relation: Relation = Relation.OURS
+    run_id: int | None = 7
+    state: BoltRunState | None = BoltRunState.RUNNING
+    on_interrupt: OnInterrupt = "auto"
+    is_rescheduled: bool = False
+    on_crash: Policy = "cancel"
+    on_timeout: Policy = "cancel"
+    left: bool = False
+    unreachable: bool = False
+    is_of_task: bool = False
+
+
+ENDS = set(Event) - {Event.BEGUN, Event.FLOW_FAILED}
+LEAVE = {"on_interrupt": "leave", "on_crash": "leave", "on_timeout": "leave"}
+LEFT_BY_POLICY = {Event.INTERRUPTED, Event.PREFECT_TIMED_OUT, Event.CRASHED, Event.TIME_LIMIT}
+
+
+@pytest.mark.parametrize("event", sorted(ENDS))
+def test_each_event_cancels_a_run_of_ours(event):
+    assert decide(Record(), event) is Action.CANCEL
+
+
+@pytest.mark.parametrize("event", sorted(ENDS))
+def test_a_policy_leaves_the_run_at_its_own_event_only(event):
+    expected = Action.LEAVE if event in LEFT_BY_POLICY else Action.CANCEL
+    assert decide(Record(**LEAVE), event) is expected
+
+
+@pytest.mark.parametrize(
+    "policy, events",
+    [
+        ("on_interrupt", {Event.INTERRUPTED, Event.PREFECT_TIMED_OUT}),
+        ("on_crash", {Event.CRASHED}),
+        ("on_timeout", {Event.TIME_LIMIT}),
+    ],
+)
+def test_the_events_of_each_policy(policy, events):
+    assert {each for each in ENDS if decide(Record(**{policy: "leave"}), each) is Action.LEAVE} == events
+
+
+@pytest.mark.parametrize("event", sorted(ENDS))
+def test_an_interrupt_leaves_the_run_of_a_flow_run_that_prefect_runs_again(event):
+    """Nothing else does, if no policy says so."""
+    expected = Action.LEAVE if event is Event.INTERRUPTED else Action.CANCEL
+    assert decide(Record(is_rescheduled=True), event) is expected
+
+
+@pytest.mark.parametrize("event", sorted(ENDS))
+def test_a_policy_to_cancel_applies_wherever_the_flow_run_runs(event):
+    assert decide(Record(on_interrupt="cancel", is_rescheduled=True), event) is Action.CANCEL
+
+
+@pytest.mark.parametrize("event", sorted(ENDS))
+@pytest.mark.parametrize(
+    "record",
+    [Record(relation=Relation.MAYBE_OURS), Record(relation=Relation.ATTACHED), Record(left=True)],
+    ids=["maybe ours", "attached", "left"],
+)
+def test_a_run_that_is_not_ours_alone_is_released(record, event):
+    assert decide(record, event) is Action.RELEASE
+
+
+@pytest.mark.parametrize("event", sorted({*ENDS, Event.FLOW_FAILED}))
+@pytest.mark.parametrize("phase", [Phase.TAKEN, Phase.ENDED, Phase.RELEASED, Phase.REPORTED])
+def test_nothing_happens_to_a_record_that_is_not_open(phase, event):
+    assert decide(Record(phase), event) is Action.NOTHING
+
+
+@pytest.mark.parametrize("event", sorted(ENDS))
+@pytest.mark.parametrize(
+    "search, action",
+    [
+        (Search.NOT_DONE, Action.SEARCH),
+        (Search.ABSENT, Action.WITHDRAW),
+        (Search.UNSURE, Action.KEEP),
+        (Search.ALL_ENDED, Action.CLOSE),
+    ],
+)
+@pytest.mark.parametrize("relation", Relation)
+def test_an_unknown_run_is_searched_before_anything_else(event, search, action, relation):
+    assert decide(Record(Phase.SENDING, relation, run_id=None), event, search) is action
+
+
+@pytest.mark.parametrize("event", sorted(LEFT_BY_POLICY))
+@pytest.mark.parametrize("search", Search)
+def test_an_unknown_run_that_is_left_is_not_searched(event, search):
+    assert decide(Record(Phase.SENDING, run_id=None, **LEAVE), event, search) is Action.LEAVE
+
+
+@pytest.mark.parametrize(
+    "is_of_task, unreachable, action",
+    [
+        (True, False, Action.CANCEL),
+        (True, True, Action.LEAVE),
+        (False, False, Action.LEAVE),
+        (False, True, Action.LEAVE),
+    ],
+)
+def test_a_failed_flow_ends_the_runs_of_its_tasks(is_of_task, unreachable, action):
+    """But not if the flow failed since Bolt was unreachable: the run may be healthy."""
+    assert decide(Record(is_of_task=is_of_task, unreachable=unreachable), Event.FLOW_FAILED) is action
+
+
+SUCCESS, FAILED = BoltRunState.SUCCESS, BoltRunState.FAILED
+
+
+@pytest.mark.parametrize(
+    "phase, run_id, state, action",
+    [
+        (Phase.TAKEN, None, None, Action.SEND),
+        (Phase.SENDING, None, None, Action.SEARCH),
+        (Phase.RUNNING, 7, BoltRunState.RUNNING, Action.RESUME),
+        (Phase.ENDED, 7, FAILED, Action.RESUME),
+        (Phase.ENDED, 7, SUCCESS, Action.RESUME),
+        (Phase.ENDED, None, None, Action.SEARCH),
+        (Phase.RELEASED, 7, BoltRunState.RUNNING, Action.RESUME),
+        (Phase.REPORTED, 7, SUCCESS, Action.RESUME),
+        (Phase.REPORTED, 7, FAILED, Action.SEND),
+        (Phase.REPORTED, 7, BoltRunState.RUNNING, Action.SEND),
+        (Phase.REPORTED, None, None, Action.SEND),
+    ],
+)
+@pytest.mark.parametrize("relation", Relation)
+def test_the_beginning_of_an_execution(phase, run_id, state, action, relation):
+    """Whosever the Bolt run is, no second one is triggered beside it."""
+    assert decide(Record(phase, relation, run_id, state), Event.BEGUN) is action
+
+
+@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.ENDED])
+@pytest.mark.parametrize(
+    "search, action",
+    [
+        (Search.ABSENT, Action.SEND),
+        (Search.UNSURE, Action.REFUSE),
+        (Search.ALL_ENDED, Action.REFUSE),
+    ],
+)
+def test_a_trigger_is_sent_again_only_if_the_first_has_started_nothing(phase, search, action):
+    assert decide(Record(phase, run_id=None, state=None), Event.BEGUN, search) is action
+
+
+def _state(kind: str, name: str | None = None) -> SimpleNamespace:
+    kinds = ("cancelling", "cancelled", "crashed", "failed", "completed", "running")
+    return SimpleNamespace(name=name, **{f"is_{each}": lambda each=each: each == kind for each in kinds})
+
+
+STATES = {
+    "cancelling": (_state("cancelling"), Event.CANCELLED),
+    "cancelled": (_state("cancelled"), Event.CANCELLED),
+    "crashed": (_state("crashed"), Event.CRASHED),
+    "timed out": (_state("failed", "TimedOut"), Event.PREFECT_TIMED_OUT),
+    "failed": (_state("failed"), Event.FLOW_FAILED),
+    "completed": (_state("completed"), None),
+    "running": (_state("running"), None),
+}
+
+
+@pytest.mark.parametrize("state, event", STATES.values(), ids=STATES)
+def test_the_event_of_a_flow_runs_state(state, event):
+    assert event_of(state) is event
+
+
+@pytest.mark.parametrize(
+    "state, is_young, time_is_up",
+    list(itertools.product(STATES, [True, False], [True, False])),
+)
+def test_the_event_that_the_sweeper_sees(state, is_young, time_is_up):
+    """The run of a cancelled flow run ends at once. A young orphan is left for a retry, if its policy says so."""
+    found = event_of_orphan(STATES[state][0], is_young=is_young, time_is_up=time_is_up)
+    if state in {"cancelling", "cancelled"}:
+        expected = Event.CANCELLED
+    elif state == "failed" or not is_young or time_is_up:
+        expected = Event.ORPHANED
+    else:
+        expected = Event.PREFECT_TIMED_OUT if state == "timed out" else Event.CRASHED
+    assert found is expected

@@ -1,0 +1,51 @@
+"""Which flow runs count as orphans."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Scheduled
+
+from paradime_blocks.trigger.request import TriggerRequest
+from paradime_flows.ledger.lease import Lease, sign_of_life
+from paradime_flows.ledger.phase import Phase
+from paradime_flows.ledger.record import Record
+from paradime_flows.supervision.orphans import idle_seconds
+
+LONG_AGO = datetime.now(timezone.utc) - timedelta(hours=2)
+
+
+def scheduled(name: str, *, limit_seconds: float = 86_400.0, **changes: Any) -> FlowRun:
+    """A flow run of a deployment that was scheduled two hours ago, and had a heartbeat before."""
+    id_ = uuid4()
+    record = Record(
+        flow_run_id=id_,
+        request=TriggerRequest(schedule_name="daily"),
+        phase=Phase.RUNNING,
+        run_id=7,
+        began_at=LONG_AGO.timestamp(),
+        limit_seconds=limit_seconds,
+    )
+    labels = {Lease(1, "before").label: sign_of_life(LONG_AGO.timestamp()), **record.to_labels()}
+    state: Any = Scheduled(name=name, scheduled_time=LONG_AGO, timestamp=LONG_AGO)
+    given = {"deployment_id": uuid4(), "labels": labels, **changes}
+    return FlowRun(id=id_, flow_id=uuid4(), name="daily", state=state, **given)
+
+
+@pytest.mark.parametrize(
+    "flow_run, is_alive",
+    [
+        pytest.param(scheduled("Resuming"), True, id="it waits for a worker since it was resumed"),
+        pytest.param(
+            scheduled("Resuming", limit_seconds=60), False, id="its Bolt run is over its time limit"
+        ),
+        pytest.param(scheduled("Resuming", deployment_id=None), False, id="no worker will start it"),
+        pytest.param(scheduled("AwaitingRetry"), False, id="its process should have retried it"),
+    ],
+)
+def test_a_resumed_flow_run_that_waits_for_a_worker_is_alive(flow_run: FlowRun, is_alive: bool) -> None:
+    assert (idle_seconds(flow_run) < 0) is is_alive
