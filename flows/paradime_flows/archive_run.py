@@ -6,12 +6,15 @@ from typing_extensions import Unpack
 
 from paradime_blocks import BoltRunResult
 from paradime_blocks.options import NonEmpty
-from paradime_flows.parameters import ArchiveOptions, CredentialsParameter, RunId
+from paradime_flows.live.command_task_runs import CommandTaskRuns
+from paradime_flows.parameters import ArchiveRunOptions, CredentialsParameter, RunId
 from paradime_flows.prefect_api import (
     ArtifactWriter,
+    as_task_run,
     async_form,
     bolt_flow,
     current_flow_run_id,
+    filled,
     find_schedule,
     resolve_credentials,
 )
@@ -30,26 +33,30 @@ async def archive_run(
     credentials: CredentialsParameter = None,
     *,
     schedule_name: NonEmpty | None = None,
-    **options: Unpack[ArchiveOptions],
+    **options: Unpack[ArchiveRunOptions],
 ) -> BoltRunResult:
-    """Archive a Bolt run: its summary, dbt results, logs and links, and its files if a storage is set.
+    """Archive a Bolt run in Prefect: its summary, its dbt results, its logs and links to its files.
 
-    You can archive any Bolt run of the workspace, also a run that Prefect did not start. If the run has not ended,
-    the flow archives what exists so far. The flow succeeds even if the Bolt run failed.
+    You can archive any Bolt run of the workspace, even a Bolt run that Prefect did not start. If the Bolt run has not
+    ended, the flow archives the logs and files that exist so far. The flow succeeds even if the Bolt run failed. If
+    `storage` is set, the flow also stores copies of files and of long logs.
 
     Args:
-        run_id: The id of the run, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
-        schedule_name: The run's schedule, so that the artifacts of all its runs have the same keys. Bolt does not say
-            which schedule a run belongs to. Empty: the flow searches the newest runs of the active schedules. If
-            the run is not among them, the flow names the artifacts after the run.
-        options: What to archive, and where.
+        run_id: The id of the Bolt run: only the number, such as 76002. The URL of the run's page in Paradime contains
+            it.
+        credentials: A saved Paradime Credentials block, or the name of the block. Do not type in a key or a secret. If
+            empty, the flow uses the environment variables PARADIME_*.
+        schedule_name: The name of the Bolt run's schedule. The artifact keys contain this name, so that all Bolt runs
+            of a schedule have the same keys. Bolt does not return the schedule of a Bolt run. If empty, the flow
+            searches for the Bolt run among the newest runs of the active schedules. If the flow does not find the Bolt
+            run there, the artifact keys contain the id of the Bolt run.
+        options: What the flow archives, and where the flow stores files.
 
     Returns:
-        The result of the Bolt run. The run may be in any state.
+        The result of the Bolt run. The Bolt run may be in any state.
 
     Raises:
-        BoltError: The run cannot be read, or the storage block cannot be used.
+        BoltError: The flow cannot read the Bolt run, or cannot use the storage block.
 
     Example:
         ```python
@@ -75,9 +82,16 @@ async def archive_run(
         schedule_name = await find_schedule(client, run_id, schedule_name)
     record = RunRecord(schedule_name=schedule_name, run_id=run_id, state=status.state, status=status)
     if not status.state.is_terminal:
-        record.outcome = f"The run has not ended yet ({status.state}). This page shows what exists so far."
+        record.outcome = (
+            f"The Bolt run has not ended yet ({status.state}). This page shows the parts that exist so far."
+        )
+    if filled(ArchiveRunOptions, options)["command_task_runs"]:
+        commands = CommandTaskRuns(resolved)
+        await commands.update(status)
+        await commands.close()
     archive = Archive(resolved, ArtifactWriter(flow_run_id=current_flow_run_id()), record, settings)
-    await archive.run()
+    async with as_task_run("archive"):
+        await archive.run()
     return archive.complete(
         BoltRunResult.of(run_id, record.status, schedule_name=schedule_name, resources=archive.resources)
     )

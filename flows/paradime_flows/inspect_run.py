@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from paradime_blocks import BoltClient, BoltError
 from paradime_blocks.client.downloads import fetch_resource
-from paradime_blocks.dbt import first_error, last_line, reasons_in
-from paradime_blocks.dbt.json import DbtArtifactError
+from paradime_blocks.dbt import DbtArtifactError, first_error, last_line, reasons_in
 from paradime_blocks.models import (
     BoltCommand,
     BoltCommandDetail,
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-# How much of the end of each stream is shown. Paradime has the whole log.
+# The page shows this many characters from the end of stdout and of stderr. Paradime has the whole log.
 _LOG_CHARACTERS: Final = 20_000
-# Prefect shows pages of up to a megabyte quickly.
+# The page shows the logs of this many commands, because Prefect shows a page of up to a megabyte quickly.
 _LOGS_AT_MOST: Final = 50
 _PATH_CHARACTERS: Final = 200
 _UNCUT: Final = 5000
@@ -53,17 +52,19 @@ _ERROR_CHARACTERS: Final = 300
 async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -> BoltRunResult:
     """Show the present state of a Bolt run on one page.
 
-    The flow does not wait for the run, and it succeeds even if the run failed.
+    The flow does not wait for the Bolt run, and the flow succeeds even if the Bolt run failed.
 
     Args:
-        run_id: The id of the run, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
+        run_id: The id of the Bolt run: only the number, such as 76002. The URL of the run's page in Paradime contains
+            it.
+        credentials: A saved Paradime Credentials block, or the name of the block. Do not type in a key or a secret. If
+            empty, the flow uses the environment variables PARADIME_*.
 
     Returns:
-        The result of the Bolt run. The run may be in any state.
+        The result of the Bolt run. The Bolt run may be in any state.
 
     Raises:
-        BoltError: The run cannot be read.
+        BoltError: The flow cannot read the Bolt run.
 
     Example:
         ```python
@@ -91,12 +92,14 @@ ainspect_run = async_form(inspect_run)
 
 @dataclass
 class _Inspection:
-    """What the page shows of a Bolt run. Only one whole log is in memory at a time. Of other logs, the end is kept.
+    """Collects what the page shows about a Bolt run.
+
+    Only one whole log is in memory at a time. Of each log, only the end is kept for the page.
 
     Attributes:
-        record: What is known about the run.
-        redact: Removes secrets from text.
-        resources: The files that the commands wrote.
+        record: The facts about the Bolt run that the summary shows.
+        redact: The object that removes secrets from text.
+        resources: The files that the commands of the Bolt run wrote.
     """
 
     record: RunRecord
@@ -108,22 +111,22 @@ class _Inspection:
     _error_and_last_line: tuple[str | None, str | None] = (None, None)
 
     async def read(self, client: BoltClient, run_id: int) -> None:
-        """Read the run from Bolt. Parts that cannot be read are listed as problems.
+        """Read the Bolt run. If Bolt does not return a part of the data, the page lists this part as a problem.
 
         Raises:
-            BoltError: The run itself cannot be read.
+            BoltError: Bolt does not return the state of the Bolt run.
         """
         record = self.record
         status = record.status = self.redact.status(await client.get_bolt_run(run_id, logs=False))
         record.state = status.state
         if not status.state.is_terminal:
-            record.outcome = f"The run has not ended yet ({status.state})."
+            record.outcome = f"The Bolt run has not ended yet ({status.state})."
         try:
             record.schedule_name = await client.find_schedule_of_run(run_id)
         except BoltError as error:
             self._missed("the schedule", error)
         if record.schedule_name is not None:
-            # Some backends lack this operation.
+            # Some versions of Bolt cannot list the runs of a schedule.
             with suppress(BoltError):
                 page = await client.list_bolt_runs(record.schedule_name, limit=RUNS_READ)
                 record.usual = BoltUsualDuration.of(page.runs, run_id)
@@ -138,7 +141,7 @@ class _Inspection:
             try:
                 detail = await client.get_bolt_command(command.id)
             except BoltError as error:
-                self._missed(f"the log of command {n} and those after it", error)
+                self._missed(f"the logs of command {n} and of the commands after command {n}", error)
                 break
             self._keep(n, command, detail)
         self._story.redact(self.redact)
@@ -156,7 +159,7 @@ class _Inspection:
                 )
 
     async def _read_dbt(self, client: BoltClient, commands: Sequence[BoltCommand]) -> None:
-        """Read dbt's results, but not the manifest. The manifest is large, and would only add paths to the page."""
+        """Read dbt's results, but not the manifest. The manifest is large and would only add paths to the page."""
         shown = {command.id: command.command for command in commands}
         wanted = [each for each in self.resources if kind_of(each.path) in {"results", "freshness"}]
         for at, resource in enumerate(wanted):

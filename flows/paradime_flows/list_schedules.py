@@ -1,4 +1,4 @@
-"""The flow `list_schedules`: lists the workspace's schedules in a table, overdue and failing ones first."""
+"""The flow `list_schedules`: shows the workspace's schedules in a table, overdue and failing schedules first."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class ListedSchedule(BaseModel):
     Attributes:
         name: The schedule's name.
         slug: The schedule's slug; None if the backend does not return slugs.
-        cron: The timer, as a cron expression.
-        timer: The timer in words.
+        cron: The schedule's timer, as a cron expression.
+        timer: The schedule's timer in words.
         owner: The schedule's owner.
-        last_state: The state of the last Bolt run.
-        last_run_at: The time at which the last Bolt run started, in UTC.
-        next_run_at: The time at which the next Bolt run is due, in UTC.
-        suspended: Whether the timer is suspended; None if the backend does not return this.
-        overdue: Whether the next Bolt run should already have started.
-        failing: Whether the last Bolt run failed.
+        last_state: The state of the schedule's last Bolt run.
+        last_run_at: The time at which the schedule's last Bolt run started, in UTC.
+        next_run_at: The time at which the schedule's next Bolt run is due, in UTC.
+        suspended: Whether the timer is suspended; None if the backend does not return this field.
+        overdue: Whether the schedule's next Bolt run should already have started.
+        failing: Whether the schedule's last Bolt run failed.
     """
 
     name: str
@@ -50,11 +50,11 @@ class ListedSchedule(BaseModel):
 
     @classmethod
     def of(cls, schedule: BoltScheduleSummary, due: datetime) -> ListedSchedule:
-        """Make a row's data from a schedule.
+        """Create the table's entry for a schedule.
 
         Args:
             schedule: The schedule, as Bolt lists it.
-            due: A schedule is overdue if its next run was due before this time.
+            due: A schedule is overdue if its next Bolt run was due before this time.
         """
         state = BoltRunState(schedule.last_run_state) if (schedule.last_run_state or "").strip() else None
         next_run = schedule.next_run_at
@@ -74,9 +74,9 @@ class ListedSchedule(BaseModel):
         )
 
     def row(self) -> dict[str, str]:
-        """Return the table's row: its cells by column name."""
+        """Return the schedule as a row of the table. The keys are the column names, the values are the cells."""
         return {
-            "": "⏰ overdue" if self.overdue else "❌ failing" if self.failing else "",
+            "Problem": "⏰ overdue" if self.overdue else "❌ failing" if self.failing else "",
             "Schedule": one_line(self.name),
             "Timer (UTC)": self.timer,
             "Owner": one_line(self.owner or ""),
@@ -89,7 +89,7 @@ class ListedSchedule(BaseModel):
 
 @bolt_flow(
     name="list-schedules",
-    description="Lists the Paradime Bolt schedules of a workspace; overdue and failing ones first.",
+    description="Lists the Paradime Bolt schedules of a workspace; overdue and failing schedules first.",
 )
 async def list_schedules(
     credentials: CredentialsParameter = None,
@@ -102,17 +102,22 @@ async def list_schedules(
     """List the schedules of a workspace, and show them as a table artifact.
 
     Args:
-        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
-        show_inactive: Whether to list the inactive schedules instead of the active ones.
-        suspended: True: only suspended schedules; False: only schedules that are not suspended. Empty: all.
-        owner: Only schedules whose owner contains this text.
-        overdue_after_seconds: How late a run may be before its schedule counts as overdue, in seconds.
+        credentials: A saved Paradime Credentials block, or the name of the block. Do not type in a key or a secret. If
+            empty, the flow uses the environment variables PARADIME_*.
+        show_inactive: Whether the flow lists the inactive schedules instead of the active schedules.
+        suspended: If true, the flow lists only suspended schedules. If false, the flow lists only schedules that are
+            not suspended. If empty, the flow lists both.
+        owner: The flow lists only schedules whose owner contains this text. If empty, the flow lists the schedules of
+            all owners.
+        overdue_after_seconds: How late a schedule's next Bolt run may be before the schedule is shown as overdue, in
+            seconds.
 
     Returns:
-        The schedules: overdue ones, then failing ones, then the rest by name.
+        The schedules. Overdue schedules come first, then failing schedules, then all other schedules. Each group is
+        sorted by name.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -37,17 +38,19 @@ from paradime_flows.parameters import (
     RunOptions,
 )
 from paradime_flows.prefect_api import bolt_client
+from paradime_flows.schedules_file import FileSchedule, read_schedules
 
 if TYPE_CHECKING:
     from paradime_blocks.models import BoltScheduleSummary
 
-# This limits the number of labels on the flow run. Real pipelines have far fewer steps.
+# A flow run has one label for each step, so this limits the number of labels. Real pipelines have far fewer steps than
+# this limit.
 MOST_STEPS = 500
 MAX_PARALLEL = 10
 
 
 class Step(BaseModel):
-    """One step of a pipeline: a schedule, what to run of it, and the steps that must succeed before it.
+    """One step of a pipeline: a schedule, options for its Bolt run, and the steps that must succeed first.
 
     Example:
         ```python
@@ -64,11 +67,22 @@ class Step(BaseModel):
         default=..., description="The schedule's name as Paradime shows it, or its slug."
     )
     name: Plain[NonEmpty] = Field(
-        default=None, description="The step's own name. Empty: the schedule's name. Each name must be unique."
+        default=None,
+        description="The step's own name. If empty, the step has its schedule's name. All steps need different names.",
     )
     after: list[NonEmpty] = Field(
         default_factory=list,
-        description="Names of the steps that must succeed before this one starts.",
+        description="The names of the steps that must succeed before this step starts.",
+    )
+    attach_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description=(
+            "If Bolt itself starts the schedule after the schedule of an earlier step: how long the step waits for "
+            "that Bolt run to appear, in seconds. The step then waits for this Bolt run instead of starting one. "
+            "If no Bolt run appears, the step starts one. 0: the step always starts one."
+        ),
     )
     commands: Plain[Commands] = described(RunOptions, "commands")
     continue_on_error: Plain[Flag] = described(RunOptions, "continue_on_error")
@@ -85,17 +99,20 @@ class Step(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what the step runs. A step that succeeded earlier is skipped only if its hash has not changed."""
+        """A hash of the step's schedule and trigger options.
+
+        A retry of the pipeline skips a step that has succeeded, but only if the hash of the step has not changed.
+        """
         asked = self.model_dump(mode="json", include={"schedule_name", *option_types(TriggerOptions)})
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def problems_of(steps: Sequence[Step]) -> list[str]:
-    """Return the problems of a set of steps, each as a sentence. The list is empty if the steps can be run."""
+    """Return what is wrong with the steps, one sentence for each problem. The list is empty if the steps are valid."""
     problems = []
     names = [step.key for step in steps]
     double = sorted({name for name in names if names.count(name) > 1})
-    problems += [f"Two steps are called {name!r}; give one of them its own name." for name in double]
+    problems += [f"Two steps have the name {name!r}; give each step its own name." for name in double]
     for step in steps:
         unknown = sorted(set(step.after) - set(names))
         problems += [
@@ -109,18 +126,18 @@ def problems_of(steps: Sequence[Step]) -> list[str]:
 
 
 def check_steps(steps: Sequence[Step]) -> None:
-    """Refuse a set of steps that cannot be run.
+    """Raise an error if the steps of a pipeline are not valid.
 
     Raises:
-        BoltRequestError: The steps cannot be run; the message lists all problems.
+        BoltRequestError: The steps are not valid; the message lists all problems.
     """
     problems = problems_of(steps)
     if problems:
-        raise BoltRequestError(" ".join(problems), guidance="Nothing was started.")
+        raise BoltRequestError(" ".join(problems), guidance="No step was started.")
 
 
 class Pipeline(BaseModel):
-    """A pipeline: the parameters of `run_pipeline` that define it.
+    """The definition of a pipeline: the steps, what happens when a step fails, and how many steps run at once.
 
     Example:
         ```python
@@ -146,7 +163,7 @@ class Pipeline(BaseModel):
         return self
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters for `run_pipeline` and `prefect.yaml`: plain data, without defaults."""
+        """Return the pipeline as parameters for `run_pipeline` or `prefect.yaml`, without default values."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def to_yaml(self) -> str:
@@ -160,13 +177,13 @@ class Pipeline(BaseModel):
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Self:
-        """Read a pipeline from YAML. The YAML is a mapping with `steps`, or only the list of steps.
+        """Read a pipeline from YAML. The YAML is a mapping with the key `steps`, or only the list of steps.
 
         Args:
-            source: The path of a file; or the YAML text, which must have more than one line.
+            source: The path of a YAML file, or the YAML text. A string with more than one line counts as YAML text.
 
         Raises:
-            BoltRequestError: The file cannot be read, or is not a valid pipeline; the message says why.
+            BoltRequestError: The file cannot be read, or the YAML is not a valid pipeline; the message says why.
         """
         try:
             whole = isinstance(source, str) and "\n" in source
@@ -176,33 +193,71 @@ class Pipeline(BaseModel):
         except (OSError, YAMLError) as error:
             raise BoltRequestError(f"The pipeline cannot be read: {error}", guidance="") from error
         except ValidationError as error:
-            raise BoltRequestError(f"The YAML is not a pipeline: {reasons(error)}", guidance="") from None
+            raise BoltRequestError(
+                f"The YAML is not a valid pipeline: {reasons(error)}", guidance=""
+            ) from None
+
+    @classmethod
+    def from_schedules_file(cls, path: str | Path, *, attach_seconds: float = 0) -> Self:
+        """Read a pipeline from `paradime_schedules.yml`: Bolt's own order, `schedule_trigger` or `run_after`.
+
+        Bolt itself starts a schedule that has such a trigger. A step for it would start it a second time, so this
+        warns of each, unless `attach_seconds` says to wait for the run that Bolt starts.
+
+        Args:
+            path: The path of the file in the dbt repository, or of a folder with such files.
+            attach_seconds: How long each step waits for the run that Bolt starts by itself, in seconds; see
+                `Step.attach_seconds`. 0: the step starts the schedule, too.
+
+        Raises:
+            BoltRequestError: The file cannot be read, or its schedules are not a valid pipeline.
+        """
+        schedules = {schedule.name: schedule for schedule in read_schedules(path)}
+        steps = []
+        for name, schedule in schedules.items():
+            is_ours = schedule.starts_after_success and not schedule.workspace and schedule.after in schedules
+            if schedule.after is not None and not (is_ours and attach_seconds):
+                warnings.warn(_warning(schedule, is_ours=is_ours), stacklevel=2)
+            steps.append(
+                Step(
+                    schedule_name=name,
+                    after=[schedule.after] if is_ours and schedule.after else [],
+                    attach_seconds=attach_seconds if is_ours else 0,
+                )
+            )
+        try:
+            return cls(steps=steps)
+        except ValidationError as error:
+            raise BoltRequestError(f"{path} is no valid pipeline: {reasons(error)}", guidance="") from None
 
     @classmethod
     async def afrom_bolt(cls, credentials: CredentialsParameter = None) -> Self:
-        """Propose a pipeline from the workspace's schedules. It is a draft that a person should check.
+        """Propose a pipeline from the workspace's schedules. The proposal is a draft that a person should check.
 
-        All active schedules that are not suspended become steps. Bolt knows only one reason for an order: a schedule
-        may defer to another schedule, and then uses what the other schedule built. So the step of the schedule that
-        defers comes after the step of the other schedule.
+        Each active schedule that is not suspended becomes a step. Bolt's API shows only one kind of dependency: a
+        schedule can defer to another schedule, and then dbt uses the tables that the other schedule built. If
+        schedule A defers to schedule B, the step of A runs after the step of B. Bolt also starts schedules after
+        others; only the file `paradime_schedules.yml` shows that, which `from_schedules_file` reads.
 
         Args:
-            credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
+            credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+                variables.
 
         Raises:
             BoltRequestError: The workspace has no active schedule, or too many active schedules for one pipeline.
-            BoltError: Bolt refused the request, or its answer was not usable.
+            BoltError: Bolt refused the request, or Bolt's answer was not valid.
         """
         async with bolt_client(credentials) as client:
             found = [schedule async for schedule in client.iter_bolt_schedules()]
         schedules = {schedule.name: schedule for schedule in found if not schedule.suspended}
         if not schedules:
             msg = "The workspace has no active schedule."
-            raise BoltRequestError(msg, guidance="Create one in Paradime first.")
+            raise BoltRequestError(msg, guidance="Create a schedule in Paradime first.")
         if len(schedules) > MOST_STEPS:
             msg = f"The workspace has {len(schedules)} active schedules; a pipeline has at most {MOST_STEPS} steps."
             raise BoltRequestError(
-                msg, guidance="Write pipelines of the steps that belong together yourself."
+                msg,
+                guidance="Write several smaller pipelines yourself, each with the steps that belong together.",
             )
         after: dict[str, list[str]] = {name: [] for name in schedules}
         for name, schedule in schedules.items():
@@ -213,8 +268,20 @@ class Pipeline(BaseModel):
 
     @classmethod
     def from_bolt(cls, credentials: CredentialsParameter = None) -> Self:
-        """Propose a pipeline from the workspace's schedules, as `afrom_bolt` does."""
+        """Propose a pipeline from the workspace's schedules. This is the sync form of `afrom_bolt`."""
         return sync_form(cls.afrom_bolt)(credentials)
+
+
+def _warning(schedule: FileSchedule, *, is_ours: bool) -> str:
+    start = f"Bolt itself starts {schedule.name!r} after {schedule.after!r}"
+    if is_ours:
+        again = (
+            "and so does the pipeline: it would run twice. Remove the trigger in Bolt, or set attach_seconds."
+        )
+        return f"{start}, {again}"
+    where = f" in workspace {schedule.workspace!r}" if schedule.workspace else ""
+    how = f", on {' or '.join(schedule.on)}" if schedule.on else ""
+    return f"{start}{where}{how}. The pipeline does not have this order: its steps start after steps that succeeded."
 
 
 def _defers_to(schedule: BoltScheduleSummary) -> str:
@@ -223,7 +290,10 @@ def _defers_to(schedule: BoltScheduleSummary) -> str:
 
 
 def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
-    """Whether `start` comes after `goal`, directly or through other steps. `after` has at most one step for each."""
+    """Whether the step `start` comes after the step `goal`, directly or through other steps.
+
+    The value of each key in `after` is a list with at most one step.
+    """
     seen = start
     while seen != goal and after.get(seen):
         (seen,) = after[seen]

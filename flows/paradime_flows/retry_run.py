@@ -1,4 +1,4 @@
-"""The flow `retry_run`: retries any Bolt run, waits for the new run and archives it."""
+"""The flow `retry_run`: retries any Bolt run, waits for the new Bolt run and archives the new Bolt run."""
 
 from __future__ import annotations
 
@@ -47,25 +47,30 @@ async def retry_run(
 ) -> BoltRunResult:
     """Retry a Bolt run as a whole or from the failed command. Wait for the new Bolt run and archive it.
 
-    As with run-schedule, at most one new Bolt run starts. A retry of this flow run resumes the new Bolt run. A cancel
-    of this flow run cancels the new Bolt run. If the backend cannot retry runs, the flow triggers the schedule with
-    the failed command and the commands after it.
+    As in the flow run-schedule, at most one new Bolt run starts. If Prefect retries this flow run, the flow resumes
+    the new Bolt run. A cancel of this flow run cancels the new Bolt run. If the backend cannot retry Bolt runs, the
+    flow triggers the schedule with the failed command and the commands after it.
 
     Args:
-        run_id: The id of the run to retry, as in its address in Paradime.
-        credentials: A saved Paradime Credentials block or its name, never typed values. Empty: PARADIME_* variables.
+        run_id: The id of the Bolt run to retry: only the number, such as 76002. The URL of the run's page in Paradime
+            contains it.
+        credentials: A saved Paradime Credentials block, or the name of the block. Do not type in a key or a secret. If
+            empty, the flow uses the environment variables PARADIME_*.
         everything: True to run all commands again, False to run only the failed command and the commands after it.
-        schedule_name: The run's schedule; Bolt does not say which schedule a run belongs to. Empty: the flow
-            searches the newest runs of the workspace's schedules.
-        reason: Who or what triggers the run, for Paradime's page. Used only if the backend cannot retry runs.
-        options: How long to wait for the new run, how to retry it if it fails, what to archive.
+        schedule_name: The name of the Bolt run's schedule. Bolt does not return the schedule of a Bolt run. If empty,
+            the flow searches for the Bolt run among the newest runs of the workspace's schedules.
+        reason: Who or what triggers the new Bolt run. Usually, nobody sees this text, because a retry in Bolt has no
+            field for it. If the backend cannot retry Bolt runs, the flow triggers the schedule instead, and Paradime
+            shows this text on the new run's page.
+        options: How long the flow waits for the new Bolt run, how the flow retries the new Bolt run if it fails, and
+            what the flow archives.
 
     Returns:
-        The result of the new run.
+        The result of the new Bolt run.
 
     Raises:
-        BoltRequestError: The run's schedule was not found, or Bolt does not retry this run.
-        BoltError: As `run_schedule`.
+        BoltRequestError: The flow did not find the schedule of the Bolt run, or Bolt refused to retry this Bolt run.
+        BoltError: The same errors as for `run_schedule`.
 
     Example:
         ```python
@@ -76,7 +81,7 @@ async def retry_run(
     """
     options = flat(options)
     found = await resolve_credentials(credentials)
-    this_flow_run_id()  # raises outside of a flow run, before a request is sent
+    this_flow_run_id()  # raises an error outside of a flow run, before a request is sent
     name = await schedule_of_run(run_id, found, schedule_name)
     schedule = await resolve_schedule(name, found, **options)
     policies = await RunPolicies.of(options)
@@ -86,6 +91,7 @@ async def retry_run(
         policies,
         request=request,
         live_logs=options["live_logs"],
+        command_task_runs=options["command_task_runs"],
         one_at_a_time=options["one_at_a_time"],
     )
 

@@ -1,4 +1,4 @@
-"""The flow `run_schedule`: runs a Bolt schedule once, waits for the run and archives it."""
+"""The flow `run_schedule`: triggers a Bolt schedule once, waits for the Bolt run and archives the Bolt run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from paradime_flows.parameters import (
     ScheduleParameter,
 )
 from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule
-from paradime_flows.runner import RunPolicies, drive, this_flow_run_id
 
 
 def _name_of_the_run() -> str:
@@ -44,26 +43,27 @@ async def run_schedule(
     credentials: CredentialsParameter = None,
     **options: Unpack[RunOptions],
 ) -> BoltRunResult:
-    """Run a Bolt schedule: trigger it, wait for the run, archive its logs and files.
+    """Trigger a Bolt schedule, wait for the Bolt run, and archive its logs and files.
 
-    A retry of the flow run resumes the Bolt run, whatever stopped the flow run before. A cancel of the flow run
-    cancels the Bolt run.
+    If Prefect retries the flow run, the retry resumes the Bolt run, no matter why the earlier attempt stopped. A
+    cancel of the flow run cancels the Bolt run.
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: those of the
-            schedule's block, or else of the environment (PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET).
-        options: What to run, how long to wait, what to archive.
+        credentials: A saved Paradime Credentials block, or the name of the block. Do not type in a key or a secret. If
+            empty, the flow uses the credentials of the Bolt Schedule block. If there is no such block, the flow uses
+            the environment variables PARADIME_API_ENDPOINT, PARADIME_API_KEY and PARADIME_API_SECRET.
+        options: What the Bolt run executes, how long the flow waits, and what the flow archives.
 
     Returns:
-        The result of the run.
+        The result of the Bolt run.
 
     Raises:
-        BoltRunFailed: The run ended FAILED or ERROR.
-        BoltRunCanceled: Another person or program canceled the run.
-        BoltRunSkipped: Bolt skipped the run.
-        BoltRunTimedOut: The time limit was reached.
-        BoltError: Another error; its class says which.
+        BoltRunFailed: The Bolt run ended in the state FAILED or ERROR.
+        BoltRunCanceled: Another person or program canceled the Bolt run.
+        BoltRunSkipped: The Bolt run ended in the state SKIPPED.
+        BoltRunTimedOut: The Bolt run did not end within `timeout_seconds`.
+        BoltError: Another error occurred. The subclass of `BoltError` says which error.
 
     Example:
         ```python
@@ -82,9 +82,12 @@ async def run_schedule(
             print(result.state, result.url)
         ```
     """
+    # A program that only serves or deploys the flow does not need what runs it.
+    from paradime_flows.runner import RunPolicies, drive, this_flow_run_id  # noqa: PLC0415
+
     options = flat(options)
     schedule = await resolve_schedule(schedule_name, credentials, **options)
-    this_flow_run_id()  # raises outside of a flow run, before a request is sent
+    this_flow_run_id()  # raises an error outside of a flow run, before a request is sent
     policies = await RunPolicies.of(options)
     request = schedule.request(**chosen(TriggerOptions, options))
     return await drive(
@@ -92,7 +95,9 @@ async def run_schedule(
         policies,
         request=request,
         live_logs=options["live_logs"],
+        command_task_runs=options["command_task_runs"],
         one_at_a_time=options["one_at_a_time"],
+        wait=options["wait"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The flow `trigger_only`: triggers a Bolt schedule and does not wait for the run."""
+"""The flow `trigger_only`: triggers a Bolt schedule and does not wait for the Bolt run."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from paradime_flows.runner import (
     Skipped,
     as_result,
     cancelled,
+    obtain,
     stopped,
     this_flow_run_id,
 )
-from paradime_flows.supervision import StoppedByPrefect
+from paradime_flows.supervision import StoppedByPrefect, summarize
 
 
 class TriggeredRun(BaseModel):
     """A Bolt run that was triggered. No flow run waits for it.
 
     Attributes:
-        run_id: The run's id.
-        schedule_name: The name or slug of the run's schedule.
-        url: The run's page in Paradime.
-        started: Whether this flow run started the Bolt run. False if the run was already running.
+        run_id: The id of the Bolt run.
+        schedule_name: The name or slug of the Bolt run's schedule.
+        url: The page of the Bolt run in Paradime.
+        started: Whether this flow run started the Bolt run. False if the Bolt run was already running.
     """
 
     run_id: int
@@ -60,28 +61,34 @@ async def trigger_only(
     timeout_seconds: TimeoutSeconds | None = None,
     **options: Unpack[TriggerOptions],
 ) -> TriggeredRun:
-    """Trigger a Bolt schedule once, and do not wait for the run.
+    """Trigger a Bolt schedule once, and do not wait for the Bolt run.
 
-    After the Bolt run has started, a cancel of this flow run does not cancel it, and sweep-orphans does not cancel
-    it. The trigger is as safe as in run-schedule. If the answer is lost, the flow searches for the Bolt run. A retry
-    of this flow run returns the Bolt run that was started.
+    After the Bolt run has started, a cancel of this flow run does not cancel the Bolt run. The flow sweep-orphans does
+    not cancel the Bolt run either. As in run-schedule, at most one Bolt run starts. If Bolt's answer to the trigger is
+    lost, the flow searches for the Bolt run. If Prefect retries this flow run, the retry returns the Bolt run that was
+    already started.
 
     Args:
         schedule_name: The schedule's name as Paradime shows it, or its slug, or a Bolt Schedule block.
-        credentials: A saved Paradime Credentials block, or its name; never typed values. Empty: those of the
-            schedule's block, or else of the environment.
-        on_already_running: What to do when the schedule is already running. wait: wait until the other run ends, then
-            trigger; attach: return the other run; fail; skip; replace: cancel the other run, then trigger.
-        timeout_seconds: How long to wait until the other run has ended, in seconds. Empty: 24 hours.
-        options: What to run.
+        credentials: A saved Paradime Credentials block, or the name of the block. Do not type in a key or a secret. If
+            empty, the flow uses the credentials of the Bolt Schedule block. If there is no such block, the flow uses
+            the environment variables PARADIME_*.
+        on_already_running: What the flow does when the schedule is already running. wait: wait until the other Bolt
+            run ends, then trigger; attach: return the other Bolt run; attach_if_same: return the other Bolt run, but
+            fail if it has other commands or another branch; fail: raise an error; skip: trigger nothing; replace:
+            cancel the other Bolt run, then trigger.
+        timeout_seconds: How long the flow waits until the other Bolt run has ended, in seconds. If empty, the flow
+            waits for at most 24 hours.
+        options: The options of the trigger, such as the commands and the branch.
 
     Returns:
-        The run.
+        The Bolt run that the flow triggered, or that was already running.
 
     Raises:
-        BoltAlreadyRunning: The schedule is already running.
-        BoltTriggerUnknown: The answer was lost, and a search could not find out whether a run started.
-        BoltError: Another error. No run that the trigger started was found.
+        BoltAlreadyRunning: The schedule is already running, and the flow did not trigger it.
+        BoltTriggerUnknown: Bolt's answer to the trigger was lost, and the flow could not find out whether a Bolt run
+            started.
+        BoltError: Another error occurred. The flow found no Bolt run that the trigger started.
 
     Example:
         ```python
@@ -91,7 +98,7 @@ async def trigger_only(
         ```
     """
     schedule = await resolve_schedule(schedule_name, credentials, timeout_seconds=timeout_seconds)
-    this_flow_run_id()  # raises outside of a flow run, before a request is sent
+    this_flow_run_id()  # raises an error outside of a flow run, before a request is sent
     request = schedule.request(**options)
     policies = RunPolicies(on_already_running=on_already_running, leave=True)
     try:
@@ -100,21 +107,25 @@ async def trigger_only(
         return cancelled(stop.reason, TriggeredRun)
     try:
         async with lifecycle.cleaning_up():
-            run = await lifecycle.obtain()
+            run = await obtain(lifecycle)
     except Skipped as skipped:
-        await lifecycle.summarize(str(skipped))
+        await summarize(lifecycle.record, schedule.credentials, outcome=str(skipped))
         there = _triggered(skipped.run.run_id, schedule.schedule_name, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
         return await stopped(stop, this_flow_run_id(), TriggeredRun)
     except BoltError as error:
-        await lifecycle.summarize(error.message)
+        await summarize(lifecycle.record, schedule.credentials, outcome=error.message)
         raise
-    await lifecycle.summarize("The run was started. This flow does not wait for it.")
-    run_logger().info("Bolt run %s is running; this flow does not wait for it: %s", run.run_id, run.url)
-    return _triggered(
-        run.run_id, lifecycle.ownership.schedule, started=lifecycle.ownership.intent is not None
+    await summarize(
+        lifecycle.record,
+        schedule.credentials,
+        outcome="The Bolt run was started. This flow does not wait for the Bolt run.",
     )
+    run_logger().info(
+        "Bolt run %s is running; this flow does not wait for the Bolt run: %s", run.run_id, run.url
+    )
+    return _triggered(run.run_id, lifecycle.record.schedule, started=lifecycle.record.intent is not None)
 
 
 def _triggered(run_id: int, schedule: str, *, started: bool) -> TriggeredRun:

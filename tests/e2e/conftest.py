@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from support.credentials import save
 
 from paradime_blocks.testing import SimulatedCommand
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
+    from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
 
 pytestmark = pytest.mark.e2e
@@ -41,6 +43,27 @@ def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
         command = SimulatedCommand("dbt run", resources={}, **options)
         bolt_simulator.add_schedule(name, commands=[command], setup_commands=False)
     return bolt_simulator
+
+
+@pytest.fixture
+async def saved(credentials: ParadimeCredentials) -> str:
+    """The name of a block with the credentials of the test's simulator."""
+    name = f"saved-{uuid4().hex[:12]}"
+    await save(credentials, name)
+    return name
+
+
+@pytest.fixture
+async def archiving() -> str:
+    """A deployment of `archive_run` that no worker serves, so that only its flow runs are counted."""
+    from prefect.types.entrypoint import EntrypointType
+
+    from paradime_flows.archive_run import archive_run
+
+    name = f"nobody-{uuid4().hex[:12]}"
+    deployment = await archive_run.ato_deployment(name, entrypoint_type=EntrypointType.MODULE_PATH)
+    await deployment.aapply()
+    return f"archive-run/{name}"
 
 
 @pytest.fixture

@@ -109,6 +109,14 @@ CALLS: dict[str, tuple[Given, Good]] = {
         lambda w: ((w.credentials,), {"action": "report"}),
         lambda w, answer: answer == [],
     ),
+    "watch_runs": (
+        lambda w: ((w.credentials,), {}),
+        lambda w, answer: answer == [],
+    ),
+    "report_run": (
+        lambda w: (([w.ended().commands[-1].id], w.credentials), {}),
+        lambda w, answer: [run.run_id for run in answer] == [w.bolt.runs()[0].id],
+    ),
     # Tasks
     "trigger_bolt_run": (
         lambda w: (("daily", w.credentials), {}),
@@ -167,7 +175,7 @@ CALLS: dict[str, tuple[Given, Good]] = {
         lambda w, answer: answer is True and w.bolt.count("suspendBoltSchedule") == 1,
     ),
     "latest_artifact": (
-        lambda w: ((w.ended().schedule_name, PATH, w.credentials), {}),
+        lambda w: ((w.ended().schedule_name, PATH, w.credentials), {"command_index": -1}),
         lambda w, answer: b'"results"' in answer,
     ),
     "latest_artifact_url": (

@@ -17,6 +17,7 @@ from support.processes import deploy
 from paradime_blocks.options import option_types
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_flows import tasks
+from paradime_flows.automations import Rules
 from paradime_flows.parameters import RunOptions
 from paradime_flows.pipeline import Pipeline
 from paradime_flows.run_pipeline import run_pipeline
@@ -102,9 +103,15 @@ def test_the_example_of_a_deployment_runs_on_a_worker(
 
 
 def test_the_examples_of_yaml_and_json_are_pipelines() -> None:
-    """`run_pipeline` accepts what the file, prefect.yaml and the UI contain; `run_schedule` its own parameters."""
-    (single, *shown) = [YAML(typ="safe").load(text) for _, text in blocks("yaml")]
+    """`run_pipeline` accepts what the file, prefect.yaml and the UI contain, and so on for the others."""
+    texts = [text for _, text in blocks("yaml")]
+    (schedules,) = [text for text in texts if text.startswith("schedules:")]
+    (single, automations, *shown) = [YAML(typ="safe").load(text) for text in texts if text != schedules]
+    Path("paradime_schedules.yml").write_text(schedules, encoding="utf-8")
+    whole = Pipeline.from_schedules_file("paradime_schedules.yml", attach_seconds=60)
+    assert [(step.key, step.after) for step in whole.steps] == [("extract", []), ("orders", ["extract"])]
     run_schedule.validate_parameters(single["parameters"])
+    assert len(Rules.model_validate(automations).notify) == 2
     assert len(shown) == 2
     for data in shown:
         (deployment,) = data.get("deployments", [{"parameters": data}])

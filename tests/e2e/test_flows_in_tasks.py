@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 
 from paradime_blocks import ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.ledger.record import read_ownerships
+from paradime_flows.ledger.record import read_records
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 
@@ -71,8 +71,8 @@ async def test_each_call_by_a_task_is_a_subflow_with_its_own_run(
     assert [workspace.run(run_id).schedule_name for run_id in found] == list(NAMES)
     assert [run.state for run in workspace.runs()] == ["SUCCESS", "SUCCESS"]
     async with get_client() as client:
-        assert read_ownerships(await client.read_flow_run(parent_id)) == []
-        owned = [read_ownerships(child) for child in await subflows_of(client, [parent_id])]
+        assert read_records(await client.read_flow_run(parent_id)) == []
+        owned = [read_records(child) for child in await subflows_of(client, [parent_id])]
     assert sorted(one.run_id or 0 for (one,) in owned) == sorted(found)
 
 

@@ -22,7 +22,7 @@ from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.cancel_run import acancel_run, cancel_run
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.inspect_run import ainspect_run, inspect_run
-from paradime_flows.ledger.record import read_ownerships
+from paradime_flows.ledger.record import read_records
 from paradime_flows.list_schedules import alist_schedules, list_schedules
 from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
 from paradime_flows.retry_run import aretry_run, retry_run
@@ -64,8 +64,8 @@ async def test_a_run_of_trigger_only_is_never_cancelled(
     assert (found.run_id, found.schedule_name, found.started) == (run.id, "daily", True)
     assert run.branch == "dev"
     flow_run = await latest_flow_run("trigger-only")
-    (ownership,) = read_ownerships(flow_run)
-    assert (ownership.run_id, ownership.is_open) == (run.id, False)
+    (record,) = read_records(flow_run)
+    assert (record.run_id, record.is_open) == (run.id, False)
     assert {FLOW_RUN_TAG, swept_tag} <= set(flow_run.tags)
     for state in (Crashed(), Cancelled()):
         await cancel_owned_runs(trigger_only, flow_run, state)
@@ -191,7 +191,7 @@ def test_a_run_without_a_known_schedule_is_not_retried(
 ) -> None:
     """The error asks for the schedule's name; nothing is sent."""
     broken(bolt_simulator)
-    with pytest.raises(BoltRequestError, match="Give its schedule_name"):
+    with pytest.raises(BoltRequestError, match="Give the schedule_name"):
         retry_run(1, credentials, **QUICK)
     assert bolt_simulator.count("retryBoltRun") == 0
 

@@ -17,7 +17,8 @@ from support.processes import await_until
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.record import FLOW_KEY, Ownership
+from paradime_flows.ledger.phase import Phase
+from paradime_flows.ledger.record import FLOW_KEY, Record
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, read_outcomes
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
@@ -72,11 +73,12 @@ def ran(simulator: BoltSimulator) -> dict[str, list[str]]:
     return {name: [run.state for run in simulator.runs(name)] for name in AFTER if simulator.runs(name)}
 
 
-def orders_of(flow_run: FlowRun, run_id: int, credentials: ParadimeCredentials) -> Ownership:
+def orders_of(flow_run: FlowRun, run_id: int, credentials: ParadimeCredentials) -> Record:
     """The record of the flow run of the step `orders`."""
-    return Ownership(
+    return Record(
         flow_run_id=flow_run.id,
         request=TriggerRequest(schedule_name="orders"),
+        phase=Phase.RUNNING,
         run_id=run_id,
         api_endpoint=credentials.api_endpoint,
     )
@@ -117,7 +119,7 @@ async def test_steps_run_in_order_of_dependencies_and_the_page_shows_it(
     assert steps["customers"].started_at < steps["orders"].ended_at
     flow_run = await latest_flow_run("run-pipeline")
     page = str((await artifacts_of(flow_run.id))["paradime-pipeline-nightly"].data)
-    assert page.startswith("# ✅ nightly")
+    assert page.startswith("# ✅ Pipeline nightly")
     assert f"/bolt/run_id/{run['load'].id}" in page
     assert "| extract | succeeded |" in page
     assert "s0 --> s1" in page
@@ -168,6 +170,9 @@ async def test_a_failure_in_the_middle_and_a_rerun(
     with pytest.raises(BoltPipelineFailed, match="load: failed") as caught:
         await running
     flow_run = await latest_flow_run("run-pipeline")
+    # If the flow raised its error, the message would begin with Prefect's words, and the log would have a traceback.
+    assert flow_run.state is not None
+    assert str(flow_run.state.message).startswith("Step 'load' failed: ")
     states = await states_of(flow_run)
     assert (states["extract"], states["load"]) == ("succeeded", "failed")
     assert (states["events"], states.get("sessions")) == (events, sessions)
@@ -483,7 +488,7 @@ async def test_a_changed_step_resumes_nothing(
         await client.update_flow_run_labels(before.id, orders_of(before, run_id, credentials).to_labels())
     schedule = BoltSchedule(schedule_name=name, credentials=credentials)
     with resuming(before.id):
-        new = await take_over_earlier(after, FLOW_KEY, schedule, schedule.request())
+        new = await take_over_earlier(after, FLOW_KEY, schedule, schedule.request(), [])
     same = name == "orders"
     assert (new.run_id if new else None) == (run_id if same else None)
     assert workspace.run(run_id).state == ("RUNNING" if same else "CANCELED")

@@ -138,7 +138,7 @@ async def test_each_kind_of_failure_raises_its_own_error(
 async def test_the_state_message_of_a_failed_flow_run_explains_the_failure(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """Command, return code and the end of its log are in the flow run's state message and in the error's fields."""
+    """The message begins with the cause, in one line that Prefect logs without escapes. The error has all details."""
     bolt_simulator.clock.speed = 60
     log = "\n".join([*(f"line {n}" for n in range(2000)), "Compilation Error in model orders"])
     bolt_simulator.add_schedule("daily", commands=[SimulatedCommand("dbt build", return_code=2, stdout=log)])
@@ -150,10 +150,14 @@ async def test_the_state_message_of_a_failed_flow_run_explains_the_failure(
     assert flow_run.state is not None
     assert flow_run.state.is_failed()
     message = flow_run.state.message or ""
-    assert "dbt build" in message
-    assert "return code 2" in message
-    assert "Compilation Error in model orders" in message
-    assert len(message) < 5000
+    assert message.startswith("Schedule 'daily' failed: dbt build: model customers: Compilation Error in ")
+    assert f"url: https://app.paradime.io/bolt/run_id/{caught.value.run_id}" in message
+    assert "\\" not in repr(message)
+    assert len(message) <= 500
+    told = str(caught.value)
+    assert told.startswith(message[:80])
+    assert 'Command "dbt build" ended with return code 2.' in told
+    assert "line 1999\nCompilation Error in model orders" in told
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])

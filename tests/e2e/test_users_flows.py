@@ -15,7 +15,7 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Cancelling, Crashed, Running, Suspended
 from prefect.tasks import Task
 from support.credentials import credentials_for
-from support.prefect_api import artifacts_of
+from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
 from paradime_blocks.signals import SignalCount
@@ -24,7 +24,9 @@ from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
-from paradime_flows.ledger.record import Ownership, read_ownerships
+from paradime_flows.ledger.phase import Phase
+from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.prefect_api import schedule_tag
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
@@ -184,10 +186,11 @@ async def test_a_cancel_is_noticed_during_the_search_for_a_lost_run(
     assert workspace.count("triggerBoltRun") == 1
     assert [run.state for run in workspace.runs()] == ["CANCELED"] * acts
     async with get_client() as client:
-        found = read_ownerships(await client.read_flow_run(state.state_details.flow_run_id))
-    decisions = " ".join(sentence for ownership in found for _, sentence in ownership.notes)
-    assert "cancelled in Prefect" in decisions
-    assert "adopted" not in decisions
+        found = read_records(await client.read_flow_run(state.state_details.flow_run_id))
+    decisions = " ".join(sentence for record in found for _, sentence in record.notes)
+    # The task notices the cancel itself, or the observer of the process does: the record keeps the words of the last.
+    assert "is being cancelled in Prefect" in decisions or "was cancelled while" in decisions
+    assert "which the trigger started" not in decisions
 
 
 async def test_an_end_during_a_suspension_is_reported_by_the_resumed_attempt(
@@ -209,8 +212,8 @@ async def test_an_end_during_a_suspension_is_reported_by_the_resumed_attempt(
     with pytest.raises(Pause):
         await suspended()
     async with get_client() as client:
-        (ownership,) = read_ownerships(await client.read_flow_run(flow_run_ids[0]))
-    assert ownership.is_open
+        (record,) = read_records(await client.read_flow_run(flow_run_ids[0]))
+    assert record.is_open
 
 
 @dataclass(frozen=True)
@@ -311,13 +314,14 @@ async def test_a_crash_leaves_flow_runs_of_deployments_to_their_own_processes(
         flow_id = await client.create_flow(run_schedule)
         deployment = await client.create_deployment(flow_id=flow_id, name="apart")
         child = await client.create_flow_run_from_deployment(deployment, parent_task_run_id=call.id)
-        ownership = Ownership(
+        record = Record(
             flow_run_id=child.id,
             request=TriggerRequest(schedule_name="endless"),
+            phase=Phase.RUNNING,
             run_id=run_id,
             api_endpoint=credentials.api_endpoint,
         )
-        await client.update_flow_run_labels(child.id, ownership.to_labels())
+        await client.update_flow_run_labels(child.id, record.to_labels())
         remember_credentials(child.id, credentials)
         for state, left in ((Crashed(), "RUNNING"), (Cancelled(), "CANCELED")):
             await client.set_flow_run_state(parent.id, state, force=True)
@@ -575,9 +579,9 @@ async def test_a_signal_means_the_same_in_any_thread(
     assert (state.is_cancelled(), state.is_crashed()) == (cancelled, not cancelled)
     assert run.state == ("RUNNING" if left else "CANCELED")
     async with get_client() as client:
-        (ownership,) = read_ownerships(await client.read_flow_run(state.state_details.flow_run_id))
-    assert ownership.is_open is left
-    assert ownership.on_crash == ("leave" if left else "cancel")
+        (record,) = read_records(await client.read_flow_run(state.state_details.flow_run_id))
+    assert record.is_open is left
+    assert record.on_crash == ("leave" if left else "cancel")
 
 
 @pytest.mark.guarantee(
@@ -608,3 +612,20 @@ async def test_a_cancel_before_a_retry_cancels_active_runs_at_once(
     await asyncio.wait([work])
     assert len(bodies) == 1
     assert [run.state for run in workspace.runs()] == ["CANCELED"]
+
+
+async def test_parallel_tasks_keep_each_others_tags(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """Prefect replaces all tags of a flow run, and each task adds the tag of its schedule."""
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        bolt_simulator.add_schedule(name, commands=["dbt run"])
+
+    @flow
+    async def together() -> None:
+        await asyncio.gather(*(atrigger_bolt_run(name, credentials) for name in names))
+
+    await together()
+    tags = set((await latest_flow_run("together")).tags)
+    assert {schedule_tag(name) for name in names} <= tags

@@ -35,6 +35,13 @@ def test_overdue_and_failing(fields: dict[str, object], overdue: bool, failing: 
     assert (found.overdue, found.failing) == (overdue, failing)
 
 
+def test_every_column_has_a_title() -> None:
+    """Prefect's first UI shows no cells in a column without a title."""
+    late = ListedSchedule.of(BoltScheduleSummary(name="daily", next_run_at=EARLY), DUE)
+    assert all(late.row().keys())
+    assert late.row()["Problem"] == "⏰ overdue"
+
+
 def test_values_from_bolt_are_cleaned_and_cut_in_the_table() -> None:
     """Timer, owner, name and an unknown state."""
     long = "\x1b[31m" + "x\n" * 500

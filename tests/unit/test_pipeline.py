@@ -11,10 +11,10 @@ from prefect.utilities.schema_tools.validation import ValidationError as Refused
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import ValidationError
 
-from paradime_blocks import BoltRequestError, ParadimeCredentials
+from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
 from paradime_flows.pipeline import MOST_STEPS, Pipeline, Step, check_steps, problems_of
 from paradime_flows.pipelines.plan import StepOutcome, StepState, carried_over, decide
-from paradime_flows.pipelines.report import headline, render_pipeline
+from paradime_flows.pipelines.report import headline, render_pipeline, why_not
 from paradime_flows.run_pipeline import run_pipeline
 
 NOWHERE = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
@@ -27,6 +27,9 @@ DIAMOND = [
     Step(schedule_name="d", after=["b", "c"]),
     Step(schedule_name="e"),
 ]
+
+
+CHAIN = [Step(schedule_name="a"), Step(schedule_name="b", after=["a"]), Step(schedule_name="c", after=["b"])]
 
 
 def outcomes(states: str) -> dict[str, StepOutcome]:
@@ -51,7 +54,7 @@ def test_a_steps_default_name_is_its_schedules() -> None:
     "steps, message",
     [
         pytest.param(
-            [{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps are called 'a'", id="double"
+            [{"schedule_name": "a"}, {"schedule_name": "a"}], "Two steps have the name 'a'", id="double"
         ),
         pytest.param(
             [{"schedule_name": "a", "after": ["x"]}], "after 'x', but no step has that name", id="unknown"
@@ -84,7 +87,7 @@ def test_an_unknown_key_of_a_step_is_refused() -> None:
 
 def test_an_invalid_pattern_is_refused() -> None:
     """The check is in the step, so that the form shows the error beside the field."""
-    with pytest.raises(ValidationError, match=r"non_retryable_errors.0\n.*not a regular expression"):
+    with pytest.raises(ValidationError, match=r"non_retryable_errors.0\n.*not a valid regular expression"):
         Step(schedule_name="a", non_retryable_errors=["("])
 
 
@@ -124,7 +127,7 @@ def test_yaml_means_the_same_as_python(tmp_path) -> None:
             "steps:\n- {schedule_name: a, after: [x]}\n", "but no step has that name", id="an unknown step"
         ),
         pytest.param("steps:\n- {schedule: a}\n", "steps.0.schedule", id="unknown key"),
-        pytest.param("just\na text\n", "not a pipeline", id="no pipeline"),
+        pytest.param("just\na text\n", "not a valid pipeline", id="no pipeline"),
     ],
 )
 def test_the_error_for_invalid_yaml_says_what_is_wrong(text: str, message: str) -> None:
@@ -292,7 +295,7 @@ def test_the_page_shows_each_step_and_escapes_all_text() -> None:
         hostile: StepOutcome(name=hostile, state=F, message="no | way\n```\n# h"),
     }
     page = render_pipeline("nightly", steps, found)
-    assert page.startswith("# ❌ nightly\n\n2 steps: 1 succeeded, 1 failed.")
+    assert page.startswith("# ❌ Pipeline nightly\n\n2 steps: 1 succeeded, 1 failed.\n\na → x")
     assert "2026-11-24 03:00:00" in page
     assert "[76001](https://app.paradime.io/bolt/run_id/76001)" in page
     assert "s0 --> s1" in page
@@ -300,6 +303,59 @@ def test_the_page_shows_each_step_and_escapes_all_text() -> None:
     assert "s9[" not in page
     assert [line for line in page.splitlines() if line.startswith("```")] == ["```mermaid", "```"]
     assert "\n# h" not in page
+
+
+def test_the_page_of_a_pipeline_without_a_name_is_readable_in_both_interfaces() -> None:
+    """The older interface cuts off wide tables and shows the graph as text: long texts stand below the table."""
+    found = outcomes("sfnnr")
+    found["b"].message = "dbt build: model revenue: " + "x" * 300
+    page = render_pipeline("pipeline", DIAMOND, found)
+    assert page.startswith("# ❌ Pipeline\n")
+    order, table, *reasons = page.split("\n\n")[2:]
+    assert order == "a → b; a → c; b, c → d"
+    assert "xxx" not in table
+    assert reasons[:2] == [
+        f"- **b**: failed. dbt build: model revenue: {'x' * 300}",
+        "## Graph",
+    ]
+    assert "\n\na → b → c\n\n" in render_pipeline(
+        "pipeline", CHAIN, {s.key: StepOutcome(name=s.key) for s in CHAIN}
+    )
+
+
+def test_a_pipelines_error_begins_with_the_step_that_failed() -> None:
+    """Prefect's pages show only the beginning of a state's message. The error has all steps."""
+    found = outcomes("nfncs")
+    found["b"].message = "dbt build: model revenue: Database Error."
+    why, steps = why_not("pipeline", list(found.values()))
+    error = BoltPipelineFailed(why, steps=steps)
+    assert error.in_one_line().startswith(
+        "Step 'b' failed: dbt build: model revenue: Database Error. 5 steps: "
+    )
+    assert [step.split(":")[0] for step in error.steps] == ["a", "b", "c", "d"]
+    assert "- d: canceled." in str(error)
+
+
+def test_a_pipelines_error_names_the_pipeline_if_it_has_a_name() -> None:
+    """An alert about a failed flow run has only this text."""
+    why, _ = why_not("nightly", list(outcomes("nfncs").values()))
+    assert why.startswith("Step 'b' of pipeline 'nightly' failed: no reason is known. 5 steps: ")
+
+
+@pytest.mark.parametrize("chain", [True, False])
+def test_the_order_of_very_many_steps_is_only_in_the_graph(chain: bool) -> None:
+    """With hundreds of steps, the line would be most of the page."""
+
+    def page(arrows: int) -> str:
+        keys = [f"step-{n}" for n in range(arrows + 1)]
+        steps = [
+            Step(schedule_name=key, after=([keys[n - 1]] if chain else [keys[0]]) if n else [])
+            for n, key in enumerate(keys)
+        ]
+        return render_pipeline("nightly", steps, {key: StepOutcome(name=key) for key in keys})
+
+    assert page(30).count(" → ") == 30
+    assert " → " not in page(31)
 
 
 def test_the_headline_counts_the_outcomes() -> None:
@@ -328,7 +384,7 @@ def test_the_form_explains_every_field(form: dict[str, Any]) -> None:
     """These are the fields of the pipeline, of a step, and of a command."""
     shown = {
         "": form,
-        **{name: form["definitions"][name] for name in ("Step", "Command", "Safety", "LogsAndArchive")},
+        **{name: form["definitions"][name] for name in ("Step", "Command", "StepSafety", "LogsAndArchive")},
     }
     bare = [
         f"{of}.{name}"

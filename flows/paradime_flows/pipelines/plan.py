@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StepState(str, Enum):
-    """The state of a step."""
+    """The state of a step of a pipeline."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -32,22 +32,23 @@ class StepState(str, Enum):
 
 
 class StepOutcome(BaseModel):
-    """What is known about a step.
+    """The state of a step, and the facts about the step's Bolt runs.
 
     Attributes:
         name: The step's name.
         state: The step's state.
-        fingerprint: A hash of the step's request. If the request has changed, the step is run again.
-        flow_run_id: The flow run of `run_schedule` that ran the step.
-        run_id: The step's Bolt run. If the step had several Bolt runs, the last of them.
-        bolt_state: The state in which this Bolt run ended.
+        fingerprint: A hash of the step's request. If the hash has changed, a retry of the pipeline runs the step
+            again.
+        flow_run_id: The id of the flow run of `run_schedule` that ran the step.
+        run_id: The id of the step's last Bolt run.
+        bolt_state: The state in which the step's last Bolt run ended.
         attempts: All Bolt runs of the step, oldest first.
         started_at: When the step started, in UTC.
         ended_at: When the step ended, in UTC.
-        message: Why the step did not succeed, as a sentence; empty for a success.
+        message: A sentence that says why the step did not succeed. The text is empty if the step succeeded.
         reused: Whether the step succeeded in an earlier attempt of the pipeline's flow run.
-        attempt: The id of the pipeline's attempt that wrote this outcome. A suspension and resumption does not change
-            the id.
+        attempt: The id of the pipeline's attempt that stored this outcome. The id does not change if the flow run is
+            suspended and resumed.
     """
 
     name: str
@@ -66,12 +67,12 @@ class StepOutcome(BaseModel):
 
 @dataclass
 class Decision:
-    """Which steps to start, to drop or to stop now.
+    """Which steps the pipeline starts now, which steps it drops, and whether it cancels the running steps.
 
     Attributes:
         start: The names of the steps to start.
-        drop: For each step that will not be run, the reason. The key is the step's name.
-        stop: Why the running steps must be cancelled; None if the running steps continue.
+        drop: The reason for each step that will not run. The key is the step's name.
+        stop: Why the pipeline cancels the running steps; None if the running steps continue.
     """
 
     start: list[str] = field(default_factory=list)
@@ -91,15 +92,15 @@ def decide(
     max_parallel: int,
     under_way: Collection[str] = (),
 ) -> Decision:
-    """Decide which steps to start, which steps to drop, and whether to stop the running steps.
+    """Decide which steps the pipeline starts and drops, and whether the pipeline cancels the running steps.
 
     Args:
         steps: The steps. They have already been checked.
         outcomes: The outcome of each step so far. The key is the step's name.
         on_failure: What happens to the other steps after a step has failed.
-        max_parallel: How many steps may run at once.
-        under_way: The names of steps that an earlier attempt has left with a Bolt run to resume. These steps are
-            started first, even if more than `max_parallel` steps then run.
+        max_parallel: How many steps may run at the same time.
+        under_way: The names of the steps that can resume a Bolt run of an earlier attempt. These steps are started
+            first, even if more than `max_parallel` steps then run.
     """
     decision = Decision()
     states = {step.key: outcomes[step.key].state for step in steps}
@@ -117,12 +118,14 @@ def decide(
     room = max_parallel - sum(state is StepState.RUNNING for state in states.values())
     changed = True
     while changed:
-        # A step that depends on a dropped step is dropped, too. This is repeated until no more steps are dropped.
+        # A step that depends on a dropped step is dropped, too. The loop repeats until no more steps are dropped.
         changed = False
         for step in steps:
             missing = [name for name in step.after if states[name] in _LOST]
             if states[step.key] is StepState.WAITING and missing:
-                decision.drop[step.key] = f"It needs step {missing[0]!r}, which has not succeeded."
+                decision.drop[step.key] = (
+                    f"The step comes after step {missing[0]!r}, which has not succeeded."
+                )
                 states[step.key] = StepState.NOT_RUN
                 changed = True
     ready = [
@@ -140,7 +143,7 @@ def decide(
 def carried_over(
     steps: Sequence[Step], earlier: Mapping[str, StepOutcome], *, attempt: str = ""
 ) -> dict[str, StepOutcome]:
-    """Return the outcomes at the start of an attempt: a step that succeeded in an earlier attempt is not run again.
+    """Return the outcomes at the start of an attempt. A step that succeeded in an earlier attempt is not run again.
 
     A step is run again if its request has changed, or if it depends on a step that is run again. If the same attempt is
     resumed after a suspension, a failed step stays failed.
@@ -148,7 +151,8 @@ def carried_over(
     Args:
         steps: The steps. They have already been checked.
         earlier: The outcomes of the earlier attempts. The key is the step's name.
-        attempt: The id of the current attempt; empty if no outcome in `earlier` can be from the current attempt.
+        attempt: The id of the current attempt. The text is empty if no outcome in `earlier` can be from the current
+            attempt.
     """
     outcomes: dict[str, StepOutcome] = {}
     waiting = list(steps)

@@ -1,10 +1,10 @@
-"""Renders the page of a pipeline: the graph, and the outcome, times and links of each step."""
+"""Renders the page of a pipeline: the outcome, times and links of each step, and the graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from paradime_blocks.models import run_url
@@ -34,8 +34,12 @@ _HEAD = (
     "Duration",
     "Bolt run",
     "Flow run",
-    "Why",
 )
+# Without a name, all pipelines share this one.
+DEFAULT_NAME: Final = "pipeline"
+_MESSAGE_CHARACTERS: Final = 500
+_CAUSE_CHARACTERS: Final = 250
+_MOST_ARROWS: Final = 30
 _ORDER = (StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELED, StepState.RUNNING, StepState.WAITING)
 
 
@@ -67,9 +71,50 @@ def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, Ste
         StepState.SUCCEEDED if all(o.state is StepState.SUCCEEDED for o in found) else StepState.WAITING,
     )
     rows = [_row(step, outcomes[step.key]) for step in steps]
-    parts = [f"# {_MARKS[worst]} {cell(name)}", headline(found), table(_HEAD, rows)]
-    parts += ["## Graph", _graph(steps, outcomes)]
-    return "\n\n".join(parts) + "\n"
+    # Prefect's older UI cuts off wide tables, and shows the graph as text.
+    reasons = "\n".join(
+        f"- **{cell(outcome.name)}**: {outcome.state}. {cell(outcome.message, _MESSAGE_CHARACTERS)}"
+        for outcome in found
+        if outcome.message
+    )
+    parts = [f"# {_MARKS[worst]} {cell(title_of(name))}", headline(found), _order(steps), table(_HEAD, rows)]
+    parts += [reasons, "## Graph", "Prefect's V2 UI draws this text as a graph.", _graph(steps, outcomes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def title_of(name: str) -> str:
+    """Return the title of a pipeline's page."""
+    return "Pipeline" if name == DEFAULT_NAME else f"Pipeline {name}"
+
+
+def why_not(name: str, outcomes: Sequence[StepOutcome]) -> tuple[str, list[str]]:
+    """Return why a pipeline did not succeed, and a sentence for each step that did not succeed.
+
+    The first failed step comes first: Prefect's pages show only the beginning of the text.
+
+    Args:
+        name: The pipeline's name.
+        outcomes: The outcome of each step.
+    """
+    bad = [outcome for outcome in outcomes if outcome.state is not StepState.SUCCEEDED]
+    first = next((outcome for outcome in bad if outcome.state is StepState.FAILED), bad[0])
+    why = one_line(first.message, _CAUSE_CHARACTERS).removesuffix(".") or "no reason is known"
+    of_pipeline = "" if name == DEFAULT_NAME else f" of pipeline '{one_line(name)}'"
+    told = f"Step '{one_line(first.name)}'{of_pipeline} {first.state}: {why}. {headline(outcomes)}"
+    return told, [f"{outcome.name}: {outcome.state}. {outcome.message}" for outcome in bad]
+
+
+def _order(steps: Sequence[Step]) -> str:
+    """Return the order of the steps as one line; empty if no step waits for another one, or if it is a long line."""
+    if sum(len(step.after) for step in steps) > _MOST_ARROWS:
+        return ""
+    names = [step.key for step in steps]
+    if len(steps) > 1 and all(
+        step.after == [earlier] for earlier, step in zip(names, steps[1:], strict=False)
+    ):
+        return " → ".join(map(cell, names))
+    arrows = [f"{', '.join(map(cell, step.after))} → {cell(step.key)}" for step in steps if step.after]
+    return "; ".join(arrows)
 
 
 def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
@@ -87,12 +132,11 @@ def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
         "" if seconds is None else shorten(seconds),
         ", ".join(f"[{run_id}]({run_url(run_id)})" for run_id in runs),
         f"[open]({page})" if page else "",
-        cell(outcome.message, 300),
     )
 
 
 def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
-    """Return the graph for Mermaid. Prefect's newer UI draws the graph; the older UI shows the text."""
+    """Return the graph as Mermaid text. Prefect's newer UI draws the graph, and Prefect's older UI shows the text."""
     ids = {step.key: f"s{number}" for number, step in enumerate(steps)}
     lines = [
         f'    {ids[step.key]}["{_MARKS[outcomes[step.key].state]} {_label(step.key)}"]' for step in steps

@@ -1,8 +1,8 @@
-"""Runs the steps of a pipeline as subflows of one flow run. All subflows run in the event loop of that flow run.
+"""Runs the steps of a pipeline as subflow runs of one flow run, in the event loop of this flow run.
 
-The outcome of each step is stored in a label of the pipeline's flow run, so that a rerun skips steps that succeeded. If
-a step was running when the process died, the new subflow of the step takes over the record of the old subflow
-(`paradime_flows.runner.resume`).
+The outcome of each step is stored in a label of the pipeline's flow run, so that a retry of the flow run skips steps
+that succeeded. If a step was running when the process died, the new subflow run of the step takes over the Bolt run
+record of the old subflow run (`paradime_flows.runner.resume`).
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
-from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 
 from paradime_blocks import BoltAttempt, BoltRunError, BoltRunResult, BoltRunState
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import Superseded, check_lease, read_ownerships, write_labels
+from paradime_flows.ledger import Superseded, check_lease, put, read_records
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
+from paradime_flows.pipelines.own_start import own_start
 from paradime_flows.pipelines.plan import StepState, decide
-from paradime_flows.pipelines.report import headline, render_pipeline
+from paradime_flows.pipelines.report import headline, render_pipeline, title_of
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
     ArtifactWriter,
     DispatchedFlow,
     artifact_key,
+    is_rescheduled,
+    prefect_client,
     run_logger,
     times,
 )
 from paradime_flows.runner import resuming
 from paradime_flows.supervision import (
-    Stop,
     StoppedByPrefect,
     StopRequest,
-    reason_to_stop,
+    interrupt_policy,
     reason_to_stop_if_known,
     stop_request,
 )
@@ -46,26 +47,27 @@ from paradime_flows.supervision import (
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
-    from paradime_flows.choices import OnFailure, Policy
+    from paradime_flows.choices import OnFailure, OnInterrupt
     from paradime_flows.pipeline import Step
 
 
 class PipelineRun:
-    """One attempt of a pipeline's flow run.
+    """Runs the steps of a pipeline in one attempt of the pipeline's flow run.
 
     Args:
         flow_run: The pipeline's flow run.
         name: The pipeline's name.
         steps: The steps. They have already been checked.
-        options: Parameters that are the same for the flow runs of all steps.
-        before: What the earlier attempts have left.
+        options: The parameters that are the same for the flow runs of all steps.
+        before: The outcomes, Bolt runs and flow runs that the earlier attempts left behind.
         flow: The flow that runs each step.
         on_failure: What happens to the other steps after a step has failed.
-        max_parallel: How many steps may run at once.
-        on_interrupt: What happens to the Bolt runs at an interrupt, if nobody has cancelled the flow run.
+        max_parallel: How many steps may run at the same time.
+        on_interrupt: What happens to the Bolt runs when the process is interrupted, if nobody has cancelled the flow
+            run.
 
     Attributes:
-        stop: Asks the steps to stop, or to release their Bolt runs.
+        stop: The request that asks the steps to stop, or to release their Bolt runs.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class PipelineRun:
         flow: DispatchedFlow[..., Any],
         on_failure: OnFailure,
         max_parallel: int,
-        on_interrupt: Policy = "cancel",
+        on_interrupt: OnInterrupt = "auto",
     ) -> None:
         self.flow_run = flow_run
         self.name = name
@@ -97,12 +99,12 @@ class PipelineRun:
         self._page: UUID | None = None
 
     async def run(self) -> None:
-        """Run the steps until no step is left.
+        """Run the steps until every step has ended or was dropped.
 
         Raises:
             StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
             asyncio.CancelledError: The flow run was interrupted; the steps have been stopped.
-            Superseded: Another process runs the flow run now; the steps have released their Bolt runs.
+            Superseded: Another process executes the flow run now; the steps have released their Bolt runs.
             Pause: The flow run was suspended; the steps have released their Bolt runs.
         """
         try:
@@ -115,7 +117,8 @@ class PipelineRun:
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
-            # When Prefect's time limit is reached, every await here is cancelled once more.
+            # When Prefect's time limit is reached, Prefect cancels each `await` here once more. `to_the_end` still
+            # completes the work.
             await to_the_end(self._interrupted())
             raise
         except (Superseded, Pause) as release:
@@ -129,7 +132,8 @@ class PipelineRun:
         for name, outcome in self.outcomes.items():
             before = self._before.outcomes.get(name)
             if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
-                # The step is run again. Its old success is overwritten, so that the next attempt does not reuse it.
+                # The step runs again. Its stored success is overwritten, so that the next attempt does not reuse the
+                # success.
                 await self._note(name)
         await self._before.prepare(self.steps, self.outcomes, self.flow)
 
@@ -144,11 +148,13 @@ class PipelineRun:
         for name, reason in decision.drop.items():
             await self._note(name, state=StepState.NOT_RUN, message=reason)
         if decision.stop is not None and self.stop.reason is None and self._tasks:
-            run_logger().warning("%s Cancelling %s.", decision.stop, ", ".join(sorted(self._tasks.values())))
+            run_logger().warning(
+                "%s Cancelling the steps %s.", decision.stop, ", ".join(sorted(self._tasks.values()))
+            )
             self.stop.reason = decision.stop
         for name in decision.start:
-            # If the pipeline never wrote an end of the step, the first start of the step is kept: a subflow since then
-            # may have succeeded.
+            # If no attempt has stored the end of the step, the stored start time is kept, because a subflow run that
+            # began after this time may have succeeded.
             started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
             self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
@@ -172,23 +178,30 @@ class PipelineRun:
             ):
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
-        if canceled and not stopping and (stop := await self._reason_to_stop()):
-            # The steps notice a cancel of the pipeline themselves, and may notice it before the pipeline does.
-            raise StoppedByPrefect(stop.reason, ends_process=stop.ends_process)
+        if canceled and not stopping and (stop := await reason_to_stop_if_known(self.flow_run.id)):
+            # A step notices a cancel of the pipeline's flow run by itself, and may notice the cancel before the
+            # pipeline does.
+            raise stop
 
     async def _step(self, name: str) -> None:
-        """Run a step as a subflow, and note how the step ended."""
+        """Run a step as a subflow run, and store the outcome of the step."""
         step = self.steps[name]
         stop_request.set(self.stop)
-        # The subflow has the step's name, so that a rerun finds the subflow of an earlier attempt.
+        # The subflow run has the step's name, so that a retry finds the subflow run of an earlier attempt.
         flow = self.flow.with_options(flow_run_name=lambda: name)
-        given = step.model_dump(exclude={"name", "after"}, exclude_none=True)
+        given = step.model_dump(exclude={"name", "after", "attach_seconds"}, exclude_none=True)
         try:
+            own = await own_start(step, self.outcomes, self._before, self.stop)
+            if own.outcome:
+                await self._note(name, **own.outcome, ended_at=_now())
+                return
+            given |= own.options
             with resuming(self._before.previous_of(name)):
                 state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
-            # If the step has released its Bolt run, nothing is noted: the next execution reports how the run ended.
+            # If the step has released its Bolt run, no outcome is stored: the next execution stores how the Bolt run
+            # ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
                 self._raise_if_released()
                 await reason_to_stop_if_known(self.flow_run.id)
@@ -201,15 +214,15 @@ class PipelineRun:
             await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
 
     async def _note(self, name: str, **changes: Any) -> None:
-        """Write what is known about a step. If Prefect is unreachable, only warn: the pipeline continues."""
+        """Store a step's outcome in a label. If Prefect is unreachable, only log a warning."""
         changes["attempt"] = self._before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         try:
-            async with get_client() as client:
+            async with prefect_client() as client:
                 label: dict[str, Any] = {
                     f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)
                 }
-                await write_labels(client, self.flow_run.id, label, see=check_lease)
+                await put(client, self.flow_run.id, label, see=check_lease)
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Could not write the outcome of step %r to Prefect: %s", name, error)
 
@@ -217,12 +230,13 @@ class PipelineRun:
         """Stop the steps, unless the interrupt has already reached them, and write the outcomes to the page."""
         try:
             self._raise_if_released()
-            stop = await self._reason_to_stop()
+            stop = await reason_to_stop_if_known(self.flow_run.id)
         except (Superseded, Pause) as release:
             await self._release_steps(release)
             raise
-        if stop is None and self.on_interrupt == "leave":
-            # Each step leaves its Bolt run running. A rerun resumes the Bolt run.
+        policy = interrupt_policy(self.on_interrupt, is_rescheduled=is_rescheduled())
+        if stop is None and policy == "leave":
+            # Each step leaves its Bolt run running. A retry of the flow run resumes the Bolt run.
             for task in self._tasks:
                 if getattr(task, "cancelling", int)() == 0:
                     task.cancel()
@@ -236,11 +250,18 @@ class PipelineRun:
             await self._cancel_leftovers()
         for name, outcome in self.outcomes.items():
             if outcome.state is StepState.WAITING:
-                await self._note(name, state=StepState.NOT_RUN, message="The pipeline was stopped before it.")
+                await self._note(
+                    name,
+                    state=StepState.NOT_RUN,
+                    message="The pipeline was stopped before this step started.",
+                )
         await self._write_page()
 
     def _raise_if_released(self) -> None:
-        """Raise the stop request's `release`, if it is set. Prefect is not asked: the state may have changed since."""
+        """Raise the exception `release` of the stop request, if it is set.
+
+        The state in Prefect is not read again, because the state may have changed since the release.
+        """
         if self.stop.release is not None:
             raise self.stop.release
 
@@ -250,19 +271,12 @@ class PipelineRun:
         await self._before.cancel_leftover(self._before.resumable, reason)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
-        """Make each step release its Bolt run, even if the flow run's state in Prefect has changed since then."""
+        """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
         self.stop.release = release
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
             for task in pending:
                 task.cancel()
-
-    async def _reason_to_stop(self) -> Stop | None:
-        try:
-            async with get_client() as client:
-                return await reason_to_stop(client, self.flow_run.id)
-        except Exception:  # noqa: BLE001 - without an answer from Prefect, the flow run does not count as cancelled
-            return None
 
     async def _write_page(self) -> None:
         steps = list(self.steps.values())
@@ -270,7 +284,9 @@ class PipelineRun:
         try:
             if self._page is None:
                 key = artifact_key("paradime-pipeline", self.name)
-                self._page = await self._writer.markdown(key, page, f"Pipeline {self.name}")
+                self._page = await self._writer.markdown(
+                    key, page, f"{title_of(self.name)}: {len(steps)} steps"
+                )
             else:
                 await self._writer.update(self._page, page)
         except Exception as error:  # noqa: BLE001
@@ -286,7 +302,7 @@ def _now() -> datetime:
 
 
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:
-    """Return the outcome of a step from the final state of its flow run."""
+    """Derive a step's outcome from the final state of the step's flow run."""
     changes: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
     if state.state_details.flow_run_id is not None:
         changes["flow_run_id"] = str(state.state_details.flow_run_id)
@@ -306,20 +322,20 @@ async def _outcome_of(state: State[Any]) -> dict[str, Any]:
     else:
         changes.update(state=StepState.FAILED, **await _run_of(changes.get("flow_run_id")))
         if isinstance(outcome, BoltRunError):
-            changes["message"] = one_line(f"{outcome.message} {outcome.command_summary}", 500)
+            changes["message"] = one_line(outcome.cause, 500)
     return changes
 
 
 async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
-    """Return the Bolt run and the attempts of a step's flow run, as its labels record them; empty if there is none."""
+    """Read a step's last Bolt run and attempts from the labels of its flow run; empty if there is no Bolt run."""
     if flow_run_id is None:
         return {}
-    async with get_client() as client:
-        found = read_ownerships(await client.read_flow_run(UUID(flow_run_id)))
-    for ownership in found:
-        if ownership.run_id is not None:
-            state = ownership.state or BoltRunState("UNKNOWN")
-            last = BoltAttempt(run_id=ownership.run_id, state=state)
-            attempts = [attempt for attempt in ownership.attempts if attempt.run_id != last.run_id]
-            return {"run_id": last.run_id, "bolt_state": ownership.state, "attempts": [*attempts, last]}
+    async with prefect_client() as client:
+        found = read_records(await client.read_flow_run(UUID(flow_run_id)))
+    for record in found:
+        if record.run_id is not None:
+            state = record.state or BoltRunState("UNKNOWN")
+            last = BoltAttempt(run_id=record.run_id, state=state)
+            attempts = [attempt for attempt in record.attempts if attempt.run_id != last.run_id]
+            return {"run_id": last.run_id, "bolt_state": record.state, "attempts": [*attempts, last]}
     return {}

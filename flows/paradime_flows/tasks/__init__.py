@@ -1,9 +1,10 @@
-"""A Prefect task for each Bolt operation, for your own flows.
+"""Prefect tasks for your own flows: one task for each operation of Bolt's API.
 
 You can await each task, call it from sync code, submit it with `.submit()` and map it with `.map()`. A flow run owns
-the Bolt runs that it triggers with `trigger_bolt_run`. A retry of the flow run resumes these Bolt runs. A cancel of the
-flow run cancels a Bolt run while `wait_for_bolt_run` waits for it. To cancel the Bolt runs also at other times and
-after a crash, put the hook `paradime_flows.hooks.cancel_owned_runs` on the flow.
+the Bolt runs that it triggers with `trigger_bolt_run`. If Prefect retries the flow run, the retry resumes these Bolt
+runs. A cancel of the flow run cancels a Bolt run while `wait_for_bolt_run` waits for the Bolt run. If the Bolt runs
+should also be cancelled at other times and after a crash, set the hook `paradime_flows.hooks.cancel_owned_runs` on the
+flow.
 """
 
 from paradime_flows.tasks.files import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paradime_blocks.options import NonEmpty
-from paradime_flows.parameters import CredentialsParameter, Offset, PageSize, RunId
+from paradime_flows.parameters import CommandIndex, CredentialsParameter, PageSize, RunId
 from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 
@@ -14,11 +14,12 @@ async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsPara
     """Return the signed, expiring URL of a resource (`boltResourceUrl`). Anyone who has the URL can read the file.
 
     Args:
-        resource_id: The id of the resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
+        resource_id: The id of the resource. The field `resources` of a command contains the ids.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
@@ -35,14 +36,15 @@ async def get_bolt_resource_url(resource_id: RunId, credentials: CredentialsPara
 
 @bolt_task(name="download-bolt-resource", task_run_name="download {resource_id}")
 async def download_bolt_resource(resource_id: RunId, credentials: CredentialsParameter = None) -> bytes:
-    """Return the content of a resource. The task fetches it from the resource's signed URL.
+    """Return the content of a resource. The task downloads the content from the resource's signed URL.
 
     Args:
-        resource_id: The id of the resource, from a command's `resources`.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
+        resource_id: The id of the resource. The field `resources` of a command contains the ids.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
 
     Raises:
-        BoltError: Bolt refused the request, or the content could not be fetched.
+        BoltError: Bolt refused the request, or the download failed.
 
     Example:
         ```python
@@ -63,21 +65,23 @@ async def latest_artifact(
     path: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
-    command_index: Offset | None = None,
+    command_index: CommandIndex | None = None,
     max_runs: PageSize = 50,
 ) -> bytes:
-    """Return the newest file that has a certain path and that a successful command of the schedule wrote.
+    """Return the content of the newest file with a certain path that a successful command of the schedule wrote.
 
     Args:
         schedule_name: The schedule's name or slug.
         path: The file's path, such as `target/run_results.json`.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        command_index: Search only this command of each run, counted from 0; a negative number counts from the end.
-        max_runs: How many runs to search.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        command_index: The task searches only the command with this number in each Bolt run. The first command has the
+            number 0, and the last command has the number -1. If it is None, the task searches all commands.
+        max_runs: How many of the schedule's newest Bolt runs the task searches.
 
     Raises:
-        BoltRequestError: No run has such a file.
-        BoltError: Bolt refused the request, or the file could not be fetched.
+        BoltRequestError: The task found no file with this path.
+        BoltError: Bolt refused the request, or the download failed.
 
     Example:
         ```python
@@ -98,20 +102,23 @@ async def latest_artifact_url(
     path: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
-    command_index: Offset | None = None,
+    command_index: CommandIndex | None = None,
     max_runs: PageSize = 50,
 ) -> str:
-    """Return the signed, expiring URL of the file that `latest_artifact` returns. Anyone who has it can read the file.
+    """Return the signed URL of the file that `latest_artifact` returns. The URL expires.
+
+    Anyone who has the URL can read the file.
 
     Args:
         schedule_name: The schedule's name or slug.
         path: The file's path.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        command_index: Search only this command of each run, as for `latest_artifact`.
-        max_runs: How many runs to search.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        command_index: The number of the command in each Bolt run, as for `latest_artifact`.
+        max_runs: How many of the schedule's newest Bolt runs the task searches.
 
     Raises:
-        BoltError: As `latest_artifact`.
+        BoltError: The same errors as for `latest_artifact`.
 
     Example:
         ```python
@@ -131,19 +138,20 @@ async def latest_manifest(
     schedule_name: NonEmpty,
     credentials: CredentialsParameter = None,
     *,
-    command_index: Offset | None = None,
+    command_index: CommandIndex | None = None,
     max_runs: PageSize = 50,
 ) -> dict[str, Any]:
     """Return a schedule's newest dbt manifest.
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        command_index: Search only this command of each run, as for `latest_artifact`.
-        max_runs: How many runs to search.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        command_index: The number of the command in each Bolt run, as for `latest_artifact`.
+        max_runs: How many of the schedule's newest Bolt runs the task searches.
 
     Raises:
-        BoltError: As `latest_artifact`.
+        BoltError: The same errors as for `latest_artifact`.
 
     Example:
         ```python

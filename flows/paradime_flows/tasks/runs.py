@@ -1,4 +1,4 @@
-"""Tasks that read runs, commands and their logs from Bolt, and change nothing."""
+"""Tasks that read Bolt runs, their commands and the commands' logs. These tasks change nothing in Bolt."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 
 @bolt_task(name="get-bolt-run", task_run_name="get {run_id}")
 async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) -> BoltRunStatus:
-    """Return a run's state and its commands with their output (`boltRunStatus`).
+    """Return the state of a Bolt run, and its commands with their output (`boltRunStatus`).
 
     Args:
-        run_id: The run.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
+        run_id: The id of the Bolt run.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
@@ -32,14 +33,15 @@ async def get_bolt_run(run_id: RunId, credentials: CredentialsParameter = None) 
 
 @bolt_task(name="get-bolt-command", task_run_name="get command {command_id}")
 async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter = None) -> BoltCommandDetail:
-    """Return a command with its output, its run and its resources (`boltCommand`).
+    """Return a command with its output, the id of its Bolt run and its resources (`boltCommand`).
 
     Args:
-        command_id: The command.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
+        command_id: The id of the command.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
@@ -57,15 +59,18 @@ async def get_bolt_command(command_id: RunId, credentials: CredentialsParameter 
 async def get_bolt_command_logs(
     command_id: RunId, credentials: CredentialsParameter = None, *, cursor: NonEmpty | None = None
 ) -> BoltLogPage:
-    """Return a command's log since a cursor (`boltCommandLogs`, or else the new part of `boltCommand`'s output).
+    """Return the part of a command's log that comes after a cursor (`boltCommandLogs`).
+
+    If the backend lacks this operation, the task reads the whole output (`boltCommand`) and returns the new part.
 
     Args:
-        command_id: The command.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        cursor: The cursor of the previous page; None for the beginning.
+        command_id: The id of the command.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        cursor: The cursor of the previous page of the log; None to read from the beginning of the log.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
@@ -92,13 +97,15 @@ async def list_bolt_runs(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        limit: The largest number of runs to return.
-        offset: The number of newest runs to skip.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        limit: The largest number of Bolt runs to return.
+        offset: How many of the newest Bolt runs the task leaves out.
 
     Raises:
-        BoltUnsupported: The backend lacks the operation; `get_bolt_schedule` returns the latest run's id.
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltUnsupported: The backend cannot list Bolt runs. Use `get_bolt_schedule`, which returns the id of the latest
+            Bolt run.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""Tasks that read schedules from Bolt, and suspend or resume their timers."""
+"""Tasks that read schedules from Bolt, and tasks that suspend or resume the timers of schedules."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from paradime_flows.prefect_api import async_form, bolt_client, bolt_task
 async def list_bolt_schedules(
     credentials: CredentialsParameter = None, *, show_inactive: bool = False, suspended: bool | None = None
 ) -> list[BoltScheduleSummary]:
-    """Return all schedules of the workspace (`listBoltSchedules`, every page).
+    """Return all schedules of the workspace, from all pages of `listBoltSchedules`.
 
     Args:
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        show_inactive: Whether to list the inactive schedules instead of the active ones.
-        suspended: True: only suspended schedules; False: only schedules that are not suspended; None: all.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        show_inactive: Whether the task returns the inactive schedules instead of the active schedules.
+        suspended: If true, the task returns only suspended schedules. If false, the task returns only schedules that
+            are not suspended. If None, the task returns both.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
@@ -40,14 +42,15 @@ async def list_bolt_schedules(
 async def get_bolt_schedule(
     schedule_name: NonEmpty, credentials: CredentialsParameter = None
 ) -> BoltScheduleDetail:
-    """Return a schedule with the id of its latest run (`boltScheduleName`).
+    """Return a schedule with the id of the schedule's latest Bolt run (`boltScheduleName`).
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
 
     Raises:
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
@@ -68,15 +71,16 @@ async def suspend_bolt_schedule(
 
     Args:
         schedule_name: The schedule's name or slug.
-        credentials: A `ParadimeCredentials` block, its name, or None for the `PARADIME_*` environment variables.
-        suspend: True to suspend the timer, False to resume it.
+        credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment
+            variables.
+        suspend: True to suspend the timer, False to resume the timer.
 
     Returns:
         Whether Bolt accepted the request.
 
     Raises:
-        BoltUnsupported: The backend lacks the operation.
-        BoltError: Bolt refused the request, or its answer was not usable.
+        BoltUnsupported: The backend cannot suspend schedules.
+        BoltError: Bolt refused the request, or Bolt's answer was not valid.
 
     Example:
         ```python
