@@ -1,12 +1,13 @@
 """`make demo`: runs Bolt schedules from Prefect, with only this package installed.
 
-The demo starts the Bolt simulator and its own real Prefect server, and saves the blocks. It runs `run_schedule` on a
-schedule that succeeds and on one that fails, and prints what Prefect then shows. It leaves no process behind. With
-`--ui` (`make demo-ui`) it keeps Prefect's UI up until Ctrl-C.
+The demo starts the Bolt simulator and a real Prefect server of its own, and saves the credentials block. The demo runs
+`run_schedule` on a schedule that succeeds and on a schedule that fails, and prints what Prefect shows about each flow
+run. When the demo ends, no process is left running. With `--ui` (`make demo-ui`), the demo keeps Prefect's UI running
+until Ctrl-C.
 
 If PARADIME_API_ENDPOINT, PARADIME_API_KEY, PARADIME_API_SECRET and PARADIME_SCHEDULE are set, in the environment or in
-a `.env` file, the demo runs that schedule of the real service instead of the simulator. A token as the secret,
-PARADIME_PROXY and PARADIME_WORKSPACE_UID work as usual.
+a `.env` file, the demo runs the schedule PARADIME_SCHEDULE of the real service instead of the simulator. The other
+PARADIME_* variables, such as PARADIME_PROXY and PARADIME_WORKSPACE_UID, work as usual.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ FAILS = "hourly"
 
 SCHEDULE_VARIABLE = "PARADIME_SCHEDULE"
 
-# A part of an artifact's key, and the names of one and of several such artifacts. The summary's key has no such part.
+MAKE_UP = "To start flows yourself, with the forms in Prefect's UI: `make up`."
+
+# For each part of an artifact's key: the name of one such artifact, and of several such artifacts. The summary's key
+# has no such part.
 KINDS = {
     "dbt-results": ("dbt results", "dbt results"),
     "log": ("a command's log", "logs of commands"),
@@ -49,17 +53,17 @@ KINDS = {
 
 
 class DemoFailedError(Exception):
-    """The demo did not run as it should."""
+    """The demo did not end as expected."""
 
 
 @dataclass(frozen=True)
 class Bolt:
-    """A Bolt backend, and the schedules to run there.
+    """A Bolt backend, real or simulated, and the schedules that the demo runs.
 
     Attributes:
-        credentials: The credentials for it.
-        schedules: The schedules, each with whether it should succeed; None if that is unknown.
-        simulated: Whether it is the simulator.
+        credentials: The credentials for the backend.
+        schedules: The name of each schedule, and whether the schedule should succeed; None if this is unknown.
+        simulated: Whether the backend is the simulator.
     """
 
     credentials: ParadimeCredentials
@@ -68,7 +72,7 @@ class Bolt:
 
 
 def main() -> int:
-    """Run the demo; return 0 if it ran as it should."""
+    """Run the demo, and return the exit code: 0 if the demo ended as expected."""
     parser = argparse.ArgumentParser(description="Run a Bolt schedule from Prefect.")
     parser.add_argument("--ui", action="store_true", help="keep Prefect's UI up until Ctrl-C")
     arguments = parser.parse_args()
@@ -76,7 +80,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     folder = ROOT / ".demo"
     folder.mkdir(exist_ok=True)
-    # Each demo has its own folder, because two of them may run at once.
+    # Each demo has its own folder, because two demos may run at once.
     home = Path(tempfile.mkdtemp(prefix="prefect-", dir=folder))
     try:
         with ExitStack() as stack:
@@ -89,7 +93,7 @@ def main() -> int:
         print(f"\nThe demo FAILED: {error}", file=sys.stderr)
         code = 1
     finally:
-        # The server's database contains the secret.
+        # The folder is deleted, because the server's database contains the secret.
         os.chdir(ROOT)
         shutil.rmtree(home, ignore_errors=True)
     return code
@@ -102,7 +106,7 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
 
     stack.enter_context(talking_to(server))
     log_to_the_console(DemoFormatter(simulated=bolt.simulated))
-    # Prefect reads a `.env` in its working directory, which must not be that of the clone.
+    # Prefect reads a file `.env` in the working directory. Prefect should not read the `.env` of the clone.
     os.chdir(home)
 
     _say("Saving the credentials as a Prefect block")
@@ -123,22 +127,25 @@ def _run(stack: ExitStack, home: Path, bolt: Bolt, *, keep_ui: bool) -> int:
             print("Bolt is simulated, so links to app.paradime.io do not work.")
         _wait_for_ctrl_c()
     else:
-        print("Next: `make demo-ui` does the same and keeps Prefect's UI up; README.md has the code for it.")
+        print(
+            "Next: `make demo-ui` runs the same demo and keeps Prefect's UI running. README.md shows the code."
+        )
     return 0 if ok else 1
 
 
 def closing(bolt: Bolt) -> str:
-    """Return what the demo showed, as text."""
+    """Return the text that the demo prints at its end."""
     if not bolt.simulated:
-        return "A schedule of your workspace ran as a Prefect flow run, with its log and its artifacts."
+        return f"A schedule of your workspace ran as a Prefect flow run, with its log and its artifacts.\n{MAKE_UP}"
     return (
         "Two schedules ran as Prefect flow runs. The flow run of the failed schedule failed, too, with dbt's own "
-        "errors.\nEach has the whole output in its log, and a summary, dbt's results and links to files as artifacts."
+        "errors.\nEach flow run has the whole output in its log, and a summary, dbt's results and links to files as "
+        f"artifacts.\n{MAKE_UP}"
     )
 
 
 def real_bolt() -> Bolt | None:
-    """Return the real Bolt backend that the environment configures; None if there is none."""
+    """Return the real Bolt backend that the environment configures; None if the environment names no schedule."""
     from pydantic_settings import BaseSettings
 
     from paradime_blocks import BoltRequestError, ParadimeCredentials
@@ -163,7 +170,7 @@ def real_bolt() -> Bolt | None:
         ) from None
     print(
         f"This demo runs the schedule {settings.schedule!r} of your Paradime workspace from Prefect, on its own "
-        "Prefect server.\nIt takes a minute longer than the schedule.\n"
+        "Prefect server.\nThe demo takes a minute longer than the schedule.\n"
     )
     _say(f"Checking the credentials at {credentials.api_endpoint}")
     found = credentials.check()
@@ -174,7 +181,7 @@ def real_bolt() -> Bolt | None:
 
 
 def simulated_bolt(stack: ExitStack) -> Bolt:
-    """Start a simulated Bolt, which runs until the stack is closed."""
+    """Start the Bolt simulator, which runs until the `ExitStack` is closed."""
     from pydantic import SecretStr
 
     from paradime_blocks import ParadimeCredentials
@@ -183,11 +190,11 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
     print(
         "This demo runs two Bolt schedules from Prefect: one that succeeds and one that fails.\n"
         "Bolt is simulated, with the output of a real dbt project; the Prefect server is real.\n"
-        "It takes about half a minute, a minute on a slow machine, and leaves nothing running.\n"
+        "The demo takes about half a minute, a minute on a slow machine, and leaves no process running.\n"
     )
     _say("Starting a simulated Bolt")
     simulator = stack.enter_context(BoltSimulator())
-    # The output and files of real dbt: one run that succeeded and one that failed.
+    # The schedules print the recorded output of real dbt: one dbt run that succeeded and one dbt run that failed.
     simulator.add_schedule(SUCCEEDS, commands=recorded_commands("success", seconds=0.6), setup_commands=False)
     simulator.add_schedule(FAILS, commands=recorded_commands("failure", seconds=0.6), setup_commands=False)
     _done("ready")
@@ -195,7 +202,7 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
         api_endpoint=simulator.api_endpoint,
         api_key=SecretStr(simulator.api_key),
         api_secret=SecretStr(simulator.api_secret),
-        # A proxy of the environment cannot reach our loopback interface.
+        # A proxy that the environment configures cannot reach the simulator on our loopback interface.
         proxy=SecretStr("none"),
     )
     return Bolt(credentials, schedules=((SUCCEEDS, True), (FAILS, False)), simulated=True)
@@ -217,7 +224,7 @@ def run_one(
     should_succeed: bool | None,
     links: bool,
 ) -> bool:
-    """Run a schedule, print its result, and return whether it ended as it should."""
+    """Run a schedule, print the result of the flow, and return whether the flow ended as expected."""
     from paradime_blocks import BoltError
     from paradime_flows.run_schedule import run_schedule
 
@@ -236,7 +243,7 @@ def run_one(
         return succeeded
     if succeeded != should_succeed:
         raise DemoFailedError(
-            f"the schedule {schedule_name!r} {'succeeded' if succeeded else 'failed'}, but should not have."
+            f"the schedule {schedule_name!r} {'succeeded' if succeeded else 'failed'} unexpectedly."
         )
     if not has_artifacts:
         raise DemoFailedError(f"the run of the schedule {schedule_name!r} has no artifacts.")
@@ -244,7 +251,7 @@ def run_one(
 
 
 def error_lines(error: BoltError) -> list[str]:
-    """Return the lines of an error, without the end of the log, which was shown already."""
+    """Return the lines of an error to print, without the end of the log, which the demo has already shown."""
     from paradime_blocks.errors import BoltRunError
 
     details = [error.command_summary, *error.dbt_errors] if isinstance(error, BoltRunError) else []
@@ -252,7 +259,7 @@ def error_lines(error: BoltError) -> list[str]:
 
 
 def show(server: LocalPrefectServer, *, links: bool) -> bool:
-    """Print what Prefect's API returns for the latest flow run, and return whether it has artifacts."""
+    """Print what Prefect's API returns for the latest flow run, and return whether the flow run has artifacts."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter
     from prefect.client.schemas.filters import FlowRunFilterParentTaskRunId as CallingTaskFilter
@@ -268,7 +275,7 @@ def show(server: LocalPrefectServer, *, links: bool) -> bool:
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])),
             sort=ArtifactSort.KEY_ASC,
         )
-    # Prefect also stores a result record without a key, which its UI does not show among the artifacts.
+    # Prefect also stores a result record as an artifact without a key. Prefect's UI does not show this artifact.
     keys = [artifact.key for artifact in artifacts if artifact.key]
     print(f"  Flow run:   {run.name}, {run.state_name}")
     print(f"  Artifacts:  {kinds_of(keys)}")
@@ -278,7 +285,7 @@ def show(server: LocalPrefectServer, *, links: bool) -> bool:
 
 
 def kinds_of(keys: list[str]) -> str:
-    """Return the kinds of a flow run's artifacts, as text."""
+    """Return the kinds of a flow run's artifacts as text, such as "summary, dbt results"."""
     kinds = Counter(next((kind for kind in KINDS if f"-{kind}" in key), "") for key in keys)
     names = ["summary"] if kinds[""] else []
     for kind, (one, many) in KINDS.items():

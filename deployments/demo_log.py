@@ -1,11 +1,11 @@
-"""How the demo prints the log of a flow run."""
+"""Formats the log of a flow run for the demo's console."""
 
 from __future__ import annotations
 
 import logging
 import re
 
-# Log lines of a flow run that the demo does not show, because it prints the same in another place.
+# The demo does not print log lines with these beginnings, because the demo prints the same facts in another place.
 SHOWN_ELSEWHERE = (
     "Beginning flow run",
     "View at ",
@@ -14,18 +14,18 @@ SHOWN_ELSEWHERE = (
     "Hook ",
     "The Bolt run failed.",
 )
-# The time before each line of dbt's output. It is the time of the recording.
+# The time at the beginning of each line of dbt's output. This is the time of the recording, not of the demo.
 DBT_TIME = re.compile(r"^\d\d:\d\d:\d\d  ?", re.MULTILINE)
-# The lines of the recorded output that the demo shows.
+# The demo prints only these lines of the recorded output.
 SHOWN_OUTPUT = re.compile(r"── |Done\.|\d+ of \d+ (?:WARN|ERROR|FAIL|SKIP)\b")
 PARADIME_LINK = re.compile(r" https://app\.paradime\.io/\S+")
 
 
 class DemoFormatter(logging.Formatter):
-    """Formats log records for the console: each line once, with times from one clock.
+    """Formats log records for the console. Each line is printed once, and all times come from one clock.
 
     Args:
-        simulated: Whether Bolt is simulated. Then its links and most of the recorded output are left out.
+        simulated: Whether Bolt is simulated. If so, links to Paradime and most of the recorded output are left out.
     """
 
     def __init__(self, *, simulated: bool) -> None:
@@ -33,15 +33,17 @@ class DemoFormatter(logging.Formatter):
         self.simulated = simulated
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text; empty if the demo does not show it."""
+        """Return the text of a log record. The text is empty if the demo does not print the record."""
         text = record.getMessage()
         if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
-            # The error that the demo prints has the same as a failed run's traceback and end.
+            # The demo prints the error of a failed flow run itself, so the traceback and the last log lines are left
+            # out.
             if record.exc_info is not None or text.startswith(SHOWN_ELSEWHERE):
                 return ""
         elif record.levelno < logging.WARNING:
             return ""
-        # Live logs send their lines to Prefect's API themselves.
+        # A record with `send_to_api = False` is a line of the Bolt run's output: the live logs send it to Prefect
+        # themselves.
         is_output = getattr(record, "send_to_api", True) is False
         if is_output:
             text = DBT_TIME.sub("", text)
@@ -57,7 +59,7 @@ class DemoFormatter(logging.Formatter):
 
 
 def log_to_the_console(formatter: DemoFormatter) -> None:
-    """Use the formatter in Prefect's console handlers."""
+    """Set the formatter on the console handlers of Prefect's loggers."""
     from prefect.logging.configuration import setup_logging
 
     setup_logging()

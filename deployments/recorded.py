@@ -1,4 +1,4 @@
-"""The output and files of real dbt runs (dbt_runs/recorded) as simulated commands, for the demo and the tests."""
+"""Turns recordings of real dbt (`dbt_runs/recorded`) into simulated commands, for the demo and the tests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ RECORDED = Path(__file__).resolve().parent / "dbt_runs" / "recorded"
 
 
 def recorded_commands(case: str, *, seconds: float | None = None, **changes: Any) -> list[SimulatedCommand]:
-    """Return the commands of a recorded case, in order.
+    """Return simulated commands that replay the commands of a recorded case, in the recorded order.
 
     Args:
-        case: The case's folder.
-        seconds: How long each command takes; None for the recorded time.
-        changes: Other values for fields of the last command.
+        case: The name of the case's folder, such as `success`.
+        seconds: How long each command takes, in seconds; None to use the recorded time.
+        changes: New values for fields of the last command.
     """
     commands = []
     folders = sorted((RECORDED / case).iterdir(), key=lambda folder: int(folder.name.partition("-")[0]))

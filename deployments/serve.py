@@ -1,35 +1,79 @@
-"""Serve `run_schedule` from one process: a deployment that needs no work pool and no worker.
+"""Serves all deployments of `prefect.yaml` from one process. This needs no work pool and no worker.
 
     PARADIME_API_ENDPOINT=... PARADIME_API_KEY=... PARADIME_API_SECRET=... python deployments/serve.py
 
-While this program runs, `run-schedule/bolt-served` can be started from Prefect's UI, with `prefect deployment run`, or
-by an automation. Stop it only while no flow run is running, because Prefect ends the flow runs with it.
+While this program is running, you can start `run-schedule/bolt` and the other flows from Prefect's UI, with `prefect
+deployment run`, or with an automation. The sweeper runs here, too, on its timer and after its triggers. Stop this
+program only while no flow run is running, because Prefect ends the flow runs together with the program.
+
+The deployments have the names that they have on a work pool. If you deploy them to a work pool later, nothing that
+starts them has to change.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prefect import serve
-from prefect.deployments.runner import RunnerDeployment
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.events import DeploymentEventTrigger
+from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
+from ruamel.yaml import YAML
 
-from paradime_flows.run_schedule import run_schedule
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
+
+
+def deployments() -> list[RunnerDeployment]:
+    """Return the deployments of `prefect.yaml`, without their work pool."""
+    return [_deployment(entry) for entry in _entries()]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables that `prefect.yaml` sets for the flow runs."""
+    found: dict[str, str] = {}
+    for entry in _entries():
+        found |= entry["work_pool"]["job_variables"]["env"]
+    return found
+
+
+def _entries() -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = YAML(typ="safe", pure=True).load(PREFECT_YAML)["deployments"]
+    return entries
+
+
+def _deployment(entry: dict[str, Any]) -> RunnerDeployment:
+    module, _, name = entry["entrypoint"].rpartition(".")
+    flow = getattr(import_module(module), name)
+    limit = entry.get("concurrency_limit")
+    deployment: RunnerDeployment = flow.to_deployment(
+        name=entry["name"],
+        description=entry["description"],
+        tags=entry["tags"],
+        parameters=entry.get("parameters"),
+        schedules=[
+            DeploymentScheduleCreate.from_schedule(Schedule(**each)) for each in entry.get("schedules", [])
+        ],
+        triggers=[DeploymentEventTrigger.model_validate(each) for each in entry.get("triggers", [])],
+        concurrency_limit=limit and ConcurrencyLimitConfig.model_validate(limit),
+        # Prefect finds the flow by the path of its module, so the package may be installed in any folder.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return deployment
 
 
 def main() -> None:
-    """Serve one deployment. To add others, write more like `on_demand`, each with its own name."""
-    on_demand = run_schedule.to_deployment(
-        name="bolt-served",
-        description="Runs a Paradime Bolt schedule; asks for its name.",
-        tags=["paradime"],
-        # With the module's path, the flow runs from the installed package, wherever that is.
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        # Every morning at six, a schedule called `daily`:
-        #   parameters={"schedule_name": "daily"}, cron="0 6 * * *",
-    )
-    # The type allows an awaitable, too, but only async code gets one.
-    serve(cast("RunnerDeployment", on_demand))
+    """Serve the deployments until Ctrl-C."""
+    for name, value in environment().items():
+        os.environ.setdefault(name, value)
+    serve(*deployments())
 
 
 if __name__ == "__main__":
