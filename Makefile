@@ -31,16 +31,20 @@ PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt \
 	PIP_BUILD_CONSTRAINT=constraints.txt $(1) -m pip install -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ui test test-all test-nightly test-unit test-rounds test-contract figures guarantees screenshots coverage lint format types check build wheel-check clean
+.PHONY: help setup demo demo-ui up down bench test test-all test-nightly test-unit test-rounds test-postgres test-scale test-contract figures guarantees screenshots coverage lint format types check build wheel-check clean
 # A target that failed half-way is built again.
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo           runs a Bolt schedule from Prefect: simulator, Prefect server, flow, artifacts"
 	@echo "make demo-ui        the same, and keeps Prefect's UI up until Ctrl-C"
+	@echo "make up             Prefect's server, a worker and all flows on this machine, to start them in the UI (make down)"
 	@echo "make test           what a change must pass: 8 minutes on two cores (make test-unit: its quickest layer)"
 	@echo "make test-all       the rest: every combination, the vendor's SDK, Dask, benchmarks (BUDGET=seconds)"
 	@echo "make test-nightly   all of it, and the process tests ten times (ROUNDS=10)"
+	@echo "make test-postgres  the fault stories on a Prefect server with a real PostgreSQL (apt-get install postgresql)"
+	@echo "make bench          what the package costs, beside yardsticks: BENCHMARKS.md (BENCH_ARGS='--only waiting')"
+	@echo "make test-scale     60 flow runs at once, two workers, PostgreSQL; one worker is killed, one stopped: 4 minutes"
 	@echo "make guarantees     writes flows/GUARANTEES.md from the marks on the tests"
 	@echo "make figures        runs every fault and process test once, and counts them: tests/faults/FIGURES.md"
 	@echo "make lint           ruff, format check, mypy, import contracts, fresh guarantees (make format fixes)"
@@ -79,6 +83,13 @@ demo: $(READY)
 demo-ui: $(READY)
 	@$(PY) deployments/demo.py --ui
 
+# Against the real service if the PARADIME_* variables are set, or else against the simulator.
+up: $(READY)
+	@$(PY) deployments/local.py up
+
+down: $(READY)
+	@$(PY) deployments/local.py down
+
 # Three processes: many tests wait for servers and processes. tests/support/layers.py distributes the tests.
 PARALLEL := -n 3
 ROUNDS := 10
@@ -104,9 +115,25 @@ test-rounds: $(READY)
 		$(PY) -m pytest $(PARALLEL) -q tests/processes --include full $(PYTEST_ARGS) || exit 1; \
 	done
 
+# The fault stories on a Prefect server whose database is a real PostgreSQL: there, writes to a flow run's labels race.
+POSTGRES_TESTS := $(patsubst %,tests/e2e/test_%.py,label_writes faults retried_parents call_paths sweep_orphans \
+	timeline watching users_flows pipeline slots)
+
+test-postgres: $(READY)
+	@$(PY) -m pytest $(PARALLEL) -rs --database postgresql $(POSTGRES_TESTS) $(PYTEST_ARGS)
+
+# Two workers and a server on PostgreSQL: one worker is killed, one is stopped. RUNS=60 SCHEDULES=20 LIMIT=10
+test-scale: $(READY)
+	@$(PY) -m pytest -q --database postgresql --include exhaustive tests/scale $(PYTEST_ARGS)
+
 # Runs all fault and process tests once and counts them: tests/faults/FIGURES.md.
 figures: $(READY)
 	@$(PY) tests/faults/figures.py $(PYTEST_ARGS)
+
+# Without the vendor's SDK, two yardsticks are recorded figures.
+bench: $(READY)
+	@$(MAKE) --no-print-directory $(CONTRACT_READY) || echo "The vendor's SDK cannot be installed here."
+	@$(PY) tests/benchmarks/bench.py $(BENCH_ARGS)
 
 # Writes flows/GUARANTEES.md from the marks on the tests.
 guarantees: $(READY)
@@ -189,6 +216,6 @@ wheel-check: build
 check: test lint test-contract wheel-check
 
 clean:
-	@rm -rf $(VENV) $(CONTRACT_VENV) $(NEWEST_VENV) $(LOWEST_VENV) .demo $(BUILD) $(BUILD).log dist .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf $(VENV) $(CONTRACT_VENV) $(NEWEST_VENV) $(LOWEST_VENV) .demo .local $(BUILD) $(BUILD).log dist .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

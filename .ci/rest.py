@@ -46,7 +46,7 @@ PARTS = [
     Part("the vendor's SDK", ["make", "--no-print-directory", "test-contract"], 120),
     Part("400 random stories, 100,000 lines", [*PYTEST, "-m", "(full or exhaustive) and memory"], 120),
     Part("more on the real server", [*PYTEST, "-m", "(full or exhaustive) and e2e", "tests/e2e"], 180),
-    processes("full or exhaustive", 120, "deployment"),
+    processes("full or exhaustive", 400, "deployment", "local"),
     processes("full", 200, "interrupts", "supervisors"),
     processes("full", 200, "shapes", "resuming"),
     processes("full", 150, "traps", "pipelines", "secrets", "live_logs"),

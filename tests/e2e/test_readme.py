@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
+from prefect.client.orchestration import get_client
 from support.prefect_server import prefect_settings
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
@@ -80,6 +81,26 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
                 _run(block, tmp_path)
 
 
+@pytest.mark.full
+def test_the_commands_of_the_page_on_deployments_run(
+    prefect_server: LocalPrefectServer, bolts_deployment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They make the work pool, the deployments and the queue that goes first, and can be repeated."""
+    monkeypatch.chdir(ROOT)
+    blocks = snippets(ROOT / "deployments" / "README.md")
+    assert len(blocks) == 1
+    for _ in range(2):
+        _run_commands_here(blocks[0])
+    with get_client(sync_client=True) as client:
+        queues = client.request("POST", "/work_pools/bolt/queues/filter", json={}).json()
+        webhook = client.read_deployment_by_name("report-run/webhook")
+        (found,) = client.request("GET", f"/automations/related-to/prefect.deployment.{webhook.id}").json()
+    assert {queue["name"]: queue["priority"] for queue in queues} == {"urgent": 1, "default": 2}
+    # `prefect deploy` fills in templates of its own, and has left this one to the automation.
+    template = found["actions"][0]["parameters"]["command_ids"]["value"]["template"]
+    assert template == "{{ event.payload.command_ids | tojson }}"
+
+
 def _run_commands_here(block: Snippet) -> None:
     for line in block.text.splitlines():
         command = shlex.split(line, comments=True)
@@ -109,11 +130,12 @@ def test_every_code_block_is_run_or_marked_as_shown_only() -> None:
     there_are = {
         "README.md": "bash",
         "paradime_blocks/testing/README.md": "bash",
-        "flows/README.md": "yaml json",
+        "flows/README.md": "yaml json bash",
+        "deployments/README.md": "bash nginx",
     }
     for readme, languages in there_are.items():
         fences = re.findall(r"^```(.*)$", (ROOT / readme).read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(fences) == {"python", "", *languages.split()}, readme
+        assert set(fences) - {"python"} == {"", *languages.split()}, readme
 
 
 def _run(block: Snippet, folder: Path, page: str = "README.md") -> None:

@@ -306,6 +306,16 @@ class Launched:
         assert late <= within, f"a Bolt run ended {late:.1f} s after the flow run"
         return late
 
+    def task_runs(self) -> list[Any]:
+        """The task runs of the flow run, in the order in which they began."""
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+        with _client() as client:
+            found = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[self.flow_run.id]))
+            )
+        return sorted(found, key=lambda one: str(one.start_time))
+
     def logs(self) -> str:
         from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 

@@ -24,3 +24,13 @@ def credentials_for(simulator: BoltSimulator, **fields: Any) -> ParadimeCredenti
         "workspace_uid": simulator.workspace_uid if simulator.bearer else None,
     }
     return ParadimeCredentials(**{**good, **fields})
+
+
+async def save(credentials: ParadimeCredentials, name: str) -> None:
+    """Save a block. If two tests save the first block of this type at the same moment, Prefect refuses one of them."""
+    from prefect.exceptions import ObjectAlreadyExists
+
+    try:
+        await credentials.asave(name)
+    except ObjectAlreadyExists:
+        await credentials.asave(name)

@@ -31,6 +31,7 @@ GROUPS = (
     "Flows of your own",
     "Time limit, and cancels that Bolt does not carry out",
     "The schedule is running already",
+    "Webhooks",
 )
 OUTCOME = ("prefect", "bolt", "result")
 # The more realistic layers come first.

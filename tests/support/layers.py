@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # starts; the tests on the real server last and one by one, so that no xdist process is idle at the end.
 LAYERS = {
     "processes": "processes",
+    "scale": "processes",
     "unit": "unit",
     "simulator": "simulator",
     "client": "simulator",
@@ -40,6 +41,8 @@ TOGETHER = {
     "e2e/test_docstrings.py": "documents",
     "e2e/test_readme.py": "documents",
     "e2e/test_composing.py::test_the_example_of_a_deployment": "documents",
+    # Each test applies its automations, and so deletes those of the others.
+    "e2e/test_automations.py": "automations",
 }
 # Marks of tests that `make test` leaves to longer runs, the longest first: `-m full` runs only those,
 # `--include full` runs them as well.

@@ -7,20 +7,29 @@ seconds. Memory tests have no time limit; the other rules apply to them too.
 from __future__ import annotations
 
 import gc
+import importlib
 import socket
 import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from traceback import extract_stack
 from typing import Any
 
 import pytest
 from support.layers import layer_of
 
+with suppress(ImportError):
+    # When it is imported first, it opens a socket. Hypothesis, for one, imports it in the middle of a test.
+    importlib.import_module("urllib3.util.connection")
+
 _LIMITED = {"unit", "memory"}
 # Longer than a busy machine interrupts a test.
 _ASLEEP_SECONDS = 5.0
+# The thread that observes the flow runs of earlier tests may begin again at any time.
+_OBSERVER = "paradime-observer"
 _ELSEWHERE = "such a test belongs to another layer (tests/support/layers.py)."
 # The same code takes up to twice as long on Python 3.10 as on later versions.
 _SLOWER = 2 if sys.version_info < (3, 11) else 1
@@ -44,7 +53,7 @@ class _Watch:
 
     def check(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Stop a forbidden action. The event loop's own socket pair is allowed: its family is AF_UNIX."""
-        if self._others is None:
+        if self._others is None or threading.current_thread().name == _OBSERVER:
             return
         problem = ""
         if event == "socket.__new__" and arguments[1] in {socket.AF_INET, socket.AF_INET6}:
@@ -52,7 +61,10 @@ class _Watch:
         elif event in _PROCESSES:
             problem = "It starts a process"
         if problem and threading.get_ident() not in self._others:
-            self.forbidden = problem
+            stack = " > ".join(
+                f"{Path(each.filename).name}:{each.lineno}" for each in extract_stack(limit=12)
+            )
+            self.forbidden = f"{problem}, in the thread {threading.current_thread().name} ({stack})"
             raise RuntimeError(f"{problem}: {_ELSEWHERE}")
 
 

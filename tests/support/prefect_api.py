@@ -57,12 +57,16 @@ async def latest_flow_run(flow_name: str) -> FlowRun:
 
 async def artifacts_of(flow_run_id: UUID) -> dict[str, Artifact]:
     """Return the artifacts of a flow run by key, the newest of each."""
+    return {artifact.key or "": artifact for artifact in await every_artifact_of(flow_run_id)}
+
+
+async def every_artifact_of(flow_run_id: UUID) -> list[Artifact]:
+    """Return the artifacts of a flow run, oldest first."""
     async with get_client() as client:
         found = await client.read_artifacts(
             artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
         )
-    found.sort(key=lambda artifact: str(artifact.created))
-    return {artifact.key or "": artifact for artifact in found}
+    return sorted(found, key=lambda artifact: str(artifact.created))
 
 
 async def logs_of(flow_run_id: UUID) -> list[str]:
@@ -81,3 +85,11 @@ async def steps_with_a_run_to_resume(flow_run_id: UUID) -> set[str]:
 
     async with get_client() as client:
         return set(resumable_subflows(await subflows_of(client, [flow_run_id])))
+
+
+async def flow_runs_of(deployment: str) -> list[FlowRun]:
+    """Return the flow runs of a deployment, which is named as `flow/deployment`."""
+    async with get_client() as client:
+        found = await client.read_deployment_by_name(deployment)
+        wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[found.id]))
+        return await client.read_flow_runs(flow_run_filter=wanted)

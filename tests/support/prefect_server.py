@@ -13,6 +13,7 @@ from local_server import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = [
@@ -28,6 +29,6 @@ __all__ = [
 class StartedElsewhere(LocalPrefectServer):
     """A server that another process started and will stop."""
 
-    def __init__(self, home: Path, url: str) -> None:
-        super().__init__(home)
+    def __init__(self, home: Path, url: str, settings: Mapping[str, str]) -> None:
+        super().__init__(home, settings=settings)
         self._port = int(url.rpartition(":")[2])

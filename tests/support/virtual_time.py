@@ -1,4 +1,8 @@
-"""An event loop whose time jumps: a wait of an hour ends at once, and the order is the same each time."""
+"""Event loops whose time jumps: a wait of an hour ends at once.
+
+The time of `VirtualTimeLoop` stands still in between, so that the order is the same each time. `JumpingTimeLoop` is for
+tests with a real server.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 _real_monotonic = time.monotonic
 # How long to wait, in real seconds, for something outside of the loop before a test counts as stuck.
 _STUCK_SECONDS = 20.0
+# How long an answer from another thread or process may take, in real seconds, before the time jumps.
+_ANSWER_SECONDS = 0.05
 
 
 class _Now:
@@ -58,6 +64,43 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
             return events
         _Now.monotonic += timeout
         return []
+
+
+class JumpingTimeLoop(asyncio.SelectorEventLoop):
+    """Has the real time, so that it can talk to other processes. While `jumping` is True, it does not wait for timers.
+
+    Set `jumping` only while all answers from outside come at once: the time limits of requests pass at once, too.
+    """
+
+    def __init__(self) -> None:
+        self._patient = _PatientSelector()
+        super().__init__(self._patient)
+
+    @property
+    def jumping(self) -> bool:
+        return self._patient.jumping
+
+    @jumping.setter
+    def jumping(self, value: bool) -> None:
+        self._patient.jumping = value
+
+    def time(self) -> float:
+        return _real_monotonic() + self._patient.jumped
+
+
+class _PatientSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Waits a moment for answers from outside. Then it makes the loop's time jump to the next timer."""
+
+    jumping = False
+    jumped = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if not self.jumping or timeout is None or timeout <= _ANSWER_SECONDS:
+            return super().select(timeout)
+        events = super().select(_ANSWER_SECONDS)
+        if not events:
+            self.jumped += timeout - _ANSWER_SECONDS
+        return events
 
 
 def in_this_loop(work: Callable[[], Any]) -> Future[int]:

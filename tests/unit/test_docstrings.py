@@ -17,7 +17,7 @@ def test_the_most_important_names_have_an_example():
     }
     flows = {
         *("run_schedule", "run_pipeline", "archive_run", "retry_run", "cancel_run", "trigger_only"),
-        *("list_schedules", "inspect_run", "sweep_orphans"),
+        *("list_schedules", "inspect_run", "sweep_orphans", "watch_runs", "report_run"),
     }
     tasks = {
         f"{module}.{node.name}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from support.guarantees import GROUPS, MarkError, marks_in, render, rows_of
 
+ROOT = Path(__file__).parents[2]
 SAID = f"""
 @pytest.mark.guarantee({GROUPS[0]!r}, "It rains", prefect="Wet", bolt="Dry", result="An " "umbrella")
 @pytest.mark.parametrize("drops", [1])
@@ -49,3 +53,16 @@ def test_an_invalid_mark_is_refused(texts: list[str], message: str):
     with pytest.raises(MarkError) as caught:
         page(*texts)
     assert message in str(caught.value)
+
+
+def test_the_ledgers_page_names_tests_that_exist():
+    """Each invariant names the test that proves it."""
+    page = (ROOT / "flows" / "paradime_flows" / "ledger" / "README.md").read_text()
+    named = set(re.findall(r"`(test_\w+)", page))
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)\(", file.read_text())
+    }
+    assert len(named) >= 7
+    assert named <= defined

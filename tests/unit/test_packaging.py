@@ -110,7 +110,9 @@ def test_all_links_lead_to_one_repository():
 
 
 @pytest.mark.parametrize(
-    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("flows/*.md")), ids=lambda page: page.name
+    "page",
+    [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("flows/*.md")), *sorted(ROOT.glob("deployments/*.md"))],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_links_of_a_page_lead_to_existing_files_and_headings(page):
     """A moved page or a renamed section would break links."""
