@@ -25,6 +25,8 @@ class Timing:
         other_writes_seconds: To change a flow run's labels, Prefect's server reads all of them and then stores them.
             This is the longest time that we expect between the two. If we read our labels back after this time, no
             write that began before ours can undo ours any more.
+        locked_seconds: If a Prefect server cannot write because another write has locked its database, the pause before
+            the request is sent again, the first time.
         beat_seconds: The interval between two heartbeats of a flow run's process.
         hooks_seconds: How long a process keeps the data of a flow run that has ended, for the hooks of the flow run.
         cancel_seconds: The time limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean
@@ -103,7 +105,8 @@ class Timing:
     observer_idle_seconds: float = 10.0
     prefect_answer_seconds: float = 3.0
     shared_read_seconds: float = 1.0
-    other_writes_seconds: float = 0.1
+    other_writes_seconds: float = 0.05
+    locked_seconds: float = 0.1
     beat_seconds: float = 30.0
     hooks_seconds: float = 60.0
     cancel_seconds: float = 12.0

@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The clients that are opened. Their requests go nowhere, and are answered."""
+    """The clients that are opened. Their requests go nowhere, and are answered; those to /locked with 503, twice."""
     clients: list[Any] = []
+    refused: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        is_locked = request.url.path.endswith("/locked") and len(refused) < 2
+        refused.extend([request.url.path] if is_locked else [])
+        return httpx.Response(503 if is_locked else 200, json=True)
 
     class Counted(orchestration.PrefectClient):
         def __init__(self, api: str, *, httpx_settings: dict[str, Any], **options: Any) -> None:
-            transport = httpx.MockTransport(lambda _: httpx.Response(200, json=True))
+            transport = httpx.MockTransport(answer)
             super().__init__(api, httpx_settings={**httpx_settings, "transport": transport}, **options)
             clients.append(self)
 
@@ -85,4 +91,25 @@ def test_only_the_requests_of_the_block_are_checked(opened: list[Any]) -> None:
 
     asyncio.run(both())
     assert checked == ["/api/within"]
+    assert len(opened) == 1
+
+
+def test_a_request_to_a_locked_database_is_repeated_almost_at_once(
+    opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But only the first time: a server that is down is asked at Prefect's own intervals."""
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def ask() -> None:
+        async with prefect_client() as client:
+            assert (await client._client.get("/locked")).json() is True
+
+    monkeypatch.setattr("prefect.client.base.anyio.sleep", pause)
+    asyncio.run(ask())
+    first, second = pauses
+    assert 0 < first < 0.5
+    assert second > 1
     assert len(opened) == 1

@@ -19,6 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 
 from paradime_flows.prefect_api.supervisor import the_supervisor
+from paradime_flows.time_limits import times
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -65,8 +66,8 @@ async def _client_of_this_loop() -> PrefectClient:
     if (found := clients.get(key)) is None:
         for ended in [each for each in list(clients) if each[0].is_closed()]:
             del clients[ended]
-        hooks = {"event_hooks": {"request": [_call_before_request]}}
-        found = clients[key] = OpenClient(get_client(httpx_settings=hooks))
+        hooks = {"request": [_call_before_request], "response": [_repeat_soon]}
+        found = clients[key] = OpenClient(get_client(httpx_settings={"event_hooks": hooks}))
     async with found.lock:
         if found.held is None:
             held = _hold_open(found.client)
@@ -84,3 +85,15 @@ async def _call_before_request(request: httpx.Request) -> None:
     before = _before_request.get()
     if before is not None:
         await before(request)
+
+
+async def _repeat_soon(response: httpx.Response) -> None:
+    """Let Prefect's client repeat a request that was answered with 503 almost at once, the first time.
+
+    A Prefect server with SQLite answers 503 if two writes meet, which happens in most runs. Prefect's client would wait
+    for two seconds.
+    """
+    request, repeated = response.request, "paradime_repeated"
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and repeated not in request.extensions:
+        request.extensions[repeated] = True
+        response.headers.setdefault("Retry-After", str(times().locked_seconds))
