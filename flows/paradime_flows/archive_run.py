@@ -17,6 +17,7 @@ from paradime_flows.prefect_api import (
     filled,
     find_schedule,
     resolve_credentials,
+    unless_named,
 )
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.archive_settings import ArchiveSettings
@@ -26,7 +27,7 @@ from paradime_flows.reporting.run_summary import RunRecord
 @bolt_flow(
     name="archive-run",
     description="Archives the summary, dbt results, logs and resources of any Bolt run.",
-    flow_run_name="archive-run-{run_id}",
+    flow_run_name=unless_named(lambda given: f"archive-run-{given['run_id']}"),
 )
 async def archive_run(
     run_id: RunId,

@@ -16,6 +16,7 @@ from paradime_flows.prefect_api import (
     find_schedule,
     resolve_credentials,
     run_logger,
+    unless_named,
 )
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.run_summary import RunRecord
@@ -25,7 +26,7 @@ from paradime_flows.runner import as_result
 @bolt_flow(
     name="cancel-run",
     description="Cancels a Paradime Bolt run and waits until the Bolt run has ended.",
-    flow_run_name="cancel-{run_id}",
+    flow_run_name=unless_named(lambda given: f"cancel-{given['run_id']}"),
 )
 async def cancel_run(
     run_id: RunId,

@@ -26,6 +26,7 @@ from paradime_flows.prefect_api import (
     bolt_flow,
     current_flow_run_id,
     resolve_credentials,
+    unless_named,
 )
 from paradime_flows.reporting.dbt_results import DbtStory, kind_of
 from paradime_flows.reporting.failure_cause import cause_of
@@ -47,7 +48,7 @@ _ERROR_CHARACTERS: Final = 300
 @bolt_flow(
     name="inspect-run",
     description="Shows the present state of a Paradime Bolt run: its commands, the ends of their logs, its files.",
-    flow_run_name="inspect-{run_id}",
+    flow_run_name=unless_named(lambda given: f"inspect-{given['run_id']}"),
 )
 async def inspect_run(run_id: RunId, credentials: CredentialsParameter = None) -> BoltRunResult:
     """Show the present state of a Bolt run on one page.

@@ -22,6 +22,7 @@ from paradime_flows.prefect_api import (
     resolve_credentials,
     resolve_schedule,
     schedule_of_run,
+    unless_named,
 )
 from paradime_flows.runner import RunPolicies, drive, this_flow_run_id
 
@@ -29,7 +30,7 @@ from paradime_flows.runner import RunPolicies, drive, this_flow_run_id
 @bolt_flow(
     name="retry-run",
     description="Retries a Paradime Bolt run from the failed command, or as a whole, and waits for the new run.",
-    flow_run_name="retry-{run_id}",
+    flow_run_name=unless_named(lambda given: f"retry-{given['run_id']}"),
     boxes={"logs_and_archive": LogsAndArchive, "safety": Safety, "advanced": AdvancedRetry},
     retries=0,
     on_cancellation=[cancel_owned_runs],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prefect.runtime import flow_run as this_flow_run
+from collections.abc import Mapping
+from typing import Any
+
 from typing_extensions import Unpack
 
 from paradime_blocks import BoltRunResult
@@ -17,11 +19,11 @@ from paradime_flows.parameters import (
     Safety,
     ScheduleParameter,
 )
-from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule
+from paradime_flows.prefect_api import async_form, bolt_flow, resolve_schedule, unless_named
 
 
-def _name_of_the_run() -> str:
-    schedule = this_flow_run.parameters.get("schedule_name")
+def _schedule_in(parameters: Mapping[str, Any]) -> str:
+    schedule = parameters.get("schedule_name")
     return (
         schedule if isinstance(schedule, str) else getattr(schedule, "schedule_name", None) or "bolt-schedule"
     )
@@ -30,7 +32,7 @@ def _name_of_the_run() -> str:
 @bolt_flow(
     name="run-schedule",
     description="Triggers a Paradime Bolt schedule, waits for the run, and archives its logs and resources.",
-    flow_run_name=_name_of_the_run,
+    flow_run_name=unless_named(_schedule_in),
     boxes={"logs_and_archive": LogsAndArchive, "safety": Safety, "advanced": Advanced},
     # A Prefect retry executes the flow again, even after a cancel. The parameter `retries` sets the retries in Bolt.
     retries=0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect import tags
 from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Crashed
 from support.prefect_api import artifacts_of, latest_flow_run
 
@@ -26,7 +27,7 @@ from paradime_flows.ledger.record import read_records
 from paradime_flows.list_schedules import alist_schedules, list_schedules
 from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
 from paradime_flows.retry_run import aretry_run, retry_run
-from paradime_flows.run_schedule import arun_schedule
+from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.sweep_orphans import asweep_orphans
 from paradime_flows.trigger_only import atrigger_only, trigger_only
 
@@ -48,6 +49,22 @@ def broken(
         "broken",
         commands=["dbt seed", SimulatedCommand("dbt run", return_code=code, stdout=f"{log}\n"), "dbt test"],
     )
+
+
+@pytest.mark.parametrize(
+    "given, name", [("Month's end", "Month's end"), ("brave-otter", "daily"), ("report-7", "report-7")]
+)
+async def test_a_flow_run_keeps_the_name_that_a_person_has_given(
+    bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, given: str, name: str
+) -> None:
+    """A name of two words is one that Prefect has made up: then the flow run gets the name of its schedule."""
+    bolt_simulator.clock.speed = 1000
+    bolt_simulator.add_schedule("daily", commands=["dbt run"], setup_commands=False)
+    parameters = {"schedule_name": "daily", "credentials": credentials, **QUICK}
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(run_schedule, name=given)
+        await run_flow_async(run_schedule, flow_run=flow_run, parameters=parameters)
+        assert (await client.read_flow_run(flow_run.id)).name == name
 
 
 # trigger_only

@@ -49,6 +49,7 @@ from paradime_flows.prefect_api.labels import (
     schedule_tag,
 )
 from paradime_flows.prefect_api.observer import Observed, observing, the_observer
+from paradime_flows.prefect_api.run_names import unless_named
 from paradime_flows.prefect_api.shared_reads import read_flow_run, read_flow_runs
 from paradime_flows.prefect_api.signals import (
     SwallowedSignals,
@@ -122,4 +123,5 @@ __all__ = [
     "the_observer",
     "the_supervisor",
     "times",
+    "unless_named",
 ]
