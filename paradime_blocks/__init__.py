@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        # Imported when needed, as in `paradime_blocks.client`.
+        # The client is imported only when it is needed, as in `paradime_blocks.client`.
         if name == "BoltClient":
             from paradime_blocks.client import BoltClient  # noqa: PLC0415
 

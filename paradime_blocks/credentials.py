@@ -38,9 +38,10 @@ _WHO_AND_WHERE = ("api_endpoint", "api_key", "api_secret", "workspace_uid")
 
 @functools.lru_cache(maxsize=1)
 def _of_the_environment(*_: object) -> ParadimeCredentials | None:
-    """Return the credentials from the environment. Reading them for every client would take most of a wait's time.
+    """Return the credentials from the environment, from a cache.
 
-    The arguments are what they are made of: when one of them changes, the credentials are read again.
+    Without the cache, reading the credentials for every client would take most of a wait's time. The arguments show
+    whether the environment has changed: if one of them changes, the credentials are read again.
     """
     try:
         return ParadimeCredentials.from_env()

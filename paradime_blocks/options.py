@@ -184,7 +184,8 @@ class TimeoutOptions(TypedDict, total=False):
     timeout_seconds: Annotated[
         TimeoutSeconds | None,
         Doc(
-            "How long a run may take, in seconds from its trigger. A retry has it again. The default is 24 hours."
+            "How long a run may take, in seconds from its trigger. A retry has this time again. "
+            "The default is 24 hours."
         ),
     ]
 

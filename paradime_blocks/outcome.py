@@ -70,7 +70,7 @@ class Outcome:
 
     async def fetch(self) -> BoltRunResult:
         """Return the result of a run that succeeded. `BoltRun.afetch_result` lists the errors that are raised."""
-        # A single poll fails early. `_patiently` repeats it and limits the outage.
+        # A single poll fails early. `_patiently` repeats the poll and limits the outage.
         async with (
             self.credentials.get_client(retry_policy=POLL_POLICY) as polling,
             self.credentials.get_client() as client,
@@ -116,7 +116,7 @@ class Outcome:
         return found
 
     async def _result_of(self, client: BoltClient, status: BoltRunStatus) -> BoltRunResult:
-        # What reads dbt's files is needed only at the end of a run.
+        # The code that reads dbt's files is needed only at the end of a run.
         from paradime_blocks.dbt.digest import not_read  # noqa: PLC0415
 
         resources = await self._resources_of(client, status)

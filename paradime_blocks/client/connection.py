@@ -188,7 +188,7 @@ class Connection:
     async def _post_for_large(
         self, body: Mapping[str, Any], large: LargeReply, limit: anyio.CancelScope
     ) -> httpx.Response:
-        """Return a response without its long texts. Each part of a large reply has the time of a whole small one."""
+        """Return a response without its long texts. Each part of a large reply may take as long as a small reply."""
         seconds, received = self.settings.request_timeout_seconds, 0
         async with self.http.stream("POST", self.settings.api_endpoint, json=body) as response:
             async for chunk in response.aiter_bytes(_CHUNK_BYTES):

@@ -1,7 +1,7 @@
 """Reads a reply with texts that are too long for memory: while the reply arrives, long texts are written to files.
 
 A JSON parser would need the whole reply, and the whole text, in memory. So this module separates the long texts from
-the rest of the JSON. A JSON parser reads the rest, and the long texts in pieces.
+the rest of the JSON. A JSON parser then reads the rest, and reads the long texts in pieces.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # A longer text goes to a file, in pieces of this size.
 _PIECE_BYTES: Final = 1 << 20
-# A line end is searched only in the last bytes of a text, at most in this many, since a text may be one very long line.
+# A line end is searched only in this many bytes at the end of a text, since a text may be one very long line.
 _SEARCHED_BYTES: Final = 1 << 20
 # What follows the opening quote of a JSON text, up to the closing quote or to the end of the chunk.
 _IN_QUOTES: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)

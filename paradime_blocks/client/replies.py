@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from paradime_blocks.text.redaction import Redactor
 
 _GATEWAY_TIMEOUT: Final = 504
-# An error's message becomes a state, a label and a log line in Prefect. So the text that it quotes from Bolt is cut.
+# An error's message becomes a state, a label and a log line in Prefect. So the text that the message quotes from Bolt
+# is cut.
 EXCERPT_CHARACTERS: Final = 200
 ERROR_CHARACTERS: Final = 500
 _NO_JSON: Final = object()

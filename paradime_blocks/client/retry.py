@@ -126,7 +126,7 @@ async def call_with_retries(
     Raises:
         BaseException: The error of the last call.
     """
-    # It brings much with it, and is not needed before the first request.
+    # Tenacity imports many modules, and is not needed before the first request.
     import tenacity  # noqa: PLC0415
 
     async def attempt() -> T:

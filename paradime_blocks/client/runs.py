@@ -239,9 +239,9 @@ class RunCalls(AliasedReads):
     async def may_trigger(self) -> bool | None:
         """Ask Bolt whether the key may trigger and cancel. Bolt executes nothing for this question.
 
-        The client sends a mutation that would cancel a run which cannot exist, and `@skip` leaves out the mutation's
-        only field. If the key may only read, some servers refuse any mutation. Other servers have nothing to execute,
-        so they do not refuse this mutation.
+        The client sends a mutation that would cancel a run that cannot exist. `@skip` leaves out the mutation's only
+        field. If the key may only read, some servers refuse any mutation. Other servers have nothing to execute, so
+        they do not refuse this mutation.
 
         Returns:
             False if Bolt refused the mutation because the key may only read; None if it is unknown whether the key may

@@ -82,7 +82,7 @@ async def _names(send: Callable[[Operation, dict[str, Any]], Awaitable[Any]]) ->
 
 
 def _similar(name: str, names: Mapping[str, str]) -> list[str]:
-    """Return the names that are similar. Only the beginning of long names is compared, because this takes time."""
+    """Return the names that are similar. Only the beginning of a long name is compared, to save time."""
     by_key = {key.lower()[:_NAME_CHARACTERS]: each for key, each in names.items()}
     close = get_close_matches(name.lower()[:_NAME_CHARACTERS], by_key, _NAMES_SHOWN, _SIMILAR)
     return list(dict.fromkeys(by_key[match] for match in close))

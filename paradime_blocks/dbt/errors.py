@@ -44,7 +44,7 @@ _LOG_TAIL_CHARACTERS: Final = 4000
 _LOG_END_BYTES: Final = 80_000
 _FRESHNESS: Final = ("sources.json", "freshness.json")
 _LIMIT_BYTES: Final = 32 * 1024 * 1024
-# The run's result waits for these facts. The archive, which is written later, has all of them.
+# The time limit for these facts: the run's result waits for them. The archive, which is written later, has them all.
 _SECONDS: Final = 60.0
 
 

@@ -42,8 +42,8 @@ _TABLES: Final = "Test failed"
 # Lines without a level of their own are returned together, up to this number of characters.
 _TOGETHER_CHARACTERS: Final = 5000
 # Matches the beginning of a line that may have another level than the stream's usual level. Such a line is read
-# closely. The pattern begins with the line break: a search for a fixed character is many times as fast as one for a
-# position.
+# closely. The pattern begins with the line break, because a search for a fixed character is many times as fast as a
+# search for a position.
 _LOUD: Final = (
     r"(?:\{"
     rf"|(?:{TIME}|(?![0-9]{{2}}:[0-9]{{2}}:))(?:{HEAD.replace('(?P<warning>', '(?:').replace('(?P<error>', '(?:')}"
@@ -51,7 +51,7 @@ _LOUD: Final = (
     r"|(?:Batch )?[0-9]{1,9} of [0-9]{1,9} (?:ERROR|FAIL|WARN|SKIP)"
     r"| {0,7}(?:Failed|Errored|Stale|Warned|Cancelled) "
 )
-# Most lines of dbt look like this. They are skipped first.
+# Most lines of dbt match this pattern. These lines are skipped first.
 _COMMON: Final = r"(?![0-9:]{8}  [0-9]{1,9} of [0-9]{1,9} (?:START|OK|PASS) )"
 _LOUD_LINE: Final[dict[str, re.Pattern[str]]] = {
     "STDOUT": re.compile(r"\n" + _COMMON + _LOUD + "))"),

@@ -94,7 +94,10 @@ def _messages(pieces: Iterable[str]) -> Iterator[tuple[list[str], bool]]:
 
 
 def _only_announces(lines: list[str]) -> bool:
-    """Whether the lines only announce an error that the next message contains. In JSON logs, these are two events."""
+    """Whether the lines only announce an error that the next message contains.
+
+    In JSON logs, the announcement and the error are two events.
+    """
     return len(lines) == 1 and ANNOUNCES.match(lines[0]) is not None
 
 

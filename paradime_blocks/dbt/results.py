@@ -72,7 +72,7 @@ class Summary:
         warned: The nodes that ended with a warning.
         skipped: The nodes that dbt skipped, mostly because of the failures.
         slowest: The nodes that took longest, the longest first, without nodes that were skipped or reused.
-        total_seconds: The sum of the nodes' times. With several threads it is more than the elapsed time.
+        total_seconds: The sum of the nodes' times. With several threads, the sum is more than the elapsed time.
     """
 
     counts: Mapping[str, Mapping[str, int]]

@@ -184,7 +184,7 @@ def begun_too_late(
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return how many seconds after it was sent a trigger without an answer may still start its run.
+    """Return how long a trigger without an answer may still start its run, in seconds after the trigger was sent.
 
     Args:
         request_timeout_seconds: The client's timeout for a request. A server may work on the request for longer.

@@ -44,7 +44,7 @@ _DETAIL_CHARACTERS = 300
 # The least wait after HTTP 429.
 _BUSY_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# The trigger has not been sent yet, so there is no run to cancel, and the withdrawal may take longer.
+# A withdrawal may take longer than a save: the trigger has not been sent yet, so there is no run to cancel.
 _WITHDRAWAL_SECONDS = 10.0
 
 
@@ -250,7 +250,7 @@ class Trigger:
         return finding.run_id if finding.verdict is Verdict.FOUND else None
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
-        """Return the id of the run that the trigger started despite an error; None if it may be sent again."""
+        """Return the id of the run that the trigger started despite an error; None if the trigger may be sent again."""
         window = self.window_seconds
         if isinstance(error, BoltAlreadyRunning):
             if self._lost is None:
