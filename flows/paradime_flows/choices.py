@@ -4,7 +4,8 @@ from typing import Literal
 
 # What happens to the Bolt run when the flow stops waiting for the Bolt run.
 Policy = Literal["cancel", "leave"]
-# The same at an interrupt. auto: leave if Prefect runs the flow run again after a SIGTERM, or else cancel.
+# What happens to the Bolt run at an interrupt. auto: leave if Prefect runs the flow run again after a SIGTERM, or else
+# cancel.
 OnInterrupt = Literal["auto", "cancel", "leave"]
 OnAlreadyRunning = Literal["wait", "attach", "attach_if_same", "fail", "skip", "replace"]
 OnFailure = Literal["stop", "finish", "continue"]

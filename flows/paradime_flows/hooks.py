@@ -42,7 +42,8 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
     - If the flow run was cancelled, the hook cancels each Bolt run.
     - If the flow run crashed, the option `on_crash` of each Bolt run decides.
     - If Prefect's own time limit was reached, the option `on_interrupt` of each Bolt run decides.
-    - If the flow run failed, the hook cancels the Bolt runs that tasks triggered, except unreachable ones.
+    - If the flow run failed, the hook cancels the Bolt runs that tasks triggered. It does not cancel a Bolt run if the
+      wait for that run ended because Bolt was unreachable.
 
     A Bolt run that another client triggered is never cancelled.
 
@@ -50,7 +51,7 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
 
     Args:
         flow: The flow of the flow run. This hook does not use the flow.
-        flow_run: The flow run, as Prefect read the flow run when it began.
+        flow_run: The flow run, as Prefect read it when the flow run began.
         state: The new state of the flow run.
     """
     del flow

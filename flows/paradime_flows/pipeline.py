@@ -201,13 +201,14 @@ class Pipeline(BaseModel):
     def from_schedules_file(cls, path: str | Path, *, attach_seconds: float = 0) -> Self:
         """Read a pipeline from `paradime_schedules.yml`: Bolt's own order, `schedule_trigger` or `run_after`.
 
-        Bolt itself starts a schedule that has such a trigger. A step for it would start it a second time, so this
-        warns of each, unless `attach_seconds` says to wait for the run that Bolt starts.
+        Bolt itself starts a schedule that has such a trigger. A step for this schedule would start the schedule a
+        second time. So this method warns of each such schedule, unless `attach_seconds` says to wait for the run that
+        Bolt starts.
 
         Args:
             path: The path of the file in the dbt repository, or of a folder with such files.
             attach_seconds: How long each step waits for the run that Bolt starts by itself, in seconds; see
-                `Step.attach_seconds`. 0: the step starts the schedule, too.
+                `Step.attach_seconds`. With 0, the step starts the schedule, too.
 
         Raises:
             BoltRequestError: The file cannot be read, or its schedules are not a valid pipeline.
@@ -236,8 +237,8 @@ class Pipeline(BaseModel):
 
         Each active schedule that is not suspended becomes a step. Bolt's API shows only one kind of dependency: a
         schedule can defer to another schedule, and then dbt uses the tables that the other schedule built. If
-        schedule A defers to schedule B, the step of A runs after the step of B. Bolt also starts schedules after
-        others; only the file `paradime_schedules.yml` shows that, which `from_schedules_file` reads.
+        schedule A defers to schedule B, the step of A runs after the step of B. Bolt also starts schedules after other
+        schedules. Only the file `paradime_schedules.yml` shows this order; `from_schedules_file` reads the file.
 
         Args:
             credentials: A `ParadimeCredentials` block, the block's name, or None to use the `PARADIME_*` environment

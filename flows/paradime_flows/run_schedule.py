@@ -84,7 +84,7 @@ async def run_schedule(
             print(result.state, result.url)
         ```
     """
-    # A program that only serves or deploys the flow does not need what runs it.
+    # A program that only serves or deploys the flow does not need the code that runs the flow.
     from paradime_flows.runner import RunPolicies, drive, this_flow_run_id  # noqa: PLC0415
 
     options = flat(options)

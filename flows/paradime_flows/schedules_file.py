@@ -1,7 +1,7 @@
 """Reads the order of schedules from `paradime_schedules.yml`: which schedule Bolt starts after which other one.
 
-No query of Bolt returns this order. A schedule says it as `schedule_trigger`, or in the newer spelling as `run_after`.
-Both spellings, and their keys, are known from the vendor's help pages; other keys are ignored.
+No query of Bolt returns this order. A schedule in the file has the order under `schedule_trigger`, or under `run_after`
+in the newer spelling. Both spellings, and their keys, are known from the vendor's help pages; other keys are ignored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class FileSchedule:
 
     Attributes:
         name: The schedule's name.
-        after: The schedule after which Bolt starts this one; None if Bolt does not.
+        after: The schedule after which Bolt starts this schedule; None if there is no such schedule.
         on: How the other schedule must have ended: `passed`, `failed` or `sla`. Empty if the file does not say it.
         workspace: The workspace of the other schedule, if the file names one.
         commands: The schedule's commands.

@@ -16,17 +16,18 @@ class Timing:
         signal_interval_seconds: The interval between two checks for a signal that Prefect does not pass to a thread.
         watch_interval_seconds: The interval at which the states of the flow runs of this process are read from Prefect
             while there is no event stream.
-        rarely_seconds: The interval at which they are read while there is an event stream: not every change has an
-            event.
+        rarely_seconds: The interval at which these states are read while there is an event stream, because not every
+            change has an event.
         stream_pause_seconds: The longest pause before a broken event stream is opened again.
         observer_idle_seconds: How long a process keeps its event stream if no flow run needs the stream.
         prefect_answer_seconds: How long we wait for one answer from Prefect if there is no time for retries.
-        shared_read_seconds: How long a read of flow runs waits for the read before it, which others share.
+        shared_read_seconds: How long a read of flow runs waits at most for the end of the read before it, which other
+            callers share.
         other_writes_seconds: To change a flow run's labels, Prefect's server reads all of them and then stores them.
             This is the longest time that we expect between the two. If we read our labels back after this time, no
             write that began before ours can undo ours any more.
-        locked_seconds: If a Prefect server cannot write because another write has locked its database, the pause before
-            the request is sent again, the first time.
+        locked_seconds: The pause before a request is sent again for the first time, if a Prefect server could not write
+            because another write had locked its database.
         beat_seconds: The interval between two heartbeats of a flow run's process.
         hooks_seconds: How long a process keeps the data of a flow run that has ended, for the hooks of the flow run.
         cancel_seconds: The time limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean
@@ -55,10 +56,10 @@ class Timing:
         log_fetch_seconds: The time limit for fetching new output of a command. After the limit, the next poll fetches
             this output.
         log_pause_seconds: The pause between two fetches of the output of running commands, if there is new output.
-        log_longest_pause_seconds: The longest pause. The pause grows while there is no new output.
+        log_longest_pause_seconds: The longest pause between two fetches. The pause grows while there is no new output.
         log_batch_seconds: How long log lines wait for more log lines before all of them are sent to Prefect, at the
             beginning of a Bolt run.
-        log_longest_batch_seconds: How long they wait at most when the Bolt run has lasted for a while.
+        log_longest_batch_seconds: How long log lines wait at most when the Bolt run has lasted for a while.
         log_quick_seconds: If a fetch of a command's whole output takes longer than this, the next fetch is delayed.
         log_precision_seconds: The largest error in the time of a log record when a Prefect server stores the record.
         drain_seconds: The time limit for fetching the rest of the output of a Bolt run that has ended.
@@ -66,11 +67,12 @@ class Timing:
             complete.
         drain_outage_seconds: How long Bolt or Prefect may be unreachable while the rest of the output is fetched.
         drain_pause_seconds: The pause between two fetches of the rest of the output.
-        output_patience_seconds: After we have cancelled a fetch of output, how long we wait for its end.
+        output_patience_seconds: How long we wait for the end of a fetch of output that we have cancelled.
         last_fetch_seconds: The time limit for the last fetch of output, if the flow stops waiting before the Bolt run
             ends.
         last_status_seconds: The time limit for reading the state of the Bolt run before the last fetch of output.
-        command_output_seconds: If a command has ended, how long its task run waits for the command's output in the log.
+        command_output_seconds: How long the task run of a command that has ended waits for the command's output in the
+            log.
         task_run_seconds: The time limit for the beginning or the end of a task run that shows a piece of work.
         progress_after_seconds: How long we wait for a Bolt run before its progress is shown as an artifact.
         progress_interval_seconds: The shortest interval between two updates of the progress artifact.
@@ -78,8 +80,8 @@ class Timing:
         held_seconds: How long a flow run that may be suspended first waits in its process. Then it decides again.
         worth_suspending_seconds: If the usual end of a Bolt run is nearer than this time, the flow run is not
             suspended.
-        suspension_margin_seconds: How long after the time limit of its Bolt run Prefect fails a flow run that nobody
-            has resumed.
+        suspension_margin_seconds: If nobody has resumed a suspended flow run, Prefect fails it this long after the time
+            limit of its Bolt run.
         event_memory_seconds: How long a repetition of an event triggers no automation. Prefect's server remembers an
             event for half an hour.
         event_poll_seconds: The interval between two questions to Prefect whether it has stored events.
@@ -90,7 +92,7 @@ class Timing:
         webhook_retry_seconds: The longest pause between two attempts to do the work of webhooks, while Bolt or Prefect
             is unreachable.
         webhook_outage_seconds: How long the flow `report_run` waits for the end of an outage of Bolt.
-        webhook_stop_seconds: When the receiver of webhooks stops, how long it may take for the work that is left.
+        webhook_stop_seconds: How long the receiver of webhooks may take for the work that is left when it is stopped.
         step_stop_seconds: The time limit for a pipeline step to cancel and archive its Bolt run. The pipeline aborts a
             step that takes longer.
         step_interrupt_seconds: The time limit for a pipeline step to cancel and archive its Bolt run after an

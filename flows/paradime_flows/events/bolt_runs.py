@@ -70,7 +70,10 @@ def emit_started(subject: RunSubject, **payload: Any) -> Event | None:
 
 
 def emit_if_running(subject: RunSubject, status: BoltRunStatus | None) -> bool:
-    """Send the event that a Bolt run executes its commands, if its status shows commands. Return whether it does."""
+    """Send the event that a Bolt run executes its commands, if its status shows commands.
+
+    Return whether the status shows commands.
+    """
     if status is None or not status.commands:
         return False
     emit_started(subject, started_at=_text(status.started_at))

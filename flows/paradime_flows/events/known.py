@@ -1,6 +1,7 @@
 """Asks Prefect which events it has stored.
 
-Automations have already acted on a stored event. If a late observer sends this event again, they act a second time.
+Automations have already acted on a stored event. If a late observer sends this event again, the automations act a
+second time.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller
     context = TaskRunContext.get()
     while context is not None:
         task_run = context.task_run
-        # Prefect passes a task's context to the flows that it calls, and to their tasks, at every level.
-        # For a subflow, Prefect enters the context of the task once more.
+        # Prefect passes a task's context to the flows that the task calls, and to the tasks of these flows, at every
+        # level. For a subflow, Prefect enters the context of the task once more.
         seen = {but, *(task.task_run_id for task in tasks)}
         if task_run.flow_run_id == flow_run_id and task_run.id not in seen:
             attempt = task_run.flow_run_run_count
@@ -70,7 +70,8 @@ def tasks_around(flow_run_id: UUID | None, *, but: UUID | None = None) -> Caller
                 0,
                 TaskAttempt(task_run_id=task_run.id, number=task_run.run_count, task_key=task_run.task_key),
             )
-        # Prefect has no public name for the context around this one. It keeps it in a token, to restore it later.
+        # Prefect has no public name for the context around this one. Prefect keeps the outer context in a token, to
+        # restore it later.
         token: Token[Any] | None = context._token  # noqa: SLF001
         before = None if token is None else token.old_value
         context = before if isinstance(before, TaskRunContext) else None

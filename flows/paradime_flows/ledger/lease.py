@@ -74,7 +74,10 @@ def next_lease(labels: Mapping[str, Any] | None, holder: str) -> Lease:
 
 
 def settlers_lease(seen: Lease, settler: str) -> Lease:
-    """Return a lease for a settler: greater than the lease that it has seen, smaller than an execution's next one."""
+    """Return a lease for a settler.
+
+    The lease is greater than the lease that the settler has seen, and smaller than the next lease of an execution.
+    """
     holder = f"{_SETTLER}{settler}"
     return seen if seen.holder == holder else Lease(seen.epoch + 1, holder)
 

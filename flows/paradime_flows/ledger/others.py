@@ -9,12 +9,13 @@ from paradime_flows.ledger.phase import Relation
 from paradime_flows.ledger.record import Record, read_records
 from paradime_flows.prefect_api import prefect_client, run_logger, schedule_tag
 
-# Prefect returns at most so many flow runs in one answer. They are enough, since a search is for the last minutes only.
+# Prefect returns at most this many flow runs in one answer. That is enough, since a search is only about the last
+# minutes.
 _FLOW_RUNS_READ = 200
 
 
 async def runs_of_others(record: Record) -> set[int]:
-    """Return the Bolt runs of a record's schedule that other triggers than the record's trigger have started.
+    """Return the Bolt runs of a record's schedule that were started by other triggers than the record's own trigger.
 
     If a flow run has taken over a record, the old record and the new record have the same trigger. If Prefect does not
     answer, return no Bolt runs.

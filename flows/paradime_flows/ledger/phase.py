@@ -1,4 +1,4 @@
-"""The phases of an intent, and how its Bolt run relates to it. This module imports nothing that does I/O."""
+"""The phases of an intent, and who has started its Bolt run. This module imports nothing that does I/O."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class Record(BaseModel):
         unreachable: Whether the wait ended because Bolt was unreachable. Then the flow run's failure does not mean that
             the Bolt run has failed.
         began_at: When the time limit of the Bolt run began, in seconds since the epoch.
-        began_here: When it began, on the monotonic clock of this process; None if another execution began it. It is not
-            stored.
+        began_here: When this time limit began, on the monotonic clock of this process; None if it began in another
+            execution. This value is not stored.
         limit_seconds: The time limit of the Bolt run, in seconds from `began_at`.
         api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the Bolt run.
         workspace_uid: The workspace that the credentials name, if they name one.

@@ -3,9 +3,9 @@
 Each subflow run has a tag that is equal for the same call in all attempts: a hash of the outermost flow run and of the
 path of calls from there. One request to Prefect finds all flow runs of a call.
 
-Prefect numbers the calls that a flow makes. It does not number the calls that a task makes: they are counted here, and
-calls with equal parameters count as equal. In several processes at once, two equal calls may get the same number. So if
-a task is in the path, a second tag tells the calls of one attempt from those of other attempts.
+Prefect numbers the calls that a flow makes. Prefect does not number the calls that a task makes, so this module counts
+them. Calls with equal parameters count as equal. In several processes at once, two equal calls may get the same number.
+So if a task is in the path, a second tag tells the calls of one attempt from those of other attempts.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class OtherCalls:
 
     Attributes:
         earlier: The flow runs of earlier attempts, newest first.
-        replaced: The flow run itself or one of its parents, and the newer flow run that has replaced it, if there is
-            one.
+        replaced: A pair: the flow run itself or one of its parents, and the newer flow run that has replaced it. None
+            if there is no such pair.
     """
 
     earlier: tuple[FlowRun, ...] = ()

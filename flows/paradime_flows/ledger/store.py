@@ -61,15 +61,16 @@ async def put(
 ) -> FlowRun:
     """Write labels to a flow run, and read them back until Prefect has stored them.
 
-    Prefect's server reads all labels and writes all of them back. On Postgres, two requests do this at once, and one
-    undoes the other. The other write may be stored some time after ours, so the labels are read back
-    only after a pause.
+    Prefect's server reads all labels and writes all of them back. On Postgres, two requests can do this at the same
+    time. Then one write undoes the other. The other write may be stored some time after ours, so the labels are read
+    back only after a pause.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
         labels: The labels. No other process writes labels of these names.
-        see: Called with the flow run after each write. It raises an error, such as `Superseded`, to stop the writes.
+        see: A function that is called with the flow run after each write. To stop the writes, the function raises an
+            error, such as `Superseded`.
 
     Raises:
         RuntimeError: Prefect has not stored the labels after several writes.
@@ -158,7 +159,7 @@ async def _take(
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
     """Return the lease with which this process cleans up a flow run whose lease is `seen`.
 
-    If an execution in this process has the lease, its hook acts with it, too.
+    If an execution in this process has the lease, the hook of the execution acts with the same lease.
     """
     if seen in the_supervisor().leases.get(flow_run_id, set()):
         return seen

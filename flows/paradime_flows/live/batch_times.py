@@ -1,4 +1,4 @@
-"""When the lines of a live log that wait are sent to Prefect: soon at first, and more rarely while the run lasts.
+"""Decides when the waiting lines of a live log are sent to Prefect: soon at first, more rarely as the run continues.
 
 Each batch costs two requests to Prefect, so a command that prints all the time would cost sixty requests a minute.
 """

@@ -1,4 +1,7 @@
-"""Shows each command of a Bolt run as a task run: it begins and ends with the command, within a poll."""
+"""Shows each command of a Bolt run as a task run.
+
+The task run begins and ends when the command does, exact to one poll.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,7 @@ class CommandTaskRuns:
 
 
 def _when(command: BoltCommand) -> str:
-    """Return when a command ended, and after which time. A task run may begin after the command has ended."""
+    """Return how long a command took, and when it ended. A task run may begin after the command has ended."""
     if command.duration_seconds is None:
         return ""
     return f" after {shorten(command.duration_seconds)}, at {moment(command.end_dttm)} UTC"

@@ -168,7 +168,7 @@ class CommandLog:
 
     @property
     def is_unread(self) -> bool:
-        """Whether no output has been read, neither by an earlier attempt."""
+        """Whether no output has been read, neither by this attempt nor by an earlier attempt."""
         return self.position == Position() and self.cursor is None and not any(self._read)
 
     def feed(self, stream: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Sends Bolt's log lines to a flow run, and stores in a label how far it got.
+"""Sends Bolt's log lines to a flow run, and stores in a label which lines have been sent.
 
 This module posts log records to Prefect's API itself, because Prefect's own handler drops records that it cannot post.
 Only records that Prefect has accepted may count as logged.
@@ -98,7 +98,7 @@ class _Last(NamedTuple):
 
 
 class FlowRunJournal:
-    """Sends Bolt's log lines to a flow run, and stores in a label how far it got.
+    """Sends Bolt's log lines to a flow run, and stores in a label which lines have been sent.
 
     The lines of one write go to Prefect in one request of at most half a megabyte. Prefect stores all lines of a
     request or none of them. So no line appears twice if a failed request is sent again. A write needs more than one
@@ -108,7 +108,7 @@ class FlowRunJournal:
 
     Args:
         flow_run_id: The flow run.
-        stored: The flow run, if it was read since the Bolt run was obtained. It is read again if it is None.
+        stored: The flow run, if it was read after the Bolt run was obtained; None to read the flow run again.
     """
 
     def __init__(self, flow_run_id: UUID, stored: FlowRun | None = None) -> None:
@@ -185,7 +185,8 @@ class FlowRunJournal:
     async def write(self, run_id: int, kept: str) -> None:
         """Announce the records that were shown, post them, and store the new position.
 
-        If nothing was shown since the last position, the next attempt may as well read from there.
+        If nothing was shown since the last position, the new position is not stored: the next attempt may as well read
+        from the last position.
         """
         if not self._unsent:
             self._kept = kept

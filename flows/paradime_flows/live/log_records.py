@@ -37,8 +37,8 @@ def join_lines(lines: Sequence[Record]) -> list[Record]:
 def _with_details(lines: Iterable[Record]) -> Iterator[Record]:
     """Give the details of an error or warning its level, so that the whole message of dbt is in one record.
 
-    After an empty line, dbt prints indented lines, such as the path of the compiled code. These are not a part of what
-    is wrong, so the reader of the levels gives them the usual level.
+    After an empty line, dbt prints indented lines, such as the path of the compiled code. These lines do not say what
+    is wrong, so `LevelReader` gives them the usual level.
     """
     loud: int | None = None
     for level, text in lines:
@@ -54,7 +54,8 @@ def _with_details(lines: Iterable[Record]) -> Iterator[Record]:
 def _end_of_details(text: str) -> int:
     """Return where the details end at the beginning of a text: indented lines with dbt's time, and empty lines.
 
-    One empty line after the details belongs to them. Only empty lines are details, too, if there is nothing else.
+    One empty line after the details belongs to the details. If the rest of the text has only empty lines, all of these
+    lines are details.
     """
     at = end = 0
     while at < len(text):

@@ -60,7 +60,8 @@ def _share(command: BoltCommand, nodes: tuple[int, int]) -> float:
 def _to_come(work: Sequence[BoltCommand], planned: Sequence[str]) -> int:
     """Return how many commands come after those that have started."""
     place, last = len(work) - 1, work[-1].command
-    # A retry starts with a later command of the plan. So the place is used only if the plan has the same command there.
+    # A retry starts with a later command of the plan. So the place of a command in the run is used only if the plan has
+    # the same command at this place.
     if place < len(planned) and planned[place] == last:
         return len(planned) - 1 - place
     return len(planned) - 1 - planned.index(last) if last in planned else 1
@@ -69,7 +70,7 @@ def _to_come(work: Sequence[BoltCommand], planned: Sequence[str]) -> int:
 class ProgressArtifact:
     """One progress artifact of a flow run. It is created once, and updated when the progress has changed enough.
 
-    A Bolt run that ends soon has none: nobody would see it grow.
+    A Bolt run that ends soon has no progress artifact, because nobody would see the progress grow.
 
     Args:
         flow_run_id: The flow run.

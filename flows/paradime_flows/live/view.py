@@ -218,7 +218,7 @@ class _ShownRun:
             self._wake.set()
 
     async def _fetch_on(self, logs: LiveLogs) -> None:
-        """Fetch new output again and again, with pauses that grow while there is none."""
+        """Fetch new output again and again, with pauses that grow while there is no new output."""
         pause = times().log_pause_seconds
         told: set[int] = set()
         while not self._over:
@@ -269,7 +269,7 @@ class _ShownRun:
         )
 
     async def _plan(self) -> list[str]:
-        """Return the commands of the schedule or of the request. Return none if Bolt does not return them."""
+        """Return the commands of the schedule or of the request; an empty list if Bolt does not return the commands."""
         if self._view.planned or self._view.schedule_name is None:
             return list(self._view.planned)
         try:

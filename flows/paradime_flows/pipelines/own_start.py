@@ -27,8 +27,8 @@ class OwnStart:
     """How a step continues after the search for a run that Bolt has started.
 
     Attributes:
-        outcome: The outcome of the step, if that run has already ended. Then the step starts no flow run. Otherwise, it
-            is empty.
+        outcome: The outcome of the step, if that run has already ended. Then the step starts no flow run. In all
+            other cases, the outcome is empty.
         options: Options for the flow run of the step.
     """
 

@@ -35,7 +35,7 @@ _HEAD = (
     "Bolt run",
     "Flow run",
 )
-# Without a name, all pipelines share this one.
+# All pipelines without a name share this name.
 DEFAULT_NAME: Final = "pipeline"
 _MESSAGE_CHARACTERS: Final = 500
 _CAUSE_CHARACTERS: Final = 250
@@ -105,7 +105,7 @@ def why_not(name: str, outcomes: Sequence[StepOutcome]) -> tuple[str, list[str]]
 
 
 def _order(steps: Sequence[Step]) -> str:
-    """Return the order of the steps as one line; empty if no step waits for another one, or if it is a long line."""
+    """Return the order of the steps as one line; empty if no step waits for another step, or if it would be long."""
     if sum(len(step.after) for step in steps) > _MOST_ARROWS:
         return ""
     names = [step.key for step in steps]

@@ -31,11 +31,11 @@ _before_request: ContextVar[BeforeRequest | None] = ContextVar("before_request",
 
 @asynccontextmanager
 async def prefect_client(before_request: BeforeRequest | None = None) -> AsyncIterator[PrefectClient]:
-    """Use the Prefect client of the running event loop. It stays open when the `with` block ends.
+    """Use the Prefect client of the running event loop. The client stays open when the `with` block ends.
 
     Args:
-        before_request: Awaited with each request of the `with` block, also if Prefect's client repeats the request. If
-            it raises, the request is not sent.
+        before_request: An async function that is awaited with each request of the `with` block, also if Prefect's
+            client repeats the request. If the function raises an error, the request is not sent.
     """
     client = await _client_of_this_loop()
     token = _before_request.set(before_request)
@@ -51,7 +51,8 @@ class OpenClient:
 
     Attributes:
         client: The client.
-        held: Keeps the client open, once it is opened. An event loop that ends closes its generators.
+        held: The generator that keeps the client open; None until the client is opened. An event loop that ends closes
+            its generators, and so the client.
         lock: Held while the client is opened.
     """
 
@@ -88,10 +89,10 @@ async def _call_before_request(request: httpx.Request) -> None:
 
 
 async def _repeat_soon(response: httpx.Response) -> None:
-    """Let Prefect's client repeat a request that was answered with 503 almost at once, the first time.
+    """Let Prefect's client repeat a request almost at once, after the request was answered with 503 for the first time.
 
-    A Prefect server with SQLite answers 503 if two writes meet, which happens in most runs. Prefect's client would wait
-    for two seconds.
+    A Prefect server with SQLite answers 503 if two writes meet, which happens in most runs. Without this function,
+    Prefect's client would wait for two seconds.
     """
     request, repeated = response.request, "paradime_repeated"
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and repeated not in request.extensions:

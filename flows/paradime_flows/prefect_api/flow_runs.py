@@ -60,8 +60,8 @@ async def _parent_of(client: PrefectClient, flow_run: FlowRun) -> tuple[FlowRun,
 async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[FlowRun]:
     """Iterate over a flow run, its parent, the parent's parent and so on.
 
-    Who called whom never changes. So only the first iteration costs two requests for each parent; then it is one
-    request for all of them.
+    Who called whom never changes. So only the first iteration costs two requests for each parent. Each later iteration
+    costs one request for all parents.
     """
     yield flow_run
     known = the_supervisor().of(flow_run.id)
@@ -86,12 +86,12 @@ async def lineage(client: PrefectClient, flow_run: FlowRun) -> AsyncIterator[Flo
 async def family_of(
     client: PrefectClient, flow_run_id: UUID, found: Mapping[UUID, FlowRun] | None = None
 ) -> list[FlowRun]:
-    """Return a flow run, its parent, the parent's parent and so on. If the parents are known, this is one request.
+    """Return a flow run, its parent, the parent's parent and so on. If the parents are known, this takes one request.
 
     Args:
         client: An open client.
         flow_run_id: The flow run.
-        found: The flow runs that were read just now; None to read those that are known.
+        found: The flow runs that were read just now; None to read the flow run and its known parents.
 
     Raises:
         ObjectNotFound: The flow run or one of its parents does not exist.
@@ -117,7 +117,8 @@ async def outermost_of(client: PrefectClient, flow_run: FlowRun) -> UUID:
 def is_first_attempt(flow_run: FlowRun) -> bool:
     """Whether a flow run was never retried, and never resumed after a suspension.
 
-    Prefect does not count a resumption. But after a resumption, the flow run has been Running since then only.
+    Prefect does not count a resumption. But after a resumption, the state of the flow run is newer than the start of
+    the flow run.
     """
     state, start = flow_run.state, flow_run.start_time
     resumed = state is not None and start is not None and state.timestamp > start

@@ -1,11 +1,11 @@
-"""Observes the flow runs of this process, and their parents: with one subscription and one request for all of them.
+"""Observes the flow runs of this process and their parents, all of them with one subscription and one request.
 
 Prefect's events say at once that the state of a flow run has changed. Then all observed flow runs are read with one
-request. They are also read every half minute, because not every change has an event. While there is no event stream
-(a proxy may refuse it), they are read every few seconds instead.
+request. They are also read every half minute, because not every change has an event. While there is no event stream (a
+proxy may refuse the stream), they are read every few seconds instead.
 
-The observer is a thread, so that it does not depend on the flow's own code, and serves all event loops of the process.
-It starts with the first observed flow run, and ends a little while after the last one.
+The observer is a thread. So it does not depend on the flow's own code, and serves all event loops of the process. The
+thread starts with the first observed flow run. It ends a little while after the last flow run is no longer observed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _STATES: Final = (
     *("Failed", "TimedOut", "Crashed", "Completed"),
 )
 _EVENT: Final = "prefect.flow-run."
-# A flow run is read so long after its event: flow runs that change together are read together.
+# The time from an event to the read of its flow run, so that flow runs that change together are read together.
 _TOGETHER_SECONDS: Final = 0.2
-# Shorter waits are left out: a timer may be early by less than this.
+# A wait that is shorter than this is left out, because a timer may be early by less than this.
 _TICK_SECONDS: Final = 0.001
 
 
@@ -56,12 +56,13 @@ class Observed:
         flow_run_id: The flow run.
         interval_seconds: Time between two reads while there is no event stream, and after an event.
         rarely_seconds: Time between two reads while there is an event stream.
-        on_read: Awaited with a Prefect client and the family after each read, in the context of the caller that
-            observes the flow run. An error is suppressed. A read does not wait for it.
+        on_read: An async function that is awaited with a Prefect client and the family after each read, in the context
+            of the caller that observes the flow run. An error of the function is suppressed. Reads do not wait for the
+            function.
         family: The flow run, its parent, the parent's parent and so on, as read last; empty if one of them was deleted.
         reads: How often the family was read.
-        due: When it is to be read next, on the monotonic clock.
-        event_at: When there was an event for it last, on the monotonic clock.
+        due: When the flow run is to be read next, on the monotonic clock.
+        event_at: When the last event for the flow run came, on the monotonic clock.
         context: The context of the caller.
         reacting: The call of `on_read` that is running, or that was the last.
     """
@@ -98,7 +99,7 @@ class Observer:
         self._changed = asyncio.Event()
 
     def add(self, observed: Observed) -> None:
-        """Observe a flow run. It is read for the first time after its interval: it was just read."""
+        """Observe a flow run. The first read is after the interval, because the caller has just read the flow run."""
         observed.due = time.monotonic() + observed.interval_seconds
         with self._lock:
             self._observed.append(observed)
@@ -109,12 +110,12 @@ class Observer:
             self._wake()
 
     def remove(self, observed: Observed) -> None:
-        """Do not observe a flow run any more."""
+        """Stop observing a flow run."""
         with self._lock, suppress(ValueError):
             self._observed.remove(observed)
 
     def end(self) -> None:
-        """Do not observe any flow run any more."""
+        """Stop observing all flow runs."""
         with self._lock:
             self._observed.clear()
         self._wake()
@@ -165,7 +166,7 @@ class Observer:
                 await asyncio.wait({stream})
 
     async def _is_due(self) -> bool:
-        """Wait until a flow run is to be read. Return False if there was none to observe for a while."""
+        """Wait until a flow run is to be read. Return False if no flow run was observed for a while."""
         ends_at = time.monotonic() + times().observer_idle_seconds
         while True:
             with self._lock:
@@ -193,7 +194,7 @@ class Observer:
 
     async def _listen(self) -> None:
         """Read the flow runs for which there is an event. If the stream breaks, open it again after a pause."""
-        # They are imported here, because a run that ends at once does not need them.
+        # These modules are imported here, because a run that ends at once does not need them.
         from prefect.events.clients import get_events_subscriber  # noqa: PLC0415
         from prefect.events.filters import EventFilter, EventNameFilter  # noqa: PLC0415
 
@@ -202,7 +203,7 @@ class Observer:
             names = EventNameFilter(name=[f"{_EVENT}{state}" for state in _STATES])
             with suppress(Exception):
                 async with get_events_subscriber(EventFilter(event=names), reconnection_attempts=0) as events:
-                    # What happened before was no event for us. All flow runs are due within seconds.
+                    # No event has told us what happened before this moment. But all flow runs are due within seconds.
                     self._listening_since, pause = time.monotonic(), times().watch_interval_seconds
                     async for event in events:
                         self._read_soon(event.resource.id.removeprefix(_EVENT), str(event.id))
@@ -212,11 +213,12 @@ class Observer:
             pause = min(2 * pause, times().stream_pause_seconds)
 
     def _read_soon(self, flow_run_id: str | None = None, state_id: str = "") -> None:
-        """Read a flow run, or all, soon, and again after the interval: some changes come in two steps.
+        """Read one or all flow runs soon, and again after the interval, because some changes come in two steps.
 
         Args:
             flow_run_id: The flow run; None for all.
-            state_id: The new state of the flow run. If an execution of this process began with it, nothing is read.
+            state_id: The new state of the flow run. If an execution of this process began with this state, nothing is
+                read.
         """
         now = time.monotonic()
         if flow_run_id is not None and any(

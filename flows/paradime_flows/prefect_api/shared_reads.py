@@ -1,8 +1,8 @@
-"""Reads flow runs for all who ask at the same time, with one request.
+"""Reads flow runs with one request for all callers that ask at the same time.
 
-While a request is under way, whoever asks waits for the next request. The first of those who wait sends it, in its own
-task. So an answer is never older than the question: a caller that has written something reads what it has written. If
-nobody else asks, nothing waits.
+While a request is under way, each new caller waits for the next request. The first of these callers sends the next
+request, in its own task. So an answer is never older than the question: a caller that has written something reads what
+it has written. If there is only one caller, it does not wait.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SharedReads:
         self._next: _Read | None = None
 
     async def read(self, client: PrefectClient, flow_run_ids: set[UUID]) -> dict[UUID, FlowRun]:
-        """Return the flow runs that exist, and perhaps more, with the next request."""
+        """Return the requested flow runs that exist, and perhaps other flow runs, from the next request."""
         while self._next is not None:
             joined = self._next
             joined.wanted |= flow_run_ids
@@ -57,7 +57,7 @@ class SharedReads:
             if self._under_way is not None:
                 # A request that hangs must not stop all others.
                 await asyncio.wait({self._under_way.answer}, timeout=times().shared_read_seconds)
-            # Whoever asks from now on waits for another request.
+            # A caller that asks from now on waits for another request.
             self._next, self._under_way = None, read
             found = await _read(client, list(read.wanted))
         except Exception as error:
@@ -96,7 +96,8 @@ async def read_flow_runs(client: PrefectClient, flow_run_ids: Iterable[UUID]) ->
     try:
         found = await reads.read(client, wanted)
     except httpx.HTTPStatusError:
-        # Prefect's server cannot answer if it cannot read one of the flow runs, and another caller may want that one.
+        # Prefect's server cannot answer if it cannot read one of the flow runs. Another caller may have asked for that
+        # flow run.
         found = await _read(client, list(wanted))
     return {one: found[one] for one in wanted & found.keys()}
 
@@ -112,5 +113,5 @@ async def read_flow_run(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
         ObjectNotFound: The flow run does not exist.
     """
     found = await read_flow_runs(client, [flow_run_id])
-    # If it was not found, this request raises the error.
+    # If the flow run was not found, this request raises the error.
     return found.get(flow_run_id) or await client.read_flow_run(flow_run_id)

@@ -43,8 +43,8 @@ async def concurrency_slot(name: str, wait_seconds: float, given_up: asyncio.Eve
     Args:
         name: The name of the limit.
         wait_seconds: How long to wait for the slot.
-        given_up: Set when nobody waits for the slot any more. A request for the slot is not interrupted, because its
-            answer would be lost, and the slot would be taken until its lease has expired.
+        given_up: An event that is set when nobody waits for the slot any more. A request for the slot is not
+            interrupted, because its answer would be lost, and the slot would be taken until its lease has expired.
 
     Raises:
         SlotTaken: The wait has ended, and another flow run still holds the slot.
@@ -86,7 +86,7 @@ async def _take(
         if is_made:
             msg = "The concurrency limit is not active."
             raise RuntimeError(msg)
-        # Nearly always the limit exists, so it is not read before.
+        # The limit nearly always exists. So the limit is not read before the first request for the slot.
         await make_limit(name)
         is_made = True
     raise SlotTaken(name)

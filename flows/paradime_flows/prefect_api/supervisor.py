@@ -51,11 +51,12 @@ class Supervised:
         alive_for: The id of the flow run's outermost parent while this process sends heartbeats, or else None.
             If the flow run has no parent, this is the id of the flow run itself.
         parents: The ids of the parents, from the flow run upwards; None until they were read.
-        calls: For the flow run, and for each of its parents that was called itself: the task run that represents it in
-            its caller. The order is from the flow run upwards.
+        calls: The task runs that represent the flow run and its parents in their callers, from the flow run upwards.
+            The outermost parent has no caller, and so no task run.
         call_numbers: The numbers of each call that tasks of the flow run have made (`Supervisor.number_call`). The key
             is the flow run that was called.
-        call_groups: What was counted so far. The key is what is around.
+        call_groups: The members that were counted so far, each with its number. The key is the surroundings in which
+            the members were counted.
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
@@ -159,12 +160,13 @@ class Supervisor:
     def number_call(
         self, flow_run_id: UUID, called: UUID, levels: Sequence[tuple[Hashable, Hashable]]
     ) -> tuple[int, ...]:
-        """Return the number of a task's call, and of each task around it, among equal ones.
+        """Return the number of a task's call among equal calls, and of each task around the call among equal tasks.
 
         Args:
             flow_run_id: The flow run of the tasks.
             called: The flow run that was called.
-            levels: For each number, what is around, and what is counted there. The order is from the outside.
+            levels: For each number, the surroundings in which to count, and the member to count. The order is from the
+                outside to the inside.
         """
         with self._lock:
             known = self.of(flow_run_id)

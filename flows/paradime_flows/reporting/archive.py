@@ -80,7 +80,7 @@ class Archive:
                 self._context.not_archived("the remaining parts", error, dbt=True)
                 self.record.dbt.unread += self._context.dbt_unread[-1:]
             finally:
-                # Also when Prefect stops the archive early.
+                # The event is sent even if Prefect stops the archive early.
                 await self._events.ended()
         await self.summary()
 

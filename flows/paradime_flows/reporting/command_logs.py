@@ -123,7 +123,7 @@ class LogArchive:
         """
         status = self.context.record.status
         if status is not None and status.has_short_output:
-            # What this request does not return is asked for again, alone.
+            # If this request does not return a log, the log is fetched again with a request of its own.
             with suppress(BoltError, OSError):
                 ids = [command.id for command in status.commands]
                 self._fetched = await client.spool_bolt_commands(ids, folder, errors={})

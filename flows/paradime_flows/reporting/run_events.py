@@ -18,7 +18,9 @@ from paradime_flows.reporting.dbt_results import DbtStory
 
 
 class RunEvents:
-    """The events about one archived Bolt run. If Prefect has the end of an old Bolt run already, nothing is sent.
+    """The events about one archived Bolt run.
+
+    If Prefect already has the event for the end of an old Bolt run, nothing is sent.
 
     Args:
         credentials: The credentials of the Bolt run's workspace.

@@ -98,7 +98,7 @@ class Triggering:
             BoltAlreadyRunning: The schedule is already running. The policy allows neither to wait nor to replace the
                 conflicting run, or the time limit of the wait is reached.
             BoltTriggerUnknown: It is unknown whether a Bolt run started.
-            BoltError: The trigger failed, and a search found no Bolt run that it has started.
+            BoltError: The trigger failed, and a search found no Bolt run that the trigger has started.
         """
         for sent in itertools.count():
             if await self._has_run_behind_refusal(request):
@@ -171,7 +171,7 @@ class Triggering:
         await self.ledger.attached(other.run_id, Relation.ATTACHED)
 
     async def skipped(self, other: BoltRun, why: str) -> Skipped:
-        """Return the error for the policy `skip`, and note it."""
+        """Return the error for the policy `skip`, and write its text to the decision log."""
         skipped = Skipped(other, await other.astate(), why)
         self.decision_log.note(str(skipped))
         return skipped

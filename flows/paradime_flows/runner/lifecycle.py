@@ -312,7 +312,8 @@ class RunLifecycle:
     async def clean_up_if_cancelled(self) -> str | None:
         """If the flow run was cancelled, return a message, and clean up a Bolt run that may still be running."""
         stop = None
-        # The outcome is known. So a suspension comes too late for the Bolt run, and Prefect itself reports it.
+        # The outcome is known. So a suspension comes too late for the Bolt run, and Prefect itself reports the
+        # suspension.
         with suppress(Pause):
             stop = await reason_to_stop_if_known(self.record.flow_run_id, self.ledger.seen)
         if stop is None or not stop.is_cancel:

@@ -43,7 +43,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
 
     Raises:
         Skipped: Another flow run holds the slot, and the policy is `skip`. If Bolt runs nothing, the holder may have
-            been killed, so this function first waits until the lease of a killed flow run would have expired. If a Bolt
+            been killed. So this function first waits until the lease of a killed flow run would have expired. If a Bolt
             run of this flow run has failed and is about to be retried, this error is not raised: the retry is skipped,
             and the failure is reported.
         BoltAlreadyRunning: Another flow run holds the slot. The policy is `fail`, or the time limit of the wait has
@@ -89,14 +89,15 @@ async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bo
     """Do as the policy says while another flow run holds the slot. Return False to wait for the slot again.
 
     When `dead` has passed, the lease of a killed flow run has expired. So the flow run that holds the slot is alive. If
-    Bolt runs nothing, it waits between a failure and a retry, and there is nothing to attach to or to replace.
+    Bolt does not run the schedule now, that flow run waits between a failure and a retry. Then there is no Bolt run to
+    attach to or to replace.
     """
     policy, waiting = lifecycle.policies.on_already_running, lifecycle.triggering.waiting
     other, runs = await lifecycle.triggering.conflicting_run()
     if runs and policy in {*ATTACHING, "replace"}:
         # Bolt will refuse the trigger. `Triggering` then does as the policy says.
         return True
-    # To skip needs a run to return.
+    # The policy `skip` needs a Bolt run to return.
     is_settled = policy == "fail" or (policy == "skip" and other is not None)
     at_once = policy == "wait" or (is_settled and (runs or dead.passed))
     if not at_once and not waiting.passed:
@@ -138,7 +139,7 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
 
     Args:
         name: The name of the concurrency limit.
-        decision_log: A long wait is noted here, and also if Prefect cannot give the slot.
+        decision_log: Notes are written here if the wait is long, and if Prefect cannot give the slot.
         wait_seconds: How long to wait for the slot.
 
     Raises:

@@ -12,7 +12,10 @@ from paradime_flows.reporting.run_summary import RunRecord
 
 
 async def archive_record(record: Record, credentials: ParadimeCredentials, *, outcome: str | None) -> Archive:
-    """Archive the Bolt run of a record as artifacts of its flow run. `outcome` says how it ended, as a sentence."""
+    """Archive the Bolt run of a record as artifacts of its flow run.
+
+    `outcome` is a sentence that says how the Bolt run ended.
+    """
     archive = _archive_of(record, credentials, outcome)
     await archive.run()
     return archive

@@ -1,4 +1,4 @@
-"""Cleans up the Bolt runs of a flow run and its subflows, if it has ended, or does not notice its cancel."""
+"""Cleans up the Bolt runs of a flow run that has ended or does not notice its cancel, and the runs of its subflows."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) ->
 async def credentials_of(record: Record) -> ParadimeCredentials:
     """Return the credentials for the Bolt run of a record.
 
-    They are those that this process has used for the record's workspace, or those of the block that the record names,
-    or those of the environment.
+    If this process has used credentials for the record's workspace, these credentials are returned. Otherwise, the
+    credentials of the block that the record names are returned, or those of the environment if it names no block.
 
     Raises:
         BoltRequestError: There are no credentials.

@@ -1,7 +1,8 @@
 """Heartbeats of a flow run's process, so that the sweeper can distinguish a long wait from a lost machine.
 
-The process's observer refreshes the label of its lease on the flow run. Its thread does not depend on the flow's own
-code. Prefect's own heartbeats are events: they can be switched off, and are not read together with the flow run.
+The observer of the process refreshes the label of the process's lease on the flow run. The thread of the observer does
+not depend on the flow's own code. Prefect's own heartbeats are events: they can be switched off, and are not read
+together with the flow run.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ Check = Callable[[PrefectClient, FlowRun], Awaitable[None]]
 async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it.
 
-    The lease was the first heartbeat. `check` is called with the flow run in the observer's thread, each time that the
-    flow run is read, and when it is over. If `check` raises, it is called again.
+    The lease was the first heartbeat. The observer's thread calls `check` with the flow run each time that the flow run
+    is read, and when the flow run is over. If `check` raises an error, `check` is called again.
     """
     known = the_supervisor().of(flow_run.id)
     outermost = None if known.alive_for is not None else await outermost_of(client, flow_run)
-    # Another task of the flow run may have come first.
+    # Another task of the flow run may have started the heartbeats in the meantime.
     if known.alive_for is not None:
         return
     known.alive_for = outermost

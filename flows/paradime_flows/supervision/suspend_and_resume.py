@@ -95,7 +95,10 @@ async def resume_suspended(
 
 
 async def _resume(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Resume a flow run. Return whether Prefect has accepted that. Other flow runs must be resumed after an error."""
+    """Resume a flow run, and return whether Prefect has accepted this.
+
+    An error is only logged, because the other flow runs must still be resumed.
+    """
     try:
         answer = await client.resume_flow_run(flow_run.id)
     except Exception as error:  # noqa: BLE001 - see above

@@ -85,7 +85,7 @@ class Sweep:
         self.swept: list[SweptRun] = []
 
     async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
-        """Whether a flow run has ended or lost its process, and has an open Bolt run of our workspace or no end.
+        """Whether a flow run has ended or lost its process, with an open Bolt run of our workspace or no final state.
 
         A flow run is an orphan only after the time `older_than_seconds`. A cancelled flow run is an orphan at once,
         because nobody resumes its Bolt run.
@@ -106,7 +106,7 @@ class Sweep:
         ]
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
-        """Read a flow run again, as it may have changed since it was listed, and act on it if it is still an orphan."""
+        """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, act on it."""
         try:
             await self._sweep(client, seen)
         except ObjectNotFound:

@@ -1,8 +1,8 @@
 """Watches our own flow run while we wait for a Bolt run.
 
-If a flow run is cancelled, Prefect does not tell a flow that was called as a script, a submitted task, or a flow run
-whose worker has died. So the code that waits looks at the states of its own flow run and of the parents, as the
-observer of the process has read them last.
+If a flow run is cancelled, Prefect does not report this to a flow that was called as a script, to a submitted task, or
+to a flow run whose worker has died. So the code that waits checks the states of its own flow run and of the parents.
+The observer of the process reads these states.
 """
 
 from __future__ import annotations
@@ -92,9 +92,13 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
 async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> StoppedByPrefect | None:
     """Return why the work of a flow run is no longer wanted, or None.
 
-    The reasons are: The flow run or a parent was cancelled. A parent has ended; but if a deployment started the child,
-    only if the parent has failed. The flow of a submitted task has failed: only the flow's own code writes that state.
-    No other final state of the flow run itself is a reason: it may be written late, or by another process.
+    The reasons are:
+
+    - The flow run or a parent was cancelled.
+    - A parent has ended. If a deployment started the child, this is a reason only if the parent has failed.
+    - The flow of a submitted task has failed. Only the flow's own code writes that state.
+
+    No other final state of the flow run itself is a reason, because it may be written late, or by another process.
 
     Raises:
         Superseded: Another process runs the flow run, or one of its parents, now.
@@ -198,7 +202,7 @@ async def unless_stopped(
 
 
 class _Watch:
-    """Looks for a reason to stop the work of a flow run. Its parts read the stop request `parts`."""
+    """Looks for a reason to stop the work of a flow run. The parts of the work read the stop request `parts`."""
 
     def __init__(self, flow_run_id: UUID, interval_seconds: float, parts: StopRequest | None) -> None:
         self.flow_run_id = flow_run_id

@@ -48,9 +48,9 @@ async def report_commands(
 ) -> Reported:
     """Tell Prefect about the Bolt runs to which commands belong.
 
-    For the Bolt runs that have ended, flow runs that are suspended until then are resumed. Then the events of all Bolt
-    runs are sent, and the Bolt runs that have ended are archived. A repeated call does no harm: a flow run is resumed
-    once, an event always has the same id, and a Bolt run is archived once.
+    If a flow run is suspended until one of these Bolt runs ends, and that Bolt run has ended, the flow run is resumed
+    first. Then the events of all Bolt runs are sent, and the Bolt runs that have ended are archived. A repeated call
+    does no harm: a flow run is resumed once, an event always has the same id, and a Bolt run is archived once.
 
     Args:
         named: The commands. All commands of one entry belong to one Bolt run.
@@ -77,7 +77,7 @@ async def report_commands(
             raise error
         ended = {run.id for run in records.values() if run.state.is_terminal}
         if ended:
-            # This is first, so that no error with an event or an archive keeps a flow run suspended.
+            # Flow runs are resumed first, so that no error with an event or an archive keeps a flow run suspended.
             await resume_suspended(prefect, credentials, ended)
         told = await tell(seen, names.get, credentials, Drivers(prefect, workspace))
         unarchived: dict[int, BoltRequestError] = {}
@@ -99,7 +99,8 @@ async def report_commands(
 async def _runs_of(client: BoltClient, named: Collection[CommandIds]) -> dict[CommandIds, int]:
     """Return the Bolt run of each entry.
 
-    Bolt is asked for the first command of an entry. If Bolt does not know this command, it is asked for the others.
+    Bolt is asked for the first command of an entry. If Bolt does not know this command, Bolt is asked for the other
+    commands.
     """
     unknown: dict[int, BoltError] = {}
     found = await client.get_runs_of_commands(sorted({ids[0] for ids in named}), errors=unknown)

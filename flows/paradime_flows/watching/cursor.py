@@ -31,7 +31,8 @@ class OpenRun(BaseModel):
     """A Bolt run that has not ended.
 
     Attributes:
-        started: Whether the event that the run has started was sent. Also true for a run of the first poll.
+        started: Whether the event that the run has started was sent. For a run of the first poll, this is true although
+            the event was not sent.
         overdue: Whether the event that the run is overdue was sent.
         usual: How many seconds the runs of the schedule usually take; None if this is unknown.
     """

@@ -11,7 +11,7 @@ from paradime_flows.events import Workspace
 from paradime_flows.ledger import read_records
 from paradime_flows.prefect_api import schedule_tag
 
-# As many as Prefect returns in one answer.
+# The number of flow runs to read: as many as Prefect returns in one answer.
 _FLOW_RUNS_READ = 200
 
 

@@ -40,7 +40,7 @@ class NewestRuns:
             self.schedules = await client.runs_of_schedules(limit=_RUNS_OF_A_SCHEDULE)
 
     def schedule_of(self, run_id: int) -> str | None:
-        """Return the name of a run's schedule; None if the run is not among their newest runs."""
+        """Return the name of a run's schedule; None if the run is not among the newest runs of the schedules."""
         return next(
             (name for name, runs in self.schedules.items() if any(run.id == run_id for run in runs)), None
         )

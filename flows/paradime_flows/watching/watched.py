@@ -87,7 +87,7 @@ class ArchivePlan:
 
         Args:
             credentials: What the user gave: a credentials block, the name of a block, or None.
-            found: The credentials block that belongs to it.
+            found: The credentials that `resolve_credentials` has returned for `credentials`.
             archive: Whether Bolt runs are archived.
             assets: Whether Bolt runs are archived, and their models are reported as assets.
             deployment: The deployment of the flow `archive_run`.

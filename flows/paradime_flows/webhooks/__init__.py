@@ -1,4 +1,4 @@
-"""Receives Bolt's webhooks: for Prefect's open-source server, where Prefect has no webhooks of its own.
+"""Receives Bolt's webhooks, for Prefect's open-source server, which has no webhooks of its own.
 
 `python -m paradime_flows.webhooks serve` starts the receiver. Or mount it into an application of your own:
 

@@ -37,20 +37,20 @@ def webhook_app(
 ) -> Starlette:
     """Return the application: `POST /hooks/<secret>` takes a webhook, `GET /health` says whether it works.
 
-    A webhook is answered at once, and its work is done after that: Bolt is asked about the run, and Prefect gets the
-    run's events. The application also works inside of another one (`Mount`).
+    The application answers a webhook at once, and does the work of the webhook afterwards: it asks Bolt about the run,
+    and sends the run's events to Prefect. The application also works inside another application (`Mount`).
 
     Args:
         credentials: A saved Paradime Credentials block, or the name of the block. If None, the environment variables
             PARADIME_* are used.
-        secrets: The secrets that are accepted in the address. By default, those of PARADIME_WEBHOOK_SECRET, with commas
-            between them.
-        archive: Whether each Bolt run is archived that has ended and that no flow run has waited for.
+        secrets: The secrets that are accepted in the address. By default, the secrets in the variable
+            PARADIME_WEBHOOK_SECRET, with commas between them.
+        archive: Whether to archive each Bolt run that has ended and that no flow run has waited for.
         assets: Whether the archive reports the built models, seeds and snapshots to Prefect as assets.
         archive_deployment: The deployment of the flow archive-run that archives the Bolt runs.
 
     Raises:
-        ValueError: There is no secret, or one is too short.
+        ValueError: There is no secret, or a secret is too short.
     """
     accepted = parse_secrets(os.environ.get(SECRET_VARIABLE, "") if secrets is None else ",".join(secrets))
     hide_secrets_in_access_log()
@@ -122,7 +122,7 @@ async def _named(request: Request) -> CommandIds:
     body = bytearray()
     try:
         with anyio.fail_after(times().webhook_body_seconds):
-            # What type the sender gives the body is not known, so the type is not checked.
+            # It is not known which content type the sender gives the body, so the content type is not checked.
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > LARGEST_BODY:

@@ -1,13 +1,13 @@
-"""Reads the body of a webhook. Only the ids of commands are taken from it: all else is asked of Bolt. No I/O."""
+"""Reads only the ids of commands from the body of a webhook: all else is read from Bolt. This module does no I/O."""
 
 from __future__ import annotations
 
 import json
 from typing import Final
 
-# In bytes. A webhook about fifty commands with ten files each has 100 kB.
+# The largest body, in bytes. A webhook about fifty commands with ten files each has 100 kB.
 LARGEST_BODY: Final = 1_000_000
-# The vendor's example has 10 commands. One tells the run.
+# The vendor's example has 10 commands. One command is enough to find the Bolt run.
 MOST_COMMANDS: Final = 50
 _LARGEST_ID: Final = 2**31 - 1
 

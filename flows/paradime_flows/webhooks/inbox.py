@@ -13,7 +13,8 @@ from paradime_flows.watching import CommandIds, Reported
 
 # A webhook that waits needs less than a kilobyte.
 MOST_WAITING: Final = 10_000
-# So many webhooks at once cost a few requests. With more, sending their events would delay the answer to the next one.
+# The work of this many webhooks is done together, with a few requests. With more webhooks, sending their events would
+# delay the answer to the next webhook.
 _AT_ONCE: Final = 200
 
 Work = Callable[[list[CommandIds]], Awaitable[Reported]]
@@ -34,25 +35,25 @@ class Inbox:
     def __init__(self, work: Work, *, most: int = MOST_WAITING) -> None:
         self._work = work
         self._most = most
-        # For each webhook, from which time on it may be worked on, and whether its run is asked about once more.
+        # For each webhook: the time at which its work may begin, and whether Bolt is asked about its run once more.
         self._waiting: dict[CommandIds, tuple[float, bool]] = {}
         self._busy: list[CommandIds] = []
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """Return how many webhooks are not done. Equal webhooks are one."""
+        """Return the number of webhooks whose work is not done. Equal webhooks count as one."""
         return len(self._waiting) + sum(ids not in self._waiting for ids in self._busy)
 
     def put(self, ids: CommandIds) -> bool:
-        """Take a webhook. If an equal one is waiting, the two are one.
+        """Take a webhook. If an equal webhook is waiting, the two count as one.
 
         Returns:
-            Whether it was taken; False if it is a new one and too many are waiting.
+            Whether the webhook was taken; False if it is new, and too many webhooks are waiting.
         """
         if len(self) >= self._most and ids not in self._waiting and ids not in self._busy:
             return False
-        # The run may have ended since the first one came.
+        # The run may have ended since an equal webhook came.
         self._waiting[ids] = (0.0, True)
         self._came.set()
         if self._task is None or self._task.done():

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 SECRET_VARIABLE: Final = "PARADIME_WEBHOOK_SECRET"  # noqa: S105 - its name
 _SHORTEST: Final = 16
-# Characters that an address holds as they are.
+# The characters that an address can contain without an escape.
 _CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~-]+")
 _IN_PATH: Final = re.compile(r"(/hooks/)[^\s/?\"]+")
 
@@ -19,7 +19,7 @@ def parse_secrets(text: str) -> tuple[str, ...]:
     """Return the secrets of a text with commas between them.
 
     Raises:
-        ValueError: There is none, or one of them is too short or does not fit into an address.
+        ValueError: There is no secret, or a secret is too short or does not fit into an address.
     """
     found = tuple(secret for secret in (part.strip() for part in text.split(",")) if secret)
     make = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -36,7 +36,7 @@ def parse_secrets(text: str) -> tuple[str, ...]:
 
 
 def is_secret(given: str, secrets: Sequence[str]) -> bool:
-    """Whether a text is one of the secrets. How long this takes tells nothing about them."""
+    """Whether a text is one of the secrets. The time that the check takes shows nothing about the secrets."""
     found = False
     for secret in secrets:
         found |= hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
