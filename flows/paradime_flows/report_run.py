@@ -26,9 +26,9 @@ async def report_run(
     assets: bool = False,
     archive_deployment: NonEmpty = "archive-run/bolt",
 ) -> list[WatchedRun]:
-    """Send the events of the Bolt run that has some commands: that it has started, and how it has ended.
+    """Send the events of the Bolt run that some commands belong to: that it has started, and how it has ended.
 
-    If a flow run is suspended until the Bolt run ends, it is resumed.
+    If a flow run is suspended until the Bolt run ends, the flow run is resumed.
 
     A webhook of Bolt names commands, and the flow asks Bolt for all else. In Prefect Cloud, a webhook and an automation
     start this flow. With a server of your own, the receiver of `paradime_flows.webhooks` does the same work without a

@@ -143,7 +143,7 @@ class Trigger:
             if self.request.retry_of is None:
                 await self.ledger.disown()
             else:
-                # If Bolt shows a retry of that run later, that retry is ours.
+                # If Bolt shows a retry of the run `retry_of` later, that retry is ours.
                 await self.ledger.save()
             what = (
                 f"{error.message} The answer to an earlier try of this trigger was lost ({self._lost}). A search has "

@@ -16,7 +16,7 @@ class TaskAttempt(BaseModel):
     Attributes:
         task_run_id: The task run.
         number: The number of the attempt.
-        task_key: Prefect's key of the task. It is not stored.
+        task_key: Prefect's key of the task. The key is not stored.
     """
 
     task_run_id: UUID

@@ -64,7 +64,7 @@ class Journal(Protocol):
         """Return the position in a Bolt run's output after the last write whose records arrived."""
 
     def show(self, records: Sequence[Record], shown: ShownTaskRun | None = None) -> None:
-        """Log records of one command to the console, as records of the task run that shows it. This cannot fail."""
+        """Log records of one command to the console, as records of the command's task run. This method cannot fail."""
 
     async def write(self, run_id: int, kept: str) -> None:
         """Send the records that were shown, and store the position `kept`, which is one line of text.
@@ -207,7 +207,7 @@ class FlowRunJournal:
         )
 
     def _first_part(self) -> int:
-        """Return how many records fit in one request. It is at least one."""
+        """Return how many records fit in one request. The number is at least one."""
         sizes = accumulate(size_of(record.message) + _RECORD_BYTES for record in self._unsent)
         return max(1, sum(size <= self._request_bytes for size in sizes))
 

@@ -1,4 +1,4 @@
-"""Begins an execution of a flow run, and an intent of it."""
+"""Begins an execution of a flow run, and opens an intent of the flow run."""
 
 from __future__ import annotations
 
