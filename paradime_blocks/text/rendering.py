@@ -10,7 +10,7 @@ literally, not as markdown or HTML. So all such text goes through these function
     fence      a code block that shows the text unchanged
     head_and_tail, shorten   sizes and durations that people can read
 
-The only escapes are backslashes and the entities ``&lt; &gt; &amp;``: Prefect's first UI renders markdown itself,
+The only escapes are backslashes and the entities ``&lt; &gt; &amp;``: Prefect's V1 UI renders markdown itself,
 decodes no other entity, and would show ``&#124;`` literally.
 """
 

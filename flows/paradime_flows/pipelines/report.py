@@ -136,7 +136,7 @@ def _row(step: Step, outcome: StepOutcome) -> tuple[str, ...]:
 
 
 def _graph(steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
-    """Return the graph as Mermaid text. Prefect's newer UI draws the graph, and Prefect's older UI shows the text."""
+    """Return the graph as Mermaid text. Prefect's V2 UI draws the graph, and its V1 UI shows the text."""
     ids = {step.key: f"s{number}" for number, step in enumerate(steps)}
     lines = [
         f'    {ids[step.key]}["{_MARKS[outcomes[step.key].state]} {_label(step.key)}"]' for step in steps
