@@ -121,7 +121,7 @@ def _kind_of_command(value: object) -> str:
 class _TextsOrCommands:
     """Makes a form offer two kinds of list: only texts, or texts and `Command`s.
 
-    Prefect's first UI cannot let the user choose the type of each entry of a list.
+    Prefect's V1 UI cannot let the user choose the type of each entry of a list.
     """
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

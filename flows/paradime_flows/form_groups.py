@@ -82,7 +82,7 @@ def flat(options: T) -> T:
             del found[name]
             for option in box.model_fields_set:
                 value = getattr(box, option)
-                # Prefect's second UI sends an empty list if a person adds an entry to a list and deletes it again.
+                # Prefect's V2 UI sends an empty list if a person adds an entry to a list and deletes it again.
                 if value != [] and found.get(option) == type(box).model_fields[option].default:
                     found[option] = value
     return cast("T", found)

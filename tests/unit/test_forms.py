@@ -277,7 +277,7 @@ def test_an_option_given_alone_overrides_the_one_in_its_box() -> None:
 
 @pytest.mark.parametrize("box", [{}, {"non_retryable_errors": []}], ids=["untouched", "emptied"])
 def test_an_empty_list_in_a_form_means_the_default(box: dict[str, Any]) -> None:
-    """Prefect's second UI sends the empty list of a person who added an entry and deleted it again."""
+    """Prefect's V2 UI sends the empty list of a person who added an entry and deleted it again."""
     given = {"schedule_name": "daily", "advanced": {"retry_delay_seconds": 30, **box}}
     validate(given, schema_of(run_schedule), raise_on_error=True)
     assert flat(run_schedule.validate_parameters(given))["non_retryable_errors"] is None

@@ -36,7 +36,7 @@ def test_overdue_and_failing(fields: dict[str, object], overdue: bool, failing: 
 
 
 def test_every_column_has_a_title() -> None:
-    """Prefect's first UI shows no cells in a column without a title."""
+    """Prefect's V1 UI shows no cells in a column without a title."""
     late = ListedSchedule.of(BoltScheduleSummary(name="daily", next_run_at=EARLY), DUE)
     assert all(late.row().keys())
     assert late.row()["Problem"] == "⏰ overdue"

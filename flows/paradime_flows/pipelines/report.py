@@ -71,7 +71,7 @@ def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, Ste
         StepState.SUCCEEDED if all(o.state is StepState.SUCCEEDED for o in found) else StepState.WAITING,
     )
     rows = [_row(step, outcomes[step.key]) for step in steps]
-    # Prefect's older UI cuts off wide tables, and shows the graph as text.
+    # Prefect's V1 UI cuts off wide tables, and shows the graph as text.
     reasons = "\n".join(
         f"- **{cell(outcome.name)}**: {outcome.state}. {cell(outcome.message, _MESSAGE_CHARACTERS)}"
         for outcome in found

@@ -71,7 +71,7 @@ def safe_url(url: str) -> str | None:
 def markdown_link(text: str, url: str | None, limit: int, what: str) -> str:
     """Return a markdown link whose text comes from Bolt. If there is no URL, return only the text.
 
-    Prefect's older UI shows escape characters in the text of a link. So if the text has an escape character, the text
+    Prefect's V1 UI shows escape characters in the text of a link. So if the text has an escape character, the text
     is not part of the link: the link comes after the text.
 
     Args:

@@ -43,7 +43,7 @@ def bounded_table(
 def bounded_list(entries: Sequence[tuple[str, str]], room: int, what: str) -> list[str]:
     """Return a markdown list with as many entries as fit, and a line with the number of entries that are not shown.
 
-    Prefect's first UI cuts off a wide table, but not a list. So long texts are in lists.
+    Prefect's V1 UI cuts off a wide table, but not a list. So long texts are in lists.
 
     Args:
         entries: For each entry, a name and a text, as plain text.
