@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -33,7 +32,7 @@ async def in_process(work: Any) -> Any:
         except BaseException as ended:  # noqa: BLE001 - the process is dead, or has stopped
             return ended
 
-    return await asyncio.create_task(run(), context=copy_context())
+    return await asyncio.create_task(run())
 
 
 def die(*_: Any, **__: Any) -> None:

@@ -7,7 +7,6 @@ import dataclasses
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -521,7 +520,7 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
     async def interrupted_by_second_claim(*arguments: Any) -> None:
         if not taken:
             taken.append(0)
-            await asyncio.create_task(second_claim(), context=copy_context())
+            await asyncio.create_task(second_claim())
         await original(*arguments)
 
     process.set(Process())
@@ -670,7 +669,7 @@ async def test_a_search_does_not_cancel_a_run_that_a_new_attempt_adopted(
 
     async def find_and_be_late(*arguments: Any, **options: Any) -> Any:
         found = await find_run(*arguments, **options)
-        await asyncio.create_task(retried(), context=copy_context())
+        await asyncio.create_task(retried())
         late.append(found)
         return found
 
