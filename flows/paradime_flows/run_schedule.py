@@ -62,7 +62,7 @@ async def run_schedule(
 
     Raises:
         BoltRunFailed: The Bolt run ended in the state FAILED or ERROR.
-        BoltRunCanceled: Another person or program canceled the Bolt run.
+        BoltRunCanceled: Another person or program cancelled the Bolt run.
         BoltRunSkipped: The Bolt run ended in the state SKIPPED.
         BoltRunTimedOut: The Bolt run did not end within `timeout_seconds`.
         BoltError: Another error occurred. The subclass of `BoltError` says which error.

@@ -52,12 +52,19 @@ def broken(
 
 
 @pytest.mark.parametrize(
-    "given, name", [("Month's end", "Month's end"), ("brave-otter", "daily"), ("report-7", "report-7")]
+    "given, name",
+    [
+        ("Month's end", "Month's end"),
+        ("report-7", "report-7"),
+        ("brave-otter", "daily"),
+        ("chi779-dalton", "daily"),
+        ("Small-Central Ranges Taipan", "daily"),
+    ],
 )
 async def test_a_flow_run_keeps_the_name_that_a_person_has_given(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, given: str, name: str
 ) -> None:
-    """A name of two words is one that Prefect has made up: then the flow run gets the name of its schedule."""
+    """If Prefect or one of its forms has made up the name, the flow run gets the name of its schedule."""
     bolt_simulator.clock.speed = 1000
     bolt_simulator.add_schedule("daily", commands=["dbt run"], setup_commands=False)
     parameters = {"schedule_name": "daily", "credentials": credentials, **QUICK}

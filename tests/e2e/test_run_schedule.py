@@ -216,7 +216,7 @@ async def test_a_time_limit_cancels_the_run_and_archives_its_log(
     assert run.state == "CANCELED"
     artifacts = await artifacts_of((await latest_flow_run("run-schedule")).id)
     assert "CANCELED" in str(artifacts["paradime-daily"].data)
-    assert "dbt run was running when the run was canceled" in str(artifacts["paradime-daily"].data)
+    assert "dbt run was running when the run was cancelled" in str(artifacts["paradime-daily"].data)
     assert any("first line" in str(artifact.data) for artifact in artifacts.values())
 
 

@@ -112,7 +112,7 @@ def test_the_running_command_explains_a_cancelled_run() -> None:
     status = status_of(("a", 1), ("dbt run", None), state="CANCELED")
     assert (
         cause_of(status, DbtStory(), None, "model 3")
-        == "dbt run was running when the run was canceled: model 3"
+        == "dbt run was running when the run was cancelled"
     )
 
 

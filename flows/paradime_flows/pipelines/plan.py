@@ -106,7 +106,7 @@ def decide(
     states = {step.key: outcomes[step.key].state for step in steps}
     bad = [name for name, state in states.items() if state in _BAD]
     if bad and on_failure != "continue":
-        first = f"Step {bad[0]!r} {'has failed' if states[bad[0]] is StepState.FAILED else 'was canceled'}"
+        first = f"Step {bad[0]!r} {'has failed' if states[bad[0]] is StepState.FAILED else 'was cancelled'}"
         resumed = under_way if on_failure == "finish" else ()
         waiting = [name for name, state in states.items() if state is StepState.WAITING]
         decision.start = [name for name in waiting if name in resumed]

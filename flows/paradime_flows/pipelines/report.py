@@ -50,7 +50,8 @@ def headline(outcomes: Sequence[StepOutcome]) -> str:
         for state in (*_ORDER, StepState.NOT_RUN)
         if (number := sum(outcome.state is state for outcome in outcomes))
     ]
-    return f"{len(outcomes)} steps: {', '.join(counts)}."
+    steps = "step" if len(outcomes) == 1 else "steps"
+    return f"{len(outcomes)} {steps}: {', '.join(counts)}."
 
 
 def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, StepOutcome]) -> str:
@@ -78,7 +79,7 @@ def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, Ste
         if outcome.message
     )
     parts = [f"# {_MARKS[worst]} {cell(title_of(name))}", headline(found), _order(steps), table(_HEAD, rows)]
-    parts += [reasons, "## Graph", "Prefect's V2 UI draws this text as a graph.", _graph(steps, outcomes)]
+    parts += [reasons, "## Graph", "If this is text, open the page in Prefect's V2 UI: it draws the graph.", _graph(steps, outcomes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from prefect.runtime import flow_run as this_flow_run
 
-# If nobody has named a flow run, Prefect gives it a name of two words, such as "brave-otter".
-_GENERATED: Final = re.compile(r"[a-z]+-[a-z]+")
+# The names that Prefect makes up: "brave-otter" in general, "chi779-dalton" in the form of the V1 UI, "Small-Taipan" in
+# the form of the V2 UI.
+_GENERATED: Final = re.compile(r"[a-z]+\d*-[a-z]+|[A-Z][a-z]+-[A-Z][\w' ]+")
 
 
 def unless_named(name: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:

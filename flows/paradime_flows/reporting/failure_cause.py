@@ -35,9 +35,7 @@ def cause_of(status: BoltRunStatus, story: DbtStory, error: str | None, last: st
     """
     command = status.decisive_command
     if status.state == BoltRunState.CANCELED and command is not None and command.return_code is None:
-        return _with(
-            last, f"{one_line(command.command, _COMMAND_CHARACTERS)} was running when the run was canceled"
-        )
+        return f"{one_line(command.command, _COMMAND_CHARACTERS)} was running when the run was cancelled"
     if status.state not in BoltRunState.FAILURES:
         return None
     if command is None:

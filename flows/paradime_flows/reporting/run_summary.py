@@ -147,7 +147,8 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
         parts += ["## Where the time went", timeline]
     if record.status is not None and record.status.commands:
         commands = list(enumerate(record.status.commands, 1))
-        rows = [_command_row(n, command, record.log_pages.get(n)) for n, command in commands[:_ROWS]]
+        over = record.status.state.is_terminal
+        rows = [_command_row(n, each, record.log_pages.get(n), over=over) for n, each in commands[:_ROWS]]
         head = ("", "Command, with its log", "Code", "Started (UTC)", "Took")
         parts += ["## Commands", table(head, rows), *and_more(len(commands) - _ROWS, "commands")]
     if record.attempts:
@@ -156,7 +157,7 @@ def render_summary(record: RunRecord, now: datetime | None = None) -> str:
         parts += ["## Files", *_files(record)]
     if record.notes:
         entries = [(f"{_clock(at)} UTC", note) for at, note in list(record.notes)[-_ROWS:]]
-        parts += ["## What was decided", *bounded_list(entries, _NOTES_BYTES, "entries")]
+        parts += ["## What happened", *bounded_list(entries, _NOTES_BYTES, "entries")]
     if record.problems:
         parts.append("## Not archived")
         parts.append("\n".join(f"- {cell(problem, 400)}" for problem in record.problems[:_ROWS]))
@@ -167,7 +168,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     run = "none" if record.run_id is None else f"[{record.run_id}]({run_url(record.run_id)})"
     facts = [("Bolt run", run)]
     if record.flow_run_page:
-        in_bolt = f" (Bolt shows: {cell(record.actor)})" if record.actor else ""
+        in_bolt = f" (in Bolt: {cell(record.actor)})" if record.actor else ""
         facts.append(("Triggered by", f"[a Prefect flow run]({record.flow_run_page}){in_bolt}"))
     else:
         facts.append(("Triggered by", cell(record.actor or "")))
@@ -225,9 +226,11 @@ def _spans(record: RunRecord, now: datetime) -> list[Span]:
     return spans
 
 
-def _command_row(n: int, command: BoltCommand, page: str | None) -> tuple[str, ...]:
+def _command_row(n: int, command: BoltCommand, page: str | None, *, over: bool) -> tuple[str, ...]:
     code = "" if command.return_code is None else str(command.return_code)
-    mark = "⏳" if command.return_code is None else ("❌" if command.failed else "✅")
+    # A command without a return code is still running, or was stopped with its Bolt run.
+    unfinished = "🛑" if over else "⏳"
+    mark = unfinished if command.return_code is None else ("❌" if command.failed else "✅")
     seconds = command.duration_seconds
     return (
         f"{mark} {n}",
@@ -282,7 +285,7 @@ def _files(record: RunRecord) -> list[str]:
         row.append(markdown_link(file.stored_as, file.stored_url, 400, "open") if file.stored_as else "")
         rows.append(row if stored else row[:-1])
     linked = "File, with its link" if any(file.page for file in record.files) else "File"
-    head = ["", linked, "Size", "Link expires (UTC)", "Stored as"]
+    head = ["Command", linked, "Size", "Link expires (UTC)", "Stored as"]
     parts = [table(head if stored else head[:-1], rows), *and_more(len(record.files) - _ROWS, "files")]
     if stored and record.stored_under:
         by = f", through the block {cell(record.storage_block)}" if record.storage_block else ""

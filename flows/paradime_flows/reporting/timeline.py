@@ -12,8 +12,9 @@ from paradime_blocks.text import fence, one_line, shorten
 _WIDTH: Final = 26
 _ROWS: Final = 60
 _LABEL: Final = 24
-_WORK: Final = "█"
-_WAIT: Final = "░"
+# Prefect's V1 UI has a font without block characters: they would be wider than a space, and move the bars.
+_WORK: Final = "="
+_WAIT: Final = "."
 # A gap that is shorter than this share of the whole time is not shown.
 _LEAST_GAP: Final = 0.01
 _LEAST_GAP_SECONDS: Final = 0.5

@@ -66,7 +66,7 @@ def webhook_app(
         elif not inbox.put(ids):
             raise _refused(503, f"{len(inbox)} webhooks are waiting, and no more are taken.")
         else:
-            run_logger().info("A webhook named %d commands, the first is %d.", len(ids), ids[0])
+            run_logger().info("A webhook named %d command(s), the first is %d.", len(ids), ids[0])
         return JSONResponse({"commands": len(ids)}, 202)
 
     async def health(_: Request) -> Response:
