@@ -110,10 +110,7 @@ def test_other_failed_commands_are_counted_when_there_are_no_results() -> None:
 def test_the_running_command_explains_a_cancelled_run() -> None:
     """Earlier failures do not matter."""
     status = status_of(("a", 1), ("dbt run", None), state="CANCELED")
-    assert (
-        cause_of(status, DbtStory(), None, "model 3")
-        == "dbt run was running when the run was cancelled"
-    )
+    assert cause_of(status, DbtStory(), None, "model 3") == "dbt run was running when the run was cancelled"
 
 
 def test_an_interrupted_command_explains_an_error() -> None:

@@ -110,8 +110,11 @@ class PipelineRun:
         try:
             await self._prepare()
             while True:
-                await self._decide()
+                starting = await self._decide()
+                # On SQLite, Prefect's engine would wait for seconds if it met our writes. So the steps start last.
                 await self._write_page()
+                for name in starting:
+                    self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
                 if not self._tasks:
                     await self._cancel_leftovers()
                     return
@@ -137,7 +140,8 @@ class PipelineRun:
                 await self._note(name)
         await self._before.prepare(self.steps, self.outcomes, self.flow)
 
-    async def _decide(self) -> None:
+    async def _decide(self) -> list[str]:
+        """Store what happens to the steps that wait, and return those that start now."""
         decision = decide(
             list(self.steps.values()),
             self.outcomes,
@@ -157,7 +161,7 @@ class PipelineRun:
             # began after this time may have succeeded.
             started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
-            self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
+        return list(decision.start)
 
     async def _wait_for_step(self) -> None:
         """Wait until a step has ended. If the steps were asked to stop and do not stop, cancel their asyncio tasks."""
@@ -217,6 +221,8 @@ class PipelineRun:
         """Store a step's outcome in a label. If Prefect is unreachable, only log a warning."""
         changes["attempt"] = self._before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
+        if "state" in changes:
+            run_logger().info("Step %r: %s", name, f"{outcome.state}. {outcome.message}".removesuffix(". "))
         try:
             async with prefect_client() as client:
                 label: dict[str, Any] = {
