@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.logging.handlers import APILogHandler
-from prefect.states import AwaitingRetry, Running
+from prefect.states import AwaitingRetry, Cancelling, Running
 from recorded import RECORDED
 from support.prefect_api import artifacts_of, every_artifact_of, latest_flow_run
 
@@ -175,6 +175,33 @@ async def test_the_progress_artifact_is_created_once_and_ends_at_100(
     # A run of six seconds: at most an update every two seconds, and one at the end.
     assert 2 <= len(updated) <= 4
     assert 0 < updated[0] < 100
+
+
+async def test_the_progress_of_a_cancelled_run_says_how_it_ended(bolt_simulator, credentials):
+    """The last poll was before the cancel, so the run is read once more."""
+    command = SimulatedCommand("dbt run", duration_seconds=10_000)
+    bolt_simulator.add_schedule("stopped", commands=[command], setup_commands=False)
+
+    async def progress() -> Any:
+        try:
+            found = await artifacts_of((await latest_flow_run("run-schedule")).id)
+        except (IndexError, ValueError):
+            return None
+        return found.get("paradime-progress-stopped")
+
+    async def cancel_when_shown() -> None:
+        while await progress() is None:  # noqa: ASYNC110 - the flow run makes it true
+            await asyncio.sleep(0.2)
+        async with get_client() as client:
+            flow_run = await latest_flow_run("run-schedule")
+            await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+
+    with use_timing(SHOWS_PROGRESS):
+        cancel = asyncio.create_task(cancel_when_shown())
+        state = await arun_schedule("stopped", credentials, return_state=True, **QUICK)
+    await cancel
+    assert state.is_cancelled()
+    assert str((await progress()).description).endswith(" of stopped ended as CANCELED")
 
 
 async def test_a_retry_of_the_flow_run_continues_the_log(bolt_simulator, credentials, monkeypatch):

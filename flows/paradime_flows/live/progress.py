@@ -142,12 +142,8 @@ class ProgressArtifact:
         return self._clock() - self._began_at < times().progress_after_seconds
 
     def _is_worth_it(self, percent: float, *, final: bool) -> bool:
-        change = percent - self.percent
-        if final:
-            return change > 0
-        return (
-            change >= _LEAST_CHANGE and self._clock() - self._updated_at >= times().progress_interval_seconds
-        )
+        is_due = self._clock() - self._updated_at >= times().progress_interval_seconds
+        return final or (is_due and percent - self.percent >= _LEAST_CHANGE)
 
     async def _find(self, client: PrefectClient) -> None:
         """Find the artifact that an earlier attempt of the flow run has made for the Bolt run."""

@@ -133,10 +133,7 @@ class _ShownRun:
                 await self._drain(self._logs, status)
         elif self._logs is not None:
             self._follow(self._logs, status, seen)
-        try:
-            await self._show_progress(status)
-        except Exception as error:  # noqa: BLE001 - an error here must not end the wait
-            self._report("progress", error)
+        await self._show_progress(status)
 
     async def close(self, *, drain: bool) -> None:
         """Stop showing the run.
@@ -178,12 +175,11 @@ class _ShownRun:
         if status is None:
             return
         await self._show_commands(status)
-        if self._logs is None:
-            return
-        if status.state.is_terminal:
+        if self._logs is not None and status.state.is_terminal:
             await self._drain(self._logs, status)
-        else:
+        elif self._logs is not None:
             await self._catch_up(self._logs, status, at_once=True)
+        await self._show_progress(status)
 
     async def _show_commands(self, status: BoltRunStatus) -> None:
         if self._commands is None:
@@ -264,9 +260,11 @@ class _ShownRun:
             text += f" ended as {cell(str(status.state))}"
         else:
             text += f": {cell(self._redact.line(last.command))}" + (f" ({done} of {total})" if total else "")
-        await self._progress.show(
-            percent_done(status, self._planned, nodes), text, final=status.state.is_terminal
-        )
+        percent = percent_done(status, self._planned, nodes)
+        try:
+            await self._progress.show(percent, text, final=status.state.is_terminal)
+        except Exception as error:  # noqa: BLE001 - an error here must not end the wait
+            self._report("progress", error)
 
     async def _plan(self) -> list[str]:
         """Return the commands of the schedule or of the request; an empty list if Bolt does not return the commands."""

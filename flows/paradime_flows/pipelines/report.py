@@ -79,12 +79,8 @@ def render_pipeline(name: str, steps: Sequence[Step], outcomes: Mapping[str, Ste
         if outcome.message
     )
     parts = [f"# {_MARKS[worst]} {cell(title_of(name))}", headline(found), _order(steps), table(_HEAD, rows)]
-    parts += [
-        reasons,
-        "## Graph",
-        "If this is text, open the page in Prefect's V2 UI: it draws the graph.",
-        _graph(steps, outcomes),
-    ]
+    where = "If this is text, open the page in Prefect's V2 UI: it draws the graph."
+    parts += [reasons, "## Graph", where, _graph(steps, outcomes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
