@@ -319,7 +319,7 @@ class BoltRunTimedOut(BoltRunError):
 class BoltCancelUnconfirmed(BoltRunError):
     """Bolt refused to cancel a run, or the run did not end within `cancel_grace_seconds` after the cancel."""
 
-    guidance = "The run may still be running: check it in Paradime and cancel it there."
+    guidance = "Check the run in Paradime and cancel it there."
 
 
 class BoltPipelineFailed(BoltError):

@@ -74,6 +74,12 @@ async def sweep_orphans(
         flow_runs = await candidates(client, timedelta(days=lookback_days))
         orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
         run_logger().info("Checked %d flow runs; %d of them need a clean-up.", len(flow_runs), len(orphans))
+        if waiting := sum(sweep.waits(flow_run) for flow_run in flow_runs) - len(orphans):
+            run_logger().info(
+                "%d more have ended or are silent, but for less than %g s (older_than_seconds).",
+                waiting,
+                older_than_seconds,
+            )
         if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
             # The clocks of the flow runs' machines may be behind our clock. During this sleep, a process that is still
             # alive sends a heartbeat or cleans up.
@@ -88,6 +94,9 @@ async def sweep_orphans(
             for flow_run in orphans:
                 group.start_soon(one, flow_run)
     swept = sorted(sweep.swept, key=lambda entry: (entry.schedule_name, str(entry.flow_run_id)))
+    for entry in swept:
+        name, run = entry.flow_run_name, entry.run_id or "unknown"
+        run_logger().info("Flow run %r of %s, Bolt run %s: %s", name, entry.schedule_name, run, entry.done)
     await ArtifactWriter(current_flow_run_id()).table(
         "paradime-orphans", _rows(swept), _described(swept, action)
     )

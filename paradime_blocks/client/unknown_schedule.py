@@ -53,8 +53,11 @@ async def explained(
     name = variables.get("scheduleName") or variables.get("slug")
     # Some operations say only `ok: false`.
     says_only_no = not error.graphql_errors and "ok: false" in error.message
-    is_unknown = says_only_no or _UNKNOWN.search(_QUOTED.sub("", error.message))
-    if type(error) is not BoltRequestError or not name or not is_unknown:
+    if type(error) is not BoltRequestError or not name:
+        return error
+    said = _QUOTED.sub("", error.message)
+    # Bolt may name the schedule without quotation marks.
+    if not (says_only_no or _UNKNOWN.search(said) or _UNKNOWN.search(said.replace(str(name), ""))):
         return error
     names = await _names(send)
     if (names and name in names) or (says_only_no and not names):

@@ -107,6 +107,7 @@ async def test_only_the_beginnings_of_long_names_are_compared(
         "Couldn't find the schedule 'dayly'",
         "The schedule doesn't exist: 'dayly'",
         'No such schedule: "dayly"',
+        "Schedule dayly does not exist",
     ],
 )
 async def test_other_words_for_an_unknown_schedule_are_known(

@@ -11,11 +11,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, Crashed, Failed, Running
 from prefect.tasks import Task
-from support.prefect_api import artifacts_of, latest_flow_run
+from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
@@ -89,6 +90,13 @@ def short_beats() -> Iterator[None]:
         yield
 
 
+async def await_until_logged(flow_run_id: UUID, line: str) -> None:
+    """Prefect sends log lines a little later."""
+    with anyio.fail_after(30):
+        while line not in await logs_of(flow_run_id):  # noqa: ASYNC110 - Prefect's own thread sends them
+            await asyncio.sleep(0.3)
+
+
 async def again(flow_run: FlowRun) -> FlowRun:
     """Read a flow run's present version."""
     async with get_client() as client:
@@ -100,7 +108,7 @@ async def again(flow_run: FlowRun) -> FlowRun:
 async def test_runs_of_ended_or_silent_flow_runs_are_cancelled_and_reported(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials, orphan: Orphan, state: State[Any]
 ) -> None:
-    """The Bolt run is CANCELED, the record closed, and a table reports it."""
+    """The Bolt run is CANCELED, the record closed, and a table reports it. The flow run's own page says it, too."""
     bolt_simulator.add_schedule("daily", commands=[LONG])
     run_id = bolt_simulator.start_run("daily")
     flow_run = await orphan(run_id, state)
@@ -112,6 +120,13 @@ async def test_runs_of_ended_or_silent_flow_runs_are_cancelled_and_reported(
     assert not any(record.is_open for record in read_records(swept))
     assert swept.state is not None
     assert swept.state.is_final()
+    if state.is_running():
+        assert f"/{run_id}): cancelled." in str(swept.state.message)
+    await await_until_logged(flow_run.id, f"Bolt run {run_id} was cancelled.")
+    await await_until_logged(
+        (await latest_flow_run("sweep-orphans")).id,
+        f"Flow run {flow_run.name!r} of daily, Bolt run {run_id}: cancelled",
+    )
     artifacts = await artifacts_of((await latest_flow_run("sweep-orphans")).id)
     (row,) = json.loads(str(artifacts["paradime-orphans"].data))
     assert row["Bolt run"] == run_id

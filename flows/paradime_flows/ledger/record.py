@@ -22,7 +22,13 @@ from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.lease import NO_LEASE, Lease, top_lease
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.ledger.store import Superseded, lease_to_settle, put
-from paradime_flows.prefect_api import LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL, prefect_client
+from paradime_flows.prefect_api import (
+    LEDGER_LABEL_PREFIX,
+    RUN_ID_LABEL,
+    SCHEDULE_LABEL,
+    logger_for,
+    prefect_client,
+)
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
@@ -101,6 +107,7 @@ class Record(BaseModel):
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
     _seen: Lease = PrivateAttr(default=NO_LEASE)
+    _flow_run_name: str = PrivateAttr(default="")
     _is_held: bool = PrivateAttr(default=False)
     _is_saved: bool = PrivateAttr(default=True)
 
@@ -182,6 +189,10 @@ class Record(BaseModel):
         """Return the record's decision log. New notes are added to the record."""
         return DecisionLog(self.notes)
 
+    def logged_decisions(self) -> DecisionLog:
+        """Return the record's decision log. New notes are added to the record, and to the log of the flow run."""
+        return DecisionLog(self.notes, log=logger_for(self.flow_run_id, self._flow_run_name).warning)
+
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
         name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.epoch}.{self.holder}"
@@ -223,6 +234,7 @@ def read_records(flow_run: FlowRun) -> list[Record]:
     found = [fold(each) for each in entries.values()]
     for record in found:
         record._seen = top_lease(flow_run.labels)  # noqa: SLF001 - not stored
+        record._flow_run_name = flow_run.name  # noqa: SLF001 - not stored
     return found
 
 

@@ -14,6 +14,7 @@ from paradime_flows.prefect_api.context import (
     current_flow_run_id,
     current_task_run_id,
     flow_run_at_begin,
+    logger_for,
     run_logger,
 )
 from paradime_flows.prefect_api.dispatch import DispatchedFlow, async_form, bolt_flow, bolt_task
@@ -105,6 +106,7 @@ __all__ = [
     "is_rescheduled",
     "is_suspended",
     "lineage",
+    "logger_for",
     "observing",
     "outermost_of",
     "prefect_client",

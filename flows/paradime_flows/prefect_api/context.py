@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
-from prefect.logging.loggers import flow_run_logger
+from prefect.logging.loggers import PrefectLogAdapter, flow_run_logger
 
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.prefect_api.task_runs import logger_of_work
@@ -33,6 +33,19 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
         return get_run_logger()
     except MissingContextError:
         return get_logger("paradime")
+
+
+def logger_for(
+    flow_run_id: UUID, flow_run_name: str
+) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """Return a logger whose lines appear in the log of a flow run, also if other code works for that flow run.
+
+    A hook may run in the worker's process. The sweeper cleans up for flow runs whose process is gone.
+    """
+    if current_flow_run_id() == flow_run_id:
+        return run_logger()
+    facts = {"flow_run_id": str(flow_run_id), "flow_run_name": flow_run_name, "flow_name": "<unknown>"}
+    return PrefectLogAdapter(get_logger("prefect.flow_runs"), extra=facts)
 
 
 def current_flow_run_id() -> UUID | None:

@@ -113,7 +113,7 @@ async def reconcile_run(
             "Nothing was sent. Store the credentials in a ParadimeCredentials block, which hooks can read."
         )
         raise BoltRequestError(msg, guidance=guidance, schedule_name=record.schedule, run_id=record.run_id)
-    decision_log = DecisionLog(record.notes, log=run_logger().warning)
+    decision_log = record.logged_decisions()
     decision_log.note(reason)
     await hold_if_known(record)
     try:

@@ -11,6 +11,7 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
 from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, ParadimeCredentials
+from paradime_blocks.models import run_url
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import Verdict
@@ -90,9 +91,11 @@ class Sweep:
         A flow run is an orphan only after the time `older_than_seconds`. A cancelled flow run is an orphan at once,
         because nobody resumes its Bolt run.
         """
-        if not (self._open(flow_run) or may_have_vanished(flow_run)) or idle_seconds(flow_run) < 0:
-            return False
-        return not self.is_young(flow_run) or await is_cancelled(client, flow_run)
+        return self.waits(flow_run) and (not self.is_young(flow_run) or await is_cancelled(client, flow_run))
+
+    def waits(self, flow_run: FlowRun) -> bool:
+        """Whether a flow run has ended or lost its process, however short a time ago, and has something to clean up."""
+        return bool(self._open(flow_run) or may_have_vanished(flow_run)) and idle_seconds(flow_run) >= 0
 
     def is_young(self, flow_run: FlowRun) -> bool:
         """Whether a flow run ended, or sent its last heartbeat, only a short time ago."""
@@ -144,7 +147,16 @@ class Sweep:
             entry.run_id = record.run_id
             all_closed = all_closed and not record.is_open
         if all_closed and self.action != "report":
-            await _write_final_state(client, flow_run)
+            await _write_final_state(client, flow_run, self._ends(flow_run))
+
+    def _ends(self, flow_run: FlowRun) -> str:
+        """Return what the sweep did to the Bolt runs of a flow run, in one line."""
+        ends = [
+            f"Bolt run {each.run_id} ({run_url(each.run_id)}): {each.done}."
+            for each in self.swept
+            if each.flow_run_id == flow_run.id and each.run_id is not None
+        ]
+        return " ".join(ends) or "The flow run has no Bolt run left to track."
 
     @staticmethod
     def _entry(flow_run: FlowRun, record: Record, done: str = "") -> SweptRun:
@@ -184,9 +196,8 @@ class Sweep:
         run = BoltRun(record.run_id, self.credentials, record.schedule)
         if self.action != "attach":
             entry.state = await run.astate()
-            entry.done = (
-                "only reported" if self.action == "report" else "left running for a retry, as the policy says"
-            )
+            left = "left for a retry" if entry.state.is_terminal else "left running for a retry"
+            entry.done = "only reported" if self.action == "report" else f"{left}, as the policy says"
             return
         await self._attach(entry, record, run, why)
 
@@ -234,7 +245,7 @@ class Sweep:
         await FlowRunLedger(record).close(entry.state, reported=False)
 
 
-async def _write_final_state(client: PrefectClient, flow_run: FlowRun) -> None:
+async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str) -> None:
     """Write the final state of a flow run whose process is gone, unless the flow run has started again."""
     now = await client.read_flow_run(flow_run.id)
     same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
@@ -242,9 +253,7 @@ async def _write_final_state(client: PrefectClient, flow_run: FlowRun) -> None:
     same = same or (now.state is not None and now.state.is_cancelling())
     if not same or execution_of(now) != execution_of(flow_run):
         return
-    message = (
-        "The process of the flow run ended without a final state. The flow run has no Bolt run left to track."
-    )
+    message = f"The process of the flow run ended without a final state. {ends}"
     if ended_badly(flow_run):
         await end_left_task_runs(client, now.id, message)
         return
