@@ -238,7 +238,11 @@ class BoltRun(JobRun[BoltRunResult]):
         )
         # A cancel that has begun is completed, even if this wait is interrupted.
         with anyio.CancelScope(shield=True):
-            ended = await self.acancel()
+            try:
+                ended = await self.acancel()
+            except BoltCancelUnconfirmed as error:
+                message = f"The Bolt run did not end within {_plain_seconds(waited)} s. {error.message}"
+                raise error.with_facts(message=message) from error
         return ended  # noqa: RET504 - for the type checker, a cancel scope may swallow an exception
 
     async def _cancel_after_interrupt(self) -> None:

@@ -104,6 +104,7 @@ class Triggering:
             if await self._has_run_behind_refusal(request):
                 return
             try:
+                await self._check_that_it_is_free()
                 async with self.schedule.credentials.get_client() as client:
                     await Trigger(
                         client,
@@ -126,6 +127,15 @@ class Triggering:
             except BoltError as error:
                 raise error.with_facts(schedule_name=self.record.schedule) from error
             return
+
+    async def _check_that_it_is_free(self) -> None:
+        """Raise `BoltAlreadyRunning` if the schedule is running, unless the policy is `wait`.
+
+        Bolt itself refuses a second run of most schedules. But a schedule can allow parallel runs.
+        """
+        if self.on_already_running != "wait" and (await self.conflicting_run())[1]:
+            msg = "The schedule is already running."
+            raise BoltAlreadyRunning(msg, schedule_name=self.record.schedule)
 
     async def _resolve(
         self, other: BoltRun | None, error: BoltAlreadyRunning, *, runs: bool, refusals: int

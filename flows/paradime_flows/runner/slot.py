@@ -64,7 +64,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
             return
         if needs_none or await _continues_without_slot(lifecycle, dead):
             lifecycle.decision_log.note(
-                "Another flow run in Prefect runs the schedule; continuing without the slot."
+                "Another flow run, or a killed attempt of this one, holds the schedule's slot; continuing without it."
             )
             return
 
@@ -149,7 +149,8 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
     release = asyncio.Event()
     holder = asyncio.create_task(_hold(name, wait_seconds, acquired, release), name=f"slot of {name}")
     why = (
-        "Waiting for the schedule's concurrency slot. Another flow run may hold the slot, or Prefect is slow."
+        "Waiting for the schedule's concurrency slot. Another flow run or a killed attempt of this one may hold the "
+        "slot, or Prefect is slow."
     )
     telling = acquired.get_loop().call_later(times().slot_log_after_seconds, decision_log.note, why)
     try:
