@@ -184,7 +184,7 @@ class TimeoutOptions(TypedDict, total=False):
     timeout_seconds: Annotated[
         TimeoutSeconds | None,
         Doc(
-            "How long a run may take, in seconds from its trigger. A retry has this time again. "
+            "How long a run may take, in seconds from its trigger. Each retry in Bolt gets this time anew. "
             "The default is 24 hours."
         ),
     ]

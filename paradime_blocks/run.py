@@ -243,7 +243,7 @@ class BoltRun(JobRun[BoltRunResult]):
             except BoltCancelUnconfirmed as error:
                 message = f"The Bolt run did not end within {_plain_seconds(waited)} s. {error.message}"
                 raise error.with_facts(message=message) from error
-        return ended  # noqa: RET504 - for the type checker, a cancel scope may swallow an exception
+        return ended
 
     async def _cancel_after_interrupt(self) -> None:
         self.logger.warning("Interrupted; cancelling Bolt run %s.", self.run_id)

@@ -56,6 +56,14 @@ BAD_CREDENTIALS: Final = re.compile(
     r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
     re.IGNORECASE,
 )
+# The same holds for the words with which Bolt refuses an operation because of a missing capability.
+NO_CAPABILITY: Final = re.compile(
+    r"permission|capabilit|not allowed|forbidden|access denied|not authori[sz]ed", re.IGNORECASE
+)
+_CAPABILITIES: Final = (
+    "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
+    "a 'Bolt Schedules Metadata Viewer' may only read."
+)
 # A query that fails with other words than these is sent again: Bolt may have failed internally, and a query does no
 # harm.
 _FINAL: Final = re.compile(
@@ -185,8 +193,7 @@ def _check_status(operation: Operation, response: httpx.Response, source: str, r
     if status == httpx.codes.FORBIDDEN:
         msg = f"The credentials of {source} do not allow this operation."
         guidance = (
-            "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "
-            "a 'Bolt Schedules Metadata Viewer' may only read. Check also the workspace of the credentials."
+            f"{_CAPABILITIES} Check also the workspace of the credentials."
             if operation.kind == "mutation"
             else "Check the workspace of the credentials. Or a gateway or firewall sent this answer, and not Bolt."
         )
@@ -294,4 +301,6 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
         msg = f"Bolt could not answer {operation.field}: {quoted}"
         return BoltUnavailable(msg, **_what_is_lost(lost_as), **facts)
     guidance = "Correct the value that Bolt names, then try again."
+    if BAD_CREDENTIALS.search(text) or NO_CAPABILITY.search(text):
+        guidance = f"Check the API key and its capabilities. {_CAPABILITIES}"
     return BoltRequestError(f"Bolt refused {operation.field}: {quoted}", guidance=guidance, **facts)

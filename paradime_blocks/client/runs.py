@@ -16,6 +16,7 @@ from paradime_blocks.client.inputs import (
     check_schedule,
     trigger_variables,
 )
+from paradime_blocks.client.replies import NO_CAPABILITY
 from paradime_blocks.client.retry import call_with_retries
 from paradime_blocks.errors import BoltAuthError, BoltRequestError, BoltUnsupported
 from paradime_blocks.models import (
@@ -264,6 +265,5 @@ class RunCalls(AliasedReads):
         except BoltAuthError:
             return False
         except BoltRequestError as error:
-            words = ("permission", "not allowed", "forbidden", "not authorized", "not authorised")
-            return False if any(word in str(error).lower() for word in words) else None
+            return False if NO_CAPABILITY.search(str(error.graphql_errors)) else None
         return None

@@ -97,8 +97,8 @@ async def test_an_unconfirmed_cancel_is_an_error(simulator, how, record_figures)
     assert str(run.run_id) in str(caught.value)
     assert "may still be running" in str(caught.value)
     assert ("did not accept" in str(caught.value)) == (how != "ignore")
-    with pytest.raises(BoltCancelUnconfirmed):
-        await run.await_for_completion()
+    with pytest.raises(BoltCancelUnconfirmed, match=r"did not end within 1 s\. Bolt (accepted|did not)"):
+        await run.await_for_completion(1)
 
 
 async def test_a_slow_cancel_is_waited_for(simulator) -> None:

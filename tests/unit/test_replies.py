@@ -122,6 +122,16 @@ def test_a_read_that_bolt_refuses_is_not_repeated(message, code):
     assert type(graphql_error(BOLT_SCHEDULE_NAME, [entry], NOTHING_SECRET)) is BoltRequestError
 
 
+@pytest.mark.parametrize(
+    "message", ["Permission denied: API key lacks capability Bolt Schedules Admin", "Invalid API key"]
+)
+def test_a_refusal_for_the_key_says_what_the_key_needs(message):
+    """The value to correct is not in the request."""
+    error = graphql_error(TRIGGER_BOLT_RUN, [{"message": message}], NOTHING_SECRET)
+    assert "need the capability 'Bolt Schedules Admin'" in str(error)
+    assert "Correct the value" not in str(error)
+
+
 def test_a_graphql_error_with_http_400_is_a_refusal():
     """HTTP 400 means that the request is wrong, whatever the text is."""
     entry = {"message": "Internal error"}
