@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from demo_log import DemoFormatter, log_to_the_console
 from local_server import LocalPrefectServer, ServerDidNotStartError, talking_to
-from recorded import recorded_commands
+from recorded import add_recorded_samples
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SUCCEEDS = "daily"
-FAILS = "hourly"
+FAILS = "failing"
 
 SCHEDULE_VARIABLE = "PARADIME_SCHEDULE"
 
@@ -194,9 +194,7 @@ def simulated_bolt(stack: ExitStack) -> Bolt:
     )
     _say("Starting a simulated Bolt")
     simulator = stack.enter_context(BoltSimulator())
-    # The schedules print the recorded output of real dbt: one dbt run that succeeded and one dbt run that failed.
-    simulator.add_schedule(SUCCEEDS, commands=recorded_commands("success", seconds=0.6), setup_commands=False)
-    simulator.add_schedule(FAILS, commands=recorded_commands("failure", seconds=0.6), setup_commands=False)
+    add_recorded_samples(simulator, seconds=0.6)
     _done("ready")
     credentials = ParadimeCredentials(
         api_endpoint=simulator.api_endpoint,

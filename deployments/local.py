@@ -4,8 +4,8 @@
 database and the logs stay in the folder `.local` for the next `up`.
 
 If PARADIME_API_ENDPOINT, PARADIME_API_KEY and PARADIME_API_SECRET are set, in the environment or in a `.env` file, the
-flows run schedules of the real service. Otherwise a simulated Bolt has the schedules `daily`, which succeeds, and
-`hourly`, which fails.
+flows run schedules of the real service. Otherwise a simulated Bolt has the sample schedules: `failing` fails, and all
+others succeed. Scripts can use the same server and the same Bolt: the file `.local/environment` has the variables.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from local_server import LocalPrefectServer, ServerDidNotStartError
-from recorded import recorded_commands
+from recorded import add_recorded_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
 # A test runs its own copy beside a person's.
 FOLDER = Path(os.environ.get("PARADIME_LOCAL_FOLDER") or ROOT / ".local")
 READY, LOG, PID = FOLDER / "ready.json", FOLDER / "up.log", FOLDER / "pid"
+# What a shell has to set for a script that uses the same server and the same Bolt.
+ENVIRONMENT = FOLDER / "environment"
 POOL, QUEUE = "bolt", "urgent"
 PORT = 4200
 POLL_SECONDS = 0.2
@@ -83,13 +85,17 @@ def how_to_start(ui: str, deployment: str, *, simulated: bool) -> str:
             same name, and the page of a flow has no button to run the flow.
         simulated: Whether Bolt is simulated.
     """
-    schedules = "`daily` succeeds, `hourly` fails (on purpose, to show a failure)"
+    schedules = (
+        "`daily`, `hourly`, `extract`, `orders`, `customers`, `publish` succeed; `failing` fails (on purpose)"
+    )
     prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
     return (
         f"\n  Run a schedule:  {ui}/deployments/deployment/{deployment}  (Run → Custom run)\n"
         f"  The schedules:   {schedules if simulated else 'those of your workspace'}\n"
         f"  Or type:         PREFECT_API_URL={ui}/api {prefect} deployment run run-schedule/bolt "
         f"--param schedule_name={'daily' if simulated else 'NAME'}\n"
+        f"  In your shell:   . {shlex.quote(str(ENVIRONMENT))}  (then your own scripts use this server"
+        f"{' and this Bolt' if simulated else ''})\n"
         f"  Other flows:     {ui}/deployments  (click `bolt` above a flow's name, then Run)\n"
         f"  The runs:        {ui}/runs\n"
         f"  The log:         {LOG}\n"
@@ -110,9 +116,11 @@ def down() -> None:
             raise LocalError(f"Process {pid} is still stopping. Its log is {LOG}.")
         time.sleep(POLL_SECONDS)
     PID.unlink(missing_ok=True)
-    print(f"Stopped. The next `make up` shows the old runs again: they are in {FOLDER}.")
+    print(f"Stopped. The next `make up` shows the old flow runs again: they are in {FOLDER}.")
     ready = _ready()
-    if ready is not None and not ready["simulated"]:
+    if ready is not None and ready["simulated"]:
+        print("The simulated Bolt is then a new one, which does not know the old Bolt runs.")
+    elif ready is not None:
         print("If a Bolt run has not ended, it is still running in Paradime. The next `make up` cancels it.")
 
 
@@ -135,6 +143,9 @@ def run() -> None:
         of_flow = {"flows": {"name": {"any_": ["run-schedule"]}}, "deployments": {"name": {"any_": [POOL]}}}
         (deployment,) = server.post("deployments/filter", of_flow)
         ready = {"ui": server.ui_url, "deployment": deployment["id"], "simulated": simulated}
+        variables = {"PREFECT_API_URL": server.api_url} | (bolt if simulated else {})
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+        ENVIRONMENT.write_text("".join(lines), encoding="utf-8")
         draft = READY.with_suffix(".draft")
         draft.write_text(json.dumps(ready), encoding="utf-8")
         draft.rename(READY)
@@ -156,9 +167,9 @@ def _bolt(stack: ExitStack) -> tuple[dict[str, str], bool]:
         return {f"PARADIME_{name.upper()}": value for name, value in values.items()}, False
     from paradime_blocks.testing import BoltSimulator
 
-    simulator = stack.enter_context(BoltSimulator())
-    simulator.add_schedule("daily", commands=recorded_commands("success", seconds=4), setup_commands=False)
-    simulator.add_schedule("hourly", commands=recorded_commands("failure", seconds=4), setup_commands=False)
+    # Prefect's database keeps the flow runs of earlier simulators, so no two simulators may use the same run ids.
+    simulator = stack.enter_context(BoltSimulator(first_run_id=int(time.time())))
+    add_recorded_samples(simulator, seconds=4)
     return simulator.environment(), True
 
 

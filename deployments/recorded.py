@@ -7,9 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paradime_blocks.testing import SimulatedCommand
+from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.testing.samples import add_samples
 
 RECORDED = Path(__file__).resolve().parent / "dbt_runs" / "recorded"
+
+
+def add_recorded_samples(simulator: BoltSimulator, *, seconds: float) -> None:
+    """Add the sample schedules. Two of them print the output of real dbt: `daily`, which succeeds, and `failing`.
+
+    Args:
+        simulator: The simulator.
+        seconds: How long each recorded command takes, in seconds.
+    """
+    add_samples(simulator)
+    for name, case in {"daily": "success", "failing": "failure"}.items():
+        simulator.update_schedule(
+            name, commands=recorded_commands(case, seconds=seconds), setup_commands=False, starting_seconds=0
+        )
 
 
 def recorded_commands(case: str, *, seconds: float | None = None, **changes: Any) -> list[SimulatedCommand]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands import SimulatedCommand
+from .samples import add_samples
 from .simulator import BoltSimulator
 
 
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--schedules",
         type=Path,
         help="a JSON file: a list of objects with the arguments of BoltSimulator.add_schedule; each command is a"
-        " text or an object with the arguments of SimulatedCommand (default: the samples daily, hourly and broken)",
+        " text or an object with the arguments of SimulatedCommand (default: the sample schedules of the examples)",
     )
     parser.add_argument(
         "--webhook",
@@ -85,33 +86,6 @@ def _parser() -> argparse.ArgumentParser:
         help="send webhooks to this URL, as Bolt does; may be given several times",
     )
     return parser
-
-
-def add_samples(simulator: BoltSimulator) -> None:
-    """Add three sample schedules: `daily`, `hourly` and `broken`."""
-    simulator.add_schedule(
-        "daily",
-        commands=[
-            SimulatedCommand("dbt run", duration_seconds=20),
-            SimulatedCommand("dbt test", duration_seconds=10),
-        ],
-        starting_seconds=5,
-    )
-    simulator.add_schedule("hourly", commands=[SimulatedCommand("dbt build", duration_seconds=10)])
-    simulator.add_schedule(
-        "broken",
-        commands=[
-            SimulatedCommand("dbt run", duration_seconds=10),
-            SimulatedCommand(
-                "dbt test",
-                duration_seconds=5,
-                return_code=1,
-                stderr="Failure in test not_null_orders_id\n  Got 3 results, configured to fail if != 0\n",
-            ),
-            SimulatedCommand("dbt docs generate"),
-        ],
-        starting_seconds=5,
-    )
 
 
 def add_from_file(simulator: BoltSimulator, path: Path) -> None:

@@ -41,6 +41,7 @@ class SimulatorHost:
         validation_status: int = 200,
         unfinished_end: str | None = "",
         log_batch_lines: int = 500,
+        first_run_id: int = 76001,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up a workspace with no schedules.
@@ -62,6 +63,7 @@ class SimulatorHost:
                 400 as some GraphQL servers use.
             unfinished_end: The `endDttm` of a command that is still running: an empty text, or null.
             log_batch_lines: How many lines one call of `boltCommandLogs` returns at most.
+            first_run_id: The id of the first run.
             monotonic: A function that returns the real time in seconds.
         """
         self.api_key = "" if bearer else api_key
@@ -71,7 +73,7 @@ class SimulatorHost:
         self.clock = Clock(speed, monotonic=monotonic)
         self._speed = speed
         self._address = (host, port)
-        self._workspace = Workspace(self.clock)
+        self._workspace = Workspace(self.clock, first_run_id)
         self._faults = FaultBox()
         self._log = RequestLog()
         self._paths = SignedPaths(self.clock, resource_url_seconds)

@@ -28,13 +28,15 @@ _CAN_BE_RETRIED = (FAILED, ERROR, CANCELED)
 class Workspace:
     """Everything that the simulated service stores. Each public method holds the same lock while it works."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, first_run_id: int) -> None:
         """Start with no schedules and no runs.
 
         Args:
             clock: The clock that the runs use.
+            first_run_id: The id of the first run.
         """
         self.clock = clock
+        self._first_run_id = first_run_id
         self.lock = threading.RLock()
         self._forget()
 
@@ -45,7 +47,7 @@ class Workspace:
         self._commands: dict[int, Run] = {}
         self._resources: dict[int, int] = {}
         self._schedule_ids = itertools.count(1201)
-        self._run_ids = itertools.count(76001)
+        self._run_ids = itertools.count(self._first_run_id)
 
     def clear(self) -> None:
         """Remove all schedules and runs."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import demo
+import local
 import pytest
-from recorded import RECORDED
+from recorded import RECORDED, add_recorded_samples
 
+from paradime_blocks.client import BoltClient, ConnectionSettings, auth_for
 from paradime_blocks.testing import BoltSimulator
+from paradime_blocks.testing.samples import add_samples
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +187,46 @@ def test_the_demo_ends_with_the_way_to_start_flows_oneself(simulated):
     last = demo.closing(demo.Bolt(credentials=None, schedules=(), simulated=simulated)).splitlines()[-1]
     assert "start flows yourself" in last
     assert "`make up`" in last
+
+
+def _ends_and_failed_tests(add) -> tuple[dict[str, str], int]:
+    simulator = BoltSimulator(speed=0)
+    add(simulator)
+    names = [schedule.name for schedule in simulator._workspace.schedules()]
+    ids = [simulator.start_run(name) for name in names]
+    simulator.clock.advance(600)
+    runs = [simulator.run(run_id) for run_id in ids]
+    (results,) = [
+        json.loads(resource.content)["results"]
+        for run in runs
+        for command in run.commands
+        for resource in command.resources
+        if command.return_code and resource.path.endswith("run_results.json")
+    ]
+    failed = [each for each in results if each["unique_id"].startswith("test.")]
+    failed = [each for each in failed if each["status"] in {"fail", "error"}]
+    return {run.schedule_name: run.state for run in runs}, len(failed)
+
+
+def test_the_schedules_are_those_of_the_simulators_command():
+    """The READMEs' examples run against both: the same names, the same ends, and two failed dbt tests."""
+    recorded = _ends_and_failed_tests(lambda simulator: add_recorded_samples(simulator, seconds=4))
+    assert recorded == _ends_and_failed_tests(add_samples)
+    assert recorded[1] == 2
+    assert recorded[0][demo.SUCCEEDS] == "SUCCESS"
+    assert recorded[0][demo.FAILS] == "FAILED"
+
+
+async def test_make_up_never_uses_the_id_of_an_earlier_run_again():
+    """Prefect still shows the flow runs of the earlier simulators."""
+    before = int(time.time())
+    with ExitStack() as stack:
+        bolt, simulated = local._bolt(stack)
+        auth = auth_for(bolt["PARADIME_API_KEY"], bolt["PARADIME_API_SECRET"])
+        async with BoltClient(ConnectionSettings(bolt["PARADIME_API_ENDPOINT"], auth)) as client:
+            first, second = [await client.trigger_bolt_run(name) for name in ("daily", "failing")]
+    assert simulated
+    assert before <= first < second <= time.time() + 1
 
 
 def test_the_demo_needs_nothing_from_the_tests():

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from recorded import recorded_commands
 from ruamel.yaml import YAML
 from support.processes import deploy
 
 from paradime_blocks.options import option_types
-from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.testing import BoltSimulator
+from paradime_blocks.testing.samples import add_samples
 from paradime_flows import tasks
 from paradime_flows.automations import Rules
 from paradime_flows.parameters import RunOptions
@@ -40,11 +40,9 @@ def blocks(language: str) -> list[tuple[int, str]]:
 
 @pytest.fixture
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[BoltSimulator]:
-    """The schedules named in the README, with their credentials in the environment."""
+    """What `python -m paradime_blocks.testing` serves, with its credentials in the environment."""
     with BoltSimulator(speed=100) as simulator:
-        for name in ("extract", "orders", "customers", "publish"):
-            simulator.add_schedule(name, commands=[SimulatedCommand("dbt build", stdout="done\n")])
-        simulator.add_schedule("failing", commands=recorded_commands("failure", seconds=1))
+        add_samples(simulator)
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         yield simulator

@@ -19,7 +19,8 @@ import pytest
 from prefect.client.orchestration import get_client
 from support.prefect_server import prefect_settings
 
-from paradime_blocks.testing import BoltSimulator, SimulatedCommand
+from paradime_blocks.testing import BoltSimulator
+from paradime_blocks.testing.samples import add_samples
 
 if TYPE_CHECKING:
     from local_server import LocalPrefectServer
@@ -56,7 +57,7 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
     monkeypatch: pytest.MonkeyPatch,
     shell: bool,
 ) -> None:
-    """Every block runs in the order of the page; blocks with tests run under pytest.
+    """Every block runs in the order of the page, with the samples of the simulator; blocks with tests run under pytest.
 
     Prefect's commands are slow to start, so they run in this process; the longer run uses a shell.
     """
@@ -65,11 +66,7 @@ def test_the_readme_can_be_followed_from_top_to_bottom(
     # Its own profile for the commands that change it; the environment names the server.
     settings = {**prefect_server.client_settings, "PREFECT_HOME": str(tmp_path / "prefect")}
     with BoltSimulator(speed=100) as simulator, prefect_settings(settings):
-        simulator.add_schedule("daily", already_running="allow")
-        simulator.add_schedule("hourly")
-        simulator.add_schedule(
-            "broken", commands=[SimulatedCommand("dbt test", return_code=1, stdout="1 failed")]
-        )
+        add_samples(simulator)
         for name, value in simulator.environment().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,8 @@ from support.processes import Processes, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOCAL = Path(__file__).resolve().parents[2] / "deployments" / "local.py"
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL, README = ROOT / "deployments" / "local.py", ROOT / "README.md"
 
 
 @pytest.fixture
@@ -42,6 +45,16 @@ def test_a_flow_can_be_started_after_make_up_and_nothing_is_left_after_make_down
     # A person's shell does not know the programs of the clone's environment.
     shell = {"PATH": os.defpath, "HOME": str(tmp_path)}
     subprocess.run(command[0], shell=True, env=shell, cwd=tmp_path, check=True)  # noqa: S602 - our own text
+    # A script uses the same server and the same Bolt after one line in the shell.
+    environment = re.search(r"In your shell: +(\. \S+)", up.output)
+    assert environment, up.output
+    (example,) = re.findall(r"^```python\n([^`]*\"failing\"[^`]*)^```$", README.read_text(), re.MULTILINE)
+    (tmp_path / "errors.py").write_text(example, encoding="utf-8")
+    script = f"{environment[1]}\n{shlex.quote(sys.executable)} errors.py"
+    printed = subprocess.run(  # noqa: S602 - our own text
+        script, shell=True, env=shell, cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert "dbt build 1 https://" in printed
     with httpx.Client(base_url=f"{found[1]}/api", timeout=60, trust_env=False) as client:
         assert client.get("/deployments/name/run-schedule/bolt").json()["id"] == found[2]
         of_deployment = {"deployments": {"id": {"any_": [found[2]]}}}

@@ -49,5 +49,5 @@ def test_it_prints_its_address_and_ends_on_a_signal(number: signal.Signals) -> N
         finally:
             process.kill()
     names = [each["name"] for each in response.json()["data"]["listBoltSchedules"]["schedules"]]
-    assert names == ["daily", "hourly", "broken"]
+    assert names == ["daily", "hourly", "extract", "orders", "customers", "publish", "failing"]
     assert (process.returncode, errors) == (0, "")

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from paradime_blocks.testing import BoltSimulator
-from paradime_blocks.testing.__main__ import add_from_file, add_samples
+from paradime_blocks.testing.__main__ import add_from_file
+from paradime_blocks.testing.samples import add_samples
 
 
-def test_one_sample_succeeds_and_one_fails(simulator: BoltSimulator) -> None:
+def test_one_sample_fails_and_all_others_succeed(simulator: BoltSimulator) -> None:
     """The samples show both outcomes."""
     add_samples(simulator)
-    good, bad = simulator.start_run("daily"), simulator.start_run("broken")
-    assert simulator.run(good).state == "STARTING"
+    for name in ("daily", "hourly", "extract", "orders", "customers", "publish", "failing"):
+        assert simulator.run(simulator.start_run(name)).state == "STARTING"
     simulator.clock.advance(120)
-    assert (simulator.run(good).state, simulator.run(bad).state) == ("SUCCESS", "FAILED")
+    assert [run.schedule_name for run in simulator.runs() if run.state == "FAILED"] == ["failing"]
+    assert {run.state for run in simulator.runs()} == {"SUCCESS", "FAILED"}
 
 
 def test_schedules_come_from_a_file(simulator: BoltSimulator, tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def test_a_reset_leaves_nothing_behind(simulator: BoltSimulator, post: Callable[
     assert simulator.start_run("daily") == 76001
 
 
+def test_the_ids_of_runs_begin_where_a_test_wants() -> None:
+    """`make up` continues after the ids of earlier simulators; a reset begins again at the same id."""
+    simulator = BoltSimulator(first_run_id=500)
+    for _ in range(2):
+        simulator.add_schedule("daily")
+        assert [simulator.start_run("daily") for _ in range(2)] == [500, 501]
+        simulator.reset()
+
+
 def test_starting_and_stopping_twice_does_no_harm() -> None:
     """Both can be called again; before the first start there is no address."""
     simulator = BoltSimulator()

@@ -18,7 +18,7 @@ UI = "http://127.0.0.1:4200"
 def test_the_simulated_schedules_are_named_with_their_ends() -> None:
     """Without that, a person believes to have broken the one that fails."""
     text = local.how_to_start(UI, "an-id", simulated=True)
-    assert "`daily` succeeds, `hourly` fails (on purpose" in text
+    assert "`publish` succeed; `failing` fails (on purpose" in text
     assert f"{UI}/deployments/deployment/an-id " in text
     assert "schedule_name=daily" in text
 
