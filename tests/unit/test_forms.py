@@ -275,6 +275,12 @@ def test_an_option_given_alone_overrides_the_one_in_its_box() -> None:
     assert (found["on_crash"], found["on_timeout"], found["on_interrupt"]) == ("leave", "leave", "auto")
 
 
+def test_a_default_given_alone_does_not_override_the_box() -> None:
+    """Prefect passes the default of every option that nobody gave: the two look the same."""
+    both = {"schedule_name": "a", "safety": {"on_crash": "leave"}, "on_crash": "cancel"}
+    assert flat(run_schedule.validate_parameters(both))["on_crash"] == "leave"
+
+
 @pytest.mark.parametrize("box", [{}, {"non_retryable_errors": []}], ids=["untouched", "emptied"])
 def test_an_empty_list_in_a_form_means_the_default(box: dict[str, Any]) -> None:
     """Prefect's V2 UI sends the empty list of a person who added an entry and deleted it again."""
