@@ -26,6 +26,7 @@ FOLDER = ROOT / "deployments"
 FILE: dict[str, Any] = YAML(typ="safe", pure=True).load(FOLDER / "prefect.yaml")
 SCHEMA = PrefectYamlModel.model_json_schema()
 TEMPLATE: dict[str, Any] = json.loads((FOLDER / "kubernetes" / "base-job-template.json").read_text())
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
 ENTRYPOINTS = [entry["entrypoint"] for entry in FILE["deployments"]]
 
 
@@ -209,13 +210,34 @@ def test_the_flows_run_beside_the_receiver_in_docker():
 
 def test_the_readme_creates_the_secrets_of_the_receivers():
     """With all their keys; a pod whose secret is missing does not start."""
-    readme = (FOLDER / "README.md").read_text(encoding="utf-8").replace("\\\n", "")
+    readme = README.replace("\\\n", "")
     text = (FOLDER / "kubernetes" / "webhooks.yaml").read_text()
     for name, key in re.findall(r"secretKeyRef: \{name: (\S+), key: (\S+?)\}", text):
         (created,) = re.findall(rf"^kubectl create secret generic {name} .+$", readme, re.MULTILINE)
         assert f"--from-literal={key}=" in created
     (name,) = re.findall(r"secretName: (\S+)", text)
     assert f"kubectl create secret tls {name} --namespace prefect --cert=" in readme
+
+
+def test_the_files_in_the_commands_of_the_readme_exist():
+    """Only the file with the secrets is the reader's own, and Docker's two commands use the same one."""
+    commands = "".join(re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+    named = set(re.findall(r"(?<![\w/])deployments/[\w./-]+", commands))
+    assert len(named) > 5
+    assert {name for name in named if not (ROOT / name).exists()} == {"deployments/docker/paradime.env"}
+    compose = YAML(typ="safe", pure=True).load(FOLDER / "docker" / "compose.yaml")["services"]
+    assert {each["env_file"] for each in compose.values() if "env_file" in each} == {"paradime.env"}
+
+
+def test_the_readme_says_what_a_reader_has_to_change():
+    """With the image's default name, each pod of a cluster would end as ImagePullBackOff."""
+    kubernetes = README.partition("\n## Kubernetes\n")[2]
+    assert "docker push" in kubernetes
+    assert "`default` of `image`" in kubernetes
+    assert "default" in TEMPLATE["variables"]["properties"]["image"]
+    values = YAML(typ="safe", pure=True).load(FOLDER / "kubernetes" / "worker-values.yaml")
+    assert "`apiUrl`" in kubernetes
+    assert "apiUrl" in values["worker"]["selfHostedServerApiConfig"]
 
 
 def test_the_image_has_the_prefect_of_the_tests_and_no_other_file():
