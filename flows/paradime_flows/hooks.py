@@ -84,8 +84,8 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
 def _runs_elsewhere(flow_run: FlowRun, state: State[Any]) -> bool:
     """Whether a flow run is still running in another process, although one of its processes has ended.
 
-    A worker can set the state `Crashed` late or a second time. By then, somebody may have retried the flow run. After a
-    cancel, the answer is always False, because a cancel applies to all processes of the flow run.
+    A worker can set the state `Crashed` late or a second time. By then, somebody may have retried the flow run.
+    After a cancel, the answer is False without a check: the cancel is also meant for a process that runs elsewhere.
     """
     if state.is_cancelling() or state.is_cancelled():
         return False

@@ -128,7 +128,7 @@ def _command(value: object) -> str | Command:
 
 
 def command_text(command: str | Command) -> str:
-    """Return the text of a command."""
+    """Return the command line of a command, which is a text or a `Command`."""
     return command if isinstance(command, str) else command.command
 
 

@@ -65,12 +65,12 @@ def emit_triggered(subject: RunSubject, **payload: Any) -> Event | None:
 
 
 def emit_started(subject: RunSubject, **payload: Any) -> Event | None:
-    """Send the event that a Bolt run executes its commands."""
+    """Send the event for a Bolt run that has begun to execute its commands."""
     return _emit(RunEvent.STARTED, subject, BoltRunState.RUNNING, payload)
 
 
 def emit_if_running(subject: RunSubject, status: BoltRunStatus | None) -> bool:
-    """Send the event that a Bolt run executes its commands, if its status shows commands.
+    """Send the event for a Bolt run that has begun to execute its commands, if its status shows commands.
 
     Return whether the status shows commands.
     """

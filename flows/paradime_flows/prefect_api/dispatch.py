@@ -1,7 +1,7 @@
 """The classes of our flows and tasks: their functions are async, but sync code can call them, too.
 
-In Prefect, only async code can call an async flow. Our flows are async, because only an async function can be
-cancelled at every point. If sync code calls one of our flows or tasks, the call returns when the flow or task has
+Our flows are async, because an async function can be cancelled wherever it waits. In Prefect, only async code can call
+an async flow. Our flows and tasks can also be called by sync code: the call then returns when the flow or task has
 ended. `.submit()`, `.map()`, deployments and workers work as in Prefect.
 
 A task checks its arguments in its task run, as Prefect checks the parameters of a flow. If an argument is a future,

@@ -43,8 +43,8 @@ _RUNS = 30
 async def wait_suspended(lifecycle: RunLifecycle, run: BoltRun, shown: ShownTaskRun) -> None:
     """Wait until the Bolt run has ended. If that takes long, raise `Suspends`.
 
-    A short Bolt run ends before the flow run is suspended. If the runs of the schedule usually end about now, the flow
-    run is not suspended either. When the flow run is resumed, its code begins anew and resumes the Bolt run.
+    If the Bolt run ends within the first minute, the flow run is not suspended. It is also not suspended if the runs of
+    the schedule usually end about now. When the flow run is resumed, its code begins anew and resumes the Bolt run.
     """
     if (why := why_not_suspend(_flow_run())) is not None:
         lifecycle.decision_log.note(f"The flow run waits in its process, since {why}.")

@@ -48,7 +48,7 @@ class Event(str, Enum):
 class Search(str, Enum):
     """The result of a search for the Bolt run of a trigger.
 
-    There is no value for a Bolt run that was found: the search has written this Bolt run to the record.
+    No value says that the Bolt run was found. If the search finds the Bolt run, it writes the run to the record.
 
     Attributes:
         NOT_DONE: There was no search yet.

@@ -63,8 +63,8 @@ def may_have_vanished(flow_run: FlowRun) -> bool:
     This happens, for example, if one of several parallel subflows fails or is cancelled: the process can end before the
     other subflows have written their states.
 
-    If the current execution of the flow run has not called this package, the answer is False. This execution sends no
-    heartbeats, and the last heartbeat in the labels is from an earlier execution.
+    If the current execution of the flow run has not used this package yet, the answer is False. Such an execution sends
+    no heartbeats, so the last heartbeat in the labels is from an earlier execution.
     """
     state, execution = flow_run.state, execution_of(flow_run)
     answers = any(each.is_open and each.may_be_cancelled for each in read_records(flow_run))
