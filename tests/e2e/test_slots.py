@@ -57,6 +57,21 @@ async def test_two_flow_runs_of_a_schedule_run_one_after_the_other(
     assert await slots_taken(daily) == 0
 
 
+@pytest.mark.parametrize("policy", ["attach", "replace", "fail", "skip", "wait"])
+async def test_the_policy_holds_where_bolt_allows_parallel_runs(
+    bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
+) -> None:
+    """Somebody else has started a run. Bolt would not refuse ours. Only `wait` leaves it to Bolt."""
+    theirs = bolt_simulator.start_run("daily")
+    await arun_schedule(daily, on_already_running=policy, return_state=True, **QUICK)
+    runs = bolt_simulator.runs("daily")
+    assert len(runs) == (2 if policy in {"replace", "wait"} else 1)
+    assert (bolt_simulator.run(theirs).state == "CANCELED") is (policy == "replace")
+    if policy == "replace":
+        assert runs[0].ended_at is not None
+        assert runs[0].ended_at <= runs[1].started_at
+
+
 async def test_a_flow_run_that_waits_for_its_slot_notices_a_cancel(
     bolt_simulator: BoltSimulator, daily: BoltSchedule
 ) -> None:

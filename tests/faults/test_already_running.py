@@ -76,28 +76,6 @@ async def test_a_trigger_doubled_by_a_gateway_runs_once(simulator, policy) -> No
     assert "started after our trigger was sent" in outcome.summary
 
 
-@pytest.mark.parametrize("policy", ["attach", "replace", "fail", "skip"])
-async def test_the_policy_holds_where_bolt_allows_parallel_runs(simulator, policy) -> None:
-    """Bolt would not refuse the trigger, so the schedule's runs are read first. Only `wait` leaves it to Bolt."""
-    simulator.update_schedule(SCHEDULE, already_running="allow")
-    outcome = await run(simulator, policy)
-    if policy == "replace":
-        replaced, ours = outcome.runs
-        assert replaced.state == BoltRunState.CANCELED
-        assert replaced.ended_at <= ours.started_at
-    else:
-        assert len(outcome.runs) == 1
-        assert untouched(simulator)
-
-
-async def test_where_bolt_allows_parallel_runs_waiting_is_left_to_bolt(simulator) -> None:
-    """A run of somebody else is no reason to wait if Bolt starts ours beside it."""
-    simulator.update_schedule(SCHEDULE, already_running="allow")
-    outcome = await run(simulator, "wait")
-    assert len(outcome.runs) == 2
-    assert untouched(simulator)
-
-
 async def test_fail(simulator) -> None:
     """The error names the conflicting run; nothing was started or changed."""
     outcome = await run(simulator, "fail")

@@ -68,6 +68,7 @@ class Triggering:
         asked: What the caller requested.
         waiting: The time limit of the wait until the schedule is free. This includes the wait for the slot.
         refused: What was known before a trigger that Bolt refused because the schedule was already running.
+        is_one_at_a_time: Whether the policy also holds for a schedule that allows parallel runs in Bolt.
     """
 
     schedule: BoltSchedule
@@ -77,6 +78,7 @@ class Triggering:
     asked: TriggerRequest
     waiting: Deadline = field(init=False)
     refused: TriggerIntent | None = field(default=None, init=False)
+    is_one_at_a_time: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Start the time limit of the wait."""
@@ -129,11 +131,12 @@ class Triggering:
             return
 
     async def _check_that_it_is_free(self) -> None:
-        """Raise `BoltAlreadyRunning` if the schedule is running, unless the policy is `wait`.
+        """Raise `BoltAlreadyRunning` if the schedule is running and allows parallel runs, unless the policy is `wait`.
 
-        Bolt itself refuses a second run of most schedules. But a schedule can allow parallel runs.
+        Bolt itself refuses a second run of all other schedules.
         """
-        if self.on_already_running != "wait" and (await self.conflicting_run())[1]:
+        is_checked = self.is_one_at_a_time and self.on_already_running != "wait"
+        if is_checked and (await self.conflicting_run())[1]:
             msg = "The schedule is already running."
             raise BoltAlreadyRunning(msg, schedule_name=self.record.schedule)
 

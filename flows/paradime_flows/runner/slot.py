@@ -49,6 +49,7 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
         BoltAlreadyRunning: Another flow run holds the slot. The policy is `fail`, or the time limit of the wait has
             passed.
     """
+    lifecycle.triggering.is_one_at_a_time = True
     needs_none = _has_run_to_track(lifecycle)
     waits = lifecycle.policies.on_already_running == "wait" and not needs_none
     dead = Deadline(times().slot_dead_seconds)
