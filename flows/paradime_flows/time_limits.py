@@ -107,7 +107,7 @@ class Timing:
     observer_idle_seconds: float = 10.0
     prefect_answer_seconds: float = 3.0
     shared_read_seconds: float = 1.0
-    other_writes_seconds: float = 0.05
+    other_writes_seconds: float = 0.1
     locked_seconds: float = 0.1
     beat_seconds: float = 30.0
     hooks_seconds: float = 60.0

@@ -44,7 +44,7 @@ checks, which the runs share, are 6. The slot is 3, and 2 more the first time th
 the progress 3, the heartbeats 2, the tags and the call in the parent 2. The goal leaves 11 for all of that.
 20 runs, CPU: half of it is the HTTP client's, for about 30 requests to Prefect and 30 to Bolt a run.
 Instant run: Prefect's engine sends 10, the ledger 8, and each of the 7 pages is one. Each of the ledger's four writes \
-waits 0.05 s before it is checked, which is a fifth of the wall time.
+waits 0.1 s before it is checked, which is half of the wall time.
 Live logs: Bolt decides how many lines a page has; with 500, 35,000 lines are 70 pages. Each line of a page comes with \
 the name of its stream, which makes the bytes 1.4 times the log.
 Import: a flow without parameters takes 1.13 times as long as Prefect alone. Of the rest, a third is Prefect drawing \
