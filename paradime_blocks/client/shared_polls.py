@@ -93,7 +93,7 @@ class SharedPoll:
         """Return the run's status, from a request of this wait or from a request of another wait.
 
         Raises:
-            BoltError: Bolt refused the request, or sent no usable answer for this run.
+            BoltError: Bolt refused the request, or sent no usable reply about this run.
         """
         if self._is_first:
             self._is_first = False

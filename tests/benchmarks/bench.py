@@ -47,8 +47,8 @@ Instant run: Prefect's engine sends 10, the ledger 8, and each of the 7 pages is
 waits 0.1 s before it is checked, which is half of the wall time.
 Live logs: Bolt decides how many lines a page has; with 500, 35,000 lines are 70 pages. Each line of a page comes with \
 the name of its stream, which makes the bytes 1.4 times the log.
-Import: a flow without parameters takes 1.13 times as long as Prefect alone. Of the rest, a third is Prefect drawing \
-the form, and a third is the models of Bolt's replies and of the blocks.
+Import: the row shows what an empty flow takes. Of the rest, a third is Prefect drawing the form, and a \
+third is the models of Bolt's replies and of the blocks.
 """.splitlines()
 # A minute of a wait is counted from this time on, as in `programs.py`.
 UNDER_WAY = 12
