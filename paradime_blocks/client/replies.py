@@ -301,6 +301,7 @@ def graphql_error(operation: Operation, errors: Sequence[Any], redact: Redactor,
         msg = f"Bolt could not answer {operation.field}: {quoted}"
         return BoltUnavailable(msg, **_what_is_lost(lost_as), **facts)
     guidance = "Correct the value that Bolt names, then try again."
-    if BAD_CREDENTIALS.search(text) or NO_CAPABILITY.search(text):
+    said = _QUOTED.sub("", text)
+    if operation.kind == "mutation" and (BAD_CREDENTIALS.search(said) or NO_CAPABILITY.search(said)):
         guidance = f"Check the API key and its capabilities. {_CAPABILITIES}"
     return BoltRequestError(f"Bolt refused {operation.field}: {quoted}", guidance=guidance, **facts)

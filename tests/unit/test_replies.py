@@ -132,6 +132,14 @@ def test_a_refusal_for_the_key_says_what_the_key_needs(message):
     assert "Correct the value" not in str(error)
 
 
+def test_a_quoted_name_is_no_hint_at_the_key():
+    """The value to correct is the name."""
+    error = graphql_error(
+        TRIGGER_BOLT_RUN, [{"message": "Schedule 'permission_sync' is suspended"}], NOTHING_SECRET
+    )
+    assert "Correct the value that Bolt names" in str(error)
+
+
 def test_a_graphql_error_with_http_400_is_a_refusal():
     """HTTP 400 means that the request is wrong, whatever the text is."""
     entry = {"message": "Internal error"}
