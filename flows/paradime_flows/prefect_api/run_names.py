@@ -16,6 +16,8 @@ _GENERATED: Final = re.compile(r"[a-z]+\d*-[a-z]+|[A-Z][a-z]+-[A-Z][\w' ]+")
 def unless_named(name: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
     """Return a value for Prefect's `flow_run_name` that keeps a name that a person has given.
 
+    A name of two plain words, such as "nightly-build", cannot be told from a generated name, and is replaced.
+
     Args:
         name: Returns the name for a flow run with a generated name. The argument is the parameters of the flow run.
     """
