@@ -62,8 +62,18 @@ async def test_the_policy_holds_where_bolt_allows_parallel_runs(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
 ) -> None:
     """Somebody else has started a run. Bolt would not refuse ours. Only `wait` leaves it to Bolt."""
+    # Their run does not end before ours has seen it.
+    bolt_simulator.clock.speed = 0
     theirs = bolt_simulator.start_run("daily")
-    await arun_schedule(daily, on_already_running=policy, return_state=True, **QUICK)
+    ours = asyncio.create_task(arun_schedule(daily, on_already_running=policy, return_state=True, **QUICK))
+    seen = "listBoltRuns" if policy == "attach" else "triggerBoltRun"
+
+    async def has_seen_it() -> bool:
+        return ours.done() or bolt_simulator.count(seen) > 0
+
+    await await_until(has_seen_it, "a flow run that has seen the other run")
+    bolt_simulator.clock.speed = 60
+    await ours
     runs = bolt_simulator.runs("daily")
     assert len(runs) == (2 if policy in {"replace", "wait"} else 1)
     assert (bolt_simulator.run(theirs).state == "CANCELED") is (policy == "replace")
