@@ -73,17 +73,6 @@ def test_a_flow_run_that_awaits_a_retry_is_remembered() -> None:
         assert known.of(flow_run_id) is not waits
 
 
-def test_each_record_left_is_taken_over_by_one_intent() -> None:
-    """This lasts until it gives the record back."""
-    known, left, one, other = Supervisor(), (uuid4(), "run"), uuid4(), uuid4()
-    assert known.take_over(left, one, "run")
-    assert known.take_over(left, one, "run")
-    assert not known.take_over(left, one, "another key")
-    assert not known.take_over(left, other, "run")
-    known.of(one).taken_over.clear()
-    assert known.take_over(left, other, "run")
-
-
 def test_a_reset_process_remembers_nothing() -> None:
     """Each test needs that: no flow runs, tokens and signals of earlier tests."""
     flow_run_id = uuid4()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,10 +19,9 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_seria
 from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import OnInterrupt, Policy
-from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.lease import NO_LEASE, Lease, top_lease
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.store import Superseded, lease_to_settle, put
+from paradime_flows.ledger.store import Superseded, check_lease, lease_to_settle, put
 from paradime_flows.prefect_api import (
     LEDGER_LABEL_PREFIX,
     RUN_ID_LABEL,
@@ -42,33 +42,23 @@ class Record(BaseModel):
             the user has one intent for each task.
         flow_run_id: The flow run that this record was written for. If the label was copied to another flow run, the
             copy is ignored there.
-        epoch: The epoch of the lease with which the record was written (`paradime_flows.ledger.lease`).
-        holder: The holder of this lease.
+        lease: The lease with which this record was written, or will be written.
         asked: The fingerprint of the caller's request. `request` may be a retry of that request, or its remaining part.
         request: What was to be triggered. The commands are not stored: they may contain secrets, and may be large.
+        called_in: The attempts in which the intent was made (`paradime_flows.ledger.retried_parents`).
         intent: What was known before the trigger; None until the trigger is about to be sent.
-        caller: The tasks that have called the task of the intent.
-        taken_from: The flow run from which this record is being taken over; None when the takeover is complete.
         run_id: The Bolt run; None until the id is known.
-        state: The last known state of the Bolt run.
-        phase: How far the intent is.
-        relation: Who has started the Bolt run: our trigger, perhaps our trigger, or another client.
         left: Whether the caller asked not to track the Bolt run after its start.
         unreachable: Whether the wait ended because Bolt was unreachable. Then the flow run's failure does not mean that
             the Bolt run has failed.
         began_at: When the time limit of the Bolt run began, in seconds since the epoch.
-        began_here: When this time limit began, on the monotonic clock of this process; None if it began in another
-            execution. This value is not stored.
+        began_here: The same, on the monotonic clock of this process; None if it began in another execution.
         limit_seconds: The time limit of the Bolt run, in seconds from `began_at`.
-        api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the Bolt run.
-        workspace_uid: The workspace that the credentials name, if they name one.
+        workspace_uid: The workspace that the credentials name, if they name one. Only credentials of the same workspace
+            may cancel the Bolt run.
         credentials_block: The name of the `ParadimeCredentials` block; None for the environment's credentials.
-        on_interrupt: What happens to the Bolt run at an interrupt (SIGTERM, Ctrl-C), if nobody has cancelled the flow
-            run.
         is_rescheduled: Whether Prefect runs the flow run again after a SIGTERM.
-        on_crash: What happens to the Bolt run when the flow run's process crashes.
         on_timeout: What happens to the Bolt run when its time limit is reached, also if the sweeper waits for the run.
-        archive: What is archived of the Bolt run, and where.
         failed_run: The Bolt run that failed and is about to be retried, or whose remaining commands are about to be
             triggered.
         attempts: The earlier Bolt runs of this intent.
@@ -78,13 +68,11 @@ class Record(BaseModel):
 
     key: str = FLOW_KEY
     flow_run_id: UUID
-    epoch: int = 0
-    holder: str = ""
+    lease: Lease = NO_LEASE
     asked: str = ""
     request: TriggerRequest
+    called_in: str = ""
     intent: TriggerIntent | None = None
-    caller: Caller | None = None
-    taken_from: UUID | None = None
     run_id: int | None = None
     state: BoltRunState | None = None
     phase: Phase = Phase.TAKEN
@@ -106,10 +94,9 @@ class Record(BaseModel):
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    _seen: Lease = PrivateAttr(default=NO_LEASE)
+    # The greatest lease of the flow run when the record was read; None once this process holds the lease.
+    _seen: Lease | None = PrivateAttr(default=NO_LEASE)
     _flow_run_name: str = PrivateAttr(default="")
-    _is_held: bool = PrivateAttr(default=False)
-    _is_saved: bool = PrivateAttr(default=True)
 
     @field_serializer("request")
     def _stored(self, request: TriggerRequest) -> dict[str, Any]:
@@ -117,10 +104,6 @@ class Record(BaseModel):
         options = {} if request.branch is None else {"branch": request.branch}
         retry = {} if request.retry_of is None else {"retry_of": request.retry_of}
         return {"schedule_name": request.schedule_name, "options": options, **retry}
-
-    def asks_for(self, request: TriggerRequest) -> bool:
-        """Whether the caller's request is equal to the given request."""
-        return (self.asked or self.request.fingerprint) == request.fingerprint
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -170,20 +153,10 @@ class Record(BaseModel):
             credentials.workspace_uid,
         )
 
-    @property
-    def lease(self) -> Lease:
-        """The lease with which this record was written, or will be written."""
-        return Lease(self.epoch, self.holder)
-
     def hold_with(self, lease: Lease) -> Record:
         """Write this record with a lease that this process has taken; return the record."""
-        self.epoch, self.holder, self._is_held = lease.epoch, lease.holder, True
+        self.lease, self._seen = lease, None
         return self
-
-    def check_lease(self, flow_run: FlowRun) -> None:
-        """Raise `Superseded` if somebody has taken the lease since this process took it."""
-        if self.lease.is_lost(flow_run.labels):
-            raise Superseded(flow_run)
 
     def decision_log(self) -> DecisionLog:
         """Return the record's decision log. New notes are added to the record."""
@@ -195,7 +168,7 @@ class Record(BaseModel):
 
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
-        name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.epoch}.{self.holder}"
+        name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.lease.epoch}.{self.lease.holder}"
         labels: dict[str, Any] = {name: self.model_dump_json(exclude_none=True)}
         if self.key == FLOW_KEY:
             labels[SCHEDULE_LABEL] = self.schedule
@@ -246,7 +219,9 @@ async def write_record(record: Record) -> FlowRun:
             was written: the Bolt run that a trigger has started.
     """
     async with prefect_client() as client:
-        return await put(client, record.flow_run_id, record.to_labels(), see=record.check_lease)
+        return await put(
+            client, record.flow_run_id, record.to_labels(), see=partial(check_lease, lease=record.lease)
+        )
 
 
 async def hold(client: PrefectClient, record: Record) -> None:
@@ -258,10 +233,10 @@ async def hold(client: PrefectClient, record: Record) -> None:
     Raises:
         Superseded: Somebody has taken the lease since the record was read, or since this process took it.
     """
-    if record._is_held:  # noqa: SLF001
-        record.check_lease(await client.read_flow_run(record.flow_run_id))
-        return
     seen = record._seen  # noqa: SLF001
+    if seen is None:
+        check_lease(await client.read_flow_run(record.flow_run_id), record.lease)
+        return
     lease = lease_to_settle(record.flow_run_id, seen)
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
@@ -273,6 +248,5 @@ async def hold(client: PrefectClient, record: Record) -> None:
         raise Superseded(flow_run)
     for fresh in read_records(flow_run):
         if fresh.key == record.key:
-            notes = record.notes
-            vars(record).update({**vars(fresh), "notes": notes})
+            vars(record).update({**vars(fresh), "notes": record.notes})
     record.hold_with(lease)

@@ -65,12 +65,8 @@ async def put(
     time. Then one write undoes the other. The other write may be stored some time after ours, so the labels are read
     back only after a pause.
 
-    Args:
-        client: An open client.
-        flow_run_id: The flow run.
-        labels: The labels. No other process writes labels of these names.
-        see: A function that is called with the flow run after each write. To stop the writes, the function raises an
-            error, such as `Superseded`.
+    No other process writes labels of these names. The function `see` is called with the flow run after each write. To
+    stop the writes, it raises an error, such as `Superseded`.
 
     Raises:
         RuntimeError: Prefect has not stored the labels after several writes.
@@ -118,14 +114,6 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     return flow_run
 
 
-async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
-    """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
-    began_at = None if lease is not None else current_execution_began_at()
-    lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
-    if lease is not None:
-        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time(), began_at)})
-
-
 async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
     """Take the lease on an old flow run for a new flow run, which is running.
 
@@ -166,14 +154,25 @@ def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
     return settlers_lease(seen, the_supervisor().settler)
 
 
+async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
+    """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
+    began_at = None if lease is not None else current_execution_began_at()
+    lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
+    if lease is not None:
+        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time(), began_at)})
+
+
 def held_lease(flow_run_id: UUID) -> Lease:
     """Return the lease that the current execution has taken on a flow run."""
     return _leases.get().get(flow_run_id, NO_LEASE)
 
 
-def check_lease(flow_run: FlowRun) -> None:
-    """Raise `Superseded` if somebody has taken the lease since the current execution took it."""
-    lease = _leases.get().get(flow_run.id)
+def check_lease(flow_run: FlowRun, lease: Lease | None = None) -> None:
+    """Raise `Superseded` if somebody has taken the lease since it was taken as `lease`.
+
+    By default, `lease` is the lease of the current execution.
+    """
+    lease = lease or _leases.get().get(flow_run.id)
     if lease is not None and lease.is_lost(flow_run.labels):
         raise Superseded(flow_run)
 

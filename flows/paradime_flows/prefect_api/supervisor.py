@@ -21,8 +21,6 @@ from prefect.context import FlowRunContext
 from paradime_flows.time_limits import times
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import TaskRun
 
@@ -42,34 +40,26 @@ class Supervised:
         signals: The signal count of each execution. The key is the execution's token.
         credentials: The credentials that were passed in code. The key is the endpoint and the workspace of the
             credentials. The credentials of a saved block are not kept here, because the block can be loaded again.
-        claimed: The key of each intent that resumed an intent of an earlier attempt, and the tasks that called the new
-            intent. The dictionary key is the key of the earlier intent and the token of the execution. So two tasks
-            with the same request resume two different Bolt runs.
-        taken_over: The key of each intent that took over an intent of another flow run. The dictionary key is the id
-            of the other flow run and the key of the other intent.
+        claimed: Who resumes each intent of the flow run: the flow run and the key of the new intent, and the attempts
+            in which it was made. So two tasks with the same request resume two different Bolt runs.
         cancel_seen: Whether this process has already seen a cancel of the flow run while an operation was under way.
         alive_for: The id of the flow run's outermost parent while this process sends heartbeats, or else None.
             If the flow run has no parent, this is the id of the flow run itself.
         parents: The ids of the parents, from the flow run upwards; None until they were read.
         calls: The task runs that represent the flow run and its parents in their callers, from the flow run upwards.
             The outermost parent has no caller, and so no task run.
-        call_numbers: The numbers of each call that tasks of the flow run have made (`Supervisor.number_call`). The key
-            is the flow run that was called.
-        call_groups: The members that were counted so far, each with its number. The key is the surroundings in which
-            the members were counted.
+        attempts: The attempts in which the flow run was called (`paradime_flows.ledger.retried_parents`).
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
     signals: dict[str, SignalCount] = field(default_factory=dict)
     credentials: dict[tuple[str, str | None], ParadimeCredentials] = field(default_factory=dict)
-    claimed: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
-    taken_over: dict[tuple[UUID, str], str] = field(default_factory=dict)
+    claimed: dict[str, tuple[tuple[UUID, str], str]] = field(default_factory=dict)
     cancel_seen: bool = False
     alive_for: UUID | None = None
     parents: list[UUID] | None = None
     calls: list[TaskRun] = field(default_factory=list)
-    call_numbers: dict[UUID, tuple[int, ...]] = field(default_factory=dict)
-    call_groups: dict[Hashable, dict[Hashable, int]] = field(default_factory=dict)
+    attempts: str = ""
     _contexts: list[weakref.ref[FlowRunContext]] = field(default_factory=list)
     _over_since: float | None = None
 
@@ -138,44 +128,6 @@ class Supervisor:
         ended = [each for each, known in self._flow_runs.items() if each is not None and known.has_ended()]
         for flow_run_id in ended:
             self._flow_runs.pop(flow_run_id).end()
-
-    def take_over(self, left: tuple[UUID, str], flow_run_id: UUID, key: str) -> bool:
-        """Reserve an old intent for one new intent. In this process, only one new intent may take over an old intent.
-
-        Args:
-            left: The id of the old intent's flow run, and the key of the old intent.
-            flow_run_id: The id of the new intent's flow run.
-            key: The key of the new intent.
-
-        Returns:
-            Whether the new intent may take over the old intent. False if another intent has already taken over the old
-            intent.
-        """
-        with self._lock:
-            known = self.of(flow_run_id)
-            if any(left in each.taken_over for each in self.all() if each is not known):
-                return False
-            return known.taken_over.setdefault(left, key) == key
-
-    def number_call(
-        self, flow_run_id: UUID, called: UUID, levels: Sequence[tuple[Hashable, Hashable]]
-    ) -> tuple[int, ...]:
-        """Return the number of a task's call among equal calls, and of each task around the call among equal tasks.
-
-        Args:
-            flow_run_id: The flow run of the tasks.
-            called: The flow run that was called.
-            levels: For each number, the surroundings in which to count, and the member to count. The order is from the
-                outside to the inside.
-        """
-        with self._lock:
-            known = self.of(flow_run_id)
-            if called not in known.call_numbers:
-                groups = [(known.call_groups.setdefault(around, {}), member) for around, member in levels]
-                known.call_numbers[called] = tuple(
-                    group.setdefault(member, len(group)) for group, member in groups
-                )
-            return known.call_numbers[called]
 
     def end(self) -> None:
         """Stop counting signals for all flow runs, and stop observing them."""
