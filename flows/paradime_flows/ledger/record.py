@@ -13,7 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer
 
 from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
@@ -28,71 +30,66 @@ from paradime_flows.prefect_api import (
     SCHEDULE_LABEL,
     logger_for,
     prefect_client,
+    run_logger,
+    schedule_tag,
 )
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
 
+# Prefect returns at most this many flow runs in one answer. That is enough, since a search for the run of a trigger is
+# only about the last minutes.
+_FLOW_RUNS_READ = 200
+
 
 class Record(BaseModel):
-    """An intent to run a schedule, the Bolt run that it has started, and what to do with that run.
+    """An intent to run a schedule, the Bolt run that it has started, and what to do with that run."""
 
-    Attributes:
-        key: The name of this intent among the intents of its flow run. A flow of this package has one intent; a flow of
-            the user has one intent for each task.
-        flow_run_id: The flow run that this record was written for. If the label was copied to another flow run, the
-            copy is ignored there.
-        lease: The lease with which this record was written, or will be written.
-        asked: The fingerprint of the caller's request. `request` may be a retry of that request, or its remaining part.
-        request: What was to be triggered. The commands are not stored: they may contain secrets, and may be large.
-        called_in: The attempts in which the intent was made (`paradime_flows.ledger.retried_parents`).
-        intent: What was known before the trigger; None until the trigger is about to be sent.
-        run_id: The Bolt run; None until the id is known.
-        left: Whether the caller asked not to track the Bolt run after its start.
-        unreachable: Whether the wait ended because Bolt was unreachable. Then the flow run's failure does not mean that
-            the Bolt run has failed.
-        began_at: When the time limit of the Bolt run began, in seconds since the epoch.
-        began_here: The same, on the monotonic clock of this process; None if it began in another execution.
-        limit_seconds: The time limit of the Bolt run, in seconds from `began_at`.
-        workspace_uid: The workspace that the credentials name, if they name one. Only credentials of the same workspace
-            may cancel the Bolt run.
-        credentials_block: The name of the `ParadimeCredentials` block; None for the environment's credentials.
-        is_rescheduled: Whether Prefect runs the flow run again after a SIGTERM.
-        on_timeout: What happens to the Bolt run when its time limit is reached, also if the sweeper waits for the run.
-        failed_run: The Bolt run that failed and is about to be retried, or whose remaining commands are about to be
-            triggered.
-        attempts: The earlier Bolt runs of this intent.
-        earlier: How many of `attempts` were reported as the flow run's outcome before the flow run started again.
-        notes: The decision log.
-    """
-
+    # A flow of this package has one intent; a flow of the user has one intent for each task, with the task run's id.
     key: str = FLOW_KEY
+    # If the label was copied to another flow run, the copy is ignored there.
     flow_run_id: UUID
+    # The lease with which this record was written, or will be written.
     lease: Lease = NO_LEASE
+    # The fingerprint of the caller's request.
     asked: str = ""
+    # What was to be triggered: the caller's request, a retry of it, or its remaining part. The commands are not stored:
+    # they may contain secrets, and may be large.
     request: TriggerRequest
+    # The attempts in which the intent was made (`paradime_flows.ledger.retried_parents`).
     called_in: str = ""
+    # What was known before the trigger; None until the trigger is about to be sent.
     intent: TriggerIntent | None = None
     run_id: int | None = None
     state: BoltRunState | None = None
     phase: Phase = Phase.TAKEN
     relation: Relation = Relation.OURS
+    # Whether the caller asked not to track the Bolt run after its start.
     left: bool = False
+    # Whether Bolt was unreachable when the wait ended. Then a failed flow run does not mean that the Bolt run failed.
     unreachable: bool = False
+    # When the time limit of the Bolt run began, in seconds since the epoch; and on the monotonic clock of this process,
+    # or None if it began in another execution.
     began_at: float | None = None
     began_here: float | None = Field(default=None, exclude=True)
     limit_seconds: float | None = None
+    # Only credentials of the same workspace may cancel the Bolt run.
     api_endpoint: str = ""
     workspace_uid: str | None = None
+    # None for the credentials of the environment.
     credentials_block: str | None = None
     on_interrupt: OnInterrupt = "auto"
+    # Whether Prefect runs the flow run again after a SIGTERM.
     is_rescheduled: bool = False
     on_crash: Policy = "cancel"
     on_timeout: Policy = "cancel"
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    # The Bolt run that failed and is about to be retried, or whose remaining commands are about to be triggered.
     failed_run: int | None = None
+    # The earlier Bolt runs. The first `earlier` of them were reported before the flow run started again.
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
+    # The decision log.
     notes: list[tuple[str, str]] = Field(default_factory=list)
     # The greatest lease of the flow run when the record was read; None once this process holds the lease.
     _seen: Lease | None = PrivateAttr(default=NO_LEASE)
@@ -148,10 +145,8 @@ class Record(BaseModel):
 
     def is_in(self, credentials: ParadimeCredentials) -> bool:
         """Whether the given credentials belong to the workspace of this record."""
-        return (self.api_endpoint, self.workspace_uid) == (
-            credentials.api_endpoint,
-            credentials.workspace_uid,
-        )
+        workspace = credentials.api_endpoint, credentials.workspace_uid
+        return (self.api_endpoint, self.workspace_uid) == workspace
 
     def hold_with(self, lease: Lease) -> Record:
         """Write this record with a lease that this process has taken; return the record."""
@@ -170,7 +165,7 @@ class Record(BaseModel):
         """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
         name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.lease.epoch}.{self.lease.holder}"
         labels: dict[str, Any] = {name: self.model_dump_json(exclude_none=True)}
-        if self.key == FLOW_KEY:
+        if not self.is_of_task:
             labels[SCHEDULE_LABEL] = self.schedule
             if self.run_id is not None:
                 labels[RUN_ID_LABEL] = self.run_id
@@ -209,6 +204,33 @@ def read_records(flow_run: FlowRun) -> list[Record]:
         record._seen = top_lease(flow_run.labels)  # noqa: SLF001 - not stored
         record._flow_run_name = flow_run.name  # noqa: SLF001 - not stored
     return found
+
+
+async def runs_of_others(record: Record) -> set[int]:
+    """Return the Bolt runs of a record's schedule that were started by other triggers than the record's own trigger.
+
+    If a flow run has taken over a record, the old record and the new record have the same trigger. If Prefect does not
+    answer, return no Bolt runs.
+    """
+    tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[schedule_tag(record.schedule)]))
+    try:
+        async with prefect_client() as client:
+            flow_runs = await client.read_flow_runs(
+                flow_run_filter=tagged, sort=FlowRunSort.START_TIME_DESC, limit=_FLOW_RUNS_READ
+            )
+    except Exception as error:  # noqa: BLE001 - the search then uses only what Bolt shows
+        run_logger().warning("Could not ask Prefect which Bolt runs other flow runs have started: %s", error)
+        return set()
+    return {
+        other.run_id
+        for flow_run in flow_runs
+        for other in read_records(flow_run)
+        if other.run_id is not None
+        and other.relation is Relation.OURS
+        and other.intent is not None
+        and other.intent != record.intent
+        and (other.api_endpoint, other.workspace_uid) == (record.api_endpoint, record.workspace_uid)
+    }
 
 
 async def write_record(record: Record) -> FlowRun:

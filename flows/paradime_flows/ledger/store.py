@@ -30,7 +30,6 @@ from paradime_flows.ledger.lease import (
 )
 from paradime_flows.prefect_api import (
     current_execution,
-    current_execution_began_at,
     current_task_run_id,
     flow_run_at_begin,
     read_flow_run,
@@ -106,8 +105,7 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     flow_run = flow_run or await client.read_flow_run(flow_run_id)
     lease = lease_of(current_execution(), flow_run.labels)
     if lease is None:
-        sign = sign_of_life(time.time(), current_execution_began_at())
-        lease, flow_run = await _take(client, flow_run, current_execution(), sign)
+        lease, flow_run = await _take(client, flow_run, current_execution(), sign_of_life(time.time()))
     _leases.set({**_leases.get(), flow_run_id: lease})
     the_supervisor().leases.setdefault(flow_run_id, set()).add(lease)
     check_lease(flow_run)
@@ -117,30 +115,24 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
 async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
     """Take the lease on an old flow run for a new flow run, which is running.
 
-    Then the old execution, the hooks and the sweeper stop acting for the old flow run.
-
-    Returns:
-        The lease, and the old flow run, as read after the lease was taken.
+    Then the old execution, the hooks and the sweeper stop acting for the old flow run. Return the lease, and the old
+    flow run, as read after the lease was taken.
 
     Raises:
         Superseded: Other flow runs take the lease again and again.
     """
-    holder = execution_of(new) or current_execution()
     flow_run = await client.read_flow_run(flow_run_id)
-    if (top := top_lease(flow_run.labels)).holder == holder:
-        return top, flow_run
-    return await _take(client, flow_run, holder)
+    return await _take(client, flow_run, execution_of(new) or current_execution())
 
 
 async def _take(
     client: PrefectClient, flow_run: FlowRun, holder: str, sign: str = ""
 ) -> tuple[Lease, FlowRun]:
     for _ in range(_WRITES_AT_MOST):
-        lease = next_lease(flow_run.labels, holder)
-        flow_run = await put(client, flow_run.id, {lease.label: sign})
         # Another holder may have taken the same epoch, or a later one, since the flow run was read.
         if (top := top_lease(flow_run.labels)).holder == holder:
             return top, flow_run
+        flow_run = await put(client, flow_run.id, {next_lease(flow_run.labels, holder).label: sign})
     raise Superseded(flow_run)
 
 
@@ -156,10 +148,9 @@ def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
 
 async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
     """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
-    began_at = None if lease is not None else current_execution_began_at()
     lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
     if lease is not None:
-        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time(), began_at)})
+        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time())})
 
 
 def held_lease(flow_run_id: UUID) -> Lease:

@@ -33,32 +33,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class Supervised:
-    """The data that this process keeps about one flow run.
+    """The data that this process keeps about one flow run."""
 
-    Attributes:
-        executions: The token of each execution. The key is the time at which that execution began in this process.
-        signals: The signal count of each execution. The key is the execution's token.
-        credentials: The credentials that were passed in code. The key is the endpoint and the workspace of the
-            credentials. The credentials of a saved block are not kept here, because the block can be loaded again.
-        claimed: Who resumes each intent of the flow run: the flow run and the key of the new intent, and the attempts
-            in which it was made. So two tasks with the same request resume two different Bolt runs.
-        cancel_seen: Whether this process has already seen a cancel of the flow run while an operation was under way.
-        alive_for: The id of the flow run's outermost parent while this process sends heartbeats, or else None.
-            If the flow run has no parent, this is the id of the flow run itself.
-        parents: The ids of the parents, from the flow run upwards; None until they were read.
-        calls: The task runs that represent the flow run and its parents in their callers, from the flow run upwards.
-            The outermost parent has no caller, and so no task run.
-        attempts: The attempts in which the flow run was called (`paradime_flows.ledger.retried_parents`).
-    """
-
+    # The token of each execution. The key is the time at which that execution began in this process.
     executions: dict[datetime, str] = field(default_factory=dict)
+    # The signal count of each execution. The key is the execution's token.
     signals: dict[str, SignalCount] = field(default_factory=dict)
+    # The credentials that were passed in code. The key is their endpoint and workspace. The credentials of a saved
+    # block are not kept here, because the block can be loaded again.
     credentials: dict[tuple[str, str | None], ParadimeCredentials] = field(default_factory=dict)
+    # Who resumes each intent of the flow run: the flow run and the key of the new intent, and the attempts in which the
+    # new intent was made. So two tasks with the same request resume two different Bolt runs.
     claimed: dict[str, tuple[tuple[UUID, str], str]] = field(default_factory=dict)
+    # Whether this process has already seen a cancel of the flow run while an operation was under way.
     cancel_seen: bool = False
+    # While this process sends heartbeats: the flow run's outermost parent, or the flow run itself if it has no parent.
     alive_for: UUID | None = None
+    # The parents, from the flow run upwards; None until they were read. `calls` are the task runs that represent the
+    # flow run and its parents in their callers. The outermost parent has no caller, and so no task run.
     parents: list[UUID] | None = None
     calls: list[TaskRun] = field(default_factory=list)
+    # The attempts in which the flow run was called (`paradime_flows.ledger.retried_parents`).
     attempts: str = ""
     _contexts: list[weakref.ref[FlowRunContext]] = field(default_factory=list)
     _over_since: float | None = None
@@ -85,19 +80,14 @@ class Supervised:
 
 
 class Supervisor:
-    """Keeps the data of all flow runs that this process executes.
-
-    Attributes:
-        leases: The leases that this process's executions have taken. The key is the flow run.
-        settler: The name of this process when it cleans up a flow run that it does not execute.
-        clients: The Prefect client of each event loop, for each address of Prefect.
-        reads: The reads of flow runs that each Prefect client shares.
-        observer: Observes the flow runs of this process; None until it is needed.
-    """
+    """Keeps the data of all flow runs that this process executes."""
 
     def __init__(self) -> None:
+        # The leases that this process's executions have taken. The key is the flow run.
         self.leases: dict[UUID, set[Any]] = {}
+        # The name of this process when it cleans up a flow run that it does not execute.
         self.settler = uuid4().hex
+        # The Prefect client of each event loop, for each address of Prefect, and the reads that each client shares.
         self.clients: dict[tuple[asyncio.AbstractEventLoop, str | None], OpenClient] = {}
         self.reads: weakref.WeakKeyDictionary[PrefectClient, SharedReads] = weakref.WeakKeyDictionary()
         self.observer: Observer | None = None
@@ -105,10 +95,7 @@ class Supervisor:
         self._lock = threading.RLock()
 
     def of(self, flow_run_id: UUID | None) -> Supervised:
-        """Return the data of a flow run. The caller may change the data.
-
-        The id None stands for code outside of flow runs.
-        """
+        """Return the data of a flow run, which the caller may change. None stands for code outside of flow runs."""
         context = FlowRunContext.get()
         with self._lock:
             if flow_run_id not in self._flow_runs:

@@ -37,9 +37,8 @@ async def begin_execution(
 ) -> tuple[FlowRun, Sequence[FlowRun]]:
     """Begin an execution of a flow run: take its lease, tag it, and send heartbeats.
 
-    Returns:
-        The flow run, as read after the lease was taken, and the flow runs that earlier attempts of its parents have
-        made with the same call, newest first.
+    Return the flow run, as read after the lease was taken, and the flow runs that earlier attempts of its parents have
+    made with the same call, newest first.
 
     Raises:
         StoppedByPrefect: The flow run was cancelled before this attempt began.

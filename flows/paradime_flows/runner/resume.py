@@ -94,10 +94,14 @@ async def resume_record(
     if named is not None:
         async with prefect_client() as client:
             earlier = [*(await read_flow_runs(client, named)).values()]
+        reason = f"Flow run {flow_run.name!r} makes a different request in this step."
+        for old in (old for previous in earlier for old in read_records(previous)):
+            if old.is_in(credentials) and not _is_same_request(old, new):
+                await cancel_leftover(old, credentials, reason, flow_run)
     record = claim(read_records(flow_run), new)
     for previous in earlier:
         if record is None:
-            record = await _take_over_from(previous, new, flow_run, credentials, is_named=named is not None)
+            record = await _take_over_from(previous, new, flow_run, credentials)
     if record is not None:
         for previous in earlier:
             await _mark_taken_over(previous, record, flow_run)
@@ -150,59 +154,60 @@ def can_be_resumed(record: Record) -> bool:
 
 
 async def _take_over_from(
-    previous: FlowRun, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials, *, is_named: bool
+    previous: FlowRun, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Record | None:
-    """Take over a record of an old flow run that the new flow run replaces: an unreported record, or a success."""
+    """Take over a record of an old flow run that the new flow run replaces: an unreported record, or a success.
 
-    def is_same(old: Record) -> bool:
-        return old.asked == new.asked and old.is_in(credentials)
+    If the old flow run was cancelled, cancel its Bolt run.
+    """
 
+    def is_wanted(old: Record) -> bool:
+        return _is_same_request(old, new) and old.is_of_task is new.is_of_task and _can_be_continued(old)
+
+    found = read_records(previous)
     is_over = previous.state is None or previous.state.is_final() or previous.state.is_scheduled()
     is_alive = not is_over and execution_of(previous) is not None
-    if is_alive and not is_named and all(is_same(old) for old in read_records(previous) if old.is_unreported):
-        # Otherwise both processes could trigger a Bolt run for the same call.
-        _, previous, _ = await replace_flow_run(previous.id, flow_run)
+    # If both processes were alive, both could trigger a Bolt run for the same call.
+    is_replaced = is_alive and all(_is_same_request(old, new) for old in found if old.is_unreported)
+    if not is_replaced and not any(is_wanted(old) for old in found):
+        return None
+    lease, previous, cancelled = await replace_flow_run(previous.id, flow_run)
+    # The old flow run, or a process that cleaned up for it, may have changed its records.
     for old in read_records(previous):
-        if old.is_of_task is not new.is_of_task or not _can_be_continued(old):
+        if not is_wanted(old) or not _reserve(old, new):
             continue
-        if is_same(old):
-            if _reserve(old, new) and (taken := await _take_over(old, new, flow_run, credentials)):
-                return taken
-        elif is_named and old.is_in(credentials):
-            reason = f"Flow run {flow_run.name!r} makes a different request in this step."
-            await cancel_leftover(old, credentials, reason, flow_run)
+        if cancelled and old.is_open:
+            reason = (
+                f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
+            )
+            # If the Bolt run is unknown, the clean-up searches until it is certain whether the trigger has started one.
+            await reconcile_run(old.hold_with(lease), credentials, Event.CANCELLED, reason)
+        if _can_be_continued(old):
+            return await _take_over(old, new)
     return None
+
+
+def _is_same_request(old: Record, new: Record) -> bool:
+    workspace = new.api_endpoint, new.workspace_uid
+    return old.asked == new.asked and (old.api_endpoint, old.workspace_uid) == workspace
 
 
 def _can_be_continued(old: Record) -> bool:
     return old.is_unreported or old.state == BoltRunState.SUCCESS
 
 
-async def _take_over(
-    old: Record, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials
-) -> Record | None:
-    """Take over a record of an old flow run; return None if nothing is left to take over.
+async def _take_over(old: Record, new: Record) -> Record:
+    """Write the record of the new flow run. The old record is marked later.
 
-    If the old flow run was cancelled, cancel its Bolt run.
+    Between the two writes, two records have the Bolt run. In the other order, no record would have it between them.
     """
-    lease, previous, cancelled = await replace_flow_run(old.flow_run_id, flow_run)
-    # The old flow run, or a process that cleaned up for it, may have changed the record after it was read.
-    now = next((now for now in read_records(previous) if now.key == old.key), old)
-    if cancelled and now.is_open:
-        reason = f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
-        # If the Bolt run is unknown, the clean-up searches until it is certain whether the trigger has started a run.
-        await reconcile_run(now.hold_with(lease), credentials, Event.CANCELLED, reason)
-    if not _can_be_continued(now):
-        return None
-    record = now.model_copy(update={"flow_run_id": flow_run.id, "key": new.key}, deep=True)
+    record = old.model_copy(update={"flow_run_id": new.flow_run_id, "key": new.key}, deep=True)
     if record.state == BoltRunState.SUCCESS:
         record.phase = Phase.RUNNING
     record.decision_log().note(
         f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
     )
-    # The old record is marked later. Between the two writes, two records have the Bolt run. In the other order, no
-    # record would have the Bolt run between the writes.
-    await write_record(record.hold_with(held_lease(flow_run.id)))
+    await write_record(record.hold_with(held_lease(new.flow_run_id)))
     return record
 
 
@@ -232,8 +237,7 @@ async def _mark_taken_over(previous: FlowRun, record: Record, flow_run: FlowRun)
 async def replace_flow_run(previous: UUID, new: FlowRun) -> tuple[Lease, FlowRun, bool]:
     """Take the lease on an old flow run for the flow run `new`, and write the final state of the old one.
 
-    Returns:
-        The lease, the old flow run as read after the lease was taken, and whether somebody has cancelled it.
+    Return the lease, the old flow run as read after the lease was taken, and whether somebody has cancelled it.
     """
     async with prefect_client() as client:
         lease, flow_run = await supersede(client, previous, new)
