@@ -38,8 +38,8 @@ async def who_stood_here() -> tuple[UUID, list[UUID]]:
     """Return the current flow run and its predecessors, oldest first."""
     async with get_client() as client:
         flow_run = await client.read_flow_run(this_flow_run.id)
-        others = await enter(client, [one async for one in lineage(client, flow_run)])
-        return flow_run.id, [one.id for one in reversed(others.earlier)]
+        earlier, _ = await enter(client, [one async for one in lineage(client, flow_run)])
+        return flow_run.id, [one.id for one in reversed(earlier)]
 
 
 @flow

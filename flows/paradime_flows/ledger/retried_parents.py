@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import anyio
@@ -42,6 +42,8 @@ _DIGITS: Final = 12
 _DIGITS_OF_ATTEMPTS: Final = 6
 _WRITES_AT_MOST: Final = 5
 
+# A flow run, and the newer flow run that has replaced it.
+Replaced: TypeAlias = "tuple[FlowRun, FlowRun]"
 _Context = TypeVar("_Context", bound=ContextModel)
 
 
@@ -59,19 +61,6 @@ class Call:
     place: str
     attempts: str
     is_first: bool
-
-
-@dataclass(frozen=True)
-class OtherCalls:
-    """The flow runs that other attempts have made with the same call.
-
-    Attributes:
-        earlier: The flow runs of earlier attempts, newest first.
-        replaced: The flow run itself or one of its parents, and the newer flow run that has replaced it.
-    """
-
-    earlier: Sequence[FlowRun] = ()
-    replaced: tuple[FlowRun, FlowRun] | None = None
 
 
 def are_of_two_attempts(one: str, other: str) -> bool:
@@ -132,23 +121,23 @@ def _contexts(kind: type[_Context]) -> Iterator[_Context]:
 
 async def enter(
     client: PrefectClient, family: Sequence[FlowRun], more_tags: Sequence[str] = ()
-) -> OtherCalls:
+) -> tuple[Sequence[FlowRun], Replaced | None]:
     """Tag a flow run, so that the sweeper and later attempts find it, and find the flow runs of the same call.
 
     The tags are written before the search. So of two flow runs that begin at once, at least one finds the other.
     `family` is the flow run and its parents, as just read from Prefect. People find the flow run by `more_tags`.
+
+    Return the flow runs that earlier attempts have made with the same call, newest first; and whether a newer flow run
+    has replaced this flow run or one of its parents.
     """
-    flow_run = family[0]
-    known = the_supervisor().of(flow_run.id)
+    known = the_supervisor().of(family[0].id)
     wanted = [FLOW_RUN_TAG, *more_tags]
     call = call_of(family, known.calls)
     if call is not None:
         known.attempts = call.attempts
         wanted += [call.place, *([ATTEMPT_TAG_PREFIX + call.attempts] if call.attempts else [])]
-    await _tag(client, flow_run, wanted)
-    if call is None or call.is_first:
-        return OtherCalls()
-    return await _other_calls(client, family, call)
+    await _tag(client, family[0], wanted)
+    return ((), None) if call is None or call.is_first else await _other_calls(client, family, call)
 
 
 async def _tag(client: PrefectClient, flow_run: FlowRun, wanted: Sequence[str]) -> None:
@@ -199,7 +188,9 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     return Call(CALL_TAG_PREFIX + _hash(root.id, *path), attempts, is_first)
 
 
-async def _other_calls(client: PrefectClient, family: Sequence[FlowRun], call: Call) -> OtherCalls:
+async def _other_calls(
+    client: PrefectClient, family: Sequence[FlowRun], call: Call
+) -> tuple[Sequence[FlowRun], Replaced | None]:
     these = FlowRunFilter(tags=FlowRunFilterTags(all_=[call.place]))
     # A flow run that a person has copied has the tags, too, but no parent.
     found = [
@@ -213,8 +204,8 @@ async def _other_calls(client: PrefectClient, family: Sequence[FlowRun], call: C
             continue
         ours, theirs = await _where_they_differ(client, family, other)
         if not _is_over(theirs) and str(theirs.created) > str(ours.created):
-            return OtherCalls(replaced=(ours, theirs))
-    return OtherCalls(found)
+            return (), (ours, theirs)
+    return found, None
 
 
 def _is_of_another_attempt(flow_run: FlowRun, call: Call) -> bool:

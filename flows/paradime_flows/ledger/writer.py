@@ -24,14 +24,8 @@ async def _no_check(_: FlowRun) -> None:
 class FlowRunLedger:
     """Writes the intent and the id of the Bolt run to the flow run (`paradime_blocks.trigger.request.RunLedger`).
 
-    Args:
-        record: The record. It is updated and written.
-        timeout_seconds: The time limit of a Bolt run, in seconds from the trigger. Only needed to trigger.
-        check: Awaited with the flow run, as read back after an intent was written. `check` raises if the trigger must
-            not be sent. Only needed to trigger.
-
-    Attributes:
-        seen: The flow run, as read back after the last write; None if the write failed, or before the first write.
+    Only a trigger needs the time limit of the Bolt run and `check`. `check` is awaited with the flow run, as read back
+    after an intent was written, and raises an error if the trigger must not be sent.
     """
 
     def __init__(
@@ -45,6 +39,7 @@ class FlowRunLedger:
         self.timeout_seconds = timeout_seconds
         self.check = check
         self._running: int | None = None
+        # The flow run, as read back after the last write; None if the write failed, and before the first write.
         self.seen: FlowRun | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:

@@ -47,15 +47,15 @@ async def begin_execution(
     flow_run = await take_lease(client, flow_run_id)
     family = [one async for one in lineage(client, flow_run)]
     await clean_up_if_cancelled_before(client, family)
-    others = await enter(client, family, tags)
-    if others.replaced is not None:
-        ours, newer = others.replaced
+    earlier, replaced = await enter(client, family, tags)
+    if replaced is not None:
+        ours, newer = replaced
         # Prefect writes no final state for an execution that raises `Superseded`.
         for one in family[: family.index(ours) + 1]:
             await write_final_state(one.id, newer)
         raise Superseded(flow_run)
     await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
-    return flow_run, others.earlier
+    return flow_run, earlier
 
 
 async def open_intent(
