@@ -20,11 +20,6 @@ class Lease(NamedTuple):
     # Who has taken it: an execution of a flow run, or a settler, which is a hook or the sweeper.
     holder: str
 
-    @property
-    def is_of_execution(self) -> bool:
-        """Whether the holder executes the flow run, or a flow run that replaces it."""
-        return not self.holder.startswith(_SETTLER)
-
     def is_lost(self, labels: Mapping[str, Any] | None) -> bool:
         """Whether another holder has taken a greater lease on a flow run."""
         top = top_lease(labels)
@@ -55,8 +50,9 @@ def top_lease(labels: Mapping[str, Any] | None) -> Lease:
 
 
 def top_execution(labels: Mapping[str, Any] | None) -> Lease:
-    """Return the lease of the execution that began last; `NO_LEASE` if there was none."""
-    return max((lease for lease in leases_in(labels) if lease.is_of_execution), default=NO_LEASE)
+    """Return the lease of the execution that began last, of the flow run or one that replaces it; or `NO_LEASE`."""
+    executions = [lease for lease in leases_in(labels) if not lease.holder.startswith(_SETTLER)]
+    return max(executions, default=NO_LEASE)
 
 
 def lease_of(holder: str, labels: Mapping[str, Any] | None) -> Lease | None:

@@ -1,24 +1,18 @@
 """Stores the data about flow runs that only the process that executes them needs. Other data is stored in Prefect.
 
-The data of a flow run is deleted after its execution in this process has ended and its hooks had time to finish. The
-execution has ended when no task and no thread has Prefect's context of the flow run any more. The leases stay: they
-show that an execution has lost its flow run to another process, so it cannot claim it again.
+The data of the flow runs that were used last is kept. Each heartbeat and each read uses the data of its flow run. The
+leases stay: they show that an execution has lost its flow run to another process, so it cannot claim it again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import weakref
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
-
-from prefect.context import FlowRunContext
-
-from paradime_flows.time_limits import times
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -29,6 +23,8 @@ if TYPE_CHECKING:
     from paradime_flows.prefect_api.client import OpenClient
     from paradime_flows.prefect_api.observer import Observer
     from paradime_flows.prefect_api.shared_reads import SharedReads
+
+FLOW_RUNS_KEPT: Final = 1000
 
 
 @dataclass
@@ -55,23 +51,6 @@ class Supervised:
     calls: list[TaskRun] = field(default_factory=list)
     # The attempts in which the flow run was called (`paradime_flows.ledger.retried_parents`).
     attempts: str = ""
-    _contexts: list[weakref.ref[FlowRunContext]] = field(default_factory=list)
-    _over_since: float | None = None
-
-    def note_context(self, context: FlowRunContext) -> None:
-        """Remember that a context of the flow run uses this data."""
-        self._contexts = [each for each in self._contexts if each() is not None]
-        if not any(each() is context for each in self._contexts):
-            self._contexts.append(weakref.ref(context))
-
-    def has_ended(self) -> bool:
-        """Whether the flow run's execution in this process has ended and its hooks had time to finish."""
-        if self.alive_for is not None or any(each() is not None for each in self._contexts):
-            self._over_since = None
-            return False
-        if self._over_since is None:
-            self._over_since = time.monotonic()
-        return time.monotonic() - self._over_since >= times().hooks_seconds
 
     def end(self) -> None:
         """Stop counting signals for the flow run."""
@@ -91,30 +70,22 @@ class Supervisor:
         self.clients: dict[tuple[asyncio.AbstractEventLoop, str | None], OpenClient] = {}
         self.reads: weakref.WeakKeyDictionary[PrefectClient, SharedReads] = weakref.WeakKeyDictionary()
         self.observer: Observer | None = None
-        self._flow_runs: dict[UUID | None, Supervised] = {None: Supervised()}
-        self._lock = threading.RLock()
+        self._flow_runs: dict[UUID | None, Supervised] = {}
+        self._lock = threading.Lock()
 
     def of(self, flow_run_id: UUID | None) -> Supervised:
         """Return the data of a flow run, which the caller may change. None stands for code outside of flow runs."""
-        context = FlowRunContext.get()
         with self._lock:
-            if flow_run_id not in self._flow_runs:
-                self._forget_what_has_ended()
-                self._flow_runs[flow_run_id] = Supervised()
-            found = self._flow_runs[flow_run_id]
-            if context is not None and context.flow_run is not None and context.flow_run.id == flow_run_id:
-                found.note_context(context)
+            # The dictionary is ordered: the flow run that was used last is at its end.
+            found = self._flow_runs[flow_run_id] = self._flow_runs.pop(flow_run_id, Supervised())
+            if len(self._flow_runs) > FLOW_RUNS_KEPT:
+                self._flow_runs.pop(next(iter(self._flow_runs))).end()
             return found
 
     def all(self) -> list[Supervised]:
         """Return the data of all flow runs of this process."""
         with self._lock:
             return list(self._flow_runs.values())
-
-    def _forget_what_has_ended(self) -> None:
-        ended = [each for each, known in self._flow_runs.items() if each is not None and known.has_ended()]
-        for flow_run_id in ended:
-            self._flow_runs.pop(flow_run_id).end()
 
     def end(self) -> None:
         """Stop counting signals for all flow runs, and stop observing them."""
