@@ -61,22 +61,20 @@ class FlowRunLedger:
         """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
         del adopted  # the decision log has it
         emit_triggered(self.subject(run_id))
-        intent = self.record.intent
-        await self._track(run_id, time.time() if intent is None else intent.intended_at)
+        await self._track(run_id)
 
     async def attached(self, run_id: int, relation: Relation) -> None:
         """Write that we wait for a Bolt run that is not ours, or may not be ours. The time limit begins now."""
         # The relation is set before the id is written. Otherwise an interrupt between the two would cancel the run of
         # another client.
         self.record.relation = relation
-        self.record.began_here = time.monotonic()
-        await self._track(run_id, time.time())
+        self.record.began_at, self.record.began_here = time.time(), time.monotonic()
+        await self._track(run_id)
 
-    async def _track(self, run_id: int, began_at: float) -> None:
+    async def _track(self, run_id: int) -> None:
         record = self.record
-        record.run_id, record.state = run_id, BoltRunState.STARTING
-        record.began_at, record.limit_seconds = began_at, self.timeout_seconds
-        record.failed_run = None
+        record.run_id, record.state, record.failed_run = run_id, BoltRunState.STARTING, None
+        record.limit_seconds = self.timeout_seconds
         await self.resumed()
 
     async def resumed(self) -> None:
