@@ -143,10 +143,14 @@ class Record(BaseModel):
         """Whether the time limit of the Bolt run has passed."""
         return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
 
+    @property
+    def workspace(self) -> tuple[str, str | None]:
+        """The endpoint and the name of the workspace."""
+        return self.api_endpoint, self.workspace_uid
+
     def is_in(self, credentials: ParadimeCredentials) -> bool:
         """Whether the given credentials belong to the workspace of this record."""
-        workspace = credentials.api_endpoint, credentials.workspace_uid
-        return (self.api_endpoint, self.workspace_uid) == workspace
+        return self.workspace == (credentials.api_endpoint, credentials.workspace_uid)
 
     def hold_with(self, lease: Lease) -> Record:
         """Write this record with a lease that this process has taken; return the record."""
@@ -229,7 +233,7 @@ async def runs_of_others(record: Record) -> set[int]:
         and other.relation is Relation.OURS
         and other.intent is not None
         and other.intent != record.intent
-        and (other.api_endpoint, other.workspace_uid) == (record.api_endpoint, record.workspace_uid)
+        and other.workspace == record.workspace
     }
 
 

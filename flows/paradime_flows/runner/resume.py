@@ -79,11 +79,8 @@ async def resume_record(
 ) -> Record | None:
     """Return the record that a new intent resumes: of its flow run, or taken over from a flow run that it replaces.
 
-    Args:
-        new: The record of the new intent, which was not written yet.
-        flow_run: The flow run of the new intent.
-        credentials: The credentials of the new intent.
-        earlier: The flow runs that earlier attempts have made with the same call, newest first.
+    `new` is the record of the new intent, which was not written yet. `earlier` are the flow runs that earlier attempts
+    have made with the same call, newest first.
 
     Raises:
         BoltRequestError: The flow run tracks a Bolt run of another schedule.
@@ -188,8 +185,7 @@ async def _take_over_from(
 
 
 def _is_same_request(old: Record, new: Record) -> bool:
-    workspace = new.api_endpoint, new.workspace_uid
-    return old.asked == new.asked and (old.api_endpoint, old.workspace_uid) == workspace
+    return (old.asked, old.workspace) == (new.asked, new.workspace)
 
 
 def _can_be_continued(old: Record) -> bool:
