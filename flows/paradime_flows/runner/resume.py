@@ -91,10 +91,6 @@ async def resume_record(
     if named is not None:
         async with prefect_client() as client:
             earlier = [*(await read_flow_runs(client, named)).values()]
-        reason = f"Flow run {flow_run.name!r} makes a different request in this step."
-        for old in (old for previous in earlier for old in read_records(previous)):
-            if old.is_in(credentials) and not _is_same_request(old, new):
-                await cancel_leftover(old, credentials, reason, flow_run)
     record = claim(read_records(flow_run), new)
     for previous in earlier:
         if record is None:
