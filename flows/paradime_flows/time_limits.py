@@ -29,7 +29,6 @@ class Timing:
         locked_seconds: The pause before a request is sent again for the first time, if a Prefect server could not write
             because another write had locked its database.
         beat_seconds: The interval between two heartbeats of a flow run's process.
-        hooks_seconds: How long a process keeps the data of a flow run that has ended, for the hooks of the flow run.
         cancel_seconds: The time limit for the cancel of a Bolt run. Prefect gives a cancelled flow run 30 s to clean
             up. In this time, the flow run first cancels the Bolt run and then archives the Bolt run.
         archive_seconds: The time limit for the archive of a Bolt run that the flow run has cancelled.
@@ -110,7 +109,6 @@ class Timing:
     other_writes_seconds: float = 0.1
     locked_seconds: float = 0.1
     beat_seconds: float = 30.0
-    hooks_seconds: float = 60.0
     cancel_seconds: float = 12.0
     archive_seconds: float = 8.0
     search_seconds: float = 6.0

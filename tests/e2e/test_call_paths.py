@@ -38,8 +38,8 @@ async def who_stood_here() -> tuple[UUID, list[UUID]]:
     """Return the current flow run and its predecessors, oldest first."""
     async with get_client() as client:
         flow_run = await client.read_flow_run(this_flow_run.id)
-        others = await enter(client, [one async for one in lineage(client, flow_run)])
-        return flow_run.id, [one.id for one in reversed(others.earlier)]
+        earlier, _ = await enter(client, [one async for one in lineage(client, flow_run)])
+        return flow_run.id, [one.id for one in reversed(earlier)]
 
 
 @flow
@@ -103,6 +103,14 @@ def by_place(seen: list[Attempt]) -> None:
             places[number].append(flow_run_id)
 
 
+def by_attempt(seen: list[Attempt]) -> None:
+    """Check that each flow run has all flow runs of earlier attempts before it, and none of its own attempt."""
+    earlier: set[UUID] = set()
+    for attempt in seen:
+        assert [set(before) for _, before in attempt] == [earlier] * len(attempt)
+        earlier.update(flow_run_id for flow_run_id, _ in attempt)
+
+
 longer = pytest.mark.full
 
 
@@ -148,12 +156,14 @@ longer = pytest.mark.full
     ],
 )
 async def test_each_attempt_finds_its_predecessors(called: Work, by: str) -> None:
-    """A call beyond those of earlier attempts has no predecessor."""
+    """Prefect numbers the calls of a flow: a call beyond those of earlier attempts has no predecessor."""
 
     async def work(number: int) -> Attempt:
         return [await called() for _ in range(1 if number == 0 else 2)]
 
-    by_place(await retried(work, by, attempts=3 if called is a_flow_that_calls_a_task else 2))
+    seen = await retried(work, by, attempts=3 if called is a_flow_that_calls_a_task else 2)
+    is_numbered = by == "flow" and called in {a_flow, a_flow_that_calls_it, a_flow_that_calls_a_task}
+    (by_place if is_numbered else by_attempt)(seen)
 
 
 async def test_a_retried_flow_in_a_task_finds_its_predecessor() -> None:
@@ -178,17 +188,34 @@ async def test_a_retried_flow_in_a_task_finds_its_predecessor() -> None:
     by_place(seen)
 
 
-async def test_tasks_of_one_attempt_have_separate_places() -> None:
-    """They make the same call, one after the other and at once; each has one predecessor in the attempt before."""
+async def test_equal_calls_of_tasks_find_those_of_earlier_attempts() -> None:
+    """They make the same call, one after the other and at once. None finds a call of its own attempt."""
 
     async def work(_: int) -> Attempt:
         one_by_one = [await a_task_that_calls_it() for _ in range(2)]
         return one_by_one + await asyncio.gather(a_task_that_calls_it(), a_task_that_calls_it())
 
-    first, second = await retried(work, "flow")
-    assert [before for _, before in first] == [[]] * 4
-    assert [len(before) for _, before in second] == [1] * 4
-    assert {one for _, before in second for one in before} == {one for one, _ in first}
+    by_attempt(await retried(work, "flow"))
+
+
+async def test_a_retried_task_does_not_find_the_equal_call_of_a_task_beside_it() -> None:
+    """The other task has made its call before, in the same attempt of the flow."""
+    seen: list[Attempt] = []
+
+    @task(retries=1, retry_delay_seconds=0)
+    async def step(*, fails: bool) -> None:
+        seen.append([await a_flow()])
+        if fails and len(seen) < 3:
+            raise AnotherStepFailedError
+
+    @flow
+    async def parent() -> None:
+        await step(fails=False)
+        await step(fails=True)
+
+    await parent()
+    (_, before_beside), (failed, before_failed), (_, before_retry) = (one for (one,) in seen)
+    assert (before_beside, before_failed, before_retry) == ([], [], [failed])
 
 
 @flow(name="load")

@@ -14,16 +14,16 @@ from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run, steps_with_a_run_to_resume
 from support.processes import await_until
 
-from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
+from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.phase import Phase
-from paradime_flows.ledger.record import FLOW_KEY, Record
+from paradime_flows.ledger.record import Record
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, read_outcomes
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner.resume import resuming, take_over_earlier
+from paradime_flows.runner.resume import resume_record, resuming
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -75,9 +75,11 @@ def ran(simulator: BoltSimulator) -> dict[str, list[str]]:
 
 def orders_of(flow_run: FlowRun, run_id: int, credentials: ParadimeCredentials) -> Record:
     """The record of the flow run of the step `orders`."""
+    request = TriggerRequest(schedule_name="orders")
     return Record(
         flow_run_id=flow_run.id,
-        request=TriggerRequest(schedule_name="orders"),
+        request=request,
+        asked=request.fingerprint,
         phase=Phase.RUNNING,
         run_id=run_id,
         api_endpoint=credentials.api_endpoint,
@@ -479,20 +481,26 @@ async def test_no_more_steps_run_at_once_than_allowed(
 async def test_a_changed_step_resumes_nothing(
     workspace: BoltSimulator, credentials: ParadimeCredentials, name: str
 ) -> None:
-    """The step ran another schedule before: that run is not resumed, and is cancelled."""
+    """The step ran another schedule before: that run is not resumed. The pipeline has cancelled it before."""
     workspace.add_schedule("orders", commands=seconds(100_000))
     run_id = workspace.start_run("orders")
     async with get_client() as client:
         before = await client.create_flow_run(run_schedule, state=Running())
         after = await client.create_flow_run(run_schedule)
         await client.update_flow_run_labels(before.id, orders_of(before, run_id, credentials).to_labels())
-    schedule = BoltSchedule(schedule_name=name, credentials=credentials)
+    request = TriggerRequest(schedule_name=name)
+    wanted = Record(
+        flow_run_id=after.id,
+        request=request,
+        asked=request.fingerprint,
+        api_endpoint=credentials.api_endpoint,
+    )
     with resuming(before.id):
-        new = await take_over_earlier(after, FLOW_KEY, schedule, schedule.request(), [])
+        new = await resume_record(wanted, after, credentials, [])
     same = name == "orders"
     assert (new.run_id if new else None) == (run_id if same else None)
-    assert workspace.run(run_id).state == ("RUNNING" if same else "CANCELED")
+    assert workspace.run(run_id).state == "RUNNING"
     async with get_client() as client:
         state = (await client.read_flow_run(before.id)).state
     assert state is not None
-    assert state.is_crashed()
+    assert state.is_crashed() is same

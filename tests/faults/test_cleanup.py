@@ -137,10 +137,10 @@ async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect
     flow_run_id = running(prefect)
     tagged = []
 
-    async def take_over_earlier(*_: Any) -> None:
+    async def resume_record(*_: Any) -> None:
         tagged.append(FLOW_RUN_TAG in prefect.flow_runs[flow_run_id].tags)
 
-    with mock.patch.object(begin, "take_over_earlier", take_over_earlier):
+    with mock.patch.object(begin, "resume_record", resume_record):
         await begun(simulator, flow_run_id)
     assert tagged == [True]
 
@@ -151,8 +151,6 @@ async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, pref
 
     But what was sent before, and had started nothing after twenty seconds, may still appear: that intent stays open.
     """
-    from paradime_flows.ledger.writer import FlowRunLedger
-
     flow_run_id = running(prefect)
     lifecycle = await begun(simulator, flow_run_id)
     if sent:
@@ -164,7 +162,7 @@ async def test_an_unused_intent_is_withdrawn_if_nothing_was_sent(simulator, pref
         if trouble is not None:
             raise trouble
 
-    with mock.patch.object(FlowRunLedger, "_check_wanted", go_on), pytest.raises(RuntimeError, match="503"):
+    with mock.patch.object(lifecycle.ledger, "check", go_on), pytest.raises(RuntimeError, match="503"):
         await lifecycle.obtain()
     assert simulator.count("triggerBoltRun") == sent
     assert record_of(prefect, flow_run_id).is_open is bool(sent)

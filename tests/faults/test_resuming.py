@@ -79,13 +79,13 @@ async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_ru
 
 
 async def killed_during_takeover(
-    simulator: BoltSimulator, first: UUID, second: UUID, before: str = "_mark"
+    simulator: BoltSimulator, first: UUID, second: UUID, before: str = "_mark_taken_over"
 ) -> None:
     """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
-    from paradime_flows.runner import takeover
+    from paradime_flows.runner import resume
     from paradime_flows.runner.resume import resuming
 
-    killed = mock.patch.object(takeover, before, side_effect=Killed)
+    killed = mock.patch.object(resume, before, side_effect=Killed)
     with killed, resuming(first), pytest.raises(Killed):
         await begun(simulator, second)
 
@@ -213,11 +213,11 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
     flow_run_id = running(prefect)
     process.set(Process())
     attempt = await begun(simulator, flow_run_id)
-    go_on = FlowRunLedger._check_wanted
+    go_on = attempt.ledger.check
 
-    async def cancelled_at_the_look(ledger: FlowRunLedger, _: Any) -> None:
+    async def cancelled_at_the_look(_: Any) -> None:
         prefect.set_state(flow_run_id, StateType.CANCELLING)
-        await go_on(ledger, prefect.flow_runs[flow_run_id])
+        await go_on(prefect.flow_runs[flow_run_id])
 
     withdraw = FlowRunLedger.withdraw
 
@@ -227,7 +227,7 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
             await withdraw(ledger)
 
     with (
-        mock.patch.object(FlowRunLedger, "_check_wanted", cancelled_at_the_look),
+        mock.patch.object(attempt.ledger, "check", cancelled_at_the_look),
         mock.patch.object(FlowRunLedger, "withdraw", broken_off),
         pytest.raises(StoppedByPrefect),
     ):
@@ -362,21 +362,21 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
 
 async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
     """The cancelled flow run is the one whose end is about to be written."""
-    from paradime_flows.runner import takeover
+    from paradime_flows.runner import resume
     from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
-    write_final_state = takeover.write_final_state
+    write_final_state = resume.write_final_state
 
     async def cancelled_just_before(*arguments: Any) -> bool:
         prefect.set_state(first, StateType.CANCELLING)
         return await write_final_state(*arguments)
 
     process.set(Process())
-    with resuming(first), mock.patch.object(takeover, "write_final_state", cancelled_just_before):
+    with resuming(first), mock.patch.object(resume, "write_final_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -455,7 +455,7 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
 
 
-@pytest.mark.parametrize("before", ["write_final_state", "_copy", "_mark"])
+@pytest.mark.parametrize("before", ["write_final_state", "_take_over", "_mark_taken_over"])
 async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect, before) -> None:
     """After each step of a takeover, a record is open: nobody loses the run, and nobody starts another one."""
     from paradime_flows.runner.resume import resuming
@@ -494,43 +494,6 @@ async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resume
     assert (await newer.obtain()).run_id == run.run_id
     assert [record_of(prefect, each).is_open for each in (first, second)] == [False, True]
     assert simulator.count("triggerBoltRun") == 1
-
-
-@pytest.mark.parametrize("late", ["write_record", "_mark"])
-async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, late) -> None:
-    """Equal tasks of a process pool find the same run: the last to claim it gets it, the other starts its own run."""
-    from paradime_flows.prefect_api.supervisor import start_new_supervisor
-    from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import resuming
-
-    simulator.update_schedule(SCHEDULE, already_running="allow")
-    first, one, other = running(prefect), running(prefect), running(prefect)
-    process.set(Process())
-    run = await (await begun(simulator, first)).obtain()
-    taken: list[int] = []
-
-    async def second_claim() -> None:
-        process.set(Process())
-        start_new_supervisor()
-        with resuming(first):
-            taken.append((await (await begun(simulator, other)).obtain()).run_id)
-
-    original = getattr(takeover, late)
-
-    async def interrupted_by_second_claim(*arguments: Any) -> None:
-        if not taken:
-            taken.append(0)
-            await asyncio.create_task(second_claim())
-        await original(*arguments)
-
-    process.set(Process())
-    with mock.patch.object(takeover, late, interrupted_by_second_claim), resuming(first):
-        lifecycle = await begun(simulator, one)
-    anew = (await lifecycle.obtain()).run_id
-    assert taken == [0, run.run_id]
-    assert anew != run.run_id
-    assert [record_of(prefect, each).is_open for each in (first, one, other)] == [False, True, True]
-    assert simulator.count("triggerBoltRun") == 2
 
 
 @pytest.mark.guarantee(

@@ -9,15 +9,13 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 from prefect import task
 from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Running
 
 from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.callers import Caller, TaskAttempt
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record
-from paradime_flows.ledger.retried_parents import Call, call_of
-from paradime_flows.prefect_api.supervisor import Supervisor
+from paradime_flows.ledger.retried_parents import Call, are_of_two_attempts, call_of
 from paradime_flows.runner.resume import claim
 
 if TYPE_CHECKING:
@@ -122,13 +120,16 @@ OTHER_NUMBER = "5f1c9e"
 
 
 @contextmanager
-def within(*tasks: tuple[str, int], attempt: int = 1, flow_run_id: UUID = ROOT) -> Iterator[None]:
-    """Run in these tasks of a flow run, each with the number of its attempt; the first is the outermost."""
+def within(*tasks: tuple[str, int], execution: int = 1, flow_run_id: UUID = ROOT) -> Iterator[None]:
+    """Run in an execution of a flow run, in these tasks with the number of their attempts, the outermost task first."""
 
     @task
     def load_all() -> None: ...
 
+    state = Running(id=UUID(int=execution))
+    parent = FlowRunContext.model_construct(flow_run=flow_run("parent", id=flow_run_id, state=state))
     with ExitStack() as stack:
+        stack.enter_context(parent)
         for name, number in tasks:
             task_run = TaskRun(
                 id=named(name),
@@ -136,62 +137,79 @@ def within(*tasks: tuple[str, int], attempt: int = 1, flow_run_id: UUID = ROOT) 
                 task_key="load_all-a1b2",
                 dynamic_key=uuid4().hex,
                 run_count=number,
-                flow_run_run_count=attempt,
             )
             context = TaskRunContext.model_construct(task=load_all, task_run=task_run, parameters={})
             stack.enter_context(context)
         yield
 
 
-def by_task(*tasks: tuple[str, int], attempt: int = 1, **changes: Any) -> Call:
+def by_task(*tasks: tuple[str, int], execution: int = 1, **changes: Any) -> Call:
     """Call a flow in these tasks."""
-    family = [flow_run("load", **changes), flow_run("parent", id=ROOT, run_count=attempt)]
-    with within(*tasks, attempt=attempt):
+    family = [flow_run("load", **changes), flow_run("parent", id=ROOT, run_count=execution)]
+    with within(*tasks, execution=execution):
         found = call_of(family, [call(OTHER_NUMBER)])
     assert found is not None
     return found
 
 
-@pytest.fixture(autouse=True)
-def new_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The calls of each test are counted anew."""
-    supervisor = Supervisor()
-    monkeypatch.setattr("paradime_flows.ledger.retried_parents.the_supervisor", lambda: supervisor)
+# A task inside another; each with its attempt.
+OUTER, INNER = ("outer", 1), ("inner", 1)
 
 
-def test_equal_calls_of_tasks_are_counted_in_each_attempt() -> None:
-    """The first call of an attempt has the place of the first call of the attempt before, and so on."""
-    first = [by_task(("a", 1)), by_task(("a", 1)), by_task(("beside", 1))]
-    task_retried = [by_task(("a", 2)), by_task(("a", 2)), by_task(("beside", 2))]
-    flow_retried = [by_task((name, 1), attempt=2) for name in ("a anew", "a anew", "beside anew")]
-    places = [[one.place for one in attempt] for attempt in (first, task_retried, flow_retried)]
-    assert places == [places[0]] * 3
-    assert len({*places[0]}) == 3
-    assert not {one.attempt for one in first} & {one.attempt for one in task_retried + flow_retried}
+@pytest.mark.parametrize(
+    "ours, theirs, retried",
+    [
+        pytest.param(by_task(OUTER), by_task(OUTER), False, id="twice in one task"),
+        pytest.param(by_task(OUTER), by_task(("beside", 2)), False, id="in a task beside it"),
+        pytest.param(by_task(("outer", 2)), by_task(OUTER), True, id="the task was retried"),
+        pytest.param(by_task(("anew", 1), execution=2), by_task(OUTER), True, id="the flow was retried"),
+        pytest.param(
+            by_task(OUTER, ("inner", 2)), by_task(OUTER, INNER), True, id="the inner task was retried"
+        ),
+        pytest.param(
+            by_task(("outer", 2), ("anew", 1)),
+            by_task(OUTER, ("inner", 3)),
+            True,
+            id="the outer task was retried",
+        ),
+        pytest.param(
+            by_task(OUTER, ("other", 2)), by_task(OUTER, INNER), False, id="another inner task was retried"
+        ),
+    ],
+)
+def test_equal_calls_of_tasks_have_one_place_and_know_their_attempt(ours, theirs, retried):
+    """Only a call of another attempt can be an earlier call. A call beside it is none."""
+    assert ours.place == theirs.place
+    assert are_of_two_attempts(ours.attempts, theirs.attempts) is retried
+    assert are_of_two_attempts(theirs.attempts, ours.attempts) is retried
 
 
-def test_a_retried_task_has_its_own_places_again_while_another_runs() -> None:
-    mine, others = by_task(("a", 1)), by_task(("beside", 1))
-    assert by_task(("a", 2)).place == mine.place != others.place
+def test_a_pause_begins_no_other_attempt() -> None:
+    """The parent's process waits, and Prefect gives the parent a new state."""
+    paused = flow_run("parent", id=ROOT, state=Running())
+    with within(("a task", 1)):
+        again = call_of([flow_run("load"), paused], [call(OTHER_NUMBER)])
+    assert again is not None
+    assert again.attempts == by_task(("a task", 1)).attempts
 
 
-def test_tasks_of_a_retried_task_have_the_same_places() -> None:
-    """They are new task runs, in the order of their calls."""
-    first = [by_task(("outer", 1), (name, 1)).place for name in ("a", "b")]
-    again = [by_task(("outer", 2), (name, 1)).place for name in ("a anew", "b anew")]
-    assert first == again
-    assert by_task(("outer", 2), ("b anew", 2)).place == first[1]
-
-
-def test_tasks_calls_with_other_parameters_have_other_places() -> None:
+def test_other_calls_of_tasks_have_other_places() -> None:
     """Tasks have no numbers that could identify the call."""
-    assert by_task(("a", 1), parameters={"day": 1}).place != by_task(("a", 1), parameters={"day": 2}).place
+    assert by_task(OUTER, parameters={"day": 1}).place != by_task(OUTER, parameters={"day": 2}).place
+    assert by_task(OUTER).place != by_task(OUTER, INNER).place
 
 
-def test_a_flow_run_keeps_its_place() -> None:
-    """It asks for it with each of its intents."""
-    same = uuid4()
-    assert by_task(("a", 1), id=same) == by_task(("a", 1), id=same)
+@pytest.mark.parametrize(
+    "one, is_first",
+    [
+        (by_task(OUTER, INNER), True),
+        (by_task(OUTER, INNER, execution=2), False),
+        (by_task(("outer", 2), INNER), False),
+        (by_task(OUTER, ("inner", 2)), False),
+    ],
+)
+def test_only_the_very_first_attempt_has_none_before_it(one, is_first):
+    assert one.is_first is is_first
 
 
 def test_a_flow_below_a_task_has_the_same_place_if_the_task_is_retried() -> None:
@@ -204,7 +222,7 @@ def test_a_flow_below_a_task_has_the_same_place_if_the_task_is_retried() -> None
 
     first, again = below(1), below(2)
     assert first.place == again.place
-    assert first.attempt != again.attempt
+    assert are_of_two_attempts(first.attempts, again.attempts)
     assert (first.is_first, again.is_first) == (True, False)
 
 
@@ -215,119 +233,65 @@ def test_a_deployment_that_a_task_has_called_has_no_place() -> None:
     assert call_of([flow_run("load"), deployed, root], [call(), call(OTHER_NUMBER)]) is not None
 
 
+def test_equal_flows_that_a_task_calls_are_beside_each_other() -> None:
+    """So are the flows that they call."""
+
+    def below(between: FlowRun) -> Call:
+        with within(OUTER):
+            found = call_of([flow_run("load"), between, parent], [call(), call(OTHER_NUMBER)])
+        assert found is not None
+        return found
+
+    parent = flow_run("parent", id=ROOT)
+    one, other = below(flow_run("between")), below(flow_run("between"))
+    assert one.place == other.place
+    assert not are_of_two_attempts(one.attempts, other.attempts)
+
+
 # The records of tasks in one flow run.
 
 
-def caller(attempt: int, *tasks: tuple[str, int], of: str = "parent") -> Caller:
-    """An attempt of a flow run, and its tasks with the attempt of each."""
-    return Caller(
-        flow_run_id=named(of),
-        flow_run_attempt=attempt,
-        tasks=[TaskAttempt(task_run_id=named(name), number=number) for name, number in tasks],
-    )
-
-
-# A task inside another; each with its attempt.
-OUTER, INNER = ("outer", 1), ("inner", 1)
-
-
-@pytest.mark.parametrize(
-    "ours, theirs, is_later",
-    [
-        pytest.param(caller(1, OUTER), caller(1, OUTER), False, id="the same attempt"),
-        pytest.param(caller(1, ("outer", 2)), caller(1, OUTER), True, id="the task was retried"),
-        pytest.param(caller(1, OUTER), caller(1, ("outer", 2)), False, id="the task is retried later"),
-        pytest.param(caller(2, ("anew", 1)), caller(1, OUTER), True, id="the flow was retried"),
-        pytest.param(caller(1, OUTER), caller(2, ("anew", 1)), False, id="the flow is retried later"),
-        pytest.param(caller(1, ("other", 2)), caller(1, OUTER), False, id="another task was retried"),
-        pytest.param(
-            caller(2, ("other", 1)), caller(1, ("outer", 3)), True, id="another task; the flow was retried"
-        ),
-        pytest.param(
-            caller(1, OUTER, ("inner", 2)), caller(1, OUTER, INNER), True, id="the inner task was retried"
-        ),
-        pytest.param(
-            caller(1, ("outer", 2), ("anew", 1)),
-            caller(1, OUTER, ("inner", 3)),
-            True,
-            id="the outer task was retried",
-        ),
-        pytest.param(
-            caller(1, OUTER, ("other", 2)),
-            caller(1, OUTER, INNER),
-            False,
-            id="another inner task was retried",
-        ),
-        pytest.param(caller(2, OUTER, of="other"), caller(1, OUTER), False, id="in another flow run"),
-    ],
-)
-def test_which_calls_come_from_an_earlier_attempt(ours, theirs, is_later):
-    """A task that both calls share was retried between them, or the flow."""
-    assert ours.comes_after(theirs) is is_later
-
-
-@pytest.mark.parametrize(
-    "one, is_first",
-    [
-        (caller(1, OUTER, INNER), True),
-        (caller(2, OUTER, INNER), False),
-        (caller(1, ("outer", 2), INNER), False),
-        (caller(1, OUTER, ("inner", 2)), False),
-    ],
-)
-def test_only_the_very_first_attempt_has_none_before_it(one, is_first):
-    assert one.is_first is is_first
-
-
-FIRST, RETRIED = caller(1, OUTER), caller(1, ("outer", 2))
-FLOW_RETRIED = caller(2, ("anew", 1))
-
-
-def task_has(key: str, one: Caller | None, execution: str = "this attempt") -> Record:
-    """The record of a task of this flow run."""
+def task_has(key: str, called_in: str, flow_run_id: UUID = ROOT) -> Record:
+    """The record of a task of a flow run."""
     request = TriggerRequest(schedule_name="daily")
     return Record(
         key=key,
-        holder=execution,
-        flow_run_id=uuid4(),
+        flow_run_id=flow_run_id,
         request=request,
         asked=request.fingerprint,
         phase=Phase.RUNNING,
         run_id=1,
-        caller=one,
+        called_in=called_in,
     )
 
 
 @pytest.mark.parametrize(
-    "theirs, ours, execution, is_taken",
+    "theirs, ours, is_taken",
     [
-        pytest.param(FIRST, RETRIED, "this attempt", True, id="the task that calls it was retried"),
-        pytest.param(FIRST, FIRST, "this attempt", False, id="another task of the same attempt"),
-        pytest.param(RETRIED, FIRST, "this attempt", False, id="of a later attempt"),
-        pytest.param(FIRST, caller(1, ("beside", 2)), "this attempt", False, id="another task was retried"),
-        pytest.param(None, RETRIED, "this attempt", False, id="the flow has called it"),
-        pytest.param(FIRST, None, "this attempt", False, id="the flow calls it"),
-        pytest.param(FIRST, FLOW_RETRIED, "another attempt", True, id="the flow was retried"),
-        pytest.param(None, None, "another attempt", True, id="the flow was retried, and has called it"),
+        pytest.param("1.outer.1", "1.outer.2", True, id="the task that calls it was retried"),
+        pytest.param("1.outer.1", "1.outer.1", False, id="another task of the same attempt"),
+        pytest.param("1.outer.1", "1.beside.2", False, id="another task was retried"),
+        pytest.param("1", "1.outer.2", False, id="the flow has called it"),
+        pytest.param("1.outer.1", "1", False, id="the flow calls it"),
+        pytest.param("1.outer.1", "2.anew.1", True, id="the flow was retried"),
+        pytest.param("1", "2", True, id="the flow was retried, and has called it"),
     ],
 )
-def test_a_task_resumes_an_equal_request_of_an_earlier_attempt(theirs, ours, execution, is_taken):
+def test_a_task_resumes_an_equal_request_of_an_earlier_attempt(theirs, ours, is_taken):
     """It is another task run with an equal request."""
-    had = task_has("before", theirs, execution)
-    claimed = claim([had], "now", TriggerRequest(schedule_name="daily"), "this attempt", ours)
-    assert (claimed is had) is is_taken
+    had = task_has("before", theirs, uuid4())
+    assert (claim([had], task_has("now", ours)) is had) is is_taken
 
 
 def test_equal_tasks_of_a_retried_task_resume_one_record_each():
     """The attempt after that does the same, although the tasks between have written nothing of their own."""
-    request = TriggerRequest(schedule_name="daily")
-    inner = [caller(1, OUTER, (name, 1)) for name in ("a", "b", "c")]
-    found = [task_has(f"before {number}", one) for number, one in enumerate(inner)]
+    flow_run_id = uuid4()
+    found = [task_has(f"before {name}", f"1.outer.1.{name}.1", flow_run_id) for name in "abc"]
     for number in (2, 3):
-        anew = [caller(1, ("outer", number), (name, 1)) for name in ("a", "b", "c")]
         claimed = [
-            claim(found, f"{name} of attempt {number}", request, "this attempt", one)
-            for name, one in zip("abc", anew, strict=True)
+            claim(found, task_has(f"{name} of attempt {number}", f"1.outer.{number}.{name} {number}.1"))
+            for name in "abc"
         ]
         assert claimed == found
-        assert claim(found, f"one more of attempt {number}", request, "this attempt", anew[0]) is None
+        one_more = task_has(f"one more of attempt {number}", f"1.outer.{number}.d {number}.1")
+        assert claim(found, one_more) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun
@@ -14,43 +14,46 @@ from paradime_blocks.options import Command
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import Fit, fit
 from paradime_flows.ledger.lease import Lease
-from paradime_flows.ledger.phase import Phase
-from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.ledger.record import FLOW_KEY, Record, read_records
 from paradime_flows.ledger.store import Superseded, put
+from paradime_flows.prefect_api.supervisor import start_new_supervisor
 from paradime_flows.runner.resume import claim
+
+FLOW_RUN = UUID(int=1)
+
+
+@pytest.fixture(autouse=True)
+def new_supervisor() -> None:
+    """No claims of other tests are known."""
+    start_new_supervisor()
+
+
+def intent(key: str, called_in: str = "now", **request: Any) -> Record:
+    """The record of an intent, as an execution of a flow run makes it."""
+    asked = TriggerRequest(**{"schedule_name": "extract", **request})
+    return Record(key=key, flow_run_id=FLOW_RUN, request=asked, asked=asked.fingerprint, called_in=called_in)
 
 
 def test_a_flow_run_with_another_schedules_run_is_refused():
     """Prefect can give a retried parent the flow run of another call."""
-    old = Record(
-        flow_run_id=uuid4(), request=TriggerRequest(schedule_name="extract"), phase=Phase.RUNNING, run_id=1
-    )
-    same = TriggerRequest(schedule_name="extract", options={"commands": ["dbt run"]})
-    assert claim([old], old.key, same, "now") is old
+    old = intent(FLOW_KEY)
+    assert claim([old], intent(FLOW_KEY, options={"commands": ["dbt run"]})) is old
     with pytest.raises(
         BoltRequestError, match="ran 'extract' in an earlier attempt and now asks for 'orders'"
     ):
-        claim([old], old.key, TriggerRequest(schedule_name="orders"), "now")
+        claim([old], intent(FLOW_KEY, schedule_name="orders"))
 
 
 def test_a_retried_task_claims_the_same_record_again():
     """It had written no record of its own; another task with an equal request must not get it, now or later."""
-    request = TriggerRequest(schedule_name="extract")
-    old = Record(
-        key="first",
-        holder="before",
-        flow_run_id=uuid4(),
-        request=request,
-        asked=request.fingerprint,
-        phase=Phase.RUNNING,
-        run_id=1,
-    )
-    assert claim([old], "second", request, "now") is old
-    assert claim([old], "third", request, "now") is None
-    assert claim([old], "second", request, "now") is old
-    old.holder = "now"
-    assert claim([old], "second", request, "now") is old
-    assert claim([old], "third", request, "now") is None
+    old = intent("first", "before.first.1")
+    second, again, third = (f"now.{task}" for task in ("second.1", "second.2", "third.1"))
+    assert claim([old], intent("second", second)) is old
+    assert claim([old], intent("third", third)) is None
+    assert claim([old], intent("second", again)) is old
+    old.called_in = again
+    assert claim([old], intent("second", "now.second.3")) is old
+    assert claim([old], intent("third", third)) is None
 
 
 @pytest.mark.parametrize(
@@ -70,9 +73,8 @@ def test_a_fingerprint_identifies_a_request(other):
     """Nothing else of the request is stored."""
     plain: dict[str, Any] = {"schedule_name": "extract", "options": {"commands": ["dbt run"]}}
     request = TriggerRequest(**plain)
-    old = Record(flow_run_id=uuid4(), request=request, asked=request.fingerprint)
-    assert old.asks_for(TriggerRequest(**plain).with_options(reason="another"))
-    assert not old.asks_for(TriggerRequest(**{**plain, **other}))
+    assert request.fingerprint == TriggerRequest(**plain).with_options(reason="another").fingerprint
+    assert request.fingerprint != TriggerRequest(**{**plain, **other}).fingerprint
 
 
 def test_commands_are_stored_as_fingerprints():
@@ -89,7 +91,7 @@ def test_commands_are_stored_as_fingerprints():
     flow_run = FlowRun(flow_id=uuid4(), id=record.flow_run_id, labels=record.to_labels())
     assert sum(len(str(value)) for value in flow_run.labels.values()) < 2000
     (kept,) = read_records(flow_run)
-    assert kept.asks_for(request)
+    assert kept.asked == request.fingerprint
     assert (kept.schedule, kept.request.branch, kept.intent) == ("daily", "dev", intent)
     record = BoltRunRecord(id=8, state=BoltRunState.RUNNING)
     assert fit(kept.intent, record, ["git clone x", *commands]) is Fit.YES

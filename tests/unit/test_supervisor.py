@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import signal
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
 
 from paradime_blocks import signals
 from paradime_blocks.signals import SignalCount
 from paradime_flows.ledger.lease import Lease
-from paradime_flows.prefect_api.supervisor import Supervisor, start_new_supervisor, the_supervisor
-from paradime_flows.time_limits import Timing, use_timing
+from paradime_flows.prefect_api.supervisor import (
+    FLOW_RUNS_KEPT,
+    Supervisor,
+    start_new_supervisor,
+    the_supervisor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def context_of(flow_run_id: UUID) -> FlowRunContext:
-    flow_run = FlowRun(id=flow_run_id, flow_id=uuid4(), name="one")
-    return FlowRunContext.model_construct(flow_run=flow_run, start_time=datetime.now(timezone.utc))
 
 
 def comes(number: int) -> None:
@@ -39,49 +35,18 @@ def count() -> Iterator[SignalCount]:
     count.end()
 
 
-def test_an_ended_execution_is_forgotten() -> None:
-    """It stays while it may be needed, and while its hooks run; then the count of its signals ends, too."""
-    known, flow_run_id = Supervisor(), uuid4()
-    with context_of(flow_run_id) as context:
-        first = known.of(flow_run_id)
-        first.signals["its execution"] = count = SignalCount()
-    known.of(uuid4())
-    assert known.of(flow_run_id) is first, "a task that outlives the attempt may need it"
-    with use_timing(Timing(hooks_seconds=0.0)):
+def test_the_flow_runs_that_were_used_last_are_remembered(count: SignalCount) -> None:
+    """A script can run any number of flows. The count of the signals of a forgotten flow run ends."""
+    known, used, unused = Supervisor(), uuid4(), uuid4()
+    first = known.of(used)
+    known.of(unused).signals["its execution"] = count
+    for _ in range(FLOW_RUNS_KEPT):
         known.of(uuid4())
-        assert known.of(flow_run_id) is first
-    del context
-    known.of(uuid4())
-    assert known.of(flow_run_id) is first, "its hooks run"
-    with use_timing(Timing(hooks_seconds=0.0)):
-        known.of(uuid4())
+        assert known.of(used) is first
+    assert len(known.all()) == FLOW_RUNS_KEPT
     comes(signal.SIGTERM)
-    assert known.of(flow_run_id) is not first
+    assert not known.of(unused).signals
     assert count.interrupts == 0
-
-
-def test_a_flow_run_that_awaits_a_retry_is_remembered() -> None:
-    """None of its code runs except the heartbeat thread."""
-    known, flow_run_id = Supervisor(), uuid4()
-    waits = known.of(flow_run_id)
-    waits.alive_for = flow_run_id
-    with use_timing(Timing(hooks_seconds=0.0)):
-        known.of(uuid4())
-        assert known.of(flow_run_id) is waits
-        waits.alive_for = None
-        known.of(uuid4())
-        assert known.of(flow_run_id) is not waits
-
-
-def test_each_record_left_is_taken_over_by_one_intent() -> None:
-    """This lasts until it gives the record back."""
-    known, left, one, other = Supervisor(), (uuid4(), "run"), uuid4(), uuid4()
-    assert known.take_over(left, one, "run")
-    assert known.take_over(left, one, "run")
-    assert not known.take_over(left, one, "another key")
-    assert not known.take_over(left, other, "run")
-    known.of(one).taken_over.clear()
-    assert known.take_over(left, other, "run")
 
 
 def test_a_reset_process_remembers_nothing() -> None:

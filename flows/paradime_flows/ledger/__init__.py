@@ -1,11 +1,9 @@
 """The records of the Bolt runs that a flow run tracks, and the flow run's lease. Other packages import these names."""
 
-from paradime_flows.ledger.callers import Caller, tasks_around
-from paradime_flows.ledger.lease import Lease, execution_began_at, last_sign_of_life
-from paradime_flows.ledger.others import runs_of_others
+from paradime_flows.ledger.lease import Lease, last_sign_of_life
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, write_record
-from paradime_flows.ledger.retried_parents import enter
+from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, runs_of_others, write_record
+from paradime_flows.ledger.retried_parents import are_of_two_attempts, attempts_around, enter
 from paradime_flows.ledger.store import (
     Superseded,
     check_lease,

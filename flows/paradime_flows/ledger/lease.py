@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
@@ -14,20 +13,12 @@ _SETTLER = "-"
 
 
 class Lease(NamedTuple):
-    """The right to act for a flow run. Of two leases, the greater one counts.
+    """The right to act for a flow run. Of two leases, the greater one counts."""
 
-    Attributes:
-        epoch: How often the lease has been taken, including this time.
-        holder: Who has taken it: an execution of a flow run, or a settler, which is a hook or the sweeper.
-    """
-
+    # How often the lease has been taken, including this time.
     epoch: int
+    # Who has taken it: an execution of a flow run, or a settler, which is a hook or the sweeper.
     holder: str
-
-    @property
-    def is_of_execution(self) -> bool:
-        """Whether the holder executes the flow run, or a flow run that replaces it."""
-        return not self.holder.startswith(_SETTLER)
 
     def is_lost(self, labels: Mapping[str, Any] | None) -> bool:
         """Whether another holder has taken a greater lease on a flow run."""
@@ -59,8 +50,9 @@ def top_lease(labels: Mapping[str, Any] | None) -> Lease:
 
 
 def top_execution(labels: Mapping[str, Any] | None) -> Lease:
-    """Return the lease of the execution that began last; `NO_LEASE` if there was none."""
-    return max((lease for lease in leases_in(labels) if lease.is_of_execution), default=NO_LEASE)
+    """Return the lease of the execution that began last, of the flow run or one that replaces it; or `NO_LEASE`."""
+    executions = [lease for lease in leases_in(labels) if not lease.holder.startswith(_SETTLER)]
+    return max(executions, default=NO_LEASE)
 
 
 def lease_of(holder: str, labels: Mapping[str, Any] | None) -> Lease | None:
@@ -82,26 +74,12 @@ def settlers_lease(seen: Lease, settler: str) -> Lease:
     return seen if seen.holder == holder else Lease(seen.epoch + 1, holder)
 
 
-def sign_of_life(at: float, began_at: datetime | None = None) -> str:
-    """Return the value of a lease's label.
-
-    Args:
-        at: When its holder gave a sign of life, in seconds since the epoch.
-        began_at: When the holder began to execute the flow run; None if it does not execute the flow run.
-    """
-    return f"{at:.0f} {began_at.isoformat() if began_at else ''}".strip()
+def sign_of_life(at: float) -> str:
+    """Return the value of a lease's label: when its holder gave a sign of life, in seconds since the epoch."""
+    return f"{at:.0f}"
 
 
 def last_sign_of_life(labels: Mapping[str, Any] | None) -> float | None:
     """Return when a holder of a lease gave the last sign of life; None if no holder has given a sign."""
-    signs = [str((labels or {})[lease.label]).partition(" ")[0] for lease in leases_in(labels)]
+    signs = [str((labels or {})[lease.label]) for lease in leases_in(labels)]
     return max((float(sign) for sign in signs if sign.isdigit()), default=None)
-
-
-def execution_began_at(labels: Mapping[str, Any] | None) -> datetime | None:
-    """Return when the last execution of a flow run began, by the clock of its machine."""
-    for lease in sorted(leases_in(labels), reverse=True):
-        began_at = str((labels or {})[lease.label]).partition(" ")[2]
-        if began_at:
-            return datetime.fromisoformat(began_at)
-    return None

@@ -8,108 +8,92 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer
 
 from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import OnInterrupt, Policy
-from paradime_flows.ledger.callers import Caller
 from paradime_flows.ledger.lease import NO_LEASE, Lease, top_lease
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.store import Superseded, lease_to_settle, put
+from paradime_flows.ledger.store import Superseded, check_lease, lease_to_settle, put
 from paradime_flows.prefect_api import (
     LEDGER_LABEL_PREFIX,
     RUN_ID_LABEL,
     SCHEDULE_LABEL,
     logger_for,
     prefect_client,
+    run_logger,
+    schedule_tag,
 )
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
 
+# Prefect returns at most this many flow runs in one answer. That is enough, since a search for the run of a trigger is
+# only about the last minutes.
+_FLOW_RUNS_READ = 200
+
 
 class Record(BaseModel):
-    """An intent to run a schedule, the Bolt run that it has started, and what to do with that run.
+    """An intent to run a schedule, the Bolt run that it has started, and what to do with that run."""
 
-    Attributes:
-        key: The name of this intent among the intents of its flow run. A flow of this package has one intent; a flow of
-            the user has one intent for each task.
-        flow_run_id: The flow run that this record was written for. If the label was copied to another flow run, the
-            copy is ignored there.
-        epoch: The epoch of the lease with which the record was written (`paradime_flows.ledger.lease`).
-        holder: The holder of this lease.
-        asked: The fingerprint of the caller's request. `request` may be a retry of that request, or its remaining part.
-        request: What was to be triggered. The commands are not stored: they may contain secrets, and may be large.
-        intent: What was known before the trigger; None until the trigger is about to be sent.
-        caller: The tasks that have called the task of the intent.
-        taken_from: The flow run from which this record is being taken over; None when the takeover is complete.
-        run_id: The Bolt run; None until the id is known.
-        state: The last known state of the Bolt run.
-        phase: How far the intent is.
-        relation: Who has started the Bolt run: our trigger, perhaps our trigger, or another client.
-        left: Whether the caller asked not to track the Bolt run after its start.
-        unreachable: Whether the wait ended because Bolt was unreachable. Then the flow run's failure does not mean that
-            the Bolt run has failed.
-        began_at: When the time limit of the Bolt run began, in seconds since the epoch.
-        began_here: When this time limit began, on the monotonic clock of this process; None if it began in another
-            execution. This value is not stored.
-        limit_seconds: The time limit of the Bolt run, in seconds from `began_at`.
-        api_endpoint: The workspace's endpoint. Only credentials of the same workspace may cancel the Bolt run.
-        workspace_uid: The workspace that the credentials name, if they name one.
-        credentials_block: The name of the `ParadimeCredentials` block; None for the environment's credentials.
-        on_interrupt: What happens to the Bolt run at an interrupt (SIGTERM, Ctrl-C), if nobody has cancelled the flow
-            run.
-        is_rescheduled: Whether Prefect runs the flow run again after a SIGTERM.
-        on_crash: What happens to the Bolt run when the flow run's process crashes.
-        on_timeout: What happens to the Bolt run when its time limit is reached, also if the sweeper waits for the run.
-        archive: What is archived of the Bolt run, and where.
-        failed_run: The Bolt run that failed and is about to be retried, or whose remaining commands are about to be
-            triggered.
-        attempts: The earlier Bolt runs of this intent.
-        earlier: How many of `attempts` were reported as the flow run's outcome before the flow run started again.
-        notes: The decision log.
-    """
-
+    # A flow of this package has one intent; a flow of the user has one intent for each task, with the task run's id.
     key: str = FLOW_KEY
+    # If the label was copied to another flow run, the copy is ignored there.
     flow_run_id: UUID
-    epoch: int = 0
-    holder: str = ""
+    # The lease with which this record was written, or will be written.
+    lease: Lease = NO_LEASE
+    # The fingerprint of the caller's request.
     asked: str = ""
+    # What was to be triggered: the caller's request, a retry of it, or its remaining part. The commands are not stored:
+    # they may contain secrets, and may be large.
     request: TriggerRequest
+    # The attempts in which the intent was made (`paradime_flows.ledger.retried_parents`).
+    called_in: str = ""
+    # What was known before the trigger; None until the trigger is about to be sent.
     intent: TriggerIntent | None = None
-    caller: Caller | None = None
-    taken_from: UUID | None = None
     run_id: int | None = None
     state: BoltRunState | None = None
     phase: Phase = Phase.TAKEN
     relation: Relation = Relation.OURS
+    # Whether the caller asked not to track the Bolt run after its start.
     left: bool = False
+    # Whether Bolt was unreachable when the wait ended. Then a failed flow run does not mean that the Bolt run failed.
     unreachable: bool = False
+    # When the time limit of the Bolt run began, in seconds since the epoch; and on the monotonic clock of this process,
+    # or None if it began in another execution.
     began_at: float | None = None
     began_here: float | None = Field(default=None, exclude=True)
     limit_seconds: float | None = None
+    # Only credentials of the same workspace may cancel the Bolt run.
     api_endpoint: str = ""
     workspace_uid: str | None = None
+    # None for the credentials of the environment.
     credentials_block: str | None = None
     on_interrupt: OnInterrupt = "auto"
+    # Whether Prefect runs the flow run again after a SIGTERM.
     is_rescheduled: bool = False
     on_crash: Policy = "cancel"
     on_timeout: Policy = "cancel"
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    # The Bolt run that failed and is about to be retried, or whose remaining commands are about to be triggered.
     failed_run: int | None = None
+    # The earlier Bolt runs. The first `earlier` of them were reported before the flow run started again.
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
+    # The decision log.
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    _seen: Lease = PrivateAttr(default=NO_LEASE)
+    # The greatest lease of the flow run when the record was read; None once this process holds the lease.
+    _seen: Lease | None = PrivateAttr(default=NO_LEASE)
     _flow_run_name: str = PrivateAttr(default="")
-    _is_held: bool = PrivateAttr(default=False)
-    _is_saved: bool = PrivateAttr(default=True)
 
     @field_serializer("request")
     def _stored(self, request: TriggerRequest) -> dict[str, Any]:
@@ -117,10 +101,6 @@ class Record(BaseModel):
         options = {} if request.branch is None else {"branch": request.branch}
         retry = {} if request.retry_of is None else {"retry_of": request.retry_of}
         return {"schedule_name": request.schedule_name, "options": options, **retry}
-
-    def asks_for(self, request: TriggerRequest) -> bool:
-        """Whether the caller's request is equal to the given request."""
-        return (self.asked or self.request.fingerprint) == request.fingerprint
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -163,27 +143,19 @@ class Record(BaseModel):
         """Whether the time limit of the Bolt run has passed."""
         return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
 
+    @property
+    def workspace(self) -> tuple[str, str | None]:
+        """The endpoint and the name of the workspace."""
+        return self.api_endpoint, self.workspace_uid
+
     def is_in(self, credentials: ParadimeCredentials) -> bool:
         """Whether the given credentials belong to the workspace of this record."""
-        return (self.api_endpoint, self.workspace_uid) == (
-            credentials.api_endpoint,
-            credentials.workspace_uid,
-        )
-
-    @property
-    def lease(self) -> Lease:
-        """The lease with which this record was written, or will be written."""
-        return Lease(self.epoch, self.holder)
+        return self.workspace == (credentials.api_endpoint, credentials.workspace_uid)
 
     def hold_with(self, lease: Lease) -> Record:
         """Write this record with a lease that this process has taken; return the record."""
-        self.epoch, self.holder, self._is_held = lease.epoch, lease.holder, True
+        self.lease, self._seen = lease, None
         return self
-
-    def check_lease(self, flow_run: FlowRun) -> None:
-        """Raise `Superseded` if somebody has taken the lease since this process took it."""
-        if self.lease.is_lost(flow_run.labels):
-            raise Superseded(flow_run)
 
     def decision_log(self) -> DecisionLog:
         """Return the record's decision log. New notes are added to the record."""
@@ -195,9 +167,9 @@ class Record(BaseModel):
 
     def to_labels(self) -> dict[str, Any]:
         """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
-        name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.epoch}.{self.holder}"
+        name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.lease.epoch}.{self.lease.holder}"
         labels: dict[str, Any] = {name: self.model_dump_json(exclude_none=True)}
-        if self.key == FLOW_KEY:
+        if not self.is_of_task:
             labels[SCHEDULE_LABEL] = self.schedule
             if self.run_id is not None:
                 labels[RUN_ID_LABEL] = self.run_id
@@ -238,6 +210,33 @@ def read_records(flow_run: FlowRun) -> list[Record]:
     return found
 
 
+async def runs_of_others(record: Record) -> set[int]:
+    """Return the Bolt runs of a record's schedule that were started by other triggers than the record's own trigger.
+
+    If a flow run has taken over a record, the old record and the new record have the same trigger. If Prefect does not
+    answer, return no Bolt runs.
+    """
+    tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[schedule_tag(record.schedule)]))
+    try:
+        async with prefect_client() as client:
+            flow_runs = await client.read_flow_runs(
+                flow_run_filter=tagged, sort=FlowRunSort.START_TIME_DESC, limit=_FLOW_RUNS_READ
+            )
+    except Exception as error:  # noqa: BLE001 - the search then uses only what Bolt shows
+        run_logger().warning("Could not ask Prefect which Bolt runs other flow runs have started: %s", error)
+        return set()
+    return {
+        other.run_id
+        for flow_run in flow_runs
+        for other in read_records(flow_run)
+        if other.run_id is not None
+        and other.relation is Relation.OURS
+        and other.intent is not None
+        and other.intent != record.intent
+        and other.workspace == record.workspace
+    }
+
+
 async def write_record(record: Record) -> FlowRun:
     """Write a record with the lease that this process holds; return the flow run, as read after the write.
 
@@ -246,7 +245,9 @@ async def write_record(record: Record) -> FlowRun:
             was written: the Bolt run that a trigger has started.
     """
     async with prefect_client() as client:
-        return await put(client, record.flow_run_id, record.to_labels(), see=record.check_lease)
+        return await put(
+            client, record.flow_run_id, record.to_labels(), see=partial(check_lease, lease=record.lease)
+        )
 
 
 async def hold(client: PrefectClient, record: Record) -> None:
@@ -258,10 +259,10 @@ async def hold(client: PrefectClient, record: Record) -> None:
     Raises:
         Superseded: Somebody has taken the lease since the record was read, or since this process took it.
     """
-    if record._is_held:  # noqa: SLF001
-        record.check_lease(await client.read_flow_run(record.flow_run_id))
-        return
     seen = record._seen  # noqa: SLF001
+    if seen is None:
+        check_lease(await client.read_flow_run(record.flow_run_id), record.lease)
+        return
     lease = lease_to_settle(record.flow_run_id, seen)
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
@@ -273,6 +274,5 @@ async def hold(client: PrefectClient, record: Record) -> None:
         raise Superseded(flow_run)
     for fresh in read_records(flow_run):
         if fresh.key == record.key:
-            notes = record.notes
-            vars(record).update({**vars(fresh), "notes": notes})
+            vars(record).update({**vars(fresh), "notes": record.notes})
     record.hold_with(lease)

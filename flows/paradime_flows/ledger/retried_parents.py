@@ -3,22 +3,24 @@
 Each subflow run has a tag that is equal for the same call in all attempts: a hash of the outermost flow run and of the
 path of calls from there. One request to Prefect finds all flow runs of a call.
 
-Prefect numbers the calls that a flow makes. Prefect does not number the calls that a task makes, so this module counts
-them. Calls with equal parameters count as equal. In several processes at once, two equal calls may get the same number.
-So if a task is in the path, a second tag tells the calls of one attempt from those of other attempts.
+Prefect numbers the calls that a flow makes. Prefect does not number the calls that a task makes, so equal calls of
+tasks have the same tag. A second tag says in which attempts a call was made. So a call does not find the equal calls
+that were made beside it. Equal calls of an earlier attempt are resumed in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from uuid import UUID
 
 import anyio
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
-from paradime_flows.ledger.callers import Caller, tasks_around
+from paradime_flows.ledger.store import held_lease
 from paradime_flows.prefect_api import (
     ATTEMPT_TAG_PREFIX,
     CALL_TAG_PREFIX,
@@ -37,7 +39,12 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, TaskRun
 
 _DIGITS: Final = 12
+_DIGITS_OF_ATTEMPTS: Final = 6
 _WRITES_AT_MOST: Final = 5
+
+# A flow run, and the newer flow run that has replaced it.
+Replaced: TypeAlias = "tuple[FlowRun, FlowRun]"
+_Context = TypeVar("_Context", bound=ContextModel)
 
 
 @dataclass(frozen=True)
@@ -46,49 +53,91 @@ class Call:
 
     Attributes:
         place: The tag that is equal for this call in all attempts of the parents.
-        attempt: The tag that is equal for the calls of one attempt; None if no task is in the path. If only flows are
-            in the path, the place is enough: Prefect numbers the calls of a flow.
+        attempts: The attempts in which tasks have made the call (`are_of_two_attempts`); empty if no task is in the
+            path. If only flows are in the path, the place is enough: Prefect numbers the calls of a flow.
         is_first: Whether no other attempt can have made this call before.
     """
 
     place: str
-    attempt: str | None
+    attempts: str
     is_first: bool
 
 
-@dataclass(frozen=True)
-class OtherCalls:
-    """The flow runs that other attempts have made with the same call.
+def are_of_two_attempts(one: str, other: str) -> bool:
+    """Whether a flow run or a task was retried between two equal calls.
 
-    Attributes:
-        earlier: The flow runs of earlier attempts, newest first.
-        replaced: A pair: the flow run itself or one of its parents, and the newer flow run that has replaced it. None
-            if there is no such pair.
+    The attempts of a call are the attempt of a flow run, and then the id and the attempt of each task and flow run
+    inside it. If two calls were made in one attempt, the first parts that differ are ids, or no parts differ.
     """
+    parts = zip(one.split("."), other.split("."), strict=False)
+    differing = [number for number, (ours, theirs) in enumerate(parts) if ours != theirs]
+    return bool(differing) and differing[0] % 2 == 0
 
-    earlier: tuple[FlowRun, ...] = ()
-    replaced: tuple[FlowRun, FlowRun] | None = None
+
+def attempts_around(flow_run_id: UUID) -> str:
+    """Return the attempts in which the current code of a flow run is running. This process holds the lease."""
+    outside = the_supervisor().of(flow_run_id).attempts
+    return _attempts(outside, flow_run_id, held_lease(flow_run_id).holder, tasks_around(flow_run_id))
+
+
+def _attempts(outside: str, flow_run_id: UUID, execution: str, tasks: Sequence[TaskRun]) -> str:
+    ids = [outside, _hash(flow_run_id)] if outside else []
+    inside = [part for each in tasks for part in (each.id, each.run_count)]
+    return ".".join([*ids, *(_hash(part)[:_DIGITS_OF_ATTEMPTS] for part in (execution, *inside))])
+
+
+def tasks_around(flow_run_id: UUID) -> list[TaskRun]:
+    """Return the tasks of a flow run that have called the current code, the outermost task first."""
+    found: dict[UUID, TaskRun] = {}
+    # Prefect passes a task's context to the flows that the task calls, and to the tasks of these flows, at every
+    # level. For a subflow, Prefect enters the context of the task once more.
+    for context in _contexts(TaskRunContext):
+        if context.task_run.flow_run_id == flow_run_id:
+            found.setdefault(context.task_run.id, context.task_run)
+    return list(found.values())[::-1]
+
+
+def _execution_around(flow_run: FlowRun) -> str:
+    """Return the execution of a flow run that has called the current code.
+
+    A pause of the flow run changes its state in Prefect, but does not begin another execution.
+    """
+    for context in _contexts(FlowRunContext):
+        if context.flow_run is not None and context.flow_run.id == flow_run.id:
+            flow_run = context.flow_run
+    return "" if flow_run.state is None else str(flow_run.state.id)
+
+
+def _contexts(kind: type[_Context]) -> Iterator[_Context]:
+    """Iterate over Prefect's contexts around the current code, the innermost context first."""
+    context: Any = kind.get()
+    while isinstance(context, kind):
+        yield context
+        # Prefect has no public name for the context around this one. Prefect keeps the outer context in a token, to
+        # restore it later.
+        token = context._token  # noqa: SLF001
+        context = None if token is None else token.old_value
 
 
 async def enter(
     client: PrefectClient, family: Sequence[FlowRun], more_tags: Sequence[str] = ()
-) -> OtherCalls:
+) -> tuple[Sequence[FlowRun], Replaced | None]:
     """Tag a flow run, so that the sweeper and later attempts find it, and find the flow runs of the same call.
 
     The tags are written before the search. So of two flow runs that begin at once, at least one finds the other.
+    `family` is the flow run and its parents, as just read from Prefect. People find the flow run by `more_tags`.
 
-    Args:
-        client: An open client.
-        family: The flow run and its parents, as just read from Prefect.
-        more_tags: Further tags, by which people find the flow run.
+    Return the flow runs that earlier attempts have made with the same call, newest first; and whether a newer flow run
+    has replaced this flow run or one of its parents.
     """
-    flow_run = family[0]
-    call = call_of(family, the_supervisor().of(flow_run.id).calls)
-    wanted = [FLOW_RUN_TAG, *more_tags, *(tag for tag in (call and call.place, call and call.attempt) if tag)]
-    await _tag(client, flow_run, wanted)
-    if call is None or call.is_first:
-        return OtherCalls()
-    return await _other_calls(client, family, call)
+    known = the_supervisor().of(family[0].id)
+    wanted = [FLOW_RUN_TAG, *more_tags]
+    call = call_of(family, known.calls)
+    if call is not None:
+        known.attempts = call.attempts
+        wanted += [call.place, *([ATTEMPT_TAG_PREFIX + call.attempts] if call.attempts else [])]
+    await _tag(client, family[0], wanted)
+    return ((), None) if call is None or call.is_first else await _other_calls(client, family, call)
 
 
 async def _tag(client: PrefectClient, flow_run: FlowRun, wanted: Sequence[str]) -> None:
@@ -114,75 +163,54 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     """Return the call that has made a flow run; None if nothing has called it, or if its caller is unknown.
 
     If a task has called a deployment, the process of the deployment's flow run cannot see the task. In this case, the
-    path begins at the deployment's flow run.
-
-    Args:
-        family: The flow run and its parents.
-        calls: The task runs that represent the flow run in its caller, its parent in the parent's caller, and so on.
+    path begins at the deployment's flow run. `calls` are the task runs that represent the flow run in its caller, its
+    parent in the parent's caller, and so on.
     """
     root, is_first = family[-1], True
     path: list[object] = []
-    attempts: list[object] = []
+    attempts = ""
     for child, parent, call in reversed(list(zip(family, family[1:], calls, strict=False))):
+        tasks, by_flow = tasks_around(parent.id), call.dynamic_key.isdigit()
         is_first = is_first and is_first_attempt(parent) and not has_its_own_process(child)
-        if call.dynamic_key.isdigit():
-            path.append(_step_by_flow(child, call))
-            if attempts:
-                attempts.append(parent.state and parent.state.id)
-        elif (tasks := tasks_around(parent.id)) is not None:
-            path.append(_step_by_task(child, tasks))
-            attempts.append(tasks)
-            is_first = is_first and tasks.is_first
-        else:
-            root, path, attempts = child, [], []
+        is_first = is_first and all(each.run_count <= 1 for each in tasks)
+        if not by_flow and not tasks:
+            root, path, attempts = child, [], ""
+            continue
+        # Prefect's key of a function ends with a hash of its file and line, which may change before the next attempt.
+        functions = [each.task_key.rpartition("-")[0] for each in tasks or [call]]
+        # If deployments are called in parallel, Prefect numbers them in the order in which the requests arrive.
+        parameters = "" if by_flow and not has_its_own_process(child) else _hash(child.parameters)
+        path.append((child.flow_id, functions, call.dynamic_key if by_flow else "", parameters))
+        if attempts or tasks:
+            attempts = _attempts(attempts, parent.id, _execution_around(parent), tasks)
     if not path:
         return None
-    return Call(
-        place=CALL_TAG_PREFIX + _hash(root.id, *path),
-        attempt=ATTEMPT_TAG_PREFIX + _hash(*attempts) if attempts else None,
-        is_first=is_first,
-    )
+    return Call(CALL_TAG_PREFIX + _hash(root.id, *path), attempts, is_first)
 
 
-def _step_by_flow(child: FlowRun, call: TaskRun) -> object:
-    # Prefect's key of a flow ends with a hash of its file and line, which may change before the next attempt.
-    function = call.task_key.rpartition("-")[0]
-    # If deployments are called in parallel, Prefect numbers them in the order in which the requests arrive.
-    parameters = _hash(child.parameters) if has_its_own_process(child) else ""
-    return (child.flow_id, function, call.dynamic_key, parameters)
-
-
-def _step_by_task(child: FlowRun, tasks: Caller) -> object:
-    """Return the step of a path from tasks to the flow run that they have called.
-
-    Each attempt of the flow run, or of a task, counts its calls from the beginning again. So a retried task, and its
-    first call, get their old numbers again.
-    """
-    step = (child.flow_id, tasks.tasks[0].task_key.rpartition("-")[0], _hash(child.parameters))
-    attempts = [(task.task_run_id, task.number) for task in tasks.tasks]
-    around = [(step, attempt) for attempt in (tasks.flow_run_attempt, *attempts)]
-    members = [*(task.task_run_id for task in tasks.tasks), child.id]
-    numbers = the_supervisor().number_call(
-        tasks.flow_run_id, child.id, list(zip(around, members, strict=True))
-    )
-    return (*step, *numbers)
-
-
-async def _other_calls(client: PrefectClient, family: Sequence[FlowRun], call: Call) -> OtherCalls:
+async def _other_calls(
+    client: PrefectClient, family: Sequence[FlowRun], call: Call
+) -> tuple[Sequence[FlowRun], Replaced | None]:
     these = FlowRunFilter(tags=FlowRunFilterTags(all_=[call.place]))
     # A flow run that a person has copied has the tags, too, but no parent.
     found = [
         one
         async for one in every_flow_run(client, these)
-        if one.id != family[0].id and one.parent_task_run_id is not None and call.attempt not in one.tags
+        if one.id != family[0].id and one.parent_task_run_id is not None and _is_of_another_attempt(one, call)
     ]
-    earlier = []
-    for other in sorted(found, key=lambda one: str(one.created), reverse=True):
+    found.sort(key=lambda one: str(one.created), reverse=True)
+    for other in found:
+        if _is_over(other):
+            continue
         ours, theirs = await _where_they_differ(client, family, other)
-        if _is_later(theirs, ours):
-            return OtherCalls(replaced=(ours, theirs))
-        earlier.append(other)
-    return OtherCalls(tuple(earlier))
+        if not _is_over(theirs) and str(theirs.created) > str(ours.created):
+            return (), (ours, theirs)
+    return found, None
+
+
+def _is_of_another_attempt(flow_run: FlowRun, call: Call) -> bool:
+    tags = [tag for tag in flow_run.tags if tag.startswith(ATTEMPT_TAG_PREFIX)]
+    return all(are_of_two_attempts(ATTEMPT_TAG_PREFIX + call.attempts, tag) for tag in tags)
 
 
 async def _where_they_differ(
@@ -191,10 +219,9 @@ async def _where_they_differ(
     """Return the outermost flow runs in which two calls differ: first the flow run of our call, then the other one.
 
     A flow run of a deployment can outlive its parent, and may then be replaced by another flow run. So the old flow run
-    can make its calls after the new flow run has made the same calls. A flow run that is over counts as earlier.
+    can make its calls after the new flow run has made the same calls.
     """
-    may_be_newer = any(has_its_own_process(one) for one in family)
-    if may_be_newer and not (other.state is not None and other.state.is_final()):
+    if any(has_its_own_process(one) for one in family):
         theirs = [one async for one in lineage(client, other)]
         for one, another in zip(reversed(family), reversed(theirs), strict=False):
             if one.id != another.id:
@@ -202,12 +229,8 @@ async def _where_they_differ(
     return family[0], other
 
 
-def _is_later(one: FlowRun, other: FlowRun) -> bool:
-    """Whether a flow run is not over, and was created after another flow run."""
-    is_over = one.state is not None and one.state.is_final()
-    return (
-        not is_over and one.created is not None and other.created is not None and one.created > other.created
-    )
+def _is_over(flow_run: FlowRun) -> bool:
+    return flow_run.state is not None and flow_run.state.is_final()
 
 
 def _hash(*parts: object) -> str:

@@ -30,7 +30,6 @@ from paradime_flows.ledger.lease import (
 )
 from paradime_flows.prefect_api import (
     current_execution,
-    current_execution_began_at,
     current_task_run_id,
     flow_run_at_begin,
     read_flow_run,
@@ -65,12 +64,8 @@ async def put(
     time. Then one write undoes the other. The other write may be stored some time after ours, so the labels are read
     back only after a pause.
 
-    Args:
-        client: An open client.
-        flow_run_id: The flow run.
-        labels: The labels. No other process writes labels of these names.
-        see: A function that is called with the flow run after each write. To stop the writes, the function raises an
-            error, such as `Superseded`.
+    No other process writes labels of these names. The function `see` is called with the flow run after each write. To
+    stop the writes, it raises an error, such as `Superseded`.
 
     Raises:
         RuntimeError: Prefect has not stored the labels after several writes.
@@ -110,49 +105,34 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     flow_run = flow_run or await client.read_flow_run(flow_run_id)
     lease = lease_of(current_execution(), flow_run.labels)
     if lease is None:
-        sign = sign_of_life(time.time(), current_execution_began_at())
-        lease, flow_run = await _take(client, flow_run, current_execution(), sign)
+        lease, flow_run = await _take(client, flow_run, current_execution(), sign_of_life(time.time()))
     _leases.set({**_leases.get(), flow_run_id: lease})
     the_supervisor().leases.setdefault(flow_run_id, set()).add(lease)
     check_lease(flow_run)
     return flow_run
 
 
-async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
-    """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
-    began_at = None if lease is not None else current_execution_began_at()
-    lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
-    if lease is not None:
-        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time(), began_at)})
-
-
 async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
     """Take the lease on an old flow run for a new flow run, which is running.
 
-    Then the old execution, the hooks and the sweeper stop acting for the old flow run.
-
-    Returns:
-        The lease, and the old flow run, as read after the lease was taken.
+    Then the old execution, the hooks and the sweeper stop acting for the old flow run. Return the lease, and the old
+    flow run, as read after the lease was taken.
 
     Raises:
         Superseded: Other flow runs take the lease again and again.
     """
-    holder = execution_of(new) or current_execution()
     flow_run = await client.read_flow_run(flow_run_id)
-    if (top := top_lease(flow_run.labels)).holder == holder:
-        return top, flow_run
-    return await _take(client, flow_run, holder)
+    return await _take(client, flow_run, execution_of(new) or current_execution())
 
 
 async def _take(
     client: PrefectClient, flow_run: FlowRun, holder: str, sign: str = ""
 ) -> tuple[Lease, FlowRun]:
     for _ in range(_WRITES_AT_MOST):
-        lease = next_lease(flow_run.labels, holder)
-        flow_run = await put(client, flow_run.id, {lease.label: sign})
         # Another holder may have taken the same epoch, or a later one, since the flow run was read.
         if (top := top_lease(flow_run.labels)).holder == holder:
             return top, flow_run
+        flow_run = await put(client, flow_run.id, {next_lease(flow_run.labels, holder).label: sign})
     raise Superseded(flow_run)
 
 
@@ -166,14 +146,24 @@ def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
     return settlers_lease(seen, the_supervisor().settler)
 
 
+async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
+    """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
+    lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
+    if lease is not None:
+        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time())})
+
+
 def held_lease(flow_run_id: UUID) -> Lease:
     """Return the lease that the current execution has taken on a flow run."""
     return _leases.get().get(flow_run_id, NO_LEASE)
 
 
-def check_lease(flow_run: FlowRun) -> None:
-    """Raise `Superseded` if somebody has taken the lease since the current execution took it."""
-    lease = _leases.get().get(flow_run.id)
+def check_lease(flow_run: FlowRun, lease: Lease | None = None) -> None:
+    """Raise `Superseded` if somebody has taken the lease since it was taken as `lease`.
+
+    By default, `lease` is the lease of the current execution.
+    """
+    lease = lease or _leases.get().get(flow_run.id)
     if lease is not None and lease.is_lost(flow_run.labels):
         raise Superseded(flow_run)
 

@@ -16,20 +16,16 @@ from paradime_flows.ledger.record import Record, write_record
 from paradime_flows.ledger.store import Superseded
 from paradime_flows.prefect_api import run_logger
 
-Check = Callable[[FlowRun], Awaitable[None]]
+
+async def _no_check(_: FlowRun) -> None:
+    """A caller that triggers nothing needs no check."""
 
 
 class FlowRunLedger:
     """Writes the intent and the id of the Bolt run to the flow run (`paradime_blocks.trigger.request.RunLedger`).
 
-    Args:
-        record: The record. It is updated and written.
-        timeout_seconds: The time limit of a Bolt run, in seconds from the trigger. Only needed to trigger.
-        check: Awaited with the flow run, as read back after an intent was written. `check` raises if the trigger must
-            not be sent. Only needed to trigger.
-
-    Attributes:
-        seen: The flow run, as read back after the last write; None if the write failed.
+    Only a trigger needs the time limit of the Bolt run and `check`. `check` is awaited with the flow run, as read back
+    after an intent was written, and raises an error if the trigger must not be sent.
     """
 
     def __init__(
@@ -37,12 +33,13 @@ class FlowRunLedger:
         record: Record,
         timeout_seconds: float | None = None,
         *,
-        check: Check | None = None,
+        check: Callable[[FlowRun], Awaitable[None]] = _no_check,
     ) -> None:
         self.record = record
         self.timeout_seconds = timeout_seconds
-        self._check = check
+        self.check = check
         self._running: int | None = None
+        # The flow run, as read back after the last write; None if the write failed, and before the first write.
         self.seen: FlowRun | None = None
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
@@ -58,26 +55,34 @@ class FlowRunLedger:
         # An execution that starts from now on finds the intent. An execution that started before now is noticed here.
         # A cancel is noticed here, too: Prefect does not report a cancel to a script, and the earlier requests to Bolt
         # may have taken long.
-        await self._check_wanted(flow_run)
-
-    async def _check_wanted(self, flow_run: FlowRun) -> None:
-        assert self._check is not None  # noqa: S101 - a caller that triggers has given `check`
-        await self._check(flow_run)
+        await self.check(flow_run)
 
     async def started(self, run_id: int, *, adopted: bool) -> None:
         """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
         del adopted  # the decision log has it
         emit_triggered(self.subject(run_id))
-        intent = self.record.intent
-        await self._track(run_id, time.time() if intent is None else intent.intended_at)
+        await self._track(run_id)
 
     async def attached(self, run_id: int, relation: Relation) -> None:
         """Write that we wait for a Bolt run that is not ours, or may not be ours. The time limit begins now."""
         # The relation is set before the id is written. Otherwise an interrupt between the two would cancel the run of
         # another client.
         self.record.relation = relation
-        self.record.began_here = time.monotonic()
-        await self._track(run_id, time.time())
+        self.record.began_at, self.record.began_here = time.time(), time.monotonic()
+        await self._track(run_id)
+
+    async def _track(self, run_id: int) -> None:
+        record = self.record
+        record.run_id, record.state, record.failed_run = run_id, BoltRunState.STARTING, None
+        record.limit_seconds = self.timeout_seconds
+        await self.resumed()
+
+    async def resumed(self) -> None:
+        """Write that this execution tracks the known Bolt run."""
+        record = self.record
+        if record.phase is not Phase.REPORTED:
+            record.phase = Phase.RELEASED if record.left else Phase.RUNNING
+        await self.save()
 
     def subject(self, run_id: int) -> RunSubject:
         """Return a Bolt run of this intent as the subject of events."""
@@ -87,21 +92,6 @@ class FlowRunLedger:
         """Send the event that a Bolt run has started, once, and only if the status shows the start."""
         if self._running != run_id and emit_if_running(self.subject(run_id), status):
             self._running = run_id
-
-    async def resumed(self) -> None:
-        """Write that a later execution tracks the known Bolt run."""
-        record = self.record
-        if record.phase is not Phase.REPORTED:
-            record.phase = Phase.RELEASED if record.left else Phase.RUNNING
-        await self.save()
-
-    async def _track(self, run_id: int, began_at: float) -> None:
-        record = self.record
-        record.run_id, record.state = run_id, BoltRunState.STARTING
-        record.began_at, record.limit_seconds = began_at, self.timeout_seconds
-        record.phase = Phase.RELEASED if record.left else Phase.RUNNING
-        record.failed_run = None
-        await self.save()
 
     async def withdraw(self) -> None:
         """Write that the trigger has started no Bolt run, so that no later execution searches for one.
@@ -125,8 +115,7 @@ class FlowRunLedger:
 
     async def save(self) -> None:
         """Write the record. If Prefect is unreachable, only warn, because the Bolt run must still be tracked."""
-        # The attribute is set before the write, because an interrupt can end the write.
-        self.record._is_saved = False  # noqa: SLF001 - not stored in Prefect: whether the last change was written
+        # An interrupt can end the write.
         self.seen = None
         try:
             self.seen = await write_record(self.record)
@@ -137,12 +126,10 @@ class FlowRunLedger:
             run_logger().warning(
                 "Could not write the record of Bolt run %s to Prefect: %s", self.record.run_id, error
             )
-            return
-        self.record._is_saved = True  # noqa: SLF001
 
     async def save_again(self) -> None:
-        """Write the record again if the last write failed."""
-        if not self.record._is_saved:  # noqa: SLF001
+        """Write the record unless the last write has succeeded."""
+        if self.seen is None:
             await self.save()
 
     async def close(self, state: BoltRunState | None, *, reported: bool) -> None:

@@ -20,7 +20,6 @@ from paradime_blocks import BoltRunState, ParadimeCredentials
 from paradime_flows.ledger import (
     Record,
     Superseded,
-    execution_began_at,
     read_records,
     supersede,
 )
@@ -231,7 +230,7 @@ def resumable_subflows(
     now = datetime.now(timezone.utc)
     for child in sorted(children, key=lambda child: child.created or now):
         since = (under_way or {}).get(child.name)
-        unnoticed = since is not None and (execution_began_at(child.labels) or since) > since
+        unnoticed = since is not None and child.state is not None and child.state.timestamp > since
         if any(
             can_be_resumed(record) or (unnoticed and record.state == BoltRunState.SUCCESS)
             for record in read_records(child)

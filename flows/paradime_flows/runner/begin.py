@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from paradime_blocks import BoltSchedule
 from paradime_blocks.trigger import TriggerRequest
-from paradime_flows.ledger import (
-    Record,
-    Superseded,
-    enter,
-    execution_of,
-    held_lease,
-    read_records,
-    take_lease,
-    tasks_around,
-)
+from paradime_flows.ledger import Record, Superseded, attempts_around, enter, held_lease, take_lease
 from paradime_flows.prefect_api import (
     count_signals,
     current_execution_began_at,
-    current_task_run_id,
     end_left_task_runs,
     is_rescheduled,
     lineage,
@@ -29,8 +19,7 @@ from paradime_flows.prefect_api import (
     schedule_tag,
 )
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.resume import claim, take_over_earlier, with_reason
-from paradime_flows.runner.takeover import complete_takeover, write_final_state
+from paradime_flows.runner.resume import resume_record, with_reason, write_final_state
 from paradime_flows.supervision import (
     clean_up_if_cancelled_before,
     clean_up_if_cancelled_meanwhile,
@@ -48,9 +37,8 @@ async def begin_execution(
 ) -> tuple[FlowRun, Sequence[FlowRun]]:
     """Begin an execution of a flow run: take its lease, tag it, and send heartbeats.
 
-    Returns:
-        The flow run, as read after the lease was taken, and the flow runs that earlier attempts of its parents have
-        made with the same call, newest first.
+    Return the flow run, as read after the lease was taken, and the flow runs that earlier attempts of its parents have
+    made with the same call, newest first.
 
     Raises:
         StoppedByPrefect: The flow run was cancelled before this attempt began.
@@ -59,15 +47,15 @@ async def begin_execution(
     flow_run = await take_lease(client, flow_run_id)
     family = [one async for one in lineage(client, flow_run)]
     await clean_up_if_cancelled_before(client, family)
-    others = await enter(client, family, tags)
-    if others.replaced is not None:
-        ours, newer = others.replaced
+    earlier, replaced = await enter(client, family, tags)
+    if replaced is not None:
+        ours, newer = replaced
         # Prefect writes no final state for an execution that raises `Superseded`.
         for one in family[: family.index(ours) + 1]:
             await write_final_state(one.id, newer)
         raise Superseded(flow_run)
     await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
-    return flow_run, others.earlier
+    return flow_run, earlier
 
 
 async def open_intent(
@@ -96,19 +84,19 @@ async def open_intent(
                 begun_before=current_execution_began_at(),
             )
     request = with_reason(request or schedule.request(), flow_run)
-    around = tasks_around(flow_run_id, but=current_task_run_id())
-    record = claim(read_records(flow_run), key, request, execution_of(flow_run) or "", around)
-    if record is not None:
-        await complete_takeover(record, flow_run)
-    else:
-        record = await take_over_earlier(flow_run, key, schedule, request, earlier)
-    record = record or Record(key=key, flow_run_id=flow_run_id, request=request)
-    record.hold_with(held_lease(flow_run_id))
-    record.asked, record.caller = request.fingerprint, around
-    record.api_endpoint = schedule.credentials.api_endpoint
-    record.workspace_uid = schedule.credentials.workspace_uid
-    record.credentials_block = schedule.credentials._block_document_name  # noqa: SLF001 - no public name
-    record.on_interrupt, record.on_crash = policies.on_interrupt, policies.on_crash
-    record.on_timeout, record.is_rescheduled = policies.on_timeout, is_rescheduled()
-    record.archive, record.left = policies.archive, policies.leave
-    return record, request
+    facts: dict[str, Any] = {
+        "asked": request.fingerprint,
+        "called_in": attempts_around(flow_run_id),
+        "api_endpoint": schedule.credentials.api_endpoint,
+        "workspace_uid": schedule.credentials.workspace_uid,
+        "credentials_block": schedule.credentials._block_document_name,  # noqa: SLF001 - no public name
+        "on_interrupt": policies.on_interrupt,
+        "is_rescheduled": is_rescheduled(),
+        "on_crash": policies.on_crash,
+        "on_timeout": policies.on_timeout,
+        "archive": policies.archive,
+        "left": policies.leave,
+    }
+    new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
+    record = await resume_record(new, flow_run, schedule.credentials, earlier) or new
+    return record.model_copy(update=facts).hold_with(held_lease(flow_run_id)), request
