@@ -29,7 +29,6 @@ from paradime_flows.prefect_api import (
     has_its_own_process,
     is_suspended,
     lineage,
-    the_supervisor,
     times,
 )
 from paradime_flows.supervision.heartbeat import silent_seconds
@@ -133,8 +132,7 @@ def is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
     if state is None or (state.is_final() and not state.is_crashed()) or _time_is_up(family[0]):
         return False
     # If a flow run has ended, a missing heartbeat proves nothing: the process may still be alive.
-    unknown = state.is_crashed() or _was_called_by_task(family[0])
-    sign = None if unknown else last_sign_of_life(family[0].labels)
+    sign = None if state.is_crashed() else last_sign_of_life(family[0].labels)
     silent = None if sign is None else time.time() - sign - times().sign_rounding_seconds
     for child, parent in pairwise(family):
         if has_its_own_process(child):
@@ -142,15 +140,6 @@ def is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
         if _is_alive_or_due(parent, silent):
             return True
     return False
-
-
-def _was_called_by_task(flow_run: FlowRun) -> bool:
-    """Whether a task has called a flow run.
-
-    The task may run in a process of its own. If only that process is gone, the parent's process may still be alive.
-    """
-    calls = the_supervisor().of(flow_run.id).calls
-    return bool(calls) and not calls[0].dynamic_key.isdigit()
 
 
 def _is_alive_or_due(parent: FlowRun, process_silent: float | None) -> bool:
