@@ -82,14 +82,7 @@ async def reconcile_run(
     """Do to a Bolt run what `decide` says for an event, write the result to the record, and archive the Bolt run.
 
     Several processes may call this function for the same record, because a cancel of an ended Bolt run changes nothing.
-
-    Args:
-        record: The record.
-        credentials: The credentials of the workspace.
-        event: What has happened, but not `BEGUN`.
-        reason: What has happened, as a sentence for people.
-        search_seconds: How long to search for an unknown Bolt run. None means: until it is certain whether there is a
-            Bolt run.
+    `reason` is a sentence for people. `search_seconds` limits the search for an unknown Bolt run, as in `find_run`.
 
     Returns:
         The final state of the Bolt run; None if the Bolt run was not cancelled and has not ended.
@@ -106,18 +99,13 @@ async def reconcile_run(
         raise BoltRequestError(msg, guidance=guidance, schedule_name=record.schedule, run_id=record.run_id)
     decision_log = record.logged_decisions()
     decision_log.note(reason)
-    await hold_if_known(record)
+    # If Prefect is unreachable, the Bolt run is cleaned up without the lease.
+    await unless_unreachable(partial(hold, record=record))
     try:
         return await _reconcile(record, credentials, event, decision_log, search_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
             await archive_record(record, credentials, outcome=reason)
-
-
-async def hold_if_known(record: Record) -> None:
-    """Take the lease on a record's flow run, or raise `Superseded` if this process has lost it."""
-    # If Prefect is unreachable, this check is left out.
-    await unless_unreachable(lambda client: hold(client, record))
 
 
 async def _reconcile(
@@ -133,7 +121,7 @@ async def _reconcile(
     if action is Action.SEARCH:
         finding = await find_run(record, credentials, decision_log, seconds=search_seconds)
         # During the search, a new execution of the flow run may have begun. It may also have found the Bolt run.
-        await hold_if_known(record)
+        await unless_unreachable(partial(hold, record=record))
         action = decide(record, event, is_absent=finding.verdict is Verdict.ABSENT)
     if action is Action.CANCEL:
         return await _cancel(record, credentials, ledger, decision_log)

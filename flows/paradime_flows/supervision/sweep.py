@@ -31,13 +31,9 @@ from paradime_flows.supervision.orphans import (
 )
 from paradime_flows.supervision.reconcile import find_run, reconcile_run
 from paradime_flows.supervision.time_left import remaining_seconds
-from paradime_flows.supervision.watch import unless_unreachable
+from paradime_flows.supervision.watch import StoppedByPrefect, unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]
-
-
-class _CancelledMeanwhile(Exception):
-    """The flow run was cancelled while the sweep was waiting for its Bolt run."""
 
 
 class SweptRun(BaseModel):
@@ -174,7 +170,9 @@ class Sweep:
 
         async def check(_: object = None) -> None:
             if await unless_unreachable(was_cancelled):
-                raise _CancelledMeanwhile
+                raise StoppedByPrefect(
+                    "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
+                )
 
         try:
             await check()
@@ -184,9 +182,8 @@ class Sweep:
                 record.state = await run.await_for_completion(
                     max(1.0, remaining), watcher=check, whole_seconds=limit
                 )
-        except _CancelledMeanwhile:
-            why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
-            state = await reconcile_run(record, self.credentials, Event.CANCELLED, why)
+        except StoppedByPrefect as stop:
+            state = await reconcile_run(record, self.credentials, Event.CANCELLED, stop.reason)
             return state, _done(record, state)
         except BoltRunTimedOut:
             why = f"{why} The time limit of the Bolt run has passed."
