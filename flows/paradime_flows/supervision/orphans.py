@@ -27,7 +27,6 @@ from paradime_flows.prefect_api import (
     FLOW_RUN_TAG,
     every_flow_run,
     has_its_own_process,
-    is_suspended,
     lineage,
     times,
 )
@@ -84,7 +83,7 @@ def idle_seconds(flow_run: FlowRun) -> float:
     state = flow_run.state
     if state is None or state.type not in _SWEPT or _awaits_worker(flow_run):
         return -1
-    since_state = _seconds_since(state.timestamp)
+    since_state = _seconds_since(state.state_details.scheduled_time or state.timestamp)
     silent = silent_seconds(flow_run)
     if silent is None:
         # Without a heartbeat, only the age of the state counts.
@@ -135,30 +134,12 @@ def is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
     sign = None if state.is_crashed() else last_sign_of_life(family[0].labels)
     silent = None if sign is None else time.time() - sign - times().sign_rounding_seconds
     for child, parent in pairwise(family):
-        if has_its_own_process(child):
+        if has_its_own_process(child) or parent.state is None:
             return False
-        if _is_alive_or_due(parent, silent):
+        running = _seconds_since(parent.state.timestamp) if parent.state.is_running() else None
+        # The parent was Running when its process died, and has not started again since.
+        has_died = silent is not None and running is not None and running >= silent
+        is_idle = has_died or idle_seconds(parent) >= times().left_for_retry_seconds
+        if not parent.state.is_final() and not is_idle:
             return True
     return False
-
-
-def _is_alive_or_due(parent: FlowRun, process_silent: float | None) -> bool:
-    """Whether a parent flow run is alive or will start again.
-
-    If the process in which the parent was running is gone, `process_silent` is the age of its last heartbeat.
-    """
-    state = parent.state
-    if state is None or state.is_final():
-        return False
-    if is_suspended(parent):
-        return True
-    if state.is_running():
-        silent = silent_seconds(parent)
-        if silent is not None and silent <= times().stale_seconds:
-            return True
-        if process_silent is not None and _seconds_since(state.timestamp) >= process_silent:
-            # The parent was Running before the process died, and has not started again since.
-            return False
-    # The parent is scheduled, or has just begun. If it has been due for a long time, no worker will start it.
-    due = state.state_details.scheduled_time or state.timestamp
-    return _seconds_since(due) < times().left_for_retry_seconds

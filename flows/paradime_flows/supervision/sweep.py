@@ -142,13 +142,14 @@ class Sweep:
         if self.action != "report" and not leaves:
             state = await reconcile_run(record, self.credentials, event, why)
             return state, _done(record, state)
-        if record.run_id is None:
+        run_id = record.run_id
+        if run_id is None:
             finding = await find_run(record, self.credentials, record.decision_log())
-            if finding.verdict is Verdict.ABSENT:
-                return None, "no Bolt run was started"
-        if record.run_id is None:
-            return None, "the Bolt run is unknown"
-        state = await BoltRun(record.run_id, self.credentials, record.schedule).astate()
+            if finding.verdict is not Verdict.FOUND:
+                absent = finding.verdict is Verdict.ABSENT
+                return None, "no Bolt run was started" if absent else "the Bolt run is unknown"
+            run_id = finding.run_id
+        state = await BoltRun(run_id, self.credentials, record.schedule).astate()
         left = "left for a retry" if state.is_terminal else "left running for a retry"
         return state, "only reported" if self.action == "report" else f"{left}, as the policy says"
 
