@@ -23,13 +23,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_blocks import ParadimeCredentials
 from paradime_flows.ledger import Record, execution_of, last_sign_of_life, read_records
-from paradime_flows.prefect_api import (
-    FLOW_RUN_TAG,
-    every_flow_run,
-    has_its_own_process,
-    lineage,
-    times,
-)
+from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, has_its_own_process, lineage, times
 from paradime_flows.supervision.heartbeat import silent_seconds
 
 # A flow run that awaits a retry is Scheduled: if its process is gone, nobody makes the retry, and nobody tracks the

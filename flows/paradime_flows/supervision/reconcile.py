@@ -132,9 +132,8 @@ async def _reconcile(
         await ledger.close(None, reported=False)
     elif action in {Action.KEEP, Action.RESUME}:
         await ledger.save()
-    elif action in {Action.RELEASE, Action.LEAVE}:
+    elif action is Action.RELEASE:
         why = "as requested" if record.left else "since it may belong to another client"
-        why = "as its policy says" if action is Action.LEAVE else why
         decision_log.note(f"Bolt run {record.run_id} keeps running, {why}.")
         # `reported` says whether a retry leaves the Bolt run alone. Usually, a retry of the flow run resumes the Bolt
         # run. But if a person has cancelled the flow run, a retry starts anew.

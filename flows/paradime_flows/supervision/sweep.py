@@ -175,6 +175,7 @@ class Sweep:
                     "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
                 )
 
+        done = "waited for; it ended as"
         try:
             await check()
             # The heartbeats tell other sweepers that somebody tracks the Bolt run.
@@ -188,14 +189,17 @@ class Sweep:
             return state, _done(record, state)
         except BoltRunTimedOut:
             why = f"{why} The time limit of the Bolt run has passed."
-            ended = await reconcile_run(record, self.credentials, Event.TIME_LIMIT, why)
-            state = ended or await run.astate()
-            return state, f"waited for until its time limit; its state is {state}"
+            done = "waited for until its time limit; its state is"
+            if decide(record, Event.TIME_LIMIT) is not Action.LEAVE:
+                ended = await reconcile_run(record, self.credentials, Event.TIME_LIMIT, why)
+                state = ended or await run.astate()
+                return state, f"{done} {state}"
+            record.state = await run.astate()
         record.decision_log().note(why)
         await archive_record(record, self.credentials, outcome=why)
         # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
         await FlowRunLedger(record).close(record.state, reported=False)
-        return record.state, f"waited for; it ended as {record.state}"
+        return record.state, f"{done} {record.state}"
 
 
 async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str) -> None:
