@@ -121,13 +121,10 @@ def event_of(state: Any) -> Event | None:
 
 
 def event_of_orphan(state: Any, *, is_cancelled: bool, is_young: bool, time_is_up: bool) -> Event:
-    """Return the event that means that a flow run no longer tracks its Bolt run.
+    """Return the event that means that a flow run, or its process, is gone.
 
-    Args:
-        state: The state of the flow run.
-        is_cancelled: Whether the flow run, or one of its parents, was cancelled.
-        is_young: Whether the flow run became an orphan so recently that a retry may still resume the Bolt run.
-        time_is_up: Whether the time limit of the Bolt run has passed.
+    `is_young` says whether this happened so recently that a retry may still resume the Bolt run. `time_is_up` says
+    whether the time limit of the Bolt run has passed.
     """
     if is_cancelled:
         return Event.CANCELLED

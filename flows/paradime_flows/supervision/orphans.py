@@ -63,11 +63,11 @@ def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
     parallel subflows fails or is cancelled. If the current execution of the flow run has not used this package yet, the
     execution sends no heartbeats, so the last heartbeat is from an earlier execution and proves nothing.
     """
-    if swept_records(flow_run, credentials):
-        return True
+    tracked = [each for each in read_records(flow_run) if each.is_open and each.may_be_cancelled]
+    if tracked:
+        return any(each.is_in(credentials) for each in tracked)
     state, execution = flow_run.state, execution_of(flow_run)
-    tracks = any(each.is_open and each.may_be_cancelled for each in read_records(flow_run))
-    if state is None or execution is None or tracks:
+    if state is None or execution is None:
         return False
     return state.is_cancelling() or (state.is_running() and execution == str(state.id))
 

@@ -54,20 +54,15 @@ async def find_run(
     if finding.verdict is Verdict.FOUND:
         record.run_id, record.phase = finding.run_id, Phase.RUNNING
         record.began_at = record.intent.intended_at
-        decision_log.note(
-            f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
-        )
+        note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
     elif finding.is_early and not finding.candidates:
-        decision_log.note(
-            "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
-        )
+        note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
     elif finding.verdict is Verdict.ABSENT:
-        decision_log.note("The trigger has started no run.")
+        note = "The trigger has started no run."
     else:
         candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
-        decision_log.note(
-            f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
-        )
+        note = f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
+    decision_log.note(note)
     return finding
 
 
