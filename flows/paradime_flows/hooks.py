@@ -14,7 +14,7 @@ async def nightly(): ...
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
@@ -22,18 +22,6 @@ from prefect.flows import Flow
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.text import one_line
 from paradime_flows.prefect_api import end_left_task_runs, prefect_client, run_logger
-
-if TYPE_CHECKING:
-    from paradime_flows.supervision import Event
-
-
-def _reason_of(event: Event, state: State[Any]) -> str:
-    message = one_line(state.message or "", 200)
-    return {
-        "CANCELLED": "The flow run was cancelled in Prefect.",
-        "CRASHED": f"The flow run crashed: {message}",
-        "PREFECT_TIMED_OUT": "The flow run reached Prefect's own time limit.",
-    }.get(event.name, f"The flow run failed: {message}")
 
 
 async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -56,13 +44,17 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
     """
     del flow
     # A flow imports this module, but most flow runs end without a clean-up.
-    from paradime_flows.supervision import clean_up_family, event_of  # noqa: PLC0415
+    from paradime_flows.ledger import lost_lease  # noqa: PLC0415
+    from paradime_flows.supervision import Event, clean_up_family, event_of  # noqa: PLC0415
 
     event = event_of(state)
     async with prefect_client() as client:
         # The flow run that Prefect passes to a hook lacks the labels that were set while the flow was running.
         fresh = await client.read_flow_run(flow_run.id)
-        if _runs_elsewhere(fresh, state):
+        begun_again = fresh.state is not None and not fresh.state.is_final()
+        # A worker can set the state `Crashed` late or a second time. By then, somebody may have retried the flow run.
+        # But a cancel is also meant for a process that runs elsewhere.
+        if event is not Event.CANCELLED and (begun_again or lost_lease(fresh)):
             run_logger().info("The flow run is still running in another process; no Bolt run is cancelled.")
             return
         # A failed flow run has already ended its task runs. Their final states may still be on the way to Prefect.
@@ -70,26 +62,13 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
             await end_left_task_runs(client, flow_run.id, "The process of the flow run has ended.")
         if event is None:
             return
+        message = one_line(state.message or "", 200)
+        reason = {
+            Event.CANCELLED: "The flow run was cancelled in Prefect.",
+            Event.CRASHED: f"The flow run crashed: {message}",
+            Event.PREFECT_TIMED_OUT: "The flow run reached Prefect's own time limit.",
+        }.get(event, f"The flow run failed: {message}")
+        # A crash ends only this process. A subflow that a deployment started runs in another process.
+        only_this_process = event is Event.CRASHED
         with signals_held_off():
-            await clean_up_family(
-                client,
-                fresh,
-                event,
-                _reason_of(event, state),
-                # A crash ends only this process. A subflow that a deployment started runs in another process.
-                only_this_process=state.is_crashed(),
-            )
-
-
-def _runs_elsewhere(flow_run: FlowRun, state: State[Any]) -> bool:
-    """Whether a flow run is still running in another process, although one of its processes has ended.
-
-    A worker can set the state `Crashed` late or a second time. By then, somebody may have retried the flow run.
-    After a cancel, the answer is False without a check: the cancel is also meant for a process that runs elsewhere.
-    """
-    if state.is_cancelling() or state.is_cancelled():
-        return False
-    from paradime_flows.ledger import lost_lease  # noqa: PLC0415 - as above
-
-    begun_again = flow_run.state is not None and not flow_run.state.is_final()
-    return begun_again or lost_lease(flow_run)
+            await clean_up_family(client, fresh, event, reason, only_this_process=only_this_process)

@@ -21,7 +21,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, may_live
+from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds
 
 _AT_ONCE = 8
 
@@ -71,18 +71,19 @@ async def sweep_orphans(
     found = await resolve_credentials(credentials)
     sweep = Sweep(found, action, older_than_seconds)
     async with prefect_client() as client:
-        flow_runs = await candidates(client, timedelta(days=lookback_days))
-        orphans = [flow_run for flow_run in flow_runs if await sweep.is_orphan(client, flow_run)]
+        flow_runs = await candidates(client, found, timedelta(days=lookback_days))
+        idle = [flow_run for flow_run in flow_runs if idle_seconds(flow_run) >= 0]
+        orphans = [flow_run for flow_run in idle if await sweep.is_due(client, flow_run)]
         run_logger().info("Checked %d flow runs; %d of them need a clean-up.", len(flow_runs), len(orphans))
-        if waiting := sum(sweep.waits(flow_run) for flow_run in flow_runs) - len(orphans):
+        if waiting := len(idle) - len(orphans):
             run_logger().info(
                 "%d more have ended or are silent, but for less than %g s (older_than_seconds).",
                 waiting,
                 older_than_seconds,
             )
-        if any(may_live(flow_run) or sweep.is_young(flow_run) for flow_run in orphans):
+        if any(flow_run.state is None or not flow_run.state.is_final() for flow_run in orphans):
             # The clocks of the flow runs' machines may be behind our clock. During this sleep, a process that is still
-            # alive sends a heartbeat or cleans up.
+            # alive sends a heartbeat.
             await anyio.sleep(times().next_beat_seconds)
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -94,20 +95,7 @@ async def sweep_orphans(
             for flow_run in orphans:
                 group.start_soon(one, flow_run)
     swept = sorted(sweep.swept, key=lambda entry: (entry.schedule_name, str(entry.flow_run_id)))
-    for entry in swept:
-        name, run = entry.flow_run_name, entry.run_id or "unknown"
-        run_logger().info("Flow run %r of %s, Bolt run %s: %s", name, entry.schedule_name, run, entry.done)
-    await ArtifactWriter(current_flow_run_id()).table(
-        "paradime-orphans", _rows(swept), _described(swept, action)
-    )
-    return swept
-
-
-asweep_orphans = async_form(sweep_orphans)
-
-
-def _rows(swept: list[SweptRun]) -> list[dict[str, object]]:
-    return [
+    rows: list[dict[str, object]] = [
         {
             "Schedule": entry.schedule_name,
             "Flow run": entry.flow_run_name,
@@ -119,7 +107,9 @@ def _rows(swept: list[SweptRun]) -> list[dict[str, object]]:
         }
         for entry in swept
     ]
+    description = f"Found {len(swept)} Bolt runs that no flow run waits for; action: {action}."
+    await ArtifactWriter(current_flow_run_id()).table("paradime-orphans", rows, description)
+    return swept
 
 
-def _described(swept: list[SweptRun], action: SweepAction) -> str:
-    return f"Found {len(swept)} Bolt runs that no flow run waits for; action: {action}."
+asweep_orphans = async_form(sweep_orphans)

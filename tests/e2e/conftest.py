@@ -74,8 +74,8 @@ def swept_tag(monkeypatch: pytest.MonkeyPatch) -> str:
     tag = f"swept-{uuid4().hex[:12]}"
     candidates = module.candidates
 
-    async def of_this_test(client: Any, lookback: Any) -> list[FlowRun]:
-        return [one for one in await candidates(client, lookback) if tag in one.tags]
+    async def of_this_test(*arguments: Any) -> list[FlowRun]:
+        return [one for one in await candidates(*arguments) if tag in one.tags]
 
     monkeypatch.setattr(module, "candidates", of_this_test)
     return tag

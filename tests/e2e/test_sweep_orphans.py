@@ -166,8 +166,8 @@ async def test_one_broken_flow_run_does_not_end_the_sweep(
 
     listed = module.candidates
 
-    async def then_one_is_deleted(client: Any, lookback: Any) -> Any:
-        found = await listed(client, lookback)
+    async def then_one_is_deleted(client: Any, *arguments: Any) -> Any:
+        found = await listed(client, *arguments)
         await client.delete_flow_run(deleted.id)
         return found
 

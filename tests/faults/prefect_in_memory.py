@@ -304,7 +304,6 @@ def _observed_in_this_loop(supervisor_of_process: Callable[[], Supervisor]) -> I
         "prefect_api.flow_runs",
         "prefect_api.shared_reads",
         "ledger.retried_parents",
-        "supervision.orphans",
     )
     with (
         ExitStack() as stack,

@@ -522,13 +522,17 @@ async def test_a_retry_attaches_to_the_same_run(simulator, prefect) -> None:
 @pytest.mark.parametrize("cancelled", ["the flow run itself", "its parent"])
 async def test_a_retry_does_not_report_a_run_whose_wait_was_cancelled(simulator, prefect, cancelled) -> None:
     """A retry on the next day is a new intent, without yesterday's run."""
+    from paradime_flows.supervision import Event, reconcile_run
+
     parent = running(prefect)
     flow_run_id = running(prefect, parent=parent)
     other = simulator.start_run(SCHEDULE)
     process.set(Process())
     await (await begun(simulator, flow_run_id, on_already_running="attach")).obtain()
     prefect.set_state(parent if cancelled == "its parent" else flow_run_id, StateType.CANCELLED)
-    await crash_hook(simulator, prefect, flow_run_id)
+    # The hook of the flow run that was cancelled does this.
+    record = record_of(prefect, flow_run_id)
+    await reconcile_run(record, credentials_for(simulator), Event.CANCELLED, "It was cancelled.")
     simulator.finish(other)
     process.set(Process())
     for each in (parent, flow_run_id):

@@ -10,6 +10,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 from uuid import UUID
 
 import pytest
@@ -28,6 +29,7 @@ from prefect.states import (
     Suspended,
 )
 
+from paradime_blocks import BoltAttempt, BoltRunState
 from paradime_blocks.testing import faults
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
@@ -68,10 +70,10 @@ def orphan(
     in_state(prefect, flow_run_id, State(type=state.type, name=state.name))
     record = Record(
         flow_run_id=flow_run_id,
-        request=TriggerRequest(schedule_name=SCHEDULE),
         run_id=run_id,
         api_endpoint=simulator.api_endpoint,
         **{"intent": TriggerIntent(latest_run_id=0, intended_at=time.time() - intended_ago)}
+        | {"request": TriggerRequest(schedule_name=SCHEDULE)}
         | {"phase": Phase.SENDING if run_id is None else Phase.RUNNING, **changes},
     )
     prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
@@ -209,6 +211,59 @@ async def test_a_cancel_that_fails_leaves_the_flow_run_for_the_next_sweep(simula
     assert found.done.startswith("not done")
     assert state_of(prefect, flow_run_id).is_running()
     assert record_of(prefect, flow_run_id).is_open
+
+
+async def test_an_error_of_bolt_is_logged_once(simulator, prefect, caplog) -> None:
+    simulator.update_schedule(SCHEDULE, cancel="refuse")
+    orphan(simulator, prefect, simulator.start_run(SCHEDULE), Crashed())
+    (found,) = await swept(simulator)
+    message = found.done.removeprefix("not done: ")
+    logged = [each.getMessage() for each in caplog.records if each.name == "prefect.paradime"]
+    assert sum(message in line for line in logged) == 1
+
+
+async def test_an_unexpected_error_is_reported_once(simulator, prefect, monkeypatch) -> None:
+    monkeypatch.setattr(sweep, "reconcile_run", mock.AsyncMock(side_effect=RuntimeError("trouble")))
+    run_id = simulator.start_run(SCHEDULE)
+    orphan(simulator, prefect, run_id, Crashed())
+    (found,) = await swept(simulator)
+    assert (found.run_id, found.done) == (run_id, "not done: trouble")
+
+
+async def test_each_run_is_logged_right_after_it_was_handled(simulator, prefect, caplog) -> None:
+    """The sweep still waits for another Bolt run."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    ended, runs_on = simulator.start_run(SCHEDULE), simulator.start_run(SCHEDULE)
+    for run_id in (ended, runs_on):
+        orphan(simulator, prefect, run_id, Crashed())
+    simulator.finish(ended)
+    sweeping = asyncio.create_task(swept(simulator, "attach"))
+    await asyncio.sleep(100)
+    assert f"Bolt run {ended}: waited for; it ended as SUCCESS" in caplog.text
+    assert not sweeping.done()
+    sweeping.cancel()
+
+
+async def test_the_end_says_that_a_retry_was_not_started(simulator, prefect, monkeypatch) -> None:
+    """The process was lost before it had sent the retry of a failed Bolt run."""
+    end = mock.AsyncMock()
+    monkeypatch.setattr(sweep, "set_final_state", end)
+    failed = simulator.start_run(SCHEDULE)
+    simulator.finish(failed, state="FAILED")
+    flow_run_id = orphan(
+        simulator,
+        prefect,
+        None,
+        Running(),
+        request=TriggerRequest(schedule_name=SCHEDULE, retry_of=failed),
+        intent=TriggerIntent(latest_run_id=failed, intended_at=time.time(), retry_of=failed),
+        failed_run=failed,
+        attempts=[BoltAttempt(run_id=failed, state=BoltRunState.FAILED)],
+    )
+    dies(prefect, flow_run_id)
+    (found,) = await swept(simulator)
+    assert (found.run_id, found.done) == (failed, "its retry was not started")
+    assert f"/{failed}): its retry was not started." in end.await_args.args[2]
 
 
 @pytest.mark.parametrize("state", [Crashed(), Running()], ids=["Crashed", "Running, but silent"])

@@ -19,7 +19,7 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows.ledger import Phase, Record, read_records
 from paradime_flows.ledger.lease import Lease, next_lease, settlers_lease, top_lease
-from paradime_flows.supervision import Action, Event, Search, decide
+from paradime_flows.supervision import Action, Event, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,10 +198,10 @@ class Model:
                 yield state.with_process(replace(each, at="take", lease=next_lease_of(state, each)))
             return
         new = replace(each, record=entry_of(found, each.lease))
-        yield state.with_process(self.as_decided(new, found, Search.NOT_DONE))
+        yield state.with_process(self.as_decided(new, found))
 
-    def as_decided(self, each: Process, found: Record, search: Search) -> Process:
-        action = decide(found, Event.BEGUN, search)
+    def as_decided(self, each: Process, found: Record, *, is_absent: bool | None = None) -> Process:
+        action = decide(found, Event.BEGUN, is_absent=is_absent)
         assert each.record is not None
         if action is Action.SEARCH:
             return replace(each, at="search")
@@ -226,7 +226,7 @@ class Model:
         elif each.name == "settler":
             yield state.with_process(replace(each, at="hold"))
         else:
-            yield state.with_process(self.as_decided(each, self.found_of(each), Search.ABSENT))
+            yield state.with_process(self.as_decided(each, self.found_of(each), is_absent=True))
 
     @staticmethod
     def found_of(each: Process) -> Record:
@@ -282,10 +282,10 @@ class Model:
             yield state.with_process(replace(each, at="gone"))
             return
         new = replace(each, record=entry_of(found, each.lease))
-        yield state.with_process(self.as_settled(new, found, Search.NOT_DONE))
+        yield state.with_process(self.as_settled(new, found))
 
-    def as_settled(self, each: Process, found: Record, search: Search) -> Process:
-        action = decide(found, Event.CRASHED, search)
+    def as_settled(self, each: Process, found: Record, *, is_absent: bool | None = None) -> Process:
+        action = decide(found, Event.CRASHED, is_absent=is_absent)
         assert each.record is not None
         if action is Action.WITHDRAW:
             record = each.record._replace(phase=Phase.TAKEN, trigger=None)
@@ -297,7 +297,7 @@ class Model:
         if each.lease.is_lost(leases(state.labels)):
             yield state.with_process(replace(each, at="gone"))
         else:
-            yield state.with_process(self.as_settled(each, self.found_of(each), Search.ABSENT))
+            yield state.with_process(self.as_settled(each, self.found_of(each), is_absent=True))
 
     def cancel(self, state: State, each: Process) -> Iterator[State]:
         assert each.record is not None

@@ -11,7 +11,7 @@ import pytest
 
 from paradime_blocks.models import BoltRunState
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.supervision.decide import Action, Event, Search, decide, event_of, event_of_orphan
+from paradime_flows.supervision.decide import Action, Event, decide, event_of, event_of_orphan
 
 if TYPE_CHECKING:
     from paradime_flows.choices import OnInterrupt, Policy
@@ -34,7 +34,7 @@ class Record:
     is_of_task: bool = False
 
 
-ENDS = set(Event) - {Event.BEGUN, Event.FLOW_FAILED}
+ENDS = set(Event) - {Event.BEGUN, Event.FLOW_FAILED, Event.SWEEPER_WAITS}
 LEAVE = {"on_interrupt": "leave", "on_crash": "leave", "on_timeout": "leave"}
 LEFT_BY_POLICY = {Event.INTERRUPTED, Event.PREFECT_TIMED_OUT, Event.CRASHED, Event.TIME_LIMIT}
 
@@ -84,31 +84,31 @@ def test_a_run_that_is_not_ours_alone_is_released(record, event):
     assert decide(record, event) is Action.RELEASE
 
 
-@pytest.mark.parametrize("event", sorted({*ENDS, Event.FLOW_FAILED}))
+@pytest.mark.parametrize("event", sorted({*ENDS, Event.FLOW_FAILED, Event.SWEEPER_WAITS}))
 @pytest.mark.parametrize("phase", [Phase.TAKEN, Phase.ENDED, Phase.RELEASED, Phase.REPORTED])
 def test_nothing_happens_to_a_record_that_is_not_open(phase, event):
     assert decide(Record(phase), event) is Action.NOTHING
 
 
-@pytest.mark.parametrize("event", sorted(ENDS))
+@pytest.mark.parametrize("event", sorted({*ENDS, Event.SWEEPER_WAITS}))
 @pytest.mark.parametrize(
-    "search, action",
-    [
-        (Search.NOT_DONE, Action.SEARCH),
-        (Search.ABSENT, Action.WITHDRAW),
-        (Search.UNSURE, Action.KEEP),
-        (Search.ALL_ENDED, Action.CLOSE),
-    ],
+    "is_absent, action",
+    [(None, Action.SEARCH), (True, Action.WITHDRAW), (False, Action.KEEP)],
 )
 @pytest.mark.parametrize("relation", Relation)
-def test_an_unknown_run_is_searched_before_anything_else(event, search, action, relation):
-    assert decide(Record(Phase.SENDING, relation, run_id=None), event, search) is action
+def test_an_unknown_run_is_searched_before_anything_else(event, is_absent, action, relation):
+    assert decide(Record(Phase.SENDING, relation, run_id=None), event, is_absent=is_absent) is action
 
 
 @pytest.mark.parametrize("event", sorted(LEFT_BY_POLICY))
-@pytest.mark.parametrize("search", Search)
-def test_an_unknown_run_that_is_left_is_not_searched(event, search):
-    assert decide(Record(Phase.SENDING, run_id=None, **LEAVE), event, search) is Action.LEAVE
+@pytest.mark.parametrize("is_absent", [None, True, False])
+def test_an_unknown_run_that_is_left_is_not_searched(event, is_absent):
+    record = Record(Phase.SENDING, run_id=None, **LEAVE)
+    assert decide(record, event, is_absent=is_absent) is Action.LEAVE
+
+
+def test_the_sweeper_waits_for_a_known_run_whatever_the_policies_say():
+    assert decide(Record(**LEAVE), Event.SWEEPER_WAITS) is Action.RESUME
 
 
 @pytest.mark.parametrize(
@@ -151,16 +151,10 @@ def test_the_beginning_of_an_execution(phase, run_id, state, action, relation):
 
 
 @pytest.mark.parametrize("phase", [Phase.SENDING, Phase.ENDED])
-@pytest.mark.parametrize(
-    "search, action",
-    [
-        (Search.ABSENT, Action.SEND),
-        (Search.UNSURE, Action.REFUSE),
-        (Search.ALL_ENDED, Action.REFUSE),
-    ],
-)
-def test_a_trigger_is_sent_again_only_if_the_first_has_started_nothing(phase, search, action):
-    assert decide(Record(phase, run_id=None, state=None), Event.BEGUN, search) is action
+@pytest.mark.parametrize("is_absent, action", [(True, Action.SEND), (False, Action.REFUSE)])
+def test_a_trigger_is_sent_again_only_if_the_first_has_started_nothing(phase, is_absent, action):
+    record = Record(phase, run_id=None, state=None)
+    assert decide(record, Event.BEGUN, is_absent=is_absent) is action
 
 
 def _state(kind: str, name: str | None = None) -> SimpleNamespace:
@@ -190,8 +184,11 @@ def test_the_event_of_a_flow_runs_state(state, event):
 )
 def test_the_event_that_the_sweeper_sees(state, is_young, time_is_up):
     """The run of a cancelled flow run ends at once. A young orphan is left for a retry, if its policy says so."""
-    found = event_of_orphan(STATES[state][0], is_young=is_young, time_is_up=time_is_up)
-    if state in {"cancelling", "cancelled"}:
+    is_cancelled = state in {"cancelling", "cancelled"}
+    found = event_of_orphan(
+        STATES[state][0], is_cancelled=is_cancelled, is_young=is_young, time_is_up=time_is_up
+    )
+    if is_cancelled:
         expected = Event.CANCELLED
     elif state == "failed" or not is_young or time_is_up:
         expected = Event.ORPHANED

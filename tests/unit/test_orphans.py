@@ -17,9 +17,12 @@ from paradime_flows.ledger.record import Record
 from paradime_flows.supervision.orphans import idle_seconds
 
 LONG_AGO = datetime.now(timezone.utc) - timedelta(hours=2)
+TOMORROW = datetime.now(timezone.utc) + timedelta(days=1)
 
 
-def scheduled(name: str, *, limit_seconds: float = 86_400.0, **changes: Any) -> FlowRun:
+def scheduled(
+    name: str, *, limit_seconds: float = 86_400.0, due: datetime = LONG_AGO, **changes: Any
+) -> FlowRun:
     """A flow run of a deployment that was scheduled two hours ago, and had a heartbeat before."""
     id_ = uuid4()
     record = Record(
@@ -31,7 +34,7 @@ def scheduled(name: str, *, limit_seconds: float = 86_400.0, **changes: Any) -> 
         limit_seconds=limit_seconds,
     )
     labels = {Lease(1, "before").label: sign_of_life(LONG_AGO.timestamp()), **record.to_labels()}
-    state: Any = Scheduled(name=name, scheduled_time=LONG_AGO, timestamp=LONG_AGO)
+    state: Any = Scheduled(name=name, scheduled_time=due, timestamp=LONG_AGO)
     given = {"deployment_id": uuid4(), "labels": labels, **changes}
     return FlowRun(id=id_, flow_id=uuid4(), name="daily", state=state, **given)
 
@@ -45,7 +48,8 @@ def scheduled(name: str, *, limit_seconds: float = 86_400.0, **changes: Any) -> 
         ),
         pytest.param(scheduled("Resuming", deployment_id=None), False, id="no worker will start it"),
         pytest.param(scheduled("AwaitingRetry"), False, id="its process should have retried it"),
+        pytest.param(scheduled("AwaitingRetry", due=TOMORROW), True, id="its retry is not due yet"),
     ],
 )
-def test_a_resumed_flow_run_that_waits_for_a_worker_is_alive(flow_run: FlowRun, is_alive: bool) -> None:
+def test_a_flow_run_that_somebody_will_start_is_alive(flow_run: FlowRun, is_alive: bool) -> None:
     assert (idle_seconds(flow_run) < 0) is is_alive

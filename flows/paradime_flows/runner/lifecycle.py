@@ -36,7 +36,6 @@ from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.supervision import (
     Action,
     Event,
-    Search,
     StoppedByPrefect,
     archive_record,
     check_not_stopped,
@@ -194,8 +193,7 @@ class RunLifecycle:
         finding = await unless_stopped(
             lambda: find_run(record, self.schedule.credentials, self.decision_log), record.flow_run_id
         )
-        search = Search.UNSURE if finding.verdict is Verdict.UNSURE else Search.ABSENT
-        if decide(record, Event.BEGUN, search) is Action.REFUSE:
+        if decide(record, Event.BEGUN, is_absent=finding.verdict is Verdict.ABSENT) is Action.REFUSE:
             raise unknown_trigger(
                 "An earlier attempt may have triggered a run, but it is unknown whether a run started.",
                 record.schedule,

@@ -7,9 +7,9 @@ from paradime_flows.supervision.cancellation import (
     clean_up_if_cancelled_meanwhile,
     remember_credentials,
 )
-from paradime_flows.supervision.decide import Action, Event, Search, decide, event_of, interrupt_policy
+from paradime_flows.supervision.decide import Action, Event, decide, event_of, interrupt_policy
 from paradime_flows.supervision.heartbeat import keep_alive
-from paradime_flows.supervision.orphans import candidates, is_cancelled, may_live
+from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled
 from paradime_flows.supervision.reconcile import clean_up_interrupted, describe_run, find_run, reconcile_run
 from paradime_flows.supervision.suspend_and_resume import resume_suspended, suspend_during, why_not_suspend
 from paradime_flows.supervision.sweep import Sweep, SweepAction, SweptRun

@@ -27,7 +27,10 @@ async def summarize(record: Record, credentials: ParadimeCredentials, *, outcome
 
 
 def _archive_of(record: Record, credentials: ParadimeCredentials, outcome: str | None) -> Archive:
-    is_ours, intent = record.may_be_cancelled, record.intent
+    is_ours = record.may_be_cancelled
+    triggered_at = None
+    if is_ours and record.intent is not None:
+        triggered_at = datetime.fromtimestamp(record.intent.intended_at, timezone.utc)
     return Archive(
         credentials,
         ArtifactWriter(flow_run_id=record.flow_run_id),
@@ -37,9 +40,7 @@ def _archive_of(record: Record, credentials: ParadimeCredentials, outcome: str |
             state=record.state,
             branch=record.request.branch if is_ours else None,
             flow_run_page=flow_run_url(record.flow_run_id) if is_ours else None,
-            triggered_at=datetime.fromtimestamp(intent.intended_at, timezone.utc)
-            if is_ours and intent
-            else None,
+            triggered_at=triggered_at,
             outcome=outcome,
             attempts=record.attempts,
             notes=record.notes,

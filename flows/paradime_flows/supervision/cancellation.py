@@ -11,7 +11,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
-from paradime_flows.ledger import FLOW_KEY, Record, Superseded, lost_lease, read_records
+from paradime_flows.ledger import Record, Superseded, lost_lease, read_records
 from paradime_flows.prefect_api import (
     has_its_own_process,
     resolve_credentials,
@@ -43,8 +43,8 @@ def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) ->
 async def credentials_of(record: Record) -> ParadimeCredentials:
     """Return the credentials for the Bolt run of a record.
 
-    If this process has used credentials for the record's workspace, these credentials are returned. Otherwise, the
-    credentials of the block that the record names are returned, or those of the environment if it names no block.
+    They are the credentials that this process has used for the workspace, those of the block that the record names, or
+    those of the environment.
 
     Raises:
         BoltRequestError: There are no credentials.
@@ -93,23 +93,17 @@ async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowR
     if state is None or lost_lease(flow_run):
         return
     why = None
+    # A flow of this package notices the cancel itself.
+    of_tasks = any(record.is_open and record.is_of_task for record in read_records(flow_run))
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
         why = "while it waited for its retry"
-    elif not state.is_final() and _has_triggered(flow_run) and await is_cancelled(client, flow_run):
+    elif not state.is_final() and of_tasks and await is_cancelled(client, flow_run):
         known = the_supervisor().of(flow_run.id)
         why = "while it did something else" if known.cancel_seen else None
         known.cancel_seen = True
     if why is not None:
         reason = f"Flow run {flow_run.name!r} was cancelled {why}."
         await clean_up_family(client, flow_run, Event.CANCELLED, reason)
-
-
-def _has_triggered(flow_run: FlowRun) -> bool:
-    """Whether tasks of a flow run have triggered Bolt runs that the flow run still tracks.
-
-    A Bolt run that a flow of this package has triggered does not count, because that flow notices a cancel itself.
-    """
-    return any(record.is_open and record.key != FLOW_KEY for record in read_records(flow_run))
 
 
 async def clean_up_family(
@@ -136,15 +130,14 @@ async def clean_up_family(
     generation = [flow_run]
     async with anyio.create_task_group() as group:
         while generation:
-            for member in generation:
-                for record in read_records(member):
-                    if decide(record, event) not in {Action.NOTHING, Action.LEAVE}:
-                        group.start_soon(one, record)
+            for record in (record for member in generation for record in read_records(member)):
+                if decide(record, event) not in {Action.NOTHING, Action.LEAVE}:
+                    group.start_soon(one, record)
             try:
                 # Subflows that have ended are cleaned up, too: if a flow run is cancelled, Prefect itself ends its
                 # subflows, but not their Bolt runs.
                 children = await subflows_of(client, [member.id for member in generation])
-                generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
             except Exception as error:  # noqa: BLE001 - the clean-ups that have started must continue
                 run_logger().error("Could not read the subflows of flow run %s: %s", flow_run.id, error)
                 return
+            generation = [one for one in children if not (only_this_process and has_its_own_process(one))]

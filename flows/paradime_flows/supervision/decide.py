@@ -17,125 +17,74 @@ if TYPE_CHECKING:
 
 
 class Event(str, Enum):
-    """What has happened to a flow run.
+    """What has happened to a flow run, or what a process wants to do for the flow run."""
 
-    Attributes:
-        BEGUN: An execution of the flow run begins.
-        CANCELLED: The flow run, or one of its parents, was cancelled.
-        STOPPED: The flow run must stop, for example because its parent has ended.
-        INTERRUPTED: SIGTERM or Ctrl-C has reached the process.
-        PREFECT_TIMED_OUT: The flow run has reached Prefect's own time limit.
-        CRASHED: The flow run's process has died.
-        FLOW_FAILED: The flow run has failed.
-        TIME_LIMIT: The Bolt run has reached its time limit.
-        ORPHANED: The flow run has ended or sends no heartbeats any more. For a long time, nobody has resumed its Bolt
-            run.
-        REPLACED: A newer attempt requests something else, or no longer requests anything.
-    """
-
-    BEGUN = "begun"
-    CANCELLED = "cancelled"
-    STOPPED = "stopped"
-    INTERRUPTED = "interrupted"
+    BEGUN = "begun"  # An execution of the flow run begins.
+    CANCELLED = "cancelled"  # The flow run, or one of its parents, was cancelled.
+    STOPPED = "stopped"  # The flow run must stop, for example because its parent has ended.
+    INTERRUPTED = "interrupted"  # SIGTERM or Ctrl-C has reached the process.
     PREFECT_TIMED_OUT = "Prefect's time limit"
-    CRASHED = "crashed"
+    CRASHED = "crashed"  # The process of the flow run has died.
     FLOW_FAILED = "flow failed"
-    TIME_LIMIT = "time limit"
-    ORPHANED = "orphaned"
-    REPLACED = "replaced"
-
-
-class Search(str, Enum):
-    """The result of a search for the Bolt run of a trigger.
-
-    No value says that the Bolt run was found. If the search finds the Bolt run, it writes the run to the record.
-
-    Attributes:
-        NOT_DONE: There was no search yet.
-        ABSENT: The trigger has started no Bolt run.
-        UNSURE: It is unknown whether the trigger has started a Bolt run, or which one.
-        ALL_ENDED: The trigger may have started one of the candidates, and all candidates have ended.
-    """
-
-    NOT_DONE = "not done"
-    ABSENT = "absent"
-    UNSURE = "unsure"
-    ALL_ENDED = "all ended"
+    TIME_LIMIT = "time limit"  # The Bolt run has reached its time limit.
+    ORPHANED = (
+        "orphaned"  # The flow run is over or silent, and for a long time nobody has resumed its Bolt run.
+    )
+    SWEEPER_WAITS = "sweeper waits"  # The sweeper waits for the Bolt run in place of the flow run.
+    REPLACED = "replaced"  # A newer attempt requests something else, or no longer requests anything.
 
 
 class Action(str, Enum):
-    """What to do.
+    """What to do."""
 
-    Attributes:
-        NOTHING: Do nothing, because there is no Bolt run to track.
-        SEARCH: Search for the Bolt run of the trigger, and decide again.
-        CANCEL: Cancel the Bolt run.
-        LEAVE: Leave the Bolt run running. A later execution resumes it.
-        RELEASE: Stop tracking the Bolt run, because the Bolt run is not ours or the caller asked not to track it.
-        KEEP: Keep the record open, because the Bolt run is unknown. The sweeper searches again.
-        CLOSE: Close the record without a Bolt run. A later execution searches again and sends nothing.
-        WITHDRAW: Note in the record that the trigger has started no Bolt run.
-        RESUME: Wait for the known Bolt run.
-        SEND: Send a trigger.
-        REFUSE: Send no trigger, because it is unknown whether an earlier trigger has started a Bolt run.
-    """
-
-    NOTHING = "nothing"
-    SEARCH = "search"
+    NOTHING = "nothing"  # There is no Bolt run to track.
+    SEARCH = "search"  # Search for the Bolt run of the trigger, and decide again.
     CANCEL = "cancel"
-    LEAVE = "leave"
-    RELEASE = "release"
-    KEEP = "keep"
-    CLOSE = "close"
-    WITHDRAW = "withdraw"
-    RESUME = "resume"
+    LEAVE = "leave"  # Leave the Bolt run running. A later execution resumes it.
+    RELEASE = "release"  # Stop tracking the Bolt run: it is not ours, or the caller asked not to track it.
+    KEEP = "keep"  # The Bolt run is unknown. Keep the record open, so that the sweeper searches again.
+    WITHDRAW = "withdraw"  # Note in the record that the trigger has started no Bolt run.
+    RESUME = "resume"  # Wait for the known Bolt run.
     SEND = "send"
-    REFUSE = "refuse"
+    REFUSE = "refuse"  # Send no trigger: it is unknown whether an earlier trigger has started a Bolt run.
 
 
-_WHEN_IT_BEGINS = {
-    Search.NOT_DONE: Action.SEARCH,
-    Search.ABSENT: Action.SEND,
-    Search.UNSURE: Action.REFUSE,
-    Search.ALL_ENDED: Action.REFUSE,
-}
-_WHEN_IT_IS_OVER = {
-    Search.NOT_DONE: Action.SEARCH,
-    Search.ABSENT: Action.WITHDRAW,
-    Search.UNSURE: Action.KEEP,
-    Search.ALL_ENDED: Action.CLOSE,
-}
-
-
-def decide(record: Record, event: Event, search: Search = Search.NOT_DONE) -> Action:
+def decide(record: Record, event: Event, *, is_absent: bool | None = None) -> Action:
     """Decide what an event does to the Bolt run of a record.
 
-    Args:
-        record: The record.
-        event: What has happened.
-        search: The result of a search for the record's Bolt run. The result is ignored if the Bolt run is known.
+    If the Bolt run is unknown, `is_absent` says whether a search has found for certain that the trigger has started no
+    Bolt run. None means that there was no search yet.
     """
     if event is Event.BEGUN:
-        return _at_begin(record, search)
+        return _at_begin(record, is_absent)
     if record.phase not in {Phase.SENDING, Phase.RUNNING}:
         return Action.NOTHING
     if not _ends(record, event):
         return Action.LEAVE
     if record.phase is Phase.SENDING:
-        return _WHEN_IT_IS_OVER[search]
+        return _after_search(is_absent, Action.WITHDRAW, Action.KEEP)
+    if event is Event.SWEEPER_WAITS:
+        return Action.RESUME
     return Action.CANCEL if record.relation is Relation.OURS and not record.left else Action.RELEASE
 
 
-def _at_begin(record: Record, search: Search) -> Action:
-    if record.phase is Phase.TAKEN:
+def _at_begin(record: Record, is_absent: bool | None) -> Action:
+    is_reported = record.phase is Phase.REPORTED and record.state != BoltRunState.SUCCESS
+    if record.phase is Phase.TAKEN or is_reported:
         return Action.SEND
-    if record.phase is Phase.REPORTED and record.state != BoltRunState.SUCCESS:
-        return Action.SEND
-    return _WHEN_IT_BEGINS[search] if record.run_id is None else Action.RESUME
+    if record.run_id is not None:
+        return Action.RESUME
+    return _after_search(is_absent, Action.SEND, Action.REFUSE)
+
+
+def _after_search(is_absent: bool | None, if_absent: Action, if_unsure: Action) -> Action:
+    if is_absent is None:
+        return Action.SEARCH
+    return if_absent if is_absent else if_unsure
 
 
 def _ends(record: Record, event: Event) -> bool:
-    """Whether an event ends the Bolt run, if the Bolt run is ours."""
+    """Whether an event ends the work of the flow run on the Bolt run. If not, a policy leaves the Bolt run running."""
     policies = {
         Event.INTERRUPTED: interrupt_policy(record.on_interrupt, is_rescheduled=record.is_rescheduled),
         # Prefect may start a flow run again after a SIGTERM, but not after its time limit.
@@ -171,17 +120,14 @@ def event_of(state: Any) -> Event | None:
     return Event.FLOW_FAILED if state.is_failed() else None
 
 
-def event_of_orphan(state: Any, *, is_young: bool, time_is_up: bool) -> Event:
-    """Return the event that an orphan means. An orphan is a flow run that no longer tracks its Bolt run.
+def event_of_orphan(state: Any, *, is_cancelled: bool, is_young: bool, time_is_up: bool) -> Event:
+    """Return the event that means that a flow run, or its process, is gone.
 
-    Args:
-        state: The state of the flow run.
-        is_young: Whether the flow run became an orphan so recently that a retry may still resume the Bolt run.
-        time_is_up: Whether the time limit of the Bolt run has passed.
+    `is_young` says whether this happened so recently that a retry may still resume the Bolt run. `time_is_up` says
+    whether the time limit of the Bolt run has passed.
     """
+    if is_cancelled:
+        return Event.CANCELLED
     event = event_of(state) or Event.CRASHED
-    if event is Event.CANCELLED:
-        return event
-    if not is_young or time_is_up or event is Event.FLOW_FAILED:
-        return Event.ORPHANED
-    return event
+    is_left = is_young and not time_is_up and event is not Event.FLOW_FAILED
+    return event if is_left else Event.ORPHANED

@@ -6,7 +6,6 @@ If the Bolt run is unknown, search for it. Then decide, act, and write the resul
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 
@@ -18,14 +17,8 @@ from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggere
 from paradime_flows.ledger import FlowRunLedger, Phase, Record, hold, runs_of_others
 from paradime_flows.prefect_api import run_logger, times
 from paradime_flows.supervision.archiving import archive_record, summarize
-from paradime_flows.supervision.decide import Action, Event, Search, decide
-from paradime_flows.supervision.orphans import is_cancelled
+from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop_if_known, unless_unreachable
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from prefect.client.orchestration import PrefectClient
 
 
 async def find_run(
@@ -35,12 +28,10 @@ async def find_run(
     *,
     seconds: float | None = None,
 ) -> Finding:
-    """Search for the Bolt run of a record whose trigger was not answered. Write its id to the record.
+    """Search for the Bolt run of a record whose trigger was not answered. Set its id in the record.
 
     The search takes at most `seconds`. None means: until it is certain whether there is a Bolt run.
     """
-    if record.run_id is not None:
-        return Finding(Verdict.FOUND, [record.run_id])
     if record.intent is None:
         return Finding(Verdict.ABSENT)
     longest = longest_request_seconds(credentials.request_timeout_seconds)
@@ -63,20 +54,15 @@ async def find_run(
     if finding.verdict is Verdict.FOUND:
         record.run_id, record.phase = finding.run_id, Phase.RUNNING
         record.began_at = record.intent.intended_at
-        decision_log.note(
-            f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
-        )
+        note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
     elif finding.is_early and not finding.candidates:
-        decision_log.note(
-            "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
-        )
+        note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
     elif finding.verdict is Verdict.ABSENT:
-        decision_log.note("The trigger has started no run.")
+        note = "The trigger has started no run."
     else:
         candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
-        decision_log.note(
-            f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
-        )
+        note = f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
+    decision_log.note(note)
     return finding
 
 
@@ -91,14 +77,7 @@ async def reconcile_run(
     """Do to a Bolt run what `decide` says for an event, write the result to the record, and archive the Bolt run.
 
     Several processes may call this function for the same record, because a cancel of an ended Bolt run changes nothing.
-
-    Args:
-        record: The record.
-        credentials: The credentials of the workspace.
-        event: What has happened, but not `BEGUN`.
-        reason: What has happened, as a sentence for people.
-        search_seconds: How long to search for an unknown Bolt run. None means: until it is certain whether there is a
-            Bolt run.
+    `reason` is a sentence for people. `search_seconds` limits the search for an unknown Bolt run, as in `find_run`.
 
     Returns:
         The final state of the Bolt run; None if the Bolt run was not cancelled and has not ended.
@@ -115,18 +94,13 @@ async def reconcile_run(
         raise BoltRequestError(msg, guidance=guidance, schedule_name=record.schedule, run_id=record.run_id)
     decision_log = record.logged_decisions()
     decision_log.note(reason)
-    await hold_if_known(record)
+    # If Prefect is unreachable, the Bolt run is cleaned up without the lease.
+    await unless_unreachable(partial(hold, record=record))
     try:
         return await _reconcile(record, credentials, event, decision_log, search_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
             await archive_record(record, credentials, outcome=reason)
-
-
-async def hold_if_known(record: Record) -> None:
-    """Take the lease on a record's flow run, or raise `Superseded` if this process has lost it."""
-    # If Prefect is unreachable, this check is left out.
-    await unless_unreachable(lambda client: hold(client, record))
 
 
 async def _reconcile(
@@ -137,59 +111,47 @@ async def _reconcile(
     search_seconds: float | None,
 ) -> BoltRunState | None:
     ledger = FlowRunLedger(record)
+    finding: Finding | None = None
     action = decide(record, event)
     if action is Action.SEARCH:
         finding = await find_run(record, credentials, decision_log, seconds=search_seconds)
-        search = await search_of(finding, credentials)
         # During the search, a new execution of the flow run may have begun. It may also have found the Bolt run.
-        await hold_if_known(record)
-        action = decide(record, event, search)
+        await unless_unreachable(partial(hold, record=record))
+        action = decide(record, event, is_absent=finding.verdict is Verdict.ABSENT)
     if action is Action.CANCEL:
         return await _cancel(record, credentials, ledger, decision_log)
-    if action is Action.KEEP:
-        await ledger.save()
-    elif action is Action.CLOSE:
+    if action is Action.WITHDRAW:
+        await ledger.withdraw()
+    elif action is Action.KEEP and finding is not None and await _have_ended(finding, credentials):
         decision_log.note("All candidates have ended, so there is nothing to cancel.")
         await ledger.close(None, reported=False)
-    elif action is Action.WITHDRAW:
-        await ledger.withdraw()
+    elif action in {Action.KEEP, Action.RESUME}:
+        await ledger.save()
     elif action is Action.RELEASE:
         why = "as requested" if record.left else "since it may belong to another client"
         decision_log.note(f"Bolt run {record.run_id} keeps running, {why}.")
         # `reported` says whether a retry leaves the Bolt run alone. Usually, a retry of the flow run resumes the Bolt
         # run. But if a person has cancelled the flow run, a retry starts anew.
-        reported = not record.left and await is_cancelled_if_known(record.flow_run_id)
-        await ledger.close(None, reported=reported)
+        await ledger.close(None, reported=event is Event.CANCELLED and not record.left)
     elif record.state is not None and record.state.is_terminal:
         # The record was closed after the caller had read it: somebody else has cleaned up.
         return record.state
     return None
 
 
-async def search_of(finding: Finding, credentials: ParadimeCredentials) -> Search:
-    """Translate the result of `find_run` for `decide`.
-
-    If the Bolt run was found, the result is `NOT_DONE`: the record has the Bolt run, so `decide` ignores the search.
-    The result is `ALL_ENDED` only if all Bolt runs that the trigger may have started are known.
-    """
-    if finding.verdict is not Verdict.UNSURE:
-        return Search.NOT_DONE if finding.verdict is Verdict.FOUND else Search.ABSENT
+async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
+    """Whether all Bolt runs that a trigger may have started are known and have ended."""
     if finding.is_early or not finding.candidates:
-        return Search.UNSURE
+        return False
     states = [await BoltRun(run_id, credentials).astate() for run_id in finding.candidates]
-    return Search.ALL_ENDED if all(state.is_terminal for state in states) else Search.UNSURE
+    return all(state.is_terminal for state in states)
 
 
 async def _cancel(
     record: Record, credentials: ParadimeCredentials, ledger: FlowRunLedger, decision_log: DecisionLog
 ) -> BoltRunState:
     assert record.run_id is not None  # noqa: S101 - `decide` cancels only a known Bolt run
-    run = BoltRun(
-        run_id=record.run_id,
-        credentials=credentials,
-        schedule_name=record.schedule,
-        cancel_grace_seconds=times().cancel_seconds,
-    )
+    run = BoltRun(record.run_id, credentials, record.schedule, cancel_grace_seconds=times().cancel_seconds)
     try:
         state = await run.acancel()
     except BoltError as error:
@@ -206,15 +168,6 @@ async def _cancel(
     return state
 
 
-async def is_cancelled_if_known(flow_run_id: UUID) -> bool:
-    """Whether a flow run, or one of its parents, was cancelled; False if Prefect is unreachable."""
-
-    async def ask(client: PrefectClient) -> bool:
-        return await is_cancelled(client, await client.read_flow_run(flow_run_id))
-
-    return bool(await unless_unreachable(ask))
-
-
 async def clean_up_interrupted(
     record: Record, credentials: ParadimeCredentials, stop: StoppedByPrefect | None = None
 ) -> None:
@@ -222,47 +175,40 @@ async def clean_up_interrupted(
 
     `stop` says why the flow run stops, if this is known already.
     """
-    with signals_held_off() as hold:
-        # Somebody may have cancelled the flow run or a parent, and the signal may be the consequence of this cancel.
-        found = await reason_to_stop_if_known(record.flow_run_id)
-        seen = stop if stop is not None and not stop.by_signal else None
-        cancel = seen or (found if found is not None and found.is_cancel else None)
-        if cancel is not None and cancel.ends_process:
+    with signals_held_off() as hold_off:
+        if stop is None or stop.by_signal:
+            # Somebody may have cancelled the flow run or a parent, and the signal may be the consequence.
+            found = await reason_to_stop_if_known(record.flow_run_id)
+            stop = found if found is not None and found.is_cancel else None
+        event, reason = Event.INTERRUPTED, "The flow run was interrupted."
+        if stop is not None:
+            event, reason = Event.CANCELLED if stop.is_cancel else Event.STOPPED, stop.reason
+        if stop is not None and stop.ends_process:
             # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The flow
             # run ends as Cancelled by itself, so the signal is not delivered.
-            hold.keep()
-        await _clean_up_interrupted(record, credentials, None if cancel is None else cancel.reason)
-
-
-async def _clean_up_interrupted(record: Record, credentials: ParadimeCredentials, reason: str | None) -> None:
-    if not record.is_open:
-        record.decision_log().note(reason or "The flow run was interrupted.")
-        # Prefect may still have an older record with a trigger that was never sent. A later execution could then take
-        # another client's Bolt run for ours. So the record is written again, if an earlier write failed.
-        with anyio.move_on_after(times().prefect_answer_seconds):
-            await FlowRunLedger(record).save_again()
-        with anyio.move_on_after(times().archive_seconds):
-            await summarize(record, credentials, outcome=reason)
-        return
-    event = Event.INTERRUPTED if reason is None else Event.STOPPED
-    if decide(record, event) is Action.LEAVE:
-        record.decision_log().note(
-            "The flow run was interrupted. The Bolt run keeps running; a retry of the flow run will resume this run."
-        )
-        # After this interrupt, Prefect calls the hook for a crash. The hook must leave the Bolt run running, too.
-        record.on_crash = "leave"
-        await FlowRunLedger(record).save()
-        return
-    try:
-        await reconcile_run(
-            record,
-            credentials,
-            event,
-            reason or "The flow run was interrupted.",
-            search_seconds=times().search_seconds,
-        )
-    except BoltError as error:
-        run_logger().error("%s", error)
+            hold_off.keep()
+        action = decide(record, event)
+        if action is Action.NOTHING:
+            record.decision_log().note(reason)
+            # Prefect may still have an older record with a trigger that was never sent. A later execution could then
+            # take another client's Bolt run for ours. So the record is written again, if an earlier write failed.
+            with anyio.move_on_after(times().prefect_answer_seconds):
+                await FlowRunLedger(record).save_again()
+            with anyio.move_on_after(times().archive_seconds):
+                await summarize(record, credentials, outcome=None if stop is None else reason)
+        elif action is Action.LEAVE:
+            record.decision_log().note(
+                f"{reason} The Bolt run keeps running; a retry of the flow run will resume this run."
+            )
+            # After this interrupt, Prefect calls the hook for a crash. The hook must leave the Bolt run running, too.
+            record.on_crash = "leave"
+            await FlowRunLedger(record).save()
+        else:
+            limit = times().search_seconds
+            try:
+                await reconcile_run(record, credentials, event, reason, search_seconds=limit)
+            except BoltError as error:
+                run_logger().error("%s", error)
 
 
 def describe_run(record: Record, *, by_signal: bool = False) -> str:

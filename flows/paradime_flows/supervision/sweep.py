@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 from uuid import UUID
 
@@ -15,41 +16,24 @@ from paradime_blocks.models import run_url
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import Verdict
-from paradime_flows.ledger import (
-    FlowRunLedger,
-    Record,
-    Superseded,
-    execution_of,
-    last_sign_of_life,
-    read_records,
-)
-from paradime_flows.prefect_api import end_left_task_runs, run_logger, set_final_state, times
+from paradime_flows.ledger import FlowRunLedger, Record, Superseded, execution_of, hold, last_sign_of_life
+from paradime_flows.prefect_api import lineage, run_logger, set_final_state, times
 from paradime_flows.supervision.archiving import archive_record
-from paradime_flows.supervision.decide import Action, Event, Search, decide, event_of_orphan
+from paradime_flows.supervision.decide import Action, Event, decide, event_of_orphan
 from paradime_flows.supervision.heartbeat import alive_for_another
 from paradime_flows.supervision.orphans import (
-    SWEPT,
-    ended_badly,
+    any_was_cancelled,
     idle_seconds,
     is_cancelled,
     is_resumed_by_parent,
-    may_have_vanished,
-    may_live,
+    needs_end,
+    swept_records,
 )
-from paradime_flows.supervision.reconcile import (
-    find_run,
-    hold_if_known,
-    is_cancelled_if_known,
-    reconcile_run,
-    search_of,
-)
+from paradime_flows.supervision.reconcile import find_run, reconcile_run
 from paradime_flows.supervision.time_left import remaining_seconds
+from paradime_flows.supervision.watch import StoppedByPrefect, unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]
-
-
-class _CancelledMeanwhile(Exception):
-    """The flow run was cancelled while the sweep was waiting for its Bolt run."""
 
 
 class SweptRun(BaseModel):
@@ -85,187 +69,159 @@ class Sweep:
         self.older_than_seconds = older_than_seconds
         self.swept: list[SweptRun] = []
 
-    async def is_orphan(self, client: PrefectClient, flow_run: FlowRun) -> bool:
-        """Whether a flow run has ended or lost its process, with an open Bolt run of our workspace or no final state.
-
-        A flow run is an orphan only after the time `older_than_seconds`. A cancelled flow run is an orphan at once,
-        because nobody resumes its Bolt run.
-        """
-        return self.waits(flow_run) and (not self.is_young(flow_run) or await is_cancelled(client, flow_run))
-
-    def waits(self, flow_run: FlowRun) -> bool:
-        """Whether a flow run has ended or lost its process, however short a time ago, and has something to clean up."""
-        return bool(self._open(flow_run) or may_have_vanished(flow_run)) and idle_seconds(flow_run) >= 0
-
-    def is_young(self, flow_run: FlowRun) -> bool:
-        """Whether a flow run ended, or sent its last heartbeat, only a short time ago."""
-        return idle_seconds(flow_run) < self.older_than_seconds
-
-    def _open(self, flow_run: FlowRun) -> list[Record]:
-        return [
-            record
-            for record in read_records(flow_run)
-            if record.is_open and record.may_be_cancelled and record.is_in(self.credentials)
-        ]
+    async def is_due(self, client: PrefectClient, flow_run: FlowRun) -> bool:
+        """Whether an idle flow run is cleaned up now. If it was cancelled, nobody resumes its Bolt run: at once."""
+        return idle_seconds(flow_run) >= self.older_than_seconds or await is_cancelled(client, flow_run)
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
-        """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, act on it."""
+        """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, clean it up."""
         try:
-            await self._sweep(client, seen)
+            flow_run = await client.read_flow_run(seen.id)
+            family = [one async for one in lineage(client, flow_run)]
+            cancelled = any_was_cancelled(family)
+            idle = idle_seconds(flow_run)
+            # The clocks of two machines can differ, so a heartbeat may only seem old.
+            is_alive = idle < 0 or last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
+            if is_alive or not needs_end(flow_run, self.credentials):
+                return
+            if cancelled or (idle >= self.older_than_seconds and not is_resumed_by_parent(family)):
+                await self._clean_up(client, flow_run, cancelled=cancelled)
         except ObjectNotFound:
             run_logger().info("Flow run %s was deleted during the sweep.", seen.id)
-        except Superseded as superseded:
-            run_logger().info("%s", superseded)
         except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
             run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
-            done = f"not done: {one_line(str(error), 200)}"
-            self.swept += [self._entry(seen, record, done) for record in self._open(seen)]
 
-    async def _sweep(self, client: PrefectClient, seen: FlowRun) -> None:
-        flow_run = await client.read_flow_run(seen.id)
-        lives = may_live(flow_run) and last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
-        if (
-            lives
-            or flow_run.state is None
-            or flow_run.state.type not in SWEPT
-            or not await self.is_orphan(client, flow_run)
-            or await is_resumed_by_parent(client, flow_run)
-        ):
-            return
-        all_closed = True
-        for record in self._open(flow_run):
-            entry = self._entry(flow_run, record)
-            self.swept.append(entry)
-            try:
-                await self._act(client, entry, record, flow_run)
-            except BoltError as error:
-                entry.done = f"not done: {error.message}"
-                run_logger().error("%s", error)
-            except Superseded:
-                entry.done = "not done: the flow run has started again"
-                raise
-            entry.run_id = record.run_id
-            all_closed = all_closed and not record.is_open
-        if all_closed and self.action != "report":
-            await _write_final_state(client, flow_run, self._ends(flow_run))
-
-    def _ends(self, flow_run: FlowRun) -> str:
-        """Return what the sweep did to the Bolt runs of a flow run, in one line."""
-        ends = [
-            f"Bolt run {each.run_id} ({run_url(each.run_id)}): {each.done}."
-            for each in self.swept
-            if each.flow_run_id == flow_run.id and each.run_id is not None
-        ]
-        return " ".join(ends) or "The flow run has no Bolt run left to track."
-
-    @staticmethod
-    def _entry(flow_run: FlowRun, record: Record, done: str = "") -> SweptRun:
+    async def _clean_up(self, client: PrefectClient, flow_run: FlowRun, *, cancelled: bool) -> None:
         state = flow_run.state
-        return SweptRun(
-            flow_run_id=flow_run.id,
-            flow_run_name=flow_run.name,
-            flow_run_state=(state.name or state.type.value) if state else "",
-            schedule_name=record.schedule,
-            run_id=record.run_id,
-            done=done,
-        )
+        state_name = (state.name or state.type.value) if state else ""
+        is_young = idle_seconds(flow_run) < times().left_for_retry_seconds
+        records = swept_records(flow_run, self.credentials)
+        ends = []
+        for record in records:
+            event = event_of_orphan(
+                state, is_cancelled=cancelled, is_young=is_young, time_is_up=record.time_is_up
+            )
+            entry = SweptRun(
+                flow_run_id=flow_run.id,
+                flow_run_name=flow_run.name,
+                flow_run_state=state_name,
+                schedule_name=record.schedule,
+            )
+            why = f"The sweeper found the flow run in the state {state_name}. Nobody tracked its Bolt run."
+            await self._handle(entry, record, event, why)
+            if record.run_id is not None:
+                ends.append(f"Bolt run {record.run_id} ({run_url(record.run_id)}): {entry.done}.")
+        if self.action != "report" and not any(record.is_open for record in records):
+            await _write_final_state(
+                client, flow_run, " ".join(ends) or "The flow run has no Bolt run left to track."
+            )
 
-    async def _act(self, client: PrefectClient, entry: SweptRun, record: Record, flow_run: FlowRun) -> None:
-        why = f"The sweeper found the flow run in the state {entry.flow_run_state}. Nobody tracked its Bolt run."
-        young = idle_seconds(flow_run) < times().left_for_retry_seconds
-        event = event_of_orphan(flow_run.state, is_young=young, time_is_up=record.time_is_up)
-        if await is_cancelled(client, flow_run):
-            event = Event.CANCELLED
-        ends = decide(record, event) is not Action.LEAVE
+    async def _handle(self, entry: SweptRun, record: Record, event: Event, why: str) -> None:
+        """Do what the sweep has to do for one Bolt run, and report it at once."""
+        level, told = logging.INFO, None
+        try:
+            entry.state, entry.done = await self._act(record, event, why)
+        except Superseded:
+            entry.done = "not done: the flow run has started again"
+        except Exception as error:  # noqa: BLE001 - an error with one Bolt run must not end the sweep
+            message = error.message if isinstance(error, BoltError) else one_line(str(error), 200)
+            entry.done = f"not done: {message}"
+            level, told = logging.ERROR, f"not done: {error}"
+        entry.run_id = record.run_id
+        self.swept.append(entry)
+        name, run = entry.flow_run_name, entry.run_id or "unknown"
+        line = "Flow run %r of %s, Bolt run %s: %s"
+        run_logger().log(level, line, name, entry.schedule_name, run, told or entry.done)
+
+    async def _act(self, record: Record, event: Event, why: str) -> tuple[BoltRunState | None, str]:
+        """Do what the action of the sweep says. Return the state of the Bolt run, and what was done."""
         # If the flow run was cancelled, the action `attach` also cancels the Bolt run: nobody will resume it.
-        if (self.action == "cancel" and ends) or (self.action == "attach" and event is Event.CANCELLED):
-            entry.state = await reconcile_run(record, self.credentials, event, why)
-            entry.done = _done(record, entry.state)
-            return
-        finding = await find_run(record, self.credentials, record.decision_log())
-        if finding.verdict is not Verdict.FOUND or record.run_id is None:
-            absent = finding.verdict is Verdict.ABSENT
-            entry.done = "no Bolt run was started" if absent else "the Bolt run is unknown"
-            if absent and self.action != "report":
-                await hold_if_known(record)
-                await FlowRunLedger(record).withdraw()
-            elif self.action == "attach" and await search_of(finding, self.credentials) is Search.ALL_ENDED:
-                await hold_if_known(record)
-                await FlowRunLedger(record).close(None, reported=False)
-            return
-        run = BoltRun(record.run_id, self.credentials, record.schedule)
-        if self.action != "attach":
-            entry.state = await run.astate()
-            left = "left for a retry" if entry.state.is_terminal else "left running for a retry"
-            entry.done = "only reported" if self.action == "report" else f"{left}, as the policy says"
-            return
-        await self._attach(entry, record, run, why)
+        if self.action == "attach" and event is not Event.CANCELLED:
+            return await self._attach(record, why)
+        leaves = decide(record, event) is Action.LEAVE
+        if self.action != "report" and not leaves:
+            state = await reconcile_run(record, self.credentials, event, why)
+            return state, _done(record, state)
+        run_id = record.run_id
+        if run_id is None:
+            finding = await find_run(record, self.credentials, record.decision_log())
+            if finding.verdict is not Verdict.FOUND:
+                absent = finding.verdict is Verdict.ABSENT
+                return None, "no Bolt run was started" if absent else "the Bolt run is unknown"
+            run_id = finding.run_id
+        state = await BoltRun(run_id, self.credentials, record.schedule).astate()
+        left = "left for a retry" if state.is_terminal else "left running for a retry"
+        return state, "only reported" if self.action == "report" else f"{left}, as the policy says"
 
-    async def _attach(self, entry: SweptRun, record: Record, run: BoltRun, why: str) -> None:
+    async def _attach(self, record: Record, why: str) -> tuple[BoltRunState | None, str]:
         """Wait for a Bolt run in place of its flow run.
 
         The wait ends when the Bolt run has ended, when its time limit has passed, or when the flow run is cancelled.
         """
+        if record.run_id is None:
+            await reconcile_run(record, self.credentials, Event.SWEEPER_WAITS, why)
+        if record.run_id is None or not record.is_open:
+            return None, _done(record, None)
+        run = BoltRun(record.run_id, self.credentials, record.schedule)
         limit = record.limit_seconds or TIMEOUT_SECONDS
 
-        async def check(_: object = None) -> None:
-            await hold_if_known(record)
-            if await is_cancelled_if_known(record.flow_run_id):
-                raise _CancelledMeanwhile
+        async def was_cancelled(client: PrefectClient) -> bool:
+            await hold(client, record)
+            return await is_cancelled(client, await client.read_flow_run(record.flow_run_id))
 
+        async def check(_: object = None) -> None:
+            if await unless_unreachable(was_cancelled):
+                raise StoppedByPrefect(
+                    "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
+                )
+
+        done = "waited for; it ended as"
         try:
             await check()
             # The heartbeats tell other sweepers that somebody tracks the Bolt run.
             async with alive_for_another(record):
                 remaining = await remaining_seconds(record, self.credentials, limit)
-                entry.state = await run.await_for_completion(
+                record.state = await run.await_for_completion(
                     max(1.0, remaining), watcher=check, whole_seconds=limit
                 )
-            entry.done = f"waited for; it ended as {entry.state}"
-        except _CancelledMeanwhile:
-            why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
-            entry.state = await reconcile_run(record, self.credentials, Event.CANCELLED, why)
-            entry.done = _done(record, entry.state)
-            return
+        except StoppedByPrefect as stop:
+            state = await reconcile_run(record, self.credentials, Event.CANCELLED, stop.reason)
+            return state, _done(record, state)
         except BoltRunTimedOut:
             why = f"{why} The time limit of the Bolt run has passed."
-            ended = None
-            if decide(record, Event.TIME_LIMIT) is Action.CANCEL:
-                # This first checks that no other process tracks the Bolt run now.
+            done = "waited for until its time limit; its state is"
+            if decide(record, Event.TIME_LIMIT) is not Action.LEAVE:
                 ended = await reconcile_run(record, self.credentials, Event.TIME_LIMIT, why)
-            entry.state = ended or await run.astate()
-            entry.done = f"waited for until its time limit; its state is {entry.state}"
-            if not record.is_open:
-                return
-        record.state = entry.state
+                state = ended or await run.astate()
+                return state, f"{done} {state}"
+            record.state = await run.astate()
         record.decision_log().note(why)
-        await hold_if_known(record)
         await archive_record(record, self.credentials, outcome=why)
         # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
-        await FlowRunLedger(record).close(entry.state, reported=False)
+        await FlowRunLedger(record).close(record.state, reported=False)
+        return record.state, f"{done} {record.state}"
 
 
 async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str) -> None:
     """Write the final state of a flow run whose process is gone, unless the flow run has started again."""
     now = await client.read_flow_run(flow_run.id)
-    same = now.state is not None and flow_run.state is not None and now.state.id == flow_run.state.id
+    before, state = flow_run.state, now.state
+    if before is None or state is None or execution_of(now) != execution_of(flow_run):
+        return
     # A cancel during the sweep also changes the state, but does not start the flow run again.
-    same = same or (now.state is not None and now.state.is_cancelling())
-    if not same or execution_of(now) != execution_of(flow_run):
+    if state.id != before.id and not state.is_cancelling():
         return
-    message = f"The process of the flow run ended without a final state. {ends}"
-    if ended_badly(flow_run):
-        await end_left_task_runs(client, now.id, message)
-        return
-    run_logger().info(
-        "The process of flow run %r ended without a final state; writing the state.", flow_run.name
-    )
-    await set_final_state(client, now, message)
+    if not state.is_final():
+        run_logger().info(
+            "The process of flow run %r ended without a final state; writing the state.", flow_run.name
+        )
+    await set_final_state(client, now, f"The process of the flow run ended without a final state. {ends}")
 
 
 def _done(record: Record, state: BoltRunState | None) -> str:
-    if record.run_id in {None, record.failed_run}:
-        return "no Bolt run was started" if record.intent is None else "the Bolt run is unknown"
-    if state == BoltRunState.CANCELED:
-        return "cancelled"
-    return f"had already ended as {state}" if state is not None else "not changed"
+    """Describe what `reconcile_run` has done to a Bolt run."""
+    if state is not None:
+        return "cancelled" if state == BoltRunState.CANCELED else f"had already ended as {state}"
+    if record.intent is None:
+        return "no Bolt run was started" if record.run_id is None else "its retry was not started"
+    return "the Bolt run is unknown" if record.run_id is None else "not changed"

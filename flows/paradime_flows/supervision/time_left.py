@@ -23,9 +23,8 @@ async def remaining_seconds(record: Record, credentials: ParadimeCredentials, li
         return limit
     if record.began_here is not None:
         return max(0.0, limit - (time.monotonic() - record.began_here))
-    is_ours = record.intent is not None and record.relation is Relation.OURS
-    intended = record.intent.bolt_time if record.intent is not None and is_ours else None
-    if intended is not None:
+    intent = record.intent if record.relation is Relation.OURS else None
+    if intent is not None and intent.bolt_time is not None:
         now = None
         # If Bolt is unreachable, the error is ignored here. The wait for the Bolt run will handle the outage.
         with suppress(BoltError), anyio.move_on_after(times().bolt_time_seconds):
@@ -33,5 +32,5 @@ async def remaining_seconds(record: Record, credentials: ParadimeCredentials, li
                 await client.get_bolt_run(record.run_id, logs=False)
                 now = client.bolt_time()
         if now is not None:
-            return max(0.0, min(limit, intended + limit - now))
+            return max(0.0, min(limit, intent.bolt_time + limit - now))
     return max(0.0, record.remaining_seconds(limit))
