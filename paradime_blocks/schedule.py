@@ -48,18 +48,11 @@ class MemoryLedger:
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Store nothing."""
 
-    async def started(self, run_id: int, *, adopted: bool) -> None:
+    async def started(self, run_id: int) -> None:
         """Keep the run's id, so that the run can be cancelled if the caller is interrupted."""
-        del adopted
         self.run_id = run_id
 
     async def withdraw(self) -> None:
-        """Store nothing."""
-
-    async def disown(self) -> None:
-        """Store nothing."""
-
-    async def save(self) -> None:
         """Store nothing."""
 
 

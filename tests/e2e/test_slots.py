@@ -16,9 +16,9 @@ from support.processes import await_until
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.decision_log import DecisionLog
-from paradime_flows.prefect_api import slots
+from paradime_flows.prefect_api import schedule_slot, slots
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner.slot import schedule_slot, slot_name
+from paradime_flows.runner.slot import slot_name
 from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ async def test_the_policy_holds_where_bolt_allows_parallel_runs(
     bolt_simulator: BoltSimulator, daily: BoltSchedule, policy: str
 ) -> None:
     """Somebody else has started a run. Bolt would not refuse ours. Only `wait` leaves it to Bolt."""
+    # A flow run takes longer than a second to begin, and the other run must not have ended by then.
+    bolt_simulator.clock.speed = 12
     theirs = bolt_simulator.start_run("daily")
     await arun_schedule(daily, on_already_running=policy, return_state=True, **QUICK)
     runs = bolt_simulator.runs("daily")
@@ -163,11 +165,11 @@ async def test_a_prefect_without_slots_does_not_stop_a_run(
 ) -> None:
     """The run continues without a slot, and the log says so."""
 
-    async def refuse(_name: str) -> None:
+    async def refuse(*_: object) -> None:
         msg = "no such feature on this plan"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(slots, "make_limit", refuse)
+    monkeypatch.setattr(PrefectClient, "create_global_concurrency_limit", refuse)
     await arun_schedule(daily, **QUICK)
     assert len(bolt_simulator.runs()) == 1
     flow_run = await latest_flow_run("run-schedule")
