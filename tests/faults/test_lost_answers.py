@@ -160,7 +160,8 @@ async def test_a_trigger_that_started_nothing_is_sent_again(simulator, record_fi
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
 async def test_of_two_runs_that_fit_none_is_chosen(simulator, first) -> None:
     """Another client starts the same at the same time: the error names both runs, and nothing is sent again."""
-    simulator.inject(Meanwhile(simulator, first=first, operation="triggerBoltRun"))
+    another = {"actor": "an API key"}
+    simulator.inject(Meanwhile(simulator, first=first, changes=another, operation="triggerBoltRun"))
     with pytest.raises(BoltTriggerUnknown) as caught:
         await block(simulator).atrigger()
     both = tuple(each.id for each in simulator.runs())
@@ -174,15 +175,20 @@ async def test_of_two_runs_that_fit_none_is_chosen(simulator, first) -> None:
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param({"commands": [SECOND]}, id="commands"), pytest.param({"branch": "main"}, id="branch")],
+    [
+        pytest.param({"commands": [SECOND]}, id="commands"),
+        pytest.param({"branch": "main"}, id="branch"),
+        pytest.param({"branch": "dev", "actor": "Bolt's scheduler"}, id="actor"),
+    ],
 )
 async def test_our_run_is_distinguished_from_another(simulator, changes, first) -> None:
-    """A run with other commands or another branch is not ours; our run beside it is adopted."""
+    """A run with other commands or another branch, or of Bolt's timer, is not ours; our run beside it is adopted."""
     simulator.inject(Meanwhile(simulator, first=first, changes=changes, operation="triggerBoltRun"))
     run = await block(simulator, commands=[FIRST, SECOND], branch="dev").atrigger()
     assert simulator.run(run.run_id).branch == "dev"
     assert simulator.run(run.run_id).planned_commands == (FIRST, SECOND)
     assert len(simulator.runs()) == 2
+    assert run.run_id == simulator.runs()[1 if first else 0].id
 
 
 async def test_another_run_does_not_prove_that_ours_is_absent(simulator) -> None:

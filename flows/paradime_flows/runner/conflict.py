@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paradime_blocks import (
@@ -62,26 +59,16 @@ class Conflict(NamedTuple):
     is_active: bool
 
 
-class Answer(Enum):
-    """What to do about a conflict. WAIT also means: until Bolt shows the Bolt run that conflicts."""
-
-    ATTACH = "attach"
-    REPLACE = "replace"
-    SKIP = "skip"
-    WAIT = "wait"
-    FAIL = "fail"
-
-
-def answer_to(conflict: Conflict, policy: OnAlreadyRunning, *, may_wait: bool) -> Answer:
-    """Decide what `on_already_running` does about a conflict. Only this function makes this decision."""
+def answer_to(conflict: Conflict, policy: OnAlreadyRunning, *, may_wait: bool) -> OnAlreadyRunning:
+    """Decide what a policy means for a conflict: it may come down to `wait` or `fail`. Nothing else decides this."""
     if conflict.is_active and policy in {"attach", "attach_if_same"}:
-        return Answer.ATTACH
+        return policy
     # A Bolt run that has ended can be skipped, too: Bolt may show an active one late. But there must be one to return.
     if conflict.run is not None and policy == "skip":
-        return Answer.SKIP
+        return policy
     if policy in {"fail", "skip"} or not may_wait:
-        return Answer.FAIL
-    return Answer.REPLACE if conflict.is_active and policy == "replace" else Answer.WAIT
+        return "fail"
+    return policy if conflict.is_active else "wait"
 
 
 @dataclass
@@ -120,10 +107,8 @@ class Triggering:
 
         Raises:
             Skipped: The schedule is already running, and the policy is `skip`.
-            BoltAlreadyRunning: The schedule is already running. The policy allows neither to wait nor to replace the
-                conflicting run, or the time limit of the wait is reached.
+            BoltAlreadyRunning: The same, and the policy is `fail`, or the time limit of the wait is reached.
             BoltTriggerUnknown: It is unknown whether a Bolt run started.
-            BoltError: The trigger failed, and a search found no Bolt run that the trigger has started.
         """
         try:
             await self._run(request)
@@ -136,16 +121,15 @@ class Triggering:
 
     async def _run(self, request: TriggerRequest) -> None:
         for refusals in itertools.count(1):
-            error = BoltAlreadyRunning("The schedule is already running.")
             conflict = await self._conflict_before_trigger()
+            error = BoltAlreadyRunning("The schedule is already running.")
             if conflict is not None:
                 # The record may still name the run of an earlier intent.
                 await self.ledger.withdraw()
             else:
+                outage = self.schedule.max_outage_seconds
                 async with self.schedule.credentials.get_client() as client:
-                    trigger = Trigger(
-                        client, request, self.ledger, self.decision_log, self.schedule.max_outage_seconds
-                    )
+                    trigger = Trigger(client, request, self.ledger, self.decision_log, outage)
                     try:
                         await trigger.run()
                     except BoltAlreadyRunning as refused:
@@ -169,15 +153,15 @@ class Triggering:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         other = conflict.run
         answer = answer_to(conflict, self.on_already_running, may_wait=not self.waiting.passed)
-        if answer is Answer.WAIT:
+        if answer == "wait":
             await self._wait_for(other, refusals)
             return False
-        if answer is Answer.FAIL or other is None:
+        if answer == "fail" or other is None:
             facts: dict[str, Any] = {} if other is None else {"run_id": other.run_id, "url": other.url}
             raise error.with_facts(schedule_name=self.record.schedule, **facts) from error
-        if answer is Answer.SKIP:
+        if answer == "skip":
             raise self.skipped(other, f"The schedule is already running (Bolt run {other.run_id})")
-        if answer is Answer.REPLACE:
+        if answer == "replace":
             self.decision_log.note(f"The schedule is already running; replacing Bolt run {other.run_id}.")
             await other.acancel()
             return False
@@ -262,11 +246,11 @@ class Triggering:
             self.decision_log.note(
                 f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
             )
-            began = time.monotonic()
+            limit = self.waiting.remaining or 0.0
             try:
-                state = await other.await_for_completion(self.waiting.remaining)
+                state = await other.await_for_completion(limit)
             except BoltRunError as error:
-                msg = f"The schedule was still running {time.monotonic() - began:.0f} s later."
+                msg = f"The schedule was still running {limit:.0f} s later."
                 raise BoltAlreadyRunning(
                     msg, schedule_name=self.record.schedule, run_id=other.run_id, url=other.url
                 ) from error
@@ -285,8 +269,7 @@ class Triggering:
             status = await client.get_bolt_run(run_id, logs=False)
             schedule = await client.get_bolt_schedule(request.schedule_name)
         shown = [command.command for command in status.commands]
-        begin = status.first_failed_command
-        failed = next((n for n, each in enumerate(status.commands) if each is begin), 0)
+        failed = next((n for n, each in enumerate(status.commands) if each is status.first_failed_command), 0)
         planned: list[str | Command] = [*(request.options.get("commands") or schedule.commands)]
         first = first_of([command_text(command) for command in planned], shown)
         if first is None:
@@ -308,9 +291,8 @@ class Triggering:
         if differs is not None:
             DecisionLog(self.record.notes, log=run_logger().warning).note(differs)
             if self.on_already_running == "attach_if_same":
-                raise BoltAlreadyRunning(
-                    differs, schedule_name=self.record.schedule, run_id=other.run_id, url=other.url
-                )
+                schedule = self.record.schedule
+                raise BoltAlreadyRunning(differs, schedule_name=schedule, run_id=other.run_id, url=other.url)
         return differs
 
 
@@ -327,9 +309,12 @@ async def _difference(run: BoltRun, request: TriggerRequest) -> str | None:
     except BoltError as error:
         return f"It is unknown whether Bolt run {run.run_id} differs from the request: {error.message}"
     shown = [command.command for command in status.commands]
+    first = first_of(asked, shown)
+    # Until the Bolt run has succeeded, Bolt shows only the commands that have started.
+    is_whole = status.state == BoltRunState.SUCCESS
     redact = Redactor.of(run.credentials)
     differences = []
-    if not _runs_commands(asked, shown, is_whole=status.state == BoltRunState.SUCCESS):
+    if asked and (first is None or (is_whole and len(shown) - first < len(asked))):
         own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
         differences.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
     if checked_out(request.branch, git) is Fit.NO and git is not None:
@@ -337,14 +322,3 @@ async def _difference(run: BoltRun, request: TriggerRequest) -> str | None:
     if not differences:
         return None
     return f"Bolt run {run.run_id} differs from the request: {', and '.join(differences)}."
-
-
-def _runs_commands(asked: Sequence[str], shown: Sequence[str], *, is_whole: bool) -> bool:
-    """Whether the commands of a Bolt run are the requested commands, as far as Bolt shows them.
-
-    While a Bolt run is running (`is_whole` is False), Bolt shows only the commands that have started.
-    """
-    if not asked or (not is_whole and count_setup(shown) == len(shown)):
-        return True
-    first = first_of(asked, shown)
-    return first is not None and not (is_whole and len(shown) - first < len(asked))

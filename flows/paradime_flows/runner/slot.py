@@ -23,7 +23,7 @@ from slugify import slugify
 from paradime_blocks import BoltAlreadyRunning, BoltRunState, BoltSchedule
 from paradime_blocks.polling import Deadline
 from paradime_flows.prefect_api import SlotTaken, schedule_slot, times
-from paradime_flows.runner.conflict import Answer, answer_to
+from paradime_flows.runner.conflict import answer_to
 from paradime_flows.supervision import Action, Event, decide, unless_stopped
 
 if TYPE_CHECKING:
@@ -86,21 +86,22 @@ async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bo
     If Bolt does not run the schedule although the holder of the slot is alive, the holder waits between a failure and a
     retry. Then there is no Bolt run to attach to or to replace.
     """
-    triggering, policy = lifecycle.triggering, lifecycle.policies.on_already_running
+    triggering = lifecycle.triggering
     conflict = await triggering.conflicting_run()
-    answer = answer_to(conflict, policy, may_wait=not triggering.waiting.passed)
+    policy, may_wait = lifecycle.policies.on_already_running, not triggering.waiting.passed
+    answer = answer_to(conflict, policy, may_wait=may_wait)
     may_be_dead = not conflict.is_active and not dead.passed
-    if answer is Answer.WAIT or may_be_dead:
+    if answer == "wait" or may_be_dead:
         return False
-    if answer is Answer.SKIP and _retries_failure(lifecycle):
-        lifecycle.stop_retrying("Another flow run in Prefect runs the schedule")
-    elif answer is Answer.SKIP and conflict.run is not None:
+    if answer == "fail" or conflict.run is None:
+        msg = "Another flow run in Prefect runs the schedule."
+        raise BoltAlreadyRunning(msg, schedule_name=lifecycle.record.schedule)
+    if answer == "skip" and not _retries_failure(lifecycle):
         latest = conflict.run.run_id
         why = f"Another flow run in Prefect runs the schedule (latest Bolt run of the schedule: {latest})"
         raise triggering.skipped(conflict.run, why)
-    elif answer is Answer.FAIL:
-        msg = "Another flow run in Prefect runs the schedule."
-        raise BoltAlreadyRunning(msg, schedule_name=lifecycle.record.schedule)
+    if answer == "skip":
+        lifecycle.stop_retrying("Another flow run in Prefect runs the schedule")
     # Otherwise Bolt will refuse the trigger, and `Triggering` does as the policy says.
     return True
 
