@@ -101,10 +101,6 @@ class Trigger:
     found for certain that it has started nothing. From then on, this try is forgotten.
 
     Attributes:
-        client: An open client.
-        request: What to trigger.
-        ledger: Stores the intent and the run id.
-        decision_log: Keeps the decisions about the trigger.
         max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits
             the trigger.
         intent: What was known before the last trigger; None if no trigger was to be sent yet.
@@ -126,8 +122,7 @@ class Trigger:
             BoltTriggerUnknown: The answer to the trigger was lost, and the search did not show whether a run started.
             BoltError: The trigger failed. As far as is known, it started no run.
         """
-        clock = system_clock()
-        busy = Deadline(self.max_outage_seconds, clock)
+        busy = Deadline(self.max_outage_seconds, system_clock())
         while True:
             try:
                 return await self._run()
@@ -140,20 +135,22 @@ class Trigger:
             self.decision_log.note(
                 f"Bolt rate-limited the trigger (HTTP 429); nothing was started. Retrying in {seconds:.0f} s."
             )
-            await clock.sleep(seconds)
+            await busy.clock.sleep(seconds)
 
     async def _run(self) -> int:
         self.intent = None
         try:
             self.intent = await make_intent(self.client, self.request)
-            return await self._send_until_known(self.intent)
+            run_id = await self._send_until_known(self.intent)
         except BoltError as error:
             # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
             if self.intent is None or not may_have_started(error):
                 await self.ledger.withdraw()
-            if isinstance(error, BoltAlreadyRunning):
-                raise error.with_facts(schedule_name=self.request.schedule_name) from error
-            raise
+            raise error.with_facts(schedule_name=self.request.schedule_name) from error
+        # The run exists now. Its id is stored even if the caller is cancelled.
+        with anyio.CancelScope(shield=True):
+            await self.ledger.started(run_id)
+        return run_id
 
     async def _send_until_known(self, intent: TriggerIntent) -> int:
         decision, lost = self._in_words(intent), ""
@@ -162,27 +159,20 @@ class Trigger:
             self.decision_log.note(decision)
             try:
                 run_id = await self._send_shielded()
-                decision = f"Bolt run {run_id} was started."
             except BoltError as error:
                 found = await self._search_after(error, intent)
-                if found is None:
-                    decision, lost = "No run has started; the trigger is sent again.", error.message
-                    # The search took time, and a run that starts from now on may be ours.
-                    wall, bolt_time = system_clock().wall(), self.client.bolt_time()
-                    intent = replace(intent, intended_at=wall, bolt_time=bolt_time)
-                    continue
-                run_id = found
-                decision = f"Found Bolt run {run_id}, which the trigger started; this run is used."
-            self.decision_log.note(decision)
-            # The run exists now. Its id is stored even if the caller is cancelled.
-            with anyio.CancelScope(shield=True):
-                await self.ledger.started(run_id)
-            return run_id
-        msg = (
-            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
-            f"The last error: {lost}"
+                if found is not None:
+                    return found
+                decision, lost = "No run has started; the trigger is sent again.", error.message
+            else:
+                self.decision_log.note(f"Bolt run {run_id} was started.")
+                return run_id
+            # The search took time, and a run that starts from now on may be ours.
+            intent = replace(intent, intended_at=system_clock().wall(), bolt_time=self.client.bolt_time())
+        what = (
+            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
         )
-        raise BoltUnavailable(msg, schedule_name=self.request.schedule_name, operation="TriggerBoltRun")
+        raise BoltUnavailable(f"{what} The last error: {lost}", operation="TriggerBoltRun")
 
     async def _intend(self, intent: TriggerIntent) -> None:
         """Store the intent, unless this execution may not send the trigger any more."""
@@ -198,20 +188,16 @@ class Trigger:
     def _in_words(self, intent: TriggerIntent) -> str:
         """Return a sentence that describes the request, for the decision log."""
         request = self.request
-        earlier = (
-            f"its latest run is {intent.latest_run_id}" if intent.latest_run_id else "it has not run before"
-        )
         if request.retry_of is not None:
             what = "all of it" if request.retry_everything else "what failed"
-            return (
-                f"Bolt is asked to retry {what} of run {request.retry_of} of schedule "
-                f"{request.schedule_name!r}; {earlier}."
-            )
-        asked = [f"branch or commit {request.branch}"] if request.branch else []
-        asked += [f"commands {', '.join(request.commands)}"] if request.commands else []
-        redact = Redactor.of(self.client.settings)
-        details = f" ({redact.line('; '.join(asked), _DETAIL_CHARACTERS)})" if asked else ""
-        return f"Bolt is asked to run schedule {request.schedule_name!r}{details}; {earlier}."
+            asked = f"retry {what} of run {request.retry_of} of schedule {request.schedule_name!r}"
+        else:
+            options = [f"branch or commit {request.branch}"] if request.branch else []
+            options += [f"commands {', '.join(request.commands)}"] if request.commands else []
+            details = Redactor.of(self.client.settings).line("; ".join(options), _DETAIL_CHARACTERS)
+            asked = f"run schedule {request.schedule_name!r}" + (f" ({details})" if details else "")
+        latest = intent.latest_run_id
+        return f"Bolt is asked to {asked}; {f'its latest run is {latest}' if latest else 'it has not run before'}."
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
         """Return the run that the trigger started despite an error; None if the trigger may be sent again."""
@@ -241,6 +227,9 @@ class Trigger:
             self.decision_log.note(f"The search failed: {refused.message}")
             finding = Finding(Verdict.UNSURE)
         if finding.verdict is Verdict.FOUND:
+            self.decision_log.note(
+                f"Found Bolt run {finding.run_id}, which the trigger started; this run is used."
+            )
             return finding.run_id
         # After a timeout the server may still process the trigger, and its run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
@@ -266,18 +255,14 @@ class Trigger:
         try:
             return await asyncio.wrap_future(future)
         except INTERRUPTS:
-            # If the client is waiting for its next try, `set` ends this wait. If the request was sent, we must wait for
-            # the answer.
+            # If the client waits for its next try, `set` ends this wait. A request that was sent will be answered.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
                 await self._settle(future)
             raise
 
     async def _settle(self, future: Future[int]) -> None:
-        """After an interrupt, find out which run the trigger started, so that the run can be cancelled.
-
-        If no answer comes, the intent stays open, and a later reconciliation of the intent searches for the run.
-        """
+        """After an interrupt, find out which run the trigger started. If no answer comes, the intent stays open."""
         self.decision_log.note("Interrupted before the trigger was answered; waiting for the answer.")
         with anyio.move_on_after(_INTERRUPT_SECONDS):
             while not future.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
@@ -287,8 +272,7 @@ class Trigger:
         error = future.exception()
         if error is None:
             self.decision_log.note(f"The trigger started Bolt run {future.result()}.")
-            # This process knows the run's id now. If Prefect is unreachable, the cancel does not wait until the id is
-            # stored.
+            # If Prefect is unreachable, the cancel of the run does not wait until the id is stored.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(future.result())
         elif not may_have_started(error):

@@ -1,10 +1,9 @@
 """Holds a slot of a global concurrency limit of Prefect, with the client of the event loop.
 
-Prefect's own `concurrency` opens three clients and starts two threads for each slot, and renews the lease of the slot
-as soon as it has the slot. Here, a slot costs only the requests that take it, renew its lease and release it. But code
-that blocks the event loop for longer than a quarter of the lease may lose the slot. And if the event loop ends
-during the request for the slot, the slot is free only when its lease has expired. Prefect's events about the slot are
-not sent.
+Prefect's own `concurrency` opens three clients and starts two threads for each slot. Here, a slot costs only the
+requests that take it, renew its lease and release it. But code that blocks the event loop for longer than a quarter of
+the lease may lose the slot. And if the event loop ends during the request for the slot, the slot is free only when its
+lease has expired. Prefect's events about the slot are not sent.
 """
 
 from __future__ import annotations
@@ -114,8 +113,8 @@ async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UU
         if is_made:
             msg = "The concurrency limit is not active."
             raise RuntimeError(msg)
-        # The limit nearly always exists. So the limit is not read before the first request for the slot. A limit that
-        # exists is not changed: a person may have changed its number of slots on purpose.
+        # The limit nearly always exists, so it is not read first. A limit that exists is not changed: a person may have
+        # changed its number of slots on purpose.
         with suppress(ObjectAlreadyExists):
             await client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
         is_made = True
@@ -130,13 +129,8 @@ async def _renew(client: PrefectClient, name: str, lease: UUID, release: asyncio
             await client.renew_concurrency_lease(lease, seconds)
             pause = _RENEWED_AFTER * seconds
         except Exception as error:  # noqa: BLE001 - the run continues, also without the slot
-            is_lost = (
-                isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.GONE
-            )
-            if is_lost or pause > _RENEWED_AGAIN_AFTER * seconds:
+            if pause > _RENEWED_AGAIN_AFTER * seconds:
                 run_logger().warning("Prefect did not renew the lease on the slot of %s: %s", name, error)
-            if is_lost:
-                return
             pause = _RENEWED_AGAIN_AFTER * seconds
 
 

@@ -120,10 +120,12 @@ class Triggering:
             await self._run(await self._rest_of(request.retry_of, everything=request.retry_everything))
 
     async def _run(self, request: TriggerRequest) -> None:
+        # With `wait`, Bolt itself refuses the trigger, unless it allows parallel runs of the schedule.
+        looks_first = self.is_one_at_a_time and self.on_already_running != "wait"
         for refusals in itertools.count(1):
-            conflict = await self._conflict_before_trigger()
             error = BoltAlreadyRunning("The schedule is already running.")
-            if conflict is not None:
+            conflict = await self.conflicting_run() if looks_first else None
+            if conflict is not None and conflict.is_active:
                 # The record may still name the run of an earlier intent.
                 await self.ledger.withdraw()
             else:
@@ -141,13 +143,6 @@ class Triggering:
                     return
             if await self._resolve(conflict, error, refusals):
                 return
-
-    async def _conflict_before_trigger(self) -> Conflict | None:
-        """Return the active Bolt run of the schedule, if the policy forbids a second one although Bolt may allow it."""
-        if not self.is_one_at_a_time or self.on_already_running == "wait":
-            return None
-        conflict = await self.conflicting_run()
-        return conflict if conflict.is_active else None
 
     async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning, refusals: int) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""

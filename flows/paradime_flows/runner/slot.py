@@ -43,7 +43,9 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     """
     triggering = lifecycle.triggering
     triggering.is_one_at_a_time = True
-    needs_none = _has_run_to_track(lifecycle)
+    # The time limit of a Bolt run that this flow run already has, or may have, has begun. Only a retry needs the slot.
+    has_run = decide(lifecycle.record, Event.BEGUN) is not Action.SEND
+    needs_none = has_run and not _retries_failure(lifecycle)
     waits = lifecycle.policies.on_already_running == "wait" and not needs_none
     # The holder of the slot may have been killed. It loses the slot within this time.
     dead = Deadline(min(times().slot_dead_seconds, triggering.waiting.remaining or 0.0))
@@ -69,15 +71,6 @@ def _retries_failure(lifecycle: RunLifecycle) -> bool:
     record = lifecycle.record
     has_failed = record.is_unreported and record.state in BoltRunState.FAILURES
     return has_failed and lifecycle.policies.retries > 0
-
-
-def _has_run_to_track(lifecycle: RunLifecycle) -> bool:
-    """Whether this flow run has, or may have, a Bolt run to track, and so must not wait for the slot.
-
-    The time limit of such a Bolt run has already begun. If the Bolt run has failed and will be retried, the answer is
-    False: the retry needs the slot.
-    """
-    return decide(lifecycle.record, Event.BEGUN) is not Action.SEND and not _retries_failure(lifecycle)
 
 
 async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bool:
