@@ -230,7 +230,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                 ).run()
         except BoltAlreadyRunning as error:
             # The flows have a parameter for this case, but the block does not. So the error says what to do instead.
-            raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
+            raise error.with_facts(guidance=_WHILE_IT_RUNS, schedule_name=self.schedule_name) from error
         except INTERRUPTS:
             if memory.run_id is not None:
                 with signals_held_off(), suppress(BoltError):

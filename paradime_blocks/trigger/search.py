@@ -124,14 +124,11 @@ def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | No
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     """Return the finding of a search after one look at the newer runs; None if the search must look again."""
-    certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
-    if len(certain) == 1 and len(possible) == 1:
-        return Finding(Verdict.FOUND, certain, fits=fits)
+    if len(possible) == 1 and (window_is_over or fits[possible[0]] is Fit.YES):
+        return Finding(Verdict.FOUND, possible, fits=fits)
     if not window_is_over:
         return None
-    if len(possible) == 1:
-        return Finding(Verdict.FOUND, possible, fits=fits)
     if not fits:
         return Finding(Verdict.ABSENT)
     # If no run seems to fit, one of them may still be ours: Bolt may spell a command differently, or our key may be

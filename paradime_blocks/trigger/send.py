@@ -146,7 +146,7 @@ class Trigger:
             # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
             if self.intent is None or not may_have_started(error):
                 await self.ledger.withdraw()
-            raise error.with_facts(schedule_name=self.request.schedule_name) from error
+            raise
         # The run exists now. Its id is stored even if the caller is cancelled.
         with anyio.CancelScope(shield=True):
             await self.ledger.started(run_id)
@@ -169,10 +169,12 @@ class Trigger:
                 return run_id
             # The search took time, and a run that starts from now on may be ours.
             intent = replace(intent, intended_at=system_clock().wall(), bolt_time=self.client.bolt_time())
-        what = (
-            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started."
+        raise BoltUnavailable(
+            f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
+            f"The last error: {lost}",
+            schedule_name=self.request.schedule_name,
+            operation="TriggerBoltRun",
         )
-        raise BoltUnavailable(f"{what} The last error: {lost}", operation="TriggerBoltRun")
 
     async def _intend(self, intent: TriggerIntent) -> None:
         """Store the intent, unless this execution may not send the trigger any more."""

@@ -136,6 +136,8 @@ class Triggering:
                         await trigger.run()
                     except BoltAlreadyRunning as refused:
                         error = refused
+                    except BoltError as failure:
+                        raise failure.with_facts(schedule_name=self.record.schedule) from failure
                     else:
                         return
                 conflict = await self._find_conflicting_run()
@@ -283,11 +285,12 @@ class Triggering:
             BoltAlreadyRunning: The Bolt run differs from the request, and the policy is `attach_if_same`.
         """
         differs = await _difference(other, self.asked)
-        if differs is not None:
-            DecisionLog(self.record.notes, log=run_logger().warning).note(differs)
-            if self.on_already_running == "attach_if_same":
-                schedule = self.record.schedule
-                raise BoltAlreadyRunning(differs, schedule_name=schedule, run_id=other.run_id, url=other.url)
+        if differs is None:
+            return None
+        DecisionLog(self.record.notes, log=run_logger().warning).note(differs)
+        if self.on_already_running == "attach_if_same":
+            schedule = self.record.schedule
+            raise BoltAlreadyRunning(differs, schedule_name=schedule, run_id=other.run_id, url=other.url)
         return differs
 
 
