@@ -48,18 +48,11 @@ class MemoryLedger:
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Store nothing."""
 
-    async def started(self, run_id: int, *, adopted: bool) -> None:
+    async def started(self, run_id: int) -> None:
         """Keep the run's id, so that the run can be cancelled if the caller is interrupted."""
-        del adopted
         self.run_id = run_id
 
     async def withdraw(self) -> None:
-        """Store nothing."""
-
-    async def disown(self) -> None:
-        """Store nothing."""
-
-    async def save(self) -> None:
         """Store nothing."""
 
 
@@ -237,7 +230,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                 ).run()
         except BoltAlreadyRunning as error:
             # The flows have a parameter for this case, but the block does not. So the error says what to do instead.
-            raise error.with_facts(guidance=_WHILE_IT_RUNS) from error
+            raise error.with_facts(guidance=_WHILE_IT_RUNS, schedule_name=self.schedule_name) from error
         except INTERRUPTS:
             if memory.run_id is not None:
                 with signals_held_off(), suppress(BoltError):

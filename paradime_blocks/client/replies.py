@@ -56,9 +56,12 @@ BAD_CREDENTIALS: Final = re.compile(
     r"|unauthenticated|not authenticated|not logged in|authentication|unauthori[sz]ed",
     re.IGNORECASE,
 )
-# The same holds for the words with which Bolt refuses an operation because of a missing capability.
+# The same holds for the words with which Bolt refuses an operation because of a missing capability. "Not allowed" alone
+# may also be said of a value in the request.
 NO_CAPABILITY: Final = re.compile(
-    r"permission|capabilit|not allowed|forbidden|access denied|not authori[sz]ed", re.IGNORECASE
+    r"permission|capabilit|\bforbidden\b|access denied|not authori[sz]ed"
+    r"|\b(you|user|key|token|role) (is |are )?not allowed|not allowed (for|with) (this|the|your) (api )?key",
+    re.IGNORECASE,
 )
 _CAPABILITIES: Final = (
     "Triggering and cancelling need the capability 'Bolt Schedules Admin'; "

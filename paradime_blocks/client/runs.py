@@ -265,5 +265,7 @@ class RunCalls(AliasedReads):
         except BoltAuthError:
             return False
         except BoltRequestError as error:
-            return False if NO_CAPABILITY.search(str(error.graphql_errors)) else None
+            # A GraphQL answer may say it only in the code of an error, and another answer has no GraphQL errors.
+            said = f"{error.message} {error.graphql_errors}"
+            return False if NO_CAPABILITY.search(said) else None
         return None

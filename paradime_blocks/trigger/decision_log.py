@@ -11,12 +11,7 @@ _LAST = 4
 
 @dataclass
 class DecisionLog:
-    """The decisions about a Bolt run, oldest first.
-
-    Attributes:
-        notes: The decisions, each as (ISO date in UTC, sentence).
-        log: A function that is called with each new sentence, such as a logger's method.
-    """
+    """The decisions about a Bolt run as (ISO date in UTC, sentence), oldest first. `log` gets each new sentence."""
 
     notes: list[tuple[str, str]] = field(default_factory=list)
     log: Callable[[str], object] | None = None

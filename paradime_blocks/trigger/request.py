@@ -29,13 +29,9 @@ def fingerprint_of(command: str) -> str:
 
 @dataclass(frozen=True)
 class TriggerRequest:
-    """What to trigger: a schedule, or the retry of a run.
+    """What to trigger: a new run of a schedule, or the retry of the run `retry_of`.
 
-    Attributes:
-        schedule_name: The schedule's name or slug.
-        options: The options of the trigger that were given.
-        retry_of: The id of a Bolt run to retry; None for a new run of the schedule.
-        retry_everything: True if the retry runs all commands again; False if it runs only what failed.
+    A retry runs only what failed, or all commands again if `retry_everything` is true.
     """
 
     schedule_name: str
@@ -44,22 +40,18 @@ class TriggerRequest:
     retry_everything: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse invalid input before a request is sent.
-
-        Raises:
-            BoltRequestError: The schedule's name or an option is invalid.
-        """
+        """Raise `BoltRequestError` if the schedule's name or an option is invalid, before anything is sent."""
         trigger_variables(self.schedule_name, **self.options)
 
     @property
     def commands(self) -> tuple[str, ...] | None:
-        """The texts of the commands that replace the schedule's commands; None if the request has no commands."""
+        """The texts of the commands that replace the schedule's commands, if there are any."""
         given = self.options.get("commands")
         return None if given is None else tuple(command_text(command) for command in given)
 
     @property
     def branch(self) -> str | None:
-        """The git branch or commit that replaces the schedule's branch; None if the request has no branch."""
+        """The git branch or commit that replaces the schedule's branch, if there is one."""
         return self.options.get("branch")
 
     @property
@@ -87,13 +79,11 @@ class TriggerIntent:
     """The facts that are known before a trigger is sent. A later search needs these facts to find the trigger's run.
 
     Attributes:
-        latest_run_id: The id of the schedule's latest run before the trigger; 0 if the schedule had no run.
-        intended_at: The time at which the intent was made, by our own clock, in seconds since 1970.
+        latest_run_id: The schedule's latest run before the trigger; 0 if the schedule had no run.
+        intended_at: The time of the intent by our own clock, in seconds since 1970.
         commands: The fingerprints of the run's commands. The commands themselves are not stored: many people can read
             the stored intent, and a command may contain a secret.
-        branch: The requested branch or commit.
-        retry_of: The id of the Bolt run to retry.
-        bolt_time: The time at which the intent was made, by Bolt's clock; None if Bolt's time is unknown.
+        bolt_time: The time of the intent by Bolt's clock; None if Bolt's time is unknown.
     """
 
     latest_run_id: int
@@ -110,17 +100,8 @@ class RunLedger(Protocol):
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Store that a trigger is about to be sent."""
 
-    async def started(self, run_id: int, *, adopted: bool) -> None:
-        """Store which run the trigger started. `adopted` is true if a search found the run."""
+    async def started(self, run_id: int) -> None:
+        """Store which run the trigger started."""
 
     async def withdraw(self) -> None:
         """Store that the trigger has not started a run and will not start one."""
-
-    async def disown(self) -> None:
-        """Store that the trigger may have started a run, but that a search found no run.
-
-        A run that appears later may be somebody else's. So that run is not cancelled, and no second run is started.
-        """
-
-    async def save(self) -> None:
-        """Store that the trigger has failed and may have started a run."""

@@ -20,11 +20,10 @@ from paradime_blocks.errors import (
     BoltRequestError,
     BoltTriggerUnknown,
     BoltUnavailable,
-    BoltUnsupported,
 )
 from paradime_blocks.models import BoltGitInfo, BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.models.ends import count_setup
-from paradime_blocks.polling import Clock, Deadline, system_clock
+from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.trigger.request import fingerprint_of
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ _SEARCH_DELAYS = (0.5, 1.0, 2.0, 3.0)
 # A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
 _LONGEST_REQUEST_SECONDS = 60.0
-_PAGE = 50
 _MOST_RUNS = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
@@ -50,11 +48,10 @@ class Verdict(Enum):
 
 
 class Fit(Enum):
-    """How well a run fits an intent: it fits (YES), may fit (OPEN), probably does not (DOUBTFUL), does not fit (NO)."""
+    """How well a run fits an intent: it fits (YES), may fit (OPEN), or does not seem to fit (NO)."""
 
     YES = "yes"
     OPEN = "open"
-    DOUBTFUL = "doubtful"
     NO = "no"
 
 
@@ -64,7 +61,7 @@ class Finding:
 
     Attributes:
         verdict: Whether the run was found.
-        candidates: The ids of the runs that the trigger may have started.
+        candidates: The ids of the runs that the trigger may have started. If Bolt did not answer, there are none.
         is_early: Whether the search ended before its time window was over: a run may still appear.
         fits: How well each newer run fits the intent. The key is the run's id.
     """
@@ -81,25 +78,20 @@ class Finding:
 
 
 def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
-    """Return how well a run fits an intent.
-
-    Args:
-        intent: The intent.
-        record: The run as `listBoltRuns` returns it. The run is newer than the intent's `latest_run_id`.
-        commands: The run's commands so far.
-    """
-    if record.parent_schedule_run_id != intent.retry_of and (
-        record.parent_schedule_run_id or intent.retry_of
-    ):
+    """Return how well a newer run fits an intent. `commands` are the run's commands so far."""
+    # Bolt may return 0 for a run without a parent.
+    if (record.parent_schedule_run_id or None) != intent.retry_of:
         return Fit.NO
     if intent.retry_of is not None:
         return Fit.YES
     source = checked_out(intent.branch, record.git_info)
-    how = Fit.NO if source is Fit.NO else _commands_fit(intent.commands, commands)
-    if how is not Fit.NO and _BY_THE_CLOCK.search(record.actor or ""):
-        # The actor's name suggests that Bolt's timer started the run, not our trigger. This is not certain.
-        return Fit.DOUBTFUL
-    return Fit.OPEN if how is Fit.YES and source is Fit.OPEN else how
+    # If the actor's name says so, Bolt's timer has started the run.
+    if source is Fit.NO or _BY_THE_CLOCK.search(record.actor or ""):
+        return Fit.NO
+    setup = count_setup(commands)
+    if not intent.commands or setup == len(commands):
+        return Fit.OPEN
+    return source if _first(intent.commands, [*map(fingerprint_of, commands)], setup) is not None else Fit.NO
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
@@ -116,20 +108,10 @@ def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
     return Fit.OPEN if not branch or _COMMIT.fullmatch(branch) else Fit.NO
 
 
-def _commands_fit(asked: Sequence[str], shown: Sequence[str]) -> Fit:
-    """Return whether a run's commands so far are the first requested commands, by comparing fingerprints."""
-    setup = count_setup(shown)
-    if not asked or setup == len(shown):
-        return Fit.OPEN
-    return Fit.NO if _first(asked, [*map(fingerprint_of, shown)], setup) is None else Fit.YES
-
-
 def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
     """Return the index of the first requested command in a run's commands; None if the commands do not match.
 
-    Args:
-        asked: The requested commands. The first of them may be equal to Bolt's own commands, such as `dbt deps`.
-        shown: The commands that the run has so far, with Bolt's own commands.
+    Bolt's own commands come first in `shown`. The first of `asked` may be equal to one of them, such as `dbt deps`.
     """
     expected, seen = ([*map(fingerprint_of, commands)] for commands in (asked, shown))
     return _first(expected, seen, count_setup(shown))
@@ -141,62 +123,41 @@ def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | No
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
-    """Return the finding of a search after one look at the runs; None if the search must look again.
-
-    Args:
-        fits: How well each newer run fits the intent. The key is the run's id.
-        window_is_over: Whether the search window is over: a run would have appeared by now.
-    """
-    certain = [run_id for run_id, how in fits.items() if how is Fit.YES]
+    """Return the finding of a search after one look at the newer runs; None if the search must look again."""
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
-    if len(certain) == 1 and len(possible) == 1:
-        return Finding(Verdict.FOUND, certain, fits=fits)
+    if len(possible) == 1 and (window_is_over or fits[possible[0]] is Fit.YES):
+        return Finding(Verdict.FOUND, possible, fits=fits)
     if not window_is_over:
         return None
-    if len(possible) == 1 and fits[possible[0]] is not Fit.DOUBTFUL:
-        # This run is the only run that may fit.
-        return Finding(Verdict.FOUND, possible, fits=fits)
     if not fits:
         return Finding(Verdict.ABSENT)
-    # If there are only runs that do not fit, one of them may still be ours: Bolt may spell a command differently.
+    # If no run seems to fit, one of them may still be ours: Bolt may spell a command differently, or our key may be
+    # named like a timer.
     return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
 
 
-def begun_too_late(
-    intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None
-) -> Fit | None:
-    """If a run began too late for an intent, return how well the run fits the intent; otherwise None.
-
-    Args:
-        intent: The intent.
-        began: The time at which the run began, by Bolt's clock; None if it has not begun yet.
-        now: The time by our own clock, which can be wrong.
-        bolt_now: The time by Bolt's clock; None if Bolt's time is unknown.
-    """
-    certain = intent.bolt_time is not None and bolt_now is not None
-    intended, present = (intent.bolt_time, bolt_now) if certain else (intent.intended_at, now)
-    if intended is None or present is None or present <= intended + _LONGEST_START_SECONDS:
-        # The longest start time is not over, so no run can have begun too late.
-        return None
-    if (present if began is None else began) <= intended + _LONGEST_START_SECONDS:
-        return None
-    return Fit.NO if certain else Fit.DOUBTFUL
-
-
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return how long a trigger without an answer may still start its run, in seconds after the trigger was sent.
+    """Return how many seconds after it was sent a trigger without an answer may still start its run.
 
-    Args:
-        request_timeout_seconds: The client's timeout for a request. A server may work on the request for longer.
+    A server may work on a request for longer than the client waits for the answer.
     """
     return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
 
 
-def _seconds_since(intent: TriggerIntent, now: float, bolt_now: float | None) -> float:
-    """Return the age of an intent in seconds. Bolt's clock is used if its time is known: our own clock can be wrong."""
+def intended_and_now(intent: TriggerIntent, now: float, bolt_now: float | None) -> tuple[float, float]:
+    """Return when an intent was made, and the time, by the same clock: by Bolt's, or else by our own.
+
+    Our own clock can be wrong. `bolt_now` is None if Bolt's time is unknown.
+    """
     if intent.bolt_time is not None and bolt_now is not None:
-        return max(0.0, bolt_now - intent.bolt_time)
-    return max(0.0, now - intent.intended_at)
+        return intent.bolt_time, bolt_now
+    return intent.intended_at, now
+
+
+def began_too_late(intended: float, now: float, began: float | None) -> bool:
+    """Whether a run began too late for an intent. `began` is None if the run has not begun yet."""
+    # Until the longest start time is over, no run can have begun too late, even if the clocks of the two differ.
+    return min(now, now if began is None else began) > intended + _LONGEST_START_SECONDS
 
 
 async def find_triggered_run(
@@ -208,36 +169,25 @@ async def find_triggered_run(
     max_outage_seconds: float,
     least_age_seconds: float = 0.0,
     at_most_seconds: float | None = None,
-    clock: Clock | None = None,
     of_others: Callable[[], Awaitable[Collection[int]]] | None = None,
 ) -> Finding:
     """Search for the run that a trigger may have started.
 
-    Args:
-        client: An open client.
-        request: The request of the trigger.
-        intent: What was known before the trigger was sent.
-        window_seconds: How long to search until the run counts as absent, counted from Bolt's first answer.
-        max_outage_seconds: How long to continue while Bolt does not answer.
-        least_age_seconds: The run counts as absent only if the intent is at least this old.
-        at_most_seconds: The longest time to search, counted from Bolt's first answer. None for no limit.
-        clock: The clock; tests replace it.
-        of_others: Returns the runs that other triggers are known to have started.
-
-    Returns:
-        The finding. If Bolt did not answer, the verdict is `UNSURE` and there are no candidates.
+    A run counts as absent after `window_seconds`, counted from Bolt's first answer, and only if the intent is at least
+    `least_age_seconds` old. The search ends after `at_most_seconds` from Bolt's first answer, or after an outage of
+    `max_outage_seconds`. `of_others` returns the runs that other triggers are known to have started.
 
     Raises:
         BoltAuthError: Bolt refused the credentials.
     """
-    clock = clock or system_clock()
+    clock = system_clock()
     outage = Deadline(max_outage_seconds, clock)
     window: Deadline | None = None
     is_early = False
     searches = 0
     while True:
         try:
-            fits = await _newer_runs(client, request, intent, clock)
+            fits = await _newer_runs(client, request, intent)
             others = await of_others() if of_others is not None and fits else ()
             fits = {run_id: fit for run_id, fit in fits.items() if run_id not in others}
         except BoltAuthError:
@@ -248,27 +198,20 @@ async def find_triggered_run(
         else:
             outage = Deadline(max_outage_seconds, clock)
             if window is None:
-                age = _seconds_since(intent, clock.wall(), client.bolt_time())
-                needed = max(window_seconds, least_age_seconds - age)
+                intended, now = intended_and_now(intent, clock.wall(), client.bolt_time())
+                needed = max(window_seconds, least_age_seconds - max(0.0, now - intended))
                 is_early = at_most_seconds is not None and at_most_seconds < needed
                 window = Deadline(at_most_seconds if is_early else needed, clock)
             finding = judge(fits, window_is_over=window.passed)
-            if finding is not None and finding.verdict is Verdict.FOUND:
-                return finding
             if finding is not None:
+                is_early = is_early and finding.verdict is not Verdict.FOUND
                 return replace(finding, verdict=Verdict.UNSURE, is_early=True) if is_early else finding
         await clock.sleep(_SEARCH_DELAYS[min(searches, len(_SEARCH_DELAYS) - 1)])
         searches += 1
 
 
 def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
-    """Return the error for a trigger whose run is unknown.
-
-    Args:
-        what: A sentence that says what happened.
-        schedule: The schedule's name or slug.
-        finding: The finding of the search.
-    """
+    """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
     newest = finding.candidates[-1] if finding.candidates else None
     return BoltTriggerUnknown(
         what,
@@ -278,60 +221,37 @@ def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUn
     )
 
 
-async def _newer_runs(
-    client: BoltClient, request: TriggerRequest, intent: TriggerIntent, clock: Clock
-) -> dict[int, Fit]:
+async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: TriggerIntent) -> dict[int, Fit]:
+    """Return how well each run fits that is newer than the intent and has not begun too late for it."""
+    records = await _listed_runs(client, request, intent.latest_run_id)
+    is_listed = bool(records)
+    if not is_listed:
+        # The schedule itself may name a newer run. Its actor, branch and parent are unknown. If we asked for a retry,
+        # the run is assumed to be that retry.
+        latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id or 0
+        if latest > intent.latest_run_id:
+            parent, state = request.retry_of, BoltRunState.RUNNING
+            records = [BoltRunRecord(id=latest, state=state, parent_schedule_run_id=parent)]
+    statuses = await client.get_bolt_runs([record.id for record in records])
+    intended, now = intended_and_now(intent, system_clock().wall(), client.bolt_time())
     fits: dict[int, Fit] = {}
-    records = await _listed_records(client, request, intent.latest_run_id)
-    behind = records == []
-    if not records:
-        records = await _latest_record(client, request, intent.latest_run_id)
     for record in records:
-        how = fit(intent, record, ())
-        began = record.start_dttm
-        if how is not Fit.NO:
-            status = await client.get_bolt_run(record.id, logs=False)
-            began = began or status.started_at
+        status = statuses[record.id]
+        began = record.start_dttm or status.started_at
+        if not began_too_late(intended, now, began.timestamp() if began else None):
             how = fit(intent, record, [command.command for command in status.commands])
-        if behind and how is Fit.YES:
-            # `listBoltRuns` does not have the run yet, so its actor, branch and parent are unknown.
-            how = Fit.OPEN
-        late = begun_too_late(intent, began.timestamp() if began else None, clock.wall(), client.bolt_time())
-        if late is not Fit.NO:
-            fits[record.id] = late if late is not None and how is not Fit.NO else how
+            fits[record.id] = Fit.OPEN if how is Fit.YES and not is_listed else how
     return fits
 
 
-async def _listed_records(
-    client: BoltClient, request: TriggerRequest, than: int
-) -> list[BoltRunRecord] | None:
-    """Return the schedule's runs that are newer than the run `than`; None if the backend has no `listBoltRuns`.
-
-    Raises:
-        BoltUnavailable: The schedule has too many newer runs to check all of them.
-    """
-    found: list[BoltRunRecord] = []
-    received = 0
+async def _listed_runs(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
+    """Return the schedule's runs that are newer than the run `than`; none if the backend has no `listBoltRuns`."""
     try:
-        while True:
-            page = await client.list_bolt_runs(request.schedule_name, offset=received, limit=_PAGE)
-            found += page.runs
-            received += page.received
-            # Bolt lists the newest runs first.
-            if page.received < _PAGE or (page.runs and page.runs[-1].id <= than):
-                break
-            if received >= _MOST_RUNS:
-                msg = f"The schedule has had more than {received} runs since the trigger."
-                raise BoltUnavailable(msg, operation="ListBoltRuns")
-    except (BoltUnsupported, BoltRequestError):
-        return None
-    return [record for record in found if record.id > than]
-
-
-async def _latest_record(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's latest run, if it is newer than the run `than`. `listBoltRuns` may not list it yet."""
-    latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id
-    if latest is None or latest <= than:
+        # Bolt lists the newest runs first.
+        page = await client.list_bolt_runs(request.schedule_name, limit=_MOST_RUNS)
+    except BoltRequestError:
         return []
-    # This query does not return the run's parent. If we asked for a retry, the run is assumed to be that retry.
-    return [BoltRunRecord(id=latest, state=BoltRunState.RUNNING, parent_schedule_run_id=request.retry_of)]
+    if page.received == _MOST_RUNS and page.runs and page.runs[-1].id > than:
+        msg = f"The schedule has had more than {_MOST_RUNS} runs since the trigger."
+        raise BoltUnavailable(msg, operation="ListBoltRuns")
+    return [record for record in page.runs if record.id > than]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -17,14 +17,12 @@ from paradime_blocks.errors import (
     BoltAuthError,
     BoltError,
     BoltRequestError,
-    BoltTriggerUnknown,
     BoltUnavailable,
     BoltUnsupported,
 )
-from paradime_blocks.polling import Clock, Deadline, system_clock
+from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.trigger.own_thread import Work, in_own_thread
 from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
@@ -39,10 +37,14 @@ if TYPE_CHECKING:
     from paradime_blocks.trigger.decision_log import DecisionLog
 
 _SENDS_AT_MOST = 3
+# How long to search for the run after a lost answer, and after a refusal: Bolt has answered, so a run appears soon.
+_WINDOW_SECONDS = 20.0
 _REFUSAL_WINDOW_SECONDS = 6.0
 _DETAIL_CHARACTERS = 300
 # The least wait after HTTP 429.
 _BUSY_SECONDS = 15.0
+# How long to wait for the answer to the trigger after an interrupt.
+_INTERRUPT_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
 # A withdrawal may take longer than a save: the trigger has not been sent yet, so there is no run to cancel.
 _WITHDRAWAL_SECONDS = 10.0
@@ -59,30 +61,15 @@ def may_have_started(error: BaseException) -> bool:
         # started: a GraphQL resolver can fail after its work, and a gateway can send an error although the server did
         # the work.
         return error.operation is not None
-    return not isinstance(error, BoltError)
+    return True
 
 
-def _asked_by(error: BoltError) -> float:
-    asked = error.retry_after_seconds if isinstance(error, BoltUnavailable) else None
-    return max(asked or 0.0, _BUSY_SECONDS)
-
-
-def _is_busy(error: BoltError, limit: Deadline) -> bool:
-    """Whether Bolt rate-limited the request (HTTP 429), and the wait that Bolt asks for ends before the time limit."""
-    busy = isinstance(error, BoltUnavailable) and error.status_code == httpx.codes.TOO_MANY_REQUESTS
-    return busy and _asked_by(error) <= (limit.remaining or 0.0)
-
-
-async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock) -> TriggerIntent:
-    """Before the trigger is sent, read from Bolt the facts that a later search needs.
-
-    Raises:
-        BoltError: The schedule does not exist, or Bolt is unreachable; no trigger was sent.
-    """
+async def make_intent(client: BoltClient, request: TriggerRequest) -> TriggerIntent:
+    """Before the trigger is sent, read from Bolt the facts that a later search needs."""
     schedule = await client.get_bolt_schedule(request.schedule_name)
     return TriggerIntent(
         latest_run_id=schedule.latest_run_id or 0,
-        intended_at=clock.wall(),
+        intended_at=system_clock().wall(),
         bolt_time=client.bolt_time(),
         commands=tuple(map(fingerprint_of, request.commands or schedule.commands)),
         branch=request.branch,
@@ -90,34 +77,41 @@ async def make_intent(client: BoltClient, request: TriggerRequest, clock: Clock)
     )
 
 
+def in_own_thread(work: Callable[[], Coroutine[Any, Any, int]]) -> Future[int]:
+    """Start work in a daemon thread with its own event loop. At exit, Python does not wait for the thread."""
+    future: Future[int] = Future()
+    # Without this call, a cancel of the waiting coroutine would cancel the future, and the result would be lost.
+    future.set_running_or_notify_cancel()
+
+    def target() -> None:
+        try:
+            future.set_result(asyncio.run(work()))
+        except BaseException as error:  # noqa: BLE001 - the future passes the error to the caller
+            future.set_exception(error)
+
+    threading.Thread(target=target, name="bolt-trigger", daemon=True).start()
+    return future
+
+
 @dataclass
 class Trigger:
-    """Sends a trigger at most once per intent.
+    """Sends a trigger so that it starts at most one run.
+
+    If the answer is lost, a search shows what the trigger has started. The trigger is sent again only if the search has
+    found for certain that it has started nothing. From then on, this try is forgotten.
 
     Attributes:
-        client: An open client.
-        request: What to trigger.
-        ledger: Stores the intent and the run id.
-        decision_log: Keeps the decisions about the trigger.
-        window_seconds: How long to search for the Bolt run, in seconds. If the search finds no Bolt run, the trigger
-            counts as not executed. After a lost answer, the search lasts as long as a server may work on a request.
         max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits
             the trigger.
-        interrupt_seconds: How long to wait for the answer to the trigger if the caller is interrupted.
-        clock: The clock; tests replace it.
-        start: Starts the thread that sends the trigger; tests replace it.
+        intent: What was known before the last trigger; None if no trigger was to be sent yet.
     """
 
     client: BoltClient
     request: TriggerRequest
     ledger: RunLedger
     decision_log: DecisionLog
-    window_seconds: float = 20.0
-    max_outage_seconds: float = 600.0
-    interrupt_seconds: float = 15.0
-    clock: Clock = field(default_factory=system_clock)
-    start: Callable[[Work], Future[int]] = field(default_factory=lambda: in_own_thread)
-    _lost: str | None = field(default=None, init=False)
+    max_outage_seconds: float
+    intent: TriggerIntent | None = field(default=None, init=False)
 
     async def run(self) -> int:
         """Trigger a run and return its id.
@@ -128,78 +122,62 @@ class Trigger:
             BoltTriggerUnknown: The answer to the trigger was lost, and the search did not show whether a run started.
             BoltError: The trigger failed. As far as is known, it started no run.
         """
-        try:
-            return await self._run()
-        except BoltAlreadyRunning:
-            raise  # the caller decides whether the running Bolt run may be ours
-        except BoltError as error:
-            if isinstance(error, BoltTriggerUnknown) or may_have_started(error):
-                # The search did not find the run. The sweeper, or a retry of the flow run, searches again.
-                await self.ledger.save()
-                raise
-            if self._lost is None:
-                await self.ledger.withdraw()
-                raise
-            if self.request.retry_of is None:
-                await self.ledger.disown()
-            else:
-                # If Bolt shows a retry of the run `retry_of` later, that retry is ours.
-                await self.ledger.save()
-            what = (
-                f"{error.message} The answer to an earlier try of this trigger was lost ({self._lost}). A search has "
-                f"found no run of that try. A retry of this flow run searches again."
+        busy = Deadline(self.max_outage_seconds, system_clock())
+        while True:
+            try:
+                return await self._run()
+            except BoltUnavailable as error:
+                seconds = max(error.retry_after_seconds or 0.0, _BUSY_SECONDS)
+                is_busy = error.status_code == httpx.codes.TOO_MANY_REQUESTS
+                if not is_busy or seconds > (busy.remaining or 0.0):
+                    raise
+            # The intent was withdrawn: a run that somebody else starts during the wait must not count as ours.
+            self.decision_log.note(
+                f"Bolt rate-limited the trigger (HTTP 429); nothing was started. Retrying in {seconds:.0f} s."
             )
-            raise error.with_facts(message=what) from error
+            await busy.clock.sleep(seconds)
 
     async def _run(self) -> int:
-        busy = Deadline(self.max_outage_seconds, self.clock)
-        intent = await self._intend(busy)
-        sent = 0
-        while sent < _SENDS_AT_MOST:
-            if self._lost is not None:
-                # The search took time. So `intend` checks again that this execution may send the trigger. If it may
-                # not, the intent stays in the ledger, since the run of the earlier trigger may still appear.
-                intent = replace(intent, intended_at=self.clock.wall(), bolt_time=self.client.bolt_time())
-                await self.ledger.intend(self.request, intent)
-                self.decision_log.note("No run has started; the trigger is sent again.")
+        self.intent = None
+        try:
+            self.intent = await make_intent(self.client, self.request)
+            run_id = await self._send_until_known(self.intent)
+        except BoltError as error:
+            # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
+            if self.intent is None or not may_have_started(error):
+                await self.ledger.withdraw()
+            raise
+        # The run exists now. Its id is stored even if the caller is cancelled.
+        with anyio.CancelScope(shield=True):
+            await self.ledger.started(run_id)
+        return run_id
+
+    async def _send_until_known(self, intent: TriggerIntent) -> int:
+        decision, lost = self._in_words(intent), ""
+        for _ in range(_SENDS_AT_MOST):
+            await self._intend(intent)
+            self.decision_log.note(decision)
             try:
                 run_id = await self._send_shielded()
             except BoltError as error:
-                if _is_busy(error, busy):
-                    if self._lost is None:
-                        # The trigger started no run. A run that somebody else starts during the wait must not count
-                        # as ours.
-                        await self.ledger.withdraw()
-                        await self._wait_for_bolt(error)
-                        intent = await self._intend(busy)
-                        continue
-                    if self.request.retry_of is None:
-                        # No run was found. A run that appears during the wait may be somebody else's.
-                        await self.ledger.disown()
-                    await self._wait_for_bolt(error)
-                    found = await self._search_again(intent)
-                else:
-                    found = await self._search_after(error, intent)
-                    sent, self._lost = sent + 1, error.message
-                if found is None:
-                    continue
-                self.decision_log.note(
-                    f"Found Bolt run {found}, which the trigger started; this run is used."
-                )
-                await self._started(found, adopted=True)
-                return found
-            self.decision_log.note(f"Bolt run {run_id} was started.")
-            await self._started(run_id, adopted=False)
-            return run_id
-        msg = (
+                found = await self._search_after(error, intent)
+                if found is not None:
+                    return found
+                decision, lost = "No run has started; the trigger is sent again.", error.message
+            else:
+                self.decision_log.note(f"Bolt run {run_id} was started.")
+                return run_id
+            # The search took time, and a run that starts from now on may be ours.
+            intent = replace(intent, intended_at=system_clock().wall(), bolt_time=self.client.bolt_time())
+        raise BoltUnavailable(
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
-            f"The last error: {self._lost}"
+            f"The last error: {lost}",
+            schedule_name=self.request.schedule_name,
+            operation="TriggerBoltRun",
         )
-        raise BoltUnavailable(msg, schedule_name=self.request.schedule_name, operation="TriggerBoltRun")
 
-    async def _intend(self, busy: Deadline) -> TriggerIntent:
-        """Read from Bolt the facts that a later search needs, and store the intent."""
-        intent = await self._make_intent(busy)
+    async def _intend(self, intent: TriggerIntent) -> None:
+        """Store the intent, unless this execution may not send the trigger any more."""
         try:
             await self.ledger.intend(self.request, intent)
         except BaseException:
@@ -208,143 +186,97 @@ class Trigger:
             with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
-        earlier = (
-            f"its latest run is {intent.latest_run_id}" if intent.latest_run_id else "it has not run before"
-        )
-        self.decision_log.note(f"{self._request_in_words()}; {earlier}.")
-        return intent
 
-    async def _make_intent(self, busy: Deadline) -> TriggerIntent:
-        while True:
-            try:
-                return await make_intent(self.client, self.request, self.clock)
-            except BoltError as error:
-                if not _is_busy(error, busy):
-                    raise
-                await self._wait_for_bolt(error)
-
-    async def _wait_for_bolt(self, error: BoltError) -> None:
-        seconds = _asked_by(error)
-        self.decision_log.note(
-            f"Bolt rate-limited the trigger (HTTP 429); nothing was started. Retrying in {seconds:.0f} s."
-        )
-        await self.clock.sleep(seconds)
-
-    def _request_in_words(self) -> str:
+    def _in_words(self, intent: TriggerIntent) -> str:
         """Return a sentence that describes the request, for the decision log."""
         request = self.request
         if request.retry_of is not None:
             what = "all of it" if request.retry_everything else "what failed"
-            return f"Bolt is asked to retry {what} of run {request.retry_of} of schedule {request.schedule_name!r}"
-        asked = [f"branch or commit {request.branch}"] if request.branch else []
-        asked += [f"commands {', '.join(request.commands)}"] if request.commands else []
-        redact = Redactor.of(self.client.settings)
-        details = f" ({redact.line('; '.join(asked), _DETAIL_CHARACTERS)})" if asked else ""
-        return f"Bolt is asked to run schedule {request.schedule_name!r}{details}"
-
-    async def _search_again(self, intent: TriggerIntent) -> int | None:
-        """Return the run of an earlier trigger whose answer was lost; None if this trigger started no run."""
-        finding = await self._search(intent, 0.0)
-        if finding.verdict is Verdict.UNSURE:
-            raise self._unknown(finding)
-        return finding.run_id if finding.verdict is Verdict.FOUND else None
+            asked = f"retry {what} of run {request.retry_of} of schedule {request.schedule_name!r}"
+        else:
+            options = [f"branch or commit {request.branch}"] if request.branch else []
+            options += [f"commands {', '.join(request.commands)}"] if request.commands else []
+            details = Redactor.of(self.client.settings).line("; ".join(options), _DETAIL_CHARACTERS)
+            asked = f"run schedule {request.schedule_name!r}" + (f" ({details})" if details else "")
+        latest = intent.latest_run_id
+        return f"Bolt is asked to {asked}; {f'its latest run is {latest}' if latest else 'it has not run before'}."
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
-        """Return the id of the run that the trigger started despite an error; None if the trigger may be sent again."""
-        window = self.window_seconds
-        if isinstance(error, BoltAlreadyRunning):
-            if self._lost is None:
-                raise error.with_facts(schedule_name=self.request.schedule_name) from error
-            self.decision_log.note(
-                "Bolt reports the schedule as already running; checking whether the run is ours."
-            )
-        elif not may_have_started(error):
+        """Return the run that the trigger started despite an error; None if the trigger may be sent again."""
+        if not may_have_started(error):
             raise error
-        elif isinstance(error, BoltUnavailable):
+        if isinstance(error, BoltUnavailable):
             self.decision_log.note(
                 f"The answer to the trigger was lost ({error.message}); searching for its run."
             )
-            if not error.was_answered:
-                window = max(window, longest_request_seconds(self.client.settings.request_timeout_seconds))
+            longest = longest_request_seconds(self.client.settings.request_timeout_seconds)
+            window = _WINDOW_SECONDS if error.was_answered else max(_WINDOW_SECONDS, longest)
         else:
-            # A trigger can fail although it started a run. Bolt has answered, so such a run appears soon.
             self.decision_log.note(
                 f"Bolt refused the trigger ({error.message}); checking whether it started a run all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
-        finding = await self._search(intent, window)
+        try:
+            finding = await find_triggered_run(
+                self.client,
+                self.request,
+                intent,
+                window_seconds=window,
+                max_outage_seconds=self.max_outage_seconds,
+            )
+        except BoltAuthError as refused:
+            # The credentials were valid when the trigger was sent.
+            self.decision_log.note(f"The search failed: {refused.message}")
+            finding = Finding(Verdict.UNSURE)
         if finding.verdict is Verdict.FOUND:
+            self.decision_log.note(
+                f"Found Bolt run {finding.run_id}, which the trigger started; this run is used."
+            )
             return finding.run_id
         # After a timeout the server may still process the trigger, and its run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
         if finding.verdict is Verdict.UNSURE or may_come:
-            raise self._unknown(finding) from error
+            self.decision_log.note(
+                "Cannot determine which run is ours, if any; the trigger is not sent again."
+            )
+            what = "The answer to the trigger was lost, and it is unknown whether a run started."
+            raise unknown_trigger(what, self.request.schedule_name, finding) from error
         if isinstance(error, BoltUnavailable):
             return None
         raise error
 
-    async def _search(self, intent: TriggerIntent, window_seconds: float) -> Finding:
-        try:
-            return await find_triggered_run(
-                self.client,
-                self.request,
-                intent,
-                window_seconds=window_seconds,
-                max_outage_seconds=self.max_outage_seconds,
-                clock=self.clock,
-            )
-        except BoltAuthError as error:
-            # The credentials were valid when the trigger was sent.
-            self.decision_log.note(f"The search failed: {error.message}")
-            return Finding(Verdict.UNSURE)
-
-    def _unknown(self, finding: Finding) -> BoltTriggerUnknown:
-        self.decision_log.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
-        what = "The answer to the trigger was lost, and it is unknown whether a run started."
-        return unknown_trigger(what, self.request.schedule_name, finding)
-
-    async def _started(self, run_id: int, *, adopted: bool) -> None:
-        # The run exists now. Its id is stored even if the caller is cancelled.
-        with anyio.CancelScope(shield=True):
-            await self.ledger.started(run_id, adopted=adopted)
-
     async def _send_shielded(self) -> int:
         """Send the trigger in its own thread: if the caller is cancelled, the answer is not lost."""
         called_off = threading.Event()
-        future = self.start(lambda: self._send_once(called_off))
+
+        async def send() -> int:
+            async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
+                return await self.request.send(client)
+
+        future = in_own_thread(send)
         try:
             return await asyncio.wrap_future(future)
         except INTERRUPTS:
-            # If the client is waiting for its next try, `set` ends this wait. If the request was sent, we must wait for
-            # the answer.
+            # If the client waits for its next try, `set` ends this wait. A request that was sent will be answered.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
                 await self._settle(future)
             raise
 
-    async def _send_once(self, called_off: threading.Event) -> int:
-        async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
-            return await self.request.send(client)
-
     async def _settle(self, future: Future[int]) -> None:
-        """After an interrupt, find out which run the trigger started, so that the run can be cancelled.
-
-        If no answer comes, the intent stays open, and a later reconciliation of the intent searches for the run.
-        """
+        """After an interrupt, find out which run the trigger started. If no answer comes, the intent stays open."""
         self.decision_log.note("Interrupted before the trigger was answered; waiting for the answer.")
-        with anyio.move_on_after(self.interrupt_seconds):
+        with anyio.move_on_after(_INTERRUPT_SECONDS):
             while not future.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
                 await anyio.sleep(0.05)
         if not future.done():
             return
         error = future.exception()
         if error is None:
-            run_id = future.result()
-            self.decision_log.note(f"The trigger started Bolt run {run_id}.")
-            # This process knows the run's id now. If Prefect is unreachable, the cancel does not wait until the id is
-            # stored.
+            self.decision_log.note(f"The trigger started Bolt run {future.result()}.")
+            # If Prefect is unreachable, the cancel of the run does not wait until the id is stored.
             with anyio.move_on_after(_SAVE_SECONDS):
-                await self.ledger.started(run_id, adopted=False)
-        elif self._lost is None and not may_have_started(error):
+                await self.ledger.started(future.result())
+        elif not may_have_started(error):
             self.decision_log.note("The trigger started nothing.")
             await self.ledger.withdraw()

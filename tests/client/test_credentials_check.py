@@ -65,6 +65,27 @@ async def test_a_check_never_promises_that_a_key_may_trigger(read_only, may_trig
 
 
 @pytest.mark.parametrize(
+    "fault, may_trigger",
+    [
+        pytest.param(faults.Status(400, body="permission denied", nth=2), False, id="in plain text"),
+        pytest.param(faults.GraphQLError("Forbidden", nth=2), False, id="in GraphQL"),
+        pytest.param(faults.GraphQLError("You are not allowed to do this", nth=2), False, id="not allowed"),
+        pytest.param(
+            faults.GraphQLError("Mutations are not allowed for this API key", nth=2), False, id="for this key"
+        ),
+        pytest.param(faults.GraphQLError("Extra variable not allowed", nth=2), None, id="about the request"),
+        pytest.param(
+            faults.Status(400, body="type=extra_forbidden", nth=2), None, id="about the request, as a code"
+        ),
+    ],
+)
+async def test_a_check_tells_a_read_only_key_from_a_refused_question(simulator, fault, may_trigger):
+    """A gateway may refuse the mutation in plain text, and a server may refuse the question itself."""
+    simulator.inject(fault)
+    assert (await credentials_for(simulator).acheck()).may_trigger is may_trigger
+
+
+@pytest.mark.parametrize(
     "message, status",
     [
         pytest.param("Invalid API key", "bad_key", id="key"),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.polling import Clock
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run
 
@@ -33,10 +32,6 @@ class Changing(httpx.AsyncHTTPTransport):
         return httpx.Response(response.status_code, json=reply)
 
 
-async def at_once(_seconds: float) -> None:
-    """Replace a sleep."""
-
-
 async def look(simulator, client_of, change: Callable[[dict[str, Any]], None]) -> tuple[Finding, list[int]]:
     """Search for the last of a schedule's three runs; the second was the latest before the trigger."""
     simulator.add_schedule("daily", ["dbt run"], setup_commands=False, already_running="allow")
@@ -56,7 +51,6 @@ async def look(simulator, client_of, change: Callable[[dict[str, Any]], None]) -
             intent,
             window_seconds=0,
             max_outage_seconds=0,
-            clock=Clock(sleep=at_once),
         )
     return found, runs
 

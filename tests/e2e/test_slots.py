@@ -16,9 +16,9 @@ from support.processes import await_until
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.decision_log import DecisionLog
-from paradime_flows.prefect_api import slots
+from paradime_flows.prefect_api import schedule_slot, slots
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner.slot import schedule_slot, slot_name
+from paradime_flows.runner.slot import slot_name
 from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
@@ -173,11 +173,11 @@ async def test_a_prefect_without_slots_does_not_stop_a_run(
 ) -> None:
     """The run continues without a slot, and the log says so."""
 
-    async def refuse(_name: str) -> None:
+    async def refuse(*_: object) -> None:
         msg = "no such feature on this plan"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(slots, "make_limit", refuse)
+    monkeypatch.setattr(PrefectClient, "create_global_concurrency_limit", refuse)
     await arun_schedule(daily, **QUICK)
     assert len(bolt_simulator.runs()) == 1
     flow_run = await latest_flow_run("run-schedule")

@@ -26,11 +26,11 @@ from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record, read_records
-from paradime_flows.prefect_api import schedule_tag
+from paradime_flows.prefect_api import schedule_slot, schedule_tag
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner.slot import schedule_slot, slot_name
+from paradime_flows.runner.slot import slot_name
 from paradime_flows.supervision import watch
 from paradime_flows.supervision.cancellation import remember_credentials
 from paradime_flows.tasks import (

@@ -329,8 +329,8 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
     """
 
     import paradime_flows.hooks
+    import paradime_flows.prefect_api.slots
     import paradime_flows.run_schedule
-    import paradime_flows.runner.slot
     import paradime_flows.sweep_orphans
 
     post = Connection._post
@@ -364,7 +364,7 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
         stack.enter_context(mock.patch.object(clients, "_client_of_this_loop", in_memory))
         stack.enter_context(mock.patch.object(Connection, "_post", post_if_alive))
         refused = mock.Mock(side_effect=RuntimeError("There are no slots in memory."))
-        stack.enter_context(mock.patch.object(paradime_flows.runner.slot, "concurrency_slot", refused))
+        stack.enter_context(mock.patch.object(paradime_flows.prefect_api.slots, "_take", refused))
         holding = sys.modules["paradime_flows.ledger.store"]
         stack.enter_context(mock.patch.object(holding, "current_execution", current_execution))
         stack.enter_context(mock.patch.object(holding, "the_supervisor", supervisor_of_process))

@@ -18,7 +18,16 @@ from paradime_blocks.errors import (
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
 from paradime_blocks.polling import Clock, Deadline, observe
 from paradime_blocks.trigger.request import TriggerIntent, fingerprint_of
-from paradime_blocks.trigger.search import Finding, Fit, Verdict, begun_too_late, first_of, fit, judge
+from paradime_blocks.trigger.search import (
+    Finding,
+    Fit,
+    Verdict,
+    began_too_late,
+    first_of,
+    fit,
+    intended_and_now,
+    judge,
+)
 from paradime_blocks.trigger.send import may_have_started
 
 RUN, TEST = "dbt run", "dbt test"
@@ -134,15 +143,6 @@ def test_the_retried_run_identifies_our_run(parent, retry_of, expected) -> None:
             id="another's beside",
         ),
         pytest.param(
-            {8: Fit.DOUBTFUL}, None, Finding(Verdict.UNSURE, [8]), id="one that may be another client's"
-        ),
-        pytest.param(
-            {8: Fit.YES, 9: Fit.DOUBTFUL},
-            None,
-            Finding(Verdict.UNSURE, [8, 9]),
-            id="one that fits, and a doubt",
-        ),
-        pytest.param(
             {8: Fit.NO, 9: Fit.OPEN},
             None,
             Finding(Verdict.FOUND, [9]),
@@ -190,19 +190,19 @@ def test_finds_the_first_requested_command(asked, shown, first) -> None:
 @pytest.mark.parametrize(
     "began,now,bolt_time,bolt_now,expected",
     [
-        pytest.param(100.0, 100.0, 50.0, 100.0, None, id="in time"),
-        pytest.param(9000.0, 300.0, None, None, None, id="no time has passed by our clock"),
-        pytest.param(9000.0, -5000.0, None, None, None, id="our clock was set back"),
-        pytest.param(9000.0, 9100.0, None, None, Fit.DOUBTFUL, id="late by our clock, which may be wrong"),
-        pytest.param(9000.0, 100.0, 50.0, 9100.0, Fit.NO, id="late by Bolt's own clock"),
-        pytest.param(300.0, 9100.0, 50.0, 9100.0, None, id="late by our clock, in time by Bolt's"),
-        pytest.param(None, 100.0, 50.0, 9100.0, Fit.NO, id="it has not started yet"),
+        pytest.param(100.0, 100.0, 50.0, 100.0, False, id="in time"),
+        pytest.param(9000.0, 300.0, None, None, False, id="no time has passed by our clock"),
+        pytest.param(9000.0, -5000.0, None, None, False, id="our clock was set back"),
+        pytest.param(9000.0, 9100.0, None, None, True, id="late by our clock, where Bolt's is unknown"),
+        pytest.param(9000.0, 100.0, 50.0, 9100.0, True, id="late by Bolt's own clock"),
+        pytest.param(300.0, 9100.0, 50.0, 9100.0, False, id="late by our clock, in time by Bolt's"),
+        pytest.param(None, 100.0, 50.0, 9100.0, True, id="it has not started yet"),
     ],
 )
 def test_a_run_that_started_too_late_is_not_ours(began, now, bolt_time, bolt_now, expected) -> None:
-    """Bolt's clock makes that certain; our own clock only makes it doubtful."""
-    intent = TriggerIntent(7, 60.0, bolt_time=bolt_time)
-    assert begun_too_late(intent, began, now, bolt_now) is expected
+    """Bolt's clock decides, where its time is known."""
+    intended, present = intended_and_now(TriggerIntent(7, 60.0, bolt_time=bolt_time), now, bolt_now)
+    assert began_too_late(intended, present, began) is expected
 
 
 @given(st.dictionaries(st.integers(1, 99), st.sampled_from(Fit), max_size=5), st.booleans())

@@ -13,6 +13,7 @@ from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
 
 from paradime_blocks.trigger.send import Trigger
+from paradime_flows.ledger import FlowRunLedger
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -50,7 +51,7 @@ async def killed_before_it_sends(simulator: BoltSimulator, flow_run_id: UUID) ->
 async def killed_before_it_writes_the_run(simulator: BoltSimulator, flow_run_id: UUID) -> None:
     """Start a Bolt run, and die."""
     attempt = await begun(simulator, flow_run_id)
-    with mock.patch.object(Trigger, "_started", side_effect=die):
+    with mock.patch.object(FlowRunLedger, "started", side_effect=die):
         await attempt.obtain()
 
 

@@ -8,9 +8,15 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from faults.bench import FIRST, SCHEDULE, SECOND, credentials_for, reached
+from faults.bench import FIRST, SCHEDULE, SECOND, credentials_for, reached, run_flow
 
-from paradime_blocks.errors import BoltAlreadyRunning, BoltRequestError, BoltTriggerUnknown, BoltUnavailable
+from paradime_blocks.errors import (
+    BoltAlreadyRunning,
+    BoltRequestError,
+    BoltRunTimedOut,
+    BoltTriggerUnknown,
+    BoltUnavailable,
+)
 from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.testing import BoltSimulator, faults
 from paradime_blocks.testing.faults import Fault
@@ -154,7 +160,8 @@ async def test_a_trigger_that_started_nothing_is_sent_again(simulator, record_fi
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
 async def test_of_two_runs_that_fit_none_is_chosen(simulator, first) -> None:
     """Another client starts the same at the same time: the error names both runs, and nothing is sent again."""
-    simulator.inject(Meanwhile(simulator, first=first, operation="triggerBoltRun"))
+    another = {"actor": "an API key"}
+    simulator.inject(Meanwhile(simulator, first=first, changes=another, operation="triggerBoltRun"))
     with pytest.raises(BoltTriggerUnknown) as caught:
         await block(simulator).atrigger()
     both = tuple(each.id for each in simulator.runs())
@@ -168,15 +175,20 @@ async def test_of_two_runs_that_fit_none_is_chosen(simulator, first) -> None:
 @pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param({"commands": [SECOND]}, id="commands"), pytest.param({"branch": "main"}, id="branch")],
+    [
+        pytest.param({"commands": [SECOND]}, id="commands"),
+        pytest.param({"branch": "main"}, id="branch"),
+        pytest.param({"branch": "dev", "actor": "Bolt's scheduler"}, id="actor"),
+    ],
 )
 async def test_our_run_is_distinguished_from_another(simulator, changes, first) -> None:
-    """A run with other commands or another branch is not ours; our run beside it is adopted."""
+    """A run with other commands or another branch, or of Bolt's timer, is not ours; our run beside it is adopted."""
     simulator.inject(Meanwhile(simulator, first=first, changes=changes, operation="triggerBoltRun"))
     run = await block(simulator, commands=[FIRST, SECOND], branch="dev").atrigger()
     assert simulator.run(run.run_id).branch == "dev"
     assert simulator.run(run.run_id).planned_commands == (FIRST, SECOND)
     assert len(simulator.runs()) == 2
+    assert run.run_id == simulator.runs()[1 if first else 0].id
 
 
 async def test_another_run_does_not_prove_that_ours_is_absent(simulator) -> None:
@@ -190,17 +202,19 @@ async def test_another_run_does_not_prove_that_ours_is_absent(simulator) -> None
     assert simulator.count("triggerBoltRun") == 1
 
 
-async def test_already_running_after_a_lost_answer_means_our_own_run(simulator, record_figures) -> None:
-    """The run appears late. Until then the trigger is sent again, and refused because of that run."""
+async def test_a_run_that_appears_late_is_waited_for_and_not_started_twice(simulator, record_figures) -> None:
+    """Until then the trigger is sent again, and refused because of that run, which may be another client's."""
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     behind = [
         NothingYet(simulator, operation=each, times=None) for each in ("listBoltRuns", "boltScheduleName")
     ]
     simulator.inject(LOST, *behind)
-    run = await block(simulator).atrigger()
-    assert [run.run_id] == [each.id for each in simulator.runs()]
+    outcome = await run_flow(simulator, live_logs="off", one_at_a_time=False, timeout_seconds=10.0)
+    assert isinstance(outcome.error, BoltRunTimedOut)
+    (ours,) = outcome.runs
+    assert (outcome.error.run_id, ours.cancel_requests) == (ours.id, 0)
     assert simulator.count("triggerBoltRun") == 2
-    await run.acancel()
+    simulator.finish(ours.id)
     record_figures("Lost answers", runs=simulator.runs(), left_over=simulator.active_runs())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -240,85 +239,31 @@ async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator
 LOST_ON_ITS_WAY = faults.CutConnection(operation="triggerBoltRun")
 
 
-@pytest.mark.guarantee(
-    "The trigger's answer is lost",
-    "The answer is lost, Bolt refuses the trigger when it is sent again (HTTP 401, or 429 for too "
-    "long), and the first one's run appears later",
-    prefect="Failed; after a retry as the run ends",
-    bolt="One run",
-    result=(
-        "`BoltAuthError` or `BoltUnavailable`. A retry searches first, and waits for what it finds, "
-        "without ever cancelling it"
-    ),
-)
-@pytest.mark.parametrize("when", ["before the retry", "before the hook", "while the retry looks"])
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        pytest.param(faults.Status(401, operation="triggerBoltRun"), id="401"),
-        pytest.param(faults.Status(429, retry_after=3600, operation="triggerBoltRun"), id="429"),
-    ],
-)
-async def test_a_refusal_does_not_close_an_earlier_lost_trigger(simulator, prefect, refusal, when) -> None:
-    """The first answer was lost without a visible run, and the second trigger was refused; then a run appears.
-
-    No second run is started. But the run may be another client's, started by hand since, so it is not cancelled.
-    """
-    flow_run_id = running(prefect)
-    process.set(Process())
-    simulator.inject(LOST_ON_ITS_WAY)
-    simulator.inject(refusal)
-    with pytest.raises(
-        (BoltAuthError, BoltUnavailable), match="answer to an earlier try of this trigger was lost"
-    ):
-        await (await begun(simulator, flow_run_id)).obtain()
-    looks = simulator.count("listBoltRuns")
-    if when == "while the retry looks":
-        process.set(Process())
-        retry = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
-        await reached(simulator, lambda bolt: bolt.count("listBoltRuns") > looks + 1)
-        late = simulator.start_run(SCHEDULE, actor="an API key")
-    else:
-        late = simulator.start_run(SCHEDULE, actor="an API key")
-        if when == "before the hook":
-            await crash_hook(simulator, prefect, flow_run_id)
-        process.set(Process())
-        retry = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
-    assert (await retry).run_id == late
-    assert [(each.state, each.cancel_requests) for each in simulator.runs()] == [("RUNNING", 0)]
-    assert record_of(prefect, flow_run_id).relation is Relation.MAYBE_OURS
-
-
 async def test_a_busy_bolt_after_a_lost_answer_is_waited_for(simulator, prefect) -> None:
-    """One more search comes before anything is sent."""
+    """A search has shown that nothing was started: a run that appears during the wait does not count as ours."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
     process.set(Process())
     simulator.inject(LOST_ON_ITS_WAY)
     simulator.inject(faults.Status(429, retry_after=90, operation="triggerBoltRun", times=2))
     trigger = asyncio.create_task((await begun(simulator, flow_run_id)).obtain())
     await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 3)
-    late = simulator.start_run(SCHEDULE, actor="an API key")
-    assert (await trigger).run_id == late
-    assert record_of(prefect, flow_run_id).relation is Relation.MAYBE_OURS
-    assert simulator.count("triggerBoltRun") == 3
-    assert len(simulator.runs()) == 1
+    await reached(simulator, lambda _: not record_of(prefect, flow_run_id).is_open)
+    other = simulator.start_run(SCHEDULE, actor="an API key")
+    ours = (await trigger).run_id
+    assert [each.id for each in simulator.runs()] == [other, ours]
+    assert simulator.count("triggerBoltRun") == 4
 
 
-async def test_a_late_retry_is_identified_by_the_run_it_retries(simulator, prefect) -> None:
-    """The answer of the retry was lost, and the next one was refused; no other client retries that run."""
-    from paradime_blocks.trigger.request import TriggerRequest
-
+async def test_a_refusal_after_a_lost_answer_closes_the_intent(simulator, prefect) -> None:
+    """A search has shown that nothing was started, so nobody is to cancel a run that appears later."""
     flow_run_id = running(prefect)
     process.set(Process())
-    failed = simulator.start_run(SCHEDULE)
-    simulator.finish(failed, state="FAILED")
-    simulator.inject(dataclasses.replace(LOST_ON_ITS_WAY, operation="retryBoltRun"))
-    simulator.inject(faults.Status(401, operation="retryBoltRun"))
-    attempt = await begun(simulator, flow_run_id)
+    simulator.inject(LOST_ON_ITS_WAY)
+    simulator.inject(faults.Status(401, operation="triggerBoltRun"))
     with pytest.raises(BoltAuthError):
-        await attempt.triggering.run(TriggerRequest(SCHEDULE, retry_of=failed))
-    assert record_of(prefect, flow_run_id).is_open
-    assert record_of(prefect, flow_run_id).relation is Relation.OURS
+        await (await begun(simulator, flow_run_id)).obtain()
+    assert record_of(prefect, flow_run_id).phase is Phase.TAKEN
 
 
 @pytest.mark.guarantee(
@@ -422,21 +367,6 @@ async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, pr
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
-
-
-async def test_a_run_that_appears_while_bolt_is_busy_is_not_cancelled(simulator, prefect) -> None:
-    """The answer was lost, no run appeared, and Bolt is too busy for the next send."""
-    from paradime_blocks.trigger.send import Trigger
-
-    flow_run_id = running(prefect)
-    process.set(Process())
-    simulator.inject(dataclasses.replace(LOST_ON_ITS_WAY, operation="triggerBoltRun"))
-    simulator.inject(faults.Status(429, operation="triggerBoltRun", times=None))
-    broken_off = mock.patch.object(Trigger, "_wait_for_bolt", side_effect=RuntimeError("Killed."))
-    with broken_off, pytest.raises(RuntimeError):
-        await (await begun(simulator, flow_run_id)).obtain()
-    record = record_of(prefect, flow_run_id)
-    assert (record.is_open, record.relation) == (True, Relation.MAYBE_OURS)
 
 
 async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:
@@ -990,7 +920,7 @@ async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot)
 
 
 async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, taken_slot) -> None:
-    """There is no run to return, so the wait for the slot ends only at the time limit."""
+    """There is no run to return. So it fails, but only when a killed flow run would have lost the slot."""
     from paradime_flows.runner.slot import hold_slot
 
     lifecycle = await begun(simulator, running(prefect), on_already_running="skip")
@@ -999,7 +929,55 @@ async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, t
     async with AsyncExitStack() as stack:
         with pytest.raises(BoltAlreadyRunning):
             await hold_slot(lifecycle, stack)
-    assert asyncio.get_running_loop().time() - began > 900
+    assert 70 < asyncio.get_running_loop().time() - began < 90
+
+
+@pytest.mark.parametrize("policy", ["fail", "attach_if_same"])
+async def test_a_conflict_before_a_trigger_forgets_a_reported_run(simulator, prefect, policy) -> None:
+    """The failure of the earlier run was reported: it is not archived again, and the record does not name it."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    first = await begun(simulator, flow_run_id)
+    run = await first.obtain()
+    simulator.finish(run.run_id, state="FAILED")
+    await first.wait(run)
+    with pytest.raises(BoltRunFailed) as failure:
+        await first.result(run)
+    await first.finish(failure.value)
+    assert record_of(prefect, flow_run_id).phase is Phase.REPORTED
+    other = simulator.start_run(SCHEDULE, commands=["dbt run"])
+    looks = simulator.count("listBoltRuns")
+    process.set(Process())
+    again = await begun(simulator, flow_run_id, on_already_running=policy)
+    again.triggering.is_one_at_a_time = True
+    with pytest.raises(BoltAlreadyRunning) as refused:
+        await again.obtain()
+    assert refused.value.run_id == other
+    if policy == "fail":
+        assert simulator.count("listBoltRuns") == looks + 1
+    archived = await again.finish(refused.value)
+    assert archived.record.run_id is None
+    record = record_of(prefect, flow_run_id)
+    assert (record.run_id, record.state) == (None, None)
+    assert (record.phase, record.relation) == (Phase.TAKEN, Relation.OURS)
+
+
+async def test_a_refusal_before_a_trigger_forgets_a_reported_run(simulator, prefect) -> None:
+    """Bolt does not even show the schedule: nothing was sent, and the earlier run is not archived again."""
+    flow_run_id = running(prefect)
+    process.set(Process())
+    first = await begun(simulator, flow_run_id)
+    run = await first.obtain()
+    simulator.finish(run.run_id, state="FAILED")
+    await first.wait(run)
+    with pytest.raises(BoltRunFailed) as failure:
+        await first.result(run)
+    await first.finish(failure.value)
+    simulator.inject(faults.Status(503, operation="boltScheduleName", times=None))
+    process.set(Process())
+    with pytest.raises(BoltUnavailable):
+        await (await begun(simulator, flow_run_id)).obtain()
+    assert record_of(prefect, flow_run_id).run_id is None
 
 
 async def test_a_new_trigger_gets_its_full_time_limit(simulator, prefect) -> None:

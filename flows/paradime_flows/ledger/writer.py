@@ -57,9 +57,8 @@ class FlowRunLedger:
         # may have taken long.
         await self.check(flow_run)
 
-    async def started(self, run_id: int, *, adopted: bool) -> None:
+    async def started(self, run_id: int) -> None:
         """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
-        del adopted  # the decision log has it
         emit_triggered(self.subject(run_id))
         await self._track(run_id)
 
@@ -94,23 +93,20 @@ class FlowRunLedger:
             self._running = run_id
 
     async def withdraw(self) -> None:
-        """Write that the trigger has started no Bolt run, so that no later execution searches for one.
+        """Write that the trigger has started no Bolt run, or was not sent, so that no later execution searches for one.
 
         If the trigger was a retry, the failed Bolt run is the record's Bolt run again: the next execution retries it.
         """
         record = self.record
         record.intent = None
-        if record.phase in {Phase.SENDING, Phase.ENDED} and record.run_id is None:
-            record.phase = Phase.TAKEN
+        # The record may still name the run of an earlier intent, which was reported.
+        if record.run_id is None or record.phase is Phase.REPORTED:
+            record.run_id, record.state = None, None
+            record.phase, record.relation = Phase.TAKEN, Relation.OURS
         if record.failed_run is not None:
             record.run_id = record.failed_run
             record.state = next(each.state for each in record.attempts if each.run_id == record.run_id)
             record.phase = Phase.ENDED
-        await self.save()
-
-    async def disown(self) -> None:
-        """Write that the Bolt run must not be cancelled, because it is not certain that our trigger started it."""
-        self.record.relation = Relation.MAYBE_OURS
         await self.save()
 
     async def save(self) -> None:

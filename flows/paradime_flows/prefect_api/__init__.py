@@ -59,7 +59,7 @@ from paradime_flows.prefect_api.signals import (
     resend_swallowed_signals,
 )
 from paradime_flows.prefect_api.signatures import filled
-from paradime_flows.prefect_api.slots import SlotTaken, concurrency_slot
+from paradime_flows.prefect_api.slots import SlotTaken, schedule_slot
 from paradime_flows.prefect_api.supervisor import Supervised, the_supervisor
 from paradime_flows.prefect_api.task_runs import ShownTaskRun, as_task_run, end_left_task_runs
 from paradime_flows.time_limits import times
@@ -88,7 +88,6 @@ __all__ = [
     "bolt_client",
     "bolt_flow",
     "bolt_task",
-    "concurrency_slot",
     "count_signals",
     "current_execution",
     "current_execution_began_at",
@@ -117,6 +116,7 @@ __all__ = [
     "resolve_schedule",
     "run_logger",
     "schedule_of_run",
+    "schedule_slot",
     "schedule_tag",
     "set_final_state",
     "short_hash",

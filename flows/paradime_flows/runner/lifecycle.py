@@ -29,7 +29,6 @@ from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Phase, Record, Relati
 from paradime_flows.prefect_api import resend_swallowed_signals, run_logger
 from paradime_flows.reporting.failure_cause import outcome_text
 from paradime_flows.retry_policy import retry_of, why_not_retry
-from paradime_flows.runner.attached import check_what_it_did
 from paradime_flows.runner.begin import open_intent
 from paradime_flows.runner.conflict import Skipped, Triggering
 from paradime_flows.runner.policies import RunPolicies
@@ -134,15 +133,8 @@ class RunLifecycle:
 
         A cancel of the flow run also ends a search after a lost answer.
         """
-
-        async def start() -> None:
-            if request.retry_of is None:
-                await self.triggering.run(request)
-            else:
-                await self.triggering.retry_or_rest(request, request.retry_of, self.request)
-
         try:
-            await unless_stopped(start, self.record.flow_run_id)
+            await unless_stopped(partial(self.triggering.run, request), self.record.flow_run_id)
         except Skipped:
             if self.record.failed_run is None:
                 raise
@@ -200,7 +192,7 @@ class RunLifecycle:
                 finding,
             )
         if finding.verdict is Verdict.FOUND:
-            await self.ledger.started(finding.run_id, adopted=True)
+            await self.ledger.started(finding.run_id)
         return self.run
 
     async def wait(self, run: BoltRun) -> BoltRunState:
@@ -234,7 +226,7 @@ class RunLifecycle:
         result = await run.afetch_result()
         attempts = [*self.record.attempts, *result.attempts]
         if self.record.relation is Relation.ATTACHED:
-            self.differs = await check_what_it_did(run, self.request, self.record, self.policies)
+            self.differs = await self.triggering.how_it_differs(run)
         return result.model_copy(update={"attempts": attempts, "differs": self.differs})
 
     def is_retried(self, run: BoltRun, error: BoltRunFailed) -> bool:

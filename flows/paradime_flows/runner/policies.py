@@ -14,14 +14,9 @@ from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS
 
 @dataclass(frozen=True)
 class RunPolicies:
-    """What to do when a Bolt run fails, is interrupted, or conflicts with another Bolt run.
+    """The attributes mean the same as the parameters of `run_schedule`.
 
-    The attributes mean the same as the parameters of `run_schedule`.
-
-    Attributes:
-        leave: Whether the flow run stops tracking the Bolt run when the Bolt run has started. From then on, nothing
-            cancels the Bolt run.
-        archive: What is archived of the Bolt run, and where it is stored.
+    With `leave`, the flow run stops tracking the Bolt run when it has started. From then on, nothing cancels it.
     """
 
     retries: int = 0

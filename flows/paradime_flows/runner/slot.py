@@ -1,8 +1,8 @@
 """Lets only one flow run at a time run a schedule.
 
 Each schedule has a global concurrency limit in Prefect, with one slot. A flow run holds the slot while it runs the
-schedule. If the limit does not exist, this module creates the limit. If Prefect cannot give the slot, the flow run
-continues without the slot.
+schedule. If the limit does not exist, it is created. If Prefect cannot give the slot, the flow run continues without
+the slot.
 
 Bolt itself refuses a second run of a schedule that is already running. The slot does more:
 
@@ -13,48 +13,44 @@ Bolt itself refuses a second run of a schedule that is already running. The slot
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
 from slugify import slugify
 
 from paradime_blocks import BoltAlreadyRunning, BoltRunState, BoltSchedule
 from paradime_blocks.polling import Deadline
-from paradime_flows.prefect_api import SlotTaken, concurrency_slot, times
-from paradime_flows.runner.conflict import ATTACHING
+from paradime_flows.prefect_api import SlotTaken, schedule_slot, times
+from paradime_flows.runner.conflict import answer_to
 from paradime_flows.supervision import Action, Event, decide, unless_stopped
 
 if TYPE_CHECKING:
-    from paradime_blocks.trigger import DecisionLog
     from paradime_flows.runner.lifecycle import RunLifecycle
 
 
 async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
     """Take the schedule's concurrency slot, and wait for it as long as `on_already_running` allows.
 
-    Args:
-        lifecycle: The lifecycle that needs the slot.
-        stack: The slot is released when this stack closes.
+    The slot is released when `stack` closes.
 
     Raises:
-        Skipped: Another flow run holds the slot, and the policy is `skip`. If Bolt runs nothing, the holder may have
-            been killed. So this function first waits until the lease of a killed flow run would have expired. If a Bolt
-            run of this flow run has failed and is about to be retried, this error is not raised: the retry is skipped,
-            and the failure is reported.
+        Skipped: Another flow run holds the slot, and the policy is `skip`. If a Bolt run of this flow run has failed
+            and is about to be retried, the retry is skipped instead, and the failure is reported.
         BoltAlreadyRunning: Another flow run holds the slot. The policy is `fail`, or the time limit of the wait has
-            passed.
+            passed, or there is no Bolt run that the policy `skip` could return.
     """
-    lifecycle.triggering.is_one_at_a_time = True
-    needs_none = _has_run_to_track(lifecycle)
+    triggering = lifecycle.triggering
+    triggering.is_one_at_a_time = True
+    # The time limit of a Bolt run that this flow run already has, or may have, has begun. Only a retry needs the slot.
+    has_run = decide(lifecycle.record, Event.BEGUN) is not Action.SEND
+    needs_none = has_run and not _retries_failure(lifecycle)
     waits = lifecycle.policies.on_already_running == "wait" and not needs_none
-    dead = Deadline(times().slot_dead_seconds)
+    # The holder of the slot may have been killed. It loses the slot within this time.
+    dead = Deadline(min(times().slot_dead_seconds, triggering.waiting.remaining or 0.0))
     while True:
-        left = max(lifecycle.triggering.waiting.remaining or 0.0, 0.0)
+        left = triggering.waiting.remaining or 0.0
         slot = schedule_slot(
             slot_name(lifecycle.schedule),
             lifecycle.decision_log,
@@ -77,42 +73,30 @@ def _retries_failure(lifecycle: RunLifecycle) -> bool:
     return has_failed and lifecycle.policies.retries > 0
 
 
-def _has_run_to_track(lifecycle: RunLifecycle) -> bool:
-    """Whether this flow run has, or may have, a Bolt run to track, and so must not wait for the slot.
-
-    The time limit of such a Bolt run has already begun. If the Bolt run has failed and will be retried, the answer is
-    False: the retry needs the slot.
-    """
-    return decide(lifecycle.record, Event.BEGUN) is not Action.SEND and not _retries_failure(lifecycle)
-
-
 async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bool:
     """Do as the policy says while another flow run holds the slot. Return False to wait for the slot again.
 
-    When `dead` has passed, the lease of a killed flow run has expired. So the flow run that holds the slot is alive. If
-    Bolt does not run the schedule now, that flow run waits between a failure and a retry. Then there is no Bolt run to
-    attach to or to replace.
+    If Bolt does not run the schedule although the holder of the slot is alive, the holder waits between a failure and a
+    retry. Then there is no Bolt run to attach to or to replace.
     """
-    policy, waiting = lifecycle.policies.on_already_running, lifecycle.triggering.waiting
-    other, runs = await lifecycle.triggering.conflicting_run()
-    if runs and policy in {*ATTACHING, "replace"}:
-        # Bolt will refuse the trigger. `Triggering` then does as the policy says.
-        return True
-    # The policy `skip` needs a Bolt run to return.
-    is_settled = policy == "fail" or (policy == "skip" and other is not None)
-    at_once = policy == "wait" or (is_settled and (runs or dead.passed))
-    if not at_once and not waiting.passed:
+    triggering = lifecycle.triggering
+    conflict = await triggering.conflicting_run()
+    policy, may_wait = lifecycle.policies.on_already_running, not triggering.waiting.passed
+    answer = answer_to(conflict, policy, may_wait=may_wait)
+    may_be_dead = not conflict.is_active and not dead.passed
+    if answer == "wait" or may_be_dead:
         return False
-    if policy == "skip" and other is not None:
-        if _retries_failure(lifecycle):
-            lifecycle.stop_retrying("Another flow run in Prefect runs the schedule")
-            return True
-        why = (
-            f"Another flow run in Prefect runs the schedule (latest Bolt run of the schedule: {other.run_id})"
-        )
-        raise await lifecycle.triggering.skipped(other, why)
-    msg = "Another flow run in Prefect runs the schedule."
-    raise BoltAlreadyRunning(msg, schedule_name=lifecycle.record.schedule)
+    if answer == "fail" or conflict.run is None:
+        msg = "Another flow run in Prefect runs the schedule."
+        raise BoltAlreadyRunning(msg, schedule_name=lifecycle.record.schedule)
+    if answer == "skip" and not _retries_failure(lifecycle):
+        latest = conflict.run.run_id
+        why = f"Another flow run in Prefect runs the schedule (latest Bolt run of the schedule: {latest})"
+        raise triggering.skipped(conflict.run, why)
+    if answer == "skip":
+        lifecycle.stop_retrying("Another flow run in Prefect runs the schedule")
+    # Otherwise Bolt will refuse the trigger, and `Triggering` does as the policy says.
+    return True
 
 
 def slot_name(schedule: BoltSchedule) -> str:
@@ -130,64 +114,3 @@ def slot_name(schedule: BoltSchedule) -> str:
     if plain != label:
         plain = f"{plain[:60]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
     return f"paradime-bolt:{workspace}:{plain}"
-
-
-@asynccontextmanager
-async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: float) -> AsyncIterator[None]:
-    """Hold the schedule's slot during the `with` block. If Prefect cannot give the slot, continue without it.
-
-    A separate asyncio task holds the slot, so that a cancel scope of the caller cannot end the lease on the slot.
-
-    Args:
-        name: The name of the concurrency limit.
-        decision_log: Notes are written here if the wait is long, and if Prefect cannot give the slot.
-        wait_seconds: How long to wait for the slot.
-
-    Raises:
-        SlotTaken: The wait has ended, and another flow run still holds the slot.
-    """
-    acquired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    release = asyncio.Event()
-    holder = asyncio.create_task(_hold(name, wait_seconds, acquired, release), name=f"slot of {name}")
-    why = (
-        "Waiting for the schedule's concurrency slot. Another flow run or a killed attempt of this one may hold the "
-        "slot, or Prefect is slow."
-    )
-    telling = acquired.get_loop().call_later(times().slot_log_after_seconds, decision_log.note, why)
-    try:
-        # A request that Prefect does not answer must not prolong the wait.
-        done, _ = await asyncio.wait([acquired], timeout=wait_seconds)
-        telling.cancel()
-        if not done:
-            raise SlotTaken(name)
-        try:
-            acquired.result()
-        except SlotTaken:
-            raise
-        except Exception as error:  # noqa: BLE001 - see the module's docstring
-            decision_log.note(
-                f"Prefect could not give the schedule's concurrency slot; continuing without the slot ({error})."
-            )
-        yield
-    finally:
-        telling.cancel()
-        release.set()
-        limit = times().slot_release_seconds if acquired.done() else times().prefect_answer_seconds
-        with anyio.CancelScope(shield=True):
-            # If Prefect gives the slot after this time, the holder releases the slot then.
-            await asyncio.wait([holder], timeout=limit)
-
-
-async def _hold(
-    name: str, wait_seconds: float, acquired: asyncio.Future[None], release: asyncio.Event
-) -> None:
-    try:
-        async with concurrency_slot(name, wait_seconds, release):
-            if not acquired.done():
-                acquired.set_result(None)
-            await release.wait()
-    except Exception as error:  # noqa: BLE001 - the waiting caller gets the error; an unreleased slot expires
-        if not acquired.done() and not release.is_set():
-            acquired.set_exception(error)
-    finally:
-        acquired.cancel()
