@@ -14,16 +14,17 @@ from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run, steps_with_a_run_to_resume
 from support.processes import await_until
 
-from paradime_blocks import BoltPipelineFailed, BoltRequestError, BoltSchedule, ParadimeCredentials
+from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.phase import Phase
-from paradime_flows.ledger.record import FLOW_KEY, Record
+from paradime_flows.ledger.record import Record
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, read_outcomes
+from paradime_flows.pipelines.plan import StepState
+from paradime_flows.prefect_api import STEP_LABEL_PREFIX, ArtifactWriter
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner.resume import resuming, take_over_earlier
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -368,9 +369,8 @@ async def test_an_unreadable_step_does_not_stop_the_cancel_of_the_others(
         await client.update_flow_run_labels(left.id, orders_of(left, run_id, credentials).to_labels())
         await client.delete_flow_run(deleted.id)
     before = EarlierAttempts(flow_run, credentials)
-    before.resumable = {"extract": deleted, "orders": left}
-    await before.cancel_leftover(before.resumable, "The pipeline was cancelled.")
-    assert before.resumable == {}
+    before._left = [deleted, left]
+    await before.cancel_leftovers()
     assert workspace.run(run_id).state == "CANCELED"
 
 
@@ -475,24 +475,55 @@ async def test_no_more_steps_run_at_once_than_allowed(
     assert runs[1].ended_at <= runs[2].started_at
 
 
-@pytest.mark.parametrize("name", ["orders", "customers"])
 async def test_a_changed_step_resumes_nothing(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, name: str
+    workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The step ran another schedule before: that run is not resumed, and is cancelled."""
-    workspace.add_schedule("orders", commands=seconds(100_000))
-    run_id = workspace.start_run("orders")
+    """The step ran another schedule before: that run is not resumed, and is cancelled; its flow run is over."""
+    flow_run = await left_under_way(workspace, credentials, [{"schedule_name": "orders"}], {"orders"})
     async with get_client() as client:
-        before = await client.create_flow_run(run_schedule, state=Running())
-        after = await client.create_flow_run(run_schedule)
-        await client.update_flow_run_labels(before.id, orders_of(before, run_id, credentials).to_labels())
-    schedule = BoltSchedule(schedule_name=name, credentials=credentials)
-    with resuming(before.id):
-        new = await take_over_earlier(after, FLOW_KEY, schedule, schedule.request(), [])
-    same = name == "orders"
-    assert (new.run_id if new else None) == (run_id if same else None)
-    assert workspace.run(run_id).state == ("RUNNING" if same else "CANCELED")
+        (before,) = await subflows_of(client, [flow_run.id])
+    state = await run_again(flow_run, credentials, steps=[{"schedule_name": "customers", "name": "orders"}])
+    assert state.is_completed(), state.message
+    assert ran(workspace) == {"orders": ["CANCELED"], "customers": ["SUCCESS"]}
     async with get_client() as client:
-        state = (await client.read_flow_run(before.id)).state
-    assert state is not None
-    assert state.is_crashed()
+        after = await client.read_flow_run(before.id)
+    assert after.state is not None
+    assert after.state.is_final()
+
+
+async def test_a_success_that_was_not_noted_is_not_run_again(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The process died between the end of the step and the note of its outcome."""
+    await arun_pipeline(STEPS[:2], credentials, **QUICK)
+    flow_run = await latest_flow_run("run-pipeline")
+    async with get_client() as client:
+        outcome = read_outcomes(await client.read_flow_run(flow_run.id))["load"]
+        unnoted = outcome.model_copy(update={"state": StepState.RUNNING, "run_id": None})
+        label = {f"{STEP_LABEL_PREFIX}load": unnoted.model_dump_json(exclude_defaults=True)}
+        await client.update_flow_run_labels(flow_run.id, label)
+    state = await run_again(flow_run, credentials, steps=STEPS[:2])
+    assert state.is_completed(), state.message
+    assert ran(workspace) == {"extract": ["SUCCESS"], "load": ["SUCCESS"]}
+
+
+async def test_a_step_that_never_began_is_not_shown_as_running(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes while the page is written, just before the step's task would start."""
+    write = ArtifactWriter.markdown
+
+    async def interrupted(writer: ArtifactWriter, *given: Any) -> Any:
+        monkeypatch.undo()
+        running.cancel()
+        return await write(writer, *given)
+
+    monkeypatch.setattr(ArtifactWriter, "markdown", interrupted)
+    running = asyncio.create_task(arun_pipeline(STEPS[:2], credentials, name="nightly", **QUICK))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    flow_run = await latest_flow_run("run-pipeline")
+    assert await states_of(flow_run) == {"extract": "not run", "load": "not run"}
+    page = str((await artifacts_of(flow_run.id))["paradime-pipeline-nightly"].data)
+    assert "| extract | not run |" in page
+    assert workspace.runs() == []

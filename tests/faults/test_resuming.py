@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.attempts import begun, record_of, running, unanswered
+from faults.attempts import begun, record_of, resuming, running, unanswered
 from faults.bench import SCHEDULE, credentials_for, reached
 from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
@@ -79,14 +79,13 @@ async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_ru
 
 
 async def killed_during_takeover(
-    simulator: BoltSimulator, first: UUID, second: UUID, before: str = "_mark"
+    simulator: BoltSimulator, prefect: PrefectInMemory, first: UUID, second: UUID, before: str = "_mark"
 ) -> None:
     """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
     from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import resuming
 
     killed = mock.patch.object(takeover, before, side_effect=Killed)
-    with killed, resuming(first), pytest.raises(Killed):
+    with killed, resuming(prefect, first), pytest.raises(Killed):
         await begun(simulator, second)
 
 
@@ -120,14 +119,12 @@ async def test_a_retry_of_trigger_only_finds_the_run_it_started(simulator, prefe
 
 async def test_a_retried_parent_finds_the_run_that_trigger_only_started(simulator, prefect) -> None:
     """When a parent is retried, Prefect creates a new flow run for an interrupted subflow."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first, leave=True)).obtain()
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second, leave=True)
     assert (await newer.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
@@ -334,8 +331,6 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     simulator, prefect, above, refuses
 ) -> None:
     """Its attempt stops before it notices the cancel, and it is not set to Crashed in Prefect."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     parent = running(prefect)
     first, second = running(prefect, parent=parent), running(prefect)
@@ -345,7 +340,7 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     if refuses:
         simulator.inject(faults.Status(403, operation="cancelBoltRun"))
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         if refuses:
             with pytest.raises(BoltAuthError):
                 await begun(simulator, second)
@@ -363,7 +358,6 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
 async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
     """The cancelled flow run is the one whose end is about to be written."""
     from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -376,7 +370,7 @@ async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, p
         return await write_final_state(*arguments)
 
     process.set(Process())
-    with resuming(first), mock.patch.object(takeover, "write_final_state", cancelled_just_before):
+    with resuming(prefect, first), mock.patch.object(takeover, "write_final_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -384,8 +378,6 @@ async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, p
 
 async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simulator, prefect) -> None:
     """It comes between the last read of that flow run and the write."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -398,7 +390,7 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
         await write(flow_run_id, state, **options)
 
     process.set(Process())
-    with resuming(first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
+    with resuming(prefect, first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -407,18 +399,16 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
 
 async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, prefect) -> None:
     """The new flow run died after it set the older one to Crashed, and before it saw that this hid a cancel."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, first, second, before="write_final_state")
+    await killed_during_takeover(simulator, prefect, first, second, before="write_final_state")
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -441,15 +431,13 @@ async def test_a_run_that_appears_while_bolt_is_busy_is_not_cancelled(simulator,
 
 async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:
     """There is nothing to cancel, and the end was not reported."""
-    from paradime_flows.runner.resume import resuming
-
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     simulator.finish(run.run_id)
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
@@ -458,16 +446,14 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
 @pytest.mark.parametrize("before", ["write_final_state", "_copy", "_mark"])
 async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect, before) -> None:
     """After each step of a takeover, a record is open: nobody loses the run, and nobody starts another one."""
-    from paradime_flows.runner.resume import resuming
-
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, first, second, before)
+    await killed_during_takeover(simulator, prefect, first, second, before)
     assert record_of(prefect, first).is_open
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert not record_of(prefect, first).is_unreported
     assert (await newer.obtain()).run_id == run.run_id
@@ -477,19 +463,17 @@ async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, pre
 
 async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resumed(simulator, prefect) -> None:
     """The new flow run was killed during the takeover. The older one resumes its run; then the new one starts again."""
-    from paradime_flows.runner.resume import resuming
-
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     unanswered(prefect, first)
     process.set(Process())
-    await killed_during_takeover(simulator, first, second)
+    await killed_during_takeover(simulator, prefect, first, second)
     prefect.set_state(first, StateType.RUNNING)
     process.set(Process())
     assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
     assert [record_of(prefect, each).is_open for each in (first, second)] == [False, True]
@@ -501,7 +485,6 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
     """Equal tasks of a process pool find the same run: the last to claim it gets it, the other starts its own run."""
     from paradime_flows.prefect_api.supervisor import start_new_supervisor
     from paradime_flows.runner import takeover
-    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, one, other = running(prefect), running(prefect), running(prefect)
@@ -512,7 +495,7 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
     async def second_claim() -> None:
         process.set(Process())
         start_new_supervisor()
-        with resuming(first):
+        with resuming(prefect, first):
             taken.append((await (await begun(simulator, other)).obtain()).run_id)
 
     original = getattr(takeover, late)
@@ -524,7 +507,7 @@ async def test_two_processes_do_not_both_take_over_a_run(simulator, prefect, lat
         await original(*arguments)
 
     process.set(Process())
-    with mock.patch.object(takeover, late, interrupted_by_second_claim), resuming(first):
+    with mock.patch.object(takeover, late, interrupted_by_second_claim), resuming(prefect, first):
         lifecycle = await begun(simulator, one)
     anew = (await lifecycle.obtain()).run_id
     assert taken == [0, run.run_id]

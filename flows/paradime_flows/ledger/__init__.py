@@ -5,7 +5,7 @@ from paradime_flows.ledger.lease import Lease, execution_began_at, last_sign_of_
 from paradime_flows.ledger.others import runs_of_others
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, write_record
-from paradime_flows.ledger.retried_parents import enter
+from paradime_flows.ledger.retried_parents import call_name, enter
 from paradime_flows.ledger.store import (
     Superseded,
     check_lease,

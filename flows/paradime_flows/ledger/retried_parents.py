@@ -11,6 +11,7 @@ So if a task is in the path, a second tag tells the calls of one attempt from th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 _DIGITS: Final = 12
 _WRITES_AT_MOST: Final = 5
+
+# The name of the present call, instead of Prefect's number. A pipeline names its calls, because its next attempt may
+# make other calls, or make them in another order.
+call_name: ContextVar[str | None] = ContextVar("call_name", default=None)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     for child, parent, call in reversed(list(zip(family, family[1:], calls, strict=False))):
         is_first = is_first and is_first_attempt(parent) and not has_its_own_process(child)
         if call.dynamic_key.isdigit():
-            path.append(_step_by_flow(child, call))
+            name = call_name.get() if child is family[0] else None
+            path.append(_step_by_flow(child, call, name or call.dynamic_key))
             if attempts:
                 attempts.append(parent.state and parent.state.id)
         elif (tasks := tasks_around(parent.id)) is not None:
@@ -144,12 +150,12 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     )
 
 
-def _step_by_flow(child: FlowRun, call: TaskRun) -> object:
+def _step_by_flow(child: FlowRun, call: TaskRun, name: str) -> object:
     # Prefect's key of a flow ends with a hash of its file and line, which may change before the next attempt.
     function = call.task_key.rpartition("-")[0]
     # If deployments are called in parallel, Prefect numbers them in the order in which the requests arrive.
     parameters = _hash(child.parameters) if has_its_own_process(child) else ""
-    return (child.flow_id, function, call.dynamic_key, parameters)
+    return (child.flow_id, function, name, parameters)
 
 
 def _step_by_task(child: FlowRun, tasks: Caller) -> object:

@@ -2,7 +2,7 @@
 
 The outcome of each step is stored in a label of the pipeline's flow run, so that a retry of the flow run skips steps
 that succeeded. If a step was running when the process died, the new subflow run of the step takes over the Bolt run
-record of the old subflow run (`paradime_flows.runner.resume`).
+record of the old subflow run, as in any flow whose parent is retried (`paradime_flows.runner.resume`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import anyio
 from prefect.exceptions import Pause
 
 from paradime_blocks import BoltAttempt, BoltRunError, BoltRunResult, BoltRunState
+from paradime_blocks.models import BoltRunRecord
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import Superseded, check_lease, put, read_records
+from paradime_flows.ledger import Superseded, call_name, check_lease, put, read_records
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
-from paradime_flows.pipelines.own_start import own_start
-from paradime_flows.pipelines.plan import StepState, decide
+from paradime_flows.pipelines.own_start import find_own_start
+from paradime_flows.pipelines.plan import StepState, carried_over, decide
 from paradime_flows.pipelines.report import headline, render_pipeline, title_of
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
@@ -35,7 +36,6 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.runner import resuming
 from paradime_flows.supervision import (
     StoppedByPrefect,
     StopRequest,
@@ -59,12 +59,11 @@ class PipelineRun:
         name: The pipeline's name.
         steps: The steps. They have already been checked.
         options: The parameters that are the same for the flow runs of all steps.
-        before: The outcomes, Bolt runs and flow runs that the earlier attempts left behind.
+        before: What the earlier attempts left behind.
         flow: The flow that runs each step.
         on_failure: What happens to the other steps after a step has failed.
         max_parallel: How many steps may run at the same time.
-        on_interrupt: What happens to the Bolt runs when the process is interrupted, if nobody has cancelled the flow
-            run.
+        on_interrupt: What happens to the Bolt runs at an interrupt, if nobody has cancelled the flow run.
 
     Attributes:
         stop: The request that asks the steps to stop, or to release their Bolt runs.
@@ -92,7 +91,7 @@ class PipelineRun:
         self.max_parallel = max_parallel
         self.on_interrupt = on_interrupt
         self._before = before
-        self.outcomes = self._before.carried_over(steps)
+        self.outcomes = carried_over(steps, before.outcomes, attempt=before.attempt)
         self.stop = StopRequest()
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._writer = ArtifactWriter(flow_run.id)
@@ -116,7 +115,7 @@ class PipelineRun:
                 for name in starting:
                     self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
                 if not self._tasks:
-                    await self._cancel_leftovers()
+                    await self._before.cancel_leftovers()
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
@@ -138,7 +137,7 @@ class PipelineRun:
                 # The step runs again. Its stored success is overwritten, so that the next attempt does not reuse the
                 # success.
                 await self._note(name)
-        await self._before.prepare(self.steps, self.outcomes, self.flow)
+        await self._before.prepare(self.outcomes, self.flow)
 
     async def _decide(self) -> list[str]:
         """Store what happens to the steps that wait, and return those that start now."""
@@ -157,11 +156,10 @@ class PipelineRun:
             )
             self.stop.reason = decision.stop
         for name in decision.start:
-            # If no attempt has stored the end of the step, the stored start time is kept, because a subflow run that
-            # began after this time may have succeeded.
-            started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
+            before = self._before.outcomes.get(name) if name in self._before.resumable else None
+            started_at = (before and before.started_at) or _now()
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
-        return list(decision.start)
+        return decision.start
 
     async def _wait_for_step(self) -> None:
         """Wait until a step has ended. If the steps were asked to stop and do not stop, cancel their asyncio tasks."""
@@ -191,23 +189,25 @@ class PipelineRun:
         """Run a step as a subflow run, and store the outcome of the step."""
         step = self.steps[name]
         stop_request.set(self.stop)
-        # The subflow run has the step's name, so that a retry finds the subflow run of an earlier attempt.
+        call_name.set(f"{name} {self.outcomes[name].fingerprint}")
+        # The subflow run has the step's name, so that the next attempt knows the step of the subflow run.
         flow = self.flow.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after", "attach_seconds"}, exclude_none=True)
         try:
-            own = await own_start(step, self.outcomes, self._before, self.stop)
-            if own.outcome:
-                await self._note(name, **own.outcome, ended_at=_now())
+            own = None
+            if step.attach_seconds and name not in self._before.resumable:
+                own = await find_own_start(step, self.outcomes, self._before.credentials, self.stop)
+            if own is not None and own.state.is_terminal:
+                await self._note(name, **_outcome_of_own_start(own))
                 return
-            given |= own.options
-            with resuming(self._before.previous_of(name)):
-                state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
+            if own is not None:
+                given["on_already_running"] = "attach"
+            state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
             # If the step has released its Bolt run, no outcome is stored: the next execution stores how the Bolt run
             # ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
-                self._raise_if_released()
                 await reason_to_stop_if_known(self.flow_run.id)
                 await self._note(
                     name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
@@ -235,7 +235,9 @@ class PipelineRun:
     async def _interrupted(self) -> None:
         """Stop the steps, unless the interrupt has already reached them, and write the outcomes to the page."""
         try:
-            self._raise_if_released()
+            # The steps may have been released already. The state in Prefect may have changed since then.
+            if self.stop.release is not None:
+                raise self.stop.release
             stop = await reason_to_stop_if_known(self.flow_run.id)
         except (Superseded, Pause) as release:
             await self._release_steps(release)
@@ -253,28 +255,21 @@ class PipelineRun:
             for task in pending:
                 task.cancel()
         if self.stop.reason is not None:
-            await self._cancel_leftovers()
+            await self._before.cancel_leftovers()
+        await self._note_what_never_began()
+        await self._write_page()
+
+    async def _note_what_never_began(self) -> None:
         for name, outcome in self.outcomes.items():
-            if outcome.state is StepState.WAITING:
+            # A step is noted as running before its asyncio task starts.
+            never_began = outcome.state is StepState.RUNNING and name not in self._tasks.values()
+            still_runs = name in self._before.resumable and self.stop.reason is None
+            if outcome.state is StepState.WAITING or (never_began and not still_runs):
                 await self._note(
                     name,
                     state=StepState.NOT_RUN,
                     message="The pipeline was stopped before this step started.",
                 )
-        await self._write_page()
-
-    def _raise_if_released(self) -> None:
-        """Raise the exception `release` of the stop request, if it is set.
-
-        The state in Prefect is not read again, because the state may have changed since the release.
-        """
-        if self.stop.release is not None:
-            raise self.stop.release
-
-    async def _cancel_leftovers(self) -> None:
-        """Cancel the Bolt runs of earlier attempts that no step of this attempt resumes."""
-        reason = f"Flow run {self.flow_run.name!r} has ended without this step."
-        await self._before.cancel_leftover(self._before.resumable, reason)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
         """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
@@ -305,6 +300,17 @@ class PipelineRun:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _outcome_of_own_start(run: BoltRunRecord) -> dict[str, Any]:
+    succeeded = run.state == BoltRunState.SUCCESS
+    return {
+        "state": StepState.SUCCEEDED if succeeded else StepState.FAILED,
+        "run_id": run.id,
+        "bolt_state": run.state,
+        "message": "" if succeeded else f"Bolt started this run by itself. The run ended as {run.state}.",
+        "ended_at": _now(),
+    }
 
 
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:

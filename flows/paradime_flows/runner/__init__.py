@@ -4,6 +4,6 @@ from paradime_flows.runner.begin import begin_execution
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.resume import can_be_resumed, cancel_leftover, resuming
+from paradime_flows.runner.resume import can_be_resumed, cancel_leftover
 from paradime_flows.runner.run import as_result, cancelled, drive, failed, obtain, stopped, this_flow_run_id
-from paradime_flows.runner.takeover import write_final_state
+from paradime_flows.runner.takeover import replace_flow_run, write_final_state

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from paradime_blocks import BoltError, BoltRequestError, BoltSchedule, ParadimeCredentials
 from paradime_blocks.text import one_line
 from paradime_flows.ledger import FLOW_KEY, Caller, Record, Superseded, execution_of, read_records
 from paradime_flows.prefect_api import (
     flow_run_url,
-    prefect_client,
-    read_flow_runs,
     run_logger,
     the_supervisor,
 )
@@ -30,10 +26,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from paradime_blocks.trigger import TriggerRequest
-
-# The flow runs whose records a subflow may resume, if the caller has named them. None if the caller has not called
-# `resuming`: then the records of earlier calls of the same subflow may be resumed.
-_named: ContextVar[list[UUID] | None] = ContextVar("named", default=None)
 
 
 def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
@@ -95,16 +87,6 @@ def _check_schedule(record: Record, request: TriggerRequest) -> None:
         )
 
 
-@contextmanager
-def resuming(flow_run_id: UUID | None) -> Iterator[None]:
-    """Let a subflow that is called in the `with` block take over only the record of one flow run, or of none."""
-    token = _named.set([] if flow_run_id is None else [flow_run_id])
-    try:
-        yield
-    finally:
-        _named.reset(token)
-
-
 def can_be_resumed(record: Record) -> bool:
     """Whether a new flow run can resume the record: the end of its Bolt run, or of its trigger, was not reported."""
     return record.key == FLOW_KEY and record.is_unreported
@@ -117,25 +99,17 @@ async def take_over_earlier(
 
     `earlier` are the flow runs that earlier attempts have made with the same call, newest first.
     """
-    named = _named.get() if key == FLOW_KEY else None
-    if named is None:
-        earlier = [await _stop_if_alive(one, flow_run, schedule, request) for one in earlier]
-    else:
-        async with prefect_client() as client:
-            earlier = [*(await read_flow_runs(client, named)).values()]
+    earlier = [await _stop_if_alive(one, flow_run, schedule, request) for one in earlier]
     # Two intents must not return the same Bolt run.
     taken = read_records(flow_run)
     for old in (old for previous in earlier for old in read_records(previous)):
         if old.is_of_task is not (key != FLOW_KEY):
             continue
-        if can_be_continued(old, taken) and old.is_in(schedule.credentials):
-            if old.asks_for(request):
-                new = await _claim(old, flow_run, key, schedule.credentials)
-                if new is not None:
-                    return new
-            elif named is not None:
-                reason = f"Flow run {flow_run.name!r} makes a different request in this step."
-                await cancel_leftover(old, schedule.credentials, reason, flow_run)
+        is_same = old.asks_for(request) and old.is_in(schedule.credentials)
+        if is_same and can_be_continued(old, taken):
+            new = await _claim(old, flow_run, key, schedule.credentials)
+            if new is not None:
+                return new
         taken.append(old)
     return None
 
