@@ -28,7 +28,6 @@ from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
-    reason_to_stop,
     reason_to_stop_if_known,
     stop_request,
     unless_stopped,
@@ -366,15 +365,15 @@ async def test_only_the_flow_runs_of_one_attempt_are_suspended_together() -> Non
         caller = await client.create_task_run(call, flow_run_id=parent.id, dynamic_key="0")
         subflow = await client.create_flow_run(called, state=Running(), parent_task_run_id=caller.id)
         with pytest.raises(Pause):
-            await reason_to_stop(client, subflow.id)
+            await reason_to_stop_if_known(subflow.id)
         deployment = await client.create_deployment(flow_id=await client.create_flow(called), name="apart")
         apart = await client.create_flow_run_from_deployment(deployment, parent_task_run_id=caller.id)
-        assert await reason_to_stop(client, apart.id) is None
+        assert await reason_to_stop_if_known(apart.id) is None
         ends: list[State[Any]] = [Completed(), Crashed(), Failed(), Cancelled()]
         stopped = []
         for state in ends:
             await client.set_flow_run_state(parent.id, state, force=True)
-            stopped.append(bool(await reason_to_stop(client, apart.id)))
+            stopped.append(bool(await reason_to_stop_if_known(apart.id)))
         assert stopped == [False, False, True, True], (
             "its failure and its cancel are those of what it started"
         )

@@ -1,24 +1,16 @@
-"""What a process remembers about its flow runs, for how long, and which signals count for which."""
+"""What a process remembers about its flow runs, and for how long."""
 
 from __future__ import annotations
 
-import signal
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
-from paradime_blocks import signals
-from paradime_blocks.signals import SignalCount
 from paradime_flows.ledger.lease import Lease
 from paradime_flows.prefect_api.supervisor import Supervisor, start_new_supervisor, the_supervisor
 from paradime_flows.time_limits import Timing, use_timing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def context_of(flow_run_id: UUID) -> FlowRunContext:
@@ -26,25 +18,11 @@ def context_of(flow_run_id: UUID) -> FlowRunContext:
     return FlowRunContext.model_construct(flow_run=flow_run, start_time=datetime.now(timezone.utc))
 
 
-def comes(number: int) -> None:
-    """A signal, as the listening thread passes it on."""
-    for each in signals._counts:
-        each.heard.append((0.0, number))
-
-
-@pytest.fixture
-def count() -> Iterator[SignalCount]:
-    count = SignalCount()
-    yield count
-    count.end()
-
-
 def test_an_ended_execution_is_forgotten() -> None:
-    """It stays while it may be needed, and while its hooks run; then the count of its signals ends, too."""
+    """It stays while it may be needed, and while its hooks run."""
     known, flow_run_id = Supervisor(), uuid4()
     with context_of(flow_run_id) as context:
         first = known.of(flow_run_id)
-        first.signals["its execution"] = count = SignalCount()
     known.of(uuid4())
     assert known.of(flow_run_id) is first, "a task that outlives the attempt may need it"
     with use_timing(Timing(hooks_seconds=0.0)):
@@ -55,9 +33,7 @@ def test_an_ended_execution_is_forgotten() -> None:
     assert known.of(flow_run_id) is first, "its hooks run"
     with use_timing(Timing(hooks_seconds=0.0)):
         known.of(uuid4())
-    comes(signal.SIGTERM)
     assert known.of(flow_run_id) is not first
-    assert count.interrupts == 0
 
 
 def test_a_flow_run_that_awaits_a_retry_is_remembered() -> None:
@@ -85,49 +61,10 @@ def test_each_record_left_is_taken_over_by_one_intent() -> None:
 
 
 def test_a_reset_process_remembers_nothing() -> None:
-    """Each test needs that: no flow runs, tokens and signals of earlier tests."""
+    """Each test needs that: no flow runs and tokens of earlier tests."""
     flow_run_id = uuid4()
     before = the_supervisor().of(flow_run_id)
     the_supervisor().leases[flow_run_id] = {Lease(1, "an execution")}
-    before.signals["its execution"] = count = SignalCount()
     start_new_supervisor()
-    comes(signal.SIGINT)
     assert the_supervisor().of(flow_run_id) is not before
-    assert (the_supervisor().leases, count.interrupts) == ({}, 0)
-
-
-def test_a_signal_counts_for_the_executions_active_at_its_arrival(count: SignalCount) -> None:
-    """It does not count for a later or an ended execution; a signal that was held back has no effect."""
-    comes(signal.SIGTERM)
-    later = SignalCount()
-    comes(signal.SIGTERM)
-    later.end()
-    comes(signal.SIGINT)
-    assert (count.interrupts, count.terminations, count.had()) == (3, 2, 3)
-    assert (later.interrupts, later.terminations) == (1, 1)
-    count.held_off.append((0.0, signal.SIGTERM))
-    assert (count.interrupts, count.terminations) == (3, 1)
-
-
-def test_a_swallowed_signal_is_sent_again_once_for_all_flow_runs(
-    count: SignalCount, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """This holds for any number of flow runs in the process; if it is swallowed too, it is sent once more."""
-    sent = []
-
-    class Timer:
-        def __init__(self, _: float, function: object, arguments: tuple[int, int]) -> None:
-            self.sent = (function, arguments[1])
-
-        def start(self) -> None:
-            sent.append(self.sent)
-
-    monkeypatch.setattr(signals.threading, "Timer", Timer)
-    other = SignalCount()
-    for expected in (1, 2):
-        comes(signal.SIGTERM)
-        for _ in range(2):
-            other.send_again_if_swallowed()
-            count.send_again_if_swallowed()
-        assert sent == [(signals.os.kill, signal.SIGTERM)] * expected
-    other.end()
+    assert the_supervisor().leases == {}

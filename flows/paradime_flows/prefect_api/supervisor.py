@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
 
     from paradime_blocks import ParadimeCredentials
-    from paradime_blocks.signals import SignalCount
     from paradime_flows.prefect_api.client import OpenClient
     from paradime_flows.prefect_api.observer import Observer
     from paradime_flows.prefect_api.shared_reads import SharedReads
@@ -39,7 +38,8 @@ class Supervised:
 
     Attributes:
         executions: The token of each execution. The key is the time at which that execution began in this process.
-        signals: The signal count of each execution. The key is the execution's token.
+        signals_since: From when on signals count for each execution, on the monotonic clock. The key is the execution's
+            token.
         credentials: The credentials that were passed in code. The key is the endpoint and the workspace of the
             credentials. The credentials of a saved block are not kept here, because the block can be loaded again.
         claimed: The key of each intent that resumed an intent of an earlier attempt, and the tasks that called the new
@@ -60,7 +60,7 @@ class Supervised:
     """
 
     executions: dict[datetime, str] = field(default_factory=dict)
-    signals: dict[str, SignalCount] = field(default_factory=dict)
+    signals_since: dict[str, float] = field(default_factory=dict)
     credentials: dict[tuple[str, str | None], ParadimeCredentials] = field(default_factory=dict)
     claimed: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
     taken_over: dict[tuple[UUID, str], str] = field(default_factory=dict)
@@ -87,11 +87,6 @@ class Supervised:
         if self._over_since is None:
             self._over_since = time.monotonic()
         return time.monotonic() - self._over_since >= times().hooks_seconds
-
-    def end(self) -> None:
-        """Stop counting signals for the flow run."""
-        for count in self.signals.values():
-            count.end()
 
 
 class Supervisor:
@@ -137,7 +132,7 @@ class Supervisor:
     def _forget_what_has_ended(self) -> None:
         ended = [each for each, known in self._flow_runs.items() if each is not None and known.has_ended()]
         for flow_run_id in ended:
-            self._flow_runs.pop(flow_run_id).end()
+            del self._flow_runs[flow_run_id]
 
     def take_over(self, left: tuple[UUID, str], flow_run_id: UUID, key: str) -> bool:
         """Reserve an old intent for one new intent. In this process, only one new intent may take over an old intent.
@@ -178,9 +173,7 @@ class Supervisor:
             return known.call_numbers[called]
 
     def end(self) -> None:
-        """Stop counting signals for all flow runs, and stop observing them."""
-        for known in self.all():
-            known.end()
+        """Stop observing all flow runs."""
         if self.observer is not None:
             self.observer.end()
 
