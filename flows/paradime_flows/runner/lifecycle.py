@@ -59,12 +59,8 @@ RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
 class RunLifecycle:
     """Runs a schedule once for a flow run, even if the flow run crashes or is retried.
 
-    Args:
-        schedule: The schedule to run.
-        record: The record of the intent, from the flow run's labels or new.
-        policies: What to do when something goes wrong.
-        request: What to trigger. By default, the schedule is triggered without changes.
-        watcher: Called after each poll of the Bolt run, but not after a poll of a conflicting Bolt run.
+    `request` is the caller's request; the request in `record` may be a retry of it. `watcher` is called after each poll
+    of the Bolt run, but not after a poll of a conflicting Bolt run.
     """
 
     def __init__(
@@ -72,13 +68,11 @@ class RunLifecycle:
         schedule: BoltSchedule,
         record: Record,
         policies: RunPolicies,
-        *,
-        request: TriggerRequest | None = None,
-        watcher: RunWatcher | None = None,
+        request: TriggerRequest,
+        watcher: RunWatcher | None,
     ) -> None:
         self.schedule = schedule
-        # The caller's request. The request in `record` may be a retry of the caller's request.
-        self.request = request or schedule.request()
+        self.request = request
         self.policies = policies
         self.watcher = watcher
         self.record = record
@@ -102,7 +96,7 @@ class RunLifecycle:
     ) -> RunLifecycle:
         """Take the lease on a flow run, find or make the record of the intent, and return the lifecycle."""
         record, request = await open_intent(schedule, flow_run_id, policies, request, key)
-        return cls(schedule, record, policies, request=request, watcher=watcher)
+        return cls(schedule, record, policies, request, watcher)
 
     @property
     def run(self) -> BoltRun | None:
@@ -135,13 +129,9 @@ class RunLifecycle:
 
         A cancel of the flow run also ends a search after a lost answer.
         """
-
-        async def start() -> None:
-            if request.retry_of is None:
-                await self.triggering.run(request)
-            else:
-                await self.triggering.retry_or_rest(request, request.retry_of, self.request)
-
+        start = partial(self.triggering.run, request)
+        if request.retry_of is not None:
+            start = partial(self.triggering.retry_or_rest, request, request.retry_of, self.request)
         try:
             await unless_stopped(start, self.record.flow_run_id)
         except Skipped:

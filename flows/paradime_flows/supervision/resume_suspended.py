@@ -1,15 +1,12 @@
-"""Suspends a flow run while its Bolt run is running, and resumes it when the Bolt run has ended.
+"""Resumes a flow run that was suspended while its Bolt run was running (`paradime_flows.runner.suspend`).
 
-A suspended flow run has no process, so its wait costs nothing. Another process has to notice the end of the Bolt run:
-the flow `watch_runs`, or the receiver of Bolt's webhooks. When the flow run is resumed, its next execution tracks the
-Bolt run again, as after a crash.
+The flow `watch_runs` or the receiver of Bolt's webhooks notices the end of the Bolt run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -18,12 +15,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.flow_runs import asuspend_flow_run
 
 from paradime_blocks import BoltError, ParadimeCredentials
-from paradime_blocks.text import shorten
 from paradime_flows.ledger import FLOW_KEY, read_records
-from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, has_its_own_process, run_logger, times
+from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, run_logger
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -33,38 +28,7 @@ if TYPE_CHECKING:
 
 # If this package suspends a flow run, the key of the suspension begins with this text. A flow run that a person has
 # suspended has another key, and is not resumed here.
-_PAUSE_KEY: Final = "paradime-bolt-run-"
-
-
-def why_not_suspend(flow_run: FlowRun) -> str | None:
-    """Return why a flow run cannot be suspended, as the end of a sentence; None if it can be suspended."""
-    if not has_its_own_process(flow_run):
-        return "only a flow run of a deployment can be suspended"
-    if flow_run.parent_task_run_id is not None:
-        return "a sub-flow run cannot be suspended alone"
-    return None
-
-
-async def suspend_during(run_id: int | None, remaining_seconds: float) -> None:
-    """Suspend the current flow run until its Bolt run has ended or has reached its time limit.
-
-    If the flow run is not resumed within a day after the time limit, Prefect fails it. Then the sweeper cleans up.
-
-    Raises:
-        Pause: Always, if Prefect has suspended the flow run.
-        RuntimeError: Prefect did not suspend the flow run, for example because somebody cancels it.
-    """
-    run_logger().info(
-        "The flow run is suspended while Bolt run %s is running. When the Bolt run has ended, watch_runs or a webhook "
-        "resumes the flow run. The time limit of the Bolt run ends in %s.",
-        run_id,
-        shorten(max(0.0, remaining_seconds)),
-    )
-    # Prefect does not suspend a flow run twice with the same key. So each suspension has a new key.
-    await asuspend_flow_run(
-        timeout=int(max(0.0, remaining_seconds) + times().suspension_margin_seconds),
-        key=f"{_PAUSE_KEY}{run_id}-{uuid4().hex[:8]}",
-    )
+PAUSE_KEY: Final = "paradime-bolt-run-"
 
 
 async def resume_suspended(
@@ -119,8 +83,7 @@ async def _suspended(client: PrefectClient) -> list[tuple[FlowRun, Record]]:
     return [
         (flow_run, record)
         async for flow_run in every_flow_run(client, these)
-        if flow_run.state is not None
-        and (flow_run.state.state_details.pause_key or "").startswith(_PAUSE_KEY)
+        if flow_run.state is not None and (flow_run.state.state_details.pause_key or "").startswith(PAUSE_KEY)
         for record in read_records(flow_run)
         if record.key == FLOW_KEY
     ]
