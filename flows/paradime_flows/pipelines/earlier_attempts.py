@@ -41,11 +41,8 @@ _AT_ONCE = 16
 class EarlierAttempts:
     """The outcomes, Bolt runs and flow runs that the earlier attempts of a pipeline left behind.
 
-    Args:
-        flow_run: The pipeline's flow run.
-        credentials: The credentials of the workspace.
-        earlier: The other flow runs in which earlier attempts of the pipeline ran, oldest first.
-        attempt: The id of the current attempt.
+    `earlier` are the other flow runs in which earlier attempts ran, newest first; `attempt` is the id of the current
+    attempt.
 
     Attributes:
         outcomes: The newest stored outcome of each step. The key is the step's name.
@@ -63,29 +60,16 @@ class EarlierAttempts:
         self.credentials = credentials
         self.attempt = attempt
         self.outcomes: dict[str, StepOutcome] = {}
-        for one in [*earlier, flow_run]:
+        for one in [*earlier[::-1], flow_run]:
             self.outcomes.update(read_outcomes(one))
         self.resumable: set[str] = set()
         self._earlier = earlier
         self._left: list[FlowRun] = []
 
-    @classmethod
-    async def of(
-        cls,
-        client: PrefectClient,
-        flow_run: FlowRun,
-        credentials: ParadimeCredentials,
-        earlier: Sequence[FlowRun] = (),
-    ) -> EarlierAttempts:
-        """Read from Prefect what the attempts left behind. `earlier` are their other flow runs, newest first."""
-        return cls(flow_run, credentials, earlier[::-1], await _attempt_of(client, flow_run))
-
     async def prepare(self, outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]) -> None:
         """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step resumes.
 
-        Args:
-            outcomes: The outcome of each step at the start of the current attempt. The key is the step's name.
-            flow: The flow that runs each step.
+        `outcomes` has the outcome of each step at the start of the current attempt. `flow` runs each step.
         """
         for one in self._earlier:
             if not _is_over(one):
@@ -151,7 +135,7 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
     return found
 
 
-async def _attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
+async def attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
     """Return an id for the current attempt of a pipeline. A suspension of the flow run does not change the id.
 
     When a suspended flow run is resumed, Prefect does not increase the run count of this flow run, but increases the

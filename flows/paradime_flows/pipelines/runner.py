@@ -45,33 +45,21 @@ from paradime_flows.supervision import (
 )
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import State
 
     from paradime_flows.choices import OnFailure, OnInterrupt
     from paradime_flows.pipeline import Step
 
 
 class PipelineRun:
-    """Runs the steps of a pipeline in one attempt of the pipeline's flow run.
+    """Runs the steps of a pipeline in one attempt of the pipeline's flow run. The steps have already been checked.
 
-    Args:
-        flow_run: The pipeline's flow run.
-        name: The pipeline's name.
-        steps: The steps. They have already been checked.
-        options: The parameters that are the same for the flow runs of all steps.
-        before: What the earlier attempts left behind.
-        flow: The flow that runs each step.
-        on_failure: What happens to the other steps after a step has failed.
-        max_parallel: How many steps may run at the same time.
-        on_interrupt: What happens to the Bolt runs at an interrupt, if nobody has cancelled the flow run.
-
-    Attributes:
-        stop: The request that asks the steps to stop, or to release their Bolt runs.
+    `flow` runs each step, and `options` are the parameters that are the same for all steps. `stop` asks the steps to
+    stop, or to release their Bolt runs.
     """
 
     def __init__(
         self,
-        flow_run: FlowRun,
         name: str,
         steps: Sequence[Step],
         options: Mapping[str, Any],
@@ -80,9 +68,9 @@ class PipelineRun:
         flow: DispatchedFlow[..., Any],
         on_failure: OnFailure,
         max_parallel: int,
-        on_interrupt: OnInterrupt = "auto",
+        on_interrupt: OnInterrupt,
     ) -> None:
-        self.flow_run = flow_run
+        self.flow_run = before.flow_run
         self.name = name
         self.steps = {step.key: step for step in steps}
         self.options = options
@@ -94,7 +82,7 @@ class PipelineRun:
         self.outcomes = carried_over(steps, before.outcomes, attempt=before.attempt)
         self.stop = StopRequest()
         self._tasks: dict[asyncio.Task[None], str] = {}
-        self._writer = ArtifactWriter(flow_run.id)
+        self._writer = ArtifactWriter(self.flow_run.id)
         self._page: UUID | None = None
 
     async def run(self) -> None:
@@ -107,7 +95,12 @@ class PipelineRun:
             Pause: The flow run was suspended; the steps have released their Bolt runs.
         """
         try:
-            await self._prepare()
+            reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
+            if reused:
+                run_logger().info(
+                    "Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused)
+                )
+            await self._before.prepare(self.outcomes, self.flow)
             while True:
                 starting = await self._decide()
                 # On SQLite, Prefect's engine would wait for seconds if it met our writes. So the steps start last.
@@ -126,18 +119,6 @@ class PipelineRun:
         except (Superseded, Pause) as release:
             await self._release_steps(release)
             raise
-
-    async def _prepare(self) -> None:
-        reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
-        if reused:
-            run_logger().info("Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused))
-        for name, outcome in self.outcomes.items():
-            before = self._before.outcomes.get(name)
-            if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
-                # The step runs again. Its stored success is overwritten, so that the next attempt does not reuse the
-                # success.
-                await self._note(name)
-        await self._before.prepare(self.outcomes, self.flow)
 
     async def _decide(self) -> list[str]:
         """Store what happens to the steps that wait, and return those that start now."""
@@ -162,17 +143,11 @@ class PipelineRun:
         return decision.start
 
     async def _wait_for_step(self) -> None:
-        """Wait until a step has ended. If the steps were asked to stop and do not stop, cancel their asyncio tasks."""
+        """Wait until a step has ended. If the steps were asked to stop, wait until all of them have ended."""
         stopping = self.stop.reason is not None
-        done, _ = await asyncio.wait(
-            self._tasks,
-            timeout=times().step_stop_seconds if stopping else None,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not done:
-            for task in self._tasks:
-                task.cancel()
-            done, _ = await asyncio.wait(self._tasks, timeout=times().step_stop_seconds)
+        if stopping:
+            await self._end_steps(times().step_stop_seconds)
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
             if not task.cancelled() and isinstance(
@@ -250,10 +225,7 @@ class PipelineRun:
                     task.cancel()
         else:
             self.stop.reason = stop.reason if stop is not None else "The pipeline was interrupted."
-        if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=times().step_interrupt_seconds)
-            for task in pending:
-                task.cancel()
+        await self._end_steps(times().step_interrupt_seconds)
         if self.stop.reason is not None:
             await self._before.cancel_leftovers()
         await self._note_what_never_began()
@@ -274,8 +246,12 @@ class PipelineRun:
     async def _release_steps(self, release: Superseded | Pause) -> None:
         """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
         self.stop.release = release
+        await self._end_steps(times().step_release_seconds)
+
+    async def _end_steps(self, seconds: float) -> None:
+        """Wait until the steps have ended. If they do not end within some seconds, cancel their asyncio tasks."""
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
+            _, pending = await asyncio.wait(self._tasks, timeout=seconds)
             for task in pending:
                 task.cancel()
 
