@@ -32,13 +32,11 @@ async def find_own_start(
         async with credentials.get_client() as client:
             while stop.reason is None:
                 runs = await client.latest_bolt_runs(step.schedule_name, limit=_RUNS_READ)
-                newer = [run for run in runs if run.id > newest]
-                if newer:
-                    # If a person has started another run since then, the run that Bolt started is the older one.
-                    run = min(newer, key=lambda run: run.id)
-                    run_logger().info(
-                        "Bolt has started schedule %r by itself, as Bolt run %d.", step.schedule_name, run.id
-                    )
+                # If a person has started another run since then, the run that Bolt started is the older one.
+                run = min((run for run in runs if run.id > newest), key=lambda run: run.id, default=None)
+                if run is not None:
+                    text = "Bolt has started schedule %r by itself, as Bolt run %d."
+                    run_logger().info(text, step.schedule_name, run.id)
                     return run
                 if time.monotonic() >= deadline:
                     break

@@ -125,10 +125,7 @@ class RunLifecycle:
         return await self._start(request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
-        """Trigger or retry a Bolt run, or return the failed Bolt run if the policy is to skip the retry.
-
-        A cancel of the flow run also ends a search after a lost answer.
-        """
+        """Trigger or retry a Bolt run, or return the failed Bolt run if the policy is to skip the retry."""
         start = partial(self.triggering.run, request)
         if request.retry_of is not None:
             start = partial(self.triggering.retry_or_rest, request, request.retry_of, self.request)
@@ -148,7 +145,7 @@ class RunLifecycle:
         self.policies = replace(self.policies, retries=0)
 
     async def _count_retried(self, run_id: int) -> None:
-        """Add a Bolt run to the attempts: the caller asked to retry this run. The limit `retries` ignores this run."""
+        """Add the Bolt run that the caller asked to retry to the attempts. The limit `retries` ignores this run."""
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
         known = len(self.record.attempts)
@@ -197,18 +194,16 @@ class RunLifecycle:
 
     async def wait(self, run: BoltRun) -> BoltRunState:
         """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect."""
+        limit = self.schedule.timeout_seconds
 
         async def wait() -> BoltRunState:
-            limit = self.schedule.timeout_seconds
+            remaining = await remaining_seconds(self.record, self.schedule.credentials, limit)
             return await run.await_for_completion(
-                await remaining_seconds(self.record, self.schedule.credentials, limit),
-                watcher=partial(self._watch, run),
-                whole_seconds=limit,
+                remaining, watcher=partial(self._watch, run), whole_seconds=limit
             )
 
-        state = await unless_stopped(wait, self.record.flow_run_id)
-        self.record.state = state
-        return state
+        self.record.state = await unless_stopped(wait, self.record.flow_run_id)
+        return self.record.state
 
     async def _watch(self, run: BoltRun, seen: Observation) -> None:
         await self.ledger.save_again()

@@ -150,7 +150,7 @@ async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) ->
         return run
 
 
-async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode) -> BoltRunResult:
+async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "hold") -> BoltRunResult:
     while True:
         try:
             async with _as_task_run(f"wait for {run.run_id}") as shown:
@@ -189,8 +189,8 @@ def this_flow_run_id() -> UUID:
 async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
     """Return a state instead of a flow's result, after the flow run was stopped.
 
-    If a signal stopped the process, the state is Crashed: Prefect gives the same state to a flow in the main thread,
-    which the signal reaches directly. If a cancel caused the signal, or if there was no signal, the state is Cancelled.
+    After a signal that no cancel has caused, the state is Crashed: Prefect gives the same state to a flow in the main
+    thread, which the signal reaches directly. Otherwise, the state is Cancelled.
     """
     reason = f"{stop.reason}{more}"
     if stop.by_signal:
@@ -201,7 +201,7 @@ async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more
 
 
 def cancelled(reason: str, kind: type[R]) -> R:
-    """Return a cancelled state instead of a flow's result. Prefect makes this state the flow run's final state."""
+    """Return a cancelled state instead of a flow's result."""
     return as_result(Cancelled(message=reason), kind)
 
 

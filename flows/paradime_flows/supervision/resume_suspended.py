@@ -36,36 +36,25 @@ async def resume_suspended(
 ) -> list[FlowRun]:
     """Resume the flow runs that were suspended for a Bolt run that has ended, or has reached its time limit.
 
-    This function can be called at any time and by several observers at once: Prefect resumes a flow run once.
-
-    Args:
-        client: An open Prefect client.
-        credentials: The credentials of the workspace. Flow runs of other workspaces are not resumed.
-        ended: Bolt runs that are known to have ended. Bolt is asked for the state of all others.
-
-    Returns:
-        The flow runs that were resumed.
+    This function can be called at any time and by several observers at once: Prefect resumes a flow run once. Return
+    the flow runs that were resumed. Bolt is asked for the state of all Bolt runs that are not known to have `ended`.
     """
     waiting = [each for each in await _suspended(client) if each[1].is_in(credentials)]
-    unknown = {record.run_id for _, record in waiting if not record.time_is_up} - {None, *ended}
-    over = {*ended, *await _ended_runs(credentials, [each for each in unknown if each is not None])}
-    resumed = []
-    for flow_run, record in waiting:
-        if record.run_id in over or record.time_is_up:
-            run_logger().info("Resuming flow run %r for Bolt run %s.", flow_run.name, record.run_id)
-            if await _resume(client, flow_run):
-                resumed.append(flow_run)
-    return resumed
+    unknown = {record.run_id for _, record in waiting if record.run_id and not record.time_is_up}
+    over = {*ended, *await _ended_runs(credentials, unknown - {*ended})}
+    return [
+        flow_run
+        for flow_run, record in waiting
+        if (record.run_id in over or record.time_is_up) and await _resume(client, flow_run, record)
+    ]
 
 
-async def _resume(client: PrefectClient, flow_run: FlowRun) -> bool:
-    """Resume a flow run, and return whether Prefect has accepted this.
-
-    An error is only logged, because the other flow runs must still be resumed.
-    """
+async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> bool:
+    """Resume a flow run, and return whether Prefect has accepted this."""
+    run_logger().info("Resuming flow run %r for Bolt run %s.", flow_run.name, record.run_id)
     try:
         answer = await client.resume_flow_run(flow_run.id)
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - the other flow runs must still be resumed
         run_logger().warning("Could not resume flow run %r: %s", flow_run.name, error)
         return False
     if answer.status is SetStateStatus.REJECT:
@@ -89,13 +78,13 @@ async def _suspended(client: PrefectClient) -> list[tuple[FlowRun, Record]]:
     ]
 
 
-async def _ended_runs(credentials: ParadimeCredentials, run_ids: list[int]) -> set[int]:
+async def _ended_runs(credentials: ParadimeCredentials, run_ids: Collection[int]) -> set[int]:
     """Return the Bolt runs that have ended. Runs that Bolt does not return count as running."""
     if not run_ids:
         return set()
     try:
         async with credentials.get_client() as client:
-            found = await client.get_bolt_runs(run_ids, errors={})
+            found = await client.get_bolt_runs(list(run_ids), errors={})
     except BoltError as error:
         run_logger().warning("Could not ask Bolt for the runs of suspended flow runs: %s", error)
         return set()

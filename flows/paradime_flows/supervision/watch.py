@@ -46,13 +46,12 @@ _RELEASES = (Superseded, Pause)
 
 
 class StoppedByPrefect(Exception):
-    """The work of a flow run is no longer wanted. Examples: the flow run was cancelled, or a parent has ended.
+    """The work of a flow run is no longer wanted, for example because the flow run was cancelled.
 
     Args:
         reason: Why the work is no longer wanted, as a sentence.
         by_signal: Whether a signal stopped the process. It is not known whether somebody has cancelled the flow run.
-        ends_process: Whether the cancelled flow run is the only flow run of this process. Then the process ends when
-            the flow run ends.
+        ends_process: Whether the process ends when the cancelled flow run ends.
         is_cancel: Whether somebody has cancelled the flow run or a parent. The end of a parent is not a cancel.
     """
 
@@ -68,7 +67,7 @@ class StoppedByPrefect(Exception):
 
 @dataclass
 class StopRequest:
-    """A request to stop, from code in the same process: a pipeline uses it to stop its steps.
+    """A request of a pipeline to its steps, in the same process.
 
     Attributes:
         reason: Why the steps must stop, as a sentence; None while the steps may continue.
@@ -139,12 +138,9 @@ async def check_not_stopped(flow_run: FlowRun) -> None:
 
 
 async def reason_to_stop_if_known(flow_run_id: UUID, seen: FlowRun | None = None) -> StoppedByPrefect | None:
-    """Return why the work of a flow run is no longer wanted; None if it is wanted, or if Prefect is unreachable.
+    """Return what `_reason_in` returns for a flow run; None if Prefect is unreachable.
 
     If the flow run was read just now (`seen`), its parents are not read.
-
-    Raises:
-        Superseded, Pause: As for a wait, the Bolt run must be left to another execution.
     """
     asked = stop_request.get()
     if asked is not None and asked.release is not None:
@@ -153,10 +149,8 @@ async def reason_to_stop_if_known(flow_run_id: UUID, seen: FlowRun | None = None
     if seen is not None:
         return _reason_in([seen])
 
-    async def ask(client: PrefectClient) -> StoppedByPrefect | None:
-        return _reason_in(await family_of(client, flow_run_id))
-
-    return await unless_unreachable(ask)
+    family = await unless_unreachable(lambda client: family_of(client, flow_run_id))
+    return None if family is None else _reason_in(family)
 
 
 async def unless_stopped(
@@ -172,21 +166,18 @@ async def unless_stopped(
         work: The work to do.
         flow_run_id: The flow run.
         interval_seconds: Time between two reads of the flow run while there is no event stream, if not the default.
-        parts: The stop request that a pipeline shares with its steps. Its `release` is set before the work is
-            cancelled.
+        parts: The request that a pipeline shares with its steps. Its `release` is set before the work is cancelled.
 
     Raises:
-        StoppedByPrefect: The flow run is being cancelled.
-        Superseded: Another process runs the flow run now.
-        Pause: The flow run has been suspended.
-        TerminationSignal, KeyboardInterrupt: A signal came during the work. The exception is not put into an exception
-            group, because Prefect would not recognize it there.
+        StoppedByPrefect, Superseded, Pause: The reason to stop (`_reason_in`).
+        TerminationSignal, KeyboardInterrupt: A signal came during the work.
     """
     interval = interval_seconds or times().watch_interval_seconds
     why: StoppedByPrefect | Superseded | Pause | TerminationSignal | KeyboardInterrupt | None = None
     result: list[T] = []
     failure: BaseException | None = None
-    # The task group would put an error into an ExceptionGroup. So each error is stored, and raised below.
+    # The task group would put an error into an ExceptionGroup, in which Prefect would not recognize a signal. So each
+    # error is stored, and raised below.
     with ExitStack() as held:
 
         async def watch() -> None:
