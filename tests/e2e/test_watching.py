@@ -21,7 +21,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Ru
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
-from paradime_flows.prefect_api.signals import count_signals, resend_swallowed_signals
+from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.supervision import heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
@@ -128,24 +128,6 @@ async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None
     with pytest.raises(TerminationSignal):
         await stopped()
     assert work.done
-
-
-@pytest.mark.usefixtures("outer_handler")
-def test_a_signal_swallowed_during_the_archiving_is_sent_again() -> None:
-    """No wait for Bolt is active then, and asyncio only logs what the handler raises inside a callback."""
-
-    def handle(number: int, _: Any) -> None:
-        raise TerminationSignal(signal=number)
-
-    async def archives() -> None:
-        count_signals()
-        async with resend_swallowed_signals():
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
-            await anyio.sleep(10)
-
-    signal.signal(signal.SIGTERM, handle)
-    with pytest.raises(TerminationSignal):
-        asyncio.run(archives())
 
 
 @pytest.mark.usefixtures("outer_handler")

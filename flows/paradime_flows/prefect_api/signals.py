@@ -5,16 +5,12 @@ When this module is imported, the process starts to note its signals (`paradime_
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from paradime_blocks.signals import listen_for_signals, send_again_if_swallowed
+from paradime_blocks.signals import listen_for_signals
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.time_limits import times
 
 _RUNS_AGAIN = {"reschedule", "relinquish"}
 
@@ -38,20 +34,3 @@ def count_signals() -> float:
     listen_for_signals()
     since = the_supervisor().of(current_flow_run_id()).signals_since
     return since.setdefault(current_execution(), time.monotonic())
-
-
-@asynccontextmanager
-async def resend_swallowed_signals() -> AsyncIterator[None]:
-    """If asyncio swallows a SIGTERM during the `with` block, send SIGTERM to this process again."""
-    since, interval = count_signals(), times().signal_interval_seconds
-
-    async def check() -> None:
-        while True:
-            send_again_if_swallowed(since, interval)
-            await asyncio.sleep(interval)
-
-    checks = asyncio.create_task(check())
-    try:
-        yield
-    finally:
-        checks.cancel()

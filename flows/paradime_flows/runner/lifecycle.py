@@ -26,7 +26,7 @@ from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Phase, Record, Relation
-from paradime_flows.prefect_api import resend_swallowed_signals, run_logger
+from paradime_flows.prefect_api import run_logger
 from paradime_flows.reporting.failure_cause import outcome_text
 from paradime_flows.retry_policy import retry_of, why_not_retry
 from paradime_flows.runner.attached import check_what_it_did
@@ -265,10 +265,8 @@ class RunLifecycle:
         sentence = outcome.cause if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
             self.decision_log.note(sentence)
-        async with resend_swallowed_signals():
-            archive = await archive_record(
-                record, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
-            )
+        text = outcome_text(outcome) or self.differs
+        archive = await archive_record(record, self.schedule.credentials, outcome=text)
         # If another process runs the flow run now, this call raises an error: that process still needs the open record.
         await reason_to_stop_if_known(record.flow_run_id)
         timed_out = isinstance(outcome, BoltRunTimedOut)
