@@ -127,7 +127,7 @@ async def run_pipeline(
     try:
         await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
     except StoppedByPrefect as stop:
-        return await stopped(stop, flow_run.id, PipelineResult)
+        return stopped(stop, PipelineResult)
     cancel = await reason_to_stop_if_known(flow_run.id)
     if cancel is not None and cancel.is_cancel:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.

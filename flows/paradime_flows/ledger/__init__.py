@@ -1,7 +1,7 @@
 """The records of the Bolt runs that a flow run tracks, and the flow run's lease. Other packages import these names."""
 
 from paradime_flows.ledger.callers import Caller, tasks_around
-from paradime_flows.ledger.lease import Lease, execution_began_at, last_sign_of_life
+from paradime_flows.ledger.lease import Lease, last_sign_of_life
 from paradime_flows.ledger.others import runs_of_others
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, write_record

@@ -96,12 +96,3 @@ def last_sign_of_life(labels: Mapping[str, Any] | None) -> float | None:
     """Return when a holder of a lease gave the last sign of life; None if no holder has given a sign."""
     signs = [str((labels or {})[lease.label]).partition(" ")[0] for lease in leases_in(labels)]
     return max((float(sign) for sign in signs if sign.isdigit()), default=None)
-
-
-def execution_began_at(labels: Mapping[str, Any] | None) -> datetime | None:
-    """Return when the last execution of a flow run began, by the clock of its machine."""
-    for lease in sorted(leases_in(labels), reverse=True):
-        began_at = str((labels or {})[lease.label]).partition(" ")[2]
-        if began_at:
-            return datetime.fromisoformat(began_at)
-    return None

@@ -28,7 +28,6 @@ from paradime_flows.runner.suspend import has_ended_soon, suspend
 from paradime_flows.supervision import (
     StoppedByPrefect,
     describe_run,
-    reason_to_stop_if_known,
     summarize,
 )
 
@@ -84,12 +83,7 @@ async def drive(
     except Skipped as skipped:
         return await _skipped(lifecycle, skipped)
     except StoppedByPrefect as stop:
-        return await stopped(
-            stop,
-            this_flow_run_id(),
-            BoltRunResult,
-            describe_run(lifecycle.record, by_signal=stop.by_signal),
-        )
+        return stopped(stop, BoltRunResult, describe_run(lifecycle.record, by_signal=stop.by_signal))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
         return await _failed(lifecycle, error)
     return await _ended(lifecycle, result)
@@ -186,18 +180,14 @@ def this_flow_run_id() -> UUID:
     return flow_run_id
 
 
-async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
+def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
     """Return a state instead of a flow's result, after the flow run was stopped.
 
-    After a signal that no cancel has caused, the state is Crashed: Prefect gives the same state to a flow in the main
-    thread, which the signal reaches directly. Otherwise, the state is Cancelled.
+    After a signal, the state is Crashed: Prefect gives the same state to a flow in the main thread, which the signal
+    reaches directly. Otherwise, the state is Cancelled.
     """
     reason = f"{stop.reason}{more}"
-    if stop.by_signal:
-        found = await reason_to_stop_if_known(flow_run_id)
-        if found is None or not found.is_cancel:
-            return as_result(Crashed(message=reason), kind)
-    return cancelled(reason, kind)
+    return as_result(Crashed(message=reason), kind) if stop.by_signal else cancelled(reason, kind)
 
 
 def cancelled(reason: str, kind: type[R]) -> R:

@@ -50,7 +50,7 @@ class StoppedByPrefect(Exception):
 
     Args:
         reason: Why the work is no longer wanted, as a sentence.
-        by_signal: Whether a signal stopped the process. It is not known whether somebody has cancelled the flow run.
+        by_signal: Whether a signal stopped the process, and as far as is known, nobody has cancelled the flow run.
         ends_process: Whether the process ends when the cancelled flow run ends.
         is_cancel: Whether somebody has cancelled the flow run or a parent. The end of a parent is not a cancel.
     """
@@ -222,6 +222,10 @@ async def _watch(flow_run_id: UUID, interval_seconds: float) -> NoReturn:
         while True:
             await anyio.sleep(tick)
             if heard_since(signals_since) and not in_main_thread():
+                # Prefect sends a signal after a cancel, too.
+                found = await reason_to_stop_if_known(flow_run_id)
+                if found is not None and found.is_cancel:
+                    raise found
                 raise StoppedByPrefect("The process of the flow run was interrupted.", by_signal=True)
             send_again_if_swallowed(signals_since, times().signal_interval_seconds)
             if asked.release is not None:
