@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 16
 
 
+@dataclass(eq=False)
 class EarlierAttempts:
     """The outcomes, Bolt runs and flow runs that the earlier attempts of a pipeline left behind.
 
@@ -49,21 +51,16 @@ class EarlierAttempts:
         resumable: The names of the steps that can resume a Bolt run.
     """
 
-    def __init__(
-        self,
-        flow_run: FlowRun,
-        credentials: ParadimeCredentials,
-        earlier: Sequence[FlowRun] = (),
-        attempt: str = "",
-    ) -> None:
-        self.flow_run = flow_run
-        self.credentials = credentials
-        self.attempt = attempt
+    flow_run: FlowRun
+    credentials: ParadimeCredentials
+    earlier: Sequence[FlowRun] = ()
+    attempt: str = ""
+    resumable: set[str] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
         self.outcomes: dict[str, StepOutcome] = {}
-        for one in [*earlier[::-1], flow_run]:
+        for one in [*self.earlier[::-1], self.flow_run]:
             self.outcomes.update(read_outcomes(one))
-        self.resumable: set[str] = set()
-        self._earlier = earlier
         self._left: list[FlowRun] = []
 
     async def prepare(self, outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]) -> None:
@@ -71,7 +68,7 @@ class EarlierAttempts:
 
         `outcomes` has the outcome of each step at the start of the current attempt. `flow` runs each step.
         """
-        for one in self._earlier:
+        for one in self.earlier:
             if not _is_over(one):
                 # The process of the earlier flow run may still be alive. It would start more steps, and it would
                 # cancel the running steps at its end. If the earlier flow run is just starting again, the earlier flow
@@ -79,7 +76,7 @@ class EarlierAttempts:
                 with suppress(Superseded):
                     await replace_flow_run(one.id, self.flow_run)
         async with prefect_client() as client:
-            children = await subflows_of(client, [one.id for one in [*self._earlier, self.flow_run]])
+            children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
         if children:
             _number_calls_anew(flow)
         for child in children:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from paradime_flows.pipeline import Step
 
 
+@dataclass(eq=False)
 class PipelineRun:
     """Runs the steps of a pipeline in one attempt of the pipeline's flow run. The steps have already been checked.
 
@@ -58,29 +60,19 @@ class PipelineRun:
     stop, or to release their Bolt runs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        steps: Sequence[Step],
-        options: Mapping[str, Any],
-        before: EarlierAttempts,
-        *,
-        flow: DispatchedFlow[..., Any],
-        on_failure: OnFailure,
-        max_parallel: int,
-        on_interrupt: OnInterrupt,
-    ) -> None:
-        self.flow_run = before.flow_run
-        self.name = name
-        self.steps = {step.key: step for step in steps}
-        self.options = options
-        self.flow = flow
-        self.on_failure: OnFailure = on_failure
-        self.max_parallel = max_parallel
-        self.on_interrupt = on_interrupt
-        self._before = before
-        self.outcomes = carried_over(steps, before.outcomes, attempt=before.attempt)
-        self.stop = StopRequest()
+    name: str
+    steps: Sequence[Step]
+    options: Mapping[str, Any]
+    before: EarlierAttempts
+    flow: DispatchedFlow[..., Any]
+    on_failure: OnFailure
+    max_parallel: int
+    on_interrupt: OnInterrupt
+    stop: StopRequest = field(default_factory=StopRequest, init=False)
+
+    def __post_init__(self) -> None:
+        self.flow_run = self.before.flow_run
+        self.outcomes = carried_over(self.steps, self.before.outcomes, attempt=self.before.attempt)
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._writer = ArtifactWriter(self.flow_run.id)
         self._page: UUID | None = None
@@ -100,15 +92,15 @@ class PipelineRun:
                 run_logger().info(
                     "Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused)
                 )
-            await self._before.prepare(self.outcomes, self.flow)
+            await self.before.prepare(self.outcomes, self.flow)
             while True:
                 starting = await self._decide()
                 # On SQLite, Prefect's engine would wait for seconds if it met our writes. So the steps start last.
                 await self._write_page()
-                for name in starting:
-                    self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
+                for step in starting:
+                    self._tasks[asyncio.create_task(self._step(step), name=f"step {step.key}")] = step.key
                 if not self._tasks:
-                    await self._before.cancel_leftovers()
+                    await self.before.cancel_leftovers()
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
@@ -120,14 +112,14 @@ class PipelineRun:
             await self._release_steps(release)
             raise
 
-    async def _decide(self) -> list[str]:
+    async def _decide(self) -> list[Step]:
         """Store what happens to the steps that wait, and return those that start now."""
         decision = decide(
-            list(self.steps.values()),
+            self.steps,
             self.outcomes,
             on_failure=self.on_failure,
             max_parallel=self.max_parallel,
-            under_way=self._before.resumable,
+            under_way=self.before.resumable,
         )
         for name, reason in decision.drop.items():
             await self._note(name, state=StepState.NOT_RUN, message=reason)
@@ -137,10 +129,10 @@ class PipelineRun:
             )
             self.stop.reason = decision.stop
         for name in decision.start:
-            before = self._before.outcomes.get(name) if name in self._before.resumable else None
+            before = self.before.outcomes.get(name) if name in self.before.resumable else None
             started_at = (before and before.started_at) or _now()
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
-        return decision.start
+        return [step for step in self.steps if step.key in decision.start]
 
     async def _wait_for_step(self) -> None:
         """Wait until a step has ended. If the steps were asked to stop, wait until all of them have ended."""
@@ -160,9 +152,9 @@ class PipelineRun:
             # pipeline does.
             raise stop
 
-    async def _step(self, name: str) -> None:
+    async def _step(self, step: Step) -> None:
         """Run a step as a subflow run, and store the outcome of the step."""
-        step = self.steps[name]
+        name = step.key
         stop_request.set(self.stop)
         call_name.set(f"{name} {self.outcomes[name].fingerprint}")
         # The subflow run has the step's name, so that the next attempt knows the step of the subflow run.
@@ -170,8 +162,8 @@ class PipelineRun:
         given = step.model_dump(exclude={"name", "after", "attach_seconds"}, exclude_none=True)
         try:
             own = None
-            if step.attach_seconds and name not in self._before.resumable:
-                own = await find_own_start(step, self.outcomes, self._before.credentials, self.stop)
+            if step.attach_seconds and name not in self.before.resumable:
+                own = await find_own_start(step, self.outcomes, self.before.credentials, self.stop)
             if own is not None and own.state.is_terminal:
                 await self._note(name, **_outcome_of_own_start(own))
                 return
@@ -194,7 +186,7 @@ class PipelineRun:
 
     async def _note(self, name: str, **changes: Any) -> None:
         """Store a step's outcome in a label. If Prefect is unreachable, only log a warning."""
-        changes["attempt"] = self._before.attempt
+        changes["attempt"] = self.before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         if "state" in changes:
             run_logger().info("Step %r: %s", name, f"{outcome.state}. {outcome.message}".removesuffix(". "))
@@ -227,7 +219,7 @@ class PipelineRun:
             self.stop.reason = stop.reason if stop is not None else "The pipeline was interrupted."
         await self._end_steps(times().step_interrupt_seconds)
         if self.stop.reason is not None:
-            await self._before.cancel_leftovers()
+            await self.before.cancel_leftovers()
         await self._note_what_never_began()
         await self._write_page()
 
@@ -235,7 +227,7 @@ class PipelineRun:
         for name, outcome in self.outcomes.items():
             # A step is noted as running before its asyncio task starts.
             never_began = outcome.state is StepState.RUNNING and name not in self._tasks.values()
-            still_runs = name in self._before.resumable and self.stop.reason is None
+            still_runs = name in self.before.resumable and self.stop.reason is None
             if outcome.state is StepState.WAITING or (never_began and not still_runs):
                 await self._note(
                     name,
@@ -256,13 +248,12 @@ class PipelineRun:
                 task.cancel()
 
     async def _write_page(self) -> None:
-        steps = list(self.steps.values())
-        page = render_pipeline(self.name, steps, self.outcomes)
+        page = render_pipeline(self.name, self.steps, self.outcomes)
         try:
             if self._page is None:
                 key = artifact_key("paradime-pipeline", self.name)
                 self._page = await self._writer.markdown(
-                    key, page, f"{title_of(self.name)}: {len(steps)} steps"
+                    key, page, f"{title_of(self.name)}: {len(self.steps)} steps"
                 )
             else:
                 await self._writer.update(self._page, page)
@@ -291,35 +282,30 @@ def _outcome_of_own_start(run: BoltRunRecord) -> dict[str, Any]:
 
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:
     """Derive a step's outcome from the final state of the step's flow run."""
-    changes: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
-    if state.state_details.flow_run_id is not None:
-        changes["flow_run_id"] = str(state.state_details.flow_run_id)
+    flow_run_id = state.state_details.flow_run_id
     outcome = await state.aresult(raise_on_failure=False)
+    message = state.message or ""
     if state.is_completed() and isinstance(outcome, BoltRunResult):
-        ok = outcome.state == BoltRunState.SUCCESS
-        changes.update(
-            state=StepState.SUCCEEDED if ok else StepState.FAILED,
-            run_id=outcome.run_id,
-            bolt_state=outcome.state,
-            attempts=outcome.attempts,
-            message="" if ok else changes["message"],
-        )
-    elif state.is_cancelled() or state.is_crashed():
-        # If a signal stopped a flow that runs in a thread, the flow returns Crashed.
-        changes.update(state=StepState.CANCELED, **await _run_of(changes.get("flow_run_id")))
+        run = {"run_id": outcome.run_id, "bolt_state": outcome.state, "attempts": outcome.attempts}
+        succeeded = outcome.state == BoltRunState.SUCCESS
+        ended, message = (StepState.SUCCEEDED, "") if succeeded else (StepState.FAILED, message)
     else:
-        changes.update(state=StepState.FAILED, **await _run_of(changes.get("flow_run_id")))
-        if isinstance(outcome, BoltRunError):
-            changes["message"] = one_line(outcome.cause, 500)
-    return changes
+        run = await _run_of(flow_run_id)
+        # If a signal stopped a flow that runs in a thread, the flow returns Crashed.
+        is_failed = not (state.is_cancelled() or state.is_crashed())
+        ended = StepState.FAILED if is_failed else StepState.CANCELED
+        if is_failed and isinstance(outcome, BoltRunError):
+            message = outcome.cause
+    facts = {"state": ended, "message": one_line(message, 500), "ended_at": _now()}
+    return {**run, **facts, "flow_run_id": None if flow_run_id is None else str(flow_run_id)}
 
 
-async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
+async def _run_of(flow_run_id: UUID | None) -> dict[str, Any]:
     """Read a step's last Bolt run and attempts from the labels of its flow run; empty if there is no Bolt run."""
     if flow_run_id is None:
         return {}
     async with prefect_client() as client:
-        found = read_records(await client.read_flow_run(UUID(flow_run_id)))
+        found = read_records(await client.read_flow_run(flow_run_id))
     for record in found:
         if record.run_id is not None:
             state = record.state or BoltRunState("UNKNOWN")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
 
 
+@dataclass(eq=False)
 class RunLifecycle:
     """Runs a schedule once for a flow run, even if the flow run crashes or is retried.
 
@@ -63,25 +64,18 @@ class RunLifecycle:
     of the Bolt run, but not after a poll of a conflicting Bolt run.
     """
 
-    def __init__(
-        self,
-        schedule: BoltSchedule,
-        record: Record,
-        policies: RunPolicies,
-        request: TriggerRequest,
-        watcher: RunWatcher | None,
-    ) -> None:
-        self.schedule = schedule
-        self.request = request
-        self.policies = policies
-        self.watcher = watcher
-        self.record = record
-        self.ledger = FlowRunLedger(record, schedule.timeout_seconds, check=check_not_stopped)
-        self.decision_log = DecisionLog(record.notes, log=lambda sentence: run_logger().info(sentence))
-        self.triggering = Triggering(
-            schedule, self.ledger, self.decision_log, policies.on_already_running, self.request
-        )
-        self.differs: str | None = None
+    schedule: BoltSchedule
+    record: Record
+    policies: RunPolicies
+    request: TriggerRequest
+    watcher: RunWatcher | None = None
+    differs: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        schedule, policy = self.schedule, self.policies.on_already_running
+        self.ledger = FlowRunLedger(self.record, schedule.timeout_seconds, check=check_not_stopped)
+        self.decision_log = DecisionLog(self.record.notes, log=lambda sentence: run_logger().info(sentence))
+        self.triggering = Triggering(schedule, self.ledger, self.decision_log, policy, self.request)
 
     @classmethod
     async def begin(
