@@ -33,6 +33,7 @@ from paradime_flows.supervision.watch import (
     unless_stopped,
 )
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,13 @@ if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.fixture(autouse=True)
+def often() -> Iterator[None]:
+    """Flow runs are read often, so that the tests are short."""
+    with use_timing(Timing(watch_interval_seconds=0.1)):
+        yield
 
 
 @pytest.fixture
@@ -97,7 +105,7 @@ async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -
         async with get_client() as client:
             not_cancelled = await client.create_flow_run(other, state=Running())
         stopped, beside = await asyncio.gather(
-            unless_stopped(work, this_flow_run(), interval_seconds=0.1),
+            unless_stopped(work, this_flow_run()),
             unless_stopped(lambda: anyio.sleep(3), not_cancelled.id),
             return_exceptions=True,
         )
@@ -217,7 +225,7 @@ def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
             await anyio.sleep(1)
             await cancel_this_flow_run()
         doing = work if is_cancelled else partial(anyio.sleep, 20)
-        await unless_stopped(doing, this_flow_run(), interval_seconds=0.1)
+        await unless_stopped(doing, this_flow_run())
 
     async def script() -> None:
         await asyncio.gather(one(is_cancelled=True), one(is_cancelled=False))
@@ -271,7 +279,7 @@ async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() ->
         token = stop_request.set(request)
         try:
             with pytest.raises(Pause):
-                await unless_stopped(lambda: anyio.sleep(20), this_flow_run(), interval_seconds=60)
+                await unless_stopped(lambda: anyio.sleep(20), this_flow_run())
             with pytest.raises(Pause):
                 await reason_to_stop_if_known(this_flow_run())
         finally:
@@ -295,7 +303,7 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
     async def suspended() -> None:
         async with get_client() as client:
             await client.set_flow_run_state(this_flow_run(), Suspended(), force=True)
-        await unless_stopped(work, this_flow_run(), interval_seconds=0.1, parts=parts)
+        await unless_stopped(work, this_flow_run(), parts=parts)
 
     with pytest.raises(Pause):
         await suspended()

@@ -97,7 +97,7 @@ def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPref
 
     The reasons are:
 
-    - The flow run or a parent was cancelled.
+    - The flow run or a parent was cancelled or deleted.
     - A parent has ended. If a deployment started the child, this is a reason only if the parent has failed.
     - The flow of a submitted task has failed. Only the flow's own code writes that state.
 
@@ -108,6 +108,8 @@ def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPref
         Pause: The flow run, or a parent in the same process, is suspended. Prefect itself reports a suspension to the
             code only at the end of a task or flow. The Bolt run continues, and the next execution resumes it.
     """
+    if not family:
+        return StoppedByPrefect("The flow run has been deleted in Prefect.")
     own = in_this_process = True
     for flow_run in family:
         check_lease(flow_run)
@@ -148,31 +150,21 @@ async def reason_to_stop_if_known(flow_run_id: UUID, seen: FlowRun | None = None
         raise asked.release
     if seen is not None:
         return _reason_in([seen])
-
     family = await unless_unreachable(lambda client: family_of(client, flow_run_id))
     return None if family is None else _reason_in(family)
 
 
 async def unless_stopped(
-    work: Callable[[], Awaitable[T]],
-    flow_run_id: UUID,
-    *,
-    interval_seconds: float | None = None,
-    parts: StopRequest | None = None,
+    work: Callable[[], Awaitable[T]], flow_run_id: UUID, *, parts: StopRequest | None = None
 ) -> T:
     """Do some work, and watch its flow run meanwhile. If there is a reason to stop, the work is cancelled.
 
-    Args:
-        work: The work to do.
-        flow_run_id: The flow run.
-        interval_seconds: Time between two reads of the flow run while there is no event stream, if not the default.
-        parts: The request that a pipeline shares with its steps. Its `release` is set before the work is cancelled.
+    `parts` is the request that a pipeline shares with its steps. Its `release` is set before the work is cancelled.
 
     Raises:
         StoppedByPrefect, Superseded, Pause: The reason to stop (`_reason_in`).
         TerminationSignal, KeyboardInterrupt: A signal came during the work.
     """
-    interval = interval_seconds or times().watch_interval_seconds
     why: StoppedByPrefect | Superseded | Pause | TerminationSignal | KeyboardInterrupt | None = None
     result: list[T] = []
     failure: BaseException | None = None
@@ -183,7 +175,7 @@ async def unless_stopped(
         async def watch() -> None:
             nonlocal why
             try:
-                await _watch(flow_run_id, interval)
+                await _watch(flow_run_id)
             except (StoppedByPrefect, *_RELEASES, *_SIGNALLED) as reason:
                 why = reason
             if isinstance(why, StoppedByPrefect) and why.ends_process:
@@ -213,30 +205,26 @@ async def unless_stopped(
     raise why
 
 
-async def _watch(flow_run_id: UUID, interval_seconds: float) -> NoReturn:
+async def _watch(flow_run_id: UUID) -> NoReturn:
     """Raise when there is a reason to stop the work of the current flow run or task."""
     signals_since, asked = count_signals(), stop_request.get() or StopRequest()
     in_task = current_task_run_id() is not None
-    tick = min(interval_seconds, times().signal_interval_seconds)
-    with observing(flow_run_id, interval_seconds) as observed:
+    interval, tick = times().watch_interval_seconds, times().signal_interval_seconds
+    with observing(flow_run_id, interval) as observed:
         while True:
-            await anyio.sleep(tick)
+            await anyio.sleep(min(interval, tick))
             if heard_since(signals_since) and not in_main_thread():
                 # Prefect sends a signal after a cancel, too.
                 found = await reason_to_stop_if_known(flow_run_id)
                 if found is not None and found.is_cancel:
                     raise found
                 raise StoppedByPrefect("The process of the flow run was interrupted.", by_signal=True)
-            send_again_if_swallowed(signals_since, times().signal_interval_seconds)
+            send_again_if_swallowed(signals_since, tick)
             if asked.release is not None:
                 raise asked.release
             if asked.reason is not None:
                 raise StoppedByPrefect(asked.reason)
             family = observed.news()
             # An unreachable Prefect is no reason to stop a healthy run.
-            if family is not None:
-                stop = _reason_in(family, in_task=in_task)
-                if not family:
-                    stop = StoppedByPrefect("The flow run has been deleted in Prefect.")
-                if stop is not None:
-                    raise stop
+            if family is not None and (stop := _reason_in(family, in_task=in_task)):
+                raise stop
