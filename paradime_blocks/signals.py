@@ -3,7 +3,7 @@
 Python delivers a signal to the main thread, and Prefect raises an exception in that thread. A submitted task runs in
 its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while an asyncio
 transport sends or receives: in one case, a SIGTERM during `sock.send` became a broken connection to Bolt, and the flow
-continued. So this module counts signals, and code that waits checks the count. Prefect's handlers stay set: Prefect's
+continued. So this module notes the signals, and code that waits reads the notes. Prefect's handlers stay set: Prefect's
 runner needs these handlers to know whether it can cancel the process
 (`prefect.utilities.engine.can_ack_control_intent`). This module replaces Prefect's handlers only while a Bolt run is
 being cancelled, since a further signal would interrupt the cancel.
@@ -36,9 +36,10 @@ _HOLD_SECONDS = 30.0
 # The longest time from a signal to the clean-up that it causes, on a slow machine.
 _REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# All `SignalCount`s. The tuple is replaced, not changed, since a signal handler may interrupt a change.
-_counts: tuple[SignalCount, ...] = ()
-_counts_lock = threading.Lock()
+# Each signal with its time, on the monotonic clock. A signal that was held off and is delivered later is heard twice.
+_heard: list[tuple[float, int]] = []
+_held_off: list[tuple[float, int]] = []
+_sent_again_at = 0.0
 _ear: socket.socket | None = None
 
 
@@ -48,16 +49,10 @@ def in_main_thread() -> bool:
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Complete some work even if the caller is cancelled.
+    """Complete some work in a task of its own, even if the caller is cancelled.
 
     A shielded anyio scope stops only cancels that come from other anyio scopes. A cancel of the asyncio task itself, or
     a further cancel when a task group ends in an interrupt, would still interrupt the first `await` in the work.
-
-    Args:
-        work: The work; it runs in its own task.
-
-    Returns:
-        The result of the work.
     """
     task = asyncio.ensure_future(work)
     with anyio.CancelScope(shield=True):
@@ -67,74 +62,58 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-class SignalCount:
-    """Counts the signals to stop this process, from the creation of this object until `end`.
+def heard_since(moment: float) -> int:
+    """Return how many signals to stop this process came since a moment on the monotonic clock, even if held off."""
+    return sum(at >= moment for at, _ in _heard)
 
-    Attributes:
-        heard: All signals, each with its time.
-        held_off: The signals that were held off, each with its time. If a signal that was held off is delivered later,
-            `heard` contains the signal twice.
-        sent_again_for: The value of `terminations` when SIGTERM was last sent again.
+
+def _had_effect_since(moment: float, number: int | None = None) -> int:
+    """Return how many signals since a moment were not held off: those of one number, or all if `number` is None."""
+    return sum(
+        sign
+        for signals, sign in ((_heard, 1), (_held_off, -1))
+        for at, one in signals
+        if at >= moment and number in {None, one}
+    )
+
+
+def send_again_if_swallowed(moment: float, after_seconds: float) -> None:
+    """If asyncio has swallowed a SIGTERM that came since a moment, send SIGTERM to this process again, once.
+
+    A SIGTERM counts as swallowed if the work of the main thread has not ended within `after_seconds`. asyncio cannot
+    swallow a Ctrl-C. Call this function in the main thread; in other threads, it does nothing.
     """
-
-    def __init__(self) -> None:
-        global _counts  # noqa: PLW0603 - a signal is for the whole process
-        self.heard: list[tuple[float, int]] = []
-        self.held_off: list[tuple[float, int]] = []
-        self.sent_again_for = 0
-        listen_for_interrupts()
-        with _counts_lock:
-            _counts = (*_counts, self)
-
-    def end(self) -> None:
-        """Stop counting."""
-        global _counts  # noqa: PLW0603
-        with _counts_lock:
-            _counts = tuple(each for each in _counts if each is not self)
-
-    @property
-    def interrupts(self) -> int:
-        """The number of signals in `heard`."""
-        return len(self.heard)
-
-    @property
-    def terminations(self) -> int:
-        """The number of SIGTERMs that were not held off. asyncio can swallow a SIGTERM, but not a Ctrl-C."""
-        return self.had(signal.SIGTERM)
-
-    def had(self, number: int | None = None, *, since: float = 0.0) -> int:
-        """Return how many signals since a time were not held off: those of one number, or all if `number` is None."""
-        return sum(
-            sign
-            for signals, sign in ((self.heard, 1), (self.held_off, -1))
-            for at, one in signals
-            if at >= since and number in {None, one}
-        )
-
-    def send_again_if_swallowed(self) -> None:
-        """If asyncio has swallowed a SIGTERM, send SIGTERM to this process again.
-
-        All `SignalCount`s remember this, so SIGTERM is not sent again for the same signal. Call this method in the main
-        thread, where a SIGTERM should have interrupted the caller.
-        """
-        if self.terminations <= self.sent_again_for or not in_main_thread():
-            return
-        for each in _counts:
-            each.sent_again_for = each.terminations
-        # The timer waits a moment, so that the main thread is waiting again when the signal comes.
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.daemon, timer.name = True, "bolt-signal-again"
-        timer.start()
-
-
-def listen_for_interrupts() -> None:
-    """Start to count signals. Only the main thread can start the count; in other threads this function does nothing.
-
-    A signal without a Python handler is not counted: such a signal ends the process at once, or is ignored.
-    """
-    global _ear  # noqa: PLW0603 - a signal is for the whole process
-    if _ear is not None or not in_main_thread():
+    global _sent_again_at  # noqa: PLW0603 - a signal is for the whole process
+    moment = max(moment, _sent_again_at)
+    last = max((at for at, number in _heard if number == signal.SIGTERM), default=0.0)
+    is_new = _had_effect_since(moment, signal.SIGTERM) > 0
+    if not is_new or time.monotonic() - last < after_seconds or not in_main_thread():
         return
+    _sent_again_at = time.monotonic()
+    # The timer waits a moment, so that the main thread is waiting again when the signal comes.
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon, timer.name = True, "bolt-signal-again"
+    timer.start()
+
+
+def listen_for_signals() -> None:
+    """Make the main thread start to note signals before its next Python code. Any thread may call this function.
+
+    Only the main thread can start this. Prefect imports the flows of a deployment in another thread. And if a user's
+    flow calls our code only in its tasks or threads, the main thread never runs our code.
+
+    A signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
+    """
+    if in_main_thread():
+        _listen(None)
+    else:
+        ctypes.pythonapi.Py_AddPendingCall(_listen_when_pending, None)
+
+
+def _listen(_: int | None) -> int:
+    global _ear  # noqa: PLW0603 - a signal is for the whole process
+    if _ear is not None:
+        return 0
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
     previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
@@ -142,25 +121,9 @@ def listen_for_interrupts() -> None:
         # An event loop already receives the signals, with its own handlers.
         os.close(signal.set_wakeup_fd(previous))
         ear.close()
-        return
+        return 0
     _ear = ear
-    threading.Thread(target=_count, args=(ear,), name="bolt-interrupts", daemon=True).start()
-
-
-def have_main_thread_listen() -> None:
-    """Make the main thread start to count signals before its next Python code. Any thread may call this function.
-
-    Prefect imports the flows of a deployment in a thread that is not the main thread. And if a user's flow calls our
-    code only in its tasks or threads, the main thread never runs our code.
-    """
-    if in_main_thread():
-        listen_for_interrupts()
-    else:
-        ctypes.pythonapi.Py_AddPendingCall(_listen_when_pending, None)
-
-
-def _listen(_: int | None) -> int:
-    listen_for_interrupts()
+    threading.Thread(target=_note, args=(ear,), name="bolt-interrupts", daemon=True).start()
     return 0
 
 
@@ -169,7 +132,7 @@ _listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
 
 
 def _forget_in_child() -> None:
-    """Stop counting in a forked process, so that the parent process does not count the forked process's signals."""
+    """Stop listening in a forked process, so that the parent process does not note the forked process's signals."""
     global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None:
         signal.set_wakeup_fd(-1)
@@ -179,11 +142,9 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def _count(ear: socket.socket) -> None:
-    while heard := ear.recv(64):
-        signals = [(time.monotonic(), number) for number in heard if number in _SIGNALS]
-        for each in _counts:
-            each.heard.extend(signals)
+def _note(ear: socket.socket) -> None:
+    while numbers := ear.recv(64):
+        _heard.extend((time.monotonic(), number) for number in numbers if number in _SIGNALS)
 
 
 @contextmanager
@@ -216,30 +177,27 @@ class Hold:
         self._began_at = 0.0
         self._kept = False
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
-        self._swallowed: list[int] = []
 
     def begin(self) -> None:
         """Replace the handlers, unless an outer `with` block has replaced them."""
         self._holders += 1
         if self._holders > 1:
             return
-        self._began_at, self._kept, self._swallowed = time.monotonic(), False, []
+        self._began_at, self._kept = time.monotonic(), False
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             # Our handler may still be set after a hold: if Prefect's engine started during the hold, the engine
             # restores our handler when it ends. A signal without a Python handler raises no exception, so it is not
             # replaced.
-            if callable(handler) and handler != self._swallow:
+            if callable(handler) and handler != self._hold_off:
                 self._previous[number] = handler
-                signal.signal(number, self._swallow)
+                signal.signal(number, self._hold_off)
 
-    def _swallow(self, number: int, frame: FrameType | None) -> None:
+    def _hold_off(self, number: int, frame: FrameType | None) -> None:
         if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
             self._previous[signal.Signals(number)](number, frame)
         else:
-            self._swallowed.append(number)
-            for each in _counts:
-                each.held_off.append((time.monotonic(), number))
+            _held_off.append((time.monotonic(), number))
 
     def keep(self) -> None:
         """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
@@ -252,11 +210,12 @@ class Hold:
             return
         for number, handler in self._previous.items():
             # If other code has set a handler in the meantime, that handler stays.
-            if signal.getsignal(number) == self._swallow:
+            if signal.getsignal(number) == self._hold_off:
                 signal.signal(number, handler)
-        after_a_signal = any(each.had(since=self._began_at - _REACTION_SECONDS) > 0 for each in _counts)
-        if self._swallowed and not self._kept and not after_a_signal:
-            signal.raise_signal(self._swallowed[0])
+        held = [number for at, number in _held_off if at >= self._began_at]
+        after_a_signal = _had_effect_since(self._began_at - _REACTION_SECONDS) > 0
+        if held and not self._kept and not after_a_signal:
+            signal.raise_signal(held[0])
 
 
 _hold = Hold()

@@ -14,7 +14,7 @@ from paradime_flows.form_groups import flat
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, PipelineOptions, StepSafety
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
-from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, attempt_of
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.report import DEFAULT_NAME, why_not
 from paradime_flows.pipelines.runner import PipelineRun
@@ -110,12 +110,11 @@ async def run_pipeline(
     try:
         async with prefect_client() as client:
             flow_run, earlier = await begin_execution(client, this_flow_run_id())
-            before = await EarlierAttempts.of(client, flow_run, found, earlier)
+            before = EarlierAttempts(flow_run, found, earlier, await attempt_of(client, flow_run))
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, PipelineResult)
     shared = {**options, "credentials": found, "on_already_running": on_already_running}
     pipeline = PipelineRun(
-        flow_run,
         name,
         steps,
         shared,
@@ -128,7 +127,7 @@ async def run_pipeline(
     try:
         await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
     except StoppedByPrefect as stop:
-        return await stopped(stop, flow_run.id, PipelineResult)
+        return stopped(stop, PipelineResult)
     cancel = await reason_to_stop_if_known(flow_run.id)
     if cancel is not None and cancel.is_cancel:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.

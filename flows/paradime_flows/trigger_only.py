@@ -113,7 +113,7 @@ async def trigger_only(
         there = _triggered(skipped.run.run_id, schedule.schedule_name, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
-        return await stopped(stop, this_flow_run_id(), TriggeredRun)
+        return stopped(stop, TriggeredRun)
     except BoltError as error:
         await summarize(lifecycle.record, schedule.credentials, outcome=error.message)
         raise

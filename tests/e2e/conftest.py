@@ -24,10 +24,13 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(autouse=True)
 def _of_its_own() -> Iterator[None]:
     """A test's flow runs, and signals sent to them, do not affect later tests."""
+    from paradime_blocks import signals
     from paradime_flows.prefect_api.supervisor import start_new_supervisor
 
     yield
     start_new_supervisor()
+    # A signal that a hold delivers must not follow the signal of an earlier test.
+    signals._heard.clear()
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record
-from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, read_outcomes
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, attempt_of, read_outcomes
+from paradime_flows.pipelines.plan import StepState
+from paradime_flows.prefect_api import STEP_LABEL_PREFIX, ArtifactWriter
 from paradime_flows.prefect_api.flow_runs import subflows_of
 from paradime_flows.run_pipeline import arun_pipeline, run_pipeline
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner.resume import resume_record, resuming
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -51,7 +52,6 @@ FEWER: list[dict[str, Any]] = [
     {"schedule_name": "sessions", "after": ["events"]},
     {"schedule_name": "report", "after": ["orders", "sessions"]},
 ]
-NOBODYS = ParadimeCredentials(api_endpoint="http://127.0.0.1:1/graphql", api_key="k", api_secret="s")
 QUICK: dict[str, Any] = {"poll_interval_seconds": 0.5, "live_logs": "off"}
 
 
@@ -346,8 +346,7 @@ async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> No
             for state in states:
                 await client.set_flow_run_state(of.id, state, force=True)
             fresh = await client.read_flow_run(generations[-1].id)
-            before = await EarlierAttempts.of(client, fresh, NOBODYS)
-            return fresh.run_count, before.attempt
+            return fresh.run_count, await attempt_of(client, fresh)
 
         pipeline = generations[-1]
         first = await attempt(of=pipeline)
@@ -370,9 +369,8 @@ async def test_an_unreadable_step_does_not_stop_the_cancel_of_the_others(
         await client.update_flow_run_labels(left.id, orders_of(left, run_id, credentials).to_labels())
         await client.delete_flow_run(deleted.id)
     before = EarlierAttempts(flow_run, credentials)
-    before.resumable = {"extract": deleted, "orders": left}
-    await before.cancel_leftover(before.resumable, "The pipeline was cancelled.")
-    assert before.resumable == {}
+    before._left = [deleted, left]
+    await before.cancel_leftovers()
     assert workspace.run(run_id).state == "CANCELED"
 
 
@@ -395,9 +393,12 @@ async def test_a_success_that_must_be_repeated_no_longer_counts(
     steps[0]["branch"] = "changed"
     dying = asyncio.create_task(run_again(flow_run, credentials, steps=steps))
     await await_until(lambda: _is_true(len(workspace.runs("extract")) == 2), "the changed step's run")
-    assert (await states_of(flow_run))["load"] == "waiting"
     dying.cancel()
     await asyncio.wait([dying])
+    workspace.add_schedule("extract", commands=seconds(60), setup_commands=False)
+    await run_again(flow_run, credentials, steps=steps)
+    assert ran(workspace)["extract"] == ["SUCCESS", "CANCELED", "SUCCESS"]
+    assert ran(workspace)["load"] == ["SUCCESS", "SUCCESS"]
 
 
 async def test_cancelling_the_pipeline_leaves_nothing_running(
@@ -477,30 +478,55 @@ async def test_no_more_steps_run_at_once_than_allowed(
     assert runs[1].ended_at <= runs[2].started_at
 
 
-@pytest.mark.parametrize("name", ["orders", "customers"])
 async def test_a_changed_step_resumes_nothing(
-    workspace: BoltSimulator, credentials: ParadimeCredentials, name: str
+    workspace: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:
-    """The step ran another schedule before: that run is not resumed. The pipeline has cancelled it before."""
-    workspace.add_schedule("orders", commands=seconds(100_000))
-    run_id = workspace.start_run("orders")
+    """The step ran another schedule before: that run is not resumed, and is cancelled; its flow run is over."""
+    flow_run = await left_under_way(workspace, credentials, [{"schedule_name": "orders"}], {"orders"})
     async with get_client() as client:
-        before = await client.create_flow_run(run_schedule, state=Running())
-        after = await client.create_flow_run(run_schedule)
-        await client.update_flow_run_labels(before.id, orders_of(before, run_id, credentials).to_labels())
-    request = TriggerRequest(schedule_name=name)
-    wanted = Record(
-        flow_run_id=after.id,
-        request=request,
-        asked=request.fingerprint,
-        api_endpoint=credentials.api_endpoint,
-    )
-    with resuming(before.id):
-        new = await resume_record(wanted, after, credentials, [])
-    same = name == "orders"
-    assert (new.run_id if new else None) == (run_id if same else None)
-    assert workspace.run(run_id).state == "RUNNING"
+        (before,) = await subflows_of(client, [flow_run.id])
+    state = await run_again(flow_run, credentials, steps=[{"schedule_name": "customers", "name": "orders"}])
+    assert state.is_completed(), state.message
+    assert ran(workspace) == {"orders": ["CANCELED"], "customers": ["SUCCESS"]}
     async with get_client() as client:
-        state = (await client.read_flow_run(before.id)).state
-    assert state is not None
-    assert state.is_crashed() is same
+        after = await client.read_flow_run(before.id)
+    assert after.state is not None
+    assert after.state.is_final()
+
+
+async def test_a_success_that_was_not_noted_is_not_run_again(
+    workspace: BoltSimulator, credentials: ParadimeCredentials
+) -> None:
+    """The process died between the end of the step and the note of its outcome."""
+    await arun_pipeline(STEPS[:2], credentials, **QUICK)
+    flow_run = await latest_flow_run("run-pipeline")
+    async with get_client() as client:
+        outcome = read_outcomes(await client.read_flow_run(flow_run.id))["load"]
+        unnoted = outcome.model_copy(update={"state": StepState.RUNNING, "run_id": None})
+        label = {f"{STEP_LABEL_PREFIX}load": unnoted.model_dump_json(exclude_defaults=True)}
+        await client.update_flow_run_labels(flow_run.id, label)
+    state = await run_again(flow_run, credentials, steps=STEPS[:2])
+    assert state.is_completed(), state.message
+    assert ran(workspace) == {"extract": ["SUCCESS"], "load": ["SUCCESS"]}
+
+
+async def test_a_step_that_never_began_is_not_shown_as_running(
+    workspace: BoltSimulator, credentials: ParadimeCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes while the page is written, just before the step's task would start."""
+    write = ArtifactWriter.markdown
+
+    async def interrupted(writer: ArtifactWriter, *given: Any) -> Any:
+        monkeypatch.undo()
+        running.cancel()
+        return await write(writer, *given)
+
+    monkeypatch.setattr(ArtifactWriter, "markdown", interrupted)
+    running = asyncio.create_task(arun_pipeline(STEPS[:2], credentials, name="nightly", **QUICK))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    flow_run = await latest_flow_run("run-pipeline")
+    assert await states_of(flow_run) == {"extract": "not run", "load": "not run"}
+    page = str((await artifacts_of(flow_run.id))["paradime-pipeline-nightly"].data)
+    assert "| extract | not run |" in page
+    assert workspace.runs() == []

@@ -190,7 +190,7 @@ async def test_a_flow_run_that_prefect_does_not_suspend_waits_in_its_process(
         msg = "The database is locked."
         raise RuntimeError(msg)
 
-    monkeypatch.setattr("paradime_flows.supervision.suspend_and_resume.asuspend_flow_run", refuse)
+    monkeypatch.setattr("paradime_flows.runner.suspend.asuspend_flow_run", refuse)
     command = SimulatedCommand("dbt run", duration_seconds=6.0)
     bolt_simulator.add_schedule("daily", commands=[command], setup_commands=False)
     assert await executed(await deployed(credentials)) == "Completed"

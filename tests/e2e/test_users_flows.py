@@ -18,7 +18,6 @@ from support.credentials import credentials_for
 from support.prefect_api import artifacts_of, latest_flow_run
 
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
-from paradime_blocks.signals import SignalCount
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
 from paradime_blocks.trigger.decision_log import DecisionLog
@@ -549,26 +548,22 @@ async def test_a_signal_means_the_same_in_any_thread(
 ) -> None:
     """It is a crash, and a run that is to be left can be resumed. It is a cancel only if a cancel caused it."""
 
-    class OneSignal(SignalCount):
-        is_sent = False
+    is_sent = False
 
-        @property
-        def interrupts(self) -> int:
-            if workspace.count("boltRunStatus") < 2:
-                return 0
-            if cancelled and not self.is_sent:
-                self.is_sent = True
-                with get_client(sync_client=True) as client:
-                    (flow_run,) = client.read_flow_runs(
-                        flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-                    )
-                    client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
-            return 1
+    def one_signal(_: float) -> int:
+        nonlocal is_sent
+        if workspace.count("boltRunStatus") < 2:
+            return 0
+        if cancelled and not is_sent:
+            is_sent = True
+            with get_client(sync_client=True) as client:
+                (flow_run,) = client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+                )
+                client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
+        return 1
 
-    heard = OneSignal()
-    # It counts none that is really sent.
-    heard.end()
-    monkeypatch.setattr(watch, "count_signals", lambda: heard)
+    monkeypatch.setattr(watch, "heard_since", one_signal)
     name = f"in a thread {workspace.api_endpoint}"
     named = run_schedule.with_options(flow_run_name=name)
     state = await asyncio.to_thread(

@@ -21,19 +21,19 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Ru
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
-from paradime_flows.prefect_api.signals import count_signals, resend_swallowed_signals
+from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.prefect_api.supervisor import the_supervisor
 from paradime_flows.supervision import heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
-    reason_to_stop,
     reason_to_stop_if_known,
     stop_request,
     unless_stopped,
 )
 from paradime_flows.tasks import atrigger_bolt_run, await_for_bolt_run
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     from paradime_blocks.testing import BoltSimulator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.fixture(autouse=True)
+def often() -> Iterator[None]:
+    """Flow runs are read often, so that the tests are short."""
+    with use_timing(Timing(watch_interval_seconds=0.1)):
+        yield
 
 
 @pytest.fixture
@@ -98,7 +105,7 @@ async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -
         async with get_client() as client:
             not_cancelled = await client.create_flow_run(other, state=Running())
         stopped, beside = await asyncio.gather(
-            unless_stopped(work, this_flow_run(), interval_seconds=0.1),
+            unless_stopped(work, this_flow_run()),
             unless_stopped(lambda: anyio.sleep(3), not_cancelled.id),
             return_exceptions=True,
         )
@@ -129,24 +136,6 @@ async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None
     with pytest.raises(TerminationSignal):
         await stopped()
     assert work.done
-
-
-@pytest.mark.usefixtures("outer_handler")
-def test_a_signal_swallowed_during_the_archiving_is_sent_again() -> None:
-    """No wait for Bolt is active then, and asyncio only logs what the handler raises inside a callback."""
-
-    def handle(number: int, _: Any) -> None:
-        raise TerminationSignal(signal=number)
-
-    async def archives() -> None:
-        count_signals()
-        async with resend_swallowed_signals():
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
-            await anyio.sleep(10)
-
-    signal.signal(signal.SIGTERM, handle)
-    with pytest.raises(TerminationSignal):
-        asyncio.run(archives())
 
 
 @pytest.mark.usefixtures("outer_handler")
@@ -236,7 +225,7 @@ def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
             await anyio.sleep(1)
             await cancel_this_flow_run()
         doing = work if is_cancelled else partial(anyio.sleep, 20)
-        await unless_stopped(doing, this_flow_run(), interval_seconds=0.1)
+        await unless_stopped(doing, this_flow_run())
 
     async def script() -> None:
         await asyncio.gather(one(is_cancelled=True), one(is_cancelled=False))
@@ -290,7 +279,7 @@ async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() ->
         token = stop_request.set(request)
         try:
             with pytest.raises(Pause):
-                await unless_stopped(lambda: anyio.sleep(20), this_flow_run(), interval_seconds=60)
+                await unless_stopped(lambda: anyio.sleep(20), this_flow_run())
             with pytest.raises(Pause):
                 await reason_to_stop_if_known(this_flow_run())
         finally:
@@ -314,7 +303,7 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
     async def suspended() -> None:
         async with get_client() as client:
             await client.set_flow_run_state(this_flow_run(), Suspended(), force=True)
-        await unless_stopped(work, this_flow_run(), interval_seconds=0.1, parts=parts)
+        await unless_stopped(work, this_flow_run(), parts=parts)
 
     with pytest.raises(Pause):
         await suspended()
@@ -366,15 +355,15 @@ async def test_only_the_flow_runs_of_one_attempt_are_suspended_together() -> Non
         caller = await client.create_task_run(call, flow_run_id=parent.id, dynamic_key="0")
         subflow = await client.create_flow_run(called, state=Running(), parent_task_run_id=caller.id)
         with pytest.raises(Pause):
-            await reason_to_stop(client, subflow.id)
+            await reason_to_stop_if_known(subflow.id)
         deployment = await client.create_deployment(flow_id=await client.create_flow(called), name="apart")
         apart = await client.create_flow_run_from_deployment(deployment, parent_task_run_id=caller.id)
-        assert await reason_to_stop(client, apart.id) is None
+        assert await reason_to_stop_if_known(apart.id) is None
         ends: list[State[Any]] = [Completed(), Crashed(), Failed(), Cancelled()]
         stopped = []
         for state in ends:
             await client.set_flow_run_state(parent.id, state, force=True)
-            stopped.append(bool(await reason_to_stop(client, apart.id)))
+            stopped.append(bool(await reason_to_stop_if_known(apart.id)))
         assert stopped == [False, False, True, True], (
             "its failure and its cancel are those of what it started"
         )

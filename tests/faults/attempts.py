@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from faults.bench import SCHEDULE, credentials_for
 from prefect.client.schemas.objects import StateType
@@ -11,6 +13,7 @@ from paradime_blocks.schedule import BoltSchedule
 from paradime_flows.ledger.phase import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
 
     from faults.prefect_in_memory import PrefectInMemory
@@ -32,6 +35,20 @@ async def begun(
     from paradime_flows.runner.policies import RunPolicies
 
     return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
+
+
+@contextmanager
+def resuming(prefect: PrefectInMemory, earlier: UUID) -> Iterator[None]:
+    """Let the attempts that begin meanwhile find an earlier flow run of the same call."""
+    from paradime_flows.ledger.retried_parents import enter
+    from paradime_flows.runner import begin
+
+    async def found(*arguments: Any) -> tuple[list[Any], None]:
+        await enter(*arguments)
+        return [await prefect.read_flow_run(earlier)], None
+
+    with mock.patch.object(begin, "enter", found):
+        yield
 
 
 def running(prefect: PrefectInMemory, *, parent: UUID | None = None) -> UUID:

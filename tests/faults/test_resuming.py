@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from faults.attempts import begun, record_of, running, unanswered
+from faults.attempts import begun, record_of, resuming, running, unanswered
 from faults.bench import SCHEDULE, credentials_for, reached
 from faults.prefect_in_memory import Killed, Process, process
 from prefect.client.schemas.objects import StateType
@@ -78,14 +78,17 @@ async def crash_hook(simulator: BoltSimulator, prefect: PrefectInMemory, flow_ru
 
 
 async def killed_during_takeover(
-    simulator: BoltSimulator, first: UUID, second: UUID, before: str = "_mark_taken_over"
+    simulator: BoltSimulator,
+    prefect: PrefectInMemory,
+    first: UUID,
+    second: UUID,
+    before: str = "_mark_taken_over",
 ) -> None:
     """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
     from paradime_flows.runner import resume
-    from paradime_flows.runner.resume import resuming
 
     killed = mock.patch.object(resume, before, side_effect=Killed)
-    with killed, resuming(first), pytest.raises(Killed):
+    with killed, resuming(prefect, first), pytest.raises(Killed):
         await begun(simulator, second)
 
 
@@ -119,14 +122,12 @@ async def test_a_retry_of_trigger_only_finds_the_run_it_started(simulator, prefe
 
 async def test_a_retried_parent_finds_the_run_that_trigger_only_started(simulator, prefect) -> None:
     """When a parent is retried, Prefect creates a new flow run for an interrupted subflow."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first, leave=True)).obtain()
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second, leave=True)
     assert (await newer.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
@@ -279,8 +280,6 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     simulator, prefect, above, refuses
 ) -> None:
     """Its attempt stops before it notices the cancel, and it is not set to Crashed in Prefect."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     parent = running(prefect)
     first, second = running(prefect, parent=parent), running(prefect)
@@ -290,7 +289,7 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
     if refuses:
         simulator.inject(faults.Status(403, operation="cancelBoltRun"))
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         if refuses:
             with pytest.raises(BoltAuthError):
                 await begun(simulator, second)
@@ -308,7 +307,6 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
 async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
     """The cancelled flow run is the one whose end is about to be written."""
     from paradime_flows.runner import resume
-    from paradime_flows.runner.resume import resuming
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
@@ -321,7 +319,7 @@ async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, p
         return await write_final_state(*arguments)
 
     process.set(Process())
-    with resuming(first), mock.patch.object(resume, "write_final_state", cancelled_just_before):
+    with resuming(prefect, first), mock.patch.object(resume, "write_final_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -329,8 +327,6 @@ async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, p
 
 async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simulator, prefect) -> None:
     """It comes between the last read of that flow run and the write."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
@@ -343,7 +339,7 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
         await write(flow_run_id, state, **options)
 
     process.set(Process())
-    with resuming(first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
+    with resuming(prefect, first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -352,18 +348,16 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
 
 async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, prefect) -> None:
     """The new flow run died after it set the older one to Crashed, and before it saw that this hid a cancel."""
-    from paradime_flows.runner.resume import resuming
-
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, first, second, before="write_final_state")
+    await killed_during_takeover(simulator, prefect, first, second, before="write_final_state")
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
@@ -371,15 +365,13 @@ async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, pr
 
 async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:
     """There is nothing to cancel, and the end was not reported."""
-    from paradime_flows.runner.resume import resuming
-
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     simulator.finish(run.run_id)
     prefect.set_state(first, StateType.CANCELLING)
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
@@ -388,16 +380,14 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
 @pytest.mark.parametrize("before", ["write_final_state", "_take_over", "_mark_taken_over"])
 async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect, before) -> None:
     """After each step of a takeover, a record is open: nobody loses the run, and nobody starts another one."""
-    from paradime_flows.runner.resume import resuming
-
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, first, second, before)
+    await killed_during_takeover(simulator, prefect, first, second, before)
     assert record_of(prefect, first).is_open
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert not record_of(prefect, first).is_unreported
     assert (await newer.obtain()).run_id == run.run_id
@@ -407,19 +397,17 @@ async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, pre
 
 async def test_an_interrupted_takeover_is_redone_after_the_older_flow_run_resumed(simulator, prefect) -> None:
     """The new flow run was killed during the takeover. The older one resumes its run; then the new one starts again."""
-    from paradime_flows.runner.resume import resuming
-
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     unanswered(prefect, first)
     process.set(Process())
-    await killed_during_takeover(simulator, first, second)
+    await killed_during_takeover(simulator, prefect, first, second)
     prefect.set_state(first, StateType.RUNNING)
     process.set(Process())
     assert (await (await begun(simulator, first)).obtain()).run_id == run.run_id
     process.set(Process())
-    with resuming(first):
+    with resuming(prefect, first):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id == run.run_id
     assert [record_of(prefect, each).is_open for each in (first, second)] == [False, True]

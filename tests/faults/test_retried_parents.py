@@ -26,6 +26,7 @@ from paradime_flows.ledger.store import Superseded, execution_of
 from paradime_flows.prefect_api.supervisor import start_new_supervisor
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision.watch import unless_stopped
+from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -483,7 +484,8 @@ async def test_a_flow_run_stops_for_the_newer_one_before_its_trigger(simulator, 
 
     async def waits() -> None:
         await begun(simulator, first)
-        await unless_stopped(anyio.sleep_forever, first, interval_seconds=0.1)
+        with use_timing(Timing(watch_interval_seconds=0.1)):
+            await unless_stopped(anyio.sleep_forever, first)
 
     older = in_a_process(waits)
     await until(lambda: execution_of(prefect.flow_runs[first]) is not None)

@@ -13,24 +13,20 @@ pytestmark = pytest.mark.processes
 READ_IN_A_THREAD = """
     import importlib, os, signal, threading, time
     signal.signal(signal.SIGTERM, lambda *_: None)
-    counts = []
-    def read():
-        importlib.import_module("paradime_flows.prefect_api.signals")
-        counts.append(importlib.import_module("paradime_blocks.signals").SignalCount())
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=importlib.import_module, args=["paradime_flows.prefect_api.signals"])
     reader.start()
     reader.join()
+    from paradime_blocks.signals import heard_since
     os.kill(os.getpid(), signal.SIGTERM)
     until = time.monotonic() + 10
-    while not counts[0].interrupts and time.monotonic() < until:
+    while not heard_since(0.0) and time.monotonic() < until:
         time.sleep(0.01)
-    print(counts[0].interrupts)
+    print(heard_since(0.0))
 """
 FORKED = """
     import os, signal, time
     import paradime_flows.prefect_api.signals
-    from paradime_blocks.signals import SignalCount
-    count = SignalCount()
+    from paradime_blocks.signals import heard_since
     signal.signal(signal.SIGTERM, lambda *_: None)
     child = os.fork()
     if not child:
@@ -39,12 +35,12 @@ FORKED = """
         os._exit(0)
     os.waitpid(child, 0)
     time.sleep(0.2)
-    heard = count.interrupts
+    heard = heard_since(0.0)
     os.kill(os.getpid(), signal.SIGTERM)
     until = time.monotonic() + 10
-    while count.interrupts == heard and time.monotonic() < until:
+    while heard_since(0.0) == heard and time.monotonic() < until:
         time.sleep(0.01)
-    print(heard, count.interrupts)
+    print(heard, heard_since(0.0))
 """
 
 

@@ -80,11 +80,12 @@ async def logs_of(flow_run_id: UUID) -> list[str]:
 
 async def steps_with_a_run_to_resume(flow_run_id: UUID) -> set[str]:
     """Return the steps of a pipeline's flow run that have a Bolt run to resume."""
-    from paradime_flows.pipelines.earlier_attempts import resumable_subflows
+    from paradime_flows.ledger import read_records
     from paradime_flows.prefect_api.flow_runs import subflows_of
 
     async with get_client() as client:
-        return set(resumable_subflows(await subflows_of(client, [flow_run_id])))
+        children = await subflows_of(client, [flow_run_id])
+    return {child.name for child in children for record in read_records(child) if record.is_unreported}
 
 
 async def flow_runs_of(deployment: str) -> list[FlowRun]:

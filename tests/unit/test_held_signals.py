@@ -1,16 +1,18 @@
-"""Signals are held back while one of Prefect's engines starts or ends at the same time."""
+"""Which signals are held back, which had an effect, and which are sent again."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 
 import anyio
 import pytest
 from prefect.exceptions import Pause
 
-from paradime_blocks.signals import signals_held_off, to_the_end
+from paradime_blocks import signals
+from paradime_blocks.signals import heard_since, send_again_if_swallowed, signals_held_off, to_the_end
 
 
 @pytest.fixture
@@ -20,6 +22,16 @@ def heard() -> Iterator[list[int]]:
     previous = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     yield signals
     signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+    """The signals that the process has noted: none so far."""
+    noted: list[tuple[float, int]] = []
+    monkeypatch.setattr(signals, "_heard", noted)
+    monkeypatch.setattr(signals, "_held_off", [])
+    monkeypatch.setattr(signals, "_sent_again_at", 0.0)
+    return noted
 
 
 def test_a_handler_restored_after_its_hold_passes_signals_on(heard: list[int]) -> None:
@@ -85,3 +97,51 @@ async def test_an_error_in_a_clean_up_is_raised() -> None:
 
     with pytest.raises(Pause):
         await to_the_end(clean_up())
+
+
+def test_a_signal_counts_from_a_moment_on(notes: list[tuple[float, int]]) -> None:
+    """A signal before the execution does not count for it. A signal that was held back counts for threads."""
+    notes += [(1.0, signal.SIGTERM), (2.0, signal.SIGINT)]
+    signals._held_off.append((2.0, signal.SIGINT))
+    assert [heard_since(moment) for moment in (0.0, 1.5, 2.5)] == [2, 1, 0]
+
+
+def test_a_held_signal_is_delivered_unless_another_had_an_effect(
+    heard: list[int], notes: list[tuple[float, int]]
+) -> None:
+    """The work that is stopping must not be interrupted once more."""
+    with signals_held_off():
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == []
+    assert heard == [signal.SIGTERM]
+    notes += [(time.monotonic(), signal.SIGTERM)] * 3
+    with signals_held_off():
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+
+
+def test_a_swallowed_signal_is_sent_again_once_for_all_flow_runs(
+    notes: list[tuple[float, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is swallowed too, it is sent once more. A signal that was held back was not swallowed."""
+    sent = []
+
+    class Timer:
+        def __init__(self, _: float, function: object, arguments: tuple[int, int]) -> None:
+            self.sent = (function, arguments[1])
+
+        def start(self) -> None:
+            sent.append(self.sent)
+
+    monkeypatch.setattr(signals.threading, "Timer", Timer)
+    for expected in (1, 2):
+        notes.append((time.monotonic(), signal.SIGTERM))
+        send_again_if_swallowed(0.0, 10.0)
+        assert len(sent) == expected - 1, "the main thread has time to react"
+        for _ in range(2):
+            send_again_if_swallowed(0.0, 0.0)
+        assert sent == [(signals.os.kill, signal.SIGTERM)] * expected
+    notes.append((time.monotonic(), signal.SIGTERM))
+    signals._held_off.append((time.monotonic(), signal.SIGTERM))
+    send_again_if_swallowed(0.0, 0.0)
+    assert len(sent) == 2

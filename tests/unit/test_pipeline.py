@@ -36,8 +36,8 @@ def outcomes(states: str) -> dict[str, StepOutcome]:
     """The outcomes of the diamond's steps, one letter of `wrsfcn` for each."""
     letters = dict(zip("wrsfcn", StepState, strict=True))
     return {
-        step.key: StepOutcome(name=step.key, state=letters[letter], fingerprint=step.fingerprint)
-        for step, letter in zip(DIAMOND, states, strict=True)
+        name: outcome.model_copy(update={"state": letters[letter]})
+        for (name, outcome), letter in zip(carried_over(DIAMOND, {}).items(), states, strict=True)
     }
 
 

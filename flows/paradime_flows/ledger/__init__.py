@@ -3,7 +3,7 @@
 from paradime_flows.ledger.lease import Lease, last_sign_of_life
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, runs_of_others, write_record
-from paradime_flows.ledger.retried_parents import are_of_two_attempts, attempts_around, enter
+from paradime_flows.ledger.retried_parents import are_of_two_attempts, attempts_around, call_name, enter
 from paradime_flows.ledger.store import (
     Superseded,
     check_lease,

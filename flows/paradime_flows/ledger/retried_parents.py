@@ -11,6 +11,7 @@ that were made beside it. Equal calls of an earlier attempt are resumed in any o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -45,6 +46,10 @@ _WRITES_AT_MOST: Final = 5
 # A flow run, and the newer flow run that has replaced it.
 Replaced: TypeAlias = "tuple[FlowRun, FlowRun]"
 _Context = TypeVar("_Context", bound=ContextModel)
+
+# The name of the present call, instead of Prefect's number. A pipeline names its calls, because its next attempt may
+# make other calls, or make them in another order.
+call_name: ContextVar[str | None] = ContextVar("call_name", default=None)
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,8 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
         functions = [each.task_key.rpartition("-")[0] for each in tasks or [call]]
         # If deployments are called in parallel, Prefect numbers them in the order in which the requests arrive.
         parameters = "" if by_flow and not has_its_own_process(child) else _hash(child.parameters)
-        path.append((child.flow_id, functions, call.dynamic_key if by_flow else "", parameters))
+        name = (call_name.get() if child is family[0] else None) or call.dynamic_key
+        path.append((child.flow_id, functions, name if by_flow else "", parameters))
         if attempts or tasks:
             attempts = _attempts(attempts, parent.id, _execution_around(parent), tasks)
     if not path:

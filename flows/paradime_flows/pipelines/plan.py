@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,8 +38,8 @@ class StepOutcome(BaseModel):
     Attributes:
         name: The step's name.
         state: The step's state.
-        fingerprint: A hash of the step's request. If the hash has changed, a retry of the pipeline runs the step
-            again.
+        fingerprint: A hash of the requests of the step and of all steps before it. If the hash has changed, a retry of
+            the pipeline runs the step again.
         flow_run_id: The id of the flow run of `run_schedule` that ran the step.
         run_id: The id of the step's last Bolt run.
         bolt_state: The state in which the step's last Bolt run ended.
@@ -160,8 +161,10 @@ def carried_over(
         step = next(step for step in waiting if all(name in outcomes for name in step.after))
         waiting.remove(step)
         before = earlier.get(step.key)
-        outcomes[step.key] = StepOutcome(name=step.key, fingerprint=step.fingerprint)
-        if before is None or before.fingerprint != step.fingerprint:
+        requests = [step.fingerprint, *sorted(outcomes[name].fingerprint for name in step.after)]
+        fingerprint = hashlib.sha256(" ".join(requests).encode()).hexdigest()[:16]
+        outcomes[step.key] = StepOutcome(name=step.key, fingerprint=fingerprint)
+        if before is None or before.fingerprint != fingerprint:
             continue
         succeeded = before.state is StepState.SUCCEEDED and all(outcomes[name].reused for name in step.after)
         if succeeded or (before.state in _LOST and attempt and before.attempt == attempt):

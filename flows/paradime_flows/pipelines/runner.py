@@ -2,7 +2,7 @@
 
 The outcome of each step is stored in a label of the pipeline's flow run, so that a retry of the flow run skips steps
 that succeeded. If a step was running when the process died, the new subflow run of the step takes over the Bolt run
-record of the old subflow run (`paradime_flows.runner.resume`).
+record of the old subflow run, as in any flow whose parent is retried (`paradime_flows.runner.resume`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,12 +19,13 @@ import anyio
 from prefect.exceptions import Pause
 
 from paradime_blocks import BoltAttempt, BoltRunError, BoltRunResult, BoltRunState
+from paradime_blocks.models import BoltRunRecord
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import Superseded, check_lease, put, read_records
+from paradime_flows.ledger import Superseded, call_name, check_lease, put, read_records
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
-from paradime_flows.pipelines.own_start import own_start
-from paradime_flows.pipelines.plan import StepState, decide
+from paradime_flows.pipelines.own_start import find_own_start
+from paradime_flows.pipelines.plan import StepState, carried_over, decide
 from paradime_flows.pipelines.report import headline, render_pipeline, title_of
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
@@ -35,7 +37,6 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.runner import resuming
 from paradime_flows.supervision import (
     StoppedByPrefect,
     StopRequest,
@@ -45,57 +46,35 @@ from paradime_flows.supervision import (
 )
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import State
 
     from paradime_flows.choices import OnFailure, OnInterrupt
     from paradime_flows.pipeline import Step
 
 
+@dataclass(eq=False)
 class PipelineRun:
-    """Runs the steps of a pipeline in one attempt of the pipeline's flow run.
+    """Runs the steps of a pipeline in one attempt of the pipeline's flow run. The steps have already been checked.
 
-    Args:
-        flow_run: The pipeline's flow run.
-        name: The pipeline's name.
-        steps: The steps. They have already been checked.
-        options: The parameters that are the same for the flow runs of all steps.
-        before: The outcomes, Bolt runs and flow runs that the earlier attempts left behind.
-        flow: The flow that runs each step.
-        on_failure: What happens to the other steps after a step has failed.
-        max_parallel: How many steps may run at the same time.
-        on_interrupt: What happens to the Bolt runs when the process is interrupted, if nobody has cancelled the flow
-            run.
-
-    Attributes:
-        stop: The request that asks the steps to stop, or to release their Bolt runs.
+    `flow` runs each step, and `options` are the parameters that are the same for all steps. `stop` asks the steps to
+    stop, or to release their Bolt runs.
     """
 
-    def __init__(
-        self,
-        flow_run: FlowRun,
-        name: str,
-        steps: Sequence[Step],
-        options: Mapping[str, Any],
-        before: EarlierAttempts,
-        *,
-        flow: DispatchedFlow[..., Any],
-        on_failure: OnFailure,
-        max_parallel: int,
-        on_interrupt: OnInterrupt = "auto",
-    ) -> None:
-        self.flow_run = flow_run
-        self.name = name
-        self.steps = {step.key: step for step in steps}
-        self.options = options
-        self.flow = flow
-        self.on_failure: OnFailure = on_failure
-        self.max_parallel = max_parallel
-        self.on_interrupt = on_interrupt
-        self._before = before
-        self.outcomes = self._before.carried_over(steps)
-        self.stop = StopRequest()
+    name: str
+    steps: Sequence[Step]
+    options: Mapping[str, Any]
+    before: EarlierAttempts
+    flow: DispatchedFlow[..., Any]
+    on_failure: OnFailure
+    max_parallel: int
+    on_interrupt: OnInterrupt
+    stop: StopRequest = field(default_factory=StopRequest, init=False)
+
+    def __post_init__(self) -> None:
+        self.flow_run = self.before.flow_run
+        self.outcomes = carried_over(self.steps, self.before.outcomes, attempt=self.before.attempt)
         self._tasks: dict[asyncio.Task[None], str] = {}
-        self._writer = ArtifactWriter(flow_run.id)
+        self._writer = ArtifactWriter(self.flow_run.id)
         self._page: UUID | None = None
 
     async def run(self) -> None:
@@ -108,15 +87,20 @@ class PipelineRun:
             Pause: The flow run was suspended; the steps have released their Bolt runs.
         """
         try:
-            await self._prepare()
+            reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
+            if reused:
+                run_logger().info(
+                    "Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused)
+                )
+            await self.before.prepare(self.outcomes, self.flow)
             while True:
                 starting = await self._decide()
                 # On SQLite, Prefect's engine would wait for seconds if it met our writes. So the steps start last.
                 await self._write_page()
-                for name in starting:
-                    self._tasks[asyncio.create_task(self._step(name), name=f"step {name}")] = name
+                for step in starting:
+                    self._tasks[asyncio.create_task(self._step(step), name=f"step {step.key}")] = step.key
                 if not self._tasks:
-                    await self._cancel_leftovers()
+                    await self.before.cancel_leftovers()
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
@@ -128,26 +112,14 @@ class PipelineRun:
             await self._release_steps(release)
             raise
 
-    async def _prepare(self) -> None:
-        reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
-        if reused:
-            run_logger().info("Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused))
-        for name, outcome in self.outcomes.items():
-            before = self._before.outcomes.get(name)
-            if before is not None and before.state is StepState.SUCCEEDED and not outcome.reused:
-                # The step runs again. Its stored success is overwritten, so that the next attempt does not reuse the
-                # success.
-                await self._note(name)
-        await self._before.prepare(self.steps, self.outcomes, self.flow)
-
-    async def _decide(self) -> list[str]:
+    async def _decide(self) -> list[Step]:
         """Store what happens to the steps that wait, and return those that start now."""
         decision = decide(
-            list(self.steps.values()),
+            self.steps,
             self.outcomes,
             on_failure=self.on_failure,
             max_parallel=self.max_parallel,
-            under_way=self._before.resumable,
+            under_way=self.before.resumable,
         )
         for name, reason in decision.drop.items():
             await self._note(name, state=StepState.NOT_RUN, message=reason)
@@ -157,24 +129,17 @@ class PipelineRun:
             )
             self.stop.reason = decision.stop
         for name in decision.start:
-            # If no attempt has stored the end of the step, the stored start time is kept, because a subflow run that
-            # began after this time may have succeeded.
-            started_at = self._before.under_way.get(name, datetime.now(timezone.utc))
+            before = self.before.outcomes.get(name) if name in self.before.resumable else None
+            started_at = (before and before.started_at) or _now()
             await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
-        return list(decision.start)
+        return [step for step in self.steps if step.key in decision.start]
 
     async def _wait_for_step(self) -> None:
-        """Wait until a step has ended. If the steps were asked to stop and do not stop, cancel their asyncio tasks."""
+        """Wait until a step has ended. If the steps were asked to stop, wait until all of them have ended."""
         stopping = self.stop.reason is not None
-        done, _ = await asyncio.wait(
-            self._tasks,
-            timeout=times().step_stop_seconds if stopping else None,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not done:
-            for task in self._tasks:
-                task.cancel()
-            done, _ = await asyncio.wait(self._tasks, timeout=times().step_stop_seconds)
+        if stopping:
+            await self._end_steps(times().step_stop_seconds)
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
             if not task.cancelled() and isinstance(
@@ -187,27 +152,29 @@ class PipelineRun:
             # pipeline does.
             raise stop
 
-    async def _step(self, name: str) -> None:
+    async def _step(self, step: Step) -> None:
         """Run a step as a subflow run, and store the outcome of the step."""
-        step = self.steps[name]
+        name = step.key
         stop_request.set(self.stop)
-        # The subflow run has the step's name, so that a retry finds the subflow run of an earlier attempt.
+        call_name.set(f"{name} {self.outcomes[name].fingerprint}")
+        # The subflow run has the step's name, so that the next attempt knows the step of the subflow run.
         flow = self.flow.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after", "attach_seconds"}, exclude_none=True)
         try:
-            own = await own_start(step, self.outcomes, self._before, self.stop)
-            if own.outcome:
-                await self._note(name, **own.outcome, ended_at=_now())
+            own = None
+            if step.attach_seconds and name not in self.before.resumable:
+                own = await find_own_start(step, self.outcomes, self.before.credentials, self.stop)
+            if own is not None and own.state.is_terminal:
+                await self._note(name, **_outcome_of_own_start(own))
                 return
-            given |= own.options
-            with resuming(self._before.previous_of(name)):
-                state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
+            if own is not None:
+                given["on_already_running"] = "attach"
+            state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
             # If the step has released its Bolt run, no outcome is stored: the next execution stores how the Bolt run
             # ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
-                self._raise_if_released()
                 await reason_to_stop_if_known(self.flow_run.id)
                 await self._note(
                     name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
@@ -219,7 +186,7 @@ class PipelineRun:
 
     async def _note(self, name: str, **changes: Any) -> None:
         """Store a step's outcome in a label. If Prefect is unreachable, only log a warning."""
-        changes["attempt"] = self._before.attempt
+        changes["attempt"] = self.before.attempt
         outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
         if "state" in changes:
             run_logger().info("Step %r: %s", name, f"{outcome.state}. {outcome.message}".removesuffix(". "))
@@ -235,7 +202,9 @@ class PipelineRun:
     async def _interrupted(self) -> None:
         """Stop the steps, unless the interrupt has already reached them, and write the outcomes to the page."""
         try:
-            self._raise_if_released()
+            # The steps may have been released already. The state in Prefect may have changed since then.
+            if self.stop.release is not None:
+                raise self.stop.release
             stop = await reason_to_stop_if_known(self.flow_run.id)
         except (Superseded, Pause) as release:
             await self._release_steps(release)
@@ -248,50 +217,43 @@ class PipelineRun:
                     task.cancel()
         else:
             self.stop.reason = stop.reason if stop is not None else "The pipeline was interrupted."
-        if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=times().step_interrupt_seconds)
-            for task in pending:
-                task.cancel()
+        await self._end_steps(times().step_interrupt_seconds)
         if self.stop.reason is not None:
-            await self._cancel_leftovers()
+            await self.before.cancel_leftovers()
+        await self._note_what_never_began()
+        await self._write_page()
+
+    async def _note_what_never_began(self) -> None:
         for name, outcome in self.outcomes.items():
-            if outcome.state is StepState.WAITING:
+            # A step is noted as running before its asyncio task starts.
+            never_began = outcome.state is StepState.RUNNING and name not in self._tasks.values()
+            still_runs = name in self.before.resumable and self.stop.reason is None
+            if outcome.state is StepState.WAITING or (never_began and not still_runs):
                 await self._note(
                     name,
                     state=StepState.NOT_RUN,
                     message="The pipeline was stopped before this step started.",
                 )
-        await self._write_page()
-
-    def _raise_if_released(self) -> None:
-        """Raise the exception `release` of the stop request, if it is set.
-
-        The state in Prefect is not read again, because the state may have changed since the release.
-        """
-        if self.stop.release is not None:
-            raise self.stop.release
-
-    async def _cancel_leftovers(self) -> None:
-        """Cancel the Bolt runs of earlier attempts that no step of this attempt resumes."""
-        reason = f"Flow run {self.flow_run.name!r} has ended without this step."
-        await self._before.cancel_leftover(self._before.resumable, reason)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
         """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
         self.stop.release = release
+        await self._end_steps(times().step_release_seconds)
+
+    async def _end_steps(self, seconds: float) -> None:
+        """Wait until the steps have ended. If they do not end within some seconds, cancel their asyncio tasks."""
         if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=times().step_release_seconds)
+            _, pending = await asyncio.wait(self._tasks, timeout=seconds)
             for task in pending:
                 task.cancel()
 
     async def _write_page(self) -> None:
-        steps = list(self.steps.values())
-        page = render_pipeline(self.name, steps, self.outcomes)
+        page = render_pipeline(self.name, self.steps, self.outcomes)
         try:
             if self._page is None:
                 key = artifact_key("paradime-pipeline", self.name)
                 self._page = await self._writer.markdown(
-                    key, page, f"{title_of(self.name)}: {len(steps)} steps"
+                    key, page, f"{title_of(self.name)}: {len(self.steps)} steps"
                 )
             else:
                 await self._writer.update(self._page, page)
@@ -307,37 +269,43 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def _outcome_of_own_start(run: BoltRunRecord) -> dict[str, Any]:
+    succeeded = run.state == BoltRunState.SUCCESS
+    return {
+        "state": StepState.SUCCEEDED if succeeded else StepState.FAILED,
+        "run_id": run.id,
+        "bolt_state": run.state,
+        "message": "" if succeeded else f"Bolt started this run by itself. The run ended as {run.state}.",
+        "ended_at": _now(),
+    }
+
+
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:
     """Derive a step's outcome from the final state of the step's flow run."""
-    changes: dict[str, Any] = {"ended_at": _now(), "message": one_line(state.message or "", 500)}
-    if state.state_details.flow_run_id is not None:
-        changes["flow_run_id"] = str(state.state_details.flow_run_id)
+    flow_run_id = state.state_details.flow_run_id
     outcome = await state.aresult(raise_on_failure=False)
+    message = state.message or ""
     if state.is_completed() and isinstance(outcome, BoltRunResult):
-        ok = outcome.state == BoltRunState.SUCCESS
-        changes.update(
-            state=StepState.SUCCEEDED if ok else StepState.FAILED,
-            run_id=outcome.run_id,
-            bolt_state=outcome.state,
-            attempts=outcome.attempts,
-            message="" if ok else changes["message"],
-        )
-    elif state.is_cancelled() or state.is_crashed():
-        # If a signal stopped a flow that runs in a thread, the flow returns Crashed.
-        changes.update(state=StepState.CANCELED, **await _run_of(changes.get("flow_run_id")))
+        run = {"run_id": outcome.run_id, "bolt_state": outcome.state, "attempts": outcome.attempts}
+        succeeded = outcome.state == BoltRunState.SUCCESS
+        ended, message = (StepState.SUCCEEDED, "") if succeeded else (StepState.FAILED, message)
     else:
-        changes.update(state=StepState.FAILED, **await _run_of(changes.get("flow_run_id")))
-        if isinstance(outcome, BoltRunError):
-            changes["message"] = one_line(outcome.cause, 500)
-    return changes
+        run = await _run_of(flow_run_id)
+        # If a signal stopped a flow that runs in a thread, the flow returns Crashed.
+        is_failed = not (state.is_cancelled() or state.is_crashed())
+        ended = StepState.FAILED if is_failed else StepState.CANCELED
+        if is_failed and isinstance(outcome, BoltRunError):
+            message = outcome.cause
+    facts = {"state": ended, "message": one_line(message, 500), "ended_at": _now()}
+    return {**run, **facts, "flow_run_id": None if flow_run_id is None else str(flow_run_id)}
 
 
-async def _run_of(flow_run_id: str | None) -> dict[str, Any]:
+async def _run_of(flow_run_id: UUID | None) -> dict[str, Any]:
     """Read a step's last Bolt run and attempts from the labels of its flow run; empty if there is no Bolt run."""
     if flow_run_id is None:
         return {}
     async with prefect_client() as client:
-        found = read_records(await client.read_flow_run(UUID(flow_run_id)))
+        found = read_records(await client.read_flow_run(flow_run_id))
     for record in found:
         if record.run_id is not None:
             state = record.state or BoltRunState("UNKNOWN")

@@ -52,12 +52,7 @@ from paradime_flows.prefect_api.labels import (
 from paradime_flows.prefect_api.observer import Observed, observing, the_observer
 from paradime_flows.prefect_api.run_names import unless_named
 from paradime_flows.prefect_api.shared_reads import read_flow_run, read_flow_runs
-from paradime_flows.prefect_api.signals import (
-    SwallowedSignals,
-    count_signals,
-    is_rescheduled,
-    resend_swallowed_signals,
-)
+from paradime_flows.prefect_api.signals import count_signals, is_rescheduled
 from paradime_flows.prefect_api.signatures import filled
 from paradime_flows.prefect_api.slots import SlotTaken, schedule_slot
 from paradime_flows.prefect_api.supervisor import Supervised, the_supervisor
@@ -80,7 +75,6 @@ __all__ = [
     "ShownTaskRun",
     "SlotTaken",
     "Supervised",
-    "SwallowedSignals",
     "artifact_key",
     "artifact_url",
     "as_task_run",
@@ -111,7 +105,6 @@ __all__ = [
     "prefect_client",
     "read_flow_run",
     "read_flow_runs",
-    "resend_swallowed_signals",
     "resolve_credentials",
     "resolve_schedule",
     "run_logger",

@@ -1,26 +1,20 @@
-"""Counts the signals that the process receives during an execution of a flow run.
+"""Remembers from when on the signals of the process count for each execution of a flow run.
 
-The count starts at the first task of this package. When this module is imported, it installs signal handlers
-(`paradime_blocks.signals`). The handlers only count signals.
+When this module is imported, the process starts to note its signals (`paradime_blocks.signals`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
 
-from paradime_blocks.signals import SignalCount, have_main_thread_listen, listen_for_interrupts
+from paradime_blocks.signals import listen_for_signals
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.time_limits import times
 
 _RUNS_AGAIN = {"reschedule", "relinquish"}
 
-# Only the main thread can install signal handlers. A program may import this package in the main thread, and call the
-# flows and tasks only in other threads.
-have_main_thread_listen()
+listen_for_signals()
 
 
 def is_rescheduled() -> bool:
@@ -31,58 +25,12 @@ def is_rescheduled() -> bool:
     return os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower() in _RUNS_AGAIN
 
 
-def count_signals() -> SignalCount:
-    """Return the count of the signals of this execution.
+def count_signals() -> float:
+    """Count the signals for this execution from the first call on; return the time of this call (monotonic clock).
 
-    The first call starts the count. The count also continues while no task is running.
+    The first call is at the first task of this package. So a signal also counts if it comes between two tasks.
     """
-    counts = the_supervisor().of(current_flow_run_id()).signals
-    execution = current_execution()
-    if execution not in counts:
-        new = SignalCount()
-        if counts.setdefault(execution, new) is not new:
-            # Another thread has stored a count for this execution in the meantime. That count is used.
-            new.end()
-    # The main thread may not have installed the signal handlers yet.
-    listen_for_interrupts()
-    return counts[execution]
-
-
-class SwallowedSignals:
-    """Finds a SIGTERM that asyncio has swallowed, and sends SIGTERM to this process again.
-
-    Args:
-        count: The count of the signals that the execution has received.
-    """
-
-    def __init__(self, count: SignalCount) -> None:
-        self._count = count
-        self._seen = 0
-
-    def check(self) -> None:
-        """Note a new signal, or send a signal again that an earlier check has noted.
-
-        Between the two checks, the signal has time to end the work of the main thread. If the work has not ended by
-        the second check, the signal counts as swallowed.
-        """
-        had = self._count.terminations
-        if had == self._seen:
-            self._count.send_again_if_swallowed()
-        self._seen = had
-
-
-@asynccontextmanager
-async def resend_swallowed_signals() -> AsyncIterator[None]:
-    """If asyncio swallows a SIGTERM during the `with` block, send SIGTERM to this process again."""
-    swallowed = SwallowedSignals(count_signals())
-
-    async def listen() -> None:
-        while True:
-            swallowed.check()
-            await asyncio.sleep(times().signal_interval_seconds)
-
-    listener = asyncio.create_task(listen())
-    try:
-        yield
-    finally:
-        listener.cancel()
+    # When this module was imported, an event loop may have received the signals.
+    listen_for_signals()
+    since = the_supervisor().of(current_flow_run_id()).signals_since
+    return since.setdefault(current_execution(), time.monotonic())

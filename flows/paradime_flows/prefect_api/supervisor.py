@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
 
     from paradime_blocks import ParadimeCredentials
-    from paradime_blocks.signals import SignalCount
     from paradime_flows.prefect_api.client import OpenClient
     from paradime_flows.prefect_api.observer import Observer
     from paradime_flows.prefect_api.shared_reads import SharedReads
@@ -33,8 +32,8 @@ class Supervised:
 
     # The token of each execution. The key is the time at which that execution began in this process.
     executions: dict[datetime, str] = field(default_factory=dict)
-    # The signal count of each execution. The key is the execution's token.
-    signals: dict[str, SignalCount] = field(default_factory=dict)
+    # From when on signals count for each execution, on the monotonic clock. The key is the execution's token.
+    signals_since: dict[str, float] = field(default_factory=dict)
     # The credentials that were passed in code. The key is their endpoint and workspace. The credentials of a saved
     # block are not kept here, because the block can be loaded again.
     credentials: dict[tuple[str, str | None], ParadimeCredentials] = field(default_factory=dict)
@@ -51,11 +50,6 @@ class Supervised:
     calls: list[TaskRun] = field(default_factory=list)
     # The attempts in which the flow run was called (`paradime_flows.ledger.retried_parents`).
     attempts: str = ""
-
-    def end(self) -> None:
-        """Stop counting signals for the flow run."""
-        for count in self.signals.values():
-            count.end()
 
 
 class Supervisor:
@@ -79,7 +73,7 @@ class Supervisor:
             # The dictionary is ordered: the flow run that was used last is at its end.
             found = self._flow_runs[flow_run_id] = self._flow_runs.pop(flow_run_id, Supervised())
             if len(self._flow_runs) > FLOW_RUNS_KEPT:
-                self._flow_runs.pop(next(iter(self._flow_runs))).end()
+                self._flow_runs.pop(next(iter(self._flow_runs)))
             return found
 
     def all(self) -> list[Supervised]:
@@ -88,9 +82,7 @@ class Supervisor:
             return list(self._flow_runs.values())
 
     def end(self) -> None:
-        """Stop counting signals for all flow runs, and stop observing them."""
-        for known in self.all():
-            known.end()
+        """Stop observing all flow runs."""
         if self.observer is not None:
             self.observer.end()
 

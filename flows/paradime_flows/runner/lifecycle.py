@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -26,7 +26,7 @@ from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Phase, Record, Relation
-from paradime_flows.prefect_api import resend_swallowed_signals, run_logger
+from paradime_flows.prefect_api import run_logger
 from paradime_flows.reporting.failure_cause import outcome_text
 from paradime_flows.retry_policy import retry_of, why_not_retry
 from paradime_flows.runner.begin import open_intent
@@ -54,38 +54,26 @@ if TYPE_CHECKING:
 RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
 
 
+@dataclass(eq=False)
 class RunLifecycle:
     """Runs a schedule once for a flow run, even if the flow run crashes or is retried.
 
-    Args:
-        schedule: The schedule to run.
-        record: The record of the intent, from the flow run's labels or new.
-        policies: What to do when something goes wrong.
-        request: What to trigger. By default, the schedule is triggered without changes.
-        watcher: Called after each poll of the Bolt run, but not after a poll of a conflicting Bolt run.
+    `request` is the caller's request; the request in `record` may be a retry of it. `watcher` is called after each poll
+    of the Bolt run, but not after a poll of a conflicting Bolt run.
     """
 
-    def __init__(
-        self,
-        schedule: BoltSchedule,
-        record: Record,
-        policies: RunPolicies,
-        *,
-        request: TriggerRequest | None = None,
-        watcher: RunWatcher | None = None,
-    ) -> None:
-        self.schedule = schedule
-        # The caller's request. The request in `record` may be a retry of the caller's request.
-        self.request = request or schedule.request()
-        self.policies = policies
-        self.watcher = watcher
-        self.record = record
-        self.ledger = FlowRunLedger(record, schedule.timeout_seconds, check=check_not_stopped)
-        self.decision_log = DecisionLog(record.notes, log=lambda sentence: run_logger().info(sentence))
-        self.triggering = Triggering(
-            schedule, self.ledger, self.decision_log, policies.on_already_running, self.request
-        )
-        self.differs: str | None = None
+    schedule: BoltSchedule
+    record: Record
+    policies: RunPolicies
+    request: TriggerRequest
+    watcher: RunWatcher | None = None
+    differs: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        schedule, policy = self.schedule, self.policies.on_already_running
+        self.ledger = FlowRunLedger(self.record, schedule.timeout_seconds, check=check_not_stopped)
+        self.decision_log = DecisionLog(self.record.notes, log=lambda sentence: run_logger().info(sentence))
+        self.triggering = Triggering(schedule, self.ledger, self.decision_log, policy, self.request)
 
     @classmethod
     async def begin(
@@ -100,7 +88,7 @@ class RunLifecycle:
     ) -> RunLifecycle:
         """Take the lease on a flow run, find or make the record of the intent, and return the lifecycle."""
         record, request = await open_intent(schedule, flow_run_id, policies, request, key)
-        return cls(schedule, record, policies, request=request, watcher=watcher)
+        return cls(schedule, record, policies, request, watcher)
 
     @property
     def run(self) -> BoltRun | None:
@@ -129,10 +117,7 @@ class RunLifecycle:
         return await self._start(request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
-        """Trigger or retry a Bolt run, or return the failed Bolt run if the policy is to skip the retry.
-
-        A cancel of the flow run also ends a search after a lost answer.
-        """
+        """Trigger or retry a Bolt run, or return the failed Bolt run if the policy is to skip the retry."""
         try:
             await unless_stopped(partial(self.triggering.run, request), self.record.flow_run_id)
         except Skipped:
@@ -149,7 +134,7 @@ class RunLifecycle:
         self.policies = replace(self.policies, retries=0)
 
     async def _count_retried(self, run_id: int) -> None:
-        """Add a Bolt run to the attempts: the caller asked to retry this run. The limit `retries` ignores this run."""
+        """Add the Bolt run that the caller asked to retry to the attempts. The limit `retries` ignores this run."""
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
         known = len(self.record.attempts)
@@ -197,18 +182,16 @@ class RunLifecycle:
 
     async def wait(self, run: BoltRun) -> BoltRunState:
         """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect."""
+        limit = self.schedule.timeout_seconds
 
         async def wait() -> BoltRunState:
-            limit = self.schedule.timeout_seconds
+            remaining = await remaining_seconds(self.record, self.schedule.credentials, limit)
             return await run.await_for_completion(
-                await remaining_seconds(self.record, self.schedule.credentials, limit),
-                watcher=partial(self._watch, run),
-                whole_seconds=limit,
+                remaining, watcher=partial(self._watch, run), whole_seconds=limit
             )
 
-        state = await unless_stopped(wait, self.record.flow_run_id)
-        self.record.state = state
-        return state
+        self.record.state = await unless_stopped(wait, self.record.flow_run_id)
+        return self.record.state
 
     async def _watch(self, run: BoltRun, seen: Observation) -> None:
         await self.ledger.save_again()
@@ -270,10 +253,8 @@ class RunLifecycle:
         sentence = outcome.cause if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
             self.decision_log.note(sentence)
-        async with resend_swallowed_signals():
-            archive = await archive_record(
-                record, self.schedule.credentials, outcome=outcome_text(outcome) or self.differs
-            )
+        text = outcome_text(outcome) or self.differs
+        archive = await archive_record(record, self.schedule.credentials, outcome=text)
         # If another process runs the flow run now, this call raises an error: that process still needs the open record.
         await reason_to_stop_if_known(record.flow_run_id)
         timed_out = isinstance(outcome, BoltRunTimedOut)

@@ -12,9 +12,8 @@ attempt repeats the fourth step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -37,7 +36,6 @@ from paradime_flows.ledger import (
 from paradime_flows.prefect_api import (
     flow_run_url,
     prefect_client,
-    read_flow_runs,
     run_logger,
     set_final_state,
     the_supervisor,
@@ -49,20 +47,6 @@ if TYPE_CHECKING:
 
     from paradime_blocks.trigger import TriggerRequest
     from paradime_flows.ledger import Lease
-
-# The flow runs whose records a subflow may resume, if the caller has named them. None if the caller has not called
-# `resuming`: then the records of earlier calls of the same subflow may be resumed.
-_named: ContextVar[list[UUID] | None] = ContextVar("named", default=None)
-
-
-@contextmanager
-def resuming(flow_run_id: UUID | None) -> Iterator[None]:
-    """Let a subflow that is called in the `with` block take over only the record of one flow run, or of none."""
-    token = _named.set([] if flow_run_id is None else [flow_run_id])
-    try:
-        yield
-    finally:
-        _named.reset(token)
 
 
 def with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
@@ -87,10 +71,6 @@ async def resume_record(
         BoltError: An old flow run was cancelled, but Bolt could not cancel its Bolt run. The record of the old flow run
             stays open, so that the sweeper cleans it up.
     """
-    named = _named.get() if new.key == FLOW_KEY else None
-    if named is not None:
-        async with prefect_client() as client:
-            earlier = [*(await read_flow_runs(client, named)).values()]
     record = claim(read_records(flow_run), new)
     for previous in earlier:
         if record is None:

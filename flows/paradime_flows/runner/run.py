@@ -24,13 +24,11 @@ from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.slot import hold_slot
-from paradime_flows.runner.wait_then_suspend import Suspends, wait_suspended
+from paradime_flows.runner.suspend import has_ended_soon, suspend
 from paradime_flows.supervision import (
     StoppedByPrefect,
     describe_run,
-    reason_to_stop_if_known,
     summarize,
-    suspend_during,
 )
 
 if TYPE_CHECKING:
@@ -62,35 +60,11 @@ async def drive(
     Returns:
         The result, or a state for the flow run. Prefect accepts both as the return value of a flow.
     """
-    go = partial(_drive, schedule, policies, request, live_logs, shows=command_task_runs, slot=one_at_a_time)
-    try:
-        return await go(wait=wait)
-    except Suspends as long:
-        try:
-            await suspend_during(long.lifecycle.record.run_id, long.remaining_seconds)
-        except Exception as error:  # noqa: BLE001 - an outage of Prefect must not end the wait
-            long.lifecycle.decision_log.note(f"Prefect did not suspend the flow run: {error}")
-        if reason := await long.lifecycle.clean_up_if_cancelled():
-            return cancelled(reason, BoltRunResult)
-    # Prefect has not suspended the flow run. So it waits in this process, for the Bolt run that it has triggered.
-    return await go(wait="hold")
-
-
-async def _drive(
-    schedule: BoltSchedule,
-    policies: RunPolicies,
-    request: TriggerRequest | None,
-    live_logs: LiveLogsMode,
-    *,
-    wait: WaitMode,
-    shows: bool,
-    slot: bool,
-) -> BoltRunResult:
     view = LiveView(
         this_flow_run_id(),
         schedule.schedule_name,
         live_logs,
-        command_task_runs=shows,
+        command_task_runs=command_task_runs,
         planned=schedule.commands or (),
     )
     try:
@@ -103,33 +77,38 @@ async def _drive(
         # The order matters. The Bolt run is cleaned up first, and the slot is released afterwards. So the Bolt run has
         # ended when the next flow run gets the slot.
         async with view, AsyncExitStack() as held, lifecycle.cleaning_up():
-            run = await obtain(lifecycle, held if slot else None)
+            run = await obtain(lifecycle, held if one_at_a_time else None)
             view.stored = lifecycle.ledger.seen
             result = await _to_the_end(lifecycle, run, wait)
-    except Suspends:
-        raise
     except Skipped as skipped:
-        await summarize(lifecycle.record, schedule.credentials, outcome=str(skipped))
-        state: State[BoltRunResult] = Completed(
-            name="Skipped", message=str(skipped), data=_skipped(lifecycle, skipped)
-        )
-        return as_result(state, BoltRunResult)
+        return await _skipped(lifecycle, skipped)
     except StoppedByPrefect as stop:
-        return await stopped(
-            stop,
-            this_flow_run_id(),
-            BoltRunResult,
-            describe_run(lifecycle.record, by_signal=stop.by_signal),
-        )
+        return stopped(stop, BoltRunResult, describe_run(lifecycle.record, by_signal=stop.by_signal))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
         return await _failed(lifecycle, error)
+    return await _ended(lifecycle, result)
+
+
+async def _ended(lifecycle: RunLifecycle, result: BoltRunResult) -> BoltRunResult:
     async with _as_task_run("archive"):
         archive = await lifecycle.finish(None)
     if reason := await lifecycle.clean_up_if_cancelled():
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         return cancelled(reason, BoltRunResult)
     result = archive.complete(result)
-    return result if result.differs is None else _attached(result, result.differs)
+    if result.differs is None:
+        return result
+    return as_result(Completed(name="Attached", message=result.differs, data=result), BoltRunResult)
+
+
+async def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
+    await summarize(lifecycle.record, lifecycle.schedule.credentials, outcome=str(skipped))
+    found = BoltRunResult.of(
+        skipped.run.run_id, None, schedule_name=lifecycle.record.schedule, state=BoltRunState.SKIPPED
+    )
+    # The conflicting Bolt run is not an attempt of this flow run.
+    result = found.model_copy(update={"attempts": []})
+    return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
 
 
 async def _failed(lifecycle: RunLifecycle, error: Exception) -> BoltRunResult:
@@ -169,11 +148,16 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "h
     while True:
         try:
             async with _as_task_run(f"wait for {run.run_id}") as shown:
-                if wait == "suspend":
-                    await wait_suspended(lifecycle, run, shown)
-                else:
+                if wait == "hold":
                     await lifecycle.wait(run)
-                return await lifecycle.result(run)
+                if wait == "hold" or await has_ended_soon(lifecycle, run):
+                    return await lifecycle.result(run)
+                # This task run has to end before the flow run is suspended.
+                message = f"The flow run is suspended during Bolt run {run.run_id}."
+                shown.outcome = Completed(name="Suspended", message=message)
+            await suspend(lifecycle)
+            # Prefect has not suspended the flow run. So it waits in this process.
+            wait = "hold"
         except BoltRunFailed as failure:
             if not lifecycle.is_retried(run, failure):
                 raise
@@ -196,22 +180,18 @@ def this_flow_run_id() -> UUID:
     return flow_run_id
 
 
-async def stopped(stop: StoppedByPrefect, flow_run_id: UUID, kind: type[R], more: str = "") -> R:
+def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
     """Return a state instead of a flow's result, after the flow run was stopped.
 
-    If a signal stopped the process, the state is Crashed: Prefect gives the same state to a flow in the main thread,
-    which the signal reaches directly. If a cancel caused the signal, or if there was no signal, the state is Cancelled.
+    After a signal, the state is Crashed: Prefect gives the same state to a flow in the main thread, which the signal
+    reaches directly. Otherwise, the state is Cancelled.
     """
     reason = f"{stop.reason}{more}"
-    if stop.by_signal:
-        found = await reason_to_stop_if_known(flow_run_id)
-        if found is None or not found.is_cancel:
-            return as_result(Crashed(message=reason), kind)
-    return cancelled(reason, kind)
+    return as_result(Crashed(message=reason), kind) if stop.by_signal else cancelled(reason, kind)
 
 
 def cancelled(reason: str, kind: type[R]) -> R:
-    """Return a cancelled state instead of a flow's result. Prefect makes this state the flow run's final state."""
+    """Return a cancelled state instead of a flow's result."""
     return as_result(Cancelled(message=reason), kind)
 
 
@@ -226,15 +206,3 @@ def failed(error: BoltError, kind: type[R]) -> R:
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker
     """Return a state instead of a flow's result. Prefect makes this state the flow run's final state."""
     return cast("R", state)
-
-
-def _attached(result: BoltRunResult, differs: str) -> BoltRunResult:
-    return as_result(Completed(name="Attached", message=differs, data=result), BoltRunResult)
-
-
-def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
-    found = BoltRunResult.of(
-        skipped.run.run_id, None, schedule_name=lifecycle.record.schedule, state=BoltRunState.SKIPPED
-    )
-    # The conflicting Bolt run is not an attempt of this flow run.
-    return found.model_copy(update={"attempts": []})

@@ -11,7 +11,7 @@ from paradime_flows.supervision.decide import Action, Event, decide, event_of, i
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled
 from paradime_flows.supervision.reconcile import clean_up_interrupted, describe_run, find_run, reconcile_run
-from paradime_flows.supervision.suspend_and_resume import resume_suspended, suspend_during, why_not_suspend
+from paradime_flows.supervision.resume_suspended import PAUSE_KEY, resume_suspended
 from paradime_flows.supervision.sweep import Sweep, SweepAction, SweptRun
 from paradime_flows.supervision.time_left import remaining_seconds
 from paradime_flows.supervision.watch import (

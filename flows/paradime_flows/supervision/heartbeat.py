@@ -32,8 +32,8 @@ Check = Callable[[PrefectClient, FlowRun], Awaitable[None]]
 async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it.
 
-    The lease was the first heartbeat. The observer's thread calls `check` with the flow run each time that the flow run
-    is read, and when the flow run is over. If `check` raises an error, `check` is called again.
+    The lease was the first heartbeat. The observer's thread calls `check` each time that the flow run is read, and when
+    the flow run is over.
     """
     known = the_supervisor().of(flow_run.id)
     outermost = None if known.alive_for is not None else await outermost_of(client, flow_run)
@@ -67,11 +67,7 @@ def _is_over(flow_run: FlowRun) -> bool:
 
 
 def ends_the_process(flow_run: FlowRun) -> bool:
-    """Whether this process ends when a flow run ends.
-
-    A runner starts one process for each flow run. A script can run several flows at once, or a flow as a subflow of
-    another flow.
-    """
+    """Whether this process ends when a flow run ends. A script can run several flows at once, a runner only one."""
     if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
         return True
     outermost = {known.alive_for for known in the_supervisor().all()}

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from uuid import UUID
 
 import anyio
@@ -19,10 +19,14 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause, TerminationSignal
 
-from paradime_blocks.signals import in_main_thread, signals_held_off
+from paradime_blocks.signals import (
+    heard_since,
+    in_main_thread,
+    send_again_if_swallowed,
+    signals_held_off,
+)
 from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
-    SwallowedSignals,
     count_signals,
     current_task_run_id,
     family_of,
@@ -42,13 +46,12 @@ _RELEASES = (Superseded, Pause)
 
 
 class StoppedByPrefect(Exception):
-    """The work of a flow run is no longer wanted. Examples: the flow run was cancelled, or a parent has ended.
+    """The work of a flow run is no longer wanted, for example because the flow run was cancelled.
 
     Args:
         reason: Why the work is no longer wanted, as a sentence.
-        by_signal: Whether a signal stopped the process. It is not known whether somebody has cancelled the flow run.
-        ends_process: Whether the cancelled flow run is the only flow run of this process. Then the process ends when
-            the flow run ends.
+        by_signal: Whether a signal stopped the process, and as far as is known, nobody has cancelled the flow run.
+        ends_process: Whether the process ends when the cancelled flow run ends.
         is_cancel: Whether somebody has cancelled the flow run or a parent. The end of a parent is not a cancel.
     """
 
@@ -64,7 +67,7 @@ class StoppedByPrefect(Exception):
 
 @dataclass
 class StopRequest:
-    """A request to stop, from code in the same process: a pipeline uses it to stop its steps.
+    """A request of a pipeline to its steps, in the same process.
 
     Attributes:
         reason: Why the steps must stop, as a sentence; None while the steps may continue.
@@ -89,12 +92,12 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
     return None
 
 
-async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> StoppedByPrefect | None:
-    """Return why the work of a flow run is no longer wanted, or None.
+def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPrefect | None:
+    """Return why the work of the first flow run is no longer wanted, or None. The others are its parents.
 
     The reasons are:
 
-    - The flow run or a parent was cancelled.
+    - The flow run or a parent was cancelled or deleted.
     - A parent has ended. If a deployment started the child, this is a reason only if the parent has failed.
     - The flow of a submitted task has failed. Only the flow's own code writes that state.
 
@@ -105,10 +108,8 @@ async def reason_to_stop(client: PrefectClient, flow_run_id: UUID) -> StoppedByP
         Pause: The flow run, or a parent in the same process, is suspended. Prefect itself reports a suspension to the
             code only at the end of a task or flow. The Bolt run continues, and the next execution resumes it.
     """
-    return _reason_in(await family_of(client, flow_run_id))
-
-
-def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPrefect | None:
+    if not family:
+        return StoppedByPrefect("The flow run has been deleted in Prefect.")
     own = in_this_process = True
     for flow_run in family:
         check_lease(flow_run)
@@ -139,7 +140,7 @@ async def check_not_stopped(flow_run: FlowRun) -> None:
 
 
 async def reason_to_stop_if_known(flow_run_id: UUID, seen: FlowRun | None = None) -> StoppedByPrefect | None:
-    """Return what `reason_to_stop` returns; None if Prefect is unreachable.
+    """Return what `_reason_in` returns for a flow run; None if Prefect is unreachable.
 
     If the flow run was read just now (`seen`), its parents are not read.
     """
@@ -149,103 +150,81 @@ async def reason_to_stop_if_known(flow_run_id: UUID, seen: FlowRun | None = None
         raise asked.release
     if seen is not None:
         return _reason_in([seen])
-    return await unless_unreachable(lambda client: reason_to_stop(client, flow_run_id))
+    family = await unless_unreachable(lambda client: family_of(client, flow_run_id))
+    return None if family is None else _reason_in(family)
 
 
 async def unless_stopped(
-    work: Callable[[], Awaitable[T]],
-    flow_run_id: UUID,
-    *,
-    interval_seconds: float | None = None,
-    parts: StopRequest | None = None,
+    work: Callable[[], Awaitable[T]], flow_run_id: UUID, *, parts: StopRequest | None = None
 ) -> T:
-    """Do some work, and watch its flow run meanwhile.
+    """Do some work, and watch its flow run meanwhile. If there is a reason to stop, the work is cancelled.
 
-    Args:
-        work: The work to do. If the flow run is cancelled, the work is cancelled.
-        flow_run_id: The flow run.
-        interval_seconds: Time between two reads of the flow run while there is no event stream, if not the default.
-        parts: The stop request that a pipeline shares with its steps.
-            Its `release` is set before the parts are stopped.
+    `parts` is the request that a pipeline shares with its steps. Its `release` is set before the work is cancelled.
 
     Raises:
-        StoppedByPrefect: The flow run is being cancelled.
-        Superseded: Another process runs the flow run now.
-        Pause: The flow run has been suspended.
-        TerminationSignal, KeyboardInterrupt: A signal came during the work. The exception is not put into an exception
-            group, because Prefect would not recognize it there.
+        StoppedByPrefect, Superseded, Pause: The reason to stop (`_reason_in`).
+        TerminationSignal, KeyboardInterrupt: A signal came during the work.
     """
-    watch = _Watch(flow_run_id, interval_seconds or times().watch_interval_seconds, parts)
+    why: StoppedByPrefect | Superseded | Pause | TerminationSignal | KeyboardInterrupt | None = None
     result: list[T] = []
-    failure: list[BaseException] = []
-    # The task group would put an error of the work into an ExceptionGroup. So the error is stored, and raised below.
-    with watch.held:
+    failure: BaseException | None = None
+    # The task group would put an error into an ExceptionGroup, in which Prefect would not recognize a signal. So each
+    # error is stored, and raised below.
+    with ExitStack() as held:
+
+        async def watch() -> None:
+            nonlocal why
+            try:
+                await _watch(flow_run_id)
+            except (StoppedByPrefect, *_RELEASES, *_SIGNALLED) as reason:
+                why = reason
+            if isinstance(why, StoppedByPrefect) and why.ends_process:
+                # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
+                held.enter_context(signals_held_off()).keep()
+            if parts is not None and isinstance(why, _RELEASES):
+                parts.release = why
+            group.cancel_scope.cancel()
+
         async with anyio.create_task_group() as group:
-            group.start_soon(watch.run, group.cancel_scope)
+            group.start_soon(watch)
             try:
                 result.append(await work())
             except (Exception, *_RELEASES, *_SIGNALLED) as error:  # noqa: BLE001 - raised again below
                 if isinstance(error, _SIGNALLED):
                     # Another signal would interrupt the end of the group.
-                    watch.held.enter_context(signals_held_off())
-                failure.append(error)
+                    held.enter_context(signals_held_off())
+                failure = error
             group.cancel_scope.cancel()
-    why = watch.why
     if isinstance(why, _SIGNALLED):
         raise why
     if result:
         return result[0]
-    if failure and not isinstance(why, _RELEASES):
-        raise failure[0]
+    if failure is not None and not isinstance(why, _RELEASES):
+        raise failure
     assert why is not None  # noqa: S101 - nothing else ends the work without a result
     raise why
 
 
-class _Watch:
-    """Looks for a reason to stop the work of a flow run. The parts of the work read the stop request `parts`."""
-
-    def __init__(self, flow_run_id: UUID, interval_seconds: float, parts: StopRequest | None) -> None:
-        self.flow_run_id = flow_run_id
-        self.interval_seconds = interval_seconds
-        self.parts = parts
-        self.why: StoppedByPrefect | Superseded | Pause | TerminationSignal | KeyboardInterrupt | None = None
-        self.held = ExitStack()
-        self._heard = count_signals()
-        self._swallowed = SwallowedSignals(self._heard)
-        self._asked = stop_request.get() or StopRequest()
-        self._in_task = current_task_run_id() is not None
-
-    async def run(self, scope: anyio.CancelScope) -> None:
-        """Watch until there is a reason to stop, then cancel the scope of the work."""
-        try:
-            with observing(self.flow_run_id, self.interval_seconds) as observed:
-                while True:
-                    await anyio.sleep(min(self.interval_seconds, times().signal_interval_seconds))
-                    self._check_this_process()
-                    self._check_in_prefect(observed.news())
-        except (StoppedByPrefect, *_RELEASES, *_SIGNALLED) as why:
-            self.why = why
-        if isinstance(self.why, StoppedByPrefect) and self.why.ends_process:
-            # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
-            self.held.enter_context(signals_held_off()).keep()
-        if self.parts is not None and isinstance(self.why, _RELEASES):
-            self.parts.release = self.why
-        scope.cancel()
-
-    def _check_this_process(self) -> None:
-        if self._heard.interrupts and not in_main_thread():
-            raise StoppedByPrefect("The process of the flow run was interrupted.", by_signal=True)
-        self._swallowed.check()
-        if self._asked.release is not None:
-            raise self._asked.release
-        if self._asked.reason is not None:
-            raise StoppedByPrefect(self._asked.reason)
-
-    def _check_in_prefect(self, family: list[FlowRun] | None) -> None:
-        # An unreachable Prefect is no reason to stop a healthy run.
-        if family is not None:
-            stop = _reason_in(family, in_task=self._in_task)
-            if not family:
-                stop = StoppedByPrefect("The flow run has been deleted in Prefect.")
-            if stop is not None:
+async def _watch(flow_run_id: UUID) -> NoReturn:
+    """Raise when there is a reason to stop the work of the current flow run or task."""
+    signals_since, asked = count_signals(), stop_request.get() or StopRequest()
+    in_task = current_task_run_id() is not None
+    interval, tick = times().watch_interval_seconds, times().signal_interval_seconds
+    with observing(flow_run_id, interval) as observed:
+        while True:
+            await anyio.sleep(min(interval, tick))
+            if heard_since(signals_since) and not in_main_thread():
+                # Prefect sends a signal after a cancel, too.
+                found = await reason_to_stop_if_known(flow_run_id)
+                if found is not None and found.is_cancel:
+                    raise found
+                raise StoppedByPrefect("The process of the flow run was interrupted.", by_signal=True)
+            send_again_if_swallowed(signals_since, tick)
+            if asked.release is not None:
+                raise asked.release
+            if asked.reason is not None:
+                raise StoppedByPrefect(asked.reason)
+            family = observed.news()
+            # An unreachable Prefect is no reason to stop a healthy run.
+            if family is not None and (stop := _reason_in(family, in_task=in_task)):
                 raise stop

@@ -1,0 +1,91 @@
+"""Resumes a flow run that was suspended while its Bolt run was running (`paradime_flows.runner.suspend`).
+
+The flow `watch_runs` or the receiver of Bolt's webhooks notices the end of the Bolt run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.responses import SetStateStatus
+
+from paradime_blocks import BoltError, ParadimeCredentials
+from paradime_flows.ledger import FLOW_KEY, read_records
+from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, run_logger
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+    from paradime_flows.ledger import Record
+
+# If this package suspends a flow run, the key of the suspension begins with this text. A flow run that a person has
+# suspended has another key, and is not resumed here.
+PAUSE_KEY: Final = "paradime-bolt-run-"
+
+
+async def resume_suspended(
+    client: PrefectClient, credentials: ParadimeCredentials, ended: Collection[int] = ()
+) -> list[FlowRun]:
+    """Resume the flow runs that were suspended for a Bolt run that has ended, or has reached its time limit.
+
+    This function can be called at any time and by several observers at once: Prefect resumes a flow run once. Return
+    the flow runs that were resumed. Bolt is asked for the state of all Bolt runs that are not known to have `ended`.
+    """
+    waiting = [each for each in await _suspended(client) if each[1].is_in(credentials)]
+    unknown = {record.run_id for _, record in waiting if record.run_id and not record.time_is_up}
+    over = {*ended, *await _ended_runs(credentials, unknown - {*ended})}
+    return [
+        flow_run
+        for flow_run, record in waiting
+        if (record.run_id in over or record.time_is_up) and await _resume(client, flow_run, record)
+    ]
+
+
+async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> bool:
+    """Resume a flow run, and return whether Prefect has accepted this."""
+    run_logger().info("Resuming flow run %r for Bolt run %s.", flow_run.name, record.run_id)
+    try:
+        answer = await client.resume_flow_run(flow_run.id)
+    except Exception as error:  # noqa: BLE001 - the other flow runs must still be resumed
+        run_logger().warning("Could not resume flow run %r: %s", flow_run.name, error)
+        return False
+    if answer.status is SetStateStatus.REJECT:
+        why = getattr(answer.details, "reason", None)
+        run_logger().warning("Prefect does not resume flow run %r: %s", flow_run.name, why)
+    return answer.status is SetStateStatus.ACCEPT
+
+
+async def _suspended(client: PrefectClient) -> list[tuple[FlowRun, Record]]:
+    """Return the flow runs that this package has suspended, and the record of each."""
+    these = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])),
+    )
+    return [
+        (flow_run, record)
+        async for flow_run in every_flow_run(client, these)
+        if flow_run.state is not None and (flow_run.state.state_details.pause_key or "").startswith(PAUSE_KEY)
+        for record in read_records(flow_run)
+        if record.key == FLOW_KEY
+    ]
+
+
+async def _ended_runs(credentials: ParadimeCredentials, run_ids: Collection[int]) -> set[int]:
+    """Return the Bolt runs that have ended. Runs that Bolt does not return count as running."""
+    if not run_ids:
+        return set()
+    try:
+        async with credentials.get_client() as client:
+            found = await client.get_bolt_runs(list(run_ids), errors={})
+    except BoltError as error:
+        run_logger().warning("Could not ask Bolt for the runs of suspended flow runs: %s", error)
+        return set()
+    return {run_id for run_id, status in found.items() if status.state.is_terminal}
