@@ -21,9 +21,9 @@ from support.prefect_api import artifacts_of, latest_flow_run, logs_of
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.lease import Lease, sign_of_life, top_execution
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.ledger.store import Lease, sign_of_life, top_execution
 from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.supervision import sweep

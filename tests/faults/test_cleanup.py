@@ -137,10 +137,10 @@ async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect
     flow_run_id = running(prefect)
     tagged = []
 
-    async def resume_record(*_: Any) -> None:
+    def claim(*_: Any) -> None:
         tagged.append(FLOW_RUN_TAG in prefect.flow_runs[flow_run_id].tags)
 
-    with mock.patch.object(begin, "resume_record", resume_record):
+    with mock.patch.object(begin, "claim", claim):
         await begun(simulator, flow_run_id)
     assert tagged == [True]
 

@@ -29,8 +29,8 @@ from paradime_blocks.models import BoltRunState
 from paradime_blocks.polling import Deadline
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_blocks.trigger.request import TriggerIntent
-from paradime_flows.ledger.lease import Lease
 from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.ledger.store import Lease
 from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ async def killed_during_takeover(
     before: str = "_mark_taken_over",
 ) -> None:
     """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
-    from paradime_flows.runner import resume
+    from paradime_flows.runner import begin
 
-    killed = mock.patch.object(resume, before, side_effect=Killed)
+    killed = mock.patch.object(begin, before, side_effect=Killed)
     with killed, resuming(prefect, first), pytest.raises(Killed):
         await begun(simulator, second)
 
@@ -306,20 +306,20 @@ async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
 
 async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
     """The cancelled flow run is the one whose end is about to be written."""
-    from paradime_flows.runner import resume
+    from paradime_flows.runner import begin
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
-    write_final_state = resume.write_final_state
+    write_final_state = begin.write_final_state
 
     async def cancelled_just_before(*arguments: Any) -> bool:
         prefect.set_state(first, StateType.CANCELLING)
         return await write_final_state(*arguments)
 
     process.set(Process())
-    with resuming(prefect, first), mock.patch.object(resume, "write_final_state", cancelled_just_before):
+    with resuming(prefect, first), mock.patch.object(begin, "write_final_state", cancelled_just_before):
         newer = await begun(simulator, second)
     assert (await newer.obtain()).run_id != run.run_id
     assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]

@@ -33,9 +33,9 @@ from paradime_blocks import BoltAttempt, BoltRunState
 from paradime_blocks.testing import faults
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
-from paradime_flows.ledger.lease import Lease, sign_of_life, top_execution
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record, read_records
+from paradime_flows.ledger.store import Lease, sign_of_life, top_execution
 from paradime_flows.prefect_api import schedule_tag
 from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 from paradime_flows.supervision import sweep

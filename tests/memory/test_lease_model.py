@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows.ledger import Phase, Record, read_records
-from paradime_flows.ledger.lease import Lease, next_lease, settlers_lease, top_lease
+from paradime_flows.ledger.store import Lease, next_lease, settlers_lease, top_lease
 from paradime_flows.supervision import Action, Event, decide
 
 if TYPE_CHECKING:

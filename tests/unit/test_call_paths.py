@@ -16,7 +16,7 @@ from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record
 from paradime_flows.ledger.retried_parents import Call, are_of_two_attempts, call_of
-from paradime_flows.runner.resume import claim
+from paradime_flows.runner.begin import claim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,10 @@ from paradime_blocks.models import BoltRunRecord, BoltRunState
 from paradime_blocks.options import Command
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import Fit, fit
-from paradime_flows.ledger.lease import Lease
 from paradime_flows.ledger.record import FLOW_KEY, Record, read_records
-from paradime_flows.ledger.store import Superseded, put
+from paradime_flows.ledger.store import Lease, Superseded, put
 from paradime_flows.prefect_api.supervisor import start_new_supervisor
-from paradime_flows.runner.resume import claim
+from paradime_flows.runner.begin import claim
 
 FLOW_RUN = UUID(int=1)
 

@@ -11,9 +11,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
 from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.lease import Lease, sign_of_life
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record
+from paradime_flows.ledger.store import Lease, sign_of_life
 from paradime_flows.supervision.orphans import idle_seconds
 
 LONG_AGO = datetime.now(timezone.utc) - timedelta(hours=2)

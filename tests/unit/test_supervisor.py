@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from paradime_flows.ledger.lease import Lease
+from paradime_flows.ledger.store import Lease
 from paradime_flows.prefect_api.supervisor import (
     FLOW_RUNS_KEPT,
     Supervisor,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,9 +22,16 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_seria
 from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import OnInterrupt, Policy
-from paradime_flows.ledger.lease import NO_LEASE, Lease, top_lease
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.store import Superseded, check_lease, lease_to_settle, put
+from paradime_flows.ledger.store import (
+    NO_LEASE,
+    Lease,
+    Superseded,
+    check_lease,
+    lease_to_settle,
+    put,
+    top_lease,
+)
 from paradime_flows.prefect_api import (
     LEDGER_LABEL_PREFIX,
     RUN_ID_LABEL,
@@ -124,11 +132,9 @@ class Record(BaseModel):
 
     @property
     def schedule(self) -> str:
-        """The schedule's name or slug."""
         return self.request.schedule_name
 
     def count_attempt(self, run_id: int, state: BoltRunState | None) -> None:
-        """Add a Bolt run to the attempts, if it is not one of them yet."""
         if state is not None and run_id not in {attempt.run_id for attempt in self.attempts}:
             self.attempts.append(BoltAttempt(run_id=run_id, state=state))
 
@@ -140,16 +146,13 @@ class Record(BaseModel):
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the time limit of the Bolt run has passed."""
         return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
 
     @property
     def workspace(self) -> tuple[str, str | None]:
-        """The endpoint and the name of the workspace."""
         return self.api_endpoint, self.workspace_uid
 
     def is_in(self, credentials: ParadimeCredentials) -> bool:
-        """Whether the given credentials belong to the workspace of this record."""
         return self.workspace == (credentials.api_endpoint, credentials.workspace_uid)
 
     def hold_with(self, lease: Lease) -> Record:
@@ -158,15 +161,14 @@ class Record(BaseModel):
         return self
 
     def decision_log(self) -> DecisionLog:
-        """Return the record's decision log. New notes are added to the record."""
+        """Return a log whose new notes are added to the record."""
         return DecisionLog(self.notes)
 
     def logged_decisions(self) -> DecisionLog:
-        """Return the record's decision log. New notes are added to the record, and to the log of the flow run."""
+        """Return a log whose new notes are added to the record, and to the log of the flow run."""
         return DecisionLog(self.notes, log=logger_for(self.flow_run_id, self._flow_run_name).warning)
 
     def to_labels(self) -> dict[str, Any]:
-        """Return the labels that store this record, and the labels with the schedule and Bolt run, for people."""
         name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.lease.epoch}.{self.lease.holder}"
         labels: dict[str, Any] = {name: self.model_dump_json(exclude_none=True)}
         if not self.is_of_task:
@@ -177,10 +179,10 @@ class Record(BaseModel):
 
 
 def fold(entries: Iterable[Record]) -> Record:
-    """Return one record of an intent: the record of the greatest lease, and a fact that an older holder wrote late.
+    """Return one record of an intent: the record of the greatest lease.
 
-    The fact is which Bolt run the trigger of an older holder has started. The fact counts if the newest holder still
-    searches for the run of the same trigger.
+    If its holder still searches for the run of its trigger, the run counts that an older holder has written for the
+    same trigger.
     """
     oldest_first = sorted(entries, key=lambda entry: entry.lease)
     top = oldest_first[-1]
@@ -192,17 +194,14 @@ def fold(entries: Iterable[Record]) -> Record:
 
 
 def read_records(flow_run: FlowRun) -> list[Record]:
-    """Return the records in a flow run's labels. A label that was copied from another flow run is ignored."""
+    """Return the records in a flow run's labels."""
     entries: dict[str, list[Record]] = {}
     for name, value in (flow_run.labels or {}).items():
-        if not name.startswith(LEDGER_LABEL_PREFIX):
-            continue
-        try:
-            entry = Record.model_validate_json(str(value))
-        except ValidationError:
-            continue
-        if entry.flow_run_id == flow_run.id:
-            entries.setdefault(entry.key, []).append(entry)
+        if name.startswith(LEDGER_LABEL_PREFIX):
+            with suppress(ValidationError):
+                entry = Record.model_validate_json(str(value))
+                if entry.flow_run_id == flow_run.id:
+                    entries.setdefault(entry.key, []).append(entry)
     found = [fold(each) for each in entries.values()]
     for record in found:
         record._seen = top_lease(flow_run.labels)  # noqa: SLF001 - not stored
@@ -241,8 +240,7 @@ async def write_record(record: Record) -> FlowRun:
     """Write a record with the lease that this process holds; return the flow run, as read after the write.
 
     Raises:
-        Superseded: Somebody has taken the lease since this process took it. Then `fold` uses at most one fact of what
-            was written: the Bolt run that a trigger has started.
+        Superseded: Somebody has taken the lease since this process took it. Then `fold` uses at most the started run.
     """
     async with prefect_client() as client:
         return await put(
@@ -253,8 +251,7 @@ async def write_record(record: Record) -> FlowRun:
 async def hold(client: PrefectClient, record: Record) -> None:
     """Take the lease on a record's flow run, or check that this process has not lost it.
 
-    A settler calls this function before it acts. The record is updated with everything that others wrote before the
-    settler took the lease.
+    A settler calls this function before it acts. The record gets everything that others wrote before that.
 
     Raises:
         Superseded: Somebody has taken the lease since the record was read, or since this process took it.

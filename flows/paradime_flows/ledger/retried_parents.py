@@ -1,24 +1,23 @@
 """Finds the subflow runs that the same call in a flow's code has made in other attempts of the parent flow runs.
 
 Each subflow run has a tag that is equal for the same call in all attempts: a hash of the outermost flow run and of the
-path of calls from there. One request to Prefect finds all flow runs of a call.
-
-Prefect numbers the calls that a flow makes. Prefect does not number the calls that a task makes, so equal calls of
-tasks have the same tag. A second tag says in which attempts a call was made. So a call does not find the equal calls
-that were made beside it. Equal calls of an earlier attempt are resumed in any order.
+path of calls from there. Prefect numbers the calls that a flow makes, but not the calls that a task makes. So equal
+calls of tasks have the same tag. A second tag says in which attempts a call was made. So a call does not find the equal
+calls that were made beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import anyio
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
 from paradime_flows.ledger.store import held_lease
@@ -35,16 +34,10 @@ from paradime_flows.prefect_api import (
     times,
 )
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun, TaskRun
-
 _DIGITS: Final = 12
 _DIGITS_OF_ATTEMPTS: Final = 6
 _WRITES_AT_MOST: Final = 5
 
-# A flow run, and the newer flow run that has replaced it.
-Replaced: TypeAlias = "tuple[FlowRun, FlowRun]"
 _Context = TypeVar("_Context", bound=ContextModel)
 
 # The name of the present call, instead of Prefect's number. A pipeline names its calls, because its next attempt may
@@ -52,19 +45,14 @@ _Context = TypeVar("_Context", bound=ContextModel)
 call_name: ContextVar[str | None] = ContextVar("call_name", default=None)
 
 
-@dataclass(frozen=True)
-class Call:
-    """The call that has made a subflow run.
+class Call(NamedTuple):
+    """The call that has made a subflow run."""
 
-    Attributes:
-        place: The tag that is equal for this call in all attempts of the parents.
-        attempts: The attempts in which tasks have made the call (`are_of_two_attempts`); empty if no task is in the
-            path. If only flows are in the path, the place is enough: Prefect numbers the calls of a flow.
-        is_first: Whether no other attempt can have made this call before.
-    """
-
+    # The tag that is equal for this call in all attempts of the parents.
     place: str
+    # The attempts in which tasks have made the call (`are_of_two_attempts`); empty if no task is in the path.
     attempts: str
+    # Whether no other attempt can have made this call before.
     is_first: bool
 
 
@@ -114,7 +102,7 @@ def _execution_around(flow_run: FlowRun) -> str:
 
 
 def _contexts(kind: type[_Context]) -> Iterator[_Context]:
-    """Iterate over Prefect's contexts around the current code, the innermost context first."""
+    """Iterate over Prefect's contexts around the current code, the innermost first."""
     context: Any = kind.get()
     while isinstance(context, kind):
         yield context
@@ -126,14 +114,14 @@ def _contexts(kind: type[_Context]) -> Iterator[_Context]:
 
 async def enter(
     client: PrefectClient, family: Sequence[FlowRun], more_tags: Sequence[str] = ()
-) -> tuple[Sequence[FlowRun], Replaced | None]:
+) -> tuple[Sequence[FlowRun], tuple[FlowRun, FlowRun] | None]:
     """Tag a flow run, so that the sweeper and later attempts find it, and find the flow runs of the same call.
 
     The tags are written before the search. So of two flow runs that begin at once, at least one finds the other.
-    `family` is the flow run and its parents, as just read from Prefect. People find the flow run by `more_tags`.
+    `family` is the flow run and its parents, as just read from Prefect.
 
-    Return the flow runs that earlier attempts have made with the same call, newest first; and whether a newer flow run
-    has replaced this flow run or one of its parents.
+    Return the flow runs that earlier attempts have made with the same call, newest first. If a newer flow run has
+    replaced this flow run or one of its parents, return the replaced flow run and the newer one.
     """
     known = the_supervisor().of(family[0].id)
     wanted = [FLOW_RUN_TAG, *more_tags]
@@ -196,7 +184,7 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
 
 async def _other_calls(
     client: PrefectClient, family: Sequence[FlowRun], call: Call
-) -> tuple[Sequence[FlowRun], Replaced | None]:
+) -> tuple[Sequence[FlowRun], tuple[FlowRun, FlowRun] | None]:
     these = FlowRunFilter(tags=FlowRunFilterTags(all_=[call.place]))
     # A flow run that a person has copied has the tags, too, but no parent.
     found = [

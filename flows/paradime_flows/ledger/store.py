@@ -1,4 +1,4 @@
-"""Takes the lease on a flow run, and writes labels. Only the holder of the greatest lease may act for the flow run.
+"""Leases on a flow run, and writes of labels. Only the holder of the greatest lease may act for the flow run.
 
 Prefect can run one flow run in two processes at once: a process may still be running although Prefect has marked it as
 crashed. A holder writes its lease first, and then reads the records. Before a trigger is sent, the intent is written
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -18,20 +18,11 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Abort
 
-from paradime_flows.ledger.lease import (
-    NO_LEASE,
-    Lease,
-    lease_of,
-    next_lease,
-    settlers_lease,
-    sign_of_life,
-    top_execution,
-    top_lease,
-)
 from paradime_flows.prefect_api import (
     current_execution,
     current_task_run_id,
     flow_run_at_begin,
+    prefect_client,
     read_flow_run,
     the_supervisor,
     times,
@@ -39,7 +30,33 @@ from paradime_flows.prefect_api import (
 from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 
 _WRITES_AT_MOST = 5
+# The first character of a settler's name. It sorts before the first character of every execution. So at the same epoch,
+# the lease of an execution is greater than the lease of a settler.
+_SETTLER = "-"
 
+
+class Lease(NamedTuple):
+    """The right to act for a flow run. Of two leases, the greater one counts."""
+
+    # How often the lease has been taken, including this time.
+    epoch: int
+    # Who has taken it: an execution of a flow run, or a settler, which is a hook or the sweeper.
+    holder: str
+
+    def is_lost(self, labels: Mapping[str, Any] | None) -> bool:
+        """Whether another holder has taken a greater lease on a flow run."""
+        top = top_lease(labels)
+        return top > self and top.holder != self.holder
+
+    @property
+    def label(self) -> str:
+        """The name of the label that only the holder writes."""
+        return f"{LEASE_LABEL_PREFIX}{self.epoch}.{self.holder}"
+
+
+NO_LEASE = Lease(0, "")
+
+# The leases of the flow runs around the current code.
 _leases: ContextVar[Mapping[UUID, Lease]] = ContextVar("leases", default={})  # noqa: B039 - never changed in place
 
 
@@ -52,6 +69,48 @@ class Superseded(Abort):
         )
 
 
+def _leases_in(labels: Mapping[str, Any] | None) -> list[Lease]:
+    found = []
+    for name in labels or {}:
+        epoch, _, holder = name.removeprefix(LEASE_LABEL_PREFIX).partition(".")
+        if name.startswith(LEASE_LABEL_PREFIX) and epoch.isdigit():
+            found.append(Lease(int(epoch), holder))
+    return found
+
+
+def top_lease(labels: Mapping[str, Any] | None) -> Lease:
+    """Return the greatest lease, which is the lease that counts; `NO_LEASE` if there is none."""
+    return max(_leases_in(labels), default=NO_LEASE)
+
+
+def top_execution(labels: Mapping[str, Any] | None) -> Lease:
+    """Return the lease of the execution that began last, of the flow run or one that replaces it; or `NO_LEASE`."""
+    executions = [lease for lease in _leases_in(labels) if not lease.holder.startswith(_SETTLER)]
+    return max(executions, default=NO_LEASE)
+
+
+def next_lease(labels: Mapping[str, Any] | None, holder: str) -> Lease:
+    """Return a lease that is greater than all leases on a flow run."""
+    return Lease(top_lease(labels).epoch + 1, holder)
+
+
+def settlers_lease(seen: Lease, settler: str) -> Lease:
+    """Return a settler's lease: greater than the lease that it has seen, smaller than an execution's next lease."""
+    holder = f"{_SETTLER}{settler}"
+    return seen if seen.holder == holder else Lease(seen.epoch + 1, holder)
+
+
+def sign_of_life(at: float) -> str:
+    """Return the value of a lease's label: when its holder gave a sign of life, in seconds since the epoch."""
+    return f"{at:.0f}"
+
+
+def last_sign_of_life(labels: Mapping[str, Any] | None) -> float | None:
+    """Return when a holder of a lease gave the last sign of life; None if no holder has given a sign."""
+    signs = [str((labels or {})[lease.label]) for lease in _leases_in(labels)]
+    return max((float(sign) for sign in signs if sign.isdigit()), default=None)
+
+
 async def put(
     client: PrefectClient,
     flow_run_id: UUID,
@@ -60,12 +119,10 @@ async def put(
 ) -> FlowRun:
     """Write labels to a flow run, and read them back until Prefect has stored them.
 
-    Prefect's server reads all labels and writes all of them back. On Postgres, two requests can do this at the same
-    time. Then one write undoes the other. The other write may be stored some time after ours, so the labels are read
-    back only after a pause.
+    On Postgres, one of two writes at the same time undoes the other (README.md). The other write may be stored some
+    time after ours, so the labels are read back only after a pause.
 
-    No other process writes labels of these names. The function `see` is called with the flow run after each write. To
-    stop the writes, it raises an error, such as `Superseded`.
+    The function `see` is called with the flow run after each write. To stop the writes, it raises an error.
 
     Raises:
         RuntimeError: Prefect has not stored the labels after several writes.
@@ -93,36 +150,37 @@ def _are_stored(labels: Mapping[str, Any], written: Mapping[str, Any]) -> bool:
 async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process.
 
-    An execution takes the lease once. If it has lost the lease, it cannot take the lease again.
-
     Raises:
-        Superseded: Another execution has taken the lease since this execution took it.
+        Superseded: Another execution has taken the lease since this execution took it. An execution takes the lease
+            only once.
     """
     # Prefect read the flow run when the flow began, so this copy may be out of date. That does no harm to the flow's
     # own code, which takes the lease only once, and before its tasks do.
     is_taken = flow_run_id in _leases.get() or current_task_run_id() is not None
     flow_run = None if is_taken else flow_run_at_begin(flow_run_id)
     flow_run = flow_run or await client.read_flow_run(flow_run_id)
-    lease = lease_of(current_execution(), flow_run.labels)
+    holder = current_execution()
+    lease = max((each for each in _leases_in(flow_run.labels) if each.holder == holder), default=None)
     if lease is None:
-        lease, flow_run = await _take(client, flow_run, current_execution(), sign_of_life(time.time()))
+        lease, flow_run = await _take(client, flow_run, holder, sign_of_life(time.time()))
     _leases.set({**_leases.get(), flow_run_id: lease})
     the_supervisor().leases.setdefault(flow_run_id, set()).add(lease)
     check_lease(flow_run)
     return flow_run
 
 
-async def supersede(client: PrefectClient, flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
+async def supersede(flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
     """Take the lease on an old flow run for a new flow run, which is running.
 
-    Then the old execution, the hooks and the sweeper stop acting for the old flow run. Return the lease, and the old
-    flow run, as read after the lease was taken.
+    Return the lease, and the old flow run, as read after the lease was taken. The old execution, the hooks and the
+    sweeper no longer act for the old flow run.
 
     Raises:
         Superseded: Other flow runs take the lease again and again.
     """
-    flow_run = await client.read_flow_run(flow_run_id)
-    return await _take(client, flow_run, execution_of(new) or current_execution())
+    async with prefect_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+        return await _take(client, flow_run, execution_of(new) or current_execution())
 
 
 async def _take(
@@ -137,10 +195,8 @@ async def _take(
 
 
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
-    """Return the lease with which this process cleans up a flow run whose lease is `seen`.
-
-    If an execution in this process has the lease, the hook of the execution acts with the same lease.
-    """
+    """Return the lease with which this process cleans up a flow run whose lease is `seen`."""
+    # If an execution in this process has the lease, the hook of the execution acts with the same lease.
     if seen in the_supervisor().leases.get(flow_run_id, set()):
         return seen
     return settlers_lease(seen, the_supervisor().settler)
@@ -159,10 +215,7 @@ def held_lease(flow_run_id: UUID) -> Lease:
 
 
 def check_lease(flow_run: FlowRun, lease: Lease | None = None) -> None:
-    """Raise `Superseded` if somebody has taken the lease since it was taken as `lease`.
-
-    By default, `lease` is the lease of the current execution.
-    """
+    """Raise `Superseded` if `lease` is lost; by default, the lease of the current execution, if it has taken one."""
     lease = lease or _leases.get().get(flow_run.id)
     if lease is not None and lease.is_lost(flow_run.labels):
         raise Superseded(flow_run)

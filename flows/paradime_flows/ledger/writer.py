@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from prefect.client.schemas.objects import FlowRun
 
@@ -17,10 +19,7 @@ from paradime_flows.ledger.store import Superseded
 from paradime_flows.prefect_api import run_logger
 
 
-async def _no_check(_: FlowRun) -> None:
-    """A caller that triggers nothing needs no check."""
-
-
+@dataclass(eq=False)
 class FlowRunLedger:
     """Writes the intent and the id of the Bolt run to the flow run (`paradime_blocks.trigger.request.RunLedger`).
 
@@ -28,19 +27,12 @@ class FlowRunLedger:
     after an intent was written, and raises an error if the trigger must not be sent.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        timeout_seconds: float | None = None,
-        *,
-        check: Callable[[FlowRun], Awaitable[None]] = _no_check,
-    ) -> None:
-        self.record = record
-        self.timeout_seconds = timeout_seconds
-        self.check = check
-        self._running: int | None = None
-        # The flow run, as read back after the last write; None if the write failed, and before the first write.
-        self.seen: FlowRun | None = None
+    record: Record
+    timeout_seconds: float | None = None
+    check: Callable[[FlowRun], Awaitable[None]] | None = None
+    # The flow run, as read back after the last write; None if the write failed, and before the first write.
+    seen: FlowRun | None = field(default=None, init=False)
+    _running: int | None = field(default=None, init=False)
 
     async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
         """Write that a trigger is about to be sent. If this raises anything, the trigger must not be sent."""
@@ -55,7 +47,8 @@ class FlowRunLedger:
         # An execution that starts from now on finds the intent. An execution that started before now is noticed here.
         # A cancel is noticed here, too: Prefect does not report a cancel to a script, and the earlier requests to Bolt
         # may have taken long.
-        await self.check(flow_run)
+        if self.check is not None:
+            await self.check(flow_run)
 
     async def started(self, run_id: int) -> None:
         """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
@@ -71,20 +64,17 @@ class FlowRunLedger:
         await self._track(run_id)
 
     async def _track(self, run_id: int) -> None:
-        record = self.record
-        record.run_id, record.state, record.failed_run = run_id, BoltRunState.STARTING, None
-        record.limit_seconds = self.timeout_seconds
+        self.record.run_id, self.record.state = run_id, BoltRunState.STARTING
+        self.record.failed_run, self.record.limit_seconds = None, self.timeout_seconds
         await self.resumed()
 
     async def resumed(self) -> None:
         """Write that this execution tracks the known Bolt run."""
-        record = self.record
-        if record.phase is not Phase.REPORTED:
-            record.phase = Phase.RELEASED if record.left else Phase.RUNNING
+        if self.record.phase is not Phase.REPORTED:
+            self.record.phase = Phase.RELEASED if self.record.left else Phase.RUNNING
         await self.save()
 
     def subject(self, run_id: int) -> RunSubject:
-        """Return a Bolt run of this intent as the subject of events."""
         return RunSubject.of(run_id, self.record, self.record.schedule, self.record.flow_run_id)
 
     def saw(self, run_id: int, status: BoltRunStatus | None) -> None:
@@ -114,19 +104,13 @@ class FlowRunLedger:
         # An interrupt can end the write.
         self.seen = None
         try:
-            self.seen = await write_record(self.record)
-        except Superseded:
-            # Another execution has read the record, and has written a newer record since then.
-            pass
+            # Another execution may have read the record, and may have written a newer record since then.
+            with suppress(Superseded):
+                self.seen = await write_record(self.record)
         except Exception as error:  # noqa: BLE001
             run_logger().warning(
                 "Could not write the record of Bolt run %s to Prefect: %s", self.record.run_id, error
             )
-
-    async def save_again(self) -> None:
-        """Write the record unless the last write has succeeded."""
-        if self.seen is None:
-            await self.save()
 
     async def close(self, state: BoltRunState | None, *, reported: bool) -> None:
         """Write that the Bolt run is no longer tracked."""

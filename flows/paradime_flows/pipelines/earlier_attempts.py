@@ -10,16 +10,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+from prefect import Flow, Task
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
-from prefect.tasks import Task
 from pydantic import ValidationError
 
-from paradime_blocks import ParadimeCredentials
-from paradime_flows.ledger import Record, Superseded, read_records
+from paradime_blocks import BoltError, ParadimeCredentials
+from paradime_flows.ledger import Record, Superseded, read_records, supersede
 from paradime_flows.pipelines.plan import StepOutcome
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
@@ -30,34 +31,27 @@ from paradime_flows.prefect_api import (
     run_logger,
     subflows_of,
 )
-from paradime_flows.runner import can_be_resumed, cancel_leftover, replace_flow_run, write_final_state
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
-    from prefect.flows import Flow
+from paradime_flows.runner import write_final_state
+from paradime_flows.supervision import Event, reconcile_run
 
 _AT_ONCE = 16
 
 
 @dataclass(eq=False)
 class EarlierAttempts:
-    """The outcomes, Bolt runs and flow runs that the earlier attempts of a pipeline left behind.
-
-    `earlier` are the other flow runs in which earlier attempts ran, newest first; `attempt` is the id of the current
-    attempt.
-
-    Attributes:
-        outcomes: The newest stored outcome of each step. The key is the step's name.
-        resumable: The names of the steps that can resume a Bolt run.
-    """
+    """What the earlier attempts of a pipeline left behind."""
 
     flow_run: FlowRun
     credentials: ParadimeCredentials
+    # The other flow runs in which earlier attempts ran, newest first.
     earlier: Sequence[FlowRun] = ()
+    # The id of the current attempt.
     attempt: str = ""
+    # The names of the steps that can resume a Bolt run.
     resumable: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        # The newest stored outcome of each step. The key is the step's name.
         self.outcomes: dict[str, StepOutcome] = {}
         for one in [*self.earlier[::-1], self.flow_run]:
             self.outcomes.update(read_outcomes(one))
@@ -70,23 +64,23 @@ class EarlierAttempts:
         """
         for one in self.earlier:
             if not _is_over(one):
-                # The process of the earlier flow run may still be alive. It would start more steps, and it would
-                # cancel the running steps at its end. If the earlier flow run is just starting again, the earlier flow
-                # run notices this flow run and stops.
+                # Its process may still be alive. It would start more steps, and cancel the running steps at its end.
+                # If the earlier flow run is just starting again, it notices this flow run and stops.
                 with suppress(Superseded):
-                    await replace_flow_run(one.id, self.flow_run)
+                    await supersede(one.id, self.flow_run)
+                    await write_final_state(one.id, self.flow_run)
         async with prefect_client() as client:
             children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
         if children:
             _number_calls_anew(flow)
         for child in children:
-            if any(can_be_resumed(record) for record in read_records(child)):
+            if any(each.is_unreported and not each.is_of_task for each in read_records(child)):
                 self._left.append(child)
             elif not _is_over(child):
                 # The subflow run was killed or suspended before it triggered a Bolt run.
                 await write_final_state(child.id, self.flow_run)
-        changed = [child for child in self._left if not self._is_unchanged(child.name, outcomes)]
-        self.resumable = {child.name for child in self._left} - {child.name for child in changed}
+        self.resumable = {child.name for child in self._left if self._is_unchanged(child.name, outcomes)}
+        changed = [child for child in self._left if child.name not in self.resumable]
         await self._cancel(
             changed, f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
         )
@@ -109,20 +103,30 @@ class EarlierAttempts:
         await self._cancel(left.values(), f"Flow run {self.flow_run.name!r} has ended without this step.")
 
     async def _cancel(self, flow_runs: Iterable[FlowRun], reason: str) -> None:
+        """Cancel Bolt runs that no step resumes. Otherwise they could conflict with new runs of the schedules."""
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
-        async def one(record: Record) -> None:
+        async def cancel(record: Record) -> None:
             async with limiter:
-                await cancel_leftover(record, self.credentials, reason, self.flow_run)
+                try:
+                    await reconcile_run(record, self.credentials, Event.REPLACED, reason)
+                except BoltError as error:
+                    # The record stays open, so the sweeper cleans it up later.
+                    run_logger().error("%s", error)
+                except Superseded as superseded:
+                    run_logger().info("%s", superseded)
+                else:
+                    await write_final_state(record.flow_run_id, self.flow_run)
 
         async with anyio.create_task_group() as group:
             for flow_run in flow_runs:
                 for record in read_records(flow_run):
-                    group.start_soon(one, record)
+                    if record.is_open:
+                        group.start_soon(cancel, record)
 
 
 def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
-    """Read the outcomes of steps from the labels of a flow run. The key is the step's name."""
+    """Read the outcomes of steps from the labels of a flow run."""
     found = {}
     for label, value in (flow_run.labels or {}).items():
         if label.startswith(STEP_LABEL_PREFIX):

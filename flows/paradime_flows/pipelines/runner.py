@@ -2,7 +2,7 @@
 
 The outcome of each step is stored in a label of the pipeline's flow run, so that a retry of the flow run skips steps
 that succeeded. If a step was running when the process died, the new subflow run of the step takes over the Bolt run
-record of the old subflow run, as in any flow whose parent is retried (`paradime_flows.runner.resume`).
+record of the old subflow run, as in any flow whose parent is retried (`paradime_flows.runner.begin`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ LEDGER_LABEL_PREFIX: Final = "paradime.intent."
 # Two labels for people who look at the flow run: the schedule, and the id of the Bolt run.
 SCHEDULE_LABEL: Final = "paradime.schedule"
 RUN_ID_LABEL: Final = "paradime.run_id"
-# A lease on the flow run. The name ends with the epoch and the holder (`paradime_flows.ledger.lease`). The value is the
+# A lease on the flow run. The name ends with the epoch and the holder (`paradime_flows.ledger.store`). The value is the
 # time of the holder's last sign of life.
 LEASE_LABEL_PREFIX: Final = "paradime.lease."
 # One label for each step of a pipeline. The label ends with the step's name (`paradime_flows.pipelines`).

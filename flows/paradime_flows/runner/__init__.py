@@ -1,8 +1,7 @@
 """Does what one request asks for, from the trigger to the result. Flows, tasks and pipelines import these names."""
 
-from paradime_flows.runner.begin import begin_execution
+from paradime_flows.runner.begin import begin_execution, write_final_state
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.resume import can_be_resumed, cancel_leftover, replace_flow_run, write_final_state
 from paradime_flows.runner.run import as_result, cancelled, drive, failed, obtain, stopped, this_flow_run_id

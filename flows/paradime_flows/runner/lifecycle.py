@@ -194,7 +194,8 @@ class RunLifecycle:
         return self.record.state
 
     async def _watch(self, run: BoltRun, seen: Observation) -> None:
-        await self.ledger.save_again()
+        if self.ledger.seen is None:
+            await self.ledger.save()
         self.ledger.saw(run.run_id, seen.status)
         if self.watcher is not None:
             await self.watcher(run, seen)

@@ -191,9 +191,9 @@ async def clean_up_interrupted(
         if action is Action.NOTHING:
             record.decision_log().note(reason)
             # Prefect may still have an older record with a trigger that was never sent. A later execution could then
-            # take another client's Bolt run for ours. So the record is written again, if an earlier write failed.
+            # take another client's Bolt run for ours. So the record is written again.
             with anyio.move_on_after(times().prefect_answer_seconds):
-                await FlowRunLedger(record).save_again()
+                await FlowRunLedger(record).save()
             with anyio.move_on_after(times().archive_seconds):
                 await summarize(record, credentials, outcome=None if stop is None else reason)
         elif action is Action.LEAVE:
