@@ -68,7 +68,5 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
             Event.CRASHED: f"The flow run crashed: {message}",
             Event.PREFECT_TIMED_OUT: "The flow run reached Prefect's own time limit.",
         }.get(event, f"The flow run failed: {message}")
-        # A crash ends only this process. A subflow that a deployment started runs in another process.
-        only_this_process = event is Event.CRASHED
         with signals_held_off():
-            await clean_up_family(client, fresh, event, reason, only_this_process=only_this_process)
+            await clean_up_family(client, fresh, event, reason)

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Annotated
 
 import anyio
-from prefect.client.schemas.objects import FlowRun
 from pydantic import Field
 
 from paradime_blocks.models import run_url
@@ -21,9 +20,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds
-
-_AT_ONCE = 8
+from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds, is_cancelled
 
 
 @bolt_flow(
@@ -73,7 +70,12 @@ async def sweep_orphans(
     async with prefect_client() as client:
         flow_runs = await candidates(client, found, timedelta(days=lookback_days))
         idle = [flow_run for flow_run in flow_runs if idle_seconds(flow_run) >= 0]
-        orphans = [flow_run for flow_run in idle if await sweep.is_due(client, flow_run)]
+        # Nobody resumes the Bolt run of a cancelled flow run, so it is cleaned up at once.
+        orphans = [
+            flow_run
+            for flow_run in idle
+            if idle_seconds(flow_run) >= older_than_seconds or await is_cancelled(client, flow_run)
+        ]
         run_logger().info("Checked %d flow runs; %d of them need a clean-up.", len(flow_runs), len(orphans))
         if waiting := len(idle) - len(orphans):
             run_logger().info(
@@ -85,15 +87,9 @@ async def sweep_orphans(
             # The clocks of the flow runs' machines may be behind our clock. During this sleep, a process that is still
             # alive sends a heartbeat.
             await anyio.sleep(times().next_beat_seconds)
-        limiter = anyio.CapacityLimiter(_AT_ONCE)
-
-        async def one(flow_run: FlowRun) -> None:
-            async with limiter:
-                await sweep.sweep(client, flow_run)
-
         async with anyio.create_task_group() as group:
             for flow_run in orphans:
-                group.start_soon(one, flow_run)
+                group.start_soon(sweep.sweep, client, flow_run)
     swept = sorted(sweep.swept, key=lambda entry: (entry.schedule_name, str(entry.flow_run_id)))
     rows: list[dict[str, object]] = [
         {

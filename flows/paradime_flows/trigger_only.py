@@ -26,7 +26,7 @@ from paradime_flows.runner import (
     stopped,
     this_flow_run_id,
 )
-from paradime_flows.supervision import StoppedByPrefect, summarize
+from paradime_flows.supervision import StoppedByPrefect, archive_of
 
 
 class TriggeredRun(BaseModel):
@@ -109,19 +109,16 @@ async def trigger_only(
         async with lifecycle.cleaning_up():
             run = await obtain(lifecycle)
     except Skipped as skipped:
-        await summarize(lifecycle.record, schedule.credentials, outcome=str(skipped))
+        await archive_of(lifecycle.record, schedule.credentials, str(skipped)).summary()
         there = _triggered(skipped.run.run_id, schedule.schedule_name, started=False)
         return as_result(Completed(name="Skipped", message=str(skipped), data=there), TriggeredRun)
     except StoppedByPrefect as stop:
         return stopped(stop, TriggeredRun)
     except BoltError as error:
-        await summarize(lifecycle.record, schedule.credentials, outcome=error.message)
+        await archive_of(lifecycle.record, schedule.credentials, error.message).summary()
         raise
-    await summarize(
-        lifecycle.record,
-        schedule.credentials,
-        outcome="The Bolt run was started. This flow does not wait for the Bolt run.",
-    )
+    outcome = "The Bolt run was started. This flow does not wait for the Bolt run."
+    await archive_of(lifecycle.record, schedule.credentials, outcome).summary()
     run_logger().info(
         "Bolt run %s is running; this flow does not wait for the Bolt run: %s", run.run_id, run.url
     )

@@ -511,7 +511,7 @@ async def test_an_evicted_flow_run_leaves_its_run_for_the_next_attempt(
 
 async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, prefect) -> None:
     """It was left on purpose, or Bolt did not execute the cancel."""
-    from paradime_flows.supervision.reconcile import describe_run
+    from paradime_flows.supervision import describe_run
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -743,7 +743,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
     lifecycle = await begun(simulator, flow_run_id)
     run = await lifecycle.obtain()
     day = SimpleNamespace(time=lambda: time.time() + 90_000, monotonic=time.monotonic)
-    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.record", "supervision.time_left")]
+    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.record", "supervision.tracked_run")]
     with mock.patch.object(modules[0], "time", day), mock.patch.object(modules[1], "time", day):
         if anew:
             process.set(Process())
@@ -760,7 +760,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
 @pytest.mark.guarantee("Signals, kills, clocks", "A clock is set forward or back")
 async def test_the_time_of_a_resumed_run_is_measured_by_bolts_clock(simulator, prefect) -> None:
     """This machine's clock was set back: the run gets no extra time."""
-    from paradime_flows.supervision.time_left import remaining_seconds
+    from paradime_flows.supervision import remaining_seconds
 
     simulator.clock.speed = 0
     flow_run_id = running(prefect)

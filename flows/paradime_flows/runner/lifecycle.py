@@ -36,7 +36,7 @@ from paradime_flows.supervision import (
     Action,
     Event,
     StoppedByPrefect,
-    archive_record,
+    archive_of,
     check_not_stopped,
     clean_up_interrupted,
     decide,
@@ -234,7 +234,7 @@ class RunLifecycle:
         request = retry_of(self.request, run.run_id)
         state = self.record.state = BoltRunState(str(error.state))
         # At the end, only the last Bolt run is archived. So the failed Bolt run is archived now.
-        await archive_record(self.record, self.schedule.credentials, outcome=outcome_text(error))
+        await archive_of(self.record, self.schedule.credentials, outcome_text(error)).run()
         self.record.count_attempt(run.run_id, state)
         self.record.failed_run = run.run_id
         self.decision_log.note(
@@ -254,8 +254,8 @@ class RunLifecycle:
         sentence = outcome.cause if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
         if sentence:
             self.decision_log.note(sentence)
-        text = outcome_text(outcome) or self.differs
-        archive = await archive_record(record, self.schedule.credentials, outcome=text)
+        archive = archive_of(record, self.schedule.credentials, outcome_text(outcome) or self.differs)
+        await archive.run()
         # If another process runs the flow run now, this call raises an error: that process still needs the open record.
         await reason_to_stop_if_known(record.flow_run_id)
         timed_out = isinstance(outcome, BoltRunTimedOut)

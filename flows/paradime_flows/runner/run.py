@@ -25,11 +25,7 @@ from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.slot import hold_slot
 from paradime_flows.runner.suspend import has_ended_soon, suspend
-from paradime_flows.supervision import (
-    StoppedByPrefect,
-    describe_run,
-    summarize,
-)
+from paradime_flows.supervision import StoppedByPrefect, archive_of, describe_run
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -102,7 +98,7 @@ async def _ended(lifecycle: RunLifecycle, result: BoltRunResult) -> BoltRunResul
 
 
 async def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
-    await summarize(lifecycle.record, lifecycle.schedule.credentials, outcome=str(skipped))
+    await archive_of(lifecycle.record, lifecycle.schedule.credentials, str(skipped)).summary()
     found = BoltRunResult.of(
         skipped.run.run_id, None, schedule_name=lifecycle.record.schedule, state=BoltRunState.SKIPPED
     )

@@ -1,6 +1,5 @@
 """Watches flow runs and cleans up Bolt runs that nobody waits for. Other packages import these names."""
 
-from paradime_flows.supervision.archiving import archive_record, summarize
 from paradime_flows.supervision.cancellation import (
     clean_up_family,
     clean_up_if_cancelled_before,
@@ -10,10 +9,10 @@ from paradime_flows.supervision.cancellation import (
 from paradime_flows.supervision.decide import Action, Event, decide, event_of, interrupt_policy
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled
-from paradime_flows.supervision.reconcile import clean_up_interrupted, describe_run, find_run, reconcile_run
+from paradime_flows.supervision.reconcile import clean_up_interrupted, reconcile_run
 from paradime_flows.supervision.resume_suspended import PAUSE_KEY, resume_suspended
 from paradime_flows.supervision.sweep import Sweep, SweepAction, SweptRun
-from paradime_flows.supervision.time_left import remaining_seconds
+from paradime_flows.supervision.tracked_run import archive_of, describe_run, find_run, remaining_seconds
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,

@@ -41,17 +41,9 @@ def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) ->
 
 
 async def credentials_of(record: Record) -> ParadimeCredentials:
-    """Return the credentials for the Bolt run of a record.
-
-    They are the credentials that this process has used for the workspace, those of the block that the record names, or
-    those of the environment.
-
-    Raises:
-        BoltRequestError: There are no credentials.
-    """
-    workspace = (record.api_endpoint, record.workspace_uid)
+    """Return the credentials that this process has used for a record's workspace, or else those that it can load."""
     # Credentials that a flow has made in its code are in no Prefect block. Only this process has them.
-    given = the_supervisor().of(record.flow_run_id).credentials.get(workspace)
+    given = the_supervisor().of(record.flow_run_id).credentials.get(record.workspace)
     if given is not None:
         return given
     found = await resolve_credentials(record.credentials_block)
@@ -83,11 +75,8 @@ async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[F
 async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
     """Clean up if a flow run was cancelled and its own code does not notice the cancel.
 
-    There are two such cases:
-
-    - The flow run awaits its retry, so none of its code is running.
-    - A task has triggered a Bolt run, and the flow's code now does something else than wait for that Bolt run. The
-      first check that sees the cancel does nothing: the flow's code gets time to notice it. The next check cleans up.
+    Either the flow run awaits its retry, so none of its code is running. Or a task has triggered a Bolt run, and the
+    flow's code now does something else than wait for that Bolt run.
     """
     state = flow_run.state
     if state is None or lost_lease(flow_run):
@@ -99,6 +88,7 @@ async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowR
         why = "while it waited for its retry"
     elif not state.is_final() and of_tasks and await is_cancelled(client, flow_run):
         known = the_supervisor().of(flow_run.id)
+        # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
         why = "while it did something else" if known.cancel_seen else None
         known.cancel_seen = True
     if why is not None:
@@ -106,18 +96,10 @@ async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowR
         await clean_up_family(client, flow_run, Event.CANCELLED, reason)
 
 
-async def clean_up_family(
-    client: PrefectClient,
-    flow_run: FlowRun,
-    event: Event,
-    reason: str,
-    *,
-    only_this_process: bool = False,
-) -> None:
-    """Clean up the Bolt runs of a flow run and of all its subflows, in parallel.
-
-    If `only_this_process`, leave out the subflows that run in other processes.
-    """
+async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event, reason: str) -> None:
+    """Clean up the Bolt runs of a flow run and of all its subflows that the event affects, in parallel."""
+    # A crash ends only this process. A subflow that a deployment started runs in another process.
+    only_this_process = event is Event.CRASHED
     limiter = anyio.CapacityLimiter(_AT_ONCE)
 
     async def one(record: Record) -> None:

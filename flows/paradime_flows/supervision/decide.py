@@ -1,7 +1,4 @@
-"""Decides what an event does to the Bolt run of a record.
-
-Only this module makes these decisions. The functions in this module do no I/O.
-"""
+"""Decides what an event does to the Bolt run of a record. Only this module decides this, and it does no I/O."""
 
 from __future__ import annotations
 
@@ -27,9 +24,7 @@ class Event(str, Enum):
     CRASHED = "crashed"  # The process of the flow run has died.
     FLOW_FAILED = "flow failed"
     TIME_LIMIT = "time limit"  # The Bolt run has reached its time limit.
-    ORPHANED = (
-        "orphaned"  # The flow run is over or silent, and for a long time nobody has resumed its Bolt run.
-    )
+    ORPHANED = "orphaned"  # The flow run has long been over or silent, and nobody has resumed its Bolt run.
     SWEEPER_WAITS = "sweeper waits"  # The sweeper waits for the Bolt run in place of the flow run.
     REPLACED = "replaced"  # A newer attempt requests something else, or no longer requests anything.
 
@@ -123,8 +118,7 @@ def event_of(state: Any) -> Event | None:
 def event_of_orphan(state: Any, *, is_cancelled: bool, is_young: bool, time_is_up: bool) -> Event:
     """Return the event that means that a flow run, or its process, is gone.
 
-    `is_young` says whether this happened so recently that a retry may still resume the Bolt run. `time_is_up` says
-    whether the time limit of the Bolt run has passed.
+    If `is_young`, a retry may still resume the Bolt run. If `time_is_up`, the time limit of the Bolt run has passed.
     """
     if is_cancelled:
         return Event.CANCELLED

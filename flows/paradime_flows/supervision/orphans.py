@@ -47,13 +47,9 @@ async def candidates(
     return [flow_run async for flow_run in every_flow_run(client, wanted) if needs_end(flow_run, credentials)]
 
 
-def swept_records(flow_run: FlowRun, credentials: ParadimeCredentials) -> list[Record]:
-    """Return the records of the Bolt runs that the sweeper may end, if these credentials are of their workspace."""
-    return [
-        record
-        for record in read_records(flow_run)
-        if record.is_open and record.may_be_cancelled and record.is_in(credentials)
-    ]
+def tracked_records(flow_run: FlowRun) -> list[Record]:
+    """Return the records of the Bolt runs of all workspaces that the sweeper may end."""
+    return [record for record in read_records(flow_run) if record.is_open and record.may_be_cancelled]
 
 
 def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
@@ -63,9 +59,8 @@ def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
     parallel subflows fails or is cancelled. If the current execution of the flow run has not used this package yet, the
     execution sends no heartbeats, so the last heartbeat is from an earlier execution and proves nothing.
     """
-    tracked = [each for each in read_records(flow_run) if each.is_open and each.may_be_cancelled]
-    if tracked:
-        return any(each.is_in(credentials) for each in tracked)
+    if tracked := tracked_records(flow_run):
+        return any(record.is_in(credentials) for record in tracked)
     state, execution = flow_run.state, execution_of(flow_run)
     if state is None or execution is None:
         return False

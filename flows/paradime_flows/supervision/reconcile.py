@@ -1,7 +1,4 @@
-"""Cleans up a Bolt run after a cancel, an interrupt or a crash of its flow run, or in a sweep.
-
-If the Bolt run is unknown, search for it. Then decide, act, and write the result to the record.
-"""
+"""Cleans up a Bolt run after a cancel, an interrupt or a crash of its flow run, or in a sweep."""
 
 from __future__ import annotations
 
@@ -10,60 +7,14 @@ from functools import partial
 import anyio
 
 from paradime_blocks import BoltError, BoltRequestError, BoltRun, ParadimeCredentials
-from paradime_blocks.client.retry import RetryPolicy
-from paradime_blocks.models import BoltRunState, run_url
+from paradime_blocks.models import BoltRunState
 from paradime_blocks.signals import signals_held_off
-from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggered_run, longest_request_seconds
-from paradime_flows.ledger import FlowRunLedger, Phase, Record, hold, runs_of_others
+from paradime_blocks.trigger import Finding, Verdict
+from paradime_flows.ledger import FlowRunLedger, Record, hold
 from paradime_flows.prefect_api import run_logger, times
-from paradime_flows.supervision.archiving import archive_record, summarize
 from paradime_flows.supervision.decide import Action, Event, decide
+from paradime_flows.supervision.tracked_run import archive_of, find_run
 from paradime_flows.supervision.watch import StoppedByPrefect, reason_to_stop_if_known, unless_unreachable
-
-
-async def find_run(
-    record: Record,
-    credentials: ParadimeCredentials,
-    decision_log: DecisionLog,
-    *,
-    seconds: float | None = None,
-) -> Finding:
-    """Search for the Bolt run of a record whose trigger was not answered. Set its id in the record.
-
-    The search takes at most `seconds`. None means: until it is certain whether there is a Bolt run.
-    """
-    if record.intent is None:
-        return Finding(Verdict.ABSENT)
-    longest = longest_request_seconds(credentials.request_timeout_seconds)
-    # The client may have sent the trigger several times. Bolt may have accepted only the last one.
-    oldest = longest + RetryPolicy.total_seconds
-    finding = Finding(Verdict.UNSURE)
-    # During an outage, the client retries its requests for a long time. So the time of the search is limited here, too.
-    with anyio.move_on_after(float("inf") if seconds is None else seconds + times().prefect_answer_seconds):
-        async with credentials.get_client() as client:
-            finding = await find_triggered_run(
-                client,
-                record.request,
-                record.intent,
-                window_seconds=times().search_seconds,
-                max_outage_seconds=oldest if seconds is None else seconds,
-                least_age_seconds=oldest,
-                at_most_seconds=seconds,
-                of_others=partial(runs_of_others, record),
-            )
-    if finding.verdict is Verdict.FOUND:
-        record.run_id, record.phase = finding.run_id, Phase.RUNNING
-        record.began_at = record.intent.intended_at
-        note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
-    elif finding.is_early and not finding.candidates:
-        note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
-    elif finding.verdict is Verdict.ABSENT:
-        note = "The trigger has started no run."
-    else:
-        candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
-        note = f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
-    decision_log.note(note)
-    return finding
 
 
 async def reconcile_run(
@@ -78,9 +29,7 @@ async def reconcile_run(
 
     Several processes may call this function for the same record, because a cancel of an ended Bolt run changes nothing.
     `reason` is a sentence for people. `search_seconds` limits the search for an unknown Bolt run, as in `find_run`.
-
-    Returns:
-        The final state of the Bolt run; None if the Bolt run was not cancelled and has not ended.
+    Return the final state of the Bolt run; None if the Bolt run was not cancelled and has not ended.
 
     Raises:
         BoltError: The Bolt run may still be running. The record stays open, so that the sweeper cleans up later.
@@ -92,46 +41,41 @@ async def reconcile_run(
             "Nothing was sent. Store the credentials in a ParadimeCredentials block, which hooks can read."
         )
         raise BoltRequestError(msg, guidance=guidance, schedule_name=record.schedule, run_id=record.run_id)
-    decision_log = record.logged_decisions()
-    decision_log.note(reason)
+    record.logged_decisions().note(reason)
     # If Prefect is unreachable, the Bolt run is cleaned up without the lease.
     await unless_unreachable(partial(hold, record=record))
     try:
-        return await _reconcile(record, credentials, event, decision_log, search_seconds)
+        return await _reconcile(record, credentials, event, search_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
-            await archive_record(record, credentials, outcome=reason)
+            await archive_of(record, credentials, reason).run()
 
 
 async def _reconcile(
-    record: Record,
-    credentials: ParadimeCredentials,
-    event: Event,
-    decision_log: DecisionLog,
-    search_seconds: float | None,
+    record: Record, credentials: ParadimeCredentials, event: Event, search_seconds: float | None
 ) -> BoltRunState | None:
-    ledger = FlowRunLedger(record)
-    finding: Finding | None = None
+    ledger, decision_log = FlowRunLedger(record), record.logged_decisions()
     action = decide(record, event)
     if action is Action.SEARCH:
         finding = await find_run(record, credentials, decision_log, seconds=search_seconds)
         # During the search, a new execution of the flow run may have begun. It may also have found the Bolt run.
         await unless_unreachable(partial(hold, record=record))
         action = decide(record, event, is_absent=finding.verdict is Verdict.ABSENT)
+        if action is Action.KEEP and await _have_ended(finding, credentials):
+            decision_log.note("All candidates have ended, so there is nothing to cancel.")
+            await ledger.close(None, reported=False)
+            return None
     if action is Action.CANCEL:
-        return await _cancel(record, credentials, ledger, decision_log)
+        return await _cancel(record, credentials)
     if action is Action.WITHDRAW:
         await ledger.withdraw()
-    elif action is Action.KEEP and finding is not None and await _have_ended(finding, credentials):
-        decision_log.note("All candidates have ended, so there is nothing to cancel.")
-        await ledger.close(None, reported=False)
     elif action in {Action.KEEP, Action.RESUME}:
         await ledger.save()
     elif action is Action.RELEASE:
         why = "as requested" if record.left else "since it may belong to another client"
         decision_log.note(f"Bolt run {record.run_id} keeps running, {why}.")
-        # `reported` says whether a retry leaves the Bolt run alone. Usually, a retry of the flow run resumes the Bolt
-        # run. But if a person has cancelled the flow run, a retry starts anew.
+        # Usually, a retry of the flow run resumes the Bolt run. But if a person has cancelled the flow run, a retry
+        # starts anew.
         await ledger.close(None, reported=event is Event.CANCELLED and not record.left)
     elif record.state is not None and record.state.is_terminal:
         # The record was closed after the caller had read it: somebody else has cleaned up.
@@ -147,10 +91,9 @@ async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> boo
     return all(state.is_terminal for state in states)
 
 
-async def _cancel(
-    record: Record, credentials: ParadimeCredentials, ledger: FlowRunLedger, decision_log: DecisionLog
-) -> BoltRunState:
+async def _cancel(record: Record, credentials: ParadimeCredentials) -> BoltRunState:
     assert record.run_id is not None  # noqa: S101 - `decide` cancels only a known Bolt run
+    ledger, decision_log = FlowRunLedger(record), record.logged_decisions()
     run = BoltRun(record.run_id, credentials, record.schedule, cancel_grace_seconds=times().cancel_seconds)
     try:
         state = await run.acancel()
@@ -158,13 +101,15 @@ async def _cancel(
         decision_log.note(f"Bolt run {run.run_id} could not be cancelled: {error.message}")
         await ledger.save()
         raise
-    if state == BoltRunState.CANCELED:
-        decision_log.note(f"Bolt run {run.run_id} was cancelled.")
-    else:
-        decision_log.note(f"Bolt run {run.run_id} had already ended as {state}.")
+    is_cancelled = state == BoltRunState.CANCELED
+    decision_log.note(
+        f"Bolt run {run.run_id} was cancelled."
+        if is_cancelled
+        else f"Bolt run {run.run_id} had already ended as {state}."
+    )
     # If the Bolt run had already ended, nobody has reported its end yet. Then a retry of the flow run reports the end,
     # or retries the Bolt run.
-    await ledger.close(state, reported=state == BoltRunState.CANCELED)
+    await ledger.close(state, reported=is_cancelled)
     return state
 
 
@@ -183,10 +128,10 @@ async def clean_up_interrupted(
         event, reason = Event.INTERRUPTED, "The flow run was interrupted."
         if stop is not None:
             event, reason = Event.CANCELLED if stop.is_cancel else Event.STOPPED, stop.reason
-        if stop is not None and stop.ends_process:
-            # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The flow
-            # run ends as Cancelled by itself, so the signal is not delivered.
-            hold_off.keep()
+            if stop.ends_process:
+                # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The
+                # flow run ends as Cancelled by itself, so the signal is not delivered.
+                hold_off.keep()
         action = decide(record, event)
         if action is Action.NOTHING:
             record.decision_log().note(reason)
@@ -195,7 +140,7 @@ async def clean_up_interrupted(
             with anyio.move_on_after(times().prefect_answer_seconds):
                 await FlowRunLedger(record).save()
             with anyio.move_on_after(times().archive_seconds):
-                await summarize(record, credentials, outcome=None if stop is None else reason)
+                await archive_of(record, credentials, None if stop is None else reason).summary()
         elif action is Action.LEAVE:
             record.decision_log().note(
                 f"{reason} The Bolt run keeps running; a retry of the flow run will resume this run."
@@ -204,23 +149,7 @@ async def clean_up_interrupted(
             record.on_crash = "leave"
             await FlowRunLedger(record).save()
         else:
-            limit = times().search_seconds
             try:
-                await reconcile_run(record, credentials, event, reason, search_seconds=limit)
+                await reconcile_run(record, credentials, event, reason, search_seconds=times().search_seconds)
             except BoltError as error:
                 run_logger().error("%s", error)
-
-
-def describe_run(record: Record, *, by_signal: bool = False) -> str:
-    """Describe what has become of the Bolt run of a stopped flow run, in a sentence. Empty if the run was cancelled."""
-    run_id, state = record.run_id, record.state
-    if not record.is_open:
-        has_ended = run_id is not None and state is not None and state.is_terminal
-        message = f" Bolt run {run_id} had already ended as {state}."
-        return message if has_ended and state != BoltRunState.CANCELED else ""
-    if run_id is None:
-        who = "sweep_orphans" if record.may_be_cancelled else "a retry of this flow run"
-        return f" A Bolt run may have been started; {who} will search for this run."
-    if by_signal and decide(record, Event.INTERRUPTED) is Action.LEAVE:
-        return f" Bolt run {run_id} keeps running ({run_url(run_id)}); a retry will resume it."
-    return f" Bolt run {run_id} may still be running ({run_url(run_id)}); sweep_orphans will cancel it."

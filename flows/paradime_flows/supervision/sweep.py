@@ -6,6 +6,7 @@ import logging
 from typing import Literal
 from uuid import UUID
 
+import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
@@ -18,7 +19,6 @@ from paradime_blocks.text import one_line
 from paradime_blocks.trigger import Verdict
 from paradime_flows.ledger import FlowRunLedger, Record, Superseded, execution_of, hold, last_sign_of_life
 from paradime_flows.prefect_api import lineage, run_logger, set_final_state, times
-from paradime_flows.supervision.archiving import archive_record
 from paradime_flows.supervision.decide import Action, Event, decide, event_of_orphan
 from paradime_flows.supervision.heartbeat import alive_for_another
 from paradime_flows.supervision.orphans import (
@@ -27,13 +27,14 @@ from paradime_flows.supervision.orphans import (
     is_cancelled,
     is_resumed_by_parent,
     needs_end,
-    swept_records,
+    tracked_records,
 )
-from paradime_flows.supervision.reconcile import find_run, reconcile_run
-from paradime_flows.supervision.time_left import remaining_seconds
+from paradime_flows.supervision.reconcile import reconcile_run
+from paradime_flows.supervision.tracked_run import archive_of, find_run, remaining_seconds
 from paradime_flows.supervision.watch import StoppedByPrefect, unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]
+_AT_ONCE = 8
 
 
 class SweptRun(BaseModel):
@@ -59,7 +60,7 @@ class SweptRun(BaseModel):
 
 
 class Sweep:
-    """One sweep: decides which flow runs are orphans, and cleans up their Bolt runs."""
+    """One sweep. `swept` lists what it has found and done so far."""
 
     def __init__(
         self, credentials: ParadimeCredentials, action: SweepAction, older_than_seconds: float
@@ -68,34 +69,32 @@ class Sweep:
         self.action = action
         self.older_than_seconds = older_than_seconds
         self.swept: list[SweptRun] = []
-
-    async def is_due(self, client: PrefectClient, flow_run: FlowRun) -> bool:
-        """Whether an idle flow run is cleaned up now. If it was cancelled, nobody resumes its Bolt run: at once."""
-        return idle_seconds(flow_run) >= self.older_than_seconds or await is_cancelled(client, flow_run)
+        self._at_once = anyio.CapacityLimiter(_AT_ONCE)
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, clean it up."""
-        try:
-            flow_run = await client.read_flow_run(seen.id)
-            family = [one async for one in lineage(client, flow_run)]
-            cancelled = any_was_cancelled(family)
-            idle = idle_seconds(flow_run)
-            # The clocks of two machines can differ, so a heartbeat may only seem old.
-            is_alive = idle < 0 or last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
-            if is_alive or not needs_end(flow_run, self.credentials):
-                return
-            if cancelled or (idle >= self.older_than_seconds and not is_resumed_by_parent(family)):
-                await self._clean_up(client, flow_run, cancelled=cancelled)
-        except ObjectNotFound:
-            run_logger().info("Flow run %s was deleted during the sweep.", seen.id)
-        except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
-            run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
+        async with self._at_once:
+            try:
+                flow_run = await client.read_flow_run(seen.id)
+                family = [one async for one in lineage(client, flow_run)]
+                cancelled = any_was_cancelled(family)
+                idle = idle_seconds(flow_run)
+                # The clocks of two machines can differ, so a heartbeat may only seem old.
+                is_alive = idle < 0 or last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
+                if is_alive or not needs_end(flow_run, self.credentials):
+                    return
+                if cancelled or (idle >= self.older_than_seconds and not is_resumed_by_parent(family)):
+                    await self._clean_up(client, flow_run, cancelled=cancelled)
+            except ObjectNotFound:
+                run_logger().info("Flow run %s was deleted during the sweep.", seen.id)
+            except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
+                run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
 
     async def _clean_up(self, client: PrefectClient, flow_run: FlowRun, *, cancelled: bool) -> None:
         state = flow_run.state
         state_name = (state.name or state.type.value) if state else ""
         is_young = idle_seconds(flow_run) < times().left_for_retry_seconds
-        records = swept_records(flow_run, self.credentials)
+        records = [record for record in tracked_records(flow_run) if record.is_in(self.credentials)]
         ends = []
         for record in records:
             event = event_of_orphan(
@@ -112,9 +111,8 @@ class Sweep:
             if record.run_id is not None:
                 ends.append(f"Bolt run {record.run_id} ({run_url(record.run_id)}): {entry.done}.")
         if self.action != "report" and not any(record.is_open for record in records):
-            await _write_final_state(
-                client, flow_run, " ".join(ends) or "The flow run has no Bolt run left to track."
-            )
+            told = " ".join(ends) or "The flow run has no Bolt run left to track."
+            await _write_final_state(client, flow_run, told)
 
     async def _handle(self, entry: SweptRun, record: Record, event: Event, why: str) -> None:
         """Do what the sweep has to do for one Bolt run, and report it at once."""
@@ -138,8 +136,7 @@ class Sweep:
         # If the flow run was cancelled, the action `attach` also cancels the Bolt run: nobody will resume it.
         if self.action == "attach" and event is not Event.CANCELLED:
             return await self._attach(record, why)
-        leaves = decide(record, event) is Action.LEAVE
-        if self.action != "report" and not leaves:
+        if self.action != "report" and decide(record, event) is not Action.LEAVE:
             state = await reconcile_run(record, self.credentials, event, why)
             return state, _done(record, state)
         run_id = record.run_id
@@ -150,14 +147,13 @@ class Sweep:
                 return None, "no Bolt run was started" if absent else "the Bolt run is unknown"
             run_id = finding.run_id
         state = await BoltRun(run_id, self.credentials, record.schedule).astate()
-        left = "left for a retry" if state.is_terminal else "left running for a retry"
-        return state, "only reported" if self.action == "report" else f"{left}, as the policy says"
+        if self.action == "report":
+            return state, "only reported"
+        left = "left" if state.is_terminal else "left running"
+        return state, f"{left} for a retry, as the policy says"
 
     async def _attach(self, record: Record, why: str) -> tuple[BoltRunState | None, str]:
-        """Wait for a Bolt run in place of its flow run.
-
-        The wait ends when the Bolt run has ended, when its time limit has passed, or when the flow run is cancelled.
-        """
+        """Wait for a Bolt run in place of its flow run, until its end, its time limit, or a cancel of the flow run."""
         if record.run_id is None:
             await reconcile_run(record, self.credentials, Event.SWEEPER_WAITS, why)
         if record.run_id is None or not record.is_open:
@@ -180,10 +176,8 @@ class Sweep:
             await check()
             # The heartbeats tell other sweepers that somebody tracks the Bolt run.
             async with alive_for_another(record):
-                remaining = await remaining_seconds(record, self.credentials, limit)
-                record.state = await run.await_for_completion(
-                    max(1.0, remaining), watcher=check, whole_seconds=limit
-                )
+                left = max(1.0, await remaining_seconds(record, self.credentials, limit))
+                record.state = await run.await_for_completion(left, watcher=check, whole_seconds=limit)
         except StoppedByPrefect as stop:
             state = await reconcile_run(record, self.credentials, Event.CANCELLED, stop.reason)
             return state, _done(record, state)
@@ -196,7 +190,7 @@ class Sweep:
                 return state, f"{done} {state}"
             record.state = await run.astate()
         record.decision_log().note(why)
-        await archive_record(record, self.credentials, outcome=why)
+        await archive_of(record, self.credentials, why).run()
         # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
         await FlowRunLedger(record).close(record.state, reported=False)
         return record.state, f"{done} {record.state}"
