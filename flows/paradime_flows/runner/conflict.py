@@ -69,8 +69,8 @@ class Triggering:
     on_already_running: OnAlreadyRunning
     # What the caller requested.
     asked: TriggerRequest
-    # Whether the policy also holds for a schedule that allows parallel runs in Bolt.
-    is_one_at_a_time: bool = field(default=False, init=False)
+    # Whether to look for a conflict before a trigger: Bolt may allow parallel runs of the schedule, and refuse nothing.
+    looks_first: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         # The time limit of the wait until the schedule is free. This includes the wait for the slot.
@@ -106,14 +106,12 @@ class Triggering:
             await self._run(await self._rest_of(request.retry_of, everything=request.retry_everything))
 
     async def _run(self, request: TriggerRequest) -> None:
-        # With `wait`, Bolt itself refuses the trigger, unless it allows parallel runs of the schedule.
-        looks_first = self.is_one_at_a_time and self.on_already_running != "wait"
         pause = 0.5
         while True:
             # An older Bolt run of the schedule may still be running after a wait. Then Bolt refuses the trigger again.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
             error = BoltAlreadyRunning("The schedule is already running.")
-            conflict = await self.conflicting_run() if looks_first else None
+            conflict = await self.conflicting_run() if self.looks_first else None
             if conflict is not None and conflict.is_active:
                 # The record may still name the run of an earlier intent.
                 await self.ledger.withdraw()

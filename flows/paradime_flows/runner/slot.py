@@ -32,35 +32,29 @@ async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
         BoltAlreadyRunning: Another flow run holds the slot. The policy is `fail`, or the time limit of the wait has
             passed, or there is no Bolt run that the policy `skip` could return.
     """
-    triggering = lifecycle.triggering
-    triggering.is_one_at_a_time = True
+    triggering, record, policies = lifecycle.triggering, lifecycle.record, lifecycle.policies
+    triggering.looks_first = policies.on_already_running != "wait"
+    # Whether a Bolt run of this flow run has failed, and is to be retried before anybody reports the failure.
+    is_retry = record.is_unreported and record.state in BoltRunState.FAILURES and policies.retries > 0
     # The time limit of a Bolt run that this flow run already has, or may have, has begun. Only a retry needs the slot.
-    has_run = decide(lifecycle.record, Event.BEGUN) is not Action.SEND
-    needs_none = has_run and not _retries_failure(lifecycle)
-    waits = lifecycle.policies.on_already_running == "wait" and not needs_none
+    needs_none = decide(record, Event.BEGUN) is not Action.SEND and not is_retry
+    waits = policies.on_already_running == "wait" and not needs_none
     # The holder of the slot may have been killed. It loses the slot within this time.
     dead = Deadline(min(times().slot_dead_seconds, triggering.waiting.remaining or 0.0))
     while True:
         seconds = (triggering.waiting.remaining or 0.0) if waits else times().slot_try_seconds
         slot = schedule_slot(slot_name(lifecycle.schedule), lifecycle.decision_log, wait_seconds=seconds)
         with suppress(SlotTaken):
-            await unless_stopped(partial(stack.enter_async_context, slot), lifecycle.record.flow_run_id)
+            await unless_stopped(partial(stack.enter_async_context, slot), record.flow_run_id)
             return
-        if needs_none or await _continues_without_slot(lifecycle, dead):
+        if needs_none or await _continues_without_slot(lifecycle, dead, is_retry=is_retry):
             lifecycle.decision_log.note(
                 "Another flow run, or a killed attempt of this one, holds the schedule's slot; continuing without it."
             )
             return
 
 
-def _retries_failure(lifecycle: RunLifecycle) -> bool:
-    """Whether the Bolt run of this flow run has failed, and is to be retried before anybody reports the failure."""
-    record = lifecycle.record
-    has_failed = record.is_unreported and record.state in BoltRunState.FAILURES
-    return has_failed and lifecycle.policies.retries > 0
-
-
-async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bool:
+async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline, *, is_retry: bool) -> bool:
     """Do as the policy says while another flow run holds the slot. Return False to wait for the slot again.
 
     If Bolt does not run the schedule although the holder of the slot is alive, the holder waits between a failure and a
@@ -77,7 +71,7 @@ async def _continues_without_slot(lifecycle: RunLifecycle, dead: Deadline) -> bo
         raise BoltAlreadyRunning(msg, schedule_name=lifecycle.record.schedule)
     if answer == "skip":
         why = "Another flow run in Prefect runs the schedule"
-        if not _retries_failure(lifecycle):
+        if not is_retry:
             latest = conflict.run
             raise triggering.skipped(latest, f"{why} (latest Bolt run of the schedule: {latest.run_id})")
         # The failure is reported instead.
