@@ -24,8 +24,7 @@ from paradime_blocks.polling import (
 from paradime_blocks.run import BoltRun
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
-from paradime_blocks.trigger.decision_log import DecisionLog
-from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.request import DecisionLog, RunLedger, TriggerIntent, TriggerRequest
 from paradime_blocks.trigger.send import Trigger
 
 if TYPE_CHECKING:
@@ -225,7 +224,7 @@ class BoltSchedule(JobBlock[BoltRunResult]):
                     client,
                     request or self.request(**options),
                     ledger or memory,
-                    decision_log or DecisionLog(log=logging.getLogger(__name__).info),
+                    (decision_log or DecisionLog(log=logging.getLogger(__name__).info)).note,
                     max_outage_seconds=self.max_outage_seconds,
                 ).run()
         except BoltAlreadyRunning as error:

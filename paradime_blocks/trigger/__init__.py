@@ -1,7 +1,6 @@
 """Triggers at most one Bolt run per request. Other packages import from here."""
 
-from paradime_blocks.trigger.decision_log import DecisionLog
-from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.request import DecisionLog, TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,
@@ -24,6 +23,7 @@ __all__ = [
     "Verdict",
     "checked_out",
     "find_triggered_run",
+    "fingerprint_of",
     "first_of",
     "longest_request_seconds",
     "unknown_trigger",

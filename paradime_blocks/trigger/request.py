@@ -1,10 +1,12 @@
-"""The request to trigger a run, what is known before the trigger is sent, and the ledger that stores both."""
+"""The request to trigger a run, what is known before the trigger is sent, the ledger and the decision log."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
 from paradime_blocks.client.inputs import command_text, trigger_variables
@@ -16,15 +18,9 @@ if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
 
 
-_FINGERPRINT = 32
-_COMMAND_FINGERPRINT = 16
-
-
 def fingerprint_of(command: str) -> str:
     """Return a hash of a command. Differences in white space do not change the hash."""
-    return hashlib.sha256(" ".join(command.split()).encode(errors="replace")).hexdigest()[
-        :_COMMAND_FINGERPRINT
-    ]
+    return hashlib.sha256(" ".join(command.split()).encode(errors="replace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class TriggerRequest:
         asked = {name: value for name, value in self.options.items() if name != "reason"}
         parts = [self.schedule_name, asked, self.retry_of, self.retry_everything]
         text = json.dumps(parts, sort_keys=True, default=lambda command: command.model_dump())
-        return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT]
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
         """Return the same request with other options. The value None removes an option."""
@@ -76,21 +72,17 @@ class TriggerRequest:
 
 @dataclass(frozen=True)
 class TriggerIntent:
-    """The facts that are known before a trigger is sent. A later search needs these facts to find the trigger's run.
+    """The facts that are known before a trigger is sent. A later search needs these facts to find the trigger's run."""
 
-    Attributes:
-        latest_run_id: The schedule's latest run before the trigger; 0 if the schedule had no run.
-        intended_at: The time of the intent by our own clock, in seconds since 1970.
-        commands: The fingerprints of the run's commands. The commands themselves are not stored: many people can read
-            the stored intent, and a command may contain a secret.
-        bolt_time: The time of the intent by Bolt's clock; None if Bolt's time is unknown.
-    """
-
+    # The schedule's latest run before the trigger; 0 if the schedule had no run.
     latest_run_id: int
+    # The time of the intent by our own clock, in seconds since 1970.
     intended_at: float
+    # Only the fingerprints of the commands: many people can read the stored intent, and a command may contain a secret.
     commands: tuple[str, ...] = ()
     branch: str | None = None
     retry_of: int | None = None
+    # The time of the intent by Bolt's clock; None if Bolt's time is unknown.
     bolt_time: float | None = None
 
 
@@ -105,3 +97,19 @@ class RunLedger(Protocol):
 
     async def withdraw(self) -> None:
         """Store that the trigger has not started a run and will not start one."""
+
+
+@dataclass
+class DecisionLog:
+    """The decisions about a Bolt run as (ISO date in UTC, sentence), oldest first. `log` gets each new sentence."""
+
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    log: Callable[[str], object] | None = None
+
+    def note(self, sentence: str) -> None:
+        """Add a decision, unless one of the last four decisions is the same: a repeated decision is logged once."""
+        if sentence in {earlier for _, earlier in self.notes[-4:]}:
+            return
+        self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))
+        if self.log is not None:
+            self.log(sentence)

@@ -1,9 +1,8 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. The run of our trigger is newer than the run that was the schedule's latest run before the
-trigger. The search compares the start, the branch, the commands and the parent of each newer run with the intent. If
-exactly one run fits, this run is ours. If no new run appears during the search window, the trigger has started nothing.
-In any other case the outcome is unknown.
+Bolt has no idempotency key. So the search compares each run that is newer than the intent with the intent: its start,
+its branch, its commands and its parent. If exactly one run fits, this run is ours. If no new run appears during the
+search window, the trigger has started nothing. In any other case the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 
-_SEARCH_DELAYS = (0.5, 1.0, 2.0, 3.0)
+_LONGEST_DELAY_SECONDS = 3.0
 # A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
 _LONGEST_REQUEST_SECONDS = 60.0
@@ -40,7 +39,7 @@ _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
 
 
 class Verdict(Enum):
-    """The verdict of a search: the run was found, the run does not exist, or the search cannot tell."""
+    """Whether the run was found, does not exist, or cannot be told from others."""
 
     FOUND = "found"
     ABSENT = "absent"
@@ -57,18 +56,14 @@ class Fit(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a search.
-
-    Attributes:
-        verdict: Whether the run was found.
-        candidates: The ids of the runs that the trigger may have started. If Bolt did not answer, there are none.
-        is_early: Whether the search ended before its time window was over: a run may still appear.
-        fits: How well each newer run fits the intent. The key is the run's id.
-    """
+    """The result of a search."""
 
     verdict: Verdict
+    # The runs that the trigger may have started. If Bolt did not answer, there are none.
     candidates: Sequence[int] = ()
+    # Whether the search ended before its time window was over: a run may still appear.
     is_early: bool = False
+    # How well each newer run fits the intent.
     fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -88,17 +83,14 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
     # If the actor's name says so, Bolt's timer has started the run.
     if source is Fit.NO or _BY_THE_CLOCK.search(record.actor or ""):
         return Fit.NO
-    setup = count_setup(commands)
-    if not intent.commands or setup == len(commands):
+    if not intent.commands or count_setup(commands) == len(commands):
         return Fit.OPEN
-    return source if _first(intent.commands, [*map(fingerprint_of, commands)], setup) is not None else Fit.NO
+    return Fit.NO if first_of(intent.commands, commands) is None else source
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
-    """Return whether a run has checked out the requested branch or commit.
-
-    The result is YES, too, if no branch or commit was requested, or if Bolt does not show the run's branch and commit.
-    """
+    """Return whether a run has checked out the requested branch or commit."""
+    # Bolt does not always show the branch and the commit.
     if asked is None or git is None or not (git.branch or git.commit_hash):
         return Fit.YES
     branch, commit = (git.branch or "").removeprefix("refs/heads/"), git.commit_hash or ""
@@ -111,15 +103,12 @@ def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
 def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
     """Return the index of the first requested command in a run's commands; None if the commands do not match.
 
-    Bolt's own commands come first in `shown`. The first of `asked` may be equal to one of them, such as `dbt deps`.
+    `asked` are fingerprints. Bolt's own commands come first in `shown`. The first requested command may be equal to one
+    of them, such as `dbt deps`.
     """
-    expected, seen = ([*map(fingerprint_of, commands)] for commands in (asked, shown))
-    return _first(expected, seen, count_setup(shown))
-
-
-def _first(expected: Sequence[str], seen: Sequence[str], setup: int) -> int | None:
-    places = range(setup, -1, -1)
-    return next((start for start in places if [*seen[start:]] == [*expected[: len(seen) - start]]), None)
+    seen = [*map(fingerprint_of, shown)]
+    places = range(count_setup(shown), -1, -1)
+    return next((start for start in places if seen[start:] == [*asked[: len(seen) - start]]), None)
 
 
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
@@ -145,10 +134,7 @@ def longest_request_seconds(request_timeout_seconds: float) -> float:
 
 
 def intended_and_now(intent: TriggerIntent, now: float, bolt_now: float | None) -> tuple[float, float]:
-    """Return when an intent was made, and the time, by the same clock: by Bolt's, or else by our own.
-
-    Our own clock can be wrong. `bolt_now` is None if Bolt's time is unknown.
-    """
+    """Return when an intent was made, and the time, by one clock: by Bolt's, or else by our own, which may be wrong."""
     if intent.bolt_time is not None and bolt_now is not None:
         return intent.bolt_time, bolt_now
     return intent.intended_at, now
@@ -184,7 +170,7 @@ async def find_triggered_run(
     outage = Deadline(max_outage_seconds, clock)
     window: Deadline | None = None
     is_early = False
-    searches = 0
+    delay = 0.5
     while True:
         try:
             fits = await _newer_runs(client, request, intent)
@@ -206,19 +192,15 @@ async def find_triggered_run(
             if finding is not None:
                 is_early = is_early and finding.verdict is not Verdict.FOUND
                 return replace(finding, verdict=Verdict.UNSURE, is_early=True) if is_early else finding
-        await clock.sleep(_SEARCH_DELAYS[min(searches, len(_SEARCH_DELAYS) - 1)])
-        searches += 1
+        await clock.sleep(delay)
+        delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
 
 
 def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
     """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
-    newest = finding.candidates[-1] if finding.candidates else None
-    return BoltTriggerUnknown(
-        what,
-        schedule_name=schedule,
-        candidates=tuple(finding.candidates),
-        url=None if newest is None else run_url(newest),
-    )
+    candidates = tuple(finding.candidates)
+    newest_url = run_url(candidates[-1]) if candidates else None
+    return BoltTriggerUnknown(what, schedule_name=schedule, candidates=candidates, url=newest_url)
 
 
 async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: TriggerIntent) -> dict[int, Fit]:

@@ -1,4 +1,4 @@
-"""Triggers a Bolt run at most once. If the answer is lost, this module searches for the run (`trigger.search`)."""
+"""Sends the trigger of a Bolt run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ from paradime_blocks.errors import (
 from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
+from paradime_blocks.trigger.request import (
+    RunLedger,
+    TriggerIntent,
+    TriggerRequest,
+    fingerprint_of,
+)
 from paradime_blocks.trigger.search import (
     Finding,
     Verdict,
@@ -34,7 +39,6 @@ from paradime_blocks.trigger.search import (
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
-    from paradime_blocks.trigger.decision_log import DecisionLog
 
 _SENDS_AT_MOST = 3
 # How long to search for the run after a lost answer, and after a refusal: Bolt has answered, so a run appears soon.
@@ -57,9 +61,8 @@ def may_have_started(error: BaseException) -> bool:
     if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
         return False
     if isinstance(error, BoltRequestError):
-        # If the error has no operation, the client refused the input and sent nothing. Otherwise a run may have
-        # started: a GraphQL resolver can fail after its work, and a gateway can send an error although the server did
-        # the work.
+        # Without an operation, the client refused the input and sent nothing. With one, a run may have started: a
+        # GraphQL resolver can fail after its work, and a gateway can send an error although the server did the work.
         return error.operation is not None
     return True
 
@@ -98,19 +101,17 @@ class Trigger:
     """Sends a trigger so that it starts at most one run.
 
     If the answer is lost, a search shows what the trigger has started. The trigger is sent again only if the search has
-    found for certain that it has started nothing. From then on, this try is forgotten.
-
-    Attributes:
-        max_outage_seconds: How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits
-            the trigger.
-        intent: What was known before the last trigger; None if no trigger was to be sent yet.
+    found for certain that it has started nothing.
     """
 
     client: BoltClient
     request: TriggerRequest
     ledger: RunLedger
-    decision_log: DecisionLog
+    # Adds a sentence to the decision log.
+    note: Callable[[str], None]
+    # How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits the trigger.
     max_outage_seconds: float
+    # What was known before the trigger; None if no trigger was to be sent yet.
     intent: TriggerIntent | None = field(default=None, init=False)
 
     async def run(self) -> int:
@@ -119,10 +120,8 @@ class Trigger:
         Raises:
             BoltAlreadyRunning: The schedule is already running. The running Bolt run may be ours, if a gateway sent the
                 trigger twice; the caller decides whether it is.
-            BoltTriggerUnknown: The answer to the trigger was lost, and the search did not show whether a run started.
-            BoltError: The trigger failed. As far as is known, it started no run.
         """
-        busy = Deadline(self.max_outage_seconds, system_clock())
+        busy = Deadline(self.max_outage_seconds)
         while True:
             try:
                 return await self._run()
@@ -132,7 +131,7 @@ class Trigger:
                 if not is_busy or seconds > (busy.remaining or 0.0):
                     raise
             # The intent was withdrawn: a run that somebody else starts during the wait must not count as ours.
-            self.decision_log.note(
+            self.note(
                 f"Bolt rate-limited the trigger (HTTP 429); nothing was started. Retrying in {seconds:.0f} s."
             )
             await busy.clock.sleep(seconds)
@@ -156,7 +155,7 @@ class Trigger:
         decision, lost = self._in_words(intent), ""
         for _ in range(_SENDS_AT_MOST):
             await self._intend(intent)
-            self.decision_log.note(decision)
+            self.note(decision)
             try:
                 run_id = await self._send_shielded()
             except BoltError as error:
@@ -165,7 +164,7 @@ class Trigger:
                     return found
                 decision, lost = "No run has started; the trigger is sent again.", error.message
             else:
-                self.decision_log.note(f"Bolt run {run_id} was started.")
+                self.note(f"Bolt run {run_id} was started.")
                 return run_id
             # The search took time, and a run that starts from now on may be ours.
             intent = replace(intent, intended_at=system_clock().wall(), bolt_time=self.client.bolt_time())
@@ -181,8 +180,7 @@ class Trigger:
         try:
             await self.ledger.intend(self.request, intent)
         except BaseException:
-            # The intent may have been stored in spite of the error. So the intent is withdrawn: otherwise a run that
-            # somebody else starts would count as ours.
+            # The intent may be stored in spite of the error. Then a run that somebody else starts would count as ours.
             with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
                 await self.ledger.withdraw()
             raise
@@ -201,44 +199,42 @@ class Trigger:
         latest = intent.latest_run_id
         return f"Bolt is asked to {asked}; {f'its latest run is {latest}' if latest else 'it has not run before'}."
 
+    async def search(self, intent: TriggerIntent, window_seconds: float) -> Finding:
+        """Search for the run that the trigger may have started, as `find_triggered_run` does."""
+        return await find_triggered_run(
+            self.client,
+            self.request,
+            intent,
+            window_seconds=window_seconds,
+            max_outage_seconds=self.max_outage_seconds,
+        )
+
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
         """Return the run that the trigger started despite an error; None if the trigger may be sent again."""
         if not may_have_started(error):
             raise error
         if isinstance(error, BoltUnavailable):
-            self.decision_log.note(
-                f"The answer to the trigger was lost ({error.message}); searching for its run."
-            )
+            self.note(f"The answer to the trigger was lost ({error.message}); searching for its run.")
             longest = longest_request_seconds(self.client.settings.request_timeout_seconds)
-            window = _WINDOW_SECONDS if error.was_answered else max(_WINDOW_SECONDS, longest)
+            window = _WINDOW_SECONDS if error.was_answered else longest
         else:
-            self.decision_log.note(
+            self.note(
                 f"Bolt refused the trigger ({error.message}); checking whether it started a run all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
         try:
-            finding = await find_triggered_run(
-                self.client,
-                self.request,
-                intent,
-                window_seconds=window,
-                max_outage_seconds=self.max_outage_seconds,
-            )
+            finding = await self.search(intent, window)
         except BoltAuthError as refused:
             # The credentials were valid when the trigger was sent.
-            self.decision_log.note(f"The search failed: {refused.message}")
+            self.note(f"The search failed: {refused.message}")
             finding = Finding(Verdict.UNSURE)
         if finding.verdict is Verdict.FOUND:
-            self.decision_log.note(
-                f"Found Bolt run {finding.run_id}, which the trigger started; this run is used."
-            )
+            self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
         # After a timeout the server may still process the trigger, and its run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
         if finding.verdict is Verdict.UNSURE or may_come:
-            self.decision_log.note(
-                "Cannot determine which run is ours, if any; the trigger is not sent again."
-            )
+            self.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
             what = "The answer to the trigger was lost, and it is unknown whether a run started."
             raise unknown_trigger(what, self.request.schedule_name, finding) from error
         if isinstance(error, BoltUnavailable):
@@ -265,7 +261,7 @@ class Trigger:
 
     async def _settle(self, future: Future[int]) -> None:
         """After an interrupt, find out which run the trigger started. If no answer comes, the intent stays open."""
-        self.decision_log.note("Interrupted before the trigger was answered; waiting for the answer.")
+        self.note("Interrupted before the trigger was answered; waiting for the answer.")
         with anyio.move_on_after(_INTERRUPT_SECONDS):
             while not future.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
                 await anyio.sleep(0.05)
@@ -273,10 +269,10 @@ class Trigger:
             return
         error = future.exception()
         if error is None:
-            self.decision_log.note(f"The trigger started Bolt run {future.result()}.")
+            self.note(f"The trigger started Bolt run {future.result()}.")
             # If Prefect is unreachable, the cancel of the run does not wait until the id is stored.
             with anyio.move_on_after(_SAVE_SECONDS):
                 await self.ledger.started(future.result())
         elif not may_have_started(error):
-            self.decision_log.note("The trigger started nothing.")
+            self.note("The trigger started nothing.")
             await self.ledger.withdraw()

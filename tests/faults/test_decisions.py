@@ -184,7 +184,7 @@ def test_a_run_is_adopted_only_when_it_is_the_only_one(fits, early, late) -> Non
 )
 def test_finds_the_first_requested_command(asked, shown, first) -> None:
     """Bolt adds its own commands in front, and a schedule's own commands may look the same."""
-    assert first_of(asked, shown) == first
+    assert first_of([*map(fingerprint_of, asked)], shown) == first
 
 
 @pytest.mark.parametrize(

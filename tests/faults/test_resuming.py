@@ -937,7 +937,7 @@ async def test_a_conflict_before_a_trigger_forgets_a_reported_run(simulator, pre
     looks = simulator.count("listBoltRuns")
     process.set(Process())
     again = await begun(simulator, flow_run_id, on_already_running=policy)
-    again.triggering.is_one_at_a_time = True
+    again.triggering.looks_first = True
     with pytest.raises(BoltAlreadyRunning) as refused:
         await again.obtain()
     assert refused.value.run_id == other

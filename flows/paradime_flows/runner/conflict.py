@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from paradime_blocks import (
     BoltAlreadyRunning,
@@ -25,22 +24,20 @@ from paradime_blocks.trigger import (
     DecisionLog,
     Fit,
     Trigger,
-    TriggerIntent,
     TriggerRequest,
     Verdict,
     checked_out,
-    find_triggered_run,
+    fingerprint_of,
     first_of,
     unknown_trigger,
 )
-from paradime_flows.ledger import FlowRunLedger, Record, Relation
+from paradime_flows.ledger import FlowRunLedger, Relation
 from paradime_flows.prefect_api import run_logger, times
 
 if TYPE_CHECKING:
     from paradime_blocks.options import Command
     from paradime_flows.choices import OnAlreadyRunning
 
-_MOST_DOUBLINGS = 12
 _CHARACTERS = 150
 
 
@@ -59,46 +56,37 @@ class Conflict(NamedTuple):
     is_active: bool
 
 
-def answer_to(conflict: Conflict, policy: OnAlreadyRunning, *, may_wait: bool) -> OnAlreadyRunning:
-    """Decide what a policy means for a conflict: it may come down to `wait` or `fail`. Nothing else decides this."""
-    if conflict.is_active and policy in {"attach", "attach_if_same"}:
-        return policy
-    # A Bolt run that has ended can be skipped, too: Bolt may show an active one late. But there must be one to return.
-    if conflict.run is not None and policy == "skip":
-        return policy
-    if policy in {"fail", "skip"} or not may_wait:
-        return "fail"
-    return policy if conflict.is_active else "wait"
-
-
 @dataclass
 class Triggering:
     """Triggers a Bolt run for a flow run with `Trigger`, and resolves conflicts as the policy says.
 
     While this class triggers, the caller must watch the flow run (`paradime_flows.supervision.watch.unless_stopped`).
-
-    Attributes:
-        asked: What the caller requested.
-        waiting: The time limit of the wait until the schedule is free. This includes the wait for the slot.
-        is_one_at_a_time: Whether the policy also holds for a schedule that allows parallel runs in Bolt.
     """
 
     schedule: BoltSchedule
     ledger: FlowRunLedger
     decision_log: DecisionLog
     on_already_running: OnAlreadyRunning
+    # What the caller requested.
     asked: TriggerRequest
-    waiting: Deadline = field(init=False)
-    is_one_at_a_time: bool = field(default=False, init=False)
+    # Whether to look for a conflict before a trigger: Bolt may allow parallel runs of the schedule, and refuse nothing.
+    looks_first: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        """Start the time limit of the wait."""
+        # The time limit of the wait until the schedule is free. This includes the wait for the slot.
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
-    @property
-    def record(self) -> Record:
-        """The record of the intent."""
-        return self.ledger.record
+    def answer_to(self, conflict: Conflict) -> OnAlreadyRunning:
+        """Decide what the policy means for a conflict: it may come down to `wait` or `fail`."""
+        policy = self.on_already_running
+        if conflict.is_active and policy in {"attach", "attach_if_same"}:
+            return policy
+        # An ended Bolt run can be skipped, too: Bolt may show an active one late. But there must be one to return.
+        if conflict.run is not None and policy == "skip":
+            return policy
+        if policy in {"fail", "skip"} or self.waiting.passed:
+            return "fail"
+        return policy if conflict.is_active else "wait"
 
     async def run(self, request: TriggerRequest) -> None:
         """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger.
@@ -107,8 +95,6 @@ class Triggering:
 
         Raises:
             Skipped: The schedule is already running, and the policy is `skip`.
-            BoltAlreadyRunning: The same, and the policy is `fail`, or the time limit of the wait is reached.
-            BoltTriggerUnknown: It is unknown whether a Bolt run started.
         """
         try:
             await self._run(request)
@@ -120,42 +106,43 @@ class Triggering:
             await self._run(await self._rest_of(request.retry_of, everything=request.retry_everything))
 
     async def _run(self, request: TriggerRequest) -> None:
-        # With `wait`, Bolt itself refuses the trigger, unless it allows parallel runs of the schedule.
-        looks_first = self.is_one_at_a_time and self.on_already_running != "wait"
-        for refusals in itertools.count(1):
+        pause = 0.5
+        while True:
+            # An older Bolt run of the schedule may still be running after a wait. Then Bolt refuses the trigger again.
+            pause = min(2 * pause, self.schedule.poll_interval_seconds)
             error = BoltAlreadyRunning("The schedule is already running.")
-            conflict = await self.conflicting_run() if looks_first else None
+            conflict = await self.conflicting_run() if self.looks_first else None
             if conflict is not None and conflict.is_active:
                 # The record may still name the run of an earlier intent.
                 await self.ledger.withdraw()
             else:
                 outage = self.schedule.max_outage_seconds
                 async with self.schedule.credentials.get_client() as client:
-                    trigger = Trigger(client, request, self.ledger, self.decision_log, outage)
+                    trigger = Trigger(client, request, self.ledger, self.decision_log.note, outage)
                     try:
                         await trigger.run()
                     except BoltAlreadyRunning as refused:
                         error = refused
                     except BoltError as failure:
-                        raise failure.with_facts(schedule_name=self.record.schedule) from failure
+                        raise failure.with_facts(schedule_name=self.asked.schedule_name) from failure
                     else:
                         return
-                conflict = await self._find_conflicting_run()
-                if await self._is_ours(conflict.run, request, trigger.intent):
-                    return
-            if await self._resolve(conflict, error, refusals):
+                    conflict = await self._find_conflicting_run()
+                    if await self._is_ours(conflict.run, trigger):
+                        return
+            if await self._resolve(conflict, error, pause):
                 return
 
-    async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning, refusals: int) -> bool:
+    async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning, pause: float) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         other = conflict.run
-        answer = answer_to(conflict, self.on_already_running, may_wait=not self.waiting.passed)
+        answer = self.answer_to(conflict)
         if answer == "wait":
-            await self._wait_for(other, refusals)
+            await self._wait_for(other)
+            await self.waiting.clock.sleep(pause)
             return False
         if answer == "fail" or other is None:
-            facts: dict[str, Any] = {} if other is None else {"run_id": other.run_id, "url": other.url}
-            raise error.with_facts(schedule_name=self.record.schedule, **facts) from error
+            raise self._about(other, error) from error
         if answer == "skip":
             raise self.skipped(other, f"The schedule is already running (Bolt run {other.run_id})")
         if answer == "replace":
@@ -168,6 +155,10 @@ class Triggering:
         )
         await self.ledger.attached(other.run_id, Relation.ATTACHED)
         return True
+
+    def _about(self, other: BoltRun | None, error: BoltAlreadyRunning) -> BoltError:
+        run_id, url = (None, None) if other is None else (other.run_id, other.url)
+        return error.with_facts(schedule_name=self.asked.schedule_name, run_id=run_id, url=url)
 
     def skipped(self, other: BoltRun, why: str) -> Skipped:
         """Return the error for the policy `skip`, and write its text to the decision log."""
@@ -186,7 +177,7 @@ class Triggering:
 
     async def conflicting_run(self) -> Conflict:
         """Ask Bolt for the schedule's active Bolt run, or else for its latest one."""
-        name = self.record.schedule
+        name = self.asked.schedule_name
         async with self.schedule.credentials.get_client() as client:
             # A backend that cannot list runs shows only the latest run.
             with suppress(BoltRequestError):
@@ -200,31 +191,20 @@ class Triggering:
         run = self.schedule.attach(latest)
         return Conflict(run, is_active=not (await run.astate()).is_terminal)
 
-    async def _is_ours(
-        self, other: BoltRun | None, request: TriggerRequest, intent: TriggerIntent | None
-    ) -> bool:
+    async def _is_ours(self, other: BoltRun | None, trigger: Trigger) -> bool:
         """Whether our refused trigger may have started a Bolt run. If so, the ledger has this run to wait for.
 
         If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one. Only this
         execution knows of the refusal. A later execution treats the run as a run of another client.
-
-        Raises:
-            BoltTriggerUnknown: It is unknown which of several runs our trigger started.
         """
+        intent = trigger.intent
         if other is None or intent is None or other.run_id <= intent.latest_run_id:
             return False
-        async with self.schedule.credentials.get_client() as client:
-            finding = await find_triggered_run(
-                client,
-                request,
-                intent,
-                # At first, Bolt shows only the set-up commands of a run. Its next commands may differ from ours.
-                window_seconds=times().conflict_setup_seconds,
-                max_outage_seconds=self.schedule.max_outage_seconds,
-            )
+        # At first, Bolt shows only the set-up commands of a run. Its next commands may differ from ours.
+        finding = await trigger.search(intent, times().conflict_setup_seconds)
         if finding.verdict is Verdict.UNSURE and {Fit.YES, Fit.OPEN}.intersection(finding.fits.values()):
             what = "A refused trigger may have started a run, but it is unknown which one."
-            raise unknown_trigger(what, self.record.schedule, finding)
+            raise unknown_trigger(what, self.asked.schedule_name, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
         self.decision_log.note(
@@ -234,41 +214,34 @@ class Triggering:
         await self.ledger.attached(finding.run_id, Relation.MAYBE_OURS)
         return True
 
-    async def _wait_for(self, other: BoltRun | None, refusals: int) -> None:
+    async def _wait_for(self, other: BoltRun | None) -> None:
         if other is None:
             self.decision_log.note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
             )
-        else:
-            self.decision_log.note(
-                f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
-            )
-            limit = self.waiting.remaining or 0.0
-            try:
-                state = await other.await_for_completion(limit)
-            except BoltRunError as error:
-                msg = f"The schedule was still running {limit:.0f} s later."
-                raise BoltAlreadyRunning(
-                    msg, schedule_name=self.record.schedule, run_id=other.run_id, url=other.url
-                ) from error
-            self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
-        # An older Bolt run of the schedule may still be running. In this case, Bolt refuses the trigger again.
-        seconds = min(self.schedule.poll_interval_seconds, 0.5 * 2.0 ** min(refusals, _MOST_DOUBLINGS))
-        await self.waiting.clock.sleep(seconds)
+            return
+        self.decision_log.note(
+            f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
+        )
+        limit = self.waiting.remaining or 0.0
+        try:
+            state = await other.await_for_completion(limit)
+        except BoltRunError as error:
+            still = BoltAlreadyRunning(f"The schedule was still running {limit:.0f} s later.")
+            raise self._about(other, still) from error
+        self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
 
     async def _rest_of(self, run_id: int, *, everything: bool) -> TriggerRequest:
-        """Return a request for the commands that a Bolt run has not completed, or for all its commands.
-
-        Each command keeps its `continueOnError`.
-        """
+        """Return a request for the commands that a Bolt run has not completed, or for all its commands."""
         request = replace(self.asked, retry_of=None)
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
             schedule = await client.get_bolt_schedule(request.schedule_name)
         shown = [command.command for command in status.commands]
         failed = next((n for n, each in enumerate(status.commands) if each is status.first_failed_command), 0)
+        # Each command keeps its `continueOnError`.
         planned: list[str | Command] = [*(request.options.get("commands") or schedule.commands)]
-        first = first_of([command_text(command) for command in planned], shown)
+        first = first_of([fingerprint_of(command_text(command)) for command in planned], shown)
         if first is None:
             # The run was triggered with other commands. Of these, Bolt shows only the commands that have started.
             first = count_setup(shown)
@@ -279,18 +252,14 @@ class Triggering:
     async def how_it_differs(self, other: BoltRun) -> str | None:
         """Describe how another client's Bolt run differs from the request; None if no difference is known so far.
 
-        Bolt shows all commands only after the Bolt run has succeeded. A difference is noted in the record.
-
-        Raises:
-            BoltAlreadyRunning: The Bolt run differs from the request, and the policy is `attach_if_same`.
+        With `attach_if_same`, a difference is an error.
         """
         differs = await _difference(other, self.asked)
         if differs is None:
             return None
-        DecisionLog(self.record.notes, log=run_logger().warning).note(differs)
+        DecisionLog(self.decision_log.notes, log=run_logger().warning).note(differs)
         if self.on_already_running == "attach_if_same":
-            schedule = self.record.schedule
-            raise BoltAlreadyRunning(differs, schedule_name=schedule, run_id=other.run_id, url=other.url)
+            raise self._about(other, BoltAlreadyRunning(differs))
         return differs
 
 
@@ -307,12 +276,12 @@ async def _difference(run: BoltRun, request: TriggerRequest) -> str | None:
     except BoltError as error:
         return f"It is unknown whether Bolt run {run.run_id} differs from the request: {error.message}"
     shown = [command.command for command in status.commands]
-    first = first_of(asked, shown)
+    first = first_of([*map(fingerprint_of, asked)], shown)
     # Until the Bolt run has succeeded, Bolt shows only the commands that have started.
     is_whole = status.state == BoltRunState.SUCCESS
-    redact = Redactor.of(run.credentials)
     differences = []
     if asked and (first is None or (is_whole and len(shown) - first < len(asked))):
+        redact = Redactor.of(run.credentials)
         own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
         differences.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
     if checked_out(request.branch, git) is Fit.NO and git is not None:

@@ -31,11 +31,7 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        """Return the policies that the options of a flow contain.
-
-        Raises:
-            BoltRequestError: The option `storage` names a Prefect block that cannot be used.
-        """
+        """Return the policies that the options of a flow contain."""
         given: dict[str, Any] = filled(RetriedRunOptions, options)
         chosen = {each.name: given[each.name] for each in fields(cls) if each.name in given}
         if (patterns := chosen.pop("non_retryable_errors")) is not None:
