@@ -78,11 +78,8 @@ class PipelineRun:
     async def run(self) -> None:
         """Run the steps until every step has ended or was dropped.
 
-        Raises:
-            StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
-            asyncio.CancelledError: The flow run was interrupted; the steps have been stopped.
-            Superseded: Another process executes the flow run now; the steps have released their Bolt runs.
-            Pause: The flow run was suspended; the steps have released their Bolt runs.
+        After a cancel or an interrupt, the steps are stopped. If another process executes the flow run now, or if it
+        was suspended, the steps release their Bolt runs.
         """
         try:
             reused = ", ".join(name for name, outcome in self.outcomes.items() if outcome.reused)
@@ -117,15 +114,15 @@ class PipelineRun:
             under_way=self.before.resumable,
         )
         for name, reason in decision.drop.items():
-            await self._note(name, state=StepState.NOT_RUN, message=reason)
+            await self._note(name, StepState.NOT_RUN, reason)
         if decision.stop is not None and self.stop.reason is None and self._tasks:
             names = ", ".join(sorted(self._tasks.values()))
             run_logger().warning("%s Cancelling the steps %s.", decision.stop, names)
             self.stop.reason = decision.stop
         for name in decision.start:
             before = self.before.outcomes.get(name) if name in self.before.resumable else None
-            started_at = (before and before.started_at) or _now()
-            await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
+            started_at = (before and before.started_at) or datetime.now(timezone.utc)
+            await self._note(name, StepState.RUNNING, started_at=started_at)
         return [step for step in self.steps if step.key in decision.start]
 
     async def _wait_for_step(self) -> None:
@@ -136,9 +133,8 @@ class PipelineRun:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
-            if not task.cancelled() and isinstance(
-                ended := task.exception(), (Superseded, Pause, *INTERRUPTS)
-            ):
+            ended = None if task.cancelled() else task.exception()
+            if isinstance(ended, (Superseded, Pause, *INTERRUPTS)):
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
         if canceled and not stopping and (stop := await reason_to_stop_if_known(self.flow_run.id)):
@@ -168,19 +164,19 @@ class PipelineRun:
             # If the step has released its Bolt run, the next execution stores how the Bolt run ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
                 await reason_to_stop_if_known(self.flow_run.id)
-                why = "The process was interrupted."
-                await self._note(name, state=StepState.CANCELED, message=why, ended_at=_now())
+                await self._note(name, StepState.CANCELED, "The process was interrupted.")
             raise
         except Exception as error:  # noqa: BLE001 - an error here is a failure of this step only
             run_logger().exception("Could not run step %r.", name)
-            await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
+            await self._note(name, StepState.FAILED, one_line(str(error)))
 
-    async def _note(self, name: str, **changes: Any) -> None:
+    async def _note(self, name: str, state: StepState, message: str = "", **facts: Any) -> None:
         """Store a step's outcome in a label. If Prefect is unreachable, only log a warning."""
-        changes["attempt"] = self.before.attempt
-        outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
-        if "state" in changes:
-            run_logger().info("Step %r: %s", name, f"{outcome.state}. {outcome.message}".removesuffix(". "))
+        facts.update(state=state, message=message, attempt=self.before.attempt)
+        if state not in {StepState.RUNNING, StepState.NOT_RUN}:
+            facts["ended_at"] = datetime.now(timezone.utc)
+        outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=facts)
+        run_logger().info("Step %r: %s", name, f"{state}. {message}".removesuffix(". "))
         try:
             label = {f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)}
             async with prefect_client() as client:
@@ -219,7 +215,7 @@ class PipelineRun:
             never_began = outcome.state is StepState.RUNNING and name not in self._tasks.values()
             still_runs = name in self.before.resumable and self.stop.reason is None
             if outcome.state is StepState.WAITING or (never_began and not still_runs):
-                await self._note(name, state=StepState.NOT_RUN, message=why)
+                await self._note(name, StepState.NOT_RUN, why)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
         """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
@@ -246,19 +242,12 @@ class PipelineRun:
             run_logger().warning("Could not write the pipeline's page: %s", error)
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def _outcome_of_own_start(run: BoltRunRecord) -> dict[str, Any]:
-    succeeded = run.state == BoltRunState.SUCCESS
-    return {
-        "state": StepState.SUCCEEDED if succeeded else StepState.FAILED,
-        "run_id": run.id,
-        "bolt_state": run.state,
-        "message": "" if succeeded else f"Bolt started this run by itself. The run ended as {run.state}.",
-        "ended_at": _now(),
-    }
+    facts = {"run_id": run.id, "bolt_state": run.state}
+    if run.state == BoltRunState.SUCCESS:
+        return {"state": StepState.SUCCEEDED, **facts}
+    message = f"Bolt started this run by itself. The run ended as {run.state}."
+    return {"state": StepState.FAILED, "message": message, **facts}
 
 
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:
@@ -277,7 +266,7 @@ async def _outcome_of(state: State[Any]) -> dict[str, Any]:
         ended = StepState.FAILED if is_failed else StepState.CANCELED
         if is_failed and isinstance(outcome, BoltRunError):
             message = outcome.cause
-    facts = {"state": ended, "message": one_line(message, 500), "ended_at": _now()}
+    facts = {"state": ended, "message": one_line(message, 500)}
     return {**run, **facts, "flow_run_id": None if flow_run_id is None else str(flow_run_id)}
 
 

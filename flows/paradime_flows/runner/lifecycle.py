@@ -97,13 +97,7 @@ class RunLifecycle:
         return replace(self.schedule.attach(self.record.run_id), cancel_on_timeout=cancels)
 
     async def obtain(self) -> BoltRun:
-        """Resume the Bolt run that this flow run already tracks. If there is none, trigger a Bolt run.
-
-        Raises:
-            Skipped: The schedule is already running, and the policy is `skip`.
-            BoltTriggerUnknown: It is unknown whether a Bolt run started.
-            BoltError: Another error. No Bolt run that our trigger started is known.
-        """
+        """Resume the Bolt run that this flow run already tracks. If there is none, trigger one (`Triggering.run`)."""
         run = await self._resume()
         if run is not None:
             return run
@@ -191,12 +185,7 @@ class RunLifecycle:
         return self.record.state
 
     async def result(self, run: BoltRun) -> BoltRunResult:
-        """Return the result of the Bolt run. The result lists all attempts.
-
-        Raises:
-            BoltRunError: The Bolt run did not succeed.
-            BoltAlreadyRunning: Another client's Bolt run differs from the request; the policy is `attach_if_same`.
-        """
+        """Return the result of the Bolt run, with all attempts. If the Bolt run did not succeed, raise why."""
         result = await run.afetch_result()
         attempts = [*self.record.attempts, *result.attempts]
         if self.record.relation is Relation.ATTACHED:

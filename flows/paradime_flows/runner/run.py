@@ -75,17 +75,23 @@ async def drive(
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult, describe_run(lifecycle.record, by_signal=stop.by_signal))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
-        return await _failed(lifecycle, error)
+        return await _ended(lifecycle, error)
     return await _ended(lifecycle, result)
 
 
-async def _ended(lifecycle: RunLifecycle, result: BoltRunResult) -> BoltRunResult:
+async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
+    error = end if isinstance(end, Exception) else None
     async with _as_task_run("archive"):
-        archive = await lifecycle.finish(None)
+        archive = await lifecycle.finish(error)
     if reason := await lifecycle.clean_up_if_cancelled():
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
-        return cancelled(reason, BoltRunResult)
-    result = archive.complete(result)
+        told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error or ""))
+        return cancelled(f"{reason} {told}".rstrip(), BoltRunResult)
+    if isinstance(end, BoltError):
+        return failed(end, BoltRunResult)
+    if isinstance(end, Exception):
+        raise end
+    result = archive.complete(end)
     if result.differs is None:
         return result
     return as_result(Completed(name="Attached", message=result.differs, data=result), BoltRunResult)
@@ -98,17 +104,6 @@ async def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
     # The conflicting Bolt run is not an attempt of this flow run.
     result = found.model_copy(update={"attempts": []})
     return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
-
-
-async def _failed(lifecycle: RunLifecycle, error: Exception) -> BoltRunResult:
-    async with _as_task_run("archive"):
-        await lifecycle.finish(error)
-    if reason := await lifecycle.clean_up_if_cancelled():
-        told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error))
-        return cancelled(f"{reason} {told}", BoltRunResult)
-    if isinstance(error, BoltError):
-        return failed(error, BoltRunResult)
-    raise error
 
 
 _as_task_run = partial(as_task_run, stops=(StoppedByPrefect,))

@@ -47,7 +47,6 @@ async def resume_suspended(
 
 
 async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> bool:
-    """Resume a flow run, and return whether Prefect has accepted this."""
     run_logger().info("Resuming flow run %r for Bolt run %s.", flow_run.name, record.run_id)
     try:
         answer = await client.resume_flow_run(flow_run.id)
@@ -61,7 +60,7 @@ async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> b
 
 
 async def _suspended(client: PrefectClient) -> list[tuple[FlowRun, Record]]:
-    """Return the flow runs that this package has suspended, and the record of each."""
+    """Return the flow runs that this package has suspended, each with its record."""
     these = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
         state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])),

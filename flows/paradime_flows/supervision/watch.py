@@ -76,7 +76,7 @@ stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", defaul
 
 
 async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T | None:
-    """Return Prefect's answer; None if it does not come soon. Prefect's own client retries for minutes."""
+    """Return Prefect's answer; None if it does not come soon. Prefect's client alone retries longer than that."""
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with prefect_client() as client:
             return await ask(client)
@@ -86,8 +86,8 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
 def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPrefect | None:
     """Return why the work of the first flow run is no longer wanted, or None. The others are its parents.
 
-    A final state of the flow run itself is no reason, because it may be written late, or by another process. But only
-    the flow's own code writes that the flow of a submitted task has failed.
+    A final state of the flow run itself is no reason, because it may be written late, or by another process. There is
+    one exception: a submitted task stops if its flow has failed, because only the flow's own code writes that.
 
     Raises:
         Superseded: Another process runs the flow run, or one of its parents, now.
