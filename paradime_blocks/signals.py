@@ -3,10 +3,9 @@
 Python delivers a signal to the main thread, and Prefect raises an exception in that thread. A submitted task runs in
 its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while an asyncio
 transport sends or receives: in one case, a SIGTERM during `sock.send` became a broken connection to Bolt, and the flow
-continued. So this module notes the signals, and code that waits reads the notes. Prefect's handlers stay set: Prefect's
-runner needs these handlers to know whether it can cancel the process
-(`prefect.utilities.engine.can_ack_control_intent`). This module replaces Prefect's handlers only while a Bolt run is
-being cancelled, since a further signal would interrupt the cancel.
+continued. So this module notes the signals, and code that waits reads the notes. Prefect's handlers stay set, except
+while a Bolt run is being cancelled (`signals_held_off`): Prefect's runner needs these handlers to know whether it can
+cancel the process (`prefect.utilities.engine.can_ack_control_intent`).
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from prefect.exceptions import TerminationSignal
 
 T = TypeVar("T")
 
-# The exceptions that an interrupt can raise. Usually the event loop is waiting when the signal comes, and then cancels
-# its tasks. If a task is working at that moment, the exception of the signal handler is raised in that task.
+# If the event loop is waiting when a signal comes, it cancels its tasks. Otherwise, the exception of the signal handler
+# is raised in the task that is working.
 INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
 # Prefect gives a cancelled flow run 30 seconds to end. After this time, a further signal ends the process.
 _HOLD_SECONDS = 30.0
@@ -81,13 +80,12 @@ def send_again_if_swallowed(moment: float, after_seconds: float) -> None:
     """If asyncio has swallowed a SIGTERM that came since a moment, send SIGTERM to this process again, once.
 
     A SIGTERM counts as swallowed if the work of the main thread has not ended within `after_seconds`. asyncio cannot
-    swallow a Ctrl-C. Call this function in the main thread; in other threads, it does nothing.
+    swallow a Ctrl-C. Only the main thread calls this function.
     """
     global _sent_again_at  # noqa: PLW0603 - a signal is for the whole process
-    moment = max(moment, _sent_again_at)
-    last = max((at for at, number in _heard if number == signal.SIGTERM), default=0.0)
-    is_new = _had_effect_since(moment, signal.SIGTERM) > 0
-    if not is_new or time.monotonic() - last < after_seconds or not in_main_thread():
+    if _had_effect_since(max(moment, _sent_again_at), signal.SIGTERM) <= 0:
+        return
+    if time.monotonic() - max(at for at, number in _heard if number == signal.SIGTERM) < after_seconds:
         return
     _sent_again_at = time.monotonic()
     # The timer waits a moment, so that the main thread is waiting again when the signal comes.
@@ -99,8 +97,8 @@ def send_again_if_swallowed(moment: float, after_seconds: float) -> None:
 def listen_for_signals() -> None:
     """Make the main thread start to note signals before its next Python code. Any thread may call this function.
 
-    Only the main thread can start this. Prefect imports the flows of a deployment in another thread. And if a user's
-    flow calls our code only in its tasks or threads, the main thread never runs our code.
+    Prefect imports the flows of a deployment in another thread. And if a user's flow calls our code only in its tasks
+    or threads, the main thread never runs our code.
 
     A signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
     """
@@ -112,18 +110,17 @@ def listen_for_signals() -> None:
 
 def _listen(_: int | None) -> int:
     global _ear  # noqa: PLW0603 - a signal is for the whole process
-    if _ear is not None:
-        return 0
-    ear, mouth = socket.socketpair()
-    mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
-    previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
-    if previous != -1:
-        # An event loop already receives the signals, with its own handlers.
-        os.close(signal.set_wakeup_fd(previous))
-        ear.close()
-        return 0
-    _ear = ear
-    threading.Thread(target=_note, args=(ear,), name="bolt-interrupts", daemon=True).start()
+    if _ear is None:
+        ear, mouth = socket.socketpair()
+        mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
+        if previous == -1:
+            _ear = ear
+            threading.Thread(target=_note, args=(ear,), name="bolt-interrupts", daemon=True).start()
+        else:
+            # An event loop already receives the signals, with its own handlers.
+            os.close(signal.set_wakeup_fd(previous))
+            ear.close()
     return 0
 
 
@@ -151,13 +148,9 @@ def _note(ear: socket.socket) -> None:
 def signals_held_off() -> Iterator[Hold]:
     """Hold off further signals during a `with` block. Outside the main thread, this function does nothing.
 
-    If a signal caused the clean-up in the `with` block, the work is already stopping. A further signal would raise an
-    exception in the event loop and end the loop before the cancel is sent to Bolt. If the reason for the clean-up is
-    not a signal, the first signal that was held off is delivered when the `with` block ends, unless `Hold.keep` was
-    called.
-
-    Yields:
-        The object that holds the signals off.
+    A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
+    Bolt. If no signal caused the clean-up, the first signal that was held off is delivered when the `with` block ends,
+    unless `Hold.keep` was called.
     """
     if not in_main_thread():
         yield Hold()
@@ -186,9 +179,8 @@ class Hold:
         self._began_at, self._kept = time.monotonic(), False
         for number in _SIGNALS:
             handler = signal.getsignal(number)
-            # Our handler may still be set after a hold: if Prefect's engine started during the hold, the engine
-            # restores our handler when it ends. A signal without a Python handler raises no exception, so it is not
-            # replaced.
+            # A signal without a Python handler raises no exception. Our own handler may still be set after a hold: an
+            # engine of Prefect that started during the hold restores it when the engine ends.
             if callable(handler) and handler != self._hold_off:
                 self._previous[number] = handler
                 signal.signal(number, self._hold_off)
@@ -204,7 +196,7 @@ class Hold:
         self._kept = True
 
     def end(self) -> None:
-        """When the last `with` block ends, restore the handlers. If a held signal had no effect yet, deliver it now."""
+        """After the last `with` block, restore the handlers. If no signal had an effect, deliver the first held one."""
         self._holders -= 1
         if self._holders:
             return

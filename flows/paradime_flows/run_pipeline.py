@@ -16,7 +16,7 @@ from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, Pipe
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, attempt_of
 from paradime_flows.pipelines.plan import StepOutcome, StepState
-from paradime_flows.pipelines.report import DEFAULT_NAME, why_not
+from paradime_flows.pipelines.report import DEFAULT_NAME, headline, why_not
 from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api import async_form, bolt_flow, prefect_client, resolve_credentials
 from paradime_flows.run_schedule import run_schedule
@@ -122,17 +122,16 @@ async def run_pipeline(
         flow=run_schedule,
         on_failure=on_failure,
         max_parallel=max_parallel,
-        on_interrupt=options["on_interrupt"],
     )
     try:
         await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
     except StoppedByPrefect as stop:
         return stopped(stop, PipelineResult)
+    outcomes = list(pipeline.outcomes.values())
     cancel = await reason_to_stop_if_known(flow_run.id)
     if cancel is not None and cancel.is_cancel:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
-        return cancelled(f"{cancel.reason} {pipeline.headline()}", PipelineResult)
-    outcomes = list(pipeline.outcomes.values())
+        return cancelled(f"{cancel.reason} {headline(outcomes)}", PipelineResult)
     if any(outcome.state is not StepState.SUCCEEDED for outcome in outcomes):
         why, each = why_not(name, outcomes)
         return failed(BoltPipelineFailed(why, steps=each), PipelineResult)

@@ -1,8 +1,8 @@
 """Runs the steps of a pipeline as subflow runs of one flow run, in the event loop of this flow run.
 
 The outcome of each step is stored in a label of the pipeline's flow run, so that a retry of the flow run skips steps
-that succeeded. If a step was running when the process died, the new subflow run of the step takes over the Bolt run
-record of the old subflow run, as in any flow whose parent is retried (`paradime_flows.runner.begin`).
+that succeeded. If a step was running when the process died, the step's new subflow run resumes the Bolt run, as in any
+flow whose parent is retried (`paradime_flows.runner.begin`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from paradime_flows.ledger import Superseded, call_name, check_lease, put, read_
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
 from paradime_flows.pipelines.own_start import find_own_start
 from paradime_flows.pipelines.plan import StepState, carried_over, decide
-from paradime_flows.pipelines.report import headline, render_pipeline, title_of
+from paradime_flows.pipelines.report import render_pipeline, title_of
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
     ArtifactWriter,
@@ -48,7 +48,7 @@ from paradime_flows.supervision import (
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from paradime_flows.choices import OnFailure, OnInterrupt
+    from paradime_flows.choices import OnFailure
     from paradime_flows.pipeline import Step
 
 
@@ -56,8 +56,7 @@ if TYPE_CHECKING:
 class PipelineRun:
     """Runs the steps of a pipeline in one attempt of the pipeline's flow run. The steps have already been checked.
 
-    `flow` runs each step, and `options` are the parameters that are the same for all steps. `stop` asks the steps to
-    stop, or to release their Bolt runs.
+    `flow` runs each step, and `options` are the parameters that are the same for all steps.
     """
 
     name: str
@@ -67,7 +66,6 @@ class PipelineRun:
     flow: DispatchedFlow[..., Any]
     on_failure: OnFailure
     max_parallel: int
-    on_interrupt: OnInterrupt
     stop: StopRequest = field(default_factory=StopRequest, init=False)
 
     def __post_init__(self) -> None:
@@ -80,18 +78,13 @@ class PipelineRun:
     async def run(self) -> None:
         """Run the steps until every step has ended or was dropped.
 
-        Raises:
-            StoppedByPrefect: The flow run was cancelled; the steps have been stopped.
-            asyncio.CancelledError: The flow run was interrupted; the steps have been stopped.
-            Superseded: Another process executes the flow run now; the steps have released their Bolt runs.
-            Pause: The flow run was suspended; the steps have released their Bolt runs.
+        After a cancel or an interrupt, the steps are stopped. If another process executes the flow run now, or if it
+        was suspended, the steps release their Bolt runs.
         """
         try:
-            reused = [name for name, outcome in self.outcomes.items() if outcome.reused]
+            reused = ", ".join(name for name, outcome in self.outcomes.items() if outcome.reused)
             if reused:
-                run_logger().info(
-                    "Skipping steps that succeeded in an earlier attempt: %s.", ", ".join(reused)
-                )
+                run_logger().info("Skipping steps that succeeded in an earlier attempt: %s.", reused)
             await self.before.prepare(self.outcomes, self.flow)
             while True:
                 starting = await self._decide()
@@ -104,8 +97,7 @@ class PipelineRun:
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
-            # When Prefect's time limit is reached, Prefect cancels each `await` here once more. `to_the_end` still
-            # completes the work.
+            # When Prefect's time limit is reached, Prefect cancels each `await` here once more.
             await to_the_end(self._interrupted())
             raise
         except (Superseded, Pause) as release:
@@ -122,16 +114,15 @@ class PipelineRun:
             under_way=self.before.resumable,
         )
         for name, reason in decision.drop.items():
-            await self._note(name, state=StepState.NOT_RUN, message=reason)
+            await self._note(name, StepState.NOT_RUN, reason)
         if decision.stop is not None and self.stop.reason is None and self._tasks:
-            run_logger().warning(
-                "%s Cancelling the steps %s.", decision.stop, ", ".join(sorted(self._tasks.values()))
-            )
+            names = ", ".join(sorted(self._tasks.values()))
+            run_logger().warning("%s Cancelling the steps %s.", decision.stop, names)
             self.stop.reason = decision.stop
         for name in decision.start:
             before = self.before.outcomes.get(name) if name in self.before.resumable else None
-            started_at = (before and before.started_at) or _now()
-            await self._note(name, state=StepState.RUNNING, started_at=started_at, message="")
+            started_at = (before and before.started_at) or datetime.now(timezone.utc)
+            await self._note(name, StepState.RUNNING, started_at=started_at)
         return [step for step in self.steps if step.key in decision.start]
 
     async def _wait_for_step(self) -> None:
@@ -142,9 +133,8 @@ class PipelineRun:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         names = [self._tasks.pop(task) for task in done]
         for task in done:
-            if not task.cancelled() and isinstance(
-                ended := task.exception(), (Superseded, Pause, *INTERRUPTS)
-            ):
+            ended = None if task.cancelled() else task.exception()
+            if isinstance(ended, (Superseded, Pause, *INTERRUPTS)):
                 raise ended
         canceled = any(self.outcomes[name].state is StepState.CANCELED for name in names)
         if canceled and not stopping and (stop := await reason_to_stop_if_known(self.flow_run.id)):
@@ -161,40 +151,35 @@ class PipelineRun:
         flow = self.flow.with_options(flow_run_name=lambda: name)
         given = step.model_dump(exclude={"name", "after", "attach_seconds"}, exclude_none=True)
         try:
-            own = None
             if step.attach_seconds and name not in self.before.resumable:
                 own = await find_own_start(step, self.outcomes, self.before.credentials, self.stop)
-            if own is not None and own.state.is_terminal:
-                await self._note(name, **_outcome_of_own_start(own))
-                return
-            if own is not None:
-                given["on_already_running"] = "attach"
+                if own is not None and own.state.is_terminal:
+                    await self._note(name, **_outcome_of_own_start(own))
+                    return
+                if own is not None:
+                    given["on_already_running"] = "attach"
             state: State[Any] = await flow(**{**self.options, **given}, return_state=True)
             await self._note(name, **await _outcome_of(state))
         except INTERRUPTS:
-            # If the step has released its Bolt run, no outcome is stored: the next execution stores how the Bolt run
-            # ended.
+            # If the step has released its Bolt run, the next execution stores how the Bolt run ended.
             with anyio.CancelScope(shield=True), suppress(Superseded, Pause):
                 await reason_to_stop_if_known(self.flow_run.id)
-                await self._note(
-                    name, state=StepState.CANCELED, message="The process was interrupted.", ended_at=_now()
-                )
+                await self._note(name, StepState.CANCELED, "The process was interrupted.")
             raise
         except Exception as error:  # noqa: BLE001 - an error here is a failure of this step only
             run_logger().exception("Could not run step %r.", name)
-            await self._note(name, state=StepState.FAILED, message=one_line(str(error)), ended_at=_now())
+            await self._note(name, StepState.FAILED, one_line(str(error)))
 
-    async def _note(self, name: str, **changes: Any) -> None:
+    async def _note(self, name: str, state: StepState, message: str = "", **facts: Any) -> None:
         """Store a step's outcome in a label. If Prefect is unreachable, only log a warning."""
-        changes["attempt"] = self.before.attempt
-        outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=changes)
-        if "state" in changes:
-            run_logger().info("Step %r: %s", name, f"{outcome.state}. {outcome.message}".removesuffix(". "))
+        facts.update(state=state, message=message, attempt=self.before.attempt)
+        if state not in {StepState.RUNNING, StepState.NOT_RUN}:
+            facts["ended_at"] = datetime.now(timezone.utc)
+        outcome = self.outcomes[name] = self.outcomes[name].model_copy(update=facts)
+        run_logger().info("Step %r: %s", name, f"{state}. {message}".removesuffix(". "))
         try:
+            label = {f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)}
             async with prefect_client() as client:
-                label: dict[str, Any] = {
-                    f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)
-                }
                 await put(client, self.flow_run.id, label, see=check_lease)
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Could not write the outcome of step %r to Prefect: %s", name, error)
@@ -209,7 +194,7 @@ class PipelineRun:
         except (Superseded, Pause) as release:
             await self._release_steps(release)
             raise
-        policy = interrupt_policy(self.on_interrupt, is_rescheduled=is_rescheduled())
+        policy = interrupt_policy(self.options["on_interrupt"], is_rescheduled=is_rescheduled())
         if stop is None and policy == "leave":
             # Each step leaves its Bolt run running. A retry of the flow run resumes the Bolt run.
             for task in self._tasks:
@@ -224,16 +209,13 @@ class PipelineRun:
         await self._write_page()
 
     async def _note_what_never_began(self) -> None:
+        why = "The pipeline was stopped before this step started."
         for name, outcome in self.outcomes.items():
             # A step is noted as running before its asyncio task starts.
             never_began = outcome.state is StepState.RUNNING and name not in self._tasks.values()
             still_runs = name in self.before.resumable and self.stop.reason is None
             if outcome.state is StepState.WAITING or (never_began and not still_runs):
-                await self._note(
-                    name,
-                    state=StepState.NOT_RUN,
-                    message="The pipeline was stopped before this step started.",
-                )
+                await self._note(name, StepState.NOT_RUN, why)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
         """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
@@ -252,32 +234,20 @@ class PipelineRun:
         try:
             if self._page is None:
                 key = artifact_key("paradime-pipeline", self.name)
-                self._page = await self._writer.markdown(
-                    key, page, f"{title_of(self.name)}: {len(self.steps)} steps"
-                )
+                description = f"{title_of(self.name)}: {len(self.steps)} steps"
+                self._page = await self._writer.markdown(key, page, description)
             else:
                 await self._writer.update(self._page, page)
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Could not write the pipeline's page: %s", error)
 
-    def headline(self) -> str:
-        """Return the state of the pipeline in one sentence."""
-        return headline(list(self.outcomes.values()))
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
 
 def _outcome_of_own_start(run: BoltRunRecord) -> dict[str, Any]:
-    succeeded = run.state == BoltRunState.SUCCESS
-    return {
-        "state": StepState.SUCCEEDED if succeeded else StepState.FAILED,
-        "run_id": run.id,
-        "bolt_state": run.state,
-        "message": "" if succeeded else f"Bolt started this run by itself. The run ended as {run.state}.",
-        "ended_at": _now(),
-    }
+    facts = {"run_id": run.id, "bolt_state": run.state}
+    if run.state == BoltRunState.SUCCESS:
+        return {"state": StepState.SUCCEEDED, **facts}
+    message = f"Bolt started this run by itself. The run ended as {run.state}."
+    return {"state": StepState.FAILED, "message": message, **facts}
 
 
 async def _outcome_of(state: State[Any]) -> dict[str, Any]:
@@ -296,7 +266,7 @@ async def _outcome_of(state: State[Any]) -> dict[str, Any]:
         ended = StepState.FAILED if is_failed else StepState.CANCELED
         if is_failed and isinstance(outcome, BoltRunError):
             message = outcome.cause
-    facts = {"state": ended, "message": one_line(message, 500), "ended_at": _now()}
+    facts = {"state": ended, "message": one_line(message, 500)}
     return {**run, **facts, "flow_run_id": None if flow_run_id is None else str(flow_run_id)}
 
 
@@ -308,8 +278,7 @@ async def _run_of(flow_run_id: UUID | None) -> dict[str, Any]:
         found = read_records(await client.read_flow_run(flow_run_id))
     for record in found:
         if record.run_id is not None:
-            state = record.state or BoltRunState("UNKNOWN")
-            last = BoltAttempt(run_id=record.run_id, state=state)
+            last = BoltAttempt(run_id=record.run_id, state=record.state or BoltRunState("UNKNOWN"))
             attempts = [attempt for attempt in record.attempts if attempt.run_id != last.run_id]
             return {"run_id": last.run_id, "bolt_state": record.state, "attempts": [*attempts, last]}
     return {}

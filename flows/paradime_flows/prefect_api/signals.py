@@ -1,7 +1,4 @@
-"""Remembers from when on the signals of the process count for each execution of a flow run.
-
-When this module is imported, the process starts to note its signals (`paradime_blocks.signals`).
-"""
+"""Notes the signals of the process as soon as this module is imported, and counts them for each execution."""
 
 from __future__ import annotations
 
@@ -12,8 +9,6 @@ from paradime_blocks.signals import listen_for_signals
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.supervisor import the_supervisor
 
-_RUNS_AGAIN = {"reschedule", "relinquish"}
-
 listen_for_signals()
 
 
@@ -22,7 +17,8 @@ def is_rescheduled() -> bool:
 
     On Kubernetes and on ECS, Prefect does this after an eviction, for example.
     """
-    return os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower() in _RUNS_AGAIN
+    behavior = os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower()
+    return behavior in {"reschedule", "relinquish"}
 
 
 def count_signals() -> float:

@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from paradime_blocks.polling import Observation
     from paradime_flows.reporting.archive import Archive
 
-RunWatcher = Callable[[BoltRun, "Observation"], Awaitable[None]]
-
 
 @dataclass(eq=False)
 class RunLifecycle:
@@ -66,7 +64,7 @@ class RunLifecycle:
     record: Record
     policies: RunPolicies
     request: TriggerRequest
-    watcher: RunWatcher | None = None
+    watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None
     differs: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +82,7 @@ class RunLifecycle:
         *,
         request: TriggerRequest | None = None,
         key: str = FLOW_KEY,
-        watcher: RunWatcher | None = None,
+        watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None,
     ) -> RunLifecycle:
         """Take the lease on a flow run, find or make the record of the intent, and return the lifecycle."""
         record, request = await open_intent(schedule, flow_run_id, policies, request, key)
@@ -92,20 +90,14 @@ class RunLifecycle:
 
     @property
     def run(self) -> BoltRun | None:
-        """The handle of the current Bolt run."""
+        """The current Bolt run."""
         if self.record.run_id is None:
             return None
         cancels = decide(self.record, Event.TIME_LIMIT) is Action.CANCEL
         return replace(self.schedule.attach(self.record.run_id), cancel_on_timeout=cancels)
 
     async def obtain(self) -> BoltRun:
-        """Resume the Bolt run that this flow run already tracks. If there is none, trigger a Bolt run.
-
-        Raises:
-            Skipped: The schedule is already running, and the policy is `skip`.
-            BoltTriggerUnknown: It is unknown whether a Bolt run started.
-            BoltError: Another error. No Bolt run that our trigger started is known.
-        """
+        """Resume the Bolt run that this flow run already tracks. If there is none, trigger one (`Triggering.run`)."""
         run = await self._resume()
         if run is not None:
             return run
@@ -117,7 +109,6 @@ class RunLifecycle:
         return await self._start(request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
-        """Trigger or retry a Bolt run, or return the failed Bolt run if the policy is to skip the retry."""
         try:
             await unless_stopped(partial(self.triggering.run, request), self.record.flow_run_id)
         except Skipped:
@@ -129,7 +120,7 @@ class RunLifecycle:
         return run
 
     def stop_retrying(self, why: str) -> None:
-        """Make sure that this attempt of the flow run retries no Bolt run any more, and reports the failure instead."""
+        """Make this attempt of the flow run report the failure of the Bolt run, and retry no Bolt run any more."""
         self.decision_log.note(f"{why}, so the failed run is not retried.")
         self.policies = replace(self.policies, retries=0)
 
@@ -167,15 +158,11 @@ class RunLifecycle:
         self.decision_log.note(
             "An earlier attempt of this flow run may have triggered a run; searching for this run."
         )
-        finding = await unless_stopped(
-            lambda: find_run(record, self.schedule.credentials, self.decision_log), record.flow_run_id
-        )
+        search = partial(find_run, record, self.schedule.credentials, self.decision_log)
+        finding = await unless_stopped(search, record.flow_run_id)
         if decide(record, Event.BEGUN, is_absent=finding.verdict is Verdict.ABSENT) is Action.REFUSE:
-            raise unknown_trigger(
-                "An earlier attempt may have triggered a run, but it is unknown whether a run started.",
-                record.schedule,
-                finding,
-            )
+            what = "An earlier attempt may have triggered a run, but it is unknown whether a run started."
+            raise unknown_trigger(what, record.schedule, finding)
         if finding.verdict is Verdict.FOUND:
             await self.ledger.started(finding.run_id)
         return self.run
@@ -184,29 +171,22 @@ class RunLifecycle:
         """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect."""
         limit = self.schedule.timeout_seconds
 
+        async def watch(seen: Observation) -> None:
+            if self.ledger.seen is None:
+                await self.ledger.save()
+            self.ledger.saw(run.run_id, seen.status)
+            if self.watcher is not None:
+                await self.watcher(run, seen)
+
         async def wait() -> BoltRunState:
             remaining = await remaining_seconds(self.record, self.schedule.credentials, limit)
-            return await run.await_for_completion(
-                remaining, watcher=partial(self._watch, run), whole_seconds=limit
-            )
+            return await run.await_for_completion(remaining, watcher=watch, whole_seconds=limit)
 
         self.record.state = await unless_stopped(wait, self.record.flow_run_id)
         return self.record.state
 
-    async def _watch(self, run: BoltRun, seen: Observation) -> None:
-        if self.ledger.seen is None:
-            await self.ledger.save()
-        self.ledger.saw(run.run_id, seen.status)
-        if self.watcher is not None:
-            await self.watcher(run, seen)
-
     async def result(self, run: BoltRun) -> BoltRunResult:
-        """Return the result of the Bolt run. The result lists all attempts.
-
-        Raises:
-            BoltRunError: The Bolt run did not succeed.
-            BoltAlreadyRunning: Another client's Bolt run differs from the request; the policy is `attach_if_same`.
-        """
+        """Return the result of the Bolt run, with all attempts. If the Bolt run did not succeed, raise why."""
         result = await run.afetch_result()
         attempts = [*self.record.attempts, *result.attempts]
         if self.record.relation is Relation.ATTACHED:
@@ -214,7 +194,7 @@ class RunLifecycle:
         return result.model_copy(update={"attempts": attempts, "differs": self.differs})
 
     def is_retried(self, run: BoltRun, error: BoltRunFailed) -> bool:
-        """Whether a failed Bolt run is retried: the policy must allow a retry, and the retry must be able to help."""
+        """Whether a failed Bolt run is retried: the policy allows a retry, and the retry may help."""
         if self._retries_of(run) >= self.policies.retries:
             return False
         reason = why_not_retry(error, self.policies.non_retryable_errors)
@@ -230,7 +210,7 @@ class RunLifecycle:
         return sum(each.state in BoltRunState.FAILURES for each in counted if each.run_id != run.run_id)
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
-        """Retry a failed Bolt run from its failed command. If the retry is skipped, return the failed Bolt run."""
+        """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
         request = retry_of(self.request, run.run_id)
         state = self.record.state = BoltRunState(str(error.state))
         # At the end, only the last Bolt run is archived. So the failed Bolt run is archived now.
@@ -258,13 +238,11 @@ class RunLifecycle:
         await archive.run()
         # If another process runs the flow run now, this call raises an error: that process still needs the open record.
         await reason_to_stop_if_known(record.flow_run_id)
-        timed_out = isinstance(outcome, BoltRunTimedOut)
-        left_on_purpose = timed_out and decide(record, Event.TIME_LIMIT) is Action.LEAVE
-        if left_on_purpose or (record.state is not None and record.state.is_terminal):
+        left = isinstance(outcome, BoltRunTimedOut) and decide(record, Event.TIME_LIMIT) is Action.LEAVE
+        if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
             reported = outcome is None or isinstance(outcome, BoltRunError)
-            reported = reported or record.phase is Phase.REPORTED
-            await self.ledger.close(record.state, reported=reported)
+            await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
         else:
             await self.ledger.save()
         return archive
@@ -284,8 +262,7 @@ class RunLifecycle:
     async def clean_up_if_cancelled(self) -> str | None:
         """If the flow run was cancelled, return a message, and clean up a Bolt run that may still be running."""
         stop = None
-        # The outcome is known. So a suspension comes too late for the Bolt run, and Prefect itself reports the
-        # suspension.
+        # A suspension comes too late for the Bolt run, and Prefect itself reports the suspension.
         with suppress(Pause):
             stop = await reason_to_stop_if_known(self.record.flow_run_id, self.ledger.seen)
         if stop is None or not stop.is_cancel:

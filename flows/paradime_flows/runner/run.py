@@ -50,28 +50,22 @@ async def drive(
 ) -> BoltRunResult:
     """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
-    The timeline shows each part of the work as a task run. The arguments after `request`, which says what to trigger,
-    mean the same as the parameters of `run_schedule`.
-
-    Returns:
-        The result, or a state for the flow run. Prefect accepts both as the return value of a flow.
+    Return the result, or a state for the flow run. Prefect accepts both as the return value of a flow. The timeline
+    shows each part of the work as a task run. `request` says what to trigger; the arguments after it mean the same as
+    the parameters of `run_schedule`.
     """
+    flow_run_id, planned = this_flow_run_id(), schedule.commands or ()
     view = LiveView(
-        this_flow_run_id(),
-        schedule.schedule_name,
-        live_logs,
-        command_task_runs=command_task_runs,
-        planned=schedule.commands or (),
+        flow_run_id, schedule.schedule_name, live_logs, command_task_runs=command_task_runs, planned=planned
     )
     try:
         lifecycle = await RunLifecycle.begin(
-            schedule, this_flow_run_id(), policies, request=request, watcher=view.watch
+            schedule, flow_run_id, policies, request=request, watcher=view.watch
         )
     except StoppedByPrefect as stop:
         return cancelled(stop.reason, BoltRunResult)
     try:
-        # The order matters. The Bolt run is cleaned up first, and the slot is released afterwards. So the Bolt run has
-        # ended when the next flow run gets the slot.
+        # The Bolt run is cleaned up before the slot is released. So it has ended when the next flow run gets the slot.
         async with view, AsyncExitStack() as held, lifecycle.cleaning_up():
             run = await obtain(lifecycle, held if one_at_a_time else None)
             view.stored = lifecycle.ledger.seen
@@ -81,17 +75,23 @@ async def drive(
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult, describe_run(lifecycle.record, by_signal=stop.by_signal))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
-        return await _failed(lifecycle, error)
+        return await _ended(lifecycle, error)
     return await _ended(lifecycle, result)
 
 
-async def _ended(lifecycle: RunLifecycle, result: BoltRunResult) -> BoltRunResult:
+async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
+    error = end if isinstance(end, Exception) else None
     async with _as_task_run("archive"):
-        archive = await lifecycle.finish(None)
+        archive = await lifecycle.finish(error)
     if reason := await lifecycle.clean_up_if_cancelled():
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
-        return cancelled(reason, BoltRunResult)
-    result = archive.complete(result)
+        told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error or ""))
+        return cancelled(f"{reason} {told}".rstrip(), BoltRunResult)
+    if isinstance(end, BoltError):
+        return failed(end, BoltRunResult)
+    if isinstance(end, Exception):
+        raise end
+    result = archive.complete(end)
     if result.differs is None:
         return result
     return as_result(Completed(name="Attached", message=result.differs, data=result), BoltRunResult)
@@ -99,23 +99,11 @@ async def _ended(lifecycle: RunLifecycle, result: BoltRunResult) -> BoltRunResul
 
 async def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
     await archive_of(lifecycle.record, lifecycle.schedule.credentials, str(skipped)).summary()
-    found = BoltRunResult.of(
-        skipped.run.run_id, None, schedule_name=lifecycle.record.schedule, state=BoltRunState.SKIPPED
-    )
+    name, run_id = lifecycle.record.schedule, skipped.run.run_id
+    found = BoltRunResult.of(run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
     # The conflicting Bolt run is not an attempt of this flow run.
     result = found.model_copy(update={"attempts": []})
     return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
-
-
-async def _failed(lifecycle: RunLifecycle, error: Exception) -> BoltRunResult:
-    async with _as_task_run("archive"):
-        await lifecycle.finish(error)
-    if reason := await lifecycle.clean_up_if_cancelled():
-        told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error))
-        return cancelled(f"{reason} {told}", BoltRunResult)
-    if isinstance(error, BoltError):
-        return failed(error, BoltRunResult)
-    raise error
 
 
 _as_task_run = partial(as_task_run, stops=(StoppedByPrefect,))
@@ -152,7 +140,7 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "h
                 message = f"The flow run is suspended during Bolt run {run.run_id}."
                 shown.outcome = Completed(name="Suspended", message=message)
             await suspend(lifecycle)
-            # Prefect has not suspended the flow run. So it waits in this process.
+            # Prefect has not suspended the flow run.
             wait = "hold"
         except BoltRunFailed as failure:
             if not lifecycle.is_retried(run, failure):
@@ -179,8 +167,7 @@ def this_flow_run_id() -> UUID:
 def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
     """Return a state instead of a flow's result, after the flow run was stopped.
 
-    After a signal, the state is Crashed: Prefect gives the same state to a flow in the main thread, which the signal
-    reaches directly. Otherwise, the state is Cancelled.
+    After a signal, the state is Crashed, as Prefect does for a flow in the main thread, which the signal reaches.
     """
     reason = f"{stop.reason}{more}"
     return as_result(Crashed(message=reason), kind) if stop.by_signal else cancelled(reason, kind)
@@ -192,13 +179,10 @@ def cancelled(reason: str, kind: type[R]) -> R:
 
 
 def failed(error: BoltError, kind: type[R]) -> R:
-    """Return a failed state instead of a flow's result. Prefect raises the error, with its details, for the caller.
-
-    If the flow raised the error itself, Prefect would log a long traceback.
-    """
+    """Return a failed state instead of a flow's result. Prefect raises the error, without logging a traceback."""
     return as_result(Failed(message=error.in_one_line(), data=error), kind)
 
 
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker
-    """Return a state instead of a flow's result. Prefect makes this state the flow run's final state."""
+    """Return a state instead of a flow's result. Prefect makes it the flow run's final state."""
     return cast("R", state)

@@ -8,6 +8,7 @@ run, as after a crash.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -32,23 +33,21 @@ _RUNS = 30
 async def has_ended_soon(lifecycle: RunLifecycle, run: BoltRun) -> bool:
     """Wait until the Bolt run has ended. If that takes long, return False: the flow run is to be suspended.
 
-    If the Bolt run ends within the first minute, the flow run is not suspended. It is also not suspended if the runs of
-    the schedule usually end about now.
+    The flow run waits at least a minute, and longer if runs of the schedule usually end about now.
     """
     if (why := _why_not_suspend()) is not None:
         lifecycle.decision_log.note(f"The flow run waits in its process, since {why}.")
         await lifecycle.wait(run)
         return True
     usual = await _usual_seconds(lifecycle, run)
-    is_long = False
-    while not is_long:
+    while True:
         with anyio.move_on_after(times().held_seconds):
             await lifecycle.wait(run)
             return True
-        usual_end = (lifecycle.record.began_at or time.time()) + (usual or float("inf"))
+        usual_end = (lifecycle.record.began_at or time.time()) + usual
         # A run that has taken a little longer than usual will probably end soon, too.
-        is_long = abs(usual_end - time.time()) > times().worth_suspending_seconds
-    return False
+        if abs(usual_end - time.time()) > times().worth_suspending_seconds:
+            return False
 
 
 def _why_not_suspend() -> str | None:
@@ -62,23 +61,21 @@ def _why_not_suspend() -> str | None:
     return None
 
 
-async def _usual_seconds(lifecycle: RunLifecycle, run: BoltRun) -> float | None:
-    """Return how many seconds runs of the schedule usually take; None if this is unknown."""
-    try:
+async def _usual_seconds(lifecycle: RunLifecycle, run: BoltRun) -> float:
+    """Return how many seconds runs of the schedule usually take; infinite if this is unknown."""
+    usual = None
+    # An older backend cannot list runs.
+    with suppress(BoltError):
         async with lifecycle.schedule.credentials.get_client() as client:
             page = await client.list_bolt_runs(lifecycle.record.schedule, limit=_RUNS)
-    except BoltError:
-        # An older backend cannot list runs.
-        return None
-    found = BoltUsualDuration.of(page.runs, run.run_id)
-    return None if found is None else found.seconds
+        usual = BoltUsualDuration.of(page.runs, run.run_id)
+    return usual.seconds if usual is not None and usual.seconds > 0 else float("inf")
 
 
 async def suspend(lifecycle: RunLifecycle) -> None:
-    """Suspend the current flow run until its Bolt run has ended or has reached its time limit.
+    """Suspend the current flow run. If Prefect does not do so, for example because of a cancel, this function returns.
 
-    If the flow run is not resumed within a day after the time limit, Prefect fails it. Then the sweeper cleans up. If
-    Prefect does not suspend the flow run, for example because somebody cancels it, this function returns.
+    If the flow run is not resumed within a day after the time limit, Prefect fails it. Then the sweeper cleans up.
 
     Raises:
         Pause: Prefect has suspended the flow run.

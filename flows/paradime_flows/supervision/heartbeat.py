@@ -1,8 +1,7 @@
 """Heartbeats of a flow run's process, so that the sweeper can distinguish a long wait from a lost machine.
 
-The observer of the process refreshes the label of the process's lease on the flow run. The thread of the observer does
-not depend on the flow's own code. Prefect's own heartbeats are events: they can be switched off, and are not read
-together with the flow run.
+The observer of the process refreshes the label of the process's lease on the flow run, whatever the flow's own code
+does. Prefect's own heartbeats are events: they can be switched off, and are not read together with the flow run.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from paradime_flows.prefect_api import (
     times,
 )
 
-Check = Callable[[PrefectClient, FlowRun], Awaitable[None]]
 
-
-async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> None:
+async def keep_alive(
+    client: PrefectClient, flow_run: FlowRun, check: Callable[[PrefectClient, FlowRun], Awaitable[None]]
+) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it.
 
     The lease was the first heartbeat. The observer's thread calls `check` each time that the flow run is read, and when
     the flow run is over.
     """
     known = the_supervisor().of(flow_run.id)
-    outermost = None if known.alive_for is not None else await outermost_of(client, flow_run)
+    outermost = await outermost_of(client, flow_run)
     # Another task of the flow run may have started the heartbeats in the meantime.
     if known.alive_for is not None:
         return
@@ -47,7 +46,8 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> 
 
     async def on_read(client: PrefectClient, family: list[FlowRun]) -> None:
         nonlocal next_beat
-        is_over = not family or _is_over(family[0])
+        state = family[0].state if family else None
+        is_over = not family or lost_lease(family[0]) or (state is not None and state.is_final())
         # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
         if not is_over and time.monotonic() + interval >= next_beat:
             await give_sign_of_life(client, family[0].id)
@@ -60,10 +60,6 @@ async def keep_alive(client: PrefectClient, flow_run: FlowRun, check: Check) -> 
 
     observed.on_read = on_read
     the_observer().add(observed)
-
-
-def _is_over(flow_run: FlowRun) -> bool:
-    return (flow_run.state is not None and flow_run.state.is_final()) or lost_lease(flow_run)
 
 
 def ends_the_process(flow_run: FlowRun) -> bool:

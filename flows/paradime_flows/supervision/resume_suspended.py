@@ -1,7 +1,4 @@
-"""Resumes a flow run that was suspended while its Bolt run was running (`paradime_flows.runner.suspend`).
-
-The flow `watch_runs` or the receiver of Bolt's webhooks notices the end of the Bolt run.
-"""
+"""Resumes a flow run that was suspended while its Bolt run was running (`paradime_flows.runner.suspend`)."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ if TYPE_CHECKING:
 
     from paradime_flows.ledger import Record
 
-# If this package suspends a flow run, the key of the suspension begins with this text. A flow run that a person has
-# suspended has another key, and is not resumed here.
+# The key of each suspension by this package begins with this text. A flow run that a person has suspended has another
+# key, and is not resumed here.
 PAUSE_KEY: Final = "paradime-bolt-run-"
 
 
@@ -36,8 +33,8 @@ async def resume_suspended(
 ) -> list[FlowRun]:
     """Resume the flow runs that were suspended for a Bolt run that has ended, or has reached its time limit.
 
-    This function can be called at any time and by several observers at once: Prefect resumes a flow run once. Return
-    the flow runs that were resumed. Bolt is asked for the state of all Bolt runs that are not known to have `ended`.
+    Several processes may call this function at once: Prefect resumes a flow run once. Return the flow runs that were
+    resumed. Bolt is asked for the state of all Bolt runs that are not known to have `ended`.
     """
     waiting = [each for each in await _suspended(client) if each[1].is_in(credentials)]
     unknown = {record.run_id for _, record in waiting if record.run_id and not record.time_is_up}
@@ -50,7 +47,6 @@ async def resume_suspended(
 
 
 async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> bool:
-    """Resume a flow run, and return whether Prefect has accepted this."""
     run_logger().info("Resuming flow run %r for Bolt run %s.", flow_run.name, record.run_id)
     try:
         answer = await client.resume_flow_run(flow_run.id)
@@ -58,13 +54,13 @@ async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> b
         run_logger().warning("Could not resume flow run %r: %s", flow_run.name, error)
         return False
     if answer.status is SetStateStatus.REJECT:
-        why = getattr(answer.details, "reason", None)
-        run_logger().warning("Prefect does not resume flow run %r: %s", flow_run.name, why)
+        reason = getattr(answer.details, "reason", None)
+        run_logger().warning("Prefect does not resume flow run %r: %s", flow_run.name, reason)
     return answer.status is SetStateStatus.ACCEPT
 
 
 async def _suspended(client: PrefectClient) -> list[tuple[FlowRun, Record]]:
-    """Return the flow runs that this package has suspended, and the record of each."""
+    """Return the flow runs that this package has suspended, each with its record."""
     these = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
         state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])),

@@ -1,8 +1,7 @@
 """Watches our own flow run while we wait for a Bolt run.
 
-If a flow run is cancelled, Prefect does not report this to a flow that was called as a script, to a submitted task, or
-to a flow run whose worker has died. So the code that waits checks the states of its own flow run and of the parents.
-The observer of the process reads these states.
+Prefect does not report a cancel to a flow that was called as a script, to a submitted task, or to a flow run whose
+worker has died. So the code that waits checks the states of its own flow run and of the parents.
 """
 
 from __future__ import annotations
@@ -19,12 +18,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause, TerminationSignal
 
-from paradime_blocks.signals import (
-    heard_since,
-    in_main_thread,
-    send_again_if_swallowed,
-    signals_held_off,
-)
+from paradime_blocks.signals import heard_since, in_main_thread, send_again_if_swallowed, signals_held_off
 from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
     count_signals,
@@ -82,10 +76,7 @@ stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", defaul
 
 
 async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T | None:
-    """Return what Prefect answers to a question; None if Prefect does not answer soon.
-
-    Prefect's client retries for longer than the time that a clean-up has.
-    """
+    """Return Prefect's answer; None if it does not come soon. Prefect's client alone retries longer than that."""
     with suppress(Exception), anyio.move_on_after(times().prefect_answer_seconds):
         async with prefect_client() as client:
             return await ask(client)
@@ -95,13 +86,8 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
 def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPrefect | None:
     """Return why the work of the first flow run is no longer wanted, or None. The others are its parents.
 
-    The reasons are:
-
-    - The flow run or a parent was cancelled or deleted.
-    - A parent has ended. If a deployment started the child, this is a reason only if the parent has failed.
-    - The flow of a submitted task has failed. Only the flow's own code writes that state.
-
-    No other final state of the flow run itself is a reason, because it may be written late, or by another process.
+    A final state of the flow run itself is no reason, because it may be written late, or by another process. There is
+    one exception: a submitted task stops if its flow has failed, because only the flow's own code writes that.
 
     Raises:
         Superseded: Another process runs the flow run, or one of its parents, now.
@@ -110,23 +96,21 @@ def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPref
     """
     if not family:
         return StoppedByPrefect("The flow run has been deleted in Prefect.")
-    own = in_this_process = True
+    in_this_process = True
     for flow_run in family:
         check_lease(flow_run)
-        name, state = flow_run.name, flow_run.state
+        own, name, state = flow_run is family[0], flow_run.name, flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
                 reason = f"Flow run {name!r} is being cancelled in Prefect."
-                ends_process = ends_the_process(flow_run)
-                return StoppedByPrefect(reason, ends_process=ends_process, is_cancel=True)
+                return StoppedByPrefect(reason, ends_process=ends_the_process(flow_run), is_cancel=True)
             if in_this_process and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
                 return StoppedByPrefect(f"Flow run {name!r} failed while its task was running.")
-            # A flow run in its own process continues if its parent completes or crashes. It stops if its parent fails.
+            # A flow run in a process of its own stops only if its parent fails.
             if not own and state.is_final() and (in_this_process or state.is_failed()):
                 return StoppedByPrefect(f"Parent flow run {name!r} has ended as {state.name}.")
-        own = False
         in_this_process = in_this_process and not has_its_own_process(flow_run)
     return None
 
@@ -165,7 +149,7 @@ async def unless_stopped(
         StoppedByPrefect, Superseded, Pause: The reason to stop (`_reason_in`).
         TerminationSignal, KeyboardInterrupt: A signal came during the work.
     """
-    why: StoppedByPrefect | Superseded | Pause | TerminationSignal | KeyboardInterrupt | None = None
+    why: BaseException | None = None
     result: list[T] = []
     failure: BaseException | None = None
     # The task group would put an error into an ExceptionGroup, in which Prefect would not recognize a signal. So each
