@@ -6,6 +6,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow_async
+from prefect.states import AwaitingRetry
+from support.prefect_api import latest_flow_run
 
 from paradime_blocks import BoltPipelineFailed
 from paradime_flows.run_pipeline import run_pipeline
@@ -80,3 +84,23 @@ async def test_a_step_starts_the_schedule_if_bolt_does_not(
     steps = [STEPS[0], {**STEPS[1], "attach_seconds": 1}]
     result = await run_pipeline(steps, credentials)
     assert [run.id for run in workspace.runs("once")] == [result.steps[1].run_id]
+
+
+async def test_a_retry_runs_a_step_again_whose_own_run_has_failed(
+    workspace: BoltSimulator, bolt_starts: Any, credentials: Any
+) -> None:
+    """The failed run is the outcome of the earlier attempt. Bolt does not start the schedule a second time."""
+    bolt_starts(lambda run_id: workspace.finish(run_id, "FAILED"))
+    with pytest.raises(BoltPipelineFailed, match="Bolt started this run by itself"):
+        await run_pipeline(STEPS, credentials)
+    flow_run = await latest_flow_run("run-pipeline")
+    async with get_client() as client:
+        await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+        again = await client.read_flow_run(flow_run.id)
+    parameters = run_pipeline.validate_parameters({"steps": STEPS, "credentials": credentials})
+    state: Any = await run_flow_async(
+        run_pipeline, flow_run=again, parameters=parameters, return_type="state"
+    )
+    assert state.is_completed(), state.message
+    assert [run.state for run in workspace.runs("quick")] == ["SUCCESS"]
+    assert [run.state for run in workspace.runs("once")] == ["FAILED", "SUCCESS"]

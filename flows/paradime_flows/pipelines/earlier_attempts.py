@@ -56,6 +56,7 @@ class EarlierAttempts:
         for one in [*self.earlier[::-1], self.flow_run]:
             self.outcomes.update(read_outcomes(one))
         self._left: list[FlowRun] = []
+        self._children: list[FlowRun] = []
 
     async def prepare(self, outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]) -> None:
         """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step resumes.
@@ -70,10 +71,10 @@ class EarlierAttempts:
                     await supersede(one.id, self.flow_run)
                     await write_final_state(one.id, self.flow_run)
         async with prefect_client() as client:
-            children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
-        if children:
+            self._children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
+        if self._children:
             _number_calls_anew(flow)
-        for child in children:
+        for child in self._children:
             if any(each.is_unreported and not each.is_of_task for each in read_records(child)):
                 self._left.append(child)
             elif not _is_over(child):
@@ -84,6 +85,15 @@ class EarlierAttempts:
         await self._cancel(
             changed, f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
         )
+
+    def newest_run_of(self, name: str) -> int:
+        """Return the newest Bolt run that a step has had in earlier attempts; 0 if it has had none."""
+        noted = self.outcomes.get(name)
+        runs = [0 if noted is None else noted.run_id or 0]
+        runs += [
+            each.run_id or 0 for child in self._children if child.name == name for each in read_records(child)
+        ]
+        return max(runs)
 
     def _is_unchanged(self, name: str, outcomes: Mapping[str, StepOutcome]) -> bool:
         before = self.outcomes.get(name)

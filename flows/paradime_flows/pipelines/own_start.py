@@ -21,12 +21,23 @@ _RUNS_READ = 10
 
 
 async def find_own_start(
-    step: Step, outcomes: Mapping[str, StepOutcome], credentials: ParadimeCredentials, stop: StopRequest
+    step: Step,
+    outcomes: Mapping[str, StepOutcome],
+    credentials: ParadimeCredentials,
+    stop: StopRequest,
+    *,
+    before: int,
 ) -> BoltRunRecord | None:
-    """Wait for the run that Bolt starts by itself after the runs of earlier steps; None if there is no such run."""
+    """Wait for the run that Bolt starts by itself after the runs of earlier steps; None if there is no such run.
+
+    `before` is the newest Bolt run of the step in earlier attempts of the pipeline; 0 if there was none.
+    """
     # All runs of a workspace get their ids from one counter. So the run that Bolt starts after the earlier steps has a
     # greater id than their runs.
     newest = max((outcomes[name].run_id or 0 for name in step.after), default=0)
+    if before > newest:
+        # Bolt has started its run already, or has started none. Now the step is run again.
+        return None
     deadline = time.monotonic() + step.attach_seconds
     try:
         async with credentials.get_client() as client:

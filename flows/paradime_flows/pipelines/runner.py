@@ -152,7 +152,10 @@ class PipelineRun:
         given = step.model_dump(exclude={"name", "after", "attach_seconds"}, exclude_none=True)
         try:
             if step.attach_seconds and name not in self.before.resumable:
-                own = await find_own_start(step, self.outcomes, self.before.credentials, self.stop)
+                newest = self.before.newest_run_of(name)
+                own = await find_own_start(
+                    step, self.outcomes, self.before.credentials, self.stop, before=newest
+                )
                 if own is not None and own.state.is_terminal:
                     await self._note(name, **_outcome_of_own_start(own))
                     return
