@@ -214,14 +214,17 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
         if latest > intent.latest_run_id:
             parent, state = request.retry_of, BoltRunState.RUNNING
             records = [BoltRunRecord(id=latest, state=state, parent_schedule_run_id=parent)]
-    statuses = await client.get_bolt_runs([record.id for record in records])
+    # A run that does not fit without its commands is not asked for: Bolt may refuse to show it.
+    possible = [record.id for record in records if fit(intent, record, ()) is not Fit.NO]
+    statuses = await client.get_bolt_runs(possible) if possible else {}
     intended, now = intended_and_now(intent, system_clock().wall(), client.bolt_time())
     fits: dict[int, Fit] = {}
     for record in records:
-        status = statuses[record.id]
-        began = record.start_dttm or status.started_at
+        status = statuses.get(record.id)
+        began = record.start_dttm or (status and status.started_at)
         if not began_too_late(intended, now, began.timestamp() if began else None):
-            how = fit(intent, record, [command.command for command in status.commands])
+            commands = status.commands if status else []
+            how = fit(intent, record, [command.command for command in commands])
             fits[record.id] = Fit.OPEN if how is Fit.YES and not is_listed else how
     return fits
 

@@ -96,6 +96,9 @@ class Triggering:
         Raises:
             Skipped: The schedule is already running, and the policy is `skip`.
         """
+        if request.retry_of is not None:
+            # The Bolt runs before the retry do not count as a wait.
+            self.waiting = Deadline(self.schedule.timeout_seconds)
         try:
             await self._run(request)
         except BoltUnsupported:
@@ -108,7 +111,8 @@ class Triggering:
     async def _run(self, request: TriggerRequest) -> None:
         pause = 0.5
         while True:
-            # An older Bolt run of the schedule may still be running after a wait. Then Bolt refuses the trigger again.
+            # Another Bolt run of the schedule may still be running after a wait or a cancel, or Bolt may list a run
+            # late. Then Bolt refuses the trigger again.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
             error = BoltAlreadyRunning("The schedule is already running.")
             conflict = await self.conflicting_run() if self.looks_first else None
@@ -130,16 +134,16 @@ class Triggering:
                     conflict = await self._find_conflicting_run()
                     if await self._is_ours(conflict.run, trigger):
                         return
-            if await self._resolve(conflict, error, pause):
+            if await self._resolve(conflict, error):
                 return
+            await self.waiting.clock.sleep(pause)
 
-    async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning, pause: float) -> bool:
+    async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         other = conflict.run
         answer = self.answer_to(conflict)
         if answer == "wait":
             await self._wait_for(other)
-            await self.waiting.clock.sleep(pause)
             return False
         if answer == "fail" or other is None:
             raise self._about(other, error) from error
@@ -200,10 +204,14 @@ class Triggering:
         intent = trigger.intent
         if other is None or intent is None or other.run_id <= intent.latest_run_id:
             return False
-        # At first, Bolt shows only the set-up commands of a run. Its next commands may differ from ours.
-        finding = await trigger.search(intent, times().conflict_setup_seconds)
-        if finding.verdict is Verdict.UNSURE and {Fit.YES, Fit.OPEN}.intersection(finding.fits.values()):
-            what = "A refused trigger may have started a run, but it is unknown which one."
+        finding = await trigger.search(intent, 0.0)
+        if Fit.OPEN in finding.fits.values():
+            # At first, Bolt shows only the set-up commands of a run. Its next commands may differ from ours.
+            finding = await trigger.search(intent, times().conflict_setup_seconds)
+        may_be_ours = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
+        if finding.verdict is Verdict.UNSURE and (may_be_ours or not finding.candidates):
+            why = "it is unknown which one" if finding.candidates else "Bolt cannot be asked"
+            what = f"A refused trigger may have started a run, but {why}."
             raise unknown_trigger(what, self.asked.schedule_name, finding)
         if finding.verdict is not Verdict.FOUND:
             return False
