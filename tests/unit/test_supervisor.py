@@ -15,13 +15,15 @@ from paradime_flows.prefect_api.supervisor import (
 
 def test_the_flow_runs_that_were_used_last_are_remembered() -> None:
     """A script can run any number of flows."""
-    known, used, unused = Supervisor(), uuid4(), uuid4()
-    first, forgotten = known.of(used), known.of(unused)
+    known, used, unused, executed = Supervisor(), uuid4(), uuid4(), uuid4()
+    first, forgotten, alive = known.of(used), known.of(unused), known.of(executed)
+    alive.alive_for = executed
     for _ in range(FLOW_RUNS_KEPT):
         known.of(uuid4())
         assert known.of(used) is first
     assert len(known.all()) == FLOW_RUNS_KEPT
     assert known.of(unused) is not forgotten
+    assert known.of(executed) is alive
 
 
 def test_a_reset_process_remembers_nothing() -> None:

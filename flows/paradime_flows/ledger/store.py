@@ -186,12 +186,14 @@ async def supersede(flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
 async def _take(
     client: PrefectClient, flow_run: FlowRun, holder: str, sign: str = ""
 ) -> tuple[Lease, FlowRun]:
-    for _ in range(_WRITES_AT_MOST):
-        # Another holder may have taken the same epoch, or a later one, since the flow run was read.
-        if (top := top_lease(flow_run.labels)).holder == holder:
-            return top, flow_run
+    writes = 0
+    # Another holder may have taken the same epoch, or a later one, since the flow run was read.
+    while (top := top_lease(flow_run.labels)).holder != holder:
+        if writes == _WRITES_AT_MOST:
+            raise Superseded(flow_run)
         flow_run = await put(client, flow_run.id, {next_lease(flow_run.labels, holder).label: sign})
-    raise Superseded(flow_run)
+        writes += 1
+    return top, flow_run
 
 
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:

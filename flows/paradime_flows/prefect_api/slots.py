@@ -131,6 +131,10 @@ async def _renew(client: PrefectClient, name: str, lease: UUID, release: asyncio
         except Exception as error:  # noqa: BLE001 - the run continues, also without the slot
             if pause > _RENEWED_AGAIN_AFTER * seconds:
                 run_logger().warning("Prefect did not renew the lease on the slot of %s: %s", name, error)
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.GONE:
+                # A lease that has expired cannot be renewed.
+                await release.wait()
+                return
             pause = _RENEWED_AGAIN_AFTER * seconds
 
 

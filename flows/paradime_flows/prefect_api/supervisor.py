@@ -73,7 +73,11 @@ class Supervisor:
             # The dictionary is ordered: the flow run that was used last is at its end.
             found = self._flow_runs[flow_run_id] = self._flow_runs.pop(flow_run_id, Supervised())
             if len(self._flow_runs) > FLOW_RUNS_KEPT:
-                self._flow_runs.pop(next(iter(self._flow_runs)))
+                # A flow run that this process still executes is kept.
+                for each, known in self._flow_runs.items():
+                    if known.alive_for is None and known is not found:
+                        del self._flow_runs[each]
+                        break
             return found
 
     def all(self) -> list[Supervised]:

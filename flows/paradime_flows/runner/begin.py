@@ -198,7 +198,9 @@ async def _take_over_from(
     is_alive = not is_over and execution_of(previous) is not None
     # If both processes were alive, both could trigger a Bolt run for the same call.
     is_replaced = is_alive and all(_is_same_request(old, new) for old in found if old.is_unreported)
-    if not is_replaced and not any(is_wanted(old) for old in found):
+    wanted = [old for old in found if is_wanted(old)]
+    # Equal calls resume different records. If they all took the lease, they would hinder each other.
+    if not any(_reserve(old, new) for old in wanted) and (wanted or not is_replaced):
         return None
     lease, previous = await supersede(previous.id, flow_run)
     cancelled = await write_final_state(previous.id, flow_run)
