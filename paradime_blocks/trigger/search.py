@@ -47,10 +47,11 @@ class Verdict(Enum):
 
 
 class Fit(Enum):
-    """How well a run fits an intent: it fits (YES), may fit (OPEN), or does not seem to fit (NO)."""
+    """How well a run fits an intent: it fits (YES), may fit (OPEN), probably does not (DOUBTFUL), does not (NO)."""
 
     YES = "yes"
     OPEN = "open"
+    DOUBTFUL = "doubtful"
     NO = "no"
 
 
@@ -80,12 +81,13 @@ def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -
     if intent.retry_of is not None:
         return Fit.YES
     source = checked_out(intent.branch, record.git_info)
-    # If the actor's name says so, Bolt's timer has started the run.
-    if source is Fit.NO or _BY_THE_CLOCK.search(record.actor or ""):
+    is_open = not intent.commands or count_setup(commands) == len(commands)
+    if source is Fit.NO or not (is_open or first_of(intent.commands, commands) is not None):
         return Fit.NO
-    if not intent.commands or count_setup(commands) == len(commands):
-        return Fit.OPEN
-    return Fit.NO if first_of(intent.commands, commands) is None else source
+    if _BY_THE_CLOCK.search(record.actor or ""):
+        # Bolt's timer seems to have started the run. But our key may be named like a timer.
+        return Fit.DOUBTFUL
+    return Fit.OPEN if is_open else source
 
 
 def checked_out(asked: str | None, git: BoltGitInfo | None) -> Fit:
@@ -114,14 +116,14 @@ def first_of(asked: Sequence[str], shown: Sequence[str]) -> int | None:
 def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     """Return the finding of a search after one look at the newer runs; None if the search must look again."""
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
-    if len(possible) == 1 and (window_is_over or fits[possible[0]] is Fit.YES):
+    how = fits[possible[0]] if len(possible) == 1 else Fit.DOUBTFUL
+    if how is Fit.YES or (how is Fit.OPEN and window_is_over):
         return Finding(Verdict.FOUND, possible, fits=fits)
     if not window_is_over:
         return None
     if not fits:
         return Finding(Verdict.ABSENT)
-    # If no run seems to fit, one of them may still be ours: Bolt may spell a command differently, or our key may be
-    # named like a timer.
+    # If no run seems to fit, one of them may still be ours: Bolt may spell a command differently.
     return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
 
 

@@ -178,17 +178,27 @@ async def test_of_two_runs_that_fit_none_is_chosen(simulator, first) -> None:
     [
         pytest.param({"commands": [SECOND]}, id="commands"),
         pytest.param({"branch": "main"}, id="branch"),
-        pytest.param({"branch": "dev", "actor": "Bolt's scheduler"}, id="actor"),
     ],
 )
 async def test_our_run_is_distinguished_from_another(simulator, changes, first) -> None:
-    """A run with other commands or another branch, or of Bolt's timer, is not ours; our run beside it is adopted."""
+    """A run with other commands or another branch is not ours; our run beside it is adopted."""
     simulator.inject(Meanwhile(simulator, first=first, changes=changes, operation="triggerBoltRun"))
     run = await block(simulator, commands=[FIRST, SECOND], branch="dev").atrigger()
     assert simulator.run(run.run_id).branch == "dev"
     assert simulator.run(run.run_id).planned_commands == (FIRST, SECOND)
     assert len(simulator.runs()) == 2
     assert run.run_id == simulator.runs()[1 if first else 0].id
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before ours", "after ours"])
+async def test_a_run_that_seems_to_be_of_a_timer_may_be_ours(simulator, first) -> None:
+    """An API key may be named like a timer. So neither run is adopted, and neither can be cancelled for the other."""
+    changes = {"branch": "dev", "actor": "Bolt's scheduler"}
+    simulator.inject(Meanwhile(simulator, first=first, changes=changes, operation="triggerBoltRun"))
+    with pytest.raises(BoltTriggerUnknown) as caught:
+        await block(simulator, branch="dev").atrigger()
+    assert set(caught.value.candidates) == {run.id for run in simulator.runs()}
+    assert simulator.count("triggerBoltRun") == 1
 
 
 async def test_another_run_does_not_prove_that_ours_is_absent(simulator) -> None:
