@@ -134,7 +134,10 @@ async def test_a_slot_costs_the_requests_that_take_and_release_it(
     send, sent = httpx.AsyncHTTPTransport.handle_async_request, list[str]()
 
     async def note(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        sent.append(request.url.path.rpartition("/")[2])
+        path = request.url.path
+        # Prefect sends the log of earlier tests from a thread of its own, at any moment.
+        if not path.endswith("/logs/"):
+            sent.append(path.rpartition("/")[2])
         return await send(transport, request)
 
     async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
