@@ -488,7 +488,7 @@ async def test_a_flow_run_stops_for_the_newer_one_before_its_trigger(simulator, 
             await unless_stopped(anyio.sleep_forever, first)
 
     older = in_a_process(waits)
-    await until(lambda: execution_of(prefect.flow_runs[first]) is not None)
+    await until(lambda: execution_of(prefect.flow_runs[first]).holder)
     await in_a_process(lambda: started(simulator, second))
     with pytest.raises(Superseded):
         await older

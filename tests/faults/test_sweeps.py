@@ -35,7 +35,7 @@ from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows import sweep_orphans as module
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record, read_records
-from paradime_flows.ledger.store import Lease, sign_of_life, top_execution
+from paradime_flows.ledger.store import Lease, execution_of
 from paradime_flows.prefect_api import schedule_tag
 from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 from paradime_flows.supervision import sweep
@@ -83,8 +83,8 @@ def orphan(
 def gives_sign_of_life(prefect: PrefectInMemory, flow_run_id: UUID, ago: float = 0) -> None:
     """Write the sign of life of the execution, or of one whose state is not in the table."""
     flow_run = prefect.flow_runs[flow_run_id]
-    lease = max(top_execution(flow_run.labels), Lease(1, ""))
-    labels = {**flow_run.labels, lease.label: sign_of_life(time.time() - ago)}
+    lease = max(execution_of(flow_run), Lease(1, ""))
+    labels = {**flow_run.labels, lease.label: f"{time.time() - ago:.0f}"}
     # A reader may still have the previous version.
     prefect.flow_runs[flow_run_id] = flow_run.model_copy(update={"labels": labels})
 

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from paradime_blocks.models import BoltRunState
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 from paradime_flows.ledger import Phase, Record, read_records
-from paradime_flows.ledger.store import Lease, next_lease, settlers_lease, top_lease
+from paradime_flows.ledger.store import SETTLER, Lease, top_lease
 from paradime_flows.supervision import Action, Event, decide
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def leases(labels: Labels) -> dict[str, str]:
 
 
 def next_lease_of(state: State, each: Process) -> Lease:
-    return next_lease(leases(state.labels), each.name)
+    return Lease(top_lease(leases(state.labels)).epoch + 1, each.name)
 
 
 def entry_of(found: Record, lease: Lease) -> Entry:
@@ -178,7 +178,7 @@ class Model:
             lease, found = read(state.labels)
             # The hook begins when a process has died, and something is open.
             if dead and decide(found, Event.CRASHED) is not Action.NOTHING:
-                lease_to_take = settlers_lease(lease, each.name)
+                lease_to_take = Lease(lease.epoch + 1, f"{SETTLER}{each.name}")
                 yield state.with_process(replace(each, at="look", seen=lease, lease=lease_to_take))
         elif each.name == "one" or state.processes[0].at != "start":
             yield state.with_process(replace(each, at="take", lease=next_lease_of(state, each)))

@@ -13,7 +13,7 @@ from prefect.states import Scheduled
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record
-from paradime_flows.ledger.store import Lease, sign_of_life
+from paradime_flows.ledger.store import Lease
 from paradime_flows.supervision.orphans import idle_seconds
 
 LONG_AGO = datetime.now(timezone.utc) - timedelta(hours=2)
@@ -33,7 +33,7 @@ def scheduled(
         began_at=LONG_AGO.timestamp(),
         limit_seconds=limit_seconds,
     )
-    labels = {Lease(1, "before").label: sign_of_life(LONG_AGO.timestamp()), **record.to_labels()}
+    labels = {Lease(1, "before").label: f"{LONG_AGO.timestamp():.0f}", **record.to_labels()}
     state: Any = Scheduled(name=name, scheduled_time=due, timestamp=LONG_AGO)
     given = {"deployment_id": uuid4(), "labels": labels, **changes}
     return FlowRun(id=id_, flow_id=uuid4(), name="daily", state=state, **given)

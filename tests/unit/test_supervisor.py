@@ -30,7 +30,7 @@ def test_a_reset_process_remembers_nothing() -> None:
     """Each test needs that: no flow runs and tokens of earlier tests."""
     flow_run_id = uuid4()
     before = the_supervisor().of(flow_run_id)
-    the_supervisor().leases[flow_run_id] = {Lease(1, "an execution")}
+    the_supervisor().leases[flow_run_id] = Lease(1, "an execution")
     start_new_supervisor()
     assert the_supervisor().of(flow_run_id) is not before
     assert the_supervisor().leases == {}

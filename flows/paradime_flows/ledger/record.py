@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -243,9 +242,7 @@ async def write_record(record: Record) -> FlowRun:
         Superseded: Somebody has taken the lease since this process took it. Then `fold` uses at most the started run.
     """
     async with prefect_client() as client:
-        return await put(
-            client, record.flow_run_id, record.to_labels(), see=partial(check_lease, lease=record.lease)
-        )
+        return await put(client, record.flow_run_id, record.to_labels(), record.lease)
 
 
 async def hold(client: PrefectClient, record: Record) -> None:

@@ -8,7 +8,7 @@ first, and then the leases are read. So at least one of two holders notices the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -32,7 +32,7 @@ from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 _WRITES_AT_MOST = 5
 # The first character of a settler's name. It sorts before the first character of every execution. So at the same epoch,
 # the lease of an execution is greater than the lease of a settler.
-_SETTLER = "-"
+SETTLER = "-"
 
 
 class Lease(NamedTuple):
@@ -40,17 +40,15 @@ class Lease(NamedTuple):
 
     # How often the lease has been taken, including this time.
     epoch: int
-    # Who has taken it: an execution of a flow run, or a settler, which is a hook or the sweeper.
+    # An execution of a flow run, or a settler, which is a hook or the sweeper.
     holder: str
 
     def is_lost(self, labels: Mapping[str, Any] | None) -> bool:
-        """Whether another holder has taken a greater lease on a flow run."""
         top = top_lease(labels)
         return top > self and top.holder != self.holder
 
     @property
     def label(self) -> str:
-        """The name of the label that only the holder writes."""
         return f"{LEASE_LABEL_PREFIX}{self.epoch}.{self.holder}"
 
 
@@ -83,68 +81,43 @@ def top_lease(labels: Mapping[str, Any] | None) -> Lease:
     return max(_leases_in(labels), default=NO_LEASE)
 
 
-def top_execution(labels: Mapping[str, Any] | None) -> Lease:
+def execution_of(flow_run: FlowRun) -> Lease:
     """Return the lease of the execution that began last, of the flow run or one that replaces it; or `NO_LEASE`."""
-    executions = [lease for lease in _leases_in(labels) if not lease.holder.startswith(_SETTLER)]
+    executions = [lease for lease in _leases_in(flow_run.labels) if not lease.holder.startswith(SETTLER)]
     return max(executions, default=NO_LEASE)
 
 
-def next_lease(labels: Mapping[str, Any] | None, holder: str) -> Lease:
-    """Return a lease that is greater than all leases on a flow run."""
-    return Lease(top_lease(labels).epoch + 1, holder)
-
-
-def settlers_lease(seen: Lease, settler: str) -> Lease:
-    """Return a settler's lease: greater than the lease that it has seen, smaller than an execution's next lease."""
-    holder = f"{_SETTLER}{settler}"
-    return seen if seen.holder == holder else Lease(seen.epoch + 1, holder)
-
-
-def sign_of_life(at: float) -> str:
-    """Return the value of a lease's label: when its holder gave a sign of life, in seconds since the epoch."""
-    return f"{at:.0f}"
-
-
 def last_sign_of_life(labels: Mapping[str, Any] | None) -> float | None:
-    """Return when a holder of a lease gave the last sign of life; None if no holder has given a sign."""
+    """Return when a holder of a lease gave the last sign of life, in seconds since the epoch."""
     signs = [str((labels or {})[lease.label]) for lease in _leases_in(labels)]
     return max((float(sign) for sign in signs if sign.isdigit()), default=None)
 
 
 async def put(
-    client: PrefectClient,
-    flow_run_id: UUID,
-    labels: dict[str, Any],
-    see: Callable[[FlowRun], None] | None = None,
+    client: PrefectClient, flow_run_id: UUID, labels: dict[str, Any], lease: Lease | None = None
 ) -> FlowRun:
     """Write labels to a flow run, and read them back until Prefect has stored them.
 
     On Postgres, one of two writes at the same time undoes the other (README.md). The other write may be stored some
     time after ours, so the labels are read back only after a pause.
 
-    The function `see` is called with the flow run after each write. To stop the writes, it raises an error.
-
     Raises:
         RuntimeError: Prefect has not stored the labels after several writes.
+        Superseded: The `lease` of the writer is lost.
     """
     for _ in range(_WRITES_AT_MOST):
         await client.update_flow_run_labels(flow_run_id, labels)
         await anyio.sleep(times().other_writes_seconds)
         flow_run = await read_flow_run(client, flow_run_id)
-        if see is not None:
-            see(flow_run)
-        if _are_stored(labels, flow_run.labels or {}):
+        if lease is not None:
+            check_lease(flow_run, lease)
+        stored = flow_run.labels or {}
+        # A lease may have a later sign of life, from another task of the same execution.
+        differing = [name for name, value in labels.items() if stored.get(name) != value]
+        if all(name in stored and name.startswith(LEASE_LABEL_PREFIX) for name in differing):
             return flow_run
     msg = f"Prefect accepted the labels {', '.join(labels)} of flow run {flow_run_id} but did not store them."
     raise RuntimeError(msg)
-
-
-def _are_stored(labels: Mapping[str, Any], written: Mapping[str, Any]) -> bool:
-    """Whether the labels are there. A lease may have a later sign of life, from another task of the same execution."""
-    return all(
-        name in written if name.startswith(LEASE_LABEL_PREFIX) else written.get(name) == value
-        for name, value in labels.items()
-    )
 
 
 async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
@@ -162,15 +135,16 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     holder = current_execution()
     lease = max((each for each in _leases_in(flow_run.labels) if each.holder == holder), default=None)
     if lease is None:
-        lease, flow_run = await _take(client, flow_run, holder, sign_of_life(time.time()))
+        lease, flow_run = await _take(client, flow_run, _now())
     _leases.set({**_leases.get(), flow_run_id: lease})
-    the_supervisor().leases.setdefault(flow_run_id, set()).add(lease)
+    leases = the_supervisor().leases
+    leases[flow_run_id] = max(lease, leases.get(flow_run_id, lease))
     check_lease(flow_run)
     return flow_run
 
 
-async def supersede(flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
-    """Take the lease on an old flow run for a new flow run, which is running.
+async def supersede(flow_run_id: UUID) -> tuple[Lease, FlowRun]:
+    """Take the lease on an old flow run for the current execution, which is of the flow run that replaces it.
 
     Return the lease, and the old flow run, as read after the lease was taken. The old execution, the hooks and the
     sweeper no longer act for the old flow run.
@@ -179,36 +153,37 @@ async def supersede(flow_run_id: UUID, new: FlowRun) -> tuple[Lease, FlowRun]:
         Superseded: Other flow runs take the lease again and again.
     """
     async with prefect_client() as client:
-        flow_run = await client.read_flow_run(flow_run_id)
-        return await _take(client, flow_run, execution_of(new) or current_execution())
+        return await _take(client, await client.read_flow_run(flow_run_id), "")
 
 
-async def _take(
-    client: PrefectClient, flow_run: FlowRun, holder: str, sign: str = ""
-) -> tuple[Lease, FlowRun]:
-    writes = 0
+async def _take(client: PrefectClient, flow_run: FlowRun, sign: str) -> tuple[Lease, FlowRun]:
+    holder, writes = current_execution(), 0
     # Another holder may have taken the same epoch, or a later one, since the flow run was read.
     while (top := top_lease(flow_run.labels)).holder != holder:
         if writes == _WRITES_AT_MOST:
             raise Superseded(flow_run)
-        flow_run = await put(client, flow_run.id, {next_lease(flow_run.labels, holder).label: sign})
+        flow_run = await put(client, flow_run.id, {Lease(top.epoch + 1, holder).label: sign})
         writes += 1
     return top, flow_run
 
 
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
     """Return the lease with which this process cleans up a flow run whose lease is `seen`."""
+    settler = f"{SETTLER}{the_supervisor().settler}"
     # If an execution in this process has the lease, the hook of the execution acts with the same lease.
-    if seen in the_supervisor().leases.get(flow_run_id, set()):
-        return seen
-    return settlers_lease(seen, the_supervisor().settler)
+    is_ours = seen == the_supervisor().leases.get(flow_run_id) or seen.holder == settler
+    return seen if is_ours else Lease(seen.epoch + 1, settler)
 
 
 async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
-    """Write a sign of life to a lease of this process; by default, to the lease of the current execution."""
-    lease = lease or max(the_supervisor().leases.get(flow_run_id, set()), default=None)
+    """Write a sign of life to a lease of this process; by default, to the lease of the newest execution."""
+    lease = lease or the_supervisor().leases.get(flow_run_id)
     if lease is not None:
-        await client.update_flow_run_labels(flow_run_id, {lease.label: sign_of_life(time.time())})
+        await client.update_flow_run_labels(flow_run_id, {lease.label: _now()})
+
+
+def _now() -> str:
+    return f"{time.time():.0f}"
 
 
 def held_lease(flow_run_id: UUID) -> Lease:
@@ -223,12 +198,7 @@ def check_lease(flow_run: FlowRun, lease: Lease | None = None) -> None:
         raise Superseded(flow_run)
 
 
-def execution_of(flow_run: FlowRun) -> str | None:
-    """Return the execution that took the lease on a flow run last; None if no execution has taken it."""
-    return top_execution(flow_run.labels).holder or None
-
-
 def lost_lease(flow_run: FlowRun) -> bool:
     """Whether this process had the lease on a flow run, and another execution has taken it since."""
-    ours = the_supervisor().leases.get(flow_run.id, set())
-    return bool(ours) and top_execution(flow_run.labels) > max(ours)
+    ours = the_supervisor().leases.get(flow_run.id)
+    return ours is not None and execution_of(flow_run) > ours

@@ -68,7 +68,7 @@ class EarlierAttempts:
                 # Its process may still be alive. It would start more steps, and cancel the running steps at its end.
                 # If the earlier flow run is just starting again, it notices this flow run and stops.
                 with suppress(Superseded):
-                    await supersede(one.id, self.flow_run)
+                    await supersede(one.id)
                     await write_final_state(one.id, self.flow_run)
         async with prefect_client() as client:
             self._children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])

@@ -221,9 +221,8 @@ class Observer:
                 read.
         """
         now = time.monotonic()
-        if flow_run_id is not None and any(
-            lease.holder == state_id for lease in the_supervisor().leases.get(UUID(flow_run_id), ())
-        ):
+        lease = None if flow_run_id is None else the_supervisor().leases.get(UUID(flow_run_id))
+        if lease is not None and lease.holder == state_id:
             return
         with self._lock:
             for each in self._observed:

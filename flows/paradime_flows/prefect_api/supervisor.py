@@ -56,8 +56,8 @@ class Supervisor:
     """Keeps the data of all flow runs that this process executes."""
 
     def __init__(self) -> None:
-        # The leases that this process's executions have taken. The key is the flow run.
-        self.leases: dict[UUID, set[Any]] = {}
+        # The lease that the newest of this process's executions has taken on each flow run.
+        self.leases: dict[UUID, Any] = {}
         # The name of this process when it cleans up a flow run that it does not execute.
         self.settler = uuid4().hex
         # The Prefect client of each event loop, for each address of Prefect, and the reads that each client shares.

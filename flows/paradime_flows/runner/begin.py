@@ -195,14 +195,14 @@ async def _take_over_from(
 
     found = read_records(previous)
     is_over = previous.state is None or previous.state.is_final() or previous.state.is_scheduled()
-    is_alive = not is_over and execution_of(previous) is not None
+    is_alive = not is_over and execution_of(previous).epoch > 0
     # If both processes were alive, both could trigger a Bolt run for the same call.
     is_replaced = is_alive and all(_is_same_request(old, new) for old in found if old.is_unreported)
     wanted = [old for old in found if is_wanted(old)]
     # Equal calls resume different records. If they all took the lease, they would hinder each other.
     if not any(_reserve(old, new) for old in wanted) and (wanted or not is_replaced):
         return None
-    lease, previous = await supersede(previous.id, flow_run)
+    lease, previous = await supersede(previous.id)
     cancelled = await write_final_state(previous.id, flow_run)
     # The old flow run, or a process that cleaned up for it, may have changed its records.
     for old in read_records(previous):
@@ -252,7 +252,7 @@ async def _mark_taken_over(previous: FlowRun, record: Record, flow_run: FlowRun)
     # If the old flow run was deleted, there is no record to mark. If a newer flow run has taken its lease since then,
     # that flow run replaces the current one, too.
     with suppress(ObjectNotFound, Superseded):
-        lease, previous = await supersede(previous.id, flow_run)
+        lease, previous = await supersede(previous.id)
         for old in read_records(previous):
             if is_taken(old):
                 # Without a state, a success is not taken over a second time.

@@ -61,10 +61,10 @@ def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
     """
     if tracked := tracked_records(flow_run):
         return any(record.is_in(credentials) for record in tracked)
-    state, execution = flow_run.state, execution_of(flow_run)
-    if state is None or execution is None:
+    state, lease = flow_run.state, execution_of(flow_run)
+    if state is None or lease.epoch == 0:
         return False
-    return state.is_cancelling() or (state.is_running() and execution == str(state.id))
+    return state.is_cancelling() or (state.is_running() and lease.holder == str(state.id))
 
 
 def idle_seconds(flow_run: FlowRun) -> float:
