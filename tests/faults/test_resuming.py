@@ -207,7 +207,7 @@ async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefec
 
 async def test_an_interrupted_withdrawal_is_written_during_the_cleanup(simulator, prefect) -> None:
     """Otherwise the intent stays open, and another client's later run is taken for its run and cancelled."""
-    from paradime_flows.ledger.writer import FlowRunLedger
+    from paradime_flows.ledger.record import FlowRunLedger
     from paradime_flows.supervision.watch import StoppedByPrefect
 
     flow_run_id = running(prefect)

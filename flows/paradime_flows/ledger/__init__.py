@@ -1,7 +1,15 @@
 """The records of the Bolt runs that a flow run tracks, and the flow run's lease. Other packages import these names."""
 
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.record import FLOW_KEY, Record, hold, read_records, runs_of_others, write_record
+from paradime_flows.ledger.record import (
+    FLOW_KEY,
+    FlowRunLedger,
+    Record,
+    hold,
+    read_records,
+    runs_of_others,
+    write_record,
+)
 from paradime_flows.ledger.retried_parents import are_of_two_attempts, attempts_around, call_name, enter
 from paradime_flows.ledger.store import (
     Lease,
@@ -16,4 +24,3 @@ from paradime_flows.ledger.store import (
     supersede,
     take_lease,
 )
-from paradime_flows.ledger.writer import FlowRunLedger

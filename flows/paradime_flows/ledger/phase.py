@@ -1,4 +1,4 @@
-"""The phases of an intent, and who has started its Bolt run. This module imports nothing that does I/O."""
+"""The phases of an intent, and who has started its Bolt run. `decide` uses them, so nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ class Phase(str, Enum):
 
 
 class Relation(str, Enum):
-    """Who has started the Bolt run of an intent.
-
-    Only a Bolt run that is `OURS` may be cancelled. In all three cases, no second Bolt run is triggered beside it.
-    """
+    """Who has started the Bolt run of an intent. Only a Bolt run that is `OURS` may be cancelled."""
 
     OURS = "ours"  # Our trigger has started the Bolt run, or will start it.
     MAYBE_OURS = "maybe ours"  # Our trigger may have started the Bolt run, or another client.

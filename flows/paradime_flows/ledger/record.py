@@ -1,14 +1,11 @@
-"""The record of a Bolt run that a flow run tracks, stored in labels of the flow run (README.md).
-
-Prefect cannot filter flow runs by labels, so each flow run with a record also has a constant tag. Prefect cannot read a
-flow run if a label is None or a list, so the record is stored as JSON text.
-"""
+"""The record of a Bolt run that a flow run tracks, stored in labels of the flow run (README.md), and its writer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -19,18 +16,12 @@ from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_serializer
 
 from paradime_blocks import BoltAttempt, BoltRunState, ParadimeCredentials
+from paradime_blocks.models import BoltRunStatus
 from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import OnInterrupt, Policy
+from paradime_flows.events import RunSubject, emit_if_running, emit_triggered
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.store import (
-    NO_LEASE,
-    Lease,
-    Superseded,
-    check_lease,
-    lease_to_settle,
-    put,
-    top_lease,
-)
+from paradime_flows.ledger.store import NO_LEASE, Lease, Superseded, lease_to_settle, put, top_lease
 from paradime_flows.prefect_api import (
     LEDGER_LABEL_PREFIX,
     RUN_ID_LABEL,
@@ -44,8 +35,7 @@ from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
 
-# Prefect returns at most this many flow runs in one answer. That is enough, since a search for the run of a trigger is
-# only about the last minutes.
+# The most that Prefect returns in one answer. A search for the run of a trigger is only about the last minutes.
 _FLOW_RUNS_READ = 200
 
 
@@ -60,8 +50,7 @@ class Record(BaseModel):
     lease: Lease = NO_LEASE
     # The fingerprint of the caller's request.
     asked: str = ""
-    # What was to be triggered: the caller's request, a retry of it, or its remaining part. The commands are not stored:
-    # they may contain secrets, and may be large.
+    # What was to be triggered: the caller's request, a retry of it, or its remaining part.
     request: TriggerRequest
     # The attempts in which the intent was made (`paradime_flows.ledger.retried_parents`).
     called_in: str = ""
@@ -75,8 +64,7 @@ class Record(BaseModel):
     left: bool = False
     # Whether Bolt was unreachable when the wait ended. Then a failed flow run does not mean that the Bolt run failed.
     unreachable: bool = False
-    # When the time limit of the Bolt run began, in seconds since the epoch; and on the monotonic clock of this process,
-    # or None if it began in another execution.
+    # When the time limit began, in seconds since the epoch; and on the monotonic clock, unless in another execution.
     began_at: float | None = None
     began_here: float | None = Field(default=None, exclude=True)
     limit_seconds: float | None = None
@@ -98,16 +86,15 @@ class Record(BaseModel):
     earlier: int = 0
     # The decision log.
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    # The greatest lease of the flow run when the record was read; None once this process holds the lease.
+    # The greatest lease of the flow run when the record was read. None: this process holds the lease.
     _seen: Lease | None = PrivateAttr(default=NO_LEASE)
     _flow_run_name: str = PrivateAttr(default="")
 
     @field_serializer("request")
     def _stored(self, request: TriggerRequest) -> dict[str, Any]:
-        """Return the part of the request that another process needs."""
+        """Leave out the commands: they may contain secrets, and may be large."""
         options = {} if request.branch is None else {"branch": request.branch}
-        retry = {} if request.retry_of is None else {"retry_of": request.retry_of}
-        return {"schedule_name": request.schedule_name, "options": options, **retry}
+        return {"schedule_name": request.schedule_name, "options": options, "retry_of": request.retry_of}
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -116,7 +103,6 @@ class Record(BaseModel):
 
     @property
     def is_of_task(self) -> bool:
-        """Whether the intent belongs to a task, and not to a flow of this package."""
         return self.key != FLOW_KEY
 
     @property
@@ -155,16 +141,15 @@ class Record(BaseModel):
         return self.workspace == (credentials.api_endpoint, credentials.workspace_uid)
 
     def hold_with(self, lease: Lease) -> Record:
-        """Write this record with a lease that this process has taken; return the record."""
+        """Use a lease that this process has taken for the next writes; return the record."""
         self.lease, self._seen = lease, None
         return self
 
     def decision_log(self) -> DecisionLog:
-        """Return a log whose new notes are added to the record."""
         return DecisionLog(self.notes)
 
     def logged_decisions(self) -> DecisionLog:
-        """Return a log whose new notes are added to the record, and to the log of the flow run."""
+        """Return a decision log whose new notes also appear in the log of the flow run."""
         return DecisionLog(self.notes, log=logger_for(self.flow_run_id, self._flow_run_name).warning)
 
     def to_labels(self) -> dict[str, Any]:
@@ -178,11 +163,7 @@ class Record(BaseModel):
 
 
 def fold(entries: Iterable[Record]) -> Record:
-    """Return one record of an intent: the record of the greatest lease.
-
-    If its holder still searches for the run of its trigger, the run counts that an older holder has written for the
-    same trigger.
-    """
+    """Return the record that counts (README.md)."""
     oldest_first = sorted(entries, key=lambda entry: entry.lease)
     top = oldest_first[-1]
     if top.run_id is None and top.phase in {Phase.SENDING, Phase.ENDED}:
@@ -209,10 +190,9 @@ def read_records(flow_run: FlowRun) -> list[Record]:
 
 
 async def runs_of_others(record: Record) -> set[int]:
-    """Return the Bolt runs of a record's schedule that were started by other triggers than the record's own trigger.
+    """Return the Bolt runs of a record's schedule that other triggers have started; none if Prefect does not answer.
 
-    If a flow run has taken over a record, the old record and the new record have the same trigger. If Prefect does not
-    answer, return no Bolt runs.
+    If a flow run has taken over a record, the old record and the new record have the same trigger.
     """
     tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[schedule_tag(record.schedule)]))
     try:
@@ -223,14 +203,13 @@ async def runs_of_others(record: Record) -> set[int]:
     except Exception as error:  # noqa: BLE001 - the search then uses only what Bolt shows
         run_logger().warning("Could not ask Prefect which Bolt runs other flow runs have started: %s", error)
         return set()
+    others = [other for flow_run in flow_runs for other in read_records(flow_run)]
     return {
         other.run_id
-        for flow_run in flow_runs
-        for other in read_records(flow_run)
+        for other in others
         if other.run_id is not None
         and other.relation is Relation.OURS
-        and other.intent is not None
-        and other.intent != record.intent
+        and other.intent not in {None, record.intent}
         and other.workspace == record.workspace
     }
 
@@ -255,12 +234,13 @@ async def hold(client: PrefectClient, record: Record) -> None:
     """
     seen = record._seen  # noqa: SLF001
     if seen is None:
-        check_lease(await client.read_flow_run(record.flow_run_id), record.lease)
+        flow_run = await client.read_flow_run(record.flow_run_id)
+        if record.lease.is_lost(flow_run.labels):
+            raise Superseded(flow_run)
         return
-    lease = lease_to_settle(record.flow_run_id, seen)
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
-    record.hold_with(lease)
+    lease = record.hold_with(lease_to_settle(record.flow_run_id, seen)).lease
     flow_run = await client.read_flow_run(record.flow_run_id)
     if top_lease(flow_run.labels) == seen != lease:
         flow_run = await put(client, record.flow_run_id, {lease.label: ""})
@@ -268,5 +248,102 @@ async def hold(client: PrefectClient, record: Record) -> None:
         raise Superseded(flow_run)
     for fresh in read_records(flow_run):
         if fresh.key == record.key:
-            vars(record).update({**vars(fresh), "notes": record.notes})
-    record.hold_with(lease)
+            vars(record).update({**vars(fresh), "lease": lease, "notes": record.notes})
+
+
+@dataclass(eq=False)
+class FlowRunLedger:
+    """Writes the record before and after the trigger, while the Bolt run is running, and at its end."""
+
+    record: Record
+    # Raises an error if the trigger must not be sent. It gets the flow run, as read back after an intent was written.
+    check: Callable[[FlowRun], Awaitable[None]] | None = None
+    # The flow run, as read back after the last write; None if the write failed, and before the first write.
+    seen: FlowRun | None = field(default=None, init=False)
+    _running: int | None = field(default=None, init=False)
+
+    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
+        """Write that a trigger is about to be sent. If this raises anything, the trigger must not be sent."""
+        record = self.record
+        record.request, record.intent = request, intent
+        record.run_id, record.state, record.unreachable = None, None, False
+        record.phase, record.relation = Phase.SENDING, Relation.OURS
+        # Replace the time of an earlier Bolt run.
+        record.began_at = intent.intended_at
+        flow_run = await write_record(record)
+        record.began_here = time.monotonic()
+        # An execution that starts from now on finds the intent. An execution that started before now is noticed here.
+        # A cancel is noticed here, too: the earlier requests to Bolt may have taken long.
+        if self.check is not None:
+            await self.check(flow_run)
+
+    async def started(self, run_id: int) -> None:
+        """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
+        emit_triggered(self.subject(run_id))
+        await self._track(run_id)
+
+    async def attached(self, run_id: int, relation: Relation) -> None:
+        """Write that we wait for a Bolt run that is not ours, or may not be ours. The time limit begins now."""
+        # The relation is set before the id is written. Otherwise an interrupt between the two would cancel the run of
+        # another client.
+        self.record.relation = relation
+        self.record.began_at, self.record.began_here = time.time(), time.monotonic()
+        await self._track(run_id)
+
+    async def _track(self, run_id: int) -> None:
+        record = self.record
+        record.run_id, record.state, record.failed_run = run_id, BoltRunState.STARTING, None
+        await self.resumed()
+
+    async def resumed(self) -> None:
+        """Write that this execution tracks the known Bolt run."""
+        if self.record.phase is not Phase.REPORTED:
+            self.record.phase = Phase.RELEASED if self.record.left else Phase.RUNNING
+        await self.save()
+
+    def subject(self, run_id: int) -> RunSubject:
+        return RunSubject.of(run_id, self.record, self.record.schedule, self.record.flow_run_id)
+
+    def saw(self, run_id: int, status: BoltRunStatus | None) -> None:
+        """Send the event that a Bolt run has started, once, and only if the status shows the start."""
+        if self._running != run_id and emit_if_running(self.subject(run_id), status):
+            self._running = run_id
+
+    async def withdraw(self) -> None:
+        """Write that the trigger has started no Bolt run, or was not sent, so that no later execution searches for one.
+
+        If the trigger was a retry, the failed Bolt run is the record's Bolt run again: the next execution retries it.
+        """
+        record = self.record
+        record.intent, record.run_id, record.state = None, None, None
+        record.phase, record.relation = Phase.TAKEN, Relation.OURS
+        if record.failed_run is not None:
+            record.run_id = record.failed_run
+            record.state = next(each.state for each in record.attempts if each.run_id == record.run_id)
+            record.phase = Phase.ENDED
+        await self.save()
+
+    async def save(self) -> None:
+        """Write the record. If Prefect is unreachable, only warn, because the Bolt run must still be tracked."""
+        # An interrupt can end the write.
+        self.seen = None
+        try:
+            # Another execution may have read the record, and may have written a newer record since then.
+            with suppress(Superseded):
+                self.seen = await write_record(self.record)
+        except Exception as error:  # noqa: BLE001
+            run_logger().warning(
+                "Could not write the record of Bolt run %s to Prefect: %s", self.record.run_id, error
+            )
+
+    async def close(self, state: BoltRunState | None, *, reported: bool) -> None:
+        """Write that the Bolt run is no longer tracked."""
+        record = self.record
+        record.state = state or record.state
+        if reported:
+            record.phase, record.failed_run = Phase.REPORTED, None
+        elif record.run_id is None or (record.state is not None and record.state.is_terminal):
+            record.phase = Phase.ENDED
+        else:
+            record.phase = Phase.RELEASED
+        await self.save()

@@ -1,9 +1,4 @@
-"""Leases on a flow run, and writes of labels. Only the holder of the greatest lease may act for the flow run.
-
-Prefect can run one flow run in two processes at once: a process may still be running although Prefect has marked it as
-crashed. A holder writes its lease first, and then reads the records. Before a trigger is sent, the intent is written
-first, and then the leases are read. So at least one of two holders notices the other one before anything is sent.
-"""
+"""Leases on a flow run, of which the greatest says who acts for the flow run (README.md), and writes of its labels."""
 
 from __future__ import annotations
 
@@ -96,10 +91,7 @@ def last_sign_of_life(labels: Mapping[str, Any] | None) -> float | None:
 async def put(
     client: PrefectClient, flow_run_id: UUID, labels: dict[str, Any], lease: Lease | None = None
 ) -> FlowRun:
-    """Write labels to a flow run, and read them back until Prefect has stored them.
-
-    On Postgres, one of two writes at the same time undoes the other (README.md). The other write may be stored some
-    time after ours, so the labels are read back only after a pause.
+    """Write labels to a flow run, and read them back after a pause until Prefect has stored them (README.md).
 
     Raises:
         RuntimeError: Prefect has not stored the labels after several writes.
@@ -109,8 +101,8 @@ async def put(
         await client.update_flow_run_labels(flow_run_id, labels)
         await anyio.sleep(times().other_writes_seconds)
         flow_run = await read_flow_run(client, flow_run_id)
-        if lease is not None:
-            check_lease(flow_run, lease)
+        if lease is not None and lease.is_lost(flow_run.labels):
+            raise Superseded(flow_run)
         stored = flow_run.labels or {}
         # A lease may have a later sign of life, from another task of the same execution.
         differing = [name for name, value in labels.items() if stored.get(name) != value]
@@ -124,8 +116,7 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process.
 
     Raises:
-        Superseded: Another execution has taken the lease since this execution took it. An execution takes the lease
-            only once.
+        Superseded: Another execution has taken it since. An execution takes the lease only once.
     """
     # Prefect read the flow run when the flow began, so this copy may be out of date. That does no harm to the flow's
     # own code, which takes the lease only once, and before its tasks do.
@@ -146,8 +137,7 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
 async def supersede(flow_run_id: UUID) -> tuple[Lease, FlowRun]:
     """Take the lease on an old flow run for the current execution, which is of the flow run that replaces it.
 
-    Return the lease, and the old flow run, as read after the lease was taken. The old execution, the hooks and the
-    sweeper no longer act for the old flow run.
+    Return the lease, and the old flow run, as read after the lease was taken.
 
     Raises:
         Superseded: Other flow runs take the lease again and again.
@@ -157,14 +147,14 @@ async def supersede(flow_run_id: UUID) -> tuple[Lease, FlowRun]:
 
 
 async def _take(client: PrefectClient, flow_run: FlowRun, sign: str) -> tuple[Lease, FlowRun]:
-    holder, writes = current_execution(), 0
+    holder = current_execution()
     # Another holder may have taken the same epoch, or a later one, since the flow run was read.
-    while (top := top_lease(flow_run.labels)).holder != holder:
-        if writes == _WRITES_AT_MOST:
-            raise Superseded(flow_run)
+    for _ in range(_WRITES_AT_MOST):
+        top = top_lease(flow_run.labels)
+        if top.holder == holder:
+            return top, flow_run
         flow_run = await put(client, flow_run.id, {Lease(top.epoch + 1, holder).label: sign})
-        writes += 1
-    return top, flow_run
+    raise Superseded(flow_run)
 
 
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
@@ -191,9 +181,9 @@ def held_lease(flow_run_id: UUID) -> Lease:
     return _leases.get().get(flow_run_id, NO_LEASE)
 
 
-def check_lease(flow_run: FlowRun, lease: Lease | None = None) -> None:
-    """Raise `Superseded` if `lease` is lost; by default, the lease of the current execution, if it has taken one."""
-    lease = lease or _leases.get().get(flow_run.id)
+def check_lease(flow_run: FlowRun) -> None:
+    """Raise `Superseded` if the current execution has taken the lease on a flow run and has lost it."""
+    lease = _leases.get().get(flow_run.id)
     if lease is not None and lease.is_lost(flow_run.labels):
         raise Superseded(flow_run)
 

@@ -69,7 +69,8 @@ class RunLifecycle:
 
     def __post_init__(self) -> None:
         schedule, policy = self.schedule, self.policies.on_already_running
-        self.ledger = FlowRunLedger(self.record, schedule.timeout_seconds, check=check_not_stopped)
+        self.record.limit_seconds = schedule.timeout_seconds
+        self.ledger = FlowRunLedger(self.record, check=check_not_stopped)
         self.decision_log = DecisionLog(self.record.notes, log=lambda sentence: run_logger().info(sentence))
         self.triggering = Triggering(schedule, self.ledger, self.decision_log, policy, self.request)
 
