@@ -1,10 +1,4 @@
-"""Finds the subflow runs that the same call in a flow's code has made in other attempts of the parent flow runs.
-
-Each subflow run has a tag that is equal for the same call in all attempts: a hash of the outermost flow run and of the
-path of calls from there. Prefect numbers the calls that a flow makes, but not the calls that a task makes. So equal
-calls of tasks have the same tag. A second tag says in which attempts a call was made. So a call does not find the equal
-calls that were made beside it.
-"""
+"""Finds the subflow runs that the same call in a flow's code has made in other attempts of the parents (README.md)."""
 
 from __future__ import annotations
 
@@ -29,6 +23,7 @@ from paradime_flows.prefect_api import (
     every_flow_run,
     has_its_own_process,
     is_first_attempt,
+    is_over,
     lineage,
     the_supervisor,
     times,
@@ -48,7 +43,7 @@ call_name: ContextVar[str | None] = ContextVar("call_name", default=None)
 class Call(NamedTuple):
     """The call that has made a subflow run."""
 
-    # The tag that is equal for this call in all attempts of the parents.
+    # The tag that is equal for this call in all attempts of the parents, and for equal calls that tasks make.
     place: str
     # The attempts in which tasks have made the call (`are_of_two_attempts`); empty if no task is in the path.
     attempts: str
@@ -68,7 +63,7 @@ def are_of_two_attempts(one: str, other: str) -> bool:
 
 
 def attempts_around(flow_run_id: UUID) -> str:
-    """Return the attempts in which the current code of a flow run is running. This process holds the lease."""
+    """Return the attempts in which the current code of a flow run is running."""
     outside = the_supervisor().of(flow_run_id).attempts
     return _attempts(outside, flow_run_id, held_lease(flow_run_id).holder, tasks_around(flow_run_id))
 
@@ -82,8 +77,7 @@ def _attempts(outside: str, flow_run_id: UUID, execution: str, tasks: Sequence[T
 def tasks_around(flow_run_id: UUID) -> list[TaskRun]:
     """Return the tasks of a flow run that have called the current code, the outermost task first."""
     found: dict[UUID, TaskRun] = {}
-    # Prefect passes a task's context to the flows that the task calls, and to the tasks of these flows, at every
-    # level. For a subflow, Prefect enters the context of the task once more.
+    # Prefect passes a task's context on to all that the task calls. For a subflow, Prefect enters it once more.
     for context in _contexts(TaskRunContext):
         if context.task_run.flow_run_id == flow_run_id:
             found.setdefault(context.task_run.id, context.task_run)
@@ -91,10 +85,7 @@ def tasks_around(flow_run_id: UUID) -> list[TaskRun]:
 
 
 def _execution_around(flow_run: FlowRun) -> str:
-    """Return the execution of a flow run that has called the current code.
-
-    A pause of the flow run changes its state in Prefect, but does not begin another execution.
-    """
+    """Return the execution of a flow run that has called the current code. A pause does not begin another one."""
     for context in _contexts(FlowRunContext):
         if context.flow_run is not None and context.flow_run.id == flow_run.id:
             flow_run = context.flow_run
@@ -106,8 +97,7 @@ def _contexts(kind: type[_Context]) -> Iterator[_Context]:
     context: Any = kind.get()
     while isinstance(context, kind):
         yield context
-        # Prefect has no public name for the context around this one. Prefect keeps the outer context in a token, to
-        # restore it later.
+        # Prefect has no public name for the context around this one, but keeps it in a token.
         token = context._token  # noqa: SLF001
         context = None if token is None else token.old_value
 
@@ -117,7 +107,6 @@ async def enter(
 ) -> tuple[Sequence[FlowRun], tuple[FlowRun, FlowRun] | None]:
     """Tag a flow run, so that the sweeper and later attempts find it, and find the flow runs of the same call.
 
-    The tags are written before the search. So of two flow runs that begin at once, at least one finds the other.
     `family` is the flow run and its parents, as just read from Prefect.
 
     Return the flow runs that earlier attempts have made with the same call, newest first. If a newer flow run has
@@ -129,16 +118,32 @@ async def enter(
     if call is not None:
         known.attempts = call.attempts
         wanted += [call.place, *([ATTEMPT_TAG_PREFIX + call.attempts] if call.attempts else [])]
+    # The tags are written before the search. So of two flow runs that begin at once, at least one finds the other.
     await _tag(client, family[0], wanted)
-    return ((), None) if call is None or call.is_first else await _other_calls(client, family, call)
+    if call is None or call.is_first:
+        return (), None
+    these = FlowRunFilter(tags=FlowRunFilterTags(all_=[call.place]))
+    # A flow run that a person has copied has the tags, too, but no parent.
+    found = [
+        one
+        async for one in every_flow_run(client, these)
+        if one.id != family[0].id and one.parent_task_run_id is not None and _is_of_another_attempt(one, call)
+    ]
+    found.sort(key=lambda one: str(one.created), reverse=True)
+    for other in found:
+        if not is_over(other):
+            theirs = [one async for one in lineage(client, other)]
+            both = zip(reversed(family), reversed(theirs), strict=False)
+            # An old flow run of a deployment can make its calls after its replacement has made the same calls. So the
+            # outermost flow runs count in which the two calls differ.
+            old, new = next((pair for pair in both if pair[0].id != pair[1].id), (family[0], other))
+            if not is_over(new) and str(new.created) > str(old.created):
+                return (), (old, new)
+    return found, None
 
 
 async def _tag(client: PrefectClient, flow_run: FlowRun, wanted: Sequence[str]) -> None:
-    """Add tags to a flow run.
-
-    Prefect replaces all tags of a flow run. Parallel tasks of a flow add tags at the same time. So a task reads the
-    tags just before it writes them, and reads them again afterwards.
-    """
+    """Add tags to a flow run. Prefect replaces all its tags, so parallel tasks read the tags before and after that."""
     in_task = current_task_run_id() is not None
     for _ in range(_WRITES_AT_MOST):
         flow_run = await client.read_flow_run(flow_run.id) if in_task else flow_run
@@ -155,9 +160,7 @@ async def _tag(client: PrefectClient, flow_run: FlowRun, wanted: Sequence[str]) 
 def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     """Return the call that has made a flow run; None if nothing has called it, or if its caller is unknown.
 
-    If a task has called a deployment, the process of the deployment's flow run cannot see the task. In this case, the
-    path begins at the deployment's flow run. `calls` are the task runs that represent the flow run in its caller, its
-    parent in the parent's caller, and so on.
+    `calls` are the task runs that represent the flow run in its caller, its parent in the parent's caller, and so on.
     """
     root, is_first = family[-1], True
     path: list[object] = []
@@ -167,6 +170,7 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
         is_first = is_first and is_first_attempt(parent) and not has_its_own_process(child)
         is_first = is_first and all(each.run_count <= 1 for each in tasks)
         if not by_flow and not tasks:
+            # A task has called a deployment, whose process cannot see the task. So the path begins there.
             root, path, attempts = child, [], ""
             continue
         # Prefect's key of a function ends with a hash of its file and line, which may change before the next attempt.
@@ -182,49 +186,9 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     return Call(CALL_TAG_PREFIX + _hash(root.id, *path), attempts, is_first)
 
 
-async def _other_calls(
-    client: PrefectClient, family: Sequence[FlowRun], call: Call
-) -> tuple[Sequence[FlowRun], tuple[FlowRun, FlowRun] | None]:
-    these = FlowRunFilter(tags=FlowRunFilterTags(all_=[call.place]))
-    # A flow run that a person has copied has the tags, too, but no parent.
-    found = [
-        one
-        async for one in every_flow_run(client, these)
-        if one.id != family[0].id and one.parent_task_run_id is not None and _is_of_another_attempt(one, call)
-    ]
-    found.sort(key=lambda one: str(one.created), reverse=True)
-    for other in found:
-        if _is_over(other):
-            continue
-        ours, theirs = await _where_they_differ(client, family, other)
-        if not _is_over(theirs) and str(theirs.created) > str(ours.created):
-            return (), (ours, theirs)
-    return found, None
-
-
 def _is_of_another_attempt(flow_run: FlowRun, call: Call) -> bool:
     tags = [tag for tag in flow_run.tags if tag.startswith(ATTEMPT_TAG_PREFIX)]
     return all(are_of_two_attempts(ATTEMPT_TAG_PREFIX + call.attempts, tag) for tag in tags)
-
-
-async def _where_they_differ(
-    client: PrefectClient, family: Sequence[FlowRun], other: FlowRun
-) -> tuple[FlowRun, FlowRun]:
-    """Return the outermost flow runs in which two calls differ: first the flow run of our call, then the other one.
-
-    A flow run of a deployment can outlive its parent, and may then be replaced by another flow run. So the old flow run
-    can make its calls after the new flow run has made the same calls.
-    """
-    if any(has_its_own_process(one) for one in family):
-        theirs = [one async for one in lineage(client, other)]
-        for one, another in zip(reversed(family), reversed(theirs), strict=False):
-            if one.id != another.id:
-                return one, another
-    return family[0], other
-
-
-def _is_over(flow_run: FlowRun) -> bool:
-    return flow_run.state is not None and flow_run.state.is_final()
 
 
 def _hash(*parts: object) -> str:

@@ -133,6 +133,11 @@ def has_its_own_process(flow_run: FlowRun) -> bool:
     return flow_run.deployment_id is not None
 
 
+def is_over(flow_run: FlowRun) -> bool:
+    """Whether a flow run has a final state."""
+    return flow_run.state is not None and flow_run.state.is_final()
+
+
 def is_suspended(flow_run: FlowRun) -> bool:
     """Whether a flow run is suspended. A paused flow run is not suspended, because its process is alive and waits."""
     state = flow_run.state
