@@ -16,10 +16,7 @@ from support.processes import await_until
 
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger.request import TriggerRequest
-from paradime_flows.ledger.phase import Phase
-from paradime_flows.ledger.record import Record
-from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, attempt_of, read_outcomes
+from paradime_flows.pipelines.earlier_attempts import attempt_of, read_outcomes
 from paradime_flows.pipelines.plan import StepState
 from paradime_flows.prefect_api import STEP_LABEL_PREFIX, ArtifactWriter
 from paradime_flows.prefect_api.flow_runs import subflows_of
@@ -71,19 +68,6 @@ def workspace(bolt_simulator: BoltSimulator) -> BoltSimulator:
 def ran(simulator: BoltSimulator) -> dict[str, list[str]]:
     """The states of each schedule's runs."""
     return {name: [run.state for run in simulator.runs(name)] for name in AFTER if simulator.runs(name)}
-
-
-def orders_of(flow_run: FlowRun, run_id: int, credentials: ParadimeCredentials) -> Record:
-    """The record of the flow run of the step `orders`."""
-    request = TriggerRequest(schedule_name="orders")
-    return Record(
-        flow_run_id=flow_run.id,
-        request=request,
-        asked=request.fingerprint,
-        phase=Phase.RUNNING,
-        run_id=run_id,
-        api_endpoint=credentials.api_endpoint,
-    )
 
 
 async def states_of(flow_run: FlowRun) -> dict[str, str]:
@@ -355,23 +339,6 @@ async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> No
         assert first[1] == resumed[1]
         retried = [await attempt(AwaitingRetry(), Running(), of=one) for one in reversed(generations)]
         assert len({first[1], *(name for _, name in retried)}) == 4
-
-
-async def test_an_unreadable_step_does_not_stop_the_cancel_of_the_others(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
-) -> None:
-    """The flow run of one step was deleted, and the pipeline is cancelled: the other steps' runs still end."""
-    workspace.add_schedule("orders", commands=seconds(100_000))
-    run_id = workspace.start_run("orders")
-    async with get_client() as client:
-        flow_run = await client.create_flow_run(run_pipeline, state=Running())
-        deleted, left = [await client.create_flow_run(run_schedule, state=Running()) for _ in range(2)]
-        await client.update_flow_run_labels(left.id, orders_of(left, run_id, credentials).to_labels())
-        await client.delete_flow_run(deleted.id)
-    before = EarlierAttempts(flow_run, credentials)
-    before._left = [deleted, left]
-    await before.cancel_leftovers()
-    assert workspace.run(run_id).state == "CANCELED"
 
 
 @pytest.mark.full

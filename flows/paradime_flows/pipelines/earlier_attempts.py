@@ -1,13 +1,12 @@
 """Finds what a pipeline's earlier attempts left behind: outcomes to reuse, and Bolt runs that no step resumes.
 
-A step resumes its Bolt run without this module: its subflow run finds the subflow runs of the same step in earlier
-attempts (`paradime_flows.ledger.retried_parents`).
+A step resumes its Bolt run by itself: its subflow run finds the subflow runs of the same step in earlier attempts.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,16 +24,14 @@ from paradime_flows.pipelines.plan import StepOutcome
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
     has_its_own_process,
+    is_over,
     lineage,
     prefect_client,
-    read_flow_runs,
     run_logger,
     subflows_of,
 )
 from paradime_flows.runner import write_final_state
 from paradime_flows.supervision import Event, reconcile_run
-
-_AT_ONCE = 16
 
 
 @dataclass(eq=False)
@@ -49,22 +46,21 @@ class EarlierAttempts:
     attempt: str = ""
     # The names of the steps that can resume a Bolt run.
     resumable: set[str] = field(default_factory=set, init=False)
+    _children: list[FlowRun] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         # The newest stored outcome of each step. The key is the step's name.
         self.outcomes: dict[str, StepOutcome] = {}
         for one in [*self.earlier[::-1], self.flow_run]:
             self.outcomes.update(read_outcomes(one))
-        self._left: list[FlowRun] = []
-        self._children: list[FlowRun] = []
 
     async def prepare(self, outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]) -> None:
-        """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step resumes.
+        """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step can resume.
 
         `outcomes` has the outcome of each step at the start of the current attempt. `flow` runs each step.
         """
         for one in self.earlier:
-            if not _is_over(one):
+            if not is_over(one):
                 # Its process may still be alive. It would start more steps, and cancel the running steps at its end.
                 # If the earlier flow run is just starting again, it notices this flow run and stops.
                 with suppress(Superseded):
@@ -74,65 +70,40 @@ class EarlierAttempts:
             self._children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
         if self._children:
             _number_calls_anew(flow)
-        for child in self._children:
-            if any(each.is_unreported and not each.is_of_task for each in read_records(child)):
-                self._left.append(child)
-            elif not _is_over(child):
-                # The subflow run was killed or suspended before it triggered a Bolt run.
-                await write_final_state(child.id, self.flow_run)
-        self.resumable = {child.name for child in self._left if self._is_unchanged(child.name, outcomes)}
-        changed = [child for child in self._left if child.name not in self.resumable]
-        await self._cancel(
-            changed, f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
-        )
+        async with anyio.create_task_group() as group:
+            for child in self._children:
+                records = [each for each in read_records(child) if each.is_unreported and not each.is_of_task]
+                if records and self._is_unchanged(child.name, outcomes):
+                    self.resumable.add(child.name)
+                    continue
+                # These Bolt runs could conflict with new runs of the schedules.
+                for record in records:
+                    if record.is_open:
+                        group.start_soon(self._cancel, record)
+                if not records and not is_over(child):
+                    # The subflow run was killed or suspended before it triggered a Bolt run.
+                    await write_final_state(child.id, self.flow_run)
+
+    async def _cancel(self, record: Record) -> None:
+        reason = f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
+        try:
+            await reconcile_run(record, self.credentials, Event.ORPHANED, reason)
+            await write_final_state(record.flow_run_id, self.flow_run)
+        except BoltError as error:
+            # The record stays open, so the sweeper cleans it up later.
+            run_logger().error("%s", error)
+        except Superseded as superseded:
+            run_logger().info("%s", superseded)
 
     def newest_run_of(self, name: str) -> int:
         """Return the newest Bolt run that a step has had in earlier attempts; 0 if it has had none."""
         noted = self.outcomes.get(name)
-        runs = [0 if noted is None else noted.run_id or 0]
-        runs += [
-            each.run_id or 0 for child in self._children if child.name == name for each in read_records(child)
-        ]
-        return max(runs)
+        records = [each for child in self._children if child.name == name for each in read_records(child)]
+        return max((each.run_id or 0 for each in (noted, *records) if each is not None), default=0)
 
     def _is_unchanged(self, name: str, outcomes: Mapping[str, StepOutcome]) -> bool:
         before = self.outcomes.get(name)
         return name in outcomes and (before is None or before.fingerprint == outcomes[name].fingerprint)
-
-    async def cancel_leftovers(self) -> None:
-        """Cancel the Bolt runs that no step has resumed. If Prefect is unreachable, the sweeper cancels them later."""
-        if not self._left:
-            return
-        try:
-            async with prefect_client() as client:
-                # The subflow runs are read again, because the steps have taken over their records in the meantime.
-                left = await read_flow_runs(client, [child.id for child in self._left])
-        except Exception as error:  # noqa: BLE001 - the pipeline must end
-            run_logger().warning("Could not read the flow runs of earlier attempts: %s", error)
-            return
-        await self._cancel(left.values(), f"Flow run {self.flow_run.name!r} has ended without this step.")
-
-    async def _cancel(self, flow_runs: Iterable[FlowRun], reason: str) -> None:
-        """Cancel Bolt runs that no step resumes. Otherwise they could conflict with new runs of the schedules."""
-        limiter = anyio.CapacityLimiter(_AT_ONCE)
-
-        async def cancel(record: Record) -> None:
-            async with limiter:
-                try:
-                    await reconcile_run(record, self.credentials, Event.REPLACED, reason)
-                except BoltError as error:
-                    # The record stays open, so the sweeper cleans it up later.
-                    run_logger().error("%s", error)
-                except Superseded as superseded:
-                    run_logger().info("%s", superseded)
-                else:
-                    await write_final_state(record.flow_run_id, self.flow_run)
-
-        async with anyio.create_task_group() as group:
-            for flow_run in flow_runs:
-                for record in read_records(flow_run):
-                    if record.is_open:
-                        group.start_soon(cancel, record)
 
 
 def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
@@ -149,8 +120,8 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
 async def attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
     """Return an id for the current attempt of a pipeline. A suspension of the flow run does not change the id.
 
-    When a suspended flow run is resumed, Prefect does not increase the run count of this flow run, but increases the
-    run counts of its subflow runs. So the retries of a subflow run are counted from the states of the subflow run.
+    When a suspended flow run is resumed, Prefect increases the run counts of its subflow runs. So the retries of a
+    subflow run are counted from its states.
     """
     outermost, retries = flow_run, 0
     async for one in lineage(client, flow_run):
@@ -161,16 +132,10 @@ async def attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
     return f"{outermost.id}.{outermost.run_count}.{retries}"
 
 
-def _is_over(flow_run: FlowRun) -> bool:
-    return flow_run.state is not None and flow_run.state.is_final()
-
-
 def _number_calls_anew(flow: Flow[..., Any]) -> None:
-    """Make Prefect give the next subflow runs numbers that no earlier subflow run has.
+    """Make Prefect give the next subflow runs numbers that no earlier subflow run has: it would reuse that one.
 
-    Prefect numbers the subflow runs of a flow run in the order of the calls. In the next attempt, Prefect reuses the
-    subflow run that has the same number. But the next attempt may run other steps, or in another order. So the next
-    number is the present time.
+    The next attempt may run other steps, or in another order. So the next number is the present time.
     """
     context = FlowRunContext.get()
     assert context is not None  # noqa: S101 - a pipeline runs in a flow run

@@ -93,7 +93,6 @@ class PipelineRun:
                 for step in starting:
                     self._tasks[asyncio.create_task(self._step(step), name=f"step {step.key}")] = step.key
                 if not self._tasks:
-                    await self.before.cancel_leftovers()
                     return
                 await self._wait_for_step()
         except (*INTERRUPTS, StoppedByPrefect):
@@ -206,8 +205,6 @@ class PipelineRun:
         else:
             self.stop.reason = stop.reason if stop is not None else "The pipeline was interrupted."
         await self._end_steps(times().step_interrupt_seconds)
-        if self.stop.reason is not None:
-            await self.before.cancel_leftovers()
         await self._note_what_never_began()
         await self._write_page()
 
