@@ -49,7 +49,7 @@ class Lease(NamedTuple):
 
 NO_LEASE = Lease(0, "")
 
-# The leases of the flow runs around the current code.
+# The leases that the executions around the current code have taken.
 _leases: ContextVar[Mapping[UUID, Lease]] = ContextVar("leases", default={})  # noqa: B039 - never changed in place
 
 
@@ -63,16 +63,13 @@ class Superseded(Abort):
 
 
 def _leases_in(labels: Mapping[str, Any] | None) -> list[Lease]:
-    found = []
-    for name in labels or {}:
-        epoch, _, holder = name.removeprefix(LEASE_LABEL_PREFIX).partition(".")
-        if name.startswith(LEASE_LABEL_PREFIX) and epoch.isdigit():
-            found.append(Lease(int(epoch), holder))
-    return found
+    names = [name for name in labels or {} if name.startswith(LEASE_LABEL_PREFIX)]
+    parts = [name.removeprefix(LEASE_LABEL_PREFIX).partition(".") for name in names]
+    return [Lease(int(epoch), holder) for epoch, _, holder in parts]
 
 
 def top_lease(labels: Mapping[str, Any] | None) -> Lease:
-    """Return the greatest lease, which is the lease that counts; `NO_LEASE` if there is none."""
+    """Return the lease that counts; `NO_LEASE` if there is none."""
     return max(_leases_in(labels), default=NO_LEASE)
 
 
@@ -126,7 +123,7 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     holder = current_execution()
     lease = max((each for each in _leases_in(flow_run.labels) if each.holder == holder), default=None)
     if lease is None:
-        lease, flow_run = await _take(client, flow_run, _now())
+        lease, flow_run = await _take(client, flow_run)
     _leases.set({**_leases.get(), flow_run_id: lease})
     leases = the_supervisor().leases
     leases[flow_run_id] = max(lease, leases.get(flow_run_id, lease))
@@ -143,17 +140,17 @@ async def supersede(flow_run_id: UUID) -> tuple[Lease, FlowRun]:
         Superseded: Other flow runs take the lease again and again.
     """
     async with prefect_client() as client:
-        return await _take(client, await client.read_flow_run(flow_run_id), "")
+        return await _take(client, await client.read_flow_run(flow_run_id))
 
 
-async def _take(client: PrefectClient, flow_run: FlowRun, sign: str) -> tuple[Lease, FlowRun]:
+async def _take(client: PrefectClient, flow_run: FlowRun) -> tuple[Lease, FlowRun]:
     holder = current_execution()
     # Another holder may have taken the same epoch, or a later one, since the flow run was read.
     for _ in range(_WRITES_AT_MOST):
         top = top_lease(flow_run.labels)
         if top.holder == holder:
             return top, flow_run
-        flow_run = await put(client, flow_run.id, {Lease(top.epoch + 1, holder).label: sign})
+        flow_run = await put(client, flow_run.id, {Lease(top.epoch + 1, holder).label: _now()})
     raise Superseded(flow_run)
 
 
