@@ -75,8 +75,6 @@ async def make_intent(client: BoltClient, request: TriggerRequest) -> TriggerInt
         intended_at=system_clock().wall(),
         bolt_time=client.bolt_time(),
         commands=tuple(map(fingerprint_of, request.commands or schedule.commands)),
-        branch=request.branch,
-        retry_of=request.retry_of,
     )
 
 

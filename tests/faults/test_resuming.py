@@ -872,7 +872,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     with mock.patch.object(first, "_start"):
         await first.retry(run, failure.value)
     if sent:
-        intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time(), retry_of=run.run_id)
+        intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time())
         await first.ledger.intend(retry_of(first.request, run.run_id), intent)
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     process.set(Process())
