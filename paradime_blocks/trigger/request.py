@@ -85,16 +85,13 @@ class TriggerIntent:
 
 
 class RunLedger(Protocol):
-    """Stores the intent before a trigger and the run id after it, so that other processes find both."""
+    """Stores an intent before its trigger, and then the run that was started, or that none will be started."""
 
-    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
-        """Store that a trigger is about to be sent."""
+    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None: ...
 
-    async def started(self, run_id: int) -> None:
-        """Store which run the trigger started."""
+    async def started(self, run_id: int) -> None: ...
 
-    async def withdraw(self) -> None:
-        """Store that the trigger has not started a run and will not start one."""
+    async def withdraw(self) -> None: ...
 
 
 @dataclass

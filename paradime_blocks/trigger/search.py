@@ -1,8 +1,7 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. So the search compares each run that is newer than the intent with the intent: its start,
-its branch, its commands and its parent. If exactly one run fits, this run is ours. If no new run appears during the
-search window, the trigger has started nothing. In any other case the outcome is unknown.
+Bolt has no idempotency key. So each newer run is compared with the intent: its start, its branch, its commands and its
+parent. If exactly one run fits, this run is ours. If no new run appears, the trigger has started nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from paradime_blocks.errors import (
-    BoltAuthError,
-    BoltError,
-    BoltRequestError,
-    BoltTriggerUnknown,
-    BoltUnavailable,
-)
+from paradime_blocks.errors import BoltError, BoltRequestError, BoltTriggerUnknown, BoltUnavailable
 from paradime_blocks.models import BoltGitInfo, BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Deadline, system_clock
@@ -32,7 +25,6 @@ if TYPE_CHECKING:
 _LONGEST_DELAY_SECONDS = 3.0
 # A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
-_LONGEST_REQUEST_SECONDS = 60.0
 _MOST_RUNS = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
@@ -128,11 +120,8 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return how many seconds after it was sent a trigger without an answer may still start its run.
-
-    A server may work on a request for longer than the client waits for the answer.
-    """
-    return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
+    """Return for how long a server may work on a trigger: longer than the client waits for the answer."""
+    return max(60.0, 2 * request_timeout_seconds)
 
 
 def began_too_late(intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None) -> bool:
@@ -148,18 +137,14 @@ async def find_triggered_run(
     client: BoltClient,
     request: TriggerRequest,
     intent: TriggerIntent,
-    *,
     window_seconds: float,
     max_outage_seconds: float,
+    *,
     of_others: Callable[[], Awaitable[Collection[int]]] | None = None,
 ) -> Finding:
-    """Search for the run that a trigger may have started.
+    """Search until `window_seconds` after Bolt's first answer, or until an outage of `max_outage_seconds`.
 
-    The search ends `window_seconds` after Bolt's first answer, or after an outage of `max_outage_seconds`. `of_others`
-    returns the runs that other triggers are known to have started.
-
-    Raises:
-        BoltAuthError: Bolt refused the credentials.
+    `of_others` returns the runs that other triggers are known to have started.
     """
     outage = Deadline(max_outage_seconds)
     window: Deadline | None = None
@@ -169,9 +154,8 @@ async def find_triggered_run(
             fits = await _newer_runs(client, request, intent)
             others = await of_others() if of_others is not None and fits else ()
             fits = {run_id: fit for run_id, fit in fits.items() if run_id not in others}
-        except BoltAuthError:
-            raise
         except BoltError:
+            # A gateway can refuse credentials for a while that Bolt accepts.
             if outage.passed:
                 return Finding(Verdict.UNSURE)
         else:

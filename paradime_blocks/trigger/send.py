@@ -23,12 +23,7 @@ from paradime_blocks.errors import (
 from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.trigger.request import (
-    RunLedger,
-    TriggerIntent,
-    TriggerRequest,
-    fingerprint_of,
-)
+from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
     Verdict,
@@ -50,7 +45,7 @@ _BUSY_SECONDS = 15.0
 # How long to wait for the answer to the trigger after an interrupt.
 _INTERRUPT_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# A withdrawal may take longer than a save: the trigger has not been sent yet, so there is no run to cancel.
+# Longer than a save: there is no run to cancel.
 _WITHDRAWAL_SECONDS = 10.0
 
 
@@ -85,11 +80,7 @@ def in_own_thread(work: Callable[[], Coroutine[Any, Any, int]]) -> Future[int]:
 
 @dataclass
 class Trigger:
-    """Sends a trigger so that it starts at most one run.
-
-    If the answer is lost, a search shows what the trigger has started. The trigger is sent again only if the search has
-    found for certain that it has started nothing.
-    """
+    """Sends a trigger, and sends it again only if a search has found for certain that it has started nothing."""
 
     client: BoltClient
     request: TriggerRequest
@@ -102,12 +93,7 @@ class Trigger:
     intent: TriggerIntent | None = field(default=None, init=False)
 
     async def run(self) -> int:
-        """Trigger a run and return its id.
-
-        Raises:
-            BoltAlreadyRunning: The schedule is already running. The running Bolt run may be ours, if a gateway sent the
-                trigger twice; the caller decides whether it is.
-        """
+        """Trigger a run and return its id. After `BoltAlreadyRunning`, the caller decides whether the run is ours."""
         busy = Deadline(self.max_outage_seconds)
         while True:
             try:
@@ -165,7 +151,6 @@ class Trigger:
         )
 
     def _in_words(self, latest: int) -> str:
-        """Return a sentence that describes the request, for the decision log."""
         request = self.request
         asked = f"run schedule {request.schedule_name!r}"
         options = [f"branch or commit {request.branch}"] if request.branch else []
@@ -178,13 +163,8 @@ class Trigger:
         return f"Bolt is asked to {asked}; {f'its latest run is {latest}' if latest else 'it has not run before'}."
 
     async def search(self, intent: TriggerIntent, window_seconds: float) -> Finding:
-        """Search for the run that the trigger may have started, as `find_triggered_run` does."""
         return await find_triggered_run(
-            self.client,
-            self.request,
-            intent,
-            window_seconds=window_seconds,
-            max_outage_seconds=self.max_outage_seconds,
+            self.client, self.request, intent, window_seconds, self.max_outage_seconds
         )
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
@@ -200,12 +180,7 @@ class Trigger:
                 f"Bolt refused the trigger ({error.message}); checking whether it started a run all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
-        try:
-            finding = await self.search(intent, window)
-        except BoltAuthError as refused:
-            # The credentials were valid when the trigger was sent.
-            self.note(f"The search failed: {refused.message}")
-            finding = Finding(Verdict.UNSURE)
+        finding = await self.search(intent, window)
         if finding.verdict is Verdict.FOUND:
             self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
