@@ -12,19 +12,3 @@ from paradime_blocks.trigger.search import (
     unknown_trigger,
 )
 from paradime_blocks.trigger.send import Trigger
-
-__all__ = [
-    "DecisionLog",
-    "Finding",
-    "Fit",
-    "Trigger",
-    "TriggerIntent",
-    "TriggerRequest",
-    "Verdict",
-    "checked_out",
-    "find_triggered_run",
-    "fingerprint_of",
-    "first_of",
-    "longest_request_seconds",
-    "unknown_trigger",
-]

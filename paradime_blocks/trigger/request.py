@@ -72,7 +72,7 @@ class TriggerRequest:
 
 @dataclass(frozen=True)
 class TriggerIntent:
-    """The facts that are known before a trigger is sent. A later search needs these facts to find the trigger's run."""
+    """The facts that are known before a trigger is sent. Together with the request, they identify the trigger's run."""
 
     # The schedule's latest run before the trigger; 0 if the schedule had no run.
     latest_run_id: int
@@ -80,23 +80,18 @@ class TriggerIntent:
     intended_at: float
     # Only the fingerprints of the commands: many people can read the stored intent, and a command may contain a secret.
     commands: tuple[str, ...] = ()
-    branch: str | None = None
-    retry_of: int | None = None
     # The time of the intent by Bolt's clock; None if Bolt's time is unknown.
     bolt_time: float | None = None
 
 
 class RunLedger(Protocol):
-    """Stores the intent before a trigger and the run id after it, so that other processes find both."""
+    """Stores an intent before its trigger, and then the run that was started, or that none will be started."""
 
-    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None:
-        """Store that a trigger is about to be sent."""
+    async def intend(self, request: TriggerRequest, intent: TriggerIntent) -> None: ...
 
-    async def started(self, run_id: int) -> None:
-        """Store which run the trigger started."""
+    async def started(self, run_id: int) -> None: ...
 
-    async def withdraw(self) -> None:
-        """Store that the trigger has not started a run and will not start one."""
+    async def withdraw(self) -> None: ...
 
 
 @dataclass

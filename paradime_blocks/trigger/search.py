@@ -1,25 +1,18 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. So the search compares each run that is newer than the intent with the intent: its start,
-its branch, its commands and its parent. If exactly one run fits, this run is ours. If no new run appears during the
-search window, the trigger has started nothing. In any other case the outcome is unknown.
+Bolt has no idempotency key. So each newer run is compared with the intent: its start, its branch, its commands and its
+parent. If exactly one run fits, this run is ours. If no new run appears, the trigger has started nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from paradime_blocks.errors import (
-    BoltAuthError,
-    BoltError,
-    BoltRequestError,
-    BoltTriggerUnknown,
-    BoltUnavailable,
-)
+from paradime_blocks.errors import BoltError, BoltRequestError, BoltTriggerUnknown, BoltUnavailable
 from paradime_blocks.models import BoltGitInfo, BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Deadline, system_clock
@@ -32,7 +25,6 @@ if TYPE_CHECKING:
 _LONGEST_DELAY_SECONDS = 3.0
 # A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
-_LONGEST_REQUEST_SECONDS = 60.0
 _MOST_RUNS = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
@@ -62,8 +54,6 @@ class Finding:
     verdict: Verdict
     # The runs that the trigger may have started. If Bolt did not answer, there are none.
     candidates: Sequence[int] = ()
-    # Whether the search ended before its time window was over: a run may still appear.
-    is_early: bool = False
     # How well each newer run fits the intent.
     fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
 
@@ -73,14 +63,16 @@ class Finding:
         return self.candidates[0]
 
 
-def fit(intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]) -> Fit:
+def fit(
+    request: TriggerRequest, intent: TriggerIntent, record: BoltRunRecord, commands: Sequence[str]
+) -> Fit:
     """Return how well a newer run fits an intent. `commands` are the run's commands so far."""
     # Bolt may return 0 for a run without a parent.
-    if (record.parent_schedule_run_id or None) != intent.retry_of:
+    if (record.parent_schedule_run_id or None) != request.retry_of:
         return Fit.NO
-    if intent.retry_of is not None:
+    if request.retry_of is not None:
         return Fit.YES
-    source = checked_out(intent.branch, record.git_info)
+    source = checked_out(request.branch, record.git_info)
     is_open = not intent.commands or count_setup(commands) == len(commands)
     if source is Fit.NO or not (is_open or first_of(intent.commands, commands) is not None):
         return Fit.NO
@@ -128,23 +120,16 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
-    """Return how many seconds after it was sent a trigger without an answer may still start its run.
-
-    A server may work on a request for longer than the client waits for the answer.
-    """
-    return max(_LONGEST_REQUEST_SECONDS, 2 * request_timeout_seconds)
+    """Return for how long a server may work on a trigger: longer than the client waits for the answer."""
+    return max(60.0, 2 * request_timeout_seconds)
 
 
-def intended_and_now(intent: TriggerIntent, now: float, bolt_now: float | None) -> tuple[float, float]:
-    """Return when an intent was made, and the time, by one clock: by Bolt's, or else by our own, which may be wrong."""
+def began_too_late(intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None) -> bool:
+    """Whether a run began too late for an intent, by Bolt's clock, or else by ours. None: it has not begun yet."""
+    intended = intent.intended_at
     if intent.bolt_time is not None and bolt_now is not None:
-        return intent.bolt_time, bolt_now
-    return intent.intended_at, now
-
-
-def began_too_late(intended: float, now: float, began: float | None) -> bool:
-    """Whether a run began too late for an intent. `began` is None if the run has not begun yet."""
-    # Until the longest start time is over, no run can have begun too late, even if the clocks of the two differ.
+        intended, now = intent.bolt_time, bolt_now
+    # Until the longest start time is over, no run can have begun too late, even if our clock is wrong.
     return min(now, now if began is None else began) > intended + _LONGEST_START_SECONDS
 
 
@@ -152,49 +137,34 @@ async def find_triggered_run(
     client: BoltClient,
     request: TriggerRequest,
     intent: TriggerIntent,
-    *,
     window_seconds: float,
     max_outage_seconds: float,
-    least_age_seconds: float = 0.0,
-    at_most_seconds: float | None = None,
+    *,
     of_others: Callable[[], Awaitable[Collection[int]]] | None = None,
 ) -> Finding:
-    """Search for the run that a trigger may have started.
+    """Search until `window_seconds` after Bolt's first answer, or until an outage of `max_outage_seconds`.
 
-    A run counts as absent after `window_seconds`, counted from Bolt's first answer, and only if the intent is at least
-    `least_age_seconds` old. The search ends after `at_most_seconds` from Bolt's first answer, or after an outage of
-    `max_outage_seconds`. `of_others` returns the runs that other triggers are known to have started.
-
-    Raises:
-        BoltAuthError: Bolt refused the credentials.
+    `of_others` returns the runs that other triggers are known to have started.
     """
-    clock = system_clock()
-    outage = Deadline(max_outage_seconds, clock)
+    outage = Deadline(max_outage_seconds)
     window: Deadline | None = None
-    is_early = False
     delay = 0.5
     while True:
         try:
             fits = await _newer_runs(client, request, intent)
             others = await of_others() if of_others is not None and fits else ()
             fits = {run_id: fit for run_id, fit in fits.items() if run_id not in others}
-        except BoltAuthError:
-            raise
         except BoltError:
+            # A gateway can refuse credentials for a while that Bolt accepts.
             if outage.passed:
                 return Finding(Verdict.UNSURE)
         else:
-            outage = Deadline(max_outage_seconds, clock)
-            if window is None:
-                intended, now = intended_and_now(intent, clock.wall(), client.bolt_time())
-                needed = max(window_seconds, least_age_seconds - max(0.0, now - intended))
-                is_early = at_most_seconds is not None and at_most_seconds < needed
-                window = Deadline(at_most_seconds if is_early else needed, clock)
+            outage = Deadline(max_outage_seconds)
+            window = window or Deadline(window_seconds)
             finding = judge(fits, window_is_over=window.passed)
             if finding is not None:
-                is_early = is_early and finding.verdict is not Verdict.FOUND
-                return replace(finding, verdict=Verdict.UNSURE, is_early=True) if is_early else finding
-        await clock.sleep(delay)
+                return finding
+        await outage.clock.sleep(delay)
         delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
 
 
@@ -217,16 +187,16 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
             parent, state = request.retry_of, BoltRunState.RUNNING
             records = [BoltRunRecord(id=latest, state=state, parent_schedule_run_id=parent)]
     # A run that does not fit without its commands is not asked for: Bolt may refuse to show it.
-    possible = [record.id for record in records if fit(intent, record, ()) is not Fit.NO]
+    possible = [record.id for record in records if fit(request, intent, record, ()) is not Fit.NO]
     statuses = await client.get_bolt_runs(possible) if possible else {}
-    intended, now = intended_and_now(intent, system_clock().wall(), client.bolt_time())
+    now, bolt_now = system_clock().wall(), client.bolt_time()
     fits: dict[int, Fit] = {}
     for record in records:
         status = statuses.get(record.id)
         began = record.start_dttm or (status and status.started_at)
-        if not began_too_late(intended, now, began.timestamp() if began else None):
+        if not began_too_late(intent, began.timestamp() if began else None, now, bolt_now):
             commands = status.commands if status else []
-            how = fit(intent, record, [command.command for command in commands])
+            how = fit(request, intent, record, [command.command for command in commands])
             fits[record.id] = Fit.OPEN if how is Fit.YES and not is_listed else how
     return fits
 

@@ -6,11 +6,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import httpx
+from httpx import codes
 
 from paradime_blocks.errors import (
     BoltAlreadyRunning,
@@ -23,12 +23,7 @@ from paradime_blocks.errors import (
 from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
-from paradime_blocks.trigger.request import (
-    RunLedger,
-    TriggerIntent,
-    TriggerRequest,
-    fingerprint_of,
-)
+from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
     Verdict,
@@ -50,7 +45,7 @@ _BUSY_SECONDS = 15.0
 # How long to wait for the answer to the trigger after an interrupt.
 _INTERRUPT_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# A withdrawal may take longer than a save: the trigger has not been sent yet, so there is no run to cancel.
+# Longer than a save: there is no run to cancel.
 _WITHDRAWAL_SECONDS = 10.0
 
 
@@ -65,19 +60,6 @@ def may_have_started(error: BaseException) -> bool:
         # GraphQL resolver can fail after its work, and a gateway can send an error although the server did the work.
         return error.operation is not None
     return True
-
-
-async def make_intent(client: BoltClient, request: TriggerRequest) -> TriggerIntent:
-    """Before the trigger is sent, read from Bolt the facts that a later search needs."""
-    schedule = await client.get_bolt_schedule(request.schedule_name)
-    return TriggerIntent(
-        latest_run_id=schedule.latest_run_id or 0,
-        intended_at=system_clock().wall(),
-        bolt_time=client.bolt_time(),
-        commands=tuple(map(fingerprint_of, request.commands or schedule.commands)),
-        branch=request.branch,
-        retry_of=request.retry_of,
-    )
 
 
 def in_own_thread(work: Callable[[], Coroutine[Any, Any, int]]) -> Future[int]:
@@ -98,11 +80,7 @@ def in_own_thread(work: Callable[[], Coroutine[Any, Any, int]]) -> Future[int]:
 
 @dataclass
 class Trigger:
-    """Sends a trigger so that it starts at most one run.
-
-    If the answer is lost, a search shows what the trigger has started. The trigger is sent again only if the search has
-    found for certain that it has started nothing.
-    """
+    """Sends a trigger, and sends it again only if a search has found for certain that it has started nothing."""
 
     client: BoltClient
     request: TriggerRequest
@@ -111,63 +89,60 @@ class Trigger:
     note: Callable[[str], None]
     # How long to search while Bolt is unreachable, and how long to wait while Bolt rate-limits the trigger.
     max_outage_seconds: float
-    # What was known before the trigger; None if no trigger was to be sent yet.
+    # The intent of the latest trigger; None if no trigger was sent, or an interrupted one has started nothing.
     intent: TriggerIntent | None = field(default=None, init=False)
 
     async def run(self) -> int:
-        """Trigger a run and return its id.
-
-        Raises:
-            BoltAlreadyRunning: The schedule is already running. The running Bolt run may be ours, if a gateway sent the
-                trigger twice; the caller decides whether it is.
-        """
+        """Trigger a run and return its id. After `BoltAlreadyRunning`, the caller decides whether the run is ours."""
         busy = Deadline(self.max_outage_seconds)
         while True:
             try:
-                return await self._run()
-            except BoltUnavailable as error:
-                seconds = max(error.retry_after_seconds or 0.0, _BUSY_SECONDS)
-                is_busy = error.status_code == httpx.codes.TOO_MANY_REQUESTS
-                if not is_busy or seconds > (busy.remaining or 0.0):
+                run_id = await self._send_until_known()
+            except BaseException as error:
+                # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
+                if self.intent is None or not may_have_started(error):
+                    # Prefect may have stored the intent even if this process could not write it.
+                    with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
+                        await self.ledger.withdraw()
+                if not isinstance(error, BoltUnavailable) or error.status_code != codes.TOO_MANY_REQUESTS:
                     raise
+                seconds = max(error.retry_after_seconds or 0.0, _BUSY_SECONDS)
+                if seconds > (busy.remaining or 0.0):
+                    raise
+            else:
+                # The run exists now. Its id is stored even if the caller is cancelled.
+                with anyio.CancelScope(shield=True):
+                    await self.ledger.started(run_id)
+                return run_id
             # The intent was withdrawn: a run that somebody else starts during the wait must not count as ours.
             self.note(
                 f"Bolt rate-limited the trigger (HTTP 429); nothing was started. Retrying in {seconds:.0f} s."
             )
             await busy.clock.sleep(seconds)
 
-    async def _run(self) -> int:
+    async def _send_until_known(self) -> int:
         self.intent = None
-        try:
-            self.intent = await make_intent(self.client, self.request)
-            run_id = await self._send_until_known(self.intent)
-        except BoltError as error:
-            # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
-            if self.intent is None or not may_have_started(error):
-                await self.ledger.withdraw()
-            raise
-        # The run exists now. Its id is stored even if the caller is cancelled.
-        with anyio.CancelScope(shield=True):
-            await self.ledger.started(run_id)
-        return run_id
-
-    async def _send_until_known(self, intent: TriggerIntent) -> int:
-        decision, lost = self._in_words(intent), ""
+        schedule = await self.client.get_bolt_schedule(self.request.schedule_name)
+        latest = schedule.latest_run_id or 0
+        commands = tuple(map(fingerprint_of, self.request.commands or schedule.commands))
+        decision, lost = self._in_words(latest), ""
         for _ in range(_SENDS_AT_MOST):
-            await self._intend(intent)
+            # A search takes time, and each run that starts from now on may be ours.
+            intent = TriggerIntent(latest, system_clock().wall(), commands, self.client.bolt_time())
+            await self.ledger.intend(self.request, intent)
+            self.intent = intent
             self.note(decision)
             try:
-                run_id = await self._send_shielded()
+                run_id = await self._send()
             except BoltError as error:
                 found = await self._search_after(error, intent)
                 if found is not None:
                     return found
+                self.intent = None
                 decision, lost = "No run has started; the trigger is sent again.", error.message
             else:
                 self.note(f"Bolt run {run_id} was started.")
                 return run_id
-            # The search took time, and a run that starts from now on may be ours.
-            intent = replace(intent, intended_at=system_clock().wall(), bolt_time=self.client.bolt_time())
         raise BoltUnavailable(
             f"The trigger was sent {_SENDS_AT_MOST} times; each time the answer was lost and no run started. "
             f"The last error: {lost}",
@@ -175,38 +150,21 @@ class Trigger:
             operation="TriggerBoltRun",
         )
 
-    async def _intend(self, intent: TriggerIntent) -> None:
-        """Store the intent, unless this execution may not send the trigger any more."""
-        try:
-            await self.ledger.intend(self.request, intent)
-        except BaseException:
-            # The intent may be stored in spite of the error. Then a run that somebody else starts would count as ours.
-            with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
-                await self.ledger.withdraw()
-            raise
-
-    def _in_words(self, intent: TriggerIntent) -> str:
-        """Return a sentence that describes the request, for the decision log."""
+    def _in_words(self, latest: int) -> str:
         request = self.request
+        asked = f"run schedule {request.schedule_name!r}"
+        options = [f"branch or commit {request.branch}"] if request.branch else []
+        options += [f"commands {', '.join(request.commands)}"] if request.commands else []
         if request.retry_of is not None:
             what = "all of it" if request.retry_everything else "what failed"
             asked = f"retry {what} of run {request.retry_of} of schedule {request.schedule_name!r}"
-        else:
-            options = [f"branch or commit {request.branch}"] if request.branch else []
-            options += [f"commands {', '.join(request.commands)}"] if request.commands else []
-            details = Redactor.of(self.client.settings).line("; ".join(options), _DETAIL_CHARACTERS)
-            asked = f"run schedule {request.schedule_name!r}" + (f" ({details})" if details else "")
-        latest = intent.latest_run_id
+        elif options:
+            asked += f" ({Redactor.of(self.client.settings).line('; '.join(options), _DETAIL_CHARACTERS)})"
         return f"Bolt is asked to {asked}; {f'its latest run is {latest}' if latest else 'it has not run before'}."
 
     async def search(self, intent: TriggerIntent, window_seconds: float) -> Finding:
-        """Search for the run that the trigger may have started, as `find_triggered_run` does."""
         return await find_triggered_run(
-            self.client,
-            self.request,
-            intent,
-            window_seconds=window_seconds,
-            max_outage_seconds=self.max_outage_seconds,
+            self.client, self.request, intent, window_seconds, self.max_outage_seconds
         )
 
     async def _search_after(self, error: BoltError, intent: TriggerIntent) -> int | None:
@@ -222,12 +180,7 @@ class Trigger:
                 f"Bolt refused the trigger ({error.message}); checking whether it started a run all the same."
             )
             window = _REFUSAL_WINDOW_SECONDS
-        try:
-            finding = await self.search(intent, window)
-        except BoltAuthError as refused:
-            # The credentials were valid when the trigger was sent.
-            self.note(f"The search failed: {refused.message}")
-            finding = Finding(Verdict.UNSURE)
+        finding = await self.search(intent, window)
         if finding.verdict is Verdict.FOUND:
             self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
@@ -241,7 +194,7 @@ class Trigger:
             return None
         raise error
 
-    async def _send_shielded(self) -> int:
+    async def _send(self) -> int:
         """Send the trigger in its own thread: if the caller is cancelled, the answer is not lost."""
         called_off = threading.Event()
 
@@ -249,30 +202,30 @@ class Trigger:
             async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
                 return await self.request.send(client)
 
-        future = in_own_thread(send)
+        answer = in_own_thread(send)
         try:
-            return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(answer)
         except INTERRUPTS:
             # If the client waits for its next try, `set` ends this wait. A request that was sent will be answered.
             called_off.set()
+            self.note("Interrupted before the trigger was answered; waiting for the answer.")
             with signals_held_off(), anyio.CancelScope(shield=True):
-                await self._settle(future)
+                await self._settle(answer)
             raise
 
-    async def _settle(self, future: Future[int]) -> None:
+    async def _settle(self, answer: Future[int]) -> None:
         """After an interrupt, find out which run the trigger started. If no answer comes, the intent stays open."""
-        self.note("Interrupted before the trigger was answered; waiting for the answer.")
         with anyio.move_on_after(_INTERRUPT_SECONDS):
-            while not future.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
+            while not answer.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
                 await anyio.sleep(0.05)
-        if not future.done():
+        if not answer.done():
             return
-        error = future.exception()
+        error = answer.exception()
         if error is None:
-            self.note(f"The trigger started Bolt run {future.result()}.")
+            self.note(f"The trigger started Bolt run {answer.result()}.")
             # If Prefect is unreachable, the cancel of the run does not wait until the id is stored.
             with anyio.move_on_after(_SAVE_SECONDS):
-                await self.ledger.started(future.result())
+                await self.ledger.started(answer.result())
         elif not may_have_started(error):
             self.note("The trigger started nothing.")
-            await self.ledger.withdraw()
+            self.intent = None

@@ -17,7 +17,7 @@ from paradime_blocks.errors import (
 )
 from paradime_blocks.models import BoltRunRecord, BoltRunState, BoltRunStatus
 from paradime_blocks.polling import Clock, Deadline, observe
-from paradime_blocks.trigger.request import TriggerIntent, fingerprint_of
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,
@@ -25,7 +25,6 @@ from paradime_blocks.trigger.search import (
     began_too_late,
     first_of,
     fit,
-    intended_and_now,
     judge,
 )
 from paradime_blocks.trigger.send import may_have_started
@@ -86,7 +85,8 @@ def record(branch: str | None = None, commit: str | None = None, parent: int | N
 )
 def test_commands_identify_our_run(commands, seen, expected) -> None:
     """A run fits if its commands so far are the requested ones; Bolt's own commands before them do not count."""
-    assert fit(TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands))), record(), seen) is expected
+    intent = TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands)))
+    assert fit(TriggerRequest("daily"), intent, record(), seen) is expected
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,11 @@ def test_commands_identify_our_run(commands, seen, expected) -> None:
 )
 def test_the_branch_identifies_our_run(asked, branch, commit, expected) -> None:
     """A run on another branch or commit than requested is not ours."""
-    assert (
-        fit(TriggerIntent(7, 0.0, (fingerprint_of(RUN),), asked), record(branch, commit), [RUN]) is expected
+    request, intent = (
+        TriggerRequest("daily", {"branch": asked}),
+        TriggerIntent(7, 0.0, (fingerprint_of(RUN),)),
     )
+    assert fit(request, intent, record(branch, commit), [RUN]) is expected
 
 
 @pytest.mark.parametrize(
@@ -119,10 +121,11 @@ def test_the_branch_identifies_our_run(asked, branch, commit, expected) -> None:
 )
 def test_the_retried_run_identifies_our_run(parent, retry_of, expected) -> None:
     """A retry is identified by the run that it retries."""
-    assert (
-        fit(TriggerIntent(7, 0.0, (fingerprint_of(RUN),), retry_of=retry_of), record(parent=parent), [RUN])
-        is expected
+    request, intent = (
+        TriggerRequest("daily", retry_of=retry_of),
+        TriggerIntent(7, 0.0, (fingerprint_of(RUN),)),
     )
+    assert fit(request, intent, record(parent=parent), [RUN]) is expected
 
 
 @pytest.mark.parametrize(
@@ -201,8 +204,7 @@ def test_finds_the_first_requested_command(asked, shown, first) -> None:
 )
 def test_a_run_that_started_too_late_is_not_ours(began, now, bolt_time, bolt_now, expected) -> None:
     """Bolt's clock decides, where its time is known."""
-    intended, present = intended_and_now(TriggerIntent(7, 60.0, bolt_time=bolt_time), now, bolt_now)
-    assert began_too_late(intended, present, began) is expected
+    assert began_too_late(TriggerIntent(7, 60.0, bolt_time=bolt_time), began, now, bolt_now) is expected
 
 
 @given(st.dictionaries(st.integers(1, 99), st.sampled_from(Fit), max_size=5), st.booleans())

@@ -44,7 +44,7 @@ def die(*_: Any, **__: Any) -> None:
 async def killed_before_it_sends(simulator: BoltSimulator, flow_run_id: UUID) -> None:
     """Write the intent, and die."""
     attempt = await begun(simulator, flow_run_id)
-    with mock.patch.object(Trigger, "_send_shielded", side_effect=die):
+    with mock.patch.object(Trigger, "_send", side_effect=die):
         await attempt.obtain()
 
 

@@ -184,21 +184,18 @@ async def test_only_the_refused_attempt_takes_the_run_for_its_own(simulator, pre
 
 async def test_a_run_still_in_its_setup_does_not_count_as_ours(simulator, prefect) -> None:
     """Another client started it between our search and our trigger; later commands show that it does something else."""
-    from paradime_blocks.trigger import send as trigger
-
     setup = SimulatedCommand("git clone it", duration_seconds=10)
     ours = SimulatedCommand("dbt run", duration_seconds=float("inf"))
     simulator.update_schedule(SCHEDULE, commands=[setup, ours], already_running="refuse")
-    make_intent = trigger.make_intent
-
-    async def and_somebody_starts_one(*arguments: Any) -> TriggerIntent:
-        intent = await make_intent(*arguments)
-        simulator.start_run(SCHEDULE, commands=["git clone it", "dbt test"], actor="an API key")
-        return intent
-
     process.set(Process())
     attempt = await begun(simulator, running(prefect), on_already_running="fail")
-    somebody = mock.patch.object(trigger, "make_intent", and_somebody_starts_one)
+    intend = attempt.ledger.intend
+
+    async def and_somebody_starts_one(*arguments: Any) -> None:
+        await intend(*arguments)
+        simulator.start_run(SCHEDULE, commands=["git clone it", "dbt test"], actor="an API key")
+
+    somebody = mock.patch.object(attempt.ledger, "intend", and_somebody_starts_one)
     with somebody, pytest.raises(BoltAlreadyRunning) as refused:
         await attempt.obtain()
     (other,) = simulator.runs()
@@ -872,7 +869,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     with mock.patch.object(first, "_start"):
         await first.retry(run, failure.value)
     if sent:
-        intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time(), retry_of=run.run_id)
+        intent = TriggerIntent(latest_run_id=run.run_id, intended_at=time.time())
         await first.ledger.intend(retry_of(first.request, run.run_id), intent)
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     process.set(Process())

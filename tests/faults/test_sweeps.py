@@ -256,7 +256,7 @@ async def test_the_end_says_that_a_retry_was_not_started(simulator, prefect, mon
         None,
         Running(),
         request=TriggerRequest(schedule_name=SCHEDULE, retry_of=failed),
-        intent=TriggerIntent(latest_run_id=failed, intended_at=time.time(), retry_of=failed),
+        intent=TriggerIntent(latest_run_id=failed, intended_at=time.time()),
         failed_run=failed,
         attempts=[BoltAttempt(run_id=failed, state=BoltRunState.FAILED)],
     )

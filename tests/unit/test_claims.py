@@ -80,7 +80,7 @@ def test_commands_are_stored_as_fingerprints():
     """The label is short even for 400 kB of commands, which may contain secrets."""
     commands = [f"dbt run -s {'orders+ ' * 50_000}"]
     request = TriggerRequest(schedule_name="daily", options={"commands": commands, "branch": "dev"})
-    intent = TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands)), "dev")
+    intent = TriggerIntent(7, 0.0, tuple(map(fingerprint_of, commands)))
     record = Record(
         flow_run_id=uuid4(),
         request=request,
@@ -93,8 +93,8 @@ def test_commands_are_stored_as_fingerprints():
     assert kept.asked == request.fingerprint
     assert (kept.schedule, kept.request.branch, kept.intent) == ("daily", "dev", intent)
     record = BoltRunRecord(id=8, state=BoltRunState.RUNNING)
-    assert fit(kept.intent, record, ["git clone x", *commands]) is Fit.YES
-    assert fit(kept.intent, record, ["git clone x", "dbt test"]) is Fit.NO
+    assert fit(kept.request, kept.intent, record, ["git clone x", *commands]) is Fit.YES
+    assert fit(kept.request, kept.intent, record, ["git clone x", "dbt test"]) is Fit.NO
 
 
 async def test_labels_that_another_writer_overwrote_are_written_again():

@@ -85,10 +85,8 @@ async def _reconcile(
 
 async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
     """Whether all Bolt runs that a trigger may have started are known and have ended."""
-    if finding.is_early or not finding.candidates:
-        return False
     states = [await BoltRun(run_id, credentials).astate() for run_id in finding.candidates]
-    return all(state.is_terminal for state in states)
+    return bool(states) and all(state.is_terminal for state in states)
 
 
 async def _cancel(record: Record, credentials: ParadimeCredentials) -> BoltRunState:

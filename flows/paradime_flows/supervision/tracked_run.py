@@ -35,25 +35,26 @@ async def find_run(
         return Finding(Verdict.ABSENT)
     # The client may have sent the trigger several times. Bolt may have accepted only the last one.
     oldest = longest_request_seconds(credentials.request_timeout_seconds) + RetryPolicy.total_seconds
+    age = max(0.0, time.time() - record.intent.intended_at)
+    certain_after = max(times().search_seconds, oldest - age)
+    limit = float("inf") if seconds is None else seconds
     finding = Finding(Verdict.UNSURE)
     # During an outage, the client retries its requests for a long time. So the time of the search is limited here, too.
-    with anyio.move_on_after(float("inf") if seconds is None else seconds + times().prefect_answer_seconds):
+    with anyio.move_on_after(limit + times().prefect_answer_seconds):
         async with credentials.get_client() as client:
             finding = await find_triggered_run(
                 client,
                 record.request,
                 record.intent,
-                window_seconds=times().search_seconds,
-                max_outage_seconds=oldest if seconds is None else seconds,
-                least_age_seconds=oldest,
-                at_most_seconds=seconds,
+                window_seconds=min(limit, certain_after),
+                max_outage_seconds=min(limit, oldest),
                 of_others=partial(runs_of_others, record),
             )
     if finding.verdict is Verdict.FOUND:
         record.run_id, record.phase = finding.run_id, Phase.RUNNING
         record.began_at = record.intent.intended_at
         note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
-    elif finding.is_early and not finding.candidates:
+    elif finding.verdict is Verdict.ABSENT and limit < certain_after:
         note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
     elif finding.verdict is Verdict.ABSENT:
         note = "The trigger has started no run."
@@ -61,7 +62,9 @@ async def find_run(
         candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
         note = f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
     decision_log.note(note)
-    return finding
+    # While a run may still appear, neither its absence nor the candidates are known.
+    is_final = finding.verdict is Verdict.FOUND or certain_after <= limit
+    return finding if is_final else Finding(Verdict.UNSURE)
 
 
 async def remaining_seconds(record: Record, credentials: ParadimeCredentials, limit: float) -> float:
