@@ -82,12 +82,20 @@ async def killed_during_takeover(
     prefect: PrefectInMemory,
     first: UUID,
     second: UUID,
-    before: str = "_mark_taken_over",
+    before: str = "the mark",
 ) -> None:
     """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
     from paradime_flows.runner import begin
 
-    killed = mock.patch.object(begin, before, side_effect=Killed)
+    step = "write_final_state" if before == "the final state" else "write_record"
+    done, do = iter([True] if before == "the mark" else []), getattr(begin, step)
+
+    async def do_or_die(*arguments: Any) -> Any:
+        if not next(done, False):
+            raise Killed
+        return await do(*arguments)
+
+    killed = mock.patch.object(begin, step, do_or_die)
     with killed, resuming(prefect, first), pytest.raises(Killed):
         await begun(simulator, second)
 
@@ -353,7 +361,7 @@ async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, pr
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, prefect, first, second, before="write_final_state")
+    await killed_during_takeover(simulator, prefect, first, second, before="the final state")
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
@@ -377,7 +385,7 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
 
 
-@pytest.mark.parametrize("before", ["write_final_state", "_take_over", "_mark_taken_over"])
+@pytest.mark.parametrize("before", ["the final state", "the new record", "the mark"])
 async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect, before) -> None:
     """After each step of a takeover, a record is open: nobody loses the run, and nobody starts another one."""
     first, second = running(prefect), running(prefect)

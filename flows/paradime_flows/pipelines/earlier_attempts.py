@@ -68,8 +68,8 @@ class EarlierAttempts:
                 # Its process may still be alive. It would start more steps, and cancel the running steps at its end.
                 # If the earlier flow run is just starting again, it notices this flow run and stops.
                 with suppress(Superseded):
-                    await supersede(one.id, self.flow_run)
-                    await write_final_state(one.id, self.flow_run)
+                    _, left = await supersede(one.id, self.flow_run)
+                    await write_final_state(left, self.flow_run)
         async with prefect_client() as client:
             self._children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
         if self._children:
@@ -79,7 +79,7 @@ class EarlierAttempts:
                 self._left.append(child)
             elif not _is_over(child):
                 # The subflow run was killed or suspended before it triggered a Bolt run.
-                await write_final_state(child.id, self.flow_run)
+                await write_final_state(child, self.flow_run)
         self.resumable = {child.name for child in self._left if self._is_unchanged(child.name, outcomes)}
         changed = [child for child in self._left if child.name not in self.resumable]
         await self._cancel(
@@ -116,7 +116,7 @@ class EarlierAttempts:
         """Cancel Bolt runs that no step resumes. Otherwise they could conflict with new runs of the schedules."""
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
-        async def cancel(record: Record) -> None:
+        async def cancel(flow_run: FlowRun, record: Record) -> None:
             async with limiter:
                 try:
                     await reconcile_run(record, self.credentials, Event.REPLACED, reason)
@@ -126,13 +126,13 @@ class EarlierAttempts:
                 except Superseded as superseded:
                     run_logger().info("%s", superseded)
                 else:
-                    await write_final_state(record.flow_run_id, self.flow_run)
+                    await write_final_state(flow_run, self.flow_run)
 
         async with anyio.create_task_group() as group:
             for flow_run in flow_runs:
                 for record in read_records(flow_run):
                     if record.is_open:
-                        group.start_soon(cancel, record)
+                        group.start_soon(cancel, flow_run, record)
 
 
 def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 from uuid import UUID
 
 import anyio
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 
 from paradime_blocks import (
@@ -22,16 +23,38 @@ from paradime_blocks import (
     BoltRunTimedOut,
     BoltSchedule,
 )
+from paradime_blocks.polling import Observation
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
-from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Phase, Record, Relation
-from paradime_flows.prefect_api import run_logger
+from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
+from paradime_flows.ledger import (
+    FLOW_KEY,
+    FlowRunLedger,
+    Phase,
+    Record,
+    Relation,
+    attempts_around,
+    held_lease,
+)
+from paradime_flows.parameters import RetriedRunOptions
+from paradime_flows.prefect_api import (
+    count_signals,
+    current_execution_began_at,
+    end_left_task_runs,
+    filled,
+    flow_run_url,
+    is_rescheduled,
+    prefect_client,
+    run_logger,
+    schedule_tag,
+)
+from paradime_flows.reporting.archive import Archive
+from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.failure_cause import outcome_text
-from paradime_flows.retry_policy import retry_of, why_not_retry
-from paradime_flows.runner.begin import open_intent
+from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS, retry_of, why_not_retry
+from paradime_flows.runner.begin import begin_execution, find_record
 from paradime_flows.runner.conflict import Skipped, Triggering
-from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.supervision import (
     Action,
     Event,
@@ -44,12 +67,36 @@ from paradime_flows.supervision import (
     find_run,
     reason_to_stop_if_known,
     remaining_seconds,
+    remember_credentials,
     unless_stopped,
 )
 
-if TYPE_CHECKING:
-    from paradime_blocks.polling import Observation
-    from paradime_flows.reporting.archive import Archive
+
+@dataclass(frozen=True)
+class RunPolicies:
+    """The attributes mean the same as the parameters of `run_schedule`.
+
+    With `leave`, the flow run stops tracking the Bolt run when it has started. From then on, nothing cancels it.
+    """
+
+    retries: int = 0
+    retry_delay_seconds: float = 30.0
+    non_retryable_errors: tuple[str, ...] = DEFAULT_NON_RETRYABLE_ERRORS
+    on_already_running: OnAlreadyRunning = "wait"
+    on_timeout: Policy = "cancel"
+    on_interrupt: OnInterrupt = "auto"
+    on_crash: Policy = "cancel"
+    leave: bool = False
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+
+    @classmethod
+    async def of(cls, options: RetriedRunOptions) -> RunPolicies:
+        """Return the policies that the options of a flow contain."""
+        given: dict[str, Any] = filled(RetriedRunOptions, options)
+        chosen = {each.name: given[each.name] for each in fields(cls) if each.name in given}
+        if (patterns := chosen.pop("non_retryable_errors")) is not None:
+            chosen["non_retryable_errors"] = tuple(patterns)
+        return cls(**chosen, archive=await ArchiveSettings.resolve(options))
 
 
 @dataclass(eq=False)
@@ -84,8 +131,38 @@ class RunLifecycle:
         key: str = FLOW_KEY,
         watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None,
     ) -> RunLifecycle:
-        """Take the lease on a flow run, find or make the record of the intent, and return the lifecycle."""
-        record, request = await open_intent(schedule, flow_run_id, policies, request, key)
+        """Begin an execution of the flow run, and find or make the record of the intent."""
+        count_signals()
+        credentials = schedule.credentials
+        remember_credentials(flow_run_id, credentials)
+        async with prefect_client() as client:
+            flow_run, earlier = await begin_execution(
+                client, flow_run_id, [schedule_tag(schedule.schedule_name)]
+            )
+            if flow_run.run_count > 1:
+                await end_left_task_runs(
+                    client,
+                    flow_run_id,
+                    "The process of an earlier attempt has ended.",
+                    begun_before=current_execution_began_at(),
+                )
+        request = _with_reason(request or schedule.request(), flow_run)
+        facts: dict[str, Any] = {
+            "asked": request.fingerprint,
+            "called_in": attempts_around(flow_run_id),
+            "api_endpoint": credentials.api_endpoint,
+            "workspace_uid": credentials.workspace_uid,
+            "credentials_block": credentials._block_document_name,  # noqa: SLF001 - no public name
+            "on_interrupt": policies.on_interrupt,
+            "is_rescheduled": is_rescheduled(),
+            "on_crash": policies.on_crash,
+            "on_timeout": policies.on_timeout,
+            "archive": policies.archive,
+            "left": policies.leave,
+        }
+        new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
+        found = await find_record(new, flow_run, earlier, credentials)
+        record = (found or new).model_copy(update=facts).hold_with(held_lease(flow_run_id))
         return cls(schedule, record, policies, request, watcher)
 
     @property
@@ -270,3 +347,12 @@ class RunLifecycle:
         if self.record.is_open:
             await clean_up_interrupted(self.record, self.schedule.credentials, stop)
         return f"{stop.reason}{describe_run(self.record)}"
+
+
+def _with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
+    """Return the request with a reason, which Paradime's page shows. The default reason names the flow run."""
+    if request.options.get("reason") is not None:
+        return request
+    url = flow_run_url(flow_run.id)
+    name = one_line(flow_run.name, 100) or str(flow_run.id)
+    return request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))

@@ -21,8 +21,7 @@ from paradime_blocks.text import one_line
 from paradime_flows.live.view import LiveView
 from paradime_flows.prefect_api import as_task_run, current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
-from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 from paradime_flows.runner.slot import hold_slot
 from paradime_flows.runner.suspend import has_ended_soon, suspend
 from paradime_flows.supervision import StoppedByPrefect, archive_of, describe_run
