@@ -56,7 +56,7 @@ def no_signs_of_life() -> Iterator[None]:
 @pytest.fixture
 def taken_slot() -> Iterator[None]:
     """Another flow run has the schedule's slot in Prefect."""
-    import paradime_flows.runner.slot as module
+    import paradime_flows.runner.conflict as module
 
     @asynccontextmanager
     async def taken(*_: Any, wait_seconds: float) -> AsyncIterator[None]:
@@ -98,6 +98,10 @@ async def killed_during_takeover(
     killed = mock.patch.object(begin, step, do_or_die)
     with killed, resuming(prefect, first), pytest.raises(Killed):
         await begun(simulator, second)
+
+
+async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
+    await lifecycle.triggering.hold_slot(stack, retries=lifecycle.policies.retries)
 
 
 def decisions_of(lifecycle: RunLifecycle) -> str:
@@ -830,7 +834,6 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
     """A hook left its run running, and another flow run has the schedule now. A retry of a failure does wait."""
-    from paradime_flows.runner.slot import hold_slot
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
@@ -865,7 +868,6 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     """Its attempt has died, and another flow run has the schedule by now."""
     from paradime_flows.retry_policy import retry_of
     from paradime_flows.runner import run as driving
-    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -896,7 +898,6 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
 async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot) -> None:
     """A retry of its flow run is a new intent, and another flow run has the schedule."""
     from paradime_flows.runner.conflict import Skipped
-    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -917,7 +918,6 @@ async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot)
 
 async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, taken_slot) -> None:
     """There is no run to return. So it fails, but only when a killed flow run would have lost the slot."""
-    from paradime_flows.runner.slot import hold_slot
 
     lifecycle = await begun(simulator, running(prefect), on_already_running="skip")
     lifecycle.triggering.waiting = Deadline(1000)

@@ -73,12 +73,7 @@ async def begin_execution(
 async def find_record(
     new: Record, flow_run: FlowRun, earlier: Sequence[FlowRun], credentials: ParadimeCredentials
 ) -> Record | None:
-    """Return the record that a new intent resumes: of its flow run, or taken over from an older one; or else None.
-
-    Raises:
-        BoltError: The flow run tracks a Bolt run of another schedule; or an old flow run was cancelled, but Bolt could
-            not cancel its Bolt run. Then the old record stays open, so that the sweeper cleans it up.
-    """
+    """Return the record that a new intent resumes: of its flow run, or taken over from an older one; or else None."""
     record = claim(read_records(flow_run), new)
     for previous in earlier:
         record = await _take_over_from(previous, record, new, flow_run, credentials)
@@ -156,7 +151,8 @@ async def _take_over_from(
         if record is None:
             if cancelled and old.is_open:
                 reason = f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
-                # If the Bolt run is unknown, the clean-up searches until it is certain whether there is one.
+                # This searches for an unknown Bolt run until it is certain whether there is one. If Bolt does not
+                # cancel it, the record stays open for the sweeper, and the new flow run fails.
                 await reconcile_run(old.hold_with(lease), credentials, Event.CANCELLED, reason)
                 if not _can_be_continued(old):
                     continue

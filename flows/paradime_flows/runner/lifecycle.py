@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -81,7 +81,7 @@ class RunPolicies:
 
     retries: int = 0
     retry_delay_seconds: float = 30.0
-    non_retryable_errors: tuple[str, ...] = DEFAULT_NON_RETRYABLE_ERRORS
+    non_retryable_errors: Sequence[str] = DEFAULT_NON_RETRYABLE_ERRORS
     on_already_running: OnAlreadyRunning = "wait"
     on_timeout: Policy = "cancel"
     on_interrupt: OnInterrupt = "auto"
@@ -93,9 +93,8 @@ class RunPolicies:
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
         """Return the policies that the options of a flow contain."""
         given: dict[str, Any] = filled(RetriedRunOptions, options)
-        chosen = {each.name: given[each.name] for each in fields(cls) if each.name in given}
-        if (patterns := chosen.pop("non_retryable_errors")) is not None:
-            chosen["non_retryable_errors"] = tuple(patterns)
+        # Without patterns of their own, the default patterns are used.
+        chosen = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
         return cls(**chosen, archive=await ArchiveSettings.resolve(options))
 
 
@@ -178,12 +177,15 @@ class RunLifecycle:
         run = await self._resume()
         if run is not None:
             return run
-        # If there is a `failed_run`, an earlier execution of the flow run ended before it had retried this Bolt run.
-        failed = self.record.failed_run
-        request = self.request if failed is None else retry_of(self.request, failed)
-        if request.retry_of is not None:
-            await self._count_retried(request.retry_of)
-        return await self._start(request)
+        record = self.record
+        if record.failed_run is not None:
+            # An earlier execution of the flow run ended before it had retried this Bolt run.
+            return await self._start(retry_of(self.request, record.failed_run))
+        if (retried := self.request.retry_of) is not None:
+            record.count_attempt(retried, await self.schedule.attach(retried).astate())
+        # The limit `retries` ignores these attempts.
+        record.earlier = len(record.attempts)
+        return await self._start(self.request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
         try:
@@ -191,23 +193,14 @@ class RunLifecycle:
         except Skipped:
             if self.record.failed_run is None:
                 raise
-            self.stop_retrying("The schedule is already running, and the policy is to skip")
+            self.decision_log.note(
+                "The schedule is already running, and the policy is to skip, so the failed run is not retried."
+            )
+            # Now this attempt reports the failure.
+            self.policies = replace(self.policies, retries=0)
         run = self.run
         assert run is not None  # noqa: S101 - the ledger has the run's id
         return run
-
-    def stop_retrying(self, why: str) -> None:
-        """Make this attempt of the flow run report the failure of the Bolt run, and retry no Bolt run any more."""
-        self.decision_log.note(f"{why}, so the failed run is not retried.")
-        self.policies = replace(self.policies, retries=0)
-
-    async def _count_retried(self, run_id: int) -> None:
-        """Add the Bolt run that the caller asked to retry to the attempts. The limit `retries` ignores this run."""
-        async with self.schedule.credentials.get_client() as client:
-            status = await client.get_bolt_run(run_id, logs=False)
-        known = len(self.record.attempts)
-        self.record.count_attempt(run_id, status.state)
-        self.record.earlier += len(self.record.attempts) - known
 
     async def _resume(self) -> BoltRun | None:
         record = self.record
@@ -227,7 +220,6 @@ class RunLifecycle:
                 f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run."
             )
             self.record.count_attempt(record.run_id, record.state)
-            record.earlier = len(record.attempts)
             record.intent = None
             return None
         if action is not Action.SEARCH:
