@@ -100,10 +100,6 @@ async def killed_during_takeover(
         await begun(simulator, second)
 
 
-async def hold_slot(lifecycle: RunLifecycle, stack: AsyncExitStack) -> None:
-    await lifecycle.triggering.hold_slot(stack, retries=lifecycle.policies.retries)
-
-
 def decisions_of(lifecycle: RunLifecycle) -> str:
     return " ".join(sentence for _, sentence in lifecycle.record.notes)
 
@@ -833,7 +829,7 @@ async def test_a_resumed_run_follows_the_policies_of_its_present_attempt(simulat
 async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
-    """A hook left its run running, and another flow run has the schedule now. A retry of a failure does wait."""
+    """A hook left its run running, and another flow run has the schedule now."""
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
@@ -850,12 +846,8 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     retry = await begun(simulator, flow_run_id, leave=True, on_already_running=policy, retries=retries)
     retry.triggering.waiting = Deadline(0.5)
     async with AsyncExitStack() as stack:
-        if ended == "FAILED" and retries:
-            with pytest.raises(BoltAlreadyRunning):
-                await hold_slot(retry, stack)
-        else:
-            await hold_slot(retry, stack)
-            assert (await retry.obtain()).run_id == run.run_id
+        await retry.triggering.hold_slot(stack)
+        assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
 
 
@@ -888,7 +880,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     process.set(Process())
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
-        await hold_slot(again, stack)
+        await again.triggering.hold_slot(stack)
         with pytest.raises(BoltRunFailed) as failure:
             await driving._to_the_end(again, await again.obtain())
     assert failure.value.run_id == run.run_id
@@ -913,7 +905,7 @@ async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot)
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
         with pytest.raises(Skipped):
-            await hold_slot(again, stack)
+            await again.triggering.hold_slot(stack)
 
 
 async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, taken_slot) -> None:
@@ -924,7 +916,7 @@ async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, t
     began = asyncio.get_running_loop().time()
     async with AsyncExitStack() as stack:
         with pytest.raises(BoltAlreadyRunning):
-            await hold_slot(lifecycle, stack)
+            await lifecycle.triggering.hold_slot(stack)
     assert 70 < asyncio.get_running_loop().time() - began < 90
 
 
@@ -951,7 +943,7 @@ async def test_a_conflict_before_a_trigger_forgets_a_reported_run(simulator, pre
     assert refused.value.run_id == other
     if policy == "fail":
         assert simulator.count("listBoltRuns") == looks + 1
-    archived = await again.finish(refused.value)
+    archived, _ = await again.finish(refused.value)
     assert archived.record.run_id is None
     record = record_of(prefect, flow_run_id)
     assert (record.run_id, record.state) == (None, None)

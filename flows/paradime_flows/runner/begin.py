@@ -1,13 +1,8 @@
 """Begins an execution of a flow run, and finds the record that an intent resumes.
 
-The record is from an earlier attempt of the flow run, or from an older flow run that the flow run replaces. An older
-flow run's record is taken over, so that exactly one flow run tracks each Bolt run:
-
-1. The new flow run takes the lease of the old one. From then on, neither the old flow run nor a process that cleans up
-   for it changes anything.
-2. It writes the final state of the old one. If somebody cancelled the old one, it also cancels the Bolt run.
-3. It writes its own record.
-4. It marks the old record as reported. If the process is killed before that, the next attempt does it.
+The record is from an earlier attempt of the flow run, or from an older flow run that the flow run replaces. Of an older
+flow run, the new one takes over the record in steps (ledger/README.md), so that exactly one flow run tracks each Bolt
+run. If the process is killed between two steps, the next attempt continues.
 """
 
 from __future__ import annotations
@@ -50,11 +45,7 @@ async def begin_execution(
     """Begin an execution of a flow run: take its lease, tag it, and send heartbeats.
 
     Return the flow run, as read after the lease was taken, and the flow runs that earlier attempts of its parents have
-    made with the same call, newest first.
-
-    Raises:
-        StoppedByPrefect: The flow run was cancelled before this attempt began.
-        Superseded: Another process runs this flow run now, or another flow run has replaced this flow run.
+    made with the same call, newest first. If the flow run was cancelled before, raise `StoppedByPrefect`.
     """
     flow_run = await take_lease(client, flow_run_id)
     family = [one async for one in lineage(client, flow_run)]
@@ -188,10 +179,7 @@ def _is_of_same_run(old: Record, record: Record) -> bool:
 
 
 async def write_final_state(previous: FlowRun, new: FlowRun) -> bool:
-    """Write the final state of an old flow run that `new` replaces, and whose process is gone or has stopped.
-
-    Return whether somebody has cancelled the old flow run, or one of its parents.
-    """
+    """Write the final state of an old flow run that `new` replaces. Return whether it, or a parent, was cancelled."""
     cancelled = False
     try:
         async with prefect_client() as client:

@@ -93,19 +93,12 @@ class Triggering:
             return "fail"
         return policy if conflict.is_active else "wait"
 
-    async def hold_slot(self, stack: AsyncExitStack, *, retries: int) -> None:
-        """Take the schedule's slot until `stack` closes, and wait for it as long as `on_already_running` allows.
-
-        Raises:
-            Skipped: Another flow run holds the slot, and the policy is `skip`.
-            BoltAlreadyRunning: Another flow run holds the slot, and the policy allows neither to wait nor to continue.
-        """
-        record, waits = self.ledger.record, self.on_already_running == "wait"
+    async def hold_slot(self, stack: AsyncExitStack) -> None:
+        """Take the schedule's slot until `stack` closes, and wait for it as long as `on_already_running` allows."""
+        waits = self.on_already_running == "wait"
         self.looks_first = not waits
-        # Whether a Bolt run of this flow run has failed, and is to be retried before anybody reports the failure.
-        is_retry = record.is_unreported and record.state in BoltRunState.FAILURES and retries > 0
-        # The time limit of a Bolt run that this flow run may already have has begun. Only a retry needs the slot.
-        needs_none = decide(record, Event.BEGUN) is not Action.SEND and not is_retry
+        # The time limit of a Bolt run that this flow run already has, or may have, has begun.
+        needs_none = decide(self.ledger.record, Event.BEGUN) is not Action.SEND
         # The holder of the slot may have been killed. It loses the slot within this time.
         dead = Deadline(min(times().slot_dead_seconds, self.waiting.remaining or 0.0))
         while True:
@@ -113,7 +106,8 @@ class Triggering:
             seconds = limit if waits and not needs_none else times().slot_try_seconds
             slot = schedule_slot(slot_name(self.schedule), self.decision_log, wait_seconds=seconds)
             with suppress(SlotTaken):
-                await unless_stopped(partial(stack.enter_async_context, slot), record.flow_run_id)
+                take = partial(stack.enter_async_context, slot)
+                await unless_stopped(take, self.ledger.record.flow_run_id)
                 return
             if not needs_none:
                 conflict = await self._conflicting_run()
@@ -124,10 +118,10 @@ class Triggering:
                 why = "Another flow run in Prefect runs the schedule"
                 if answer == "fail" or conflict.run is None:
                     raise BoltAlreadyRunning(f"{why}.", schedule_name=self.asked.schedule_name)
-                # If a retry is skipped, the failure must be reported, so `RunLifecycle` skips it.
-                if answer == "skip" and not is_retry:
+                if answer == "skip":
                     latest = f"latest Bolt run of the schedule: {conflict.run.run_id}"
                     raise Skipped(conflict.run, f"{why} ({latest})")
+            self.looks_first = True
             self.decision_log.note(
                 "Another flow run, or a killed attempt of this one, holds the schedule's slot; "
                 "continuing without it."
@@ -135,11 +129,7 @@ class Triggering:
             return
 
     async def run(self, request: TriggerRequest) -> None:
-        """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger.
-
-        Raises:
-            Skipped: The schedule is already running, and the policy is `skip`.
-        """
+        """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger."""
         if request.retry_of is not None:
             # The Bolt runs before the retry do not count as a wait.
             self.waiting = Deadline(self.schedule.timeout_seconds)
@@ -184,8 +174,7 @@ class Triggering:
 
     async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
-        other = conflict.run
-        answer = self._answer_to(conflict)
+        other, answer = conflict.run, self._answer_to(conflict)
         if answer == "wait" and other is None:
             self.decision_log.note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
@@ -296,10 +285,7 @@ class Triggering:
         return request.with_options(commands=planned[start:] or None)
 
     async def how_it_differs(self, other: BoltRun) -> str | None:
-        """Describe how another client's Bolt run differs from the request; None if no difference is known so far.
-
-        With `attach_if_same`, a difference is an error.
-        """
+        """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
         try:
             differences = await self._differences(other)
         except BoltError as error:
@@ -339,11 +325,7 @@ class Triggering:
 
 
 def slot_name(schedule: BoltSchedule) -> str:
-    """Return the name of a schedule's concurrency limit. The name is the same in every process.
-
-    Prefect forbids some characters in the name of a limit. If the schedule's name contains such a character, the
-    character is replaced, and a hash is added to the name.
-    """
+    """Return the name of a schedule's concurrency limit. Characters that Prefect forbids there become a hash."""
     place = f"{schedule.credentials.api_endpoint} {schedule.credentials.workspace_uid or ''}"
     workspace = hashlib.sha256(place.encode()).hexdigest()[:10]
     label = schedule.schedule_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,6 @@ from uuid import UUID
 
 import anyio
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import Pause
 
 from paradime_blocks import (
     BoltError,
@@ -165,10 +164,9 @@ class RunLifecycle:
         return cls(schedule, record, policies, request, watcher)
 
     @property
-    def run(self) -> BoltRun | None:
-        """The current Bolt run."""
-        if self.record.run_id is None:
-            return None
+    def run(self) -> BoltRun:
+        """The current Bolt run. The record has its id."""
+        assert self.record.run_id is not None  # noqa: S101
         cancels = decide(self.record, Event.TIME_LIMIT) is Action.CANCEL
         return replace(self.schedule.attach(self.record.run_id), cancel_on_timeout=cancels)
 
@@ -198,9 +196,7 @@ class RunLifecycle:
             )
             # Now this attempt reports the failure.
             self.policies = replace(self.policies, retries=0)
-        run = self.run
-        assert run is not None  # noqa: S101 - the ledger has the run's id
-        return run
+        return self.run
 
     async def _resume(self) -> BoltRun | None:
         record = self.record
@@ -232,8 +228,9 @@ class RunLifecycle:
         if decide(record, Event.BEGUN, is_absent=finding.verdict is Verdict.ABSENT) is Action.REFUSE:
             what = "An earlier attempt may have triggered a run, but it is unknown whether a run started."
             raise unknown_trigger(what, record.schedule, finding)
-        if finding.verdict is Verdict.FOUND:
-            await self.ledger.started(finding.run_id)
+        if finding.verdict is not Verdict.FOUND:
+            return None
+        await self.ledger.started(finding.run_id)
         return self.run
 
     async def wait(self, run: BoltRun) -> BoltRunState:
@@ -275,8 +272,8 @@ class RunLifecycle:
 
     def _retries_of(self, run: BoltRun) -> int:
         """Return how many failed Bolt runs were retried before this one."""
-        counted = self.record.attempts[self.record.earlier :]
-        return sum(each.state in BoltRunState.FAILURES for each in counted if each.run_id != run.run_id)
+        failed = self.record.attempts[self.record.earlier :]
+        return sum(each.run_id != run.run_id for each in failed)
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
@@ -295,8 +292,8 @@ class RunLifecycle:
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
         return await self._start(request)
 
-    async def finish(self, outcome: BaseException | None) -> Archive:
-        """Archive the Bolt run, then write the outcome to the record. The summary shows the error, if any."""
+    async def finish(self, outcome: BaseException | None) -> tuple[Archive, str | None]:
+        """Archive the Bolt run, and write the outcome to the record. Return a message if the flow run was cancelled."""
         record = self.record
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
             record.state = BoltRunState(str(outcome.state))
@@ -306,7 +303,7 @@ class RunLifecycle:
         archive = archive_of(record, self.schedule.credentials, outcome_text(outcome) or self.differs)
         await archive.run()
         # If another process runs the flow run now, this call raises an error: that process still needs the open record.
-        await reason_to_stop_if_known(record.flow_run_id)
+        stop = await reason_to_stop_if_known(record.flow_run_id)
         left = isinstance(outcome, BoltRunTimedOut) and decide(record, Event.TIME_LIMIT) is Action.LEAVE
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
@@ -314,7 +311,11 @@ class RunLifecycle:
             await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
         else:
             await self.ledger.save()
-        return archive
+        if stop is None or not stop.is_cancel:
+            return archive, None
+        if record.is_open:
+            await clean_up_interrupted(record, self.schedule.credentials, stop)
+        return archive, f"{stop.reason}{describe_run(record)}"
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:
@@ -327,18 +328,6 @@ class RunLifecycle:
                 stop = error if isinstance(error, StoppedByPrefect) else None
                 await to_the_end(clean_up_interrupted(self.record, self.schedule.credentials, stop))
             raise
-
-    async def clean_up_if_cancelled(self) -> str | None:
-        """If the flow run was cancelled, return a message, and clean up a Bolt run that may still be running."""
-        stop = None
-        # A suspension comes too late for the Bolt run, and Prefect itself reports the suspension.
-        with suppress(Pause):
-            stop = await reason_to_stop_if_known(self.record.flow_run_id, self.ledger.seen)
-        if stop is None or not stop.is_cancel:
-            return None
-        if self.record.is_open:
-            await clean_up_interrupted(self.record, self.schedule.credentials, stop)
-        return f"{stop.reason}{describe_run(self.record)}"
 
 
 def _with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:

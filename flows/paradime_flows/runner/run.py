@@ -44,9 +44,7 @@ async def drive(
 ) -> BoltRunResult:
     """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
-    Return the result, or a state for the flow run. Prefect accepts both as the return value of a flow. The timeline
-    shows each part of the work as a task run. `request` says what to trigger; the arguments after it mean the same as
-    the parameters of `run_schedule`.
+    Return the result, or a state for the flow run. The arguments after `request` are parameters of `run_schedule`.
     """
     flow_run_id, planned = this_flow_run_id(), schedule.commands or ()
     view = LiveView(
@@ -76,11 +74,11 @@ async def drive(
 async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
     error = end if isinstance(end, Exception) else None
     async with _as_task_run("archive"):
-        archive = await lifecycle.finish(error)
-    if reason := await lifecycle.clean_up_if_cancelled():
+        archive, cancelled = await lifecycle.finish(error)
+    if cancelled is not None:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error or ""))
-        return as_result(Cancelled(message=f"{reason} {told}".rstrip()), BoltRunResult)
+        return as_result(Cancelled(message=f"{cancelled} {told}".rstrip()), BoltRunResult)
     if isinstance(end, BoltError):
         # Prefect raises the error, without logging a traceback.
         return as_result(Failed(message=end.in_one_line(), data=end), BoltRunResult)
@@ -114,7 +112,7 @@ async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) ->
     async with _as_task_run(name) as shown:
         try:
             if slot is not None:
-                await lifecycle.triggering.hold_slot(slot, retries=lifecycle.policies.retries)
+                await lifecycle.triggering.hold_slot(slot)
             run = await lifecycle.obtain()
         except Skipped as skipped:
             lifecycle.decision_log.note(str(skipped))
