@@ -133,17 +133,12 @@ class RunLifecycle:
         count_signals()
         credentials = schedule.credentials
         remember_credentials(flow_run_id, credentials)
+        tags = [schedule_tag(schedule.schedule_name)]
         async with prefect_client() as client:
-            flow_run, earlier = await begin_execution(
-                client, flow_run_id, [schedule_tag(schedule.schedule_name)]
-            )
+            flow_run, earlier = await begin_execution(client, flow_run_id, tags)
             if flow_run.run_count > 1:
-                await end_left_task_runs(
-                    client,
-                    flow_run_id,
-                    "The process of an earlier attempt has ended.",
-                    begun_before=current_execution_began_at(),
-                )
+                why, began_at = "The process of an earlier attempt has ended.", current_execution_began_at()
+                await end_left_task_runs(client, flow_run_id, why, begun_before=began_at)
         request = _with_reason(request or schedule.request(), flow_run)
         facts: dict[str, Any] = {
             "asked": request.fingerprint,
