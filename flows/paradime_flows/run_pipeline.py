@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from prefect.states import Cancelled, Failed
 from pydantic import BaseModel, Field
 from typing_extensions import Unpack
 
@@ -20,7 +21,7 @@ from paradime_flows.pipelines.report import DEFAULT_NAME, headline, why_not
 from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api import async_form, bolt_flow, prefect_client, resolve_credentials
 from paradime_flows.run_schedule import run_schedule
-from paradime_flows.runner import begin_execution, cancelled, failed, stopped, this_flow_run_id
+from paradime_flows.runner import as_result, begin_execution, stopped, this_flow_run_id
 from paradime_flows.supervision import (
     StoppedByPrefect,
     reason_to_stop_if_known,
@@ -112,7 +113,7 @@ async def run_pipeline(
             flow_run, earlier = await begin_execution(client, this_flow_run_id())
             before = EarlierAttempts(flow_run, found, earlier, await attempt_of(client, flow_run))
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, PipelineResult)
+        return stopped(stop, PipelineResult)
     shared = {**options, "credentials": found, "on_already_running": on_already_running}
     pipeline = PipelineRun(
         name,
@@ -131,10 +132,11 @@ async def run_pipeline(
     cancel = await reason_to_stop_if_known(flow_run.id)
     if cancel is not None and cancel.is_cancel:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
-        return cancelled(f"{cancel.reason} {headline(outcomes)}", PipelineResult)
+        return as_result(Cancelled(message=f"{cancel.reason} {headline(outcomes)}"), PipelineResult)
     if any(outcome.state is not StepState.SUCCEEDED for outcome in outcomes):
         why, each = why_not(name, outcomes)
-        return failed(BoltPipelineFailed(why, steps=each), PipelineResult)
+        error = BoltPipelineFailed(why, steps=each)
+        return as_result(Failed(message=error.in_one_line(), data=error), PipelineResult)
     return PipelineResult(name=name, steps=outcomes)
 
 

@@ -21,7 +21,6 @@ from paradime_flows.runner import (
     RunPolicies,
     Skipped,
     as_result,
-    cancelled,
     obtain,
     stopped,
     this_flow_run_id,
@@ -104,7 +103,7 @@ async def trigger_only(
     try:
         lifecycle = await RunLifecycle.begin(schedule, this_flow_run_id(), policies, request=request)
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, TriggeredRun)
+        return stopped(stop, TriggeredRun)
     try:
         async with lifecycle.cleaning_up():
             run = await obtain(lifecycle)

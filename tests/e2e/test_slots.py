@@ -18,7 +18,7 @@ from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 from paradime_blocks.trigger.request import DecisionLog
 from paradime_flows.prefect_api import schedule_slot, slots
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner.slot import slot_name
+from paradime_flows.runner.conflict import slot_name
 from paradime_flows.time_limits import Timing, use_timing
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from paradime_flows.prefect_api import schedule_slot, schedule_tag
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
-from paradime_flows.runner.slot import slot_name
+from paradime_flows.runner.conflict import slot_name
 from paradime_flows.supervision import watch
 from paradime_flows.supervision.cancellation import remember_credentials
 from paradime_flows.tasks import (

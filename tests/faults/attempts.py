@@ -31,8 +31,7 @@ async def begun(
     simulator: BoltSimulator, flow_run_id: UUID, key: str = "run", **policies: Any
 ) -> RunLifecycle:
     """Begin an attempt; it resumes what the flow run's labels record."""
-    from paradime_flows.runner.lifecycle import RunLifecycle
-    from paradime_flows.runner.policies import RunPolicies
+    from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 
     return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
 

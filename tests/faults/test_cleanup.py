@@ -382,5 +382,4 @@ async def test_a_suspension_after_the_end_is_reported_hides_no_failure(
         await close(*arguments, **options)
 
     monkeypatch.setattr(lifecycle.ledger, "close", suspended_meanwhile)
-    await lifecycle.finish(None)
-    assert await lifecycle.clean_up_if_cancelled() is None
+    assert (await lifecycle.finish(None))[1] is None

@@ -56,7 +56,7 @@ def no_signs_of_life() -> Iterator[None]:
 @pytest.fixture
 def taken_slot() -> Iterator[None]:
     """Another flow run has the schedule's slot in Prefect."""
-    import paradime_flows.runner.slot as module
+    import paradime_flows.runner.conflict as module
 
     @asynccontextmanager
     async def taken(*_: Any, wait_seconds: float) -> AsyncIterator[None]:
@@ -82,12 +82,20 @@ async def killed_during_takeover(
     prefect: PrefectInMemory,
     first: UUID,
     second: UUID,
-    before: str = "_mark_taken_over",
+    before: str = "the mark",
 ) -> None:
     """Kill the new flow run before a step of its takeover: by default, before it marks the record of the older one."""
     from paradime_flows.runner import begin
 
-    killed = mock.patch.object(begin, before, side_effect=Killed)
+    step = "write_final_state" if before == "the final state" else "write_record"
+    done, do = iter([True] if before == "the mark" else []), getattr(begin, step)
+
+    async def do_or_die(*arguments: Any) -> Any:
+        if not next(done, False):
+            raise Killed
+        return await do(*arguments)
+
+    killed = mock.patch.object(begin, step, do_or_die)
     with killed, resuming(prefect, first), pytest.raises(Killed):
         await begun(simulator, second)
 
@@ -350,7 +358,7 @@ async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, pr
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
     process.set(Process())
-    await killed_during_takeover(simulator, prefect, first, second, before="write_final_state")
+    await killed_during_takeover(simulator, prefect, first, second, before="the final state")
     prefect.set_state(first, StateType.CANCELLING)
     prefect.set_state(first, StateType.CRASHED)
     process.set(Process())
@@ -374,7 +382,7 @@ async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, p
     assert [each.state for each in simulator.runs()] == ["SUCCESS"]
 
 
-@pytest.mark.parametrize("before", ["write_final_state", "_take_over", "_mark_taken_over"])
+@pytest.mark.parametrize("before", ["the final state", "the new record", "the mark"])
 async def test_the_next_attempt_completes_an_interrupted_takeover(simulator, prefect, before) -> None:
     """After each step of a takeover, a record is open: nobody loses the run, and nobody starts another one."""
     first, second = running(prefect), running(prefect)
@@ -818,8 +826,7 @@ async def test_a_resumed_run_follows_the_policies_of_its_present_attempt(simulat
 async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     simulator, prefect, taken_slot, policy, ended, retries
 ) -> None:
-    """A hook left its run running, and another flow run has the schedule now. A retry of a failure does wait."""
-    from paradime_flows.runner.slot import hold_slot
+    """A hook left its run running, and another flow run has the schedule now."""
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     flow_run_id = running(prefect)
@@ -836,12 +843,8 @@ async def test_an_attempt_with_a_run_to_resume_needs_no_slot(
     retry = await begun(simulator, flow_run_id, leave=True, on_already_running=policy, retries=retries)
     retry.triggering.waiting = Deadline(0.5)
     async with AsyncExitStack() as stack:
-        if ended == "FAILED" and retries:
-            with pytest.raises(BoltAlreadyRunning):
-                await hold_slot(retry, stack)
-        else:
-            await hold_slot(retry, stack)
-            assert (await retry.obtain()).run_id == run.run_id
+        await retry.triggering.hold_slot(stack)
+        assert (await retry.obtain()).run_id == run.run_id
     assert simulator.count("triggerBoltRun") == 1
 
 
@@ -854,7 +857,6 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     """Its attempt has died, and another flow run has the schedule by now."""
     from paradime_flows.retry_policy import retry_of
     from paradime_flows.runner import run as driving
-    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     simulator.update_schedule(SCHEDULE, already_running="allow")
@@ -875,7 +877,7 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
     process.set(Process())
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
-        await hold_slot(again, stack)
+        await again.triggering.hold_slot(stack)
         with pytest.raises(BoltRunFailed) as failure:
             await driving._to_the_end(again, await again.obtain())
     assert failure.value.run_id == run.run_id
@@ -885,7 +887,6 @@ async def test_an_unreported_failure_is_not_skipped(simulator, prefect, taken_sl
 async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot) -> None:
     """A retry of its flow run is a new intent, and another flow run has the schedule."""
     from paradime_flows.runner.conflict import Skipped
-    from paradime_flows.runner.slot import hold_slot
 
     flow_run_id = running(prefect)
     process.set(Process())
@@ -901,19 +902,18 @@ async def test_a_reported_failure_can_be_skipped(simulator, prefect, taken_slot)
     again = await begun(simulator, flow_run_id, on_already_running="skip", retries=1)
     async with AsyncExitStack() as stack:
         with pytest.raises(Skipped):
-            await hold_slot(again, stack)
+            await again.triggering.hold_slot(stack)
 
 
 async def test_a_schedule_that_never_ran_cannot_be_skipped(simulator, prefect, taken_slot) -> None:
     """There is no run to return. So it fails, but only when a killed flow run would have lost the slot."""
-    from paradime_flows.runner.slot import hold_slot
 
     lifecycle = await begun(simulator, running(prefect), on_already_running="skip")
     lifecycle.triggering.waiting = Deadline(1000)
     began = asyncio.get_running_loop().time()
     async with AsyncExitStack() as stack:
         with pytest.raises(BoltAlreadyRunning):
-            await hold_slot(lifecycle, stack)
+            await lifecycle.triggering.hold_slot(stack)
     assert 70 < asyncio.get_running_loop().time() - began < 90
 
 
@@ -940,7 +940,7 @@ async def test_a_conflict_before_a_trigger_forgets_a_reported_run(simulator, pre
     assert refused.value.run_id == other
     if policy == "fail":
         assert simulator.count("listBoltRuns") == looks + 1
-    archived = await again.finish(refused.value)
+    archived, _ = await again.finish(refused.value)
     assert archived.record.run_id is None
     record = record_of(prefect, flow_run_id)
     assert (record.run_id, record.state) == (None, None)

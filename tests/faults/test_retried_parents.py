@@ -329,8 +329,7 @@ async def test_a_call_at_another_place_has_its_own_run(simulator, prefect, place
 async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
     """The schedule is the same, but the commands are not."""
     from paradime_blocks.schedule import BoltSchedule
-    from paradime_flows.runner.lifecycle import RunLifecycle
-    from paradime_flows.runner.policies import RunPolicies
+    from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 
     simulator.update_schedule(SCHEDULE, already_running="allow")
     where = Place(prefect)

@@ -12,8 +12,7 @@ from faults.bench import bolt, credentials_for, reached
 from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.testing import SimulatedCommand
 from paradime_flows.prefect_api import prefect_client, read_flow_run
-from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import RunPolicies
+from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 from paradime_flows.time_limits import times
 
 if TYPE_CHECKING:

@@ -2,6 +2,5 @@
 
 from paradime_flows.runner.begin import begin_execution, write_final_state
 from paradime_flows.runner.conflict import Skipped
-from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.run import as_result, cancelled, drive, failed, obtain, stopped, this_flow_run_id
+from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
+from paradime_flows.runner.run import as_result, drive, obtain, stopped, this_flow_run_id

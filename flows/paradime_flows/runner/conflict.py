@@ -1,10 +1,19 @@
-"""Triggers the Bolt run of an intent, once, and resolves a conflict with another Bolt run of the same schedule."""
+"""Triggers the Bolt run of an intent, once, and does as `on_already_running` says if the schedule is already running.
+
+Bolt itself refuses a second run of a schedule that is already running. A flow run also holds the slot of a concurrency
+limit in Prefect. So no other flow run triggers the schedule between a failure and its retry, and flow runs take turns
+even if Bolt allows two runs at once.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import hashlib
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import NamedTuple
+
+from slugify import slugify
 
 from paradime_blocks import (
     BoltAlreadyRunning,
@@ -17,7 +26,8 @@ from paradime_blocks import (
     BoltUnsupported,
 )
 from paradime_blocks.client.inputs import command_text
-from paradime_blocks.models import BoltGitInfo, count_setup
+from paradime_blocks.models import count_setup
+from paradime_blocks.options import Command
 from paradime_blocks.polling import Deadline
 from paradime_blocks.text import Redactor
 from paradime_blocks.trigger import (
@@ -31,12 +41,10 @@ from paradime_blocks.trigger import (
     first_of,
     unknown_trigger,
 )
+from paradime_flows.choices import OnAlreadyRunning
 from paradime_flows.ledger import FlowRunLedger, Relation
-from paradime_flows.prefect_api import run_logger, times
-
-if TYPE_CHECKING:
-    from paradime_blocks.options import Command
-    from paradime_flows.choices import OnAlreadyRunning
+from paradime_flows.prefect_api import SlotTaken, run_logger, schedule_slot, times
+from paradime_flows.supervision import Action, Event, decide, unless_stopped
 
 _CHARACTERS = 150
 
@@ -58,10 +66,7 @@ class Conflict(NamedTuple):
 
 @dataclass
 class Triggering:
-    """Triggers a Bolt run for a flow run with `Trigger`, and resolves conflicts as the policy says.
-
-    While this class triggers, the caller must watch the flow run (`paradime_flows.supervision.watch.unless_stopped`).
-    """
+    """Triggers a Bolt run for a flow run. While `run` triggers, the caller must watch the flow run."""
 
     schedule: BoltSchedule
     ledger: FlowRunLedger
@@ -76,7 +81,7 @@ class Triggering:
         # The time limit of the wait until the schedule is free. This includes the wait for the slot.
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
-    def answer_to(self, conflict: Conflict) -> OnAlreadyRunning:
+    def _answer_to(self, conflict: Conflict) -> OnAlreadyRunning:
         """Decide what the policy means for a conflict: it may come down to `wait` or `fail`."""
         policy = self.on_already_running
         if conflict.is_active and policy in {"attach", "attach_if_same"}:
@@ -88,14 +93,43 @@ class Triggering:
             return "fail"
         return policy if conflict.is_active else "wait"
 
+    async def hold_slot(self, stack: AsyncExitStack) -> None:
+        """Take the schedule's slot until `stack` closes, and wait for it as long as `on_already_running` allows."""
+        waits = self.on_already_running == "wait"
+        self.looks_first = not waits
+        # The time limit of a Bolt run that this flow run already has, or may have, has begun.
+        needs_none = decide(self.ledger.record, Event.BEGUN) is not Action.SEND
+        # The holder of the slot may have been killed. It loses the slot within this time.
+        dead = Deadline(min(times().slot_dead_seconds, self.waiting.remaining or 0.0))
+        while True:
+            limit = self.waiting.remaining or 0.0
+            seconds = limit if waits and not needs_none else times().slot_try_seconds
+            slot = schedule_slot(slot_name(self.schedule), self.decision_log, wait_seconds=seconds)
+            with suppress(SlotTaken):
+                take = partial(stack.enter_async_context, slot)
+                await unless_stopped(take, self.ledger.record.flow_run_id)
+                return
+            if not needs_none:
+                conflict = await self._conflicting_run()
+                answer = self._answer_to(conflict)
+                # If the holder is alive, but Bolt does not run the schedule, it waits between a failure and a retry.
+                if answer == "wait" or not (conflict.is_active or dead.passed):
+                    continue
+                why = "Another flow run in Prefect runs the schedule"
+                if answer == "fail" or conflict.run is None:
+                    raise BoltAlreadyRunning(f"{why}.", schedule_name=self.asked.schedule_name)
+                if answer == "skip":
+                    latest = f"latest Bolt run of the schedule: {conflict.run.run_id}"
+                    raise Skipped(conflict.run, f"{why} ({latest})")
+            self.looks_first = True
+            self.decision_log.note(
+                "Another flow run, or a killed attempt of this one, holds the schedule's slot; "
+                "continuing without it."
+            )
+            return
+
     async def run(self, request: TriggerRequest) -> None:
-        """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger.
-
-        If the request is a retry, and the backend cannot retry, the commands that are left are triggered.
-
-        Raises:
-            Skipped: The schedule is already running, and the policy is `skip`.
-        """
+        """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger."""
         if request.retry_of is not None:
             # The Bolt runs before the retry do not count as a wait.
             self.waiting = Deadline(self.schedule.timeout_seconds)
@@ -115,7 +149,7 @@ class Triggering:
             # late. Then Bolt refuses the trigger again.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
             error = BoltAlreadyRunning("The schedule is already running.")
-            conflict = await self.conflicting_run() if self.looks_first else None
+            conflict = await self._conflicting_run() if self.looks_first else None
             if conflict is not None and conflict.is_active:
                 # The record may still name the run of an earlier intent.
                 await self.ledger.withdraw()
@@ -140,15 +174,19 @@ class Triggering:
 
     async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
-        other = conflict.run
-        answer = self.answer_to(conflict)
-        if answer == "wait":
-            await self._wait_for(other)
+        other, answer = conflict.run, self._answer_to(conflict)
+        if answer == "wait" and other is None:
+            self.decision_log.note(
+                "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
+            )
             return False
         if answer == "fail" or other is None:
             raise self._about(other, error) from error
+        if answer == "wait":
+            await self._wait_for(other)
+            return False
         if answer == "skip":
-            raise self.skipped(other, f"The schedule is already running (Bolt run {other.run_id})")
+            raise Skipped(other, f"The schedule is already running (Bolt run {other.run_id})")
         if answer == "replace":
             self.decision_log.note(f"The schedule is already running; replacing Bolt run {other.run_id}.")
             await other.acancel()
@@ -164,22 +202,16 @@ class Triggering:
         run_id, url = (None, None) if other is None else (other.run_id, other.url)
         return error.with_facts(schedule_name=self.asked.schedule_name, run_id=run_id, url=url)
 
-    def skipped(self, other: BoltRun, why: str) -> Skipped:
-        """Return the error for the policy `skip`, and write its text to the decision log."""
-        skipped = Skipped(other, why)
-        self.decision_log.note(str(skipped))
-        return skipped
-
     async def _find_conflicting_run(self) -> Conflict:
         """Return the conflict because of which Bolt refused a trigger. Bolt may list the other run late."""
         showing = Deadline(times().conflict_appears_seconds)
         while True:
-            conflict = await self.conflicting_run()
+            conflict = await self._conflicting_run()
             if conflict.is_active or showing.passed:
                 return conflict
             await showing.clock.sleep(times().conflict_poll_seconds)
 
-    async def conflicting_run(self) -> Conflict:
+    async def _conflicting_run(self) -> Conflict:
         """Ask Bolt for the schedule's active Bolt run, or else for its latest one."""
         name = self.asked.schedule_name
         async with self.schedule.credentials.get_client() as client:
@@ -222,12 +254,7 @@ class Triggering:
         await self.ledger.attached(finding.run_id, Relation.MAYBE_OURS)
         return True
 
-    async def _wait_for(self, other: BoltRun | None) -> None:
-        if other is None:
-            self.decision_log.note(
-                "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
-            )
-            return
+    async def _wait_for(self, other: BoltRun) -> None:
         self.decision_log.note(
             f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
         )
@@ -258,42 +285,51 @@ class Triggering:
         return request.with_options(commands=planned[start:] or None)
 
     async def how_it_differs(self, other: BoltRun) -> str | None:
-        """Describe how another client's Bolt run differs from the request; None if no difference is known so far.
-
-        With `attach_if_same`, a difference is an error.
-        """
-        differs = await _difference(other, self.asked)
-        if differs is None:
-            return None
+        """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
+        try:
+            differences = await self._differences(other)
+        except BoltError as error:
+            differs = (
+                f"It is unknown whether Bolt run {other.run_id} differs from the request: {error.message}"
+            )
+        else:
+            if not differences:
+                return None
+            differs = f"Bolt run {other.run_id} differs from the request: {', and '.join(differences)}."
         DecisionLog(self.decision_log.notes, log=run_logger().warning).note(differs)
         if self.on_already_running == "attach_if_same":
             raise self._about(other, BoltAlreadyRunning(differs))
         return differs
 
-
-async def _difference(run: BoltRun, request: TriggerRequest) -> str | None:
-    git: BoltGitInfo | None = None
-    try:
-        async with run.credentials.get_client() as client:
-            status = await client.get_bolt_run(run.run_id, logs=False)
+    async def _differences(self, other: BoltRun) -> list[str]:
+        request, git = self.asked, None
+        async with self.schedule.credentials.get_client() as client:
+            status = await client.get_bolt_run(other.run_id, logs=False)
             asked = request.commands or (await client.get_bolt_schedule(request.schedule_name)).commands
             # Some backends cannot list runs. The branch is then not compared.
             with suppress(BoltRequestError):
                 page = await client.list_bolt_runs(request.schedule_name)
-                git = next((record.git_info for record in page.runs if record.id == run.run_id), None)
-    except BoltError as error:
-        return f"It is unknown whether Bolt run {run.run_id} differs from the request: {error.message}"
-    shown = [command.command for command in status.commands]
-    first = first_of([*map(fingerprint_of, asked)], shown)
-    # Until the Bolt run has succeeded, Bolt shows only the commands that have started.
-    is_whole = status.state == BoltRunState.SUCCESS
-    differences = []
-    if asked and (first is None or (is_whole and len(shown) - first < len(asked))):
-        redact = Redactor.of(run.credentials)
-        own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
-        differences.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
-    if checked_out(request.branch, git) is Fit.NO and git is not None:
-        differences.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
-    if not differences:
-        return None
-    return f"Bolt run {run.run_id} differs from the request: {', and '.join(differences)}."
+                git = next((record.git_info for record in page.runs if record.id == other.run_id), None)
+        shown = [command.command for command in status.commands]
+        first = first_of([*map(fingerprint_of, asked)], shown)
+        # Until the Bolt run has succeeded, Bolt shows only the commands that have started.
+        is_whole = status.state == BoltRunState.SUCCESS
+        differences = []
+        if asked and (first is None or (is_whole and len(shown) - first < len(asked))):
+            redact = Redactor.of(self.schedule.credentials)
+            own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
+            differences.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
+        if git is not None and checked_out(request.branch, git) is Fit.NO:
+            differences.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
+        return differences
+
+
+def slot_name(schedule: BoltSchedule) -> str:
+    """Return the name of a schedule's concurrency limit. Characters that Prefect forbids there become a hash."""
+    place = f"{schedule.credentials.api_endpoint} {schedule.credentials.workspace_uid or ''}"
+    workspace = hashlib.sha256(place.encode()).hexdigest()[:10]
+    label = schedule.schedule_name
+    plain = slugify(label, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
+    if plain != label:
+        plain = f"{plain[:60]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return f"paradime-bolt:{workspace}:{plain}"

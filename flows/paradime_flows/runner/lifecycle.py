@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 from uuid import UUID
 
 import anyio
-from prefect.exceptions import Pause
+from prefect.client.schemas.objects import FlowRun
 
 from paradime_blocks import (
     BoltError,
@@ -22,16 +22,38 @@ from paradime_blocks import (
     BoltRunTimedOut,
     BoltSchedule,
 )
+from paradime_blocks.polling import Observation
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
-from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Phase, Record, Relation
-from paradime_flows.prefect_api import run_logger
+from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
+from paradime_flows.ledger import (
+    FLOW_KEY,
+    FlowRunLedger,
+    Phase,
+    Record,
+    Relation,
+    attempts_around,
+    held_lease,
+)
+from paradime_flows.parameters import RetriedRunOptions
+from paradime_flows.prefect_api import (
+    count_signals,
+    current_execution_began_at,
+    end_left_task_runs,
+    filled,
+    flow_run_url,
+    is_rescheduled,
+    prefect_client,
+    run_logger,
+    schedule_tag,
+)
+from paradime_flows.reporting.archive import Archive
+from paradime_flows.reporting.archive_settings import ArchiveSettings
 from paradime_flows.reporting.failure_cause import outcome_text
-from paradime_flows.retry_policy import retry_of, why_not_retry
-from paradime_flows.runner.begin import open_intent
+from paradime_flows.retry_policy import DEFAULT_NON_RETRYABLE_ERRORS, retry_of, why_not_retry
+from paradime_flows.runner.begin import begin_execution, find_record
 from paradime_flows.runner.conflict import Skipped, Triggering
-from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.supervision import (
     Action,
     Event,
@@ -44,12 +66,35 @@ from paradime_flows.supervision import (
     find_run,
     reason_to_stop_if_known,
     remaining_seconds,
+    remember_credentials,
     unless_stopped,
 )
 
-if TYPE_CHECKING:
-    from paradime_blocks.polling import Observation
-    from paradime_flows.reporting.archive import Archive
+
+@dataclass(frozen=True)
+class RunPolicies:
+    """The attributes mean the same as the parameters of `run_schedule`.
+
+    With `leave`, the flow run stops tracking the Bolt run when it has started. From then on, nothing cancels it.
+    """
+
+    retries: int = 0
+    retry_delay_seconds: float = 30.0
+    non_retryable_errors: Sequence[str] = DEFAULT_NON_RETRYABLE_ERRORS
+    on_already_running: OnAlreadyRunning = "wait"
+    on_timeout: Policy = "cancel"
+    on_interrupt: OnInterrupt = "auto"
+    on_crash: Policy = "cancel"
+    leave: bool = False
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+
+    @classmethod
+    async def of(cls, options: RetriedRunOptions) -> RunPolicies:
+        """Return the policies that the options of a flow contain."""
+        given: dict[str, Any] = filled(RetriedRunOptions, options)
+        # Without patterns of their own, the default patterns are used.
+        chosen = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
+        return cls(**chosen, archive=await ArchiveSettings.resolve(options))
 
 
 @dataclass(eq=False)
@@ -85,15 +130,39 @@ class RunLifecycle:
         key: str = FLOW_KEY,
         watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None,
     ) -> RunLifecycle:
-        """Take the lease on a flow run, find or make the record of the intent, and return the lifecycle."""
-        record, request = await open_intent(schedule, flow_run_id, policies, request, key)
+        """Begin an execution of the flow run, and find or make the record of the intent."""
+        count_signals()
+        credentials = schedule.credentials
+        remember_credentials(flow_run_id, credentials)
+        tags = [schedule_tag(schedule.schedule_name)]
+        async with prefect_client() as client:
+            flow_run, earlier = await begin_execution(client, flow_run_id, tags)
+            if flow_run.run_count > 1:
+                why, began_at = "The process of an earlier attempt has ended.", current_execution_began_at()
+                await end_left_task_runs(client, flow_run_id, why, begun_before=began_at)
+        request = _with_reason(request or schedule.request(), flow_run)
+        facts: dict[str, Any] = {
+            "asked": request.fingerprint,
+            "called_in": attempts_around(flow_run_id),
+            "api_endpoint": credentials.api_endpoint,
+            "workspace_uid": credentials.workspace_uid,
+            "credentials_block": credentials._block_document_name,  # noqa: SLF001 - no public name
+            "on_interrupt": policies.on_interrupt,
+            "is_rescheduled": is_rescheduled(),
+            "on_crash": policies.on_crash,
+            "on_timeout": policies.on_timeout,
+            "archive": policies.archive,
+            "left": policies.leave,
+        }
+        new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
+        found = await find_record(new, flow_run, earlier, credentials)
+        record = (found or new).model_copy(update=facts).hold_with(held_lease(flow_run_id))
         return cls(schedule, record, policies, request, watcher)
 
     @property
-    def run(self) -> BoltRun | None:
-        """The current Bolt run."""
-        if self.record.run_id is None:
-            return None
+    def run(self) -> BoltRun:
+        """The current Bolt run. The record has its id."""
+        assert self.record.run_id is not None  # noqa: S101
         cancels = decide(self.record, Event.TIME_LIMIT) is Action.CANCEL
         return replace(self.schedule.attach(self.record.run_id), cancel_on_timeout=cancels)
 
@@ -102,12 +171,15 @@ class RunLifecycle:
         run = await self._resume()
         if run is not None:
             return run
-        # If there is a `failed_run`, an earlier execution of the flow run ended before it had retried this Bolt run.
-        failed = self.record.failed_run
-        request = self.request if failed is None else retry_of(self.request, failed)
-        if request.retry_of is not None:
-            await self._count_retried(request.retry_of)
-        return await self._start(request)
+        record = self.record
+        if record.failed_run is not None:
+            # An earlier execution of the flow run ended before it had retried this Bolt run.
+            return await self._start(retry_of(self.request, record.failed_run))
+        if (retried := self.request.retry_of) is not None:
+            record.count_attempt(retried, await self.schedule.attach(retried).astate())
+        # The limit `retries` ignores these attempts.
+        record.earlier = len(record.attempts)
+        return await self._start(self.request)
 
     async def _start(self, request: TriggerRequest) -> BoltRun:
         try:
@@ -115,23 +187,12 @@ class RunLifecycle:
         except Skipped:
             if self.record.failed_run is None:
                 raise
-            self.stop_retrying("The schedule is already running, and the policy is to skip")
-        run = self.run
-        assert run is not None  # noqa: S101 - the ledger has the run's id
-        return run
-
-    def stop_retrying(self, why: str) -> None:
-        """Make this attempt of the flow run report the failure of the Bolt run, and retry no Bolt run any more."""
-        self.decision_log.note(f"{why}, so the failed run is not retried.")
-        self.policies = replace(self.policies, retries=0)
-
-    async def _count_retried(self, run_id: int) -> None:
-        """Add the Bolt run that the caller asked to retry to the attempts. The limit `retries` ignores this run."""
-        async with self.schedule.credentials.get_client() as client:
-            status = await client.get_bolt_run(run_id, logs=False)
-        known = len(self.record.attempts)
-        self.record.count_attempt(run_id, status.state)
-        self.record.earlier += len(self.record.attempts) - known
+            self.decision_log.note(
+                "The schedule is already running, and the policy is to skip, so the failed run is not retried."
+            )
+            # Now this attempt reports the failure.
+            self.policies = replace(self.policies, retries=0)
+        return self.run
 
     async def _resume(self) -> BoltRun | None:
         record = self.record
@@ -151,7 +212,6 @@ class RunLifecycle:
                 f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run."
             )
             self.record.count_attempt(record.run_id, record.state)
-            record.earlier = len(record.attempts)
             record.intent = None
             return None
         if action is not Action.SEARCH:
@@ -164,8 +224,9 @@ class RunLifecycle:
         if decide(record, Event.BEGUN, is_absent=finding.verdict is Verdict.ABSENT) is Action.REFUSE:
             what = "An earlier attempt may have triggered a run, but it is unknown whether a run started."
             raise unknown_trigger(what, record.schedule, finding)
-        if finding.verdict is Verdict.FOUND:
-            await self.ledger.started(finding.run_id)
+        if finding.verdict is not Verdict.FOUND:
+            return None
+        await self.ledger.started(finding.run_id)
         return self.run
 
     async def wait(self, run: BoltRun) -> BoltRunState:
@@ -207,8 +268,8 @@ class RunLifecycle:
 
     def _retries_of(self, run: BoltRun) -> int:
         """Return how many failed Bolt runs were retried before this one."""
-        counted = self.record.attempts[self.record.earlier :]
-        return sum(each.state in BoltRunState.FAILURES for each in counted if each.run_id != run.run_id)
+        failed = self.record.attempts[self.record.earlier :]
+        return sum(each.run_id != run.run_id for each in failed)
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
@@ -227,8 +288,8 @@ class RunLifecycle:
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
         return await self._start(request)
 
-    async def finish(self, outcome: BaseException | None) -> Archive:
-        """Archive the Bolt run, then write the outcome to the record. The summary shows the error, if any."""
+    async def finish(self, outcome: BaseException | None) -> tuple[Archive, str | None]:
+        """Archive the Bolt run, and write the outcome to the record. Return a message if the flow run was cancelled."""
         record = self.record
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
             record.state = BoltRunState(str(outcome.state))
@@ -238,7 +299,7 @@ class RunLifecycle:
         archive = archive_of(record, self.schedule.credentials, outcome_text(outcome) or self.differs)
         await archive.run()
         # If another process runs the flow run now, this call raises an error: that process still needs the open record.
-        await reason_to_stop_if_known(record.flow_run_id)
+        stop = await reason_to_stop_if_known(record.flow_run_id)
         left = isinstance(outcome, BoltRunTimedOut) and decide(record, Event.TIME_LIMIT) is Action.LEAVE
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
@@ -246,7 +307,11 @@ class RunLifecycle:
             await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
         else:
             await self.ledger.save()
-        return archive
+        if stop is None or not stop.is_cancel:
+            return archive, None
+        if record.is_open:
+            await clean_up_interrupted(record, self.schedule.credentials, stop)
+        return archive, f"{stop.reason}{describe_run(record)}"
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:
@@ -260,14 +325,11 @@ class RunLifecycle:
                 await to_the_end(clean_up_interrupted(self.record, self.schedule.credentials, stop))
             raise
 
-    async def clean_up_if_cancelled(self) -> str | None:
-        """If the flow run was cancelled, return a message, and clean up a Bolt run that may still be running."""
-        stop = None
-        # A suspension comes too late for the Bolt run, and Prefect itself reports the suspension.
-        with suppress(Pause):
-            stop = await reason_to_stop_if_known(self.record.flow_run_id, self.ledger.seen)
-        if stop is None or not stop.is_cancel:
-            return None
-        if self.record.is_open:
-            await clean_up_interrupted(self.record, self.schedule.credentials, stop)
-        return f"{stop.reason}{describe_run(self.record)}"
+
+def _with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
+    """Return the request with a reason, which Paradime's page shows. The default reason names the flow run."""
+    if request.options.get("reason") is not None:
+        return request
+    url = flow_run_url(flow_run.id)
+    name = one_line(flow_run.name, 100) or str(flow_run.id)
+    return request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))

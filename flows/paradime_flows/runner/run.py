@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
+from uuid import UUID
 
+from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from paradime_blocks import (
@@ -18,22 +20,14 @@ from paradime_blocks import (
     BoltSchedule,
 )
 from paradime_blocks.text import one_line
+from paradime_blocks.trigger import TriggerRequest
+from paradime_flows.choices import LiveLogsMode, WaitMode
 from paradime_flows.live.view import LiveView
 from paradime_flows.prefect_api import as_task_run, current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
-from paradime_flows.runner.lifecycle import RunLifecycle
-from paradime_flows.runner.policies import RunPolicies
-from paradime_flows.runner.slot import hold_slot
+from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 from paradime_flows.runner.suspend import has_ended_soon, suspend
 from paradime_flows.supervision import StoppedByPrefect, archive_of, describe_run
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from prefect.client.schemas.objects import State
-
-    from paradime_blocks.trigger import TriggerRequest
-    from paradime_flows.choices import LiveLogsMode, WaitMode
 
 R = TypeVar("R")
 
@@ -50,9 +44,7 @@ async def drive(
 ) -> BoltRunResult:
     """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
-    Return the result, or a state for the flow run. Prefect accepts both as the return value of a flow. The timeline
-    shows each part of the work as a task run. `request` says what to trigger; the arguments after it mean the same as
-    the parameters of `run_schedule`.
+    Return the result, or a state for the flow run. The arguments after `request` are parameters of `run_schedule`.
     """
     flow_run_id, planned = this_flow_run_id(), schedule.commands or ()
     view = LiveView(
@@ -63,7 +55,7 @@ async def drive(
             schedule, flow_run_id, policies, request=request, watcher=view.watch
         )
     except StoppedByPrefect as stop:
-        return cancelled(stop.reason, BoltRunResult)
+        return stopped(stop, BoltRunResult)
     try:
         # The Bolt run is cleaned up before the slot is released. So it has ended when the next flow run gets the slot.
         async with view, AsyncExitStack() as held, lifecycle.cleaning_up():
@@ -82,13 +74,14 @@ async def drive(
 async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
     error = end if isinstance(end, Exception) else None
     async with _as_task_run("archive"):
-        archive = await lifecycle.finish(error)
-    if reason := await lifecycle.clean_up_if_cancelled():
+        archive, cancelled = await lifecycle.finish(error)
+    if cancelled is not None:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error or ""))
-        return cancelled(f"{reason} {told}".rstrip(), BoltRunResult)
+        return as_result(Cancelled(message=f"{cancelled} {told}".rstrip()), BoltRunResult)
     if isinstance(end, BoltError):
-        return failed(end, BoltRunResult)
+        # Prefect raises the error, without logging a traceback.
+        return as_result(Failed(message=end.in_one_line(), data=end), BoltRunResult)
     if isinstance(end, Exception):
         raise end
     result = archive.complete(end)
@@ -119,9 +112,10 @@ async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) ->
     async with _as_task_run(name) as shown:
         try:
             if slot is not None:
-                await hold_slot(lifecycle, slot)
+                await lifecycle.triggering.hold_slot(slot)
             run = await lifecycle.obtain()
         except Skipped as skipped:
+            lifecycle.decision_log.note(str(skipped))
             shown.outcome = Completed(name="Skipped", message=str(skipped))
             raise
         shown.outcome = Completed(message=f"Bolt run {run.run_id}: {run.url}")
@@ -151,11 +145,7 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "h
 
 
 def this_flow_run_id() -> UUID:
-    """Return the id of the current flow run.
-
-    Raises:
-        BoltRequestError: A flow's function was called outside of a flow run.
-    """
+    """Return the id of the current flow run. Raise an error if a flow's function was called outside of a flow run."""
     flow_run_id = current_flow_run_id()
     if flow_run_id is None:
         msg = "The flow's function was called outside of a flow run. Only a flow run can keep track of the Bolt run."
@@ -169,18 +159,8 @@ def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
 
     After a signal, the state is Crashed, as Prefect does for a flow in the main thread, which the signal reaches.
     """
-    reason = f"{stop.reason}{more}"
-    return as_result(Crashed(message=reason), kind) if stop.by_signal else cancelled(reason, kind)
-
-
-def cancelled(reason: str, kind: type[R]) -> R:
-    """Return a cancelled state instead of a flow's result."""
-    return as_result(Cancelled(message=reason), kind)
-
-
-def failed(error: BoltError, kind: type[R]) -> R:
-    """Return a failed state instead of a flow's result. Prefect raises the error, without logging a traceback."""
-    return as_result(Failed(message=error.in_one_line(), data=error), kind)
+    message = f"{stop.reason}{more}"
+    return as_result(Crashed(message=message) if stop.by_signal else Cancelled(message=message), kind)
 
 
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker

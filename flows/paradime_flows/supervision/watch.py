@@ -123,17 +123,12 @@ async def check_not_stopped(flow_run: FlowRun) -> None:
         raise stop
 
 
-async def reason_to_stop_if_known(flow_run_id: UUID, seen: FlowRun | None = None) -> StoppedByPrefect | None:
-    """Return what `_reason_in` returns for a flow run; None if Prefect is unreachable.
-
-    If the flow run was read just now (`seen`), its parents are not read.
-    """
+async def reason_to_stop_if_known(flow_run_id: UUID) -> StoppedByPrefect | None:
+    """Return what `_reason_in` returns for a flow run; None if Prefect is unreachable."""
     asked = stop_request.get()
     if asked is not None and asked.release is not None:
         # The state of the flow run in Prefect may have changed since then, so Prefect is not asked.
         raise asked.release
-    if seen is not None:
-        return _reason_in([seen])
     family = await unless_unreachable(lambda client: family_of(client, flow_run_id))
     return None if family is None else _reason_in(family)
 
