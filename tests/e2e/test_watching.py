@@ -23,7 +23,7 @@ from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.supervision import heartbeat
+from paradime_flows.supervision import Event, heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
@@ -127,7 +127,7 @@ async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None
     @flow
     async def stopped() -> None:
         token = stop_request.set(request)
-        request.reason = "Another step has failed."
+        request.why = StoppedByPrefect("Another step has failed.")
         try:
             await unless_stopped(work, this_flow_run())
         finally:
@@ -203,7 +203,7 @@ def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(StoppedByPrefect) as stopped:
             await asyncio.to_thread(in_a_thread)
-        assert stopped.value.by_signal
+        assert stopped.value.event is Event.INTERRUPTED
 
     asyncio.run(signalled())
 
@@ -272,7 +272,7 @@ async def test_a_time_limit_does_not_interrupt_a_cancel(
 
 async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() -> None:
     """A pipeline was suspended, and resumed before each of its steps had noticed the suspension."""
-    request = StopRequest(release=Pause(state=Suspended()))
+    request = StopRequest(Pause(state=Suspended()))
 
     @flow
     async def lets_go() -> None:
@@ -297,7 +297,7 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
         try:
             await anyio.sleep(20)
         finally:
-            heard.append(parts.release)
+            heard.append(parts.why)
 
     @flow
     async def suspended() -> None:

@@ -119,7 +119,7 @@ class EarlierAttempts:
         async def cancel(record: Record) -> None:
             async with limiter:
                 try:
-                    await reconcile_run(record, self.credentials, Event.REPLACED, reason)
+                    await reconcile_run(record, self.credentials, Event.ORPHANED, reason)
                 except BoltError as error:
                     # The record stays open, so the sweeper cleans it up later.
                     run_logger().error("%s", error)

@@ -59,7 +59,6 @@ from paradime_flows.supervision import (
     is_cancelled,
     keep_alive,
     reconcile_run,
-    remember_credentials,
 )
 
 
@@ -104,7 +103,9 @@ async def open_intent(
     """
     count_signals()
     credentials = schedule.credentials
-    remember_credentials(flow_run_id, credentials)
+    # Hooks in this process can use credentials that the flow has made in its code.
+    workspace = (credentials.api_endpoint, credentials.workspace_uid)
+    the_supervisor().of(flow_run_id).credentials[workspace] = credentials
     async with prefect_client() as client:
         flow_run, earlier = await begin_execution(client, flow_run_id, [schedule_tag(schedule.schedule_name)])
         if flow_run.run_count > 1:

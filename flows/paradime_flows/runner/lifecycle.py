@@ -22,7 +22,7 @@ from paradime_blocks import (
     BoltRunTimedOut,
     BoltSchedule,
 )
-from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
+from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Phase, Record, Relation
@@ -42,6 +42,7 @@ from paradime_flows.supervision import (
     decide,
     describe_run,
     find_run,
+    reason_in,
     reason_to_stop_if_known,
     remaining_seconds,
     unless_stopped,
@@ -253,20 +254,17 @@ class RunLifecycle:
         try:
             yield
         except (StoppedByPrefect, *INTERRUPTS) as error:
-            # If Prefect's own time limit was reached, Prefect also cancels each await in this block.
-            with signals_held_off():
-                stop = error if isinstance(error, StoppedByPrefect) else None
-                await to_the_end(clean_up_interrupted(self.record, self.schedule.credentials, stop))
+            await clean_up_interrupted(self.record, self.schedule.credentials, error)
             raise
 
     async def clean_up_if_cancelled(self) -> str | None:
         """If the flow run was cancelled, return a message, and clean up a Bolt run that may still be running."""
-        stop = None
+        stop, seen = None, self.ledger.seen
         # A suspension comes too late for the Bolt run, and Prefect itself reports the suspension.
         with suppress(Pause):
-            stop = await reason_to_stop_if_known(self.record.flow_run_id, self.ledger.seen)
-        if stop is None or not stop.is_cancel:
+            stop = reason_in([seen]) if seen else await reason_to_stop_if_known(self.record.flow_run_id)
+        if stop is None or stop.event is not Event.CANCELLED:
             return None
         if self.record.is_open:
             await clean_up_interrupted(self.record, self.schedule.credentials, stop)
-        return f"{stop.reason}{describe_run(self.record)}"
+        return f"{stop.reason}{describe_run(self.record, stop.event)}"

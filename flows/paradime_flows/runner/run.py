@@ -25,7 +25,7 @@ from paradime_flows.runner.lifecycle import RunLifecycle
 from paradime_flows.runner.policies import RunPolicies
 from paradime_flows.runner.slot import hold_slot
 from paradime_flows.runner.suspend import has_ended_soon, suspend
-from paradime_flows.supervision import StoppedByPrefect, archive_of, describe_run
+from paradime_flows.supervision import Event, StoppedByPrefect, archive_of, describe_run
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -73,7 +73,7 @@ async def drive(
     except Skipped as skipped:
         return await _skipped(lifecycle, skipped)
     except StoppedByPrefect as stop:
-        return stopped(stop, BoltRunResult, describe_run(lifecycle.record, by_signal=stop.by_signal))
+        return stopped(stop, BoltRunResult, describe_run(lifecycle.record, stop.event))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
         return await _ended(lifecycle, error)
     return await _ended(lifecycle, result)
@@ -170,7 +170,9 @@ def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
     After a signal, the state is Crashed, as Prefect does for a flow in the main thread, which the signal reaches.
     """
     reason = f"{stop.reason}{more}"
-    return as_result(Crashed(message=reason), kind) if stop.by_signal else cancelled(reason, kind)
+    if stop.event is Event.INTERRUPTED:
+        return as_result(Crashed(message=reason), kind)
+    return cancelled(reason, kind)
 
 
 def cancelled(reason: str, kind: type[R]) -> R:
