@@ -8,7 +8,6 @@ import signal
 import threading
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -210,29 +209,6 @@ def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
 
 async def nothing_to_do(*_: Any) -> None:
     """A hook for the end of the flow run."""
-
-
-@pytest.mark.usefixtures("outer_handler")
-def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
-    """It is not a runner's signal for the cancel: a script has no runner, and the other flow run is independent."""
-    work = ClearsUp()
-
-    @flow
-    async def one(*, is_cancelled: bool) -> None:
-        async with get_client() as client:
-            await keep_alive(client, await client.read_flow_run(this_flow_run()), nothing_to_do)
-        if is_cancelled:
-            await anyio.sleep(1)
-            await cancel_this_flow_run()
-        doing = work if is_cancelled else partial(anyio.sleep, 20)
-        await unless_stopped(doing, this_flow_run())
-
-    async def script() -> None:
-        await asyncio.gather(one(is_cancelled=True), one(is_cancelled=False))
-
-    with pytest.raises(TerminationSignal):
-        asyncio.run(script())
-    assert work.done
 
 
 async def test_ctrl_c_during_the_work_is_raised_unchanged() -> None:

@@ -29,7 +29,7 @@ async def clean_up_interrupted(
 
     async def clean_up() -> None:
         stop = error if isinstance(error, StoppedByPrefect) else await interrupt_of(record.flow_run_id)
-        if stop.ends_process:
+        if stop.event is Event.CANCELLED:
             # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The flow
             # run ends as Cancelled by itself, so the signal is not delivered.
             hold_off.keep()

@@ -33,7 +33,6 @@ from paradime_flows.prefect_api import (
     times,
 )
 from paradime_flows.supervision.decide import Event
-from paradime_flows.supervision.heartbeat import ends_the_process
 
 T = TypeVar("T")
 
@@ -41,10 +40,9 @@ T = TypeVar("T")
 class StoppedByPrefect(Exception):
     """The work of a flow run is no longer wanted. `reason` is a sentence; `event` is for `decide`."""
 
-    def __init__(self, reason: str, event: Event = Event.ORPHANED, *, ends_process: bool = False) -> None:
+    def __init__(self, reason: str, event: Event = Event.ORPHANED) -> None:
         self.reason = reason
         self.event = event
-        self.ends_process = ends_process
         super().__init__(reason)
 
 
@@ -88,8 +86,7 @@ def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
         own, name, state = flow_run is family[0], flow_run.name, flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
-                reason = f"Flow run {name!r} is being cancelled in Prefect."
-                return StoppedByPrefect(reason, Event.CANCELLED, ends_process=ends_the_process(flow_run))
+                return StoppedByPrefect(f"Flow run {name!r} is being cancelled in Prefect.", Event.CANCELLED)
             if in_this_process and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and state.is_failed() and current_task_run_id() is not None:
@@ -147,7 +144,7 @@ async def unless_stopped(
             await _watch(flow_run_id)
         except (StoppedByPrefect, Superseded, Pause, TerminationSignal, KeyboardInterrupt) as reason:
             why = reason
-        if isinstance(why, StoppedByPrefect) and why.ends_process:
+        if isinstance(why, StoppedByPrefect) and why.event is Event.CANCELLED:
             # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
             held.enter_context(signals_held_off()).keep()
         if parts is not None and isinstance(why, (Superseded, Pause)):
