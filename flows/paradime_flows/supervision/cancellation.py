@@ -50,11 +50,7 @@ async def credentials_of(record: Record) -> ParadimeCredentials:
 
 
 async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[FlowRun]) -> None:
-    """Clean up if a flow run, or one of its parents, was cancelled before this execution began.
-
-    Raises:
-        StoppedByPrefect: There was such a cancel.
-    """
+    """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled before this execution began."""
     for one in family:
         # A first attempt has no retry that it could have awaited.
         if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_BEFORE_RETRY:

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import partial
+from math import inf
 
 import anyio
 
@@ -44,11 +45,7 @@ async def clean_up_interrupted(
 
 
 async def reconcile_run(
-    record: Record,
-    credentials: ParadimeCredentials,
-    event: Event,
-    reason: str,
-    search_seconds: float = float("inf"),
+    record: Record, credentials: ParadimeCredentials, event: Event, reason: str, search_seconds: float = inf
 ) -> BoltRunState | None:
     """Do to a Bolt run what `decide` says for an event, write the result to the record, and archive the Bolt run.
 
@@ -148,10 +145,7 @@ async def _cancel(record: Record, credentials: ParadimeCredentials) -> BoltRunSt
 
 
 async def find_run(
-    record: Record,
-    credentials: ParadimeCredentials,
-    decision_log: DecisionLog,
-    seconds: float = float("inf"),
+    record: Record, credentials: ParadimeCredentials, decision_log: DecisionLog, seconds: float = inf
 ) -> Finding:
     """Search for the Bolt run of a record whose trigger was not answered. Set its id in the record.
 

@@ -127,14 +127,10 @@ async def interrupt_of(flow_run_id: UUID) -> StoppedByPrefect:
 async def unless_stopped(
     work: Callable[[], Awaitable[T]], flow_run_id: UUID, *, parts: StopRequest | None = None
 ) -> T:
-    """Do some work, and watch its flow run meanwhile. If there is a reason to stop, the work is cancelled.
+    """Do some work, and watch its flow run meanwhile. If there is a reason to stop, cancel the work and raise it.
 
-    `parts` is the request that a pipeline shares with its steps. It is set to Superseded or Pause before the work is
-    cancelled.
-
-    Raises:
-        StoppedByPrefect, Superseded, Pause: The reason to stop (`reason_in`).
-        TerminationSignal, KeyboardInterrupt: A signal came during the work.
+    `parts` is the request that a pipeline shares with its steps. Superseded or Pause is written there before the work
+    is cancelled.
     """
     why: BaseException | None = None
 
