@@ -22,11 +22,7 @@ from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api import async_form, bolt_flow, prefect_client, resolve_credentials
 from paradime_flows.run_schedule import run_schedule
 from paradime_flows.runner import as_result, begin_execution, stopped, this_flow_run_id
-from paradime_flows.supervision import (
-    StoppedByPrefect,
-    reason_to_stop_if_known,
-    unless_stopped,
-)
+from paradime_flows.supervision import Event, StoppedByPrefect, reason_to_stop_if_known, unless_stopped
 
 
 class PipelineResult(BaseModel):
@@ -130,7 +126,7 @@ async def run_pipeline(
         return stopped(stop, PipelineResult)
     outcomes = list(pipeline.outcomes.values())
     cancel = await reason_to_stop_if_known(flow_run.id)
-    if cancel is not None and cancel.is_cancel:
+    if cancel is not None and cancel.event is Event.CANCELLED:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         return as_result(Cancelled(message=f"{cancel.reason} {headline(outcomes)}"), PipelineResult)
     if any(outcome.state is not StepState.SUCCEEDED for outcome in outcomes):

@@ -24,13 +24,12 @@ from paradime_blocks.trigger.request import DecisionLog, TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record, read_records
-from paradime_flows.prefect_api import schedule_slot, schedule_tag
+from paradime_flows.prefect_api import schedule_slot, schedule_tag, the_supervisor
 from paradime_flows.prefect_api.flow_runs import lineage
 from paradime_flows.retry_run import aretry_run
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner.conflict import slot_name
 from paradime_flows.supervision import watch
-from paradime_flows.supervision.cancellation import remember_credentials
 from paradime_flows.tasks import (
     acancel_bolt_run,
     aget_bolt_run,
@@ -320,7 +319,8 @@ async def test_a_crash_leaves_flow_runs_of_deployments_to_their_own_processes(
             api_endpoint=credentials.api_endpoint,
         )
         await client.update_flow_run_labels(child.id, record.to_labels())
-        remember_credentials(child.id, credentials)
+        workspace_of_run = (credentials.api_endpoint, credentials.workspace_uid)
+        the_supervisor().of(child.id).credentials[workspace_of_run] = credentials
         for state, left in ((Crashed(), "RUNNING"), (Cancelled(), "CANCELED")):
             await client.set_flow_run_state(parent.id, state, force=True)
             await cancel_owned_runs(run_schedule, parent, state)

@@ -8,7 +8,6 @@ import signal
 import threading
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,7 +22,7 @@ from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.supervision import heartbeat
+from paradime_flows.supervision import Event, heartbeat
 from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
@@ -127,7 +126,7 @@ async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None
     @flow
     async def stopped() -> None:
         token = stop_request.set(request)
-        request.reason = "Another step has failed."
+        request.why = StoppedByPrefect("Another step has failed.")
         try:
             await unless_stopped(work, this_flow_run())
         finally:
@@ -203,36 +202,13 @@ def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(StoppedByPrefect) as stopped:
             await asyncio.to_thread(in_a_thread)
-        assert stopped.value.by_signal
+        assert stopped.value.event is Event.INTERRUPTED
 
     asyncio.run(signalled())
 
 
 async def nothing_to_do(*_: Any) -> None:
     """A hook for the end of the flow run."""
-
-
-@pytest.mark.usefixtures("outer_handler")
-def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
-    """It is not a runner's signal for the cancel: a script has no runner, and the other flow run is independent."""
-    work = ClearsUp()
-
-    @flow
-    async def one(*, is_cancelled: bool) -> None:
-        async with get_client() as client:
-            await keep_alive(client, await client.read_flow_run(this_flow_run()), nothing_to_do)
-        if is_cancelled:
-            await anyio.sleep(1)
-            await cancel_this_flow_run()
-        doing = work if is_cancelled else partial(anyio.sleep, 20)
-        await unless_stopped(doing, this_flow_run())
-
-    async def script() -> None:
-        await asyncio.gather(one(is_cancelled=True), one(is_cancelled=False))
-
-    with pytest.raises(TerminationSignal):
-        asyncio.run(script())
-    assert work.done
 
 
 async def test_ctrl_c_during_the_work_is_raised_unchanged() -> None:
@@ -272,7 +248,7 @@ async def test_a_time_limit_does_not_interrupt_a_cancel(
 
 async def test_a_step_asked_to_stop_stops_although_its_flow_run_was_resumed() -> None:
     """A pipeline was suspended, and resumed before each of its steps had noticed the suspension."""
-    request = StopRequest(release=Pause(state=Suspended()))
+    request = StopRequest(Pause(state=Suspended()))
 
     @flow
     async def lets_go() -> None:
@@ -297,7 +273,7 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
         try:
             await anyio.sleep(20)
         finally:
-            heard.append(parts.release)
+            heard.append(parts.why)
 
     @flow
     async def suspended() -> None:

@@ -516,16 +516,16 @@ async def test_an_evicted_flow_run_leaves_its_run_for_the_next_attempt(
 
 async def test_the_message_about_a_run_that_outlives_its_flow_run(simulator, prefect) -> None:
     """It was left on purpose, or Bolt did not execute the cancel."""
-    from paradime_flows.supervision import describe_run
+    from paradime_flows.supervision import Event, describe_run
 
     flow_run_id = running(prefect)
     process.set(Process())
     run = await (await begun(simulator, flow_run_id)).obtain()
     record = record_of(prefect, flow_run_id)
-    assert f"Bolt run {run.run_id} may still be running" in describe_run(record)
+    assert f"Bolt run {run.run_id} may still be running" in describe_run(record, Event.CANCELLED)
     record.on_interrupt = "leave"
-    assert f"Bolt run {run.run_id} keeps running" in describe_run(record, by_signal=True)
-    assert f"Bolt run {run.run_id} may still be running" in describe_run(record)
+    assert f"Bolt run {run.run_id} keeps running" in describe_run(record, Event.INTERRUPTED)
+    assert f"Bolt run {run.run_id} may still be running" in describe_run(record, Event.CANCELLED)
 
 
 @pytest.mark.guarantee(
@@ -748,7 +748,7 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
     lifecycle = await begun(simulator, flow_run_id)
     run = await lifecycle.obtain()
     day = SimpleNamespace(time=lambda: time.time() + 90_000, monotonic=time.monotonic)
-    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.record", "supervision.tracked_run")]
+    modules = [sys.modules[f"paradime_flows.{name}"] for name in ("ledger.record", "supervision.reconcile")]
     with mock.patch.object(modules[0], "time", day), mock.patch.object(modules[1], "time", day):
         if anew:
             process.set(Process())

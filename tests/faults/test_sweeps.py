@@ -392,7 +392,7 @@ async def test_a_cancel_of_the_parent_overrides_the_interrupt_policy(simulator, 
         assert found.done == "cancelled"
     else:
         (record,) = read_records(prefect.flow_runs[child])
-        await clean_up_interrupted(record, credentials_for(simulator))
+        await clean_up_interrupted(record, credentials_for(simulator), asyncio.CancelledError())
     assert simulator.run(run_id).state == "CANCELED"
 
 

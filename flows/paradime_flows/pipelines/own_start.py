@@ -12,6 +12,7 @@ from paradime_blocks import BoltError, ParadimeCredentials
 from paradime_blocks.models import BoltRunRecord
 from paradime_flows.pipelines.plan import StepOutcome
 from paradime_flows.prefect_api import run_logger, times
+from paradime_flows.supervision import StoppedByPrefect
 
 if TYPE_CHECKING:
     from paradime_flows.pipeline import Step
@@ -41,7 +42,7 @@ async def find_own_start(
     deadline = time.monotonic() + step.attach_seconds
     try:
         async with credentials.get_client() as client:
-            while stop.reason is None:
+            while not isinstance(stop.why, StoppedByPrefect):
                 runs = await client.latest_bolt_runs(step.schedule_name, limit=_RUNS_READ)
                 # If a person has started another run since then, the run that Bolt started is the older one.
                 run = min((run for run in runs if run.id > newest), key=lambda run: run.id, default=None)

@@ -114,10 +114,10 @@ class PipelineRun:
         )
         for name, reason in decision.drop.items():
             await self._note(name, StepState.NOT_RUN, reason)
-        if decision.stop is not None and self.stop.reason is None and self._tasks:
+        if decision.stop is not None and self.stop.why is None and self._tasks:
             names = ", ".join(sorted(self._tasks.values()))
             run_logger().warning("%s Cancelling the steps %s.", decision.stop, names)
-            self.stop.reason = decision.stop
+            self.stop.why = StoppedByPrefect(decision.stop)
         for name in decision.start:
             before = self.before.outcomes.get(name) if name in self.before.resumable else None
             started_at = (before and before.started_at) or datetime.now(timezone.utc)
@@ -126,7 +126,7 @@ class PipelineRun:
 
     async def _wait_for_step(self) -> None:
         """Wait until a step has ended. If the steps were asked to stop, wait until all of them have ended."""
-        stopping = self.stop.reason is not None
+        stopping = self.stop.why is not None
         if stopping:
             await self._end_steps(times().step_stop_seconds)
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -190,8 +190,8 @@ class PipelineRun:
         """Stop the steps, unless the interrupt has already reached them, and write the outcomes to the page."""
         try:
             # The steps may have been released already. The state in Prefect may have changed since then.
-            if self.stop.release is not None:
-                raise self.stop.release
+            if isinstance(self.stop.why, (Superseded, Pause)):
+                raise self.stop.why
             stop = await reason_to_stop_if_known(self.flow_run.id)
         except (Superseded, Pause) as release:
             await self._release_steps(release)
@@ -203,7 +203,7 @@ class PipelineRun:
                 if getattr(task, "cancelling", int)() == 0:
                     task.cancel()
         else:
-            self.stop.reason = stop.reason if stop is not None else "The pipeline was interrupted."
+            self.stop.why = stop or StoppedByPrefect("The pipeline was interrupted.")
         await self._end_steps(times().step_interrupt_seconds)
         await self._note_what_never_began()
         await self._write_page()
@@ -213,13 +213,13 @@ class PipelineRun:
         for name, outcome in self.outcomes.items():
             # A step is noted as running before its asyncio task starts.
             never_began = outcome.state is StepState.RUNNING and name not in self._tasks.values()
-            still_runs = name in self.before.resumable and self.stop.reason is None
+            still_runs = name in self.before.resumable and self.stop.why is None
             if outcome.state is StepState.WAITING or (never_began and not still_runs):
                 await self._note(name, StepState.NOT_RUN, why)
 
     async def _release_steps(self, release: Superseded | Pause) -> None:
         """Make each step release its Bolt run, even if the flow run's state in Prefect has changed again."""
-        self.stop.release = release
+        self.stop.why = release
         await self._end_steps(times().step_release_seconds)
 
     async def _end_steps(self, seconds: float) -> None:

@@ -23,7 +23,7 @@ from paradime_blocks import (
     BoltSchedule,
 )
 from paradime_blocks.polling import Observation
-from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
+from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
@@ -47,6 +47,7 @@ from paradime_flows.prefect_api import (
     prefect_client,
     run_logger,
     schedule_tag,
+    the_supervisor,
 )
 from paradime_flows.reporting.archive import Archive
 from paradime_flows.reporting.archive_settings import ArchiveSettings
@@ -66,7 +67,6 @@ from paradime_flows.supervision import (
     find_run,
     reason_to_stop_if_known,
     remaining_seconds,
-    remember_credentials,
     unless_stopped,
 )
 
@@ -133,7 +133,9 @@ class RunLifecycle:
         """Begin an execution of the flow run, and find or make the record of the intent."""
         count_signals()
         credentials = schedule.credentials
-        remember_credentials(flow_run_id, credentials)
+        # Hooks in this process can use credentials that the flow has made in its code.
+        workspace = (credentials.api_endpoint, credentials.workspace_uid)
+        the_supervisor().of(flow_run_id).credentials[workspace] = credentials
         tags = [schedule_tag(schedule.schedule_name)]
         async with prefect_client() as client:
             flow_run, earlier = await begin_execution(client, flow_run_id, tags)
@@ -307,11 +309,11 @@ class RunLifecycle:
             await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
         else:
             await self.ledger.save()
-        if stop is None or not stop.is_cancel:
+        if stop is None or stop.event is not Event.CANCELLED:
             return archive, None
         if record.is_open:
             await clean_up_interrupted(record, self.schedule.credentials, stop)
-        return archive, f"{stop.reason}{describe_run(record)}"
+        return archive, f"{stop.reason}{describe_run(record, stop.event)}"
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:
@@ -319,10 +321,7 @@ class RunLifecycle:
         try:
             yield
         except (StoppedByPrefect, *INTERRUPTS) as error:
-            # If Prefect's own time limit was reached, Prefect also cancels each await in this block.
-            with signals_held_off():
-                stop = error if isinstance(error, StoppedByPrefect) else None
-                await to_the_end(clean_up_interrupted(self.record, self.schedule.credentials, stop))
+            await clean_up_interrupted(self.record, self.schedule.credentials, error)
             raise
 
 

@@ -27,7 +27,7 @@ from paradime_flows.prefect_api import as_task_run, current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 from paradime_flows.runner.suspend import has_ended_soon, suspend
-from paradime_flows.supervision import StoppedByPrefect, archive_of, describe_run
+from paradime_flows.supervision import Event, StoppedByPrefect, archive_of, describe_run
 
 R = TypeVar("R")
 
@@ -65,7 +65,7 @@ async def drive(
     except Skipped as skipped:
         return await _skipped(lifecycle, skipped)
     except StoppedByPrefect as stop:
-        return stopped(stop, BoltRunResult, describe_run(lifecycle.record, by_signal=stop.by_signal))
+        return stopped(stop, BoltRunResult, describe_run(lifecycle.record, stop.event))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
         return await _ended(lifecycle, error)
     return await _ended(lifecycle, result)
@@ -160,7 +160,9 @@ def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
     After a signal, the state is Crashed, as Prefect does for a flow in the main thread, which the signal reaches.
     """
     message = f"{stop.reason}{more}"
-    return as_result(Crashed(message=message) if stop.by_signal else Cancelled(message=message), kind)
+    return as_result(
+        Crashed(message=message) if stop.event is Event.INTERRUPTED else Cancelled(message=message), kind
+    )
 
 
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker

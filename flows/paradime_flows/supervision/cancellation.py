@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient
@@ -25,19 +24,14 @@ from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import reconcile_run
 from paradime_flows.supervision.watch import StoppedByPrefect
 
-_AT_ONCE = 16
-
-_CANCELLED_WHILE_SCHEDULED = [StateType.SCHEDULED, StateType.CANCELLED]
-_CANCELLED_THEN_RUNNING = (
+# The last two states of a flow run that was cancelled in the state AwaitingRetry, before and after its retry has begun.
+# In this state, none of its code is running, and Prefect calls no hook. Its process starts the retry anyway, and
+# overwrites the cancelled state.
+_CANCELLED_BEFORE_RETRY = (
+    [StateType.SCHEDULED, StateType.CANCELLED],
     [StateType.CANCELLING, StateType.RUNNING],
     [StateType.CANCELLED, StateType.RUNNING],
 )
-
-
-def remember_credentials(flow_run_id: UUID, credentials: ParadimeCredentials) -> None:
-    """Remember the credentials for a flow run's Bolt runs, so that hooks in this process can use them."""
-    workspace = (credentials.api_endpoint, credentials.workspace_uid)
-    the_supervisor().of(flow_run_id).credentials[workspace] = credentials
 
 
 async def credentials_of(record: Record) -> ParadimeCredentials:
@@ -56,51 +50,42 @@ async def credentials_of(record: Record) -> ParadimeCredentials:
 
 
 async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[FlowRun]) -> None:
-    """Clean up if a flow run, or one of its parents, was cancelled before this execution began.
-
-    If a flow run is cancelled in the state AwaitingRetry, none of its code is running, and Prefect calls no hook. Its
-    process starts the next attempt anyway, and overwrites the cancelled state.
-
-    Raises:
-        StoppedByPrefect: There was such a cancel.
-    """
+    """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled before this execution began."""
     for one in family:
         # A first attempt has no retry that it could have awaited.
-        if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_THEN_RUNNING:
-            reason = f"Flow run {one.name!r} was cancelled while it waited for its retry."
-            await clean_up_family(client, one, Event.CANCELLED, reason)
-            raise StoppedByPrefect(reason)
+        if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_BEFORE_RETRY:
+            raise StoppedByPrefect(await _clean_up_cancelled(client, one, "while it waited for its retry"))
 
 
 async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
     """Clean up if a flow run was cancelled and its own code does not notice the cancel.
 
-    Either the flow run awaits its retry, so none of its code is running. Or a task has triggered a Bolt run, and the
-    flow's code now does something else than wait for that Bolt run.
+    Either the flow run awaits its retry. Or a task has triggered a Bolt run, and the flow's code now does something
+    else than wait for that Bolt run. A flow of this package notices the cancel itself.
     """
     state = flow_run.state
     if state is None or lost_lease(flow_run):
         return
-    why = None
-    # A flow of this package notices the cancel itself.
     of_tasks = any(record.is_open and record.is_of_task for record in read_records(flow_run))
-    if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] == _CANCELLED_WHILE_SCHEDULED:
-        why = "while it waited for its retry"
+    if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] in _CANCELLED_BEFORE_RETRY:
+        await _clean_up_cancelled(client, flow_run, "while it waited for its retry")
     elif not state.is_final() and of_tasks and await is_cancelled(client, flow_run):
         known = the_supervisor().of(flow_run.id)
         # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
-        why = "while it did something else" if known.cancel_seen else None
+        if known.cancel_seen:
+            await _clean_up_cancelled(client, flow_run, "while it did something else")
         known.cancel_seen = True
-    if why is not None:
-        reason = f"Flow run {flow_run.name!r} was cancelled {why}."
-        await clean_up_family(client, flow_run, Event.CANCELLED, reason)
+
+
+async def _clean_up_cancelled(client: PrefectClient, flow_run: FlowRun, when: str) -> str:
+    reason = f"Flow run {flow_run.name!r} was cancelled {when}."
+    await clean_up_family(client, flow_run, Event.CANCELLED, reason)
+    return reason
 
 
 async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event, reason: str) -> None:
     """Clean up the Bolt runs of a flow run and of all its subflows that the event affects, in parallel."""
-    # A crash ends only this process. A subflow that a deployment started runs in another process.
-    only_this_process = event is Event.CRASHED
-    limiter = anyio.CapacityLimiter(_AT_ONCE)
+    limiter = anyio.CapacityLimiter(16)
 
     async def one(record: Record) -> None:
         async with limiter:
@@ -122,4 +107,7 @@ async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event
             except Exception as error:  # noqa: BLE001 - the clean-ups that have started must continue
                 run_logger().error("Could not read the subflows of flow run %s: %s", flow_run.id, error)
                 return
-            generation = [one for one in children if not (only_this_process and has_its_own_process(one))]
+            # A crash ends only this process. A subflow that a deployment started runs in another process.
+            generation = [
+                one for one in children if event is not Event.CRASHED or not has_its_own_process(one)
+            ]

@@ -18,15 +18,15 @@ class Event(str, Enum):
 
     BEGUN = "begun"  # An execution of the flow run begins.
     CANCELLED = "cancelled"  # The flow run, or one of its parents, was cancelled.
-    STOPPED = "stopped"  # The flow run must stop, for example because its parent has ended.
     INTERRUPTED = "interrupted"  # SIGTERM or Ctrl-C has reached the process.
     PREFECT_TIMED_OUT = "Prefect's time limit"
     CRASHED = "crashed"  # The process of the flow run has died.
     FLOW_FAILED = "flow failed"
     TIME_LIMIT = "time limit"  # The Bolt run has reached its time limit.
-    ORPHANED = "orphaned"  # The flow run has long been over or silent, and nobody has resumed its Bolt run.
+    ORPHANED = (
+        "orphaned"  # Nobody will resume the Bolt run: the flow run or a parent is over, or was replaced.
+    )
     SWEEPER_WAITS = "sweeper waits"  # The sweeper waits for the Bolt run in place of the flow run.
-    REPLACED = "replaced"  # A newer attempt requests something else, or no longer requests anything.
 
 
 class Action(str, Enum):
@@ -57,7 +57,7 @@ def decide(record: Record, event: Event, *, is_absent: bool | None = None) -> Ac
     if not _ends(record, event):
         return Action.LEAVE
     if record.phase is Phase.SENDING:
-        return _after_search(is_absent, Action.WITHDRAW, Action.KEEP)
+        return {None: Action.SEARCH, True: Action.WITHDRAW, False: Action.KEEP}[is_absent]
     if event is Event.SWEEPER_WAITS:
         return Action.RESUME
     return Action.CANCEL if record.relation is Relation.OURS and not record.left else Action.RELEASE
@@ -69,13 +69,7 @@ def _at_begin(record: Record, is_absent: bool | None) -> Action:
         return Action.SEND
     if record.run_id is not None:
         return Action.RESUME
-    return _after_search(is_absent, Action.SEND, Action.REFUSE)
-
-
-def _after_search(is_absent: bool | None, if_absent: Action, if_unsure: Action) -> Action:
-    if is_absent is None:
-        return Action.SEARCH
-    return if_absent if is_absent else if_unsure
+    return {None: Action.SEARCH, True: Action.SEND, False: Action.REFUSE}[is_absent]
 
 
 def _ends(record: Record, event: Event) -> bool:
@@ -95,10 +89,7 @@ def _ends(record: Record, event: Event) -> bool:
 
 
 def interrupt_policy(on_interrupt: OnInterrupt, *, is_rescheduled: bool) -> Policy:
-    """Return what the option `on_interrupt` does to the Bolt runs of a process that is interrupted.
-
-    "auto" depends on whether Prefect runs the flow run again after a SIGTERM.
-    """
+    """Return the policy for an interrupt. "auto" asks whether Prefect runs the flow run again after a SIGTERM."""
     if on_interrupt == "auto":
         return "leave" if is_rescheduled else "cancel"
     return on_interrupt

@@ -7,7 +7,6 @@ does. Prefect's own heartbeats are events: they can be switched off, and are not
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -60,14 +59,6 @@ async def keep_alive(
 
     observed.on_read = on_read
     the_observer().add(observed)
-
-
-def ends_the_process(flow_run: FlowRun) -> bool:
-    """Whether this process ends when a flow run ends. A script can run several flows at once, a runner only one."""
-    if os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id):
-        return True
-    outermost = {known.alive_for for known in the_supervisor().all()}
-    return flow_run.parent_task_run_id is None and outermost <= {None, flow_run.id}
 
 
 @asynccontextmanager

@@ -29,8 +29,7 @@ from paradime_flows.supervision.orphans import (
     needs_end,
     tracked_records,
 )
-from paradime_flows.supervision.reconcile import reconcile_run
-from paradime_flows.supervision.tracked_run import archive_of, find_run, remaining_seconds
+from paradime_flows.supervision.reconcile import archive_of, find_run, reconcile_run, remaining_seconds
 from paradime_flows.supervision.watch import StoppedByPrefect, unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]

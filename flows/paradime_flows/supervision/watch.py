@@ -6,6 +6,7 @@ worker has died. So the code that waits checks the states of its own flow run an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
@@ -31,45 +32,28 @@ from paradime_flows.prefect_api import (
     prefect_client,
     times,
 )
-from paradime_flows.supervision.heartbeat import ends_the_process
+from paradime_flows.supervision.decide import Event
 
 T = TypeVar("T")
 
-_SIGNALLED = (TerminationSignal, KeyboardInterrupt)
-_RELEASES = (Superseded, Pause)
-
 
 class StoppedByPrefect(Exception):
-    """The work of a flow run is no longer wanted, for example because the flow run was cancelled.
+    """The work of a flow run is no longer wanted. `reason` is a sentence; `event` is for `decide`."""
 
-    Args:
-        reason: Why the work is no longer wanted, as a sentence.
-        by_signal: Whether a signal stopped the process, and as far as is known, nobody has cancelled the flow run.
-        ends_process: Whether the process ends when the cancelled flow run ends.
-        is_cancel: Whether somebody has cancelled the flow run or a parent. The end of a parent is not a cancel.
-    """
-
-    def __init__(
-        self, reason: str, *, by_signal: bool = False, ends_process: bool = False, is_cancel: bool = False
-    ) -> None:
+    def __init__(self, reason: str, event: Event = Event.ORPHANED) -> None:
         self.reason = reason
-        self.by_signal = by_signal
-        self.ends_process = ends_process
-        self.is_cancel = is_cancel
+        self.event = event
         super().__init__(reason)
 
 
 @dataclass
 class StopRequest:
-    """A request of a pipeline to its steps, in the same process.
+    """A request of a pipeline to its steps, in the same process: each step raises the error `why`.
 
-    Attributes:
-        reason: Why the steps must stop, as a sentence; None while the steps may continue.
-        release: An error that each step raises without a clean-up, because another execution resumes the Bolt runs.
+    After Superseded or Pause, no step cleans up, because another execution resumes the Bolt runs.
     """
 
-    reason: str | None = None
-    release: Superseded | Pause | None = None
+    why: StoppedByPrefect | Superseded | Pause | None = None
 
 
 stop_request: ContextVar[StopRequest | None] = ContextVar("stop_request", default=None)
@@ -83,7 +67,7 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
     return None
 
 
-def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPrefect | None:
+def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
     """Return why the work of the first flow run is no longer wanted, or None. The others are its parents.
 
     A final state of the flow run itself is no reason, because it may be written late, or by another process. There is
@@ -102,11 +86,10 @@ def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPref
         own, name, state = flow_run is family[0], flow_run.name, flow_run.state
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
-                reason = f"Flow run {name!r} is being cancelled in Prefect."
-                return StoppedByPrefect(reason, ends_process=ends_the_process(flow_run), is_cancel=True)
+                return StoppedByPrefect(f"Flow run {name!r} is being cancelled in Prefect.", Event.CANCELLED)
             if in_this_process and is_suspended(flow_run):
                 raise Pause(state=state)
-            if own and in_task and state.is_failed():
+            if own and state.is_failed() and current_task_run_id() is not None:
                 return StoppedByPrefect(f"Flow run {name!r} failed while its task was running.")
             # A flow run in a process of its own stops only if its parent fails.
             if not own and state.is_final() and (in_this_process or state.is_failed()):
@@ -118,68 +101,60 @@ def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPref
 async def check_not_stopped(flow_run: FlowRun) -> None:
     """Raise if the work of a flow run, as just read, is no longer wanted, or if Prefect is unreachable."""
     async with prefect_client() as client:
-        stop = _reason_in([one async for one in lineage(client, flow_run)])
+        stop = reason_in([one async for one in lineage(client, flow_run)])
     if stop is not None:
         raise stop
 
 
 async def reason_to_stop_if_known(flow_run_id: UUID) -> StoppedByPrefect | None:
-    """Return what `_reason_in` returns for a flow run; None if Prefect is unreachable."""
+    """Return what `reason_in` returns for a flow run and its parents; None if Prefect is unreachable."""
     asked = stop_request.get()
-    if asked is not None and asked.release is not None:
+    if asked is not None and isinstance(asked.why, (Superseded, Pause)):
         # The state of the flow run in Prefect may have changed since then, so Prefect is not asked.
-        raise asked.release
+        raise asked.why
     family = await unless_unreachable(lambda client: family_of(client, flow_run_id))
-    return None if family is None else _reason_in(family)
+    return None if family is None else reason_in(family)
+
+
+async def interrupt_of(flow_run_id: UUID) -> StoppedByPrefect:
+    """Return why a signal has stopped a flow run: Prefect also sends one after a cancel of the flow run or a parent."""
+    found = await reason_to_stop_if_known(flow_run_id)
+    if found is not None and found.event is Event.CANCELLED:
+        return found
+    return StoppedByPrefect("The flow run was interrupted.", Event.INTERRUPTED)
 
 
 async def unless_stopped(
     work: Callable[[], Awaitable[T]], flow_run_id: UUID, *, parts: StopRequest | None = None
 ) -> T:
-    """Do some work, and watch its flow run meanwhile. If there is a reason to stop, the work is cancelled.
+    """Do some work, and watch its flow run meanwhile. If there is a reason to stop, cancel the work and raise it.
 
-    `parts` is the request that a pipeline shares with its steps. Its `release` is set before the work is cancelled.
-
-    Raises:
-        StoppedByPrefect, Superseded, Pause: The reason to stop (`_reason_in`).
-        TerminationSignal, KeyboardInterrupt: A signal came during the work.
+    `parts` is the request that a pipeline shares with its steps. Superseded or Pause is written there before the work
+    is cancelled.
     """
     why: BaseException | None = None
-    result: list[T] = []
-    failure: BaseException | None = None
-    # The task group would put an error into an ExceptionGroup, in which Prefect would not recognize a signal. So each
-    # error is stored, and raised below.
-    with ExitStack() as held:
 
-        async def watch() -> None:
-            nonlocal why
-            try:
-                await _watch(flow_run_id)
-            except (StoppedByPrefect, *_RELEASES, *_SIGNALLED) as reason:
-                why = reason
-            if isinstance(why, StoppedByPrefect) and why.ends_process:
-                # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
-                held.enter_context(signals_held_off()).keep()
-            if parts is not None and isinstance(why, _RELEASES):
-                parts.release = why
-            group.cancel_scope.cancel()
+    async def watch() -> None:
+        nonlocal why
+        try:
+            await _watch(flow_run_id)
+        except (StoppedByPrefect, Superseded, Pause, TerminationSignal, KeyboardInterrupt) as reason:
+            why = reason
+        if isinstance(why, StoppedByPrefect) and why.event is Event.CANCELLED:
+            # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
+            held.enter_context(signals_held_off()).keep()
+        if parts is not None and isinstance(why, (Superseded, Pause)):
+            parts.why = why
+        scope.cancel()
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            try:
-                result.append(await work())
-            except (Exception, *_RELEASES, *_SIGNALLED) as error:  # noqa: BLE001 - raised again below
-                if isinstance(error, _SIGNALLED):
-                    # Another signal would interrupt the end of the group.
-                    held.enter_context(signals_held_off())
-                failure = error
-            group.cancel_scope.cancel()
-    if isinstance(why, _SIGNALLED):
-        raise why
-    if result:
-        return result[0]
-    if failure is not None and not isinstance(why, _RELEASES):
-        raise failure
+    # There is no task group, since it would put an error into an ExceptionGroup, in which Prefect would not recognize a
+    # signal.
+    with ExitStack() as held, anyio.CancelScope() as scope:
+        watcher = asyncio.create_task(watch())
+        try:
+            return await work()
+        finally:
+            watcher.cancel()
     assert why is not None  # noqa: S101 - nothing else ends the work without a result
     raise why
 
@@ -187,23 +162,16 @@ async def unless_stopped(
 async def _watch(flow_run_id: UUID) -> NoReturn:
     """Raise when there is a reason to stop the work of the current flow run or task."""
     signals_since, asked = count_signals(), stop_request.get() or StopRequest()
-    in_task = current_task_run_id() is not None
     interval, tick = times().watch_interval_seconds, times().signal_interval_seconds
     with observing(flow_run_id, interval) as observed:
         while True:
             await anyio.sleep(min(interval, tick))
             if heard_since(signals_since) and not in_main_thread():
-                # Prefect sends a signal after a cancel, too.
-                found = await reason_to_stop_if_known(flow_run_id)
-                if found is not None and found.is_cancel:
-                    raise found
-                raise StoppedByPrefect("The process of the flow run was interrupted.", by_signal=True)
+                raise await interrupt_of(flow_run_id)
             send_again_if_swallowed(signals_since, tick)
-            if asked.release is not None:
-                raise asked.release
-            if asked.reason is not None:
-                raise StoppedByPrefect(asked.reason)
+            if asked.why is not None:
+                raise asked.why
             family = observed.news()
             # An unreachable Prefect is no reason to stop a healthy run.
-            if family is not None and (stop := _reason_in(family, in_task=in_task)):
+            if family is not None and (stop := reason_in(family)):
                 raise stop

@@ -85,7 +85,7 @@ async def _start(
         async with lifecycle.cleaning_up():
             return (await lifecycle.obtain()).run_id
     except StoppedByPrefect as stop:
-        run_text = describe_run(lifecycle.record, by_signal=stop.by_signal)
+        run_text = describe_run(lifecycle.record, stop.event)
         raise CancelledRun(f"{stop.reason}{run_text}") from None
 
 

@@ -20,7 +20,7 @@ from paradime_blocks import (
 )
 from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
 from paradime_blocks.polling import TIMEOUT_SECONDS
-from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
+from paradime_blocks.signals import INTERRUPTS
 from paradime_flows.events import emit_ended
 from paradime_flows.ledger import FlowRunLedger, Record, held_lease, read_records, take_lease
 from paradime_flows.live.view import LiveView
@@ -116,14 +116,11 @@ async def wait_for_bolt_run(
             await unless_stopped(wait, flow_run_id)
         result = await run.afetch_result()
     except (StoppedByPrefect, *INTERRUPTS) as error:
-        stop = error if isinstance(error, StoppedByPrefect) else None
         if record is not None:
-            # If Prefect's own time limit was reached, Prefect also cancels each await in this block.
-            with signals_held_off():
-                await to_the_end(clean_up_interrupted(record, found, stop))
-        if stop is not None:
-            run_text = "" if record is None else describe_run(record, by_signal=stop.by_signal)
-            raise CancelledRun(f"{stop.reason}{run_text}") from None
+            await clean_up_interrupted(record, found, error)
+        if isinstance(error, StoppedByPrefect):
+            run_text = "" if record is None else describe_run(record, error.event)
+            raise CancelledRun(f"{error.reason}{run_text}") from None
         raise
     except BoltError as error:
         if record is not None and isinstance(error, (BoltUnavailable, BoltAuthError)):
