@@ -6,6 +6,7 @@ worker has died. So the code that waits checks the states of its own flow run an
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause, TerminationSignal
 
-from paradime_blocks.signals import heard_since, in_main_thread, send_again_if_swallowed, signals_held_off
+from paradime_blocks.signals import had_effect_since, heard_since, in_main_thread, signals_held_off
 from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
     count_signals,
@@ -193,17 +194,21 @@ async def _watch(flow_run_id: UUID) -> NoReturn:
     """Raise when there is a reason to stop the work of the current flow run or task."""
     signals_since, asked = count_signals(), stop_request.get() or StopRequest()
     in_task = current_task_run_id() is not None
-    interval, tick = times().watch_interval_seconds, times().signal_interval_seconds
+    interval = times().watch_interval_seconds
     with observing(flow_run_id, interval) as observed:
         while True:
-            await anyio.sleep(min(interval, tick))
-            if heard_since(signals_since) and not in_main_thread():
+            await anyio.sleep(min(interval, times().signal_interval_seconds))
+            if in_main_thread():
+                # Prefect's handler has raised this in the main thread, but asyncio swallows what is raised while an
+                # asyncio transport sends or receives.
+                if had_effect_since(signals_since, (signal.SIGTERM,)) > 0:
+                    raise TerminationSignal(signal=signal.SIGTERM)
+            elif heard_since(signals_since):
                 # Prefect sends a signal after a cancel, too.
                 found = await reason_to_stop_if_known(flow_run_id)
                 if found is not None and found.is_cancel:
                     raise found
                 raise StoppedByPrefect("The process of the flow run was interrupted.", by_signal=True)
-            send_again_if_swallowed(signals_since, tick)
             if asked.release is not None:
                 raise asked.release
             if asked.reason is not None:
