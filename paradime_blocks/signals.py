@@ -76,12 +76,10 @@ def had_effect_since(moment: float, numbers: tuple[int, ...] = _SIGNALS) -> int:
 
 
 def listen_for_signals() -> None:
-    """Make the main thread start to note signals before its next Python code. Any thread may call this function.
+    """Make the main thread note signals from now on. Any thread may call this function.
 
-    Prefect imports the flows of a deployment in another thread. And if a user's flow calls our code only in its tasks
-    or threads, the main thread never runs our code.
-
-    A signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
+    Prefect imports the flows of a deployment in another thread, and a user's flow may call our code only in threads. A
+    signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
     """
     if in_main_thread():
         _listen(None)
@@ -110,7 +108,7 @@ _listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
 
 
 def _forget_in_child() -> None:
-    """Stop listening in a forked process, so that the parent process does not note the forked process's signals."""
+    """Stop listening in a forked process: it shares the socket, so its parent would note its signals."""
     global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None:
         signal.set_wakeup_fd(-1)

@@ -20,7 +20,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds, is_cancelled
+from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds, orphan_event
 
 
 @bolt_flow(
@@ -70,19 +70,11 @@ async def sweep_orphans(
     async with prefect_client() as client:
         flow_runs = await candidates(client, found, timedelta(days=lookback_days))
         idle = [flow_run for flow_run in flow_runs if idle_seconds(flow_run) >= 0]
-        # Nobody resumes the Bolt run of a cancelled flow run, so it is cleaned up at once.
-        orphans = [
-            flow_run
-            for flow_run in idle
-            if idle_seconds(flow_run) >= older_than_seconds or await is_cancelled(client, flow_run)
-        ]
+        orphans = [each for each in idle if await orphan_event(client, each, older_than_seconds) is not None]
         run_logger().info("Checked %d flow runs; %d of them need a clean-up.", len(flow_runs), len(orphans))
         if waiting := len(idle) - len(orphans):
-            run_logger().info(
-                "%d more have ended or are silent, but for less than %g s (older_than_seconds).",
-                waiting,
-                older_than_seconds,
-            )
+            why = "for less than %g s (older_than_seconds), or a parent may resume their Bolt runs"
+            run_logger().info(f"%d more have ended or are silent, but {why}.", waiting, older_than_seconds)
         if any(flow_run.state is None or not flow_run.state.is_final() for flow_run in orphans):
             # The clocks of the flow runs' machines may be behind our clock. During this sleep, a process that is still
             # alive sends a heartbeat.

@@ -21,9 +21,6 @@ from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.signals import count_signals
-from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.supervision import heartbeat
-from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
@@ -86,7 +83,9 @@ class ClearsUp:
 
 
 @pytest.mark.usefixtures("outer_handler")
-async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -> None:
+async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It affects neither the clean-up nor a wait beside it for another flow run; the handler raises."""
     work = ClearsUp()
 
@@ -95,6 +94,7 @@ async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -
 
     @flow
     async def cancelled() -> None:
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(this_flow_run()))
         count_signals()
         await cancel_this_flow_run()
         async with get_client() as client:
@@ -168,10 +168,6 @@ def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
     asyncio.run(signalled())
 
 
-async def nothing_to_do(*_: Any) -> None:
-    """A hook for the end of the flow run."""
-
-
 @pytest.mark.usefixtures("outer_handler")
 def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
     """It is not a runner's signal for the cancel: a script has no runner, and the other flow run is independent."""
@@ -179,8 +175,6 @@ def test_a_signal_during_the_cancel_of_one_flow_run_stops_the_other() -> None:
 
     @flow
     async def one(*, is_cancelled: bool) -> None:
-        async with get_client() as client:
-            await keep_alive(client, await client.read_flow_run(this_flow_run()), nothing_to_do)
         if is_cancelled:
             await anyio.sleep(1)
             await cancel_this_flow_run()
@@ -268,30 +262,6 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
     with pytest.raises(Pause):
         await suspended()
     assert [type(one) for one in heard] == [Pause]
-
-
-async def test_the_heartbeat_starts_again_after_a_failed_first_try(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Prefect did not respond: a flow run without a heartbeat thread would be swept while it is alive."""
-    outermost_of = heartbeat.outermost_of
-
-    def no_answer(*_: Any) -> Any:
-        raise RuntimeError("503")
-
-    @flow
-    async def lives() -> None:
-        async with get_client() as client:
-            flow_run = await client.read_flow_run(this_flow_run())
-            monkeypatch.setattr(heartbeat, "outermost_of", no_answer)
-            with pytest.raises(RuntimeError, match="503"):
-                await keep_alive(client, flow_run, nothing_to_do)
-            assert the_supervisor().of(flow_run.id).alive_for is None
-            monkeypatch.setattr(heartbeat, "outermost_of", outermost_of)
-            await keep_alive(client, flow_run, nothing_to_do)
-            assert the_supervisor().of(flow_run.id).alive_for == flow_run.id
-
-    await lives()
 
 
 @pytest.mark.guarantee(

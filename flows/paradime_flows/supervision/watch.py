@@ -6,6 +6,7 @@ worker has died. So the code that waits checks the states of its own flow run an
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -32,7 +33,6 @@ from paradime_flows.prefect_api import (
     prefect_client,
     times,
 )
-from paradime_flows.supervision.heartbeat import ends_the_process
 
 T = TypeVar("T")
 
@@ -104,7 +104,10 @@ def _reason_in(family: list[FlowRun], *, in_task: bool = False) -> StoppedByPref
         if state is not None:
             if state.is_cancelling() or state.is_cancelled():
                 reason = f"Flow run {name!r} is being cancelled in Prefect."
-                return StoppedByPrefect(reason, ends_process=ends_the_process(flow_run), is_cancel=True)
+                # A runner starts a process for one flow run. Without a deployment, a worker still names the flow run.
+                is_named = os.environ.get("PREFECT__FLOW_RUN_ID") == str(flow_run.id)
+                ends_process = is_named or has_its_own_process(flow_run)
+                return StoppedByPrefect(reason, ends_process=ends_process, is_cancel=True)
             if in_this_process and is_suspended(flow_run):
                 raise Pause(state=state)
             if own and in_task and state.is_failed():
