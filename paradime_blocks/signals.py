@@ -1,11 +1,10 @@
 """Makes SIGTERM and SIGINT visible to code outside the main thread.
 
-Python delivers a signal to the main thread, and Prefect raises an exception in that thread. A submitted task runs in
-its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while an asyncio
-transport sends or receives: in one case, a SIGTERM during `sock.send` became a broken connection to Bolt, and the flow
-continued. So this module notes the signals, and code that waits reads the notes. Prefect's handlers stay set, except
-while a Bolt run is being cancelled (`signals_held_off`): Prefect's runner needs these handlers to know whether it can
-cancel the process (`prefect.utilities.engine.can_ack_control_intent`).
+Python delivers a signal to the main thread, and Prefect raises an exception there. A submitted task runs in its own
+thread and never sees it. And asyncio swallows it if it is raised while an asyncio transport sends or receives. So this
+module notes the signals, and code that waits reads the notes. Prefect's handlers stay set, except while a Bolt run is
+being cancelled (`signals_held_off`): Prefect's runner needs these handlers to know whether it can cancel the process
+(`prefect.utilities.engine.can_ack_control_intent`).
 """
 
 from __future__ import annotations

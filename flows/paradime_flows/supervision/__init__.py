@@ -7,7 +7,7 @@ from paradime_flows.supervision.cancellation import (
 )
 from paradime_flows.supervision.decide import Action, Event, decide, event_of, interrupt_policy
 from paradime_flows.supervision.heartbeat import keep_alive
-from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled, orphan_event
+from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled
 from paradime_flows.supervision.reconcile import clean_up_interrupted, reconcile_run
 from paradime_flows.supervision.resume_suspended import PAUSE_KEY, resume_suspended
 from paradime_flows.supervision.sweep import Sweep, SweepAction, SweptRun

@@ -43,9 +43,7 @@ async def candidates(
     return [flow_run async for flow_run in every_flow_run(client, wanted) if needs_end(flow_run, credentials)]
 
 
-async def orphan_event(
-    client: PrefectClient, flow_run: FlowRun, older_than_seconds: float = 0.0
-) -> Event | None:
+async def orphan_event(client: PrefectClient, flow_run: FlowRun, older_than_seconds: float) -> Event | None:
     """Return the event that has made a flow run an orphan; None if it is no orphan.
 
     An orphan's process is gone, and none of its parents will resume its Bolt run. Nobody resumes the Bolt run of a
@@ -70,12 +68,11 @@ def tracked_records(flow_run: FlowRun) -> list[Record]:
 def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
     """Whether a flow run has a Bolt run to end, or no Bolt run, and would need a final state without its process.
 
-    A process can end before a flow run without a Bolt run has written its state: for example, if one of several
-    parallel subflows fails or is cancelled. If the current execution of the flow run has not used this package yet, the
-    execution sends no heartbeats, so the last heartbeat is from an earlier execution and proves nothing.
+    If one of several parallel subflows fails, Prefect does not learn of the end of the others.
     """
     if tracked := tracked_records(flow_run):
         return any(record.is_in(credentials) for record in tracked)
+    # An execution that has not used this package yet sends no heartbeats: the last one proves nothing about it.
     state, execution = flow_run.state, execution_of(flow_run)
     if state is None or execution is None:
         return False

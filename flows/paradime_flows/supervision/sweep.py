@@ -10,7 +10,6 @@ from uuid import UUID
 import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
 from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, ParadimeCredentials
@@ -82,8 +81,6 @@ class Sweep:
                 event = await orphan_event(client, flow_run, self.older_than_seconds)
                 if event is not None:
                     await self._clean_up(client, flow_run, event)
-            except ObjectNotFound:
-                run_logger().info("Flow run %s was deleted during the sweep.", seen.id)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
                 run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
 
@@ -123,7 +120,7 @@ class Sweep:
 
     async def _act(self, record: Record, event: Event, why: str) -> tuple[BoltRunState | None, str]:
         """Do what the action of the sweep says. Return the state of the Bolt run, and what was done, in words."""
-        # If the flow run was cancelled, the action `attach` also cancels the Bolt run: nobody will resume it.
+        # Nobody resumes the Bolt run of a cancelled flow run, so nobody waits for it.
         if self.action == "attach" and event is not Event.CANCELLED:
             return await self._attach(record, why)
         if self.action != "report" and decide(record, event) is not Action.LEAVE:
