@@ -1,11 +1,10 @@
 """Makes SIGTERM and SIGINT visible to code outside the main thread.
 
-Python delivers a signal to the main thread, and Prefect raises an exception in that thread. A submitted task runs in
-its own thread, so it never sees the exception. And asyncio swallows the exception if it is raised while an asyncio
-transport sends or receives: in one case, a SIGTERM during `sock.send` became a broken connection to Bolt, and the flow
-continued. So this module notes the signals, and code that waits reads the notes. Prefect's handlers stay set, except
-while a Bolt run is being cancelled (`signals_held_off`): Prefect's runner needs these handlers to know whether it can
-cancel the process (`prefect.utilities.engine.can_ack_control_intent`).
+Python delivers a signal to the main thread, and Prefect raises an exception there. A submitted task runs in its own
+thread and never sees it. And asyncio swallows it if it is raised while an asyncio transport sends or receives. So this
+module notes the signals, and code that waits reads the notes. Prefect's handlers stay set, except while a Bolt run is
+being cancelled (`signals_held_off`): Prefect's runner needs these handlers to know whether it can cancel the process
+(`prefect.utilities.engine.can_ack_control_intent`).
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Each signal with its time, on the monotonic clock. A signal that was held off and is delivered later is heard twice.
 _heard: list[tuple[float, int]] = []
 _held_off: list[tuple[float, int]] = []
-_sent_again_at = 0.0
 _ear: socket.socket | None = None
 
 
@@ -66,41 +64,21 @@ def heard_since(moment: float) -> int:
     return sum(at >= moment for at, _ in _heard)
 
 
-def _had_effect_since(moment: float, number: int | None = None) -> int:
-    """Return how many signals since a moment were not held off: those of one number, or all if `number` is None."""
+def had_effect_since(moment: float, numbers: tuple[int, ...] = _SIGNALS) -> int:
+    """Return how many of these signals came since a moment and were not held off."""
     return sum(
         sign
         for signals, sign in ((_heard, 1), (_held_off, -1))
-        for at, one in signals
-        if at >= moment and number in {None, one}
+        for at, number in signals
+        if at >= moment and number in numbers
     )
 
 
-def send_again_if_swallowed(moment: float, after_seconds: float) -> None:
-    """If asyncio has swallowed a SIGTERM that came since a moment, send SIGTERM to this process again, once.
-
-    A SIGTERM counts as swallowed if the work of the main thread has not ended within `after_seconds`. asyncio cannot
-    swallow a Ctrl-C. Only the main thread calls this function.
-    """
-    global _sent_again_at  # noqa: PLW0603 - a signal is for the whole process
-    if _had_effect_since(max(moment, _sent_again_at), signal.SIGTERM) <= 0:
-        return
-    if time.monotonic() - max(at for at, number in _heard if number == signal.SIGTERM) < after_seconds:
-        return
-    _sent_again_at = time.monotonic()
-    # The timer waits a moment, so that the main thread is waiting again when the signal comes.
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon, timer.name = True, "bolt-signal-again"
-    timer.start()
-
-
 def listen_for_signals() -> None:
-    """Make the main thread start to note signals before its next Python code. Any thread may call this function.
+    """Make the main thread note signals from now on. Any thread may call this function.
 
-    Prefect imports the flows of a deployment in another thread. And if a user's flow calls our code only in its tasks
-    or threads, the main thread never runs our code.
-
-    A signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
+    Prefect imports the flows of a deployment in another thread, and a user's flow may call our code only in threads. A
+    signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
     """
     if in_main_thread():
         _listen(None)
@@ -129,7 +107,7 @@ _listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
 
 
 def _forget_in_child() -> None:
-    """Stop listening in a forked process, so that the parent process does not note the forked process's signals."""
+    """Stop listening in a forked process: it shares the socket, so its parent would note its signals."""
     global _ear  # noqa: PLW0603 - a signal is for the whole process
     if _ear is not None:
         signal.set_wakeup_fd(-1)
@@ -205,7 +183,7 @@ class Hold:
             if signal.getsignal(number) == self._hold_off:
                 signal.signal(number, handler)
         held = [number for at, number in _held_off if at >= self._began_at]
-        after_a_signal = _had_effect_since(self._began_at - _REACTION_SECONDS) > 0
+        after_a_signal = had_effect_since(self._began_at - _REACTION_SECONDS) > 0
         if held and not self._kept and not after_a_signal:
             signal.raise_signal(held[0])
 

@@ -20,7 +20,7 @@ from paradime_flows.prefect_api import (
     run_logger,
     times,
 )
-from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds, is_cancelled
+from paradime_flows.supervision import Sweep, SweepAction, SweptRun, candidates, idle_seconds
 
 
 @bolt_flow(
@@ -70,25 +70,14 @@ async def sweep_orphans(
     async with prefect_client() as client:
         flow_runs = await candidates(client, found, timedelta(days=lookback_days))
         idle = [flow_run for flow_run in flow_runs if idle_seconds(flow_run) >= 0]
-        # Nobody resumes the Bolt run of a cancelled flow run, so it is cleaned up at once.
-        orphans = [
-            flow_run
-            for flow_run in idle
-            if idle_seconds(flow_run) >= older_than_seconds or await is_cancelled(client, flow_run)
-        ]
-        run_logger().info("Checked %d flow runs; %d of them need a clean-up.", len(flow_runs), len(orphans))
-        if waiting := len(idle) - len(orphans):
-            run_logger().info(
-                "%d more have ended or are silent, but for less than %g s (older_than_seconds).",
-                waiting,
-                older_than_seconds,
-            )
-        if any(flow_run.state is None or not flow_run.state.is_final() for flow_run in orphans):
+        line = "Checked %d flow runs; %d of them have ended or are silent (older_than_seconds is %g)."
+        run_logger().info(line, len(flow_runs), len(idle), older_than_seconds)
+        if any(flow_run.state is None or not flow_run.state.is_final() for flow_run in idle):
             # The clocks of the flow runs' machines may be behind our clock. During this sleep, a process that is still
             # alive sends a heartbeat.
             await anyio.sleep(times().next_beat_seconds)
         async with anyio.create_task_group() as group:
-            for flow_run in orphans:
+            for flow_run in idle:
                 group.start_soon(sweep.sweep, client, flow_run)
     swept = sorted(sweep.swept, key=lambda entry: (entry.schedule_name, str(entry.flow_run_id)))
     rows: list[dict[str, object]] = [

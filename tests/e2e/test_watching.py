@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,7 @@ from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.signals import count_signals
-from paradime_flows.prefect_api.supervisor import the_supervisor
-from paradime_flows.supervision import Event, heartbeat
-from paradime_flows.supervision.heartbeat import keep_alive
+from paradime_flows.supervision import Event
 from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
@@ -56,10 +53,6 @@ def outer_handler() -> Iterator[None]:
     """Prefect passes SIGTERM to the handler that existed before its own; pytest's would end the test run."""
     previous = signal.signal(signal.SIGTERM, lambda *_: None)
     yield
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    for thread in threading.enumerate():
-        if thread.name == "bolt-signal-again":
-            thread.join()
     signal.signal(signal.SIGTERM, previous)
 
 
@@ -90,7 +83,9 @@ class ClearsUp:
 
 
 @pytest.mark.usefixtures("outer_handler")
-async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -> None:
+async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It affects neither the clean-up nor a wait beside it for another flow run; the handler raises."""
     work = ClearsUp()
 
@@ -99,6 +94,7 @@ async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect() -
 
     @flow
     async def cancelled() -> None:
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(this_flow_run()))
         count_signals()
         await cancel_this_flow_run()
         async with get_client() as client:
@@ -138,7 +134,7 @@ async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None
 
 
 @pytest.mark.usefixtures("outer_handler")
-def test_a_signal_swallowed_before_a_wait_is_sent_again_in_it() -> None:
+def test_a_signal_swallowed_before_a_wait_is_noticed_in_it() -> None:
     """Requests to Bolt and Prefect happen outside of waits too, and asyncio swallows an exception raised there."""
 
     @flow
@@ -151,41 +147,6 @@ def test_a_signal_swallowed_before_a_wait_is_sent_again_in_it() -> None:
 
     with pytest.raises(TerminationSignal):
         asyncio.run(swallowed())
-
-
-@pytest.mark.usefixtures("outer_handler")
-def test_a_swallowed_signal_is_sent_again_only_once() -> None:
-    """Several waits see that it was swallowed; a third signal would interrupt the clean-up after the second."""
-    signals = []
-
-    def handle(number: int, _: Any) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            raise TerminationSignal(signal=number)
-
-    @flow
-    async def waits() -> None:
-        count_signals()
-        await anyio.sleep(2)
-        await unless_stopped(lambda: anyio.sleep(10), this_flow_run())
-
-    async def is_signalled() -> None:
-        await anyio.sleep(1.5)
-        signal.signal(signal.SIGTERM, handle)
-        os.kill(os.getpid(), signal.SIGTERM)
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(1)
-
-    @flow
-    async def several() -> None:
-        await asyncio.gather(waits(), waits(), waits(), is_signalled())
-
-    with pytest.raises(TerminationSignal):
-        asyncio.run(several())
-    assert signals == [signal.SIGTERM] * 2
 
 
 @pytest.mark.usefixtures("outer_handler")
@@ -205,10 +166,6 @@ def test_a_signal_before_a_wait_in_a_thread_is_noticed_in_it() -> None:
         assert stopped.value.event is Event.INTERRUPTED
 
     asyncio.run(signalled())
-
-
-async def nothing_to_do(*_: Any) -> None:
-    """A hook for the end of the flow run."""
 
 
 async def test_ctrl_c_during_the_work_is_raised_unchanged() -> None:
@@ -284,30 +241,6 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
     with pytest.raises(Pause):
         await suspended()
     assert [type(one) for one in heard] == [Pause]
-
-
-async def test_the_heartbeat_starts_again_after_a_failed_first_try(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Prefect did not respond: a flow run without a heartbeat thread would be swept while it is alive."""
-    outermost_of = heartbeat.outermost_of
-
-    def no_answer(*_: Any) -> Any:
-        raise RuntimeError("503")
-
-    @flow
-    async def lives() -> None:
-        async with get_client() as client:
-            flow_run = await client.read_flow_run(this_flow_run())
-            monkeypatch.setattr(heartbeat, "outermost_of", no_answer)
-            with pytest.raises(RuntimeError, match="503"):
-                await keep_alive(client, flow_run, nothing_to_do)
-            assert the_supervisor().of(flow_run.id).alive_for is None
-            monkeypatch.setattr(heartbeat, "outermost_of", outermost_of)
-            await keep_alive(client, flow_run, nothing_to_do)
-            assert the_supervisor().of(flow_run.id).alive_for == flow_run.id
-
-    await lives()
 
 
 @pytest.mark.guarantee(

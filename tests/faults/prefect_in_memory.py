@@ -348,7 +348,7 @@ def in_place_of_prefect(prefect_in_memory: PrefectInMemory, *, archive: bool = F
     def supervisor_of_process() -> Supervisor:
         return process.get().supervisor
 
-    async def keep_alive(*_: Any) -> None:
+    def keep_alive(_: Any) -> None:
         """Start no thread. The stories set how the sweeper judges later heartbeats."""
 
     orchestration = prefect.client.orchestration

@@ -273,7 +273,7 @@ async def test_a_run_left_for_a_retry_is_swept_later(simulator, prefect, state) 
     flow_run_id = orphan(simulator, prefect, run_id, state, on_crash="leave")
     dies(prefect, flow_run_id)
     (found,) = await swept(simulator)
-    assert (found.run_id, found.done) == (run_id, "left running for a retry, as the policy says")
+    assert (found.run_id, found.done) == (run_id, "left for a retry, as the policy says")
     assert simulator.run(run_id).cancel_requests == 0
     with use_timing(Timing(left_for_retry_seconds=0.0)):
         (found,) = await swept(simulator)

@@ -1,4 +1,4 @@
-"""Which signals are held back, which had an effect, and which are sent again."""
+"""Which signals are held back, and which had an effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from prefect.exceptions import Pause
 
 from paradime_blocks import signals
-from paradime_blocks.signals import heard_since, send_again_if_swallowed, signals_held_off, to_the_end
+from paradime_blocks.signals import had_effect_since, heard_since, signals_held_off, to_the_end
 
 
 @pytest.fixture
@@ -30,7 +30,6 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     noted: list[tuple[float, int]] = []
     monkeypatch.setattr(signals, "_heard", noted)
     monkeypatch.setattr(signals, "_held_off", [])
-    monkeypatch.setattr(signals, "_sent_again_at", 0.0)
     return noted
 
 
@@ -120,28 +119,9 @@ def test_a_held_signal_is_delivered_unless_another_had_an_effect(
     assert heard == [signal.SIGTERM]
 
 
-def test_a_swallowed_signal_is_sent_again_once_for_all_flow_runs(
-    notes: list[tuple[float, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it is swallowed too, it is sent once more. A signal that was held back was not swallowed."""
-    sent = []
-
-    class Timer:
-        def __init__(self, _: float, function: object, arguments: tuple[int, int]) -> None:
-            self.sent = (function, arguments[1])
-
-        def start(self) -> None:
-            sent.append(self.sent)
-
-    monkeypatch.setattr(signals.threading, "Timer", Timer)
-    for expected in (1, 2):
-        notes.append((time.monotonic(), signal.SIGTERM))
-        send_again_if_swallowed(0.0, 10.0)
-        assert len(sent) == expected - 1, "the main thread has time to react"
-        for _ in range(2):
-            send_again_if_swallowed(0.0, 0.0)
-        assert sent == [(signals.os.kill, signal.SIGTERM)] * expected
-    notes.append((time.monotonic(), signal.SIGTERM))
-    signals._held_off.append((time.monotonic(), signal.SIGTERM))
-    send_again_if_swallowed(0.0, 0.0)
-    assert len(sent) == 2
+def test_a_signal_has_an_effect_unless_it_was_held_back(notes: list[tuple[float, int]]) -> None:
+    """asyncio may have swallowed a SIGTERM that has an effect. Ctrl-C is asyncio's own affair."""
+    notes += [(1.0, signal.SIGTERM), (2.0, signal.SIGINT), (3.0, signal.SIGTERM)]
+    signals._held_off.append((3.0, signal.SIGTERM))
+    assert [had_effect_since(moment) for moment in (0.0, 1.5, 2.5)] == [2, 1, 0]
+    assert [had_effect_since(moment, (signal.SIGTERM,)) for moment in (0.0, 1.5)] == [1, 0]

@@ -46,7 +46,6 @@ def scheduled(
         pytest.param(
             scheduled("Resuming", limit_seconds=60), False, id="its Bolt run is over its time limit"
         ),
-        pytest.param(scheduled("Resuming", deployment_id=None), False, id="no worker will start it"),
         pytest.param(scheduled("AwaitingRetry"), False, id="its process should have retried it"),
         pytest.param(scheduled("AwaitingRetry", due=TOMORROW), True, id="its retry is not due yet"),
     ],

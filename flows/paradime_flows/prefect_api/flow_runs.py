@@ -106,14 +106,6 @@ async def family_of(
     return [one async for one in lineage(client, flow_run)]
 
 
-async def outermost_of(client: PrefectClient, flow_run: FlowRun) -> UUID:
-    """Return the id of a flow run's outermost parent, or of the flow run itself if it has no parent."""
-    known = the_supervisor().of(flow_run.id)
-    if known.parents is None:
-        return [one.id async for one in lineage(client, flow_run)][-1]
-    return known.parents[-1] if known.parents else flow_run.id
-
-
 def is_first_attempt(flow_run: FlowRun) -> bool:
     """Whether a flow run was never retried, and never resumed after a suspension.
 

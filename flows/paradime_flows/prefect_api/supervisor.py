@@ -42,8 +42,8 @@ class Supervised:
     claimed: dict[str, tuple[tuple[UUID, str], str]] = field(default_factory=dict)
     # Whether this process has already seen a cancel of the flow run while an operation was under way.
     cancel_seen: bool = False
-    # While this process sends heartbeats: the flow run's outermost parent, or the flow run itself if it has no parent.
-    alive_for: UUID | None = None
+    # Whether this process sends heartbeats for the flow run.
+    is_alive: bool = False
     # The parents, from the flow run upwards; None until they were read. `calls` are the task runs that represent the
     # flow run and its parents in their callers. The outermost parent has no caller, and so no task run.
     parents: list[UUID] | None = None
@@ -75,15 +75,10 @@ class Supervisor:
             if len(self._flow_runs) > FLOW_RUNS_KEPT:
                 # A flow run that this process still executes is kept.
                 for each, known in self._flow_runs.items():
-                    if known.alive_for is None and known is not found:
+                    if not known.is_alive and known is not found:
                         del self._flow_runs[each]
                         break
             return found
-
-    def all(self) -> list[Supervised]:
-        """Return the data of all flow runs of this process."""
-        with self._lock:
-            return list(self._flow_runs.values())
 
     def end(self) -> None:
         """Stop observing all flow runs."""

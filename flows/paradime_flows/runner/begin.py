@@ -32,7 +32,6 @@ from paradime_flows.prefect_api import lineage, prefect_client, run_logger, set_
 from paradime_flows.supervision import (
     Event,
     clean_up_if_cancelled_before,
-    clean_up_if_cancelled_meanwhile,
     is_cancelled,
     keep_alive,
     reconcile_run,
@@ -57,7 +56,7 @@ async def begin_execution(
         for one in family[: family.index(ours) + 1]:
             await write_final_state(one, newer)
         raise Superseded(flow_run)
-    await keep_alive(client, flow_run, clean_up_if_cancelled_meanwhile)
+    keep_alive(flow_run)
     return flow_run, earlier
 
 

@@ -3,7 +3,6 @@
 from paradime_flows.supervision.cancellation import (
     clean_up_family,
     clean_up_if_cancelled_before,
-    clean_up_if_cancelled_meanwhile,
 )
 from paradime_flows.supervision.decide import Action, Event, decide, event_of, interrupt_policy
 from paradime_flows.supervision.heartbeat import keep_alive

@@ -106,13 +106,10 @@ def event_of(state: Any) -> Event | None:
     return Event.FLOW_FAILED if state.is_failed() else None
 
 
-def event_of_orphan(state: Any, *, is_cancelled: bool, is_young: bool, time_is_up: bool) -> Event:
+def event_of_orphan(state: Any, *, is_young: bool) -> Event:
     """Return the event that means that a flow run, or its process, is gone.
 
-    If `is_young`, a retry may still resume the Bolt run. If `time_is_up`, the time limit of the Bolt run has passed.
+    If `is_young`, a retry may still resume the Bolt run.
     """
-    if is_cancelled:
-        return Event.CANCELLED
     event = event_of(state) or Event.CRASHED
-    is_left = is_young and not time_is_up and event is not Event.FLOW_FAILED
-    return event if is_left else Event.ORPHANED
+    return event if is_young and event is not Event.FLOW_FAILED else Event.ORPHANED

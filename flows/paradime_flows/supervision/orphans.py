@@ -1,8 +1,4 @@
-"""Finds orphans: flow runs that no longer track their Bolt runs. The sweeper cleans them up.
-
-A flow run is an orphan if its process is gone (`idle_seconds`) and none of its parents will resume its Bolt run
-(`is_resumed_by_parent`). This module only reads from Prefect.
-"""
+"""Finds orphans: flow runs that no longer track their Bolt runs. This module only reads from Prefect."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from paradime_blocks import ParadimeCredentials
 from paradime_flows.ledger import Record, execution_of, last_sign_of_life, read_records
 from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, has_its_own_process, lineage, times
-from paradime_flows.supervision.heartbeat import silent_seconds
+from paradime_flows.supervision.decide import Event, event_of_orphan
 
 # A flow run that awaits a retry is Scheduled: if its process is gone, nobody makes the retry, and nobody tracks the
 # Bolt run. A suspended flow run is Paused, and has no process.
@@ -47,6 +43,23 @@ async def candidates(
     return [flow_run async for flow_run in every_flow_run(client, wanted) if needs_end(flow_run, credentials)]
 
 
+async def orphan_event(client: PrefectClient, flow_run: FlowRun, older_than_seconds: float) -> Event | None:
+    """Return the event that has made a flow run an orphan; None if it is no orphan.
+
+    An orphan's process is gone, and none of its parents will resume its Bolt run. Nobody resumes the Bolt run of a
+    cancelled flow run, so `older_than_seconds` does not apply to it.
+    """
+    idle = idle_seconds(flow_run)
+    if idle < 0:
+        return None
+    family = [one async for one in lineage(client, flow_run)]
+    if _any_was_cancelled(family):
+        return Event.CANCELLED
+    if idle < older_than_seconds or _is_resumed_by_parent(family):
+        return None
+    return event_of_orphan(flow_run.state, is_young=idle < times().left_for_retry_seconds)
+
+
 def tracked_records(flow_run: FlowRun) -> list[Record]:
     """Return the records of the Bolt runs of all workspaces that the sweeper may end."""
     return [record for record in read_records(flow_run) if record.is_open and record.may_be_cancelled]
@@ -55,12 +68,11 @@ def tracked_records(flow_run: FlowRun) -> list[Record]:
 def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
     """Whether a flow run has a Bolt run to end, or no Bolt run, and would need a final state without its process.
 
-    A process can end before a flow run without a Bolt run has written its state: for example, if one of several
-    parallel subflows fails or is cancelled. If the current execution of the flow run has not used this package yet, the
-    execution sends no heartbeats, so the last heartbeat is from an earlier execution and proves nothing.
+    If one of several parallel subflows fails, Prefect does not learn of the end of the others.
     """
     if tracked := tracked_records(flow_run):
         return any(record.is_in(credentials) for record in tracked)
+    # An execution that has not used this package yet sends no heartbeats: the last one proves nothing about it.
     state, lease = flow_run.state, execution_of(flow_run)
     if state is None or lease.epoch == 0:
         return False
@@ -70,13 +82,13 @@ def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
 def idle_seconds(flow_run: FlowRun) -> float:
     """Return how long ago a flow run ended or sent its last heartbeat, in seconds; negative if it counts as alive."""
     state = flow_run.state
-    if state is None or state.type not in _SWEPT or _awaits_worker(flow_run):
+    if state is None or state.type not in _SWEPT:
+        return -1
+    # A suspended flow run that was resumed waits for a worker. The time limit of its Bolt run still counts.
+    if state.name == "Resuming" and not any(record.time_is_up for record in read_records(flow_run)):
         return -1
     since_state = _seconds_since(state.state_details.scheduled_time or state.timestamp)
     silent = silent_seconds(flow_run)
-    if silent is None:
-        # Without a heartbeat, only the age of the state counts.
-        return since_state if state.is_final() or since_state > times().stale_seconds else -1
     # A worker can write Crashed after somebody has retried the flow run. Other final states are not written so late.
     may_live = not state.is_final() or state.is_crashed()
     if may_live and silent <= times().stale_seconds:
@@ -85,49 +97,40 @@ def idle_seconds(flow_run: FlowRun) -> float:
     return min(silent, since_state)
 
 
-def _awaits_worker(flow_run: FlowRun) -> bool:
-    """Whether a suspended flow run was resumed and waits for a worker. The time limit of its Bolt run still counts."""
-    resumed = flow_run.state is not None and flow_run.state.name == "Resuming"
-    return resumed and has_its_own_process(flow_run) and not _time_is_up(flow_run)
-
-
-def _time_is_up(flow_run: FlowRun) -> bool:
-    return any(record.time_is_up for record in read_records(flow_run))
-
-
 def _seconds_since(moment: datetime) -> float:
     return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
+def silent_seconds(flow_run: FlowRun) -> float:
+    """Return the age of the last heartbeat of a flow run's process, in seconds; infinite without a heartbeat."""
+    at = last_sign_of_life(flow_run.labels)
+    return float("inf") if at is None else max(0.0, time.time() - at)
+
+
 async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Whether a flow run, or one of its parents, was cancelled. A suspended flow run has no process that notices it."""
-    return any_was_cancelled([one async for one in lineage(client, flow_run)])
+    return _any_was_cancelled([one async for one in lineage(client, flow_run)])
 
 
-def any_was_cancelled(family: Sequence[FlowRun]) -> bool:
-    """Whether one of these flow runs was cancelled."""
+def _any_was_cancelled(family: Sequence[FlowRun]) -> bool:
     states = [one.state for one in family if one.state is not None]
     return any(state.is_cancelled() or state.is_cancelling() for state in states)
 
 
-def is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
-    """Whether an idle flow run has a parent that is alive or will start again. Then the parent resumes its Bolt run.
-
-    `family` is the flow run, its parent, the parent's parent and so on.
-    """
+def _is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
+    """Whether an idle flow run has a parent that is alive or will start again. Then the parent resumes its Bolt run."""
     state = family[0].state
     # A Crashed flow run may be a pipeline's step whose process died. The pipeline's next attempt may resume this step.
-    if state is None or (state.is_final() and not state.is_crashed()) or _time_is_up(family[0]):
+    if state is None or (state.is_final() and not state.is_crashed()):
         return False
     # If a flow run has ended, a missing heartbeat proves nothing: the process may still be alive.
     sign = None if state.is_crashed() else last_sign_of_life(family[0].labels)
-    silent = None if sign is None else time.time() - sign - times().sign_rounding_seconds
+    silent = float("inf") if sign is None else time.time() - sign - times().sign_rounding_seconds
     for child, parent in pairwise(family):
         if has_its_own_process(child) or parent.state is None:
             return False
-        running = _seconds_since(parent.state.timestamp) if parent.state.is_running() else None
         # The parent was Running when its process died, and has not started again since.
-        has_died = silent is not None and running is not None and running >= silent
+        has_died = parent.state.is_running() and _seconds_since(parent.state.timestamp) >= silent
         is_idle = has_died or idle_seconds(parent) >= times().left_for_retry_seconds
         if not parent.state.is_final() and not is_idle:
             return True

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateName,
     FlowRunFilterTags,
 )
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
 
 from paradime_blocks import BoltError, ParadimeCredentials
-from paradime_flows.ledger import FLOW_KEY, read_records
+from paradime_flows.ledger import FLOW_KEY, Record, read_records
 from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, run_logger
-
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun
-
-    from paradime_flows.ledger import Record
 
 # The key of each suspension by this package begins with this text. A flow run that a person has suspended has another
 # key, and is not resumed here.
 PAUSE_KEY: Final = "paradime-bolt-run-"
 
 
-async def resume_suspended(
-    client: PrefectClient, credentials: ParadimeCredentials, ended: Collection[int] = ()
-) -> list[FlowRun]:
+async def resume_suspended(client: PrefectClient, credentials: ParadimeCredentials) -> list[FlowRun]:
     """Resume the flow runs that were suspended for a Bolt run that has ended, or has reached its time limit.
 
     Several processes may call this function at once: Prefect resumes a flow run once. Return the flow runs that were
-    resumed. Bolt is asked for the state of all Bolt runs that are not known to have `ended`.
+    resumed.
     """
-    waiting = [each for each in await _suspended(client) if each[1].is_in(credentials)]
-    unknown = {record.run_id for _, record in waiting if record.run_id and not record.time_is_up}
-    over = {*ended, *await _ended_runs(credentials, unknown - {*ended})}
+    these = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])),
+    )
+    waiting = [
+        (flow_run, record)
+        async for flow_run in every_flow_run(client, these)
+        if flow_run.state is not None and (flow_run.state.state_details.pause_key or "").startswith(PAUSE_KEY)
+        for record in read_records(flow_run)
+        if record.key == FLOW_KEY and record.is_in(credentials)
+    ]
+    ended = await _ended_runs(credentials, {record.run_id for _, record in waiting if record.run_id})
     return [
         flow_run
         for flow_run, record in waiting
-        if (record.run_id in over or record.time_is_up) and await _resume(client, flow_run, record)
+        if (record.run_id in ended or record.time_is_up) and await _resume(client, flow_run, record)
     ]
 
 
@@ -57,21 +60,6 @@ async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> b
         reason = getattr(answer.details, "reason", None)
         run_logger().warning("Prefect does not resume flow run %r: %s", flow_run.name, reason)
     return answer.status is SetStateStatus.ACCEPT
-
-
-async def _suspended(client: PrefectClient) -> list[tuple[FlowRun, Record]]:
-    """Return the flow runs that this package has suspended, each with its record."""
-    these = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
-        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])),
-    )
-    return [
-        (flow_run, record)
-        async for flow_run in every_flow_run(client, these)
-        if flow_run.state is not None and (flow_run.state.state_details.pause_key or "").startswith(PAUSE_KEY)
-        for record in read_records(flow_run)
-        if record.key == FLOW_KEY
-    ]
 
 
 async def _ended_runs(credentials: ParadimeCredentials, run_ids: Collection[int]) -> set[int]:

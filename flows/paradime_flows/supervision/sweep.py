@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
 import anyio
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
 from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, ParadimeCredentials
 from paradime_blocks.models import run_url
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
-from paradime_blocks.trigger import Verdict
-from paradime_flows.ledger import FlowRunLedger, Record, Superseded, execution_of, hold, last_sign_of_life
-from paradime_flows.prefect_api import lineage, run_logger, set_final_state, times
-from paradime_flows.supervision.decide import Action, Event, decide, event_of_orphan
-from paradime_flows.supervision.heartbeat import alive_for_another
-from paradime_flows.supervision.orphans import (
-    any_was_cancelled,
-    idle_seconds,
-    is_cancelled,
-    is_resumed_by_parent,
-    needs_end,
-    tracked_records,
+from paradime_flows.ledger import (
+    FlowRunLedger,
+    Record,
+    Superseded,
+    give_sign_of_life,
+    hold,
+    last_sign_of_life,
 )
+from paradime_flows.prefect_api import run_logger, set_final_state, times
+from paradime_flows.supervision.decide import Action, Event, decide
+from paradime_flows.supervision.orphans import is_cancelled, needs_end, orphan_event, tracked_records
 from paradime_flows.supervision.reconcile import archive_of, find_run, reconcile_run, remaining_seconds
-from paradime_flows.supervision.watch import StoppedByPrefect, unless_unreachable
+from paradime_flows.supervision.watch import unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]
 _AT_ONCE = 8
@@ -75,81 +73,64 @@ class Sweep:
         async with self._at_once:
             try:
                 flow_run = await client.read_flow_run(seen.id)
-                family = [one async for one in lineage(client, flow_run)]
-                cancelled = any_was_cancelled(family)
-                idle = idle_seconds(flow_run)
                 # The clocks of two machines can differ, so a heartbeat may only seem old.
-                is_alive = idle < 0 or last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
+                is_alive = last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
                 if is_alive or not needs_end(flow_run, self.credentials):
                     return
-                if cancelled or (idle >= self.older_than_seconds and not is_resumed_by_parent(family)):
-                    await self._clean_up(client, flow_run, cancelled=cancelled)
-            except ObjectNotFound:
-                run_logger().info("Flow run %s was deleted during the sweep.", seen.id)
+                event = await orphan_event(client, flow_run, self.older_than_seconds)
+                if event is not None:
+                    await self._clean_up(client, flow_run, event)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
                 run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
 
-    async def _clean_up(self, client: PrefectClient, flow_run: FlowRun, *, cancelled: bool) -> None:
+    async def _clean_up(self, client: PrefectClient, flow_run: FlowRun, event: Event) -> None:
+        """Clean up each Bolt run of a flow run, and report it at once. Then write the final state of the flow run."""
         state = flow_run.state
         state_name = (state.name or state.type.value) if state else ""
-        is_young = idle_seconds(flow_run) < times().left_for_retry_seconds
+        why = f"The sweeper found the flow run in the state {state_name}. Nobody tracked its Bolt run."
         records = [record for record in tracked_records(flow_run) if record.is_in(self.credentials)]
         ends = []
         for record in records:
-            event = event_of_orphan(
-                state, is_cancelled=cancelled, is_young=is_young, time_is_up=record.time_is_up
-            )
+            found, log = None, run_logger().info
+            try:
+                found, done = await self._act(record, event, why)
+            except Superseded:
+                done = "not done: the flow run has started again"
+            except Exception as error:  # noqa: BLE001 - an error with one Bolt run must not end the sweep
+                message = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error), 200)
+                done, log = f"not done: {message}", run_logger().error
             entry = SweptRun(
                 flow_run_id=flow_run.id,
                 flow_run_name=flow_run.name,
                 flow_run_state=state_name,
                 schedule_name=record.schedule,
+                run_id=record.run_id,
+                state=found,
+                done=done,
             )
-            why = f"The sweeper found the flow run in the state {state_name}. Nobody tracked its Bolt run."
-            await self._handle(entry, record, event, why)
+            self.swept.append(entry)
+            run = record.run_id or "unknown"
+            log("Flow run %r of %s, Bolt run %s: %s", flow_run.name, record.schedule, run, done)
             if record.run_id is not None:
-                ends.append(f"Bolt run {record.run_id} ({run_url(record.run_id)}): {entry.done}.")
+                ends.append(f"Bolt run {record.run_id} ({run_url(record.run_id)}): {done}.")
         if self.action != "report" and not any(record.is_open for record in records):
             told = " ".join(ends) or "The flow run has no Bolt run left to track."
             await _write_final_state(client, flow_run, told)
 
-    async def _handle(self, entry: SweptRun, record: Record, event: Event, why: str) -> None:
-        """Do what the sweep has to do for one Bolt run, and report it at once."""
-        level, told = logging.INFO, None
-        try:
-            entry.state, entry.done = await self._act(record, event, why)
-        except Superseded:
-            entry.done = "not done: the flow run has started again"
-        except Exception as error:  # noqa: BLE001 - an error with one Bolt run must not end the sweep
-            message = error.message if isinstance(error, BoltError) else one_line(str(error), 200)
-            entry.done = f"not done: {message}"
-            level, told = logging.ERROR, f"not done: {error}"
-        entry.run_id = record.run_id
-        self.swept.append(entry)
-        name, run = entry.flow_run_name, entry.run_id or "unknown"
-        line = "Flow run %r of %s, Bolt run %s: %s"
-        run_logger().log(level, line, name, entry.schedule_name, run, told or entry.done)
-
     async def _act(self, record: Record, event: Event, why: str) -> tuple[BoltRunState | None, str]:
-        """Do what the action of the sweep says. Return the state of the Bolt run, and what was done."""
-        # If the flow run was cancelled, the action `attach` also cancels the Bolt run: nobody will resume it.
+        """Do what the action of the sweep says. Return the state of the Bolt run, and what was done, in words."""
+        # Nobody resumes the Bolt run of a cancelled flow run, so nobody waits for it.
         if self.action == "attach" and event is not Event.CANCELLED:
             return await self._attach(record, why)
         if self.action != "report" and decide(record, event) is not Action.LEAVE:
             state = await reconcile_run(record, self.credentials, event, why)
             return state, _done(record, state)
-        run_id = record.run_id
-        if run_id is None:
-            finding = await find_run(record, self.credentials, record.decision_log())
-            if finding.verdict is not Verdict.FOUND:
-                absent = finding.verdict is Verdict.ABSENT
-                return None, "no Bolt run was started" if absent else "the Bolt run is unknown"
-            run_id = finding.run_id
-        state = await BoltRun(run_id, self.credentials, record.schedule).astate()
-        if self.action == "report":
-            return state, "only reported"
-        left = "left" if state.is_terminal else "left running"
-        return state, f"{left} for a retry, as the policy says"
+        if record.run_id is None:
+            await find_run(record, self.credentials, record.decision_log())
+        if record.run_id is None:
+            return None, "no Bolt run was found"
+        state = await BoltRun(record.run_id, self.credentials, record.schedule).astate()
+        return state, "only reported" if self.action == "report" else "left for a retry, as the policy says"
 
     async def _attach(self, record: Record, why: str) -> tuple[BoltRunState | None, str]:
         """Wait for a Bolt run in place of its flow run, until its end, its time limit, or a cancel of the flow run."""
@@ -159,47 +140,48 @@ class Sweep:
             return None, _done(record, None)
         run = BoltRun(record.run_id, self.credentials, record.schedule)
         limit = record.limit_seconds or TIMEOUT_SECONDS
-
-        async def was_cancelled(client: PrefectClient) -> bool:
-            await hold(client, record)
-            return await is_cancelled(client, await client.read_flow_run(record.flow_run_id))
-
-        async def check(_: object = None) -> None:
-            if await unless_unreachable(was_cancelled):
-                raise StoppedByPrefect(
-                    "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
-                )
-
+        left = max(1.0, await remaining_seconds(record, self.credentials, limit))
+        waiting = asyncio.create_task(run.await_for_completion(left, whole_seconds=limit))
+        try:
+            while not waiting.done():
+                if await unless_unreachable(partial(_was_cancelled, record=record)):
+                    reason = (
+                        "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
+                    )
+                    state = await reconcile_run(record, self.credentials, Event.CANCELLED, reason)
+                    return state, _done(record, state)
+                await asyncio.wait({waiting}, timeout=times().beat_seconds)
+        finally:
+            waiting.cancel()
         done = "waited for; it ended as"
         try:
-            await check()
-            # The heartbeats tell other sweepers that somebody tracks the Bolt run.
-            async with alive_for_another(record):
-                left = max(1.0, await remaining_seconds(record, self.credentials, limit))
-                record.state = await run.await_for_completion(left, watcher=check, whole_seconds=limit)
-        except StoppedByPrefect as stop:
-            state = await reconcile_run(record, self.credentials, Event.CANCELLED, stop.reason)
-            return state, _done(record, state)
+            record.state = await waiting
         except BoltRunTimedOut:
-            why = f"{why} The time limit of the Bolt run has passed."
             done = "waited for until its time limit; its state is"
-            if decide(record, Event.TIME_LIMIT) is not Action.LEAVE:
-                ended = await reconcile_run(record, self.credentials, Event.TIME_LIMIT, why)
-                state = ended or await run.astate()
-                return state, f"{done} {state}"
-            record.state = await run.astate()
-        record.decision_log().note(why)
-        await archive_of(record, self.credentials, why).run()
-        # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
-        await FlowRunLedger(record).close(record.state, reported=False)
+            why = f"{why} The time limit of the Bolt run has passed."
+            ended = await reconcile_run(record, self.credentials, Event.TIME_LIMIT, why)
+            record.state = ended or await run.astate()
+        else:
+            record.decision_log().note(why)
+            await archive_of(record, self.credentials, why).run()
+        if record.is_open:
+            # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
+            await FlowRunLedger(record).close(record.state, reported=False)
         return record.state, f"{done} {record.state}"
+
+
+async def _was_cancelled(client: PrefectClient, record: Record) -> bool:
+    """Whether a flow run was cancelled. Other sweepers learn that somebody tracks its Bolt run."""
+    await hold(client, record)
+    await give_sign_of_life(client, record.flow_run_id, record.lease)
+    return await is_cancelled(client, await client.read_flow_run(record.flow_run_id))
 
 
 async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str) -> None:
     """Write the final state of a flow run whose process is gone, unless the flow run has started again."""
     now = await client.read_flow_run(flow_run.id)
     before, state = flow_run.state, now.state
-    if before is None or state is None or execution_of(now) != execution_of(flow_run):
+    if before is None or state is None:
         return
     # A cancel during the sweep also changes the state, but does not start the flow run again.
     if state.id != before.id and not state.is_cancelling():

@@ -7,6 +7,7 @@ worker has died. So the code that waits checks the states of its own flow run an
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause, TerminationSignal
 
-from paradime_blocks.signals import heard_since, in_main_thread, send_again_if_swallowed, signals_held_off
+from paradime_blocks.signals import had_effect_since, heard_since, in_main_thread, signals_held_off
 from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
     count_signals,
@@ -162,13 +163,17 @@ async def unless_stopped(
 async def _watch(flow_run_id: UUID) -> NoReturn:
     """Raise when there is a reason to stop the work of the current flow run or task."""
     signals_since, asked = count_signals(), stop_request.get() or StopRequest()
-    interval, tick = times().watch_interval_seconds, times().signal_interval_seconds
+    interval = times().watch_interval_seconds
     with observing(flow_run_id, interval) as observed:
         while True:
-            await anyio.sleep(min(interval, tick))
-            if heard_since(signals_since) and not in_main_thread():
+            await anyio.sleep(min(interval, times().signal_interval_seconds))
+            if in_main_thread():
+                # Prefect's handler has raised this in the main thread, but asyncio swallows what is raised while an
+                # asyncio transport sends or receives.
+                if had_effect_since(signals_since, (signal.SIGTERM,)) > 0:
+                    raise TerminationSignal(signal=signal.SIGTERM)
+            elif heard_since(signals_since):
                 raise await interrupt_of(flow_run_id)
-            send_again_if_swallowed(signals_since, tick)
             if asked.why is not None:
                 raise asked.why
             family = observed.news()
