@@ -79,16 +79,16 @@ class EarlierAttempts:
                 # These Bolt runs could conflict with new runs of the schedules.
                 for record in records:
                     if record.is_open:
-                        group.start_soon(self._cancel, record)
+                        group.start_soon(self._cancel, child, record)
                 if not records and not is_over(child):
                     # The subflow run was killed or suspended before it triggered a Bolt run.
                     await write_final_state(child.id, self.flow_run)
 
-    async def _cancel(self, record: Record) -> None:
+    async def _cancel(self, child: FlowRun, record: Record) -> None:
         reason = f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
         try:
             await reconcile_run(record, self.credentials, Event.ORPHANED, reason)
-            await write_final_state(record.flow_run_id, self.flow_run)
+            await write_final_state(child.id, self.flow_run)
         except BoltError as error:
             # The record stays open, so the sweeper cleans it up later.
             run_logger().error("%s", error)
