@@ -154,6 +154,7 @@ class Record(BaseModel):
 
     def to_labels(self) -> dict[str, Any]:
         name = f"{LEDGER_LABEL_PREFIX}{self.key}.{self.lease.epoch}.{self.lease.holder}"
+        # JSON text, since Prefect cannot read a flow run if a label is None or a list.
         labels: dict[str, Any] = {name: self.model_dump_json(exclude_none=True)}
         if not self.is_of_task:
             labels[SCHEDULE_LABEL] = self.schedule

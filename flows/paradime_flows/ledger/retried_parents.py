@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -32,8 +32,6 @@ from paradime_flows.prefect_api import (
 _DIGITS: Final = 12
 _DIGITS_OF_ATTEMPTS: Final = 6
 _WRITES_AT_MOST: Final = 5
-
-_Context = TypeVar("_Context", bound=ContextModel)
 
 # The name of the present call, instead of Prefect's number. A pipeline names its calls, because its next attempt may
 # make other calls, or make them in another order.
@@ -92,7 +90,7 @@ def _execution_around(flow_run: FlowRun) -> str:
     return "" if flow_run.state is None else str(flow_run.state.id)
 
 
-def _contexts(kind: type[_Context]) -> Iterator[_Context]:
+def _contexts(kind: type[ContextModel]) -> Iterator[Any]:
     """Iterate over Prefect's contexts around the current code, the innermost first."""
     context: Any = kind.get()
     while isinstance(context, kind):
