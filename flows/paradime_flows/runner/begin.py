@@ -182,7 +182,7 @@ async def write_final_state(previous: FlowRun, new: FlowRun) -> bool:
     cancelled = False
     try:
         async with prefect_client() as client:
-            cancelled = await is_cancelled(client, previous)
+            cancelled = is_cancelled([one async for one in lineage(client, previous)])
             message = f"Flow run {new.name!r} has replaced this one."
             cancelled = await set_final_state(client, previous, message) or cancelled
     except Exception as error:  # noqa: BLE001 - the new flow run must continue

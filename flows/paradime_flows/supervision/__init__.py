@@ -1,11 +1,7 @@
 """Watches flow runs and cleans up Bolt runs that nobody waits for. Other packages import these names."""
 
-from paradime_flows.supervision.cancellation import (
-    clean_up_family,
-    clean_up_if_cancelled_before,
-)
+from paradime_flows.supervision.cancellation import clean_up_family, clean_up_if_cancelled_before, keep_alive
 from paradime_flows.supervision.decide import Action, Event, decide, event_of, interrupt_policy
-from paradime_flows.supervision.heartbeat import keep_alive
 from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled
 from paradime_flows.supervision.reconcile import (
     archive_of,
@@ -21,7 +17,6 @@ from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
     check_not_stopped,
-    reason_in,
     reason_to_stop_if_known,
     stop_request,
     unless_stopped,

@@ -1,7 +1,11 @@
-"""Cleans up the Bolt runs of a flow run that has ended or does not notice its cancel, and the runs of its subflows."""
+"""Cleans up the Bolt runs of a flow run that has ended or does not notice its cancel, and the runs of its subflows.
+
+It also writes the heartbeats of a flow run's process, and looks for a cancel at the same time.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -10,14 +14,18 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_blocks import BoltRequestError, ParadimeCredentials
-from paradime_flows.ledger import Record, Superseded, lost_lease, read_records
+from paradime_flows.ledger import Record, Superseded, give_sign_of_life, lost_lease, read_records
 from paradime_flows.prefect_api import (
+    Observed,
     has_its_own_process,
+    is_over,
     resolve_credentials,
     run_logger,
     state_types,
     subflows_of,
+    the_observer,
     the_supervisor,
+    times,
 )
 from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.orphans import is_cancelled
@@ -57,19 +65,53 @@ async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[F
             raise StoppedByPrefect(await _clean_up_cancelled(client, one, "while it waited for its retry"))
 
 
-async def clean_up_if_cancelled_meanwhile(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Clean up if a flow run was cancelled and its own code does not notice the cancel.
+def keep_alive(flow_run: FlowRun) -> None:
+    """Write heartbeats of this process until a flow run is over or another process runs it. The lease was the first.
+
+    The observer's thread writes them, whatever the flow's own code does. So the sweeper can distinguish a long wait
+    from a lost machine. Prefect's own heartbeats are events: they can be switched off, and are not read together with
+    the flow run.
+    """
+    known = the_supervisor().of(flow_run.id)
+    # Another task of the flow run may have started the heartbeats.
+    if known.is_alive:
+        return
+    known.is_alive = True
+    interval = min(times().watch_interval_seconds, times().beat_seconds)
+    observed = Observed(flow_run.id, interval, min(times().rarely_seconds, times().beat_seconds))
+    next_beat = time.monotonic() + times().beat_seconds
+
+    async def on_read(client: PrefectClient, family: list[FlowRun]) -> None:
+        nonlocal next_beat
+        ends = not family or lost_lease(family[0]) or is_over(family[0])
+        # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
+        if not ends and time.monotonic() + interval >= next_beat:
+            await give_sign_of_life(client, flow_run.id)
+            next_beat = time.monotonic() + times().beat_seconds
+        if family:
+            await _clean_up_if_cancelled_meanwhile(client, family)
+        if ends:
+            the_observer().remove(observed)
+            known.is_alive = False
+
+    observed.on_read = on_read
+    the_observer().add(observed)
+
+
+async def _clean_up_if_cancelled_meanwhile(client: PrefectClient, family: list[FlowRun]) -> None:
+    """Clean up if a flow run or a parent was cancelled and the flow run's own code does not notice the cancel.
 
     Either the flow run awaits its retry. Or a task has triggered a Bolt run, and the flow's code now does something
     else than wait for that Bolt run. A flow of this package notices the cancel itself.
     """
+    flow_run = family[0]
     state = flow_run.state
     if state is None or lost_lease(flow_run):
         return
     of_tasks = any(record.is_open and record.is_of_task for record in read_records(flow_run))
     if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] in _CANCELLED_BEFORE_RETRY:
         await _clean_up_cancelled(client, flow_run, "while it waited for its retry")
-    elif not state.is_final() and of_tasks and await is_cancelled(client, flow_run):
+    elif not state.is_final() and of_tasks and is_cancelled(family):
         known = the_supervisor().of(flow_run.id)
         # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
         if known.cancel_seen:

@@ -6,15 +6,10 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
+from math import inf
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
+from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from paradime_blocks import ParadimeCredentials
@@ -35,25 +30,22 @@ async def candidates(
     All pages are read before the sweep changes anything, because a change between two pages could hide a flow run.
     """
     since = datetime.now(timezone.utc) - lookback
-    wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_SWEPT)),
-        expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+    wanted = filters.FlowRunFilter(
+        tags=filters.FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=_SWEPT)),
+        expected_start_time=filters.FlowRunFilterExpectedStartTime(after_=since),
     )
     return [flow_run async for flow_run in every_flow_run(client, wanted) if needs_end(flow_run, credentials)]
 
 
 async def orphan_event(client: PrefectClient, flow_run: FlowRun, older_than_seconds: float) -> Event | None:
-    """Return the event that has made a flow run an orphan; None if it is no orphan.
-
-    An orphan's process is gone, and none of its parents will resume its Bolt run. Nobody resumes the Bolt run of a
-    cancelled flow run, so `older_than_seconds` does not apply to it.
-    """
+    """Return the event that has made a flow run an orphan; None if its process or a parent may track its Bolt run."""
     idle = idle_seconds(flow_run)
     if idle < 0:
         return None
     family = [one async for one in lineage(client, flow_run)]
-    if _any_was_cancelled(family):
+    # Nobody resumes the Bolt run of a cancelled flow run, so `older_than_seconds` does not apply to it.
+    if is_cancelled(family):
         return Event.CANCELLED
     if idle < older_than_seconds or _is_resumed_by_parent(family):
         return None
@@ -90,8 +82,7 @@ def idle_seconds(flow_run: FlowRun) -> float:
     since_state = _seconds_since(state.state_details.scheduled_time or state.timestamp)
     silent = silent_seconds(flow_run)
     # A worker can write Crashed after somebody has retried the flow run. Other final states are not written so late.
-    may_live = not state.is_final() or state.is_crashed()
-    if may_live and silent <= times().stale_seconds:
+    if (not state.is_final() or state.is_crashed()) and silent <= times().stale_seconds:
         return -1
     # An old heartbeat may be from before the flow run was scheduled again, or before a new execution began.
     return min(silent, since_state)
@@ -104,15 +95,11 @@ def _seconds_since(moment: datetime) -> float:
 def silent_seconds(flow_run: FlowRun) -> float:
     """Return the age of the last heartbeat of a flow run's process, in seconds; infinite without a heartbeat."""
     at = last_sign_of_life(flow_run.labels)
-    return float("inf") if at is None else max(0.0, time.time() - at)
+    return inf if at is None else max(0.0, time.time() - at)
 
 
-async def is_cancelled(client: PrefectClient, flow_run: FlowRun) -> bool:
+def is_cancelled(family: Sequence[FlowRun]) -> bool:
     """Whether a flow run, or one of its parents, was cancelled. A suspended flow run has no process that notices it."""
-    return _any_was_cancelled([one async for one in lineage(client, flow_run)])
-
-
-def _any_was_cancelled(family: Sequence[FlowRun]) -> bool:
     states = [one.state for one in family if one.state is not None]
     return any(state.is_cancelled() or state.is_cancelling() for state in states)
 
@@ -125,7 +112,7 @@ def _is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
         return False
     # If a flow run has ended, a missing heartbeat proves nothing: the process may still be alive.
     sign = None if state.is_crashed() else last_sign_of_life(family[0].labels)
-    silent = float("inf") if sign is None else time.time() - sign - times().sign_rounding_seconds
+    silent = inf if sign is None else time.time() - sign - times().sign_rounding_seconds
     for child, parent in pairwise(family):
         if has_its_own_process(child) or parent.state is None:
             return False

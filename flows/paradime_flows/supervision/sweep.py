@@ -24,14 +24,13 @@ from paradime_flows.ledger import (
     hold,
     last_sign_of_life,
 )
-from paradime_flows.prefect_api import run_logger, set_final_state, times
+from paradime_flows.prefect_api import family_of, run_logger, set_final_state, times
 from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.orphans import is_cancelled, needs_end, orphan_event, tracked_records
 from paradime_flows.supervision.reconcile import archive_of, find_run, reconcile_run, remaining_seconds
 from paradime_flows.supervision.watch import unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]
-_AT_ONCE = 8
 
 
 class SweptRun(BaseModel):
@@ -66,7 +65,7 @@ class Sweep:
         self.action = action
         self.older_than_seconds = older_than_seconds
         self.swept: list[SweptRun] = []
-        self._at_once = anyio.CapacityLimiter(_AT_ONCE)
+        self._at_once = anyio.CapacityLimiter(8)
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, clean it up."""
@@ -174,7 +173,7 @@ async def _was_cancelled(client: PrefectClient, record: Record) -> bool:
     """Whether a flow run was cancelled. Other sweepers learn that somebody tracks its Bolt run."""
     await hold(client, record)
     await give_sign_of_life(client, record.flow_run_id, record.lease)
-    return await is_cancelled(client, await client.read_flow_run(record.flow_run_id))
+    return is_cancelled(await family_of(client, record.flow_run_id))
 
 
 async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str) -> None:
