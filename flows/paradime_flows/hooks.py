@@ -21,7 +21,7 @@ from prefect.flows import Flow
 
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.text import one_line
-from paradime_flows.prefect_api import end_left_task_runs, prefect_client, run_logger
+from paradime_flows.prefect_api import end_left_task_runs, is_over, prefect_client, run_logger
 
 
 async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -51,10 +51,9 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
     async with prefect_client() as client:
         # The flow run that Prefect passes to a hook lacks the labels that were set while the flow was running.
         fresh = await client.read_flow_run(flow_run.id)
-        begun_again = fresh.state is not None and not fresh.state.is_final()
         # A worker can set the state `Crashed` late or a second time. By then, somebody may have retried the flow run.
         # But a cancel is also meant for a process that runs elsewhere.
-        if event is not Event.CANCELLED and (begun_again or lost_lease(fresh)):
+        if event is not Event.CANCELLED and (not is_over(fresh) or lost_lease(fresh)):
             run_logger().info("The flow run is still running in another process; no Bolt run is cancelled.")
             return
         # A failed flow run has already ended its task runs. Their final states may still be on the way to Prefect.

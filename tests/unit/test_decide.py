@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from paradime_blocks.models import BoltRunState
+from paradime_flows.ledger import Record as RealRecord
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.supervision.decide import Action, Event, decide, event_of, event_of_orphan
 
@@ -31,6 +32,9 @@ class Record:
     left: bool = False
     unreachable: bool = False
     is_of_task: bool = False
+    is_open = RealRecord.is_open
+    is_unreported = RealRecord.is_unreported
+    may_be_cancelled = RealRecord.may_be_cancelled
 
 
 ENDS = set(Event) - {Event.BEGUN, Event.FLOW_FAILED, Event.SWEEPER_WAITS}

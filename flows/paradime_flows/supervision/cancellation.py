@@ -1,12 +1,8 @@
-"""Cleans up the Bolt runs of a flow run that has ended or does not notice its cancel, and the runs of its subflows.
-
-It also writes the heartbeats of a flow run's process, and looks for a cancel at the same time.
-"""
+"""Cleans up the Bolt runs of flow runs that have ended or do not notice their cancel, and writes heartbeats."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 
 import anyio
@@ -57,7 +53,7 @@ async def credentials_of(record: Record) -> ParadimeCredentials:
     return found
 
 
-async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[FlowRun]) -> None:
+async def clean_up_if_cancelled_before(client: PrefectClient, family: list[FlowRun]) -> None:
     """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled before this execution began."""
     for one in family:
         # A first attempt has no retry that it could have awaited.
@@ -68,9 +64,8 @@ async def clean_up_if_cancelled_before(client: PrefectClient, family: Iterable[F
 def keep_alive(flow_run: FlowRun) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it. The lease was the first.
 
-    The observer's thread writes them, whatever the flow's own code does. So the sweeper can distinguish a long wait
-    from a lost machine. Prefect's own heartbeats are events: they can be switched off, and are not read together with
-    the flow run.
+    The observer's thread writes them, whatever the flow's own code does. Prefect's own heartbeats are events: they can
+    be switched off, and are not read together with the flow run.
     """
     known = the_supervisor().of(flow_run.id)
     # Another task of the flow run may have started the heartbeats.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from paradime_blocks.models import BoltRunState
 from paradime_flows.choices import OnInterrupt, Policy
-from paradime_flows.ledger.phase import Phase, Relation
+from paradime_flows.ledger.phase import Phase
 
 if TYPE_CHECKING:
     from paradime_flows.ledger import Record
@@ -23,9 +23,7 @@ class Event(str, Enum):
     CRASHED = "crashed"  # The process of the flow run has died.
     FLOW_FAILED = "flow failed"
     TIME_LIMIT = "time limit"  # The Bolt run has reached its time limit.
-    ORPHANED = (
-        "orphaned"  # Nobody will resume the Bolt run: the flow run or a parent is over, or was replaced.
-    )
+    ORPHANED = "orphaned"  # Nobody will resume the Bolt run: its flow run or a parent is over or replaced.
     SWEEPER_WAITS = "sweeper waits"  # The sweeper waits for the Bolt run in place of the flow run.
 
 
@@ -47,12 +45,11 @@ class Action(str, Enum):
 def decide(record: Record, event: Event, *, is_absent: bool | None = None) -> Action:
     """Decide what an event does to the Bolt run of a record.
 
-    If the Bolt run is unknown, `is_absent` says whether a search has found for certain that the trigger has started no
-    Bolt run. None means that there was no search yet.
+    `is_absent` says whether a search has found for certain that the trigger has started none; None before a search.
     """
     if event is Event.BEGUN:
         return _at_begin(record, is_absent)
-    if record.phase not in {Phase.SENDING, Phase.RUNNING}:
+    if not record.is_open:
         return Action.NOTHING
     if not _ends(record, event):
         return Action.LEAVE
@@ -60,12 +57,11 @@ def decide(record: Record, event: Event, *, is_absent: bool | None = None) -> Ac
         return {None: Action.SEARCH, True: Action.WITHDRAW, False: Action.KEEP}[is_absent]
     if event is Event.SWEEPER_WAITS:
         return Action.RESUME
-    return Action.CANCEL if record.relation is Relation.OURS and not record.left else Action.RELEASE
+    return Action.CANCEL if record.may_be_cancelled else Action.RELEASE
 
 
 def _at_begin(record: Record, is_absent: bool | None) -> Action:
-    is_reported = record.phase is Phase.REPORTED and record.state != BoltRunState.SUCCESS
-    if record.phase is Phase.TAKEN or is_reported:
+    if not record.is_unreported and record.state != BoltRunState.SUCCESS:
         return Action.SEND
     if record.run_id is not None:
         return Action.RESUME
@@ -107,9 +103,6 @@ def event_of(state: Any) -> Event | None:
 
 
 def event_of_orphan(state: Any, *, is_young: bool) -> Event:
-    """Return the event that means that a flow run, or its process, is gone.
-
-    If `is_young`, a retry may still resume the Bolt run.
-    """
+    """Return the event that means that a flow run is gone. If `is_young`, a retry may still resume its Bolt run."""
     event = event_of(state) or Event.CRASHED
     return event if is_young and event is not Event.FLOW_FAILED else Event.ORPHANED

@@ -50,11 +50,8 @@ async def reconcile_run(
     """Do to a Bolt run what `decide` says for an event, write the result to the record, and archive the Bolt run.
 
     Several processes may call this function for the same record, because a cancel of an ended Bolt run changes nothing.
-    `reason` is a sentence for people. Return the state of the Bolt run if it has ended, or else None.
-
-    Raises:
-        BoltError: The Bolt run may still be running. The record stays open, so that the sweeper cleans up later.
-        Superseded: Another execution runs the flow run now. That execution tracks the Bolt run.
+    `reason` is a sentence for people. Return the state of the Bolt run if it has ended, or else None. After a
+    BoltError, the Bolt run may still be running, and the record stays open, so that the sweeper cleans up later.
     """
     if not record.is_in(credentials):
         msg = "The available credentials belong to another workspace. A run of that workspace can have the same id."
@@ -106,8 +103,7 @@ async def _reconcile(
     elif action is Action.RELEASE:
         why = "as requested" if record.left else "since it may belong to another client"
         decision_log.note(f"Bolt run {record.run_id} keeps running, {why}.")
-        # Usually, a retry of the flow run resumes the Bolt run. But if a person has cancelled the flow run, a retry
-        # starts anew.
+        # A retry of the flow run resumes the Bolt run. But if a person has cancelled the flow run, a retry starts anew.
         await ledger.close(None, reported=event is Event.CANCELLED and not record.left)
     elif action is not Action.NOTHING:
         await ledger.save()
@@ -118,7 +114,6 @@ async def _reconcile(
 
 
 async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
-    """Whether all Bolt runs that a trigger may have started are known and have ended."""
     states = [await BoltRun(run_id, credentials).astate() for run_id in finding.candidates]
     return bool(states) and all(state.is_terminal for state in states)
 
@@ -187,8 +182,7 @@ async def find_run(
 async def remaining_seconds(record: Record, credentials: ParadimeCredentials, limit: float) -> float:
     """Return how many seconds a Bolt run has left until its time limit, from 0 to the limit.
 
-    The clock of a machine can be set. So the monotonic clock counts in the process that triggered, and Bolt's clock in
-    another process. Only if Bolt's time is unknown, the clock of the machine counts.
+    A machine's clock can be set. So the monotonic clock counts in the process that triggered, or else Bolt's clock.
     """
     if record.began_here is not None:
         return max(0.0, limit - (time.monotonic() - record.began_here))
@@ -206,19 +200,12 @@ async def remaining_seconds(record: Record, credentials: ParadimeCredentials, li
 
 def archive_of(record: Record, credentials: ParadimeCredentials, outcome: str | None) -> Archive:
     """Return the archive of a Bolt run: its artifacts of the flow run. `outcome` is a sentence for the summary."""
-    is_ours = record.may_be_cancelled
-    intent = record.intent if is_ours else None
-    summary = RunRecord(
-        schedule_name=record.schedule,
-        run_id=record.run_id,
-        state=record.state,
-        branch=record.request.branch if is_ours else None,
-        flow_run_page=flow_run_url(record.flow_run_id) if is_ours else None,
-        triggered_at=None if intent is None else datetime.fromtimestamp(intent.intended_at, timezone.utc),
-        outcome=outcome,
-        attempts=record.attempts,
-        notes=record.notes,
-    )
+    summary = RunRecord(record.schedule, record.run_id, record.state, outcome=outcome)
+    summary.attempts, summary.notes = record.attempts, record.notes
+    if record.may_be_cancelled:
+        summary.branch, summary.flow_run_page = record.request.branch, flow_run_url(record.flow_run_id)
+        if record.intent is not None:
+            summary.triggered_at = datetime.fromtimestamp(record.intent.intended_at, timezone.utc)
     return Archive(credentials, ArtifactWriter(flow_run_id=record.flow_run_id), summary, record.archive)
 
 

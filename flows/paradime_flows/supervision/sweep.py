@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -143,11 +142,9 @@ class Sweep:
         waiting = asyncio.create_task(run.await_for_completion(left, whole_seconds=limit))
         try:
             while not waiting.done():
-                if await unless_unreachable(partial(_was_cancelled, record=record)):
-                    reason = (
-                        "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
-                    )
-                    state = await reconcile_run(record, self.credentials, Event.CANCELLED, reason)
+                if await unless_unreachable(lambda client: _was_cancelled(client, record)):
+                    why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
+                    state = await reconcile_run(record, self.credentials, Event.CANCELLED, why)
                     return state, _done(record, state)
                 await asyncio.wait({waiting}, timeout=times().beat_seconds)
         finally:
@@ -180,10 +177,8 @@ async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str
     """Write the final state of a flow run whose process is gone, unless the flow run has started again."""
     now = await client.read_flow_run(flow_run.id)
     before, state = flow_run.state, now.state
-    if before is None or state is None:
-        return
     # A cancel during the sweep also changes the state, but does not start the flow run again.
-    if state.id != before.id and not state.is_cancelling():
+    if before is None or state is None or (state.id != before.id and not state.is_cancelling()):
         return
     if not state.is_final():
         run_logger().info(

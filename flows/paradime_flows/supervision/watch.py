@@ -1,7 +1,6 @@
-"""Watches our own flow run while we wait for a Bolt run.
+"""Watches our own flow run and its parents while we wait for a Bolt run.
 
-Prefect does not report a cancel to a flow that was called as a script, to a submitted task, or to a flow run whose
-worker has died. So the code that waits checks the states of its own flow run and of the parents.
+Prefect reports no cancel to a flow that was called as a script, to a submitted task, or after the worker has died.
 """
 
 from __future__ import annotations
@@ -72,12 +71,8 @@ def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
     """Return why the work of the first flow run is no longer wanted, or None. The others are its parents.
 
     A final state of the flow run itself is no reason, because it may be written late, or by another process. There is
-    one exception: a submitted task stops if its flow has failed, because only the flow's own code writes that.
-
-    Raises:
-        Superseded: Another process runs the flow run, or one of its parents, now.
-        Pause: The flow run, or a parent in the same process, is suspended. Prefect itself reports a suspension to the
-            code only at the end of a task or flow. The Bolt run continues, and the next execution resumes it.
+    one exception: a submitted task stops if its flow has failed, because only the flow's own code writes that. Raises
+    Superseded after a lost lease; and Pause after a suspension, which Prefect itself reports to the code too late.
     """
     if not family:
         return StoppedByPrefect("The flow run has been deleted in Prefect.")
@@ -130,8 +125,7 @@ async def unless_stopped(
 ) -> T:
     """Do some work, and watch its flow run meanwhile. If there is a reason to stop, cancel the work and raise it.
 
-    `parts` is the request that a pipeline shares with its steps. Superseded or Pause is written there before the work
-    is cancelled.
+    Superseded or Pause is written to `parts`, the request of a pipeline to its steps, before the work is cancelled.
     """
     why: BaseException | None = None
 
