@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 import anyio
@@ -68,7 +67,7 @@ async def sweep_orphans(
     found = await resolve_credentials(credentials)
     sweep = Sweep(found, action, older_than_seconds)
     async with prefect_client() as client:
-        flow_runs = await candidates(client, found, timedelta(days=lookback_days))
+        flow_runs = await candidates(client, found, lookback_days)
         idle = [flow_run for flow_run in flow_runs if idle_seconds(flow_run) >= 0]
         line = "Checked %d flow runs; %d of them have ended or are silent (older_than_seconds is %g)."
         run_logger().info(line, len(flow_runs), len(idle), older_than_seconds)

@@ -22,14 +22,12 @@ from paradime_flows.supervision.decide import Event, event_of_orphan
 _SWEPT = [kind for kind in StateType if kind not in {StateType.COMPLETED, StateType.PAUSED}]
 
 
-async def candidates(
-    client: PrefectClient, credentials: ParadimeCredentials, lookback: timedelta
-) -> list[FlowRun]:
-    """Return all flow runs that may be orphans, and that are not older than `lookback`.
+async def candidates(client: PrefectClient, credentials: ParadimeCredentials, days: float) -> list[FlowRun]:
+    """Return all flow runs that may be orphans, and that are not older than this number of days.
 
     All pages are read before the sweep changes anything, because a change between two pages could hide a flow run.
     """
-    since = datetime.now(timezone.utc) - lookback
+    since = datetime.now(timezone.utc) - timedelta(days=days)
     wanted = filters.FlowRunFilter(
         tags=filters.FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
         state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=_SWEPT)),

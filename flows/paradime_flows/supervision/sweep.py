@@ -75,8 +75,7 @@ class Sweep:
                 is_alive = last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
                 if is_alive or not needs_end(flow_run, self.credentials):
                     return
-                event = await orphan_event(client, flow_run, self.older_than_seconds)
-                if event is not None:
+                if event := await orphan_event(client, flow_run, self.older_than_seconds):
                     await self._clean_up(client, flow_run, event)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
                 run_logger().error("Could not sweep flow run %s: %s", seen.id, error)

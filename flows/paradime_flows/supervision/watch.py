@@ -97,9 +97,8 @@ def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
 async def check_not_stopped(flow_run: FlowRun) -> None:
     """Raise if the work of a flow run, as just read, is no longer wanted, or if Prefect is unreachable."""
     async with prefect_client() as client:
-        stop = reason_in([one async for one in lineage(client, flow_run)])
-    if stop is not None:
-        raise stop
+        if stop := reason_in([one async for one in lineage(client, flow_run)]):
+            raise stop
 
 
 async def reason_to_stop_if_known(flow_run_id: UUID) -> StoppedByPrefect | None:
