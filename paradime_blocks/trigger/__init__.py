@@ -9,6 +9,5 @@ from paradime_blocks.trigger.search import (
     find_triggered_run,
     first_of,
     longest_request_seconds,
-    unknown_trigger,
 )
 from paradime_blocks.trigger.send import Trigger

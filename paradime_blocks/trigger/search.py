@@ -1,7 +1,6 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. So each newer run is compared with the intent: its start, its branch, its commands and its
-parent. If exactly one run fits, this run is ours. If no new run appears, the trigger has started nothing.
+Bolt has no idempotency key. So each newer run is compared with the intent and the request.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
     from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 
-_LONGEST_DELAY_SECONDS = 3.0
 # A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
 _MOST_RUNS = 200
@@ -61,6 +59,12 @@ class Finding:
     def run_id(self) -> int:
         """The id of the run that was found."""
         return self.candidates[0]
+
+    def unknown_trigger(self, what: str, schedule: str) -> BoltTriggerUnknown:
+        """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
+        candidates = tuple(self.candidates)
+        newest_url = run_url(candidates[-1]) if candidates else None
+        return BoltTriggerUnknown(what, schedule_name=schedule, candidates=candidates, url=newest_url)
 
 
 def fit(
@@ -165,14 +169,7 @@ async def find_triggered_run(
             if finding is not None:
                 return finding
         await outage.clock.sleep(delay)
-        delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
-
-
-def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
-    """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
-    candidates = tuple(finding.candidates)
-    newest_url = run_url(candidates[-1]) if candidates else None
-    return BoltTriggerUnknown(what, schedule_name=schedule, candidates=candidates, url=newest_url)
+        delay = min(2 * delay, 3.0)
 
 
 async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: TriggerIntent) -> dict[int, Fit]:

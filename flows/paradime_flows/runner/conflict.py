@@ -39,7 +39,6 @@ from paradime_blocks.trigger import (
     checked_out,
     fingerprint_of,
     first_of,
-    unknown_trigger,
 )
 from paradime_flows.choices import OnAlreadyRunning
 from paradime_flows.ledger import FlowRunLedger, Relation
@@ -244,7 +243,7 @@ class Triggering:
         if finding.verdict is Verdict.UNSURE and (may_be_ours or not finding.candidates):
             why = "it is unknown which one" if finding.candidates else "Bolt cannot be asked"
             what = f"A refused trigger may have started a run, but {why}."
-            raise unknown_trigger(what, self.asked.schedule_name, finding)
+            raise finding.unknown_trigger(what, self.asked.schedule_name)
         if finding.verdict is not Verdict.FOUND:
             return False
         self.decision_log.note(
