@@ -4,7 +4,6 @@ from paradime_blocks.trigger.request import DecisionLog, TriggerIntent, TriggerR
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,
-    Verdict,
     checked_out,
     find_triggered_run,
     first_of,

@@ -24,7 +24,7 @@ from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
-from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run, longest_request_seconds
+from paradime_blocks.trigger.search import Finding, find_triggered_run, longest_request_seconds
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -174,12 +174,12 @@ class Trigger:
             )
             window = _REFUSAL_WINDOW_SECONDS
         finding = await self.search(intent, window)
-        if finding.verdict is Verdict.FOUND:
+        if finding.run_id is not None:
             self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
         # After a timeout the server may still process the trigger, and its run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
-        if finding.verdict is Verdict.UNSURE or may_come:
+        if may_come or not finding.is_absent:
             self.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
             what = "The answer to the trigger was lost, and it is unknown whether a run started."
             raise finding.unknown_trigger(what, self.request.schedule_name) from error
