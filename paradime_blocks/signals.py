@@ -1,9 +1,8 @@
 """Makes SIGTERM and SIGINT visible to code outside the main thread.
 
-Python delivers a signal to the main thread, and Prefect raises an exception there. A submitted task runs in its own
-thread and never sees it. And asyncio swallows it if it is raised while an asyncio transport sends or receives. So this
-module notes the signals, and code that waits reads the notes. Prefect's handlers stay set, except while a Bolt run is
-being cancelled (`signals_held_off`): Prefect's runner needs these handlers to know whether it can cancel the process
+Prefect raises an exception in the main thread. A task in another thread never sees it, and asyncio swallows it while an
+asyncio transport sends or receives. So code that waits reads which signals were noted here. Prefect's handlers stay
+set, except in `signals_held_off`: Prefect's runner asks them whether it can cancel the process
 (`prefect.utilities.engine.can_ack_control_intent`).
 """
 
@@ -16,13 +15,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
 from prefect.exceptions import TerminationSignal
+from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -66,12 +66,11 @@ def heard_since(moment: float) -> int:
 
 def had_effect_since(moment: float, numbers: tuple[int, ...] = _SIGNALS) -> int:
     """Return how many of these signals came since a moment and were not held off."""
-    return sum(
-        sign
-        for signals, sign in ((_heard, 1), (_held_off, -1))
-        for at, number in signals
-        if at >= moment and number in numbers
-    )
+
+    def count(signals: list[tuple[float, int]]) -> int:
+        return sum(at >= moment and number in numbers for at, number in signals)
+
+    return count(_heard) - count(_held_off)
 
 
 def listen_for_signals() -> None:
@@ -122,22 +121,14 @@ def _note(ear: socket.socket) -> None:
         _heard.extend((time.monotonic(), number) for number in numbers if number in _SIGNALS)
 
 
-@contextmanager
-def signals_held_off() -> Iterator[Hold]:
+def signals_held_off() -> AbstractContextManager[Hold]:
     """Hold off further signals during a `with` block. Outside the main thread, this function does nothing.
 
     A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
     Bolt. If no signal caused the clean-up, the first signal that was held off is delivered when the `with` block ends,
     unless `Hold.keep` was called.
     """
-    if not in_main_thread():
-        yield Hold()
-        return
-    _hold.begin()
-    try:
-        yield _hold
-    finally:
-        _hold.end()
+    return _hold if in_main_thread() else nullcontext(Hold())
 
 
 class Hold:
@@ -149,11 +140,10 @@ class Hold:
         self._kept = False
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
 
-    def begin(self) -> None:
-        """Replace the handlers, unless an outer `with` block has replaced them."""
+    def __enter__(self) -> Self:
         self._holders += 1
         if self._holders > 1:
-            return
+            return self
         self._began_at, self._kept = time.monotonic(), False
         for number in _SIGNALS:
             handler = signal.getsignal(number)
@@ -162,6 +152,7 @@ class Hold:
             if callable(handler) and handler != self._hold_off:
                 self._previous[number] = handler
                 signal.signal(number, self._hold_off)
+        return self
 
     def _hold_off(self, number: int, frame: FrameType | None) -> None:
         if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
@@ -173,8 +164,7 @@ class Hold:
         """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
         self._kept = True
 
-    def end(self) -> None:
-        """After the last `with` block, restore the handlers. If no signal had an effect, deliver the first held one."""
+    def __exit__(self, *_: object) -> None:
         self._holders -= 1
         if self._holders:
             return
@@ -183,8 +173,7 @@ class Hold:
             if signal.getsignal(number) == self._hold_off:
                 signal.signal(number, handler)
         held = [number for at, number in _held_off if at >= self._began_at]
-        after_a_signal = had_effect_since(self._began_at - _REACTION_SECONDS) > 0
-        if held and not self._kept and not after_a_signal:
+        if held and not self._kept and had_effect_since(self._began_at - _REACTION_SECONDS) <= 0:
             signal.raise_signal(held[0])
 
 

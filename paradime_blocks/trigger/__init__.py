@@ -4,11 +4,9 @@ from paradime_blocks.trigger.request import DecisionLog, TriggerIntent, TriggerR
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,
-    Verdict,
     checked_out,
     find_triggered_run,
     first_of,
     longest_request_seconds,
-    unknown_trigger,
 )
 from paradime_blocks.trigger.send import Trigger

@@ -60,8 +60,7 @@ class TriggerRequest:
 
     def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
         """Return the same request with other options. The value None removes an option."""
-        changed = chosen(TriggerOptions, {**self.options, **options})
-        return replace(self, options=changed)
+        return replace(self, options=chosen(TriggerOptions, {**self.options, **options}))
 
     async def send(self, client: BoltClient) -> int:
         """Send the mutation and return the id of the Bolt run that it started."""

@@ -1,7 +1,6 @@
 """Searches for the run that a trigger may have started.
 
-Bolt has no idempotency key. So each newer run is compared with the intent: its start, its branch, its commands and its
-parent. If exactly one run fits, this run is ours. If no new run appears, the trigger has started nothing.
+Bolt has no idempotency key. So each newer run is compared with the intent and the request.
 """
 
 from __future__ import annotations
@@ -16,26 +15,16 @@ from paradime_blocks.errors import BoltError, BoltRequestError, BoltTriggerUnkno
 from paradime_blocks.models import BoltGitInfo, BoltRunRecord, BoltRunState, run_url
 from paradime_blocks.models.ends import count_setup
 from paradime_blocks.polling import Deadline, system_clock
-from paradime_blocks.trigger.request import fingerprint_of
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
-    from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest
 
-_LONGEST_DELAY_SECONDS = 3.0
 # A trigger starts its run within this time, or never.
 _LONGEST_START_SECONDS = 600.0
 _MOST_RUNS = 200
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _BY_THE_CLOCK = re.compile(r"\bcron|schedul", re.IGNORECASE)
-
-
-class Verdict(Enum):
-    """Whether the run was found, does not exist, or cannot be told from others."""
-
-    FOUND = "found"
-    ABSENT = "absent"
-    UNSURE = "unsure"
 
 
 class Fit(Enum):
@@ -49,18 +38,22 @@ class Fit(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a search."""
+    """The result of a search: the run, or that there is none, or that it cannot be told."""
 
-    verdict: Verdict
+    # The run that was found; None if there is none, or if it cannot be told from others.
+    run_id: int | None = None
+    # Whether the trigger has started no run.
+    is_absent: bool = False
     # The runs that the trigger may have started. If Bolt did not answer, there are none.
     candidates: Sequence[int] = ()
     # How well each newer run fits the intent.
     fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
 
-    @property
-    def run_id(self) -> int:
-        """The id of the run that was found."""
-        return self.candidates[0]
+    def unknown_trigger(self, what: str, schedule: str) -> BoltTriggerUnknown:
+        """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
+        candidates = tuple(self.candidates)
+        newest_url = run_url(candidates[-1]) if candidates else None
+        return BoltTriggerUnknown(what, schedule_name=schedule, candidates=candidates, url=newest_url)
 
 
 def fit(
@@ -110,13 +103,13 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
     how = fits[possible[0]] if len(possible) == 1 else Fit.DOUBTFUL
     if how is Fit.YES or (how is Fit.OPEN and window_is_over):
-        return Finding(Verdict.FOUND, possible, fits=fits)
+        return Finding(possible[0], candidates=possible, fits=fits)
     if not window_is_over:
         return None
     if not fits:
-        return Finding(Verdict.ABSENT)
+        return Finding(is_absent=True)
     # If no run seems to fit, one of them may still be ours: Bolt may spell a command differently.
-    return Finding(Verdict.UNSURE, sorted(possible or fits), fits=fits)
+    return Finding(candidates=sorted(possible or fits), fits=fits)
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
@@ -157,7 +150,7 @@ async def find_triggered_run(
         except BoltError:
             # A gateway can refuse credentials for a while that Bolt accepts.
             if outage.passed:
-                return Finding(Verdict.UNSURE)
+                return Finding()
         else:
             outage = Deadline(max_outage_seconds)
             window = window or Deadline(window_seconds)
@@ -165,14 +158,7 @@ async def find_triggered_run(
             if finding is not None:
                 return finding
         await outage.clock.sleep(delay)
-        delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
-
-
-def unknown_trigger(what: str, schedule: str, finding: Finding) -> BoltTriggerUnknown:
-    """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
-    candidates = tuple(finding.candidates)
-    newest_url = run_url(candidates[-1]) if candidates else None
-    return BoltTriggerUnknown(what, schedule_name=schedule, candidates=candidates, url=newest_url)
+        delay = min(2 * delay, 3.0)
 
 
 async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: TriggerIntent) -> dict[int, Fit]:

@@ -24,13 +24,7 @@ from paradime_blocks.polling import Deadline, system_clock
 from paradime_blocks.signals import INTERRUPTS, signals_held_off
 from paradime_blocks.text.redaction import Redactor
 from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest, fingerprint_of
-from paradime_blocks.trigger.search import (
-    Finding,
-    Verdict,
-    find_triggered_run,
-    longest_request_seconds,
-    unknown_trigger,
-)
+from paradime_blocks.trigger.search import Finding, find_triggered_run, longest_request_seconds
 
 if TYPE_CHECKING:
     from paradime_blocks.client import BoltClient
@@ -39,7 +33,6 @@ _SENDS_AT_MOST = 3
 # How long to search for the run after a lost answer, and after a refusal: Bolt has answered, so a run appears soon.
 _WINDOW_SECONDS = 20.0
 _REFUSAL_WINDOW_SECONDS = 6.0
-_DETAIL_CHARACTERS = 300
 # The least wait after HTTP 429.
 _BUSY_SECONDS = 15.0
 # How long to wait for the answer to the trigger after an interrupt.
@@ -159,7 +152,7 @@ class Trigger:
             what = "all of it" if request.retry_everything else "what failed"
             asked = f"retry {what} of run {request.retry_of} of schedule {request.schedule_name!r}"
         elif options:
-            asked += f" ({Redactor.of(self.client.settings).line('; '.join(options), _DETAIL_CHARACTERS)})"
+            asked += f" ({Redactor.of(self.client.settings).line('; '.join(options), 300)})"
         return f"Bolt is asked to {asked}; {f'its latest run is {latest}' if latest else 'it has not run before'}."
 
     async def search(self, intent: TriggerIntent, window_seconds: float) -> Finding:
@@ -181,15 +174,15 @@ class Trigger:
             )
             window = _REFUSAL_WINDOW_SECONDS
         finding = await self.search(intent, window)
-        if finding.verdict is Verdict.FOUND:
+        if finding.run_id is not None:
             self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
         # After a timeout the server may still process the trigger, and its run can appear later.
         may_come = isinstance(error, BoltUnavailable) and error.may_still_act
-        if finding.verdict is Verdict.UNSURE or may_come:
+        if may_come or not finding.is_absent:
             self.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
             what = "The answer to the trigger was lost, and it is unknown whether a run started."
-            raise unknown_trigger(what, self.request.schedule_name, finding) from error
+            raise finding.unknown_trigger(what, self.request.schedule_name) from error
         if isinstance(error, BoltUnavailable):
             return None
         raise error

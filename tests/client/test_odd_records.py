@@ -9,7 +9,7 @@ import httpx
 
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
-from paradime_blocks.trigger.search import Finding, Verdict, find_triggered_run
+from paradime_blocks.trigger.search import Finding, find_triggered_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ async def test_runs_without_a_state_do_not_hide_a_lost_answers_run(simulator, cl
         run["state"] = None
 
     found, runs = await look(simulator, client_of, no_state)
-    assert (found.verdict, found.candidates) == (Verdict.FOUND, [runs[-1]])
+    assert (found.run_id, found.candidates) == (runs[-1], [runs[-1]])
 
 
 async def test_an_unreadable_newest_run_does_not_prove_absence(simulator, client_of):
@@ -73,7 +73,7 @@ async def test_an_unreadable_newest_run_does_not_prove_absence(simulator, client
         run["id"] = None if run["id"] == newest else run["id"]
 
     found, runs = await look(simulator, client_of, no_id)
-    assert (found.verdict, found.candidates) == (Verdict.FOUND, [runs[-1]])
+    assert (found.run_id, found.candidates) == (runs[-1], [runs[-1]])
 
 
 async def test_unreadable_schedules_neither_end_nor_repeat_a_listing(simulator, client_of):

@@ -21,7 +21,6 @@ from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, finge
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,
-    Verdict,
     began_too_late,
     first_of,
     fit,
@@ -131,24 +130,24 @@ def test_the_retried_run_identifies_our_run(parent, retry_of, expected) -> None:
 @pytest.mark.parametrize(
     "fits,early,late",
     [
-        pytest.param({}, None, Finding(Verdict.ABSENT), id="nothing"),
+        pytest.param({}, None, Finding(is_absent=True), id="nothing"),
         pytest.param(
-            {8: Fit.YES}, Finding(Verdict.FOUND, [8]), Finding(Verdict.FOUND, [8]), id="one that fits"
+            {8: Fit.YES}, Finding(8, candidates=[8]), Finding(8, candidates=[8]), id="one that fits"
         ),
-        pytest.param({8: Fit.OPEN}, None, Finding(Verdict.FOUND, [8]), id="one that may fit"),
-        pytest.param({8: Fit.NO}, None, Finding(Verdict.UNSURE, [8]), id="one that seems not to fit"),
-        pytest.param({8: Fit.YES, 9: Fit.YES}, None, Finding(Verdict.UNSURE, [8, 9]), id="two that fit"),
-        pytest.param({8: Fit.YES, 9: Fit.OPEN}, None, Finding(Verdict.UNSURE, [8, 9]), id="a second may fit"),
+        pytest.param({8: Fit.OPEN}, None, Finding(8, candidates=[8]), id="one that may fit"),
+        pytest.param({8: Fit.NO}, None, Finding(candidates=[8]), id="one that seems not to fit"),
+        pytest.param({8: Fit.YES, 9: Fit.YES}, None, Finding(candidates=[8, 9]), id="two that fit"),
+        pytest.param({8: Fit.YES, 9: Fit.OPEN}, None, Finding(candidates=[8, 9]), id="a second may fit"),
         pytest.param(
             {8: Fit.NO, 9: Fit.YES},
-            Finding(Verdict.FOUND, [9]),
-            Finding(Verdict.FOUND, [9]),
+            Finding(9, candidates=[9]),
+            Finding(9, candidates=[9]),
             id="another's beside",
         ),
         pytest.param(
             {8: Fit.NO, 9: Fit.OPEN},
             None,
-            Finding(Verdict.FOUND, [9]),
+            Finding(9, candidates=[9]),
             id="another client's run, and one that may fit",
         ),
     ],
@@ -214,9 +213,9 @@ def test_the_verdict_is_never_a_guess(fits, over) -> None:
     possible = [run_id for run_id, how in fits.items() if how is not Fit.NO]
     if finding is None:
         assert not over
-    elif finding.verdict is Verdict.FOUND:
+    elif finding.run_id is not None:
         assert possible == [finding.run_id]
-    elif finding.verdict is Verdict.ABSENT:
+    elif finding.is_absent:
         assert over
         assert not fits
     else:

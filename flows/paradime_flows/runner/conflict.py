@@ -35,11 +35,9 @@ from paradime_blocks.trigger import (
     Fit,
     Trigger,
     TriggerRequest,
-    Verdict,
     checked_out,
     fingerprint_of,
     first_of,
-    unknown_trigger,
 )
 from paradime_flows.choices import OnAlreadyRunning
 from paradime_flows.ledger import FlowRunLedger, Relation
@@ -241,11 +239,11 @@ class Triggering:
             # At first, Bolt shows only the set-up commands of a run. Its next commands may differ from ours.
             finding = await trigger.search(intent, times().conflict_setup_seconds)
         may_be_ours = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
-        if finding.verdict is Verdict.UNSURE and (may_be_ours or not finding.candidates):
+        if finding.run_id is None and not finding.is_absent and (may_be_ours or not finding.candidates):
             why = "it is unknown which one" if finding.candidates else "Bolt cannot be asked"
             what = f"A refused trigger may have started a run, but {why}."
-            raise unknown_trigger(what, self.asked.schedule_name, finding)
-        if finding.verdict is not Verdict.FOUND:
+            raise finding.unknown_trigger(what, self.asked.schedule_name)
+        if finding.run_id is None:
             return False
         self.decision_log.note(
             f"Bolt run {finding.run_id} started after our trigger was sent and runs the same commands, so it is "

@@ -25,7 +25,7 @@ from paradime_blocks import (
 from paradime_blocks.polling import Observation
 from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line
-from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
+from paradime_blocks.trigger import DecisionLog, TriggerRequest
 from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
 from paradime_flows.ledger import (
     FLOW_KEY,
@@ -223,10 +223,10 @@ class RunLifecycle:
         )
         search = partial(find_run, record, self.schedule.credentials, self.decision_log)
         finding = await unless_stopped(search, record.flow_run_id)
-        if decide(record, Event.BEGUN, is_absent=finding.verdict is Verdict.ABSENT) is Action.REFUSE:
+        if decide(record, Event.BEGUN, is_absent=finding.is_absent) is Action.REFUSE:
             what = "An earlier attempt may have triggered a run, but it is unknown whether a run started."
-            raise unknown_trigger(what, record.schedule, finding)
-        if finding.verdict is not Verdict.FOUND:
+            raise finding.unknown_trigger(what, record.schedule)
+        if finding.run_id is None:
             return None
         await self.ledger.started(finding.run_id)
         return self.run

@@ -14,7 +14,7 @@ from paradime_blocks import BoltError, BoltRequestError, BoltRun, ParadimeCreden
 from paradime_blocks.client.retry import RetryPolicy
 from paradime_blocks.models import BoltRunState, run_url
 from paradime_blocks.signals import signals_held_off, to_the_end
-from paradime_blocks.trigger import DecisionLog, Finding, Verdict, find_triggered_run, longest_request_seconds
+from paradime_blocks.trigger import DecisionLog, Finding, find_triggered_run, longest_request_seconds
 from paradime_flows.ledger import FlowRunLedger, Phase, Record, Relation, hold, runs_of_others
 from paradime_flows.prefect_api import ArtifactWriter, flow_run_url, run_logger, times
 from paradime_flows.reporting.archive import Archive
@@ -91,7 +91,7 @@ async def _reconcile(
         finding = await find_run(record, credentials, decision_log, search_seconds)
         # During the search, a new execution of the flow run may have begun. It may also have found the Bolt run.
         await unless_unreachable(partial(hold, record=record))
-        action = decide(record, event, is_absent=finding.verdict is Verdict.ABSENT)
+        action = decide(record, event, is_absent=finding.is_absent)
         if action is Action.KEEP and await _have_ended(finding, credentials):
             decision_log.note("All candidates have ended, so there is nothing to cancel.")
             await ledger.close(None, reported=False)
@@ -145,12 +145,12 @@ async def find_run(
     If `seconds` is infinite, the search ends when it is certain whether there is a Bolt run.
     """
     if record.intent is None:
-        return Finding(Verdict.ABSENT)
+        return Finding(is_absent=True)
     # The client may have sent the trigger several times. Bolt may have accepted only the last one.
     oldest = longest_request_seconds(credentials.request_timeout_seconds) + RetryPolicy.total_seconds
     age = max(0.0, time.time() - record.intent.intended_at)
     certain_after = max(times().search_seconds, oldest - age)
-    finding = Finding(Verdict.UNSURE)
+    finding = Finding()
     # During an outage, the client retries its requests for a long time. So the time of the search is limited here, too.
     with anyio.move_on_after(seconds + times().prefect_answer_seconds):
         async with credentials.get_client() as client:
@@ -162,21 +162,21 @@ async def find_run(
                 max_outage_seconds=min(seconds, oldest),
                 of_others=partial(runs_of_others, record),
             )
-    if finding.verdict is Verdict.FOUND:
+    if finding.run_id is not None:
         record.run_id, record.phase = finding.run_id, Phase.RUNNING
         record.began_at = record.intent.intended_at
         note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
-    elif finding.verdict is Verdict.ABSENT and seconds < certain_after:
+    elif finding.is_absent and seconds < certain_after:
         note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
-    elif finding.verdict is Verdict.ABSENT:
+    elif finding.is_absent:
         note = "The trigger has started no run."
     else:
         candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
         note = f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
     decision_log.note(note)
     # While a run may still appear, neither its absence nor the candidates are known.
-    is_final = finding.verdict is Verdict.FOUND or certain_after <= seconds
-    return finding if is_final else Finding(Verdict.UNSURE)
+    is_final = finding.run_id is not None or certain_after <= seconds
+    return finding if is_final else Finding()
 
 
 async def remaining_seconds(record: Record, credentials: ParadimeCredentials, limit: float) -> float:
