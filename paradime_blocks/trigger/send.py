@@ -95,7 +95,9 @@ class Trigger:
                 # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
                 if self.intent is None or not may_have_started(error):
                     # Prefect may have stored the intent even if this process could not write it.
-                    with signals_held_off(), anyio.move_on_after(_WITHDRAWAL_SECONDS, shield=True):
+                    # After an answer of Bolt, there is no hurry.
+                    limit = None if isinstance(error, BoltError) else _WITHDRAWAL_SECONDS
+                    with signals_held_off(), anyio.move_on_after(limit, shield=limit is not None):
                         await self.ledger.withdraw()
                 if not isinstance(error, BoltUnavailable) or error.status_code != codes.TOO_MANY_REQUESTS:
                     raise
@@ -201,8 +203,8 @@ class Trigger:
         except INTERRUPTS:
             # If the client waits for its next try, `set` ends this wait. A request that was sent will be answered.
             called_off.set()
-            self.note("Interrupted before the trigger was answered; waiting for the answer.")
             with signals_held_off(), anyio.CancelScope(shield=True):
+                self.note("Interrupted before the trigger was answered; waiting for the answer.")
                 await self._settle(answer)
             raise
 

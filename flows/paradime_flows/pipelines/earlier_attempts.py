@@ -88,8 +88,7 @@ class EarlierAttempts:
         reason = f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
         try:
             await reconcile_run(record, self.credentials, Event.ORPHANED, reason)
-            async with prefect_client() as client:
-                await write_final_state(await client.read_flow_run(child.id), self.flow_run)
+            await write_final_state(child, self.flow_run)
         except BoltError as error:
             # The record stays open, so the sweeper cleans it up later.
             run_logger().error("%s", error)

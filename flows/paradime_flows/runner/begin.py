@@ -182,6 +182,8 @@ async def write_final_state(previous: FlowRun, new: FlowRun) -> bool:
     cancelled = False
     try:
         async with prefect_client() as client:
+            # It may have ended since it was read.
+            previous = await client.read_flow_run(previous.id)
             cancelled = is_cancelled([one async for one in lineage(client, previous)])
             message = f"Flow run {new.name!r} has replaced this one."
             cancelled = await set_final_state(client, previous, message) or cancelled

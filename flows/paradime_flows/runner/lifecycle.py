@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import anyio
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Pause
 
 from paradime_blocks import (
     BoltError,
@@ -65,6 +66,7 @@ from paradime_flows.supervision import (
     decide,
     describe_run,
     find_run,
+    reason_in,
     reason_to_stop_if_known,
     remaining_seconds,
     unless_stopped,
@@ -309,6 +311,10 @@ class RunLifecycle:
             await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
         else:
             await self.ledger.save()
+        if stop is None and self.ledger.seen is not None:
+            # Prefect may not have answered before. A suspension comes too late for the Bolt run.
+            with suppress(Pause):
+                stop = reason_in([self.ledger.seen])
         if stop is None or stop.event is not Event.CANCELLED:
             return archive, None
         if record.is_open:

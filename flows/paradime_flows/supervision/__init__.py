@@ -17,6 +17,7 @@ from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
     check_not_stopped,
+    reason_in,
     reason_to_stop_if_known,
     stop_request,
     unless_stopped,
