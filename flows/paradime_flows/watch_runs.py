@@ -84,7 +84,7 @@ async def watch_runs(
         poll = await poll_newest(client, cursor, overdue_factor)
     async with prefect_client() as prefect:
         # Flow runs are resumed first, so that no error with an event or an archive keeps a flow run suspended.
-        await resume_suspended(prefect, found)
+        await resume_suspended(prefect, found, {run.id for run in poll.newest.runs if run.state.is_terminal})
         told = await tell(poll.seen, poll.newest.schedule_of, found, Drivers(prefect, workspace))
         await archiving.carry_out(prefect, workspace, told.watched)
     # The next poll shows the events of these runs again.

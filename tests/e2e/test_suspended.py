@@ -68,9 +68,9 @@ async def state_of(flow_run: FlowRun) -> str:
     return (await read(flow_run)).state_name or ""
 
 
-async def resumed(credentials: ParadimeCredentials) -> list[uuid.UUID]:
+async def resumed(credentials: ParadimeCredentials, ended: tuple[int, ...] = ()) -> list[uuid.UUID]:
     async with get_client() as client:
-        return [one.id for one in await resume_suspended(client, credentials)]
+        return [one.id for one in await resume_suspended(client, credentials, ended)]
 
 
 @pytest.mark.guarantee(
@@ -109,7 +109,7 @@ async def test_a_flow_run_that_is_resumed_early_is_suspended_again(
     assert await executed(flow_run) == "Suspended"
     (run,) = bolt_simulator.active_runs()
     bolt_simulator.finish(run.id, "SUCCESS")
-    assert await resumed(credentials) == [flow_run.id]
+    assert await resumed(credentials, ended=(run.id,)) == [flow_run.id]
     assert await executed(flow_run) == "Completed"
     assert bolt_simulator.count("triggerBoltRun") == 1
 
@@ -209,4 +209,4 @@ async def test_a_flow_run_that_a_person_has_suspended_is_not_resumed(
     assert await executing == "Suspended"
     (run,) = bolt_simulator.active_runs()
     bolt_simulator.finish(run.id, "SUCCESS")
-    assert await resumed(credentials) == []
+    assert await resumed(credentials, ended=(run.id,)) == []

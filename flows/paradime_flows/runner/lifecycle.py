@@ -312,7 +312,7 @@ class RunLifecycle:
         else:
             await self.ledger.save()
         if stop is None and self.ledger.seen is not None:
-            # Prefect may not have answered before. A suspension comes too late for the Bolt run.
+            # A cancel may have come just before this write. A suspension comes too late for the Bolt run.
             with suppress(Pause):
                 stop = reason_in([self.ledger.seen])
         if stop is None or stop.event is not Event.CANCELLED:

@@ -65,13 +65,16 @@ async def reconcile_run(
         # After an interrupt, Prefect calls the hook for a crash. The hook must leave the Bolt run running, too.
         record.on_crash = "leave"
     record.logged_decisions().note(reason)
-    if action in {Action.NOTHING, Action.LEAVE}:
+    if action is Action.LEAVE:
+        # There is no time limit: without this write, the hook would cancel the Bolt run.
+        await FlowRunLedger(record).save()
+        return None
+    if action is Action.NOTHING:
         with anyio.move_on_after(times().archive_seconds):
             # Prefect may still have an older record with a trigger that was never sent. A later execution could then
             # take another client's Bolt run for ours. So the record is written again.
             await FlowRunLedger(record).save()
-            if action is Action.NOTHING:
-                await archive_of(record, credentials, reason).summary()
+            await archive_of(record, credentials, reason).summary()
         return None
     # If Prefect is unreachable, the Bolt run is cleaned up without the lease.
     await unless_unreachable(partial(hold, record=record))

@@ -24,11 +24,13 @@ from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, run_logger
 PAUSE_KEY: Final = "paradime-bolt-run-"
 
 
-async def resume_suspended(client: PrefectClient, credentials: ParadimeCredentials) -> list[FlowRun]:
+async def resume_suspended(
+    client: PrefectClient, credentials: ParadimeCredentials, ended: Collection[int] = ()
+) -> list[FlowRun]:
     """Resume the flow runs that were suspended for a Bolt run that has ended, or has reached its time limit.
 
     Several processes may call this function at once: Prefect resumes a flow run once. Return the flow runs that were
-    resumed.
+    resumed. Bolt is not asked for the Bolt runs that are known to have `ended`.
     """
     these = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
@@ -41,11 +43,12 @@ async def resume_suspended(client: PrefectClient, credentials: ParadimeCredentia
         for record in read_records(flow_run)
         if record.key == FLOW_KEY and record.is_in(credentials)
     ]
-    ended = await _ended_runs(credentials, {record.run_id for _, record in waiting if record.run_id})
+    asked = {record.run_id for _, record in waiting if record.run_id} - {*ended}
+    over = {*ended, *await _ended_runs(credentials, asked)}
     return [
         flow_run
         for flow_run, record in waiting
-        if (record.run_id in ended or record.time_is_up) and await _resume(client, flow_run, record)
+        if (record.run_id in over or record.time_is_up) and await _resume(client, flow_run, record)
     ]
 
 

@@ -145,7 +145,8 @@ class Sweep:
                     why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
                     state = await reconcile_run(record, self.credentials, Event.CANCELLED, why)
                     return state, _done(record, state)
-                await asyncio.wait({waiting}, timeout=times().beat_seconds)
+                # If Prefect does not answer once, the next heartbeat still comes in time.
+                await asyncio.wait({waiting}, timeout=times().beat_seconds / 2)
         finally:
             waiting.cancel()
         done = "waited for; it ended as"
@@ -158,8 +159,8 @@ class Sweep:
             record.state = ended or await run.astate()
         else:
             record.decision_log().note(why)
-            await archive_of(record, self.credentials, why).run()
         if record.is_open:
+            await archive_of(record, self.credentials, why).run()
             # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
             await FlowRunLedger(record).close(record.state, reported=False)
         return record.state, f"{done} {record.state}"

@@ -132,7 +132,7 @@ async def unless_stopped(
         nonlocal why
         try:
             await _watch(flow_run_id)
-        except (StoppedByPrefect, Superseded, Pause, TerminationSignal, KeyboardInterrupt) as reason:
+        except (Exception, Superseded, Pause, TerminationSignal, KeyboardInterrupt) as reason:  # noqa: BLE001
             why = reason
         if isinstance(why, StoppedByPrefect) and why.event is Event.CANCELLED:
             # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.

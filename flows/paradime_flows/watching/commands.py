@@ -78,7 +78,7 @@ async def report_commands(
         ended = {run.id for run in records.values() if run.state.is_terminal}
         if ended:
             # Flow runs are resumed first, so that no error with an event or an archive keeps a flow run suspended.
-            await resume_suspended(prefect, credentials)
+            await resume_suspended(prefect, credentials, ended)
         told = await tell(seen, names.get, credentials, Drivers(prefect, workspace))
         unarchived: dict[int, BoltRequestError] = {}
         try:
