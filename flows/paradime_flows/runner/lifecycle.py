@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import anyio
-from prefect.client.schemas.objects import FlowRun
 
 from paradime_blocks import (
     BoltError,
@@ -125,8 +124,8 @@ class RunLifecycle:
         schedule: BoltSchedule,
         flow_run_id: UUID,
         policies: RunPolicies,
+        request: TriggerRequest,
         *,
-        request: TriggerRequest | None = None,
         key: str = FLOW_KEY,
         watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None,
     ) -> RunLifecycle:
@@ -142,7 +141,11 @@ class RunLifecycle:
             if flow_run.run_count > 1:
                 why, began_at = "The process of an earlier attempt has ended.", current_execution_began_at()
                 await end_left_task_runs(client, flow_run_id, why, begun_before=began_at)
-        request = _with_reason(request or schedule.request(), flow_run)
+        if request.options.get("reason") is None:
+            # Paradime's page shows the reason.
+            url = flow_run_url(flow_run.id)
+            name = one_line(flow_run.name, 100) or str(flow_run.id)
+            request = request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
         facts: dict[str, Any] = {
             "asked": request.fingerprint,
             "called_in": attempts_around(flow_run_id),
@@ -174,20 +177,21 @@ class RunLifecycle:
         if run is not None:
             return run
         record = self.record
-        if record.failed_run is not None:
-            # An earlier execution of the flow run ended before it had retried this Bolt run.
-            return await self._start(retry_of(self.request, record.failed_run))
-        if (retried := self.request.retry_of) is not None:
-            record.count_attempt(retried, await self.schedule.attach(retried).astate())
-        # The limit `retries` ignores these attempts.
-        record.earlier = len(record.attempts)
-        return await self._start(self.request)
+        if record.failed_run is None:
+            if (retried := self.request.retry_of) is not None:
+                record.count_attempt(retried, await self.schedule.attach(retried).astate())
+            # The limit `retries` ignores these attempts.
+            record.earlier = len(record.attempts)
+        return await self._start()
 
-    async def _start(self, request: TriggerRequest) -> BoltRun:
+    async def _start(self) -> BoltRun:
+        # An earlier execution of the flow run may have ended before it had retried the failed Bolt run.
+        failed = self.record.failed_run
+        request = self.request if failed is None else retry_of(self.request, failed)
         try:
             await unless_stopped(partial(self.triggering.run, request), self.record.flow_run_id)
         except Skipped:
-            if self.record.failed_run is None:
+            if failed is None:
                 raise
             self.decision_log.note(
                 "The schedule is already running, and the policy is to skip, so the failed run is not retried."
@@ -275,7 +279,6 @@ class RunLifecycle:
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
-        request = retry_of(self.request, run.run_id)
         state = self.record.state = BoltRunState(str(error.state))
         # At the end, only the last Bolt run is archived. So the failed Bolt run is archived now.
         await archive_of(self.record, self.schedule.credentials, outcome_text(error)).run()
@@ -288,7 +291,7 @@ class RunLifecycle:
         # With `reported=False`, the next execution of the flow run retries the failed run if this process crashes now.
         await self.ledger.close(state, reported=False)
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
-        return await self._start(request)
+        return await self._start()
 
     async def finish(self, outcome: BaseException | None) -> tuple[Archive, str | None]:
         """Archive the Bolt run, and write the outcome to the record. Return a message if the flow run was cancelled."""
@@ -323,12 +326,3 @@ class RunLifecycle:
         except (StoppedByPrefect, *INTERRUPTS) as error:
             await clean_up_interrupted(self.record, self.schedule.credentials, error)
             raise
-
-
-def _with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
-    """Return the request with a reason, which Paradime's page shows. The default reason names the flow run."""
-    if request.options.get("reason") is not None:
-        return request
-    url = flow_run_url(flow_run.id)
-    name = one_line(flow_run.name, 100) or str(flow_run.id)
-    return request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))

@@ -35,8 +35,8 @@ R = TypeVar("R")
 async def drive(
     schedule: BoltSchedule,
     policies: RunPolicies,
+    request: TriggerRequest,
     *,
-    request: TriggerRequest | None = None,
     live_logs: LiveLogsMode = "all",
     command_task_runs: bool = True,
     one_at_a_time: bool = True,
@@ -51,9 +51,7 @@ async def drive(
         flow_run_id, schedule.schedule_name, live_logs, command_task_runs=command_task_runs, planned=planned
     )
     try:
-        lifecycle = await RunLifecycle.begin(
-            schedule, flow_run_id, policies, request=request, watcher=view.watch
-        )
+        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request, watcher=view.watch)
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult)
     try:
