@@ -21,7 +21,7 @@ from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import OnInterrupt, Policy
 from paradime_flows.events import RunSubject, emit_if_running, emit_triggered
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.store import NO_LEASE, Lease, Superseded, lease_to_settle, put, top_lease
+from paradime_flows.ledger.store import NO_LEASE, SETTLER, Lease, Superseded, put, top_lease
 from paradime_flows.prefect_api import (
     LEDGER_LABEL_PREFIX,
     RUN_ID_LABEL,
@@ -30,6 +30,7 @@ from paradime_flows.prefect_api import (
     prefect_client,
     run_logger,
     schedule_tag,
+    the_supervisor,
 )
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
@@ -233,9 +234,13 @@ async def hold(client: PrefectClient, record: Record) -> None:
         if record.lease.is_lost(flow_run.labels):
             raise Superseded(flow_run)
         return
+    settler = f"{SETTLER}{the_supervisor().settler}"
+    # If an execution in this process has the lease, the hook of the execution acts with the same lease.
+    is_ours = seen == the_supervisor().leases.get(record.flow_run_id) or seen.holder == settler
+    lease = seen if is_ours else Lease(seen.epoch + 1, settler)
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
-    lease = record.hold_with(lease_to_settle(record.flow_run_id, seen)).lease
+    record.hold_with(lease)
     flow_run = await client.read_flow_run(record.flow_run_id)
     if top_lease(flow_run.labels) == seen != lease:
         flow_run = await put(client, record.flow_run_id, {lease.label: ""})
@@ -334,7 +339,7 @@ class FlowRunLedger:
         """Write that the Bolt run is no longer tracked."""
         record = self.record
         record.state = state or record.state
-        if reported:
+        if reported or record.phase is Phase.REPORTED:
             record.phase, record.failed_run = Phase.REPORTED, None
         elif record.run_id is None or (record.state is not None and record.state.is_terminal):
             record.phase = Phase.ENDED

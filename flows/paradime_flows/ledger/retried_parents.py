@@ -103,10 +103,8 @@ async def enter(
 ) -> tuple[Sequence[FlowRun], tuple[FlowRun, FlowRun] | None]:
     """Tag a flow run, so that the sweeper and later attempts find it, and find the flow runs of the same call.
 
-    `family` is the flow run and its parents, as just read from Prefect.
-
-    Return the flow runs that earlier attempts have made with the same call, newest first. If a newer flow run has
-    replaced this flow run or one of its parents, return the replaced flow run and the newer one.
+    `family` is the flow run and its parents. Return the flow runs that earlier attempts have made with the same call,
+    newest first. If a newer flow run has replaced one of the family, return the replaced flow run and the newer one.
     """
     known = the_supervisor().of(family[0].id)
     wanted = [FLOW_RUN_TAG, *more_tags]

@@ -104,11 +104,7 @@ def _reserve(old: Record, new: Record) -> bool:
 
 
 async def _take_over_from(
-    previous: FlowRun,
-    record: Record | None,
-    new: Record,
-    flow_run: FlowRun,
-    credentials: ParadimeCredentials,
+    previous: FlowRun, record: Record | None, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Record | None:
     """Take over a record of an old flow run, unless there is a `record` to resume. Mark each old record of its run."""
 

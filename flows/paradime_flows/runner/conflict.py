@@ -1,8 +1,7 @@
 """Triggers the Bolt run of an intent, once, and does as `on_already_running` says if the schedule is already running.
 
-Bolt itself refuses a second run of a schedule that is already running. A flow run also holds the slot of a concurrency
-limit in Prefect. So no other flow run triggers the schedule between a failure and its retry, and flow runs take turns
-even if Bolt allows two runs at once.
+A flow run also holds the slot of a concurrency limit in Prefect. So no other flow run triggers the schedule between a
+failure and its retry, and flow runs take turns even if Bolt allows two runs at once.
 """
 
 from __future__ import annotations
@@ -72,7 +71,6 @@ class Triggering:
     ledger: FlowRunLedger
     decision_log: DecisionLog
     on_already_running: OnAlreadyRunning
-    # What the caller requested.
     asked: TriggerRequest
     # Whether to look for a conflict before a trigger: Bolt may allow parallel runs of the schedule, and refuse nothing.
     looks_first: bool = field(default=False, init=False)
@@ -175,13 +173,13 @@ class Triggering:
     async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         other, answer = conflict.run, self._answer_to(conflict)
-        if answer == "wait" and other is None:
+        if answer == "fail":
+            raise self._about(other, error) from error
+        if other is None:
             self.decision_log.note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
             )
             return False
-        if answer == "fail" or other is None:
-            raise self._about(other, error) from error
         if answer == "wait":
             await self._wait_for(other)
             return False

@@ -26,15 +26,7 @@ from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest, Verdict, unknown_trigger
 from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
-from paradime_flows.ledger import (
-    FLOW_KEY,
-    FlowRunLedger,
-    Phase,
-    Record,
-    Relation,
-    attempts_around,
-    held_lease,
-)
+from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Record, Relation, attempts_around, held_lease
 from paradime_flows.parameters import RetriedRunOptions
 from paradime_flows.prefect_api import (
     count_signals,
@@ -309,7 +301,7 @@ class RunLifecycle:
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
             reported = outcome is None or isinstance(outcome, BoltRunError)
-            await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
+            await self.ledger.close(record.state, reported=reported)
         else:
             await self.ledger.save()
         if stop is None or stop.event is not Event.CANCELLED:
