@@ -188,10 +188,7 @@ def read_records(flow_run: FlowRun) -> list[Record]:
 
 
 async def runs_of_others(record: Record) -> set[int]:
-    """Return the Bolt runs of a record's schedule that other triggers have started; none if Prefect does not answer.
-
-    If a flow run has taken over a record, the old record and the new record have the same trigger.
-    """
+    """Return the Bolt runs of a record's schedule that other triggers have started; none if Prefect does not answer."""
     tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[schedule_tag(record.schedule)]))
     try:
         async with prefect_client() as client:
@@ -202,6 +199,7 @@ async def runs_of_others(record: Record) -> set[int]:
     except Exception as error:  # noqa: BLE001 - the search then uses only what Bolt shows
         run_logger().warning("Could not ask Prefect which Bolt runs other flow runs have started: %s", error)
         return set()
+    # If a flow run has taken over a record, the old record and the new record have the same trigger.
     return {
         other.run_id
         for flow_run in flow_runs
@@ -214,20 +212,13 @@ async def runs_of_others(record: Record) -> set[int]:
 
 
 async def write_record(record: Record) -> FlowRun:
-    """Write a record with the lease that this process holds; return the flow run, as read after the write.
-
-    Raise `Superseded` if somebody has taken the lease since. Then `fold` uses at most the started run.
-    """
+    """Write a record with the lease that this process holds; return the flow run, as read after the write."""
     async with prefect_client() as client:
         return await put(client, record.flow_run_id, record.to_labels(), record.lease)
 
 
 async def hold(client: PrefectClient, record: Record) -> None:
-    """Take the lease on a record's flow run, or check that this process has not lost it.
-
-    A settler calls this function before it acts. The record gets everything that others wrote before that. Raise
-    `Superseded` if somebody has taken the lease since the record was read, or since this process took it.
-    """
+    """Take the lease for a settler, or check that it is not lost. The record gets all that others wrote before."""
     seen = record._seen  # noqa: SLF001
     if seen is None:
         flow_run = await client.read_flow_run(record.flow_run_id)

@@ -155,9 +155,8 @@ async def _take_over(old: Record, new: Record) -> Record:
     record = old.model_copy(update={"flow_run_id": new.flow_run_id, "key": new.key}, deep=True)
     if record.state == BoltRunState.SUCCESS:
         record.phase = Phase.RUNNING
-    record.decision_log().note(
-        f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
-    )
+    note = f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
+    record.decision_log().note(note)
     await write_record(record.hold_with(held_lease(new.flow_run_id)))
     return record
 

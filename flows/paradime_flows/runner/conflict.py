@@ -210,7 +210,6 @@ class Triggering:
             await showing.clock.sleep(times().conflict_poll_seconds)
 
     async def _conflicting_run(self) -> Conflict:
-        """Ask Bolt for the schedule's active Bolt run, or else for its latest one."""
         name = self.asked.schedule_name
         async with self.schedule.credentials.get_client() as client:
             # A backend that cannot list runs shows only the latest run.
@@ -284,16 +283,15 @@ class Triggering:
 
     async def how_it_differs(self, other: BoltRun) -> str | None:
         """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
+        differs = f"Bolt run {other.run_id} differs from the request"
         try:
             differences = await self._differences(other)
         except BoltError as error:
-            differs = (
-                f"It is unknown whether Bolt run {other.run_id} differs from the request: {error.message}"
-            )
+            differs = f"It is unknown whether {differs}: {error.message}"
         else:
             if not differences:
                 return None
-            differs = f"Bolt run {other.run_id} differs from the request: {', and '.join(differences)}."
+            differs = f"{differs}: {', and '.join(differences)}."
         DecisionLog(self.decision_log.notes, log=run_logger().warning).note(differs)
         if self.on_already_running == "attach_if_same":
             raise self._about(other, BoltAlreadyRunning(differs))

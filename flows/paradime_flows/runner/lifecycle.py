@@ -81,7 +81,6 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        """Return the policies that the options of a flow contain."""
         given: dict[str, Any] = filled(RetriedRunOptions, options)
         # Without patterns of their own, the default patterns are used.
         chosen = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
@@ -127,9 +126,9 @@ class RunLifecycle:
         # Hooks in this process can use credentials that the flow has made in its code.
         workspace = (credentials.api_endpoint, credentials.workspace_uid)
         the_supervisor().of(flow_run_id).credentials[workspace] = credentials
-        tags = [schedule_tag(schedule.schedule_name)]
+        tag = schedule_tag(schedule.schedule_name)
         async with prefect_client() as client:
-            flow_run, earlier = await begin_execution(client, flow_run_id, tags)
+            flow_run, earlier = await begin_execution(client, flow_run_id, [tag])
             if flow_run.run_count > 1:
                 why, began_at = "The process of an earlier attempt has ended.", current_execution_began_at()
                 await end_left_task_runs(client, flow_run_id, why, begun_before=began_at)
@@ -158,7 +157,6 @@ class RunLifecycle:
 
     @property
     def run(self) -> BoltRun:
-        """The current Bolt run. The record has its id."""
         assert self.record.run_id is not None  # noqa: S101
         cancels = decide(self.record, Event.TIME_LIMIT) is Action.CANCEL
         return replace(self.schedule.attach(self.record.run_id), cancel_on_timeout=cancels)
@@ -193,12 +191,10 @@ class RunLifecycle:
         return self.run
 
     async def _resume(self) -> BoltRun | None:
-        record = self.record
+        record, note = self.record, self.decision_log.note
         action = decide(record, Event.BEGUN)
         if action is Action.RESUME:
-            self.decision_log.note(
-                f"Resuming Bolt run {record.run_id} from an earlier attempt of this flow run."
-            )
+            note(f"Resuming Bolt run {record.run_id} from an earlier attempt of this flow run.")
             # An earlier attempt may have seen an outage, but this attempt has not. Hooks read this value.
             record.unreachable = False
             await self.ledger.resumed()
@@ -206,17 +202,13 @@ class RunLifecycle:
         if record.run_id is not None:
             ended = record.state is not None and record.state.is_terminal
             past = f"ended as {record.state}" if ended else "was left running at its time limit"
-            self.decision_log.note(
-                f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run."
-            )
-            self.record.count_attempt(record.run_id, record.state)
+            note(f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run.")
+            record.count_attempt(record.run_id, record.state)
             record.intent = None
             return None
         if action is not Action.SEARCH:
             return None
-        self.decision_log.note(
-            "An earlier attempt of this flow run may have triggered a run; searching for this run."
-        )
+        note("An earlier attempt of this flow run may have triggered a run; searching for this run.")
         search = partial(find_run, record, self.schedule.credentials, self.decision_log)
         finding = await unless_stopped(search, record.flow_run_id)
         if decide(record, Event.BEGUN, is_absent=finding.verdict is Verdict.ABSENT) is Action.REFUSE:
@@ -255,7 +247,8 @@ class RunLifecycle:
 
     def is_retried(self, run: BoltRun, error: BoltRunFailed) -> bool:
         """Whether a failed Bolt run is retried: the policy allows a retry, and the retry may help."""
-        if self._retries_of(run) >= self.policies.retries:
+        retried = {each.run_id for each in self.record.attempts[self.record.earlier :]} - {run.run_id}
+        if len(retried) >= self.policies.retries:
             return False
         reason = why_not_retry(error, self.policies.non_retryable_errors)
         if reason is not None:
@@ -264,11 +257,6 @@ class RunLifecycle:
             )
         return reason is None
 
-    def _retries_of(self, run: BoltRun) -> int:
-        """Return how many failed Bolt runs were retried before this one."""
-        failed = self.record.attempts[self.record.earlier :]
-        return sum(each.run_id != run.run_id for each in failed)
-
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
         state = self.record.state = BoltRunState(str(error.state))
@@ -276,8 +264,9 @@ class RunLifecycle:
         await archive_of(self.record, self.schedule.credentials, outcome_text(error)).run()
         self.record.count_attempt(run.run_id, state)
         self.record.failed_run = run.run_id
+        number = len(self.record.attempts) - self.record.earlier
         self.decision_log.note(
-            f"Bolt run {run.run_id} failed; retry {self._retries_of(run) + 1} of {self.policies.retries} "
+            f"Bolt run {run.run_id} failed; retry {number} of {self.policies.retries} "
             f"in {self.policies.retry_delay_seconds:g} s."
         )
         # With `reported=False`, the next execution of the flow run retries the failed run if this process crashes now.

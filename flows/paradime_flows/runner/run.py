@@ -153,14 +153,9 @@ def this_flow_run_id() -> UUID:
 
 
 def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
-    """Return a state instead of a flow's result, after the flow run was stopped.
-
-    After a signal, the state is Crashed, as Prefect does for a flow in the main thread, which the signal reaches.
-    """
-    message = f"{stop.reason}{more}"
-    return as_result(
-        Crashed(message=message) if stop.event is Event.INTERRUPTED else Cancelled(message=message), kind
-    )
+    """Return the state of a stopped flow run: after a signal Crashed, as Prefect does for a flow in the main thread."""
+    state = Crashed if stop.event is Event.INTERRUPTED else Cancelled
+    return as_result(state(message=f"{stop.reason}{more}"), kind)
 
 
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker
