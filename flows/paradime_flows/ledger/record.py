@@ -21,17 +21,9 @@ from paradime_blocks.trigger import DecisionLog, TriggerIntent, TriggerRequest
 from paradime_flows.choices import OnInterrupt, Policy
 from paradime_flows.events import RunSubject, emit_if_running, emit_triggered
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.ledger.store import NO_LEASE, SETTLER, Lease, Superseded, put, top_lease
-from paradime_flows.prefect_api import (
-    LEDGER_LABEL_PREFIX,
-    RUN_ID_LABEL,
-    SCHEDULE_LABEL,
-    logger_for,
-    prefect_client,
-    run_logger,
-    schedule_tag,
-    the_supervisor,
-)
+from paradime_flows.ledger.store import NO_LEASE, Lease, Superseded, lease_to_settle, put, top_lease
+from paradime_flows.prefect_api import logger_for, prefect_client, run_logger
+from paradime_flows.prefect_api.labels import LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL, schedule_tag
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
@@ -225,13 +217,9 @@ async def hold(client: PrefectClient, record: Record) -> None:
         if record.lease.is_lost(flow_run.labels):
             raise Superseded(flow_run)
         return
-    settler = f"{SETTLER}{the_supervisor().settler}"
-    # If an execution in this process has the lease, the hook of the execution acts with the same lease.
-    is_ours = seen == the_supervisor().leases.get(record.flow_run_id) or seen.holder == settler
-    lease = seen if is_ours else Lease(seen.epoch + 1, settler)
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
-    record.hold_with(lease)
+    lease = record.hold_with(lease_to_settle(record.flow_run_id, seen)).lease
     flow_run = await client.read_flow_run(record.flow_run_id)
     if top_lease(flow_run.labels) == seen != lease:
         flow_run = await put(client, record.flow_run_id, {lease.label: ""})

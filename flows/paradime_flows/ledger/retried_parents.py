@@ -16,9 +16,6 @@ from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
 from paradime_flows.ledger.store import WRITES_AT_MOST, held_lease
 from paradime_flows.prefect_api import (
-    ATTEMPT_TAG_PREFIX,
-    CALL_TAG_PREFIX,
-    FLOW_RUN_TAG,
     current_task_run_id,
     every_flow_run,
     has_its_own_process,
@@ -28,6 +25,7 @@ from paradime_flows.prefect_api import (
     the_supervisor,
     times,
 )
+from paradime_flows.prefect_api.labels import ATTEMPT_TAG_PREFIX, CALL_TAG_PREFIX, FLOW_RUN_TAG
 
 _DIGITS_OF_ATTEMPTS = 6
 

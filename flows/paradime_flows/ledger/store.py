@@ -143,6 +143,14 @@ async def supersede(client: PrefectClient, flow_run: FlowRun) -> tuple[Lease, Fl
     raise Superseded(flow_run)
 
 
+def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
+    """Return the lease with which this process cleans up a flow run whose lease is `seen`."""
+    settler = f"{SETTLER}{the_supervisor().settler}"
+    # If an execution in this process has the lease, the hook of the execution acts with the same lease.
+    is_ours = seen == the_supervisor().leases.get(flow_run_id) or seen.holder == settler
+    return seen if is_ours else Lease(seen.epoch + 1, settler)
+
+
 async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
     """Write a sign of life to a lease of this process; by default, to the lease of the newest execution."""
     lease = lease or the_supervisor().leases.get(flow_run_id)

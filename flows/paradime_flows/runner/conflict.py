@@ -14,17 +14,9 @@ from typing import NamedTuple
 
 from slugify import slugify
 
-from paradime_blocks import (
-    BoltAlreadyRunning,
-    BoltError,
-    BoltRequestError,
-    BoltRun,
-    BoltRunError,
-    BoltRunState,
-    BoltSchedule,
-    BoltUnsupported,
-)
+from paradime_blocks import BoltRun, BoltRunError, BoltRunState, BoltSchedule
 from paradime_blocks.client.inputs import command_text
+from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltUnsupported
 from paradime_blocks.models import count_setup
 from paradime_blocks.options import Command
 from paradime_blocks.polling import Deadline

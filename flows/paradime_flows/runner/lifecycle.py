@@ -11,16 +11,8 @@ from uuid import UUID
 
 import anyio
 
-from paradime_blocks import (
-    BoltError,
-    BoltRun,
-    BoltRunError,
-    BoltRunFailed,
-    BoltRunResult,
-    BoltRunState,
-    BoltRunTimedOut,
-    BoltSchedule,
-)
+from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
+from paradime_blocks.errors import BoltError, BoltRunError, BoltRunFailed, BoltRunTimedOut
 from paradime_blocks.polling import Observation
 from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line

@@ -10,15 +10,8 @@ from uuid import UUID
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from paradime_blocks import (
-    BoltError,
-    BoltRequestError,
-    BoltRun,
-    BoltRunFailed,
-    BoltRunResult,
-    BoltRunState,
-    BoltSchedule,
-)
+from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
+from paradime_blocks.errors import BoltError, BoltRequestError, BoltRunFailed
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import TriggerRequest
 from paradime_flows.choices import LiveLogsMode, WaitMode
